@@ -1,0 +1,27 @@
+//! The way back: a door that can bring an answer to a customer who is not connected.
+
+use crate::units::Customer;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where an answer goes. Opaque to the desk; the door that made it reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    /// The customer.
+    pub customer: Customer,
+    /// The relay that brought the order, if one did.
+    pub relay: Option<String>,
+    /// The id of the message that is answered.
+    pub request: Option<String>,
+}
+
+/// Brings answers.
+#[async_trait]
+pub trait Courier: Send + Sync {
+    /// Brings this answer; `Ok` once somebody has taken it for the customer (a relay's OK).
+    ///
+    /// # Errors
+    /// In words, for the log: try again later.
+    async fn deliver(&self, to: &ReplyTo, answer: &Value) -> Result<(), String>;
+}

@@ -1,0 +1,162 @@
+//! Everything that can be refused, while the customer still holds the money.
+
+use super::{Desk, Setback, internal};
+use crate::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
+use crate::ledger::LeaseChange;
+use crate::limits;
+use crate::order::{Lease, LeaseState, Order, Purchase, State};
+use crate::policy::{Decision, Grant, Payment, Placement, PodDecision, PolicySet, Quote};
+use crate::refusal::{ErrorType, Refusal};
+use crate::secret::Secret;
+use crate::units::{LeaseId, PodName, Seconds, UnixTime};
+
+impl Desk {
+    /// received → decided, or refused.
+    pub(super) async fn consider(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), Setback> {
+        let decided = match order.purchase.clone() {
+            Purchase::Spawn { .. } => self.decide_spawn(order, set).await,
+            Purchase::TopUp { pod } => self.decide_top_up(order, &pod, set).await,
+        };
+        match decided {
+            Ok(lease) => {
+                order.state = State::Decided;
+                self.advance(order, State::Received, lease.as_ref().map_or(LeaseChange::Keep, LeaseChange::Put)).await
+            }
+            Err(refusal) => self.refuse(order, State::Received, refusal).await,
+        }
+    }
+
+    /// Refuses the order: nothing was taken, the token is forgotten here, its proofs and its port are free.
+    pub(super) async fn refuse(&self, order: &mut Order, from: State, refusal: Refusal) -> Result<(), Setback> {
+        tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
+        if let Purchase::Spawn { .. } = &order.purchase {
+            self.rooms.ledger.release_port(&LeaseId::of(&order.id)).await?;
+        }
+        let lease = self.ended_lease(order).await?;
+        order.refusal = Some(refusal);
+        order.secrets = crate::order::OrderSecrets::default();
+        // A stranger may invent as many as fit into a message.
+        order.facts.ys.clear();
+        order.state = State::Refused;
+        self.advance(order, from, lease.as_ref().map_or(LeaseChange::Keep, LeaseChange::Put)).await
+    }
+
+    /// The lease of a spawn that comes to nothing, as ended.
+    pub(super) async fn ended_lease(&self, order: &Order) -> Result<Option<Lease>, Setback> {
+        let (Purchase::Spawn { .. }, Some(lease)) = (&order.purchase, &order.lease) else { return Ok(None) };
+        let mut lease = self.rooms.ledger.lease(&lease.pod_name()).await?;
+        if let Some(lease) = &mut lease {
+            lease.state = LeaseState::Ended;
+        }
+        Ok(lease)
+    }
+
+    async fn appraise(&self, order: &Order) -> Result<Payment, Refusal> {
+        let none = Secret::default();
+        self.rooms.till.appraise(order.secrets.token.as_ref().unwrap_or(&none), &order.facts).await
+    }
+
+    async fn decide_spawn(&self, order: &mut Order, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
+        let payment = self.appraise(order).await?;
+        let context = self.context(order.customer()).await?;
+        let view = order.view(None);
+        let image = set.admit(&view, &context).await?;
+        let quote = set.quote(&view, &context).await?;
+        let grant = set.grant(&view, &quote, &payment, &context).await?;
+        check_minimum(&payment, &quote)?;
+        order.payment = Some(payment);
+        let lease = order.lease.get_or_insert_with(|| LeaseId::of(&order.id)).clone();
+        let placement = self.place(&lease, &image, &quote).await?;
+        let rendered = set.render(&view, &grant, &placement).await?;
+        let new = Lease {
+            id: lease,
+            customer: order.customer().clone(),
+            tier: quote.tier.clone(),
+            image,
+            resources: quote.resources,
+            username: view.username.clone(),
+            port: placement.host_port,
+            state: LeaseState::Reserved,
+            created_at: order.created_at,
+            expires_at: None,
+            end: None,
+        };
+        let pod = Some(PodDecision { placement, rendered });
+        order.decision = Some(Decision { digests: set.digests(), order: view, context, quote, grant, pod });
+        self.rooms.cluster.rehearse(&plan(order)?).await?;
+        Ok(Some(new))
+    }
+
+    async fn decide_top_up(&self, order: &mut Order, pod: &PodName, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
+        let lease = self.find_lease(pod).await?;
+        let now = UnixTime::now();
+        let expired = || Refusal::new(ErrorType::LeaseExpired, "this pod has ended or is about to; order a new one");
+        let expires_at = match (lease.state, lease.expires_at) {
+            (LeaseState::Live, Some(at)) if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) => at,
+            (LeaseState::Reserved, _) => {
+                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; try again in a minute"));
+            }
+            _ => return Err(expired()),
+        };
+        let payment = self.appraise(order).await?;
+        let context = self.context(order.customer()).await?;
+        let view = order.view(Some(lease.view(order.customer(), now)));
+        let quote = set.quote(&view, &context).await?;
+        let grant: Grant = set.grant(&view, &quote, &payment, &context).await?;
+        check_minimum(&payment, &quote)?;
+        let later = expires_at.after(grant.seconds);
+        if later.since(now) > Seconds(limits::GRANT_SECONDS) {
+            return Err(Refusal::new(ErrorType::InvalidRequest, "the pod would live longer than ten years; send a smaller token"));
+        }
+        order.payment = Some(payment);
+        order.lease = Some(lease.id.clone());
+        order.decision = Some(Decision { digests: set.digests(), order: view, context, quote, grant, pod: None });
+        self.rooms.cluster.rehearse_expiry(pod, later).await?;
+        Ok(None)
+    }
+
+    /// Reserves a port and fixes what the template must keep to.
+    pub(super) async fn place(&self, lease: &LeaseId, image: &str, quote: &Quote) -> Result<Placement, Refusal> {
+        let port = self.rooms.ledger.reserve_port(lease, self.settings.ports.clone()).await.map_err(|error| internal(&error))?;
+        let host_port = port.ok_or_else(|| {
+            Refusal::new(ErrorType::ResourceUnavailable, "No available ports in the configured range")
+                .with_details("all pods are leased; your token was not taken, try again when one has ended")
+        })?;
+        let name = lease.pod_name();
+        Ok(Placement {
+            pod_name: name.0.clone(),
+            image: image.to_owned(),
+            resources: quote.resources,
+            host_port,
+            container_port: self.settings.container_port,
+            secret_name: name.0,
+            secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
+        })
+    }
+}
+
+/// The pod of a decided order, for the cluster.
+pub(super) fn plan(order: &Order) -> Result<LeasePlan, Refusal> {
+    let decision = Decision::of(order)?;
+    let missing = || Refusal::new(ErrorType::InternalError, "the order lacks its pod or its login");
+    let pod = decision.pod.clone().ok_or_else(missing)?;
+    Ok(LeasePlan {
+        lease: order.lease.clone().ok_or_else(missing)?,
+        placement: pod.placement,
+        rendered: pod.rendered,
+        login: order.login().ok_or_else(missing)?,
+        sold: decision.grant.seconds,
+    })
+}
+
+/// The minimum that the pricing policy named holds even if the duration policy forgets it.
+fn check_minimum(payment: &Payment, quote: &Quote) -> Result<(), Refusal> {
+    if payment.net >= quote.minimum {
+        return Ok(());
+    }
+    let (net, minimum, fee) = (payment.net, quote.minimum, payment.fee);
+    Err(Refusal::new(
+        ErrorType::InsufficientPayment,
+        format!("the token is worth {net} after the mint's fee of {fee}; the minimum is {minimum}"),
+    ))
+}

@@ -1,0 +1,217 @@
+//! What is due when a lease ends, by whomever; and refunds that nobody redeems.
+
+use super::{Desk, internal};
+use crate::cluster::EndReason;
+use crate::ledger::LedgerError;
+use crate::limits;
+use crate::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
+use crate::refusal::{ErrorType, Refusal};
+use crate::till::RefundState;
+use crate::units::{Customer, PodName, Sat, Seconds, UnixTime};
+use crate::wire;
+use serde_json::Value;
+use std::sync::Arc;
+
+impl Desk {
+    /// Stops a pod for the customer who bought it; the unused time is paid back where the operator grants it. Asked again
+    /// it gives the same answer again.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `resource_unavailable` while the pod is being made, `backend_error` when the cluster does
+    /// not end it.
+    pub async fn stop(self: &Arc<Self>, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+        let lease = self.own_lease(pod, customer).await?;
+        match lease.state {
+            LeaseState::Reserved => {
+                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; stop it when it is"));
+            }
+            LeaseState::Live => {
+                // On disk first: whoever finds the pod gone knows why.
+                self.rooms.ledger.announce_end(pod, EndReason::Stopped).await.map_err(|error| internal(&error))?;
+                self.rooms.cluster.remove(pod).await?;
+                self.end(pod, EndReason::Stopped).await.map_err(|error| internal(&error))?;
+            }
+            LeaseState::Ended => {}
+        }
+        let patience = tokio::time::timeout(limits::STOP_PATIENCE, self.refunds_made(&lease)).await;
+        let orders = match patience {
+            Ok(orders) => orders?,
+            // The rest follows: `status` tells it.
+            Err(_) => self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?,
+        };
+        let own: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer && order.state == State::Refunded).collect();
+        for order in &own {
+            // This is the answer that tells it.
+            self.rooms.ledger.delivered(&order.id).await.map_err(|error| internal(&error))?;
+        }
+        Ok(wire::stopped(pod, &own))
+    }
+
+    /// The orders of a lease, once none of them owes money any more.
+    async fn refunds_made(self: &Arc<Self>, lease: &Lease) -> Result<Vec<Order>, Refusal> {
+        loop {
+            let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+            if orders.iter().all(|order| order.state != State::RefundPending) {
+                return Ok(orders);
+            }
+            tokio::time::sleep(limits::RETRY_FIRST / 10).await;
+        }
+    }
+
+    /// Ends a lease whose pod is gone: its port is free, its logins are wiped, and what is due is on its way.
+    pub(super) async fn end(self: &Arc<Self>, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
+        loop {
+            let Some(mut lease) = self.rooms.ledger.lease(pod).await?.filter(|lease| lease.state == LeaseState::Live) else {
+                return Ok(());
+            };
+            let reason = *lease.end.get_or_insert(reason);
+            lease.state = LeaseState::Ended;
+            let mut orders = self.rooms.ledger.orders_of(&lease.id).await?;
+            orders.retain(|order| order.state == State::Active);
+            let step = match reason {
+                EndReason::Stopped => self.settings.refund_on_stop,
+                reason => reason.is_our_fault().then_some(Seconds(1)),
+            };
+            close(&mut orders, step, reason, UnixTime::now());
+            match self.rooms.ledger.end_lease(&lease, &orders).await {
+                // An extension became active in between: it counts too.
+                Err(LedgerError::Moved { .. }) => continue,
+                done => done?,
+            }
+            tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
+            for order in orders.into_iter().filter(|order| order.state == State::RefundPending) {
+                self.begin(order, None);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long are taken back.
+    pub(super) async fn look_after_refunds(&self) -> Result<(), LedgerError> {
+        let now = UnixTime::now();
+        for mut order in self.rooms.ledger.unclaimed().await? {
+            let mint = order.facts.mint.clone();
+            let waited = order.refunded_at.map_or(Seconds(0), |at| now.since(at));
+            let end = match self.rooms.till.refund_state(&order.id, &mint).await {
+                Ok(RefundState::Redeemed) => RefundEnd::Redeemed,
+                Ok(RefundState::Waiting) if waited <= self.settings.refund_kept => continue,
+                Ok(RefundState::Waiting) => match self.rooms.till.take_back(&order.id, &mint).await {
+                    Ok(Some(back)) => RefundEnd::TakenBack(back),
+                    Ok(None) => RefundEnd::Redeemed,
+                    Err(why) => {
+                        tracing::warn!(order = %order.id, why, "a refund could not be taken back yet");
+                        continue;
+                    }
+                },
+                Err(why) => {
+                    tracing::debug!(order = %order.id, why, "a refund's state is not known");
+                    continue;
+                }
+            };
+            order.refund_end = Some(end);
+            order.secrets.refund_token = None;
+            match self.rooms.ledger.note_claim(&order).await {
+                Ok(()) => tracing::info!(order = %order.id, ?end, "refund closed"),
+                Err(LedgerError::Moved { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let forgotten = self.rooms.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
+        if forgotten > 0 {
+            tracing::info!(forgotten, "old refused orders were forgotten");
+        }
+        Ok(())
+    }
+}
+
+/// Closes the active orders of a lease that ends. With a step, the time that was sold and not used is due, in whole steps;
+/// the time that was bought last is unused first.
+fn close(orders: &mut [Order], step: Option<Seconds>, reason: EndReason, now: UnixTime) {
+    let sold = |order: &Order| order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
+    let total = orders.iter().fold(Seconds(0), |sum, order| sum.plus(sold(order)));
+    // A pod's time begins when it is ready: that is when its first order's would end, less what that order bought.
+    let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
+    let begun = spawn.and_then(|order| Some(order.expires_at?.minus(sold(order)))).unwrap_or(now);
+    let unused = total.minus(now.since(begun));
+    let mut left = step.map_or(Seconds(0), |step| unused.minus(Seconds(unused.0.checked_rem(step.0).unwrap_or(unused.0))));
+    for order in orders.iter_mut().rev() {
+        let seconds = sold(order);
+        let unused = left.min(seconds);
+        left = left.minus(unused);
+        let due = order.redeemed.unwrap_or_default().share(unused, seconds);
+        order.secrets.password = None;
+        if due > Sat(0) {
+            order.due = Some(due);
+            order.state = State::RefundPending;
+            order.delivered = reason == EndReason::Stopped;
+            let told = "the cluster lost your pod before its time was over; what you had not used is paid back";
+            order.refusal = reason.is_our_fault().then(|| Refusal::new(ErrorType::BackendError, told));
+        } else {
+            order.state = State::Ended;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::OrderView;
+    use crate::policy::{Context, Decision, Digests, Grant, Price, Quote, Resources};
+    use crate::units::Msat;
+
+    fn order(purchase: Purchase, seconds: u64, redeemed: u64, expires_at: u64) -> Order {
+        let quote = Quote {
+            tier: String::new(),
+            resources: Resources::default(),
+            price: Price { msat: Msat(1_000), seconds: Seconds(60) },
+            minimum: Sat(1),
+        };
+        let decision = Decision {
+            digests: Digests::default(),
+            order: OrderView::default(),
+            context: Context::default(),
+            quote,
+            grant: Grant { seconds: Seconds(seconds), note: None },
+            pod: None,
+        };
+        Order {
+            state: State::Active,
+            decision: Some(decision),
+            redeemed: Some(Sat(redeemed)),
+            expires_at: Some(UnixTime(expires_at)),
+            ..Order::blank(purchase)
+        }
+    }
+
+    fn spawn() -> Purchase {
+        Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None }
+    }
+
+    fn due(step: Option<u64>, reason: EndReason, now: u64) -> Vec<Option<u64>> {
+        // Ten minutes for 10 sat from 1000 on, then ten more for 20.
+        let top_up = Purchase::TopUp { pod: PodName::default() };
+        let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
+        close(&mut orders, step.map(Seconds), reason, UnixTime(now));
+        orders.iter().map(|order| order.due.map(|due| due.0)).collect()
+    }
+
+    #[test]
+    fn what_was_bought_last_is_unused_first() {
+        assert_eq!(due(Some(60), EndReason::Stopped, 1_000), [Some(10), Some(20)]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 1_300), [Some(5), Some(20)]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 1_600), [None, Some(20)]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 1_900), [None, Some(10)]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 2_200), [None, None]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 9_999), [None, None]);
+    }
+
+    #[test]
+    fn whole_steps_are_due_and_nothing_without_a_step() {
+        assert_eq!(due(Some(60), EndReason::Stopped, 2_141), [None, None]);
+        assert_eq!(due(Some(60), EndReason::Stopped, 2_140), [None, Some(2)]);
+        assert_eq!(due(Some(1), EndReason::Removed, 2_141), [None, Some(1)]);
+        assert_eq!(due(None, EndReason::Expired, 1_000), [None, None]);
+        // A clock that jumped back does not give more than was paid.
+        assert_eq!(due(Some(60), EndReason::Stopped, 1), [Some(10), Some(20)]);
+    }
+}

@@ -1,0 +1,456 @@
+//! The desk: takes an order from the first word to the last.
+//!
+//! An order is a state machine. `Desk::step` moves it one state on; every move is in the ledger before the effect that
+//! the new state announces. A process that dies leaves the order in some state, and [`Desk::resume`] goes on from there
+//! with the very same steps.
+//!
+//! - `consider.rs`: appraise, decide, rehearse. Takes nothing; what fails here is refused.
+//! - `fulfil.rs`: redeem, launch, extend, refund. From here on every failure gives the money back.
+//! - `end.rs`: what is due when a lease ends, by whomever; refunds that nobody redeems.
+//! - `watch.rs`: what the cluster tells, and what it forgot to tell.
+
+mod consider;
+mod end;
+mod fulfil;
+mod watch;
+
+use crate::courier::{Courier, ReplyTo};
+use crate::ledger::{LeaseChange, Ledger, LedgerError, Opening};
+use crate::limits;
+use crate::order::{Lease, Order, OrderSecrets, Purchase, State};
+use crate::policy::{Context, NotGranted, Offer, Policy, PolicySet};
+use crate::refusal::{ErrorType, Refusal};
+use crate::secret::Secret;
+use crate::till::Till;
+use crate::units::{Customer, MintUrl, OrderId, PodName, Seconds, UnixTime};
+use crate::{Cluster, wire};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch as channel};
+use tracing::Instrument;
+
+/// What the operator decides about the desk.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name or address that customers log in to.
+    pub ssh_host: String,
+    /// The port that the SSH server inside a pod listens on.
+    pub container_port: u16,
+    /// The node ports that pods may have.
+    pub ports: RangeInclusive<u16>,
+    /// Whether to remove pods that the ledger does not know.
+    pub sweep: bool,
+    /// The steps in which unused time is refunded to who stops a pod; none: it is not.
+    pub refund_on_stop: Option<Seconds>,
+    /// How long a refund waits to be redeemed before it is taken back.
+    pub refund_kept: Seconds,
+}
+
+/// The rooms that the desk works with.
+pub struct Rooms {
+    /// The money.
+    pub till: Arc<dyn Till>,
+    /// The decisions.
+    pub policy: Arc<dyn Policy>,
+    /// The pods.
+    pub cluster: Arc<dyn Cluster>,
+    /// The book.
+    pub ledger: Arc<dyn Ledger>,
+    /// The way back to customers.
+    pub courier: Arc<dyn Courier>,
+}
+
+/// An order as a door hands it in.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The id of the message that brought it: the same message is the same order.
+    pub message: String,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
+    /// The token that pays.
+    pub token: Secret,
+    /// What is bought.
+    pub purchase: Purchase,
+    /// The password of a new pod.
+    pub password: Option<Secret>,
+}
+
+/// What a door gets for an order that was taken.
+#[derive(Debug)]
+pub enum Ticket {
+    /// It is being worked; the courier brings the answer, and whoever waits here sees it too.
+    Working(OrderId, channel::Receiver<Option<Value>>),
+    /// It is being worked for an earlier message: the courier answers that one, and whoever waits here sees the answer.
+    Following(channel::Receiver<Option<Value>>),
+    /// It is being worked by another process, which answers.
+    Elsewhere(OrderId),
+    /// It was answered before: this is the answer again.
+    Settled(Value),
+}
+
+impl Ticket {
+    /// Waits for the answer. `None` if this process stops working on the order: a later one brings the answer.
+    pub async fn answer(self) -> Option<Value> {
+        match self {
+            Self::Settled(answer) => Some(answer),
+            Self::Elsewhere(_) => None,
+            Self::Working(_, mut receiver) | Self::Following(mut receiver) => {
+                receiver.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+            }
+        }
+    }
+}
+
+/// What is in the shop window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// What is for sale, the default tier first.
+    pub offers: Vec<Offer>,
+    /// The mints whose tokens are accepted.
+    pub mints: Vec<MintUrl>,
+    /// The public key that tokens may be locked to.
+    pub lock: Option<String>,
+}
+
+/// Why a step did not move the order.
+#[derive(Debug)]
+enum Setback {
+    /// Try the same step again after a pause.
+    Later(String),
+    /// Somebody else works this order.
+    Lost,
+}
+
+impl From<LedgerError> for Setback {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Moved { .. } => Self::Lost,
+            error => Self::Later(error.to_string()),
+        }
+    }
+}
+
+/// The desk. Cheap to share; every order runs in a task of its own.
+pub struct Desk {
+    settings: Settings,
+    rooms: Rooms,
+    // One for each accepted mint.
+    at_once: Mutex<HashMap<MintUrl, Arc<Semaphore>>>,
+    waiting: Arc<Semaphore>,
+    delivering: Semaphore,
+    working: Mutex<HashMap<OrderId, channel::Receiver<Option<Value>>>>,
+}
+
+impl Desk {
+    /// A desk with these rooms. Call [`Desk::resume`] before the doors open.
+    #[must_use]
+    pub fn new(settings: Settings, rooms: Rooms) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            rooms,
+            at_once: Mutex::default(),
+            waiting: Arc::new(Semaphore::new(limits::ORDERS_WAITING)),
+            delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
+            working: Mutex::default(),
+        })
+    }
+
+    /// Takes an order: once this returns a ticket the order is in the ledger and will be answered, come what may.
+    ///
+    /// # Errors
+    /// The refusal to send to the customer when nothing was written: the token cannot be read, pays for another order,
+    /// or the desk is full.
+    pub async fn submit(self: &Arc<Self>, incoming: Incoming) -> Result<Ticket, Refusal> {
+        let facts = self.rooms.till.decode(&incoming.token)?;
+        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Refusal::new(ErrorType::ResourceUnavailable, "too many orders are waiting; your token was not taken, try again in a minute")
+        })?;
+        let order = Order {
+            message: incoming.message,
+            reply_to: incoming.reply_to,
+            facts,
+            secrets: OrderSecrets { token: Some(incoming.token), password: incoming.password, refund_token: None },
+            ..Order::blank(incoming.purchase)
+        };
+        match self.rooms.ledger.open(&order).await.map_err(|error| internal(&error))? {
+            Opening::Opened => Ok(self.begin(order, Some(place))),
+            Opening::Known(known) => self.again(*known).await,
+            Opening::Clash(other) if same_purchase(&order, &other) => self.again(*other).await,
+            Opening::Clash(other) if other.state.is_settled() => {
+                Err(Refusal::new(ErrorType::TokenAlreadySpent, "this token has paid for another order; send a fresh one"))
+            }
+            Opening::Clash(_) => Err(Refusal::new(ErrorType::TokenPending, "this token is paying for another order right now")),
+        }
+    }
+
+    /// How a pod is, for the customer who bought it: also the refunds that wait for him.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `internal_error`.
+    pub async fn status(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+        let lease = self.own_lease(pod, customer).await?;
+        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+        let refunds: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer).collect();
+        Ok(wire::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
+    }
+
+    /// The lease of that pod, for the customer who bought it.
+    async fn own_lease(&self, pod: &PodName, customer: &Customer) -> Result<Lease, Refusal> {
+        let lease = self.find_lease(pod).await?;
+        match !customer.0.is_empty() && lease.customer == *customer {
+            true => Ok(lease),
+            false => Err(Refusal::new(ErrorType::NotOwner, "this pod is another customer's; write with the key that bought it")),
+        }
+    }
+
+    /// What is for sale now, and how it is paid for.
+    ///
+    /// # Errors
+    /// [`NotGranted`] when the pricing policy fails.
+    pub async fn offers(&self) -> Result<Window, NotGranted> {
+        let context = self.context(&Customer::default()).await?;
+        let offers = self.rooms.policy.current().offers(&context).await?;
+        Ok(Window { offers, mints: self.rooms.till.mints(), lock: self.rooms.till.lock() })
+    }
+
+    /// Finishes what an earlier process began: first the wallets, then the orders.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), LedgerError> {
+        if let Err(why) = self.rooms.till.recover().await {
+            tracing::warn!(why, "a wallet could not be recovered yet; its orders wait");
+        }
+        self.look_around().await
+    }
+
+    /// Takes up the orders that are unfinished and worked by no living process.
+    async fn look_around(self: &Arc<Self>) -> Result<(), LedgerError> {
+        for mut order in self.rooms.ledger.unfinished().await? {
+            if self.working.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&order.id) {
+                continue;
+            }
+            tracing::info!(order = %order.id, state = order.state.as_str(), "resuming an order");
+            if order.state == State::Decided {
+                // Nothing was taken, and the world has moved on: decide again.
+                order.state = State::Received;
+                self.rooms.ledger.advance(&order, State::Decided, LeaseChange::Keep).await?;
+            }
+            self.begin(order, None);
+        }
+        Ok(())
+    }
+
+    /// The order again, for a customer who sent it again.
+    async fn again(self: &Arc<Self>, order: Order) -> Result<Ticket, Refusal> {
+        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
+        match working {
+            Some(receiver) => Ok(Ticket::Following(receiver)),
+            None if order.state.is_settled() => Ok(Ticket::Settled(self.answer(&order).await)),
+            None => Ok(Ticket::Elsewhere(order.id)),
+        }
+    }
+
+    /// Works an order in a task of its own.
+    fn begin(self: &Arc<Self>, order: Order, place: Option<tokio::sync::OwnedSemaphorePermit>) -> Ticket {
+        let (sender, receiver) = channel::channel(None);
+        let id = order.id.clone();
+        self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), receiver.clone());
+        let desk = Arc::clone(self);
+        let span = tracing::info_span!("order", id = %id);
+        tokio::spawn(
+            async move {
+                let id = order.id.clone();
+                if let Some(order) = desk.work(order, place).await {
+                    let answer = desk.answer(&order).await;
+                    let _ = sender.send(Some(answer.clone()));
+                    if !order.delivered {
+                        desk.deliver(&order, &answer).await;
+                    }
+                }
+                desk.working.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
+            .instrument(span),
+        );
+        Ticket::Working(id, receiver)
+    }
+
+    /// A turn at this mint: few orders at once are decided and paid there.
+    async fn turn(&self, mint: &MintUrl) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(limits::ORDERS_AT_ONCE))))
+        };
+        turns.acquire_owned().await.ok()
+    }
+
+    /// Steps until the order is settled; `None` when somebody else has it.
+    async fn work(&self, mut order: Order, mut place: Option<tokio::sync::OwnedSemaphorePermit>) -> Option<Order> {
+        let mut pause = Pause::new();
+        // Taken once and kept to the end: no order is decided by two sets.
+        let set = self.rooms.policy.current();
+        let mut turn = None;
+        while !order.state.is_settled() {
+            turn = match turn.take() {
+                None if order.state.is_at_the_mint() => self.turn(&order.facts.mint).await,
+                turn => turn.filter(|_| order.state.is_at_the_mint()),
+            };
+            if order.state == State::PaymentUnknown {
+                // It may wait for days.
+                place = None;
+            }
+            let state = order.state;
+            match self.step(&mut order, &*set).await {
+                Ok(()) => pause = Pause::new(),
+                Err(Setback::Lost) => {
+                    tracing::info!("another process works this order");
+                    return None;
+                }
+                Err(Setback::Later(why)) => {
+                    tracing::warn!(why, state = state.as_str(), "a step failed and will be tried again");
+                    // Whoever waits does not keep the others waiting.
+                    turn = None;
+                    pause.wait().await;
+                    order = self.read_again(&order, &mut pause).await?;
+                }
+            }
+        }
+        drop(place);
+        tracing::info!(state = order.state.as_str(), refusal = order.refusal.as_ref().map(|r| r.code.as_str()), "settled");
+        Some(order)
+    }
+
+    /// The order as the ledger holds it: what memory holds may never have been written.
+    async fn read_again(&self, order: &Order, pause: &mut Pause) -> Option<Order> {
+        loop {
+            match self.rooms.ledger.order(&order.id).await {
+                Ok(stored) => return stored,
+                Err(error) => tracing::warn!(%error, "the order cannot be read; the ledger is tried again"),
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Moves the order one state on.
+    async fn step(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), Setback> {
+        match order.state {
+            State::Received => self.consider(order, set).await,
+            State::Decided => self.redeem(order).await,
+            State::Redeeming | State::PaymentUnknown => self.settle(order).await,
+            State::Paid => self.fulfil(order).await,
+            State::Provisioning => self.provision(order, set).await,
+            State::RefundPending => self.refund(order).await,
+            State::Active | State::Ended | State::Refused | State::Refunded => Ok(()),
+        }
+    }
+
+    /// Writes the move from `from` to the order's state.
+    async fn advance(&self, order: &Order, from: State, lease: LeaseChange<'_>) -> Result<(), Setback> {
+        tracing::debug!(from = from.as_str(), to = order.state.as_str(), "advance");
+        Ok(self.rooms.ledger.advance(order, from, lease).await?)
+    }
+
+    /// What is said of a settled order.
+    async fn answer(&self, order: &Order) -> Value {
+        if let Some(refusal) = &order.refusal {
+            return wire::refused(order, refusal);
+        }
+        let pod = match (&order.purchase, &order.lease) {
+            (Purchase::TopUp { pod }, _) => pod.clone(),
+            (Purchase::Spawn { .. }, lease) => lease.as_ref().map(crate::units::LeaseId::pod_name).unwrap_or_default(),
+        };
+        let lease = match self.find_lease(&pod).await {
+            Ok(lease) => lease,
+            Err(refusal) => return wire::error(&refusal),
+        };
+        if order.state == State::Refunded {
+            return wire::stopped(&pod, &[order]);
+        }
+        if order.state == State::Ended {
+            let ended = order.expires_at.unwrap_or_default().rfc3339();
+            return wire::error(&Refusal::new(ErrorType::LeaseExpired, format!("{pod} has ended; it was paid until {ended}")));
+        }
+        let grant = order.decision.as_ref().map(|decision| &decision.grant);
+        let note = grant.and_then(|grant| grant.note.as_deref());
+        match &order.purchase {
+            Purchase::Spawn { .. } => wire::access(order, &lease, &self.settings.ssh_host, note),
+            Purchase::TopUp { pod } => {
+                wire::topped_up(pod, grant.map_or(Seconds(0), |grant| grant.seconds), order.expires_at.unwrap_or_default(), note)
+            }
+        }
+    }
+
+    /// Brings the answer. What nobody takes is tried again at the next look around.
+    async fn deliver(&self, order: &Order, answer: &Value) {
+        let Ok(_place) = self.delivering.acquire().await else { return };
+        let (mut pause, mut attempts) = (Pause::new(), 0..limits::DELIVERY_ATTEMPTS);
+        while let Err(why) = self.rooms.courier.deliver(&order.reply_to, answer).await {
+            tracing::warn!(why, "the answer could not be delivered and will be tried again");
+            let since = order.refunded_at.unwrap_or(order.created_at);
+            if UnixTime::now().since(since) > limits::DELIVERY_PATIENCE {
+                tracing::error!("nobody takes the answer; it is not brought any more");
+                break;
+            }
+            if attempts.next().is_none() {
+                return;
+            }
+            pause.wait().await;
+        }
+        match self.rooms.ledger.delivered(&order.id).await {
+            Ok(()) => tracing::info!("answered"),
+            Err(error) => tracing::warn!(%error, "the delivery could not be noted; it is made again"),
+        }
+    }
+
+    async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
+        self.rooms
+            .ledger
+            .lease(pod)
+            .await
+            .map_err(|error| internal(&error))?
+            .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you"))
+    }
+
+    async fn context(&self, customer: &Customer) -> Result<Context, Refusal> {
+        let now = UnixTime::now();
+        let failed = |error: LedgerError| internal(&error);
+        let leases = match customer.0.is_empty() {
+            true => Vec::new(),
+            false => self.rooms.ledger.live_leases(Some(customer)).await.map_err(failed)?,
+        };
+        let range = &self.settings.ports;
+        Ok(Context {
+            now,
+            capacity_leases: u32::from(range.end().saturating_sub(*range.start())).saturating_add(1),
+            active_leases: self.rooms.ledger.ports_in_use().await.map_err(failed)?,
+            customer_leases: leases.iter().take(limits::CUSTOMER_LEASES_SHOWN).map(|lease| lease.view(customer, now)).collect(),
+        })
+    }
+}
+
+/// The same customer buying the same thing: a message that was sent twice, or sent again after silence.
+fn same_purchase(a: &Order, b: &Order) -> bool {
+    !a.customer().0.is_empty() && a.customer() == b.customer() && a.purchase == b.purchase && a.facts.ys == b.facts.ys
+}
+
+fn internal(error: &LedgerError) -> Refusal {
+    tracing::error!(%error, "the ledger failed");
+    Refusal::new(ErrorType::InternalError, "the service cannot keep its books right now; your token was not taken, try again later")
+}
+
+/// A pause that doubles.
+struct Pause(Duration);
+
+impl Pause {
+    fn new() -> Self {
+        Self(limits::RETRY_FIRST)
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = self.0.saturating_mul(2).min(limits::RETRY_LONGEST);
+    }
+}

@@ -1,0 +1,120 @@
+//! The money as the desk sees it. The implementation keeps the wallets.
+
+use crate::policy::Payment;
+use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::units::{MintUrl, OrderId, ProofY, Sat};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// What can be read from a token without asking anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFacts {
+    /// The mint, one of the operator's.
+    pub mint: MintUrl,
+    /// The sum of the proofs.
+    pub gross: Sat,
+    /// The Y of every proof: what makes a token pay only once.
+    pub ys: Vec<ProofY>,
+}
+
+/// A fresh token that gives money back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefundToken {
+    /// The token. Store it before it is sent.
+    pub token: Secret,
+    /// What the customer can redeem it for, before the mint's fee on receiving.
+    pub amount: Sat,
+    /// What the mint kept for making it.
+    pub fee: Sat,
+}
+
+/// What became of a refund.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundState {
+    /// Nobody has redeemed it yet.
+    Waiting,
+    /// The customer has the money.
+    Redeemed,
+}
+
+/// Why a token was not redeemed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRedeemed {
+    /// The mint said no, for certain: nothing was taken.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The mint's answer was lost: the money may be ours, or not. Ask [`Till::settle`] until it knows.
+    #[error("the mint's answer was lost: {0}")]
+    Unknown(String),
+}
+
+/// What became of a redemption whose answer was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The money is ours: this net amount.
+    Received(Sat),
+    /// The token was never taken and is still spendable.
+    NotSpent,
+    /// The token was spent, but not by us.
+    SpentElsewhere,
+    /// Still nobody knows; why.
+    Unknown(String),
+}
+
+/// The wallets of all accepted mints.
+#[async_trait]
+pub trait Till: Send + Sync {
+    /// Reads a token; asks nobody, keeps nothing.
+    ///
+    /// # Errors
+    /// `invalid_token`, `non_whitelisted_mint`, `unsupported_unit`.
+    fn decode(&self, token: &Secret) -> Result<TokenFacts, Refusal>;
+
+    /// What the token is worth after the mint's input fees, and that it is not spent. Takes nothing.
+    ///
+    /// # Errors
+    /// `invalid_token`, `token_already_spent`, `token_pending`, `mint_network_error`, `mint_error`.
+    async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal>;
+
+    /// Swaps the token at its mint: only then is it paid. Gives the net amount.
+    ///
+    /// # Errors
+    /// [`NotRedeemed`]: refused for certain, or unknown.
+    async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed>;
+
+    /// Finds out what became of a redemption that was begun and not seen to end.
+    async fn settle(&self, order: &OrderId, facts: &TokenFacts) -> Settlement;
+
+    /// A fresh token over what is left of `amount` after the mint's fee for making it. Asked again for the same order
+    /// it gives the same token, so that a crash between making and storing it costs nothing.
+    ///
+    /// # Errors
+    /// In words, for the log: try again later.
+    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String>;
+
+    /// Whether the refund of this order was redeemed.
+    ///
+    /// # Errors
+    /// In words, for the log: try again later.
+    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String>;
+
+    /// Takes back a refund that nobody redeemed; the net amount, or `None` when the customer was faster. Doing it twice is
+    /// doing it once.
+    ///
+    /// # Errors
+    /// In words, for the log: try again later.
+    async fn take_back(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String>;
+
+    /// Finishes what an earlier process began at the mints. Called once, before the first order.
+    ///
+    /// # Errors
+    /// In words, for the log, one a mint: those mints' orders wait for [`Till::settle`].
+    async fn recover(&self) -> Result<(), String>;
+
+    /// The mints whose tokens are accepted, as published in offers.
+    fn mints(&self) -> Vec<MintUrl>;
+
+    /// The public key that tokens may be locked to (NUT-11), in hex, as published in offers.
+    fn lock(&self) -> Option<String>;
+}

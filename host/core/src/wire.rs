@@ -1,0 +1,466 @@
+//! The messages that customers and service exchange, as JSON. One reader and one writer for every door.
+//!
+//! Names of fields are those that existing customers speak; unknown fields are ignored, unknown values are not guessed.
+
+use crate::limits;
+use crate::login::Login;
+use crate::order::{Lease, LeaseState, Order, Purchase, RefundEnd};
+use crate::policy::Offer;
+use crate::refusal::{ErrorType, Refusal};
+use crate::secret::Secret;
+use crate::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What a customer wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To buy: a new pod or more time.
+    Buy {
+        /// The token that pays.
+        token: Secret,
+        /// What for.
+        purchase: Purchase,
+        /// The login's password, when a new pod is bought.
+        password: Option<Secret>,
+    },
+    /// To know how a pod is, and which refunds wait.
+    Status {
+        /// Which.
+        pod: PodName,
+    },
+    /// To end a pod before its time.
+    Stop {
+        /// Which.
+        pod: PodName,
+    },
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    cashu_token: Option<String>,
+    pod_image: Option<String>,
+    ssh_username: Option<String>,
+    ssh_password: Option<String>,
+    ssh_public_key: Option<String>,
+    tier: Option<String>,
+    pod_spec_id: Option<String>,
+    duration_minutes: Option<u64>,
+    pod_name: Option<String>,
+    pod_npub: Option<String>,
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorType::InvalidRequest, message)
+}
+
+fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<String>, Refusal> {
+    match value {
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) if text.len() > bytes => Err(invalid(format!("{name} is longer than {bytes} bytes"))),
+        Some(text) if text.chars().any(char::is_control) => Err(invalid(format!("{name} must not hold control characters"))),
+        value => Ok(value),
+    }
+}
+
+/// Refuses nesting that could exhaust a parser's stack, and objects that say a thing twice: which one is meant?
+fn check_shape(text: &str) -> Result<(), Refusal> {
+    if text.len() > limits::REQUEST_BYTES {
+        return Err(invalid(format!("the request is longer than {} bytes", limits::REQUEST_BYTES)));
+    }
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth = depth.saturating_add(1),
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limits::REQUEST_DEPTH {
+            return Err(invalid(format!("the request is nested deeper than {}", limits::REQUEST_DEPTH)));
+        }
+    }
+    Ok(())
+}
+
+impl Request {
+    /// Reads a request. A message that names a pod is a top-up, a status or a stop, whatever else it holds.
+    ///
+    /// # Errors
+    /// `invalid_request` that names the field and says what to write; `invalid_token` when there is none.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        check_shape(text)?;
+        // Parsed straight into the fields: serde refuses a field that is given twice.
+        let fields: Fields = serde_json::from_str(text).map_err(|error| {
+            // The parser's own words would quote what it met, and that may be a token.
+            let (line, column) = (error.line(), error.column());
+            invalid(format!("the request is not a JSON object with the known fields (line {line}, column {column})"))
+        })?;
+        let pod = match (
+            within("pod_name", fields.pod_name, limits::POD_NAME_BYTES)?,
+            within("pod_npub", fields.pod_npub, limits::POD_NAME_BYTES)?,
+        ) {
+            (Some(name), Some(npub)) if name != npub => return Err(invalid("pod_name and pod_npub name two pods; send one of them")),
+            (name, npub) => name.or(npub).map(PodName),
+        };
+        let kind = fields.kind.as_deref();
+        match (&pod, kind) {
+            (_, None) | (None, Some("spawn")) | (Some(_), Some("top_up" | "topup" | "top-up" | "status" | "stop")) => {}
+            (None, Some("status" | "stop" | "top_up" | "topup" | "top-up")) => return Err(invalid("pod_name is missing")),
+            (Some(_), Some("spawn")) => return Err(invalid("a spawn does not name a pod; leave pod_name out, or send a top-up")),
+            (_, Some(_)) => return Err(invalid("type must be spawn, top_up, status or stop, or be left out")),
+        }
+        if let (Some("status"), Some(pod)) = (kind, &pod) {
+            return Ok(Self::Status { pod: pod.clone() });
+        }
+        if let (Some("stop"), Some(pod)) = (kind, &pod) {
+            return Ok(Self::Stop { pod: pod.clone() });
+        }
+        let token = match fields.cashu_token {
+            Some(token) if token.len() > limits::TOKEN_BYTES => {
+                return Err(Refusal::new(
+                    ErrorType::InvalidToken,
+                    format!("cashu_token is longer than {} bytes; send fewer, larger proofs", limits::TOKEN_BYTES),
+                ));
+            }
+            Some(token) if !token.trim().is_empty() => Secret::new(token.trim()),
+            _ if pod.is_some() && kind.is_none() => return Ok(Self::Status { pod: pod.unwrap_or_default() }),
+            _ => return Err(Refusal::new(ErrorType::InvalidToken, "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there")),
+        };
+        if let Some(pod) = pod {
+            return Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None });
+        }
+        let tier = match (within("tier", fields.tier, limits::TIER_BYTES)?, within("pod_spec_id", fields.pod_spec_id, limits::TIER_BYTES)?)
+        {
+            (Some(tier), Some(spec)) if tier != spec => return Err(invalid("tier and pod_spec_id name two tiers; send one of them")),
+            (tier, spec) => tier.or(spec),
+        };
+        let wanted = match fields.duration_minutes {
+            Some(minutes) if minutes == 0 || minutes > limits::WANTED_MINUTES => {
+                return Err(invalid(format!("duration_minutes must be 1 to {}, or be left out", limits::WANTED_MINUTES)));
+            }
+            minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
+        };
+        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let login = Login::check(
+            filled(&fields.ssh_username).as_deref(),
+            filled(&fields.ssh_password).as_deref(),
+            filled(&fields.ssh_public_key).as_deref(),
+        )?;
+        Ok(Self::Buy {
+            token,
+            purchase: Purchase::Spawn {
+                image: within("pod_image", fields.pod_image, limits::IMAGE_BYTES)?,
+                tier,
+                username: login.username,
+                public_key: login.public_key,
+                wanted,
+            },
+            password: Some(login.password),
+        })
+    }
+}
+
+/// The types of our answers.
+const ANSWERS: [&str; 5] = ["access_details", "top_up_response", "error", "status_response", "stop_response"];
+
+/// Whether this is one of our own kind of answers. A service does not answer an answer: two would never stop.
+#[must_use]
+pub fn is_answer(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    check_shape(text).is_ok() && serde_json::from_str::<Kind>(text).is_ok_and(|answer| ANSWERS.contains(&answer.kind.as_str()))
+}
+
+/// The pod is ready: how to get in.
+#[must_use]
+pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> Value {
+    let expires_at = order.expires_at.unwrap_or_default().rfc3339();
+    let mut instructions = vec![
+        format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
+        format!("The pod lives until {expires_at}; send another token with pod_name {} to extend it.", lease.pod()),
+    ];
+    instructions.extend(note.map(str::to_owned));
+    json!({
+        "type": "access_details",
+        "pod_name": lease.pod(),
+        "pod_npub": lease.pod(),
+        "ssh_host": ssh_host,
+        "ssh_port": lease.port,
+        "node_port": lease.port,
+        "ssh_username": lease.username,
+        "ssh_password": order.secrets.password.as_ref().map(Secret::expose),
+        "expires_at": expires_at,
+        "cpu_millicores": lease.resources.cpu_millicores,
+        "memory_mb": lease.resources.memory_mib,
+        "pod_spec_name": lease.tier,
+        "pod_image": lease.image,
+        "instructions": instructions,
+    })
+}
+
+/// The pod lives longer.
+#[must_use]
+pub fn topped_up(pod: &PodName, extended: Seconds, new_expires_at: UnixTime, note: Option<&str>) -> Value {
+    let mut message = format!("extended by {} seconds", extended.0);
+    if let Some(note) = note {
+        message.push_str("; ");
+        message.push_str(note);
+    }
+    json!({
+        "type": "top_up_response",
+        "success": true,
+        "pod_name": pod,
+        "pod_npub": pod,
+        "extended_duration_seconds": extended,
+        "new_expires_at": new_expires_at.rfc3339(),
+        "message": message,
+    })
+}
+
+/// It did not go through, and nothing was taken.
+#[must_use]
+pub fn error(refusal: &Refusal) -> Value {
+    let mut answer = json!({ "type": "error", "error_type": refusal.code, "message": refusal.message });
+    if let (Some(details), Some(fields)) = (&refusal.details, answer.as_object_mut()) {
+        fields.insert("details".into(), details.clone().into());
+    }
+    answer
+}
+
+/// An order that did not go through; with the refund when money had been taken.
+#[must_use]
+pub fn refused(order: &Order, refusal: &Refusal) -> Value {
+    let mut answer = error(refusal);
+    let Some(fields) = answer.as_object_mut() else { return answer };
+    if let Some(lease) = &order.lease {
+        fields.insert("pod_name".into(), json!(lease.pod_name()));
+    }
+    if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
+        fields.insert("refund_token".into(), json!(order.secrets.refund_token.as_ref().map(Secret::expose)));
+        fields.insert("refunded_sats".into(), json!(refunded));
+        fields.insert("refund_fee_sats".into(), json!(fee));
+        fields.insert("message".into(), json!(format!("{}; {}", refusal.message, refund_told(order))));
+    }
+    answer
+}
+
+/// What a refund is, in words.
+fn refund_told(order: &Order) -> String {
+    let (refunded, fee) = (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
+    let fee = if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
+    match order.refund_end {
+        None => format!("refund_token gives {refunded} back{fee}; redeem it soon"),
+        Some(RefundEnd::Redeemed) => format!("the refund of {refunded} was redeemed"),
+        Some(RefundEnd::TakenBack(_)) => format!("the refund of {refunded} was not redeemed in time and is not good any more"),
+    }
+}
+
+/// The refunds of orders: what they give back together, and the tokens that nobody has redeemed yet.
+fn refunds(orders: &[&Order]) -> Value {
+    let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
+    let sum = |of: fn(&Order) -> Option<Sat>| made.iter().filter_map(|order| of(order)).fold(Sat(0), Sat::plus);
+    let tokens: Vec<&str> = made.iter().filter_map(|order| order.secrets.refund_token.as_ref()).map(Secret::expose).collect();
+    json!({
+        "refunded_sats": sum(|order| order.refunded),
+        "refund_fee_sats": sum(|order| order.refund_fee),
+        "refund_token": tokens.first(),
+        "refund_tokens": tokens,
+    })
+}
+
+/// Writes one object's fields into another.
+fn with(mut answer: Value, more: Value) -> Value {
+    if let (Some(fields), Value::Object(more)) = (answer.as_object_mut(), more) {
+        fields.extend(more);
+    }
+    answer
+}
+
+/// The pod was stopped; with what is paid back for its unused time.
+#[must_use]
+pub fn stopped(pod: &PodName, orders: &[&Order]) -> Value {
+    let told: Vec<String> = orders.iter().map(|order| refund_told(order)).collect();
+    let message = if told.is_empty() { "stopped; nothing is paid back".to_owned() } else { format!("stopped; {}", told.join("; ")) };
+    let answer = json!({ "type": "stop_response", "success": true, "pod_name": pod, "message": message });
+    with(answer, refunds(orders))
+}
+
+/// How a pod is, for the customer who bought it, with the refunds of his orders.
+#[must_use]
+pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> Value {
+    let word = match lease.state {
+        LeaseState::Reserved => "provisioning",
+        LeaseState::Live => "running",
+        LeaseState::Ended => "ended",
+    };
+    let answer = json!({
+        "type": "status_response",
+        "pod_name": lease.pod(),
+        "status": word,
+        "expires_at": lease.expires_at.map(UnixTime::rfc3339),
+        "time_remaining_seconds": lease.expires_at.filter(|_| lease.state != LeaseState::Ended).map_or(Seconds(0), |at| at.since(now)),
+        "cpu_millicores": lease.resources.cpu_millicores,
+        "memory_mb": lease.resources.memory_mib,
+        "pod_spec_name": lease.tier,
+        "ssh_host": ssh_host,
+        "ssh_port": lease.port,
+        "ssh_username": lease.username,
+    });
+    match orders.iter().any(|order| order.refunded.is_some()) {
+        true => with(answer, refunds(orders)),
+        false => answer,
+    }
+}
+
+/// What is for sale. `rate_msats_per_sec` is rounded up for old readers; `price_msats` for `price_seconds` is exact.
+#[must_use]
+pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> Value {
+    // Of the default tier; the dearer ones give less for their minimum.
+    let minimum = offers.first().map(|offer| offer.price.buys(offer.minimum)).unwrap_or_default();
+    let specs: Vec<Value> = offers
+        .iter()
+        .map(|offer| {
+            json!({
+                "id": offer.id,
+                "name": offer.name,
+                "description": offer.description,
+                "cpu_millicores": offer.resources.cpu_millicores,
+                "memory_mb": offer.resources.memory_mib,
+                "rate_msats_per_sec": offer.price.msat.0.div_ceil(offer.price.seconds.0.max(1)),
+                "price_msats": offer.price.msat,
+                "price_seconds": offer.price.seconds,
+                "minimum_sats": offer.minimum,
+            })
+        })
+        .collect();
+    let offer = json!({ "minimum_duration_seconds": minimum, "whitelisted_mints": mints, "pod_specs": specs });
+    // Tokens may be locked to it (NUT-11), so that nobody on the way can spend them.
+    lock.map_or(offer.clone(), |key| with(offer, json!({ "p2pk_pubkey": key })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn code(text: &str) -> ErrorType {
+        Request::parse(text).unwrap_err().code
+    }
+
+    #[test]
+    fn a_spawn_reads_with_all_and_with_no_options() {
+        let Request::Buy { token, purchase: Purchase::Spawn { image, tier, username, wanted, .. }, password } =
+            Request::parse(r#"{"cashu_token":" cashuBx ","pod_image":"a/b:1","ssh_username":"alice","ssh_password":"'\"$;: xx","pod_spec_id":"basic","duration_minutes":2,"other":[{}]}"#).unwrap()
+        else {
+            panic!("not a spawn")
+        };
+        assert_eq!(token.expose(), "cashuBx");
+        assert_eq!(
+            (image.as_deref(), tier.as_deref(), username.as_str(), wanted),
+            (Some("a/b:1"), Some("basic"), "alice", Some(Seconds(120)))
+        );
+        assert_eq!(password.unwrap().expose(), "'\"$;: xx");
+        assert!(matches!(Request::parse(r#"{"cashu_token":"cashuBx"}"#), Ok(Request::Buy { purchase: Purchase::Spawn { .. }, .. })));
+    }
+
+    #[test]
+    fn the_examples_read_as_what_they_are_named_for() {
+        let spawn = Request::parse(include_str!("../../../examples/orders/spawn.json")).unwrap();
+        assert!(matches!(spawn, Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }));
+        let top_up = Request::parse(include_str!("../../../examples/orders/top-up.json")).unwrap();
+        assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
+        assert!(matches!(Request::parse(include_str!("../../../examples/orders/status.json")), Ok(Request::Status { .. })));
+    }
+
+    #[test]
+    fn what_names_a_pod_is_a_top_up_or_a_status() {
+        for text in [
+            r#"{"pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+            r#"{"pod_npub":"ssh-pod-a","cashu_token":"cashuBx","pod_image":"x","ssh_username":"ro;ot"}"#,
+            r#"{"type":"top_up","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+        ] {
+            assert!(
+                matches!(Request::parse(text), Ok(Request::Buy { purchase: Purchase::TopUp { pod }, .. }) if pod.0 == "ssh-pod-a"),
+                "{text}"
+            );
+        }
+        assert!(matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.0 == "ssh-pod-a"));
+        for text in [r#"{"pod_name":"ssh-pod-a"}"#, r#"{"type":"status","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#] {
+            assert!(matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.0 == "ssh-pod-a"), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_requests_say_what_is_wrong() {
+        for (text, expected) in [
+            ("", ErrorType::InvalidRequest),
+            ("[]", ErrorType::InvalidRequest),
+            ("nonsense", ErrorType::InvalidRequest),
+            ("{}", ErrorType::InvalidToken),
+            (r#"{"cashu_token":""}"#, ErrorType::InvalidToken),
+            (r#"{"cashu_token":7}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","cashu_token":"b"}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","duration_minutes":-1}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","duration_minutes":0}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","duration_minutes":18446744073709551615}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","tier":"x","pod_spec_id":"y"}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","pod_name":"x","pod_npub":"y"}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","pod_image":"x\u0000"}"#, ErrorType::InvalidRequest),
+            (r#"{"cashu_token":"a","ssh_username":"root"}"#, ErrorType::InvalidRequest),
+            (r#"{"type":"status"}"#, ErrorType::InvalidRequest),
+            (r#"{"type":"spawn","pod_name":"x","cashu_token":"a"}"#, ErrorType::InvalidRequest),
+            (r#"{"type":"dance","cashu_token":"a"}"#, ErrorType::InvalidRequest),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+        assert_eq!(code(&format!("{{\"a\":{}", "[".repeat(60_000))), ErrorType::InvalidRequest);
+        assert_eq!(code(&" ".repeat(limits::REQUEST_BYTES + 1)), ErrorType::InvalidRequest);
+        assert_eq!(code(&format!("{{\"cashu_token\":\"{}\"}}", "a".repeat(limits::TOKEN_BYTES + 1))), ErrorType::InvalidToken);
+    }
+
+    #[test]
+    fn an_error_carries_the_refund_and_nothing_else() {
+        let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
+        assert_eq!(error(&refusal), json!({"type": "error", "error_type": "provisioning_error", "message": "no"}));
+        let mut order = Order::blank(Purchase::TopUp { pod: PodName::default() });
+        order.secrets.token = Some(Secret::new("cashuBspent"));
+        order.secrets.password = Some(Secret::new("hunter22"));
+        assert_eq!(refused(&order, &refusal), error(&refusal));
+        (order.refunded, order.refund_fee) = (Some(Sat(7)), Some(Sat(1)));
+        order.secrets.refund_token = Some(Secret::new("cashuBx"));
+        let told = refused(&order, &refusal);
+        assert_eq!((&told["refund_token"], &told["refunded_sats"], &told["refund_fee_sats"]), (&json!("cashuBx"), &json!(7), &json!(1)));
+        assert!(told["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{told}");
+        assert!(!told.to_string().contains("spent") && !told.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_quoted() {
+        for text in [r#""cashuBsecret""#, r#"{"duration_minutes":"cashuBsecret"}"#, r#"["cashuBsecret"]"#] {
+            assert!(!format!("{:?}", Request::parse(text).unwrap_err()).contains("secret"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(text in ".{0,400}") {
+            let _ = Request::parse(&text);
+        }
+
+        #[test]
+        fn no_fields_panic(name in ".{0,40}", password in ".{0,140}", minutes in any::<u64>(), pod in proptest::option::of(".{0,140}")) {
+            let text = json!({"cashu_token": "x", "ssh_username": name, "ssh_password": password, "duration_minutes": minutes, "pod_name": pod}).to_string();
+            if let Ok(Request::Buy { purchase: Purchase::Spawn { username, .. }, .. }) = Request::parse(&text) {
+                prop_assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
+            }
+        }
+    }
+}
