@@ -1,0 +1,260 @@
+//! The default duration policy: the whole amount at the quoted price, between a minimum and a maximum.
+
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../../wit/1.0", world: "duration-policy" });
+}
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code)]
+mod component {
+    use super::{Policy, bindings};
+    bindings::export!(Policy with_types_in bindings);
+}
+
+use bindings::exports::paygress::policy::{duration, settings};
+use bindings::paygress::policy::types::{Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal};
+use paygress_plugin_settings::Reader;
+use std::cell::RefCell;
+
+/// Ten years, the contract's maximum.
+const LONGEST: u64 = 315_360_000;
+
+const SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "title": "Duration rules",
+  "type": "object",
+  "additionalProperties": false,
+  "properties": {
+    "minimum_seconds": {
+      "type": "integer", "minimum": 1, "maximum": 315360000, "default": 60,
+      "description": "A payment that buys less is refused."
+    },
+    "maximum_seconds": {
+      "type": "integer", "minimum": 1, "maximum": 315360000, "default": 2592000,
+      "description": "A pod never has more than this before it; a payment that would exceed it is refused."
+    },
+    "round_to_seconds": {
+      "type": "integer", "minimum": 1, "maximum": 86400, "default": 1,
+      "description": "Time is rounded down to a multiple of this, and the customer is told."
+    },
+    "suggested_minutes": {
+      "type": "integer", "minimum": 1, "maximum": 5256000, "default": 60,
+      "description": "What is suggested to customers who pay too little, and given when the price is zero."
+    },
+    "extend_by_others": {
+      "type": "boolean", "default": false,
+      "description": "Whether anyone may extend a pod, or only the customer who bought it."
+    }
+  }
+}"#;
+
+/// The policy.
+pub struct Policy;
+
+#[derive(Clone, Debug)]
+struct Settings {
+    minimum: u64,
+    maximum: u64,
+    round_to: u64,
+    suggested: u64,
+    extend_by_others: bool,
+}
+
+thread_local! {
+    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
+}
+
+impl settings::Guest for Policy {
+    fn schema() -> String {
+        SCHEMA.to_owned()
+    }
+
+    fn configure(json: String) -> Result<(), Vec<Problem>> {
+        let settings =
+            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
+        SETTINGS.set(Some(settings));
+        Ok(())
+    }
+}
+
+impl duration::Guest for Policy {
+    fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {
+        let settings = SETTINGS.with_borrow(Clone::clone);
+        let Some(settings) = settings else { return Err(refuse("resource_unavailable", "the duration policy is not configured")) };
+        grant(&settings, &order, quote.price, &payment)
+    }
+}
+
+fn refuse(code: &str, message: impl Into<String>) -> Refusal {
+    Refusal { code: code.to_owned(), message: message.into() }
+}
+
+fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
+    let mut reader = Reader::parse(json);
+    let settings = Settings {
+        minimum: reader.number("minimum_seconds", 60, 1..=LONGEST),
+        maximum: reader.number("maximum_seconds", 2_592_000, 1..=LONGEST),
+        round_to: reader.number("round_to_seconds", 1, 1..=86_400),
+        suggested: reader.number("suggested_minutes", 60, 1..=5_256_000).saturating_mul(60),
+        extend_by_others: reader.flag("extend_by_others", false),
+    };
+    if settings.minimum > settings.maximum {
+        reader.problem("minimum_seconds", format!("must not be more than maximum_seconds, {}", settings.maximum));
+    }
+    if settings.round_to > settings.minimum {
+        reader.problem(
+            "round_to_seconds",
+            format!("must not be more than minimum_seconds, {}: a payment could buy nothing", settings.minimum),
+        );
+    }
+    let problems = reader.problems();
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+fn grant(settings: &Settings, order: &Order, price: Price, payment: &Payment) -> Result<Grant, Refusal> {
+    let remaining = match &order.purpose {
+        Purpose::Spawn => 0,
+        Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
+            return Err(refuse("lease_expired", "this pod has ended; order a new one"));
+        }
+        Purpose::Extend(lease) if !lease.owned_by_customer && !settings.extend_by_others => {
+            return Err(refuse("not_owner", "only the customer who bought this pod may extend it"));
+        }
+        Purpose::Extend(lease) => lease.remaining_seconds,
+    };
+    let bought = match buys(price, payment.net_sat) {
+        Some(seconds) => seconds,
+        // A gift lasts as long as was asked for.
+        None => order.wanted_seconds.unwrap_or(settings.suggested).min(settings.maximum.saturating_sub(remaining)),
+    };
+    let seconds = bought.saturating_sub(bought.checked_rem(settings.round_to).unwrap_or(0));
+    let least = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
+    if seconds < least {
+        let (net, fee) = (payment.net_sat, payment.fee_sat);
+        let (cost, suggested) = (costs(price, least), costs(price, settings.suggested.max(least)));
+        let message = format!(
+            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {least} s cost {cost} sat, {} minutes cost {suggested} sat",
+            settings.suggested.max(least).div_ceil(60),
+        );
+        return Err(refuse("insufficient_payment", message));
+    }
+    if seconds.saturating_add(remaining) > settings.maximum {
+        let room = settings.maximum.saturating_sub(remaining);
+        let message =
+            format!("the token buys {seconds} s, and this pod may have at most {room} s more; send at most {} sat net", worth(price, room));
+        return Err(refuse("invalid_request", message));
+    }
+    let note = (seconds < bought).then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
+    Ok(Grant { seconds, note })
+}
+
+/// The whole seconds that an amount buys; `None` when time costs nothing.
+fn buys(price: Price, sat: u64) -> Option<u64> {
+    let msat = u128::from(sat).saturating_mul(1_000);
+    let seconds = msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
+    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
+}
+
+/// The least amount that buys so many seconds.
+fn costs(price: Price, seconds: u64) -> u64 {
+    let msat = u128::from(seconds).saturating_mul(u128::from(price.msat)).div_ceil(u128::from(price.seconds.max(1)));
+    u64::try_from(msat.div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+/// The largest amount that buys no more than so many seconds.
+fn worth(price: Price, seconds: u64) -> u64 {
+    let msat = u128::from(seconds).saturating_mul(u128::from(price.msat)).checked_div(u128::from(price.seconds)).unwrap_or(0);
+    u64::try_from(msat.checked_div(1_000).unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bindings::paygress::policy::types::Lease;
+
+    const MINUTE: Price = Price { msat: 1_000, seconds: 60 };
+
+    fn order(purpose: Purpose, wanted_seconds: Option<u64>) -> Order {
+        Order { id: String::new(), customer: String::new(), purpose, image: None, tier: None, username: String::new(), wanted_seconds }
+    }
+
+    fn extend(remaining_seconds: u64, owned_by_customer: bool) -> Purpose {
+        Purpose::Extend(Lease {
+            id: String::new(),
+            tier: String::new(),
+            image: String::new(),
+            created_at_unix_seconds: 0,
+            expires_at_unix_seconds: 0,
+            remaining_seconds,
+            owned_by_customer,
+        })
+    }
+
+    fn ask(json: &str, order: &Order, price: Price, net_sat: u64) -> Result<Grant, Refusal> {
+        grant(
+            &read(json).unwrap(),
+            order,
+            price,
+            &Payment { mint: String::new(), gross_sat: net_sat.saturating_add(1), fee_sat: 1, net_sat },
+        )
+    }
+
+    #[test]
+    fn a_sat_is_a_minute() {
+        let granted = ask("{}", &order(Purpose::Spawn, None), MINUTE, 20).unwrap();
+        assert_eq!((granted.seconds, granted.note), (1_200, None));
+    }
+
+    #[test]
+    fn too_little_is_told_what_it_takes() {
+        let refused = ask("{}", &order(Purpose::Spawn, Some(600)), MINUTE, 9).unwrap_err();
+        assert_eq!(refused.code, "insufficient_payment");
+        assert!(refused.message.contains("600 s cost 10 sat"), "{}", refused.message);
+        assert_eq!(ask("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code, "insufficient_payment");
+    }
+
+    #[test]
+    fn all_that_was_paid_is_sold_even_if_less_was_wanted() {
+        assert_eq!(ask("{}", &order(Purpose::Spawn, Some(60)), MINUTE, 5).unwrap().seconds, 300);
+    }
+
+    #[test]
+    fn rounding_is_told() {
+        let granted = ask(r#"{"round_to_seconds": 60}"#, &order(Purpose::Spawn, None), Price { msat: 7, seconds: 1 }, 1).unwrap();
+        assert_eq!(granted.seconds, 120);
+        assert_eq!(granted.note.unwrap(), "the payment bought 142 s, rounded down to 120 s");
+    }
+
+    #[test]
+    fn the_maximum_counts_what_is_left() {
+        let json = r#"{"maximum_seconds": 600}"#;
+        assert_eq!(ask(json, &order(extend(300, true), None), MINUTE, 5).unwrap().seconds, 300);
+        let refused = ask(json, &order(extend(301, true), None), MINUTE, 5).unwrap_err();
+        assert_eq!(refused.code, "invalid_request");
+        assert!(refused.message.contains("at most 4 sat"), "{}", refused.message);
+    }
+
+    #[test]
+    fn strangers_extend_only_where_allowed() {
+        assert_eq!(ask("{}", &order(extend(300, false), None), MINUTE, 5).unwrap_err().code, "not_owner");
+        assert!(ask(r#"{"extend_by_others": true}"#, &order(extend(300, false), None), MINUTE, 5).is_ok());
+        assert_eq!(ask("{}", &order(extend(0, true), None), MINUTE, 5).unwrap_err().code, "lease_expired");
+    }
+
+    #[test]
+    fn no_amount_overflows() {
+        let refused = ask("{}", &order(Purpose::Spawn, None), Price { msat: 1, seconds: 315_360_000 }, u64::MAX - 1).unwrap_err();
+        assert_eq!(refused.code, "invalid_request");
+        assert!(ask("{}", &order(Purpose::Spawn, None), Price { msat: 0, seconds: 1 }, 0).is_ok_and(|gift| gift.seconds == 3_600));
+    }
+
+    #[test]
+    fn settings_tell_all_problems_at_once() {
+        let problems =
+            read(r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "extend_by_others": 1}"#).unwrap_err();
+        let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["/extend_by_others", "/minimum_seconds", "/round_to_seconds"]);
+        assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
+    }
+}

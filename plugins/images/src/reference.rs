@@ -1,0 +1,169 @@
+//! The name of an image, taken apart as container runtimes do.
+
+use std::fmt;
+
+/// `registry/repository[:tag][@digest]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+impl Reference {
+    /// Reads a name as a customer or an operator writes it, and fills in the registry.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > 512 {
+            return Err("an image's name has 1 to 512 bytes".to_owned());
+        }
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        // A colon after the last slash begins a tag; before it, a registry's port.
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (name, None),
+        };
+        // The first part is a registry if it could not be a repository's: with a dot, a port, or `localhost`.
+        let (registry, repository) = match name.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
+            Some(_) => ("docker.io", name.to_owned()),
+            None => ("docker.io", format!("library/{name}")),
+        };
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        let repository = match repository.contains('/') || registry != "docker.io" {
+            true => repository,
+            false => format!("library/{repository}"),
+        };
+        let checked = [
+            (is_registry(registry), "its registry is not a host name, with a port or without"),
+            (repository.split('/').all(is_component), "its repository may hold lower-case letters, digits and single separators . _ -"),
+            (tag.is_none_or(is_tag), "its tag may hold 1 to 128 letters, digits, _ . -"),
+            (digest.is_none_or(is_digest), "its digest must be sha256: and 64 lower-case hex digits"),
+        ];
+        if let Some((_, why)) = checked.iter().find(|(good, _)| !good) {
+            return Err(format!("not an image's name: {why}"));
+        }
+        Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
+    }
+
+    /// The one image that it means: by digest if it has one (the tag beside it means nothing), or by tag.
+    pub(crate) fn complete(mut self) -> Self {
+        self.tag = match &self.digest {
+            Some(_) => None,
+            None => Some(self.tag.unwrap_or_else(|| "latest".to_owned())),
+        };
+        self
+    }
+
+    /// Whether this entry of an allowlist allows that complete reference.
+    pub(crate) fn allows(&self, wanted: &Self) -> bool {
+        let same_repository = self.registry == wanted.registry && self.repository == wanted.repository;
+        let same_content = match (&self.digest, &self.tag) {
+            (Some(digest), _) => wanted.digest.as_ref() == Some(digest),
+            (None, Some(tag)) => wanted.digest.is_none() && wanted.tag.as_ref() == Some(tag),
+            (None, None) => true,
+        };
+        same_repository && same_content
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+fn is_registry(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    };
+    let port_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port));
+    host.split('.').all(label) && port_good
+}
+
+fn is_component(text: &str) -> bool {
+    let letter = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let ends = bytes.first().is_some_and(letter) && bytes.last().is_some_and(letter);
+    let separators = bytes.split(letter).all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|c| *c == b'-'));
+    ends && separators
+}
+
+fn is_tag(text: &str) -> bool {
+    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+    text.len() <= 128 && text.bytes().next().is_some_and(word) && text.bytes().all(|c| word(c) || c == b'.' || c == b'-')
+}
+
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_complete() {
+        for (text, complete) in [
+            ("alpine", "docker.io/library/alpine:latest"),
+            ("docker.io/alpine", "docker.io/library/alpine:latest"),
+            ("index.docker.io/library/alpine:latest", "docker.io/library/alpine:latest"),
+            ("team/app:1", "docker.io/team/app:1"),
+            ("localhost/app", "localhost/app:latest"),
+            ("host:5000/app", "host:5000/app:latest"),
+            ("host.example:5000/a/b_c/d--e:v.1", "host.example:5000/a/b_c/d--e:v.1"),
+        ] {
+            assert_eq!(Reference::parse(text).unwrap().complete().to_string(), complete);
+        }
+    }
+
+    #[test]
+    fn tricks_are_no_names() {
+        for bad in [
+            "",
+            ":",
+            "@",
+            "a@",
+            "a@sha256:",
+            "a@sha256:ABC",
+            "a:b:c",
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "a b",
+            "a\n",
+            "a;b",
+            "$(x)",
+            "http://a/b",
+            "..",
+            "a/../b",
+            "host:0/a",
+            "host:99999/a",
+            "host:05/a",
+            "-h.example/a",
+            "a:-x",
+            "a.evil@b/c",
+            "ä",
+            "a___b",
+            "a._b",
+            "h.example:5000@x/y",
+        ] {
+            assert!(Reference::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

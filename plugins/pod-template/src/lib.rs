@@ -1,0 +1,147 @@
+//! The default pod-template policy: one container that serves SSH on a port of its node, without any privilege.
+
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../../wit/1.0", world: "pod-template-policy" });
+}
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code)]
+mod component {
+    use super::{Policy, bindings};
+    bindings::export!(Policy with_types_in bindings);
+}
+
+use bindings::exports::paygress::policy::{pod_template, settings};
+use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
+use paygress_plugin_settings::Reader;
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+
+const SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "title": "SSH pod on a host port",
+  "type": "object",
+  "additionalProperties": false,
+  "properties": {
+    "node_selector": {
+      "type": "object", "additionalProperties": {"type": "string"}, "default": {},
+      "description": "Labels that a node must have."
+    },
+    "user_id": {
+      "type": "integer", "minimum": 1, "maximum": 2147483647, "default": 1000,
+      "description": "The user and group that the pod runs as."
+    }
+  }
+}"#;
+
+/// The policy.
+pub struct Policy;
+
+#[derive(Clone, Debug)]
+struct Settings {
+    node_selector: Vec<(String, String)>,
+    user_id: u64,
+}
+
+thread_local! {
+    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
+}
+
+impl settings::Guest for Policy {
+    fn schema() -> String {
+        SCHEMA.to_owned()
+    }
+
+    fn configure(json: String) -> Result<(), Vec<Problem>> {
+        let settings =
+            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
+        SETTINGS.set(Some(settings));
+        Ok(())
+    }
+}
+
+impl pod_template::Guest for Policy {
+    fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
+        let settings = SETTINGS.with_borrow(Clone::clone);
+        let Some(settings) = settings else {
+            return Err(Refusal { code: "resource_unavailable".to_owned(), message: "the pod template is not configured".to_owned() });
+        };
+        Ok(Rendered { pod_template_json: render(&settings, &placement).to_string(), services_json: Vec::new() })
+    }
+}
+
+fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
+    let mut reader = Reader::parse(json);
+    let settings = Settings { node_selector: reader.table("node_selector"), user_id: reader.number("user_id", 1_000, 1..=2_147_483_647) };
+    let problems = reader.problems();
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+fn render(settings: &Settings, placement: &Placement) -> Value {
+    let resources = json!({
+        "cpu": format!("{}m", placement.resources.cpu_millicores),
+        "memory": format!("{}Mi", placement.resources.memory_mib),
+    });
+    let node_selector: Map<String, Value> = settings.node_selector.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    json!({
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 2,
+            "nodeSelector": node_selector,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": settings.user_id,
+                "runAsGroup": settings.user_id,
+                "fsGroup": settings.user_id,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "ssh",
+                "image": placement.image,
+                "imagePullPolicy": "IfNotPresent",
+                "ports": [{"name": "ssh", "containerPort": placement.container_port, "hostPort": placement.host_port, "protocol": "TCP"}],
+                "resources": {"requests": resources, "limits": resources},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "readinessProbe": {"tcpSocket": {"port": placement.container_port}, "periodSeconds": 1, "failureThreshold": 600},
+                "volumeMounts": [{"name": "login", "mountPath": placement.secret_mount_path, "readOnly": true}],
+            }],
+            "volumes": [{"name": "login", "secret": {"secretName": placement.secret_name, "defaultMode": 0o440}}],
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bindings::paygress::policy::types::Resources;
+
+    #[test]
+    fn the_template_keeps_to_the_placement() {
+        let placement = Placement {
+            pod_name: "ssh-pod-a".to_owned(),
+            image: "example.com/ssh:1".to_owned(),
+            resources: Resources { cpu_millicores: 500, memory_mib: 64 },
+            host_port: 31_000,
+            container_port: 2_222,
+            secret_name: "ssh-pod-a".to_owned(),
+            secret_mount_path: "/run/paygress/login".to_owned(),
+        };
+        let template = render(&read(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(), &placement);
+        let container = &template["spec"]["containers"][0];
+        assert_eq!(container["image"], "example.com/ssh:1");
+        assert_eq!(container["ports"][0]["hostPort"], 31_000);
+        assert_eq!(container["resources"]["limits"], json!({"cpu": "500m", "memory": "64Mi"}));
+        assert_eq!(template["spec"]["nodeSelector"]["pool"], "leases");
+        assert_eq!(template["spec"]["securityContext"]["runAsUser"], 7);
+    }
+
+    #[test]
+    fn settings_tell_all_problems_at_once() {
+        let problems = read(r#"{"node_selector": [], "user_id": 0}"#).unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert!(serde_json::from_str::<Value>(SCHEMA).is_ok());
+    }
+}
