@@ -1,0 +1,41 @@
+//! What wasmtime makes of `wit/1.0`: one set of types, shared by the four worlds.
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction)]
+
+pub(crate) mod common {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.0",
+        interfaces: "import paygress:policy/types@1.0.0;",
+    });
+}
+
+pub(crate) mod images {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.0",
+        world: "images-policy",
+        with: { "paygress:policy/types@1.0.0": crate::bindings::common::paygress::policy::types },
+    });
+}
+
+pub(crate) mod pricing {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.0",
+        world: "pricing-policy",
+        with: { "paygress:policy/types@1.0.0": crate::bindings::common::paygress::policy::types },
+    });
+}
+
+pub(crate) mod duration {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.0",
+        world: "duration-policy",
+        with: { "paygress:policy/types@1.0.0": crate::bindings::common::paygress::policy::types },
+    });
+}
+
+pub(crate) mod pod_template {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.0",
+        world: "pod-template-policy",
+        with: { "paygress:policy/types@1.0.0": crate::bindings::common::paygress::policy::types },
+    });
+}

@@ -1,0 +1,200 @@
+//! The engine that runs policies, and everything that bounds them.
+
+use sha2::{Digest, Sha256};
+use std::fs::{DirBuilder, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use wasmtime::component::Component;
+use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, WasmBacktraceDetails};
+
+// The limits of one call. The default policies need 30 microseconds, 1.2 MiB and 2 KiB.
+
+/// How often the clock ticks that deadlines are counted in: fine enough to stop a spinning guest soon, coarse enough to
+/// cost nothing.
+pub const TICK: Duration = Duration::from_millis(10);
+/// The time of one call with instantiation and `configure`: a customer waits for four of them.
+pub const DEADLINE: Duration = Duration::from_millis(100);
+/// A guest's linear memory: room for an interpreter (JavaScript, Python), not for hoarding.
+pub const MEMORY_BYTES: usize = 64 << 20;
+/// What a guest may hand back in one call, copied into the host: the largest template and four Services, with air. A list
+/// may name the same bytes over and over, so the memory cap alone does not bound it.
+pub const OUTPUT_BYTES: usize = 512 << 10;
+/// A guest's stack, on the thread that calls it: tokio's blocking threads have 2 MiB.
+const STACK_BYTES: usize = 512 << 10;
+/// Entries of a guest's tables: function pointers of a large interpreter.
+const TABLE_ELEMENTS: usize = 20_000;
+/// Core instances, memories and tables of one component: adapters of composed components need a few.
+const PARTS: u32 = 16;
+/// Calls at the same time. Each reserves address space (4 GiB a memory), none of it used before it is touched.
+const CALLS: u32 = 32;
+/// A component file: a JavaScript engine fits, with air.
+pub(crate) const COMPONENT_BYTES: usize = 32 << 20;
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// wasmtime does not run here: the processor, the address space or a limit of the system.
+    #[error("the WebAssembly engine cannot start: {0}")]
+    Engine(String),
+    /// The cache's directory cannot be used.
+    #[error("the cache of compiled policies {path} cannot be used: {why}; give it a directory that only this user can read and write")]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The engine with its clock and cache. One for the whole process.
+pub struct Machine {
+    pub(crate) engine: Engine,
+    cache: Option<PathBuf>,
+    pub(crate) calls: Arc<Semaphore>,
+}
+
+impl Machine {
+    /// Starts the engine. Compiled components are kept in `cache`, if one is given: a directory for this user alone,
+    /// since whoever can write there decides what code this process runs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn start(cache: Option<&Path>) -> Result<Arc<Self>, MachineError> {
+        if let Some(path) = cache {
+            private_directory(path).map_err(|why| MachineError::Cache { path: path.to_owned(), why })?;
+        }
+        let engine = Engine::new(&config()).map_err(|error| MachineError::Engine(format!("{error:#}")))?;
+        let weak = engine.weak();
+        let clock = std::thread::Builder::new().name("policy-clock".to_owned()).spawn(move || {
+            // Ends with the engine.
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        });
+        clock.map_err(|error| MachineError::Engine(error.to_string()))?;
+        let calls = usize::try_from(CALLS).unwrap_or(1);
+        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)) }))
+    }
+
+    /// A store for one call.
+    pub(crate) fn store(&self) -> Store<Limits> {
+        let mut store = Store::new(&self.engine, Limits);
+        store.limiter(|limits| limits);
+        let ticks = DEADLINE.as_millis().div_ceil(TICK.as_millis().max(1));
+        // One more: the first tick may come at once.
+        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(1).saturating_add(1));
+        store.set_hostcall_fuel(OUTPUT_BYTES);
+        store
+    }
+
+    /// Compiles a component, or takes it from the cache.
+    pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, String> {
+        let compile = || Component::from_binary(&self.engine, bytes).map_err(|error| format!("{error:#}"));
+        let Some(cache) = &self.cache else { return compile() };
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        let path = cache.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
+        if let Some(component) = self.cached(&path) {
+            return Ok(component);
+        }
+        let component = compile()?;
+        if let Err(error) = component.serialize().map_err(|error| error.to_string()).and_then(|code| store_privately(&path, &code)) {
+            tracing::warn!(error, path = %path.display(), "a compiled policy could not be cached");
+        }
+        Ok(component)
+    }
+
+    fn cached(&self, path: &Path) -> Option<Component> {
+        let code = std::fs::read(path).ok()?;
+        // The file ends with a digest of itself: a torn write is not run.
+        let (code, seal) = code.split_at_checked(code.len().checked_sub(SEAL_BYTES)?)?;
+        if Sha256::digest(code).as_slice() != seal {
+            return None;
+        }
+        // SAFETY: only code that `Component::serialize` made may come here. The directory belongs to this user and nobody
+        // else can write there (checked at start), and the seal rules out a file that was cut short.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize(&self.engine, code) };
+        component.ok()
+    }
+}
+
+const SEAL_BYTES: usize = 32;
+
+fn config() -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    let parts = CALLS.saturating_mul(PARTS);
+    pool.total_component_instances(CALLS)
+        .total_core_instances(parts)
+        .total_memories(CALLS.saturating_mul(2))
+        .total_tables(parts)
+        .max_core_instances_per_component(PARTS)
+        .max_memories_per_component(2)
+        .max_tables_per_component(PARTS)
+        .max_memory_size(MEMORY_BYTES)
+        .table_elements(TABLE_ELEMENTS)
+        .linear_memory_keep_resident(1 << 20)
+        .table_keep_resident(1 << 16);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(pool)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES)
+        .wasm_backtrace_max_frames(None)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // The same input gives the same decision, on every processor.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false);
+    config
+}
+
+/// Bounds memory and tables; exceeding the memory is an error of its own, so that it can be told from a panic.
+pub(crate) struct Limits;
+
+/// A guest asked for more memory than [`MEMORY_BYTES`].
+#[derive(Debug, thiserror::Error)]
+#[error("asked for {0} bytes of memory, may have {MEMORY_BYTES}")]
+pub(crate) struct MemoryCap(usize);
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > MEMORY_BYTES { Err(MemoryCap(desired).into()) } else { Ok(true) }
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+}
+
+fn private_directory(path: &Path) -> Result<(), String> {
+    if !path.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| error.to_string())?;
+    }
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let own = std::fs::metadata("/proc/self").map_err(|error| error.to_string())?.uid();
+    if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
+        return Err("it is not a directory of this user's with mode 0700".to_owned());
+    }
+    Ok(())
+}
+
+fn store_privately(path: &Path, code: &[u8]) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let partial = path.with_extension(format!("{}.part", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(text)?;
+    file.write_all(code).map_err(text)?;
+    file.write_all(&Sha256::digest(code)).map_err(text)?;
+    file.sync_all().map_err(text)?;
+    std::fs::rename(&partial, path).map_err(text)
+}

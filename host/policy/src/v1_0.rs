@@ -1,0 +1,183 @@
+//! The contract's version 1.0 and the words of `paygress-core`, converted into each other.
+//!
+//! What comes from a guest is checked here against the ranges that `wit/1.0/types.wit` documents.
+
+use crate::bindings::common::paygress::policy::types as wit;
+use paygress_core::order::OrderView;
+use paygress_core::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources};
+use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_core::units::{Msat, Sat, Seconds};
+
+const TEN_YEARS: u64 = 315_360_000;
+const ALL_MONEY_MSAT: u64 = 2_100_000_000_000_000_000;
+const ALL_MONEY_SAT: u64 = 2_100_000_000_000_000;
+const TEMPLATE_BYTES: usize = 65_536;
+const SERVICE_BYTES: usize = 16_384;
+const SERVICES: usize = 4;
+const OFFERS: usize = 64;
+
+type Checked<T> = Result<T, FaultKind>;
+
+fn absurd<T>(what: impl Into<String>) -> Checked<T> {
+    Err(FaultKind::Absurd(what.into()))
+}
+
+fn text(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
+    if (least..=most).contains(&text.len()) && !text.contains('\0') {
+        Ok(text)
+    } else {
+        absurd(format!("{name} has {} bytes, and should have {least} to {most}", text.len()))
+    }
+}
+
+pub(crate) fn check_schema(schema: &str) -> Result<(), String> {
+    if schema.len() > TEMPLATE_BYTES {
+        return Err("its settings schema is too long".to_owned());
+    }
+    match serde_json::from_str::<serde_json::Value>(schema) {
+        Ok(serde_json::Value::Object(_)) => Ok(()),
+        _ => Err("its settings schema is not a JSON object".to_owned()),
+    }
+}
+
+fn lease(view: &LeaseView) -> wit::Lease {
+    wit::Lease {
+        id: view.id.clone(),
+        tier: view.tier.clone(),
+        image: view.image.clone(),
+        created_at_unix_seconds: view.created_at.0,
+        expires_at_unix_seconds: view.expires_at.0,
+        remaining_seconds: view.remaining.0,
+        owned_by_customer: view.owned_by_customer,
+    }
+}
+
+fn resources(resources: Resources) -> wit::Resources {
+    wit::Resources { cpu_millicores: resources.cpu_millicores, memory_mib: resources.memory_mib }
+}
+
+pub(crate) fn order(view: &OrderView) -> wit::Order {
+    wit::Order {
+        id: view.id.clone(),
+        customer: view.customer.clone(),
+        purpose: view.extends.as_ref().map_or(wit::Purpose::Spawn, |view| wit::Purpose::Extend(lease(view))),
+        image: view.image.clone(),
+        tier: view.tier.clone(),
+        username: view.username.clone(),
+        wanted_seconds: view.wanted.map(|seconds| seconds.0),
+    }
+}
+
+pub(crate) fn context(context: &Context) -> wit::Context {
+    wit::Context {
+        now_unix_seconds: context.now.0,
+        capacity_leases: context.capacity_leases,
+        active_leases: context.active_leases,
+        customer_leases: context.customer_leases.iter().map(lease).collect(),
+    }
+}
+
+pub(crate) fn quote(quote: &Quote) -> wit::Quote {
+    wit::Quote {
+        tier: quote.tier.clone(),
+        resources: resources(quote.resources),
+        price: wit::Price { msat: quote.price.msat.0, seconds: quote.price.seconds.0 },
+        minimum_sat: quote.minimum.0,
+    }
+}
+
+pub(crate) fn payment(payment: &Payment) -> wit::Payment {
+    wit::Payment { mint: payment.mint.clone(), gross_sat: payment.gross.0, fee_sat: payment.fee.0, net_sat: payment.net.0 }
+}
+
+pub(crate) fn grant(grant: &Grant) -> wit::Grant {
+    wit::Grant { seconds: grant.seconds.0, note: grant.note.clone() }
+}
+
+pub(crate) fn placement(placement: &Placement) -> wit::Placement {
+    wit::Placement {
+        pod_name: placement.pod_name.clone(),
+        image: placement.image.clone(),
+        resources: resources(placement.resources),
+        host_port: placement.host_port,
+        container_port: placement.container_port,
+        secret_name: placement.secret_name.clone(),
+        secret_mount_path: placement.secret_mount_path.clone(),
+    }
+}
+
+pub(crate) fn refusal(refusal: wit::Refusal) -> Checked<Refusal> {
+    let Some(code) = ErrorType::of_policy(&refusal.code) else {
+        return absurd(format!("the refusal code {:.40?} is not one that a policy may use", refusal.code));
+    };
+    Ok(Refusal::new(code, text("the refusal's message", refusal.message, 1, 500)?))
+}
+
+fn checked_resources(of: wit::Resources) -> Checked<Resources> {
+    if !(1..=1_000_000).contains(&of.cpu_millicores) || !(1..=16_777_216).contains(&of.memory_mib) {
+        return absurd(format!("{} mCPU and {} MiB", of.cpu_millicores, of.memory_mib));
+    }
+    Ok(Resources { cpu_millicores: of.cpu_millicores, memory_mib: of.memory_mib })
+}
+
+fn checked_price(price: wit::Price) -> Checked<Price> {
+    if price.msat > ALL_MONEY_MSAT || !(1..=TEN_YEARS).contains(&price.seconds) {
+        return absurd(format!("a price of {} msat for {} s", price.msat, price.seconds));
+    }
+    Ok(Price { msat: Msat(price.msat), seconds: Seconds(price.seconds) })
+}
+
+fn checked_minimum(sat: u64) -> Checked<Sat> {
+    if sat > ALL_MONEY_SAT { absurd(format!("a minimum of {sat} sat")) } else { Ok(Sat(sat)) }
+}
+
+pub(crate) fn checked_image(image: wit::ImageRef) -> Checked<String> {
+    text("the image", image.reference, 1, 512)
+}
+
+pub(crate) fn checked_offers(offers: Vec<wit::Offer>) -> Checked<Vec<Offer>> {
+    if !(1..=OFFERS).contains(&offers.len()) {
+        return absurd(format!("{} offers", offers.len()));
+    }
+    let offer = |offer: wit::Offer| {
+        Ok(Offer {
+            id: text("an offer's id", offer.id, 1, 64)?,
+            name: text("an offer's name", offer.name, 1, 100)?,
+            description: text("an offer's description", offer.description, 0, 500)?,
+            resources: checked_resources(offer.resources)?,
+            price: checked_price(offer.price)?,
+            minimum: checked_minimum(offer.minimum_sat)?,
+        })
+    };
+    offers.into_iter().map(offer).collect()
+}
+
+pub(crate) fn checked_quote(quote: wit::Quote) -> Checked<Quote> {
+    Ok(Quote {
+        tier: text("the tier", quote.tier, 1, 64)?,
+        resources: checked_resources(quote.resources)?,
+        price: checked_price(quote.price)?,
+        minimum: checked_minimum(quote.minimum_sat)?,
+    })
+}
+
+pub(crate) fn checked_grant(grant: wit::Grant) -> Checked<Grant> {
+    if !(1..=TEN_YEARS).contains(&grant.seconds) {
+        return absurd(format!("a grant of {} s", grant.seconds));
+    }
+    Ok(Grant { seconds: Seconds(grant.seconds), note: grant.note.map(|note| text("the note", note, 0, 500)).transpose()? })
+}
+
+pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
+    if rendered.services_json.len() > SERVICES {
+        return absurd(format!("{} Services", rendered.services_json.len()));
+    }
+    Ok(Rendered {
+        pod_template_json: text("the pod template", rendered.pod_template_json, 2, TEMPLATE_BYTES)?,
+        services_json: rendered
+            .services_json
+            .into_iter()
+            .map(|service| text("a Service", service, 2, SERVICE_BYTES))
+            .collect::<Checked<_>>()?,
+    })
+}

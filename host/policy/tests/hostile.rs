@@ -1,0 +1,189 @@
+//! A policy can be wrong, slow or hostile, and costs one order at most.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use paygress_core::Policy;
+use paygress_core::order::OrderView;
+use paygress_core::policy::{Context, FaultKind, NotGranted, Slot};
+use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, TICK};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn built(path: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; build the policies first: cargo xtask plugins", path.display()))
+}
+
+fn default_policy(slot: Slot) -> Source {
+    Source { component: built(&format!("plugins/{slot}.wasm")), settings: "{}".to_owned() }
+}
+
+fn hostile(settings: &str) -> Source {
+    Source { component: built("plugins-for-tests/hostile.wasm"), settings: settings.to_owned() }
+}
+
+fn host() -> Arc<Host> {
+    let machine = Machine::start(None).unwrap();
+    Host::load(machine, |slot| if slot == Slot::Pricing { hostile("{}") } else { default_policy(slot) }).unwrap()
+}
+
+fn order(tier: &str) -> OrderView {
+    OrderView { id: "a".to_owned(), tier: Some(tier.to_owned()), username: "user".to_owned(), ..OrderView::default() }
+}
+
+async fn misdeed(host: &Host, tier: &str) -> FaultKind {
+    match host.current().quote(&order(tier), &Context::default()).await {
+        Err(NotGranted::Fault(fault)) => {
+            assert_eq!(fault.slot, Slot::Pricing);
+            assert_eq!(Refusal::from(NotGranted::Fault(fault.clone())).code, ErrorType::PolicyUnavailable);
+            fault.kind
+        }
+        other => panic!("{tier}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
+    let host = host();
+    type Expected = fn(&FaultKind) -> bool;
+    let misdeeds: [(&str, Expected); 14] = [
+        ("spin", |kind| matches!(kind, FaultKind::Deadline(100))),
+        ("allocate", |kind| matches!(kind, FaultKind::Memory(_))),
+        // Rust keeps part of its stack in linear memory: which of the two ends first is the compiler's choice.
+        ("recurse", |kind| matches!(kind, FaultKind::Stack | FaultKind::Trap(_))),
+        ("panic", |kind| matches!(kind, FaultKind::Trap(_))),
+        ("divide", |kind| matches!(kind, FaultKind::Trap(_))),
+        ("zero-seconds", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("all-the-money", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("no-resources", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("too-many-resources", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("long-tier", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("huge-tier", |kind| matches!(kind, FaultKind::Absurd(why) if why.contains("more than"))),
+        ("hundred-megabytes", |kind| matches!(kind, FaultKind::Memory(_))),
+        ("unknown-code", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("silent-refusal", |kind| matches!(kind, FaultKind::Absurd(_))),
+    ];
+    for (tier, expected) in misdeeds {
+        let kind = misdeed(&host, tier).await;
+        assert!(expected(&kind), "{tier}: {kind:?}");
+        let next = host.current().quote(&order("good"), &Context::default()).await;
+        assert!(next.is_ok(), "after {tier}: {next:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer_and_not_a_fault() {
+    let refused = host().current().quote(&order("refuse"), &Context::default()).await;
+    assert_eq!(refused, Err(NotGranted::Refused(Refusal::new(ErrorType::InvalidSpec, "no such tier"))));
+}
+
+#[tokio::test]
+async fn more_than_the_output_cap_is_not_copied() {
+    let context = Context { active_leases: 7, ..Context::default() };
+    let refused = host().current().offers(&context).await;
+    assert!(matches!(refused, Err(NotGranted::Fault(fault)) if matches!(fault.kind, FaultKind::Absurd(_))));
+}
+
+/// On one executor thread: a spinning guest holds a thread of its own, is stopped in time, and nobody else waits for it.
+#[tokio::test(flavor = "current_thread")]
+async fn a_spinning_guest_is_stopped_in_time_and_holds_nobody_up() {
+    let host = host();
+    let spinning = {
+        let host = Arc::clone(&host);
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            (misdeed(&host, "spin").await, begun.elapsed())
+        })
+    };
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    assert!(host.current().quote(&order("good"), &Context::default()).await.is_ok());
+    assert!(!spinning.is_finished() && begun.elapsed() < DEADLINE, "the good call waited: {:?}", begun.elapsed());
+    let (kind, took) = spinning.await.unwrap();
+    assert!(matches!(kind, FaultKind::Deadline(_)));
+    // The deadline, two ticks of rounding, and what a busy test machine takes to wake a thread.
+    assert!(took >= DEADLINE && took < DEADLINE + 2 * TICK + Duration::from_millis(150), "{took:?}");
+}
+
+#[tokio::test]
+async fn more_calls_than_places_wait_and_are_all_answered() {
+    let host = host();
+    let calls = (0..200).map(|n| {
+        let host = Arc::clone(&host);
+        tokio::spawn(
+            async move { host.current().quote(&order(if n % 20 == 0 { "panic" } else { "good" }), &Context::default()).await.is_ok() },
+        )
+    });
+    let mut good = 0;
+    for call in calls.collect::<Vec<_>>() {
+        good += usize::from(call.await.unwrap());
+    }
+    assert_eq!(good, 190);
+}
+
+#[test]
+fn what_misbehaves_when_it_is_loaded_is_not_taken() {
+    let host = host();
+    let before = host.current().digests();
+    let refused = |source: Source| host.swap(Slot::Pricing, &source).unwrap_err().reason;
+    assert!(matches!(refused(hostile(r#"{"configure": "spin"}"#)), Rejected::Faulty(FaultKind::Deadline(_))));
+    assert!(matches!(refused(hostile(r#"{"configure": "allocate"}"#)), Rejected::Faulty(FaultKind::Memory(_))));
+    assert!(matches!(refused(hostile(r#"{"configure": "panic"}"#)), Rejected::Faulty(FaultKind::Trap(_))));
+    assert!(matches!(refused(hostile(r#"{"configure": "problems"}"#)), Rejected::Settings(problems) if problems.len() == 64));
+    assert_eq!(host.current().digests(), before, "the old one goes on");
+}
+
+#[test]
+fn what_does_not_fit_is_told_before_it_runs() {
+    let host = host();
+    let refused = |slot, component| host.swap(slot, &Source { component, settings: "{}".to_owned() }).unwrap_err().reason;
+    assert!(matches!(refused(Slot::Images, Vec::new()), Rejected::NotAComponent(_)));
+    assert!(matches!(refused(Slot::Images, b"\0asm\x01\0\0\0".to_vec()), Rejected::NotAComponent(_)));
+    assert!(matches!(refused(Slot::Images, vec![0; 33 << 20]), Rejected::TooLarge(_)));
+    let Rejected::Skew(skew) = refused(Slot::Images, built("plugins/duration.wasm")) else { panic!("not a skew") };
+    assert_eq!(skew, ["it does not export paygress:policy/images@1.0.0"]);
+    let mut cut = built("plugins/images.wasm");
+    cut.truncate(cut.len() / 2);
+    assert!(matches!(refused(Slot::Images, cut), Rejected::NotAComponent(_)));
+    let wrong_settings =
+        host.swap(Slot::Images, &Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) });
+    let told = wrong_settings.unwrap_err().to_string();
+    assert!(told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"), "{told}");
+}
+
+#[tokio::test]
+async fn an_order_keeps_the_set_that_it_began_with() {
+    let host = Host::load(Machine::start(None).unwrap(), default_policy).unwrap();
+    let begun = host.current();
+    let dearer = Source { settings: r#"{"sats_per_hour": 120}"#.to_owned(), ..default_policy(Slot::Pricing) };
+    host.swap(Slot::Pricing, &dearer).unwrap();
+    let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
+    let (old, new) =
+        (begun.quote(&order, &Context::default()).await.unwrap(), host.current().quote(&order, &Context::default()).await.unwrap());
+    assert_eq!((old.price.msat.0, new.price.msat.0), (1_000, 2_000));
+    assert_eq!(old.price.seconds, new.price.seconds);
+}
+
+#[test]
+fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("compiled");
+    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), default_policy).map(drop);
+    load().unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&cache), 0o700);
+    let files: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 4);
+    for file in &files {
+        assert_eq!(mode(file), 0o600);
+        // Cut short: it must be compiled anew, not run.
+        let code = std::fs::read(file).unwrap();
+        std::fs::write(file, &code[..code.len() / 2]).unwrap();
+    }
+    load().unwrap();
+    assert!(files.iter().all(|file| std::fs::read(file).unwrap().len() > 100_000), "torn files were replaced");
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(Machine::start(Some(&cache)).err().unwrap().to_string().contains("0700"), "others could read or write there");
+}
