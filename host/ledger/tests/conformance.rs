@@ -1,0 +1,358 @@
+//! What any ledger must do. Every implementation passes this one suite.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use paygress_core::cluster::EndReason;
+use paygress_core::courier::ReplyTo;
+use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening};
+use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, RefundEnd, State};
+use paygress_core::policy::Resources;
+use paygress_core::secret::Secret;
+use paygress_core::till::TokenFacts;
+use paygress_core::units::{Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, Seconds, UnixTime};
+use paygress_database::testing::Server;
+use paygress_database::{Database, OpenError};
+use paygress_ledger::Book;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+fn order(message: &str, ys: &[&str]) -> Order {
+    let purchase = Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None };
+    Order {
+        message: message.to_owned(),
+        reply_to: ReplyTo { customer: Customer("c".repeat(64)), relay: Some("wss://r".to_owned()), request: None },
+        facts: TokenFacts {
+            mint: MintUrl("https://m".to_owned()),
+            gross: Sat(8),
+            ys: ys.iter().map(|y| ProofY((*y).to_owned())).collect(),
+        },
+        created_at: UnixTime(100),
+        secrets: OrderSecrets { token: Some(Secret::new("cashuBsecret")), password: Some(Secret::new("hunter22")), refund_token: None },
+        ..Order::blank(purchase)
+    }
+}
+
+fn lease(port: u16, expires_at: u64) -> Lease {
+    Lease {
+        id: LeaseId::of(&OrderId::random()),
+        customer: Customer("c".repeat(64)),
+        tier: "basic".to_owned(),
+        image: "i:1".to_owned(),
+        resources: Resources { cpu_millicores: 1, memory_mib: 1 },
+        username: "user".to_owned(),
+        port,
+        state: LeaseState::Live,
+        created_at: UnixTime(100),
+        expires_at: Some(UnixTime(expires_at)),
+        end: None,
+    }
+}
+
+async fn opened(ledger: &dyn Ledger, order: &Order) {
+    assert_eq!(ledger.open(order).await.unwrap(), Opening::Opened);
+}
+
+/// Moves an order through these states.
+async fn through(ledger: &dyn Ledger, order: &mut Order, states: &[State]) {
+    for state in states {
+        let from = order.state;
+        order.state = *state;
+        ledger.advance(order, from, LeaseChange::Keep).await.unwrap();
+    }
+}
+
+async fn a_proof_pays_once_and_a_refusal_gives_it_free(ledger: &dyn Ledger) {
+    let mut first = order("m1", &["y1", "y2"]);
+    opened(ledger, &first).await;
+    let overlapping = order("m2", &["y2", "y3"]);
+    assert!(matches!(ledger.open(&overlapping).await.unwrap(), Opening::Clash(other) if other.id == first.id));
+    assert!(ledger.order(&overlapping.id).await.unwrap().is_none(), "nothing of it was written");
+    opened(ledger, &order("m3", &["y3"])).await;
+    let again = order("m1", &["y9"]);
+    assert!(matches!(ledger.open(&again).await.unwrap(), Opening::Known(known) if known.id == first.id), "one message is one order");
+    through(ledger, &mut first, &[State::Refused]).await;
+    opened(ledger, &order("m4", &["y1", "y2"])).await;
+}
+
+async fn only_who_knows_the_state_moves_the_order(ledger: &dyn Ledger) {
+    let mut moved = order("s1", &["s"]);
+    opened(ledger, &moved).await;
+    let mut late = moved.clone();
+    through(ledger, &mut moved, &[State::Decided, State::Redeeming]).await;
+    late.state = State::Decided;
+    let refused = ledger.advance(&late, State::Received, LeaseChange::Keep).await;
+    assert!(matches!(refused, Err(LedgerError::Moved { .. })));
+    assert_eq!(ledger.order(&moved.id).await.unwrap().unwrap().state, State::Redeeming);
+}
+
+async fn what_is_written_is_read_secrets_apart(ledger: &dyn Ledger) {
+    let mut written = order("w1", &["w"]);
+    opened(ledger, &written).await;
+    written.redeemed = Some(Sat(7));
+    written.secrets.token = None;
+    written.secrets.refund_token = Some(Secret::new("cashuBrefund"));
+    written.state = State::Decided;
+    ledger.advance(&written, State::Received, LeaseChange::Keep).await.unwrap();
+    assert_eq!(ledger.order(&written.id).await.unwrap().unwrap(), written);
+    assert!(!serde_json::to_string(&written).unwrap().contains("cashuB"), "no secret in what is serialised");
+}
+
+async fn unfinished_is_what_needs_work_or_an_answer(ledger: &dyn Ledger) {
+    let ids = async || ledger.unfinished().await.unwrap().into_iter().map(|order| order.id).collect::<HashSet<_>>();
+    let mut working = order("u1", &["u1"]);
+    let mut answered = order("u2", &["u2"]);
+    let mut refunding = order("u3", &["u3"]);
+    for order in [&working, &answered, &refunding] {
+        opened(ledger, order).await;
+    }
+    through(ledger, &mut working, &[State::Decided]).await;
+    through(ledger, &mut answered, &[State::Refused]).await;
+    through(ledger, &mut refunding, &[State::RefundPending]).await;
+    ledger.delivered(&refunding.id).await.unwrap();
+    assert!(ids().await.is_superset(&[working.id.clone(), answered.id.clone(), refunding.id.clone()].into()));
+    ledger.delivered(&answered.id).await.unwrap();
+    let left = ids().await;
+    assert!(left.contains(&working.id) && left.contains(&refunding.id) && !left.contains(&answered.id));
+}
+
+async fn ports_are_each_reserved_once(ledger: &dyn Ledger) {
+    let (a, b, c) = (LeaseId::of(&OrderId::random()), LeaseId::of(&OrderId::random()), LeaseId::of(&OrderId::random()));
+    let before = ledger.ports_in_use().await.unwrap();
+    let range = 40_000..=40_001;
+    let first = ledger.reserve_port(&a, range.clone()).await.unwrap().unwrap();
+    assert_eq!(ledger.reserve_port(&a, range.clone()).await.unwrap(), Some(first), "a lease keeps its port");
+    let second = ledger.reserve_port(&b, range.clone()).await.unwrap().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(ledger.reserve_port(&c, range.clone()).await.unwrap(), None, "all are taken");
+    assert_eq!(ledger.exchange_port(&a, range.clone()).await.unwrap(), None, "there is no other one…");
+    assert_eq!(ledger.reserve_port(&a, range.clone()).await.unwrap(), Some(first), "…and it keeps its own");
+    assert_eq!(ledger.ports_in_use().await.unwrap(), before + 2);
+    ledger.release_port(&b).await.unwrap();
+    assert_eq!(ledger.exchange_port(&a, range.clone()).await.unwrap(), Some(second));
+    assert_eq!(ledger.reserve_port(&c, range.clone()).await.unwrap(), Some(first));
+    ledger.release_port(&a).await.unwrap();
+    ledger.release_port(&c).await.unwrap();
+    assert_eq!(ledger.ports_in_use().await.unwrap(), before);
+    assert_eq!(ledger.reserve_port(&a, 65_535..=65_535).await.unwrap(), Some(65_535));
+    ledger.release_port(&a).await.unwrap();
+}
+
+async fn extensions_at_once_both_count(ledger: Arc<dyn Ledger>) {
+    let sold = lease(41_000, 1_000);
+    let mut first = order("e0", &["e0"]);
+    opened(&*ledger, &first).await;
+    first.state = State::Decided;
+    ledger.advance(&first, State::Received, LeaseChange::Put(&sold)).await.unwrap();
+    let extend = |n: u64| {
+        let (ledger, pod) = (Arc::clone(&ledger), sold.pod());
+        tokio::spawn(async move {
+            let mut order = order(&format!("e{n}"), &[&format!("e{n}")]);
+            opened(&*ledger, &order).await;
+            order.state = State::Provisioning;
+            ledger.advance(&order, State::Received, LeaseChange::Extend(&pod, Seconds(n))).await.unwrap();
+            order
+        })
+    };
+    let mut orders = Vec::new();
+    for task in [extend(10), extend(200), extend(3_000)] {
+        orders.push(task.await.unwrap());
+    }
+    let end = async || ledger.lease(&sold.pod()).await.unwrap().unwrap().expires_at;
+    assert_eq!(end().await, Some(UnixTime(4_210)));
+    orders[1].state = State::RefundPending;
+    ledger.advance(&orders[1], State::Provisioning, LeaseChange::Shorten(&sold.pod(), Seconds(200))).await.unwrap();
+    assert_eq!(end().await, Some(UnixTime(4_010)));
+    let mut ended = sold.clone();
+    ended.state = LeaseState::Ended;
+    ledger.end_lease(&ended, &[]).await.unwrap();
+    assert_eq!(extend(7).await.unwrap().state, State::Provisioning);
+    assert_eq!(end().await, ended.expires_at, "what has ended is not extended");
+}
+
+async fn the_end_of_a_lease_frees_its_port_and_wipes_its_login(ledger: &dyn Ledger) {
+    let mut sold = lease(0, 500);
+    sold.port = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap().unwrap();
+    let mut order = order("l1", &["l1"]);
+    opened(ledger, &order).await;
+    order.lease = Some(sold.id.clone());
+    order.state = State::Active;
+    ledger.advance(&order, State::Received, LeaseChange::Put(&sold)).await.unwrap();
+    let mine = Customer("c".repeat(64));
+    assert!(ledger.live_leases(Some(&mine)).await.unwrap().contains(&sold));
+    assert!(!ledger.live_leases(Some(&Customer("d".repeat(64)))).await.unwrap().contains(&sold));
+    ledger.announce_end(&sold.pod(), EndReason::Stopped).await.unwrap();
+    assert_eq!(ledger.lease(&sold.pod()).await.unwrap().unwrap().end, Some(EndReason::Stopped));
+    sold.state = LeaseState::Ended;
+    sold.end = Some(EndReason::Expired);
+    // Whoever ends it must know all of its active orders.
+    assert!(matches!(ledger.end_lease(&sold, &[]).await, Err(LedgerError::Moved { .. })));
+    assert!(ledger.live_leases(None).await.unwrap().iter().any(|live| live.id == sold.id), "nothing was written");
+    order.state = State::Ended;
+    order.secrets.password = None;
+    ledger.delivered(&order.id).await.unwrap();
+    ledger.end_lease(&sold, std::slice::from_ref(&order)).await.unwrap();
+    assert_eq!(ledger.lease(&sold.pod()).await.unwrap(), Some(sold.clone()));
+    assert!(!ledger.live_leases(None).await.unwrap().contains(&sold));
+    let ended = ledger.order(&order.id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.secrets.password, ended.delivered), (State::Ended, None, true));
+    assert_eq!(ledger.orders_of(&sold.id).await.unwrap().len(), 1);
+    assert_eq!(ledger.reserve_port(&LeaseId::of(&OrderId::random()), 42_000..=42_000).await.unwrap(), Some(42_000));
+}
+
+async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
+    let mut refunded = order("r1", &["r1"]);
+    opened(ledger, &refunded).await;
+    refunded.secrets.refund_token = Some(Secret::new("cashuBrefund"));
+    through(ledger, &mut refunded, &[State::RefundPending, State::Refunded]).await;
+    ledger.delivered(&refunded.id).await.unwrap();
+    let waits = async || ledger.unclaimed().await.unwrap().iter().any(|order| order.id == refunded.id);
+    assert!(waits().await);
+    refunded.refund_end = Some(RefundEnd::TakenBack(Sat(3)));
+    refunded.secrets.refund_token = None;
+    ledger.note_claim(&refunded).await.unwrap();
+    assert!(!waits().await);
+    assert!(matches!(ledger.note_claim(&refunded).await, Err(LedgerError::Moved { .. })), "it ends once");
+    let stored = ledger.order(&refunded.id).await.unwrap().unwrap();
+    assert_eq!((stored.refund_end, stored.delivered), (refunded.refund_end, true));
+}
+
+async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dyn Ledger) {
+    let mut old = order("o1", &["o1"]);
+    old.created_at = UnixTime(7);
+    opened(ledger, &old).await;
+    through(ledger, &mut old, &[State::Refused]).await;
+    let mut all: Vec<Order> = Vec::new();
+    loop {
+        let page = ledger.page(all.last().map(|order| &order.id), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        all.extend(page);
+    }
+    let ids: HashSet<&OrderId> = all.iter().map(|order| &order.id).collect();
+    assert_eq!((ids.len(), &all[0].id), (all.len(), &old.id), "each once, the oldest first");
+    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 0, "its answer was not delivered");
+    ledger.delivered(&old.id).await.unwrap();
+    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
+    assert_eq!(ledger.order(&old.id).await.unwrap(), None);
+}
+
+async fn ids_are_remembered_and_forgotten(ledger: &dyn Ledger) {
+    let now = UnixTime(1_000);
+    assert!(ledger.take_up("i1", now).await.unwrap());
+    assert!(ledger.take_up("i1", now).await.unwrap(), "this process may try again");
+    ledger.remember("i1", now, UnixTime(0)).await.unwrap();
+    ledger.remember("i1", now, UnixTime(0)).await.unwrap();
+    assert!(!ledger.take_up("i1", now).await.unwrap());
+    ledger.remember("i2", UnixTime(3_000), UnixTime(2_000)).await.unwrap();
+    assert!(ledger.take_up("i1", now).await.unwrap() && !ledger.take_up("i2", now).await.unwrap());
+    assert_eq!(ledger.note("n").await.unwrap(), None);
+    ledger.set_note("n", "1").await.unwrap();
+    ledger.set_note("n", "2").await.unwrap();
+    assert_eq!(ledger.note("n").await.unwrap().as_deref(), Some("2"));
+}
+
+async fn conforms(ledger: Arc<dyn Ledger>) {
+    a_proof_pays_once_and_a_refusal_gives_it_free(&*ledger).await;
+    only_who_knows_the_state_moves_the_order(&*ledger).await;
+    what_is_written_is_read_secrets_apart(&*ledger).await;
+    unfinished_is_what_needs_work_or_an_answer(&*ledger).await;
+    ports_are_each_reserved_once(&*ledger).await;
+    extensions_at_once_both_count(Arc::clone(&ledger)).await;
+    the_end_of_a_lease_frees_its_port_and_wipes_its_login(&*ledger).await;
+    refunds_wait_until_they_are_claimed(&*ledger).await;
+    all_orders_are_paged_through_and_old_refused_ones_forgotten(&*ledger).await;
+    ids_are_remembered_and_forgotten(&*ledger).await;
+    many_at_once_get_what_one_after_the_other_would(ledger).await;
+}
+
+/// The same proof, port and message for many at the same moment: one gets it.
+async fn many_at_once_get_what_one_after_the_other_would(ledger: Arc<dyn Ledger>) {
+    let tasks: Vec<_> = (0..12)
+        .map(|n| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move {
+                let opening = ledger.open(&order(&format!("many{n}"), &["contended"])).await.unwrap();
+                let port = ledger.reserve_port(&LeaseId::of(&OrderId::random()), 43_000..=43_004).await.unwrap();
+                (opening == Opening::Opened, port)
+            })
+        })
+        .collect();
+    let (mut opened, mut ports) = (0, Vec::new());
+    for task in tasks {
+        let (won, port) = task.await.unwrap();
+        opened += usize::from(won);
+        ports.extend(port);
+    }
+    assert_eq!(opened, 1, "a proof pays for one order");
+    assert_eq!((ports.len(), ports.iter().collect::<HashSet<_>>().len()), (5, 5), "each port once, and none left over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    conforms(Arc::new(Book::sqlite(&directory.path().join("ledger.sqlite")).unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_conforms() {
+    let server = Server::start().unwrap();
+    let open = async || Book::new(Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap());
+    conforms(Arc::new(open().await)).await;
+    // Again, beside another replica, on a schema that is there.
+    let (_other, ledger) = (open().await, open().await);
+    assert!(!ledger.page(None, 1).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_postgres_an_order_is_one_living_replicas() {
+    let server = Server::start().unwrap();
+    let open = async || Book::new(Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap());
+    let (first, second) = (open().await, open().await);
+    let mut sold = order("p1", &["p1"]);
+    opened(&first, &sold).await;
+    assert!(first.take_up("message", UnixTime(1)).await.unwrap());
+    assert!(second.unfinished().await.unwrap().is_empty(), "its replica lives");
+    assert!(!second.take_up("message", UnixTime(1)).await.unwrap());
+    sold.state = State::Decided;
+    let refused = second.advance(&sold, State::Received, LeaseChange::Keep).await;
+    assert!(matches!(refused, Err(LedgerError::Moved { .. })), "it is another's to move");
+    drop(first);
+    let taken = second.unfinished().await.unwrap();
+    assert_eq!(taken.iter().map(|order| &order.id).collect::<Vec<_>>(), [&sold.id]);
+    second.advance(&sold, State::Received, LeaseChange::Keep).await.unwrap();
+    assert!(second.take_up("message", UnixTime(1)).await.unwrap(), "and so is its message");
+}
+
+#[tokio::test]
+async fn sqlite_survives_its_process_and_is_for_one_process_and_user() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new/ledger.sqlite");
+    let ledger = Book::sqlite(&path).unwrap();
+    assert!(matches!(Book::sqlite(&path), Err(OpenError::InUse(_))));
+    let kept = order("k1", &["k"]);
+    opened(&ledger, &kept).await;
+    let reader = Book::new(Database::sqlite_to_read(&path, Book::SCHEMA).unwrap());
+    assert_eq!(reader.order(&kept.id).await.unwrap(), Some(kept.clone()), "who only reads may, beside it");
+    assert!(reader.set_note("x", "y").await.is_err());
+    for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?} is for others too", entry.path());
+    }
+    drop(ledger);
+    let again = Book::sqlite(&path).unwrap();
+    assert_eq!(again.order(&kept.id).await.unwrap(), Some(kept));
+}
+
+#[test]
+fn sqlite_says_what_is_wrong_with_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let garbage = directory.path().join("garbage.sqlite");
+    std::fs::write(&garbage, "not a database, and long enough to be looked at as one ".repeat(100)).unwrap();
+    assert!(matches!(Book::sqlite(&garbage), Err(OpenError::Database { .. })));
+    let newer = directory.path().join("newer.sqlite");
+    drop(Book::sqlite(&newer).unwrap());
+    rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Book::sqlite(&newer), Err(OpenError::Newer { found: 99, .. })));
+    assert!(matches!(Book::sqlite(std::path::Path::new("/proc/none/ledger.sqlite")), Err(OpenError::File { .. })));
+}
