@@ -1,0 +1,500 @@
+//! One mint's drawer: what is done there with the purse. Every way through it can be cut anywhere and gone again.
+//!
+//! ```text
+//! begin (on disk) ─▶ ask the mint ─▶ yes ─▶ done (on disk)
+//!                        └─ no, or nothing ─▶ resolve: signed? ─▶ done
+//!                                                      spent by others, or never taken ─▶ failed
+//!                                                      nobody knows ─▶ stays open, asked again
+//! ```
+
+use crate::client::{Asked, Mint, MintFault, active, codes};
+use crate::purse::{self, Operation, OperationState, Purse, Work};
+use crate::seed::Seed;
+use cdk::Amount;
+use cdk::amount::FeeAndAmounts;
+use cdk::dhke::construct_proofs;
+use cdk::nuts::{
+    BlindSignature, CurrencyUnit, Id, KeySet, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, RestoreRequest, State, SwapRequest,
+    Token,
+};
+use paygress_core::units::{MintUrl, Seconds, UnixTime};
+use paygress_database::DatabaseError;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// Attempts at one swap with outputs of its own: a keyset that was rotated, places of the seed that were used before.
+const ATTEMPTS: usize = 3;
+/// Proofs in one request of ours: mints take 1 000 (cdk-mintd's default).
+const INPUTS: usize = 500;
+/// Places of the seed that a restore asks for at once…
+const BATCH: u32 = 100;
+/// …and how many such batches without a signature end it (NUT-13).
+const EMPTY_BATCHES: u32 = 3;
+
+/// Why something was not done with a mint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Mint(#[from] MintFault),
+    #[error("the purse's database failed: {0}")]
+    Purse(#[from] DatabaseError),
+    /// The proofs that the purse was to spend do not make so much.
+    #[error("the purse holds {0} sat at this mint, and that is not enough")]
+    TooLittle(u64),
+    #[error("{0}")]
+    Crypto(String),
+}
+
+pub(crate) fn crypto(error: impl std::fmt::Display) -> Fault {
+    Fault::Crypto(error.to_string())
+}
+
+/// How an operation ended, as far as anybody knows.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Done(Operation),
+    /// Nothing was taken, and nothing will be; what the mint had said.
+    NotDone(Option<MintFault>),
+    SpentElsewhere,
+    Unknown(String),
+}
+
+pub(crate) struct Drawer {
+    pub(crate) mint: Mint,
+    pub(crate) name: MintUrl,
+    pub(crate) purse: Purse,
+    pub(crate) seed: Arc<Seed>,
+    restored: Mutex<bool>,
+}
+
+/// What is chosen to be handed out or paid with.
+pub(crate) enum Choice {
+    /// These proofs make the amount: no mint is needed.
+    Exact(Proofs),
+    /// These are swapped.
+    Swap { inputs: Proofs, fee: u64 },
+}
+
+impl Drawer {
+    pub(crate) fn new(mint: Mint, purse: Purse, seed: Arc<Seed>) -> Self {
+        let name = MintUrl(mint.url.to_string());
+        Self { mint, name, purse, seed, restored: Mutex::new(false) }
+    }
+
+    /// Makes sure that the purse knows this mint's part of the seed. A known seed on a new disk asks the mint first:
+    /// otherwise its outputs would be those of long ago.
+    pub(crate) async fn ready(&self) -> Result<(), Fault> {
+        let mut restored = self.restored.lock().await;
+        if !*restored {
+            if !self.purse.is_restored(&self.name, !self.seed.known).await? {
+                self.restore().await?;
+            }
+            *restored = true;
+        }
+        Ok(())
+    }
+
+    /// The keyset to take new money in, with its keys.
+    pub(crate) async fn signing(&self) -> Result<(KeySetInfo, Arc<KeySet>), Fault> {
+        let now = Seconds(UnixTime::now().0);
+        let keysets = self.mint.keysets(|keysets| active(keysets, now).is_none()).await?;
+        let keyset = active(&keysets, now).ok_or_else(|| MintFault::Garbage("it has no active keyset in sat".to_owned()))?;
+        Ok((keyset.clone(), self.mint.keys(keyset.id).await?))
+    }
+
+    /// What the mint keeps when these are spent.
+    pub(crate) async fn fee(&self, proofs: &[Proof]) -> Result<u64, Fault> {
+        let missing = |keysets: &[KeySetInfo]| proofs.iter().any(|proof| !keysets.iter().any(|keyset| keyset.id == proof.keyset_id));
+        let keysets = self.mint.keysets(missing).await?;
+        let mut ppk: u64 = 0;
+        for proof in proofs {
+            let keyset = keysets.iter().find(|keyset| keyset.id == proof.keyset_id);
+            let unknown = || MintFault::Refused { code: codes::KEYSET_UNKNOWN, detail: "a keyset is not the mint's".to_owned() };
+            ppk = ppk.saturating_add(keyset.ok_or_else(unknown)?.input_fee_ppk);
+        }
+        Ok(ppk.div_ceil(1_000))
+    }
+
+    /// The places of the seed as secrets and blinded messages of these amounts.
+    pub(crate) fn outputs(&self, work: &Work) -> Result<PreMintSecrets, Fault> {
+        let Some(keyset) = work.keyset else { return Err(Fault::Crypto("an operation without outputs".to_owned())) };
+        let count = u32::try_from(work.amounts.len()).map_err(crypto)?;
+        let end = work.start.checked_add(count).ok_or_else(|| Fault::Crypto("a keyset's counter has run out".to_owned()))?;
+        let mut outputs = PreMintSecrets::restore_batch(keyset, &self.seed.bytes, work.start, end).map_err(crypto)?;
+        for (output, amount) in outputs.secrets.iter_mut().zip(&work.amounts) {
+            output.amount = Amount::from(*amount);
+            output.blinded_message.amount = Amount::from(*amount);
+        }
+        Ok(outputs)
+    }
+
+    /// Takes in the proofs of a stranger: from now on they are ours.
+    pub(crate) async fn take(&self, purpose: &str, inputs: Proofs) -> Result<Outcome, Fault> {
+        self.ready().await?;
+        let mut outcome = Outcome::NotDone(None);
+        for _ in 0..ATTEMPTS {
+            let fee = self.fee(&inputs).await?;
+            let net = total(&inputs).saturating_sub(fee);
+            let (keyset, keys) = self.signing().await?;
+            let work = Work { inputs: inputs.clone(), keyset: Some(keyset.id), amounts: split(net, &keys)?, ..Work::default() };
+            let Some(operation) = self.begin(Operation::new(purpose, &self.name, work), Vec::new()).await? else {
+                return self.finish_latest(purpose).await;
+            };
+            outcome = self.perform(&operation).await?;
+            if !self.try_anew(&outcome).await? {
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Whether a swap that was not done may be done with other outputs.
+    async fn try_anew(&self, outcome: &Outcome) -> Result<bool, Fault> {
+        match outcome {
+            Outcome::NotDone(Some(MintFault::Refused { code: codes::KEYSET_INACTIVE | codes::KEYSET_EXPIRED, .. })) => {
+                self.mint.forget_keysets().await;
+                Ok(true)
+            }
+            // Places that were used before: the purse is older than the seed's last use.
+            Outcome::NotDone(Some(MintFault::Refused { code: codes::SIGNED, .. })) => self.restore().await.map(|_| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes an operation down, with the purse's own proofs that it holds; `None` when one of its purpose is open or done.
+    pub(crate) async fn begin(&self, operation: Operation, held: Proofs) -> Result<Option<Operation>, Fault> {
+        let begun = self.purse.transact(move |transaction| {
+            if purse::latest(transaction, &operation.purpose)?.is_some_and(|latest| latest.state != OperationState::Failed) {
+                return Ok(None);
+            }
+            let mut operation = operation.clone();
+            purse::check_free(transaction, &held)?;
+            if let Some(keyset) = operation.work.keyset {
+                operation.work.start = purse::reserve_places(transaction, keyset, operation.work.amounts.len())?;
+            }
+            purse::insert(transaction, &mut operation)?;
+            purse::hold(transaction, &held, "held", &operation.id)?;
+            Ok::<_, DatabaseError>(Some(operation))
+        });
+        Ok(begun.await?)
+    }
+
+    /// What became of the last operation of this purpose.
+    pub(crate) async fn finish_latest(&self, purpose: &str) -> Result<Outcome, Fault> {
+        match self.purse.latest(purpose).await? {
+            None => Ok(Outcome::NotDone(None)),
+            Some(operation) => self.finish(operation).await,
+        }
+    }
+
+    /// Finishes an operation that another process, or an earlier attempt, may have begun.
+    pub(crate) async fn finish(&self, operation: Operation) -> Result<Outcome, Fault> {
+        match operation.state {
+            OperationState::Done => Ok(Outcome::Done(operation)),
+            OperationState::Failed if operation.work.spent_elsewhere => Ok(Outcome::SpentElsewhere),
+            OperationState::Failed => Ok(Outcome::NotDone(None)),
+            OperationState::Open if operation.work.quote.is_some() => self.settle_payment(&operation).await,
+            OperationState::Open => match self.resolve(&operation, None).await? {
+                // Not taken, and its words still stand: ask again in the same ones.
+                Outcome::Unknown(_) => self.perform(&operation).await,
+                known => Ok(known),
+            },
+        }
+    }
+
+    /// Asks the mint to do the swap. A doubt is looked into at once.
+    async fn perform(&self, operation: &Operation) -> Result<Outcome, Fault> {
+        let outputs = self.outputs(&operation.work)?;
+        let request = SwapRequest::new(operation.work.inputs.clone(), outputs.blinded_messages());
+        let fault = match self.mint.swap(&request).await {
+            Ok(answer) => match self.unblind(&outputs, answer.signatures).await {
+                Ok(got) => return self.done(operation, got).await.map(Outcome::Done),
+                Err(Fault::Crypto(why)) => MintFault::Garbage(why),
+                Err(other) => return Err(other),
+            },
+            Err(fault) => fault,
+        };
+        tracing::warn!(mint = %self.name, purpose = operation.purpose, %fault, "a swap's answer is not a yes");
+        self.resolve(operation, Some(fault)).await
+    }
+
+    async fn done(&self, operation: &Operation, got: Proofs) -> Result<Operation, Fault> {
+        let fee = total(&operation.work.inputs).saturating_sub(total(&got));
+        Ok(self.purse.done(operation, got, fee, 0).await?)
+    }
+
+    /// Finds out how a swap ended, from what the mint knows of its inputs and outputs.
+    async fn resolve(&self, operation: &Operation, fault: Option<MintFault>) -> Result<Outcome, Fault> {
+        let unknown = |why: String| Ok(Outcome::Unknown(why));
+        let states = match self.mint.states(&ys(&operation.work.inputs)?).await {
+            Ok(states) => states,
+            Err(fault) => return unknown(fault.to_string()),
+        };
+        let spent: Vec<bool> = states.iter().map(|state| *state == State::Spent).collect();
+        if spent.contains(&true) {
+            // By our own swap, if the mint has signed its outputs.
+            return match self.signed(operation).await {
+                Ok(Some(got)) => self.done(operation, got).await.map(Outcome::Done),
+                Ok(None) => {
+                    self.purse.failed(operation, &spent).await?;
+                    Ok(Outcome::SpentElsewhere)
+                }
+                Err(Fault::Mint(fault)) => unknown(fault.to_string()),
+                Err(Fault::Crypto(why)) => unknown(format!("the mint's signatures make no sense: {why}")),
+                Err(other) => Err(other),
+            };
+        }
+        if states.iter().any(|state| *state != State::Unspent) {
+            return unknown("the mint says that the proofs are pending".to_owned());
+        }
+        match fault {
+            // A reasoned no, and the inputs are free: it will not be done.
+            Some(MintFault::Refused { code, .. }) if ![codes::PENDING, codes::OUTPUTS_PENDING].contains(&code) => {
+                self.purse.failed(operation, &spent).await?;
+                Ok(Outcome::NotDone(fault))
+            }
+            Some(fault) => unknown(fault.to_string()),
+            None => unknown("the swap may still be on its way".to_owned()),
+        }
+    }
+
+    /// The operation's outputs, if the mint has signed all of them with what was asked for.
+    async fn signed(&self, operation: &Operation) -> Result<Option<Proofs>, Fault> {
+        let outputs = self.outputs(&operation.work)?;
+        let messages = outputs.blinded_messages();
+        let answer = self.mint.restore(&RestoreRequest { outputs: messages.clone() }).await?;
+        let signatures =
+            in_order(&messages.iter().map(|message| message.blinded_secret).collect::<Vec<_>>(), answer.outputs, answer.signatures);
+        if signatures.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        let got = self.unblind(&outputs, signatures.into_iter().flatten().collect()).await?;
+        // Outputs of an older use of the same places have other amounts, or are spent.
+        let amounts: Vec<u64> = got.iter().map(|proof| proof.amount.to_u64()).collect();
+        if amounts != operation.work.amounts {
+            return Ok(None);
+        }
+        let states = self.mint.states(&ys(&got)?).await?;
+        Ok(states.iter().all(|state| *state == State::Unspent).then_some(got))
+    }
+
+    /// Signatures into proofs, each checked as far as the mint lets us: its keyset, its key, its DLEQ.
+    pub(crate) async fn unblind(&self, outputs: &PreMintSecrets, signatures: Vec<BlindSignature>) -> Result<Proofs, Fault> {
+        if signatures.len() != outputs.secrets.len() {
+            return Err(Fault::Crypto(format!("{} signatures for {} outputs", signatures.len(), outputs.secrets.len())));
+        }
+        let keys = self.mint.keys(outputs.keyset_id).await?;
+        for (signature, output) in signatures.iter().zip(&outputs.secrets) {
+            let key = keys.keys.amount_key(signature.amount).filter(|_| signature.keyset_id == outputs.keyset_id);
+            let key = key.ok_or_else(|| Fault::Crypto("a signature of a foreign key".to_owned()))?;
+            let asked = output.amount.to_u64();
+            if asked != 0 && asked != signature.amount.to_u64() {
+                return Err(Fault::Crypto("a signature over another amount than was asked for".to_owned()));
+            }
+            if signature.dleq.is_some() {
+                signature
+                    .verify_dleq(key, output.blinded_message.blinded_secret)
+                    .map_err(|_| Fault::Crypto("a signature whose proof is false".to_owned()))?;
+            }
+        }
+        construct_proofs(signatures, outputs.rs(), outputs.secrets(), &keys.keys).map_err(crypto)
+    }
+
+    /// Chooses proofs of the purse that make `amount`. With `on_top` the mint's fee is paid beside it, otherwise out of it.
+    pub(crate) async fn choose(&self, amount: u64, on_top: bool) -> Result<Choice, Fault> {
+        let name = self.name.clone();
+        let all = self.purse.transact(move |transaction| purse::unspent(transaction, &name)).await?;
+        let mut exact = Vec::new();
+        let mut rest = amount;
+        for proof in all.iter().filter(|proof| proof.amount.to_u64() > 0) {
+            if let Some(left) = rest.checked_sub(proof.amount.to_u64()) {
+                exact.push(proof.clone());
+                rest = left;
+            }
+        }
+        if rest == 0 && exact.len() <= INPUTS {
+            return Ok(Choice::Exact(exact));
+        }
+        let mut inputs: Proofs = Vec::new();
+        for proof in all.into_iter().take(INPUTS) {
+            inputs.push(proof);
+            let fee = self.fee(&inputs).await?;
+            let needed = if on_top { amount.saturating_add(fee) } else { amount };
+            if total(&inputs) >= needed && (on_top || fee < amount) {
+                return Ok(Choice::Swap { inputs, fee });
+            }
+        }
+        Err(Fault::TooLittle(total(&inputs)))
+    }
+
+    /// A token over `amount`, less the mint's fee for making it unless that comes on top. The same purpose gets the same.
+    pub(crate) async fn hand_out(&self, purpose: &str, amount: u64, on_top: bool) -> Result<(Token, Operation), Fault> {
+        self.ready().await?;
+        if self.purse.latest(purpose).await?.is_none_or(|latest| latest.state == OperationState::Failed) {
+            for _ in 0..ATTEMPTS {
+                let outcome = self.hand_out_once(purpose, amount, on_top).await?;
+                if !matches!(outcome, Outcome::SpentElsewhere) && !self.try_anew(&outcome).await? {
+                    break;
+                }
+            }
+        }
+        match self.finish_latest(purpose).await? {
+            Outcome::Done(operation) => Ok((self.token(self.purse.given(purpose).await?), operation)),
+            Outcome::Unknown(why) => Err(MintFault::Away(why).into()),
+            Outcome::NotDone(Some(fault)) => Err(fault.into()),
+            Outcome::NotDone(None) | Outcome::SpentElsewhere => {
+                Err(Fault::Crypto("the purse's proofs were not taken; it is tried again".to_owned()))
+            }
+        }
+    }
+
+    /// Which inputs are spent, if none is pending; for an operation that is not done.
+    pub(crate) async fn are_free(&self, operation: &Operation) -> Result<Option<Vec<bool>>, Fault> {
+        let states = self.mint.states(&ys(&operation.work.inputs)?).await?;
+        let decided = states.iter().all(|state| matches!(state, State::Unspent | State::Spent));
+        Ok(decided.then(|| states.iter().map(|state| *state == State::Spent).collect()))
+    }
+
+    pub(crate) fn token(&self, proofs: Proofs) -> Token {
+        Token::new(self.mint.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    async fn hand_out_once(&self, purpose: &str, amount: u64, on_top: bool) -> Result<Outcome, Fault> {
+        match self.choose(amount, on_top).await? {
+            Choice::Exact(proofs) => {
+                let mut operation = Operation::new(purpose, &self.name, Work { gave: amount, ..Work::default() });
+                operation.state = OperationState::Done;
+                operation.delta = i64::try_from(amount).unwrap_or(i64::MAX).saturating_neg();
+                let done = self.purse.transact(move |transaction| {
+                    let mut operation = operation.clone();
+                    purse::check_free(transaction, &proofs)?;
+                    purse::insert(transaction, &mut operation)?;
+                    purse::hold(transaction, &proofs, "given", &operation.purpose)?;
+                    Ok::<_, DatabaseError>(operation)
+                });
+                Ok(Outcome::Done(done.await?))
+            }
+            Choice::Swap { inputs, fee } => {
+                let (keyset, keys) = self.signing().await?;
+                let (give, change) = if on_top {
+                    (amount, total(&inputs).saturating_sub(amount).saturating_sub(fee))
+                } else {
+                    (amount.saturating_sub(fee), total(&inputs).saturating_sub(amount))
+                };
+                let mut amounts = split(give, &keys)?;
+                let given = amounts.len();
+                amounts.extend(split(change, &keys)?);
+                let work = Work { inputs: inputs.clone(), own: true, keyset: Some(keyset.id), amounts, given, ..Work::default() };
+                match self.begin(Operation::new(purpose, &self.name, work), inputs).await? {
+                    Some(operation) => self.perform(&operation).await,
+                    None => self.finish_latest(purpose).await,
+                }
+            }
+        }
+    }
+
+    /// Whether a token that was handed out was redeemed, in whole or in part.
+    pub(crate) async fn was_redeemed(&self, purpose: &str) -> Result<bool, Fault> {
+        let given = self.purse.given(purpose).await?;
+        if given.is_empty() {
+            return Ok(true);
+        }
+        let states = self.mint.states(&ys(&given)?).await?;
+        Ok(states.iter().any(|state| *state != State::Unspent))
+    }
+
+    /// Asks the mint which places of the seed it has signed, and takes in what is not spent (NUT-13).
+    pub(crate) async fn restore(&self) -> Result<u64, Fault> {
+        let keysets = self.mint.keysets(|_| true).await?;
+        let (mut found, mut used) = (Vec::new(), Vec::new());
+        for keyset in keysets.iter() {
+            let (mut start, mut empty, mut last) = (0_u32, 0, None);
+            while empty < EMPTY_BATCHES {
+                let end = start.checked_add(BATCH).ok_or_else(|| Fault::Crypto("a keyset without end".to_owned()))?;
+                let outputs = PreMintSecrets::restore_batch(keyset.id, &self.seed.bytes, start, end).map_err(crypto)?;
+                let messages: Vec<PublicKey> = outputs.secrets.iter().map(|output| output.blinded_message.blinded_secret).collect();
+                let answer = self.mint.restore(&RestoreRequest { outputs: outputs.blinded_messages() }).await?;
+                let signatures = in_order(&messages, answer.outputs, answer.signatures);
+                let mut signed = PreMintSecrets::new(keyset.id);
+                let mut of = Vec::new();
+                for ((output, signature), place) in outputs.secrets.into_iter().zip(signatures).zip(start..end) {
+                    if let Some(signature) = signature {
+                        signed.secrets.push(output);
+                        of.push(signature);
+                        last = Some(place);
+                    }
+                }
+                empty = if of.is_empty() { empty.saturating_add(1) } else { 0 };
+                if !of.is_empty() {
+                    let proofs = self.unblind(&signed, of).await?;
+                    let states = self.mint.states(&ys(&proofs)?).await?;
+                    found.extend(proofs.into_iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(proof, _)| proof));
+                }
+                start = end;
+            }
+            if let Some(last) = last {
+                used.push((keyset.id, last.saturating_add(1)));
+            }
+        }
+        let new = self.purse.restored(&self.name, found, used).await?;
+        tracing::info!(mint = %self.name, sat = new, "restored from the mnemonic");
+        Ok(new)
+    }
+
+    /// Ends what was begun and not seen to end; gives how many operations are still open.
+    pub(crate) async fn recover(&self) -> Result<usize, Fault> {
+        self.ready().await?;
+        let mut open = 0_usize;
+        for operation in self.purse.open_operations(&self.name).await? {
+            if let Outcome::Unknown(why) = self.finish(operation).await? {
+                tracing::debug!(mint = %self.name, why, "an operation stays open");
+                open = open.saturating_add(1);
+            }
+        }
+        Ok(open)
+    }
+
+    /// The keys that made these proofs do fit them, where the proofs show it.
+    pub(crate) async fn check_dleq(&self, proofs: &[Proof]) -> Asked<bool> {
+        let mut keysets: HashMap<Id, Arc<KeySet>> = HashMap::new();
+        for proof in proofs.iter().filter(|proof| proof.dleq.is_some()) {
+            let keyset = match keysets.get(&proof.keyset_id) {
+                Some(known) => Arc::clone(known),
+                None => self.mint.keys(proof.keyset_id).await?,
+            };
+            let key = keyset.keys.amount_key(proof.amount);
+            if key.is_none_or(|key| proof.verify_dleq(key).is_err()) {
+                return Ok(false);
+            }
+            keysets.insert(proof.keyset_id, keyset);
+        }
+        Ok(true)
+    }
+}
+
+pub(crate) fn total(proofs: &[Proof]) -> u64 {
+    proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))
+}
+
+fn ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, Fault> {
+    proofs.iter().map(|proof| proof.y().map_err(crypto)).collect()
+}
+
+/// An amount in coins of this keyset.
+pub(crate) fn split(amount: u64, keyset: &KeySet) -> Result<Vec<u64>, Fault> {
+    let coins: Vec<u64> = keyset.keys.iter().map(|(amount, _)| amount.to_u64()).collect();
+    let coins = FeeAndAmounts::from((keyset.input_fee_ppk, coins));
+    let parts = Amount::from(amount).split(&coins).map_err(crypto)?;
+    Ok(parts.into_iter().map(|part| part.to_u64()).collect())
+}
+
+/// The signatures of these messages; a mint answers only those that it has signed, in any order.
+fn in_order(
+    messages: &[PublicKey],
+    outputs: Vec<cdk::nuts::BlindedMessage>,
+    signatures: Vec<BlindSignature>,
+) -> Vec<Option<BlindSignature>> {
+    let mut of: HashMap<PublicKey, BlindSignature> = outputs.into_iter().map(|output| output.blinded_secret).zip(signatures).collect();
+    messages.iter().map(|message| of.remove(message)).collect()
+}

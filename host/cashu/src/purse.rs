@@ -1,0 +1,454 @@
+//! The purse: proofs, counters and operations on disk.
+//!
+//! An operation is whatever changes what the purse holds. It is written before the mint is asked, with all that is needed
+//! to ask again in the very same words (its inputs, and the place in the seed that its outputs come from), and it stays
+//! open until the mint has told how it ended. So an answer that was lost is asked for, never guessed.
+//!
+//! What the purse holds at a mint is the sum of `delta` over the mint's finished operations: `audit` counts on it.
+
+use cdk::nuts::{Id, Proof, Proofs};
+use paygress_core::units::{MintUrl, UnixTime};
+use paygress_database::{Database, DatabaseError, OpenError, Row, Schema, Transaction, Value};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Forward only: a released step is never edited, the next one is added.
+const STEPS: &[&str] = &["
+    CREATE TABLE purse_mints (
+        url      TEXT PRIMARY KEY,
+        restored INTEGER NOT NULL
+    ) STRICT;
+
+    -- The next place in the seed that was never used.
+    CREATE TABLE purse_counters (
+        keyset TEXT PRIMARY KEY,
+        next   INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE purse_operations (
+        id      TEXT PRIMARY KEY,
+        purpose TEXT NOT NULL,
+        mint    TEXT NOT NULL,
+        state   TEXT NOT NULL,
+        at      INTEGER NOT NULL,
+        delta   INTEGER NOT NULL,
+        body    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX purse_operations_purpose ON purse_operations (purpose);
+    CREATE INDEX purse_operations_open ON purse_operations (mint) WHERE state = 'open';
+
+    -- `unspent`: ours to spend. `held`: an open operation's. `given`: in a token that was handed out.
+    CREATE TABLE purse_proofs (
+        y      TEXT PRIMARY KEY,
+        mint   TEXT NOT NULL,
+        amount INTEGER NOT NULL,
+        state  TEXT NOT NULL,
+        holder TEXT,
+        proof  TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX purse_proofs_state ON purse_proofs (mint, state, amount);
+    CREATE INDEX purse_proofs_holder ON purse_proofs (holder);
+"];
+
+/// How an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationState {
+    /// The mint has not told how it ended.
+    Open,
+    /// It was done.
+    Done,
+    /// It was not, for certain, and will not be.
+    Failed,
+}
+
+impl OperationState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        [Self::Open, Self::Done, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| DatabaseError::Unreadable(format!("an operation in state {text:.20}")))
+    }
+}
+
+/// What an operation does, and all that is needed to do it again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Work {
+    /// What goes to the mint.
+    pub(crate) inputs: Proofs,
+    /// Whether these are the purse's own.
+    pub(crate) own: bool,
+    /// What comes back: from this place in the seed on, these amounts. A payment's change has amounts of zero.
+    pub(crate) keyset: Option<Id>,
+    pub(crate) start: u32,
+    pub(crate) amounts: Vec<u64>,
+    /// How many of them, from the first, are to be given away.
+    pub(crate) given: usize,
+    /// A Lightning payment's quote.
+    pub(crate) quote: Option<String>,
+    /// Why it failed.
+    pub(crate) spent_elsewhere: bool,
+    /// What was given away, or paid, once it is done.
+    pub(crate) gave: u64,
+    /// What the mint kept, once it is done.
+    pub(crate) fee: u64,
+    /// What the purse got, once it is done.
+    pub(crate) got: u64,
+}
+
+/// Something that changes what the purse holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) id: String,
+    pub(crate) purpose: String,
+    pub(crate) mint: MintUrl,
+    pub(crate) state: OperationState,
+    pub(crate) at: UnixTime,
+    pub(crate) delta: i64,
+    pub(crate) work: Work,
+}
+
+impl Operation {
+    pub(crate) fn new(purpose: &str, mint: &MintUrl, work: Work) -> Self {
+        Self {
+            id: String::new(),
+            purpose: purpose.to_owned(),
+            mint: mint.clone(),
+            state: OperationState::Open,
+            at: UnixTime::now(),
+            delta: 0,
+            work,
+        }
+    }
+}
+
+/// The purse.
+#[derive(Clone)]
+pub struct Purse {
+    database: Database,
+}
+
+type Result<T> = std::result::Result<T, DatabaseError>;
+
+fn sum(proofs: &[Proof]) -> u64 {
+    proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))
+}
+
+fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Value> {
+    serde_json::to_string(value).map(Value::Text).map_err(|error| DatabaseError::Unreadable(error.to_string()))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    // The error would quote what it met, and that is money.
+    serde_json::from_str(text).map_err(|_| DatabaseError::Unreadable("the purse holds what this version cannot read".to_owned()))
+}
+
+fn y_of(proof: &Proof) -> Result<String> {
+    proof.y().map(|y| y.to_hex()).map_err(|error| DatabaseError::Unreadable(error.to_string()))
+}
+
+const OPERATION: &str = "SELECT id, purpose, mint, state, at, delta, body FROM purse_operations";
+
+fn read_operation(mut row: Row) -> Result<Operation> {
+    Ok(Operation {
+        id: row.text()?,
+        purpose: row.text()?,
+        mint: MintUrl(row.text()?),
+        state: OperationState::parse(&row.text()?)?,
+        at: UnixTime(row.amount()?),
+        delta: row.number()?,
+        work: parse(&row.text()?)?,
+    })
+}
+
+fn find(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Result<Vec<Operation>> {
+    transaction.query(&format!("{OPERATION} {rest}"), values)?.into_iter().map(read_operation).collect()
+}
+
+/// The last operation of this purpose.
+pub(crate) fn latest(transaction: &mut dyn Transaction, purpose: &str) -> Result<Option<Operation>> {
+    Ok(find(transaction, "WHERE purpose = ?1 ORDER BY id DESC LIMIT 1", &[purpose.into()])?.into_iter().next())
+}
+
+/// Writes a new operation, numbered after those of the same purpose.
+pub(crate) fn insert(transaction: &mut dyn Transaction, operation: &mut Operation) -> Result<()> {
+    let count = transaction.first("SELECT count(*) FROM purse_operations WHERE purpose = ?1", &[Value::from(&operation.purpose)])?;
+    let number = count.map(|mut row| row.number()).transpose()?.unwrap_or_default();
+    operation.id = format!("{} #{number:06}", operation.purpose);
+    let statement = "INSERT INTO purse_operations (id, purpose, mint, state, at, delta, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let values = [
+        Value::from(&operation.id),
+        Value::from(&operation.purpose),
+        Value::from(&operation.mint.0),
+        operation.state.as_str().into(),
+        operation.at.0.into(),
+        operation.delta.into(),
+        json(&operation.work)?,
+    ];
+    transaction.execute(statement, &values).map(drop)
+}
+
+/// Ends an open operation; `false` when somebody else has.
+fn end(transaction: &mut dyn Transaction, operation: &Operation) -> Result<bool> {
+    let statement = "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state = 'open'";
+    // What was spent is worth nothing to anybody any more, and need not be kept.
+    let work = Work { inputs: Vec::new(), ..operation.work.clone() };
+    let values = [Value::from(&operation.id), operation.state.as_str().into(), operation.delta.into(), json(&work)?];
+    Ok(transaction.execute(statement, &values)? == 1)
+}
+
+pub(crate) fn put(transaction: &mut dyn Transaction, mint: &MintUrl, proof: &Proof, state: &str, holder: Option<&str>) -> Result<bool> {
+    let statement = "INSERT INTO purse_proofs (y, mint, amount, state, holder, proof) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (y) DO NOTHING";
+    let values = [Value::from(y_of(proof)?), Value::from(&mint.0), proof.amount.to_u64().into(), state.into(), holder.into(), json(proof)?];
+    Ok(transaction.execute(statement, &values)? == 1)
+}
+
+fn proofs(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Result<Proofs> {
+    let rows = transaction.query(&format!("SELECT proof FROM purse_proofs {rest}"), values)?;
+    rows.into_iter().map(|mut row| parse(&row.text()?)).collect()
+}
+
+/// What may be spent at a mint, the largest first.
+pub(crate) fn unspent(transaction: &mut dyn Transaction, mint: &MintUrl) -> Result<Proofs> {
+    proofs(transaction, "WHERE mint = ?1 AND state = 'unspent' ORDER BY amount DESC, y", &[Value::from(&mint.0)])
+}
+
+/// Nobody else has taken these proofs since they were chosen.
+pub(crate) fn check_free(transaction: &mut dyn Transaction, chosen: &[Proof]) -> Result<()> {
+    for proof in chosen {
+        let free = "SELECT 1 FROM purse_proofs WHERE y = ?1 AND state = 'unspent'";
+        if transaction.first(free, &[Value::from(y_of(proof)?)])?.is_none() {
+            return Err(DatabaseError::Failed("a proof was spent in between; it is tried again".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Gives these proofs to a holder.
+pub(crate) fn hold(transaction: &mut dyn Transaction, held: &[Proof], state: &str, holder: &str) -> Result<()> {
+    for proof in held {
+        let statement = "UPDATE purse_proofs SET state = ?2, holder = ?3 WHERE y = ?1";
+        transaction.execute(statement, &[Value::from(y_of(proof)?), state.into(), holder.into()])?;
+    }
+    Ok(())
+}
+
+/// Takes so many places of the seed, never to be used again.
+pub(crate) fn reserve_places(transaction: &mut dyn Transaction, keyset: Id, count: usize) -> Result<u32> {
+    let id = keyset.to_string();
+    let next = transaction.first("SELECT next FROM purse_counters WHERE keyset = ?1", &[Value::from(&id)])?;
+    let next = next.map(|mut row| row.amount()).transpose()?.unwrap_or(0);
+    let after = next.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+    set_counter(transaction, &id, after)?;
+    u32::try_from(next).map_err(|_| DatabaseError::Unreadable("a keyset's counter has run out".to_owned()))
+}
+
+fn set_counter(transaction: &mut dyn Transaction, keyset: &str, next: u64) -> Result<()> {
+    let statement = "INSERT INTO purse_counters (keyset, next) VALUES (?1, ?2) ON CONFLICT (keyset) DO UPDATE SET next = excluded.next
+         WHERE purse_counters.next < excluded.next";
+    transaction.execute(statement, &[keyset.into(), next.into()]).map(drop)
+}
+
+impl Purse {
+    /// What a database needs to hold a purse.
+    pub const SCHEMA: Schema = Schema { name: "purse", steps: STEPS };
+
+    /// The purse in this database, opened with [`Purse::SCHEMA`].
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// One SQLite file. The service and the operator's commands may use it at the same time.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what to do.
+    pub fn sqlite(path: &Path) -> std::result::Result<Self, OpenError> {
+        Database::sqlite_shared(path, Self::SCHEMA).map(Self::new)
+    }
+
+    pub(crate) async fn transact<T, E>(
+        &self,
+        work: impl FnMut(&mut dyn Transaction) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+    {
+        self.database.transact(work).await
+    }
+
+    pub(crate) async fn latest(&self, purpose: &str) -> Result<Option<Operation>> {
+        let purpose = purpose.to_owned();
+        self.transact(move |transaction| latest(transaction, &purpose)).await
+    }
+
+    /// The operations of a mint that are open, the oldest first.
+    pub(crate) async fn open_operations(&self, mint: &MintUrl) -> Result<Vec<Operation>> {
+        let mint = mint.clone();
+        self.transact(move |transaction| find(transaction, "WHERE mint = ?1 AND state = 'open' ORDER BY at, id", &[Value::from(&mint.0)]))
+            .await
+    }
+
+    /// Every operation that is done or open, without what it would take to do it again.
+    pub(crate) async fn operations(&self) -> Result<Vec<Operation>> {
+        self.transact(|transaction| find(transaction, "WHERE state <> 'failed' ORDER BY at, id", &[])).await
+    }
+
+    /// The operation was done: `got` is what came back, in the order of its outputs.
+    pub(crate) async fn done(&self, operation: &Operation, got: Proofs, fee: u64, paid: u64) -> Result<Operation> {
+        let mut operation = operation.clone();
+        let (given, kept) = got.split_at_checked(operation.work.given).unwrap_or((&got, &[]));
+        let (given, kept) = (given.to_vec(), kept.to_vec());
+        let inputs = if operation.work.own { sum(&operation.work.inputs) } else { 0 };
+        operation.state = OperationState::Done;
+        operation.work.gave = sum(&given).saturating_add(paid);
+        operation.work.got = sum(&kept);
+        operation.work.fee = fee;
+        operation.delta = signed(operation.work.got).saturating_sub(signed(inputs));
+        let ended = operation.clone();
+        self.transact(move |transaction| {
+            if end(transaction, &ended)? {
+                transaction.execute("DELETE FROM purse_proofs WHERE holder = ?1", &[Value::from(&ended.id)])?;
+                for proof in &given {
+                    put(transaction, &ended.mint, proof, "given", Some(&ended.purpose))?;
+                }
+                for proof in &kept {
+                    put(transaction, &ended.mint, proof, "unspent", None)?;
+                }
+            }
+            Ok::<_, DatabaseError>(())
+        })
+        .await?;
+        Ok(operation)
+    }
+
+    /// The operation was not done. Of its inputs, those that are spent (at these places) are lost; the others are free.
+    pub(crate) async fn failed(&self, operation: &Operation, spent: &[bool]) -> Result<Operation> {
+        let mut operation = operation.clone();
+        operation.state = OperationState::Failed;
+        operation.work.spent_elsewhere = spent.contains(&true);
+        let lost: Proofs = operation.work.inputs.iter().zip(spent).filter(|(_, spent)| **spent).map(|(proof, _)| proof.clone()).collect();
+        if operation.work.own {
+            operation.delta = signed(sum(&lost)).saturating_neg();
+        }
+        let ended = operation.clone();
+        self.transact(move |transaction| {
+            if end(transaction, &ended)? && ended.work.own {
+                for proof in &lost {
+                    transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[Value::from(y_of(proof)?)])?;
+                }
+                let free = "UPDATE purse_proofs SET state = 'unspent', holder = NULL WHERE holder = ?1";
+                transaction.execute(free, &[Value::from(&ended.id)])?;
+            }
+            Ok::<_, DatabaseError>(())
+        })
+        .await?;
+        Ok(operation)
+    }
+
+    /// The proofs that were given away for this purpose.
+    pub(crate) async fn given(&self, purpose: &str) -> Result<Proofs> {
+        let purpose = purpose.to_owned();
+        self.transact(move |transaction| proofs(transaction, "WHERE holder = ?1 AND state = 'given' ORDER BY y", &[Value::from(&purpose)]))
+            .await
+    }
+
+    /// What was given away for this purpose was redeemed: it is no proof any more.
+    pub(crate) async fn forget_given(&self, purpose: &str) -> Result<()> {
+        let purpose = purpose.to_owned();
+        self.transact(move |transaction| {
+            transaction.execute("DELETE FROM purse_proofs WHERE holder = ?1 AND state = 'given'", &[Value::from(&purpose)]).map(drop)
+        })
+        .await
+    }
+
+    /// Whether one of these is, or was until it was redeemed, the purse's own.
+    pub(crate) async fn knows(&self, ys: &[String]) -> Result<bool> {
+        let ys = ys.to_vec();
+        self.transact(move |transaction| {
+            for y in &ys {
+                if transaction.first("SELECT 1 FROM purse_proofs WHERE y = ?1", &[Value::from(y)])?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok::<_, DatabaseError>(false)
+        })
+        .await
+    }
+
+    /// What the purse holds at each mint: free to spend, and held by operations that are open.
+    pub(crate) async fn holdings(&self) -> Result<Vec<(MintUrl, u64, u64)>> {
+        self.transact(|transaction| {
+            let held = "SELECT mint, CAST(sum(CASE WHEN state = 'unspent' THEN amount ELSE 0 END) AS BIGINT),
+                    CAST(sum(CASE WHEN state = 'held' THEN amount ELSE 0 END) AS BIGINT)
+                 FROM purse_proofs WHERE state <> 'given' GROUP BY mint ORDER BY mint";
+            let rows = transaction.query(held, &[])?;
+            rows.into_iter().map(|mut row| Ok::<_, DatabaseError>((MintUrl(row.text()?), row.amount()?, row.amount()?))).collect()
+        })
+        .await
+    }
+
+    /// Whether this mint's part of the seed is known here; a mint that is new to the purse is noted.
+    pub(crate) async fn is_restored(&self, mint: &MintUrl, seed_is_new: bool) -> Result<bool> {
+        let mint = mint.clone();
+        self.transact(move |transaction| {
+            let found = transaction.first("SELECT restored FROM purse_mints WHERE url = ?1", &[Value::from(&mint.0)])?;
+            if let Some(mut row) = found {
+                return Ok(row.number()? == 1);
+            }
+            let note = "INSERT INTO purse_mints (url, restored) VALUES (?1, ?2)";
+            transaction.execute(note, &[Value::from(&mint.0), i64::from(seed_is_new).into()])?;
+            Ok::<_, DatabaseError>(seed_is_new)
+        })
+        .await
+    }
+
+    /// What was found of the seed at a mint: proofs that can be spent, and the places that were used.
+    pub(crate) async fn restored(&self, mint: &MintUrl, found: Proofs, used: Vec<(Id, u32)>) -> Result<u64> {
+        let mint = mint.clone();
+        self.transact(move |transaction| {
+            let mut new: u64 = 0;
+            for proof in &found {
+                if put(transaction, &mint, proof, "unspent", None)? {
+                    new = new.saturating_add(proof.amount.to_u64());
+                }
+            }
+            for (keyset, next) in &used {
+                set_counter(transaction, &keyset.to_string(), u64::from(*next))?;
+            }
+            if new > 0 {
+                let work = Work { got: new, ..Work::default() };
+                let mut operation = Operation::new("restore", &mint, work);
+                (operation.state, operation.delta) = (OperationState::Done, signed(new));
+                insert(transaction, &mut operation)?;
+            }
+            let note = "INSERT INTO purse_mints (url, restored) VALUES (?1, 1) ON CONFLICT (url) DO UPDATE SET restored = 1";
+            transaction.execute(note, &[Value::from(&mint.0)])?;
+            Ok::<_, DatabaseError>(new)
+        })
+        .await
+    }
+
+    /// The mints that the purse has ever dealt with.
+    pub(crate) async fn mints(&self) -> Result<Vec<MintUrl>> {
+        self.transact(|transaction| {
+            let rows = transaction.query("SELECT url FROM purse_mints ORDER BY url", &[])?;
+            rows.into_iter().map(|mut row| Ok::<_, DatabaseError>(MintUrl(row.text()?))).collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,324 @@
+//! The till: the drawers of all mints, behind the desk's trait.
+
+use crate::client::{Mint, MintFault, codes};
+use crate::drawer::{Drawer, Fault, Outcome, total};
+use crate::purse::Purse;
+use crate::seed::Seed;
+use crate::token;
+use async_trait::async_trait;
+use cdk::mint_url::MintUrl;
+use cdk::nuts::{KeySetInfo, Proofs, PublicKey, SecretKey, State, Token};
+use paygress_core::policy::Payment;
+use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_core::secret::Secret;
+use paygress_core::till::{NotRedeemed, RefundState, RefundToken, Settlement, Till, TokenFacts};
+use paygress_core::units::{self, OrderId, Sat};
+use paygress_database::DatabaseError;
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the start waits for mints to tell what became of what was begun; the others' orders wait for theirs alone.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// What the operator decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The mints whose tokens are accepted.
+    pub mints: Vec<String>,
+    /// The most that is held at one mint; none: no limit.
+    pub exposure: Option<Sat>,
+    /// The key that tokens may be locked to (P2PK), in hex.
+    pub lock: Option<Secret>,
+}
+
+/// Why there is no till.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A mint's address.
+    #[error("{0} is not a mint's URL; write it as https://host[:port][/path]")]
+    Mint(String),
+    /// The key.
+    #[error("the key for locked tokens is not a secret key")]
+    Lock,
+    /// The purse.
+    #[error("the purse cannot be read: {0}")]
+    Purse(#[from] DatabaseError),
+    /// The system.
+    #[error("no connection can be made: {0}")]
+    Web(String),
+}
+
+/// The wallets of all mints.
+pub struct CashuTill {
+    pub(crate) accepted: Vec<MintUrl>,
+    pub(crate) drawers: HashMap<units::MintUrl, Drawer>,
+    pub(crate) purse: Purse,
+    exposure: Option<Sat>,
+    lock: Option<SecretKey>,
+}
+
+impl CashuTill {
+    /// Opens the drawers: of the accepted mints, and of those that the purse has ever dealt with. Asks no mint yet.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(purse: Purse, seed: Seed, settings: &Settings) -> Result<Self, OpenError> {
+        let seed = Arc::new(seed);
+        let parse = |text: &str| MintUrl::from_str(text).map_err(|_| OpenError::Mint(text.to_owned()));
+        let accepted: Result<Vec<MintUrl>, OpenError> = settings.mints.iter().map(|text| parse(text)).collect();
+        let accepted = accepted?;
+        let mut urls = accepted.clone();
+        for known in purse.mints().await? {
+            urls.push(parse(known.as_str())?);
+        }
+        let mut drawers = HashMap::new();
+        for url in urls {
+            let mint = Mint::new(url).map_err(|error| OpenError::Web(error.to_string()))?;
+            let drawer = Drawer::new(mint, purse.clone(), Arc::clone(&seed));
+            drawers.entry(drawer.name.clone()).or_insert(drawer);
+        }
+        let lock = settings.lock.as_ref().map(|key| SecretKey::from_hex(key.expose()).map_err(|_| OpenError::Lock)).transpose()?;
+        Ok(Self { accepted, drawers, purse, exposure: settings.exposure, lock })
+    }
+
+    /// What the purse holds at each mint: free to spend, and held by operations that are open.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn holdings(&self) -> Result<Vec<(units::MintUrl, Sat, Sat)>, DatabaseError> {
+        Ok(self.purse.holdings().await?.into_iter().map(|(mint, free, held)| (mint, Sat(free), Sat(held))).collect())
+    }
+
+    pub(crate) fn drawer(&self, mint: &units::MintUrl) -> Result<&Drawer, Refusal> {
+        let unknown = || Refusal::new(ErrorType::NonWhitelistedMint, format!("tokens of {mint} are not accepted"));
+        self.drawers.get(mint).ok_or_else(unknown)
+    }
+
+    fn lock_key(&self) -> Option<PublicKey> {
+        self.lock.as_ref().map(SecretKey::public_key)
+    }
+
+    /// The token's proofs, with full keyset ids, and signed where they are locked to us.
+    async fn proofs(&self, drawer: &Drawer, token: &Token) -> Result<Proofs, Refusal> {
+        let missing = |keysets: &[KeySetInfo]| of_keysets(token, keysets).is_none();
+        let keysets = drawer.mint.keysets(missing).await.map_err(|fault| refusal(&fault))?;
+        let foreign = || Refusal::new(ErrorType::InvalidToken, "the token's keys are not the mint's");
+        let mut proofs = of_keysets(token, &keysets).ok_or_else(foreign)?;
+        for proof in proofs.iter_mut().filter(|proof| token::is_locked(&proof.secret)) {
+            let key = self.lock.clone().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "locked tokens are not accepted"))?;
+            let unsigned = |_| Refusal::new(ErrorType::InvalidToken, "the token's lock cannot be opened");
+            proof.sign_p2pk(key).map_err(unsigned)?;
+        }
+        Ok(proofs)
+    }
+
+    async fn check_exposure(&self, mint: &units::MintUrl, gross: Sat) -> Result<(), Refusal> {
+        let Some(limit) = self.exposure else { return Ok(()) };
+        let holdings = self.purse.holdings().await.map_err(|error| internal(&error))?;
+        let held = holdings.iter().find(|(at, ..)| at == mint).map_or(0, |(_, free, held)| free.saturating_add(*held));
+        if held.saturating_add(gross.0) <= limit.0 {
+            return Ok(());
+        }
+        let others: Vec<&str> = self.drawers.keys().filter(|other| *other != mint).map(units::MintUrl::as_str).collect();
+        let told = match others.is_empty() {
+            true => "this service holds as much of this mint as it may; try again later".to_owned(),
+            false => format!("this service holds as much of this mint as it may; pay with a token of {}", others.join(" or ")),
+        };
+        Err(Refusal::new(ErrorType::ResourceUnavailable, told))
+    }
+}
+
+/// The token's proofs, if all are of these keysets: an id that is not shortened reads without being looked up.
+fn of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option<Proofs> {
+    let proofs = token.proofs(keysets).ok()?;
+    proofs.iter().all(|proof| keysets.iter().any(|keyset| keyset.id == proof.keyset_id)).then_some(proofs)
+}
+
+fn internal(error: &DatabaseError) -> Refusal {
+    tracing::error!(%error, "the purse failed");
+    Refusal::new(ErrorType::InternalError, "the service cannot reach its purse right now; your token was not taken, try again later")
+}
+
+/// What a mint's fault means while nothing was taken.
+fn refusal(fault: &MintFault) -> Refusal {
+    match fault {
+        MintFault::Away(_) => {
+            Refusal::new(ErrorType::MintNetworkError, "the token's mint cannot be reached; your token was not taken, try again later")
+        }
+        MintFault::Garbage(_) => Refusal::new(ErrorType::MintError, "the mint's answers make no sense; your token was not taken"),
+        MintFault::Refused { code, .. } => match *code {
+            codes::SPENT => spent(),
+            codes::PENDING | codes::OUTPUTS_PENDING => {
+                Refusal::new(ErrorType::TokenPending, "the token is being spent elsewhere; try again later")
+            }
+            codes::NOT_VERIFIED => Refusal::new(ErrorType::InvalidToken, "the mint says that the token is forged"),
+            codes::KEYSET_UNKNOWN => Refusal::new(ErrorType::InvalidToken, "the token's keys are not the mint's"),
+            codes::TOO_MANY_INPUTS => Refusal::new(ErrorType::InvalidToken, "the token has too many proofs; send fewer, larger ones"),
+            // Not the mint's words: they are a stranger's.
+            code => Refusal::new(ErrorType::MintError, format!("the mint did not accept the token (code {code}); it was not taken")),
+        },
+    }
+}
+
+fn spent() -> Refusal {
+    Refusal::new(ErrorType::TokenAlreadySpent, "the token has been spent; send a fresh one")
+}
+
+fn refusal_of(fault: Fault) -> Refusal {
+    match fault {
+        Fault::Mint(fault) => refusal(&fault),
+        Fault::Purse(error) => internal(&error),
+        Fault::TooLittle(_) | Fault::Crypto(_) => {
+            tracing::error!(%fault, "the till failed");
+            Refusal::new(ErrorType::InternalError, "the service cannot take the token; your token was not taken")
+        }
+    }
+}
+
+pub(crate) fn receipt(order: &OrderId) -> String {
+    format!("receive {order}")
+}
+
+pub(crate) fn refund_of(order: &OrderId) -> String {
+    format!("refund {order}")
+}
+
+fn sweep_of(order: &OrderId) -> String {
+    format!("sweep {order}")
+}
+
+fn curve_points(facts: &TokenFacts) -> Result<Vec<PublicKey>, Refusal> {
+    let odd = |_| Refusal::new(ErrorType::InvalidToken, "a proof's secret is not usable");
+    facts.ys.iter().map(|y| PublicKey::from_hex(y.as_str()).map_err(odd)).collect()
+}
+
+#[async_trait]
+impl Till for CashuTill {
+    fn decode(&self, token: &Secret) -> Result<TokenFacts, Refusal> {
+        token::decode(token.expose(), &self.accepted, self.lock_key().as_ref())
+    }
+
+    async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
+        let drawer = self.drawer(&facts.mint)?;
+        let told = |fault: MintFault| {
+            tracing::warn!(mint = %facts.mint, %fault, "appraising failed");
+            refusal(&fault)
+        };
+        let ys: Vec<String> = facts.ys.iter().map(|y| y.0.clone()).collect();
+        if self.purse.knows(&ys).await.map_err(|error| internal(&error))? {
+            return Err(Refusal::new(
+                ErrorType::InvalidToken,
+                "this token was made by this service, as a refund; redeem it in your wallet, and pay with a fresh one",
+            ));
+        }
+        self.check_exposure(&facts.mint, facts.gross).await?;
+        let proofs = self.proofs(drawer, &token::parse(token.expose())?).await?;
+        if !drawer.check_dleq(&proofs).await.map_err(told)? {
+            return Err(Refusal::new(ErrorType::InvalidToken, "the token is forged: its proofs are not of the mint's keys"));
+        }
+        let fee = drawer.fee(&proofs).await.map_err(refusal_of)?;
+        let net = facts.gross.0.checked_sub(fee).filter(|net| *net > 0).ok_or_else(|| {
+            Refusal::new(ErrorType::InsufficientPayment, format!("the mint's fee of {fee} sat takes all of the token's {}", facts.gross))
+        })?;
+        let states = drawer.mint.states(&curve_points(facts)?).await.map_err(told)?;
+        if states.contains(&State::Spent) {
+            return Err(spent());
+        }
+        if states.iter().any(|state| *state != State::Unspent) {
+            return Err(refusal(&MintFault::Refused { code: codes::PENDING, detail: String::new() }));
+        }
+        Ok(Payment { mint: facts.mint.0.clone(), gross: facts.gross, fee: Sat(fee), net: Sat(net) })
+    }
+
+    async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed> {
+        let drawer = self.drawer(&facts.mint)?;
+        let proofs = self.proofs(drawer, &token::parse(token.expose())?).await?;
+        match drawer.take(&receipt(order), proofs).await {
+            Ok(Outcome::Done(operation)) => Ok(Sat(operation.work.got)),
+            Ok(Outcome::SpentElsewhere) => Err(spent().into()),
+            Ok(Outcome::NotDone(Some(fault))) => Err(refusal(&fault).into()),
+            Ok(Outcome::NotDone(None)) => {
+                Err(Refusal::new(ErrorType::MintError, "the mint did not take the token; it was not taken, try again").into())
+            }
+            Ok(Outcome::Unknown(why)) => Err(NotRedeemed::Unknown(why)),
+            // Whether it was written down before the database failed is not known.
+            Err(fault @ Fault::Purse(_)) => Err(NotRedeemed::Unknown(fault.to_string())),
+            Err(fault) => Err(refusal_of(fault).into()),
+        }
+    }
+
+    async fn settle(&self, order: &OrderId, facts: &TokenFacts) -> Settlement {
+        let drawer = match self.drawer(&facts.mint) {
+            Ok(drawer) => drawer,
+            Err(refusal) => return Settlement::Unknown(refusal.message),
+        };
+        match drawer.finish_latest(&receipt(order)).await {
+            Ok(Outcome::Done(operation)) => Settlement::Received(Sat(operation.work.got)),
+            Ok(Outcome::NotDone(_)) => Settlement::NotSpent,
+            Ok(Outcome::SpentElsewhere) => Settlement::SpentElsewhere,
+            Ok(Outcome::Unknown(why)) => Settlement::Unknown(why),
+            Err(fault) => Settlement::Unknown(fault.to_string()),
+        }
+    }
+
+    async fn refund(&self, order: &OrderId, mint: &units::MintUrl, amount: Sat) -> Result<RefundToken, String> {
+        let drawer = self.drawer(mint).map_err(|refusal| refusal.message)?;
+        let (token, operation) = drawer.hand_out(&refund_of(order), amount.0, false).await.map_err(|fault| fault.to_string())?;
+        let made = Sat(operation.work.gave);
+        Ok(RefundToken { token: Secret::new(token.to_string()), amount: made, fee: amount.minus(made) })
+    }
+
+    async fn refund_state(&self, order: &OrderId, mint: &units::MintUrl) -> Result<RefundState, String> {
+        let drawer = self.drawer(mint).map_err(|refusal| refusal.message)?;
+        let redeemed = drawer.was_redeemed(&refund_of(order)).await.map_err(|fault| fault.to_string())?;
+        if redeemed {
+            self.purse.forget_given(&refund_of(order)).await.map_err(|error| error.to_string())?;
+        }
+        Ok(if redeemed { RefundState::Redeemed } else { RefundState::Waiting })
+    }
+
+    async fn take_back(&self, order: &OrderId, mint: &units::MintUrl) -> Result<Option<Sat>, String> {
+        let drawer = self.drawer(mint).map_err(|refusal| refusal.message)?;
+        let failed = |fault: Fault| fault.to_string();
+        let given = self.purse.given(&refund_of(order)).await.map_err(|error| error.to_string())?;
+        let outcome = match drawer.finish_latest(&sweep_of(order)).await.map_err(failed)? {
+            Outcome::NotDone(_) if total(&given) > drawer.fee(&given).await.map_err(failed)? => {
+                drawer.take(&sweep_of(order), given).await.map_err(failed)?
+            }
+            other => other,
+        };
+        let back = match outcome {
+            Outcome::Done(operation) => Some(Sat(operation.work.got)),
+            Outcome::SpentElsewhere => None,
+            Outcome::NotDone(_) => Some(Sat(0)),
+            Outcome::Unknown(why) => return Err(why),
+        };
+        self.purse.forget_given(&refund_of(order)).await.map_err(|error| error.to_string())?;
+        Ok(back)
+    }
+
+    async fn recover(&self) -> Result<(), String> {
+        let each = self.drawers.iter().map(|(mint, drawer)| async move {
+            match tokio::time::timeout(RECOVERY, drawer.recover()).await {
+                Ok(Ok(0)) => None,
+                Ok(Ok(open)) => Some(format!("{mint}: {open} operations wait")),
+                Ok(Err(fault)) => Some(format!("{mint}: {fault}")),
+                Err(_) => Some(format!("{mint}: no answer yet")),
+            }
+        });
+        let failures: Vec<String> = futures::future::join_all(each).await.into_iter().flatten().collect();
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+
+    fn mints(&self) -> Vec<units::MintUrl> {
+        let mut mints: Vec<units::MintUrl> = self.accepted.iter().map(|mint| units::MintUrl(mint.to_string())).collect();
+        mints.sort();
+        mints
+    }
+
+    fn lock(&self) -> Option<String> {
+        self.lock_key().map(|key| key.to_hex())
+    }
+}

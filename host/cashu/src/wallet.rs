@@ -1,0 +1,192 @@
+//! The operator's side of the till: what there is, getting it out, getting it back.
+
+use crate::drawer::{Fault, Outcome};
+use crate::health;
+use crate::pay::{Paid, invoice_of};
+use crate::purse::OperationState;
+use crate::till::CashuTill;
+use cdk::lightning_invoice::Bolt11Invoice;
+use paygress_core::secret::Secret;
+use paygress_core::units::{MintUrl, OrderId, Sat, UnixTime};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How often holdings are looked at.
+const PAYOUT_EVERY: Duration = Duration::from_secs(600);
+/// One in so many stays for Lightning's fee…
+const PAYOUT_RESERVE: u64 = 50;
+/// …and so much beside it, for the mint's.
+const PAYOUT_LEFT: Sat = Sat(5);
+
+/// Why the operator did not get it.
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    /// No such mint.
+    #[error("the purse has nothing to do with {0}; its mints are those of WHITELISTED_MINTS and of earlier ones")]
+    Mint(MintUrl),
+    /// Not an invoice, nor an address.
+    #[error("this is neither a bolt11 invoice nor a Lightning address: {0}")]
+    Destination(String),
+    /// An address says not how much.
+    #[error("say how much with --amount: an address names no amount")]
+    Amount,
+    /// The mint's answer was lost. Nothing needs to be done again: it is found out at the next call, or start.
+    #[error("not known yet: {0}; ask again with the same words")]
+    Unknown(String),
+    /// It was not done.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Fault> for WalletError {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault.to_string())
+    }
+}
+
+/// A mint as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// The mint.
+    pub mint: MintUrl,
+    /// Whether its tokens are accepted.
+    pub accepted: bool,
+    /// What can be spent.
+    pub free: Sat,
+    /// What open operations hold.
+    pub held: Sat,
+    /// How the mint is, as far as it was asked.
+    pub health: health::State,
+}
+
+/// An operation as an audit sees it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it was for: `receive ORDER`, `refund ORDER`, `sweep ORDER`, `send …`, `pay …`, `restore`.
+    pub purpose: String,
+    /// At which mint.
+    pub mint: MintUrl,
+    /// When.
+    pub at: UnixTime,
+    /// Whether it is still open.
+    pub open: bool,
+    /// What the purse got, gave away, and what the mint kept.
+    pub got: Sat,
+    /// What it gave away.
+    pub gave: Sat,
+    /// What the mint kept.
+    pub fee: Sat,
+    /// By how much the purse's holdings changed.
+    pub delta: i64,
+}
+
+impl CashuTill {
+    /// All mints, with what the purse holds there. With `ask` each is asked how it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn overview(&self, ask: bool) -> Result<Vec<Holding>, WalletError> {
+        let holdings = self.holdings().await.map_err(|error| WalletError::Failed(error.to_string()))?;
+        let accepted = paygress_core::Till::mints(self);
+        if ask {
+            let asked = self.drawers.values().map(|drawer| drawer.mint.keysets(|_| true));
+            let _ = futures::future::join_all(asked).await;
+        }
+        let holding = |(mint, drawer): (&MintUrl, &crate::drawer::Drawer)| {
+            let (free, held) = holdings.iter().find(|(at, ..)| at == mint).map_or((Sat(0), Sat(0)), |(_, free, held)| (*free, *held));
+            Holding { mint: mint.clone(), accepted: accepted.contains(mint), free, held, health: drawer.mint.health.state() }
+        };
+        let mut all: Vec<Holding> = self.drawers.iter().map(holding).collect();
+        all.sort_by(|a, b| a.mint.cmp(&b.mint));
+        Ok(all)
+    }
+
+    /// A token over `amount`; the mint's fee for making it comes on top.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn send(&self, mint: &MintUrl, amount: Sat) -> Result<Secret, WalletError> {
+        let drawer = self.drawers.get(mint).ok_or_else(|| WalletError::Mint(mint.clone()))?;
+        let purpose = format!("send {}", OrderId::random());
+        let (token, _) = drawer.hand_out(&purpose, amount.0, true).await?;
+        Ok(Secret::new(token.to_string()))
+    }
+
+    /// Pays a bolt11 invoice, or `amount` to a Lightning address.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn pay(&self, mint: &MintUrl, destination: &str, amount: Option<Sat>) -> Result<Paid, WalletError> {
+        let drawer = self.drawers.get(mint).ok_or_else(|| WalletError::Mint(mint.clone()))?;
+        let invoice = match destination.contains('@') {
+            true => invoice_of(destination, amount.ok_or(WalletError::Amount)?).await?,
+            false => Bolt11Invoice::from_str(destination).map_err(|error| WalletError::Destination(error.to_string()))?,
+        };
+        match drawer.pay(&invoice).await? {
+            Outcome::Done(operation) => Ok(Paid { amount: Sat(operation.work.gave), fee: Sat(operation.work.fee) }),
+            Outcome::Unknown(why) => Err(WalletError::Unknown(why)),
+            Outcome::NotDone(Some(fault)) => Err(WalletError::Failed(fault.to_string())),
+            Outcome::NotDone(None) => Err(WalletError::Failed("Lightning did not find a way; nothing was paid".to_owned())),
+            Outcome::SpentElsewhere => {
+                Err(WalletError::Failed("the purse's proofs were spent elsewhere; another program has its seed".to_owned()))
+            }
+        }
+    }
+
+    /// Pays out what exceeds `above` at any mint, now and again, until it is dropped.
+    pub async fn keep_paying_out(&self, address: &str, above: Sat) {
+        let mut tick = tokio::time::interval(PAYOUT_EVERY);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.pay_out(address, above).await {
+                tracing::warn!(%error, "the payout was put off");
+            }
+        }
+    }
+
+    /// Pays out what exceeds `above` at any mint, once. What Lightning and the mint may keep of it stays there.
+    ///
+    /// # Errors
+    /// [`WalletError`] of the first mint where it failed.
+    pub async fn pay_out(&self, address: &str, above: Sat) -> Result<Vec<Paid>, WalletError> {
+        let mut all = Vec::new();
+        for holding in self.overview(false).await? {
+            if holding.free <= above {
+                continue;
+            }
+            let reserve = Sat(holding.free.0 / PAYOUT_RESERVE).plus(PAYOUT_LEFT);
+            let paid = self.pay(&holding.mint, address, Some(holding.free.minus(reserve))).await?;
+            tracing::info!(mint = %holding.mint, amount = %paid.amount, fee = %paid.fee, "paid out");
+            all.push(paid);
+        }
+        Ok(all)
+    }
+
+    /// Asks a mint for everything that this seed has there, and takes in what is not spent.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn restore(&self, mint: &MintUrl) -> Result<Sat, WalletError> {
+        let drawer = self.drawers.get(mint).ok_or_else(|| WalletError::Mint(mint.clone()))?;
+        Ok(Sat(drawer.restore().await?))
+    }
+
+    /// Every operation that was done or is open.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn entries(&self) -> Result<Vec<Entry>, WalletError> {
+        let operations = self.purse.operations().await.map_err(|error| WalletError::Failed(error.to_string()))?;
+        let entry = |operation: crate::purse::Operation| Entry {
+            purpose: operation.purpose,
+            mint: operation.mint,
+            at: operation.at,
+            open: operation.state == OperationState::Open,
+            got: Sat(operation.work.got),
+            gave: Sat(operation.work.gave),
+            fee: Sat(operation.work.fee),
+            delta: operation.delta,
+        };
+        Ok(operations.into_iter().map(entry).collect())
+    }
+}
