@@ -1,0 +1,172 @@
+//! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod, for the demo and for tests.
+//!
+//! **No isolation**: whoever logs in is the user who runs this process. What holds: the guard, the port, the login, the
+//! deadline, and that everything a customer started ends with the lease.
+
+use crate::guard::Allowed;
+use async_trait::async_trait;
+use paygress_core::cluster::{Cluster, ClusterError, EndReason, LeasePlan, Observation};
+use paygress_core::units::{PodName, UnixTime};
+use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// Ends that an observer may be behind before it is told to look at the inventory.
+const EVENTS: usize = 256;
+
+struct Pod {
+    stop: watch::Sender<bool>,
+    /// When it was told to end; none until it is told.
+    expiry: watch::Sender<Option<UnixTime>>,
+}
+
+struct Shared {
+    pods: Mutex<HashMap<PodName, Pod>>,
+    events: broadcast::Sender<Observation>,
+}
+
+/// SSH servers on 127.0.0.1. They end with this value.
+pub struct Local {
+    homes: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl Local {
+    /// Servers whose users have their homes in this directory.
+    #[must_use]
+    pub fn new(homes: PathBuf) -> Self {
+        Self { homes, shared: Arc::new(Shared { pods: Mutex::default(), events: broadcast::Sender::new(EVENTS) }) }
+    }
+
+    fn with<T>(&self, pod: &PodName, work: impl FnOnce(&Pod) -> T) -> Result<T, ClusterError> {
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).get(pod).map(work).ok_or(ClusterError::Gone)
+    }
+}
+
+fn fault(error: impl ToString) -> ClusterError {
+    ClusterError::NotReady(error.to_string())
+}
+
+#[async_trait]
+impl Cluster for Local {
+    async fn rehearse(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        Ok(crate::checked(plan, &Allowed::default()).map(drop)?)
+    }
+
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        crate::checked(plan, &Allowed::default())?;
+        let pod = PodName(plan.placement.pod_name.clone());
+        if self.with(&pod, |_| ()).is_ok() {
+            return Ok(());
+        }
+        let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await {
+            Ok(listener) => listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(ClusterError::PortTaken(error.to_string())),
+            Err(error) => return Err(fault(error)),
+        };
+        let home = self.homes.join(&pod.0);
+        std::fs::create_dir_all(&home).map_err(fault)?;
+        let account = Account {
+            username: plan.login.username.clone(),
+            password: Password::new(plan.login.password.expose()),
+            key: plan.login.public_key.as_deref().map(parse_key).transpose().map_err(fault)?,
+            shell: PathBuf::from("/bin/sh"),
+            home: home.clone(),
+        };
+        let host_key = new_host_key().map_err(fault)?;
+        let (stop, stopped) = watch::channel(false);
+        // Until it is told when to end the pod has all the time that was sold.
+        let unless_told = UnixTime::now().after(plan.sold);
+        let (expiry, expires) = watch::channel(None);
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.clone(), Pod { stop, expiry });
+        let server = tokio::spawn(serve(listener, account, host_key, stopped.clone()));
+        // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            let reason = lifetime(unless_told, expires, stopped).await;
+            if let Some(shared) = shared.upgrade() {
+                // Dropping its handle stops the server.
+                drop(shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod));
+            }
+            let _ = server.await;
+            let _ = std::fs::remove_dir_all(&home);
+            if let Some(shared) = shared.upgrade() {
+                let _ = shared.events.send(Observation::Ended(pod, reason));
+            }
+        });
+        Ok(())
+    }
+
+    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+        // It listens since it was launched.
+        self.with(pod, |_| ())
+    }
+
+    async fn rehearse_expiry(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        self.with(pod, |_| ())
+    }
+
+    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.with(pod, |pod| {
+            pod.expiry.send_if_modified(|told| {
+                let later = Some(at) > *told;
+                *told = (*told).max(Some(at));
+                later
+            });
+        })
+    }
+
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
+        let mut events = self.shared.events.subscribe();
+        if self.with(pod, |pod| pod.stop.send_replace(true)).is_err() {
+            return Ok(());
+        }
+        while !matches!(events.recv().await, Ok(Observation::Ended(ended, _)) if ended == *pod) && self.with(pod, |_| ()).is_ok() {}
+        Ok(())
+    }
+
+    async fn observe(&self, sink: mpsc::Sender<Observation>) {
+        let mut events = self.shared.events.subscribe();
+        loop {
+            let told = match events.recv().await {
+                Ok(observation) => observation,
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    Observation::Inventory(self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            };
+            if sink.send(told).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
+        // Nothing here outlives the process that sold it.
+        Ok(Vec::new())
+    }
+}
+
+/// Waits until the time is over or the pod is stopped.
+async fn lifetime(unless_told: UnixTime, mut expiry: watch::Receiver<Option<UnixTime>>, mut stop: watch::Receiver<bool>) -> EndReason {
+    loop {
+        let left = expiry.borrow_and_update().unwrap_or(unless_told).since(UnixTime::now());
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(left.0)) => {
+                if expiry.borrow().unwrap_or(unless_told) <= UnixTime::now() {
+                    return EndReason::Expired;
+                }
+            }
+            changed = expiry.changed() => if changed.is_err() { return EndReason::Removed },
+            stopped = async { stop.wait_for(|stop| *stop).await.is_ok() } => {
+                let _ = stopped;
+                return EndReason::Removed;
+            }
+        }
+    }
+}

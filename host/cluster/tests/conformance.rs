@@ -1,0 +1,176 @@
+//! What any cluster must do. The local runtime and Kubernetes pass this one suite.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use paygress_cluster::guard::Allowed;
+use paygress_cluster::{Kubernetes, Local, Settings};
+use paygress_core::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, LeasePlan, Observation};
+use paygress_core::login::Login;
+use paygress_core::policy::{Placement, Rendered, Resources};
+use paygress_core::refusal::ErrorType;
+use paygress_core::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// How long any one step may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn plan(host_port: u16, sold: u64) -> LeasePlan {
+    let lease = LeaseId::of(&OrderId::random());
+    let pod = lease.pod_name().0;
+    let placement = Placement {
+        pod_name: pod.clone(),
+        image: "paygress.local/ssh:1".to_owned(),
+        resources: Resources { cpu_millicores: 100, memory_mib: 64 },
+        host_port,
+        container_port: CONTAINER_PORT,
+        secret_name: pod.clone(),
+        secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
+    };
+    let template = json!({"spec": {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
+        "containers": [{
+            "name": "ssh",
+            "image": placement.image,
+            "ports": [{"containerPort": CONTAINER_PORT, "hostPort": host_port}],
+            "readinessProbe": {"tcpSocket": {"port": CONTAINER_PORT}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "login", "mountPath": LOGIN_MOUNT_PATH, "readOnly": true}],
+        }],
+        "volumes": [{"name": "login", "secret": {"secretName": pod, "defaultMode": 0o440}}],
+    }});
+    LeasePlan {
+        lease,
+        placement,
+        rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
+        login: Login::check(Some("alice"), None, None).unwrap(),
+        sold: Seconds(sold),
+    }
+}
+
+async fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+}
+
+/// Waits for what the cluster tells of this pod.
+async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<Observation>) -> EndReason {
+    let told = async {
+        while let Some(observation) = events.recv().await {
+            if let Observation::Ended(ended, reason) = observation
+                && ended == *pod
+            {
+                return reason;
+            }
+        }
+        panic!("the observer stopped")
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the end of the pod is told")
+}
+
+async fn conforms(cluster: Arc<dyn Cluster>) {
+    let (sink, mut events) = mpsc::channel(64);
+    let observer = Arc::clone(&cluster);
+    tokio::spawn(async move { observer.observe(sink).await });
+
+    // What the guard refuses is refused in rehearsal, and nothing is there afterwards.
+    let mut greedy = plan(free_port(), 60);
+    greedy.rendered.pod_template_json =
+        greedy.rendered.pod_template_json.replace("\"restartPolicy\"", "\"hostNetwork\":true,\"restartPolicy\"");
+    let Err(ClusterError::Refused(refusal)) = cluster.rehearse(&greedy).await else { panic!("not refused") };
+    assert_eq!(refusal.code, ErrorType::PolicyUnavailable);
+    assert_eq!(cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await, Err(ClusterError::Gone));
+
+    // Rehearsing does nothing; launching twice is launching once.
+    let port = free_port();
+    let sold = plan(port, 60);
+    let pod = sold.lease.pod_name();
+    cluster.rehearse(&sold).await.unwrap();
+    assert_eq!(cluster.rehearse_expiry(&pod, UnixTime::now()).await, Err(ClusterError::Gone));
+    cluster.launch(&sold).await.unwrap();
+    cluster.launch(&sold).await.unwrap();
+    cluster.ready(&pod).await.unwrap();
+    assert!(listens(port).await);
+
+    // It ends when it was told to: the later of two times, however they come.
+    let end = UnixTime(UnixTime::now().0 + 8);
+    cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
+    cluster.rehearse_expiry(&pod, end).await.unwrap();
+    cluster.set_expiry(&pod, end).await.unwrap();
+    cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
+    assert_eq!(end_of(&pod, &mut events).await, EndReason::Expired);
+    let late = UnixTime::now().0.abs_diff(end.0);
+    assert!(late <= 8, "it ended {late} s off");
+    assert!(!listens(port).await, "its port is free when its end is told");
+    assert_eq!(cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await, Err(ClusterError::Gone), "what has ended is not revived");
+
+    // A removed pod is gone when the call returns, and its port can be had again.
+    let again = plan(port, 60);
+    cluster.launch(&again).await.unwrap();
+    cluster.ready(&again.lease.pod_name()).await.unwrap();
+    cluster.remove(&again.lease.pod_name()).await.unwrap();
+    assert!(!listens(port).await);
+    cluster.remove(&again.lease.pod_name()).await.unwrap();
+
+    // A port that somebody else has.
+    let first = plan(port, 60);
+    cluster.launch(&first).await.unwrap();
+    cluster.ready(&first.lease.pod_name()).await.unwrap();
+    let second = plan(port, 60);
+    let refused = match cluster.launch(&second).await {
+        Ok(()) => cluster.ready(&second.lease.pod_name()).await,
+        refused => refused,
+    };
+    assert!(matches!(refused, Err(ClusterError::PortTaken(_))), "{refused:?}");
+    cluster.remove(&second.lease.pod_name()).await.unwrap();
+    cluster.remove(&first.lease.pod_name()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_runtime_conforms() {
+    let homes = tempfile::tempdir().unwrap();
+    conforms(Arc::new(Local::new(homes.path().to_owned()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+async fn kubernetes_conforms() {
+    let testbed = std::env::var_os("TESTBED").map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from);
+    let settings = Settings {
+        namespace: "user-workloads".to_owned(),
+        instance: "conformance".to_owned(),
+        ready_within: Seconds(60),
+        ttl: Seconds(5),
+        allowed: Allowed::default(),
+    };
+    let cluster = Kubernetes::connect(Some(&testbed.join("admin.kubeconfig")), settings).await.unwrap();
+    cluster.check().await.unwrap();
+    conforms(Arc::new(cluster)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_away_is_told_so_in_time() {
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: \"http://127.0.0.1:{}\"}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",
+        free_port()
+    );
+    std::fs::write(kubeconfig.path(), text).unwrap();
+    let settings = Settings {
+        namespace: "n".to_owned(),
+        instance: "i".to_owned(),
+        ready_within: Seconds(5),
+        ttl: Seconds(5),
+        allowed: Allowed::default(),
+    };
+    let cluster = Kubernetes::connect(Some(kubeconfig.path()), settings).await.unwrap();
+    assert!(matches!(cluster.rehearse(&plan(1, 1)).await, Err(ClusterError::Away(_))));
+    assert!(matches!(cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await, Err(ClusterError::Away(_))));
+}
