@@ -1,0 +1,169 @@
+//! Which relays we connect to because a stranger says so.
+
+use async_wsocket::futures_util::stream::SplitSink;
+use async_wsocket::futures_util::{Sink, SinkExt, StreamExt, TryStreamExt};
+use async_wsocket::{ConnectionMode, Message, WebSocket};
+use nostr_sdk::Url;
+use nostr_sdk::pool::transport::error::TransportError;
+use nostr_sdk::pool::transport::websocket::{WebSocketSink, WebSocketStream, WebSocketTransport};
+use nostr_sdk::types::url::Host;
+use nostr_sdk::util::BoxedFuture;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{self, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Whether an address is on the public internet: not this machine, not a private network, not a cloud's metadata.
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let special = ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_broadcast()
+        || ip.is_documentation()
+        || ip.is_multicast()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && (b == 18 || b == 19));
+    !special
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    if let Some(v4) = ip.to_ipv4_mapped() {
+        return is_public_v4(v4);
+    }
+    let [a, b, _, _, _, _, g, h] = ip.segments();
+    let [high, low] = g.to_be_bytes();
+    let [third, fourth] = h.to_be_bytes();
+    if a == 0x64 && b == 0xff9b {
+        // NAT64: the address behind it counts.
+        return is_public_v4(Ipv4Addr::new(high, low, third, fourth));
+    }
+    // Global unicast only, without documentation, Teredo and 6to4, which carry other addresses inside.
+    (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b == 0xdb8 || b == 0)) && a != 0x2002
+}
+
+/// The addresses where a stranger may have us connect: encrypted, without credentials in the URL, and public wherever the
+/// name leads.
+pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, String> {
+    if url.scheme() != "wss" || !url.username().is_empty() || url.password().is_some() {
+        return Err("only wss:// without credentials".to_owned());
+    }
+    let port = url.port_or_known_default().unwrap_or(443);
+    let addresses: Vec<SocketAddr> = match url.host() {
+        Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
+        Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
+        Some(Host::Domain(name)) => tokio::net::lookup_host((name, port)).await.map_err(|error| error.to_string())?.collect(),
+        None => Vec::new(),
+    };
+    if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
+        return Err("its address is not public".to_owned());
+    }
+    Ok(addresses)
+}
+
+/// Dials the addresses that were checked, and no others: asked again, a name may lead elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublicOnly;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Undialled(String);
+
+impl WebSocketTransport for PublicOnly {
+    fn support_ping(&self) -> bool {
+        true
+    }
+
+    fn connect<'a>(
+        &'a self,
+        url: &'a Url,
+        _: &'a ConnectionMode,
+        timeout: Duration,
+    ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
+        Box::pin(async move {
+            let dial = async {
+                let addresses = resolve(url).await.map_err(|why| TransportError::backend(Undialled(why)))?;
+                let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(TransportError::backend)?;
+                let (socket, _) = tokio_tungstenite::client_async_tls(url.as_str(), tcp).await.map_err(TransportError::backend)?;
+                Ok::<_, TransportError>(WebSocket::Tokio(socket))
+            };
+            let late = |_| TransportError::backend(Undialled("it does not answer in time".to_owned()));
+            let (sink, stream) = tokio::time::timeout(timeout, dial).await.map_err(late)??.split();
+            let sink: WebSocketSink = Box::new(Typed(sink));
+            let stream: WebSocketStream = Box::pin(stream.map_err(TransportError::backend));
+            Ok((sink, stream))
+        })
+    }
+}
+
+/// The sink with the library's type of error. Not `sink_map_err`: that one panics when it is polled after an error.
+struct Typed(SplitSink<WebSocket, Message>);
+
+impl Sink<Message> for Typed {
+    type Error = TransportError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.0.poll_ready_unpin(context).map_err(TransportError::backend)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), TransportError> {
+        self.0.start_send_unpin(message).map_err(TransportError::backend)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.0.poll_flush_unpin(context).map_err(TransportError::backend)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.0.poll_close_unpin(context).map_err(TransportError::backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_does_not_lead_us_into_private_networks() {
+        for bad in [
+            "ws://8.8.8.8",
+            "wss://127.0.0.1",
+            "wss://127.1",
+            "wss://2130706433",
+            "wss://0x7f000001",
+            "wss://localhost",
+            "wss://10.0.0.1",
+            "wss://192.168.1.1:7777",
+            "wss://172.20.0.1",
+            "wss://169.254.169.254/latest",
+            "wss://100.64.0.1",
+            "wss://0.0.0.0",
+            "wss://[::1]",
+            "wss://[::ffff:10.0.0.1]",
+            "wss://[64:ff9b::a00:1]",
+            "wss://[2002:7f00:1::]",
+            "wss://[fd00::1]",
+            "wss://[fe80::1]",
+            "wss://user:pass@8.8.8.8",
+            "wss://does-not-exist.invalid",
+        ] {
+            let Ok(url) = Url::parse(bad) else { continue };
+            assert!(resolve(&url).await.is_err(), "{bad}");
+            assert!(PublicOnly.connect(&url, &ConnectionMode::Direct, Duration::from_secs(5)).await.is_err(), "{bad}");
+        }
+        for (good, address) in [("wss://8.8.8.8", "8.8.8.8:443"), ("wss://[2606:4700::1111]:444/path", "[2606:4700::1111]:444")] {
+            assert_eq!(resolve(&Url::parse(good).unwrap()).await, Ok(vec![address.parse().unwrap()]), "{good}");
+        }
+    }
+}
