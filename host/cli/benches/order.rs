@@ -1,0 +1,176 @@
+//! What the host costs: each part beside the bare library that it is built on. Printed as a table by `cargo xtask bench`.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use paygress::house::{component, default_policies};
+use paygress::town::Town;
+use paygress_cashu::mint::TestWallet;
+use paygress_core::Policy;
+use paygress_core::courier::ReplyTo;
+use paygress_core::desk::Incoming;
+use paygress_core::ledger::{LeaseChange, Ledger};
+use paygress_core::order::{Order, OrderView, Purchase, State};
+use paygress_core::policy::{Context, Payment, Placement, Slot};
+use paygress_core::secret::Secret;
+use paygress_core::till::TokenFacts;
+use paygress_core::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
+use paygress_ledger::Book;
+use paygress_nostr::{Keys, letter};
+use paygress_policy::{Host, Machine, Source};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+fn source(slot: Slot) -> Source {
+    Source { component: component(&default_policies().join(format!("{slot}.wasm"))).unwrap(), settings: "{}".to_owned() }
+}
+
+fn view() -> OrderView {
+    OrderView { id: "a".to_owned(), customer: "c".repeat(64), username: "user".to_owned(), ..OrderView::default() }
+}
+
+/// The same component on wasmtime alone: instantiate and call, without configuring, checking or another thread.
+fn bare_wasmtime(c: &mut Criterion) {
+    use wasmtime::component::{Component, Linker};
+    let mut config = wasmtime::Config::new();
+    let mut pool = wasmtime::PoolingAllocationConfig::new();
+    pool.total_component_instances(4).total_core_instances(16).total_memories(4).total_tables(16).linear_memory_keep_resident(1 << 20);
+    config.allocation_strategy(pool).epoch_interruption(true);
+    let engine = wasmtime::Engine::new(&config).unwrap();
+    let component = Component::from_binary(&engine, &source(Slot::Pricing).component).unwrap();
+    let pre = Linker::<()>::new(&engine).instantiate_pre(&component).unwrap();
+    let (_, settings) = component.get_export(None, "paygress:policy/settings@1.0.0").unwrap();
+    let (_, schema) = component.get_export(Some(&settings), "schema").unwrap();
+    c.bench_function("policy call/bare", |b| {
+        b.iter(|| {
+            let mut store = wasmtime::Store::new(&engine, ());
+            store.set_epoch_deadline(u64::MAX / 2);
+            let instance = pre.instantiate(&mut store).unwrap();
+            let schema = instance.get_typed_func::<(), (String,)>(&mut store, &schema).unwrap();
+            schema.call(&mut store, ()).unwrap().0
+        });
+    });
+}
+
+fn policies(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let host = Host::load(Machine::start(None).unwrap(), source).unwrap();
+    let set = host.current();
+    let (view, context) = (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
+    c.bench_function("policy call/host", |b| b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap()));
+    let payment = Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
+    c.bench_function("four calls of one order/host", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let image = set.admit(&view, &context).await.unwrap();
+                let quote = set.quote(&view, &context).await.unwrap();
+                let grant = set.grant(&view, &quote, &payment, &context).await.unwrap();
+                let placement = Placement {
+                    pod_name: "ssh-pod-a".to_owned(),
+                    image,
+                    resources: quote.resources,
+                    host_port: 30_000,
+                    container_port: 2_222,
+                    secret_name: "ssh-pod-a".to_owned(),
+                    secret_mount_path: "/run/paygress/login".to_owned(),
+                };
+                set.render(&view, &grant, &placement).await.unwrap()
+            })
+        });
+    });
+}
+
+fn letters(c: &mut Criterion) {
+    use nostr_sdk::nips::nip59::UnwrappedGift;
+    let (alice, service) = (Keys::generate(), Keys::generate());
+    let request = serde_json::json!({"cashu_token": format!("cashuB{}", "x".repeat(1_000))}).to_string();
+    let (_, wrap) = letter::seal(&alice, &service.public_key(), &request, None).unwrap();
+    let runtime = Runtime::new().unwrap();
+    c.bench_function("unwrap of one gift wrap/bare", |b| {
+        b.iter(|| runtime.block_on(UnwrappedGift::from_gift_wrap(&service, &wrap)).unwrap())
+    });
+    c.bench_function("unwrap of one gift wrap/host", |b| b.iter(|| letter::open(&service, &wrap).unwrap()));
+}
+
+fn order() -> Order {
+    let id = OrderId::random();
+    Order {
+        message: id.0.clone(),
+        reply_to: ReplyTo { customer: Customer("c".repeat(64)), relay: None, request: None },
+        facts: TokenFacts { mint: MintUrl("https://m".to_owned()), gross: Sat(1), ys: vec![ProofY(id.0.clone())] },
+        id,
+        ..Order::blank(Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None })
+    }
+}
+
+fn ledger(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let bare = rusqlite::Connection::open(directory.path().join("bare.sqlite")).unwrap();
+    bare.pragma_update(None, "journal_mode", "WAL").unwrap();
+    bare.pragma_update(None, "synchronous", "FULL").unwrap();
+    bare.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, state TEXT); INSERT INTO t VALUES (1, 'received')").unwrap();
+    c.bench_function("ledger transition/bare", |b| b.iter(|| bare.execute("UPDATE t SET state = 'decided' WHERE id = 1", []).unwrap()));
+    let ledger = Book::sqlite(&directory.path().join("ledger.sqlite")).unwrap();
+    c.bench_function("ledger transition/host", |b| {
+        b.iter_batched(
+            || {
+                let mut order = order();
+                runtime.block_on(ledger.open(&order)).unwrap();
+                order.state = State::Decided;
+                order
+            },
+            |order| runtime.block_on(ledger.advance(&order, State::Received, LeaseChange::Keep)).unwrap(),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+/// An order from the desk's door to the answer, on a mint in this process and pods without walls. The bare figure is the
+/// swap at that mint alone.
+fn whole_order(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let (town, wallet, purse, house) = runtime.block_on(async {
+        let town = Town::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "").await.unwrap();
+        let (wallet, purse) = (TestWallet::new(town.mint.url()).await.unwrap(), TestWallet::new(town.mint.url()).await.unwrap());
+        wallet.fill(100_000).await.unwrap();
+        let house = town.house().await.unwrap();
+        (town, wallet, purse, house)
+    });
+    let token = || runtime.block_on(wallet.token(16)).unwrap();
+    let mut group = c.benchmark_group("whole order");
+    group.sample_size(20).measurement_time(Duration::from_secs(5));
+    group.bench_function("bare", |b| {
+        b.iter_batched(token, |token| runtime.block_on(purse.redeem(&token)).unwrap(), BatchSize::PerIteration)
+    });
+    let desk = Arc::clone(&house.desk);
+    group.bench_function("host", |b| {
+        b.iter_batched(
+            token,
+            |token| {
+                runtime.block_on(async {
+                    let incoming = Incoming {
+                        message: OrderId::random().0,
+                        // Nobody to answer to: the courier is not part of the measurement.
+                        reply_to: ReplyTo::default(),
+                        token: Secret::new(token),
+                        purchase: Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None },
+                        password: Some(Secret::new("a good password")),
+                    };
+                    let answer = desk.submit(incoming).await.unwrap().answer().await.unwrap();
+                    assert!(answer.get("pod_name").is_some(), "{answer}");
+                })
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+    drop(town);
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    targets = bare_wasmtime, policies, letters, ledger, whole_order
+}
+criterion_main!(benches);

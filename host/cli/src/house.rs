@@ -1,0 +1,166 @@
+//! The rooms, put together.
+
+use crate::config::Config;
+use anyhow::{Context, Result, anyhow};
+use paygress_cashu::{CashuTill, Purse, Seed};
+use paygress_core::Cluster;
+use paygress_core::desk::{Desk, Rooms, Settings};
+use paygress_core::policy::Slot;
+use paygress_core::secret::Secret;
+use paygress_core::units::Sat;
+use paygress_database::Database;
+use paygress_ledger::Book;
+use paygress_nostr::{Inbox, Shop};
+use paygress_policy::{Host, Machine, Source};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// All rooms, and the doors not yet open.
+pub struct House {
+    /// The desk.
+    pub desk: Arc<Desk>,
+    /// The policies.
+    pub policy: Arc<Host>,
+    /// The book.
+    pub ledger: Arc<Book>,
+    /// The money.
+    pub till: Arc<CashuTill>,
+    payout: Option<(String, Sat)>,
+    inbox: Inbox,
+    shop: Shop,
+}
+
+/// Where the components are if nothing else is said: beside the program, or where packages put them.
+#[must_use]
+pub fn default_policies() -> PathBuf {
+    let program = std::env::current_exe().ok();
+    let beside = program
+        .as_deref()
+        .and_then(Path::parent)
+        .into_iter()
+        .flat_map(|bin| ["plugins", "../plugins", "../../plugins"].map(|path| bin.join(path)));
+    beside.into_iter().find(|path| path.join("images.wasm").exists()).unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
+}
+
+/// Reads a component.
+///
+/// # Errors
+/// When there is no such file.
+pub fn component(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .with_context(|| format!("the policy {} cannot be read; set POLICY_DIR, or build it with `cargo xtask plugins`", path.display()))
+}
+
+fn policies(config: &Config) -> Result<Arc<Host>> {
+    let machine = Machine::start(Some(&config.policy_cache))?;
+    let mut sources = std::collections::HashMap::new();
+    for slot in Slot::ALL {
+        let settings = config.policy_settings.get(slot.as_str()).cloned().unwrap_or_default();
+        let source = Source {
+            component: component(&config.policies.join(format!("{slot}.wasm")))?,
+            settings: serde_json::Value::Object(settings).to_string(),
+        };
+        sources.insert(slot, source);
+    }
+    Host::load(machine, |slot| sources.get(&slot).cloned().unwrap_or(Source { component: Vec::new(), settings: "{}".to_owned() }))
+        .map_err(|errors| anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+/// The book and the money: in two files, or in one Postgres that replicas share.
+///
+/// # Errors
+/// What cannot be opened, and what to do.
+pub async fn books(config: &Config, access: Access) -> Result<(Book, CashuTill)> {
+    let (book, purse) = match (&config.database, access) {
+        (Some(url), _) => {
+            let database = Database::postgres(url, &[Book::SCHEMA, Purse::SCHEMA]).await?;
+            (Book::new(database.clone()), Purse::new(database))
+        }
+        (None, Access::Serve) => (Book::sqlite(&config.ledger)?, Purse::sqlite(&config.wallet)?),
+        // The service may be running.
+        (None, Access::Look) => (Book::new(Database::sqlite_to_read(&config.ledger, Book::SCHEMA)?), Purse::sqlite(&config.wallet)?),
+    };
+    let seed = match &config.mnemonic {
+        Some(mnemonic) => Seed::of(mnemonic.expose())?,
+        None => Seed::at(&config.wallet.with_extension("mnemonic"))?,
+    };
+    let settings = paygress_cashu::Settings {
+        mints: config.mints.clone(),
+        exposure: config.exposure,
+        // Whoever knows the service's npub can lock a token to it.
+        lock: Some(Secret::new(config.keys.secret_key().to_secret_hex())),
+    };
+    Ok((book, CashuTill::open(purse, seed, &settings).await?))
+}
+
+/// Who opens the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The service: nobody else serves from them.
+    Serve,
+    /// A command, beside the service.
+    Look,
+}
+
+impl House {
+    /// Opens everything that is ours: the ledger, the wallets, the policies. Talks to nobody yet. `furnish` may put
+    /// something else into a room; tests put faults there.
+    ///
+    /// # Errors
+    /// What cannot be opened, and what to do.
+    pub async fn build(config: &Config, cluster: Arc<dyn Cluster>, furnish: impl FnOnce(Rooms) -> Rooms) -> Result<Self> {
+        let (book, till) = books(config, Access::Serve).await?;
+        let (ledger, till) = (Arc::new(book), Arc::new(till));
+        let policy = policies(config)?;
+        let nostr = paygress_nostr::Settings {
+            keys: config.keys.clone(),
+            relays: config.relays.clone(),
+            private_relays: config.private_relays,
+            name: config.name.clone(),
+            about: config.about.clone(),
+        };
+        let (inbox, connection, post) = Inbox::new(nostr, ledger.clone());
+        let settings = Settings {
+            ssh_host: config.ssh_host.clone(),
+            container_port: config.ssh_port,
+            ports: config.ports.clone(),
+            sweep: config.sweep,
+            refund_on_stop: config.refund_on_stop,
+            refund_kept: config.refund_kept,
+        };
+        let rooms = Rooms { till: till.clone(), policy: policy.clone(), cluster, ledger: ledger.clone(), courier: post };
+        let (desk, shop) = (Desk::new(settings, furnish(rooms)), Shop::new(connection));
+        Ok(Self { desk, policy, ledger, till, payout: config.payout.clone(), inbox, shop })
+    }
+
+    /// Finishes what an earlier process began, then opens the doors; runs until the future is dropped.
+    ///
+    /// # Errors
+    /// When the doors cannot be opened.
+    pub async fn run(self) -> Result<()> {
+        let digests = paygress_core::Policy::current(&*self.policy).digests();
+        tracing::info!(
+            images = digests.images,
+            pricing = digests.pricing,
+            duration = digests.duration,
+            pod_template = digests.pod_template,
+            "policies loaded"
+        );
+        self.desk.resume().await?;
+        let watch = Arc::clone(&self.desk).watch();
+        let shop = self.shop.run(Arc::clone(&self.desk));
+        let till = Arc::clone(&self.till);
+        let payouts = async {
+            match self.payout {
+                Some((address, above)) => till.keep_paying_out(&address, above).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = watch => Err(anyhow!("the cluster's watch ended")),
+            () = shop => Err(anyhow!("the shop closed")),
+            () = payouts => Err(anyhow!("the payouts ended")),
+            ended = self.inbox.run(self.desk) => Ok(ended?),
+        }
+    }
+}

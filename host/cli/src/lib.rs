@@ -1,0 +1,18 @@
+//! The one binary: reads the config and wires the rooms, nothing else.
+//!
+//! - `config.rs`: the file and the environment; every problem at once.
+//! - `house.rs`: the rooms, put together; `serve` runs it on Kubernetes, `demo` on parts of its own.
+//! - `books.rs`, `audit.rs`: the operator's look at ledger and wallet.
+//! - `order.rs`: a customer's client.
+//! - `demo.rs`, `town.rs` (feature `demo`): the same rooms with a relay, a mint and pods of their own.
+
+pub mod audit;
+pub mod books;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod house;
+pub mod order;
+pub mod serve;
+#[cfg(feature = "demo")]
+pub mod town;

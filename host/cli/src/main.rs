@@ -1,0 +1,148 @@
+//! `paygress --help`.
+#![allow(clippy::print_stdout)]
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use paygress::{books, order, serve};
+use paygress_nostr::Keys;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+#[derive(Parser)]
+#[command(name = "paygress", version, about = "Sells SSH pods on a Kubernetes cluster for Cashu tokens", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve customers. Every key of the config file is also an environment variable, in capitals.
+    Serve {
+        /// The config file; see examples/paygress.toml.
+        #[arg(long, env = "PAYGRESS_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Buy from a service: a customer's client over NIP-17.
+    Order(Box<order::Arguments>),
+    /// Look at the orders, and account for every sat. The service may be running.
+    Ledger {
+        /// The config file, as for `serve`.
+        #[arg(long, env = "PAYGRESS_CONFIG")]
+        config: Option<PathBuf>,
+        #[command(subcommand)]
+        action: books::LedgerAction,
+    },
+    /// The operator's money. The service may be running.
+    Wallet {
+        /// The config file, as for `serve`.
+        #[arg(long, env = "PAYGRESS_CONFIG")]
+        config: Option<PathBuf>,
+        #[command(subcommand)]
+        action: books::WalletAction,
+    },
+    /// Keys for a service.
+    Keys {
+        #[command(subcommand)]
+        action: KeysAction,
+    },
+    /// Everything in one process, without a cluster or network.
+    #[cfg(feature = "demo")]
+    Demo(paygress::demo::Arguments),
+}
+
+#[derive(Subcommand)]
+enum KeysAction {
+    /// Make a new secret key, and print it with its public key. Keep the secret one in NOSTR_PRIVATE_KEY.
+    Generate,
+}
+
+/// Our own words, and of libraries what an operator can act on.
+const LOG: &str = "info,cdk=warn,cdk_common=warn,kube=warn,russh=off";
+
+/// Whatever is asked for, libraries that would log tokens, logins or whole messages stay at this level or below.
+/// `nostr_relay_pool` does so even when it warns.
+const CAPS: [(&str, LevelFilter); 13] = [
+    ("nostr_relay_pool", LevelFilter::OFF),
+    ("nostr_sdk", LevelFilter::OFF),
+    ("nostr_relay_builder", LevelFilter::OFF),
+    ("cdk", LevelFilter::INFO),
+    ("cdk_common", LevelFilter::INFO),
+    ("cdk_http_client", LevelFilter::INFO),
+    ("kube_client", LevelFilter::INFO),
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::INFO),
+    ("h2", LevelFilter::INFO),
+    ("rustls", LevelFilter::INFO),
+    ("tungstenite", LevelFilter::INFO),
+    ("russh", LevelFilter::INFO),
+];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("paygress: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(default: &str) -> Result<()> {
+    let chosen = std::env::var("RUST_LOG").unwrap_or_default();
+    let wanted = EnvFilter::try_new(if chosen.is_empty() { default } else { &chosen })?;
+    let caps = Targets::new().with_default(LevelFilter::TRACE).with_targets(CAPS);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(wanted.and(caps))).init();
+    Ok(())
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Serve { config } => {
+            log(LOG)?;
+            serve::serve(config.as_deref()).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Ledger { config, action } => {
+            log("warn")?;
+            books::ledger(config.as_deref(), action).await
+        }
+        Command::Wallet { config, action } => {
+            log("warn")?;
+            books::wallet(config.as_deref(), action).await
+        }
+        Command::Order(arguments) => {
+            log("off")?;
+            order::order(*arguments).await
+        }
+        Command::Keys { action: KeysAction::Generate } => {
+            let keys = Keys::generate();
+            println!("{}", paygress_nostr::nsec(&keys));
+            println!("{}", paygress_nostr::npub(&keys.public_key()));
+            Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => {
+            log("off")?;
+            paygress::demo::demo(arguments).await.map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,79 @@
+//! A whole town in one process: a relay, a mint and pods without walls, for the demo and for tests.
+
+use crate::config::Config;
+use crate::house::House;
+use anyhow::{Result, anyhow};
+use paygress_cashu::mint::TestMint;
+use paygress_cluster::Local;
+use paygress_nostr::relay::Relay;
+use paygress_nostr::{Keys, nsec};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// The input fee of the town's mint, in thousandths of a sat a proof.
+const INPUT_FEE_PPK: u64 = 100;
+
+/// The town.
+pub struct Town {
+    /// Its mint.
+    pub mint: TestMint,
+    /// Its relay.
+    pub relay: Relay,
+    /// The service's configuration.
+    pub config: Config,
+    /// Removed when the town is dropped, with all that is in it.
+    pub directory: tempfile::TempDir,
+}
+
+impl Town {
+    /// A town with these settings, as in a config file and its environment.
+    ///
+    /// # Errors
+    /// When a part cannot be started, or the settings are wrong.
+    pub async fn new(environment: &[(&str, &str)], file: &str) -> Result<Self> {
+        Self::build(environment, file, "").await
+    }
+
+    /// A town whose service accepts the tokens of another mint too.
+    ///
+    /// # Errors
+    /// As [`Town::new`].
+    pub async fn accepting(mint: &str) -> Result<Self> {
+        Self::build(&[], "", mint).await
+    }
+
+    async fn build(environment: &[(&str, &str)], file: &str, another_mint: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let mint = TestMint::start(INPUT_FEE_PPK).await.map_err(|error| anyhow!(error))?;
+        let relay = Relay::start(false).await.map_err(|error| anyhow!(error))?;
+        let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        let mut all = std::collections::BTreeMap::from([
+            ("NOSTR_PRIVATE_KEY", nsec(&Keys::generate())),
+            ("NOSTR_RELAYS", relay.url().await.to_string()),
+            ("ALLOW_PRIVATE_RELAYS", "true".to_owned()),
+            ("WHITELISTED_MINTS", format!("{},{another_mint}", mint.url())),
+            ("CASHU_DB_PATH", at("wallet.sqlite")),
+            ("LEDGER_PATH", at("ledger.sqlite")),
+            ("POLICY_CACHE_DIR", at("compiled")),
+            ("SSH_HOST", Ipv4Addr::LOCALHOST.to_string()),
+            ("SERVICE_NAME", "Paygress demo".to_owned()),
+        ]);
+        all.extend(environment.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let config = Config::read(Some(file), all.into_iter().map(|(key, value)| (key.to_owned(), value)))?;
+        Ok(Self { mint, relay, config, directory })
+    }
+
+    /// Pods without walls.
+    #[must_use]
+    pub fn cluster(&self) -> Arc<Local> {
+        Arc::new(Local::new(self.directory.path().join("homes")))
+    }
+
+    /// The service, its doors not yet open. After the last one is gone it can be built again, on what that one left.
+    ///
+    /// # Errors
+    /// What cannot be opened.
+    pub async fn house(&self) -> Result<House> {
+        House::build(&self.config, self.cluster(), |rooms| rooms).await
+    }
+}

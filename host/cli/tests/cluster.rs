@@ -1,0 +1,166 @@
+//! The main job on the real thing: Kubernetes of the testbed, a Nutshell mint, a relay in Python, a customer on nostr-tools
+//! and cashu-ts, OpenSSH's client. Run by `cargo xtask test`, which sets all of that up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::testbed::{CLUSTER, Ssh, Testbed, kubectl, wait_for};
+
+/// What a shell, YAML, JSON and a password file would each stumble over.
+const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// An RFC 3339 time in UTC as seconds.
+fn seconds(answer: &Value, field: &str) -> u64 {
+    let text = answer[field].as_str().unwrap_or_else(|| panic!("no {field} in {answer}"));
+    let output = Command::new("date").args(["-u", "-d", text, "+%s"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+}
+
+fn objects(kinds: &str) -> String {
+    kubectl(&["-n", "user-workloads", "get", kinds, "-l", "app=paygress-ssh-pod", "-o", "name"])
+}
+
+fn pod_uid() -> String {
+    kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", "jsonpath={.items[*].metadata.uid}"])
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("main", &[]);
+    // 6 sat net: 30 seconds. The mint keeps one sat for swapping.
+    let token = testbed.token(7);
+    let answer = testbed.ask(&json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
+    assert!(answer["error_type"].is_null(), "refused: {answer}");
+    assert_eq!(testbed.state(&token), "SPENT", "only a swap at the mint is payment");
+    let pod = answer["pod_name"].as_str().unwrap().to_owned();
+    let first_end = seconds(&answer, "expires_at");
+    assert!((20..=31).contains(&(first_end - now())), "30 s from readiness: {answer}");
+    assert_eq!((answer["cpu_millicores"].as_u64(), answer["memory_mb"].as_u64()), (Some(100), Some(64)));
+    let port = u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap();
+
+    let ssh = Ssh { port, username: "alice", password: PASSWORD };
+    assert_eq!(ssh.run("echo hello from $USER; id -u; exit 3"), ("hello from alice\n1000\n".to_owned(), Some(3)));
+    assert_eq!(Ssh { password: "wrong password", ..ssh }.run("true").1, Some(255), "a wrong password is refused");
+    let (env, _) = ssh.run("cat /proc/1/environ /proc/1/cmdline; env");
+    assert!(env.contains("paygress-sshd") && !env.contains("it's"), "the password is in nobody's environment or arguments");
+    let object = kubectl(&["-n", "user-workloads", "get", "job,pod", "-l", "app=paygress-ssh-pod", "-o", "json"]);
+    assert!(!object.contains("it's") && !object.contains("alice"), "the login is in no object but its Secret");
+    let uid = pod_uid();
+    assert_eq!(uid.split(' ').count(), 1, "one pod: {uid}");
+
+    // A session stays open while the second token comes.
+    let mut session = ssh.open("while :; do sleep 1; done");
+    let more = testbed.ask(&json!({"pod_name": pod, "cashu_token": testbed.token(5)}));
+    assert_eq!((more["success"].as_bool(), more["extended_duration_seconds"].as_u64()), (Some(true), Some(20)), "{more}");
+    let second_end = seconds(&more, "new_expires_at");
+    assert_eq!(second_end - first_end, 20, "nothing of the first token is lost");
+    let stranger = testbed.ask_as(&Testbed::new_key(), &json!({"type": "status", "pod_name": pod}));
+    assert_eq!(stranger["error_type"], "not_owner");
+    let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!(status["status"], "running");
+    assert!(status.get("ssh_password").is_none(), "{status}");
+
+    wait_for("the first deadline to pass", Duration::from_secs(60), || now() > first_end + 4);
+    assert!(session.try_wait().unwrap().is_none(), "the session that was open lives past the first deadline");
+    assert_eq!(ssh.run("echo alive").0, "alive\n");
+    assert_eq!(pod_uid(), uid, "the pod was not touched");
+
+    wait_for("the pod to end", Duration::from_secs(60), || session.try_wait().unwrap().is_some());
+    let late = now().abs_diff(second_end);
+    assert!(late <= 10, "it ended {late} s from its second deadline");
+    wait_for("logins to be refused", Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    wait_for("Job, pod and Secret to be gone", Duration::from_secs(90), || objects("job,pod,secret,service").trim().is_empty());
+    let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!(status["status"], "ended", "{status}");
+    let late_token = testbed.token(3);
+    let again = testbed.ask(&json!({"pod_name": pod, "cashu_token": late_token}));
+    assert_eq!(again["error_type"], "lease_expired", "{again}");
+    assert_eq!(testbed.state(&late_token), "UNSPENT");
+    let log = testbed.log();
+    assert!(log.contains("lease ended, port free"), "{log}");
+    for secret in [PASSWORD, "cashuA", "cashuB", "it's"] {
+        assert!(!log.contains(secret), "the log holds a secret");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_has_no_right_that_it_does_not_need() {
+    let _alone = CLUSTER.lock();
+    let kubeconfig = Testbed::kubeconfig_of_the_service();
+    let service =
+        |arguments: &[&str]| Command::new(Testbed::kubectl()).env("KUBECONFIG", kubeconfig.path()).args(arguments).output().unwrap();
+    for arguments in [
+        &["-n", "user-workloads", "get", "secrets"][..],
+        &["-n", "user-workloads", "get", "secret", "any"],
+        &["-n", "user-workloads", "delete", "pod", "any"],
+        &["-n", "user-workloads", "create", "serviceaccount", "x"],
+        &["-n", "kube-system", "get", "jobs"],
+        &["-n", "default", "create", "job", "x", "--image=x"],
+        &["get", "nodes"],
+    ] {
+        let output = service(arguments);
+        let told = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        assert!(!output.status.success() && told.contains("forbidden"), "{arguments:?} was not denied: {told}");
+    }
+    assert!(service(&["-n", "user-workloads", "get", "jobs"]).status.success(), "what it needs it may do");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("refusals", &[]);
+    let token = testbed.token(5);
+    let order = json!({"cashu_token": token});
+    let enforce = "pod-security.kubernetes.io/enforce";
+    kubectl(&["label", "--overwrite", "namespace", "user-workloads", &format!("{enforce}=baseline")]);
+    let refused = testbed.ask(&order);
+    kubectl(&["label", "--overwrite", "namespace", "user-workloads", &format!("{enforce}=privileged")]);
+    assert_eq!(refused["error_type"], "backend_error", "{refused}");
+    assert_eq!(testbed.state(&token), "UNSPENT");
+
+    kubectl(&["-n", "user-workloads", "create", "quota", "full", "--hard=pods=0"]);
+    // The quota counts once its controller has seen it.
+    wait_for("the quota", Duration::from_secs(30), || {
+        kubectl(&["-n", "user-workloads", "get", "quota", "full", "-o", "jsonpath={.status.hard.pods}"]) == "0"
+    });
+    let refused = testbed.ask(&order);
+    kubectl(&["-n", "user-workloads", "delete", "quota", "full"]);
+    assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("quota"));
+    assert_eq!(testbed.state(&token), "UNSPENT");
+    assert!(objects("job,pod,secret").trim().is_empty(), "nothing was left behind");
+
+    // The same token still buys, as soon as the API server has forgotten the quota.
+    wait_for("an order to go through", Duration::from_secs(60), || {
+        let bought = testbed.ask(&order);
+        assert!(bought["error_type"].is_null() || bought["error_type"] == "resource_unavailable", "{bought}");
+        bought["error_type"].is_null()
+    });
+    kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn what_fails_after_payment_is_paid_back() {
+    let _alone = CLUSTER.lock();
+    // An image that no registry has: allowed, rehearsed, paid, and never started.
+    let testbed = Testbed::start("refund", &[("SSH_BASE_IMAGE", "paygress.local/missing:1")]);
+    let token = testbed.token(9);
+    let refunded = testbed.ask(&json!({"cashu_token": token}));
+    assert_eq!(refunded["error_type"], "provisioning_error", "{}", refunded["message"]);
+    assert_eq!(testbed.state(&token), "SPENT");
+    let refund = refunded["refund_token"].as_str().expect("a refund");
+    assert_eq!(testbed.state(refund), "UNSPENT", "the refund is good");
+    wait_for("what was begun to be removed", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
+}

@@ -1,0 +1,166 @@
+//! The inbox over real relays: what is served once, what is warned of, what is published, and relays that want more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use nostr_sdk::{Client, Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
+use paygress::town::Town;
+use paygress_core::ledger::Ledger;
+use paygress_nostr::relay::Relay;
+use paygress_nostr::{customer::Customer, letter};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::customer::{Buyer, PATIENCE, Running};
+
+/// A bare client: what a stranger's program does.
+struct Stranger {
+    keys: Keys,
+    client: Client,
+}
+
+impl Stranger {
+    async fn new(town: &Town) -> Self {
+        let keys = Keys::generate();
+        let client = Client::builder().signer(keys.clone()).build();
+        for relay in &town.config.relays {
+            client.add_relay(relay).await.unwrap();
+        }
+        client.connect().await;
+        client.wait_for_connection(PATIENCE).await;
+        Self { keys, client }
+    }
+
+    async fn publish(&self, event: &Event) {
+        assert!(!self.client.send_event(event).await.unwrap().success.is_empty());
+    }
+
+    /// All answers to this stranger so far.
+    async fn answers(&self) -> Vec<Value> {
+        let wraps = self
+            .client
+            .fetch_events(Filter::new().kind(Kind::GiftWrap).pubkey(self.keys.public_key()), Duration::from_secs(5))
+            .await
+            .unwrap();
+        wraps.iter().filter_map(|wrap| serde_json::from_str(&letter::open(&self.keys, wrap).ok()?.text).ok()).collect()
+    }
+
+    async fn answer(&self) -> Value {
+        let begun = Instant::now();
+        loop {
+            if let Some(answer) = self.answers().await.into_iter().next() {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no answer came");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_encrypted_is_refused_with_a_warning() {
+    let town = Town::new(&[], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    for (kind, word) in [(Kind::PrivateDirectMessage, "exposed"), (Kind::EncryptedDirectMessage, "NIP-04")] {
+        let stranger = Stranger::new(&town).await;
+        let event = EventBuilder::new(kind, r#"{"cashu_token":"cashuBx"}"#).tag(Tag::public_key(town.config.keys.public_key()));
+        stranger.publish(&event.sign_with_keys(&stranger.keys).unwrap()).await;
+        let warned = stranger.answer().await;
+        assert_eq!(warned["error_type"], "invalid_request");
+        assert!(warned["message"].as_str().unwrap().contains(word), "{warned}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restarts() {
+    let town = Town::new(&[], "").await.unwrap();
+    let house = town.house().await.unwrap();
+    let ledger = Arc::clone(&house.ledger);
+    let _running = Running::start(house);
+    let buyer = Buyer::new(&town).await;
+    let stranger = Stranger::new(&town).await;
+    let service = town.config.keys.public_key();
+    let request = json!({"cashu_token": buyer.token(5).await}).to_string();
+    // The same message, in three wraps: sealed anew each time, one of them without the message's id.
+    let mut rumor = nostr_sdk::UnsignedEvent::new(
+        stranger.keys.public_key(),
+        Timestamp::now(),
+        Kind::PrivateDirectMessage,
+        [Tag::public_key(service)],
+        request,
+    );
+    for n in 0..3 {
+        if n == 1 {
+            rumor.ensure_id();
+        }
+        let wrap = EventBuilder::gift_wrap(&stranger.keys, &service, rumor.clone(), []).await.unwrap();
+        stranger.publish(&wrap).await;
+        stranger.publish(&wrap).await;
+    }
+    assert!(stranger.answer().await["pod_name"].is_string());
+    // One more after those: when it is answered, the three were read.
+    let last = letter::seal(&stranger.keys, &service, "{}", None).unwrap().1;
+    stranger.publish(&last).await;
+    let begun = Instant::now();
+    while stranger.answers().await.len() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the last message was not answered");
+    }
+    assert_eq!(stranger.answers().await.len(), 2, "one answer for three wraps");
+    assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
+    let town = Town::new(&[], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let stranger = Stranger::new(&town).await;
+    let service = town.config.keys.public_key();
+    let kinds = [0, 999, 10_002, 10_050, 30_402, 38_383].map(Kind::from);
+    let begun = Instant::now();
+    let published = loop {
+        let found = stranger.client.fetch_events(Filter::new().author(service).kinds(kinds), Duration::from_secs(5)).await.unwrap();
+        if found.len() == kinds.len() {
+            break found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "only {} of {} kinds were published", found.len(), kinds.len());
+    };
+    let of = |kind: u16| published.iter().find(|event| event.kind == Kind::from(kind)).unwrap();
+    let offer: Value = serde_json::from_str(&of(38_383).content).unwrap();
+    assert_eq!(offer["minimum_duration_seconds"], 60);
+    assert_eq!(offer["whitelisted_mints"], json!([town.mint.url()]));
+    assert_eq!((&offer["pod_specs"][0]["id"], &offer["pod_specs"][0]["rate_msats_per_sec"]), (&json!("basic"), &json!(17)));
+    let has = |event: &Event, tag: [&str; 2]| event.tags.iter().any(|found| found.as_slice().starts_with(&tag.map(str::to_owned)));
+    for kind in [30_402, 38_383] {
+        assert!(has(of(kind), ["d", &format!("paygress:offer:v1:{}", service.to_hex())]), "{kind}");
+        assert!(has(of(kind), ["t", "paygress"]) && has(of(kind), ["t", "compute"]) && has(of(kind), ["v", "1"]), "{kind}");
+    }
+    assert!(has(of(30_402), ["price", "60"]) && has(of(999), ["t", "offer"]));
+    assert!(has(of(10_050), ["relay", town.relay.url().await.as_str()]) && has(of(10_002), ["r", town.relay.url().await.as_str()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_wants_authentication_is_read_and_another_one_may_be_away() {
+    let private = Relay::start(true).await.unwrap();
+    // Nothing listens there.
+    let relays = format!("{},ws://127.0.0.1:1", private.url().await);
+    let town = Town::new(&[("NOSTR_RELAYS", &relays)], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let customer = Customer::connect(Keys::generate(), vec![private.url().await]).await.unwrap();
+    let answer = customer.ask(town.config.keys.public_key(), &json!({"cashu_token": "cashuBnothing"}), PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(answer["error_type"], "invalid_token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_and_our_own_messages_are_not_answered() {
+    let town = Town::new(&[], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let stranger = Stranger::new(&town).await;
+    let service = &town.config.keys;
+    let answer = json!({"type": "error", "error_type": "invalid_request", "message": "from another service"}).to_string();
+    stranger.publish(&letter::seal(&stranger.keys, &service.public_key(), &answer, None).unwrap().1).await;
+    stranger.publish(&letter::seal(service, &service.public_key(), "{}", None).unwrap().1).await;
+    // What comes after them is answered, they are not.
+    stranger.publish(&letter::seal(&stranger.keys, &service.public_key(), "{}", None).unwrap().1).await;
+    assert_eq!(stranger.answer().await["error_type"], "invalid_token");
+    assert_eq!(stranger.answers().await.len(), 1);
+}

@@ -1,0 +1,335 @@
+//! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does not start, a relay that is
+//! away. After each: the customer has the pod or the money.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress::house::House;
+use paygress::town::Town;
+use paygress_core::cluster::{Cluster, ClusterError, LeasePlan, Observation};
+use paygress_core::desk::Rooms;
+use paygress_core::ledger::Ledger;
+use paygress_core::policy::Payment;
+use paygress_core::refusal::Refusal;
+use paygress_core::secret::Secret;
+use paygress_core::till::{NotRedeemed, RefundState, RefundToken, Settlement, Till, TokenFacts};
+use paygress_core::units::{MintUrl, OrderId, PodName, Sat, UnixTime};
+use paygress_nostr::Keys;
+use serde_json::json;
+use std::sync::Arc;
+use support::customer::{Buyer, PATIENCE, Running};
+use tokio::sync::{Notify, mpsc};
+
+/// Where the world stops turning.
+#[derive(Clone, Copy, PartialEq)]
+enum Stop {
+    BeforeTheSwap,
+    AfterTheSwap,
+    AfterTheRefundWasMade,
+}
+
+/// A till whose process is killed at one point.
+struct DoomedTill {
+    till: Arc<dyn Till>,
+    stop: Stop,
+    reached: Arc<Notify>,
+}
+
+impl DoomedTill {
+    async fn doom(&self, here: Stop) {
+        if here == self.stop {
+            self.reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Till for DoomedTill {
+    fn decode(&self, token: &Secret) -> Result<TokenFacts, Refusal> {
+        self.till.decode(token)
+    }
+    async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
+        self.till.appraise(token, facts).await
+    }
+    async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed> {
+        self.doom(Stop::BeforeTheSwap).await;
+        let redeemed = self.till.redeem(order, token, facts).await;
+        self.doom(Stop::AfterTheSwap).await;
+        redeemed
+    }
+    async fn settle(&self, order: &OrderId, facts: &TokenFacts) -> Settlement {
+        self.till.settle(order, facts).await
+    }
+    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
+        let made = self.till.refund(order, mint, amount).await;
+        self.doom(Stop::AfterTheRefundWasMade).await;
+        made
+    }
+    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String> {
+        self.till.refund_state(order, mint).await
+    }
+    async fn take_back(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String> {
+        self.till.take_back(order, mint).await
+    }
+    async fn recover(&self) -> Result<(), String> {
+        self.till.recover().await
+    }
+    fn mints(&self) -> Vec<MintUrl> {
+        self.till.mints()
+    }
+    fn lock(&self) -> Option<String> {
+        self.till.lock()
+    }
+}
+
+/// A cluster whose pods never start; `None` where it should hang instead.
+struct BrokenCluster {
+    cluster: Arc<dyn Cluster>,
+    error: Option<ClusterError>,
+    reached: Arc<Notify>,
+}
+
+#[async_trait]
+impl Cluster for BrokenCluster {
+    async fn rehearse(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.cluster.rehearse(plan).await
+    }
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.cluster.launch(plan).await
+    }
+    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
+        self.reached.notify_one();
+        match &self.error {
+            Some(error) => Err(error.clone()),
+            None => std::future::pending().await,
+        }
+    }
+    async fn rehearse_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.cluster.rehearse_expiry(pod, at).await
+    }
+    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.cluster.set_expiry(pod, at).await
+    }
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
+        self.cluster.remove(pod).await
+    }
+    async fn observe(&self, sink: mpsc::Sender<Observation>) {
+        self.cluster.observe(sink).await
+    }
+    async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
+        self.cluster.aged().await
+    }
+}
+
+async fn furnished(town: &Town, furnish: impl FnOnce(Rooms) -> Rooms) -> House {
+    // The one before holds the ledger until its last task is gone.
+    let begun = std::time::Instant::now();
+    let furnish = std::cell::Cell::new(Some(furnish));
+    loop {
+        match paygress_ledger::Book::sqlite(&town.config.ledger) {
+            Ok(free) => drop(free),
+            Err(error) if begun.elapsed() < PATIENCE => {
+                tracing::debug!(%error, "waiting for the ledger");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let furnish = furnish.take().unwrap();
+        return House::build(&town.config, town.cluster(), furnish).await.unwrap();
+    }
+}
+
+/// Runs a service that is killed at `reached`, on a runtime of its own, so that all its tasks die with it.
+fn killed(town: &Arc<Town>, furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static) -> std::thread::JoinHandle<()> {
+    let town = Arc::clone(town);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let reached = Arc::new(Notify::new());
+            let house = furnished(&town, |rooms| furnish(rooms, Arc::clone(&reached))).await;
+            tokio::select! {
+                ended = house.run() => panic!("the service ended: {ended:?}"),
+                () = reached.notified() => {}
+            }
+        });
+        runtime.shutdown_background();
+    })
+}
+
+fn doomed(stop: Stop) -> impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static {
+    move |rooms, reached| Rooms { till: Arc::new(DoomedTill { till: Arc::clone(&rooms.till), stop, reached }), ..rooms }
+}
+
+fn broken(error: Option<ClusterError>) -> impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static {
+    move |rooms, reached| Rooms { cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&rooms.cluster), error, reached }), ..rooms }
+}
+
+/// The customer asks, the service is killed at a point, another one starts on what the first left: the answer comes.
+async fn answered_after_a_kill(
+    furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static,
+) -> (Arc<Town>, Buyer, serde_json::Value, Running) {
+    let town = Arc::new(Town::new(&[], "").await.unwrap());
+    let dying = killed(&town, furnish);
+    let buyer = Buyer::new(&town).await;
+    let token = buyer.token(5).await;
+    let asking = buyer.ask(json!({"cashu_token": token, "ssh_username": "alice"}));
+    let restart = async {
+        tokio::task::spawn_blocking(move || dying.join().unwrap()).await.unwrap();
+        Running::start(furnished(&town, |rooms| rooms).await)
+    };
+    let (answer, running) = tokio::join!(asking, restart);
+    assert!(buyer.wallet.redeem(&token).await.is_err(), "the token was taken");
+    (town, buyer, answer, running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_the_swap_the_order_goes_on() {
+    let (.., answer, _running) = answered_after_a_kill(doomed(Stop::BeforeTheSwap)).await;
+    assert_eq!(answer["ssh_username"], "alice", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_the_mint_took_the_token_the_pod_still_comes() {
+    let (.., answer, _running) = answered_after_a_kill(doomed(Stop::AfterTheSwap)).await;
+    assert_eq!(answer["ssh_username"], "alice", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_the_pod_starts_it_is_launched_again() {
+    let (.., answer, _running) = answered_after_a_kill(broken(None)).await;
+    assert_eq!(answer["ssh_username"], "alice", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
+    let failing = |rooms: Rooms, reached: Arc<Notify>| {
+        let error = Some(ClusterError::NotReady("a test".to_owned()));
+        let rooms = broken(error)(rooms, Arc::new(Notify::new()));
+        doomed(Stop::AfterTheRefundWasMade)(rooms, reached)
+    };
+    let (_town, buyer, answer, _running) = answered_after_a_kill(failing).await;
+    assert_eq!(answer["error_type"], "provisioning_error", "{answer}");
+    let before = buyer.wallet.balance().await.unwrap();
+    let refund = answer["refund_token"].as_str().unwrap();
+    let net = buyer.wallet.redeem(refund).await.unwrap();
+    // 5 sat, less the mint's fee for swapping them, less its fee for swapping them back.
+    assert_eq!((net, buyer.wallet.balance().await.unwrap()), (3, before + 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
+    let town = Town::new(&[], "").await.unwrap();
+    let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
+    let house = furnished(&town, |rooms| broken(error)(rooms, Arc::new(Notify::new()))).await;
+    let ledger = Arc::clone(&house.ledger);
+    let till = Arc::clone(&house.till);
+    let _running = Running::start(house);
+    let buyer = Buyer::new(&town).await;
+    let answer = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
+    assert_eq!(answer["error_type"], "provisioning_error");
+    assert_eq!(buyer.wallet.redeem(answer["refund_token"].as_str().unwrap()).await.unwrap(), 3);
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
+    assert_eq!(till.holdings().await.unwrap(), [], "the service kept nothing");
+    // Sent back to us, our own refund is refused before anything happens to it.
+    let again = buyer.ask(json!({"cashu_token": answer["refund_token"]})).await;
+    assert!(["token_already_spent", "invalid_token"].contains(&again["error_type"].as_str().unwrap()), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_exchanged_for_another_one() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (first, last) = (port.to_string(), (port + 1).to_string());
+    let town = Town::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let buyer = Buyer::new(&town).await;
+    // Whichever is drawn first, the free one is where the pod ends up.
+    let answer = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
+    assert_eq!(answer["ssh_port"], port + 1, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
+    let town = Town::new(&[], "").await.unwrap();
+    let house = town.house().await.unwrap();
+    let ledger = Arc::clone(&house.ledger);
+    let _running = Running::start(house);
+    let keys = Keys::generate();
+    let buyer = Buyer::with_keys(&town, keys.clone()).await;
+    let order = json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice", "ssh_password": "one and the same"});
+    let (first, second) = tokio::join!(buyer.ask(order.clone()), buyer.ask(order.clone()));
+    // A message of the same second and the same words is the same message, and is answered once.
+    let second_over = UnixTime::now();
+    while UnixTime::now() == second_over {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let third = buyer.ask(order.clone()).await;
+    let pods: std::collections::HashSet<String> =
+        [&first, &second, &third].iter().filter_map(|answer| answer["pod_name"].as_str().map(str::to_owned)).collect();
+    assert_eq!(pods.len(), 1, "{first} {second} {third}");
+    assert_eq!(third["ssh_password"], "one and the same");
+    assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
+    let mut other = order.clone();
+    other["ssh_username"] = json!("bob");
+    assert_eq!(buyer.ask(other).await["error_type"], "token_already_spent");
+    let thief = Buyer::new(&town).await;
+    assert_eq!(thief.ask(order).await["error_type"], "token_already_spent", "a stranger does not get the login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_while_the_service_was_down_is_served() {
+    let town = Town::new(&[], "").await.unwrap();
+    let buyer = Buyer::new(&town).await;
+    let sent = Notify::new();
+    let request = json!({"cashu_token": buyer.token(5).await});
+    // The request is on the relay before anybody serves.
+    let progress = |what: &str| {
+        if what.starts_with("sent") {
+            sent.notify_one();
+        }
+    };
+    let asking = async { buyer.customer.ask(buyer.service, &request, PATIENCE, progress).await.unwrap() };
+    let later = async {
+        sent.notified().await;
+        Running::start(town.house().await.unwrap())
+    };
+    let (answer, _running) = tokio::join!(asking, later);
+    assert!(answer["pod_name"].is_string(), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_goes_and_comes_back_is_read_again() {
+    let mut town = Town::new(&[], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let buyer = Buyer::new(&town).await;
+    assert!(buyer.ask(json!({"cashu_token": buyer.token(5).await})).await["pod_name"].is_string());
+    town.relay.stop();
+    town.relay.restart().await.unwrap();
+    let again = Buyer::new(&town).await;
+    assert!(again.ask(json!({"cashu_token": again.token(5).await})).await["pod_name"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_shows_each_order_at_its_end() {
+    let town = Town::new(&[], "").await.unwrap();
+    let house = town.house().await.unwrap();
+    let ledger = Arc::clone(&house.ledger);
+    let _running = Running::start(house);
+    let buyer = Buyer::new(&town).await;
+    let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
+    // The older form of a token, with the prefix that wallets' links have.
+    let old_form = format!("cashu:{}", paygress_cashu::mint::as_v3(&buyer.token(4).await).unwrap());
+    let topped_up = buyer.ask(json!({"pod_name": bought["pod_name"], "cashu_token": old_form})).await;
+    assert_eq!(topped_up["extended_duration_seconds"], 180, "{topped_up}");
+    let lease = ledger.live_leases(None).await.unwrap().remove(0);
+    let stored = ledger.lease(&lease.pod()).await.unwrap().unwrap();
+    assert_eq!(stored.expires_at.unwrap().rfc3339(), topped_up["new_expires_at"]);
+    let begun = std::time::Instant::now();
+    while !ledger.unfinished().await.unwrap().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "an answer was not noted as delivered");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! What the tests of the whole share.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+pub mod customer;
+pub mod testbed;

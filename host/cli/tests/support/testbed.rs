@@ -1,0 +1,256 @@
+//! The real parts: started for a test, ended with it.
+
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::{NamedTempFile, TempDir};
+
+/// The cluster is one for all tests of this program: they take turns.
+pub static CLUSTER: Turns = Turns(Mutex::new(()));
+
+pub struct Turns(Mutex<()>);
+
+impl Turns {
+    pub fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn state() -> PathBuf {
+    std::env::var_os("TESTBED").map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from)
+}
+
+/// Waits until it is so; fails, and says what for, when it does not become so in time.
+pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // Not the arguments: they may hold a token.
+    assert!(output.status.success(), "{:?} failed: {}", command.get_program(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// As the cluster's administrator.
+pub fn kubectl(arguments: &[&str]) -> String {
+    output(Command::new(Testbed::kubectl()).env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A program that runs beside the test, and ends with it.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A mint, a relay, the service on the cluster, and a customer.
+pub struct Testbed {
+    mint: String,
+    relay: String,
+    npub: String,
+    customer: String,
+    log: PathBuf,
+    // In this order: the service before what it talks to.
+    _service: Daemon,
+    _mint: Daemon,
+    _relay: Daemon,
+    _kubeconfig: NamedTempFile,
+    _directory: TempDir,
+}
+
+impl Testbed {
+    pub fn kubectl() -> PathBuf {
+        state().join("bin/kubectl")
+    }
+
+    pub fn new_key() -> String {
+        let mut bytes = [0_u8; 32];
+        std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A kubeconfig with the rights of the service's own account, and nothing more.
+    pub fn kubeconfig_of_the_service() -> NamedTempFile {
+        let token = kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
+        let admin = std::fs::read_to_string(state().join("admin.kubeconfig")).unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
+        file
+    }
+
+    /// Starts everything. A sat buys five seconds.
+    pub fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        let directory = tempfile::tempdir().unwrap();
+        let logs = root().join("target/e2e").join(name);
+        std::fs::create_dir_all(&logs).unwrap();
+        let (mint_port, relay_port) = (free_port(), free_port());
+        let bin = root().join("target/venv/bin");
+        let mut command = Command::new(bin.join("mint"));
+        command.args(["--host", "127.0.0.1", "--port", &mint_port.to_string()]).current_dir(directory.path()).envs([
+            ("MINT_BACKEND_BOLT11_SAT", "FakeWallet"),
+            ("MINT_PRIVATE_KEY", "a key of a test mint"),
+            ("MINT_INPUT_FEE_PPK", "100"),
+            ("MINT_RATE_LIMIT", "FALSE"),
+            ("TOR", "FALSE"),
+            ("FAKEWALLET_BRR", "TRUE"),
+            ("FAKEWALLET_DELAY_INCOMING_PAYMENT", "0"),
+        ]);
+        command.env("MINT_DATABASE", directory.path().join("mint")).env("CASHU_DIR", directory.path().join("cashu"));
+        let mint = Daemon::start(&mut command, &logs.join("mint.log"));
+        let relay_config = directory.path().join("relay.yaml");
+        let text = format!(
+            "storage:\n  sqlalchemy.url: sqlite+aiosqlite:///{}\n  validators:\n    - nostr_relay.validators.is_not_too_large\n    - nostr_relay.validators.is_signed\nverification:\n  nip05_verification: disabled\ngunicorn:\n  bind: 127.0.0.1:{relay_port}\n  workers: 1\nauthentication:\n  enabled: false\nmax_limit: 6000\nmax_event_size: 131072\n",
+            directory.path().join("relay.sqlite").display()
+        );
+        std::fs::write(&relay_config, text).unwrap();
+        let mut command = Command::new(bin.join("nostr-relay"));
+        command.arg("-c").arg(&relay_config).arg("serve").current_dir(directory.path());
+        let relay = Daemon::start(&mut command, &logs.join("relay.log"));
+        for port in [mint_port, relay_port] {
+            wait_for("the mint and the relay", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        }
+        let (mint_url, relay_url) = (format!("http://127.0.0.1:{mint_port}"), format!("ws://127.0.0.1:{relay_port}"));
+
+        let kubeconfig = Self::kubeconfig_of_the_service();
+        let config = directory.path().join("paygress.toml");
+        let settings = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
+        std::fs::write(&config, settings).unwrap();
+        let data = |name: &str| directory.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+        command.arg("serve").arg("--config").arg(&config).env_clear().env("PATH", "/usr/bin:/bin").envs([
+            ("NOSTR_PRIVATE_KEY", Self::new_key().as_str()),
+            ("NOSTR_RELAYS", &relay_url),
+            ("ALLOW_PRIVATE_RELAYS", "true"),
+            ("WHITELISTED_MINTS", &mint_url),
+            ("SSH_HOST", "127.0.0.1"),
+            ("SSH_PORT_RANGE_START", "31100"),
+            ("SSH_PORT_RANGE_END", "31199"),
+            ("POD_TTL_SECONDS", "5"),
+        ]);
+        command.env("KUBECONFIG", kubeconfig.path()).env("POLICY_DIR", root().join("target/plugins"));
+        command
+            .env("CASHU_DB_PATH", data("wallet.sqlite"))
+            .env("LEDGER_PATH", data("ledger.sqlite"))
+            .env("POLICY_CACHE_DIR", data("compiled"));
+        command.envs(environment.iter().copied());
+        let log = logs.join("paygress.log");
+        let service = Daemon::start(&mut command, &log);
+        let read = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_for("the service to read its inbox", Duration::from_secs(60), || read().contains("inbox read"));
+        let npub = read().split_whitespace().find_map(|word| word.split("npub1").nth(1).map(str::to_owned)).expect("the npub is logged");
+        let npub = format!("npub1{}", npub.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+        let npub = npub.chars().take(63).collect();
+        Self {
+            mint: mint_url,
+            relay: relay_url,
+            npub,
+            customer: Self::new_key(),
+            log,
+            _service: service,
+            _mint: mint,
+            _relay: relay,
+            _kubeconfig: kubeconfig,
+            _directory: directory,
+        }
+    }
+
+    fn customer(&self, key: &str, arguments: &[&str]) -> String {
+        let script = root().join("examples/customer-js/customer.mjs");
+        let mut command = Command::new("timeout");
+        command.args(["180", "node"]).arg(script).args(arguments).env("CUSTOMER_KEY", key);
+        output(&mut command).trim().to_owned()
+    }
+
+    /// A token over so much, minted and paid for at the mint.
+    pub fn token(&self, sat: u64) -> String {
+        self.customer(&self.customer, &["token", &self.mint, &sat.to_string()])
+    }
+
+    /// What the mint says of a token.
+    pub fn state(&self, token: &str) -> String {
+        self.customer(&self.customer, &["state", &self.mint, token])
+    }
+
+    pub fn ask(&self, request: &Value) -> Value {
+        self.ask_as(&self.customer, request)
+    }
+
+    pub fn ask_as(&self, key: &str, request: &Value) -> Value {
+        let answer = self.customer(key, &["ask", &self.relay, &self.npub, &request.to_string()]);
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+/// OpenSSH's client with a password.
+#[derive(Clone, Copy)]
+pub struct Ssh<'a> {
+    pub port: u16,
+    pub username: &'a str,
+    pub password: &'a str,
+}
+
+impl Ssh<'_> {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("sshpass");
+        command.env("SSHPASS", self.password).args(["-e", "ssh", "-p", &self.port.to_string()]);
+        command.args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ConnectTimeout=10",
+        ]);
+        command.args(["-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1"]);
+        command.arg(format!("{}@127.0.0.1", self.username)).arg(line).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command; gives its output and exit status.
+    pub fn run(&self, line: &str) -> (String, Option<i32>) {
+        let output = self.command(line).output().unwrap();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    }
+
+    /// Leaves a command running.
+    pub fn open(&self, line: &str) -> Child {
+        self.command(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+}
