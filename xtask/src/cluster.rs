@@ -1,0 +1,39 @@
+//! The testbed of `k8s/testbed`.
+
+use crate::run::{root, step};
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::Command;
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Build Kubernetes and install what it runs on. About six minutes, once.
+    Build,
+    /// Start it, build and load the SSH image, and apply k8s/. Prints the KUBECONFIG.
+    Up,
+    /// Stop it and remove what it ran.
+    Down,
+}
+
+pub(crate) fn cluster(action: &Action) -> Result<()> {
+    match action {
+        Action::Build => testbed(&["build"]),
+        Action::Up => up(),
+        Action::Down => down(),
+    }
+}
+
+fn testbed(arguments: &[&str]) -> Result<()> {
+    step(&format!("testbed {}", arguments.join(" ")), Command::new(root().join("k8s/testbed/cluster")).args(arguments))
+}
+
+pub(crate) fn down() -> Result<()> {
+    testbed(&["down"])
+}
+
+pub(crate) fn up() -> Result<()> {
+    testbed(&["up"])?;
+    crate::ssh_image::build()?;
+    testbed(&["load", &crate::run::target().join("ssh-image.tar").to_string_lossy()])?;
+    testbed(&["kubectl", "apply", "-k", &root().join("k8s/base").to_string_lossy()])
+}

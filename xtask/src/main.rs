@@ -1,0 +1,59 @@
+//! The project's own commands: `cargo xtask --help`.
+#![allow(clippy::print_stdout)]
+
+mod bench;
+mod cluster;
+mod demo;
+mod plugins;
+mod run;
+mod ssh_image;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything and run the embedded demo: no cluster, no network.
+    Demo {
+        /// Arguments of `paygress demo`, after `--`: `--once` ends by itself.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every check and test, those on the real cluster included.
+    Test {
+        /// Leave out what needs root: the tests on the real cluster. Says so at the end.
+        #[arg(long)]
+        without_cluster: bool,
+    },
+    /// Build the policies into target/plugins.
+    Plugins,
+    /// Build the pods' SSH image into target/ssh-image.tar, an archive for `ctr images import` or `docker load`.
+    SshImage,
+    /// The testbed: a real one-node Kubernetes on this machine. Needs root.
+    Cluster {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
+    /// Measure, and print a table with the bare libraries' figures beside ours.
+    Bench,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Demo { arguments } => demo::demo(&arguments),
+        Command::Test { without_cluster } => test::test(without_cluster),
+        Command::Plugins => plugins::build(),
+        Command::SshImage => ssh_image::build(),
+        Command::Cluster { action } => cluster::cluster(&action),
+        Command::Bench => bench::bench(),
+    }
+}

@@ -1,0 +1,53 @@
+//! Builds the policies: Rust to core WebAssembly, core WebAssembly to components.
+
+use crate::run::{cargo, root, step, target, toolchain};
+use anyhow::{Context, Result};
+use std::path::Path;
+use wit_component::ComponentEncoder;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+/// Slot and crate of each default policy.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("images", "paygress-plugin-images"),
+    ("pricing", "paygress-plugin-pricing"),
+    ("duration", "paygress-plugin-duration"),
+    ("pod-template", "paygress-plugin-pod-template"),
+];
+/// Components that are not installed: where they go, and their crates.
+const OTHERS: [(&str, &str); 2] = [
+    // For the policy host's tests.
+    ("plugins-for-tests/hostile.wasm", "paygress-hostile-policy"),
+    ("plugins-examples/flat-price.wasm", "paygress-example-flat-price"),
+];
+
+pub(crate) fn build() -> Result<()> {
+    toolchain(&[TARGET])?;
+    let mut command = cargo(&["build", "--quiet", "--profile", "plugin", "--target", TARGET])?;
+    for (_, package) in DEFAULTS.iter().chain(&OTHERS) {
+        command.args(["--package", package]);
+    }
+    // The same source gives the same bytes wherever it is built: panics name files.
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo"))).unwrap_or_default();
+    command.env("RUSTFLAGS", format!("--remap-path-prefix={}=paygress --remap-path-prefix={home}=cargo", root().display()));
+    step("build the policies", &mut command)?;
+    for (slot, package) in DEFAULTS {
+        component(package, &target().join(format!("plugins/{slot}.wasm")))?;
+    }
+    for (path, package) in OTHERS {
+        component(package, &target().join(path))?;
+    }
+    Ok(())
+}
+
+fn component(package: &str, to: &Path) -> Result<()> {
+    let core = target().join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
+    let module = std::fs::read(&core).with_context(|| format!("{} is missing", core.display()))?;
+    let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
+    std::fs::create_dir_all(to.parent().unwrap_or(to))?;
+    // Whole or not at all: a running host may be reading it.
+    let partial = to.with_extension("part");
+    std::fs::write(&partial, &component)?;
+    std::fs::rename(&partial, to)?;
+    println!("   {} ({} KB)", to.strip_prefix(root()).unwrap_or(to).display(), component.len().div_ceil(1_000));
+    Ok(())
+}

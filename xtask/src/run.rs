@@ -1,0 +1,61 @@
+//! Running other programs: loudly, and failing when they fail.
+
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// The workspace's directory.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").components().collect::<PathBuf>().canonicalize().unwrap_or_default()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// cargo, with the protobuf compiler that the test mint's build asks for.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    command.env("PROTOC", protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?);
+    Ok(command)
+}
+
+/// Installs what `rust-toolchain.toml` asks for: rustup does so for a toolchain that it installs, but adds nothing to one
+/// that is there already.
+pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
+    let rustlib = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()))?).join("lib/rustlib");
+    for target in targets.iter().filter(|target| !rustlib.join(target).exists()) {
+        step(&format!("install {target}"), Command::new("rustup").args(["target", "add", target]).current_dir(root()))?;
+    }
+    for (program, component) in [("cargo-clippy", "clippy"), ("rustfmt", "rustfmt")] {
+        if !rustlib.join("../../bin").join(program).exists() {
+            step(&format!("install {component}"), Command::new("rustup").args(["component", "add", component]).current_dir(root()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a step: says what and how long, and fails if it does.
+pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
+    println!("── {name}");
+    let begun = Instant::now();
+    let status = command.status().with_context(|| format!("{name}: {} cannot be started", command.get_program().to_string_lossy()))?;
+    if !status.success() {
+        bail!("{name} failed: {status}");
+    }
+    println!("── {name}: done in {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What a program prints.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("{name} cannot be started"))?;
+    if !output.status.success() {
+        bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
+
+use crate::run::{cargo, root, step, target};
+use crate::{cluster, demo, plugins};
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// Programs that the tests run, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("ssh", "openssh-client"),
+    ("sshpass", "sshpass"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3-venv"),
+    ("pg_createcluster", "postgresql"),
+];
+/// What the Python parts are: a mint and a relay that are not ours.
+const PYTHON: [&str; 4] = ["cashu==0.20.2", "marshmallow<4", "limits<4", "nostr-relay==1.14"];
+
+pub(crate) fn test(without_cluster: bool) -> Result<()> {
+    programs()?;
+    plugins::build()?;
+    step("format", &mut cargo(&["fmt", "--check"])?)?;
+    let all = ["--workspace", "--all-targets", "--features", "paygress/demo"];
+    step("clippy", cargo(&["clippy", "--quiet"])?.args(all).args(["--", "--deny", "warnings"]))?;
+    let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--features", "paygress/demo"])?;
+    step("documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    step("tests in one process", &mut cargo(&["test", "--workspace", "--features", "paygress/demo"])?)?;
+    // The story as a visitor sees it, told by the binary that the tests have built.
+    demo::tell(&["--once".to_owned()])?;
+    if without_cluster {
+        println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
+        return Ok(());
+    }
+    customer()?;
+    python()?;
+    cluster::up()?;
+    let mut tests = cargo(&["test", "--package", "paygress", "--package", "paygress-cluster", "--features", "paygress/demo"])?;
+    tests.args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);
+    let tested = step("tests on the real cluster", &mut tests);
+    let down = cluster::down();
+    tested.and(down)
+}
+
+fn programs() -> Result<()> {
+    let found = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    };
+    let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("   missing: {}", missing.join(" "));
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!("install {} first", missing.join(" "));
+    }
+    step("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
+    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+}
+
+fn customer() -> Result<()> {
+    let directory = root().join("examples/customer-js");
+    step("npm ci", Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(directory))
+}
+
+fn python() -> Result<()> {
+    let venv = target().join("venv");
+    let wanted = PYTHON.join("\n");
+    // Made once for what it holds.
+    let mark = venv.join("holds");
+    if std::fs::read_to_string(&mark).is_ok_and(|holds| holds == wanted) {
+        return Ok(());
+    }
+    step("python3 -m venv", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    step("pip install", Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(PYTHON))?;
+    std::fs::write(mark, wanted)?;
+    Ok(())
+}
