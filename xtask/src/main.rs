@@ -4,6 +4,8 @@
 mod bench;
 mod cluster;
 mod demo;
+mod faults;
+mod fuzz;
 mod plugins;
 mod run;
 mod ssh_image;
@@ -43,6 +45,26 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
+    /// Make everything go wrong, by a seed, and account for every sat afterwards.
+    Faults {
+        /// How many runs at cdk's mint.
+        #[arg(long, default_value_t = 1_000)]
+        runs: u64,
+        /// How many runs at a Nutshell mint.
+        #[arg(long, default_value_t = 60)]
+        nutshell: u64,
+        /// The first seed; the same seed is the same run.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Feed strangers' bytes to what reads them: tokens, messages, rendered templates, components.
+    Fuzz {
+        /// How long each, in seconds.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// One of: token, message, template, component. Left out: all.
+        target: Option<String>,
+    },
     /// Measure, and print a table with the bare libraries' figures beside ours.
     Bench,
 }
@@ -54,6 +76,8 @@ fn main() -> Result<()> {
         Command::Plugins => plugins::build(),
         Command::SshImage => ssh_image::build(),
         Command::Cluster { action } => cluster::cluster(&action),
+        Command::Faults { runs, nutshell, seed } => faults::faults(seed, runs, nutshell),
+        Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
     }
 }

@@ -65,7 +65,7 @@ fn customer() -> Result<()> {
     step("npm ci", Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(directory))
 }
 
-fn python() -> Result<()> {
+pub(crate) fn python() -> Result<()> {
     let venv = target().join("venv");
     let wanted = PYTHON.join("\n");
     // Made once for what it holds.

@@ -172,6 +172,7 @@ fn cut() -> Body {
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
     let mishap = shared.mishap(request.uri().path());
+    let hung = Arc::clone(&shared);
     let status = |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match mishap {
         Some(Mishap::LostOnTheWay) => return answer(StatusCode::OK, cut()),
@@ -189,14 +190,16 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         }
         _ => {}
     }
-    let done = shared.ask(request).await;
+    // Whoever asked may be killed meanwhile; what the mint has begun it ends. (cdk's mint, cut off in between, would hold
+    // the proofs as pending until it is started again.)
+    let done = tokio::spawn(async move { shared.ask(request).await }).await;
     let (code, bytes) = match done {
-        Ok(done) => done,
-        Err(_) => return answer(StatusCode::BAD_GATEWAY, Body::empty()),
+        Ok(Ok(done)) => done,
+        _ => return answer(StatusCode::BAD_GATEWAY, Body::empty()),
     };
     match mishap {
         Some(Mishap::Hang(_)) => {
-            shared.hung.notify_one();
+            hung.hung.notify_one();
             std::future::pending().await
         }
         Some(Mishap::AnswerLost) => answer(StatusCode::OK, cut()),

@@ -290,6 +290,11 @@ impl Config {
             reader.problems.push("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START".to_owned());
         }
         let settings = reader.policy_settings();
+        let (database, mnemonic) = (reader.text("DATABASE_URL").map(Secret::new), reader.text("WALLET_MNEMONIC").map(Secret::new));
+        if database.is_some() && mnemonic.is_none() {
+            let told = "WALLET_MNEMONIC is missing: replicas that share a DATABASE_URL share one purse, and need the same 12 to 24 words";
+            reader.problems.push(told.to_owned());
+        }
         let config = Self {
             // Replaced or refused below.
             keys: keys.unwrap_or_else(|_| Keys::generate()),
@@ -299,9 +304,9 @@ impl Config {
             about: reader.text_or("SERVICE_ABOUT", "SSH pods for Cashu tokens, by the minute"),
             mints: reader.list("WHITELISTED_MINTS"),
             wallet: reader.text_or("CASHU_DB_PATH", "data/wallet.sqlite").into(),
-            mnemonic: reader.text("WALLET_MNEMONIC").map(Secret::new),
+            mnemonic,
             ledger: reader.text_or("LEDGER_PATH", "data/ledger.sqlite").into(),
-            database: reader.text("DATABASE_URL").map(Secret::new),
+            database,
             exposure: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
             refund_on_stop: reader.flag("REFUND_ON_STOP", true).then_some(Seconds(60)),
             refund_kept: Seconds(reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(30).saturating_mul(86_400)),

@@ -7,6 +7,7 @@ use paygress_cashu::mint::TestMint;
 use paygress_cluster::Local;
 use paygress_nostr::relay::Relay;
 use paygress_nostr::{Keys, nsec};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Town {
     pub relay: Relay,
     /// The service's configuration.
     pub config: Config,
+    /// The environment that it was read from.
+    pub environment: BTreeMap<String, String>,
     /// Removed when the town is dropped, with all that is in it.
     pub directory: tempfile::TempDir,
 }
@@ -47,7 +50,7 @@ impl Town {
         let mint = TestMint::start(INPUT_FEE_PPK).await.map_err(|error| anyhow!(error))?;
         let relay = Relay::start(false).await.map_err(|error| anyhow!(error))?;
         let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-        let mut all = std::collections::BTreeMap::from([
+        let mut all = BTreeMap::from([
             ("NOSTR_PRIVATE_KEY", nsec(&Keys::generate())),
             ("NOSTR_RELAYS", relay.url().await.to_string()),
             ("ALLOW_PRIVATE_RELAYS", "true".to_owned()),
@@ -59,8 +62,9 @@ impl Town {
             ("SERVICE_NAME", "Paygress demo".to_owned()),
         ]);
         all.extend(environment.iter().map(|(key, value)| (*key, (*value).to_owned())));
-        let config = Config::read(Some(file), all.into_iter().map(|(key, value)| (key.to_owned(), value)))?;
-        Ok(Self { mint, relay, config, directory })
+        let environment: BTreeMap<String, String> = all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let config = Config::read(Some(file), environment.clone())?;
+        Ok(Self { mint, relay, config, environment, directory })
     }
 
     /// Pods without walls.

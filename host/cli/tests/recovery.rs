@@ -10,79 +10,13 @@ use paygress::town::Town;
 use paygress_core::cluster::{Cluster, ClusterError, LeasePlan, Observation};
 use paygress_core::desk::Rooms;
 use paygress_core::ledger::Ledger;
-use paygress_core::policy::Payment;
-use paygress_core::refusal::Refusal;
-use paygress_core::secret::Secret;
-use paygress_core::till::{NotRedeemed, RefundState, RefundToken, Settlement, Till, TokenFacts};
-use paygress_core::units::{MintUrl, OrderId, PodName, Sat, UnixTime};
+use paygress_core::units::{PodName, UnixTime};
 use paygress_nostr::Keys;
 use serde_json::json;
 use std::sync::Arc;
 use support::customer::{Buyer, PATIENCE, Running};
+use support::doomed::{Stop, doomed};
 use tokio::sync::{Notify, mpsc};
-
-/// Where the world stops turning.
-#[derive(Clone, Copy, PartialEq)]
-enum Stop {
-    BeforeTheSwap,
-    AfterTheSwap,
-    AfterTheRefundWasMade,
-}
-
-/// A till whose process is killed at one point.
-struct DoomedTill {
-    till: Arc<dyn Till>,
-    stop: Stop,
-    reached: Arc<Notify>,
-}
-
-impl DoomedTill {
-    async fn doom(&self, here: Stop) {
-        if here == self.stop {
-            self.reached.notify_one();
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-#[async_trait]
-impl Till for DoomedTill {
-    fn decode(&self, token: &Secret) -> Result<TokenFacts, Refusal> {
-        self.till.decode(token)
-    }
-    async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
-        self.till.appraise(token, facts).await
-    }
-    async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed> {
-        self.doom(Stop::BeforeTheSwap).await;
-        let redeemed = self.till.redeem(order, token, facts).await;
-        self.doom(Stop::AfterTheSwap).await;
-        redeemed
-    }
-    async fn settle(&self, order: &OrderId, facts: &TokenFacts) -> Settlement {
-        self.till.settle(order, facts).await
-    }
-    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
-        let made = self.till.refund(order, mint, amount).await;
-        self.doom(Stop::AfterTheRefundWasMade).await;
-        made
-    }
-    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String> {
-        self.till.refund_state(order, mint).await
-    }
-    async fn take_back(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String> {
-        self.till.take_back(order, mint).await
-    }
-    async fn recover(&self) -> Result<(), String> {
-        self.till.recover().await
-    }
-    fn mints(&self) -> Vec<MintUrl> {
-        self.till.mints()
-    }
-    fn lock(&self) -> Option<String> {
-        self.till.lock()
-    }
-}
 
 /// A cluster whose pods never start; `None` where it should hang instead.
 struct BrokenCluster {
@@ -157,10 +91,6 @@ fn killed(town: &Arc<Town>, furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + 
         });
         runtime.shutdown_background();
     })
-}
-
-fn doomed(stop: Stop) -> impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static {
-    move |rooms, reached| Rooms { till: Arc::new(DoomedTill { till: Arc::clone(&rooms.till), stop, reached }), ..rooms }
 }
 
 fn broken(error: Option<ClusterError>) -> impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static {

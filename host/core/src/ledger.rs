@@ -87,8 +87,8 @@ pub trait Ledger: Send + Sync {
     /// Forgets refused orders that came before this time and are answered; gives how many.
     async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError>;
 
-    /// Notes that the answer was delivered.
-    async fn delivered(&self, id: &OrderId) -> Result<(), LedgerError>;
+    /// Notes that the answer of an order in this state was delivered; nothing when it has come to owe another one since.
+    async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError>;
 
     /// Reserves a port of the range for this lease; `None` when all are taken. A lease that has one gets it again.
     async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError>;

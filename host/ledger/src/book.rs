@@ -250,11 +250,12 @@ impl Ledger for Book {
             .await
     }
 
-    async fn delivered(&self, id: &OrderId) -> Result<()> {
+    async fn delivered(&self, id: &OrderId, state: State) -> Result<()> {
         let id = id.clone();
         self.database
             .transact(move |transaction| {
-                Ok(transaction.execute("UPDATE orders SET delivered = 1 WHERE id = ?1", &[Value::from(&id.0)]).map(drop)?)
+                let note = "UPDATE orders SET delivered = 1 WHERE id = ?1 AND (state = ?2 OR state = 'ended')";
+                Ok(transaction.execute(note, &[Value::from(&id.0), state.as_str().into()]).map(drop)?)
             })
             .await
     }

@@ -107,9 +107,9 @@ async fn unfinished_is_what_needs_work_or_an_answer(ledger: &dyn Ledger) {
     through(ledger, &mut working, &[State::Decided]).await;
     through(ledger, &mut answered, &[State::Refused]).await;
     through(ledger, &mut refunding, &[State::RefundPending]).await;
-    ledger.delivered(&refunding.id).await.unwrap();
+    ledger.delivered(&refunding.id, refunding.state).await.unwrap();
     assert!(ids().await.is_superset(&[working.id.clone(), answered.id.clone(), refunding.id.clone()].into()));
-    ledger.delivered(&answered.id).await.unwrap();
+    ledger.delivered(&answered.id, answered.state).await.unwrap();
     let left = ids().await;
     assert!(left.contains(&working.id) && left.contains(&refunding.id) && !left.contains(&answered.id));
 }
@@ -188,7 +188,7 @@ async fn the_end_of_a_lease_frees_its_port_and_wipes_its_login(ledger: &dyn Ledg
     assert!(ledger.live_leases(None).await.unwrap().iter().any(|live| live.id == sold.id), "nothing was written");
     order.state = State::Ended;
     order.secrets.password = None;
-    ledger.delivered(&order.id).await.unwrap();
+    ledger.delivered(&order.id, State::Active).await.unwrap();
     ledger.end_lease(&sold, std::slice::from_ref(&order)).await.unwrap();
     assert_eq!(ledger.lease(&sold.pod()).await.unwrap(), Some(sold.clone()));
     assert!(!ledger.live_leases(None).await.unwrap().contains(&sold));
@@ -203,7 +203,7 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     opened(ledger, &refunded).await;
     refunded.secrets.refund_token = Some(Secret::new("cashuBrefund"));
     through(ledger, &mut refunded, &[State::RefundPending, State::Refunded]).await;
-    ledger.delivered(&refunded.id).await.unwrap();
+    ledger.delivered(&refunded.id, refunded.state).await.unwrap();
     let waits = async || ledger.unclaimed().await.unwrap().iter().any(|order| order.id == refunded.id);
     assert!(waits().await);
     refunded.refund_end = Some(RefundEnd::TakenBack(Sat(3)));
@@ -231,7 +231,7 @@ async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dy
     let ids: HashSet<&OrderId> = all.iter().map(|order| &order.id).collect();
     assert_eq!((ids.len(), &all[0].id), (all.len(), &old.id), "each once, the oldest first");
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 0, "its answer was not delivered");
-    ledger.delivered(&old.id).await.unwrap();
+    ledger.delivered(&old.id, old.state).await.unwrap();
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
     assert_eq!(ledger.order(&old.id).await.unwrap(), None);
 }

@@ -11,15 +11,18 @@ mod session;
 
 pub use russh::keys::PrivateKey;
 use russh::keys::{Algorithm, PublicKey, key::safe_rng};
-use std::net::Shutdown;
+use std::collections::HashMap;
+use std::net::{IpAddr, Shutdown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 /// Connections at the same time; each costs a few hundred kilobytes.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 128;
+/// Of these, such as are not logged in, from one address: nobody locks the others out by knocking.
+const KNOCKING: usize = 8;
 /// A client that has not logged in by then is cut off.
 const LOGIN_GRACE: Duration = Duration::from_secs(30);
 /// Wrong passwords in one connection, each answered after a second.
@@ -121,11 +124,12 @@ pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey
     let account = Arc::new(account);
     let config = Arc::new(session::config(host_key, AUTH_ATTEMPTS, KEEPALIVE));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let knocking = Arc::<Knocking>::default();
     loop {
-        let socket = tokio::select! {
+        let (socket, from) = tokio::select! {
             () = set(&mut stop) => return,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => socket,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: the listener itself is fine.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -134,14 +138,46 @@ pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey
                 }
             },
         };
+        let Some(knock) = Knock::at(&knocking, from.ip()) else { continue };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection(socket, config, account, stop).await {
+            if let Err(error) = connection(socket, config, account, knock, stop).await {
                 tracing::debug!(%error, "a connection ended");
             }
             drop(place);
         });
+    }
+}
+
+/// Connections that are not logged in, by their address.
+type Knocking = Mutex<HashMap<IpAddr, usize>>;
+
+/// One of them; it counts until it is dropped.
+struct Knock {
+    all: Arc<Knocking>,
+    from: IpAddr,
+}
+
+impl Knock {
+    fn at(all: &Arc<Knocking>, from: IpAddr) -> Option<Self> {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(from).or_default();
+        if *count >= KNOCKING {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(Self { all: Arc::clone(all), from })
+    }
+}
+
+impl Drop for Knock {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(&self.from) {
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
+            _ => drop(counts.remove(&self.from)),
+        }
     }
 }
 
@@ -154,6 +190,7 @@ async fn connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
     account: Arc<Account>,
+    knock: Knock,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;
@@ -172,7 +209,10 @@ async fn connection(
         tokio::select! {
             () = grace => {}
             // Logged in, or gone: the grace no longer matters.
-            () = set(&mut login) => std::future::pending().await,
+            () = set(&mut login) => {
+                drop(knock);
+                std::future::pending().await
+            }
         }
     };
     tokio::select! {

@@ -11,15 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
-/// Input that a program has not read yet. SSH gives no flow control here without stalling the whole connection, so a
-/// channel that runs this far ahead is closed.
-const INPUT_BYTES: usize = 16 << 20;
+/// Input that a program has not read yet. A client that is this far ahead waits, and its whole connection with it…
+const INPUT_BYTES: usize = 8 << 20;
+/// …but not longer than this: a program that waits for its own output to be taken would never read on.
+const STALL: Duration = Duration::from_secs(30);
 /// Output is sent in pieces of this size: russh's packet.
 const CHUNK: usize = 32_768;
 /// After the program's end, what is still in its pipes is sent for so long; a background process may hold them open.
@@ -55,18 +55,21 @@ pub(crate) struct Program {
 /// The near end of a running program.
 pub(crate) struct Input {
     bytes: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    waiting: Arc<AtomicUsize>,
+    waiting: watch::Sender<usize>,
     size: watch::Sender<Option<Size>>,
 }
 
 impl Input {
-    /// Hands bytes to the program; `false` when it is too far behind.
-    pub(crate) fn push(&self, data: &[u8]) -> bool {
-        let waiting = self.waiting.fetch_add(data.len(), Ordering::Relaxed).saturating_add(data.len());
-        if let Some(bytes) = &self.bytes {
-            let _ = bytes.send(data.to_vec());
+    /// Hands bytes to the program; `false` when it does not read them.
+    pub(crate) async fn push(&self, data: &[u8]) -> bool {
+        let Some(bytes) = &self.bytes else { return true };
+        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_add(data.len()));
+        if bytes.send(data.to_vec()).is_err() {
+            return true;
         }
-        waiting <= INPUT_BYTES
+        let mut behind = self.waiting.subscribe();
+        let caught_up = behind.wait_for(|waiting| *waiting <= INPUT_BYTES);
+        tokio::time::timeout(STALL, caught_up).await.is_ok()
     }
 
     /// The client sends no more.
@@ -84,9 +87,9 @@ type Out = Arc<ChannelWriteHalf<Msg>>;
 /// Starts the program; it ends by itself, when its channel is dropped, or when `alive`'s sender is.
 pub(crate) fn start(program: Program, out: Out, alive: watch::Receiver<()>) -> io::Result<Input> {
     let (bytes, input) = mpsc::unbounded_channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let waiting = watch::Sender::new(0);
     let (size, resizes) = watch::channel(None);
-    let feed = Feed { input, waiting: Arc::clone(&waiting) };
+    let feed = Feed { input, waiting: waiting.clone() };
     if program.terminal.is_some() {
         on_terminal(program, out, feed, resizes, alive)?;
     } else {
@@ -275,13 +278,20 @@ async fn pump(from: &mut (impl AsyncRead + Unpin), out: &Out, extended: Option<u
 /// The far end of [`Input`].
 struct Feed {
     input: mpsc::UnboundedReceiver<Vec<u8>>,
-    waiting: Arc<AtomicUsize>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Nobody reads any more, and nobody waits for that.
+        self.waiting.send_replace(0);
+    }
 }
 
 impl Feed {
     async fn next(&mut self) -> Option<Vec<u8>> {
         let bytes = self.input.recv().await?;
-        self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(bytes.len()));
         Some(bytes)
     }
 }

@@ -137,8 +137,10 @@ impl Handler for Session {
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], ssh: &mut Ssh) -> Result<(), Error> {
-        let taken = self.lines.get(&id).and_then(|line| line.input.as_ref()).is_none_or(|input| input.push(data));
-        if taken { Ok(()) } else { ssh.close(id) }
+        match self.lines.get(&id).and_then(|line| line.input.as_ref()) {
+            Some(input) if !input.push(data).await => ssh.close(id),
+            _ => Ok(()),
+        }
     }
 
     async fn pty_request(

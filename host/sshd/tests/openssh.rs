@@ -161,3 +161,48 @@ async fn when_the_lease_ends_everything_of_it_ends() {
     }
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_faster_than_its_program_waits_for_it() {
+    let server = Server::start(None).await;
+    let mut command = server.ssh("alice", PASSWORD);
+    // The program begins to read only when the file that a second login makes is there.
+    command.arg("while [ ! -e go ]; do :; done; wc -c").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    const BYTES: usize = 40 << 20;
+    let upload = std::thread::spawn(move || stdin.write_all(&vec![b'x'; BYTES]).unwrap());
+    let mut go = server.ssh("alice", PASSWORD);
+    go.arg("touch go");
+    assert!(output(go).await.status.success());
+    let counted = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    upload.join().unwrap();
+    assert_eq!(text(&counted.stdout).trim(), BYTES.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knocks_without_end_is_not_let_pile_up() {
+    let server = Server::start(None).await;
+    let mut knocking: Vec<std::net::TcpStream> = Vec::new();
+    for _ in 0..200 {
+        knocking.push(std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap());
+    }
+    // Those beyond the few are closed at once; the few say who they are.
+    let mut open = 0;
+    for stream in &mut knocking {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut banner = [0; 4];
+        open += usize::from(std::io::Read::read(stream, &mut banner).is_ok_and(|read| read > 0));
+    }
+    assert!((1..=8).contains(&open), "{open} of 200 are served");
+    drop(knocking);
+    let begun = Instant::now();
+    loop {
+        let mut again = server.ssh("alice", PASSWORD);
+        again.arg("echo in");
+        if text(&output(again).await.stdout) == "in\n" {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "the owner gets in again");
+    }
+}

@@ -89,6 +89,10 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn no_sat_is_lost_and_none_is_spent_twice() {
+    // What happens, for who looks into a seed: FAULT_LOG=debug.
+    if let Ok(filter) = std::env::var("FAULT_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let (first, runs) = (number("FAULT_SEED", 1), number("FAULT_RUNS", 24));
     let outside = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mint = outside.block_on(async {

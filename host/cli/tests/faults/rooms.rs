@@ -88,8 +88,8 @@ impl Ledger for BadLedger {
     async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
         self.book.forget_refused(before).await
     }
-    async fn delivered(&self, id: &OrderId) -> Result<(), LedgerError> {
-        self.write(self.book.delivered(id)).await
+    async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
+        self.write(self.book.delivered(id, state)).await
     }
     async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError> {
         self.write(self.book.reserve_port(lease, range)).await

@@ -89,7 +89,9 @@ impl Life {
         let mut mishaps = Mishap::ALL.to_vec();
         mishaps.extend([Mishap::Hang(false), Mishap::Hang(true), Mishap::Hang(true), Mishap::Late(Duration::from_millis(200))]);
         let mishap = dice.one_of(&mishaps);
-        let mint = dice.often(80).then(|| (path, mishap, dice.small(3), if dice.often(20) { 10_000 } else { 1 + dice.small(4) }));
+        let mint = dice.often(80).then(|| {
+            (path, mishap, if dice.often(70) { 0 } else { dice.small(4) }, if dice.often(20) { 10_000 } else { 1 + dice.small(4) })
+        });
         let (after, times) = (dice.small(8), 1 + dice.small(2));
         let faults = [
             ClusterFault::Away(after, times),
@@ -251,10 +253,16 @@ fn live(world: &World, street: &Street, story: &Story, life: &Life, sent: &mut V
             let _ = house.desk.resume().await;
             act(street, &house.desk, &story.deeds, sent).await;
         };
+        let hung = async {
+            match life.mint {
+                Some((_, Mishap::Hang(_), ..)) => street.way.hung().await,
+                _ => std::future::pending().await,
+            }
+        };
         let end = tokio::select! {
             () = work => None,
             () = killed.notified() => Some(format!("killed at a write ({:?})", life.write.unwrap().1)),
-            () = street.way.hung() => Some(format!("killed in a request ({:?})", life.mint.unwrap().1)),
+            () = hung => Some("killed in a request".to_owned()),
             () = tokio::time::sleep(LIFE) => Some("killed while waiting".to_owned()),
         };
         met.extend(end);
@@ -300,7 +308,10 @@ pub fn tell(world: &World, outside: &Runtime, story: Story, kept: u64) -> Result
     *street.mailbox.failing.lock().unwrap() = 0;
     // The clock stays where the last life had it: time that has passed does not come back.
     let runtime = runtime();
-    let told = runtime.block_on(account(world, &street, &story, sent, kept));
+    let told = runtime.block_on(async {
+        let account = tokio::time::timeout(PATIENCE.saturating_mul(2), account(world, &street, &story, sent, kept));
+        account.await.unwrap_or_else(|_| Err("a customer waits for ever".to_owned()))
+    });
     runtime.shutdown_background();
     set_clock_wrong(0);
     told.map(|outstanding| Told { outstanding, met })

@@ -2,4 +2,5 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod customer;
+pub mod doomed;
 pub mod testbed;

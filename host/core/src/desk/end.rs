@@ -42,7 +42,7 @@ impl Desk {
         let own: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer && order.state == State::Refunded).collect();
         for order in &own {
             // This is the answer that tells it.
-            self.rooms.ledger.delivered(&order.id).await.map_err(|error| internal(&error))?;
+            self.rooms.ledger.delivered(&order.id, order.state).await.map_err(|error| internal(&error))?;
         }
         Ok(wire::stopped(pod, &own))
     }
@@ -80,7 +80,10 @@ impl Desk {
             }
             tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
             for order in orders.into_iter().filter(|order| order.state == State::RefundPending) {
-                self.begin(order, None);
+                // If its first answer is still on its way, it is taken up at the next look around.
+                if let Some(entry) = self.enter(&order.id) {
+                    self.begin(order, entry, None);
+                }
             }
             return Ok(());
         }

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as channel};
 use tracing::Instrument;
 
 /// What the operator decides about the desk.
@@ -104,6 +104,19 @@ impl Ticket {
     }
 }
 
+/// An order's place among those that are worked here; free when this is dropped.
+struct Entry {
+    desk: Arc<Desk>,
+    id: OrderId,
+    sender: channel::Sender<Option<Value>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.desk.working.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
 /// What is in the shop window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -175,8 +188,9 @@ impl Desk {
             secrets: OrderSecrets { token: Some(incoming.token), password: incoming.password, refund_token: None },
             ..Order::blank(incoming.purchase)
         };
+        let entry = self.enter(&order.id).ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.rooms.ledger.open(&order).await.map_err(|error| internal(&error))? {
-            Opening::Opened => Ok(self.begin(order, Some(place))),
+            Opening::Opened => Ok(self.begin(order, entry, Some(place))),
             Opening::Known(known) => self.again(*known).await,
             Opening::Clash(other) if same_purchase(&order, &other) => self.again(*other).await,
             Opening::Clash(other) if other.state.is_settled() => {
@@ -230,16 +244,18 @@ impl Desk {
     /// Takes up the orders that are unfinished and worked by no living process.
     async fn look_around(self: &Arc<Self>) -> Result<(), LedgerError> {
         for mut order in self.rooms.ledger.unfinished().await? {
-            if self.working.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&order.id) {
-                continue;
-            }
+            let Some(entry) = self.enter(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state.as_str(), "resuming an order");
             if order.state == State::Decided {
                 // Nothing was taken, and the world has moved on: decide again.
                 order.state = State::Received;
-                self.rooms.ledger.advance(&order, State::Decided, LeaseChange::Keep).await?;
+                match self.rooms.ledger.advance(&order, State::Decided, LeaseChange::Keep).await {
+                    // It was finished between the reading and now.
+                    Err(LedgerError::Moved { .. }) => continue,
+                    moved => moved?,
+                }
             }
-            self.begin(order, None);
+            self.begin(order, entry, None);
         }
         Ok(())
     }
@@ -254,24 +270,32 @@ impl Desk {
         }
     }
 
-    /// Works an order in a task of its own.
-    fn begin(self: &Arc<Self>, order: Order, place: Option<tokio::sync::OwnedSemaphorePermit>) -> Ticket {
+    /// Says that this task works the order, before anybody can find it; `None` when another one does.
+    fn enter(self: &Arc<Self>, id: &OrderId) -> Option<Entry> {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        if working.contains_key(id) {
+            return None;
+        }
         let (sender, receiver) = channel::channel(None);
-        let id = order.id.clone();
-        self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), receiver.clone());
+        working.insert(id.clone(), receiver);
+        Some(Entry { desk: Arc::clone(self), id: id.clone(), sender })
+    }
+
+    /// Works an order in a task of its own.
+    fn begin(self: &Arc<Self>, order: Order, entry: Entry, place: Option<OwnedSemaphorePermit>) -> Ticket {
+        let (id, receiver) = (order.id.clone(), entry.sender.subscribe());
         let desk = Arc::clone(self);
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                let id = order.id.clone();
                 if let Some(order) = desk.work(order, place).await {
                     let answer = desk.answer(&order).await;
-                    let _ = sender.send(Some(answer.clone()));
+                    entry.sender.send_replace(Some(answer.clone()));
                     if !order.delivered {
                         desk.deliver(&order, &answer).await;
                     }
                 }
-                desk.working.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                drop(entry);
             }
             .instrument(span),
         );
@@ -279,7 +303,7 @@ impl Desk {
     }
 
     /// A turn at this mint: few orders at once are decided and paid there.
-    async fn turn(&self, mint: &MintUrl) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    async fn turn(&self, mint: &MintUrl) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut all = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(limits::ORDERS_AT_ONCE))))
@@ -288,7 +312,7 @@ impl Desk {
     }
 
     /// Steps until the order is settled; `None` when somebody else has it.
-    async fn work(&self, mut order: Order, mut place: Option<tokio::sync::OwnedSemaphorePermit>) -> Option<Order> {
+    async fn work(&self, mut order: Order, mut place: Option<OwnedSemaphorePermit>) -> Option<Order> {
         let mut pause = Pause::new();
         // Taken once and kept to the end: no order is decided by two sets.
         let set = self.rooms.policy.current();
@@ -399,7 +423,7 @@ impl Desk {
             }
             pause.wait().await;
         }
-        match self.rooms.ledger.delivered(&order.id).await {
+        match self.rooms.ledger.delivered(&order.id, order.state).await {
             Ok(()) => tracing::info!("answered"),
             Err(error) => tracing::warn!(%error, "the delivery could not be noted; it is made again"),
         }

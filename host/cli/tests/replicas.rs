@@ -1,0 +1,153 @@
+//! Several replicas on one Postgres: an order is worked by one of them, and by another when that one dies.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(clippy::print_stdout)]
+
+mod support;
+
+use paygress::books::audited;
+use paygress::config::Config;
+use paygress::house::{Access, House, books};
+use paygress::town::Town;
+use paygress_cluster::Local;
+use paygress_core::Ledger;
+use paygress_core::order::State;
+use paygress_database::testing::Server;
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use support::customer::Buyer;
+use support::doomed::{Stop, doomed};
+use tokio::sync::Notify;
+
+/// A replica in a process of its own, which can be killed.
+struct Replica {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Replica {
+    fn start(town: &Town, stop: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "replica", "--ignored", "--nocapture"]).env("REPLICA_STOP", stop);
+        command.env("REPLICA", json!(town.environment).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Reads what it prints until it says this.
+    fn wait_for(&mut self, word: &str) {
+        let mut line = String::new();
+        while self.lines.read_line(&mut line).unwrap() > 0 {
+            if line.contains(word) {
+                return;
+            }
+            line.clear();
+        }
+        panic!("the replica ended before it said {word}");
+    }
+
+    fn kill_9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test: what the tests below start as a process.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by the other tests of this file"]
+async fn replica() {
+    let Ok(environment) = std::env::var("REPLICA") else { return };
+    let environment: std::collections::BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
+    let config = Config::read(None, environment).unwrap();
+    let homes = tempfile::tempdir().unwrap();
+    let cluster = Arc::new(Local::new(homes.path().to_owned()));
+    let reached = Arc::new(Notify::new());
+    let stop = match std::env::var("REPLICA_STOP").unwrap().as_str() {
+        "before the swap" => Some(Stop::BeforeTheSwap),
+        "after the swap" => Some(Stop::AfterTheSwap),
+        _ => None,
+    };
+    let house = match stop {
+        Some(stop) => House::build(&config, cluster, |rooms| doomed(stop)(rooms, Arc::clone(&reached))).await,
+        None => House::build(&config, cluster, |rooms| rooms).await,
+    };
+    println!("open");
+    let running = tokio::spawn(house.unwrap().run());
+    reached.notified().await;
+    println!("reached");
+    panic!("the replica ended: {:?}", running.await);
+}
+
+async fn town(server: &Server) -> Town {
+    let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+    Town::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
+    for stop in ["before the swap", "after the swap"] {
+        let server = Server::start().unwrap();
+        let town = town(&server).await;
+        let mut dying = Replica::start(&town, stop);
+        dying.wait_for("open");
+        let buyer = Buyer::new(&town).await;
+        let asking = buyer.ask(json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice"}));
+        let takeover = async {
+            let mut dying = tokio::task::spawn_blocking(move || {
+                dying.wait_for("reached");
+                dying
+            })
+            .await
+            .unwrap();
+            // The other one is there, and leaves alone what is being worked.
+            let mut other = Replica::start(&town, "");
+            other.wait_for("open");
+            let (book, till) = books(&town.config, Access::Look).await.unwrap();
+            assert_eq!(book.page(None, 10).await.unwrap()[0].state, State::Redeeming);
+            assert!(dying.child.try_wait().unwrap().is_none());
+            dying.kill_9();
+            (other, book, till)
+        };
+        let (answer, (_other, book, till)) = tokio::join!(asking, takeover);
+        assert_eq!(answer["ssh_username"], "alice", "{stop}: {answer}");
+        let report = audited(&book, &till).await.unwrap();
+        assert!(report.problems.is_empty() && report.orders == 1, "{stop}: {report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_serve_every_customer_once() {
+    let server = Server::start().unwrap();
+    let town = town(&server).await;
+    let mut replicas = [Replica::start(&town, ""), Replica::start(&town, "")];
+    for replica in &mut replicas {
+        replica.wait_for("open");
+    }
+    let (one, two) = tokio::join!(Buyer::new(&town), Buyer::new(&town));
+    let token = one.token(6).await;
+    // The same token from two customers, and an order of each: with two replicas that read every message.
+    let (first, second, third, fourth) = tokio::join!(
+        one.ask(json!({"cashu_token": token})),
+        two.ask(json!({"cashu_token": token})),
+        one.ask(json!({"cashu_token": one.token(7).await, "ssh_username": "one"})),
+        two.ask(json!({"cashu_token": two.token(8).await, "ssh_username": "two"}))
+    );
+    let sold = [&first, &second].iter().filter(|answer| answer["pod_name"].is_string()).count();
+    assert_eq!(sold, 1, "{first}\n{second}");
+    let refused = if first["pod_name"].is_string() { &second } else { &first };
+    assert!(["token_pending", "token_already_spent"].contains(&refused["error_type"].as_str().unwrap()), "{refused}");
+    assert_eq!((third["ssh_username"].as_str(), fourth["ssh_username"].as_str()), (Some("one"), Some("two")));
+    let (book, till) = books(&town.config, Access::Look).await.unwrap();
+    let report = audited(&book, &till).await.unwrap();
+    assert!(report.problems.is_empty(), "{report}");
+    assert_eq!(report.total.sold.0, 5 + 6 + 7, "{report}");
+}

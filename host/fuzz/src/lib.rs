@@ -1,0 +1,110 @@
+//! What strangers' bytes meet first, one function each; the targets in `bin/` feed them. A function panics when a promise
+//! is broken, so that the fuzzer finds it.
+#![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target tells by panicking")]
+
+use paygress_cashu::{CashuTill, Purse, Seed, Settings};
+use paygress_cluster::guard::{Allowed, check};
+use paygress_core::Till;
+use paygress_core::policy::{Placement, Rendered, Resources, Slot};
+use paygress_core::secret::Secret;
+use paygress_core::wire::{self, Request};
+use paygress_policy::{Host, Machine, Source};
+use std::cell::OnceCell;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The mint of the seeds in the corpus.
+pub const MINT: &str = "https://mint.example";
+
+/// A token in a request: it is read or refused, and what is read keeps to the limits.
+pub fn token(bytes: &[u8]) {
+    thread_local! {
+        static TILL: OnceCell<(CashuTill, tempfile::TempDir)> = const { OnceCell::new() };
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    TILL.with(|till| {
+        let (till, _) = till.get_or_init(|| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let purse = Purse::sqlite(&directory.path().join("purse")).expect("a purse");
+            let seed = Seed::at(&directory.path().join("mnemonic")).expect("a seed");
+            let settings = Settings { mints: vec![MINT.to_owned()], exposure: None, lock: Some(Secret::new("7".repeat(64))) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            (runtime.block_on(CashuTill::open(purse, seed, &settings)).expect("a till"), directory)
+        });
+        match till.decode(&Secret::new(text)) {
+            Ok(facts) => {
+                assert_eq!(facts.mint.as_str(), MINT);
+                assert!(facts.gross.0 > 0 && facts.gross.0 <= paygress_core::limits::TOKEN_SAT);
+                assert!((1..=paygress_core::limits::TOKEN_PROOFS).contains(&facts.ys.len()));
+            }
+            Err(refusal) => assert!(!refusal.message.is_empty()),
+        }
+    });
+}
+
+/// A message's text: it is a request or refused, its login never reaches a shell, and nothing of it is quoted.
+pub fn message(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = wire::is_answer(text);
+    match Request::parse(text) {
+        Ok(Request::Buy { purchase: paygress_core::order::Purchase::Spawn { username, .. }, token, .. }) => {
+            assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
+            assert!(username != "root" && !username.starts_with('-'));
+            assert!(token.expose().len() <= paygress_core::limits::TOKEN_BYTES);
+        }
+        Ok(_) => {}
+        Err(refusal) => assert!(!refusal.message.contains("cashuB"), "a token is quoted: {}", refusal.message),
+    }
+    // The same bytes as a sealed letter's inside.
+    let _ = paygress_nostr::letter::open_text(text);
+}
+
+/// A rendered template: refused, or a pod that has none of the ways out.
+pub fn template(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let placement = Placement {
+        pod_name: "ssh-pod-a".to_owned(),
+        image: "example.com/ssh:1".to_owned(),
+        resources: Resources { cpu_millicores: 500, memory_mib: 64 },
+        host_port: 31_000,
+        container_port: 2_222,
+        secret_name: "ssh-pod-a".to_owned(),
+        secret_mount_path: "/run/paygress/login".to_owned(),
+    };
+    let (template, services) = text.split_once('\n').unwrap_or((text, ""));
+    let services_json = services.lines().take(4).map(str::to_owned).collect();
+    let rendered = Rendered { pod_template_json: template.to_owned(), services_json };
+    let Ok(checked) = check(&rendered, &placement, &Allowed::default()) else { return };
+    let spec = checked.template.spec.expect("a pod has a spec");
+    assert!(spec.host_network.is_none() && spec.host_pid.is_none() && spec.host_ipc.is_none());
+    assert!(spec.service_account_name.is_none() && spec.node_name.is_none() && spec.init_containers.is_none());
+    assert_eq!(spec.automount_service_account_token, Some(false));
+    for volume in spec.volumes.iter().flatten() {
+        assert!(volume.host_path.is_none() && volume.projected.is_none() && (volume.empty_dir.is_some() != volume.secret.is_some()));
+    }
+    let [container] = spec.containers.as_slice() else { panic!("one container") };
+    assert_eq!(container.image.as_deref(), Some("example.com/ssh:1"));
+    let security = container.security_context.as_ref().expect("a security context");
+    assert_eq!((security.privileged, security.allow_privilege_escalation, security.run_as_non_root), (Some(false), Some(false), Some(true)));
+    assert!(container.ports.iter().flatten().all(|port| port.host_port.is_none_or(|port| port == 31_000)));
+}
+
+/// A component file: refused with a reason, or taken; the old one goes on either way.
+pub fn component(bytes: &[u8]) {
+    thread_local! {
+        static HOST: OnceCell<Arc<Host>> = const { OnceCell::new() };
+    }
+    HOST.with(|host| {
+        let host = host.get_or_init(|| {
+            let plugins = std::env::var("FUZZ_PLUGINS").expect("FUZZ_PLUGINS names the folder of the default policies");
+            let source = |slot: Slot| Source {
+                component: std::fs::read(Path::new(&plugins).join(format!("{slot}.wasm"))).expect("the policies are built"),
+                settings: "{}".to_owned(),
+            };
+            Host::load(Machine::start(None).expect("a machine"), source).expect("the default policies load")
+        });
+        if let Err(refused) = host.swap(Slot::Pricing, &Source { component: bytes.to_vec(), settings: "{}".to_owned() }) {
+            assert!(!refused.to_string().is_empty());
+        }
+    });
+}

@@ -1,0 +1,134 @@
+//! `cargo xtask faults`: many seeded runs in which everything goes wrong, on several processes.
+
+use crate::run::{cargo, output, root, step, target};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs wait more than they work: more of them than there are cores.
+const PROCESSES: u64 = 6;
+/// Starting a Nutshell mint.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `runs` at cdk's mint, then `nutshell` at a Nutshell mint, from this seed on.
+pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
+    crate::plugins::build()?;
+    let program = program()?;
+    let each = runs.div_ceil(PROCESSES);
+    let begun = Instant::now();
+    println!("── {runs} runs at cdk's mint");
+    let logs = target().join("faults");
+    std::fs::create_dir_all(&logs)?;
+    let mut processes = Vec::new();
+    for n in 0..PROCESSES {
+        let (first, last) = (seed + n * each, seed + runs.min((n + 1) * each));
+        if first < last {
+            let mut command = run(&program, first, last - first);
+            let log = logs.join(format!("{first}.log"));
+            let file = File::create(&log)?;
+            processes.push((command.stdout(file.try_clone()?).stderr(file).spawn()?, log));
+        }
+    }
+    let mut failed = Vec::new();
+    for (mut process, log) in processes {
+        let ended = process.wait()?;
+        let text = std::fs::read_to_string(&log)?;
+        print!("{}", text.lines().filter(|line| tells(line)).map(|line| format!("   {line}\n")).collect::<String>());
+        if !ended.success() {
+            failed.push(text.lines().skip_while(|line| !line.contains("panicked")).take(60).collect::<Vec<_>>().join("\n"));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
+    }
+    println!("── {runs} runs: 0 sats unaccounted for, in {:.0} s", begun.elapsed().as_secs_f64());
+    if nutshell > 0 {
+        let mint = Nutshell::start()?;
+        let mut command = run(&program, seed, nutshell);
+        command.env("FAULT_MINT", &mint.url).env("FAULT_MINT_DATABASE", &mint.database);
+        step(&format!("{nutshell} runs at a Nutshell mint"), &mut command)?;
+    }
+    Ok(())
+}
+
+/// The lines that a summary is made of.
+fn tells(line: &str) -> bool {
+    line.contains(" runs from seed ") || line.starts_with("  ") || line.contains("sats unaccounted for")
+}
+
+/// The test program, built.
+fn program() -> Result<PathBuf> {
+    let mut build = cargo(&["test", "--no-run", "--package", "paygress", "--features", "demo", "--test", "faults"])?;
+    step("build the fault tests", build.arg("--quiet"))?;
+    let built = output(build.args(["--message-format", "json-render-diagnostics"]))?;
+    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let is_ours = |artifact: &serde_json::Value| artifact.pointer("/target/name").and_then(serde_json::Value::as_str) == Some("faults");
+    let ours = artifacts.filter(is_ours).find_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from));
+    ours.context("cargo does not say where the test program is")
+}
+
+fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--nocapture").current_dir(root().join("host/cli"));
+    command.env("FAULT_SEED", first.to_string()).env("FAULT_RUNS", runs.to_string());
+    command
+}
+
+/// A Nutshell mint of the tests' Python.
+struct Nutshell {
+    child: Child,
+    url: String,
+    database: PathBuf,
+}
+
+impl Nutshell {
+    fn start() -> Result<Self> {
+        crate::test::python()?;
+        let directory = target().join("faults/nutshell");
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        std::fs::create_dir_all(&directory)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = File::create(directory.join("log"))?;
+        let database = directory.join("mint");
+        let child = Command::new(target().join("venv/bin/mint"))
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .current_dir(&directory)
+            .envs([
+                ("MINT_BACKEND_BOLT11_SAT", "FakeWallet"),
+                ("MINT_PRIVATE_KEY", "a key of a test mint"),
+                ("MINT_INPUT_FEE_PPK", "100"),
+                ("MINT_RATE_LIMIT", "FALSE"),
+                ("TOR", "FALSE"),
+                ("FAKEWALLET_BRR", "TRUE"),
+                ("FAKEWALLET_DELAY_INCOMING_PAYMENT", "0"),
+            ])
+            .env("MINT_DATABASE", &database)
+            .env("CASHU_DIR", directory.join("cashu"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("the Nutshell mint cannot be started")?;
+        let mint = Self { child, url: format!("http://127.0.0.1:{port}"), database: database.join("mint.sqlite3") };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if begun.elapsed() > PATIENCE {
+                bail!("the Nutshell mint does not start; see {}", directory.join("log").display());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(mint)
+    }
+}
+
+impl Drop for Nutshell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
