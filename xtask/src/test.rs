@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
 use crate::run::{cargo, root, step, target};
-use crate::{cluster, demo, plugins};
+use crate::{cluster, demo, faults, fuzz, plugins};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +15,11 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("python3", "python3-venv"),
     ("pg_createcluster", "postgresql"),
 ];
+/// How long each fuzz target runs here.
+const FUZZ_SECONDS: u64 = 15;
+/// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
+const FAULT_RUNS: u64 = 120;
+const NUTSHELL_RUNS: u64 = 12;
 /// What the Python parts are: a mint and a relay that are not ours.
 const PYTHON: [&str; 4] = ["cashu==0.20.2", "marshmallow<4", "limits<4", "nostr-relay==1.14"];
 
@@ -27,6 +32,10 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--features", "paygress/demo"])?;
     step("documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     step("tests in one process", &mut cargo(&["test", "--workspace", "--features", "paygress/demo"])?)?;
+    // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
+    fuzz::fuzz(FUZZ_SECONDS, None)?;
+    python()?;
+    faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
     // The story as a visitor sees it, told by the binary that the tests have built.
     demo::tell(&["--once".to_owned()])?;
     if without_cluster {
@@ -34,7 +43,6 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
         return Ok(());
     }
     customer()?;
-    python()?;
     cluster::up()?;
     let mut tests = cargo(&["test", "--package", "paygress", "--package", "paygress-cluster", "--features", "paygress/demo"])?;
     tests.args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);

@@ -361,7 +361,12 @@ impl Drawer {
     }
 
     async fn hand_out_once(&self, purpose: &str, amount: u64, on_top: bool) -> Result<Outcome, Fault> {
-        match self.choose(amount, on_top).await? {
+        let (choice, on_top) = match self.choose(amount, on_top).await {
+            // The fee would take all of it: so little is handed out whole.
+            Err(Fault::TooLittle(_)) if !on_top => (self.choose(amount, true).await?, true),
+            choice => (choice?, on_top),
+        };
+        match choice {
             Choice::Exact(proofs) => {
                 let mut operation = Operation::new(purpose, &self.name, Work { gave: amount, ..Work::default() });
                 operation.state = OperationState::Done;

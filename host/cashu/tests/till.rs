@@ -204,6 +204,20 @@ async fn a_refund_is_made_once_whatever_happens_and_can_be_redeemed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_the_fee_would_take_is_made_whole() {
+    let street = Street::new().await;
+    let till = street.till().await;
+    let token = street.token(5).await;
+    let facts = till.decode(&token).unwrap();
+    assert_eq!(till.redeem(&OrderId::random(), &token, &facts).await, Ok(Sat(4)));
+    let refund = till.refund(&OrderId::random(), &street.name(), Sat(1)).await.unwrap();
+    assert_eq!((refund.amount, refund.fee, held(&till).await), (Sat(1), Sat(0), 2), "one for the customer, one for the mint");
+    books_balance(&till).await;
+    let much = till.refund(&OrderId::random(), &street.name(), Sat(3)).await;
+    assert!(much.is_err(), "what the purse does not hold waits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_nobody_redeems_is_taken_back_once() {
     let street = Street::new().await;
     let till = street.till().await;
