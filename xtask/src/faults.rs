@@ -24,9 +24,10 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
     std::fs::create_dir_all(&logs)?;
     let mut processes = Vec::new();
     for n in 0..PROCESSES {
-        let (first, last) = (seed + n * each, seed + runs.min((n + 1) * each));
-        if first < last {
-            let mut command = run(&program, first, last - first);
+        let done = n.saturating_mul(each).min(runs);
+        let (first, count) = (seed.saturating_add(done), each.min(runs.saturating_sub(done)));
+        if count > 0 {
+            let mut command = run(&program, first, count);
             let log = logs.join(format!("{first}.log"));
             let file = File::create(&log)?;
             processes.push((command.stdout(file.try_clone()?).stderr(file).spawn()?, log));
@@ -72,7 +73,7 @@ fn program() -> Result<PathBuf> {
 
 fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
     let mut command = Command::new(program);
-    command.arg("--nocapture").current_dir(root().join("host/cli"));
+    command.args(["no_sat_is_lost_and_none_is_spent_twice", "--nocapture"]).current_dir(root().join("host/cli"));
     command.env("FAULT_SEED", first.to_string()).env("FAULT_RUNS", runs.to_string());
     command
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 const TARGETS: [&str; 4] = ["token", "message", "template", "component"];
 /// Coverage for libFuzzer, and every overflow a panic.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-    -Cllvm-args=-sanitizer-coverage-pc-table -Ccodegen-units=1 -Clink-dead-code";
+    -Cllvm-args=-sanitizer-coverage-pc-table";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the targets, each for so many seconds; the corpus they grow stays in `target/fuzz`.
@@ -18,7 +18,8 @@ pub(crate) fn fuzz(seconds: u64, only: Option<&str>) -> Result<()> {
         bail!("no such target; there are {}", TARGETS.join(", "));
     }
     crate::plugins::build()?;
-    let mut build = cargo(&["build", "--quiet", "--profile", "fuzz", "--target", TRIPLE, "--package", "paygress-fuzz", "--features", "targets"])?;
+    let mut build =
+        cargo(&["build", "--quiet", "--profile", "fuzz", "--target", TRIPLE, "--package", "paygress-fuzz", "--features", "targets"])?;
     step("build the fuzz targets", build.env("RUSTFLAGS", FLAGS))?;
     for name in targets {
         let corpus = target().join("fuzz").join(name);

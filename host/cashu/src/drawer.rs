@@ -53,7 +53,7 @@ pub(crate) fn crypto(error: impl std::fmt::Display) -> Fault {
 /// How an operation ended, as far as anybody knows.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    Done(Operation),
+    Done(Box<Operation>),
     /// Nothing was taken, and nothing will be; what the mint had said.
     NotDone(Option<MintFault>),
     SpentElsewhere,
@@ -191,7 +191,7 @@ impl Drawer {
     /// Finishes an operation that another process, or an earlier attempt, may have begun.
     pub(crate) async fn finish(&self, operation: Operation) -> Result<Outcome, Fault> {
         match operation.state {
-            OperationState::Done => Ok(Outcome::Done(operation)),
+            OperationState::Done => Ok(Outcome::Done(Box::new(operation))),
             OperationState::Failed if operation.work.spent_elsewhere => Ok(Outcome::SpentElsewhere),
             OperationState::Failed => Ok(Outcome::NotDone(None)),
             OperationState::Open if operation.work.quote.is_some() => self.settle_payment(&operation).await,
@@ -219,9 +219,9 @@ impl Drawer {
         self.resolve(operation, Some(fault)).await
     }
 
-    async fn done(&self, operation: &Operation, got: Proofs) -> Result<Operation, Fault> {
+    async fn done(&self, operation: &Operation, got: Proofs) -> Result<Box<Operation>, Fault> {
         let fee = total(&operation.work.inputs).saturating_sub(total(&got));
-        Ok(self.purse.done(operation, got, fee, 0).await?)
+        Ok(Box::new(self.purse.done(operation, got, fee, 0).await?))
     }
 
     /// Finds out how a swap ended, from what the mint knows of its inputs and outputs.
@@ -340,7 +340,7 @@ impl Drawer {
             }
         }
         match self.finish_latest(purpose).await? {
-            Outcome::Done(operation) => Ok((self.token(self.purse.given(purpose).await?), operation)),
+            Outcome::Done(operation) => Ok((self.token(self.purse.given(purpose).await?), *operation)),
             Outcome::Unknown(why) => Err(MintFault::Away(why).into()),
             Outcome::NotDone(Some(fault)) => Err(fault.into()),
             Outcome::NotDone(None) | Outcome::SpentElsewhere => {
@@ -378,7 +378,7 @@ impl Drawer {
                     purse::hold(transaction, &proofs, "given", &operation.purpose)?;
                     Ok::<_, DatabaseError>(operation)
                 });
-                Ok(Outcome::Done(done.await?))
+                Ok(Outcome::Done(Box::new(done.await?)))
             }
             Choice::Swap { inputs, fee } => {
                 let (keyset, keys) = self.signing().await?;

@@ -86,7 +86,7 @@ impl Drawer {
                 let got = self.unblind(&outputs, change).await?;
                 let paid = answer.amount.to_u64();
                 let fee = total(&operation.work.inputs).saturating_sub(paid).saturating_sub(total(&got));
-                Ok(Outcome::Done(self.purse.done(operation, got, fee, paid).await?))
+                Ok(Outcome::Done(Box::new(self.purse.done(operation, got, fee, paid).await?)))
             }
             MeltQuoteState::Pending => Ok(Outcome::Unknown("the payment is under way".to_owned())),
             // Not paid, and the inputs are free: it failed. With the inputs pending it is still under way.

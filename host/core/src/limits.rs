@@ -60,6 +60,8 @@ pub const LOOK_AROUND: Duration = Duration::from_secs(10);
 pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
 /// How long who stops a pod waits for the refund; after that it is told on asking.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often that one looks whether it is made.
+pub const REFUND_POLL: Duration = Duration::from_millis(100);
 /// Pods that are removed at the same time: one that takes long holds up no other.
 pub const REMOVALS_AT_ONCE: usize = 16;
 /// How often leases are compared with the cluster besides its own events.

@@ -237,7 +237,13 @@ impl Transaction for Attempt<'_> {
 }
 
 fn borrowed(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
-    values.iter().map(|value| value as _).collect()
+    values
+        .iter()
+        .map(|value| {
+            let value: &(dyn ToSql + Sync) = value;
+            value
+        })
+        .collect()
 }
 
 fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {

@@ -85,7 +85,10 @@ pub fn template(bytes: &[u8]) {
     let [container] = spec.containers.as_slice() else { panic!("one container") };
     assert_eq!(container.image.as_deref(), Some("example.com/ssh:1"));
     let security = container.security_context.as_ref().expect("a security context");
-    assert_eq!((security.privileged, security.allow_privilege_escalation, security.run_as_non_root), (Some(false), Some(false), Some(true)));
+    assert_eq!(
+        (security.privileged, security.allow_privilege_escalation, security.run_as_non_root),
+        (Some(false), Some(false), Some(true))
+    );
     assert!(container.ports.iter().flatten().all(|port| port.host_port.is_none_or(|port| port == 31_000)));
 }
 

@@ -11,13 +11,19 @@ mod rooms;
 mod story;
 
 use paygress::house::{component, default_policies};
+use paygress_cashu::faulty::Mishap;
 use paygress_cashu::mint::TestMint;
+use paygress_core::order::RefundEnd;
+use paygress_core::units::Sat;
 use paygress_policy::{Host, Machine, Source};
+use rooms::ClusterFault;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use story::{Story, tell};
+use story::{DAY, Deed, Life, Story, Told, tell};
+use tokio::runtime::Runtime;
 
 /// Numbers by a seed (SplitMix64): the same seed is the same run.
 pub struct Dice(u64);
@@ -87,14 +93,10 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-#[test]
-fn no_sat_is_lost_and_none_is_spent_twice() {
-    // What happens, for who looks into a seed: FAULT_LOG=debug.
-    if let Ok(filter) = std::env::var("FAULT_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
-    let (first, runs) = (number("FAULT_SEED", 1), number("FAULT_RUNS", 24));
-    let outside = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+/// The clock is one for all tests of this program: they take turns.
+static CLOCK: Mutex<()> = Mutex::new(());
+
+fn world(outside: &Runtime) -> World {
     let mint = outside.block_on(async {
         match (std::env::var("FAULT_MINT"), std::env::var("FAULT_MINT_DATABASE")) {
             (Ok(url), Ok(database)) => AnyMint::Nutshell { url, database: database.into() },
@@ -103,7 +105,60 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
     });
     let source =
         |slot| Source { component: component(&default_policies().join(format!("{slot}.wasm"))).unwrap(), settings: "{}".to_owned() };
-    let world = World { mint, policy: Host::load(Machine::start(None).unwrap(), source).unwrap() };
+    World { mint, policy: Host::load(Machine::start(None).unwrap(), source).unwrap() }
+}
+
+fn outside() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Tells one story in a world of its own.
+fn told(deeds: Vec<Deed>, lives: Vec<Life>) -> Told {
+    let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let outside = outside();
+    let world = World { mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()), ..world(&outside) };
+    tell(&world, &outside, Story { deeds, lives }, 0).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn away(path: &'static str, mishap: Mishap) -> Life {
+    Life { mint: Some((path, mishap, 0, 10_000)), ..Life::good() }
+}
+
+#[test]
+fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
+    let day_later = || Life { clock: DAY, lasts: true, ..away("v1/", Mishap::Status(500)) };
+    // It took the token, and the process was killed; or it never saw it, and the swap might be on its way for ever. Either
+    // way the one thing that is certain is to ask again in the same words, when it is back, and to give back what comes.
+    for lost in [Mishap::Hang(true), Mishap::LostOnTheWay] {
+        let story = told(vec![Deed::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
+        let first = story.letters[0]["message"].as_str().unwrap();
+        assert!(first.contains("does not tell whether it has taken your token"), "{first}");
+        let last = story.letters.last().unwrap();
+        assert_eq!((&last["error_type"], &last["refunded_sats"]), (&json!("mint_network_error"), &json!(29)), "{last}");
+        assert!(story.orders.iter().all(|order| order.state.is_settled()));
+    }
+}
+
+#[test]
+fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
+    let fails = Life { cluster: ClusterFault::NeverReady, ..Life::good() };
+    let later = Life { clock: 40 * DAY, lasts: true, ..Life::good() };
+    let story = told(vec![Deed::Spawn(30)], vec![fails, later]);
+    assert!(story.letters[0]["refund_token"].is_string(), "{}", story.letters[0]);
+    assert_eq!(story.orders[0].refund_end, Some(RefundEnd::TakenBack(Sat(28))), "29 less the mint's fee");
+    assert_eq!(story.orders[0].secrets.refund_token, None);
+}
+
+#[test]
+fn no_sat_is_lost_and_none_is_spent_twice() {
+    // What happens, for who looks into a seed: FAULT_LOG=debug.
+    if let Ok(filter) = std::env::var("FAULT_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    let (first, runs) = (number("FAULT_SEED", 1), number("FAULT_RUNS", 24));
+    let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let outside = outside();
+    let world = world(&outside);
     // What earlier runs have left in wallets and purses.
     let mut kept = outside.block_on(world.mint.outstanding());
     let mut met: BTreeMap<String, usize> = BTreeMap::new();

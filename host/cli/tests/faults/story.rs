@@ -2,14 +2,14 @@
 
 use crate::rooms::{AtWrite, BadLedger, ClusterFault, Mailbox, Puppet};
 use crate::{Dice, World};
-use paygress::books::audited;
+use paygress::books::{all_orders, audited};
 use paygress_cashu::faulty::{FaultyWay, Mishap};
 use paygress_cashu::mint::{TestWallet, partial, relabelled};
 use paygress_cashu::{CashuTill, Purse, Seed, Settings as TillSettings};
 use paygress_core::courier::ReplyTo;
 use paygress_core::desk::{Desk, Incoming, Rooms, Settings, Ticket};
 use paygress_core::ledger::Ledger;
-use paygress_core::order::Purchase;
+use paygress_core::order::{Order, Purchase};
 use paygress_core::secret::Secret;
 use paygress_core::units::{Customer, PodName, Seconds, set_clock_wrong};
 use paygress_ledger::Book;
@@ -24,16 +24,18 @@ use tokio::sync::Notify;
 const LIFE: Duration = Duration::from_secs(4);
 /// How long everything may take to come right once nothing is wrong any more.
 const PATIENCE: Duration = Duration::from_secs(90);
-const DAY: i64 = 86_400;
+pub const DAY: i64 = 86_400;
 
 /// What goes wrong in one life of the process.
 #[derive(Clone, Debug)]
 pub struct Life {
-    write: Option<(usize, AtWrite)>,
-    mint: Option<(&'static str, Mishap, usize, usize)>,
-    cluster: ClusterFault,
-    courier: usize,
-    clock: i64,
+    pub write: Option<(usize, AtWrite)>,
+    pub mint: Option<(&'static str, Mishap, usize, usize)>,
+    pub cluster: ClusterFault,
+    pub courier: usize,
+    pub clock: i64,
+    /// Whether it goes on when the deeds are done.
+    pub lasts: bool,
 }
 
 /// What a customer does.
@@ -53,14 +55,19 @@ pub enum Deed {
 
 #[derive(Clone, Debug)]
 pub struct Story {
-    deeds: Vec<Deed>,
-    lives: Vec<Life>,
+    pub deeds: Vec<Deed>,
+    pub lives: Vec<Life>,
 }
 
 /// How it ended.
 pub struct Told {
     pub outstanding: u64,
     pub met: Vec<String>,
+    /// What was answered last to each message.
+    pub answers: Vec<Value>,
+    /// What was brought by the way back.
+    pub letters: Vec<Value>,
+    pub orders: Vec<Order>,
 }
 
 impl Story {
@@ -77,6 +84,11 @@ impl Story {
 }
 
 impl Life {
+    /// A life in which nothing goes wrong.
+    pub fn good() -> Self {
+        Self { write: None, mint: None, cluster: ClusterFault::None, courier: 0, clock: 0, lasts: false }
+    }
+
     fn of(dice: &mut Dice) -> Self {
         let at = 1 + dice.small(24);
         let write = match dice.roll(10) {
@@ -103,7 +115,8 @@ impl Life {
         let cluster = if dice.often(40) { dice.one_of(&faults) } else { ClusterFault::None };
         let courier = if dice.often(20) { 1 + dice.small(3) } else { 0 };
         let clock = if dice.often(10) { dice.one_of(&[-3_600, -60, 60, 600, 3_600, DAY, 40 * DAY]) } else { 0 };
-        Self { write, mint, cluster, courier, clock }
+        let lasts = dice.often(20);
+        Self { write, mint, cluster, courier, clock, lasts }
     }
 }
 
@@ -252,6 +265,9 @@ fn live(world: &World, street: &Street, story: &Story, life: &Life, sent: &mut V
         let work = async {
             let _ = house.desk.resume().await;
             act(street, &house.desk, &story.deeds, sent).await;
+            if life.lasts {
+                std::future::pending::<()>().await;
+            }
         };
         let hung = async {
             match life.mint {
@@ -314,7 +330,7 @@ pub fn tell(world: &World, outside: &Runtime, story: Story, kept: u64) -> Result
     });
     runtime.shutdown_background();
     set_clock_wrong(0);
-    told.map(|outstanding| Told { outstanding, met })
+    told.map(|told| Told { met, ..told })
 }
 
 /// Where nothing waits for a disk: what is tested is the order of writes, not the disk.
@@ -324,7 +340,13 @@ fn fast() -> std::path::PathBuf {
 }
 
 /// Nothing is wrong any more: everything comes to an end, and every sat is somewhere.
-async fn account(world: &World, street: &Street, story: &Story, mut sent: Vec<(Message, Option<Value>)>, kept: u64) -> Result<u64, String> {
+async fn account(
+    world: &World,
+    street: &Street,
+    story: &Story,
+    mut sent: Vec<(Message, Option<Value>)>,
+    kept: u64,
+) -> Result<Told, String> {
     let house = street.house(world, None, Arc::default()).await;
     let watch = tokio::spawn(Arc::clone(&house.desk).watch());
     house.desk.resume().await.map_err(|error| error.to_string())?;
@@ -393,5 +415,7 @@ async fn account(world: &World, street: &Street, story: &Story, mut sent: Vec<(M
             house.till.entries().await.unwrap()
         ));
     }
-    Ok(outstanding)
+    let answers = sent.into_iter().map(|(_, answer)| answer.unwrap_or_default()).collect();
+    let orders = all_orders(&house.book).await.map_err(|error| error.to_string())?;
+    Ok(Told { outstanding, met: Vec::new(), answers, letters, orders })
 }

@@ -54,7 +54,7 @@ impl Desk {
             if orders.iter().all(|order| order.state != State::RefundPending) {
                 return Ok(orders);
             }
-            tokio::time::sleep(limits::RETRY_FIRST / 10).await;
+            tokio::time::sleep(limits::REFUND_POLL).await;
         }
     }
 
