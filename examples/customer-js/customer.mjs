@@ -40,8 +40,9 @@ async function ask(relayUrl, service, request) {
   const me = getPublicKey(key);
   const to = service.startsWith('npub') ? decode(service).data : service;
   const relay = await Relay.connect(relayUrl);
-  // Where I read private messages (NIP-17): the service answers there.
-  await relay.publish(finalizeEvent({ kind: 10050, created_at: Math.floor(Date.now() / 1000), tags: [['relay', relayUrl]], content: '' }, key));
+  // Where I read private messages (NIP-17): the service answers there. A relay that has it already may say so.
+  const list = finalizeEvent({ kind: 10050, created_at: Math.floor(Date.now() / 1000), tags: [['relay', relayUrl]], content: '' }, key);
+  await relay.publish(list).catch(() => {});
   const message = createRumor({ kind: 14, content: request, tags: [['p', to, relayUrl]] }, key);
   const answer = new Promise((resolve) => {
     // Wraps are dated up to two days back. Mine is the one that answers my message.

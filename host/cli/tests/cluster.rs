@@ -113,6 +113,56 @@ fn the_service_has_no_right_that_it_does_not_need() {
         assert!(!output.status.success() && told.contains("forbidden"), "{arguments:?} was not denied: {told}");
     }
     assert!(service(&["-n", "user-workloads", "get", "jobs"]).status.success(), "what it needs it may do");
+    // It may make pods, and even so none that breaks out.
+    let tokenless = |more: &str| format!(r#"{{"spec":{{"automountServiceAccountToken":false{more}}}}}"#);
+    let unprivileged = r#","securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}"#;
+    let privileged = r#","containers":[{"name":"x","image":"x","securityContext":{"privileged":true}}]"#;
+    let overrides = [
+        (tokenless(r#","hostNetwork":true"#), "namespaces"),
+        (tokenless(r#","volumes":[{"name":"x","hostPath":{"path":"/"}}]"#), "volumes"),
+        (tokenless(""), "without root"),
+        (tokenless(&format!("{unprivileged}{privileged}")), "privileges"),
+    ];
+    for (spec, why) in overrides {
+        let output = service(&["-n", "user-workloads", "run", "x", "--image=x", "--restart=Never", "--overrides", &spec]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains("paygress-customers") && told.contains(why), "{spec}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_manifests_of_the_service_are_what_a_cluster_takes() {
+    let overlay = support::testbed::root().join("k8s/overlays/cluster");
+    let applied = kubectl(&["apply", "--dry-run=server", "-k", &overlay.to_string_lossy()]);
+    for object in ["deployment.apps/paygress", "resourcequota/customers", "validatingadmissionpolicy", "persistentvolumeclaim/paygress"] {
+        assert!(applied.contains(object), "{object} is missing: {applied}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_pod_that_is_evicted_is_paid_back() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("evicted", &[]);
+    let answer = testbed.ask(&json!({"cashu_token": testbed.token(121)}));
+    let pod = answer["pod_name"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    let running =
+        kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let eviction = tempfile::NamedTempFile::new().unwrap();
+    let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": running, "namespace": "user-workloads"}});
+    std::fs::write(eviction.path(), body.to_string()).unwrap();
+    let path = format!("/api/v1/namespaces/user-workloads/pods/{running}/eviction");
+    kubectl(&["create", "--raw", &path, "-f", &eviction.path().to_string_lossy()]);
+    wait_for("the end of the lease", Duration::from_secs(90), || testbed.log().contains("lease ended"));
+    let mut refund = None;
+    wait_for("the refund", Duration::from_secs(90), || {
+        let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+        refund = status["refund_token"].as_str().map(str::to_owned);
+        refund.is_some()
+    });
+    assert_eq!(testbed.state(&refund.unwrap()), "UNSPENT");
+    assert!(testbed.log().contains("Disrupted"), "{}", testbed.log());
 }
 
 #[test]

@@ -110,6 +110,33 @@ async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_old_order_behind_many_newer_wraps_is_still_read() {
+    let town = Town::new(&[], "").await.unwrap();
+    let stranger = Stranger::new(&town).await;
+    let service = town.config.keys.public_key();
+    let buyer = Buyer::new(&town).await;
+    // An order whose wrap is dated back as far as may be, sent while the service is away…
+    let request = json!({"cashu_token": buyer.token(5).await}).to_string();
+    let (_, wrap) = letter::seal(&stranger.keys, &service, &request, None).unwrap();
+    let back = Timestamp::from_secs(Timestamp::now().as_secs() - 172_800);
+    let once = Keys::generate();
+    let seal = nostr_sdk::nips::nip44::decrypt(town.config.keys.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
+    let content = nostr_sdk::nips::nip44::encrypt(once.secret_key(), &service, seal, Default::default()).unwrap();
+    let to_service = |content: &str| EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(service));
+    stranger.publish(&to_service(&content).custom_created_at(back).sign_with_keys(&once).unwrap()).await;
+    // …behind more than a relay gives at once.
+    for n in 0..620 {
+        let junk = to_service("junk").custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs() - n));
+        stranger.publish(&junk.sign_with_keys(&Keys::generate()).unwrap()).await;
+    }
+    let filter = Filter::new().kind(Kind::GiftWrap).pubkey(service);
+    let at_once = stranger.client.fetch_events(filter, Duration::from_secs(10)).await.unwrap();
+    assert!(at_once.len() < 621 && at_once.iter().all(|wrap| wrap.created_at > back), "the relay caps what it gives");
+    let _running = Running::start(town.house().await.unwrap());
+    assert!(stranger.answer().await["pod_name"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
     let town = Town::new(&[], "").await.unwrap();
     let _running = Running::start(town.house().await.unwrap());

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+/// As shells tell it: 128 and SIGTERM's number.
+const TERMINATED: u8 = 143;
 const OPTIONS: [(&str, &str); 4] =
     [("--login", "/run/paygress/login"), ("--listen", "0.0.0.0:2222"), ("--shell", "/bin/sh"), ("--home", "/home/user")];
 
@@ -63,7 +65,8 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         stop.send_replace(true);
     });
     serve(listener, account, new_host_key()?, stopped).await;
-    Ok(ExitCode::SUCCESS)
+    // It ends only when it is told to: a Job must not take that for a work that is done.
+    Ok(ExitCode::from(TERMINATED))
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<HashMap<&'static str, String>, String> {

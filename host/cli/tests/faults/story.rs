@@ -63,8 +63,6 @@ pub struct Story {
 pub struct Told {
     pub outstanding: u64,
     pub met: Vec<String>,
-    /// What was answered last to each message.
-    pub answers: Vec<Value>,
     /// What was brought by the way back.
     pub letters: Vec<Value>,
     pub orders: Vec<Order>,
@@ -415,7 +413,6 @@ async fn account(
             house.till.entries().await.unwrap()
         ));
     }
-    let answers = sent.into_iter().map(|(_, answer)| answer.unwrap_or_default()).collect();
     let orders = all_orders(&house.book).await.map_err(|error| error.to_string())?;
-    Ok(Told { outstanding, met: Vec::new(), answers, letters, orders })
+    Ok(Told { outstanding, met: Vec::new(), letters, orders })
 }
