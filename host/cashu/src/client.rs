@@ -68,6 +68,12 @@ pub(crate) mod codes {
     pub(crate) const KEYSET_UNKNOWN: u32 = 12_001;
     pub(crate) const KEYSET_INACTIVE: u32 = 12_002;
     pub(crate) const KEYSET_EXPIRED: u32 = 12_003;
+
+    /// Whether a swap that is refused so was not done and will not be. Codes beyond the table, and none at all, are a
+    /// mint's own troubles: its database was busy, for instance.
+    pub(crate) fn is_final(code: u32) -> bool {
+        (10_000..13_000).contains(&code) && ![PENDING, OUTPUTS_PENDING].contains(&code)
+    }
 }
 
 #[derive(Deserialize)]

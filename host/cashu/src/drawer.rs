@@ -27,10 +27,12 @@ use tokio::sync::Mutex;
 const ATTEMPTS: usize = 3;
 /// Proofs in one request of ours: mints take 1 000 (cdk-mintd's default).
 const INPUTS: usize = 500;
+/// Operations that came to nothing are kept for so long.
+const FAILED_KEPT: Seconds = Seconds(30 * 86_400);
 /// Places of the seed that a restore asks for at once…
 const BATCH: u32 = 100;
-/// …and how many such batches without a signature end it (NUT-13).
-const EMPTY_BATCHES: u32 = 3;
+/// …and how many such batches without a signature end it. (NUT-13 has three; swaps that were refused may leave larger gaps.)
+const EMPTY_BATCHES: u32 = 10;
 
 /// Why something was not done with a mint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -250,7 +252,7 @@ impl Drawer {
         }
         match fault {
             // A reasoned no, and the inputs are free: it will not be done.
-            Some(MintFault::Refused { code, .. }) if ![codes::PENDING, codes::OUTPUTS_PENDING].contains(&code) => {
+            Some(MintFault::Refused { code, .. }) if codes::is_final(code) => {
                 self.purse.failed(operation, &spent).await?;
                 Ok(Outcome::NotDone(fault))
             }
@@ -368,17 +370,32 @@ impl Drawer {
         };
         match choice {
             Choice::Exact(proofs) => {
+                // Nobody is given what somebody else has spent.
+                let states = self.mint.states(&ys(&proofs)?).await?;
+                let dead: Proofs =
+                    proofs.iter().zip(&states).filter(|(_, state)| **state == State::Spent).map(|(proof, _)| proof.clone()).collect();
+                if !dead.is_empty() {
+                    tracing::error!(mint = %self.name, sat = total(&dead), "proofs of the purse were spent by another program");
+                    self.purse.write_off(&self.name, dead).await?;
+                    return Ok(Outcome::SpentElsewhere);
+                }
                 let mut operation = Operation::new(purpose, &self.name, Work { gave: amount, ..Work::default() });
                 operation.state = OperationState::Done;
                 operation.delta = i64::try_from(amount).unwrap_or(i64::MAX).saturating_neg();
                 let done = self.purse.transact(move |transaction| {
+                    // Another replica may have been faster.
+                    if let Some(latest) = purse::latest(transaction, &operation.purpose)?
+                        && latest.state != OperationState::Failed
+                    {
+                        return Ok(latest);
+                    }
                     let mut operation = operation.clone();
                     purse::check_free(transaction, &proofs)?;
                     purse::insert(transaction, &mut operation)?;
                     purse::hold(transaction, &proofs, "given", &operation.purpose)?;
                     Ok::<_, DatabaseError>(operation)
                 });
-                Ok(Outcome::Done(Box::new(done.await?)))
+                self.finish(done.await?).await
             }
             Choice::Swap { inputs, fee } => {
                 let (keyset, keys) = self.signing().await?;
@@ -399,6 +416,13 @@ impl Drawer {
         }
     }
 
+    /// The most that one request can spend.
+    pub(crate) async fn spendable(&self) -> Result<u64, Fault> {
+        let name = self.name.clone();
+        let all = self.purse.transact(move |transaction| purse::unspent(transaction, &name)).await?;
+        Ok(total(all.get(..INPUTS).unwrap_or(&all)))
+    }
+
     /// Whether a token that was handed out was redeemed, in whole or in part.
     pub(crate) async fn was_redeemed(&self, purpose: &str) -> Result<bool, Fault> {
         let given = self.purse.given(purpose).await?;
@@ -406,13 +430,13 @@ impl Drawer {
             return Ok(true);
         }
         let states = self.mint.states(&ys(&given)?).await?;
-        Ok(states.iter().any(|state| *state != State::Unspent))
+        Ok(states.contains(&State::Spent))
     }
 
     /// Asks the mint which places of the seed it has signed, and takes in what is not spent (NUT-13).
     pub(crate) async fn restore(&self) -> Result<u64, Fault> {
         let keysets = self.mint.keysets(|_| true).await?;
-        let (mut found, mut used) = (Vec::new(), Vec::new());
+        let (mut found, mut used): (Vec<(u32, Proof)>, _) = (Vec::new(), Vec::new());
         for keyset in keysets.iter() {
             let (mut start, mut empty, mut last) = (0_u32, 0, None);
             while empty < EMPTY_BATCHES {
@@ -422,11 +446,12 @@ impl Drawer {
                 let answer = self.mint.restore(&RestoreRequest { outputs: outputs.blinded_messages() }).await?;
                 let signatures = in_order(&messages, answer.outputs, answer.signatures);
                 let mut signed = PreMintSecrets::new(keyset.id);
-                let mut of = Vec::new();
+                let (mut of, mut places) = (Vec::new(), Vec::new());
                 for ((output, signature), place) in outputs.secrets.into_iter().zip(signatures).zip(start..end) {
                     if let Some(signature) = signature {
                         signed.secrets.push(output);
                         of.push(signature);
+                        places.push(place);
                         last = Some(place);
                     }
                 }
@@ -434,7 +459,8 @@ impl Drawer {
                 if !of.is_empty() {
                     let proofs = self.unblind(&signed, of).await?;
                     let states = self.mint.states(&ys(&proofs)?).await?;
-                    found.extend(proofs.into_iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(proof, _)| proof));
+                    let unspent = proofs.into_iter().zip(states).zip(places).filter(|((_, state), _)| *state == State::Unspent);
+                    found.extend(unspent.map(|((proof, _), place)| (place, proof)));
                 }
                 start = end;
             }
@@ -442,7 +468,14 @@ impl Drawer {
                 used.push((keyset.id, last.saturating_add(1)));
             }
         }
-        let new = self.purse.restored(&self.name, found, used).await?;
+        // Reading all of it takes a while, and the service may be spending.
+        let (mut still, batch) = (Vec::new(), usize::try_from(BATCH).unwrap_or(usize::MAX));
+        for some in found.chunks(batch) {
+            let proofs: Proofs = some.iter().map(|(_, proof)| proof.clone()).collect();
+            let states = self.mint.states(&ys(&proofs)?).await?;
+            still.extend(some.iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(found, _)| found.clone()));
+        }
+        let new = self.purse.restored(&self.name, still, used).await?;
         tracing::info!(mint = %self.name, sat = new, "restored from the mnemonic");
         Ok(new)
     }
@@ -450,6 +483,7 @@ impl Drawer {
     /// Ends what was begun and not seen to end; gives how many operations are still open.
     pub(crate) async fn recover(&self) -> Result<usize, Fault> {
         self.ready().await?;
+        self.purse.forget_failed(UnixTime::now().minus(FAILED_KEPT)).await?;
         let mut open = 0_usize;
         for operation in self.purse.open_operations(&self.name).await? {
             if let Outcome::Unknown(why) = self.finish(operation).await? {

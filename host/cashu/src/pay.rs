@@ -5,7 +5,7 @@ use crate::drawer::{Choice, Drawer, Fault, Outcome, crypto, total};
 use crate::purse::{Operation, Work};
 use cdk::lightning_invoice::Bolt11Invoice;
 use cdk::nuts::{CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest};
-use paygress_core::units::Sat;
+use paygress_core::units::{Sat, UnixTime};
 use serde::Deserialize;
 use std::str::FromStr;
 
@@ -60,24 +60,32 @@ impl Drawer {
         let outputs = self.outputs(&operation.work)?;
         let request = MeltRequest::new(quote, operation.work.inputs.clone(), Some(outputs.blinded_messages()));
         match self.mint.melt(&request).await {
-            Ok(answer) => self.book_payment(operation, answer).await,
+            Ok(answer) => self.book_payment(operation, answer, false).await,
             Err(fault) => {
                 tracing::warn!(mint = %self.name, %fault, "a payment's answer is not a yes");
-                self.settle_payment(operation).await
+                // Only this process has asked, and it was told no.
+                let refused = matches!(fault, MintFault::Refused { .. });
+                self.ask_payment(operation, refused).await
             }
         }
     }
 
     /// Finds out how a payment ended.
     pub(crate) async fn settle_payment(&self, operation: &Operation) -> Result<Outcome, Fault> {
+        self.ask_payment(operation, false).await
+    }
+
+    async fn ask_payment(&self, operation: &Operation, refused: bool) -> Result<Outcome, Fault> {
         let quote = operation.work.quote.as_deref().unwrap_or_default();
         match self.mint.melt_quote_state(quote).await {
-            Ok(answer) => self.book_payment(operation, answer).await,
+            Ok(answer) => self.book_payment(operation, answer, refused).await,
             Err(fault) => Ok(Outcome::Unknown(fault.to_string())),
         }
     }
 
-    async fn book_payment(&self, operation: &Operation, answer: MeltQuoteBolt11Response<String>) -> Result<Outcome, Fault> {
+    async fn book_payment(&self, operation: &Operation, answer: MeltQuoteBolt11Response<String>, refused: bool) -> Result<Outcome, Fault> {
+        // Until then the request of another process may still be on its way.
+        let over = refused || answer.expiry < UnixTime::now().0 || answer.state == MeltQuoteState::Failed;
         match answer.state {
             MeltQuoteState::Paid => {
                 let mut outputs = self.outputs(&operation.work)?;
@@ -91,11 +99,11 @@ impl Drawer {
             MeltQuoteState::Pending => Ok(Outcome::Unknown("the payment is under way".to_owned())),
             // Not paid, and the inputs are free: it failed. With the inputs pending it is still under way.
             MeltQuoteState::Unpaid | MeltQuoteState::Failed => match self.are_free(operation).await {
-                Ok(Some(spent)) => {
+                Ok(Some(spent)) if over => {
                     self.purse.failed(operation, &spent).await?;
                     Ok(Outcome::NotDone(None))
                 }
-                Ok(None) => Ok(Outcome::Unknown("the payment is under way".to_owned())),
+                Ok(_) => Ok(Outcome::Unknown("the payment is under way, or its quote must expire first".to_owned())),
                 Err(fault) => Ok(Outcome::Unknown(fault.to_string())),
             },
             MeltQuoteState::Unknown => Ok(Outcome::Unknown("the mint does not know yet".to_owned())),

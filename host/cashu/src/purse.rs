@@ -200,15 +200,30 @@ pub(crate) fn insert(transaction: &mut dyn Transaction, operation: &mut Operatio
     transaction.execute(statement, &values).map(drop)
 }
 
-/// Ends an open operation; `false` when somebody else has.
+/// Ends an operation; `false` when somebody else has. What was done was done, whoever had given it up.
 fn end(transaction: &mut dyn Transaction, operation: &Operation) -> Result<bool> {
-    let statement = "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state = 'open'";
+    let statement = match operation.state {
+        OperationState::Done => "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state <> 'done'",
+        _ => "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state = 'open'",
+    };
     // What was spent is worth nothing to anybody any more, and need not be kept.
     let work = Work { inputs: Vec::new(), ..operation.work.clone() };
     let values = [Value::from(&operation.id), operation.state.as_str().into(), operation.delta.into(), json(&work)?];
     Ok(transaction.execute(statement, &values)? == 1)
 }
 
+/// Writes a proof as it is now, whatever it was before.
+fn keep(transaction: &mut dyn Transaction, mint: &MintUrl, proof: &Proof, state: &str, holder: Option<&str>) -> Result<()> {
+    forget(transaction, proof)?;
+    put(transaction, mint, proof, state, holder).map(drop)
+}
+
+/// Removes a proof: it is spent.
+pub(crate) fn forget(transaction: &mut dyn Transaction, proof: &Proof) -> Result<()> {
+    transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[Value::from(y_of(proof)?)]).map(drop)
+}
+
+/// Writes a proof that is new; `false` when it is there.
 pub(crate) fn put(transaction: &mut dyn Transaction, mint: &MintUrl, proof: &Proof, state: &str, holder: Option<&str>) -> Result<bool> {
     let statement = "INSERT INTO purse_proofs (y, mint, amount, state, holder, proof) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (y) DO NOTHING";
@@ -254,6 +269,15 @@ pub(crate) fn reserve_places(transaction: &mut dyn Transaction, keyset: Id, coun
     let after = next.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
     set_counter(transaction, &id, after)?;
     u32::try_from(next).map_err(|_| DatabaseError::Unreadable("a keyset's counter has run out".to_owned()))
+}
+
+/// The places of an operation that was not done were never signed. If no later one was taken they can be taken again: forged
+/// tokens must not spread the purse's proofs over places so far apart that a restore gives up in between.
+fn give_places_back(transaction: &mut dyn Transaction, work: &Work) -> Result<()> {
+    let Some(keyset) = work.keyset else { return Ok(()) };
+    let after = u64::from(work.start).saturating_add(u64::try_from(work.amounts.len()).unwrap_or(u64::MAX));
+    let statement = "UPDATE purse_counters SET next = ?2 WHERE keyset = ?1 AND next = ?3";
+    transaction.execute(statement, &[keyset.to_string().into(), u64::from(work.start).into(), after.into()]).map(drop)
 }
 
 fn set_counter(transaction: &mut dyn Transaction, keyset: &str, next: u64) -> Result<()> {
@@ -303,9 +327,9 @@ impl Purse {
             .await
     }
 
-    /// Every operation that is done or open, without what it would take to do it again.
+    /// Every operation that is done, open or has cost something, without what it would take to do it again.
     pub(crate) async fn operations(&self) -> Result<Vec<Operation>> {
-        self.transact(|transaction| find(transaction, "WHERE state <> 'failed' ORDER BY at, id", &[])).await
+        self.transact(|transaction| find(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])).await
     }
 
     /// The operation was done: `got` is what came back, in the order of its outputs.
@@ -322,12 +346,14 @@ impl Purse {
         let ended = operation.clone();
         self.transact(move |transaction| {
             if end(transaction, &ended)? {
-                transaction.execute("DELETE FROM purse_proofs WHERE holder = ?1", &[Value::from(&ended.id)])?;
+                for input in ended.work.inputs.iter().filter(|_| ended.work.own) {
+                    forget(transaction, input)?;
+                }
                 for proof in &given {
-                    put(transaction, &ended.mint, proof, "given", Some(&ended.purpose))?;
+                    keep(transaction, &ended.mint, proof, "given", Some(&ended.purpose))?;
                 }
                 for proof in &kept {
-                    put(transaction, &ended.mint, proof, "unspent", None)?;
+                    keep(transaction, &ended.mint, proof, "unspent", None)?;
                 }
             }
             Ok::<_, DatabaseError>(())
@@ -347,9 +373,13 @@ impl Purse {
         }
         let ended = operation.clone();
         self.transact(move |transaction| {
-            if end(transaction, &ended)? && ended.work.own {
+            let was_open = end(transaction, &ended)?;
+            if was_open {
+                give_places_back(transaction, &ended.work)?;
+            }
+            if was_open && ended.work.own {
                 for proof in &lost {
-                    transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[Value::from(y_of(proof)?)])?;
+                    forget(transaction, proof)?;
                 }
                 let free = "UPDATE purse_proofs SET state = 'unspent', holder = NULL WHERE holder = ?1";
                 transaction.execute(free, &[Value::from(&ended.id)])?;
@@ -417,13 +447,21 @@ impl Purse {
         .await
     }
 
-    /// What was found of the seed at a mint: proofs that can be spent, and the places that were used.
-    pub(crate) async fn restored(&self, mint: &MintUrl, found: Proofs, used: Vec<(Id, u32)>) -> Result<u64> {
+    /// What was found of the seed at a mint: proofs that can be spent, with their places, and the places that were used.
+    /// What an open operation waits for is left to it.
+    pub(crate) async fn restored(&self, mint: &MintUrl, found: Vec<(u32, Proof)>, used: Vec<(Id, u32)>) -> Result<u64> {
         let mint = mint.clone();
         self.transact(move |transaction| {
+            let open = find(transaction, "WHERE mint = ?1 AND state = 'open'", &[Value::from(&mint.0)])?;
+            let awaited = |keyset: Id, place: u32| {
+                open.iter().any(|operation| {
+                    let after = operation.work.start.saturating_add(u32::try_from(operation.work.amounts.len()).unwrap_or(u32::MAX));
+                    operation.work.keyset == Some(keyset) && (operation.work.start..after).contains(&place)
+                })
+            };
             let mut new: u64 = 0;
-            for proof in &found {
-                if put(transaction, &mint, proof, "unspent", None)? {
+            for (place, proof) in &found {
+                if !awaited(proof.keyset_id, *place) && put(transaction, &mint, proof, "unspent", None)? {
                     new = new.saturating_add(proof.amount.to_u64());
                 }
             }
@@ -441,6 +479,35 @@ impl Purse {
             Ok::<_, DatabaseError>(new)
         })
         .await
+    }
+
+    /// These proofs turned out to be spent by somebody else: they are written off.
+    pub(crate) async fn write_off(&self, mint: &MintUrl, dead: Proofs) -> Result<()> {
+        let mint = mint.clone();
+        self.transact(move |transaction| {
+            for proof in &dead {
+                forget(transaction, proof)?;
+            }
+            let mut operation = Operation::new("written off", &mint, Work::default());
+            (operation.state, operation.delta) = (OperationState::Done, signed(sum(&dead)).saturating_neg());
+            insert(transaction, &mut operation)
+        })
+        .await
+    }
+
+    /// Forgets operations that came to nothing long ago.
+    pub(crate) async fn forget_failed(&self, before: UnixTime) -> Result<()> {
+        self.transact(move |transaction| {
+            let old = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
+            transaction.execute(old, &[before.0.into()]).map(drop)
+        })
+        .await
+    }
+
+    /// The open operations of a mint whose purpose begins so.
+    pub(crate) async fn open_with(&self, mint: &MintUrl, prefix: &'static str) -> Result<Vec<Operation>> {
+        let open = self.open_operations(mint).await?;
+        Ok(open.into_iter().filter(|operation| operation.purpose.starts_with(prefix)).collect())
     }
 
     /// The mints that the purse has ever dealt with.

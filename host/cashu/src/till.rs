@@ -2,7 +2,7 @@
 
 use crate::client::{Mint, MintFault, codes};
 use crate::drawer::{Drawer, Fault, Outcome, total};
-use crate::purse::Purse;
+use crate::purse::{OperationState, Purse};
 use crate::seed::Seed;
 use crate::token;
 use async_trait::async_trait;
@@ -272,6 +272,11 @@ impl Till for CashuTill {
 
     async fn refund_state(&self, order: &OrderId, mint: &units::MintUrl) -> Result<RefundState, String> {
         let drawer = self.drawer(mint).map_err(|refusal| refusal.message)?;
+        // What we have begun to take back is nobody's redemption.
+        let sweeping = self.purse.latest(&sweep_of(order)).await.map_err(|error| error.to_string())?;
+        if sweeping.is_some_and(|sweep| sweep.state != OperationState::Failed) {
+            return Ok(RefundState::Waiting);
+        }
         let redeemed = drawer.was_redeemed(&refund_of(order)).await.map_err(|fault| fault.to_string())?;
         if redeemed {
             self.purse.forget_given(&refund_of(order)).await.map_err(|error| error.to_string())?;
@@ -287,12 +292,14 @@ impl Till for CashuTill {
             Outcome::NotDone(_) if total(&given) > drawer.fee(&given).await.map_err(failed)? => {
                 drawer.take(&sweep_of(order), given).await.map_err(failed)?
             }
-            other => other,
+            // The mint's fee would take all of it: whoever has it may keep it.
+            Outcome::NotDone(_) => return Ok(Some(Sat(0))),
+            known => known,
         };
         let back = match outcome {
             Outcome::Done(operation) => Some(Sat(operation.work.got)),
             Outcome::SpentElsewhere => None,
-            Outcome::NotDone(_) => Some(Sat(0)),
+            Outcome::NotDone(fault) => return Err(fault.map_or_else(|| "not taken".to_owned(), |fault| fault.to_string())),
             Outcome::Unknown(why) => return Err(why),
         };
         self.purse.forget_given(&refund_of(order)).await.map_err(|error| error.to_string())?;

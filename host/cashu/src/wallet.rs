@@ -112,12 +112,37 @@ impl CashuTill {
         Ok(Secret::new(token.to_string()))
     }
 
+    /// The tokens that were made with [`CashuTill::send`] and that nobody has redeemed: an answer may have been lost.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn sent(&self) -> Result<Vec<Secret>, WalletError> {
+        let mut tokens = Vec::new();
+        for entry in self.entries().await?.into_iter().filter(|entry| entry.purpose.starts_with("send ")) {
+            let Some(drawer) = self.drawers.get(&entry.mint) else { continue };
+            drawer.finish_latest(&entry.purpose).await?;
+            let given = self.purse.given(&entry.purpose).await.map_err(|error| WalletError::Failed(error.to_string()))?;
+            if !given.is_empty() && !drawer.was_redeemed(&entry.purpose).await? {
+                tokens.push(Secret::new(drawer.token(given).to_string()));
+            }
+        }
+        Ok(tokens)
+    }
+
     /// Pays a bolt11 invoice, or `amount` to a Lightning address.
     ///
     /// # Errors
     /// [`WalletError`].
     pub async fn pay(&self, mint: &MintUrl, destination: &str, amount: Option<Sat>) -> Result<Paid, WalletError> {
         let drawer = self.drawers.get(mint).ok_or_else(|| WalletError::Mint(mint.clone()))?;
+        // An address gives a new invoice each time: what was begun is finished first, or it would be paid twice.
+        for open in self.purse.open_with(mint, "pay ").await.map_err(|error| WalletError::Failed(error.to_string()))? {
+            if destination.contains('@')
+                && let Outcome::Unknown(why) = drawer.finish(open).await?
+            {
+                return Err(WalletError::Unknown(format!("an earlier payment is still under way ({why})")));
+            }
+        }
         let invoice = match destination.contains('@') {
             true => invoice_of(destination, amount.ok_or(WalletError::Amount)?).await?,
             false => Bolt11Invoice::from_str(destination).map_err(|error| WalletError::Destination(error.to_string()))?,
@@ -149,17 +174,21 @@ impl CashuTill {
     /// # Errors
     /// [`WalletError`] of the first mint where it failed.
     pub async fn pay_out(&self, address: &str, above: Sat) -> Result<Vec<Paid>, WalletError> {
-        let mut all = Vec::new();
+        let (mut all, mut failed) = (Vec::new(), None);
         for holding in self.overview(false).await? {
-            if holding.free <= above {
-                continue;
+            let Some(drawer) = self.drawers.get(&holding.mint).filter(|_| holding.free > above) else { continue };
+            let spendable = Sat(drawer.spendable().await?);
+            let reserve = Sat(spendable.0 / PAYOUT_RESERVE).plus(PAYOUT_LEFT);
+            match self.pay(&holding.mint, address, Some(spendable.minus(reserve))).await {
+                Ok(paid) => {
+                    tracing::info!(mint = %holding.mint, amount = %paid.amount, fee = %paid.fee, "paid out");
+                    all.push(paid);
+                }
+                // The other mints' earnings do not wait for it.
+                Err(error) => failed = Some(error),
             }
-            let reserve = Sat(holding.free.0 / PAYOUT_RESERVE).plus(PAYOUT_LEFT);
-            let paid = self.pay(&holding.mint, address, Some(holding.free.minus(reserve))).await?;
-            tracing::info!(mint = %holding.mint, amount = %paid.amount, fee = %paid.fee, "paid out");
-            all.push(paid);
         }
-        Ok(all)
+        failed.map_or(Ok(all), Err)
     }
 
     /// Asks a mint for everything that this seed has there, and takes in what is not spent.

@@ -204,6 +204,32 @@ async fn a_refund_is_made_once_whatever_happens_and_can_be_redeemed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
+    let street = Street::new().await;
+    let till = street.till().await;
+    let token = street.token(65).await;
+    let facts = till.decode(&token).unwrap();
+    till.redeem(&OrderId::random(), &token, &facts).await.unwrap();
+    // The process is killed while the mint makes a refund: it is signed, and nobody has written that down.
+    let order = OrderId::random();
+    street.way.plan("v1/swap", Mishap::Hang(true), 0, 1);
+    tokio::select! {
+        made = till.refund(&order, &street.name(), Sat(21)) => panic!("{made:?}"),
+        () = street.way.hung() => {}
+    }
+    drop(till);
+    street.way.clear();
+    let till = street.till().await;
+    assert_eq!(till.restore(&street.name()).await.unwrap(), Sat(0), "nothing of it is free");
+    let refund = till.refund(&order, &street.name(), Sat(21)).await.unwrap();
+    assert_eq!((refund.amount, held(&till).await), (Sat(20), 64 - 21));
+    books_balance(&till).await;
+    street.wallet.redeem(refund.token.expose()).await.unwrap();
+    assert_eq!(till.restore(&street.name()).await.unwrap(), Sat(0), "nor is anything found twice");
+    books_balance(&till).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_the_fee_would_take_is_made_whole() {
     let street = Street::new().await;
     let till = street.till().await;

@@ -307,6 +307,9 @@ impl Ledger for Book {
     async fn forget_refused(&self, before: UnixTime) -> Result<u64> {
         self.database
             .transact(move |transaction| {
+                let leases = "DELETE FROM leases WHERE state = 'ended' AND id IN
+                     (SELECT lease FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1)";
+                transaction.execute(leases, &[stored(before)])?;
                 let old = "DELETE FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1";
                 Ok(transaction.execute(old, &[stored(before)])?)
             })

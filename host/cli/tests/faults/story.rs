@@ -157,7 +157,7 @@ impl Street {
             ssh_host: "127.0.0.1".to_owned(),
             container_port: 2_222,
             ports: 40_000..=40_009,
-            sweep: false,
+            sweep: true,
             refund_on_stop: Some(Seconds(60)),
             refund_kept: Seconds(30 * 86_400),
         };

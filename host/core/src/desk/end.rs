@@ -67,12 +67,16 @@ impl Desk {
             let reason = *lease.end.get_or_insert(reason);
             lease.state = LeaseState::Ended;
             let mut orders = self.rooms.ledger.orders_of(&lease.id).await?;
+            if orders.iter().any(|order| matches!(order.purchase, Purchase::Spawn { .. }) && order.state == State::Provisioning) {
+                // It is being made, for the second time perhaps: who makes it sees what has become of it.
+                return Ok(());
+            }
             orders.retain(|order| order.state == State::Active);
             let step = match reason {
                 EndReason::Stopped => self.settings.refund_on_stop,
                 reason => reason.is_our_fault().then_some(Seconds(1)),
             };
-            close(&mut orders, step, reason, UnixTime::now());
+            close(&mut orders, step, reason, &lease.customer, UnixTime::now());
             match self.rooms.ledger.end_lease(&lease, &orders).await {
                 // An extension became active in between: it counts too.
                 Err(LedgerError::Moved { .. }) => continue,
@@ -129,7 +133,7 @@ impl Desk {
 
 /// Closes the active orders of a lease that ends. With a step, the time that was sold and not used is due, in whole steps;
 /// the time that was bought last is unused first.
-fn close(orders: &mut [Order], step: Option<Seconds>, reason: EndReason, now: UnixTime) {
+fn close(orders: &mut [Order], step: Option<Seconds>, reason: EndReason, owner: &Customer, now: UnixTime) {
     let sold = |order: &Order| order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
     let total = orders.iter().fold(Seconds(0), |sum, order| sum.plus(sold(order)));
     // A pod's time begins when it is ready: that is when its first order's would end, less what that order bought.
@@ -146,7 +150,8 @@ fn close(orders: &mut [Order], step: Option<Seconds>, reason: EndReason, now: Un
         if due > Sat(0) {
             order.due = Some(due);
             order.state = State::RefundPending;
-            order.delivered = reason == EndReason::Stopped;
+            // Who stops it is answered; whoever else has paid for it is told.
+            order.delivered = reason == EndReason::Stopped && order.customer() == owner;
             let told = "the cluster lost your pod before its time was over; what you had not used is paid back";
             order.refusal = reason.is_our_fault().then(|| Refusal::new(ErrorType::BackendError, told));
         } else {
@@ -194,7 +199,7 @@ mod tests {
         // Ten minutes for 10 sat from 1000 on, then ten more for 20.
         let top_up = Purchase::TopUp { pod: PodName::default() };
         let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
-        close(&mut orders, step.map(Seconds), reason, UnixTime(now));
+        close(&mut orders, step.map(Seconds), reason, &Customer::default(), UnixTime(now));
         orders.iter().map(|order| order.due.map(|due| due.0)).collect()
     }
 

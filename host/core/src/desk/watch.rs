@@ -63,6 +63,9 @@ impl Desk {
         let mut tick = tokio::time::interval(limits::REFUNDS_EVERY);
         loop {
             tick.tick().await;
+            if let Err(why) = self.rooms.till.recover().await {
+                tracing::warn!(why, "something that was begun at a mint is still open");
+            }
             if let Err(error) = self.look_after_refunds().await {
                 tracing::warn!(%error, "refunds could not be looked after");
             }
