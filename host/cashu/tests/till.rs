@@ -213,8 +213,9 @@ async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
     // The process is killed while the mint makes a refund: it is signed, and nobody has written that down.
     let order = OrderId::random();
     street.way.plan("v1/swap", Mishap::Hang(true), 0, 1);
+    let name = street.name();
     tokio::select! {
-        made = till.refund(&order, &street.name(), Sat(21)) => panic!("{made:?}"),
+        made = till.refund(&order, &name, Sat(21)) => panic!("{made:?}"),
         () = street.way.hung() => {}
     }
     drop(till);
