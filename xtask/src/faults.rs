@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: many seeded runs in which everything goes wrong, on several processes.
 
-use crate::run::{cargo, output, root, step, target};
+use crate::run::{ALL, cargo, output, root, step, target};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -62,8 +62,8 @@ fn tells(line: &str) -> bool {
 
 /// The test program, built.
 fn program() -> Result<PathBuf> {
-    let mut build = cargo(&["test", "--no-run", "--package", "paygress", "--features", "demo", "--test", "faults"])?;
-    step("build the fault tests", build.arg("--quiet"))?;
+    let mut build = cargo(&["test", "--no-run"])?;
+    step("build the fault tests", build.args(ALL).args(["--test", "faults", "--quiet"]))?;
     let built = output(build.args(["--message-format", "json-render-diagnostics"]))?;
     let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let is_ours = |artifact: &serde_json::Value| artifact.pointer("/target/name").and_then(serde_json::Value::as_str) == Some("faults");

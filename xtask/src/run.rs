@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+/// What every build of the tests says, so that nothing is built twice: other packages or features make other libraries.
+pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "paygress/demo"];
+
 /// The workspace's directory.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").components().collect::<PathBuf>().canonicalize().unwrap_or_default()

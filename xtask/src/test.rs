@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{cargo, root, step, target};
+use crate::run::{ALL, cargo, root, step, target};
 use crate::{cluster, demo, faults, fuzz, plugins};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -27,11 +27,9 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     programs()?;
     plugins::build()?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
-    let all = ["--workspace", "--all-targets", "--features", "paygress/demo"];
-    step("clippy", cargo(&["clippy", "--quiet"])?.args(all).args(["--", "--deny", "warnings"]))?;
-    let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--features", "paygress/demo"])?;
-    step("documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
-    step("tests in one process", &mut cargo(&["test", "--workspace", "--features", "paygress/demo"])?)?;
+    step("clippy", cargo(&["clippy", "--quiet", "--all-targets"])?.args(ALL).args(["--", "--deny", "warnings"]))?;
+    step("documentation", cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    step("tests on this machine", cargo(&["test"])?.args(ALL))?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz(FUZZ_SECONDS, None)?;
     python()?;
@@ -44,8 +42,8 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     }
     customer()?;
     cluster::up()?;
-    let mut tests = cargo(&["test", "--package", "paygress", "--package", "paygress-cluster", "--features", "paygress/demo"])?;
-    tests.args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);
+    let mut tests = cargo(&["test"])?;
+    tests.args(ALL).args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);
     let tested = step("tests on the real cluster", &mut tests);
     let down = cluster::down();
     tested.and(down)
