@@ -2,6 +2,7 @@
 
 use crate::run::{ALL, cargo, output, root, step, target};
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -33,14 +34,20 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
             processes.push((command.stdout(file.try_clone()?).stderr(file).spawn()?, log));
         }
     }
-    let mut failed = Vec::new();
+    let (mut failed, mut met) = (Vec::new(), BTreeMap::<String, u64>::new());
     for (mut process, log) in processes {
         let ended = process.wait()?;
         let text = std::fs::read_to_string(&log)?;
-        print!("{}", text.lines().filter(|line| tells(line)).map(|line| format!("   {line}\n")).collect::<String>());
-        if !ended.success() {
+        for (fault, times) in text.lines().filter_map(|line| line.strip_prefix("  ")?.rsplit_once(": ")) {
+            let sum = met.entry(fault.to_owned()).or_default();
+            *sum = sum.saturating_add(times.parse().unwrap_or(0));
+        }
+        if !ended.success() || !text.contains("0 sats unaccounted for") {
             failed.push(text.lines().skip_while(|line| !line.contains("panicked")).take(60).collect::<Vec<_>>().join("\n"));
         }
+    }
+    for (fault, times) in &met {
+        println!("   {fault}: {times}");
     }
     if !failed.is_empty() {
         bail!("{}", failed.join("\n"));
@@ -53,11 +60,6 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
         step(&format!("{nutshell} runs at a Nutshell mint"), &mut command)?;
     }
     Ok(())
-}
-
-/// The lines that a summary is made of.
-fn tells(line: &str) -> bool {
-    line.contains(" runs from seed ") || line.starts_with("  ") || line.contains("sats unaccounted for")
 }
 
 /// The test program, built.

@@ -115,7 +115,7 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
 
     let list = printed(&town, &["ledger", "list"]).await;
     assert!(list.lines().count() == 2 && list.contains(pod) && list.contains("invalid_spec"), "{list}");
-    let id = list.split(' ').next().unwrap();
+    let id = list.lines().find(|line| line.contains(pod)).and_then(|line| line.split(' ').next()).unwrap();
     let shown = printed(&town, &["ledger", "show", id]).await;
     assert!(shown.contains("\"state\": \"active\"") && shown.contains("\"username\": \"alice\""), "{shown}");
     let exported = printed(&town, &["ledger", "export"]).await;

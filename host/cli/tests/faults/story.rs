@@ -275,8 +275,8 @@ fn live(world: &World, street: &Street, story: &Story, life: &Life, sent: &mut V
         };
         let end = tokio::select! {
             () = work => None,
-            () = killed.notified() => Some(format!("killed at a write ({:?})", life.write.unwrap().1)),
-            () = hung => Some("killed in a request".to_owned()),
+            () = killed.notified() => Some(format!("killed {} a write", if life.write.unwrap().1 == AtWrite::KilledBefore { "before" } else { "after" })),
+            () = hung => Some(format!("killed in a request to the mint ({:?})", life.mint.unwrap().1)),
             () = tokio::time::sleep(LIFE) => Some("killed while waiting".to_owned()),
         };
         met.extend(end);
