@@ -8,14 +8,13 @@
 //! ```
 
 use crate::client::{Asked, Mint, MintFault, active, codes};
-use crate::purse::{self, Operation, OperationState, Purse, Work};
+use crate::purse::{self, Operation, OperationState, Purse, Work, total};
 use crate::seed::Seed;
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
 use cdk::dhke::construct_proofs;
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, Id, KeySet, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, RestoreRequest, State, SwapRequest,
-    Token,
+    BlindSignature, CurrencyUnit, KeySet, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, RestoreRequest, State, SwapRequest, Token,
 };
 use paygress_core::units::{MintUrl, Seconds, UnixTime};
 use paygress_database::DatabaseError;
@@ -458,9 +457,7 @@ impl Drawer {
                 empty = if of.is_empty() { empty.saturating_add(1) } else { 0 };
                 if !of.is_empty() {
                     let proofs = self.unblind(&signed, of).await?;
-                    let states = self.mint.states(&ys(&proofs)?).await?;
-                    let unspent = proofs.into_iter().zip(states).zip(places).filter(|((_, state), _)| *state == State::Unspent);
-                    found.extend(unspent.map(|((proof, _), place)| (place, proof)));
+                    found.extend(places.into_iter().zip(proofs));
                 }
                 start = end;
             }
@@ -468,14 +465,14 @@ impl Drawer {
                 used.push((keyset.id, last.saturating_add(1)));
             }
         }
-        // Reading all of it takes a while, and the service may be spending.
-        let (mut still, batch) = (Vec::new(), usize::try_from(BATCH).unwrap_or(usize::MAX));
+        // Only now is asked what of it is spent: reading all takes a while, and the service may be spending.
+        let (mut unspent, batch) = (Vec::new(), usize::try_from(BATCH).unwrap_or(usize::MAX));
         for some in found.chunks(batch) {
             let proofs: Proofs = some.iter().map(|(_, proof)| proof.clone()).collect();
             let states = self.mint.states(&ys(&proofs)?).await?;
-            still.extend(some.iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(found, _)| found.clone()));
+            unspent.extend(some.iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(found, _)| found.clone()));
         }
-        let new = self.purse.restored(&self.name, still, used).await?;
+        let new = self.purse.restored(&self.name, unspent, used).await?;
         tracing::info!(mint = %self.name, sat = new, "restored from the mnemonic");
         Ok(new)
     }
@@ -496,24 +493,14 @@ impl Drawer {
 
     /// The keys that made these proofs do fit them, where the proofs show it.
     pub(crate) async fn check_dleq(&self, proofs: &[Proof]) -> Asked<bool> {
-        let mut keysets: HashMap<Id, Arc<KeySet>> = HashMap::new();
         for proof in proofs.iter().filter(|proof| proof.dleq.is_some()) {
-            let keyset = match keysets.get(&proof.keyset_id) {
-                Some(known) => Arc::clone(known),
-                None => self.mint.keys(proof.keyset_id).await?,
-            };
-            let key = keyset.keys.amount_key(proof.amount);
+            let key = self.mint.keys(proof.keyset_id).await?.keys.amount_key(proof.amount);
             if key.is_none_or(|key| proof.verify_dleq(key).is_err()) {
                 return Ok(false);
             }
-            keysets.insert(proof.keyset_id, keyset);
         }
         Ok(true)
     }
-}
-
-pub(crate) fn total(proofs: &[Proof]) -> u64 {
-    proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))
 }
 
 fn ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, Fault> {

@@ -1,8 +1,8 @@
 //! Lightning: paying an invoice with what the purse holds (NUT-05, NUT-08), and finding the invoice of an address.
 
 use crate::client::MintFault;
-use crate::drawer::{Choice, Drawer, Fault, Outcome, crypto, total};
-use crate::purse::{Operation, Work};
+use crate::drawer::{Choice, Drawer, Fault, Outcome, crypto};
+use crate::purse::{Operation, Work, total};
 use cdk::lightning_invoice::Bolt11Invoice;
 use cdk::nuts::{CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest};
 use paygress_core::units::{Sat, UnixTime};

@@ -138,7 +138,8 @@ pub struct Purse {
 
 type Result<T> = std::result::Result<T, DatabaseError>;
 
-fn sum(proofs: &[Proof]) -> u64 {
+/// What proofs are worth together.
+pub(crate) fn total(proofs: &[Proof]) -> u64 {
     proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))
 }
 
@@ -337,10 +338,10 @@ impl Purse {
         let mut operation = operation.clone();
         let (given, kept) = got.split_at_checked(operation.work.given).unwrap_or((&got, &[]));
         let (given, kept) = (given.to_vec(), kept.to_vec());
-        let inputs = if operation.work.own { sum(&operation.work.inputs) } else { 0 };
+        let inputs = if operation.work.own { total(&operation.work.inputs) } else { 0 };
         operation.state = OperationState::Done;
-        operation.work.gave = sum(&given).saturating_add(paid);
-        operation.work.got = sum(&kept);
+        operation.work.gave = total(&given).saturating_add(paid);
+        operation.work.got = total(&kept);
         operation.work.fee = fee;
         operation.delta = signed(operation.work.got).saturating_sub(signed(inputs));
         let ended = operation.clone();
@@ -369,7 +370,7 @@ impl Purse {
         operation.work.spent_elsewhere = spent.contains(&true);
         let lost: Proofs = operation.work.inputs.iter().zip(spent).filter(|(_, spent)| **spent).map(|(proof, _)| proof.clone()).collect();
         if operation.work.own {
-            operation.delta = signed(sum(&lost)).saturating_neg();
+            operation.delta = signed(total(&lost)).saturating_neg();
         }
         let ended = operation.clone();
         self.transact(move |transaction| {
@@ -489,7 +490,7 @@ impl Purse {
                 forget(transaction, proof)?;
             }
             let mut operation = Operation::new("written off", &mint, Work::default());
-            (operation.state, operation.delta) = (OperationState::Done, signed(sum(&dead)).saturating_neg());
+            (operation.state, operation.delta) = (OperationState::Done, signed(total(&dead)).saturating_neg());
             insert(transaction, &mut operation)
         })
         .await

@@ -1,8 +1,8 @@
 //! The till: the drawers of all mints, behind the desk's trait.
 
 use crate::client::{Mint, MintFault, codes};
-use crate::drawer::{Drawer, Fault, Outcome, total};
-use crate::purse::{OperationState, Purse};
+use crate::drawer::{Drawer, Fault, Outcome};
+use crate::purse::{OperationState, Purse, total};
 use crate::seed::Seed;
 use crate::token;
 use async_trait::async_trait;
