@@ -3,6 +3,8 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# The page's libraries, as its lock names them.
+RUN apt-get update && apt-get install -y --no-install-recommends npm && cd host/http/web && npm ci --ignore-scripts --omit=dev
 RUN cargo xtask plugins && cargo build --release --package paygress
 
 FROM debian:bookworm-slim
@@ -10,5 +12,6 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 COPY --from=build /src/target/release/paygress /usr/local/bin/paygress
 COPY --from=build /src/target/plugins /usr/share/paygress/plugins
 USER 1000:1000
+EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/paygress"]
 CMD ["serve"]

@@ -2,10 +2,11 @@
 //
 //   node customer.mjs token MINT SAT              prints a token of SAT sat (mints of tests pay their own invoices)
 //   node customer.mjs state MINT TOKEN            prints the state of the token's proofs at the mint: UNSPENT or SPENT
+//   node customer.mjs buy URL REQUEST             posts REQUEST (JSON) to URL, pays the 402, prints the answer (NUT-24)
 //   node customer.mjs ask RELAY SERVICE REQUEST   sends REQUEST (JSON) to SERVICE (hex or npub), prints the answer
 //
 // CUSTOMER_KEY holds the customer's secret key in hex; pods belong to it. WebSocket is built into Node from version 22.
-import { Wallet, getEncodedToken } from '@cashu/cashu-ts';
+import { Wallet, decodePaymentRequest, getEncodedToken } from '@cashu/cashu-ts';
 import { generateSecretKey, getPublicKey, finalizeEvent } from 'nostr-tools/pure';
 import { createRumor, createSeal, createWrap, unwrapEvent } from 'nostr-tools/nip59';
 import { Relay, useWebSocketImplementation } from 'nostr-tools/relay';
@@ -14,18 +15,38 @@ import WebSocket from 'ws';
 
 if (!globalThis.WebSocket) useWebSocketImplementation(WebSocket);
 
+async function mintProofs(wallet, sat) {
+  const quote = await wallet.createMintQuoteBolt11(sat);
+  for (let state = quote.state; state !== 'PAID'; ) {
+    state = (await wallet.checkMintQuoteBolt11(quote.quote)).state;
+  }
+  return wallet.mintProofsBolt11(sat, quote.quote);
+}
+
 async function token(mint, sat) {
   const wallet = new Wallet(mint, { unit: 'sat' });
   await wallet.loadMint();
   // A little more than the token: the mint keeps a fee for every proof that is swapped.
   const total = Number(sat) + 10;
-  const quote = await wallet.createMintQuoteBolt11(total);
-  for (let state = quote.state; state !== 'PAID'; ) {
-    state = (await wallet.checkMintQuoteBolt11(quote.quote)).state;
-  }
-  const proofs = await wallet.mintProofsBolt11(total, quote.quote);
+  const proofs = await mintProofs(wallet, total);
   const { send } = await wallet.send(Number(sat), proofs);
   return getEncodedToken({ mint, proofs: send, unit: 'sat' });
+}
+
+async function buy(url, request) {
+  const post = (headers) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: request });
+  const unpaid = await post({});
+  if (unpaid.status !== 402) throw new Error(`not asked to pay: ${unpaid.status} ${await unpaid.text()}`);
+  const asked = decodePaymentRequest(unpaid.headers.get('x-cashu'));
+  const wallet = new Wallet(asked.mints[0], { unit: asked.unit });
+  await wallet.loadMint();
+  const total = Number(asked.amount) + 10;
+  const proofs = await mintProofs(wallet, total);
+  // The amount is what must be left when the mint has taken its fee from who redeems it.
+  const { send } = await wallet.send(Number(asked.amount), proofs, { includeFees: true });
+  const paid = await post({ 'x-cashu': getEncodedToken({ mint: asked.mints[0], proofs: send, unit: asked.unit }) });
+  if (!paid.ok) throw new Error(`not sold: ${paid.status} ${await paid.text()}`);
+  return paid.text();
 }
 
 async function state(mint, text) {
@@ -62,7 +83,7 @@ async function ask(relayUrl, service, request) {
 }
 
 const [command, ...rest] = process.argv.slice(2);
-const commands = { token, state, ask };
-if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | ask RELAY SERVICE REQUEST');
+const commands = { token, state, buy, ask };
+if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | buy URL REQUEST | ask RELAY SERVICE REQUEST');
 console.log(await commands[command](...rest));
 process.exit(0);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     crate::plugins::build()?;
+    crate::web::page_if_it_can_be();
     step("build paygress", &mut cargo(&["build", "--quiet", "--package", "paygress", "--features", "demo"])?)?;
     tell(arguments)
 }

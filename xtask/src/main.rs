@@ -10,6 +10,7 @@ mod plugins;
 mod run;
 mod ssh_image;
 mod test;
+mod web;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

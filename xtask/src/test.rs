@@ -1,31 +1,36 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{ALL, cargo, root, step, target};
-use crate::{cluster, demo, faults, fuzz, plugins};
+use crate::run::{ALL, cargo, step, target};
+use crate::{cluster, demo, faults, fuzz, plugins, web};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("python3", "python3-venv"),
     ("pg_createcluster", "postgresql"),
+    ("nginx", "nginx-light"),
+    ("chromium", "chromium"),
 ];
 /// How long each fuzz target runs here.
 const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
 const FAULT_RUNS: u64 = 120;
 const NUTSHELL_RUNS: u64 = 12;
-/// What the Python parts are: a mint and a relay that are not ours.
+/// What the Python parts are: a mint and a relay that are not ours…
 const PYTHON: [&str; 4] = ["cashu==0.20.2", "marshmallow<4", "limits<4", "nostr-relay==1.14"];
+/// …and what tries the HTTP door; apart, since both name their own versions of the same packages.
+const SCHEMATHESIS: [&str; 1] = ["schemathesis==4.32.5"];
 
 pub(crate) fn test(without_cluster: bool) -> Result<()> {
     programs()?;
     plugins::build()?;
+    web::page()?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
     step("clippy", cargo(&["clippy", "--quiet", "--all-targets"])?.args(ALL).args(["--", "--deny", "warnings"]))?;
     step("documentation", cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"))?;
@@ -34,13 +39,16 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     fuzz::fuzz(FUZZ_SECONDS, None)?;
     python()?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
+    web::packages("examples/customer-js")?;
+    venv("venv-schemathesis", &SCHEMATHESIS)?;
+    let door = ["--test", "door", "--", "--ignored", "--test-threads", "1"];
+    step("tests of the HTTP door with others' programs", cargo(&["test"])?.args(ALL).args(door))?;
     // The story as a visitor sees it, told by the binary that the tests have built.
     demo::tell(&["--once".to_owned()])?;
     if without_cluster {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
     }
-    customer()?;
     cluster::up()?;
     let mut tests = cargo(&["test"])?;
     tests.args(ALL).args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);
@@ -66,21 +74,21 @@ fn programs() -> Result<()> {
     step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
 }
 
-fn customer() -> Result<()> {
-    let directory = root().join("examples/customer-js");
-    step("npm ci", Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(directory))
+/// The mint and the relay in Python.
+pub(crate) fn python() -> Result<()> {
+    venv("venv", &PYTHON)
 }
 
-pub(crate) fn python() -> Result<()> {
-    let venv = target().join("venv");
-    let wanted = PYTHON.join("\n");
+fn venv(name: &str, packages: &[&str]) -> Result<()> {
+    let venv = target().join(name);
+    let wanted = packages.join("\n");
     // Made once for what it holds.
     let mark = venv.join("holds");
     if std::fs::read_to_string(&mark).is_ok_and(|holds| holds == wanted) {
         return Ok(());
     }
     step("python3 -m venv", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    step("pip install", Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(PYTHON))?;
+    step("pip install", Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages))?;
     std::fs::write(mark, wanted)?;
     Ok(())
 }

@@ -135,6 +135,16 @@ pub fn relabelled(token: &str, mint: &str, unit: &str) -> Result<String, String>
     Ok(token.to_string())
 }
 
+/// What a payment request (NUT-18) asks for: the amount, the mints, and whether it says where to post to.
+///
+/// # Errors
+/// In words: it is none.
+pub fn asked(request: &str) -> Result<(u64, Vec<String>, bool), String> {
+    let request: cdk::nuts::PaymentRequest = request.parse().map_err(text)?;
+    let mints = request.mints.iter().map(ToString::to_string).collect();
+    Ok((request.amount.map_or(0, |amount| amount.to_u64()), mints, !request.transports.is_empty()))
+}
+
 /// The same token without its first proof: what somebody sends who has spent a part, or wants to pay twice with the rest.
 ///
 /// # Errors
@@ -227,6 +237,15 @@ impl TestWallet {
         let options = SendOptions { conditions, ..SendOptions::default() };
         let prepared = self.wallet.prepare_send(Amount::from(sat), options).await.map_err(text)?;
         Ok(prepared.confirm(None).await.map_err(text)?.to_string())
+    }
+
+    /// Pays a payment request (NUT-18) where it says, as `cdk-cli pay-request` does.
+    ///
+    /// # Errors
+    /// In words: what the payee has refused, for instance.
+    pub async fn pay_request(&self, request: &str) -> Result<(), String> {
+        let request = request.parse().map_err(text)?;
+        self.wallet.prepare_pay_request(request, None).await.map_err(text)?.confirm().await.map_err(text)
     }
 
     /// Redeems a token; gives the net amount.

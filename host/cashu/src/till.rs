@@ -7,11 +7,14 @@ use crate::seed::Seed;
 use crate::token;
 use async_trait::async_trait;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{KeySetInfo, Proofs, PublicKey, SecretKey, State, Token};
+use cdk::nuts::{
+    CurrencyUnit, KeySetInfo, PaymentRequest, PaymentRequestPayload, Proofs, PublicKey, SecretKey, State, Token, Transport, TransportType,
+};
+use paygress_core::limits;
 use paygress_core::policy::Payment;
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::secret::Secret;
-use paygress_core::till::{NotRedeemed, RefundState, RefundToken, Settlement, Till, TokenFacts};
+use paygress_core::till::{MintReport, NotRedeemed, PaymentAsked, RefundState, RefundToken, Settlement, Till, TokenFacts};
 use paygress_core::units::{self, OrderId, Sat};
 use paygress_database::DatabaseError;
 use std::collections::HashMap;
@@ -327,5 +330,43 @@ impl Till for CashuTill {
 
     fn lock(&self) -> Option<String> {
         self.lock_key().map(|key| key.to_hex())
+    }
+
+    fn ask(&self, asked: &PaymentAsked) -> String {
+        let target = |target: &String| Transport { _type: TransportType::HttpPost, target: target.clone(), tags: Vec::new() };
+        let request = PaymentRequest {
+            payment_id: None,
+            amount: Some(asked.amount.0.into()),
+            unit: Some(CurrencyUnit::Sat),
+            single_use: Some(true),
+            mints: self.accepted.clone(),
+            mint_preferred: None,
+            supported_methods: Vec::new(),
+            description: asked.description.clone(),
+            transports: asked.target.iter().map(target).collect(),
+            nut10: None,
+        };
+        request.to_string()
+    }
+
+    fn token_of(&self, payload: &str) -> Result<Secret, Refusal> {
+        // The parser's own words would quote what it met, and that may be a proof's secret.
+        let odd = || Refusal::new(ErrorType::InvalidToken, "this is no payment: send {mint, unit, proofs} as JSON (NUT-18)");
+        let payload: PaymentRequestPayload = serde_json::from_str(payload).map_err(|_| odd())?;
+        if payload.proofs.is_empty() || payload.proofs.len() > limits::TOKEN_PROOFS {
+            return Err(Refusal::new(ErrorType::InvalidToken, format!("a payment has 1 to {} proofs", limits::TOKEN_PROOFS)));
+        }
+        Ok(Secret::new(Token::new(payload.mint, payload.proofs, None, payload.unit).to_string()))
+    }
+
+    async fn report(&self) -> Result<Vec<MintReport>, String> {
+        let report = |holding: crate::Holding| MintReport {
+            mint: holding.mint,
+            accepted: holding.accepted,
+            held: holding.free.plus(holding.held),
+            fault: holding.health.why,
+            answered_in_ms: holding.health.took.and_then(|took| u64::try_from(took.as_millis()).ok()),
+        };
+        Ok(self.overview(false).await.map_err(|error| error.to_string())?.into_iter().map(report).collect())
     }
 }

@@ -6,7 +6,7 @@ use paygress::house::{component, default_policies};
 use paygress::town::Town;
 use paygress_cashu::mint::TestWallet;
 use paygress_core::Policy;
-use paygress_core::courier::ReplyTo;
+use paygress_core::courier::{Door, ReplyTo};
 use paygress_core::desk::Incoming;
 use paygress_core::ledger::{LeaseChange, Ledger};
 use paygress_core::order::{Order, OrderView, Purchase, State};
@@ -96,7 +96,7 @@ fn order() -> Order {
     let id = OrderId::random();
     Order {
         message: id.0.clone(),
-        reply_to: ReplyTo { customer: Customer("c".repeat(64)), relay: None, request: None },
+        reply_to: ReplyTo { door: Door::Nostr, customer: Customer("c".repeat(64)), relay: None, request: None },
         facts: TokenFacts { mint: MintUrl("https://m".to_owned()), gross: Sat(1), ys: vec![ProofY(id.0.clone())] },
         id,
         ..Order::blank(Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None })

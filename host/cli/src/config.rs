@@ -4,17 +4,24 @@ use paygress_cluster::guard::Allowed;
 use paygress_core::policy::Slot;
 use paygress_core::secret::Secret;
 use paygress_core::units::{Sat, Seconds};
+use paygress_http::IpNet;
 use paygress_nostr::{Keys, RelayUrl};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
-pub const KEYS: [(&str, &str); 36] = [
-    ("RUN_MODE", "which door: nostr"),
-    ("BIND_ADDR", "where the HTTP door will listen; without effect in this version"),
+pub const KEYS: [(&str, &str); 41] = [
+    ("RUN_MODE", "which doors: nostr, http or both"),
+    ("BIND_ADDR", "where the HTTP door listens"),
+    ("PUBLIC_URL", "what the world calls the HTTP door: https://host[:port]; wallets and NIP-98 signatures name it"),
+    ("OPERATOR_TOKEN", "opens the operator's page, listing and metrics; left out: there are none"),
+    ("TRUSTED_PROXIES", "networks whose X-Forwarded-For is believed, separated by commas"),
+    ("CORS_ORIGINS", "origins whose pages may call the HTTP door, separated by commas"),
+    ("REQUESTS_PER_MINUTE", "how often one address may ask the HTTP door"),
     ("NOSTR_PRIVATE_KEY", "the service's secret key, nsec or hex; make one with `paygress keys generate`"),
     ("NOSTR_RELAYS", "its relays, separated by commas"),
     ("ALLOW_PRIVATE_RELAYS", "whether customers may name relays at private addresses: true in closed networks only"),
@@ -64,8 +71,31 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The HTTP door.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// What the world calls it.
+    pub public_url: Option<String>,
+    /// What the operator shows.
+    pub operator_token: Option<Secret>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whose pages may call it.
+    pub cors_origins: Vec<String>,
+    /// Requests of one address a minute.
+    pub requests_per_minute: u32,
+}
+
 /// The configuration, checked.
 pub struct Config {
+    /// Whether the Nostr door is open.
+    pub nostr: bool,
+    /// The HTTP door, if it is open.
+    pub http: Option<HttpConfig>,
+    /// The time that is suggested to who does not say how much he wants.
+    pub suggested: Seconds,
     /// The service's keys.
     pub keys: Keys,
     /// Its relays.
@@ -120,6 +150,14 @@ pub struct Config {
     pub ports: RangeInclusive<u16>,
 }
 
+/// A shorter token is guessed.
+const OPERATOR_CHARS: usize = 24;
+
+/// What is separated by commas.
+fn items(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
 /// Reads values one by one and notes what is wrong.
 struct Reader {
     file: toml::Table,
@@ -160,12 +198,44 @@ impl Reader {
     }
 
     fn list(&mut self, key: &str) -> Vec<String> {
-        self.needed(key).split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        items(&self.needed(key))
     }
 
     /// A list that may be left out.
     fn names(&mut self, key: &str) -> Vec<String> {
-        self.text(key).unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        items(&self.text(key).unwrap_or_default())
+    }
+
+    fn http(&mut self) -> HttpConfig {
+        let bind = self.text_or("BIND_ADDR", "127.0.0.1:8080");
+        let bind = bind.parse().unwrap_or_else(|_| {
+            self.problems.push("BIND_ADDR: must be address:port, 0.0.0.0:8080 for instance".to_owned());
+            SocketAddr::from(([127, 0, 0, 1], 8080))
+        });
+        let public_url = self.text("PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let host = |url: &str| url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).map(str::to_owned);
+        if public_url.as_deref().is_some_and(|url| host(url).is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' '])))
+        {
+            self.problems.push("PUBLIC_URL: must be https://host[:port], without a path".to_owned());
+        }
+        let operator_token = self.text("OPERATOR_TOKEN").map(Secret::new);
+        if operator_token.as_ref().is_some_and(|token| token.expose().len() < OPERATOR_CHARS) {
+            self.problems
+                .push(format!("OPERATOR_TOKEN: must have {OPERATOR_CHARS} characters at least; make one with `openssl rand -hex 32`"));
+        }
+        let mut trusted_proxies = Vec::new();
+        for text in self.names("TRUSTED_PROXIES") {
+            match text.parse::<IpNet>().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error)) {
+                Ok(network) => trusted_proxies.push(network),
+                Err(_) => self.problems.push(format!("TRUSTED_PROXIES: {text} is neither an address nor a network; write 10.0.0.0/8")),
+            }
+        }
+        let cors_origins = self.names("CORS_ORIGINS");
+        for origin in cors_origins.iter().filter(|origin| host(origin).is_none_or(|host| host.contains(['/', '*']))) {
+            self.problems.push(format!("CORS_ORIGINS: {origin} is no origin; write https://host[:port]"));
+        }
+        let requests = self.number("REQUESTS_PER_MINUTE", 1..=1_000_000).and_then(|number| u32::try_from(number).ok());
+        HttpConfig { bind, public_url, operator_token, trusted_proxies, cors_origins, requests_per_minute: requests.unwrap_or(240) }
     }
 
     /// Both or neither.
@@ -269,17 +339,25 @@ impl Config {
                 reader.problems.push(format!("the config file is not TOML: {} (line {})", error.message(), at.unwrap_or(1)));
             }
         }
-        if reader.text_or("RUN_MODE", "nostr") != "nostr" {
-            reader.problems.push("RUN_MODE: must be nostr; the HTTP door is not part of this version".to_owned());
-        }
-        reader.text("BIND_ADDR");
+        let (nostr, is_http) = match reader.text_or("RUN_MODE", "nostr").as_str() {
+            "nostr" => (true, false),
+            "http" => (false, true),
+            "both" => (true, true),
+            _ => {
+                reader.problems.push("RUN_MODE: must be nostr, http or both".to_owned());
+                (true, false)
+            }
+        };
+        // Read in any case: what is wrong is told, whichever door is open.
+        let http = reader.http();
         let key = reader.needed("NOSTR_PRIVATE_KEY");
         let keys = Keys::parse(&key);
         if keys.is_err() && !key.is_empty() {
             reader.problems.push("NOSTR_PRIVATE_KEY: is not a secret key; write nsec1… or 64 hex digits".to_owned());
         }
         let mut relays = Vec::new();
-        for text in reader.list("NOSTR_RELAYS") {
+        let named = if nostr { reader.list("NOSTR_RELAYS") } else { reader.names("NOSTR_RELAYS") };
+        for text in named {
             match RelayUrl::parse(&text) {
                 Ok(relay) => relays.push(relay),
                 Err(_) => reader.problems.push(format!("NOSTR_RELAYS: {text} is not a relay; write wss://host[:port]")),
@@ -290,12 +368,16 @@ impl Config {
             reader.problems.push("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START".to_owned());
         }
         let settings = reader.policy_settings();
+        let suggested = settings.get("duration").and_then(|duration| duration.get("suggested_minutes")?.as_u64()).unwrap_or(60);
         let (database, mnemonic) = (reader.text("DATABASE_URL").map(Secret::new), reader.text("WALLET_MNEMONIC").map(Secret::new));
         if database.is_some() && mnemonic.is_none() {
             let told = "WALLET_MNEMONIC is missing: replicas that share a DATABASE_URL share one purse, and need the same 12 to 24 words";
             reader.problems.push(told.to_owned());
         }
         let config = Self {
+            nostr,
+            http: is_http.then_some(http),
+            suggested: Seconds(suggested.saturating_mul(60)),
             // Replaced or refused below.
             keys: keys.unwrap_or_else(|_| Keys::generate()),
             relays,
@@ -361,11 +443,16 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once_and_none_tells_the_key() {
-        let file = "run_mode = \"http\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\ntypo = 1\n[policy.prices]\n";
+        let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\ntypo = 1\n[policy.prices]\n";
         let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
         let told = problems.join("\n");
         for expected in [
             "RUN_MODE",
+            "BIND_ADDR",
+            "PUBLIC_URL",
+            "OPERATOR_TOKEN",
+            "TRUSTED_PROXIES",
+            "CORS_ORIGINS",
             "NOSTR_PRIVATE_KEY",
             "NOSTR_RELAYS",
             "WHITELISTED_MINTS",
@@ -378,10 +465,23 @@ mod tests {
         ] {
             assert!(told.contains(expected), "{expected} is not told:\n{told}");
         }
-        assert_eq!(problems.len(), 10, "{told}");
+        assert_eq!(problems.len(), 15, "{told}");
         assert!(!told.contains("hunter2"));
         let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else { panic!("accepted") };
         assert!(broken[0].contains("line 2") && !broken[0].contains("hunter2"), "{broken:?}");
+    }
+
+    #[test]
+    fn each_door_needs_what_is_its_own() {
+        let alone =
+            format!("run_mode = \"http\"\nnostr_private_key = \"{KEY}\"\nwhitelisted_mints = \"https://m.example\"\nssh_host = \"h\"\n");
+        let config = read(&alone, &[("PUBLIC_URL", "https://a.example/"), ("TRUSTED_PROXIES", "10.0.0.1,10.1.0.0/16")]);
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        let http = config.http.unwrap();
+        assert!(!config.nostr && http.trusted_proxies.len() == 2 && http.operator_token.is_none());
+        assert_eq!(http.public_url.as_deref(), Some("https://a.example"));
+        assert!(read(&good(), &[]).is_ok_and(|config| config.nostr && config.http.is_none()));
+        assert!(read(&good(), &[("RUN_MODE", "both")]).is_ok_and(|config| config.nostr && config.http.is_some()));
     }
 
     #[test]

@@ -80,13 +80,17 @@ impl Access {
 /// When a step does not do what the story says.
 pub async fn demo(arguments: Arguments) -> Result<()> {
     tell("Paygress demo: one process, no cluster, no network; everything is on 127.0.0.1.\n");
-    let town = Town::new(&[("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR)], "[policy.duration]\nminimum_seconds = 5\n").await?;
+    let operator = Keys::generate().secret_key().to_secret_hex();
+    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR), ("OPERATOR_TOKEN", operator.as_str())];
+    let town = Town::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
     let service = town.config.keys.public_key();
     let house = town.house().await?;
     let (policy, ledger) = (Arc::clone(&house.policy), Arc::clone(&house.ledger));
     tell(&format!("  relay    {}", town.relay.url().await));
     tell(&format!("  mint     {} (fake Lightning, input fee 0.1 sat a proof)", town.mint.url()));
+    let page = house.http_address().map(|address| format!("http://{address}")).unwrap_or_default();
     tell(&format!("  service  {}", npub(&service)));
+    tell(&format!("  page     {page}"));
     let serving = tokio::spawn(house.run());
     let story = async {
         let story = Story::begin(&town, service).await?;
@@ -98,7 +102,7 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
         ended = serving => bail!("the service ended: {ended:?}"),
     };
     if !arguments.once {
-        story.stay(&town).await?;
+        story.stay(&town, &page, &operator).await?;
     }
     Ok(())
 }
@@ -204,14 +208,17 @@ impl Story {
     }
 
     /// Keeps everything running for the visitor.
-    async fn stay(&self, town: &Town) -> Result<()> {
+    async fn stay(&self, town: &Town, page: &str, operator: &str) -> Result<()> {
         let program = std::env::current_exe()?;
         tell("\nEverything stays open; end it with Ctrl-C. Try, in another terminal:\n");
         tell(&format!("  export NOSTR_RELAYS={}", town.relay.url().await));
         tell(&format!("  {} order offers", program.display()));
         tell(&format!("  {} order spawn --token {}", program.display(), self.token(10).await?));
         tell(&format!("  {} order top-up POD --token {}", program.display(), self.token(10).await?));
-        tell("  (these two tokens are of the demo's own mint: 10 sat buy five minutes now)");
+        tell(&format!("  curl {page}/spawn-pod -d '{{\"cashu_token\": \"{}\"}}'", self.token(10).await?));
+        tell("  (these three tokens are of the demo's own mint: 10 sat buy five minutes now)\n");
+        tell(&format!("Or in a browser: {page} with this token for a pod, and {page}/operator with that for the operator's view:\n"));
+        tell(&format!("  {}\n  {operator}", self.token(20).await?));
         tokio::signal::ctrl_c().await?;
         Ok(())
     }

@@ -1,17 +1,24 @@
 //! The rooms, put together.
 
-use crate::config::Config;
+use crate::config::{Config, HttpConfig};
+use crate::terminal::SshShell;
 use anyhow::{Context, Result, anyhow};
+use async_trait::async_trait;
 use paygress_cashu::{CashuTill, Purse, Seed};
 use paygress_core::Cluster;
+use paygress_core::courier::{self, Courier, ReplyTo};
 use paygress_core::desk::{Desk, Rooms, Settings};
 use paygress_core::policy::Slot;
 use paygress_core::secret::Secret;
 use paygress_core::units::Sat;
 use paygress_database::Database;
+use paygress_http::Door;
 use paygress_ledger::Book;
-use paygress_nostr::{Inbox, Shop};
+use paygress_nostr::http_auth::HttpAuth;
+use paygress_nostr::{Inbox, Post, Shop};
 use paygress_policy::{Host, Machine, Source};
+use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +33,24 @@ pub struct House {
     /// The money.
     pub till: Arc<CashuTill>,
     payout: Option<(String, Sat)>,
-    inbox: Inbox,
-    shop: Shop,
+    nostr: Option<(Inbox, Shop)>,
+    http: Option<Door>,
+}
+
+/// The way back, by the door that an order came through.
+struct Couriers {
+    nostr: Option<Arc<Post>>,
+}
+
+#[async_trait]
+impl Courier for Couriers {
+    async fn deliver(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
+        match (to.door, &self.nostr) {
+            (courier::Door::Http, _) => paygress_http::Kept.deliver(to, answer).await,
+            (courier::Door::Nostr, Some(post)) => post.deliver(to, answer).await,
+            (courier::Door::Nostr, None) => Err("the Nostr door is closed; RUN_MODE=both opens it".to_owned()),
+        }
+    }
 }
 
 /// Where the components are if nothing else is said: beside the program, or where packages put them.
@@ -93,6 +116,21 @@ pub async fn books(config: &Config, access: Access) -> Result<(Book, CashuTill)>
     Ok((book, CashuTill::open(purse, seed, &settings).await?))
 }
 
+async fn open_http(config: &Config, http: &HttpConfig, desk: &Arc<Desk>) -> Result<Door> {
+    let settings = paygress_http::Settings {
+        bind: http.bind,
+        public_url: http.public_url.clone(),
+        name: config.name.clone(),
+        bearer_key: paygress_http::bearer_key(&Secret::new(config.keys.secret_key().to_secret_hex())),
+        operator_token: http.operator_token.clone(),
+        trusted_proxies: http.trusted_proxies.clone(),
+        cors_origins: http.cors_origins.clone(),
+        requests_per_minute: http.requests_per_minute,
+    };
+    let rooms = paygress_http::Rooms { desk: Arc::clone(desk), notary: Arc::new(HttpAuth), shell: Arc::new(SshShell) };
+    Ok(Door::bind(settings, rooms).await?)
+}
+
 /// Who opens the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -119,7 +157,13 @@ impl House {
             name: config.name.clone(),
             about: config.about.clone(),
         };
-        let (inbox, connection, post) = Inbox::new(nostr, ledger.clone());
+        let (nostr, post) = match config.nostr {
+            true => {
+                let (inbox, connection, post) = Inbox::new(nostr, ledger.clone());
+                (Some((inbox, Shop::new(connection))), Some(post))
+            }
+            false => (None, None),
+        };
         let settings = Settings {
             ssh_host: config.ssh_host.clone(),
             container_port: config.ssh_port,
@@ -127,10 +171,22 @@ impl House {
             sweep: config.sweep,
             refund_on_stop: config.refund_on_stop,
             refund_kept: config.refund_kept,
+            suggested: config.suggested,
         };
-        let rooms = Rooms { till: till.clone(), policy: policy.clone(), cluster, ledger: ledger.clone(), courier: post };
-        let (desk, shop) = (Desk::new(settings, furnish(rooms)), Shop::new(connection));
-        Ok(Self { desk, policy, ledger, till, payout: config.payout.clone(), inbox, shop })
+        let courier = Arc::new(Couriers { nostr: post });
+        let desk =
+            Desk::new(settings, furnish(Rooms { till: till.clone(), policy: policy.clone(), cluster, ledger: ledger.clone(), courier }));
+        let http = match &config.http {
+            Some(http) => Some(open_http(config, http, &desk).await?),
+            None => None,
+        };
+        Ok(Self { desk, policy, ledger, till, payout: config.payout.clone(), nostr, http })
+    }
+
+    /// Where the HTTP door listens, if there is one.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Door::address)
     }
 
     /// Finishes what an earlier process began, then opens the doors; runs until the future is dropped.
@@ -148,7 +204,20 @@ impl House {
         );
         self.desk.resume().await?;
         let watch = Arc::clone(&self.desk).watch();
-        let shop = self.shop.run(Arc::clone(&self.desk));
+        let (desk, nostr) = (Arc::clone(&self.desk), self.nostr);
+        let nostr = async move {
+            let Some((inbox, shop)) = nostr else { return std::future::pending().await };
+            tokio::select! {
+                () = shop.run(Arc::clone(&desk)) => Err(anyhow!("the shop closed")),
+                ended = inbox.run(Arc::clone(&desk)) => Ok(ended?),
+            }
+        };
+        let http = async {
+            match self.http {
+                Some(door) => door.run().await,
+                None => std::future::pending().await,
+            }
+        };
         let till = Arc::clone(&self.till);
         let payouts = async {
             match self.payout {
@@ -158,9 +227,9 @@ impl House {
         };
         tokio::select! {
             () = watch => Err(anyhow!("the cluster's watch ended")),
-            () = shop => Err(anyhow!("the shop closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
-            ended = self.inbox.run(self.desk) => Ok(ended?),
+            () = http => Err(anyhow!("the HTTP door closed")),
+            ended = nostr => ended,
         }
     }
 }

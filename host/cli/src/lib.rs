@@ -2,6 +2,7 @@
 //!
 //! - `config.rs`: the file and the environment; every problem at once.
 //! - `house.rs`: the rooms, put together; `serve` runs it on Kubernetes, `demo` on parts of its own.
+//! - `terminal.rs`: SSH for terminals in the browser.
 //! - `books.rs`, `audit.rs`: the operator's look at ledger and wallet.
 //! - `order.rs`: a customer's client.
 //! - `demo.rs`, `town.rs` (feature `demo`): the same rooms with a relay, a mint and pods of their own.
@@ -14,5 +15,6 @@ pub mod demo;
 pub mod house;
 pub mod order;
 pub mod serve;
+mod terminal;
 #[cfg(feature = "demo")]
 pub mod town;

@@ -51,6 +51,8 @@ enum Command {
         #[command(subcommand)]
         action: KeysAction,
     },
+    /// Print the HTTP door's OpenAPI description.
+    Openapi,
     /// Everything in one process, without a cluster or network.
     #[cfg(feature = "demo")]
     Demo(paygress::demo::Arguments),
@@ -126,6 +128,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             let keys = Keys::generate();
             println!("{}", paygress_nostr::nsec(&keys));
             println!("{}", paygress_nostr::npub(&keys.public_key()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi => {
+            println!("{}", paygress_http::openapi());
             Ok(ExitCode::SUCCESS)
         }
         #[cfg(feature = "demo")]

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::house::House;
 use anyhow::{Context, Result};
 use paygress_cluster::{Kubernetes, Settings};
+use paygress_core::Cluster;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};

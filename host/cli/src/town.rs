@@ -60,6 +60,8 @@ impl Town {
             ("POLICY_CACHE_DIR", at("compiled")),
             ("SSH_HOST", Ipv4Addr::LOCALHOST.to_string()),
             ("SERVICE_NAME", "Paygress demo".to_owned()),
+            ("RUN_MODE", "both".to_owned()),
+            ("BIND_ADDR", "127.0.0.1:0".to_owned()),
         ]);
         all.extend(environment.iter().map(|(key, value)| (*key, (*value).to_owned())));
         let environment: BTreeMap<String, String> = all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();

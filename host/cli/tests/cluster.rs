@@ -94,6 +94,19 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_customer_with_a_browser_buys_logs_in_adds_time_and_stops() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("browser", &[]);
+    let seen = testbed.browse(&[testbed.token(121), testbed.token(61)]);
+    assert!(seen["pod"].as_str().unwrap().starts_with("ssh-pod-"), "{seen}");
+    assert_eq!(testbed.state(seen["refund"].as_str().unwrap().lines().next().unwrap()), "UNSPENT", "the refund is good");
+    wait_for("the pod to be gone", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
+    let log = testbed.log();
+    assert!(!log.contains("cashuB") && !log.contains("cashuA") && !log.contains("pg_"), "the log holds a secret");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_service_has_no_right_that_it_does_not_need() {
     let _alone = CLUSTER.lock();
     let kubeconfig = Testbed::kubeconfig_of_the_service();
@@ -135,7 +148,7 @@ fn the_service_has_no_right_that_it_does_not_need() {
 fn the_manifests_of_the_service_are_what_a_cluster_takes() {
     let overlay = support::testbed::root().join("k8s/overlays/cluster");
     let applied = kubectl(&["apply", "--dry-run=server", "-k", &overlay.to_string_lossy()]);
-    for object in ["deployment.apps/paygress", "resourcequota/customers", "validatingadmissionpolicy", "persistentvolumeclaim/paygress"] {
+    for object in ["deployment.apps/paygress", "service/paygress", "resourcequota/customers", "validatingadmissionpolicy", "persistentvolumeclaim/paygress"] {
         assert!(applied.contains(object), "{object} is missing: {applied}");
     }
 }

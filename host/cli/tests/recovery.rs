@@ -7,7 +7,7 @@ mod support;
 use async_trait::async_trait;
 use paygress::house::House;
 use paygress::town::Town;
-use paygress_core::cluster::{Cluster, ClusterError, LeasePlan, Observation};
+use paygress_core::cluster::{Cluster, ClusterError, Launch, LeasePlan, Observation};
 use paygress_core::desk::Rooms;
 use paygress_core::ledger::Ledger;
 use paygress_core::units::{PodName, UnixTime};
@@ -51,6 +51,12 @@ impl Cluster for BrokenCluster {
     }
     async fn observe(&self, sink: mpsc::Sender<Observation>) {
         self.cluster.observe(sink).await
+    }
+    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError> {
+        self.cluster.launching(pod).await
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        self.cluster.check().await
     }
     async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
         self.cluster.aged().await
@@ -170,8 +176,9 @@ async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_exchanged_for_another_one() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
+    // Below the ports that the system gives to outgoing connections: nobody else takes the free one in between.
+    let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+    let (taken, port) = (21_000..29_000).find_map(|port| free(port + 1).and(free(port)).map(|taken| (taken, port))).unwrap();
     let (first, last) = (port.to_string(), (port + 1).to_string());
     let town = Town::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "").await.unwrap();
     let _running = Running::start(town.house().await.unwrap());
@@ -179,6 +186,7 @@ async fn a_taken_port_is_exchanged_for_another_one() {
     // Whichever is drawn first, the free one is where the pod ends up.
     let answer = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
     assert_eq!(answer["ssh_port"], port + 1, "{answer}");
+    drop(taken);
 }
 
 #[tokio::test(flavor = "multi_thread")]

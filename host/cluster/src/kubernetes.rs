@@ -12,7 +12,7 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config, Resource, ResourceExt};
-use paygress_core::cluster::{Cluster, ClusterError, EndReason, LeasePlan, Observation};
+use paygress_core::cluster::{Cluster, ClusterError, EndReason, Launch, LeasePlan, Observation};
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{PodName, Seconds, UnixTime};
@@ -98,14 +98,6 @@ impl Kubernetes {
         })
     }
 
-    /// Whether the API server answers and lets us see our Jobs.
-    ///
-    /// # Errors
-    /// [`ClusterError`], in words.
-    pub async fn check(&self) -> Result<()> {
-        timely(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
-    }
-
     fn objects(&self, plan: &LeasePlan) -> Result<Objects> {
         let Settings { instance, ready_within, ttl, allowed, .. } = &self.settings;
         let settings = JobSettings { instance, ready_within: *ready_within, ttl: *ttl, allowed };
@@ -151,7 +143,7 @@ impl Kubernetes {
     }
 
     async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
-        let lease = pod.0.strip_prefix("ssh-pod-").unwrap_or_default();
+        let lease = pod.lease();
         Ok(timely(self.pods.list(&ListParams::default().labels(&format!("{LEASE}={lease}")))).await?.items)
     }
 
@@ -163,7 +155,7 @@ impl Kubernetes {
     }
 
     async fn services_of(&self, pod: &PodName) -> Result<Vec<String>> {
-        let lease = pod.0.strip_prefix("ssh-pod-").unwrap_or_default();
+        let lease = pod.lease();
         let services = timely(self.services.list(&ListParams::default().labels(&format!("{LEASE}={lease}")))).await?;
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
     }
@@ -296,6 +288,20 @@ fn readiness(pod: &Pod, waited: Duration) -> Option<Result<()>> {
     Some(Err(ClusterError::NotReady(reason)))
 }
 
+/// How far a pod is that is not ready yet.
+fn launch(pod: &Pod) -> Launch {
+    let Some(status) = &pod.status else { return Launch::Waiting };
+    let met = |wanted: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == wanted && condition.status == "True");
+    let started = status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
+    // The sandbox is there, and nothing runs in it: the image is being fetched.
+    match (started, met("PodReadyToStartContainers"), met("PodScheduled")) {
+        (true, _, _) => Launch::Starting,
+        (_, true, _) => Launch::Pulling,
+        (_, _, true) => Launch::Scheduled,
+        _ => Launch::Waiting,
+    }
+}
+
 #[async_trait]
 impl Cluster for Kubernetes {
     async fn rehearse(&self, plan: &LeasePlan) -> Result<()> {
@@ -326,7 +332,7 @@ impl Cluster for Kubernetes {
     }
 
     async fn ready(&self, pod: &PodName) -> Result<()> {
-        let lease = pod.0.strip_prefix("ssh-pod-").unwrap_or_default();
+        let lease = pod.lease();
         let selector = watcher::Config::default().labels(&format!("{LEASE}={lease}"));
         let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
         let begun = tokio::time::Instant::now();
@@ -350,6 +356,10 @@ impl Cluster for Kubernetes {
                 return verdict;
             }
         }
+    }
+
+    async fn launching(&self, pod: &PodName) -> Result<Launch> {
+        Ok(self.pods_of(pod).await?.first().map_or(Launch::Waiting, launch))
     }
 
     async fn rehearse_expiry(&self, pod: &PodName, _: UnixTime) -> Result<()> {
@@ -421,6 +431,10 @@ impl Cluster for Kubernetes {
                 return;
             }
         }
+    }
+
+    async fn check(&self) -> Result<()> {
+        timely(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
     async fn aged(&self) -> Result<Vec<PodName>> {

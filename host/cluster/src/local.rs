@@ -5,7 +5,7 @@
 
 use crate::guard::Allowed;
 use async_trait::async_trait;
-use paygress_core::cluster::{Cluster, ClusterError, EndReason, LeasePlan, Observation};
+use paygress_core::cluster::{Cluster, ClusterError, EndReason, Launch, LeasePlan, Observation};
 use paygress_core::units::{PodName, UnixTime};
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
 use std::collections::HashMap;
@@ -107,6 +107,10 @@ impl Cluster for Local {
         self.with(pod, |_| ())
     }
 
+    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError> {
+        self.with(pod, |_| Launch::Starting)
+    }
+
     async fn rehearse_expiry(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         self.with(pod, |_| ())
     }
@@ -144,6 +148,10 @@ impl Cluster for Local {
                 return;
             }
         }
+    }
+
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
     }
 
     async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {

@@ -93,6 +93,19 @@ impl EndReason {
     }
 }
 
+/// How far a launched pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// No node has it yet.
+    Waiting,
+    /// A node has it.
+    Scheduled,
+    /// The node fetches its image.
+    Pulling,
+    /// It runs, and does not take logins yet.
+    Starting,
+}
+
 /// Where pods run.
 #[async_trait]
 pub trait Cluster: Send + Sync {
@@ -114,6 +127,12 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::Gone`], [`ClusterError::Away`].
     async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
 
+    /// How far a launched pod is: for who waits for it.
+    ///
+    /// # Errors
+    /// [`ClusterError::Gone`], [`ClusterError::Away`].
+    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError>;
+
     /// Whether the pod can be extended now.
     ///
     /// # Errors
@@ -134,6 +153,12 @@ pub trait Cluster: Send + Sync {
 
     /// Tells what happens, until the receiver is dropped. Events may be missed; inventories make up for it.
     async fn observe(&self, sink: mpsc::Sender<Observation>);
+
+    /// Whether it can be reached and lets us see our pods.
+    ///
+    /// # Errors
+    /// In words.
+    async fn check(&self) -> Result<(), ClusterError>;
 
     /// The pods of this operator that were made longer ago than [`crate::limits::ORPHAN_AGE`].
     ///

@@ -5,9 +5,23 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The door that an order came through; its answer goes back through the same one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// A NIP-17 message.
+    #[default]
+    Nostr,
+    /// An HTTP request: the answer waits in the ledger until it is fetched.
+    Http,
+}
+
 /// Where an answer goes. Opaque to the desk; the door that made it reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
+    /// The door.
+    #[serde(default)]
+    pub door: Door,
     /// The customer.
     pub customer: Customer,
     /// The relay that brought the order, if one did.

@@ -2,7 +2,7 @@
 
 use crate::cluster::EndReason;
 use crate::order::{Lease, Order, State};
-use crate::units::{Customer, LeaseId, OrderId, PodName, Seconds, UnixTime};
+use crate::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
 use async_trait::async_trait;
 use std::ops::RangeInclusive;
 
@@ -47,6 +47,17 @@ pub enum LeaseChange<'a> {
     Extend(&'a PodName, Seconds),
     /// Its end moves so much earlier, unless it has ended: takes an extension back.
     Shorten(&'a PodName, Seconds),
+}
+
+/// What was taken in an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Takings {
+    /// When the hour began.
+    pub from: UnixTime,
+    /// How many orders that came in it were paid.
+    pub orders: u64,
+    /// What they brought, less what went back.
+    pub earned: Sat,
 }
 
 /// The book of orders, leases, ports and proofs. Every call is one transaction, on disk when it returns.
@@ -117,6 +128,12 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// [`LedgerError::Moved`] when its active orders are not these: then nothing is written.
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError>;
+
+    /// What was taken since, hour by hour; hours without a paid order are left out.
+    async fn takings(&self, since: UnixTime) -> Result<Vec<Takings>, LedgerError>;
+
+    /// How many orders there are in each state.
+    async fn census(&self) -> Result<Vec<(State, u64)>, LedgerError>;
 
     /// Whether this process should serve the message of this id: nobody has finished it, and no other living process is
     /// at it.

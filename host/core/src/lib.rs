@@ -14,6 +14,7 @@
 pub mod cluster;
 pub mod courier;
 pub mod desk;
+pub mod identity;
 pub mod ledger;
 pub mod limits;
 pub mod login;
@@ -21,6 +22,7 @@ pub mod order;
 pub mod policy;
 pub mod refusal;
 pub mod secret;
+pub mod shell;
 pub mod till;
 pub mod units;
 pub mod wire;

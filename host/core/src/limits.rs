@@ -58,6 +58,12 @@ pub const REFUSED_KEPT: Seconds = Seconds(30 * 86_400);
 pub const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How often refunds are looked after.
 pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
+/// How often who waits for an order of another process looks whether it is done.
+pub const ORDER_POLL: Duration = Duration::from_millis(200);
+/// A pod with less than this left is said to expire.
+pub const EXPIRING: Seconds = Seconds(300);
+/// How long ledger and cluster have to say that they are there.
+pub const READY_PATIENCE: Duration = Duration::from_secs(3);
 /// How long who stops a pod waits for the refund; after that it is told on asking.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How often that one looks whether it is made.

@@ -251,6 +251,17 @@ impl Order {
         }
     }
 
+    /// What it has brought so far: what was redeemed, less what went back.
+    #[must_use]
+    pub fn earned(&self) -> Sat {
+        let back = self.refunded.unwrap_or_default().plus(self.refund_fee.unwrap_or_default());
+        let kept = self.redeemed.unwrap_or_default().minus(back);
+        match self.refund_end {
+            Some(RefundEnd::TakenBack(again)) => kept.plus(again),
+            _ => kept,
+        }
+    }
+
     /// Notes the refund that gives the money back.
     pub fn note_refund(&mut self, refund: &RefundToken) {
         self.refunded_at = Some(UnixTime::now());

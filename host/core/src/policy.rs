@@ -12,6 +12,49 @@ use std::sync::Arc;
 pub trait Policy: Send + Sync {
     /// The set that decides the next order.
     fn current(&self) -> Arc<dyn PolicySet>;
+    /// How the components in force do.
+    fn report(&self) -> Vec<SlotReport>;
+}
+
+/// The upper bounds of the latency buckets, in microseconds; what takes longer than the last is in one more bucket.
+pub const LATENCY_BUCKETS_US: [u64; 10] = [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
+
+/// How one component does since it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SlotReport {
+    /// The slot.
+    pub slot: Slot,
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// How often it was asked.
+    pub calls: u64,
+    /// How often it said no.
+    pub refusals: u64,
+    /// How often it failed.
+    pub faults: u64,
+    /// All its calls together, in microseconds.
+    pub total_us: u64,
+    /// Calls by duration, one number a bucket of [`LATENCY_BUCKETS_US`] and one for the rest.
+    pub latency: Vec<u64>,
+}
+
+impl SlotReport {
+    /// The bound of the bucket that holds this share of the calls, in microseconds; `None` without calls, or beyond the
+    /// last bound.
+    #[must_use]
+    pub fn percentile_us(&self, percent: u64) -> Option<u64> {
+        let wanted = self.calls.saturating_mul(percent).div_ceil(100).max(1);
+        let mut seen = 0_u64;
+        let mut bounds = LATENCY_BUCKETS_US.iter();
+        for count in &self.latency {
+            seen = seen.saturating_add(*count);
+            let bound = bounds.next();
+            if seen >= wanted {
+                return bound.copied();
+            }
+        }
+        None
+    }
 }
 
 /// Four components, one a slot, exchanged only together.
@@ -158,6 +201,13 @@ pub struct Price {
 }
 
 impl Price {
+    /// What so much time costs, rounded up to whole sats.
+    #[must_use]
+    pub fn costs(&self, time: Seconds) -> Sat {
+        let msat = u128::from(self.msat.0).saturating_mul(u128::from(time.0)).div_ceil(u128::from(self.seconds.0.max(1)));
+        Sat(u64::try_from(msat.div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+
     /// The time that an amount buys, rounded down; as long as time goes when it costs nothing.
     #[must_use]
     pub fn buys(&self, amount: Sat) -> Seconds {

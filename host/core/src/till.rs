@@ -62,6 +62,32 @@ pub enum Settlement {
     Unknown(String),
 }
 
+/// What a wallet is asked to pay (NUT-18).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PaymentAsked {
+    /// How much must be left after the mint's input fee.
+    pub amount: Sat,
+    /// What for, in words; none in an answer to a request that was not paid (NUT-24).
+    pub description: Option<String>,
+    /// Where the wallet posts its proofs to; none: with the request that they pay for.
+    pub target: Option<String>,
+}
+
+/// How a mint is, and what it owes us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MintReport {
+    /// The mint.
+    pub mint: MintUrl,
+    /// Whether its tokens are accepted.
+    pub accepted: bool,
+    /// What is held there.
+    pub held: Sat,
+    /// Why its last request failed; none: it did not.
+    pub fault: Option<String>,
+    /// How long its last answer took, in milliseconds.
+    pub answered_in_ms: Option<u64>,
+}
+
 /// The wallets of all accepted mints.
 #[async_trait]
 pub trait Till: Send + Sync {
@@ -117,4 +143,19 @@ pub trait Till: Send + Sync {
 
     /// The public key that tokens may be locked to (NUT-11), in hex, as published in offers.
     fn lock(&self) -> Option<String>;
+
+    /// A payment request (NUT-18) for any of the accepted mints.
+    fn ask(&self, asked: &PaymentAsked) -> String;
+
+    /// The token of what a wallet posts for a payment request: `{id, mint, unit, proofs}`.
+    ///
+    /// # Errors
+    /// `invalid_token`.
+    fn token_of(&self, payload: &str) -> Result<Secret, Refusal>;
+
+    /// How each mint is that money is or may be held at. Asks none.
+    ///
+    /// # Errors
+    /// In words, for the log.
+    async fn report(&self) -> Result<Vec<MintReport>, String>;
 }

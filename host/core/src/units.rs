@@ -126,7 +126,7 @@ macro_rules! name {
 name!(/** The desk's id of an order: 16 lower-case hex digits. */ OrderId);
 name!(/** The desk's id of a lease: 10 lower-case letters and digits. */ LeaseId);
 name!(/** The name of a lease's pod, as customers and Kubernetes see it: `ssh-pod-<lease>`. */ PodName);
-name!(/** A customer's Nostr public key, 64 lower-case hex digits; empty when unknown. */ Customer);
+name!(/** A customer: a Nostr public key (64 lower-case hex digits), or `bearer:` and the SHA-256 of an HTTP customer's bearer token. */ Customer);
 name!(/** A mint's URL in its canonical form; two are the same mint only if they are equal. */ MintUrl);
 name!(/** The public image of a proof's secret (NUT-00): 66 lower-case hex digits. */ ProofY);
 
@@ -135,6 +135,14 @@ impl OrderId {
     #[must_use]
     pub fn random() -> Self {
         Self(random_name(16, b"0123456789abcdef"))
+    }
+}
+
+impl PodName {
+    /// The lease that a pod of this name is of; one that nobody has when it is no name of ours.
+    #[must_use]
+    pub fn lease(&self) -> LeaseId {
+        LeaseId(self.0.strip_prefix("ssh-pod-").unwrap_or_default().to_owned())
     }
 }
 

@@ -108,7 +108,10 @@ impl Drop for Postgres {
 
 /// The schema in Postgres' words: its types have other names, and its tables need no hints.
 fn in_postgres(step: &str) -> String {
-    step.replace(" STRICT, WITHOUT ROWID", "").replace(" STRICT", "").replace("INTEGER", "BIGINT")
+    step.replace(" STRICT, WITHOUT ROWID", "")
+        .replace(" STRICT", "")
+        .replace("INTEGER", "BIGINT")
+        .replace("body ->>", "CAST(body AS json) ->>")
 }
 
 /// Certificates are checked against the system's, whatever `sslmode` says beyond `disable`.

@@ -39,6 +39,11 @@ pub fn token(bytes: &[u8]) {
             }
             Err(refusal) => assert!(!refusal.message.is_empty()),
         }
+        // The same bytes as what a wallet posts for a payment request.
+        match till.token_of(text) {
+            Ok(token) => drop(till.decode(&token)),
+            Err(refusal) => assert!(!refusal.message.is_empty()),
+        }
     });
 }
 
@@ -50,7 +55,7 @@ pub fn message(bytes: &[u8]) {
         Ok(Request::Buy { purchase: paygress_core::order::Purchase::Spawn { username, .. }, token, .. }) => {
             assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
             assert!(username != "root" && !username.starts_with('-'));
-            assert!(token.expose().len() <= paygress_core::limits::TOKEN_BYTES);
+            assert!(token.is_none_or(|token| token.expose().len() <= paygress_core::limits::TOKEN_BYTES));
         }
         Ok(_) => {}
         Err(refusal) => {

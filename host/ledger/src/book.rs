@@ -3,10 +3,10 @@
 use crate::migrations::STEPS;
 use async_trait::async_trait;
 use paygress_core::cluster::EndReason;
-use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening};
+use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening, Takings};
 use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, State};
 use paygress_core::secret::Secret;
-use paygress_core::units::{Customer, LeaseId, OrderId, PodName, Seconds, UnixTime};
+use paygress_core::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
 use paygress_database::{Database, OpenError, Row, Schema, Transaction, Value};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -79,7 +79,8 @@ fn number(transaction: &mut dyn Transaction, statement: &str, values: &[Value]) 
 
 fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
     let text = |secret: &Option<Secret>| Value::from(secret.as_ref().map(Secret::expose));
-    let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, password = ?6, refund_token = ?7, delivered = ?8
+    let statement =
+        "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, password = ?6, refund_token = ?7, delivered = ?8, earned = ?9
          WHERE id = ?1";
     let values = [
         Value::from(&order.id.0),
@@ -90,6 +91,7 @@ fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
         text(&order.secrets.password),
         text(&order.secrets.refund_token),
         Value::Number(order.delivered.into()),
+        i64::try_from(order.earned().0).unwrap_or(i64::MAX).into(),
     ];
     Ok(transaction.execute(statement, &values).map(drop)?)
 }
@@ -400,6 +402,34 @@ impl Ledger for Book {
                 }
                 write_lease(transaction, &lease)?;
                 free_port(transaction, &lease.id)
+            })
+            .await
+    }
+
+    async fn takings(&self, since: UnixTime) -> Result<Vec<Takings>> {
+        self.database
+            .transact(move |transaction| {
+                let hours = "SELECT created_at / 3600, count(*), CAST(sum(earned) AS BIGINT) FROM orders
+                     WHERE earned <> 0 AND created_at >= ?1 GROUP BY created_at / 3600 ORDER BY 1";
+                let read = |mut row: Row| {
+                    let mut number = || Ok::<_, LedgerError>(u64::try_from(row.number()?).unwrap_or(0));
+                    let (hour, orders, earned) = (number()?, number()?, number()?);
+                    Ok(Takings { from: UnixTime(hour.saturating_mul(3600)), orders, earned: Sat(earned) })
+                };
+                transaction.query(hours, &[stored(since)])?.into_iter().map(read).collect()
+            })
+            .await
+    }
+
+    async fn census(&self) -> Result<Vec<(State, u64)>> {
+        self.database
+            .transact(move |transaction| {
+                let read = |mut row: Row| {
+                    let (state, count) = (row.text()?, row.number()?);
+                    let state = State::parse(&state).ok_or_else(|| LedgerError::Unreadable(format!("state {state}")))?;
+                    Ok((state, u64::try_from(count).unwrap_or(0)))
+                };
+                transaction.query("SELECT state, count(*) FROM orders GROUP BY state", &[])?.into_iter().map(read).collect()
             })
             .await
     }

@@ -63,4 +63,11 @@ pub(crate) const STEPS: &[&str] = &[
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     ",
+    // 2: what an order has brought, for the operator's charts.
+    "
+    ALTER TABLE orders ADD COLUMN earned INTEGER NOT NULL DEFAULT 0;
+    UPDATE orders SET earned = coalesce(CAST(body ->> 'redeemed' AS INTEGER), 0)
+        - coalesce(CAST(body ->> 'refunded' AS INTEGER), 0) - coalesce(CAST(body ->> 'refund_fee' AS INTEGER), 0);
+    CREATE INDEX orders_earned ON orders (created_at, earned) WHERE earned <> 0;
+    ",
 ];

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_core::cluster::EndReason;
-use paygress_core::courier::ReplyTo;
+use paygress_core::courier::{Door, ReplyTo};
 use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening};
 use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, RefundEnd, State};
 use paygress_core::policy::Resources;
@@ -19,7 +19,7 @@ fn order(message: &str, ys: &[&str]) -> Order {
     let purchase = Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None };
     Order {
         message: message.to_owned(),
-        reply_to: ReplyTo { customer: Customer("c".repeat(64)), relay: Some("wss://r".to_owned()), request: None },
+        reply_to: ReplyTo { door: Door::Nostr, customer: Customer("c".repeat(64)), relay: Some("wss://r".to_owned()), request: None },
         facts: TokenFacts {
             mint: MintUrl("https://m".to_owned()),
             gross: Sat(8),

@@ -54,6 +54,12 @@ impl Customer {
         Ok(Self { keys, relays, client })
     }
 
+    /// The customer's keys: pods belong to them.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// The offers on these relays, of one service or of all.
     ///
     /// # Errors

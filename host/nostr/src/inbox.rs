@@ -14,7 +14,7 @@ use nostr_sdk::{
     Client, Event, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl, SubscribeOptions, SubscriptionId,
     Timestamp,
 };
-use paygress_core::courier::ReplyTo;
+use paygress_core::courier::{Door, ReplyTo};
 use paygress_core::desk::{Desk, Incoming, Ticket};
 use paygress_core::ledger::{Ledger, LedgerError};
 use paygress_core::refusal::{ErrorType, Refusal};
@@ -337,7 +337,7 @@ impl Inbox {
             return Ok(());
         }
         let customer = Customer(letter.sender.to_hex());
-        let reply_to = ReplyTo { customer: customer.clone(), relay: Some(relay.to_string()), request: Some(id.clone()) };
+        let reply_to = ReplyTo { door: Door::Nostr, customer: customer.clone(), relay: Some(relay.to_string()), request: Some(id.clone()) };
         let answer = if written > now.saturating_add(FUTURE) {
             Err(Refusal::new(ErrorType::InvalidRequest, "the message is dated in the future; set your clock"))
         } else {
@@ -351,7 +351,8 @@ impl Inbox {
                     });
                     Ok(None)
                 }
-                Ok(Request::Buy { token, purchase, password }) => {
+                Ok(Request::Buy { token: None, .. }) => Err(wire::unpaid()),
+                Ok(Request::Buy { token: Some(token), purchase, password }) => {
                     let incoming = Incoming { message: id.clone(), reply_to: reply_to.clone(), token, purchase, password };
                     match desk.submit(incoming).await {
                         // The desk answers.
@@ -359,13 +360,13 @@ impl Inbox {
                             tracing::info!(%order, %customer, "order taken");
                             Ok(None)
                         }
-                        Ok(ticket @ Ticket::Following(_)) => {
+                        Ok(ticket @ Ticket::Following(..)) => {
                             self.post.send_when(reply_to.clone(), ticket.answer());
                             Ok(None)
                         }
                         // Another replica answers.
                         Ok(Ticket::Elsewhere(_)) => Ok(None),
-                        Ok(Ticket::Settled(answer)) => Ok(Some(answer)),
+                        Ok(Ticket::Settled(_, answer)) => Ok(Some(answer)),
                         Err(refusal) => Err(refusal),
                     }
                 }
@@ -398,8 +399,12 @@ impl Inbox {
                     "kind 4 messages (NIP-04) are not served and show who talks to whom: swap any token in it at its mint; send orders as NIP-17 gift wraps"
                 }
             };
-            let reply_to =
-                ReplyTo { customer: Customer(event.pubkey.to_hex()), relay: Some(relay.to_string()), request: Some(event.id.to_hex()) };
+            let reply_to = ReplyTo {
+                door: Door::Nostr,
+                customer: Customer(event.pubkey.to_hex()),
+                relay: Some(relay.to_string()),
+                request: Some(event.id.to_hex()),
+            };
             self.post.send_soon(reply_to, wire::error(&Refusal::new(ErrorType::InvalidRequest, told)));
         }
         self.remember(&event.id.to_hex()).await

@@ -18,6 +18,7 @@
 mod address;
 mod connection;
 pub mod customer;
+pub mod http_auth;
 mod inbox;
 pub mod letter;
 mod offers;

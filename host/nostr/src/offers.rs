@@ -86,7 +86,8 @@ impl Shop {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let offers = window.offers.as_slice();
-        let content = wire::offer(offers, &window.mints, window.lock.as_deref()).to_string();
+        let content = wire::offer(offers, &window.mints, window.lock.as_deref());
+        let content = serde_json::to_string(&content).map_err(|error| error.to_string())?;
         let id = identifier(&settings.keys.public_key());
         let custom =
             |name: &'static str, values: &[&str]| Tag::custom(TagKind::custom(name), values.iter().map(|value| (*value).to_owned()));

@@ -11,9 +11,11 @@ use paygress_core::Policy;
 use paygress_core::order::OrderView;
 use paygress_core::policy::{
     Context, Digests, Fault, FaultKind, Grant, NotGranted, Offer, Payment, Placement, PolicySet, Price, Quote, Rendered, Resources, Slot,
+    SlotReport,
 };
 use paygress_core::units::{Msat, Sat, Seconds, UnixTime};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A component's bytes and its settings.
 #[derive(Clone, Debug)]
@@ -97,6 +99,11 @@ impl Policy for Host {
     fn current(&self) -> Arc<dyn PolicySet> {
         let set: Arc<Set> = self.current.load_full();
         set
+    }
+
+    fn report(&self) -> Vec<SlotReport> {
+        let set = self.current.load();
+        vec![set.images.report(), set.pricing.report(), set.duration.report(), set.pod_template.report()]
     }
 }
 
@@ -196,10 +203,12 @@ async fn ask<W: World, R: Send + 'static, T>(
     call: impl FnOnce(&W, &mut wasmtime::Store<crate::machine::Limits>) -> wasmtime::Result<Result<R, wit::Refusal>> + Send + 'static,
 ) -> Result<T, NotGranted> {
     let fault = |kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind };
+    let begun = Instant::now();
     let answer = filled.call(call).await.and_then(|answer| match answer {
         Ok(value) => check(value).map(Ok).map_err(fault),
         Err(refusal) => v1_0::refusal(refusal).map(Err).map_err(fault),
     });
+    filled.tally.note(begun.elapsed(), &answer);
     match answer {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(refusal)) => Err(refusal.into()),

@@ -20,6 +20,7 @@ mod bindings;
 mod host;
 mod machine;
 mod slot;
+mod tally;
 mod v1_0;
 
 pub use host::{Host, LoadError, Set, Source};

@@ -2,8 +2,9 @@
 
 use crate::bindings::{common::paygress::policy::types as wit, duration, images, pod_template, pricing};
 use crate::machine::{COMPONENT_BYTES, Limits, Machine, MemoryCap};
+use crate::tally::Tally;
 use crate::v1_0;
-use paygress_core::policy::{Fault, FaultKind, Slot};
+use paygress_core::policy::{Fault, FaultKind, Slot, SlotReport};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
@@ -89,6 +90,7 @@ pub(crate) struct Filled<W: World> {
     settings: Arc<str>,
     pub(crate) digest: String,
     pub(crate) schema: String,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl<W: World> Clone for Filled<W> {
@@ -99,6 +101,7 @@ impl<W: World> Clone for Filled<W> {
             settings: Arc::clone(&self.settings),
             digest: self.digest.clone(),
             schema: self.schema.clone(),
+            tally: Arc::clone(&self.tally),
         }
     }
 }
@@ -118,7 +121,8 @@ impl<W: World> Filled<W> {
         let differs = |error: wasmtime::Error| Rejected::Skew(vec![format!("{error:#}")]);
         let instance = Linker::new(&machine.engine).instantiate_pre(&component).map_err(differs)?;
         let pre = W::pre(instance).map_err(differs)?;
-        let mut filled = Self { machine: Arc::clone(machine), pre, settings: settings.into(), digest, schema: String::new() };
+        let mut filled =
+            Self { machine: Arc::clone(machine), pre, settings: settings.into(), digest, schema: String::new(), tally: Arc::default() };
         // A differing signature shows only here.
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(|error| match classify(&error) {
@@ -135,6 +139,11 @@ impl<W: World> Filled<W> {
                 Err(Rejected::Settings(problems.into_iter().take(64).map(|problem| (problem.path, problem.message)).collect()))
             }
         }
+    }
+
+    /// How it does.
+    pub(crate) fn report(&self) -> SlotReport {
+        self.tally.report(W::SLOT, &self.digest)
     }
 
     /// One call in a fresh instance, on a thread that may be held.

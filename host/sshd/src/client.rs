@@ -1,10 +1,11 @@
-//! A client that trusts any host key: for the demo and for tests, which talk to 127.0.0.1.
+//! A client that trusts any host key: a pod makes a new one when it starts, and its address is the ledger's, no stranger's.
 
 use russh::client::{Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Disconnect};
-use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::net::ToSocketAddrs;
+use tokio::sync::mpsc;
 
 struct AnyHost;
 
@@ -27,6 +28,14 @@ pub enum LoginError {
     Refused,
 }
 
+/// What is typed into a terminal.
+pub enum Typed {
+    /// Keys.
+    Keys(Vec<u8>),
+    /// The window has this many columns and rows now.
+    Resize(u16, u16),
+}
+
 /// A session that is logged in.
 pub struct Client {
     handle: Handle<AnyHost>,
@@ -37,7 +46,7 @@ impl Client {
     ///
     /// # Errors
     /// [`LoginError`].
-    pub async fn login(address: SocketAddr, username: &str, password: &str) -> Result<Self, LoginError> {
+    pub async fn login(address: impl ToSocketAddrs, username: &str, password: &str) -> Result<Self, LoginError> {
         let mut handle = russh::client::connect(Arc::default(), address, AnyHost).await?;
         match handle.authenticate_password(username, password).await?.success() {
             true => Ok(Self { handle }),
@@ -64,6 +73,42 @@ impl Client {
             Some(status) => Ok((String::from_utf8_lossy(&output).into_owned(), status)),
             None => Err(LoginError::Unreachable(russh::Error::Disconnect)),
         }
+    }
+
+    /// A shell in a terminal of this size: what comes from `input` is typed, what is shown goes to `output`. Returns when
+    /// the shell ends, or either side is dropped.
+    ///
+    /// # Errors
+    /// [`LoginError::Unreachable`] when there is no terminal.
+    pub async fn terminal(
+        self,
+        (columns, rows): (u16, u16),
+        mut input: mpsc::Receiver<Typed>,
+        output: mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), LoginError> {
+        let mut channel = self.handle.channel_open_session().await?;
+        channel.request_pty(true, "xterm-256color", columns.into(), rows.into(), 0, 0, &[]).await?;
+        channel.request_shell(true).await?;
+        loop {
+            tokio::select! {
+                typed = input.recv() => match typed {
+                    Some(Typed::Keys(keys)) => channel.data_bytes(keys).await?,
+                    Some(Typed::Resize(columns, rows)) => channel.window_change(columns.into(), rows.into(), 0, 0).await?,
+                    None => break,
+                },
+                message = channel.wait() => match message {
+                    Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
+                        if output.send(data.to_vec()).await.is_err() {
+                            break;
+                        }
+                    }
+                    Some(ChannelMsg::Close | ChannelMsg::Eof) | None => break,
+                    Some(_) => {}
+                },
+            }
+        }
+        self.close().await;
+        Ok(())
     }
 
     /// Waits until the server ends the session.

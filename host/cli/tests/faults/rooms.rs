@@ -1,9 +1,9 @@
 //! The rooms of the desk, with faults in them. What is outside of the process (the cluster, the way back) outlives it.
 
 use async_trait::async_trait;
-use paygress_core::cluster::{Cluster, ClusterError, EndReason, LeasePlan, Observation};
+use paygress_core::cluster::{Cluster, ClusterError, EndReason, Launch, LeasePlan, Observation};
 use paygress_core::courier::{Courier, ReplyTo};
-use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening};
+use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening, Takings};
 use paygress_core::order::{Lease, Order, State};
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
@@ -69,6 +69,12 @@ impl Ledger for BadLedger {
     }
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
         self.book.order(id).await
+    }
+    async fn takings(&self, since: UnixTime) -> Result<Vec<Takings>, LedgerError> {
+        self.book.takings(since).await
+    }
+    async fn census(&self) -> Result<Vec<(State, u64)>, LedgerError> {
+        self.book.census().await
     }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
         self.book.unfinished().await
@@ -253,6 +259,13 @@ impl Cluster for Puppet {
             }
         }
         std::future::pending().await
+    }
+    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError> {
+        self.call()?;
+        self.alive(pod).map(|()| Launch::Starting)
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        self.call().map(drop)
     }
     async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
         self.call()?;

@@ -6,7 +6,7 @@ use paygress::books::{all_orders, audited};
 use paygress_cashu::faulty::{FaultyWay, Mishap};
 use paygress_cashu::mint::{TestWallet, partial, relabelled};
 use paygress_cashu::{CashuTill, Purse, Seed, Settings as TillSettings};
-use paygress_core::courier::ReplyTo;
+use paygress_core::courier::{Door, ReplyTo};
 use paygress_core::desk::{Desk, Incoming, Rooms, Settings, Ticket};
 use paygress_core::ledger::Ledger;
 use paygress_core::order::{Order, Purchase};
@@ -154,6 +154,7 @@ impl Street {
         let rooms =
             Rooms { till: till.clone(), policy: world.policy.clone(), cluster: self.puppet.clone(), ledger, courier: self.mailbox.clone() };
         let settings = Settings {
+            suggested: Seconds(3_600),
             ssh_host: "127.0.0.1".to_owned(),
             container_port: 2_222,
             ports: 40_000..=40_009,
@@ -185,12 +186,13 @@ async fn hand_in(desk: &Arc<Desk>, message: &Message) -> Option<Value> {
     let refused = |refusal| Some(paygress_core::wire::error(&refusal));
     match (&message.token, &message.purchase) {
         (Some(token), Some(purchase)) => {
-            let reply_to = ReplyTo { customer: message.customer.clone(), relay: None, request: Some(message.id.clone()) };
+            let reply_to =
+                ReplyTo { door: Door::Nostr, customer: message.customer.clone(), relay: None, request: Some(message.id.clone()) };
             let password = matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
             let incoming = Incoming { message: message.id.clone(), reply_to, token: token.clone(), purchase: purchase.clone(), password };
             match desk.submit(incoming).await {
-                Ok(ticket @ (Ticket::Working(..) | Ticket::Following(_))) => ticket.answer().await,
-                Ok(Ticket::Settled(answer)) => Some(answer),
+                Ok(ticket @ (Ticket::Working(..) | Ticket::Following(..))) => ticket.answer().await,
+                Ok(Ticket::Settled(_, answer)) => Some(answer),
                 Ok(Ticket::Elsewhere(_)) => None,
                 Err(refusal) => refused(refusal),
             }

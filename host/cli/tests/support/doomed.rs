@@ -5,7 +5,7 @@ use paygress_core::desk::Rooms;
 use paygress_core::policy::Payment;
 use paygress_core::refusal::Refusal;
 use paygress_core::secret::Secret;
-use paygress_core::till::{NotRedeemed, RefundState, RefundToken, Settlement, Till, TokenFacts};
+use paygress_core::till::{MintReport, NotRedeemed, PaymentAsked, RefundState, RefundToken, Settlement, Till, TokenFacts};
 use paygress_core::units::{MintUrl, OrderId, Sat};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -55,6 +55,15 @@ impl Till for DoomedTill {
         let made = self.till.refund(order, mint, amount).await;
         self.doom(Stop::AfterTheRefundWasMade).await;
         made
+    }
+    fn ask(&self, asked: &PaymentAsked) -> String {
+        self.till.ask(asked)
+    }
+    fn token_of(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.till.token_of(payload)
+    }
+    async fn report(&self) -> Result<Vec<MintReport>, String> {
+        self.till.report().await
     }
     async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String> {
         self.till.refund_state(order, mint).await

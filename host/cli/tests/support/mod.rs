@@ -4,3 +4,4 @@
 pub mod customer;
 pub mod doomed;
 pub mod testbed;
+pub mod web;

@@ -73,10 +73,14 @@ impl Drop for Daemon {
     }
 }
 
+/// What the operator of the testbed shows.
+const OPERATOR: &str = "the operator of the testbed";
+
 /// A mint, a relay, the service on the cluster, and a customer.
 pub struct Testbed {
     mint: String,
     relay: String,
+    web: String,
     npub: String,
     customer: String,
     log: PathBuf,
@@ -142,6 +146,7 @@ impl Testbed {
         }
         let (mint_url, relay_url) = (format!("http://127.0.0.1:{mint_port}"), format!("ws://127.0.0.1:{relay_port}"));
 
+        let bind = format!("127.0.0.1:{}", free_port());
         let kubeconfig = Self::kubeconfig_of_the_service();
         let config = directory.path().join("paygress.toml");
         let settings = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
@@ -157,6 +162,9 @@ impl Testbed {
             ("SSH_PORT_RANGE_START", "31100"),
             ("SSH_PORT_RANGE_END", "31199"),
             ("POD_TTL_SECONDS", "5"),
+            ("RUN_MODE", "both"),
+            ("BIND_ADDR", &bind),
+            ("OPERATOR_TOKEN", OPERATOR),
         ]);
         command.env("KUBECONFIG", kubeconfig.path()).env("POLICY_DIR", root().join("target/plugins"));
         command
@@ -174,6 +182,7 @@ impl Testbed {
         Self {
             mint: mint_url,
             relay: relay_url,
+            web: format!("http://{bind}"),
             npub,
             customer: Self::new_key(),
             log,
@@ -209,6 +218,16 @@ impl Testbed {
     pub fn ask_as(&self, key: &str, request: &Value) -> Value {
         let answer = self.customer(key, &["ask", &self.relay, &self.npub, &request.to_string()]);
         serde_json::from_str(&answer).unwrap()
+    }
+
+    /// What a customer and the operator see in a browser: see `host/http/web/test/customer.mjs`. Screenshots are kept.
+    pub fn browse(&self, tokens: &[String]) -> Value {
+        let shots = root().join("target/e2e/browser");
+        std::fs::create_dir_all(&shots).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["300", "node"]).arg(root().join("host/http/web/test/customer.mjs"));
+        command.env("URL", &self.web).env("TOKENS", tokens.join(",")).env("OPERATOR", OPERATOR).env("SHOTS", shots);
+        serde_json::from_str(output(&mut command).trim()).unwrap()
     }
 
     pub fn log(&self) -> String {

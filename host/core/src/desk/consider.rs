@@ -150,7 +150,7 @@ pub(super) fn plan(order: &Order) -> Result<LeasePlan, Refusal> {
 }
 
 /// The minimum that the pricing policy named holds even if the duration policy forgets it.
-fn check_minimum(payment: &Payment, quote: &Quote) -> Result<(), Refusal> {
+pub(super) fn check_minimum(payment: &Payment, quote: &Quote) -> Result<(), Refusal> {
     if payment.net >= quote.minimum {
         return Ok(());
     }

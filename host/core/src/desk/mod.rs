@@ -8,11 +8,15 @@
 //! - `fulfil.rs`: redeem, launch, extend, refund. From here on every failure gives the money back.
 //! - `end.rs`: what is due when a lease ends, by whomever; refunds that nobody redeems.
 //! - `watch.rs`: what the cluster tells, and what it forgot to tell.
+//! - `inquire.rs`: what doors ask besides orders.
 
 mod consider;
 mod end;
 mod fulfil;
+mod inquire;
 mod watch;
+
+pub use inquire::{OrderStatus, Overview, PriceTag, Progress, Stage};
 
 use crate::courier::{Courier, ReplyTo};
 use crate::ledger::{LeaseChange, Ledger, LedgerError, Opening};
@@ -22,7 +26,7 @@ use crate::policy::{Context, NotGranted, Offer, Policy, PolicySet};
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
 use crate::till::Till;
-use crate::units::{Customer, MintUrl, OrderId, PodName, Seconds, UnixTime};
+use crate::units::{Customer, LeaseId, MintUrl, OrderId, PodName, Seconds, UnixTime};
 use crate::{Cluster, wire};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -47,6 +51,8 @@ pub struct Settings {
     pub refund_on_stop: Option<Seconds>,
     /// How long a refund waits to be redeemed before it is taken back.
     pub refund_kept: Seconds,
+    /// The time that is suggested to who does not say how much he wants.
+    pub suggested: Seconds,
 }
 
 /// The rooms that the desk works with.
@@ -84,20 +90,28 @@ pub enum Ticket {
     /// It is being worked; the courier brings the answer, and whoever waits here sees it too.
     Working(OrderId, channel::Receiver<Option<Value>>),
     /// It is being worked for an earlier message: the courier answers that one, and whoever waits here sees the answer.
-    Following(channel::Receiver<Option<Value>>),
+    Following(OrderId, channel::Receiver<Option<Value>>),
     /// It is being worked by another process, which answers.
     Elsewhere(OrderId),
     /// It was answered before: this is the answer again.
-    Settled(Value),
+    Settled(OrderId, Value),
 }
 
 impl Ticket {
+    /// The order.
+    #[must_use]
+    pub fn order(&self) -> &OrderId {
+        match self {
+            Self::Working(order, _) | Self::Following(order, _) | Self::Elsewhere(order) | Self::Settled(order, _) => order,
+        }
+    }
+
     /// Waits for the answer. `None` if this process stops working on the order: a later one brings the answer.
     pub async fn answer(self) -> Option<Value> {
         match self {
-            Self::Settled(answer) => Some(answer),
+            Self::Settled(_, answer) => Some(answer),
             Self::Elsewhere(_) => None,
-            Self::Working(_, mut receiver) | Self::Following(mut receiver) => {
+            Self::Working(_, mut receiver) | Self::Following(_, mut receiver) => {
                 receiver.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
             }
         }
@@ -181,17 +195,23 @@ impl Desk {
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
             Refusal::new(ErrorType::ResourceUnavailable, "too many orders are waiting; your token was not taken, try again in a minute")
         })?;
-        let order = Order {
+        let mut order = Order {
             message: incoming.message,
             reply_to: incoming.reply_to,
             facts,
             secrets: OrderSecrets { token: Some(incoming.token), password: incoming.password, refund_token: None },
             ..Order::blank(incoming.purchase)
         };
+        if let Purchase::Spawn { .. } = &order.purchase {
+            order.lease = Some(LeaseId::of(&order.id));
+        }
         let entry = self.enter(&order.id).ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.rooms.ledger.open(&order).await.map_err(|error| internal(&error))? {
             Opening::Opened => Ok(self.begin(order, entry, Some(place))),
-            Opening::Known(known) => self.again(*known).await,
+            Opening::Known(known) if known.customer() == order.customer() && known.purchase == order.purchase => self.again(*known).await,
+            Opening::Known(_) => {
+                Err(Refusal::new(ErrorType::InvalidRequest, "this request's id was used for another request; choose a new one"))
+            }
             Opening::Clash(other) if same_purchase(&order, &other) => self.again(*other).await,
             Opening::Clash(other) if other.state.is_settled() => {
                 Err(Refusal::new(ErrorType::TokenAlreadySpent, "this token has paid for another order; send a fresh one"))
@@ -216,7 +236,7 @@ impl Desk {
         let lease = self.find_lease(pod).await?;
         match !customer.0.is_empty() && lease.customer == *customer {
             true => Ok(lease),
-            false => Err(Refusal::new(ErrorType::NotOwner, "this pod is another customer's; write with the key that bought it")),
+            false => Err(inquire::not_owner()),
         }
     }
 
@@ -264,8 +284,8 @@ impl Desk {
     async fn again(self: &Arc<Self>, order: Order) -> Result<Ticket, Refusal> {
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
         match working {
-            Some(receiver) => Ok(Ticket::Following(receiver)),
-            None if order.state.is_settled() => Ok(Ticket::Settled(self.answer(&order).await)),
+            Some(receiver) => Ok(Ticket::Following(order.id, receiver)),
+            None if order.state.is_settled() => Ok(Ticket::Settled(order.id.clone(), self.answer(&order).await)),
             None => Ok(Ticket::Elsewhere(order.id)),
         }
     }
@@ -384,7 +404,7 @@ impl Desk {
         }
         let pod = match (&order.purchase, &order.lease) {
             (Purchase::TopUp { pod }, _) => pod.clone(),
-            (Purchase::Spawn { .. }, lease) => lease.as_ref().map(crate::units::LeaseId::pod_name).unwrap_or_default(),
+            (Purchase::Spawn { .. }, lease) => lease.as_ref().map(LeaseId::pod_name).unwrap_or_default(),
         };
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
@@ -438,6 +458,12 @@ impl Desk {
             .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you"))
     }
 
+    /// How many pods can be leased at the same time.
+    fn capacity(&self) -> u32 {
+        let range = &self.settings.ports;
+        u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
+    }
+
     async fn context(&self, customer: &Customer) -> Result<Context, Refusal> {
         let now = UnixTime::now();
         let failed = |error: LedgerError| internal(&error);
@@ -445,10 +471,9 @@ impl Desk {
             true => Vec::new(),
             false => self.rooms.ledger.live_leases(Some(customer)).await.map_err(failed)?,
         };
-        let range = &self.settings.ports;
         Ok(Context {
             now,
-            capacity_leases: u32::from(range.end().saturating_sub(*range.start())).saturating_add(1),
+            capacity_leases: self.capacity(),
             active_leases: self.rooms.ledger.ports_in_use().await.map_err(failed)?,
             customer_leases: leases.iter().take(limits::CUSTOMER_LEASES_SHOWN).map(|lease| lease.view(customer, now)).collect(),
         })

@@ -2,23 +2,30 @@
 //!
 //! Names of fields are those that existing customers speak; unknown fields are ignored, unknown values are not guessed.
 
+//!
+//! - `mod.rs`: requests, as strangers write them.
+//! - `answers.rs`: what we write.
+
+mod answers;
+
+pub use answers::*;
+
 use crate::limits;
 use crate::login::Login;
-use crate::order::{Lease, LeaseState, Order, Purchase, RefundEnd};
-use crate::policy::Offer;
+use crate::order::Purchase;
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
-use crate::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
+use crate::units::{PodName, Seconds};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 /// What a customer wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// To buy: a new pod or more time.
     Buy {
-        /// The token that pays.
-        token: Secret,
+        /// The token that pays; none: it was not sent, or not in here.
+        token: Option<Secret>,
         /// What for.
         purchase: Purchase,
         /// The login's password, when a new pod is bought.
@@ -36,20 +43,42 @@ pub enum Request {
     },
 }
 
-#[derive(Deserialize)]
-struct Fields {
+/// A request as it is written. Fields that are not known are ignored; a field that is given twice is refused.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Request)]
+pub struct Fields {
+    /// `spawn`, `top_up`, `status` or `stop`; left out, the other fields tell.
     #[serde(rename = "type")]
-    kind: Option<String>,
-    cashu_token: Option<String>,
-    pod_image: Option<String>,
-    ssh_username: Option<String>,
-    ssh_password: Option<String>,
-    ssh_public_key: Option<String>,
-    tier: Option<String>,
-    pod_spec_id: Option<String>,
-    duration_minutes: Option<u64>,
-    pod_name: Option<String>,
-    pod_npub: Option<String>,
+    pub kind: Option<String>,
+    /// The Cashu token that pays: `cashuA…` or `cashuB…`.
+    pub cashu_token: Option<String>,
+    /// The image to run; left out: the operator's default.
+    #[schema(max_length = 512)]
+    pub pod_image: Option<String>,
+    /// The login's name; left out: `user`.
+    #[schema(max_length = 32)]
+    pub ssh_username: Option<String>,
+    /// Its password, 8 to 128 characters; left out: one is made.
+    #[schema(max_length = 128)]
+    pub ssh_password: Option<String>,
+    /// One line of an OpenSSH `.pub` file.
+    #[schema(max_length = 4096)]
+    pub ssh_public_key: Option<String>,
+    /// The tier; left out: the operator's first.
+    #[schema(max_length = 64)]
+    pub tier: Option<String>,
+    /// The same as `tier`.
+    #[schema(max_length = 64)]
+    pub pod_spec_id: Option<String>,
+    /// The wanted time: an order that does not pay for it is refused. Left out: whatever the token pays for.
+    #[schema(minimum = 1, maximum = 5_256_000)]
+    pub duration_minutes: Option<u64>,
+    /// The pod, for a top-up, a status or a stop.
+    #[schema(max_length = 128)]
+    pub pod_name: Option<String>,
+    /// The same as `pod_name`.
+    #[schema(max_length = 128)]
+    pub pod_npub: Option<String>,
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {
@@ -63,6 +92,12 @@ fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<Stri
         Some(text) if text.chars().any(char::is_control) => Err(invalid(format!("{name} must not hold control characters"))),
         value => Ok(value),
     }
+}
+
+/// What is said of an order without a token.
+#[must_use]
+pub fn unpaid() -> Refusal {
+    Refusal::new(ErrorType::InvalidToken, "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there")
 }
 
 /// Refuses nesting that could exhaust a parser's stack, and objects that say a thing twice: which one is meant?
@@ -91,7 +126,7 @@ impl Request {
     /// Reads a request. A message that names a pod is a top-up, a status or a stop, whatever else it holds.
     ///
     /// # Errors
-    /// `invalid_request` that names the field and says what to write; `invalid_token` when there is none.
+    /// `invalid_request` that names the field and says what to write.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         check_shape(text)?;
         // Parsed straight into the fields: serde refuses a field that is given twice.
@@ -127,9 +162,9 @@ impl Request {
                     format!("cashu_token is longer than {} bytes; send fewer, larger proofs", limits::TOKEN_BYTES),
                 ));
             }
-            Some(token) if !token.trim().is_empty() => Secret::new(token.trim()),
+            Some(token) if !token.trim().is_empty() => Some(Secret::new(token.trim())),
             _ if pod.is_some() && kind.is_none() => return Ok(Self::Status { pod: pod.unwrap_or_default() }),
-            _ => return Err(Refusal::new(ErrorType::InvalidToken, "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there")),
+            _ => None,
         };
         if let Some(pod) = pod {
             return Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None });
@@ -165,191 +200,13 @@ impl Request {
     }
 }
 
-/// The types of our answers.
-const ANSWERS: [&str; 5] = ["access_details", "top_up_response", "error", "status_response", "stop_response"];
-
-/// Whether this is one of our own kind of answers. A service does not answer an answer: two would never stop.
-#[must_use]
-pub fn is_answer(text: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    check_shape(text).is_ok() && serde_json::from_str::<Kind>(text).is_ok_and(|answer| ANSWERS.contains(&answer.kind.as_str()))
-}
-
-/// The pod is ready: how to get in.
-#[must_use]
-pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> Value {
-    let expires_at = order.expires_at.unwrap_or_default().rfc3339();
-    let mut instructions = vec![
-        format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
-        format!("The pod lives until {expires_at}; send another token with pod_name {} to extend it.", lease.pod()),
-    ];
-    instructions.extend(note.map(str::to_owned));
-    json!({
-        "type": "access_details",
-        "pod_name": lease.pod(),
-        "pod_npub": lease.pod(),
-        "ssh_host": ssh_host,
-        "ssh_port": lease.port,
-        "node_port": lease.port,
-        "ssh_username": lease.username,
-        "ssh_password": order.secrets.password.as_ref().map(Secret::expose),
-        "expires_at": expires_at,
-        "cpu_millicores": lease.resources.cpu_millicores,
-        "memory_mb": lease.resources.memory_mib,
-        "pod_spec_name": lease.tier,
-        "pod_image": lease.image,
-        "instructions": instructions,
-    })
-}
-
-/// The pod lives longer.
-#[must_use]
-pub fn topped_up(pod: &PodName, extended: Seconds, new_expires_at: UnixTime, note: Option<&str>) -> Value {
-    let mut message = format!("extended by {} seconds", extended.0);
-    if let Some(note) = note {
-        message.push_str("; ");
-        message.push_str(note);
-    }
-    json!({
-        "type": "top_up_response",
-        "success": true,
-        "pod_name": pod,
-        "pod_npub": pod,
-        "extended_duration_seconds": extended,
-        "new_expires_at": new_expires_at.rfc3339(),
-        "message": message,
-    })
-}
-
-/// It did not go through, and nothing was taken.
-#[must_use]
-pub fn error(refusal: &Refusal) -> Value {
-    let mut answer = json!({ "type": "error", "error_type": refusal.code, "message": refusal.message });
-    if let (Some(details), Some(fields)) = (&refusal.details, answer.as_object_mut()) {
-        fields.insert("details".into(), details.clone().into());
-    }
-    answer
-}
-
-/// An order that did not go through; with the refund when money had been taken.
-#[must_use]
-pub fn refused(order: &Order, refusal: &Refusal) -> Value {
-    let mut answer = error(refusal);
-    let Some(fields) = answer.as_object_mut() else { return answer };
-    if let Some(lease) = &order.lease {
-        fields.insert("pod_name".into(), json!(lease.pod_name()));
-    }
-    if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
-        fields.insert("refund_token".into(), json!(order.secrets.refund_token.as_ref().map(Secret::expose)));
-        fields.insert("refunded_sats".into(), json!(refunded));
-        fields.insert("refund_fee_sats".into(), json!(fee));
-        fields.insert("message".into(), json!(format!("{}; {}", refusal.message, refund_told(order))));
-    }
-    answer
-}
-
-/// What a refund is, in words.
-fn refund_told(order: &Order) -> String {
-    let (refunded, fee) = (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
-    let fee = if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
-    match order.refund_end {
-        None => format!("refund_token gives {refunded} back{fee}; redeem it soon"),
-        Some(RefundEnd::Redeemed) => format!("the refund of {refunded} was redeemed"),
-        Some(RefundEnd::TakenBack(_)) => format!("the refund of {refunded} was not redeemed in time and is not good any more"),
-    }
-}
-
-/// The refunds of orders: what they give back together, and the tokens that nobody has redeemed yet.
-fn refunds(orders: &[&Order]) -> Value {
-    let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
-    let sum = |of: fn(&Order) -> Option<Sat>| made.iter().filter_map(|order| of(order)).fold(Sat(0), Sat::plus);
-    let tokens: Vec<&str> = made.iter().filter_map(|order| order.secrets.refund_token.as_ref()).map(Secret::expose).collect();
-    json!({
-        "refunded_sats": sum(|order| order.refunded),
-        "refund_fee_sats": sum(|order| order.refund_fee),
-        "refund_token": tokens.first(),
-        "refund_tokens": tokens,
-    })
-}
-
-/// Writes one object's fields into another.
-fn with(mut answer: Value, more: Value) -> Value {
-    if let (Some(fields), Value::Object(more)) = (answer.as_object_mut(), more) {
-        fields.extend(more);
-    }
-    answer
-}
-
-/// The pod was stopped; with what is paid back for its unused time.
-#[must_use]
-pub fn stopped(pod: &PodName, orders: &[&Order]) -> Value {
-    let told: Vec<String> = orders.iter().map(|order| refund_told(order)).collect();
-    let message = if told.is_empty() { "stopped; nothing is paid back".to_owned() } else { format!("stopped; {}", told.join("; ")) };
-    let answer = json!({ "type": "stop_response", "success": true, "pod_name": pod, "message": message });
-    with(answer, refunds(orders))
-}
-
-/// How a pod is, for the customer who bought it, with the refunds of his orders.
-#[must_use]
-pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> Value {
-    let word = match lease.state {
-        LeaseState::Reserved => "provisioning",
-        LeaseState::Live => "running",
-        LeaseState::Ended => "ended",
-    };
-    let answer = json!({
-        "type": "status_response",
-        "pod_name": lease.pod(),
-        "status": word,
-        "expires_at": lease.expires_at.map(UnixTime::rfc3339),
-        "time_remaining_seconds": lease.expires_at.filter(|_| lease.state != LeaseState::Ended).map_or(Seconds(0), |at| at.since(now)),
-        "cpu_millicores": lease.resources.cpu_millicores,
-        "memory_mb": lease.resources.memory_mib,
-        "pod_spec_name": lease.tier,
-        "ssh_host": ssh_host,
-        "ssh_port": lease.port,
-        "ssh_username": lease.username,
-    });
-    match orders.iter().any(|order| order.refunded.is_some()) {
-        true => with(answer, refunds(orders)),
-        false => answer,
-    }
-}
-
-/// What is for sale. `rate_msats_per_sec` is rounded up for old readers; `price_msats` for `price_seconds` is exact.
-#[must_use]
-pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> Value {
-    // Of the default tier; the dearer ones give less for their minimum.
-    let minimum = offers.first().map(|offer| offer.price.buys(offer.minimum)).unwrap_or_default();
-    let specs: Vec<Value> = offers
-        .iter()
-        .map(|offer| {
-            json!({
-                "id": offer.id,
-                "name": offer.name,
-                "description": offer.description,
-                "cpu_millicores": offer.resources.cpu_millicores,
-                "memory_mb": offer.resources.memory_mib,
-                "rate_msats_per_sec": offer.price.msat.0.div_ceil(offer.price.seconds.0.max(1)),
-                "price_msats": offer.price.msat,
-                "price_seconds": offer.price.seconds,
-                "minimum_sats": offer.minimum,
-            })
-        })
-        .collect();
-    let offer = json!({ "minimum_duration_seconds": minimum, "whitelisted_mints": mints, "pod_specs": specs });
-    // Tokens may be locked to it (NUT-11), so that nobody on the way can spend them.
-    lock.map_or(offer.clone(), |key| with(offer, json!({ "p2pk_pubkey": key })))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::order::Order;
+    use crate::units::Sat;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn code(text: &str) -> ErrorType {
         Request::parse(text).unwrap_err().code
@@ -362,7 +219,7 @@ mod tests {
         else {
             panic!("not a spawn")
         };
-        assert_eq!(token.expose(), "cashuBx");
+        assert_eq!(token.unwrap().expose(), "cashuBx");
         assert_eq!(
             (image.as_deref(), tier.as_deref(), username.as_str(), wanted),
             (Some("a/b:1"), Some("basic"), "alice", Some(Seconds(120)))
@@ -373,11 +230,11 @@ mod tests {
 
     #[test]
     fn the_examples_read_as_what_they_are_named_for() {
-        let spawn = Request::parse(include_str!("../../../examples/orders/spawn.json")).unwrap();
+        let spawn = Request::parse(include_str!("../../../../examples/orders/spawn.json")).unwrap();
         assert!(matches!(spawn, Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }));
-        let top_up = Request::parse(include_str!("../../../examples/orders/top-up.json")).unwrap();
+        let top_up = Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
         assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
-        assert!(matches!(Request::parse(include_str!("../../../examples/orders/status.json")), Ok(Request::Status { .. })));
+        assert!(matches!(Request::parse(include_str!("../../../../examples/orders/status.json")), Ok(Request::Status { .. })));
     }
 
     #[test]
@@ -399,13 +256,18 @@ mod tests {
     }
 
     #[test]
+    fn an_order_without_a_token_is_not_paid_for() {
+        for text in ["{}", r#"{"cashu_token":""}"#, r#"{"type":"top_up","pod_name":"ssh-pod-a"}"#] {
+            assert!(matches!(Request::parse(text), Ok(Request::Buy { token: None, .. })), "{text}");
+        }
+    }
+
+    #[test]
     fn bad_requests_say_what_is_wrong() {
         for (text, expected) in [
             ("", ErrorType::InvalidRequest),
             ("[]", ErrorType::InvalidRequest),
             ("nonsense", ErrorType::InvalidRequest),
-            ("{}", ErrorType::InvalidToken),
-            (r#"{"cashu_token":""}"#, ErrorType::InvalidToken),
             (r#"{"cashu_token":7}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","cashu_token":"b"}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","duration_minutes":-1}"#, ErrorType::InvalidRequest),

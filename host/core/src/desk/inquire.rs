@@ -1,0 +1,382 @@
+//! What doors ask besides orders. Nothing here moves anything.
+
+use super::{Desk, internal};
+use crate::cluster::Launch;
+use crate::ledger::Takings;
+use crate::limits;
+use crate::login::Login;
+use crate::order::{Lease, LeaseState, Order, Purchase, State};
+use crate::policy::{Payment, Price, Resources, SlotReport};
+use crate::refusal::{ErrorType, Refusal};
+use crate::secret::Secret;
+use crate::till::{MintReport, PaymentAsked};
+use crate::units::{Customer, MintUrl, OrderId, PodName, Sat, Seconds, UnixTime};
+use crate::wire;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What an order would cost, by the policies in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceTag {
+    /// The tier.
+    pub tier: String,
+    /// What the pod may use.
+    pub resources: Resources,
+    /// What it costs.
+    pub price: Price,
+    /// How long it would live.
+    pub seconds: Seconds,
+    /// What must be left of the payment after the mint's fee.
+    pub amount: Sat,
+}
+
+/// How far an order is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderStatus {
+    /// The order.
+    pub id: OrderId,
+    /// Its state.
+    pub state: State,
+    /// The pod that it makes or extends.
+    pub pod: PodName,
+    /// The answer, once there is one.
+    pub answer: Option<Value>,
+}
+
+/// How far a pod is, for who waits for it or has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The order is written down; nothing is taken yet.
+    Received,
+    /// The token is ours.
+    Redeemed,
+    /// A node has the pod.
+    Scheduled,
+    /// The node fetches its image.
+    Pulling,
+    /// It takes logins.
+    Ready,
+    /// It ends soon.
+    Expiring,
+    /// It is over.
+    Ended,
+    /// The order did not go through; nothing was taken.
+    Refused,
+    /// The order did not go through; the money goes back.
+    Refunded,
+}
+
+impl Stage {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::Ended | Self::Refused | Self::Refunded)
+    }
+}
+
+/// How far a pod is, and how long it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How far.
+    pub stage: Stage,
+    /// Until when it lives.
+    pub expires_at: Option<UnixTime>,
+    /// Why it did not go through.
+    pub refusal: Option<Refusal>,
+}
+
+/// The operator's view of everything at once. No secret is in it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The pods that can be leased at the same time.
+    pub capacity: u32,
+    /// The ports that are taken.
+    pub ports_in_use: u32,
+    /// The leases that are not over.
+    pub leases: Vec<Lease>,
+    /// What was taken, hour by hour.
+    pub takings: Vec<Takings>,
+    /// The orders in each state.
+    pub census: Vec<(State, u64)>,
+    /// How the policies do.
+    pub policies: Vec<SlotReport>,
+    /// How the mints are.
+    pub mints: Vec<MintReport>,
+}
+
+impl Desk {
+    /// What this purchase would cost this customer now: for the wanted time, or the one that is suggested.
+    ///
+    /// # Errors
+    /// What an order of it would be refused with, before its token is looked at.
+    pub async fn price(&self, purchase: &Purchase, wanted: Option<Seconds>, customer: &Customer) -> Result<PriceTag, Refusal> {
+        let set = self.rooms.policy.current();
+        let context = self.context(customer).await?;
+        let mut order = Order::blank(purchase.clone());
+        order.reply_to.customer = customer.clone();
+        let view = match purchase {
+            Purchase::Spawn { .. } => {
+                let view = order.view(None);
+                set.admit(&view, &context).await?;
+                view
+            }
+            Purchase::TopUp { pod } => {
+                let lease = self.find_lease(pod).await?;
+                if lease.state == LeaseState::Ended {
+                    return Err(Refusal::new(ErrorType::LeaseExpired, "this pod has ended; order a new one"));
+                }
+                order.view(Some(lease.view(customer, UnixTime::now())))
+            }
+        };
+        let quote = set.quote(&view, &context).await?;
+        let seconds = wanted.unwrap_or(self.settings.suggested);
+        let amount = quote.price.costs(seconds).max(quote.minimum).max(Sat(1));
+        Ok(PriceTag { tier: quote.tier, resources: quote.resources, price: quote.price, seconds, amount })
+    }
+
+    /// Whether a token would buy so much time of a pod now. Takes nothing.
+    ///
+    /// # Errors
+    /// What an order with it would be refused with.
+    pub async fn would_buy(&self, token: &Secret, wanted: Option<Seconds>, customer: &Customer) -> Result<Payment, Refusal> {
+        let facts = self.rooms.till.decode(token)?;
+        let payment = self.rooms.till.appraise(token, &facts).await?;
+        let login = Login::check(None, None, None)?;
+        let purchase = Purchase::Spawn { image: None, tier: None, username: login.username, public_key: None, wanted };
+        let mut order = Order::blank(purchase);
+        order.reply_to.customer = customer.clone();
+        let (set, context, view) = (self.rooms.policy.current(), self.context(customer).await?, order.view(None));
+        let quote = set.quote(&view, &context).await?;
+        set.grant(&view, &quote, &payment, &context).await?;
+        super::consider::check_minimum(&payment, &quote)?;
+        Ok(payment)
+    }
+
+    /// The mints whose tokens are accepted.
+    #[must_use]
+    pub fn mints(&self) -> Vec<MintUrl> {
+        self.rooms.till.mints()
+    }
+
+    /// A payment request for a wallet.
+    #[must_use]
+    pub fn ask_for(&self, asked: &PaymentAsked) -> String {
+        self.rooms.till.ask(asked)
+    }
+
+    /// The token of what a wallet posts for a payment request.
+    ///
+    /// # Errors
+    /// `invalid_token`.
+    pub fn token_of(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.rooms.till.token_of(payload)
+    }
+
+    /// How far an order is, for the customer who gave it.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `internal_error`.
+    pub async fn order(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
+        let order = self.rooms.ledger.order(id).await.map_err(|error| internal(&error))?;
+        let order = order.ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no order of that id"))?;
+        if customer.0.is_empty() || order.customer() != customer {
+            return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
+        }
+        let answer = if order.state.is_settled() { Some(self.answer(&order).await) } else { None };
+        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: pod_of(&order), answer })
+    }
+
+    /// Waits until it is known whether the order's token was taken.
+    ///
+    /// # Errors
+    /// As [`Desk::order`].
+    pub async fn past_the_mint(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
+        loop {
+            let status = self.order(id, customer).await?;
+            if !status.state.is_at_the_mint() {
+                return Ok(status);
+            }
+            tokio::time::sleep(limits::ORDER_POLL).await;
+        }
+    }
+
+    /// Waits for the answer of an order that another process works.
+    ///
+    /// # Errors
+    /// As [`Desk::order`].
+    pub async fn answered(&self, id: &OrderId, customer: &Customer) -> Result<Value, Refusal> {
+        loop {
+            if let Some(answer) = self.order(id, customer).await?.answer {
+                return Ok(answer);
+            }
+            tokio::time::sleep(limits::ORDER_POLL).await;
+        }
+    }
+
+    /// The pods of this customer that are not over.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn pods(&self, customer: &Customer) -> Result<Vec<Value>, Refusal> {
+        if customer.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(|error| internal(&error))?;
+        Ok(leases.iter().map(|lease| wire::status(lease, &[], &self.settings.ssh_host, UnixTime::now())).collect())
+    }
+
+    /// How far a pod is, from the order on that makes it.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `internal_error`.
+    pub async fn progress(&self, pod: &PodName, customer: &Customer) -> Result<Progress, Refusal> {
+        let failed = |error| internal(&error);
+        let lease = self.rooms.ledger.lease(pod).await.map_err(failed)?;
+        let orders = self.rooms.ledger.orders_of(&pod.lease()).await.map_err(failed)?;
+        let spawn = orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
+        let owner = lease.as_ref().map(|lease| &lease.customer).or(spawn.as_ref().map(Order::customer));
+        match owner {
+            None => return Err(Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you")),
+            Some(owner) if customer.0.is_empty() || owner != customer => return Err(not_owner()),
+            Some(_) => {}
+        }
+        let state = spawn.as_ref().map(|order| order.state);
+        let expires_at = lease.as_ref().and_then(|lease| lease.expires_at);
+        let stage = match (lease.as_ref().map(|lease| lease.state), state) {
+            (_, Some(State::Refused)) => Stage::Refused,
+            (_, Some(state)) if state.is_at_the_mint() => Stage::Received,
+            (_, Some(State::Paid)) => Stage::Redeemed,
+            (Some(LeaseState::Reserved) | None, Some(State::Provisioning)) => match self.rooms.cluster.launching(pod).await {
+                Ok(Launch::Scheduled) => Stage::Scheduled,
+                Ok(Launch::Pulling | Launch::Starting) => Stage::Pulling,
+                Ok(Launch::Waiting) | Err(_) => Stage::Redeemed,
+            },
+            (Some(LeaseState::Live), _) => running(lease.as_ref(), UnixTime::now()),
+            (_, Some(State::RefundPending | State::Refunded)) if expires_at.is_none() => Stage::Refunded,
+            _ => Stage::Ended,
+        };
+        Ok(Progress { stage, expires_at, refusal: spawn.and_then(|order| order.refusal) })
+    }
+
+    /// What the customer who bought a running pod was told when it was ready, again.
+    ///
+    /// # Errors
+    /// As [`Desk::login`].
+    pub async fn access(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+        let (lease, orders) = self.running_lease(pod, customer).await?;
+        let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
+        let spawn = spawn.ok_or_else(|| Refusal::new(ErrorType::InternalError, "the order of this pod is missing"))?;
+        let now = Order { expires_at: lease.expires_at, ..spawn.clone() };
+        Ok(wire::access(&now, &lease, &self.settings.ssh_host, None))
+    }
+
+    /// The login of a running pod, for the customer who bought it: its host and port, and how to get in.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
+    pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<(String, u16, Login), Refusal> {
+        let (lease, orders) = self.running_lease(pod, customer).await?;
+        let login = orders.iter().find_map(Order::login);
+        let login = login.ok_or_else(|| Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more"))?;
+        Ok((self.settings.ssh_host.clone(), lease.port, login))
+    }
+
+    async fn running_lease(&self, pod: &PodName, customer: &Customer) -> Result<(Lease, Vec<Order>), Refusal> {
+        let lease = self.own_lease(pod, customer).await?;
+        match lease.state {
+            LeaseState::Live => {}
+            LeaseState::Reserved => {
+                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; try again in a minute"));
+            }
+            LeaseState::Ended => return Err(Refusal::new(ErrorType::LeaseExpired, "this pod has ended; order a new one")),
+        }
+        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+        Ok((lease, orders))
+    }
+
+    /// Everything at once, for the operator; takings since then.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn overview(&self, since: UnixTime) -> Result<Overview, Refusal> {
+        let ledger = &self.rooms.ledger;
+        let failed = |error| internal(&error);
+        let mints = self.rooms.till.report().await.map_err(|why| {
+            tracing::error!(why, "the mints' report failed");
+            Refusal::new(ErrorType::InternalError, "the purse cannot be read")
+        })?;
+        Ok(Overview {
+            capacity: self.capacity(),
+            ports_in_use: ledger.ports_in_use().await.map_err(failed)?,
+            leases: ledger.live_leases(None).await.map_err(failed)?,
+            takings: ledger.takings(since).await.map_err(failed)?,
+            census: ledger.census().await.map_err(failed)?,
+            policies: self.rooms.policy.report(),
+            mints,
+        })
+    }
+
+    /// What keeps the desk from serving; empty when nothing does.
+    pub async fn ailments(&self) -> Vec<&'static str> {
+        let ledger = tokio::time::timeout(limits::READY_PATIENCE, self.rooms.ledger.ports_in_use());
+        let cluster = tokio::time::timeout(limits::READY_PATIENCE, self.rooms.cluster.check());
+        let (ledger, cluster) = tokio::join!(ledger, cluster);
+        let mut ailments = Vec::new();
+        if !matches!(ledger, Ok(Ok(_))) {
+            ailments.push("the ledger does not answer");
+        }
+        if !matches!(cluster, Ok(Ok(()))) {
+            ailments.push("the cluster does not answer, or does not let us see our pods");
+        }
+        ailments
+    }
+}
+
+/// The pod that an order makes or extends.
+fn pod_of(order: &Order) -> PodName {
+    match &order.purchase {
+        Purchase::TopUp { pod } => pod.clone(),
+        Purchase::Spawn { .. } => crate::units::LeaseId::of(&order.id).pod_name(),
+    }
+}
+
+pub(super) fn not_owner() -> Refusal {
+    Refusal::new(ErrorType::NotOwner, "this pod is another customer's; ask with the key or the bearer token that bought it")
+}
+
+/// Ready, or about to end: in its last fifth, and five minutes at most.
+fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
+    let Some((made, ends)) = lease.and_then(|lease| Some((lease.created_at, lease.expires_at?))) else { return Stage::Ready };
+    let fifth = Seconds(ends.since(made).0.checked_div(5).unwrap_or(0));
+    if ends.since(now) <= fifth.min(limits::EXPIRING) { Stage::Expiring } else { Stage::Ready }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(created_at: u64, expires_at: u64) -> Lease {
+        Lease {
+            id: crate::units::LeaseId::default(),
+            customer: Customer::default(),
+            tier: String::new(),
+            image: String::new(),
+            resources: Resources::default(),
+            username: String::new(),
+            port: 1,
+            state: LeaseState::Live,
+            created_at: UnixTime(created_at),
+            expires_at: Some(UnixTime(expires_at)),
+            end: None,
+        }
+    }
+
+    #[test]
+    fn a_pod_is_said_to_expire_in_its_last_fifth_and_five_minutes_at_most() {
+        let stage = |lease: &Lease, now| running(Some(lease), UnixTime(now));
+        let (short, long) = (lease(0, 100), lease(0, 100_000));
+        assert_eq!((stage(&short, 79), stage(&short, 80)), (Stage::Ready, Stage::Expiring));
+        assert_eq!((stage(&long, 99_699), stage(&long, 99_700)), (Stage::Ready, Stage::Expiring));
+    }
+}

@@ -1,0 +1,94 @@
+//! OpenAPI, made from the types and handlers.
+
+use crate::{App, events, metrics, operator, orders, payment, pods};
+use std::sync::Arc;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Paygress", description = "SSH pods for Cashu tokens. Every problem is RFC 9457 with a stable `error_type`; unless a \
+        `refund_token` comes with it, nothing was taken."),
+    modifiers(&Security),
+    tags((name = "customer", description = "Buying and using pods"), (name = "wallet", description = "Where wallets pay"),
+        (name = "operator", description = "Running it"))
+)]
+struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let described = |scheme: HttpAuthScheme, told: &str| {
+            let mut http = Http::new(scheme);
+            http.description = Some(told.to_owned());
+            SecurityScheme::Http(http)
+        };
+        let header = |told: &str| SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("Authorization", told)));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(
+            "bearer",
+            described(HttpAuthScheme::Bearer, "The bearer_token that came with the pod, or one of your own: 32 to 256 random characters"),
+        );
+        components.add_security_scheme("operator", described(HttpAuthScheme::Bearer, "OPERATOR_TOKEN"));
+        components.add_security_scheme("nip98", header("`Nostr` and a NIP-98 event in base64, with the body's hash in its tag payload"));
+        components.add_security_scheme("cashu", header("`Cashu` and the token that pays"));
+    }
+}
+
+/// The routes with their description.
+pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(orders::spawn))
+        .routes(routes!(orders::top_up))
+        .routes(routes!(orders::order))
+        .routes(routes!(pods::offers))
+        .routes(routes!(pods::list))
+        .routes(routes!(pods::status, pods::stop))
+        .routes(routes!(pods::access))
+        .routes(routes!(events::events))
+        .routes(routes!(payment::auth))
+        .routes(routes!(payment::pay))
+        .routes(routes!(operator::overview))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(pods::healthz))
+        .routes(routes!(pods::readyz))
+}
+
+/// The description as JSON.
+#[must_use]
+pub fn openapi() -> String {
+    let (_, document) = api().split_for_parts();
+    document.to_pretty_json().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&openapi()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        for path in [
+            "/spawn-pod",
+            "/top-up-pod",
+            "/pods",
+            "/pods/{name}",
+            "/pods/{name}/events",
+            "/orders/{id}",
+            "/auth",
+            "/pay",
+            "/offers",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/operator/overview",
+        ] {
+            assert!(document["paths"][path].is_object(), "{path}");
+        }
+        assert!(document["components"]["schemas"]["AccessDetails"].is_object());
+    }
+}

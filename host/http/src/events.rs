@@ -1,0 +1,99 @@
+//! Progress of a pod as server-sent events: from the order to the end.
+
+use crate::App;
+use crate::asked::{Asked, Named};
+use crate::limits;
+use crate::problem::{Fault, Problem, ProblemBody};
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::stream::{self, Stream};
+use paygress_core::desk::{Progress, Stage};
+use paygress_core::units::{Customer, PodName, Seconds, UnixTime};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Interval};
+use utoipa::ToSchema;
+
+/// One event's data; its name is the stage.
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct StageEvent {
+    /// The pod.
+    pod_name: String,
+    /// How far it is.
+    stage: Stage,
+    /// Until when it lives (RFC 3339).
+    expires_at: Option<String>,
+    /// What is left.
+    time_remaining_seconds: u64,
+    /// Why it did not go through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+struct Watch {
+    app: Arc<App>,
+    pod: PodName,
+    customer: Customer,
+    tick: Interval,
+    until: Instant,
+    told: Option<Progress>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watch {
+    fn event(&self, progress: &Progress) -> Event {
+        let data = StageEvent {
+            pod_name: self.pod.0.clone(),
+            stage: progress.stage,
+            expires_at: progress.expires_at.map(UnixTime::rfc3339),
+            time_remaining_seconds: progress.expires_at.map_or(Seconds(0), |at| at.since(UnixTime::now())).0,
+            message: progress.refusal.as_ref().map(|refusal| refusal.message.clone()),
+        };
+        let name = serde_json::to_value(data.stage).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
+        Event::default().event(name).json_data(data).unwrap_or_default()
+    }
+
+    /// Waits until there is something new; `None` when nothing more comes.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        if self.told.as_ref().is_some_and(|told| told.stage.is_last()) {
+            return None;
+        }
+        while Instant::now() < self.until {
+            self.tick.tick().await;
+            // A ledger that is away for a moment is not the pod's end.
+            let Ok(progress) = self.app.desk.progress(&self.pod, &self.customer).await else { continue };
+            if self.told.as_ref() != Some(&progress) {
+                let event = self.event(&progress);
+                self.told = Some(progress);
+                return Some((Ok(event), self));
+            }
+        }
+        None
+    }
+}
+
+/// Watch a pod
+///
+/// Server-sent events from the order to the end: `received`, `redeemed`, `scheduled`, `pulling`, `ready`, `expiring`, `ended`, or
+/// `refused` and `refunded`. A stage that passes quickly may be left out; a top-up sends the stage again, with the new end.
+#[utoipa::path(get, path = "/pods/{name}/events", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
+    responses((status = 200, description = "One event a stage", body = StageEvent, content_type = "text/event-stream"),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
+    security(("bearer" = []), ("nip98" = [])))]
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Named(name): Named,
+    asked: Asked,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let (pod, customer) = (PodName(name), asked.customer()?.clone());
+    app.desk.progress(&pod, &customer).await?;
+    let full = |_| Problem::new(Fault::TooManyRequests, "too many streams are open; ask for the pod's status instead");
+    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(full)?;
+    let until = Instant::now().checked_add(limits::STREAM_LIFE).unwrap_or_else(Instant::now);
+    let mut tick = tokio::time::interval(limits::STREAM_TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watch = Watch { app, pod, customer, tick, until, told: None, _place: place };
+    Ok(Sse::new(stream::unfold(watch, Watch::next)).keep_alive(KeepAlive::default()))
+}

@@ -1,0 +1,85 @@
+//! Who asks. A customer is a Nostr key (NIP-98), or whoever shows the bearer token that bought.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use paygress_core::secret::Secret;
+use paygress_core::units::Customer;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Nobody says.
+    Nobody,
+    /// A customer, proven.
+    Customer(Customer),
+    /// The operator.
+    Operator,
+}
+
+/// The key that bearer tokens are derived with, from the service's own: replicas share it, and it tells nothing of that one.
+#[must_use]
+pub fn bearer_key(service: &Secret) -> Secret {
+    let mut hash = Sha256::new_with_prefix(b"paygress http bearer\0");
+    hash.update(service.expose());
+    Secret::new(hex::encode(hash.finalize()))
+}
+
+/// The customer who shows this bearer token. Only its hash is kept.
+pub(crate) fn customer_of(bearer: &Secret) -> Customer {
+    Customer(format!("bearer:{}", hex::encode(Sha256::digest(bearer.expose()))))
+}
+
+/// Whether this is what [`customer_of`] makes.
+pub(crate) fn is_bearer_customer(text: &str) -> bool {
+    let hash = text.strip_prefix("bearer:").unwrap_or_default();
+    hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+}
+
+/// The bearer token of who pays with this and shows none: always the same, so that the same token again is the same
+/// customer's; nobody makes it who has not both the token and our key.
+pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
+    let mut code = match Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) {
+        Ok(code) => code,
+        // HMAC takes keys of any length.
+        Err(_) => return fresh_bearer(),
+    };
+    code.update(token.expose().as_bytes());
+    Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(code.finalize().into_bytes())))
+}
+
+/// A bearer token that nobody has.
+pub(crate) fn fresh_bearer() -> Secret {
+    let mut bytes = [0_u8; 32];
+    // The kernel's generator does not fail once it is seeded; without it no token is safe, so wait for it.
+    while getrandom::fill(&mut bytes).is_err() {}
+    Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// Whether two secrets are equal, in a time that does not tell where they differ.
+pub(crate) fn same(a: &Secret, b: &str) -> bool {
+    // Of equal length, whatever they are.
+    let (a, b) = (Sha256::digest(a.expose()), Sha256::digest(b));
+    a.as_slice().ct_eq(b.as_slice()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_bearer_is_the_tokens_and_the_keys() {
+        let (key, other) = (bearer_key(&Secret::new("a")), bearer_key(&Secret::new("b")));
+        let token = Secret::new("cashuBx");
+        let bearer = derived_bearer(&key, &token);
+        assert_eq!(bearer, derived_bearer(&key, &token));
+        assert_ne!(bearer, derived_bearer(&other, &token));
+        assert_ne!(bearer, derived_bearer(&key, &Secret::new("cashuBy")));
+        assert!(crate::limits::BEARER_CHARS.contains(&bearer.expose().len()));
+        assert!(is_bearer_customer(&customer_of(&bearer).0));
+        assert!(!is_bearer_customer("bearer:") && !is_bearer_customer(&"a".repeat(64)));
+        assert!(same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, token.expose()));
+    }
+}

@@ -1,0 +1,48 @@
+//! What strangers meet at this door, in one table, each with its reason.
+
+use std::time::Duration;
+
+/// Connections at the same time: each costs two buffers and a task.
+pub(crate) const CONNECTIONS: usize = 2_048;
+/// Of these, from one address, unless it is a trusted proxy: nobody locks the others out by holding connections.
+pub(crate) const CONNECTIONS_OF_ONE: usize = 64;
+/// A request's head. A token in `X-Cashu` has 60 kB at the most.
+pub(crate) const HEAD_BYTES: usize = 96 << 10;
+/// How long a request's head may take, or the next one on an open connection.
+pub(crate) const HEAD: Duration = Duration::from_secs(10);
+/// How long its body may take: 64 KiB at modem speed.
+pub(crate) const BODY: Duration = Duration::from_secs(20);
+/// A client that takes nothing for so long is cut off.
+pub(crate) const WRITE: Duration = Duration::from_secs(30);
+/// A request's body; a request has no more, and a wallet's payment is hardly longer.
+pub(crate) const BODY_BYTES: usize = 128 << 10;
+/// How long who buys waits for the pod, unless he says less; then he fetches the order.
+pub(crate) const WAIT: Duration = Duration::from_secs(150);
+/// How long it may take until it is known whether a token was taken, before who does not want to wait is sent away.
+pub(crate) const TAKEN: Duration = Duration::from_secs(30);
+/// Progress streams at the same time: each asks the ledger once a tick.
+pub(crate) const STREAMS: usize = 512;
+/// How often a stream looks.
+pub(crate) const STREAM_TICK: Duration = Duration::from_millis(500);
+/// A stream ends after this; its reader opens it again.
+pub(crate) const STREAM_LIFE: Duration = Duration::from_secs(3_600);
+/// Terminals at the same time: each is an SSH connection.
+pub(crate) const TERMINALS: usize = 128;
+/// How long a terminal waits for its first message, which says whose it is.
+pub(crate) const TERMINAL_HELLO: Duration = Duration::from_secs(10);
+/// A terminal's login may take so long.
+pub(crate) const TERMINAL_LOGIN: Duration = Duration::from_secs(20);
+/// One message from a terminal: what is pasted at once.
+pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
+/// A bearer token's length: shorter ones are guessed.
+pub(crate) const BEARER_CHARS: std::ops::RangeInclusive<usize> = 32..=256;
+/// An `Idempotency-Key`'s length: a UUID fits, and no two customers choose the same by accident.
+pub(crate) const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=128;
+/// How often addresses that have been quiet are forgotten…
+pub(crate) const FORGET_RATES: Duration = Duration::from_secs(60);
+/// …and how many are known at most: beyond that all share one allowance.
+pub(crate) const ADDRESSES: usize = 100_000;
+/// What a QR code may hold: a payment request.
+pub(crate) const QR_BYTES: usize = 2_048;
+/// How far back the operator's charts go.
+pub(crate) const CHART_SECONDS: u64 = 14 * 86_400;

@@ -1,0 +1,159 @@
+//! The operator's view: everything at once, and no secret in it.
+
+use crate::App;
+use crate::asked::Asked;
+use crate::limits;
+use crate::problem::{Problem, ProblemBody};
+use axum::Json;
+use axum::extract::State;
+use paygress_core::desk::Overview;
+use paygress_core::order::{Lease, LeaseState};
+use paygress_core::units::{Seconds, UnixTime};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A lease as the operator sees it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LeaseView {
+    pod_name: String,
+    /// `provisioning`, `running` or `ended`.
+    status: String,
+    /// The customer's public key, or the hash of a bearer token.
+    customer: String,
+    tier: String,
+    image: String,
+    port: u16,
+    cpu_millicores: u32,
+    memory_mb: u32,
+    created_at: String,
+    expires_at: Option<String>,
+}
+
+impl LeaseView {
+    pub(crate) fn of(lease: &Lease) -> Self {
+        let status = match lease.state {
+            LeaseState::Reserved => "provisioning",
+            LeaseState::Live => "running",
+            LeaseState::Ended => "ended",
+        };
+        Self {
+            pod_name: lease.pod().0,
+            status: status.to_owned(),
+            customer: lease.customer.0.clone(),
+            tier: lease.tier.clone(),
+            image: lease.image.clone(),
+            port: lease.port,
+            cpu_millicores: lease.resources.cpu_millicores,
+            memory_mb: lease.resources.memory_mib,
+            created_at: lease.created_at.rfc3339(),
+            expires_at: lease.expires_at.map(UnixTime::rfc3339),
+        }
+    }
+}
+
+/// What was taken in an hour.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HourView {
+    /// When it began (RFC 3339).
+    from: String,
+    /// Paid orders that came in it.
+    orders: u64,
+    /// What they brought, less what went back.
+    earned_sats: u64,
+}
+
+/// How a policy does since it was loaded.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PolicyView {
+    slot: String,
+    /// SHA-256 of the component.
+    digest: String,
+    calls: u64,
+    refusals: u64,
+    faults: u64,
+    /// Half of the calls took at most so long; null without calls, or beyond 100 ms.
+    p50_us: Option<u64>,
+    /// Ninety-nine of a hundred.
+    p99_us: Option<u64>,
+}
+
+/// How a mint is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MintView {
+    mint: String,
+    accepted: bool,
+    held_sats: u64,
+    /// Why its last request failed; null when it did not.
+    fault: Option<String>,
+    answered_in_ms: Option<u64>,
+}
+
+/// Orders in one state.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StateView {
+    state: String,
+    orders: u64,
+}
+
+/// Everything at once.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OverviewView {
+    /// Now (RFC 3339).
+    now: String,
+    /// The pods that can be leased at the same time.
+    capacity: u32,
+    /// The ports that are taken.
+    ports_in_use: u32,
+    leases: Vec<LeaseView>,
+    /// Hour by hour, of the last 14 days; hours without income are left out.
+    income: Vec<HourView>,
+    orders: Vec<StateView>,
+    policies: Vec<PolicyView>,
+    mints: Vec<MintView>,
+}
+
+impl OverviewView {
+    fn of(overview: &Overview, now: UnixTime) -> Self {
+        let hour =
+            |hour: &paygress_core::ledger::Takings| HourView { from: hour.from.rfc3339(), orders: hour.orders, earned_sats: hour.earned.0 };
+        let policy = |report: &paygress_core::policy::SlotReport| PolicyView {
+            slot: report.slot.to_string(),
+            digest: report.digest.clone(),
+            calls: report.calls,
+            refusals: report.refusals,
+            faults: report.faults,
+            p50_us: report.percentile_us(50),
+            p99_us: report.percentile_us(99),
+        };
+        let mint = |report: &paygress_core::till::MintReport| MintView {
+            mint: report.mint.0.clone(),
+            accepted: report.accepted,
+            held_sats: report.held.0,
+            fault: report.fault.clone(),
+            answered_in_ms: report.answered_in_ms,
+        };
+        Self {
+            now: now.rfc3339(),
+            capacity: overview.capacity,
+            ports_in_use: overview.ports_in_use,
+            leases: overview.leases.iter().map(LeaseView::of).collect(),
+            income: overview.takings.iter().map(hour).collect(),
+            orders: overview.census.iter().map(|(state, orders)| StateView { state: state.as_str().to_owned(), orders: *orders }).collect(),
+            policies: overview.policies.iter().map(policy).collect(),
+            mints: overview.mints.iter().map(mint).collect(),
+        }
+    }
+}
+
+/// Everything at once
+#[utoipa::path(get, path = "/operator/overview", tag = "operator",
+    responses((status = 200, description = "Leases, income, policies, mints", body = OverviewView),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
+    security(("operator" = [])))]
+pub(crate) async fn overview(State(app): State<Arc<App>>, asked: Asked) -> Result<Json<OverviewView>, Problem> {
+    asked.operator(&app)?;
+    let now = UnixTime::now();
+    let overview = app.desk.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;
+    Ok(Json(OverviewView::of(&overview, now)))
+}

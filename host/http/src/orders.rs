@@ -1,0 +1,297 @@
+//! Buying: a new pod, more time, and what became of it.
+
+use crate::App;
+use crate::asked::{Asked, Named, agreed, one};
+use crate::limits;
+use crate::payment::payment_required;
+use crate::problem::{Problem, ProblemBody};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use paygress_core::courier::{Door, ReplyTo};
+use paygress_core::desk::{Incoming, OrderStatus, Ticket};
+use paygress_core::order::Purchase;
+use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_core::secret::Secret;
+use paygress_core::units::{Customer, OrderId, Seconds};
+use paygress_core::wire::{AccessDetails, Fields, Request, TopUpResponse};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// What comes with every answer to an order.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Receipt {
+    /// The order: `GET /orders/{id}` gives its answer again.
+    order_id: String,
+    /// Whoever shows it is this customer: `Authorization: Bearer …`. Only for who showed none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bearer_token: Option<String>,
+}
+
+/// A pod that was bought.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Spawned {
+    #[serde(flatten)]
+    details: AccessDetails,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// A pod that was extended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ToppedUp {
+    #[serde(flatten)]
+    details: TopUpResponse,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// An order that is on its way.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// How far it is.
+    state: String,
+    /// The pod that it makes or extends.
+    pod_name: String,
+    /// What to do now.
+    message: String,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// An order that is paid for.
+pub(crate) struct Order {
+    pub(crate) token: Secret,
+    pub(crate) purchase: Purchase,
+    pub(crate) password: Option<Secret>,
+    pub(crate) customer: Customer,
+    pub(crate) bearer: Option<Secret>,
+    pub(crate) message: String,
+}
+
+impl Order {
+    fn receipt(&self, id: &OrderId) -> Receipt {
+        Receipt { order_id: id.0.clone(), bearer_token: self.bearer.as_ref().map(|bearer| bearer.expose().to_owned()) }
+    }
+
+    /// Hands it to the desk. Who hangs up loses nothing: the order goes on.
+    pub(crate) async fn submit(&self, app: &App) -> Result<Ticket, Problem> {
+        let incoming = Incoming {
+            message: self.message.clone(),
+            reply_to: ReplyTo { door: Door::Http, customer: self.customer.clone(), relay: None, request: None },
+            token: self.token.clone(),
+            purchase: self.purchase.clone(),
+            password: self.password.clone(),
+        };
+        let desk = Arc::clone(&app.desk);
+        // In a task of its own: this one ends with its connection.
+        let submitted = tokio::spawn(async move { desk.submit(incoming).await }).await;
+        let ticket = submitted.map_err(|_| Refusal::new(ErrorType::InternalError, "try again with the same token"))??;
+        tracing::info!(order = %ticket.order(), customer = %self.customer, "order taken");
+        Ok(ticket)
+    }
+
+    /// Its answer, or where to find it when that takes longer than who waits has patience for.
+    async fn answer(&self, app: &App, ticket: Ticket, patience: Duration) -> Result<Response, Problem> {
+        let id = ticket.order().clone();
+        let answered = async {
+            match ticket.answer().await {
+                Some(answer) => Ok(answer),
+                None => app.desk.answered(&id, &self.customer).await,
+            }
+        };
+        let answer = if patience.is_zero() { None } else { tokio::time::timeout(patience, answered).await.ok() };
+        match answer {
+            Some(answer) => Ok(told(answer?, &self.receipt(&id))?.into_response()),
+            None => self.accepted(app, &id).await,
+        }
+    }
+
+    /// The order is on its way, once it is known that its token was taken; or it is over already.
+    async fn accepted(&self, app: &App, id: &OrderId) -> Result<Response, Problem> {
+        let past = tokio::time::timeout(limits::TAKEN, app.desk.past_the_mint(id, &self.customer)).await;
+        let status = match past {
+            Ok(status) => status?,
+            Err(_) => app.desk.order(id, &self.customer).await?,
+        };
+        on_its_way(status, &self.receipt(id))
+    }
+}
+
+/// An answer with its receipt.
+fn told(answer: Value, receipt: &Receipt) -> Result<Json<Value>, Problem> {
+    let receipt = json!(receipt);
+    if answer.get("error_type").is_some() {
+        return Err(Problem::of_answer(&answer).with(receipt));
+    }
+    let mut answer = answer;
+    if let (Some(fields), Value::Object(receipt)) = (answer.as_object_mut(), receipt) {
+        fields.extend(receipt);
+    }
+    Ok(Json(answer))
+}
+
+fn on_its_way(status: OrderStatus, receipt: &Receipt) -> Result<Response, Problem> {
+    if let Some(answer) = status.answer {
+        return Ok(told(answer, receipt)?.into_response());
+    }
+    let location = format!("/orders/{}", status.id);
+    let message = format!("the order is on its way; ask for {location}, or watch /pods/{}/events", status.pod);
+    let body = json!({ "state": status.state.as_str(), "pod_name": status.pod, "message": message });
+    let mut body = body;
+    if let (Some(fields), Value::Object(receipt)) = (body.as_object_mut(), json!(receipt)) {
+        fields.extend(receipt);
+    }
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// How long who asks wants to wait (RFC 7240).
+fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
+    let Some(text) = one(headers, "prefer")? else { return Ok(limits::WAIT) };
+    let mut wait = limits::WAIT;
+    for preference in text.split([',', ';']).map(str::trim) {
+        if preference.eq_ignore_ascii_case("respond-async") {
+            return Ok(Duration::ZERO);
+        }
+        if let Some(seconds) = preference.strip_prefix("wait=").and_then(|seconds| seconds.parse().ok()) {
+            wait = wait.min(Duration::from_secs(seconds));
+        }
+    }
+    Ok(wait)
+}
+
+/// The id of the message that an order is: the same key is the same order.
+fn message(headers: &HeaderMap) -> Result<String, Problem> {
+    let Some(key) = one(headers, "idempotency-key")? else { return Ok(format!("http:{}", OrderId::random())) };
+    let visible = key.bytes().all(|c| c.is_ascii_graphic());
+    if !visible || !limits::KEY_CHARS.contains(&key.len()) {
+        let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
+        return Err(Problem::invalid(&format!("an Idempotency-Key has {least} to {most} visible characters; a UUID is a good one")));
+    }
+    Ok(format!("http:{}", hex::encode(Sha256::digest(key))))
+}
+
+/// Buys, or says what it costs.
+async fn buy(
+    app: &App,
+    asked: &Asked,
+    token: Option<Secret>,
+    wanted: Option<Seconds>,
+    what: (Purchase, Option<Secret>),
+) -> Result<Response, Problem> {
+    let (purchase, password) = what;
+    let token = agreed(token, asked.token.clone())?;
+    let Some(token) = token else { return Err(payment_required(app, asked, &purchase, wanted).await?) };
+    if token.expose().len() > paygress_core::limits::TOKEN_BYTES {
+        return Err(Refusal::new(ErrorType::InvalidToken, "the token is too long; send fewer, larger proofs").into());
+    }
+    let (customer, bearer) = asked.buyer(app, &token);
+    let (message, patience) = (message(&asked.headers)?, patience(&asked.headers)?);
+    let order = Order { token, purchase, password, customer, bearer, message };
+    let ticket = order.submit(app).await?;
+    order.answer(app, ticket, patience).await
+}
+
+/// An empty body is an order without wishes.
+fn text(asked: &Asked) -> &str {
+    if asked.body.trim().is_empty() { "{}" } else { &asked.body }
+}
+
+/// Buy a pod
+///
+/// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the answer is 402 and says what it costs
+/// (NUT-24, NUT-18). Waits until the pod takes logins; `Prefer: respond-async` does not. The same token again, or the same
+/// `Idempotency-Key`, is the same order and gets the same answer.
+#[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = Fields,
+    params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
+    responses((status = 200, description = "The pod takes logins", body = Spawned), (status = 202, description = "It is paid for and being made", body = Accepted),
+        (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
+    security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
+pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+    match Request::parse(text(&asked))? {
+        Request::Buy { token, purchase: purchase @ Purchase::Spawn { wanted, .. }, password } => {
+            buy(&app, &asked, token, wanted, (purchase, password)).await
+        }
+        _ => Err(Problem::invalid("this buys new pods; leave pod_name out, or go to /top-up-pod")),
+    }
+}
+
+/// Extend a pod
+///
+/// As `/spawn-pod`, for a pod that is there. Show the bearer token or sign with the key that bought it; whether others may extend it is for the
+/// operator's policy to say.
+#[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = Fields,
+    params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
+    responses((status = 200, description = "It lives longer", body = ToppedUp), (status = 202, description = "It is paid for and being extended", body = Accepted),
+        (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
+    security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
+pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+    /// A top-up's time is only for its price tag.
+    #[derive(Deserialize)]
+    struct Wanted {
+        duration_minutes: Option<u64>,
+    }
+    let (token, pod) = match Request::parse(text(&asked))? {
+        Request::Buy { token, purchase: Purchase::TopUp { pod }, .. } => (token, pod),
+        // A pod without a token, where more time is sold, is an order that is not paid for yet.
+        Request::Status { pod } => (None, pod),
+        _ => return Err(Problem::invalid("this extends pods; say which with pod_name")),
+    };
+    let wanted = serde_json::from_str::<Wanted>(text(&asked)).ok().and_then(|wanted| wanted.duration_minutes);
+    let wanted = wanted.map(|minutes| Seconds(minutes.clamp(1, paygress_core::limits::WANTED_MINUTES).saturating_mul(60)));
+    buy(&app, &asked, token, wanted, (Purchase::TopUp { pod }, None)).await
+}
+
+/// What became of an order
+///
+/// The answer that the order got or will get, for the customer who gave it.
+#[utoipa::path(get, path = "/orders/{id}", tag = "customer", params(("id" = String, Path, description = "The order's id")),
+    responses((status = 200, description = "Its answer", body = Spawned), (status = 202, description = "It is on its way", body = Accepted),
+        (status = "default", description = "A problem; also the order's own", body = ProblemBody, content_type = "application/problem+json")),
+    security(("bearer" = []), ("nip98" = [])))]
+pub(crate) async fn order(State(app): State<Arc<App>>, Named(id): Named, asked: Asked) -> Result<Response, Problem> {
+    let id = OrderId(id);
+    let status = app.desk.order(&id, asked.customer()?).await?;
+    on_its_way(status, &Receipt { order_id: id.0, bearer_token: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_prefers_not_to_wait_does_not() {
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(header::HeaderName::from_static("prefer"), HeaderValue::from_str(text).unwrap())]);
+            patience(&headers).unwrap()
+        };
+        assert_eq!(patience(&HeaderMap::new()).unwrap(), limits::WAIT);
+        assert_eq!((of("respond-async"), of("foo; wait=5")), (Duration::ZERO, Duration::from_secs(5)));
+        assert_eq!((of("wait=99999999"), of("wait=-1")), (limits::WAIT, limits::WAIT));
+    }
+
+    #[test]
+    fn the_same_key_is_the_same_message() {
+        let of = |text: &'static str| {
+            message(&HeaderMap::from_iter([(header::HeaderName::from_static("idempotency-key"), HeaderValue::from_static(text))]))
+        };
+        assert_eq!(of("0123456789abcdef").unwrap(), of("0123456789abcdef").unwrap());
+        assert_ne!(message(&HeaderMap::new()).unwrap(), message(&HeaderMap::new()).unwrap());
+        assert!(of("1").is_err() && of("with spaces in it!").is_err());
+    }
+}

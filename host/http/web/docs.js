@@ -1,0 +1,1 @@
+if (window.SwaggerUIBundle) window.SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', validatorUrl: null });

@@ -1,0 +1,119 @@
+// The operator's page: everything at once, asked for every few seconds.
+import { $, ask, element, spell } from '/shared.js';
+
+const EVERY = 5000;
+const DAYS = 14;
+const samples = [];
+let token;
+
+$('enter').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  token = $('operator-token').value.trim();
+  if (await show()) {
+    $('operator-token').value = '';
+    $('enter').hidden = true;
+    $('view').hidden = false;
+    setInterval(show, EVERY);
+  }
+});
+
+async function show() {
+  try {
+    draw(await ask('/operator/overview', { bearer: token }));
+    $('alert').hidden = true;
+    return true;
+  } catch (error) {
+    $('alert').hidden = false;
+    $('alert').textContent = error.message;
+    return false;
+  }
+}
+
+function table(id, caption, columns, rows) {
+  const head = element('tr');
+  head.append(...columns.map(([name, kind]) => element('th', name, { scope: 'col', class: kind || '' })));
+  const body = rows.map((row) => {
+    const line = element('tr');
+    line.append(...row.map((value, index) => element('td', value === null ? '–' : String(value), { class: columns[index][1] || '' })));
+    return line;
+  });
+  const [thead, tbody] = [element('thead'), element('tbody')];
+  thead.append(head);
+  tbody.append(...body);
+  $(id).replaceChildren(element('caption', rows.length ? caption : `${caption}: none`), thead, tbody);
+}
+
+function tile(name, value) {
+  const made = element('div', '', { class: 'card' });
+  const told = element('p');
+  told.append(element('strong', value), name);
+  made.append(told);
+  return made;
+}
+
+function svg(name, attributes, title) {
+  const made = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (title) {
+    const told = document.createElementNS('http://www.w3.org/2000/svg', 'title');
+    told.textContent = title;
+    made.append(told);
+  }
+  return made;
+}
+
+/** Income by day, the newest last; days without any are there too. */
+function byDay(income, now) {
+  const days = new Map();
+  for (let back = DAYS - 1; back >= 0; back -= 1) days.set(new Date(now - back * 86400000).toISOString().slice(0, 10), { orders: 0, sats: 0 });
+  for (const hour of income) {
+    const day = days.get(hour.from.slice(0, 10));
+    if (day) {
+      day.orders += hour.orders;
+      day.sats += hour.earned_sats;
+    }
+  }
+  return [...days];
+}
+
+function drawIncome(days) {
+  const most = Math.max(1, ...days.map(([, day]) => day.sats));
+  const width = 600 / days.length;
+  $('income-chart').replaceChildren(...days.map(([date, day], index) => {
+    const height = (day.sats / most) * 140;
+    return svg('rect', { x: index * width + 3, y: 150 - height, width: width - 6, height }, `${date}: ${day.sats} sat, ${day.orders} orders`);
+  }));
+  table('income', 'Income a day', [['Day'], ['Orders', 'number'], ['Sats', 'number']], days.map(([date, day]) => [date, day.orders, day.sats]));
+}
+
+function drawUtilisation(share) {
+  samples.push(share);
+  if (samples.length > 240) samples.shift();
+  const step = 600 / Math.max(1, samples.length - 1);
+  const points = samples.map((value, index) => `${index ? 'L' : 'M'}${(index * step).toFixed(1)} ${(145 - value * 140).toFixed(1)}`);
+  $('utilisation-chart').replaceChildren(svg('path', { d: points.join('') }));
+}
+
+function draw(all) {
+  const now = Date.parse(all.now);
+  const share = all.capacity ? all.ports_in_use / all.capacity : 0;
+  const days = byDay(all.income, now);
+  const held = all.mints.reduce((sum, mint) => sum + mint.held_sats, 0);
+  $('tiles').replaceChildren(
+    tile('leases', String(all.leases.length)),
+    tile('of the ports in use', `${(share * 100).toFixed(1)} %`),
+    tile('sat today', String(days.at(-1)[1].sats)),
+    tile('sat held', String(held)),
+  );
+  $('utilisation').value = share;
+  drawUtilisation(share);
+  drawIncome(days);
+  const left = (lease) => (lease.expires_at ? spell((Date.parse(lease.expires_at) - now) / 1000) : null);
+  table('leases', 'Leases that are not over', [['Pod'], ['Status'], ['Tier'], ['Image'], ['Port', 'number'], ['Left', 'number'], ['Customer']],
+    all.leases.map((lease) => [lease.pod_name, lease.status, lease.tier, lease.image, lease.port, left(lease), `${lease.customer.slice(0, 20)}…`]));
+  table('policies', 'Since each was loaded', [['Slot'], ['SHA-256'], ['Calls', 'number'], ['Refusals', 'number'], ['Faults', 'number'], ['p50 ≤ µs', 'number'], ['p99 ≤ µs', 'number']],
+    all.policies.map((policy) => [policy.slot, policy.digest.slice(0, 16), policy.calls, policy.refusals, policy.faults, policy.p50_us, policy.p99_us]));
+  table('mints', 'Where money is or may be held', [['Mint'], ['Accepted'], ['Held, sat', 'number'], ['Answers in, ms', 'number'], ['Health']],
+    all.mints.map((mint) => [mint.mint, mint.accepted ? 'yes' : 'no', mint.held_sats, mint.answered_in_ms, mint.fault || 'good']));
+  $('as-of').textContent = `As of ${all.now}`;
+}

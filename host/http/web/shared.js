@@ -1,0 +1,82 @@
+// What both pages use.
+
+/** The element of that id. */
+export const $ = (id) => document.getElementById(id);
+
+/** An answer that is not a success: a problem as RFC 9457 has it. */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.message || `the service answered ${status}`);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+/** Asks the service; gives the JSON of its answer, or throws a Problem. */
+export async function ask(path, { bearer, body, ...rest } = {}) {
+  const headers = { ...rest.headers };
+  if (bearer) headers.authorization = `Bearer ${bearer}`;
+  if (body !== undefined) headers['content-type'] = 'application/json';
+  const response = await fetch(path, { ...rest, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Problem(response.status, answer);
+  return answer;
+}
+
+/** Reads server-sent events with a bearer token, which EventSource cannot send. Ends when the stream does. */
+export async function* events(path, bearer, signal) {
+  const response = await fetch(path, { headers: { authorization: `Bearer ${bearer}` }, signal });
+  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const data = text.slice(0, end).split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5)).join('\n');
+      text = text.slice(end + 2);
+      if (data) yield JSON.parse(data);
+    }
+  }
+}
+
+/** A length of time for people. */
+export function spell(seconds) {
+  const left = Math.max(0, Math.round(seconds));
+  const [days, hours, minutes] = [Math.floor(left / 86400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  if (minutes) return `${minutes} min ${left % 60} s`;
+  return `${left} s`;
+}
+
+/** An element with text and attributes. Text is never markup. */
+export function element(name, text = '', attributes = {}) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+/** Copies a field's text, and says so on the button for a moment. */
+export async function copy(button, text) {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = 'Copied';
+  } catch {
+    button.textContent = 'Copy it by hand';
+  }
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+/** A button that shows and hides what stands in a password field. */
+export function reveal(button, field) {
+  button.addEventListener('click', () => {
+    const hidden = field.type === 'password';
+    field.type = hidden ? 'text' : 'password';
+    button.textContent = hidden ? 'Hide' : 'Show';
+    button.setAttribute('aria-pressed', String(hidden));
+  });
+}

@@ -1,0 +1,127 @@
+// A customer in a browser: buys, sees it run, logs in, adds time, stops. And the operator, who looks on.
+//
+//   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory node customer.mjs
+//
+// Prints what was seen as one line of JSON.
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+const { URL: url, TOKENS, OPERATOR, SHOTS } = process.env;
+const [spawn, more] = TOKENS.split(',');
+const PATIENCE = 90_000;
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+const context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] });
+context.setDefaultTimeout(PATIENCE);
+const page = await context.newPage();
+const faults = [];
+const outside = [];
+page.on('pageerror', (error) => faults.push(String(error)));
+page.on('console', (message) => { if (message.type() === 'error' && !message.text().includes('402')) faults.push(message.text()); });
+page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) outside.push(request.url()); });
+page.on('dialog', (dialog) => dialog.accept());
+const shot = (name, of = page) => of.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
+
+await page.goto(url);
+// The price is the policy's, and live.
+await page.getByLabel('Time, in minutes').fill('2');
+await page.getByText('sat for 2 min').waitFor();
+const short = await page.locator('#price').textContent();
+await page.getByLabel('Time, in minutes').fill('4');
+await page.getByText('sat for 4 min').waitFor();
+const long = await page.locator('#price').textContent();
+assert.equal(Number.parseInt(long, 10), 2 * Number.parseInt(short, 10));
+await page.getByLabel('Login name').fill('alice');
+
+// By keyboard alone: everything that is needed can be reached.
+await page.getByRole('button', { name: 'Or have a wallet scan a request' }).press('Enter');
+await page.getByAltText('Payment request as a QR code').waitFor();
+assert.match(await page.getByLabel('The same as text').inputValue(), /^creqA/);
+assert.ok(await page.locator('#qr').evaluate((image) => image.decode().then(() => image.naturalWidth > 100)));
+await shot('1-shop');
+await page.getByRole('button', { name: 'Or have a wallet scan a request' }).press('Enter');
+
+// Buy, and see it come.
+await page.getByLabel('Time, in minutes').fill('1');
+await page.getByText('sat for 1 min').waitFor();
+await page.getByLabel('Paste a Cashu token').fill(spawn);
+await page.getByRole('button', { name: 'Buy', exact: true }).click();
+await page.locator('#stages li.done, #stages li[aria-current]').first().waitFor();
+await shot('2-progress');
+const card = page.locator('article.card');
+await card.getByText('running').waitFor();
+await card.getByText('left', { exact: false }).first().waitFor();
+const ssh = await card.locator('.ssh').inputValue();
+assert.match(ssh, /^ssh -p \d+ alice@/);
+await card.getByRole('button', { name: 'Copy' }).click();
+assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ssh);
+await card.getByRole('button', { name: 'Show' }).click();
+await page.waitForFunction(() => document.querySelector('article.card .password').value.length >= 8);
+const left = async () => Date.parse(await card.getAttribute('data-expires'));
+const firstEnd = await left();
+await shot('3-running');
+
+// Log in, in the page.
+await card.getByRole('button', { name: 'Terminal' }).click();
+await page.getByText('connected').waitFor();
+await page.locator('.xterm').click();
+await page.keyboard.type('echo "user is $USER, $((6 * 7))"\n');
+await page.locator('.xterm-accessibility').getByText('user is alice, 42').first().waitFor();
+await shot('4-terminal');
+
+// Add time: the shell stays open.
+await card.getByText('Add time').first().click();
+await card.getByLabel('Cashu token').fill(more);
+await card.getByRole('button', { name: 'Add time' }).click();
+await card.getByText('extended by').waitFor();
+assert.ok((await left()) > firstEnd);
+await page.locator('.xterm').click();
+await page.keyboard.type('echo "still $((40 + 3))"\n');
+await page.locator('.xterm-accessibility').getByText('still 43').first().waitFor();
+
+// The operator looks on.
+const operator = await context.newPage();
+await operator.goto(`${url}/operator`);
+await operator.getByLabel('OPERATOR_TOKEN').fill('not the operator at all, just a guess');
+await operator.getByRole('button', { name: 'Open' }).click();
+await operator.getByRole('alert').getByText('operator').waitFor();
+await operator.getByLabel('OPERATOR_TOKEN').fill(OPERATOR);
+await operator.getByRole('button', { name: 'Open' }).click();
+const pod = await card.getAttribute('data-pod');
+await operator.getByText(pod).waitFor();
+await operator.getByRole('cell', { name: 'pricing', exact: true }).waitFor();
+assert.ok((await operator.locator('#income-chart rect').count()) >= 14);
+await shot('5-operator', operator);
+await operator.close();
+
+// Come back later: the key is in this browser.
+await page.reload();
+await card.getByText('running').waitFor();
+
+// Stop: the unused time is paid back.
+await card.getByRole('button', { name: 'Stop' }).click();
+await card.getByText('ended').waitFor();
+await card.getByText('stopped', { exact: false }).waitFor();
+const refund = await card.locator('.refund-token').inputValue();
+assert.match(refund, /^cashu/);
+await shot('6-stopped');
+
+// On a phone, in the dark: nothing runs out of the screen.
+const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true });
+const small = await phone.newPage();
+await small.goto(url);
+await small.getByText('sat for').first().waitFor();
+assert.ok(await small.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'the page is wider than the phone');
+await small.screenshot({ path: `${SHOTS}/7-phone.png`, fullPage: true });
+
+// The description of the API can be browsed.
+await small.goto(`${url}/docs`);
+await small.getByText('/spawn-pod').first().waitFor();
+
+assert.deepEqual(faults, []);
+assert.deepEqual(outside, [], 'something was loaded from elsewhere');
+console.log(JSON.stringify({ pod, ssh, refund }));
+await browser.close();
