@@ -148,7 +148,13 @@ fn the_service_has_no_right_that_it_does_not_need() {
 fn the_manifests_of_the_service_are_what_a_cluster_takes() {
     let overlay = support::testbed::root().join("k8s/overlays/cluster");
     let applied = kubectl(&["apply", "--dry-run=server", "-k", &overlay.to_string_lossy()]);
-    for object in ["deployment.apps/paygress", "service/paygress", "resourcequota/customers", "validatingadmissionpolicy", "persistentvolumeclaim/paygress"] {
+    for object in [
+        "deployment.apps/paygress",
+        "service/paygress",
+        "resourcequota/customers",
+        "validatingadmissionpolicy",
+        "persistentvolumeclaim/paygress",
+    ] {
         assert!(applied.contains(object), "{object} is missing: {applied}");
     }
 }

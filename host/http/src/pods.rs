@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[allow(dead_code, reason = "the schema of what is put together below")]
 pub(crate) struct Pods {
-    /// The pods that are not over.
+    /// The pods.
     pods: Vec<PodEntry>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferCont
 
 /// The customer's pods
 ///
-/// Those that are not over, of whoever shows a bearer token or signs. With the operator's token: everybody's, without logins.
+/// Those that are not over or have a refund that nobody has redeemed, of whoever shows a bearer token or signs. With the operator's token: everybody's, without logins.
 #[utoipa::path(get, path = "/pods", tag = "customer",
     responses((status = 200, description = "The pods", body = Pods),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),

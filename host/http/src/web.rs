@@ -105,7 +105,7 @@ async fn qr(Query(Drawn { text }): Query<Drawn>) -> Result<Response, Problem> {
         return Err(Problem::invalid(&format!("text has 1 to {} bytes", limits::QR_BYTES)));
     }
     let code = QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
-    let drawn = code.render::<svg::Color<'_>>().min_dimensions(240, 240).build();
+    let drawn = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], drawn).into_response())
 }
 

@@ -195,7 +195,7 @@ async function showPods() {
   for (const pod of pods) {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fill(pod);
-    watch(pod.pod_name);
+    if (pod.status !== 'ended') watch(pod.pod_name);
   }
 }
 

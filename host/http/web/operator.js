@@ -83,15 +83,20 @@ function drawIncome(days) {
     const height = (day.sats / most) * 140;
     return svg('rect', { x: index * width + 3, y: 150 - height, width: width - 6, height }, `${date}: ${day.sats} sat, ${day.orders} orders`);
   }));
+  const [best] = [...days].sort(([, a], [, b]) => b.sats - a.sats);
+  $('income-told').textContent = `The last ${DAYS} days; the most was ${best[1].sats} sat, on ${best[0]}.`;
   table('income', 'Income a day', [['Day'], ['Orders', 'number'], ['Sats', 'number']], days.map(([date, day]) => [date, day.orders, day.sats]));
 }
 
 function drawUtilisation(share) {
   samples.push(share);
   if (samples.length > 240) samples.shift();
-  const step = 600 / Math.max(1, samples.length - 1);
-  const points = samples.map((value, index) => `${index ? 'L' : 'M'}${(index * step).toFixed(1)} ${(145 - value * 140).toFixed(1)}`);
+  const line = samples.length > 1 ? samples : [share, share];
+  const step = 600 / (line.length - 1);
+  const points = line.map((value, index) => `${index ? 'L' : 'M'}${(index * step).toFixed(1)} ${(145 - value * 140).toFixed(1)}`);
   $('utilisation-chart').replaceChildren(svg('path', { d: points.join('') }));
+  const percent = (value) => `${(value * 100).toFixed(1)} %`;
+  $('utilisation-told').textContent = `Since this page was opened: ${percent(Math.min(...samples))} to ${percent(Math.max(...samples))}.`;
 }
 
 function draw(all) {

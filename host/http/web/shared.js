@@ -46,8 +46,8 @@ export function spell(seconds) {
   const left = Math.max(0, Math.round(seconds));
   const [days, hours, minutes] = [Math.floor(left / 86400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60];
   if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${minutes} min`;
-  if (minutes) return `${minutes} min ${left % 60} s`;
+  if (hours) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+  if (minutes) return left % 60 ? `${minutes} min ${left % 60} s` : `${minutes} min`;
   return `${left} s`;
 }
 

@@ -286,10 +286,17 @@ impl Ledger for Book {
             .await
     }
 
-    async fn unclaimed(&self) -> Result<Vec<Order>> {
+    async fn unclaimed(&self, of: Option<&Customer>) -> Result<Vec<Order>> {
+        let of = of.map(|customer| customer.0.clone());
         self.database
-            .transact(|transaction| {
-                find_orders(transaction, "WHERE refund_token IS NOT NULL AND state = 'refunded' ORDER BY created_at, id", &[])
+            .transact(move |transaction| {
+                let waiting = "WHERE refund_token IS NOT NULL AND state = 'refunded'";
+                match &of {
+                    None => find_orders(transaction, &format!("{waiting} ORDER BY created_at, id"), &[]),
+                    Some(customer) => {
+                        find_orders(transaction, &format!("{waiting} AND customer = ?1 ORDER BY created_at, id"), &[Value::from(customer)])
+                    }
+                }
             })
             .await
     }

@@ -3,14 +3,14 @@
 
 use paygress_core::cluster::EndReason;
 use paygress_core::courier::{Door, ReplyTo};
-use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening};
+use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening, Takings};
 use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, RefundEnd, State};
 use paygress_core::policy::Resources;
 use paygress_core::secret::Secret;
 use paygress_core::till::TokenFacts;
 use paygress_core::units::{Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, Seconds, UnixTime};
 use paygress_database::testing::Server;
-use paygress_database::{Database, OpenError};
+use paygress_database::{Database, OpenError, Schema, Value};
 use paygress_ledger::Book;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -204,8 +204,10 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     refunded.secrets.refund_token = Some(Secret::new("cashuBrefund"));
     through(ledger, &mut refunded, &[State::RefundPending, State::Refunded]).await;
     ledger.delivered(&refunded.id, refunded.state).await.unwrap();
-    let waits = async || ledger.unclaimed().await.unwrap().iter().any(|order| order.id == refunded.id);
+    let waits = async || ledger.unclaimed(None).await.unwrap().iter().any(|order| order.id == refunded.id);
     assert!(waits().await);
+    let of = async |customer: &str| ledger.unclaimed(Some(&Customer(customer.repeat(64)))).await.unwrap().len();
+    assert_eq!((of("c").await, of("d").await), (1, 0));
     refunded.refund_end = Some(RefundEnd::TakenBack(Sat(3)));
     refunded.secrets.refund_token = None;
     ledger.note_claim(&refunded).await.unwrap();
@@ -213,6 +215,59 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     assert!(matches!(ledger.note_claim(&refunded).await, Err(LedgerError::Moved { .. })), "it ends once");
     let stored = ledger.order(&refunded.id).await.unwrap().unwrap();
     assert_eq!((stored.refund_end, stored.delivered), (refunded.refund_end, true));
+}
+
+async fn what_was_taken_is_told_by_the_hour(ledger: &dyn Ledger) {
+    for (n, at) in [(1, 7_200), (2, 7_300), (3, 90_000)] {
+        let mut paid = order(&format!("t{n}"), &[&format!("t{n}")]);
+        paid.created_at = UnixTime(at);
+        opened(ledger, &paid).await;
+        paid.redeemed = Some(Sat(10 * n));
+        // A part of it went back.
+        (paid.refunded, paid.refund_fee) = (Some(Sat(3)), Some(Sat(1)));
+        through(ledger, &mut paid, &[State::Paid]).await;
+    }
+    let hour = |from, orders, earned| Takings { from: UnixTime(from), orders, earned: Sat(earned) };
+    assert_eq!(ledger.takings(UnixTime(7_000)).await.unwrap(), [hour(7_200, 2, 22), hour(90_000, 1, 26)]);
+    assert_eq!(ledger.takings(UnixTime(8_000)).await.unwrap(), [hour(90_000, 1, 26)]);
+    let census = ledger.census().await.unwrap();
+    assert!(census.contains(&(State::Paid, 3)), "{census:?}");
+}
+
+/// A ledger as version 1 left it knows what its orders have brought.
+async fn an_old_ledger_is_brought_up(old: Database, reopen: impl AsyncFnOnce() -> Database) {
+    let mut paid = order("old", &["old"]);
+    paid.redeemed = Some(Sat(9));
+    (paid.refunded, paid.refund_fee) = (Some(Sat(2)), Some(Sat(1)));
+    let body = serde_json::to_string(&paid).unwrap();
+    let id = paid.id.clone();
+    old.transact(move |transaction| {
+        let insert = "INSERT INTO orders (id, message, customer, state, created_at, worker, body) VALUES (?1, ?1, '', 'paid', 100, 0, ?2)";
+        Ok::<_, LedgerError>(transaction.execute(insert, &[Value::from(&id.0), Value::from(&body)])?)
+    })
+    .await
+    .unwrap();
+    drop(old);
+    let book = Book::new(reopen().await);
+    assert_eq!(book.takings(UnixTime(0)).await.unwrap(), [Takings { from: UnixTime(0), orders: 1, earned: Sat(6) }]);
+}
+
+/// The schema of version 1.
+const FIRST: Schema = Schema { name: Book::SCHEMA.name, steps: Book::SCHEMA.steps.split_at(1).0 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_version_1_is_brought_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    let old = Database::sqlite(&path, FIRST).unwrap();
+    an_old_ledger_is_brought_up(old, async || Database::sqlite(&path, Book::SCHEMA).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_of_version_1_is_brought_up() {
+    let server = Server::start().unwrap();
+    let old = Database::postgres(&server.url(), &[FIRST]).await.unwrap();
+    an_old_ledger_is_brought_up(old, async || Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap()).await;
 }
 
 async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dyn Ledger) {
@@ -260,6 +315,7 @@ async fn conforms(ledger: Arc<dyn Ledger>) {
     extensions_at_once_both_count(Arc::clone(&ledger)).await;
     the_end_of_a_lease_frees_its_port_and_wipes_its_login(&*ledger).await;
     refunds_wait_until_they_are_claimed(&*ledger).await;
+    what_was_taken_is_told_by_the_hour(&*ledger).await;
     all_orders_are_paged_through_and_old_refused_ones_forgotten(&*ledger).await;
     ids_are_remembered_and_forgotten(&*ledger).await;
     many_at_once_get_what_one_after_the_other_would(ledger).await;

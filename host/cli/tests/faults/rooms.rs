@@ -85,8 +85,8 @@ impl Ledger for BadLedger {
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
         self.book.orders_of(lease).await
     }
-    async fn unclaimed(&self) -> Result<Vec<Order>, LedgerError> {
-        self.book.unclaimed().await
+    async fn unclaimed(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
+        self.book.unclaimed(of).await
     }
     async fn note_claim(&self, order: &Order) -> Result<(), LedgerError> {
         self.write(self.book.note_claim(order)).await

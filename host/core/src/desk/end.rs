@@ -96,7 +96,7 @@ impl Desk {
     /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long are taken back.
     pub(super) async fn look_after_refunds(&self) -> Result<(), LedgerError> {
         let now = UnixTime::now();
-        for mut order in self.rooms.ledger.unclaimed().await? {
+        for mut order in self.rooms.ledger.unclaimed(None).await? {
             let mint = order.facts.mint.clone();
             let waited = order.refunded_at.map_or(Seconds(0), |at| now.since(at));
             let end = match self.rooms.till.refund_state(&order.id, &mint).await {

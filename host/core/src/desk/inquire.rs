@@ -214,7 +214,16 @@ impl Desk {
         }
     }
 
-    /// The pods of this customer that are not over.
+    /// Whether this customer has a pod that is not over.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn has_pods(&self, customer: &Customer) -> Result<bool, Refusal> {
+        let leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(|error| internal(&error))?;
+        Ok(!customer.0.is_empty() && !leases.is_empty())
+    }
+
+    /// The pods of this customer that are not over, and those that are and have a refund that nobody has redeemed.
     ///
     /// # Errors
     /// `internal_error`.
@@ -222,8 +231,19 @@ impl Desk {
         if customer.0.is_empty() {
             return Ok(Vec::new());
         }
-        let leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(|error| internal(&error))?;
-        Ok(leases.iter().map(|lease| wire::status(lease, &[], &self.settings.ssh_host, UnixTime::now())).collect())
+        let failed = |error| internal(&error);
+        let mut leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(failed)?;
+        let refunds = self.rooms.ledger.unclaimed(Some(customer)).await.map_err(failed)?;
+        for pod in refunds.iter().filter_map(|order| order.lease.as_ref()).map(crate::units::LeaseId::pod_name) {
+            let known = leases.iter().any(|lease| lease.pod() == pod);
+            let lease = if known { None } else { self.rooms.ledger.lease(&pod).await.map_err(failed)? };
+            leases.extend(lease.filter(|lease| lease.customer == *customer));
+        }
+        let told = |lease: &Lease| {
+            let own: Vec<&Order> = refunds.iter().filter(|order| order.lease.as_ref() == Some(&lease.id)).collect();
+            wire::status(lease, &own, &self.settings.ssh_host, UnixTime::now())
+        };
+        Ok(leases.iter().map(told).collect())
     }
 
     /// How far a pod is, from the order on that makes it.
