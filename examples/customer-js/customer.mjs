@@ -3,6 +3,7 @@
 //   node customer.mjs token MINT SAT              prints a token of SAT sat (mints of tests pay their own invoices)
 //   node customer.mjs state MINT TOKEN            prints the state of the token's proofs at the mint: UNSPENT or SPENT
 //   node customer.mjs buy URL REQUEST             posts REQUEST (JSON) to URL, pays the 402, prints the answer (NUT-24)
+//   node customer.mjs pay REQUEST                 pays a payment request (creqA…) where it says (NUT-18), as a wallet that scans it
 //   node customer.mjs ask RELAY SERVICE REQUEST   sends REQUEST (JSON) to SERVICE (hex or npub), prints the answer
 //
 // CUSTOMER_KEY holds the customer's secret key in hex; pods belong to it. WebSocket is built into Node from version 22.
@@ -33,18 +34,31 @@ async function token(mint, sat) {
   return getEncodedToken({ mint, proofs: send, unit: 'sat' });
 }
 
+/** Proofs for what is asked, at a mint that is accepted. The amount is what must be left when the mint has taken its fee. */
+async function proofsFor(asked) {
+  const wallet = new Wallet(asked.mints[0], { unit: asked.unit });
+  await wallet.loadMint();
+  const proofs = await mintProofs(wallet, Number(asked.amount) + 10);
+  const { send } = await wallet.send(Number(asked.amount), proofs, { includeFees: true });
+  return { mint: asked.mints[0], unit: asked.unit, proofs: send };
+}
+
+async function pay(request) {
+  const asked = decodePaymentRequest(request);
+  const { target } = asked.transport.find(({ type }) => type === 'post');
+  // Amounts are numbers of cashu-ts' own kind.
+  const payment = JSON.stringify({ id: asked.id, ...(await proofsFor(asked)) }, (name, value) => (name === 'amount' ? Number(value) : value));
+  const answer = await fetch(target, { method: 'POST', headers: { 'content-type': 'application/json' }, body: payment });
+  if (!answer.ok) throw new Error(`not taken: ${answer.status} ${await answer.text()}`);
+  return answer.text();
+}
+
 async function buy(url, request) {
   const post = (headers) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: request });
   const unpaid = await post({});
   if (unpaid.status !== 402) throw new Error(`not asked to pay: ${unpaid.status} ${await unpaid.text()}`);
   const asked = decodePaymentRequest(unpaid.headers.get('x-cashu'));
-  const wallet = new Wallet(asked.mints[0], { unit: asked.unit });
-  await wallet.loadMint();
-  const total = Number(asked.amount) + 10;
-  const proofs = await mintProofs(wallet, total);
-  // The amount is what must be left when the mint has taken its fee from who redeems it.
-  const { send } = await wallet.send(Number(asked.amount), proofs, { includeFees: true });
-  const paid = await post({ 'x-cashu': getEncodedToken({ mint: asked.mints[0], proofs: send, unit: asked.unit }) });
+  const paid = await post({ 'x-cashu': getEncodedToken(await proofsFor(asked)) });
   if (!paid.ok) throw new Error(`not sold: ${paid.status} ${await paid.text()}`);
   return paid.text();
 }
@@ -83,7 +97,7 @@ async function ask(relayUrl, service, request) {
 }
 
 const [command, ...rest] = process.argv.slice(2);
-const commands = { token, state, buy, ask };
-if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | buy URL REQUEST | ask RELAY SERVICE REQUEST');
+const commands = { token, state, buy, pay, ask };
+if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | buy URL REQUEST | pay REQUEST | ask RELAY SERVICE REQUEST');
 console.log(await commands[command](...rest));
 process.exit(0);

@@ -178,6 +178,22 @@ pub fn inflated(token: &str) -> Result<String, String> {
     Ok(token.to_string())
 }
 
+/// The same token without the proofs that the mint has signed it (NUT-12): what a wallet sends that spares the bytes, and who
+/// has invented it.
+///
+/// # Errors
+/// In words.
+pub fn unsigned(token: &str) -> Result<String, String> {
+    let token: Token = token.parse().map_err(text)?;
+    let Token::TokenV4(mut token) = token else { return Err("not a V4 token".to_owned()) };
+    for keyset in &mut token.token {
+        for proof in &mut keyset.proofs {
+            proof.dleq = None;
+        }
+    }
+    Ok(token.to_string())
+}
+
 /// The same token in the older form, V3.
 ///
 /// # Errors

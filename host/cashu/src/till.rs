@@ -117,6 +117,43 @@ impl CashuTill {
         Ok(proofs)
     }
 
+    /// What the token is worth, and that it is not spent; with `signed`, that every proof shows its mint's signature.
+    async fn look_at(&self, token: &Secret, facts: &TokenFacts, signed: bool) -> Result<Payment, Refusal> {
+        let drawer = self.drawer(&facts.mint)?;
+        let told = |fault: MintFault| {
+            tracing::warn!(mint = %facts.mint, %fault, "appraising failed");
+            refusal(&fault)
+        };
+        let ys: Vec<String> = facts.ys.iter().map(|y| y.0.clone()).collect();
+        if self.purse.knows(&ys).await.map_err(|error| internal(&error))? {
+            return Err(Refusal::new(
+                ErrorType::InvalidToken,
+                "this token was made by this service, as a refund; redeem it in your wallet, and pay with a fresh one",
+            ));
+        }
+        self.check_exposure(&facts.mint, facts.gross).await?;
+        let proofs = self.proofs(drawer, &token::parse(token.expose())?).await?;
+        if signed && proofs.iter().any(|proof| proof.dleq.is_none()) {
+            let told = "the token's proofs do not show that the mint has signed them: send it with its DLEQ proofs (NUT-12)";
+            return Err(Refusal::new(ErrorType::InvalidToken, told));
+        }
+        if !drawer.check_dleq(&proofs).await.map_err(told)? {
+            return Err(Refusal::new(ErrorType::InvalidToken, "the token is forged: its proofs are not of the mint's keys"));
+        }
+        let fee = drawer.fee(&proofs).await.map_err(refusal_of)?;
+        let net = facts.gross.0.checked_sub(fee).filter(|net| *net > 0).ok_or_else(|| {
+            Refusal::new(ErrorType::InsufficientPayment, format!("the mint's fee of {fee} sat takes all of the token's {}", facts.gross))
+        })?;
+        let states = drawer.mint.states(&curve_points(facts)?).await.map_err(told)?;
+        if states.contains(&State::Spent) {
+            return Err(spent());
+        }
+        if states.iter().any(|state| *state != State::Unspent) {
+            return Err(refusal(&MintFault::Refused { code: codes::PENDING, detail: String::new() }));
+        }
+        Ok(Payment { mint: facts.mint.0.clone(), gross: facts.gross, fee: Sat(fee), net: Sat(net) })
+    }
+
     async fn check_exposure(&self, mint: &units::MintUrl, gross: Sat) -> Result<(), Refusal> {
         let Some(limit) = self.exposure else { return Ok(()) };
         let holdings = self.purse.holdings().await.map_err(|error| internal(&error))?;
@@ -204,35 +241,11 @@ impl Till for CashuTill {
     }
 
     async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
-        let drawer = self.drawer(&facts.mint)?;
-        let told = |fault: MintFault| {
-            tracing::warn!(mint = %facts.mint, %fault, "appraising failed");
-            refusal(&fault)
-        };
-        let ys: Vec<String> = facts.ys.iter().map(|y| y.0.clone()).collect();
-        if self.purse.knows(&ys).await.map_err(|error| internal(&error))? {
-            return Err(Refusal::new(
-                ErrorType::InvalidToken,
-                "this token was made by this service, as a refund; redeem it in your wallet, and pay with a fresh one",
-            ));
-        }
-        self.check_exposure(&facts.mint, facts.gross).await?;
-        let proofs = self.proofs(drawer, &token::parse(token.expose())?).await?;
-        if !drawer.check_dleq(&proofs).await.map_err(told)? {
-            return Err(Refusal::new(ErrorType::InvalidToken, "the token is forged: its proofs are not of the mint's keys"));
-        }
-        let fee = drawer.fee(&proofs).await.map_err(refusal_of)?;
-        let net = facts.gross.0.checked_sub(fee).filter(|net| *net > 0).ok_or_else(|| {
-            Refusal::new(ErrorType::InsufficientPayment, format!("the mint's fee of {fee} sat takes all of the token's {}", facts.gross))
-        })?;
-        let states = drawer.mint.states(&curve_points(facts)?).await.map_err(told)?;
-        if states.contains(&State::Spent) {
-            return Err(spent());
-        }
-        if states.iter().any(|state| *state != State::Unspent) {
-            return Err(refusal(&MintFault::Refused { code: codes::PENDING, detail: String::new() }));
-        }
-        Ok(Payment { mint: facts.mint.0.clone(), gross: facts.gross, fee: Sat(fee), net: Sat(net) })
+        self.look_at(token, facts, false).await
+    }
+
+    async fn vouch(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
+        self.look_at(token, facts, true).await
     }
 
     async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed> {

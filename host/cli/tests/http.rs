@@ -6,7 +6,7 @@ mod support;
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use paygress::town::Town;
-use paygress_cashu::mint::asked;
+use paygress_cashu::mint::{asked, inflated, unsigned};
 use paygress_nostr::http_auth;
 use paygress_sshd::client::Client;
 use serde_json::{Value, json};
@@ -163,7 +163,8 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         web.get(path, mine).await.is(401, "unauthorized");
         web.ask("GET", path, &[], "").await.is(401, "unauthorized");
     }
-    // A stranger may not extend it, by this policy; his token stays good.
+    // A stranger may not extend it, by this policy: he is not asked to pay, and his token stays good.
+    web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod}).to_string()).await.is(403, "not_owner");
     let token = buyer.token(3).await;
     web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod, "cashu_token": token}).to_string()).await.is(403, "not_owner");
     assert!(buyer.wallet.redeem(&token).await.unwrap() > 0);
@@ -224,6 +225,11 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     assert!(text(&clash, "detail").contains("another request"));
     web.ask("POST", "/spawn-pod", &[key[0], ("authorization", &format!("Bearer {mine}"))], &body).await.is(400, "invalid_request");
     web.ask("POST", "/spawn-pod", &[("idempotency-key", "1")], &body).await.is(400, "invalid_request");
+    // What was refused may be asked anew with the same key.
+    let key = [("idempotency-key", "refused-at-first-0001")];
+    let little = json!({"cashu_token": buyer.token(6).await, "duration_minutes": 50}).to_string();
+    web.ask("POST", "/spawn-pod", &key, &little).await.is(400, "insufficient_payment");
+    web.ask("POST", "/spawn-pod", &key, &little.replace("50", "5")).await.good();
 
     // Who does not want to wait is told where to look.
     let accepted = web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &json!({"cashu_token": other}).to_string()).await;
@@ -278,6 +284,9 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     assert_eq!((good.status, &good.headers["x-paygress-auth"]), (200, &"token".parse().unwrap()));
     gate(&format!("?token={token}&duration_minutes=6"), &[]).await.is(403, "insufficient_payment");
     gate("", &[]).await.is(401, "unauthorized");
+    // Who invents proofs shows no signature for them; who changes what they are worth shows a wrong one.
+    gate("", &[("x-cashu", &unsigned(&token).unwrap())]).await.is(403, "invalid_token");
+    gate("", &[("x-cashu", &inflated(&token).unwrap())]).await.is(403, "invalid_token");
     gate("?token=cashuBnonsense", &[]).await.is(403, "invalid_token");
     gate("?duration_minutes=x", &[]).await.is(403, "invalid_request");
     // It is still good: nothing was taken. Once it has bought, it is good while its pod lives.
@@ -291,7 +300,8 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_told_from_the_order_to_the_end() {
-    let (_town, _running, web, buyer) = opened(&[("PAYMENT_RATE_SATS_PER_HOUR", "3600")], "[policy.duration]\nminimum_seconds = 5\n").await;
+    let (_town, _running, web, buyer) =
+        opened(&[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")], "[policy.duration]\nminimum_seconds = 5\n").await;
     let body = json!({"cashu_token": buyer.token(9).await}).to_string();
     let told = web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &body).await.good();
     let path = format!("/pods/{}/events", text(&told, "pod_name"));
@@ -459,6 +469,9 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
     assert!(!denied.headers.contains_key("access-control-allow-origin"));
     assert_eq!(web.ask("GET", "/readyz", &[], "").await.good(), json!({"ready": true, "ailments": []}));
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.body, "ok");
+    let script = web.ask("GET", "/app.js", &[], "").await;
+    let again = web.ask("GET", "/app.js", &[("if-none-match", script.headers["etag"].to_str().unwrap())], "").await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
     web.ask("GET", "/nothing", &[], "").await.is(404, "not_found");
     web.ask("PUT", "/pods", &[], "").await.is(405, "method_not_allowed");
 }

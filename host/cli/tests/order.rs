@@ -60,6 +60,17 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_description_of_the_http_door_is_printed() {
+    let town = Town::new(&[], "").await.unwrap();
+    let printed = paygress(&town, &["openapi"], "").await;
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let house = town.house().await.unwrap();
+    let web = support::web::Web::new(house.http_address().unwrap());
+    let _running = Running::start(house);
+    assert_eq!(web.ask("GET", "/openapi.json", &[], "").await.good(), printed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_and_mistakes_are_told_on_one_screen() {
     let town = Town::new(&[], "").await.unwrap();
     let keys = text(&paygress(&town, &["keys", "generate"], "").await.stdout);

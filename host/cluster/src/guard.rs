@@ -42,11 +42,7 @@ const VARIABLES: usize = 64;
 pub fn check(rendered: &Rendered, placement: &Placement, allowed: &Allowed) -> Result<Checked, Refusal> {
     let refused = |why: String| {
         tracing::error!(why, "the rendered template was refused");
-        Refusal::new(
-            ErrorType::PolicyUnavailable,
-            "the operator's pod-template policy asks for what is not allowed; your token was not taken",
-        )
-        .with_details(why)
+        Refusal::new(ErrorType::PolicyUnavailable, "the operator's pod-template policy asks for what is not allowed").with_details(why)
     };
     let template = parse(&rendered.pod_template_json, "pod template").map_err(refused)?;
     let services: Result<Vec<Value>, String> = rendered.services_json.iter().map(|service| parse(service, "Service")).collect();

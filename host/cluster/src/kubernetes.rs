@@ -218,10 +218,9 @@ fn translate(error: kube::Error) -> ClusterError {
         ClusterError::Refused(Refusal::new(code, told))
     };
     match status.code {
-        403 if message.contains("exceeded quota") => refused(
-            ErrorType::ResourceUnavailable,
-            "the cluster's quota is used up; your token was not taken, try again later or choose a smaller tier",
-        ),
+        403 if message.contains("exceeded quota") => {
+            refused(ErrorType::ResourceUnavailable, "the cluster's quota is used up; try again later or choose a smaller tier")
+        }
         403 if message.contains("violates PodSecurity") => {
             refused(ErrorType::BackendError, "the cluster's security rules do not allow this pod")
         }

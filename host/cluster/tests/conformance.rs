@@ -3,7 +3,7 @@
 
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{Kubernetes, Local, Settings};
-use paygress_core::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, LeasePlan, Observation};
+use paygress_core::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, Launch, LeasePlan, Observation};
 use paygress_core::login::Login;
 use paygress_core::policy::{Placement, Rendered, Resources};
 use paygress_core::refusal::ErrorType;
@@ -98,6 +98,8 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     cluster.launch(&sold).await.unwrap();
     cluster.ready(&pod).await.unwrap();
     assert!(listens(port).await);
+    assert_eq!(cluster.launching(&pod).await, Ok(Launch::Starting), "it is past being fetched");
+    assert_eq!(cluster.check().await, Ok(()));
 
     // It ends when it was told to: the later of two times, however they come.
     let end = UnixTime(UnixTime::now().0 + 8);

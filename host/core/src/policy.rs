@@ -174,10 +174,9 @@ impl From<NotGranted> for Refusal {
     fn from(not_granted: NotGranted) -> Self {
         match not_granted {
             NotGranted::Refused(refusal) => refusal,
-            NotGranted::Fault(fault) => Self::new(
-                ErrorType::PolicyUnavailable,
-                format!("the operator's {} policy failed; your token was not taken, try again later", fault.slot),
-            ),
+            NotGranted::Fault(fault) => {
+                Self::new(ErrorType::PolicyUnavailable, format!("the operator's {} policy failed; try again later", fault.slot))
+            }
         }
     }
 }

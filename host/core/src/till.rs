@@ -103,6 +103,13 @@ pub trait Till: Send + Sync {
     /// `invalid_token`, `token_already_spent`, `token_pending`, `mint_network_error`, `mint_error`.
     async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal>;
 
+    /// As [`Till::appraise`], for who lets through without taking the token: every proof must show that the mint has signed
+    /// it (NUT-12), since nobody asks the mint to redeem it.
+    ///
+    /// # Errors
+    /// As [`Till::appraise`].
+    async fn vouch(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal>;
+
     /// Swaps the token at its mint: only then is it paid. Gives the net amount.
     ///
     /// # Errors

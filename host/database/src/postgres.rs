@@ -111,7 +111,7 @@ fn in_postgres(step: &str) -> String {
     step.replace(" STRICT, WITHOUT ROWID", "")
         .replace(" STRICT", "")
         .replace("INTEGER", "BIGINT")
-        .replace("body ->>", "CAST(body AS json) ->>")
+        .replace("body ->", "CAST(body AS json) ->")
 }
 
 /// Certificates are checked against the system's, whatever `sslmode` says beyond `disable`.

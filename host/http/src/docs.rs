@@ -1,7 +1,7 @@
 //! OpenAPI, made from the types and handlers.
 
-use crate::{App, events, metrics, operator, orders, payment, pods};
-use std::sync::Arc;
+use crate::{App, events, metrics, operator, orders, payment, pods, terminal};
+use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +49,7 @@ pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(pods::status, pods::stop))
         .routes(routes!(pods::access))
         .routes(routes!(events::events))
+        .routes(routes!(terminal::terminal))
         .routes(routes!(payment::auth))
         .routes(routes!(payment::pay))
         .routes(routes!(operator::overview))
@@ -57,11 +58,14 @@ pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(pods::readyz))
 }
 
-/// The description as JSON.
+/// The description as JSON; it is made once.
 #[must_use]
-pub fn openapi() -> String {
-    let (_, document) = api().split_for_parts();
-    document.to_pretty_json().unwrap_or_default()
+pub fn openapi() -> &'static str {
+    static MADE: LazyLock<String> = LazyLock::new(|| {
+        let (_, document) = api().split_for_parts();
+        document.to_pretty_json().unwrap_or_default()
+    });
+    &MADE
 }
 
 #[cfg(test)]
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_endpoint_is_described() {
-        let document: serde_json::Value = serde_json::from_str(&openapi()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         for path in [
             "/spawn-pod",

@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::asked::{Asked, Named};
+use crate::counted::Held;
 use crate::limits;
 use crate::problem::{Fault, Problem, ProblemBody};
 use axum::extract::State;
@@ -39,7 +40,7 @@ struct Watch {
     tick: Interval,
     until: Instant,
     told: Option<Progress>,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Held<Customer>),
 }
 
 impl Watch {
@@ -89,11 +90,12 @@ pub(crate) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let (pod, customer) = (PodName(name), asked.customer()?.clone());
     app.desk.progress(&pod, &customer).await?;
-    let full = |_| Problem::new(Fault::TooManyRequests, "too many streams are open; ask for the pod's status instead");
-    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(full)?;
+    let full = || Problem::new(Fault::TooManyRequests, "too many streams are open; ask for the pod's status instead");
+    let own = app.streams_of.take(customer.clone(), limits::STREAMS_OF_ONE).ok_or_else(full)?;
+    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| full())?;
     let until = Instant::now().checked_add(limits::STREAM_LIFE).unwrap_or_else(Instant::now);
     let mut tick = tokio::time::interval(limits::STREAM_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let watch = Watch { app, pod, customer, tick, until, told: None, _place: place };
+    let watch = Watch { app, pod, customer, tick, until, told: None, _places: (place, own) };
     Ok(Sse::new(stream::unfold(watch, Watch::next)).keep_alive(KeepAlive::default()))
 }

@@ -5,7 +5,7 @@ use crate::server::Peer;
 use crate::{App, limits};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
@@ -31,8 +31,8 @@ impl Rates {
 
     /// Seconds to wait, if it is too soon.
     fn check(&self, address: IpAddr) -> Result<(), u64> {
-        // A flood of addresses shares one allowance rather than our memory.
-        let key = if self.limiter.len() < limits::ADDRESSES { network(address) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        // A flood of addresses shares the allowances of wide networks rather than our memory.
+        let key = if self.limiter.len() < limits::ADDRESSES { network(address) } else { wide_network(address) };
         self.limiter.check_key(&key).map_err(|not_until| not_until.wait_time_from(self.clock.now()).as_secs().saturating_add(1))
     }
 
@@ -53,6 +53,14 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A provider's part of the net: /16 of IPv4, /32 of IPv6.
+fn wide_network(address: IpAddr) -> IpAddr {
+    match network(address) {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 16))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 96))),
+    }
+}
+
 /// Whose request it is: the peer's, or what trusted proxies say. What the last of them was told by others is not believed.
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -62,8 +70,8 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         if !is_trusted(&client) {
             break;
         }
-        match hop.trim().parse() {
-            Ok(address) => client = address,
+        match hop.trim().parse::<IpAddr>() {
+            Ok(address) => client = address.to_canonical(),
             Err(_) => break,
         }
     }
@@ -94,13 +102,15 @@ pub(crate) fn around(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App
 }
 
 async fn slowly(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    // Probes ask often and get little.
-    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+    // A probe that costs nothing; a pod that is not found alive is ended.
+    let is_probe = request.uri().path() == "/healthz";
     if let (Some(peer), false) = (peer, is_probe)
         && let Err(wait) = app.rates.check(client(peer, request.headers(), &app.settings.trusted_proxies))
     {
         let problem = Problem::new(Fault::TooManyRequests, &format!("too many requests from this address; wait {wait} s"));
+        // nginx knows only yes, 401 and 403 there.
+        let problem = if request.uri().path() == "/auth" { problem.with_status(StatusCode::FORBIDDEN) } else { problem };
         return problem.header(header::RETRY_AFTER, HeaderValue::from(wait)).into_response();
     }
     next.run(request).await
@@ -149,6 +159,7 @@ mod tests {
         assert_eq!(of("10.0.0.1", "198.51.100.7"), "198.51.100.7");
         assert_eq!(of("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2"), "198.51.100.7");
         assert_eq!(of("10.0.0.1", "nonsense, 10.0.0.2"), "10.0.0.2");
+        assert_eq!(of("10.0.0.1", "::ffff:198.51.100.7, ::ffff:10.0.0.2"), "198.51.100.7");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be.
+//! - `counted.rs`: how many of something each one has.
 //! - `gate.rs`: what every request passes: rate limits, security headers, CORS, counting.
 //! - `asked.rs`: a request with its body, its customer and its token; `identity.rs`: bearer tokens and NIP-98.
 //! - `orders.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24) and `/auth`.
@@ -18,6 +19,7 @@
 //! No rule about orders is here: the desk has them all. This is the only room that knows axum.
 
 mod asked;
+mod counted;
 mod docs;
 mod events;
 mod gate;
@@ -39,6 +41,7 @@ pub use ipnet::IpNet;
 
 use async_trait::async_trait;
 use axum::Router;
+use counted::Counted;
 use gate::Rates;
 use metrics::Metrics;
 use paygress_core::courier::{Courier, ReplyTo};
@@ -46,11 +49,13 @@ use paygress_core::desk::Desk;
 use paygress_core::identity::Notary;
 use paygress_core::secret::Secret;
 use paygress_core::shell::Shell;
+use paygress_core::units::Customer;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
 /// What the operator decides.
 #[derive(Clone, Debug)]
@@ -102,7 +107,13 @@ pub(crate) struct App {
     rates: Rates,
     metrics: Metrics,
     streams: Arc<Semaphore>,
+    streams_of: Counted<Customer>,
     terminals: Arc<Semaphore>,
+    terminals_of: Counted<Customer>,
+    knocking: Arc<Semaphore>,
+    stops_of: Counted<Customer>,
+    vouching: Semaphore,
+    ready: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
 /// The door: listening, and not yet open.
@@ -129,7 +140,13 @@ impl Door {
             rates: Rates::new(settings.requests_per_minute),
             metrics: Metrics::new(),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
+            streams_of: Counted::default(),
             terminals: Arc::new(Semaphore::new(limits::TERMINALS)),
+            terminals_of: Counted::default(),
+            knocking: Arc::new(Semaphore::new(limits::KNOCKING)),
+            stops_of: Counted::default(),
+            vouching: Semaphore::new(limits::VOUCHING),
+            ready: Mutex::default(),
             settings,
         };
         Ok(Self { listener, address, app: Arc::new(app) })

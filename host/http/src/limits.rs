@@ -22,18 +22,35 @@ pub(crate) const WAIT: Duration = Duration::from_secs(150);
 pub(crate) const TAKEN: Duration = Duration::from_secs(30);
 /// Progress streams at the same time: each asks the ledger once a tick.
 pub(crate) const STREAMS: usize = 512;
+/// Of these, of one customer.
+pub(crate) const STREAMS_OF_ONE: usize = 8;
 /// How often a stream looks.
 pub(crate) const STREAM_TICK: Duration = Duration::from_millis(500);
 /// A stream ends after this; its reader opens it again.
 pub(crate) const STREAM_LIFE: Duration = Duration::from_secs(3_600);
 /// Terminals at the same time: each is an SSH connection.
 pub(crate) const TERMINALS: usize = 128;
+/// Of these, of one customer.
+pub(crate) const TERMINALS_OF_ONE: usize = 8;
+/// Terminals whose first message has not come; it costs nothing to knock.
+pub(crate) const KNOCKING: usize = 64;
+/// How often a terminal's browser is asked whether it is there…
+pub(crate) const TERMINAL_PING: Duration = Duration::from_secs(30);
+/// …and how long it may say nothing.
+pub(crate) const TERMINAL_SILENCE: Duration = Duration::from_secs(100);
 /// How long a terminal waits for its first message, which says whose it is.
 pub(crate) const TERMINAL_HELLO: Duration = Duration::from_secs(10);
 /// A terminal's login may take so long.
 pub(crate) const TERMINAL_LOGIN: Duration = Duration::from_secs(20);
 /// One message from a terminal: what is pasted at once.
 pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
+/// Pods of one customer that are being stopped at the same time: each asks the cluster until it is done.
+pub(crate) const STOPS_OF_ONE: usize = 4;
+/// Tokens that `/auth` looks at at the same time, and how long one waits for its turn: gates ask often.
+pub(crate) const VOUCHING: usize = 8;
+pub(crate) const VOUCH_WAIT: Duration = Duration::from_secs(3);
+/// How long `/readyz` says the same: it asks the cluster.
+pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);
 /// A bearer token's length: shorter ones are guessed.
 pub(crate) const BEARER_CHARS: std::ops::RangeInclusive<usize> = 32..=256;
 /// An `Idempotency-Key`'s length: a UUID fits, and no two customers choose the same by accident.

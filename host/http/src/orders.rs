@@ -15,7 +15,7 @@ use paygress_core::order::Purchase;
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::secret::Secret;
 use paygress_core::units::{Customer, OrderId, Seconds};
-use paygress_core::wire::{AccessDetails, Fields, Request, TopUpResponse};
+use paygress_core::wire::{AccessDetails, Fields, Request, StopResponse, TopUpResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -49,6 +49,40 @@ pub(crate) struct ToppedUp {
     details: TopUpResponse,
     #[serde(flatten)]
     receipt: Receipt,
+}
+
+/// What an order is answered with. One that is asked for again after its pod was stopped is answered as the stop was.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, clippy::large_enum_variant, reason = "the schema of what the desk answers")]
+pub(crate) enum Answer {
+    Spawned(Spawned),
+    ToppedUp(ToppedUp),
+    Stopped(Stopped),
+}
+
+/// A pod that was stopped.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stopped {
+    #[serde(flatten)]
+    details: StopResponse,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// A top-up as it is written.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TopUpFields {
+    /// The pod.
+    #[schema(max_length = 128)]
+    #[allow(dead_code, reason = "the schema of what the desk's reader reads")]
+    pod_name: String,
+    /// The Cashu token that pays.
+    #[allow(dead_code, reason = "the schema of what the desk's reader reads")]
+    cashu_token: Option<String>,
+    /// What a 402 names the price of; whatever the token pays for is added.
+    #[schema(minimum = 1, maximum = 5_256_000)]
+    duration_minutes: Option<u64>,
 }
 
 /// An order that is on its way.
@@ -106,9 +140,12 @@ impl Order {
             }
         };
         let answer = if patience.is_zero() { None } else { tokio::time::timeout(patience, answered).await.ok() };
+        let receipt = self.receipt(&id);
         match answer {
-            Some(answer) => Ok(told(answer?, &self.receipt(&id))?.into_response()),
-            None => self.accepted(app, &id).await,
+            Some(Ok(answer)) => Ok(told(answer, &receipt)?.into_response()),
+            // Whatever is wrong, who paid knows what to ask for.
+            Some(Err(refusal)) => Err(Problem::from(refusal).with(json!(receipt))),
+            None => self.accepted(app, &id).await.map_err(|problem| problem.with(json!(receipt))),
         }
     }
 
@@ -125,15 +162,17 @@ impl Order {
 
 /// An answer with its receipt.
 fn told(answer: Value, receipt: &Receipt) -> Result<Json<Value>, Problem> {
-    let receipt = json!(receipt);
-    if answer.get("error_type").is_some() {
-        return Err(Problem::of_answer(&answer).with(receipt));
+    match answer.get("error_type") {
+        Some(_) => Err(Problem::of_answer(&answer).with(json!(receipt))),
+        None => Ok(Json(with_receipt(answer, receipt))),
     }
-    let mut answer = answer;
-    if let (Some(fields), Value::Object(receipt)) = (answer.as_object_mut(), receipt) {
+}
+
+fn with_receipt(mut answer: Value, receipt: &Receipt) -> Value {
+    if let (Some(fields), Value::Object(receipt)) = (answer.as_object_mut(), json!(receipt)) {
         fields.extend(receipt);
     }
-    Ok(Json(answer))
+    answer
 }
 
 fn on_its_way(status: OrderStatus, receipt: &Receipt) -> Result<Response, Problem> {
@@ -143,11 +182,7 @@ fn on_its_way(status: OrderStatus, receipt: &Receipt) -> Result<Response, Proble
     let location = format!("/orders/{}", status.id);
     let message = format!("the order is on its way; ask for {location}, or watch /pods/{}/events", status.pod);
     let body = json!({ "state": status.state.as_str(), "pod_name": status.pod, "message": message });
-    let mut body = body;
-    if let (Some(fields), Value::Object(receipt)) = (body.as_object_mut(), json!(receipt)) {
-        fields.extend(receipt);
-    }
-    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let mut response = (StatusCode::ACCEPTED, Json(with_receipt(body, receipt))).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -210,12 +245,12 @@ fn text(asked: &Asked) -> &str {
 ///
 /// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the answer is 402 and says what it costs
 /// (NUT-24, NUT-18). Waits until the pod takes logins; `Prefer: respond-async` does not. The same token again, or the same
-/// `Idempotency-Key`, is the same order and gets the same answer.
+/// `Idempotency-Key`, is the same order and gets the same answer: send a bearer token of your own if somebody else may know the token.
 #[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = Fields,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
         ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
-    responses((status = 200, description = "The pod takes logins", body = Spawned), (status = 202, description = "It is paid for and being made", body = Accepted),
+    responses((status = 200, description = "The pod takes logins", body = Answer), (status = 202, description = "It is paid for and being made", body = Accepted),
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
@@ -232,28 +267,23 @@ pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: Asked) -> Result<R
 ///
 /// As `/spawn-pod`, for a pod that is there. Show the bearer token or sign with the key that bought it; whether others may extend it is for the
 /// operator's policy to say.
-#[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = Fields,
+#[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = TopUpFields,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
         ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
-    responses((status = 200, description = "It lives longer", body = ToppedUp), (status = 202, description = "It is paid for and being extended", body = Accepted),
+    responses((status = 200, description = "It lives longer", body = Answer), (status = 202, description = "It is paid for and being extended", body = Accepted),
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
 pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    /// A top-up's time is only for its price tag.
-    #[derive(Deserialize)]
-    struct Wanted {
-        duration_minutes: Option<u64>,
-    }
     let (token, pod) = match Request::parse(text(&asked))? {
         Request::Buy { token, purchase: Purchase::TopUp { pod }, .. } => (token, pod),
         // A pod without a token, where more time is sold, is an order that is not paid for yet.
         Request::Status { pod } => (None, pod),
         _ => return Err(Problem::invalid("this extends pods; say which with pod_name")),
     };
-    let wanted = serde_json::from_str::<Wanted>(text(&asked)).ok().and_then(|wanted| wanted.duration_minutes);
-    let wanted = wanted.map(|minutes| Seconds(minutes.clamp(1, paygress_core::limits::WANTED_MINUTES).saturating_mul(60)));
+    let minutes = serde_json::from_str::<TopUpFields>(text(&asked)).ok().and_then(|fields| fields.duration_minutes);
+    let wanted = minutes.map(|minutes| Seconds(minutes.saturating_mul(60)));
     buy(&app, &asked, token, wanted, (Purchase::TopUp { pod }, None)).await
 }
 
@@ -261,7 +291,7 @@ pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: Asked) -> Result<
 ///
 /// The answer that the order got or will get, for the customer who gave it.
 #[utoipa::path(get, path = "/orders/{id}", tag = "customer", params(("id" = String, Path, description = "The order's id")),
-    responses((status = 200, description = "Its answer", body = Spawned), (status = 202, description = "It is on its way", body = Accepted),
+    responses((status = 200, description = "Its answer", body = Answer), (status = 202, description = "It is on its way", body = Accepted),
         (status = "default", description = "A problem; also the order's own", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
 pub(crate) async fn order(State(app): State<Arc<App>>, Named(id): Named, asked: Asked) -> Result<Response, Problem> {

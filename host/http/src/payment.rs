@@ -6,12 +6,12 @@ use crate::asked::{Asked, Query, agreed};
 use crate::identity::{Caller, customer_of, derived_bearer, fresh_bearer, is_bearer_customer};
 use crate::limits;
 use crate::orders::Order;
-use crate::problem::{Problem, ProblemBody};
+use crate::problem::{Fault, Problem, ProblemBody};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::State as Shared;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::order::Purchase;
+use paygress_core::order::{Purchase, State};
 use paygress_core::refusal::ErrorType;
 use paygress_core::secret::Secret;
 use paygress_core::till::PaymentAsked;
@@ -205,7 +205,7 @@ pub(crate) struct Paid {
 #[utoipa::path(post, path = "/pay", tag = "wallet", params(PaidFor), request_body = PaymentPayload,
     responses((status = 200, description = "The payment was taken", body = Paid),
         (status = "default", description = "A problem; the payment was not taken", body = ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn pay(State(app): State<Arc<App>>, Query(paid_for): Query<PaidFor>, asked: Asked) -> Result<Json<Paid>, Problem> {
+pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<PaidFor>, asked: Asked) -> Result<Json<Paid>, Problem> {
     if !is_bearer_customer(&paid_for.customer) {
         return Err(Problem::invalid("for must be bearer: and the SHA-256 of a bearer token, in hex"));
     }
@@ -235,10 +235,14 @@ pub(crate) async fn pay(State(app): State<Arc<App>>, Query(paid_for): Query<Paid
         Ok(status) => status?,
         Err(_) => app.desk.order(&id, &order.customer).await?,
     };
-    match status.answer {
-        // What was paid back is its customer's to know, not the wallet's.
-        Some(answer) if answer.get("error_type").is_some() && answer.get("refund_token").is_none() => Err(Problem::of_answer(&answer)),
-        _ => Ok(Json(Paid { order_id: id.0, state: status.state.as_str().to_owned() })),
+    match (status.state, status.answer) {
+        (State::Refused, Some(answer)) => Err(Problem::of_answer(&answer)),
+        (state, _) if state.is_at_the_mint() => {
+            let told = "it is not known yet whether the payment was taken; post the same again in a while";
+            Err(paygress_core::Refusal::new(ErrorType::TokenPending, told).into())
+        }
+        // What became of it after that, a refund too, is its customer's to know, not the wallet's.
+        (state, _) => Ok(Json(Paid { order_id: id.0, state: state.as_str().to_owned() })),
     }
 }
 
@@ -256,17 +260,22 @@ pub(crate) struct AuthQuery {
 /// Whether a token is good
 ///
 /// For a gate that asks before it lets through, as nginx's `auth_request` does: 200 when the token would buy so much time now, or has
-/// bought a pod that still lives; 401 without one, 403 when it is not good. Nothing is taken, and nothing else is ever answered.
+/// bought a pod that still runs; 401 without one, 403 when it is not good. Nothing is taken, and nothing else is ever answered. The
+/// token must carry its DLEQ proofs (NUT-12).
 #[utoipa::path(get, path = "/auth", tag = "customer", params(AuthQuery, ("X-Cashu" = Option<String>, Header, description = "The token")),
     responses((status = 200, description = "Let it through"),
         (status = 401, description = "There is no token, or no credential", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "It is not good", body = ProblemBody, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
-pub(crate) async fn auth(State(app): State<Arc<App>>, query: Result<Query<AuthQuery>, Problem>, asked: Result<Asked, Problem>) -> Response {
+pub(crate) async fn auth(
+    Shared(app): Shared<Arc<App>>,
+    query: Result<Query<AuthQuery>, Problem>,
+    asked: Result<Asked, Problem>,
+) -> Response {
     let denied = |problem: Problem| {
         let status = if problem.status() == StatusCode::UNAUTHORIZED { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
-        problem.as_status(status).into_response()
+        problem.with_status(status).into_response()
     };
     let (query, asked) = match (query, asked) {
         (Ok(Query(query)), Ok(asked)) => (query, asked),
@@ -299,6 +308,10 @@ async fn allowed(app: &App, query: AuthQuery, asked: &Asked) -> Result<[(HeaderN
         }
         minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
     };
+    // It asks the mint: orders, which pay, do not wait for who only asks.
+    let busy = || Problem::new(Fault::TooManyRequests, "too many tokens are being looked at; try again in a moment");
+    let waited = tokio::time::timeout(limits::VOUCH_WAIT, app.vouching.acquire()).await;
+    let _place = waited.ok().and_then(Result::ok).ok_or_else(busy)?;
     app.desk.would_buy(&token, wanted, &customer).await?;
     Ok(told("token"))
 }

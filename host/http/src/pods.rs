@@ -3,16 +3,18 @@
 use crate::App;
 use crate::asked::{Asked, Named};
 use crate::identity::Caller;
+use crate::limits;
 use crate::operator::LeaseView;
-use crate::problem::{Problem, ProblemBody};
+use crate::problem::{Fault, Problem, ProblemBody};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use paygress_core::units::{PodName, UnixTime};
+use paygress_core::units::PodName;
 use paygress_core::wire::{self, AccessDetails, OfferContent, StatusResponse, StopResponse};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// The customer's pods; or, for the operator, everybody's.
@@ -49,10 +51,10 @@ pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferCont
 #[utoipa::path(get, path = "/pods", tag = "customer",
     responses((status = 200, description = "The pods", body = Pods),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
-    security(("bearer" = []), ("nip98" = [])))]
+    security(("bearer" = []), ("nip98" = []), ("operator" = [])))]
 pub(crate) async fn list(State(app): State<Arc<App>>, asked: Asked) -> Result<Json<Value>, Problem> {
     if asked.caller == Caller::Operator {
-        let leases = app.desk.overview(UnixTime::now()).await?.leases;
+        let leases = app.desk.leases().await?;
         let views: Vec<LeaseView> = leases.iter().map(LeaseView::of).collect();
         return Ok(Json(json!({ "pods": views })));
     }
@@ -86,8 +88,15 @@ pub(crate) async fn access(State(app): State<Arc<App>>, Named(name): Named, aske
     security(("bearer" = []), ("nip98" = [])))]
 pub(crate) async fn stop(State(app): State<Arc<App>>, Named(name): Named, asked: Asked) -> Result<Json<Value>, Problem> {
     let (desk, customer) = (Arc::clone(&app.desk), asked.customer()?.clone());
+    let busy = || Problem::new(Fault::TooManyRequests, "this customer's pods are being stopped already; wait for the answers");
+    let place = app.stops_of.take(customer.clone(), limits::STOPS_OF_ONE).ok_or_else(busy)?;
     // In a task of its own: who hangs up has stopped it all the same.
-    let stopped = tokio::spawn(async move { desk.stop(&PodName(name), &customer).await }).await;
+    let stopping = async move {
+        let stopped = desk.stop(&PodName(name), &customer).await;
+        drop(place);
+        stopped
+    };
+    let stopped = tokio::spawn(stopping).await;
     let again = |_| paygress_core::Refusal::new(paygress_core::ErrorType::InternalError, "ask again");
     Ok(Json(stopped.map_err(again)??))
 }
@@ -111,7 +120,18 @@ pub(crate) struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "operator",
     responses((status = 200, description = "It can", body = Readiness), (status = 503, description = "It cannot, and why", body = Readiness)))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
-    let ailments: Vec<String> = app.desk.ailments().await.into_iter().map(str::to_owned).collect();
+    // Held while it is asked: however many want to know, the cluster is asked once.
+    let mut known = app.ready.lock().await;
+    let ailments = match &*known {
+        Some((at, ailments)) if at.elapsed() < limits::READY_AGAIN => ailments.clone(),
+        _ => {
+            let found = app.desk.ailments().await;
+            *known = Some((Instant::now(), found.clone()));
+            found
+        }
+    };
+    drop(known);
+    let ailments: Vec<String> = ailments.into_iter().map(str::to_owned).collect();
     let status = if ailments.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready: ailments.is_empty(), ailments }))
 }

@@ -157,7 +157,7 @@ impl Problem {
     }
 
     /// For a gate that knows only yes, 401 and 403 (nginx's `auth_request`).
-    pub(crate) fn as_status(mut self, status: StatusCode) -> Self {
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self.fields.insert("status".to_owned(), json!(status.as_u16()));
         self

@@ -1,6 +1,7 @@
 //! The socket: how many connections there are, and how slow they may be. Whoever is too slow is cut off; the others do not
 //! notice.
 
+use crate::counted::{Counted, Held};
 use crate::{gate, limits};
 use axum::Router;
 use axum::body::Body;
@@ -10,9 +11,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,54 +20,37 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-/// Who is connected: an extension of every request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// Who is connected, and the place that he holds: an extension of every request.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    _place: Place,
+}
 
 /// After the system had no descriptor for a connection.
 const BREATH: Duration = Duration::from_millis(100);
 
-type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// A connection's place, and its address's.
-struct Place {
-    _all: OwnedSemaphorePermit,
-    of_one: Option<(Counts, IpAddr)>,
+/// A connection's place, and its address's: as long as anything of it goes on.
+#[derive(Clone)]
+pub(crate) struct Place {
+    _all: Arc<OwnedSemaphorePermit>,
+    _of_one: Option<Arc<Held<IpAddr>>>,
 }
 
 impl Place {
-    fn take(all: &Arc<Semaphore>, counts: &Counts, address: IpAddr, is_proxy: bool) -> Option<Self> {
-        let permit = Arc::clone(all).try_acquire_owned().ok()?;
+    fn take(all: &Arc<Semaphore>, counts: &Counted<IpAddr>, address: IpAddr, is_proxy: bool) -> Option<Self> {
+        let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
         if is_proxy {
-            return Some(Self { _all: permit, of_one: None });
+            return Some(Self { _all: all, _of_one: None });
         }
-        let address = gate::network(address);
-        let mut open = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        if *count >= limits::CONNECTIONS_OF_ONE {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(Self { _all: permit, of_one: Some((Arc::clone(counts), address)) })
+        let of_one = counts.take(gate::network(address), limits::CONNECTIONS_OF_ONE)?;
+        Some(Self { _all: all, _of_one: Some(Arc::new(of_one)) })
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((counts, address)) = &self.of_one else { return };
-        let mut open = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                open.remove(address);
-            }
-        }
-    }
-}
-
-/// Serves until it is dropped; its connections end with it.
+/// Serves until it is dropped; its connections end with it, but for terminals.
 pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[IpNet]) {
-    let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), Counts::default());
+    let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), Counted::default());
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -81,27 +64,27 @@ pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[Ip
             },
             Some(_) = connections.join_next() => continue,
         };
-        let is_proxy = proxies.iter().any(|network| network.contains(&peer.ip()));
-        let Some(place) = Place::take(&all, &counts, peer.ip(), is_proxy) else {
+        // An address of IPv4 that came over a socket of both is still one.
+        let address = peer.ip().to_canonical();
+        let is_proxy = proxies.iter().any(|network| network.contains(&address));
+        let Some(place) = Place::take(&all, &counts, address, is_proxy) else {
             tracing::debug!(%peer, "too many connections; one more was closed");
             continue;
         };
         let router = router.clone();
-        connections.spawn(async move {
-            connection(stream, peer, router).await;
-            drop(place);
-        });
+        connections.spawn(connection(stream, Peer { address, _place: place }, router));
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router) {
+    let address = peer.address;
     // Server-sent events and terminals are small pieces that should not wait for each other.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits::WRITE));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer.clone());
         router.clone().call(request)
     });
     let served = http1::Builder::new()
@@ -112,6 +95,6 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) {
         .with_upgrades()
         .await;
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "a connection ended");
+        tracing::debug!(%address, %error, "a connection ended");
     }
 }

@@ -7,13 +7,18 @@ use crate::App;
 use crate::asked::{Named, bearer};
 use crate::identity::customer_of;
 use crate::limits;
-use axum::extract::State;
+use crate::problem::{Problem, ProblemBody};
+use crate::server::Peer;
+use axum::body::Bytes;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use paygress_core::shell::{Input, Session, Size};
 use paygress_core::units::PodName;
 use serde::Deserialize;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The first message.
 #[derive(Deserialize)]
@@ -41,47 +46,74 @@ const REFUSED: u16 = 4_403;
 const FAILED: u16 = 4_502;
 const DONE: u16 = 1_000;
 
-/// Opens a terminal in a pod.
-pub(crate) async fn terminal(State(app): State<Arc<App>>, Named(name): Named, upgrade: WebSocketUpgrade) -> Response {
+/// Open a terminal
+///
+/// A WebSocket. The first message is text and says whose it is: `{"bearer_token": "…", "columns": 80, "rows": 24}`. Then binary messages
+/// are keys and what is shown, and text messages new sizes. It is closed with 4403 when it may not be, with 4502 when the pod does not answer.
+#[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
+    responses((status = 101, description = "It is a WebSocket now"),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
+pub(crate) async fn terminal(
+    State(app): State<Arc<App>>,
+    Named(name): Named,
+    // The connection's place is held as long as the terminal is.
+    peer: Option<Extension<Peer>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|_| Problem::invalid("this is for WebSockets; ask for an upgrade"))?;
     let upgrade = upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
-    upgrade.on_upgrade(move |mut socket| async move {
+    Ok(upgrade.on_upgrade(move |mut socket| async move {
         let (code, reason) = match serve(&app, PodName(name), &mut socket).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
             Err(told) => told,
         };
-        let _ = socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
-    })
+        let closing = socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() })));
+        let _ = tokio::time::timeout(limits::WRITE, closing).await;
+        drop(peer);
+    }))
+}
+
+/// Why a terminal is closed: a code and a reason.
+type Closed = (u16, String);
+
+fn refused(why: &str) -> Closed {
+    (REFUSED, why.to_owned())
 }
 
 /// One terminal, in a place of its own.
-async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), (u16, String)> {
-    let _place = app.terminals.try_acquire().map_err(|_| (FAILED, "too many terminals are open; use ssh".to_owned()))?;
-    let session = open(app, pod, socket).await?;
+async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Closed> {
+    let hello = hello(app, socket).await?;
+    let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
+    let customer = customer_of(&bearer);
+    let full = || (FAILED, "too many terminals are open; use ssh".to_owned());
+    let (host, port, login) = app.desk.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
+    let _own = app.terminals_of.take(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
+    let _place = app.terminals.try_acquire().map_err(|_| full())?;
+    let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, app.shell.open(&host, port, &login, hello.size.size())).await {
+        Ok(Ok(session)) => session,
+        Ok(Err(why)) => {
+            tracing::warn!(why, %pod, "a terminal could not be opened");
+            return Err((FAILED, "the pod does not take the login".to_owned()));
+        }
+        Err(_) => return Err((FAILED, "the pod does not answer".to_owned())),
+    };
     carry(socket, session).await;
     Ok(())
 }
 
-/// Finds out whose it is, and logs in.
-async fn open(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<Session, (u16, String)> {
-    let refused = |why: &str| (REFUSED, why.to_owned());
+/// The first message.
+async fn hello(app: &App, socket: &mut WebSocket) -> Result<Hello, Closed> {
+    let _knocking = app.knocking.try_acquire().map_err(|_| (FAILED, "too many terminals are being opened".to_owned()))?;
     let hello = tokio::time::timeout(limits::TERMINAL_HELLO, socket.recv()).await;
     let Ok(Some(Ok(Message::Text(text)))) = hello else { return Err(refused("the first message says whose terminal it is")) };
-    let hello: Hello = serde_json::from_str(text.as_str()).map_err(|_| refused("send bearer_token, columns and rows"))?;
-    let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
-    let (host, port, login) = app.desk.login(&pod, &customer_of(&bearer)).await.map_err(|refusal| refused(&refusal.message))?;
-    match tokio::time::timeout(limits::TERMINAL_LOGIN, app.shell.open(&host, port, &login, hello.size.size())).await {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(why)) => {
-            tracing::warn!(why, %pod, "a terminal could not be opened");
-            Err((FAILED, "the pod does not take the login".to_owned()))
-        }
-        Err(_) => Err((FAILED, "the pod does not answer".to_owned())),
-    }
+    serde_json::from_str(text.as_str()).map_err(|_| refused("send bearer_token, columns and rows"))
 }
 
 /// Carries keys one way and the screen the other, until one side ends.
 async fn carry(socket: &mut WebSocket, session: Session) {
     let Session { input, mut output } = session;
+    let mut ping = tokio::time::interval(limits::TERMINAL_PING);
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             shown = output.recv() => match shown {
@@ -93,7 +125,14 @@ async fn carry(socket: &mut WebSocket, session: Session) {
                 }
                 None => return,
             },
+            _ = ping.tick() => {
+                let sent = tokio::time::timeout(limits::WRITE, socket.send(Message::Ping(Bytes::new()))).await;
+                if heard.elapsed() > limits::TERMINAL_SILENCE || !matches!(sent, Ok(Ok(()))) {
+                    return;
+                }
+            }
             message = socket.recv() => {
+                heard = Instant::now();
                 let typed = match message {
                     Some(Ok(Message::Binary(keys))) => Input::Keys(keys.to_vec()),
                     Some(Ok(Message::Text(text))) => match serde_json::from_str::<Dimensions>(text.as_str()) {

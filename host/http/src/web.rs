@@ -2,15 +2,16 @@
 
 use crate::asked::{Named, Query};
 use crate::problem::{Fault, Problem};
-use crate::{App, limits, terminal};
+use crate::{App, limits};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -60,15 +61,25 @@ const LIBRARIES: &[File] = &[
 #[cfg(not(has_libraries))]
 const LIBRARIES: &[File] = &[];
 
-impl IntoResponse for &'static File {
-    fn into_response(self) -> Response {
+impl File {
+    /// A name for these bytes.
+    fn tag(&self) -> HeaderValue {
+        let digest = hex::encode(Sha256::digest(self.bytes));
+        HeaderValue::from_str(&format!("\"{digest:.32}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+    }
+
+    fn answer(&self, tag: &HeaderValue, asked: &HeaderMap) -> Response {
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(self.kind)),
             (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(self.policy)),
-            // Another version of the binary has other files at the same addresses.
+            // Another version of the binary has other files at the same addresses: ask, and be told that it is the same.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (header::ETAG, tag.clone()),
         ];
-        (headers, self.bytes).into_response()
+        match asked.get(header::IF_NONE_MATCH) == Some(tag) {
+            true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+            false => (headers, self.bytes).into_response(),
+        }
     }
 }
 
@@ -77,10 +88,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/openapi.json", get(openapi))
         .route("/qr.svg", get(qr))
         .route("/service.json", get(service))
-        .route("/problems/{code}", get(problem))
-        .route("/pods/{name}/terminal", get(terminal::terminal));
+        .route("/problems/{code}", get(problem));
     for file in FILES.iter().chain(LIBRARIES) {
-        router = router.route(file.path, get(move || std::future::ready(file)));
+        let tag = file.tag();
+        router = router.route(file.path, get(move |asked: HeaderMap| std::future::ready(file.answer(&tag, &asked))));
     }
     router
 }

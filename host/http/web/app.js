@@ -26,8 +26,6 @@ function keep(text) {
 function complain(error) {
   $('alert').hidden = !error;
   $('alert').textContent = error ? error.message : '';
-  const refund = error instanceof Problem && error.body.refund_token;
-  if (refund) $('alert').append(element('br'), 'Refund: ', element('code', refund));
 }
 
 async function busy(button, work) {
@@ -181,9 +179,19 @@ async function onStage(pod, event) {
   if (event.stage === 'refused' || event.stage === 'refunded') {
     $('progress').hidden = true;
     complain(new Error(event.message || 'the order did not go through'));
-  } else if (['ready', 'expiring', 'ended'].includes(event.stage)) {
-    await showPods();
-    if (event.stage === 'ended') await refresh(pod);
+  }
+  if (event.stage !== 'refused' && ['ready', 'expiring', 'ended', 'refunded'].includes(event.stage)) await showPods();
+  if (['ended', 'refunded'].includes(event.stage)) await settle(pod);
+}
+
+/** Shows how a pod ended, and what comes back, as soon as it is made. */
+async function settle(pod) {
+  for (let tries = 0; tries < 150; tries += 1) {
+    const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
+    if (!cards.has(pod)) makeCard(pod);
+    fill(status);
+    if (!status.refund_pending) return;
+    await new Promise((resolve) => { setTimeout(resolve, 2000); });
   }
 }
 
@@ -191,7 +199,6 @@ async function onStage(pod, event) {
 
 async function showPods() {
   const { pods } = await ask('/pods', { bearer: key });
-  if (pods.length && !cards.size) $('pods').replaceChildren();
   for (const pod of pods) {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fill(pod);
@@ -204,6 +211,7 @@ async function refresh(pod) {
 }
 
 function makeCard(pod) {
+  if (!cards.size) $('pods').replaceChildren();
   const card = $('pod-card').content.cloneNode(true).querySelector('article');
   const part = (name) => card.querySelector(`.${name}`);
   part('pod-name').textContent = pod;
@@ -216,7 +224,7 @@ function makeCard(pod) {
     if (!confirm(`Stop ${pod}? Everything in it is lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
     part('pod-said').textContent = stopped.message;
-    await refresh(pod);
+    await settle(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
     event.preventDefault();

@@ -3,6 +3,7 @@
 use crate::migrations::STEPS;
 use async_trait::async_trait;
 use paygress_core::cluster::EndReason;
+use paygress_core::courier::Door;
 use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening, Takings};
 use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, State};
 use paygress_core::secret::Secret;
@@ -192,8 +193,16 @@ impl Ledger for Book {
         let order = order.clone();
         self.database
             .transact(move |transaction| {
-                if let Some(known) = find_order(transaction, "message = ?1", &order.message)? {
-                    return Ok(Opening::Known(Box::new(known)));
+                match find_order(transaction, "message = ?1", &order.message)? {
+                    Some(mut known) if known.reply_to.door == Door::Http && known.state == State::Refused => {
+                        // Nothing came of it: who asks again with the same key asks anew.
+                        known.message = format!("{}:{}", known.message, known.id);
+                        let rename = "UPDATE orders SET message = ?2 WHERE id = ?1";
+                        transaction.execute(rename, &[Value::from(&known.id.0), Value::from(&known.message)])?;
+                        write_order(transaction, &known)?;
+                    }
+                    Some(known) => return Ok(Opening::Known(Box::new(known))),
+                    None => {}
                 }
                 for y in &order.facts.ys {
                     let owner = "id = (SELECT order_id FROM proofs WHERE y = ?1)";
@@ -317,7 +326,8 @@ impl Ledger for Book {
         self.database
             .transact(move |transaction| {
                 let leases = "DELETE FROM leases WHERE state = 'ended' AND id IN
-                     (SELECT lease FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1)";
+                     (SELECT lease FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1)
+                     AND id NOT IN (SELECT lease FROM orders WHERE state <> 'refused' AND lease IS NOT NULL)";
                 transaction.execute(leases, &[stored(before)])?;
                 let old = "DELETE FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1";
                 Ok(transaction.execute(old, &[stored(before)])?)

@@ -239,6 +239,7 @@ async fn an_old_ledger_is_brought_up(old: Database, reopen: impl AsyncFnOnce() -
     let mut paid = order("old", &["old"]);
     paid.redeemed = Some(Sat(9));
     (paid.refunded, paid.refund_fee) = (Some(Sat(2)), Some(Sat(1)));
+    paid.refund_end = Some(RefundEnd::TakenBack(Sat(2)));
     let body = serde_json::to_string(&paid).unwrap();
     let id = paid.id.clone();
     old.transact(move |transaction| {
@@ -249,7 +250,8 @@ async fn an_old_ledger_is_brought_up(old: Database, reopen: impl AsyncFnOnce() -
     .unwrap();
     drop(old);
     let book = Book::new(reopen().await);
-    assert_eq!(book.takings(UnixTime(0)).await.unwrap(), [Takings { from: UnixTime(0), orders: 1, earned: Sat(6) }]);
+    assert_eq!(book.takings(UnixTime(0)).await.unwrap(), [Takings { from: UnixTime(0), orders: 1, earned: Sat(8) }]);
+    assert_eq!(paid.earned(), Sat(8), "as for a new one");
 }
 
 /// The schema of version 1.
@@ -289,6 +291,20 @@ async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dy
     ledger.delivered(&old.id, old.state).await.unwrap();
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
     assert_eq!(ledger.order(&old.id).await.unwrap(), None);
+    // A refused top-up of long ago does not take the lease with it that others have paid for.
+    let (mut sold, mut over) = (order("o2", &["o2"]), lease(41_999, 500));
+    over.state = LeaseState::Ended;
+    sold.lease = Some(over.id.clone());
+    opened(ledger, &sold).await;
+    sold.state = State::Decided;
+    ledger.advance(&sold, State::Received, LeaseChange::Put(&over)).await.unwrap();
+    let mut refused = order("o3", &["o3"]);
+    (refused.created_at, refused.lease) = (UnixTime(7), Some(over.id.clone()));
+    opened(ledger, &refused).await;
+    through(ledger, &mut refused, &[State::Refused]).await;
+    ledger.delivered(&refused.id, refused.state).await.unwrap();
+    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
+    assert_eq!(ledger.lease(&over.pod()).await.unwrap(), Some(over));
 }
 
 async fn ids_are_remembered_and_forgotten(ledger: &dyn Ledger) {

@@ -1,11 +1,15 @@
 //! A client that trusts any host key: a pod makes a new one when it starts, and its address is the ledger's, no stranger's.
 
-use russh::client::{Handle, Handler};
+use russh::client::{Config, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Disconnect};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::ToSocketAddrs;
 use tokio::sync::mpsc;
+
+/// A dead server is noticed after three of these.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 struct AnyHost;
 
@@ -47,7 +51,9 @@ impl Client {
     /// # Errors
     /// [`LoginError`].
     pub async fn login(address: impl ToSocketAddrs, username: &str, password: &str) -> Result<Self, LoginError> {
-        let mut handle = russh::client::connect(Arc::default(), address, AnyHost).await?;
+        // A server that is gone is noticed.
+        let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
+        let mut handle = russh::client::connect(Arc::new(config), address, AnyHost).await?;
         match handle.authenticate_password(username, password).await?.success() {
             true => Ok(Self { handle }),
             false => Err(LoginError::Refused),
@@ -76,12 +82,23 @@ impl Client {
     }
 
     /// A shell in a terminal of this size: what comes from `input` is typed, what is shown goes to `output`. Returns when
-    /// the shell ends, or either side is dropped.
+    /// the shell ends or either side is dropped, whatever the server does.
     ///
     /// # Errors
     /// [`LoginError::Unreachable`] when there is no terminal.
-    pub async fn terminal(
-        self,
+    pub async fn terminal(self, size: (u16, u16), input: mpsc::Receiver<Typed>, output: mpsc::Sender<Vec<u8>>) -> Result<(), LoginError> {
+        let shown = output.clone();
+        let carried = tokio::select! {
+            carried = self.carry(size, input, output) => carried,
+            // Who looks has gone: a server that answers nothing does not keep us.
+            () = shown.closed() => Ok(()),
+        };
+        let _ = tokio::time::timeout(KEEPALIVE, self.close()).await;
+        carried
+    }
+
+    async fn carry(
+        &self,
         (columns, rows): (u16, u16),
         mut input: mpsc::Receiver<Typed>,
         output: mpsc::Sender<Vec<u8>>,
@@ -94,21 +111,19 @@ impl Client {
                 typed = input.recv() => match typed {
                     Some(Typed::Keys(keys)) => channel.data_bytes(keys).await?,
                     Some(Typed::Resize(columns, rows)) => channel.window_change(columns.into(), rows.into(), 0, 0).await?,
-                    None => break,
+                    None => return Ok(()),
                 },
                 message = channel.wait() => match message {
                     Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
                         if output.send(data.to_vec()).await.is_err() {
-                            break;
+                            return Ok(());
                         }
                     }
-                    Some(ChannelMsg::Close | ChannelMsg::Eof) | None => break,
+                    Some(ChannelMsg::Close | ChannelMsg::Eof) | None => return Ok(()),
                     Some(_) => {}
                 },
             }
         }
-        self.close().await;
-        Ok(())
     }
 
     /// Waits until the server ends the session.

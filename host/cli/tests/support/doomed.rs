@@ -42,6 +42,9 @@ impl Till for DoomedTill {
     async fn appraise(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
         self.till.appraise(token, facts).await
     }
+    async fn vouch(&self, token: &Secret, facts: &TokenFacts) -> Result<Payment, Refusal> {
+        self.till.vouch(token, facts).await
+    }
     async fn redeem(&self, order: &OrderId, token: &Secret, facts: &TokenFacts) -> Result<Sat, NotRedeemed> {
         self.doom(Stop::BeforeTheSwap).await;
         let redeemed = self.till.redeem(order, token, facts).await;

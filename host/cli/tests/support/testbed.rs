@@ -227,6 +227,7 @@ impl Testbed {
         let mut command = Command::new("timeout");
         command.args(["300", "node"]).arg(root().join("host/http/web/test/customer.mjs"));
         command.env("URL", &self.web).env("TOKENS", tokens.join(",")).env("OPERATOR", OPERATOR).env("SHOTS", shots);
+        command.env("WALLET", root().join("examples/customer-js/customer.mjs"));
         serde_json::from_str(output(&mut command).trim()).unwrap()
     }
 

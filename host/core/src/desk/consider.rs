@@ -35,8 +35,11 @@ impl Desk {
         let lease = self.ended_lease(order).await?;
         order.refusal = Some(refusal);
         order.secrets = crate::order::OrderSecrets::default();
-        // A stranger may invent as many as fit into a message.
+        // A stranger may invent as many as fit into a message, and as many top-ups of a lease as he likes.
         order.facts.ys.clear();
+        if let Purchase::TopUp { .. } = &order.purchase {
+            order.lease = None;
+        }
         order.state = State::Refused;
         self.advance(order, from, lease.as_ref().map_or(LeaseChange::Keep, LeaseChange::Put)).await
     }

@@ -1,6 +1,6 @@
 //! What is due when a lease ends, by whomever; and refunds that nobody redeems.
 
-use super::{Desk, internal};
+use super::{Desk, unreadable};
 use crate::cluster::EndReason;
 use crate::ledger::LedgerError;
 use crate::limits;
@@ -27,9 +27,9 @@ impl Desk {
             }
             LeaseState::Live => {
                 // On disk first: whoever finds the pod gone knows why.
-                self.rooms.ledger.announce_end(pod, EndReason::Stopped).await.map_err(|error| internal(&error))?;
+                self.rooms.ledger.announce_end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
                 self.rooms.cluster.remove(pod).await?;
-                self.end(pod, EndReason::Stopped).await.map_err(|error| internal(&error))?;
+                self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
             }
             LeaseState::Ended => {}
         }
@@ -37,12 +37,12 @@ impl Desk {
         let orders = match patience {
             Ok(orders) => orders?,
             // The rest follows: `status` tells it.
-            Err(_) => self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?,
+            Err(_) => self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?,
         };
         let own: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer && order.state == State::Refunded).collect();
         for order in &own {
             // This is the answer that tells it.
-            self.rooms.ledger.delivered(&order.id, order.state).await.map_err(|error| internal(&error))?;
+            self.rooms.ledger.delivered(&order.id, order.state).await.map_err(|error| unreadable(&error))?;
         }
         Ok(wire::stopped(pod, &own))
     }
@@ -50,7 +50,7 @@ impl Desk {
     /// The orders of a lease, once none of them owes money any more.
     async fn refunds_made(self: &Arc<Self>, lease: &Lease) -> Result<Vec<Order>, Refusal> {
         loop {
-            let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+            let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
             if orders.iter().all(|order| order.state != State::RefundPending) {
                 return Ok(orders);
             }

@@ -1,6 +1,6 @@
 //! From the swap at the mint to the pod in the customer's hands, or the money back.
 
-use super::{Desk, Setback, consider::plan, internal};
+use super::{Desk, Setback, consider::plan, unreadable};
 use crate::cluster::ClusterError;
 use crate::ledger::LeaseChange;
 use crate::limits;
@@ -172,7 +172,7 @@ impl Desk {
         let moved = async {
             let ports = self.settings.ports.clone();
             // With no other port free the same one is tried once more.
-            self.rooms.ledger.exchange_port(&lease, ports).await.map_err(|error| internal(&error))?;
+            self.rooms.ledger.exchange_port(&lease, ports).await.map_err(|error| unreadable(&error))?;
             let placement = self.place(&lease, &image, &decision.quote).await?;
             let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
             Ok::<_, Refusal>((placement, rendered))

@@ -1,6 +1,6 @@
 //! What doors ask besides orders. Nothing here moves anything.
 
-use super::{Desk, internal};
+use super::{Desk, unreadable};
 use crate::cluster::Launch;
 use crate::ledger::Takings;
 use crate::limits;
@@ -132,6 +132,9 @@ impl Desk {
         let quote = set.quote(&view, &context).await?;
         let seconds = wanted.unwrap_or(self.settings.suggested);
         let amount = quote.price.costs(seconds).max(quote.minimum).max(Sat(1));
+        // Nobody is asked to pay for what he would be refused: another customer's pod, more time than there may be.
+        let mint = self.rooms.till.mints().first().map(|mint| mint.0.clone()).unwrap_or_default();
+        set.grant(&view, &quote, &Payment { mint, gross: amount, fee: Sat(0), net: amount }, &context).await?;
         Ok(PriceTag { tier: quote.tier, resources: quote.resources, price: quote.price, seconds, amount })
     }
 
@@ -141,7 +144,7 @@ impl Desk {
     /// What an order with it would be refused with.
     pub async fn would_buy(&self, token: &Secret, wanted: Option<Seconds>, customer: &Customer) -> Result<Payment, Refusal> {
         let facts = self.rooms.till.decode(token)?;
-        let payment = self.rooms.till.appraise(token, &facts).await?;
+        let payment = self.rooms.till.vouch(token, &facts).await?;
         let login = Login::check(None, None, None)?;
         let purchase = Purchase::Spawn { image: None, tier: None, username: login.username, public_key: None, wanted };
         let mut order = Order::blank(purchase);
@@ -178,7 +181,7 @@ impl Desk {
     /// # Errors
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn order(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
-        let order = self.rooms.ledger.order(id).await.map_err(|error| internal(&error))?;
+        let order = self.rooms.ledger.order(id).await.map_err(|error| unreadable(&error))?;
         let order = order.ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no order of that id"))?;
         if customer.0.is_empty() || order.customer() != customer {
             return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
@@ -214,13 +217,13 @@ impl Desk {
         }
     }
 
-    /// Whether this customer has a pod that is not over.
+    /// Whether this customer has a pod that runs.
     ///
     /// # Errors
     /// `internal_error`.
     pub async fn has_pods(&self, customer: &Customer) -> Result<bool, Refusal> {
-        let leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(|error| internal(&error))?;
-        Ok(!customer.0.is_empty() && !leases.is_empty())
+        let leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(|error| unreadable(&error))?;
+        Ok(!customer.0.is_empty() && leases.iter().any(|lease| lease.state == LeaseState::Live))
     }
 
     /// The pods of this customer that are not over, and those that are and have a refund that nobody has redeemed.
@@ -231,7 +234,7 @@ impl Desk {
         if customer.0.is_empty() {
             return Ok(Vec::new());
         }
-        let failed = |error| internal(&error);
+        let failed = |error| unreadable(&error);
         let mut leases = self.rooms.ledger.live_leases(Some(customer)).await.map_err(failed)?;
         let refunds = self.rooms.ledger.unclaimed(Some(customer)).await.map_err(failed)?;
         for pod in refunds.iter().filter_map(|order| order.lease.as_ref()).map(crate::units::LeaseId::pod_name) {
@@ -251,7 +254,7 @@ impl Desk {
     /// # Errors
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn progress(&self, pod: &PodName, customer: &Customer) -> Result<Progress, Refusal> {
-        let failed = |error| internal(&error);
+        let failed = |error| unreadable(&error);
         let lease = self.rooms.ledger.lease(pod).await.map_err(failed)?;
         let orders = self.rooms.ledger.orders_of(&pod.lease()).await.map_err(failed)?;
         let spawn = orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
@@ -273,7 +276,9 @@ impl Desk {
                 Ok(Launch::Waiting) | Err(_) => Stage::Redeemed,
             },
             (Some(LeaseState::Live), _) => running(lease.as_ref(), UnixTime::now()),
-            (_, Some(State::RefundPending | State::Refunded)) if expires_at.is_none() => Stage::Refunded,
+            (_, Some(State::Refunded)) if expires_at.is_none() => Stage::Refunded,
+            // The money is on its way back, and still with us.
+            (_, Some(State::RefundPending)) if expires_at.is_none() => Stage::Redeemed,
             _ => Stage::Ended,
         };
         Ok(Progress { stage, expires_at, refusal: spawn.and_then(|order| order.refusal) })
@@ -311,8 +316,16 @@ impl Desk {
             }
             LeaseState::Ended => return Err(Refusal::new(ErrorType::LeaseExpired, "this pod has ended; order a new one")),
         }
-        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         Ok((lease, orders))
+    }
+
+    /// The leases that are not over, for the operator.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn leases(&self) -> Result<Vec<Lease>, Refusal> {
+        self.rooms.ledger.live_leases(None).await.map_err(|error| unreadable(&error))
     }
 
     /// Everything at once, for the operator; takings since then.
@@ -321,7 +334,7 @@ impl Desk {
     /// `internal_error`.
     pub async fn overview(&self, since: UnixTime) -> Result<Overview, Refusal> {
         let ledger = &self.rooms.ledger;
-        let failed = |error| internal(&error);
+        let failed = |error| unreadable(&error);
         let mints = self.rooms.till.report().await.map_err(|why| {
             tracing::error!(why, "the mints' report failed");
             Refusal::new(ErrorType::InternalError, "the purse cannot be read")
@@ -329,7 +342,7 @@ impl Desk {
         Ok(Overview {
             capacity: self.capacity(),
             ports_in_use: ledger.ports_in_use().await.map_err(failed)?,
-            leases: ledger.live_leases(None).await.map_err(failed)?,
+            leases: self.leases().await?,
             takings: ledger.takings(since).await.map_err(failed)?,
             census: ledger.census().await.map_err(failed)?,
             policies: self.rooms.policy.report(),

@@ -18,7 +18,7 @@ mod watch;
 
 pub use inquire::{OrderStatus, Overview, PriceTag, Progress, Stage};
 
-use crate::courier::{Courier, ReplyTo};
+use crate::courier::{Courier, Door, ReplyTo};
 use crate::ledger::{LeaseChange, Ledger, LedgerError, Opening};
 use crate::limits;
 use crate::order::{Lease, Order, OrderSecrets, Purchase, State};
@@ -29,7 +29,7 @@ use crate::till::Till;
 use crate::units::{Customer, LeaseId, MintUrl, OrderId, PodName, Seconds, UnixTime};
 use crate::{Cluster, wire};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -193,7 +193,7 @@ impl Desk {
     pub async fn submit(self: &Arc<Self>, incoming: Incoming) -> Result<Ticket, Refusal> {
         let facts = self.rooms.till.decode(&incoming.token)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
-            Refusal::new(ErrorType::ResourceUnavailable, "too many orders are waiting; your token was not taken, try again in a minute")
+            Refusal::new(ErrorType::ResourceUnavailable, "too many orders are waiting; this one was not looked at, try again in a minute")
         })?;
         let mut order = Order {
             message: incoming.message,
@@ -208,7 +208,8 @@ impl Desk {
         let entry = self.enter(&order.id).ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.rooms.ledger.open(&order).await.map_err(|error| internal(&error))? {
             Opening::Opened => Ok(self.begin(order, entry, Some(place))),
-            Opening::Known(known) if known.customer() == order.customer() && known.purchase == order.purchase => self.again(*known).await,
+            // The words of a message are its id; a request's id is whatever its sender chose.
+            Opening::Known(known) if known.reply_to.door == Door::Nostr || same_purchase(&order, &known) => self.again(*known).await,
             Opening::Known(_) => {
                 Err(Refusal::new(ErrorType::InvalidRequest, "this request's id was used for another request; choose a new one"))
             }
@@ -226,7 +227,7 @@ impl Desk {
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn status(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
-        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| internal(&error))?;
+        let orders = self.rooms.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         let refunds: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer).collect();
         Ok(wire::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
     }
@@ -454,7 +455,7 @@ impl Desk {
             .ledger
             .lease(pod)
             .await
-            .map_err(|error| internal(&error))?
+            .map_err(|error| unreadable(&error))?
             .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you"))
     }
 
@@ -482,12 +483,20 @@ impl Desk {
 
 /// The same customer buying the same thing: a message that was sent twice, or sent again after silence.
 fn same_purchase(a: &Order, b: &Order) -> bool {
-    !a.customer().0.is_empty() && a.customer() == b.customer() && a.purchase == b.purchase && a.facts.ys == b.facts.ys
+    // A token may name its proofs in any order.
+    let proofs = |order: &Order| order.facts.ys.iter().cloned().collect::<BTreeSet<_>>();
+    !a.customer().0.is_empty() && a.customer() == b.customer() && a.purchase == b.purchase && proofs(a) == proofs(b)
 }
 
 fn internal(error: &LedgerError) -> Refusal {
     tracing::error!(%error, "the ledger failed");
     Refusal::new(ErrorType::InternalError, "the service cannot keep its books right now; your token was not taken, try again later")
+}
+
+/// For who only asks: whether anything was taken is another question.
+fn unreadable(error: &LedgerError) -> Refusal {
+    tracing::error!(%error, "the ledger failed");
+    Refusal::new(ErrorType::InternalError, "the service cannot read its books right now; ask again later")
 }
 
 /// A pause that doubles.

@@ -1,7 +1,7 @@
 //! What customers are told. The types are the schema that the HTTP door publishes.
 
 use super::check_shape;
-use crate::order::{Lease, LeaseState, Order, RefundEnd};
+use crate::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::policy::Offer;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
@@ -174,6 +174,8 @@ pub struct StatusResponse {
     pub ssh_port: u16,
     /// As whom.
     pub ssh_username: String,
+    /// Whether a refund is being made: ask again.
+    pub refund_pending: bool,
     /// What the refunds of its orders give back together; left out when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refunded_sats: Option<u64>,
@@ -359,6 +361,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
+        refund_pending: orders.iter().any(|order| order.state == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
         refund_token: refunds.as_ref().and_then(|refunds| refunds.refund_token.clone()),

@@ -1,12 +1,13 @@
 // A customer in a browser: buys, sees it run, logs in, adds time, stops. And the operator, who looks on.
 //
-//   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory node customer.mjs
+//   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory WALLET=customer.mjs node customer.mjs
 //
-// Prints what was seen as one line of JSON.
+// WALLET is a program that pays the payment request in its last argument. Prints what was seen as one line of JSON.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
 
-const { URL: url, TOKENS, OPERATOR, SHOTS } = process.env;
+const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
 const [spawn, more] = TOKENS.split(',');
 const PATIENCE = 90_000;
 
@@ -112,6 +113,16 @@ await shot('6-stopped');
 await page.reload();
 await card.getByText('ended').waitFor();
 assert.equal(await card.locator('.refund-token').inputValue(), refund);
+
+// A wallet scans the request and pays: the pod shows up by itself.
+await page.getByLabel('Time, in minutes').fill('3');
+await page.getByText('sat for 3 min').waitFor();
+await page.getByRole('button', { name: 'Or have a wallet scan a request' }).click();
+await page.waitForFunction(() => document.getElementById('creq').value.startsWith('creqA'));
+execFileSync('node', [WALLET, 'pay', await page.getByLabel('The same as text').inputValue()], { timeout: PATIENCE, stdio: 'ignore' });
+const scanned = page.locator('article.card').filter({ hasText: 'running' });
+await scanned.getByRole('button', { name: 'Stop' }).click();
+await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
 
 // On a phone, in the dark: nothing runs out of the screen.
 const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true });
