@@ -108,7 +108,7 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
         LedgerAction::List => {
             for order in all_orders(&book).await? {
                 let (gross, state) = (order.facts.gross.to_string(), order.state.as_str());
-                let pod = order.lease.as_ref().map(|lease| lease.pod_name().0).unwrap_or_default();
+                let pod = order.pod();
                 let why = order.refusal.as_ref().map(|refusal| refusal.code.as_str()).unwrap_or_default();
                 println!("{} {} {gross:>12} {state:<15} {pod:<18} {why}", order.id, order.created_at.rfc3339());
             }

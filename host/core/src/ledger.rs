@@ -86,7 +86,8 @@ pub trait Ledger: Send + Sync {
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;
 
-    /// Orders whose refund is made, and neither redeemed nor taken back as far as is known; of one customer, or of all.
+    /// Orders whose refund is made, and neither redeemed nor taken back as far as is known; of one customer, then also those
+    /// whose refund is being made, or of all.
     async fn unclaimed(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError>;
 
     /// Notes how the refund of such an order ended.

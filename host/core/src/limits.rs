@@ -30,6 +30,10 @@ pub const GRANT_SECONDS: u64 = 315_360_000;
 /// Orders of one mint that are decided and paid at the same time; the rest wait, so that a mint that hangs holds up its own
 /// orders only, and forged tokens hold no more than this many ports.
 pub const ORDERS_AT_ONCE: usize = 16;
+/// Tokens of one mint that are looked at at the same time for who only asks (`/auth`): orders, which pay, do not wait for them…
+pub const VOUCHING: usize = 8;
+/// …and how long one waits for its turn.
+pub const VOUCH_WAIT: Duration = Duration::from_secs(3);
 /// Orders worked or waiting; more are refused, since each holds memory.
 pub const ORDERS_WAITING: usize = 1_024;
 /// Leases of one customer that a policy is shown.

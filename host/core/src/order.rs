@@ -251,6 +251,15 @@ impl Order {
         }
     }
 
+    /// The pod that it makes or extends.
+    #[must_use]
+    pub fn pod(&self) -> PodName {
+        match &self.purchase {
+            Purchase::TopUp { pod } => pod.clone(),
+            Purchase::Spawn { .. } => LeaseId::of(&self.id).pod_name(),
+        }
+    }
+
     /// What it has brought so far: what was redeemed, less what went back.
     #[must_use]
     pub fn earned(&self) -> Sat {

@@ -103,8 +103,8 @@ pub(crate) fn around(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App
 
 async fn slowly(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
-    // A probe that costs nothing; a pod that is not found alive is ended.
-    let is_probe = request.uri().path() == "/healthz";
+    // Probes cost next to nothing, and who is not found alive or ready is cut off from everybody.
+    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     if let (Some(peer), false) = (peer, is_probe)
         && let Err(wait) = app.rates.check(client(peer, request.headers(), &app.settings.trusted_proxies))
     {

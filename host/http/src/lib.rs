@@ -110,9 +110,7 @@ pub(crate) struct App {
     streams_of: Counted<Customer>,
     terminals: Arc<Semaphore>,
     terminals_of: Counted<Customer>,
-    knocking: Arc<Semaphore>,
     stops_of: Counted<Customer>,
-    vouching: Semaphore,
     ready: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
@@ -143,9 +141,7 @@ impl Door {
             streams_of: Counted::default(),
             terminals: Arc::new(Semaphore::new(limits::TERMINALS)),
             terminals_of: Counted::default(),
-            knocking: Arc::new(Semaphore::new(limits::KNOCKING)),
             stops_of: Counted::default(),
-            vouching: Semaphore::new(limits::VOUCHING),
             ready: Mutex::default(),
             settings,
         };

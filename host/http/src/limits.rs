@@ -32,8 +32,6 @@ pub(crate) const STREAM_LIFE: Duration = Duration::from_secs(3_600);
 pub(crate) const TERMINALS: usize = 128;
 /// Of these, of one customer.
 pub(crate) const TERMINALS_OF_ONE: usize = 8;
-/// Terminals whose first message has not come; it costs nothing to knock.
-pub(crate) const KNOCKING: usize = 64;
 /// How often a terminal's browser is asked whether it is there…
 pub(crate) const TERMINAL_PING: Duration = Duration::from_secs(30);
 /// …and how long it may say nothing.
@@ -46,9 +44,6 @@ pub(crate) const TERMINAL_LOGIN: Duration = Duration::from_secs(20);
 pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
 /// Pods of one customer that are being stopped at the same time: each asks the cluster until it is done.
 pub(crate) const STOPS_OF_ONE: usize = 4;
-/// Tokens that `/auth` looks at at the same time, and how long one waits for its turn: gates ask often.
-pub(crate) const VOUCHING: usize = 8;
-pub(crate) const VOUCH_WAIT: Duration = Duration::from_secs(3);
 /// How long `/readyz` says the same: it asks the cluster.
 pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);
 /// A bearer token's length: shorter ones are guessed.

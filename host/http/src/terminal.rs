@@ -82,7 +82,7 @@ fn refused(why: &str) -> Closed {
 
 /// One terminal, in a place of its own.
 async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Closed> {
-    let hello = hello(app, socket).await?;
+    let hello = hello(socket).await?;
     let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
     let customer = customer_of(&bearer);
     let full = || (FAILED, "too many terminals are open; use ssh".to_owned());
@@ -102,8 +102,7 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
 }
 
 /// The first message.
-async fn hello(app: &App, socket: &mut WebSocket) -> Result<Hello, Closed> {
-    let _knocking = app.knocking.try_acquire().map_err(|_| (FAILED, "too many terminals are being opened".to_owned()))?;
+async fn hello(socket: &mut WebSocket) -> Result<Hello, Closed> {
     let hello = tokio::time::timeout(limits::TERMINAL_HELLO, socket.recv()).await;
     let Ok(Some(Ok(Message::Text(text)))) = hello else { return Err(refused("the first message says whose terminal it is")) };
     serde_json::from_str(text.as_str()).map_err(|_| refused("send bearer_token, columns and rows"))

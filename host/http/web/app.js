@@ -35,6 +35,8 @@ async function busy(button, work) {
     await work();
   } catch (error) {
     complain(error);
+    // What was paid and comes back is shown with its pod.
+    if (error.body?.refund_token && error.body.pod_name) await settle(error.body.pod_name).catch(complain);
   } finally {
     button.disabled = false;
   }
@@ -165,7 +167,11 @@ async function watch(pod) {
           if (['refused', 'refunded', 'ended'].includes(event.stage)) return;
         }
       } catch (error) {
-        if (error instanceof Problem && [401, 403, 404].includes(error.status)) return ready();
+        // Too many are being watched already: the others are asked for now and then.
+        if (error instanceof Problem && [401, 403, 404, 429].includes(error.status)) {
+          if (error.status === 429) watched.delete(pod);
+          return ready();
+        }
       }
       // The service was away for a moment.
       await new Promise((resolve) => { setTimeout(resolve, 2000); });
@@ -270,6 +276,13 @@ setInterval(() => {
 
 // A wallet may have paid: its pod shows up by itself.
 setInterval(() => { if (!$('request').hidden && !document.hidden) showPods().catch(() => {}); }, 2000);
+
+// What is not watched is looked at now and then.
+setInterval(async () => {
+  for (const [pod, { card }] of cards) {
+    if (card.dataset.expires && !watched.has(pod) && !document.hidden) await refresh(pod).catch(() => {});
+  }
+}, 15000);
 
 // ── Terminal
 

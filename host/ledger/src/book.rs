@@ -298,13 +298,12 @@ impl Ledger for Book {
     async fn unclaimed(&self, of: Option<&Customer>) -> Result<Vec<Order>> {
         let of = of.map(|customer| customer.0.clone());
         self.database
-            .transact(move |transaction| {
-                let waiting = "WHERE refund_token IS NOT NULL AND state = 'refunded'";
-                match &of {
-                    None => find_orders(transaction, &format!("{waiting} ORDER BY created_at, id"), &[]),
-                    Some(customer) => {
-                        find_orders(transaction, &format!("{waiting} AND customer = ?1 ORDER BY created_at, id"), &[Value::from(customer)])
-                    }
+            .transact(move |transaction| match &of {
+                None => find_orders(transaction, "WHERE refund_token IS NOT NULL AND state = 'refunded' ORDER BY created_at, id", &[]),
+                Some(customer) => {
+                    let of_one = "WHERE customer = ?1 AND ((refund_token IS NOT NULL AND state = 'refunded') OR state = 'refund-pending')
+                             ORDER BY created_at, id";
+                    find_orders(transaction, of_one, &[Value::from(customer)])
                 }
             })
             .await
@@ -327,7 +326,7 @@ impl Ledger for Book {
             .transact(move |transaction| {
                 let leases = "DELETE FROM leases WHERE state = 'ended' AND id IN
                      (SELECT lease FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1)
-                     AND id NOT IN (SELECT lease FROM orders WHERE state <> 'refused' AND lease IS NOT NULL)";
+                     AND NOT EXISTS (SELECT 1 FROM orders WHERE lease = leases.id AND state <> 'refused')";
                 transaction.execute(leases, &[stored(before)])?;
                 let old = "DELETE FROM orders WHERE state = 'refused' AND delivered = 1 AND created_at < ?1";
                 Ok(transaction.execute(old, &[stored(before)])?)

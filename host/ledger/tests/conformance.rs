@@ -206,8 +206,12 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     ledger.delivered(&refunded.id, refunded.state).await.unwrap();
     let waits = async || ledger.unclaimed(None).await.unwrap().iter().any(|order| order.id == refunded.id);
     assert!(waits().await);
-    let of = async |customer: &str| ledger.unclaimed(Some(&Customer(customer.repeat(64)))).await.unwrap().len();
-    assert_eq!((of("c").await, of("d").await), (1, 0));
+    let of = async |customer: &str| ledger.unclaimed(Some(&Customer(customer.repeat(64)))).await.unwrap();
+    assert!(of("c").await.iter().any(|order| order.id == refunded.id) && of("d").await.is_empty());
+    let mut pending = order("r2", &["r2"]);
+    opened(ledger, &pending).await;
+    through(ledger, &mut pending, &[State::RefundPending]).await;
+    assert!(of("c").await.iter().any(|order| order.id == pending.id), "it is being made");
     refunded.refund_end = Some(RefundEnd::TakenBack(Sat(3)));
     refunded.secrets.refund_token = None;
     ledger.note_claim(&refunded).await.unwrap();
@@ -215,6 +219,29 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     assert!(matches!(ledger.note_claim(&refunded).await, Err(LedgerError::Moved { .. })), "it ends once");
     let stored = ledger.order(&refunded.id).await.unwrap().unwrap();
     assert_eq!((stored.refund_end, stored.delivered), (refunded.refund_end, true));
+}
+
+async fn a_refused_request_may_be_sent_again(ledger: &dyn Ledger) {
+    let asked = |door| {
+        let mut order = order("h1", &["h1"]);
+        order.reply_to.door = door;
+        order
+    };
+    let mut first = asked(Door::Http);
+    opened(ledger, &first).await;
+    assert!(matches!(ledger.open(&asked(Door::Http)).await.unwrap(), Opening::Known(known) if known.id == first.id));
+    through(ledger, &mut first, &[State::Refused]).await;
+    ledger.delivered(&first.id, first.state).await.unwrap();
+    let second = asked(Door::Http);
+    opened(ledger, &second).await;
+    let kept = ledger.order(&first.id).await.unwrap().unwrap();
+    assert_eq!((kept.message, kept.delivered), (format!("h1:{}", first.id), true), "and the first one is still there");
+    assert!(matches!(ledger.open(&asked(Door::Http)).await.unwrap(), Opening::Known(known) if known.id == second.id));
+    // A message's words are its id: it is answered as before.
+    let mut message = order("n1", &["n1"]);
+    opened(ledger, &message).await;
+    through(ledger, &mut message, &[State::Refused]).await;
+    assert!(matches!(ledger.open(&order("n1", &["n1"])).await.unwrap(), Opening::Known(_)));
 }
 
 async fn what_was_taken_is_told_by_the_hour(ledger: &dyn Ledger) {
@@ -331,6 +358,7 @@ async fn conforms(ledger: Arc<dyn Ledger>) {
     extensions_at_once_both_count(Arc::clone(&ledger)).await;
     the_end_of_a_lease_frees_its_port_and_wipes_its_login(&*ledger).await;
     refunds_wait_until_they_are_claimed(&*ledger).await;
+    a_refused_request_may_be_sent_again(&*ledger).await;
     what_was_taken_is_told_by_the_hour(&*ledger).await;
     all_orders_are_paged_through_and_old_refused_ones_forgotten(&*ledger).await;
     ids_are_remembered_and_forgotten(&*ledger).await;

@@ -3,9 +3,10 @@
 use russh::client::{Config, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Disconnect};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::ToSocketAddrs;
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::mpsc;
 
 /// A dead server is noticed after three of these.
@@ -43,6 +44,24 @@ pub enum Typed {
 /// A session that is logged in.
 pub struct Client {
     handle: Handle<AnyHost>,
+    _cutter: Cutter,
+}
+
+/// Cuts the connection when it is dropped: russh's own task lives as long as its socket does, whatever the server does.
+struct Cutter(std::net::TcpStream);
+
+impl Cutter {
+    async fn connect(address: impl ToSocketAddrs) -> std::io::Result<(TcpStream, Self)> {
+        let stream = TcpStream::connect(address).await?.into_std()?;
+        let cutter = Self(stream.try_clone()?);
+        Ok((TcpStream::from_std(stream)?, cutter))
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 impl Client {
@@ -51,11 +70,12 @@ impl Client {
     /// # Errors
     /// [`LoginError`].
     pub async fn login(address: impl ToSocketAddrs, username: &str, password: &str) -> Result<Self, LoginError> {
+        let (stream, cutter) = Cutter::connect(address).await.map_err(russh::Error::from)?;
         // A server that is gone is noticed.
         let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
-        let mut handle = russh::client::connect(Arc::new(config), address, AnyHost).await?;
+        let mut handle = russh::client::connect_stream(Arc::new(config), stream, AnyHost).await?;
         match handle.authenticate_password(username, password).await?.success() {
-            true => Ok(Self { handle }),
+            true => Ok(Self { handle, _cutter: cutter }),
             false => Err(LoginError::Refused),
         }
     }
@@ -128,7 +148,8 @@ impl Client {
 
     /// Waits until the server ends the session.
     pub async fn ended(self) {
-        let _ = self.handle.await;
+        let Self { handle, _cutter } = self;
+        let _ = handle.await;
     }
 
     /// Says goodbye.

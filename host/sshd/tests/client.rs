@@ -7,8 +7,25 @@ use russh::Channel;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+#[tokio::test]
+async fn a_server_that_never_begins_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let login = tokio::time::timeout(Duration::from_secs(1), Client::login(address, "user", "any password"));
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).await.unwrap_or(0);
+    };
+    let (login, ended) = tokio::join!(login, tokio::time::timeout(Duration::from_secs(20), server));
+    assert!(login.is_err(), "it has not answered");
+    ended.expect("the connection ends with who wanted it");
+}
 
 /// Takes every login, and then says nothing any more.
 struct Mute;

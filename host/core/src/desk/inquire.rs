@@ -5,8 +5,8 @@ use crate::cluster::Launch;
 use crate::ledger::Takings;
 use crate::limits;
 use crate::login::Login;
-use crate::order::{Lease, LeaseState, Order, Purchase, State};
-use crate::policy::{Payment, Price, Resources, SlotReport};
+use crate::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
+use crate::policy::{Context, NotGranted, Payment, PolicySet, Price, Quote, Resources, SlotReport};
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
 use crate::till::{MintReport, PaymentAsked};
@@ -14,6 +14,9 @@ use crate::units::{Customer, MintUrl, OrderId, PodName, Sat, Seconds, UnixTime};
 use crate::wire;
 use serde::Serialize;
 use serde_json::Value;
+
+/// How often a price is doubled until the duration policy takes it.
+const PRICE_STEPS: u32 = 16;
 
 /// What an order would cost, by the policies in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +108,56 @@ pub struct Overview {
     pub mints: Vec<MintReport>,
 }
 
+/// What is asked of the duration policy before anybody pays.
+struct Asked<'a> {
+    set: &'a dyn PolicySet,
+    view: &'a OrderView,
+    quote: &'a Quote,
+    context: &'a Context,
+    mint: Option<MintUrl>,
+}
+
+impl Asked<'_> {
+    /// The time that this amount would buy, or why not; none: it is too little.
+    async fn buys(&self, amount: Sat) -> Result<Option<Result<Seconds, Refusal>>, Refusal> {
+        let mint = self.mint.as_ref().map(|mint| mint.0.clone()).unwrap_or_default();
+        let payment = Payment { mint, gross: amount, fee: Sat(0), net: amount };
+        match self.set.grant(self.view, self.quote, &payment, self.context).await {
+            Ok(grant) => Ok(Some(Ok(grant.seconds))),
+            Err(NotGranted::Refused(refusal)) if refusal.code == ErrorType::InsufficientPayment => Ok(None),
+            Err(NotGranted::Refused(refusal)) => Ok(Some(Err(refusal))),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// The least amount from this one on that is not too little, and what it buys: nobody is asked to pay what he would be
+    /// refused with.
+    async fn enough(&self, amount: Sat) -> Result<(Sat, Seconds), Refusal> {
+        let (mut little, mut much) = (None, amount);
+        let mut bought = self.buys(much).await?;
+        for _ in 0..PRICE_STEPS {
+            if bought.is_some() {
+                break;
+            }
+            (little, much) = (Some(much), Sat(much.0.saturating_mul(2)));
+            bought = self.buys(much).await?;
+        }
+        let none = || Refusal::new(ErrorType::ResourceUnavailable, "the operator's policies take no payment for this now");
+        let mut bought = bought.ok_or_else(none)?;
+        // It is enough at once nearly always: then there is nothing to narrow.
+        while let Some(less) = little
+            && much.minus(less) > Sat(1)
+        {
+            let middle = Sat(less.0.midpoint(much.0));
+            match self.buys(middle).await? {
+                Some(there) => (much, bought) = (middle, there),
+                None => little = Some(middle),
+            }
+        }
+        Ok((much, bought?))
+    }
+}
+
 impl Desk {
     /// What this purchase would cost this customer now: for the wanted time, or the one that is suggested.
     ///
@@ -130,11 +183,14 @@ impl Desk {
             }
         };
         let quote = set.quote(&view, &context).await?;
-        let seconds = wanted.unwrap_or(self.settings.suggested);
-        let amount = quote.price.costs(seconds).max(quote.minimum).max(Sat(1));
-        // Nobody is asked to pay for what he would be refused: another customer's pod, more time than there may be.
-        let mint = self.rooms.till.mints().first().map(|mint| mint.0.clone()).unwrap_or_default();
-        set.grant(&view, &quote, &Payment { mint, gross: amount, fee: Sat(0), net: amount }, &context).await?;
+        let asked = Asked { set: &*set, view: &view, quote: &quote, context: &context, mint: self.rooms.till.mints().first().cloned() };
+        let least = quote.minimum.max(Sat(1));
+        let amount = quote.price.costs(wanted.unwrap_or(self.settings.suggested)).max(least);
+        let (amount, seconds) = match asked.enough(amount).await {
+            // What is suggested is more than there may be: the least that there is.
+            Err(refusal) if wanted.is_none() && refusal.code == ErrorType::InvalidRequest => asked.enough(least).await?,
+            priced => priced?,
+        };
         Ok(PriceTag { tier: quote.tier, resources: quote.resources, price: quote.price, seconds, amount })
     }
 
@@ -144,6 +200,9 @@ impl Desk {
     /// What an order with it would be refused with.
     pub async fn would_buy(&self, token: &Secret, wanted: Option<Seconds>, customer: &Customer) -> Result<Payment, Refusal> {
         let facts = self.rooms.till.decode(token)?;
+        let turn = tokio::time::timeout(limits::VOUCH_WAIT, self.vouching.turn(&facts.mint)).await;
+        let busy = || Refusal::new(ErrorType::ResourceUnavailable, "too many tokens are being looked at; try again in a moment");
+        let _turn = turn.ok().flatten().ok_or_else(busy)?;
         let payment = self.rooms.till.vouch(token, &facts).await?;
         let login = Login::check(None, None, None)?;
         let purchase = Purchase::Spawn { image: None, tier: None, username: login.username, public_key: None, wanted };
@@ -187,7 +246,7 @@ impl Desk {
             return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
         }
         let answer = if order.state.is_settled() { Some(self.answer(&order).await) } else { None };
-        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: pod_of(&order), answer })
+        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: order.pod(), answer })
     }
 
     /// Waits until it is known whether the order's token was taken.
@@ -226,7 +285,8 @@ impl Desk {
         Ok(!customer.0.is_empty() && leases.iter().any(|lease| lease.state == LeaseState::Live))
     }
 
-    /// The pods of this customer that are not over, and those that are and have a refund that nobody has redeemed.
+    /// The pods of this customer that are not over, and those that are and have a refund that is being made or that nobody has
+    /// redeemed.
     ///
     /// # Errors
     /// `internal_error`.
@@ -363,14 +423,6 @@ impl Desk {
             ailments.push("the cluster does not answer, or does not let us see our pods");
         }
         ailments
-    }
-}
-
-/// The pod that an order makes or extends.
-fn pod_of(order: &Order) -> PodName {
-    match &order.purchase {
-        Purchase::TopUp { pod } => pod.clone(),
-        Purchase::Spawn { .. } => crate::units::LeaseId::of(&order.id).pod_name(),
     }
 }
 

@@ -142,6 +142,27 @@ pub struct Window {
     pub lock: Option<String>,
 }
 
+/// Turns at the mints: few at once at each, so that one that hangs holds up its own only.
+struct Turns {
+    // One for each accepted mint.
+    all: Mutex<HashMap<MintUrl, Arc<Semaphore>>>,
+    each: usize,
+}
+
+impl Turns {
+    fn of(each: usize) -> Self {
+        Self { all: Mutex::default(), each }
+    }
+
+    async fn turn(&self, mint: &MintUrl) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
+        };
+        turns.acquire_owned().await.ok()
+    }
+}
+
 /// Why a step did not move the order.
 #[derive(Debug)]
 enum Setback {
@@ -164,8 +185,8 @@ impl From<LedgerError> for Setback {
 pub struct Desk {
     settings: Settings,
     rooms: Rooms,
-    // One for each accepted mint.
-    at_once: Mutex<HashMap<MintUrl, Arc<Semaphore>>>,
+    at_once: Turns,
+    vouching: Turns,
     waiting: Arc<Semaphore>,
     delivering: Semaphore,
     working: Mutex<HashMap<OrderId, channel::Receiver<Option<Value>>>>,
@@ -178,7 +199,8 @@ impl Desk {
         Arc::new(Self {
             settings,
             rooms,
-            at_once: Mutex::default(),
+            at_once: Turns::of(limits::ORDERS_AT_ONCE),
+            vouching: Turns::of(limits::VOUCHING),
             waiting: Arc::new(Semaphore::new(limits::ORDERS_WAITING)),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
             working: Mutex::default(),
@@ -323,15 +345,6 @@ impl Desk {
         Ticket::Working(id, receiver)
     }
 
-    /// A turn at this mint: few orders at once are decided and paid there.
-    async fn turn(&self, mint: &MintUrl) -> Option<OwnedSemaphorePermit> {
-        let turns = {
-            let mut all = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(limits::ORDERS_AT_ONCE))))
-        };
-        turns.acquire_owned().await.ok()
-    }
-
     /// Steps until the order is settled; `None` when somebody else has it.
     async fn work(&self, mut order: Order, mut place: Option<OwnedSemaphorePermit>) -> Option<Order> {
         let mut pause = Pause::new();
@@ -340,7 +353,7 @@ impl Desk {
         let mut turn = None;
         while !order.state.is_settled() {
             turn = match turn.take() {
-                None if order.state.is_at_the_mint() => self.turn(&order.facts.mint).await,
+                None if order.state.is_at_the_mint() => self.at_once.turn(&order.facts.mint).await,
                 turn => turn.filter(|_| order.state.is_at_the_mint()),
             };
             if order.state == State::PaymentUnknown {
@@ -403,10 +416,7 @@ impl Desk {
         if let Some(refusal) = &order.refusal {
             return wire::refused(order, refusal);
         }
-        let pod = match (&order.purchase, &order.lease) {
-            (Purchase::TopUp { pod }, _) => pod.clone(),
-            (Purchase::Spawn { .. }, lease) => lease.as_ref().map(LeaseId::pod_name).unwrap_or_default(),
-        };
+        let pod = order.pod();
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
             Err(refusal) => return wire::error(&refusal),

@@ -294,8 +294,8 @@ pub fn error(refusal: &Refusal) -> Value {
 pub fn refused(order: &Order, refusal: &Refusal) -> Value {
     let mut answer = error(refusal);
     let Some(fields) = answer.as_object_mut() else { return answer };
-    if let (Some(lease), Some(_)) = (&order.lease, &order.decision) {
-        fields.insert("pod_name".into(), json!(lease.pod_name()));
+    if order.decision.is_some() {
+        fields.insert("pod_name".into(), json!(order.pod()));
     }
     if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
         fields.insert("refund_token".into(), json!(order.secrets.refund_token.as_ref().map(Secret::expose)));

@@ -4,6 +4,7 @@
 //
 // WALLET is a program that pays the payment request in its last argument. Prints what was seen as one line of JSON.
 import assert from 'node:assert/strict';
+import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
 
@@ -24,6 +25,12 @@ page.on('pageerror', (error) => faults.push(String(error)));
 page.on('console', (message) => { if (message.type() === 'error' && !/status of 40[12]/.test(message.text())) faults.push(message.text()); });
 page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) outside.push(request.url()); });
 page.on('dialog', (dialog) => dialog.accept());
+/** Whether who uses a keyboard, a screen reader or little contrast can use it: WCAG 2.2, levels A and AA. */
+async function isForEverybody(of = page) {
+  await of.evaluate(axe.source);
+  const { violations } = await of.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }));
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
+}
 const shot = (name, of = page) => of.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
 
 await page.goto(url);
@@ -42,6 +49,7 @@ await page.getByRole('button', { name: 'Or have a wallet scan a request' }).pres
 await page.getByAltText('Payment request as a QR code').waitFor();
 assert.match(await page.getByLabel('The same as text').inputValue(), /^creqA/);
 assert.ok(await page.locator('#qr').evaluate((image) => image.decode().then(() => image.naturalWidth > 100)));
+await isForEverybody();
 await shot('1-shop');
 await page.getByRole('button', { name: 'Or have a wallet scan a request' }).press('Enter');
 
@@ -63,6 +71,7 @@ await card.getByRole('button', { name: 'Show' }).click();
 await page.waitForFunction(() => document.querySelector('article.card .password').value.length >= 8);
 const left = async () => Date.parse(await card.getAttribute('data-expires'));
 const firstEnd = await left();
+await isForEverybody();
 await shot('3-running');
 
 // Log in, in the page.
@@ -95,6 +104,7 @@ const pod = await card.getAttribute('data-pod');
 await operator.getByText(pod).waitFor();
 await operator.getByRole('cell', { name: 'pricing', exact: true }).waitFor();
 assert.ok((await operator.locator('#income-chart rect').count()) >= 14);
+await isForEverybody(operator);
 await shot('5-operator', operator);
 await operator.close();
 
@@ -121,6 +131,7 @@ await page.getByRole('button', { name: 'Or have a wallet scan a request' }).clic
 await page.waitForFunction(() => document.getElementById('creq').value.startsWith('creqA'));
 execFileSync('node', [WALLET, 'pay', await page.getByLabel('The same as text').inputValue()], { timeout: PATIENCE, stdio: 'ignore' });
 const scanned = page.locator('article.card').filter({ hasText: 'running' });
+await scanned.getByText(/^2 min \d+ s left$/).waitFor();
 await scanned.getByRole('button', { name: 'Stop' }).click();
 await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
 
@@ -130,6 +141,7 @@ const small = await phone.newPage();
 await small.goto(url);
 await small.getByText('sat for').first().waitFor();
 assert.ok(await small.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'the page is wider than the phone');
+await isForEverybody(small);
 await small.screenshot({ path: `${SHOTS}/7-phone.png`, fullPage: true });
 
 // The description of the API can be browsed.
