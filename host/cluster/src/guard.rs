@@ -293,19 +293,6 @@ fn container(container: &mut At<'_>, placement: &Placement, allowed: &Allowed) -
         return container.err("image", "must be the admitted image");
     }
     let mut context = container.object("securityContext");
-    context.only(&[
-        "allowPrivilegeEscalation",
-        "capabilities",
-        "privileged",
-        "readOnlyRootFilesystem",
-        "runAsGroup",
-        "runAsNonRoot",
-        "runAsUser",
-        "seccompProfile",
-    ])?;
-    context.fix("privileged", json!(false))?;
-    context.fix("allowPrivilegeEscalation", json!(false))?;
-    context.fix("capabilities", json!({"drop": ["ALL"]}))?;
     security(
         &mut context,
         &[
@@ -319,6 +306,9 @@ fn container(container: &mut At<'_>, placement: &Placement, allowed: &Allowed) -
             "seccompProfile",
         ],
     )?;
+    context.fix("privileged", json!(false))?;
+    context.fix("allowPrivilegeEscalation", json!(false))?;
+    context.fix("capabilities", json!({"drop": ["ALL"]}))?;
     resources(&mut container.object("resources"), placement, allowed)?;
     let variables = container.list("env")?;
     if variables.len() > VARIABLES {

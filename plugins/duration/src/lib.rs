@@ -15,7 +15,6 @@ mod component {
 use bindings::exports::paygress::policy::{duration, settings};
 use bindings::paygress::policy::types::{Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal};
 use paygress_plugin_settings::Reader;
-use std::cell::RefCell;
 
 /// Ten years, the contract's maximum.
 const LONGEST: u64 = 315_360_000;
@@ -61,22 +60,7 @@ struct Settings {
     extend_by_others: bool,
 }
 
-thread_local! {
-    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
-}
-
-impl settings::Guest for Policy {
-    fn schema() -> String {
-        SCHEMA.to_owned()
-    }
-
-    fn configure(json: String) -> Result<(), Vec<Problem>> {
-        let settings =
-            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
-        SETTINGS.set(Some(settings));
-        Ok(())
-    }
-}
+paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 
 impl duration::Guest for Policy {
     fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {

@@ -22,7 +22,6 @@ use bindings::exports::paygress::policy::{images, settings};
 use bindings::paygress::policy::types::{Context, ImageRef, Order, Problem, Refusal};
 use paygress_plugin_settings::Reader;
 use reference::Reference;
-use std::cell::RefCell;
 
 /// What runs when the customer names no image: the one that `cargo xtask ssh-image` makes.
 const DEFAULT: &str = "paygress.local/ssh:1";
@@ -53,22 +52,7 @@ struct Settings {
     allow: Vec<Reference>,
 }
 
-thread_local! {
-    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
-}
-
-impl settings::Guest for Policy {
-    fn schema() -> String {
-        SCHEMA.to_owned()
-    }
-
-    fn configure(json: String) -> Result<(), Vec<Problem>> {
-        let settings =
-            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
-        SETTINGS.set(Some(settings));
-        Ok(())
-    }
-}
+paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 
 impl images::Guest for Policy {
     fn admit(order: Order, _: Context) -> Result<ImageRef, Refusal> {

@@ -16,7 +16,6 @@ use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
 use paygress_plugin_settings::Reader;
 use serde_json::{Map, Value, json};
-use std::cell::RefCell;
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -44,22 +43,7 @@ struct Settings {
     user_id: u64,
 }
 
-thread_local! {
-    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
-}
-
-impl settings::Guest for Policy {
-    fn schema() -> String {
-        SCHEMA.to_owned()
-    }
-
-    fn configure(json: String) -> Result<(), Vec<Problem>> {
-        let settings =
-            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
-        SETTINGS.set(Some(settings));
-        Ok(())
-    }
-}
+paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 
 impl pod_template::Guest for Policy {
     fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {

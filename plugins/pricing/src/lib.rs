@@ -15,7 +15,6 @@ mod component {
 use bindings::exports::paygress::policy::{pricing, settings};
 use bindings::paygress::policy::types::{Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources};
 use paygress_plugin_settings::Reader;
-use std::cell::RefCell;
 
 const HOUR: u64 = 3_600;
 /// A hundred bitcoin an hour: more is a mistake in the settings.
@@ -73,22 +72,7 @@ struct Settings {
     tiers: Vec<Tier>,
 }
 
-thread_local! {
-    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
-}
-
-impl settings::Guest for Policy {
-    fn schema() -> String {
-        SCHEMA.to_owned()
-    }
-
-    fn configure(json: String) -> Result<(), Vec<Problem>> {
-        let settings =
-            read(&json).map_err(|problems| problems.into_iter().map(|(path, message)| Problem { path, message }).collect::<Vec<_>>())?;
-        SETTINGS.set(Some(settings));
-        Ok(())
-    }
-}
+paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 
 impl pricing::Guest for Policy {
     fn offers(_: Context) -> Vec<Offer> {

@@ -13,6 +13,31 @@
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
+/// Keeps a policy's settings from `configure` to its other calls, which find them in `SETTINGS`: implements the interface
+/// `settings` for this policy, with this schema and this reader. Where it stands, `settings` and `Problem` are the
+/// bindings' own.
+#[macro_export]
+macro_rules! kept {
+    ($policy:ty, $settings:ty, $schema:expr, $read:path) => {
+        ::std::thread_local! {
+            static SETTINGS: ::std::cell::RefCell<Option<$settings>> = const { ::std::cell::RefCell::new(None) };
+        }
+
+        impl settings::Guest for $policy {
+            fn schema() -> String {
+                $schema.to_owned()
+            }
+
+            fn configure(json: String) -> Result<(), Vec<Problem>> {
+                let problem = |(path, message): $crate::Problem| Problem { path, message };
+                let settings = $read(&json).map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
+                SETTINGS.set(Some(settings));
+                Ok(())
+            }
+        }
+    };
+}
+
 /// A mistake: its JSON Pointer, and what to write instead.
 pub type Problem = (String, String);
 
