@@ -16,8 +16,9 @@ use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use support::customer::Buyer;
+use support::customer::{Buyer, Running};
 use support::doomed::{Stop, doomed};
+use support::web::Web;
 use tokio::sync::Notify;
 
 /// A replica in a process of its own, which can be killed.
@@ -122,6 +123,25 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
         let report = audited(&book, &till).await.unwrap();
         assert!(report.problems.is_empty() && report.orders == 1, "{stop}: {report}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_token_at_two_replicas_gets_the_same_answer() {
+    let server = Server::start().unwrap();
+    let town = town(&server).await;
+    let cluster = town.cluster();
+    let mut doors = Vec::new();
+    for _ in 0..2 {
+        let house = House::build(&town.config, cluster.clone(), |rooms| rooms).await.unwrap();
+        let web = Web::new(house.http_address().unwrap());
+        doors.push((web, Running::start(house)));
+    }
+    let buyer = Buyer::new(&town).await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
+    let (first, second) = tokio::join!(doors[0].0.spawn(order.clone()), doors[1].0.spawn(order));
+    assert_eq!(first.good(), second.good(), "one works it, the other one waits for its answer");
+    let bearer = first.json()["bearer_token"].as_str().unwrap().to_owned();
+    assert_eq!(doors[1].0.get("/pods", &bearer).await.good()["pods"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
