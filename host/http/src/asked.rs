@@ -11,6 +11,7 @@ use paygress_core::identity::SignedRequest;
 use paygress_core::secret::Secret;
 use paygress_core::units::{Customer, UnixTime};
 use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// A request.
@@ -119,10 +120,14 @@ fn authorised(parts: &Parts, body: &[u8], app: &App) -> Result<(Caller, Option<S
     }
 }
 
+/// Whether a text has so many characters, all of them visible.
+pub(crate) fn is_visible(text: &str, chars: &RangeInclusive<usize>) -> bool {
+    chars.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
+}
+
 /// A bearer token that a customer has made or been given.
 pub(crate) fn bearer(text: &str) -> Result<Secret, Problem> {
-    let visible = text.bytes().all(|c| c.is_ascii_graphic());
-    if !visible || !limits::BEARER_CHARS.contains(&text.len()) {
+    if !is_visible(text, &limits::BEARER_CHARS) {
         let (least, most) = (limits::BEARER_CHARS.start(), limits::BEARER_CHARS.end());
         return Err(Problem::unauthorized(&format!("a bearer token has {least} to {most} visible characters; make one at random")));
     }
@@ -152,10 +157,15 @@ impl Asked {
 
     /// Who buys with this token: who says so, or whoever has the token, with the bearer token that is his from now on.
     pub(crate) fn buyer(&self, app: &App, token: &Secret) -> (Customer, Option<Secret>) {
+        self.customer_or(|| derived_bearer(&app.settings.bearer_key, token))
+    }
+
+    /// The customer who says so, or the one of this bearer token, with it.
+    pub(crate) fn customer_or(&self, bearer: impl FnOnce() -> Secret) -> (Customer, Option<Secret>) {
         match &self.caller {
             Caller::Customer(customer) => (customer.clone(), None),
             Caller::Nobody | Caller::Operator => {
-                let bearer = derived_bearer(&app.settings.bearer_key, token);
+                let bearer = bearer();
                 (customer_of(&bearer), Some(bearer))
             }
         }

@@ -7,8 +7,9 @@ use crate::problem::{Problem, ProblemBody};
 use axum::Json;
 use axum::extract::State;
 use paygress_core::desk::Overview;
-use paygress_core::order::{Lease, LeaseState};
+use paygress_core::order::Lease;
 use paygress_core::units::{Seconds, UnixTime};
+use paygress_core::wire::PodStatus;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -17,8 +18,7 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LeaseView {
     pod_name: String,
-    /// `provisioning`, `running` or `ended`.
-    status: String,
+    status: PodStatus,
     /// The customer's public key, or the hash of a bearer token.
     customer: String,
     tier: String,
@@ -32,14 +32,9 @@ pub(crate) struct LeaseView {
 
 impl LeaseView {
     pub(crate) fn of(lease: &Lease) -> Self {
-        let status = match lease.state {
-            LeaseState::Reserved => "provisioning",
-            LeaseState::Live => "running",
-            LeaseState::Ended => "ended",
-        };
         Self {
             pod_name: lease.pod().0,
-            status: status.to_owned(),
+            status: lease.state.into(),
             customer: lease.customer.0.clone(),
             tier: lease.tier.clone(),
             image: lease.image.clone(),

@@ -1,7 +1,7 @@
 //! Buying: a new pod, more time, and what became of it.
 
 use crate::App;
-use crate::asked::{Asked, Named, agreed, one};
+use crate::asked::{Asked, Named, agreed, is_visible, one};
 use crate::limits;
 use crate::payment::payment_required;
 use crate::problem::{Problem, ProblemBody};
@@ -151,12 +151,15 @@ impl Order {
 
     /// The order is on its way, once it is known that its token was taken; or it is over already.
     async fn accepted(&self, app: &App, id: &OrderId) -> Result<Response, Problem> {
-        let past = tokio::time::timeout(limits::TAKEN, app.desk.past_the_mint(id, &self.customer)).await;
-        let status = match past {
-            Ok(status) => status?,
-            Err(_) => app.desk.order(id, &self.customer).await?,
-        };
-        on_its_way(status, &self.receipt(id))
+        on_its_way(self.past_the_mint(app, id).await?, &self.receipt(id))
+    }
+
+    /// How far it is, once it is known whether its token was taken; or as far as it is when that takes too long.
+    pub(crate) async fn past_the_mint(&self, app: &App, id: &OrderId) -> Result<OrderStatus, Problem> {
+        match tokio::time::timeout(limits::TAKEN, app.desk.past_the_mint(id, &self.customer)).await {
+            Ok(status) => Ok(status?),
+            Err(_) => Ok(app.desk.order(id, &self.customer).await?),
+        }
     }
 }
 
@@ -207,8 +210,7 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 /// The id of the message that an order is: the same key is the same order.
 fn message(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(key) = one(headers, "idempotency-key")? else { return Ok(format!("http:{}", OrderId::random())) };
-    let visible = key.bytes().all(|c| c.is_ascii_graphic());
-    if !visible || !limits::KEY_CHARS.contains(&key.len()) {
+    if !is_visible(key, &limits::KEY_CHARS) {
         let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
         return Err(Problem::invalid(&format!("an Idempotency-Key has {least} to {most} visible characters; a UUID is a good one")));
     }

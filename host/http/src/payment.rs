@@ -4,7 +4,6 @@
 use crate::App;
 use crate::asked::{Asked, Query, agreed};
 use crate::identity::{Caller, customer_of, derived_bearer, fresh_bearer, is_bearer_customer};
-use crate::limits;
 use crate::orders::Order;
 use crate::problem::{Problem, ProblemBody};
 use axum::Json;
@@ -93,13 +92,7 @@ fn escaped(text: &str) -> String {
 
 /// The 402 of an order that is not paid for.
 pub(crate) async fn payment_required(app: &App, asked: &Asked, purchase: &Purchase, wanted: Option<Seconds>) -> Result<Problem, Problem> {
-    let (customer, bearer) = match &asked.caller {
-        Caller::Customer(customer) => (customer.clone(), None),
-        Caller::Nobody | Caller::Operator => {
-            let bearer = fresh_bearer();
-            (customer_of(&bearer), Some(bearer))
-        }
-    };
+    let (customer, bearer) = asked.customer_or(fresh_bearer);
     let tag = app.desk.price(purchase, wanted, &customer).await?;
     let window = app.desk.mints();
     let mints: Vec<String> = window.into_iter().map(|mint| mint.0).collect();
@@ -230,11 +223,7 @@ pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<Pa
     let order = Order { token, purchase, password, customer, bearer: None, message: format!("http:{}", OrderId::random()) };
     let ticket = order.submit(&app).await?;
     let id = ticket.order().clone();
-    let past = tokio::time::timeout(limits::TAKEN, app.desk.past_the_mint(&id, &order.customer)).await;
-    let status = match past {
-        Ok(status) => status?,
-        Err(_) => app.desk.order(&id, &order.customer).await?,
-    };
+    let status = order.past_the_mint(&app, &id).await?;
     match (status.state, status.answer) {
         (State::Refused, Some(answer)) => Err(Problem::of_answer(&answer)),
         (state, _) if state.is_at_the_mint() => {

@@ -320,7 +320,7 @@ impl Desk {
         let spawn = orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
         let owner = lease.as_ref().map(|lease| &lease.customer).or(spawn.as_ref().map(Order::customer));
         match owner {
-            None => return Err(Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you")),
+            None => return Err(no_such_pod()),
             Some(owner) if customer.0.is_empty() || owner != customer => return Err(not_owner()),
             Some(_) => {}
         }
@@ -424,6 +424,10 @@ impl Desk {
         }
         ailments
     }
+}
+
+pub(super) fn no_such_pod() -> Refusal {
+    Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you")
 }
 
 pub(super) fn not_owner() -> Refusal {

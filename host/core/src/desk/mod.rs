@@ -461,12 +461,7 @@ impl Desk {
     }
 
     async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
-        self.rooms
-            .ledger
-            .lease(pod)
-            .await
-            .map_err(|error| unreadable(&error))?
-            .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you"))
+        self.rooms.ledger.lease(pod).await.map_err(|error| unreadable(&error))?.ok_or_else(inquire::no_such_pod)
     }
 
     /// How many pods can be leased at the same time.

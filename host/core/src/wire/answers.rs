@@ -148,6 +148,16 @@ pub enum PodStatus {
     Ended,
 }
 
+impl From<LeaseState> for PodStatus {
+    fn from(state: LeaseState) -> Self {
+        match state {
+            LeaseState::Reserved => Self::Provisioning,
+            LeaseState::Live => Self::Running,
+            LeaseState::Ended => Self::Ended,
+        }
+    }
+}
+
 /// How a pod is, for the customer who bought it.
 #[derive(Serialize, ToSchema)]
 pub struct StatusResponse {
@@ -342,17 +352,12 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> Value {
 /// How a pod is, for the customer who bought it, with the refunds of his orders.
 #[must_use]
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> Value {
-    let status = match lease.state {
-        LeaseState::Reserved => PodStatus::Provisioning,
-        LeaseState::Live => PodStatus::Running,
-        LeaseState::Ended => PodStatus::Ended,
-    };
     let refunds = orders.iter().any(|order| order.refunded.is_some()).then(|| refunds(orders));
     let left = lease.expires_at.filter(|_| lease.state != LeaseState::Ended).map_or(Seconds(0), |at| at.since(now));
     json_of(&StatusResponse {
         kind: AnswerType::StatusResponse,
         pod_name: lease.pod().0,
-        status,
+        status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),
         time_remaining_seconds: left.0,
         cpu_millicores: lease.resources.cpu_millicores,
