@@ -79,6 +79,7 @@ async function quote(order) {
 }
 
 let asking = 0;
+let scanning = false;
 async function showPrice() {
   const mine = ++asking;
   $('pay').disabled = true;
@@ -87,11 +88,12 @@ async function showPrice() {
     if (mine !== asking) return;
     $('price').textContent = `${price.amount} ${price.unit} for ${spell(price.duration_seconds)}`;
     $('pay').disabled = false;
-    if (!$('request').hidden) showRequest(price);
+    if (scanning) showRequest(price);
     complain();
   } catch (error) {
     if (mine !== asking) return;
     $('price').textContent = error.message;
+    $('request').hidden = true;
   }
 }
 
@@ -125,13 +127,14 @@ $('buy').addEventListener('submit', (event) => {
 function showRequest(price) {
   $('qr').src = `/qr.svg?text=${encodeURIComponent(price.payment_request)}`;
   $('creq').value = price.payment_request;
+  $('request').hidden = false;
 }
 
 $('scan').addEventListener('click', () => {
-  const open = $('request').hidden;
-  $('request').hidden = !open;
-  $('scan').setAttribute('aria-expanded', String(open));
-  if (open) busy($('scan'), async () => { showRequest(await quote(wishes())); });
+  scanning = !scanning;
+  $('scan').setAttribute('aria-expanded', String(scanning));
+  if (scanning) busy($('scan'), showPrice);
+  else $('request').hidden = true;
 });
 $('copy-creq').addEventListener('click', () => copy($('copy-creq'), $('creq').value));
 
