@@ -43,7 +43,7 @@ impl settings::Guest for Policy {
 impl pricing::Guest for Policy {
     fn offers(context: Context) -> Vec<Offer> {
         // Called with this many active leases it offers the same large text over and over.
-        let description = "x".repeat(if context.active_leases == 7 { 10_000_000 } else { 10 });
+        let description = "x".repeat(if context.active_leases == 7 { 1_000_000 } else { 10 });
         let offer = || Offer {
             id: "a".to_owned(),
             name: "a".to_owned(),
@@ -79,7 +79,8 @@ fn do_it(misdeed: &str) -> Result<Quote, Refusal> {
         "allocate" => {
             let mut hoard = Vec::new();
             loop {
-                hoard.push(black_box(vec![1_u8; 1 << 20]));
+                // Not written to: a busy machine must not meet its deadline first.
+                hoard.push(black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }
         "recurse" => quote.price.msat = recurse(black_box(0)),
