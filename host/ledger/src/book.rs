@@ -132,11 +132,16 @@ fn move_end(transaction: &mut dyn Transaction, pod: &PodName, new_end: impl FnOn
 }
 
 fn pick_port(transaction: &mut dyn Transaction, lease: &LeaseId, range: &RangeInclusive<u16>) -> Result<Option<u16>> {
-    // Not the lowest: a port that was just freed rests, so that old clients do not meet a new pod's host key.
-    let free = "WITH RECURSIVE range (port) AS (SELECT CAST(?1 AS BIGINT) UNION ALL SELECT port + 1 FROM range WHERE port < ?2)
-         SELECT port FROM range WHERE port NOT IN (SELECT port FROM ports) ORDER BY random() LIMIT 1";
-    let values = [i64::from(*range.start()).into(), i64::from(*range.end()).into()];
-    let Some(port) = number(transaction, free, &values)? else { return Ok(None) };
+    // From somewhere on, not the lowest: a port that was just freed rests, so that old clients do not meet a new pod's host key.
+    let free = "WITH RECURSIVE probe (port, tried) AS (
+             SELECT CAST(?3 AS BIGINT), CAST(?1 AS BIGINT)
+             UNION ALL SELECT CASE WHEN port < ?2 THEN port + 1 ELSE ?1 END, tried + 1 FROM probe WHERE tried < ?2)
+         SELECT port FROM probe WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.port = probe.port) LIMIT 1";
+    let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+    let from = i64::from(getrandom::u32().unwrap_or_default())
+        .checked_rem(last.saturating_sub(first).saturating_add(1))
+        .map_or(first, |offset| first.saturating_add(offset));
+    let Some(port) = number(transaction, free, &[first.into(), last.into(), from.into()])? else { return Ok(None) };
     let take = "INSERT INTO ports (port, lease) VALUES (?1, ?2) ON CONFLICT (lease) DO UPDATE SET port = excluded.port";
     transaction.execute(take, &[port.into(), Value::from(&lease.0)])?;
     port_of(port).map(Some)
