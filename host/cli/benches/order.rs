@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use paygress::house::{component, default_policies};
+use paygress::house::default_policies;
 use paygress::town::Town;
 use paygress_cashu::mint::TestWallet;
 use paygress_core::Policy;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 fn source(slot: Slot) -> Source {
-    Source { component: component(&default_policies().join(format!("{slot}.wasm"))).unwrap(), settings: "{}".to_owned() }
+    Source::plain(paygress_policy::read(&default_policies().join(format!("{slot}.wasm"))).unwrap())
 }
 
 fn view() -> OrderView {
@@ -54,7 +54,7 @@ fn bare_wasmtime(c: &mut Criterion) {
 
 fn policies(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let host = Host::load(Machine::start(None).unwrap(), source).unwrap();
+    let host = Host::load(Machine::start(None).unwrap(), &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect()).unwrap();
     let set = host.current();
     let (view, context) = (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
     c.bench_function("policy call/host", |b| b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap()));

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Orders that are read at once.
-const PAGE: u32 = 500;
+pub(crate) const PAGE: u32 = 500;
 
 /// Between two looks at books that do not agree: longer than an order stays between two of them.
 const SECOND_LOOK: Duration = Duration::from_secs(3);

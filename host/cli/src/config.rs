@@ -1,11 +1,12 @@
 //! The configuration: a TOML file and the environment. The environment wins; every problem is told at once.
 
 use paygress_cluster::guard::Allowed;
-use paygress_core::policy::Slot;
+use paygress_core::policy::{RefundTerms, Slot};
 use paygress_core::secret::Secret;
 use paygress_core::units::{Sat, Seconds};
 use paygress_http::IpNet;
 use paygress_nostr::{Keys, RelayUrl};
+use paygress_policy::Folder;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
-pub const KEYS: [(&str, &str); 41] = [
+pub const KEYS: [(&str, &str); 43] = [
     ("RUN_MODE", "which doors: nostr, http or both"),
     ("BIND_ADDR", "where the HTTP door listens"),
     ("PUBLIC_URL", "what the world calls the HTTP door: https://host[:port]; wallets and NIP-98 signatures name it"),
@@ -33,12 +34,15 @@ pub const KEYS: [(&str, &str); 41] = [
     ("LEDGER_PATH", "the ledger's database"),
     ("DATABASE_URL", "a Postgres for ledger and purse, instead of the two files: for several replicas"),
     ("MAX_SATS_PER_MINT", "the most that is held at one mint; more of it is refused"),
-    ("REFUND_ON_STOP", "whether who stops a pod gets the unused whole minutes back: true or false"),
+    ("REFUND_ON_STOP", "whether who stops a pod is paid back at all: true or false; how much is the duration policy's"),
     ("REFUND_KEPT_DAYS", "how long a refund waits to be redeemed before it is taken back"),
     ("PAYOUT_ADDRESS", "a Lightning address that earnings are paid to"),
     ("PAYOUT_ABOVE_SATS", "what a mint's holdings must exceed before they are paid out"),
     ("POLICY_DIR", "the four components: images.wasm, pricing.wasm, duration.wasm, pod-template.wasm"),
     ("POLICY_CACHE_DIR", "where compiled components are kept; for this user only"),
+    ("POLICY_STATE_DIR", "what has been in force is kept here, for the way back; each replica's own"),
+    ("ADMIN_SOCKET", "where `paygress policy` reaches this service: a socket for this user only; each replica's own"),
+    ("POLICY_NAMESPACE", "where `Policy` resources are looked for; left out: nowhere"),
     ("PAYMENT_RATE_SATS_PER_HOUR", "the price, for the default pricing policy"),
     ("DEFAULT_POD_DURATION_MINUTES", "the time that the default duration policy suggests"),
     ("SSH_BASE_IMAGE", "the image of orders that name none, for the default images policy"),
@@ -118,8 +122,8 @@ pub struct Config {
     pub database: Option<Secret>,
     /// The most that is held at one mint.
     pub exposure: Option<Sat>,
-    /// The steps in which unused time is refunded to who stops a pod.
-    pub refund_on_stop: Option<Seconds>,
+    /// The terms of paying back who stops a pod where the policy has none of its own; none: nobody is.
+    pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed.
     pub refund_kept: Seconds,
     /// Where earnings go, and above which holdings.
@@ -130,6 +134,12 @@ pub struct Config {
     pub policies: PathBuf,
     /// Where compiled components are kept.
     pub policy_cache: PathBuf,
+    /// Where what has been in force is kept.
+    pub policy_state: PathBuf,
+    /// Where the operator's commands come in.
+    pub admin_socket: PathBuf,
+    /// The namespace of `Policy` resources.
+    pub policy_namespace: Option<String>,
     /// The components' settings.
     pub policy_settings: BTreeMap<&'static str, Map<String, Value>>,
     /// The cluster.
@@ -324,6 +334,13 @@ impl Reader {
 }
 
 impl Config {
+    /// The folder of policies, with their settings.
+    #[must_use]
+    pub fn policy_folder(&self) -> Folder {
+        let settings = |slot: Slot| Value::Object(self.policy_settings.get(slot.as_str()).cloned().unwrap_or_default()).to_string();
+        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect())
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
@@ -390,7 +407,7 @@ impl Config {
             ledger: reader.text_or("LEDGER_PATH", "data/ledger.sqlite").into(),
             database,
             exposure: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
-            refund_on_stop: reader.flag("REFUND_ON_STOP", true).then_some(Seconds(60)),
+            refund_on_stop: reader.flag("REFUND_ON_STOP", true).then_some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(30).saturating_mul(86_400)),
             payout: reader.payout(),
             allowed: Allowed {
@@ -400,6 +417,9 @@ impl Config {
             },
             policies: reader.text_or("POLICY_DIR", &crate::house::default_policies().to_string_lossy()).into(),
             policy_cache: reader.text_or("POLICY_CACHE_DIR", "data/compiled").into(),
+            policy_state: reader.text_or("POLICY_STATE_DIR", "data/policies").into(),
+            admin_socket: reader.text_or("ADMIN_SOCKET", "data/admin.sock").into(),
+            policy_namespace: reader.text("POLICY_NAMESPACE"),
             policy_settings: settings,
             kubeconfig: reader.text("KUBECONFIG").map(PathBuf::from),
             namespace: reader.text_or("POD_NAMESPACE", "user-workloads"),
@@ -410,6 +430,9 @@ impl Config {
             ssh_port: reader.port("SSH_PORT", paygress_core::cluster::CONTAINER_PORT),
             ports,
         };
+        if config.policy_state == config.policies {
+            reader.problems.push("POLICY_STATE_DIR: must not be POLICY_DIR; what is kept there is the service's own".to_owned());
+        }
         let known: Vec<String> = KEYS.iter().map(|(name, _)| name.to_lowercase()).collect();
         for unknown in reader.file.keys().filter(|key| !known.contains(key)) {
             reader.problems.push(format!("{unknown}: there is no such key; see examples/paygress.toml"));

@@ -2,7 +2,7 @@
 //! policies, the same messages.
 #![allow(clippy::print_stdout)]
 
-use crate::house::{component, default_policies};
+use crate::house::default_policies;
 use crate::town::Town;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
@@ -11,7 +11,7 @@ use paygress_core::policy::Slot;
 use paygress_core::units::{Seconds, UnixTime};
 use paygress_nostr::customer::Customer;
 use paygress_nostr::{Keys, PublicKey, npub};
-use paygress_policy::Source;
+use paygress_policy::{By, Publisher, Source, Sources};
 use paygress_sshd::client::{Client, LoginError};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -85,7 +85,7 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     let town = Town::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
     let service = town.config.keys.public_key();
     let house = town.house().await?;
-    let (policy, ledger) = (Arc::clone(&house.policy), Arc::clone(&house.ledger));
+    let (policies, ledger) = (Arc::clone(&house.policies), Arc::clone(&house.ledger));
     tell(&format!("  relay    {}", town.relay.url().await));
     tell(&format!("  mint     {} (fake Lightning, input fee 0.1 sat a proof)", town.mint.url()));
     let page = house.http_address().map(|address| format!("http://{address}")).unwrap_or_default();
@@ -94,7 +94,7 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     let serving = tokio::spawn(house.run());
     let story = async {
         let story = Story::begin(&town, service).await?;
-        story.tell(&policy, &*ledger).await?;
+        story.tell(&policies, &*ledger).await?;
         Ok::<_, anyhow::Error>(story)
     };
     let story = tokio::select! {
@@ -148,7 +148,7 @@ impl Story {
         bail!("no new offer was published")
     }
 
-    async fn tell(&self, policy: &paygress_policy::Host, ledger: &dyn paygress_core::Ledger) -> Result<()> {
+    async fn tell(&self, policies: &Publisher, ledger: &dyn paygress_core::Ledger) -> Result<()> {
         let price = self.price(None).await?;
         tell(&format!("\n1. The customer finds the offer: {price}. (The default is a sat a minute; the demo is in a hurry.)"));
 
@@ -173,9 +173,11 @@ impl Story {
 
         tell("\n4. The operator swaps the pricing policy while everything runs.");
         let flat = default_policies().join("../plugins-examples/flat-price.wasm");
-        let digests = policy.swap(Slot::Pricing, &Source { component: component(&flat)?, settings: "{}".to_owned() })?;
+        let flat = Source::plain(paygress_policy::read(&flat).map_err(words)?);
+        let publication = policies.publish(&Sources::from([(Slot::Pricing, flat)]), By::Operator)?;
+        let digest = publication.set.get(&Slot::Pricing).map(|filling| filling.digest.clone()).unwrap_or_default();
         let new_price = self.price(Some(&price)).await?;
-        tell(&format!("   pricing is now {:.12}…, and the offer says {new_price}", digests.pricing));
+        tell(&format!("   pricing is now {digest:.12}…, and the offer says {new_price}"));
         let token = self.token(1).await?;
         let answer = self.ask(&json!({"cashu_token": token, "tier": "premium"})).await?;
         ensure!(text(&answer, "error_type")? == "invalid_spec", "the old policy still decides: {answer}");

@@ -2,13 +2,13 @@
 
 use crate::config::{Config, HttpConfig};
 use crate::terminal::SshShell;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use async_trait::async_trait;
+use paygress_admin::Admin;
 use paygress_cashu::{CashuTill, Purse, Seed};
 use paygress_core::Cluster;
 use paygress_core::courier::{self, Courier, ReplyTo};
 use paygress_core::desk::{Desk, Rooms, Settings};
-use paygress_core::policy::Slot;
 use paygress_core::secret::Secret;
 use paygress_core::units::Sat;
 use paygress_database::Database;
@@ -16,18 +16,19 @@ use paygress_http::Door;
 use paygress_ledger::Book;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, Post, Shop};
-use paygress_policy::{Host, Machine, Source};
+use paygress_policy::{Machine, Publisher};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// All rooms, and the doors not yet open.
 pub struct House {
     /// The desk.
     pub desk: Arc<Desk>,
     /// The policies.
-    pub policy: Arc<Host>,
+    pub policies: Arc<Publisher>,
     /// The book.
     pub ledger: Arc<Book>,
     /// The money.
@@ -35,6 +36,7 @@ pub struct House {
     payout: Option<(String, Sat)>,
     nostr: Option<(Inbox, Shop)>,
     http: Option<Door>,
+    admin: Admin,
 }
 
 /// The way back, by the door that an order came through.
@@ -65,28 +67,9 @@ pub fn default_policies() -> PathBuf {
     beside.into_iter().find(|path| path.join("images.wasm").exists()).unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
 }
 
-/// Reads a component.
-///
-/// # Errors
-/// When there is no such file.
-pub fn component(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .with_context(|| format!("the policy {} cannot be read; set POLICY_DIR, or build it with `cargo xtask plugins`", path.display()))
-}
-
-fn policies(config: &Config) -> Result<Arc<Host>> {
+fn policies(config: &Config) -> Result<Arc<Publisher>> {
     let machine = Machine::start(Some(&config.policy_cache))?;
-    let mut sources = std::collections::HashMap::new();
-    for slot in Slot::ALL {
-        let settings = config.policy_settings.get(slot.as_str()).cloned().unwrap_or_default();
-        let source = Source {
-            component: component(&config.policies.join(format!("{slot}.wasm")))?,
-            settings: serde_json::Value::Object(settings).to_string(),
-        };
-        sources.insert(slot, source);
-    }
-    Host::load(machine, |slot| sources.get(&slot).cloned().unwrap_or(Source { component: Vec::new(), settings: "{}".to_owned() }))
-        .map_err(|errors| anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+    Ok(Arc::new(Publisher::open(machine, &config.policy_state, config.policy_folder())?))
 }
 
 /// The book and the money: in two files, or in one Postgres that replicas share.
@@ -131,6 +114,20 @@ async fn open_http(config: &Config, http: &HttpConfig, desk: &Arc<Desk>) -> Resu
     Ok(Door::bind(settings, rooms).await?)
 }
 
+/// How often the folder of policies is looked at.
+const FOLDER_LOOK: Duration = Duration::from_secs(1);
+
+/// Publishes what changes in the folder, until it fails.
+async fn look_at_folder(policies: Arc<Publisher>) -> anyhow::Error {
+    loop {
+        tokio::time::sleep(FOLDER_LOOK).await;
+        let policies = Arc::clone(&policies);
+        if let Err(error) = tokio::task::spawn_blocking(move || policies.look_at_folder()).await {
+            return error.into();
+        }
+    }
+}
+
 /// Who opens the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -149,7 +146,8 @@ impl House {
     pub async fn build(config: &Config, cluster: Arc<dyn Cluster>, furnish: impl FnOnce(Rooms) -> Rooms) -> Result<Self> {
         let (book, till) = books(config, Access::Serve).await?;
         let (ledger, till) = (Arc::new(book), Arc::new(till));
-        let policy = policies(config)?;
+        let policies = policies(config)?;
+        let policy = Arc::clone(policies.host());
         let nostr = paygress_nostr::Settings {
             keys: config.keys.clone(),
             relays: config.relays.clone(),
@@ -174,13 +172,13 @@ impl House {
             suggested: config.suggested,
         };
         let courier = Arc::new(Couriers { nostr: post });
-        let desk =
-            Desk::new(settings, furnish(Rooms { till: till.clone(), policy: policy.clone(), cluster, ledger: ledger.clone(), courier }));
+        let desk = Desk::new(settings, furnish(Rooms { till: till.clone(), policy, cluster, ledger: ledger.clone(), courier }));
         let http = match &config.http {
             Some(http) => Some(open_http(config, http, &desk).await?),
             None => None,
         };
-        Ok(Self { desk, policy, ledger, till, payout: config.payout.clone(), nostr, http })
+        let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies))?;
+        Ok(Self { desk, policies, ledger, till, payout: config.payout.clone(), nostr, http, admin })
     }
 
     /// Where the HTTP door listens, if there is one.
@@ -194,7 +192,7 @@ impl House {
     /// # Errors
     /// When the doors cannot be opened.
     pub async fn run(self) -> Result<()> {
-        let digests = paygress_core::Policy::current(&*self.policy).digests();
+        let digests = paygress_core::Policy::current(&**self.policies.host()).digests();
         tracing::info!(
             images = digests.images,
             pricing = digests.pricing,
@@ -204,6 +202,8 @@ impl House {
         );
         self.desk.resume().await?;
         let watch = Arc::clone(&self.desk).watch();
+        let admin = self.admin.run();
+        let folder = look_at_folder(Arc::clone(&self.policies));
         let (desk, nostr) = (Arc::clone(&self.desk), self.nostr);
         let nostr = async move {
             let Some((inbox, shop)) = nostr else { return std::future::pending().await };
@@ -227,6 +227,8 @@ impl House {
         };
         tokio::select! {
             () = watch => Err(anyhow!("the cluster's watch ended")),
+            ended = folder => Err(ended),
+            () = admin => Err(anyhow!("the admin socket closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
             () = http => Err(anyhow!("the HTTP door closed")),
             ended = nostr => ended,

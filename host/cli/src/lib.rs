@@ -4,6 +4,7 @@
 //! - `house.rs`: the rooms, put together; `serve` runs it on Kubernetes, `demo` on parts of its own.
 //! - `terminal.rs`: SSH for terminals in the browser.
 //! - `books.rs`, `audit.rs`: the operator's look at ledger and wallet.
+//! - `policy/`: for who operates policies, and for who writes them.
 //! - `order.rs`: a customer's client.
 //! - `demo.rs`, `town.rs` (feature `demo`): the same rooms with a relay, a mint and pods of their own.
 
@@ -14,6 +15,7 @@ pub mod config;
 pub mod demo;
 pub mod house;
 pub mod order;
+pub mod policy;
 pub mod serve;
 mod terminal;
 #[cfg(feature = "demo")]

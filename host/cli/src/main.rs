@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use paygress::{books, order, serve};
+use paygress::{books, order, policy, serve};
 use paygress_nostr::Keys;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -45,6 +45,14 @@ enum Command {
         config: Option<PathBuf>,
         #[command(subcommand)]
         action: books::WalletAction,
+    },
+    /// Policies: exchange them in a running service, try them, write them.
+    Policy {
+        /// The config file, as for `serve`.
+        #[arg(long, env = "PAYGRESS_CONFIG")]
+        config: Option<PathBuf>,
+        #[command(subcommand)]
+        action: policy::PolicyAction,
     },
     /// Keys for a service.
     Keys {
@@ -119,6 +127,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Wallet { config, action } => {
             log("warn")?;
             books::wallet(config.as_deref(), action).await
+        }
+        Command::Policy { config, action } => {
+            log("warn")?;
+            policy::policy(config, action).await
         }
         Command::Order(arguments) => {
             log("off")?;

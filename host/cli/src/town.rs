@@ -58,6 +58,8 @@ impl Town {
             ("CASHU_DB_PATH", at("wallet.sqlite")),
             ("LEDGER_PATH", at("ledger.sqlite")),
             ("POLICY_CACHE_DIR", at("compiled")),
+            ("POLICY_STATE_DIR", at("policies")),
+            ("ADMIN_SOCKET", at("admin.sock")),
             ("SSH_HOST", Ipv4Addr::LOCALHOST.to_string()),
             ("SERVICE_NAME", "Paygress demo".to_owned()),
             ("RUN_MODE", "both".to_owned()),

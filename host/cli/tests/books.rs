@@ -9,26 +9,10 @@ use paygress_cashu::mint::TestMint;
 use paygress_core::cluster::Cluster;
 use paygress_core::units::PodName;
 use serde_json::{Value, json};
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Instant;
+use support::command::{paygress, printed, text};
 use support::customer::{Buyer, PATIENCE, Running};
-
-async fn paygress(town: &Town, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
-    command.args(arguments).env_clear().envs(&town.environment);
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-async fn printed(town: &Town, arguments: &[&str]) -> String {
-    let output = paygress(town, arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// The refund in the status of a pod, as soon as there is one. (The same words in the same second are the same message, and
 /// are answered once.)

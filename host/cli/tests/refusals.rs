@@ -4,11 +4,10 @@
 
 mod support;
 
-use paygress::house::component;
 use paygress::town::Town;
 use paygress_cashu::mint::{TestMint, TestWallet, relabelled};
 use paygress_core::policy::Slot;
-use paygress_policy::Source;
+use paygress_policy::{By, Source, Sources, read};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::customer::{Buyer, Running};
@@ -29,7 +28,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     drop(away);
     let town = Town::accepting(&also).await.unwrap();
     let house = town.house().await.unwrap();
-    let policy = std::sync::Arc::clone(&house.policy);
+    let policies = std::sync::Arc::clone(&house.policies);
     let _running = Running::start(house);
     let buyer = Buyer::new(&town).await;
 
@@ -57,8 +56,8 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     refused(&buyer.ask(json!({"cashu_token": token, "tier": "galactic"})).await, "invalid_spec");
     refused(&buyer.ask(json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"})).await, "invalid_request");
 
-    let hostile = component(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins-for-tests/hostile.wasm")).unwrap();
-    policy.swap(Slot::Pricing, &Source { component: hostile, settings: "{}".to_owned() }).unwrap();
+    let hostile = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins-for-tests/hostile.wasm")).unwrap();
+    policies.publish(&Sources::from([(Slot::Pricing, Source::plain(hostile))]), By::Operator).unwrap();
     for misdeed in ["panic", "spin", "allocate", "zero-seconds"] {
         refused(&buyer.ask(json!({"cashu_token": token, "tier": misdeed})).await, "policy_unavailable");
     }

@@ -13,13 +13,25 @@ use paygress_core::Ledger;
 use paygress_core::order::State;
 use paygress_database::testing::Server;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::customer::{Buyer, Running};
 use support::doomed::{Stop, doomed};
 use support::web::Web;
 use tokio::sync::Notify;
+
+/// What a replica has of its own; everything else is shared.
+fn own(town: &Town) -> BTreeMap<String, String> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let at = |name: &str| town.directory.path().join(format!("{name}-{number}")).to_string_lossy().into_owned();
+    let mut environment = town.environment.clone();
+    environment.extend([("POLICY_STATE_DIR".to_owned(), at("policies")), ("ADMIN_SOCKET".to_owned(), at("admin"))]);
+    environment
+}
 
 /// A replica in a process of its own, which can be killed.
 struct Replica {
@@ -31,7 +43,7 @@ impl Replica {
     fn start(town: &Town, stop: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "replica", "--ignored", "--nocapture"]).env("REPLICA_STOP", stop);
-        command.env("REPLICA", json!(town.environment).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env("REPLICA", json!(own(town)).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -67,7 +79,7 @@ impl Drop for Replica {
 #[ignore = "started by the other tests of this file"]
 async fn replica() {
     let Ok(environment) = std::env::var("REPLICA") else { return };
-    let environment: std::collections::BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
+    let environment: BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
     let config = Config::read(None, environment).unwrap();
     let homes = tempfile::tempdir().unwrap();
     let cluster = Arc::new(Local::new(homes.path().to_owned()));
@@ -132,7 +144,7 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
     let cluster = town.cluster();
     let mut doors = Vec::new();
     for _ in 0..2 {
-        let house = House::build(&town.config, cluster.clone(), |rooms| rooms).await.unwrap();
+        let house = House::build(&Config::read(None, own(&town)).unwrap(), cluster.clone(), |rooms| rooms).await.unwrap();
         let web = Web::new(house.http_address().unwrap());
         doors.push((web, Running::start(house)));
     }

@@ -3,7 +3,7 @@
 use crate::cluster::EndReason;
 use crate::courier::ReplyTo;
 use crate::login::Login;
-use crate::policy::{Decision, LeaseView, Payment, Resources};
+use crate::policy::{Considered, Decision, LeaseView, Payment, PodDecision, Resources};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::till::{RefundToken, TokenFacts};
@@ -162,6 +162,9 @@ pub struct Order {
     pub state: State,
     /// What the token is worth.
     pub payment: Option<Payment>,
+    /// What the policies were asked and said, of an order that was not granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub considered: Option<Considered>,
     /// What the policies said.
     pub decision: Option<Decision>,
     /// The lease that it makes or extends.
@@ -208,6 +211,7 @@ impl Order {
             created_at: UnixTime::now(),
             state: State::Received,
             payment: None,
+            considered: None,
             decision: None,
             lease: None,
             launches: 0,
@@ -249,6 +253,17 @@ impl Order {
             }
             _ => None,
         }
+    }
+
+    /// Makes a decision of what was considered and all said yes to.
+    pub(crate) fn decide(&mut self, pod: Option<PodDecision>) {
+        let Some(Considered { digests, order, context, payment, quote: Some(quote), grant: Some(grant), refund, .. }) =
+            self.considered.take()
+        else {
+            return;
+        };
+        self.payment = Some(payment);
+        self.decision = Some(Decision { digests, order, context, quote, grant, refund, pod });
     }
 
     /// The pod that it makes or extends.

@@ -5,6 +5,7 @@ use crate::refusal::{ErrorType, Refusal};
 use crate::units::{Msat, Sat, Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,13 +15,17 @@ pub trait Policy: Send + Sync {
     fn current(&self) -> Arc<dyn PolicySet>;
     /// How the components in force do.
     fn report(&self) -> Vec<SlotReport>;
+    /// Tells when another set is published.
+    fn changes(&self) -> tokio::sync::watch::Receiver<()>;
+    /// Is shown an order that was decided, for who compares; never holds up the order.
+    fn observe(&self, order: &Order);
 }
 
 /// The upper bounds of the latency buckets, in microseconds; what takes longer than the last is in one more bucket.
 pub const LATENCY_BUCKETS_US: [u64; 10] = [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
 
 /// How one component does since it was loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotReport {
     /// The slot.
     pub slot: Slot,
@@ -28,10 +33,12 @@ pub struct SlotReport {
     pub digest: String,
     /// How often it was asked.
     pub calls: u64,
-    /// How often it said no.
-    pub refusals: u64,
+    /// How often it said no, by code.
+    pub refusals: BTreeMap<ErrorType, u64>,
     /// How often it failed.
     pub faults: u64,
+    /// The most memory that a call of it had, in bytes.
+    pub memory_bytes: u64,
     /// All its calls together, in microseconds.
     pub total_us: u64,
     /// Calls by duration, one number a bucket of [`LATENCY_BUCKETS_US`] and one for the rest.
@@ -70,6 +77,15 @@ pub trait PolicySet: Send + Sync {
     async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, NotGranted>;
     /// Slot duration: the time that the payment buys.
     async fn grant(&self, order: &OrderView, quote: &Quote, payment: &Payment, context: &Context) -> Result<Grant, NotGranted>;
+    /// Slot duration: the terms of paying back unused time; none from a component that knows none.
+    async fn refund(
+        &self,
+        order: &OrderView,
+        quote: &Quote,
+        payment: &Payment,
+        grant: &Grant,
+        context: &Context,
+    ) -> Result<Option<RefundTerms>, NotGranted>;
     /// Slot pod-template: what to run.
     async fn render(&self, order: &OrderView, grant: &Grant, placement: &Placement) -> Result<Rendered, NotGranted>;
 }
@@ -255,6 +271,15 @@ pub struct Grant {
     pub note: Option<String>,
 }
 
+/// What goes back to a customer who stops the pod before its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundTerms {
+    /// The steps in which used time is charged; what is left is unused.
+    pub step: Seconds,
+    /// How much of the price of the unused time goes back: 0 to 100.
+    pub percent: u8,
+}
+
 /// What a token is worth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
@@ -328,6 +353,30 @@ pub struct LeaseView {
     pub owned_by_customer: bool,
 }
 
+/// What the policies were asked for an order, and what they said before one of them, or the host, said no. The first that
+/// gave no answer is the one that did; if there is none, the host did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Considered {
+    /// The components that were asked.
+    pub digests: Digests,
+    /// What they were shown of the order.
+    pub order: OrderView,
+    /// What they were shown of the world.
+    pub context: Context,
+    /// What they were shown of the payment.
+    pub payment: Payment,
+    /// What images said; it is not asked for a top-up.
+    pub image: Option<String>,
+    /// What pricing said.
+    pub quote: Option<Quote>,
+    /// What duration said.
+    pub grant: Option<Grant>,
+    /// What it said of paying back.
+    pub refund: Option<RefundTerms>,
+    /// What pod-template was shown; it is not asked for a top-up.
+    pub placement: Option<Placement>,
+}
+
 /// A decision with all that made it: what is recorded, and can be replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -341,6 +390,9 @@ pub struct Decision {
     pub quote: Quote,
     /// The time.
     pub grant: Grant,
+    /// The terms of paying back unused time; none: the component knew none, and the host's hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<RefundTerms>,
     /// Where the pod goes and what it looks like; none for a top-up.
     pub pod: Option<PodDecision>,
 }

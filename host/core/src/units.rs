@@ -55,6 +55,12 @@ impl Sat {
         let share = u128::from(self.0).saturating_mul(u128::from(part.0.min(whole.0))).checked_div(u128::from(whole.0));
         Self(share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0))
     }
+
+    /// So many hundredths of it, at most all, rounded down.
+    #[must_use]
+    pub fn percent(self, percent: u8) -> Self {
+        self.share(Seconds(percent.into()), Seconds(100))
+    }
 }
 
 /// A point in time: seconds since the Unix epoch.

@@ -8,9 +8,9 @@ use paygress_core::Till;
 use paygress_core::policy::{Placement, Rendered, Resources, Slot};
 use paygress_core::secret::Secret;
 use paygress_core::wire::{self, Request};
-use paygress_policy::{Host, Machine, Source};
+use paygress_policy::{Folder, Host, Machine, Source, Sources};
 use std::cell::OnceCell;
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The mint of the seeds in the corpus.
@@ -108,13 +108,10 @@ pub fn component(bytes: &[u8]) {
     HOST.with(|host| {
         let host = host.get_or_init(|| {
             let plugins = std::env::var("FUZZ_PLUGINS").expect("FUZZ_PLUGINS names the folder of the default policies");
-            let source = |slot: Slot| Source {
-                component: std::fs::read(Path::new(&plugins).join(format!("{slot}.wasm"))).expect("the policies are built"),
-                settings: "{}".to_owned(),
-            };
-            Host::load(Machine::start(None).expect("a machine"), source).expect("the default policies load")
+            let sources = Folder::new(plugins.into(), BTreeMap::new()).sources().expect("the policies are built");
+            Host::load(Machine::start(None).expect("a machine"), &sources).expect("the default policies load")
         });
-        if let Err(refused) = host.swap(Slot::Pricing, &Source { component: bytes.to_vec(), settings: "{}".to_owned() }) {
+        if let Err(refused) = host.swap(&Sources::from([(Slot::Pricing, Source::plain(bytes.to_vec()))]), || Ok(())) {
             assert!(!refused.to_string().is_empty());
         }
     });

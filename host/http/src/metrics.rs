@@ -111,7 +111,19 @@ impl Collector for Snapshot {
         let held: Vec<_> = overview.mints.iter().map(|report| (mint(report.mint.as_str()), report.held.0)).collect();
         Self::gauges(&mut encoder, "mint_held_sats", "What is held at the mint", &held)?;
         self.counters(&mut encoder, "policy_calls", "Calls of a policy", |report| report.calls)?;
-        self.counters(&mut encoder, "policy_refusals", "Refusals of a policy", |report| report.refusals)?;
+        {
+            let kind = prometheus_client::metrics::MetricType::Counter;
+            let mut family = encoder.encode_descriptor("policy_refusals", "Refusals of a policy, by code", None, kind)?;
+            for (report, (code, count)) in
+                overview.policies.iter().flat_map(|report| report.refusals.iter().map(move |each| (report, each)))
+            {
+                let mut labels = policy(report);
+                labels.push(("code", code.as_str().to_owned()));
+                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let memory: Vec<_> = overview.policies.iter().map(|report| (policy(report), report.memory_bytes)).collect();
+        Self::gauges(&mut encoder, "policy_memory_bytes", "The most memory that a call of a policy had", &memory)?;
         self.counters(&mut encoder, "policy_faults", "Faults of a policy", |report| report.faults)?;
         let kind = prometheus_client::metrics::MetricType::Histogram;
         let mut family = encoder.encode_descriptor("policy_call_seconds", "How long a policy's calls took", None, kind)?;

@@ -116,7 +116,7 @@ impl OverviewView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
             calls: report.calls,
-            refusals: report.refusals,
+            refusals: report.refusals.values().fold(0, |sum, count| sum.saturating_add(*count)),
             faults: report.faults,
             p50_us: report.percentile_us(50),
             p99_us: report.percentile_us(99),

@@ -44,8 +44,13 @@ impl Shop {
         let mut pending: Vec<(Event, HashSet<RelayUrl>)> = Vec::new();
         let mut published = Instant::now();
         let mut look = tokio::time::interval(LOOK);
+        let mut policies = desk.policy_changes();
         loop {
-            look.tick().await;
+            tokio::select! {
+                _ = look.tick() => {}
+                // Another pricing policy is in the window at once.
+                Ok(()) = policies.changed() => {}
+            }
             match desk.offers().await {
                 Ok(current) => {
                     let changed = shown.as_ref() != Some(&current);

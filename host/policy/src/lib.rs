@@ -1,28 +1,46 @@
 //! `paygress-policy`: the policy host. Loads, checks, calls and exchanges the four WebAssembly components of `wit/`.
 //!
 //! ```text
-//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample orders ─▶ Set ─▶ published at once
-//!          (cached)   (skew is reported here)     (all problems)                 │
-//!                                                                                ▼
-//! order ─▶ Host::current() ─▶ Arc<Set> ─▶ call: fresh store ─▶ configure ─▶ admit | quote | grant | render
-//!                                         deadline, memory cap, output cap ─▶ typed fault
+//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample order ─▶ Set ─▶ kept on disk ─▶ in force
+//!          (cached)   (skew is reported here)     (all problems)
+//!
+//! order ─▶ Host::current() ─▶ Arc<Set> ─▶ call: fresh store ─▶ configure ─▶ admit | quote | grant | refund | render
+//!                                │        deadline, memory cap, output cap ─▶ typed fault
+//!                                └─ decided ─▶ Host::observe ─▶ the shadow's thread ─▶ Comparison
 //! ```
 //!
 //! - `machine.rs`: the engine, its limits in one table, the clock that enforces deadlines, the compiled cache.
 //! - `slot.rs`: one component in its slot: what it must import and export, and how it is called.
-//! - `v1_0.rs`: the contract's version 1.0 and the words of `paygress-core`, converted into each other; values outside the
-//!   contract's ranges stop here.
-//! - `host.rs`: the set of four, and the pointer that publishes it.
+//! - `question.rs`: what a set is asked. `v1_0.rs`, `v1_1.rs`: the contract's versions and the words of `paygress-core`,
+//!   converted into each other; values outside the contract's ranges stop here.
+//! - `set.rs`: four components that decide together. `host.rs`: the set in force. `tally.rs`: what is counted of it.
+//! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `folder.rs`: the files of an operator.
+//! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says of the orders of this moment.
 //!
 //! This is the only room that knows wasmtime.
 
 mod bindings;
+mod files;
+mod folder;
 mod host;
 mod machine;
+mod publisher;
+mod question;
+mod replay;
+mod set;
+mod shadow;
 mod slot;
+mod store;
 mod tally;
 mod v1_0;
+mod v1_1;
 
-pub use host::{Host, LoadError, Set, Source};
-pub use machine::{DEADLINE, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK};
+pub use folder::{Folder, read};
+pub use host::{Host, SwapError};
+pub use machine::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK};
+pub use publisher::{Publisher, StartError, in_force};
+pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
+pub use set::{LoadError, Set, Source, Sources};
+pub use shadow::ShadowReport;
 pub use slot::Rejected;
+pub use store::{By, Filling, Fillings, Publication, StoreError, history};

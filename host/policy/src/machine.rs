@@ -1,10 +1,8 @@
 //! The engine that runs policies, and everything that bounds them.
 
+use crate::files::{private_directory, write_privately};
 use sha2::{Digest, Sha256};
-use std::fs::{DirBuilder, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +31,7 @@ const PARTS: u32 = 16;
 /// Calls at the same time. Each reserves address space (4 GiB a memory), none of it used before it is touched.
 const CALLS: u32 = 32;
 /// A component file: a JavaScript engine fits, with air.
-pub(crate) const COMPONENT_BYTES: usize = 32 << 20;
+pub const COMPONENT_BYTES: usize = 32 << 20;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +83,7 @@ impl Machine {
 
     /// A store for one call.
     pub(crate) fn store(&self) -> Store<Limits> {
-        let mut store = Store::new(&self.engine, Limits);
+        let mut store = Store::new(&self.engine, Limits::default());
         store.limiter(|limits| limits);
         let ticks = DEADLINE.as_millis().div_ceil(TICK.as_millis().max(1));
         // One more: the first tick may come at once.
@@ -105,7 +103,11 @@ impl Machine {
             return Ok(component);
         }
         let component = compile()?;
-        if let Err(error) = component.serialize().map_err(|error| error.to_string()).and_then(|code| store_privately(&path, &code)) {
+        if let Err(error) = component
+            .serialize()
+            .map_err(|error| error.to_string())
+            .and_then(|code| write_privately(&path, &[&code, &Sha256::digest(&code)]).map_err(|error| error.to_string()))
+        {
             tracing::warn!(error, path = %path.display(), "a compiled policy could not be cached");
         }
         Ok(component)
@@ -156,7 +158,11 @@ fn config() -> Config {
 }
 
 /// Bounds memory and tables; exceeding the memory is an error of its own, so that it can be told from a panic.
-pub(crate) struct Limits;
+#[derive(Default)]
+pub(crate) struct Limits {
+    /// What all memories of this call have.
+    pub(crate) memory_bytes: usize,
+}
 
 /// A guest asked for more memory than [`MEMORY_BYTES`].
 #[derive(Debug, thiserror::Error)]
@@ -164,8 +170,12 @@ pub(crate) struct Limits;
 pub(crate) struct MemoryCap(usize);
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > MEMORY_BYTES { Err(MemoryCap(desired).into()) } else { Ok(true) }
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > MEMORY_BYTES {
+            return Err(MemoryCap(desired).into());
+        }
+        self.memory_bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        Ok(true)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -175,26 +185,4 @@ impl ResourceLimiter for Limits {
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         Err(error)
     }
-}
-
-fn private_directory(path: &Path) -> Result<(), String> {
-    if !path.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| error.to_string())?;
-    }
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    let own = std::fs::metadata("/proc/self").map_err(|error| error.to_string())?.uid();
-    if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
-        return Err("it is not a directory of this user's with mode 0700".to_owned());
-    }
-    Ok(())
-}
-
-fn store_privately(path: &Path, code: &[u8]) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
-    let partial = path.with_extension(format!("{}.part", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(text)?;
-    file.write_all(code).map_err(text)?;
-    file.write_all(&Sha256::digest(code)).map_err(text)?;
-    file.sync_all().map_err(text)?;
-    std::fs::rename(&partial, path).map_err(text)
 }

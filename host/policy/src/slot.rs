@@ -1,10 +1,10 @@
 //! One component in its slot.
 
-use crate::bindings::{common::paygress::policy::types as wit, duration, images, pod_template, pricing};
+use crate::bindings::{common::paygress::policy::types as wit, duration, duration_1_1, images, pod_template, pricing};
 use crate::machine::{COMPONENT_BYTES, Limits, Machine, MemoryCap};
 use crate::tally::Tally;
 use crate::v1_0;
-use paygress_core::policy::{Fault, FaultKind, Slot, SlotReport};
+use paygress_core::policy::{FaultKind, Slot, SlotReport};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
@@ -13,11 +13,15 @@ use wasmtime::{Store, Trap};
 
 /// The only import of a good policy: the types, which are no functions.
 const TYPES: &str = "paygress:policy/types@1.";
-const SETTINGS: &str = "paygress:policy/settings@1.0.0";
+/// Every interface of the contract, whatever its version.
+const CONTRACT: &str = "paygress:policy/";
 
 /// Why a component is not taken into its slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
+    /// There is none.
+    #[error("there is no component for it")]
+    Missing,
     /// The file is too large.
     #[error("it has {0} bytes, and a policy may have {COMPONENT_BYTES}")]
     TooLarge(usize),
@@ -25,7 +29,7 @@ pub enum Rejected {
     #[error("it is not a WebAssembly component that can be compiled: {0}")]
     NotAComponent(String),
     /// It wants or lacks something.
-    #[error("it does not fit the contract paygress:policy@1.0.0: {}", .0.join("; "))]
+    #[error("it does not fit the contract paygress:policy: {}", .0.join("; "))]
     Skew(Vec<String>),
     /// It does not take its settings.
     #[error("it does not take its settings: {}", problems(.0))]
@@ -40,26 +44,51 @@ fn problems(list: &[(String, String)]) -> String {
     list.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
+/// A version of the contract that this host serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contract {
+    V1_0,
+    V1_1,
+}
+
+impl Contract {
+    const ALL: [Self; 2] = [Self::V1_0, Self::V1_1];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_0 => "1.0.0",
+            Self::V1_1 => "1.1.0",
+        }
+    }
+}
+
 /// What the four worlds have in common.
 pub(crate) trait World: Sized + Send + Sync + 'static {
     const SLOT: Slot;
-    /// The functions that its interface must export.
-    const FUNCTIONS: &'static [&'static str];
     type Pre: Clone + Send + Sync + 'static;
-    fn pre(instance: InstancePre<Limits>) -> wasmtime::Result<Self::Pre>;
+    /// The functions that its interface must export.
+    fn functions(contract: Contract) -> &'static [&'static str];
+    fn pre(instance: InstancePre<Limits>, contract: Contract) -> wasmtime::Result<Self::Pre>;
     fn instantiate(pre: &Self::Pre, store: &mut Store<Limits>) -> wasmtime::Result<Self>;
     fn schema(&self, store: &mut Store<Limits>) -> wasmtime::Result<String>;
     fn configure(&self, store: &mut Store<Limits>, json: &str) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
 }
 
+pub(crate) use images::ImagesPolicy as Images;
+pub(crate) use pod_template::PodTemplatePolicy as PodTemplate;
+pub(crate) use pricing::PricingPolicy as Pricing;
+
 macro_rules! world {
-    ($slot:ident, $functions:expr, $world:path, $pre:path) => {
-        impl World for $world {
+    ($slot:ident, $functions:expr, $pre:path) => {
+        impl World for $slot {
             const SLOT: Slot = Slot::$slot;
-            const FUNCTIONS: &'static [&'static str] = $functions;
             type Pre = $pre;
 
-            fn pre(instance: InstancePre<Limits>) -> wasmtime::Result<Self::Pre> {
+            fn functions(_: Contract) -> &'static [&'static str] {
+                $functions
+            }
+
+            fn pre(instance: InstancePre<Limits>, _: Contract) -> wasmtime::Result<Self::Pre> {
                 Self::Pre::new(instance)
             }
 
@@ -78,10 +107,100 @@ macro_rules! world {
     };
 }
 
-world!(Images, &["admit"], images::ImagesPolicy, images::ImagesPolicyPre<Limits>);
-world!(Pricing, &["offers", "quote"], pricing::PricingPolicy, pricing::PricingPolicyPre<Limits>);
-world!(Duration, &["grant"], duration::DurationPolicy, duration::DurationPolicyPre<Limits>);
-world!(PodTemplate, &["render"], pod_template::PodTemplatePolicy, pod_template::PodTemplatePolicyPre<Limits>);
+world!(Images, &["admit"], images::ImagesPolicyPre<Limits>);
+world!(Pricing, &["offers", "quote"], pricing::PricingPolicyPre<Limits>);
+world!(PodTemplate, &["render"], pod_template::PodTemplatePolicyPre<Limits>);
+
+/// The slot that differs between the versions.
+pub(crate) enum Duration {
+    V1_0(duration::DurationPolicy),
+    V1_1(duration_1_1::DurationPolicy),
+}
+
+#[derive(Clone)]
+pub(crate) enum DurationPre {
+    V1_0(duration::DurationPolicyPre<Limits>),
+    V1_1(duration_1_1::DurationPolicyPre<Limits>),
+}
+
+impl World for Duration {
+    const SLOT: Slot = Slot::Duration;
+    type Pre = DurationPre;
+
+    fn functions(contract: Contract) -> &'static [&'static str] {
+        match contract {
+            Contract::V1_0 => &["grant"],
+            Contract::V1_1 => &["grant", "refund"],
+        }
+    }
+
+    fn pre(instance: InstancePre<Limits>, contract: Contract) -> wasmtime::Result<DurationPre> {
+        match contract {
+            Contract::V1_0 => duration::DurationPolicyPre::new(instance).map(DurationPre::V1_0),
+            Contract::V1_1 => duration_1_1::DurationPolicyPre::new(instance).map(DurationPre::V1_1),
+        }
+    }
+
+    fn instantiate(pre: &DurationPre, store: &mut Store<Limits>) -> wasmtime::Result<Self> {
+        match pre {
+            DurationPre::V1_0(pre) => pre.instantiate(store).map(Self::V1_0),
+            DurationPre::V1_1(pre) => pre.instantiate(store).map(Self::V1_1),
+        }
+    }
+
+    fn schema(&self, store: &mut Store<Limits>) -> wasmtime::Result<String> {
+        match self {
+            Self::V1_0(world) => world.paygress_policy_settings().call_schema(store),
+            Self::V1_1(world) => world.paygress_policy_settings().call_schema(store),
+        }
+    }
+
+    fn configure(&self, store: &mut Store<Limits>, json: &str) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
+        match self {
+            Self::V1_0(world) => world.paygress_policy_settings().call_configure(store, json),
+            Self::V1_1(world) => world.paygress_policy_settings().call_configure(store, json),
+        }
+    }
+}
+
+impl Duration {
+    pub(crate) fn call_grant(
+        &self,
+        store: &mut Store<Limits>,
+        order: &wit::Order,
+        quote: &wit::Quote,
+        payment: &wit::Payment,
+        context: &wit::Context,
+    ) -> wasmtime::Result<Result<wit::Grant, wit::Refusal>> {
+        match self {
+            Self::V1_0(world) => world.paygress_policy_duration().call_grant(store, order, quote, payment, context),
+            Self::V1_1(world) => world.paygress_policy_duration().call_grant(store, order, quote, payment, context),
+        }
+    }
+
+    /// `None` from a component of 1.0, which knows no terms.
+    pub(crate) fn call_refund(
+        &self,
+        store: &mut Store<Limits>,
+        order: &wit::Order,
+        quote: &wit::Quote,
+        payment: &wit::Payment,
+        grant: &wit::Grant,
+        context: &wit::Context,
+    ) -> wasmtime::Result<Option<duration_1_1::exports::paygress::policy::duration::RefundTerms>> {
+        match self {
+            Self::V1_0(_) => Ok(None),
+            Self::V1_1(world) => world.paygress_policy_duration().call_refund(store, order, quote, payment, grant, context).map(Some),
+        }
+    }
+}
+
+impl Filled<Duration> {
+    /// Whether it is of a version that has refund terms.
+    pub(crate) fn knows_refunds(&self) -> bool {
+        matches!(self.pre, DurationPre::V1_1(_))
+    }
+}
 
 /// A component that was compiled, checked and configured.
 pub(crate) struct Filled<W: World> {
@@ -114,13 +233,10 @@ impl<W: World> Filled<W> {
         }
         let digest = hex::encode(Sha256::digest(bytes));
         let component = machine.compile(bytes, &digest).map_err(Rejected::NotAComponent)?;
-        let skew = skew::<W>(machine, &component);
-        if !skew.is_empty() {
-            return Err(Rejected::Skew(skew));
-        }
+        let contract = contract::<W>(machine, &component).map_err(Rejected::Skew)?;
         let differs = |error: wasmtime::Error| Rejected::Skew(vec![format!("{error:#}")]);
         let instance = Linker::new(&machine.engine).instantiate_pre(&component).map_err(differs)?;
-        let pre = W::pre(instance).map_err(differs)?;
+        let pre = W::pre(instance, contract).map_err(differs)?;
         let mut filled =
             Self { machine: Arc::clone(machine), pre, settings: settings.into(), digest, schema: String::new(), tally: Arc::default() };
         // A differing signature shows only here.
@@ -146,24 +262,24 @@ impl<W: World> Filled<W> {
         self.tally.report(W::SLOT, &self.digest)
     }
 
-    /// One call in a fresh instance, on a thread that may be held.
-    pub(crate) async fn call<R: Send + 'static>(
+    /// Asks on a thread that may be held.
+    pub(crate) async fn on_a_thread<R: Send + 'static>(
         &self,
-        function: impl FnOnce(&W, &mut Store<Limits>) -> wasmtime::Result<R> + Send + 'static,
-    ) -> Result<R, Fault> {
-        let fault = |kind| Fault { slot: W::SLOT, digest: self.digest.clone(), kind };
-        let place = Arc::clone(&self.machine.calls).acquire_owned().await.map_err(|error| fault(FaultKind::Trap(error.to_string())))?;
+        question: impl FnOnce(&Self) -> Result<R, FaultKind> + Send + 'static,
+    ) -> Result<R, FaultKind> {
+        let trap = |error: &dyn std::fmt::Display| FaultKind::Trap(error.to_string());
+        let place = Arc::clone(&self.machine.calls).acquire_owned().await.map_err(|error| trap(&error))?;
         let filled = self.clone();
         let job = move || {
-            let done = filled.call_here(function);
+            let done = question(&filled);
             drop(place);
             done
         };
-        tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(FaultKind::Trap(error.to_string()))).map_err(fault)
+        tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(trap(&error)))
     }
 
     /// One call in a fresh instance, on this thread.
-    pub(crate) fn call_here<R>(&self, function: impl FnOnce(&W, &mut Store<Limits>) -> wasmtime::Result<R>) -> Result<R, FaultKind> {
+    pub(crate) fn call<R>(&self, function: impl FnOnce(&W, &mut Store<Limits>) -> wasmtime::Result<R>) -> Result<R, FaultKind> {
         let mut store = self.machine.store();
         let run = || {
             let world = W::instantiate(&self.pre, &mut store)?;
@@ -173,12 +289,14 @@ impl<W: World> Filled<W> {
             }
             function(&world, &mut store).map(Ok)
         };
-        run().unwrap_or_else(|error| Err(classify(&error)))
+        let answer = run().unwrap_or_else(|error| Err(classify(&error)));
+        self.tally.note_memory(store.data().memory_bytes);
+        answer
     }
 }
 
-/// What a component wants or lacks, in words.
-fn skew<W: World>(machine: &Machine, component: &Component) -> Vec<String> {
+/// The version of the contract that a component keeps to; else what it wants or lacks, in words.
+fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contract, Vec<String>> {
     let mut skew = Vec::new();
     let ty = component.component_type();
     for (name, import) in ty.imports(&machine.engine) {
@@ -192,20 +310,43 @@ fn skew<W: World>(machine: &Machine, component: &Component) -> Vec<String> {
             skew.push(format!("it imports {name}, and a policy may import nothing but types"));
         }
     }
-    let slot = format!("paygress:policy/{}@1.0.0", W::SLOT);
-    for (interface, functions) in [(SETTINGS, &["schema", "configure"][..]), (&slot, W::FUNCTIONS)] {
-        let Some((_, instance)) = component.get_export(None, interface) else {
-            skew.push(format!("it does not export {interface}"));
+    let exported: Vec<(String, String)> = ty
+        .exports(&machine.engine)
+        .filter_map(|(name, _)| name.strip_prefix(CONTRACT)?.split_once('@'))
+        .map(|(interface, version)| (interface.to_owned(), version.to_owned()))
+        .collect();
+    let slot = W::SLOT.as_str();
+    let version = exported.iter().find(|(interface, _)| interface == slot).map(|(_, version)| version.as_str());
+    let served = Contract::ALL.map(Contract::as_str).join(" and ");
+    let found = version.and_then(|version| Contract::ALL.into_iter().find(|contract| contract.as_str() == version));
+    let contract = match (found, version) {
+        (Some(contract), _) => contract,
+        (None, Some(version)) => {
+            skew.push(format!("it is written for version {version}, and this host serves {served}"));
+            return Err(skew);
+        }
+        (None, None) => {
+            let others = exported.iter().filter(|(interface, _)| Slot::ALL.iter().any(|slot| slot.as_str() == interface));
+            let told: Vec<String> = others.map(|(interface, _)| format!("it is a component for the slot {interface}")).collect();
+            skew.extend(told);
+            skew.push(format!("it does not export {CONTRACT}{slot}@{}", Contract::V1_0.as_str()));
+            return Err(skew);
+        }
+    };
+    for (interface, functions) in [("settings", &["schema", "configure"][..]), (slot, W::functions(contract))] {
+        let name = format!("{CONTRACT}{interface}@{}", contract.as_str());
+        let Some((_, instance)) = component.get_export(None, &name) else {
+            skew.push(format!("it does not export {name}"));
             continue;
         };
         for function in functions {
             match component.get_export(Some(&instance), function) {
                 Some((ComponentItem::ComponentFunc(_), _)) => {}
-                _ => skew.push(format!("its {interface} does not export {function}")),
+                _ => skew.push(format!("its {name} does not export {function}")),
             }
         }
     }
-    skew
+    if skew.is_empty() { Ok(contract) } else { Err(skew) }
 }
 
 /// What an error of the engine means.

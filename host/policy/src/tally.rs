@@ -1,15 +1,18 @@
 //! What is counted of a component's calls.
 
-use paygress_core::policy::{Fault, LATENCY_BUCKETS_US, Slot, SlotReport};
-use paygress_core::refusal::Refusal;
+use paygress_core::policy::{LATENCY_BUCKETS_US, Slot, SlotReport};
+use paygress_core::refusal::{ErrorType, Refusal};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 #[derive(Clone, Default)]
 struct Counts {
     calls: u64,
-    refusals: u64,
+    // A policy may refuse with a handful of codes.
+    refusals: BTreeMap<ErrorType, u64>,
     faults: u64,
+    memory_bytes: u64,
     total_us: u64,
     // One for each bound, and one for the rest.
     latency: [u64; LATENCY_BUCKETS_US.len() + 1],
@@ -21,7 +24,7 @@ pub(crate) struct Tally(Mutex<Counts>);
 
 impl Tally {
     /// Counts a call.
-    pub(crate) fn note<T>(&self, took: Duration, answer: &Result<Result<T, Refusal>, Fault>) {
+    pub(crate) fn note<T, E>(&self, took: Duration, answer: &Result<Result<T, Refusal>, E>) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BUCKETS_US.iter().position(|bound| took <= *bound).unwrap_or(LATENCY_BUCKETS_US.len());
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +32,10 @@ impl Tally {
         counts.total_us = counts.total_us.saturating_add(took);
         match answer {
             Ok(Ok(_)) => {}
-            Ok(Err(_)) => counts.refusals = counts.refusals.saturating_add(1),
+            Ok(Err(refusal)) => {
+                let count = counts.refusals.entry(refusal.code).or_default();
+                *count = count.saturating_add(1);
+            }
             Err(_) => counts.faults = counts.faults.saturating_add(1),
         }
         if let Some(count) = counts.latency.get_mut(bucket) {
@@ -37,10 +43,17 @@ impl Tally {
         }
     }
 
+    /// Notes the memory that a call had.
+    pub(crate) fn note_memory(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.memory_bytes = counts.memory_bytes.max(bytes);
+    }
+
     pub(crate) fn report(&self, slot: Slot, digest: &str) -> SlotReport {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Counts { calls, refusals, faults, total_us, latency } = counts;
-        SlotReport { slot, digest: digest.to_owned(), calls, refusals, faults, total_us, latency: latency.to_vec() }
+        let Counts { calls, refusals, faults, memory_bytes, total_us, latency } = counts;
+        SlotReport { slot, digest: digest.to_owned(), calls, refusals, faults, memory_bytes, total_us, latency: latency.to_vec() }
     }
 }
 
@@ -53,10 +66,10 @@ mod tests {
         let tally = Tally::default();
         assert_eq!(tally.report(Slot::Pricing, "").percentile_us(50), None);
         for took in [10, 60, 70, 999, 1_000_000] {
-            tally.note(Duration::from_micros(took), &Ok(Ok(())));
+            tally.note(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
         }
         let report = tally.report(Slot::Pricing, "abc");
-        assert_eq!((report.calls, report.refusals, report.faults, report.total_us), (5, 0, 0, 1_001_139));
+        assert_eq!((report.calls, report.refusals.len(), report.faults, report.total_us), (5, 0, 0, 1_001_139));
         assert_eq!((report.percentile_us(50), report.percentile_us(80), report.percentile_us(99)), (Some(100), Some(1_000), None));
     }
 }

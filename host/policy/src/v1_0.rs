@@ -8,7 +8,7 @@ use paygress_core::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{Msat, Sat, Seconds};
 
-const TEN_YEARS: u64 = 315_360_000;
+pub(crate) const TEN_YEARS: u64 = 315_360_000;
 const ALL_MONEY_MSAT: u64 = 2_100_000_000_000_000_000;
 const ALL_MONEY_SAT: u64 = 2_100_000_000_000_000;
 const TEMPLATE_BYTES: usize = 65_536;
@@ -18,7 +18,7 @@ const OFFERS: usize = 64;
 
 type Checked<T> = Result<T, FaultKind>;
 
-fn absurd<T>(what: impl Into<String>) -> Checked<T> {
+pub(crate) fn absurd<T>(what: impl Into<String>) -> Checked<T> {
     Err(FaultKind::Absurd(what.into()))
 }
 

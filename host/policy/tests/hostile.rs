@@ -5,7 +5,7 @@ use paygress_core::Policy;
 use paygress_core::order::OrderView;
 use paygress_core::policy::{Context, FaultKind, NotGranted, Slot};
 use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, TICK};
+use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,22 @@ fn built(path: &str) -> Vec<u8> {
 }
 
 fn default_policy(slot: Slot) -> Source {
-    Source { component: built(&format!("plugins/{slot}.wasm")), settings: "{}".to_owned() }
+    Source::plain(built(&format!("plugins/{slot}.wasm")))
+}
+
+fn default_policies() -> Sources {
+    Slot::ALL.into_iter().map(|slot| (slot, default_policy(slot))).collect()
+}
+
+fn swap(host: &Host, slot: Slot, source: Source) -> Result<(), Rejected> {
+    match host.swap(&Sources::from([(slot, source)]), || Ok(())) {
+        Ok(()) => Ok(()),
+        Err(SwapError::NotTaken(errors)) => {
+            assert_eq!((errors.len(), errors[0].slot), (1, slot));
+            Err(errors[0].reason.clone())
+        }
+        Err(other) => panic!("{other}"),
+    }
 }
 
 fn hostile(settings: &str) -> Source {
@@ -25,7 +40,9 @@ fn hostile(settings: &str) -> Source {
 
 fn host() -> Arc<Host> {
     let machine = Machine::start(None).unwrap();
-    Host::load(machine, |slot| if slot == Slot::Pricing { hostile("{}") } else { default_policy(slot) }).unwrap()
+    let mut sources = default_policies();
+    sources.insert(Slot::Pricing, hostile("{}"));
+    Host::load(machine, &sources).unwrap()
 }
 
 fn order(tier: &str) -> OrderView {
@@ -126,7 +143,7 @@ async fn more_calls_than_places_wait_and_are_all_answered() {
 fn what_misbehaves_when_it_is_loaded_is_not_taken() {
     let host = host();
     let before = host.current().digests();
-    let refused = |source: Source| host.swap(Slot::Pricing, &source).unwrap_err().reason;
+    let refused = |source: Source| swap(&host, Slot::Pricing, source).unwrap_err();
     assert!(matches!(refused(hostile(r#"{"configure": "spin"}"#)), Rejected::Faulty(FaultKind::Deadline(_))));
     assert!(matches!(refused(hostile(r#"{"configure": "allocate"}"#)), Rejected::Faulty(FaultKind::Memory(_))));
     assert!(matches!(refused(hostile(r#"{"configure": "panic"}"#)), Rejected::Faulty(FaultKind::Trap(_))));
@@ -137,27 +154,27 @@ fn what_misbehaves_when_it_is_loaded_is_not_taken() {
 #[test]
 fn what_does_not_fit_is_told_before_it_runs() {
     let host = host();
-    let refused = |slot, component| host.swap(slot, &Source { component, settings: "{}".to_owned() }).unwrap_err().reason;
+    let refused = |slot, component| swap(&host, slot, Source::plain(component)).unwrap_err();
     assert!(matches!(refused(Slot::Images, Vec::new()), Rejected::NotAComponent(_)));
     assert!(matches!(refused(Slot::Images, b"\0asm\x01\0\0\0".to_vec()), Rejected::NotAComponent(_)));
     assert!(matches!(refused(Slot::Images, vec![0; 33 << 20]), Rejected::TooLarge(_)));
     let Rejected::Skew(skew) = refused(Slot::Images, built("plugins/duration.wasm")) else { panic!("not a skew") };
-    assert_eq!(skew, ["it does not export paygress:policy/images@1.0.0"]);
+    assert_eq!(skew, ["it is a component for the slot duration", "it does not export paygress:policy/images@1.0.0"]);
     let mut cut = built("plugins/images.wasm");
     cut.truncate(cut.len() / 2);
     assert!(matches!(refused(Slot::Images, cut), Rejected::NotAComponent(_)));
     let wrong_settings =
-        host.swap(Slot::Images, &Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) });
+        swap(&host, Slot::Images, Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) });
     let told = wrong_settings.unwrap_err().to_string();
     assert!(told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"), "{told}");
 }
 
 #[tokio::test]
 async fn an_order_keeps_the_set_that_it_began_with() {
-    let host = Host::load(Machine::start(None).unwrap(), default_policy).unwrap();
+    let host = Host::load(Machine::start(None).unwrap(), &default_policies()).unwrap();
     let begun = host.current();
     let dearer = Source { settings: r#"{"sats_per_hour": 120}"#.to_owned(), ..default_policy(Slot::Pricing) };
-    host.swap(Slot::Pricing, &dearer).unwrap();
+    swap(&host, Slot::Pricing, dearer).unwrap();
     let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
     let (old, new) =
         (begun.quote(&order, &Context::default()).await.unwrap(), host.current().quote(&order, &Context::default()).await.unwrap());
@@ -170,7 +187,7 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
-    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), default_policy).map(drop);
+    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cache), 0o700);

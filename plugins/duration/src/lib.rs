@@ -2,7 +2,7 @@
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.0", world: "duration-policy" });
+    wit_bindgen::generate!({ path: "../../wit/1.1", world: "duration-policy" });
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -12,7 +12,8 @@ mod component {
     bindings::export!(Policy with_types_in bindings);
 }
 
-use bindings::exports::paygress::policy::{duration, settings};
+use bindings::exports::paygress::policy::duration::{self, RefundTerms};
+use bindings::exports::paygress::policy::settings;
 use bindings::paygress::policy::types::{Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal};
 use paygress_plugin_settings::Reader;
 
@@ -41,6 +42,14 @@ const SCHEMA: &str = r#"{
       "type": "integer", "minimum": 1, "maximum": 5256000, "default": 60,
       "description": "What is suggested to customers who pay too little, and given when the price is zero."
     },
+    "refund_percent": {
+      "type": "integer", "minimum": 0, "maximum": 100, "default": 100,
+      "description": "How much of the price of unused time goes back to who stops a pod; 0: nothing."
+    },
+    "refund_step_seconds": {
+      "type": "integer", "minimum": 1, "maximum": 86400, "default": 60,
+      "description": "Used time is charged in whole steps of this when a pod is stopped."
+    },
     "extend_by_others": {
       "type": "boolean", "default": false,
       "description": "Whether anyone may extend a pod, or only the customer who bought it."
@@ -57,6 +66,7 @@ struct Settings {
     maximum: u64,
     round_to: u64,
     suggested: u64,
+    refund: RefundTerms,
     extend_by_others: bool,
 }
 
@@ -67,6 +77,11 @@ impl duration::Guest for Policy {
         let settings = SETTINGS.with_borrow(Clone::clone);
         let Some(settings) = settings else { return Err(refuse("resource_unavailable", "the duration policy is not configured")) };
         grant(&settings, &order, quote.price, &payment)
+    }
+
+    fn refund(_: Order, _: Quote, _: Payment, _: Grant, _: Context) -> RefundTerms {
+        SETTINGS
+            .with_borrow(|settings| settings.as_ref().map_or(RefundTerms { percent: 100, step_seconds: 60 }, |settings| settings.refund))
     }
 }
 
@@ -81,6 +96,10 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
         maximum: reader.number("maximum_seconds", 2_592_000, 1..=LONGEST),
         round_to: reader.number("round_to_seconds", 1, 1..=86_400),
         suggested: reader.number("suggested_minutes", 60, 1..=5_256_000).saturating_mul(60),
+        refund: RefundTerms {
+            percent: u8::try_from(reader.number("refund_percent", 100, 0..=100)).unwrap_or(100),
+            step_seconds: reader.number("refund_step_seconds", 60, 1..=86_400),
+        },
         extend_by_others: reader.flag("extend_by_others", false),
     };
     if settings.minimum > settings.maximum {
@@ -238,6 +257,7 @@ mod tests {
         let problems =
             read(r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "extend_by_others": 1}"#).unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(read("{}").unwrap().refund.percent, 100);
         assert_eq!(paths, ["/extend_by_others", "/minimum_seconds", "/round_to_seconds"]);
         assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
     }

@@ -2,7 +2,7 @@
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.0", world: "pod-template-policy" });
+    wit_bindgen::generate!({ path: "../../wit/1.1", world: "pod-template-policy" });
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -10,12 +10,12 @@
 mod rooms;
 mod story;
 
-use paygress::house::{component, default_policies};
+use paygress::house::default_policies;
 use paygress_cashu::faulty::Mishap;
 use paygress_cashu::mint::TestMint;
 use paygress_core::order::RefundEnd;
 use paygress_core::units::Sat;
-use paygress_policy::{Host, Machine, Source};
+use paygress_policy::{Folder, Host, Machine};
 use rooms::ClusterFault;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -103,9 +103,8 @@ fn world(outside: &Runtime) -> World {
             _ => AnyMint::Cdk(TestMint::start(100).await.unwrap()),
         }
     });
-    let source =
-        |slot| Source { component: component(&default_policies().join(format!("{slot}.wasm"))).unwrap(), settings: "{}".to_owned() };
-    World { mint, policy: Host::load(Machine::start(None).unwrap(), source).unwrap() }
+    let sources = Folder::new(default_policies(), BTreeMap::new()).sources().unwrap();
+    World { mint, policy: Host::load(Machine::start(None).unwrap(), &sources).unwrap() }
 }
 
 fn outside() -> Runtime {

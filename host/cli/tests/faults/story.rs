@@ -10,6 +10,7 @@ use paygress_core::courier::{Door, ReplyTo};
 use paygress_core::desk::{Desk, Incoming, Rooms, Settings, Ticket};
 use paygress_core::ledger::Ledger;
 use paygress_core::order::{Order, Purchase};
+use paygress_core::policy::RefundTerms;
 use paygress_core::secret::Secret;
 use paygress_core::units::{Customer, PodName, Seconds, set_clock_wrong};
 use paygress_ledger::Book;
@@ -159,7 +160,7 @@ impl Street {
             container_port: 2_222,
             ports: 40_000..=40_009,
             sweep: true,
-            refund_on_stop: Some(Seconds(60)),
+            refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(30 * 86_400),
         };
         House { desk: Desk::new(settings, rooms), book, till }

@@ -1,7 +1,9 @@
 //! What the tests of the whole share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod command;
 pub mod customer;
 pub mod doomed;
+pub mod paper;
 pub mod testbed;
 pub mod web;

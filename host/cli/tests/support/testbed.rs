@@ -165,12 +165,15 @@ impl Testbed {
             ("RUN_MODE", "both"),
             ("BIND_ADDR", &bind),
             ("OPERATOR_TOKEN", OPERATOR),
+            ("POLICY_NAMESPACE", "ingress-system"),
         ]);
         command.env("KUBECONFIG", kubeconfig.path()).env("POLICY_DIR", root().join("target/plugins"));
         command
             .env("CASHU_DB_PATH", data("wallet.sqlite"))
             .env("LEDGER_PATH", data("ledger.sqlite"))
-            .env("POLICY_CACHE_DIR", data("compiled"));
+            .env("POLICY_CACHE_DIR", data("compiled"))
+            .env("POLICY_STATE_DIR", data("policies"))
+            .env("ADMIN_SOCKET", data("admin.sock"));
         command.envs(environment.iter().copied());
         let log = logs.join("paygress.log");
         let service = Daemon::start(&mut command, &log);

@@ -4,8 +4,8 @@ use super::{Desk, Setback, internal};
 use crate::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::ledger::LeaseChange;
 use crate::limits;
-use crate::order::{Lease, LeaseState, Order, Purchase, State};
-use crate::policy::{Decision, Grant, Payment, Placement, PodDecision, PolicySet, Quote};
+use crate::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
+use crate::policy::{Considered, Decision, Payment, Placement, PodDecision, PolicySet, Quote};
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
 use crate::units::{LeaseId, PodName, Seconds, UnixTime};
@@ -17,13 +17,17 @@ impl Desk {
             Purchase::Spawn { .. } => self.decide_spawn(order, set).await,
             Purchase::TopUp { pod } => self.decide_top_up(order, &pod, set).await,
         };
-        match decided {
+        let considered = match decided {
             Ok(lease) => {
                 order.state = State::Decided;
                 self.advance(order, State::Received, lease.as_ref().map_or(LeaseChange::Keep, LeaseChange::Put)).await
             }
             Err(refusal) => self.refuse(order, State::Received, refusal).await,
+        };
+        if considered.is_ok() {
+            self.rooms.policy.observe(order);
         }
+        considered
     }
 
     /// Refuses the order: nothing was taken, the token is forgotten here, its proofs and its port are free.
@@ -59,23 +63,40 @@ impl Desk {
         self.rooms.till.appraise(order.secrets.token.as_ref().unwrap_or(&none), &order.facts).await
     }
 
-    async fn decide_spawn(&self, order: &mut Order, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
+    /// What the policies are asked.
+    async fn asked(&self, order: &Order, view: OrderView, set: &dyn PolicySet) -> Result<Considered, Refusal> {
         let payment = self.appraise(order).await?;
         let context = self.context(order.customer()).await?;
-        let view = order.view(None);
-        let image = set.admit(&view, &context).await?;
-        let quote = set.quote(&view, &context).await?;
-        let grant = set.grant(&view, &quote, &payment, &context).await?;
-        check_minimum(&payment, &quote)?;
-        order.payment = Some(payment);
+        Ok(Considered {
+            digests: set.digests(),
+            order: view,
+            context,
+            payment,
+            image: None,
+            quote: None,
+            grant: None,
+            refund: None,
+            placement: None,
+        })
+    }
+
+    async fn decide_spawn(&self, order: &mut Order, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
+        let considered = order.considered.insert(self.asked(order, order.view(None), set).await?);
+        let Considered { order: view, context, payment, .. } = considered;
+        let image = considered.image.insert(set.admit(view, context).await?);
+        let quote = considered.quote.insert(set.quote(view, context).await?);
+        let grant = considered.grant.insert(set.grant(view, quote, payment, context).await?);
+        considered.refund = set.refund(view, quote, payment, grant, context).await?;
+        check_minimum(payment, quote)?;
         let lease = order.lease.get_or_insert_with(|| LeaseId::of(&order.id)).clone();
-        let placement = self.place(&lease, &image, &quote).await?;
-        let rendered = set.render(&view, &grant, &placement).await?;
+        let placement = considered.placement.insert(self.place(&lease, image, quote).await?);
+        let rendered = set.render(view, grant, placement).await?;
+        let pod = PodDecision { placement: placement.clone(), rendered };
         let new = Lease {
             id: lease,
-            customer: order.customer().clone(),
+            customer: order.reply_to.customer.clone(),
             tier: quote.tier.clone(),
-            image,
+            image: image.clone(),
             resources: quote.resources,
             username: view.username.clone(),
             port: placement.host_port,
@@ -84,8 +105,7 @@ impl Desk {
             expires_at: None,
             end: None,
         };
-        let pod = Some(PodDecision { placement, rendered });
-        order.decision = Some(Decision { digests: set.digests(), order: view, context, quote, grant, pod });
+        order.decide(Some(pod));
         self.rooms.cluster.rehearse(&plan(order)?).await?;
         Ok(Some(new))
     }
@@ -101,19 +121,19 @@ impl Desk {
             }
             _ => return Err(expired()),
         };
-        let payment = self.appraise(order).await?;
-        let context = self.context(order.customer()).await?;
         let view = order.view(Some(lease.view(order.customer(), now)));
-        let quote = set.quote(&view, &context).await?;
-        let grant: Grant = set.grant(&view, &quote, &payment, &context).await?;
-        check_minimum(&payment, &quote)?;
+        let considered = order.considered.insert(self.asked(order, view, set).await?);
+        let Considered { order: view, context, payment, .. } = considered;
+        let quote = considered.quote.insert(set.quote(view, context).await?);
+        let grant = considered.grant.insert(set.grant(view, quote, payment, context).await?);
+        considered.refund = set.refund(view, quote, payment, grant, context).await?;
+        check_minimum(payment, quote)?;
         let later = expires_at.after(grant.seconds);
         if later.since(now) > Seconds(limits::GRANT_SECONDS) {
             return Err(Refusal::new(ErrorType::InvalidRequest, "the pod would live longer than ten years; send a smaller token"));
         }
-        order.payment = Some(payment);
         order.lease = Some(lease.id.clone());
-        order.decision = Some(Decision { digests: set.digests(), order: view, context, quote, grant, pod: None });
+        order.decide(None);
         self.rooms.cluster.rehearse_expiry(pod, later).await?;
         Ok(None)
     }

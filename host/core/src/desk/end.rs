@@ -5,6 +5,7 @@ use crate::cluster::EndReason;
 use crate::ledger::LedgerError;
 use crate::limits;
 use crate::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
+use crate::policy::RefundTerms;
 use crate::refusal::{ErrorType, Refusal};
 use crate::till::RefundState;
 use crate::units::{Customer, PodName, Sat, Seconds, UnixTime};
@@ -72,11 +73,7 @@ impl Desk {
                 return Ok(());
             }
             orders.retain(|order| order.state == State::Active);
-            let step = match reason {
-                EndReason::Stopped => self.settings.refund_on_stop,
-                reason => reason.is_our_fault().then_some(Seconds(1)),
-            };
-            close(&mut orders, step, reason, &lease.customer, UnixTime::now());
+            close(&mut orders, self.settings.refund_on_stop, reason, &lease.customer, UnixTime::now());
             match self.rooms.ledger.end_lease(&lease, &orders).await {
                 // An extension became active in between: it counts too.
                 Err(LedgerError::Moved { .. }) => continue,
@@ -131,21 +128,31 @@ impl Desk {
     }
 }
 
-/// Closes the active orders of a lease that ends. With a step, the time that was sold and not used is due, in whole steps;
-/// the time that was bought last is unused first.
-fn close(orders: &mut [Order], step: Option<Seconds>, reason: EndReason, owner: &Customer, now: UnixTime) {
+/// The terms on which unused time of an order goes back. Who stops a pod has those that it was sold on, or the host's where
+/// the policy had none, unless the operator pays nothing back at all; what we lost goes back to the last sat.
+fn terms(order: &Order, on_stop: Option<RefundTerms>, reason: EndReason) -> Option<RefundTerms> {
+    match reason {
+        EndReason::Stopped => on_stop.map(|host| order.decision.as_ref().and_then(|decision| decision.refund).unwrap_or(host)),
+        reason => reason.is_our_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 }),
+    }
+}
+
+/// Closes the active orders of a lease that ends. What of their time is not used is due, on its terms; what was bought last
+/// is used last.
+fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, owner: &Customer, now: UnixTime) {
     let sold = |order: &Order| order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
-    let total = orders.iter().fold(Seconds(0), |sum, order| sum.plus(sold(order)));
     // A pod's time begins when it is ready: that is when its first order's would end, less what that order bought.
     let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
     let begun = spawn.and_then(|order| Some(order.expires_at?.minus(sold(order)))).unwrap_or(now);
-    let unused = total.minus(now.since(begun));
-    let mut left = step.map_or(Seconds(0), |step| unused.minus(Seconds(unused.0.checked_rem(step.0).unwrap_or(unused.0))));
-    for order in orders.iter_mut().rev() {
+    let mut elapsed = now.since(begun);
+    for order in orders.iter_mut() {
         let seconds = sold(order);
-        let unused = left.min(seconds);
-        left = left.minus(unused);
-        let due = order.redeemed.unwrap_or_default().share(unused, seconds);
+        let used = elapsed.min(seconds);
+        elapsed = elapsed.minus(used);
+        let due = terms(order, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
+            let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
+            order.redeemed.unwrap_or_default().share(seconds.minus(charged), seconds).percent(percent)
+        });
         order.secrets.password = None;
         if due > Sat(0) {
             order.due = Some(due);
@@ -180,6 +187,7 @@ mod tests {
             context: Context::default(),
             quote,
             grant: Grant { seconds: Seconds(seconds), note: None },
+            refund: None,
             pod: None,
         };
         Order {
@@ -195,31 +203,52 @@ mod tests {
         Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None }
     }
 
-    fn due(step: Option<u64>, reason: EndReason, now: u64) -> Vec<Option<u64>> {
+    const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
+
+    fn closed(sold_on: Option<RefundTerms>, on_stop: Option<RefundTerms>, reason: EndReason, now: u64) -> Vec<Option<u64>> {
         // Ten minutes for 10 sat from 1000 on, then ten more for 20.
         let top_up = Purchase::TopUp { pod: PodName::default() };
         let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
-        close(&mut orders, step.map(Seconds), reason, &Customer::default(), UnixTime(now));
+        for order in &mut orders {
+            order.decision.as_mut().unwrap().refund = sold_on;
+        }
+        close(&mut orders, on_stop, reason, &Customer::default(), UnixTime(now));
         orders.iter().map(|order| order.due.map(|due| due.0)).collect()
+    }
+
+    fn due(reason: EndReason, now: u64) -> Vec<Option<u64>> {
+        closed(None, MINUTES, reason, now)
     }
 
     #[test]
     fn what_was_bought_last_is_unused_first() {
-        assert_eq!(due(Some(60), EndReason::Stopped, 1_000), [Some(10), Some(20)]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 1_300), [Some(5), Some(20)]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 1_600), [None, Some(20)]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 1_900), [None, Some(10)]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 2_200), [None, None]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 9_999), [None, None]);
+        assert_eq!(due(EndReason::Stopped, 1_000), [Some(10), Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_300), [Some(5), Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_600), [None, Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_900), [None, Some(10)]);
+        assert_eq!(due(EndReason::Stopped, 2_200), [None, None]);
+        assert_eq!(due(EndReason::Stopped, 9_999), [None, None]);
     }
 
     #[test]
-    fn whole_steps_are_due_and_nothing_without_a_step() {
-        assert_eq!(due(Some(60), EndReason::Stopped, 2_141), [None, None]);
-        assert_eq!(due(Some(60), EndReason::Stopped, 2_140), [None, Some(2)]);
-        assert_eq!(due(Some(1), EndReason::Removed, 2_141), [None, Some(1)]);
-        assert_eq!(due(None, EndReason::Expired, 1_000), [None, None]);
+    fn used_time_is_charged_in_whole_steps() {
+        assert_eq!(due(EndReason::Stopped, 2_141), [None, None]);
+        assert_eq!(due(EndReason::Stopped, 2_140), [None, Some(2)]);
+        assert_eq!(due(EndReason::Removed, 2_141), [None, Some(1)]);
+        assert_eq!(due(EndReason::Expired, 1_000), [None, None]);
         // A clock that jumped back does not give more than was paid.
-        assert_eq!(due(Some(60), EndReason::Stopped, 1), [Some(10), Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1), [Some(10), Some(20)]);
+    }
+
+    #[test]
+    fn the_terms_are_those_that_the_time_was_sold_on() {
+        let half = |seconds| Some(RefundTerms { step: Seconds(seconds), percent: 50 });
+        let stopped = |sold_on, on_stop| closed(sold_on, on_stop, EndReason::Stopped, 1_300);
+        assert_eq!(stopped(half(60), MINUTES), [Some(2), Some(10)]);
+        assert_eq!(stopped(half(600), MINUTES), [None, Some(10)], "a step longer than the time charges all of it once begun");
+        assert_eq!(stopped(Some(RefundTerms { step: Seconds(1), percent: 0 }), MINUTES), [None, None]);
+        assert_eq!(stopped(half(60), None), [None, None], "the operator pays nothing back");
+        assert_eq!(closed(half(60), None, EndReason::Removed, 1_300), [Some(5), Some(20)], "what we lose goes back in full");
+        assert_eq!(closed(half(u64::MAX), MINUTES, EndReason::Stopped, 1_300), [None, Some(10)]);
     }
 }

@@ -22,7 +22,7 @@ use crate::courier::{Courier, Door, ReplyTo};
 use crate::ledger::{LeaseChange, Ledger, LedgerError, Opening};
 use crate::limits;
 use crate::order::{Lease, Order, OrderSecrets, Purchase, State};
-use crate::policy::{Context, NotGranted, Offer, Policy, PolicySet};
+use crate::policy::{Context, NotGranted, Offer, Policy, PolicySet, RefundTerms};
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
 use crate::till::Till;
@@ -47,8 +47,9 @@ pub struct Settings {
     pub ports: RangeInclusive<u16>,
     /// Whether to remove pods that the ledger does not know.
     pub sweep: bool,
-    /// The steps in which unused time is refunded to who stops a pod; none: it is not.
-    pub refund_on_stop: Option<Seconds>,
+    /// The terms on which who stops a pod is paid back where the policy has none of its own; none: nobody is, whatever the
+    /// policy says.
+    pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed before it is taken back.
     pub refund_kept: Seconds,
     /// The time that is suggested to who does not say how much he wants.
@@ -261,6 +262,12 @@ impl Desk {
             true => Ok(lease),
             false => Err(inquire::not_owner()),
         }
+    }
+
+    /// Tells when other policies are published.
+    #[must_use]
+    pub fn policy_changes(&self) -> channel::Receiver<()> {
+        self.rooms.policy.changes()
     }
 
     /// What is for sale now, and how it is paid for.

@@ -1,0 +1,73 @@
+//! What is said over the socket: one request and one reply a connection, each a line of JSON. The components that a request
+//! names follow its line, one after the other.
+
+use paygress_core::policy::{Slot, SlotReport};
+use paygress_policy::{Publication, ShadowReport};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The longest request line: settings of four components.
+pub(crate) const LINE_BYTES: u64 = 512 << 10;
+/// The longest reply: the whole history.
+pub(crate) const REPLY_BYTES: u64 = 16 << 20;
+
+/// A component for a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The slot.
+    pub slot: Slot,
+    /// How many bytes of it follow.
+    pub bytes: u64,
+    /// Its settings; left out: those of the component in force.
+    pub settings: Option<Map<String, Value>>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Put these in force, all or none.
+    Swap(Vec<Part>),
+    /// Go back: to that publication, or to what was in force before.
+    Rollback(Option<u64>),
+    /// What has been in force?
+    History,
+    /// How do the policies in force do?
+    Report,
+    /// Have these decide beside those in force.
+    ShadowStart(Vec<Part>),
+    /// How do they do?
+    ShadowReport,
+    /// End that.
+    ShadowStop,
+    /// Put them in force.
+    Promote,
+}
+
+impl Request {
+    pub(crate) fn parts(&self) -> &[Part] {
+        match self {
+            Self::Swap(parts) | Self::ShadowStart(parts) => parts,
+            _ => &[],
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// This is in force now.
+    Published(Publication),
+    /// What has been in force, oldest first.
+    History(Vec<Publication>),
+    /// How the policies in force do.
+    Report(Vec<SlotReport>),
+    /// How the candidates do.
+    Shadow(ShadowReport),
+    /// It is done.
+    Done,
+    /// It was not done, and what was in force is: why.
+    Refused(String),
+}

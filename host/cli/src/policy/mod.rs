@@ -1,0 +1,130 @@
+//! `paygress policy`: for who operates policies, and for who writes them.
+//!
+//! - `operate.rs`: exchange them in a running service, go back, have candidates decide beside them.
+//! - `replay.rs`: what would a candidate have said of the orders in the ledger?
+
+mod operate;
+mod replay;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use paygress_core::policy::Slot;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What to do with policies.
+#[derive(Subcommand)]
+pub enum PolicyAction {
+    /// Put components in force in the running service, all or none; orders under way end with the old ones.
+    Swap(Candidates),
+    /// Go back to what was in force before, or to a publication of `history`.
+    Rollback {
+        /// Its number.
+        number: Option<u64>,
+    },
+    /// What has been in force, the newest last.
+    History,
+    /// Have components decide beside those in force, on the live orders; nothing that they say is used.
+    Shadow {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: ShadowAction,
+    },
+    /// Put the components of the shadow in force.
+    Promote,
+    /// What would components have said of the orders in the ledger? The service may be running.
+    Replay(replay::Arguments),
+    /// How the policies in force do, as a table that is always new.
+    Top {
+        /// Print it once, and end.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+/// What to do with a shadow.
+#[derive(Subcommand)]
+pub enum ShadowAction {
+    /// Begin, instead of one that runs.
+    Start(Candidates),
+    /// How it compares so far.
+    Report {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End it, and tell how it compared.
+    Stop,
+}
+
+/// Components for slots.
+#[derive(Args)]
+pub struct Candidates {
+    /// A slot (images, pricing, duration, pod-template) and the component's file; several slots are exchanged together.
+    #[arg(required = true, num_args = 2.., value_names = ["SLOT", "FILE"])]
+    pairs: Vec<String>,
+    /// The settings of a slot, a file with a JSON object; left out: those in force.
+    #[arg(long, value_name = "SLOT=FILE")]
+    settings: Vec<String>,
+}
+
+/// A component's file, read, and the settings that were given with it.
+struct Candidate {
+    component: Vec<u8>,
+    settings: Option<Map<String, Value>>,
+}
+
+fn slot(name: &str) -> Result<Slot> {
+    Slot::ALL
+        .into_iter()
+        .find(|slot| slot.as_str() == name)
+        .ok_or_else(|| anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template"))
+}
+
+impl Candidates {
+    fn read(&self) -> Result<BTreeMap<Slot, Candidate>> {
+        let mut candidates = BTreeMap::new();
+        for pair in self.pairs.chunks(2) {
+            let [name, file] = pair else { bail!("name a slot and a file, and the next slot and its file: pricing new.wasm") };
+            let component = paygress_policy::read(Path::new(file)).map_err(|why| anyhow!("{why}"))?;
+            if candidates.insert(slot(name)?, Candidate { component, settings: None }).is_some() {
+                bail!("the slot {name} is named twice");
+            }
+        }
+        for given in &self.settings {
+            let (name, file) = given.split_once('=').context("settings are given as SLOT=FILE")?;
+            let candidate = candidates.get_mut(&slot(name)?).with_context(|| format!("settings for {name}, but no component for it"))?;
+            candidate.settings = Some(object(Path::new(file))?);
+        }
+        Ok(candidates)
+    }
+}
+
+/// A JSON object in a file.
+fn object(path: &Path) -> Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    match serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))? {
+        Value::Object(object) => Ok(object),
+        _ => bail!("{} is not a JSON object", path.display()),
+    }
+}
+
+/// Runs `paygress policy`.
+///
+/// # Errors
+/// What was not done, and why.
+pub async fn policy(config: Option<PathBuf>, action: PolicyAction) -> Result<ExitCode> {
+    let configured = || crate::serve::configured(config.as_deref());
+    match action {
+        PolicyAction::Swap(candidates) => operate::swap(&configured()?, &candidates).await?,
+        PolicyAction::Rollback { number } => operate::rollback(&configured()?, number).await?,
+        PolicyAction::History => operate::history(&configured()?).await?,
+        PolicyAction::Shadow { action } => operate::shadow(&configured()?, action).await?,
+        PolicyAction::Promote => operate::promote(&configured()?).await?,
+        PolicyAction::Replay(arguments) => replay::replay(&configured()?, &arguments).await?,
+        PolicyAction::Top { once } => operate::top(&configured()?, once).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

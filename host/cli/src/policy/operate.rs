@@ -1,0 +1,155 @@
+//! What an operator does with the policies of a running service, over its admin socket.
+#![allow(clippy::print_stdout)]
+
+use super::replay::table;
+use super::{Candidates, ShadowAction};
+use crate::config::Config;
+use anyhow::{Result, anyhow, bail};
+use paygress_admin::{Part, Reply, Request, ask};
+use paygress_core::policy::SlotReport;
+use paygress_policy::{Publication, ShadowReport};
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How often the table is new.
+const LOOK: Duration = Duration::from_secs(1);
+
+async fn asked(config: &Config, request: Request, bodies: &[Vec<u8>]) -> Result<Reply> {
+    match ask(&config.admin_socket, &request, bodies).await? {
+        Reply::Refused(why) => bail!("{why}"),
+        reply => Ok(reply),
+    }
+}
+
+fn unexpected(reply: &Reply) -> anyhow::Error {
+    anyhow!("the service gave another answer than was asked for: {reply:?}")
+}
+
+/// The request's parts, and the components that follow it.
+fn parts(candidates: &Candidates) -> Result<(Vec<Part>, Vec<Vec<u8>>)> {
+    let read = candidates.read()?.into_iter();
+    Ok(read
+        .map(|(slot, candidate)| {
+            let bytes = u64::try_from(candidate.component.len()).unwrap_or(u64::MAX);
+            (Part { slot, bytes, settings: candidate.settings }, candidate.component)
+        })
+        .unzip())
+}
+
+async fn published(config: &Config, request: Request, bodies: &[Vec<u8>]) -> Result<()> {
+    match asked(config, request, bodies).await? {
+        Reply::Published(publication) => tell(&publication),
+        reply => return Err(unexpected(&reply)),
+    }
+    Ok(())
+}
+
+fn tell(publication: &Publication) {
+    let Publication { number, at, by, slots, set, .. } = publication;
+    let changed = slots.iter().filter_map(|slot| Some(format!("{slot} {:.12}", set.get(slot)?.digest)));
+    let changed = changed.collect::<Vec<_>>().join(", ");
+    println!("{number:>5}  {}  {:<14}  {}", at.rfc3339(), by.to_string(), if changed.is_empty() { "nothing new" } else { &changed });
+}
+
+pub(super) async fn swap(config: &Config, candidates: &Candidates) -> Result<()> {
+    let (parts, bodies) = parts(candidates)?;
+    published(config, Request::Swap(parts), &bodies).await
+}
+
+pub(super) async fn rollback(config: &Config, number: Option<u64>) -> Result<()> {
+    published(config, Request::Rollback(number), &[]).await
+}
+
+pub(super) async fn promote(config: &Config) -> Result<()> {
+    published(config, Request::Promote, &[]).await
+}
+
+pub(super) async fn history(config: &Config) -> Result<()> {
+    match asked(config, Request::History, &[]).await? {
+        Reply::History(publications) => publications.iter().for_each(tell),
+        reply => return Err(unexpected(&reply)),
+    }
+    Ok(())
+}
+
+pub(super) async fn shadow(config: &Config, action: ShadowAction) -> Result<()> {
+    let (request, bodies, json) = match action {
+        ShadowAction::Start(candidates) => {
+            let (parts, bodies) = parts(&candidates)?;
+            (Request::ShadowStart(parts), bodies, false)
+        }
+        ShadowAction::Report { json } => (Request::ShadowReport, Vec::new(), json),
+        ShadowAction::Stop => (Request::ShadowStop, Vec::new(), false),
+    };
+    match asked(config, request, &bodies).await? {
+        Reply::Done => println!("it decides beside those in force from now on; see `paygress policy shadow report`"),
+        Reply::Shadow(report) if json => println!("{}", serde_json::to_string(&report)?),
+        Reply::Shadow(report) => print!("{}", told(&report)),
+        reply => return Err(unexpected(&reply)),
+    }
+    Ok(())
+}
+
+fn told(report: &ShadowReport) -> String {
+    let mut text = format!("since {}\n\n{}\n", report.since.rfc3339(), reports(&report.candidates, None));
+    text.push_str(&table(&report.comparison));
+    if report.left_out > 0 {
+        text.push_str(&format!("\n{} orders were left out: the candidates could not keep up\n", report.left_out));
+    }
+    text
+}
+
+/// One row a slot. With an earlier look, calls a second too.
+fn reports(reports: &[SlotReport], earlier: Option<&[SlotReport]>) -> String {
+    let calls: HashMap<&str, u64> = earlier.unwrap_or_default().iter().map(|report| (report.digest.as_str(), report.calls)).collect();
+    let mut text = format!(
+        "{:<14}{:<14}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
+        "SLOT", "DIGEST", "CALLS", "/S", "REFUSED", "FAULTS", "P50 US", "P99 US", "KIB", "REFUSALS"
+    );
+    for report in reports {
+        let refused = report.refusals.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let bound = |percent| report.percentile_us(percent).map_or_else(|| "-".to_owned(), |bound| bound.to_string());
+        let rate = calls.get(report.digest.as_str()).map_or_else(|| "-".to_owned(), |was| report.calls.saturating_sub(*was).to_string());
+        let codes = report.refusals.iter().map(|(code, count)| format!("{} {count}", code.as_str())).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!(
+            "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
+            report.slot.as_str(),
+            report.digest,
+            report.calls,
+            rate,
+            refused,
+            report.faults,
+            bound(50),
+            bound(99),
+            report.memory_bytes.div_ceil(1_024),
+            codes
+        ));
+    }
+    text
+}
+
+pub(super) async fn top(config: &Config, once: bool) -> Result<()> {
+    let mut earlier: Option<Vec<SlotReport>> = None;
+    loop {
+        let now = match asked(config, Request::Report, &[]).await? {
+            Reply::Report(reports) => reports,
+            reply => return Err(unexpected(&reply)),
+        };
+        let text = reports(&now, earlier.as_deref());
+        if once {
+            print!("{text}");
+            return Ok(());
+        }
+        // Home, and clear to the end: without a flicker.
+        if std::io::stdout().is_terminal() {
+            print!("\u{1b}[H\u{1b}[2J");
+        }
+        println!("{text}");
+        earlier = Some(now);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What an operator does with the policies of a running service: with the program, over the admin socket and by the folder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use paygress::town::Town;
+use paygress_core::units::UnixTime;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use support::command::{paygress, printed, text};
+use support::customer::{Buyer, PATIENCE, Running};
+
+fn built(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name).to_string_lossy().into_owned()
+}
+
+fn write(town: &Town, name: &str, what: &Value) -> String {
+    let path = town.directory.path().join(name);
+    std::fs::write(&path, what.to_string()).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+async fn refusal(town: &Town, arguments: &[&str]) -> String {
+    let output = paygress(town, arguments).await;
+    assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+/// What so many sat buy, in whole minutes; else the error type.
+async fn bought(buyer: &Buyer, sat: u64) -> Value {
+    let answer = buyer.ask(json!({"cashu_token": buyer.token(sat).await})).await;
+    let Some(expires_at) = answer["expires_at"].as_str() else { return answer["error_type"].clone() };
+    let expires_at: jiff::Timestamp = expires_at.parse().unwrap();
+    // A few seconds of it are over.
+    json!(u64::try_from(expires_at.as_second()).unwrap().saturating_sub(UnixTime::now().0).div_ceil(60))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_exchanges_compares_and_goes_back() {
+    let town = Town::new(&[], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let buyer = Buyer::new(&town).await;
+    let (pricing, duration, images) = (built("plugins/pricing.wasm"), built("plugins/duration.wasm"), built("plugins/images.wasm"));
+    assert_eq!(bought(&buyer, 11).await, 10);
+
+    // Two slots, one of them bad: neither.
+    let dear = write(&town, "dear.json", &json!({"sats_per_hour": 120}));
+    let dear = format!("pricing={dear}");
+    let why = refusal(&town, &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear]).await;
+    assert!(why.contains("duration") && why.contains("images"), "{why}");
+    let wrong = write(&town, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
+    let why = refusal(&town, &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")]).await;
+    assert!(why.contains("/sats_per_hour") && why.contains("/sats_per_day"), "all problems at once: {why}");
+    assert_eq!(bought(&buyer, 11).await, 10);
+
+    let told = printed(&town, &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear]).await;
+    assert!(told.contains("operator") && told.contains("pricing "), "{told}");
+    assert_eq!(bought(&buyer, 11).await, 5);
+
+    // The hostile one decides beside it, and only there.
+    let hostile = built("plugins-for-tests/hostile.wasm");
+    printed(&town, &["policy", "shadow", "start", "pricing", &hostile]).await;
+    assert_eq!(bought(&buyer, 11).await, 5);
+    assert_eq!(bought(&buyer, 11).await, 5);
+    let begun = Instant::now();
+    let report = loop {
+        let report: Value = serde_json::from_str(&printed(&town, &["policy", "shadow", "report", "--json"]).await).unwrap();
+        if report["comparison"]["orders"] == 2 {
+            break report;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{report}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(report["candidates"][0]["slot"], "pricing");
+    let table = printed(&town, &["policy", "shadow", "stop"]).await;
+    assert!(table.contains("2 orders, 0 of them the same"), "{table}");
+    assert!(refusal(&town, &["policy", "promote"]).await.contains("policy shadow start"));
+
+    // A better one is promoted.
+    let cheap = format!("pricing={}", write(&town, "cheap.json", &json!({"sats_per_hour": 30})));
+    printed(&town, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap]).await;
+    assert!(printed(&town, &["policy", "promote"]).await.contains("promotion"));
+    assert_eq!(bought(&buyer, 11).await, 20);
+
+    // What would it have said of the orders so far? Six were granted, of which one was its own.
+    let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing, "--json"];
+    let replayed: Value = serde_json::from_str(&printed(&town, &replay).await).unwrap();
+    assert_eq!((&replayed["orders"], &replayed["same"]), (&json!(6), &json!(1)), "{replayed}");
+    assert_eq!((&replayed["differing"]["seconds"], &replayed["income_sat"]), (&json!(5), &json!(60)));
+    let told = printed(&town, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
+    assert!(told.contains("6 orders, 1 of them the same") && told.contains("sold, in seconds"), "{told}");
+    assert!(refusal(&town, &["policy", "replay", "--since", "yesterday", "pricing", &pricing]).await.contains("7d"));
+
+    // Back, and back once more: not to the one that was left.
+    printed(&town, &["policy", "rollback"]).await;
+    assert_eq!(bought(&buyer, 11).await, 5);
+    printed(&town, &["policy", "rollback"]).await;
+    assert_eq!(bought(&buyer, 11).await, 10);
+    assert!(refusal(&town, &["policy", "rollback", "77"]).await.contains("policy history"));
+    let history = printed(&town, &["policy", "history"]).await;
+    assert_eq!(history.lines().count(), 5, "{history}");
+    assert!(history.contains("start") && history.contains("rollback"), "{history}");
+
+    let top = printed(&town, &["policy", "top", "--once"]).await;
+    assert_eq!(top.lines().count(), 5, "a head and four slots: {top}");
+    assert!(refusal(&town, &["policy", "swap", "prices", &pricing]).await.contains("pod-template"));
+    assert!(refusal(&town, &["policy", "swap", "pricing", "/nowhere.wasm"]).await.contains("/nowhere.wasm"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for slot in ["images", "pricing", "duration", "pod-template"] {
+        std::fs::copy(built(&format!("plugins/{slot}.wasm")), at(&format!("{slot}.wasm"))).unwrap();
+    }
+    let town = Town::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
+    let _running = Running::start(town.house().await.unwrap());
+    let buyer = Buyer::new(&town).await;
+    assert_eq!(bought(&buyer, 11).await, 10);
+    let changed = async |file: PathBuf, to: &str, publications: usize| {
+        std::fs::copy(built(to), file).unwrap();
+        let begun = Instant::now();
+        while printed(&town, &["policy", "history"]).await.lines().count() < publications {
+            assert!(begun.elapsed() < PATIENCE, "it was not seen");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    changed(at("pricing.wasm"), "plugins-examples/flat-price.wasm", 2).await;
+    assert_ne!(bought(&buyer, 11).await, 10);
+    assert!(printed(&town, &["policy", "history"]).await.contains("folder"));
+    // What was refused costs nothing, and what is good afterwards is taken.
+    std::fs::write(at("pricing.wasm"), "no component").unwrap();
+    assert_ne!(bought(&buyer, 11).await, 10);
+    changed(at("pricing.wasm"), "plugins/pricing.wasm", 3).await;
+    assert_eq!(bought(&buyer, 11).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
+    let town = Town::new(&[], "").await.unwrap();
+    let socket = town.config.admin_socket.clone();
+    assert!(refusal(&town, &["policy", "history"]).await.contains("is it running"));
+    // One that a killed process has left is taken over; anything else is not.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let running = Running::start(town.house().await.unwrap());
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = town.house().await.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(!error.is_empty(), "a second service at the same place");
+    let say = |bytes: Vec<u8>| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            // It may have hung up before the end.
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut told = String::new();
+            stream.read_to_string(&mut told).unwrap();
+            told
+        })
+    };
+    let part = |slot: &str, bytes: u64| json!({"slot": slot, "bytes": bytes, "settings": null});
+    let swap = |parts: Vec<Value>| format!("{}\n", json!({"swap": parts})).into_bytes();
+    for (bytes, why) in [
+        (b"hello\n".to_vec(), "cannot be read"),
+        (b"{\"history\"".to_vec(), "one line"),
+        (vec![b' '; 600_000], "one line"),
+        (swap(vec![part("pricing", 1 << 40)]), "may have"),
+        (swap(vec![part("pricing", 1_000)]), "cut short"),
+        (swap(vec![part("prices", 0)]), "cannot be read"),
+        (swap(vec![part("pricing", 0), part("pricing", 0)]), "named twice"),
+        (swap(vec![part("pricing", 0); 5]), "four slots"),
+        (swap(Vec::new()), "name a slot"),
+        (swap(vec![part("pricing", 0)]), "pricing"),
+    ] {
+        let told = say(bytes).await.unwrap();
+        assert!(told.contains("refused") && told.contains(why), "{why}: {told}");
+    }
+    // It still answers.
+    assert_eq!(printed(&town, &["policy", "history"]).await.lines().count(), 1);
+    drop(running);
+}

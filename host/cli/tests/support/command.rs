@@ -1,0 +1,22 @@
+//! The program, as an operator calls it.
+
+use paygress::town::Town;
+use std::process::{Command, Output};
+
+/// What the program does, in a town's environment.
+pub async fn paygress(town: &Town, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+    command.args(arguments).env_clear().envs(&town.environment);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// What it prints; it must not fail.
+pub async fn printed(town: &Town, arguments: &[&str]) -> String {
+    let output = paygress(town, arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

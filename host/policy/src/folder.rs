@@ -1,0 +1,77 @@
+//! The folder of components that operators put files into, with the settings of the config file.
+
+use crate::machine::COMPONENT_BYTES;
+use crate::set::{Source, Sources};
+use paygress_core::policy::Slot;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Four files, `images.wasm` and so on.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    settings: BTreeMap<Slot, String>,
+}
+
+/// How a file looks from outside: who changes the file, or its rights, changes this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    File { inode: u64, bytes: u64, modified: (i64, i64), changed: (i64, i64) },
+    Unseen(String),
+}
+
+impl Folder {
+    /// A folder, with the settings of its components; a slot that has none has `{}`.
+    #[must_use]
+    pub fn new(path: PathBuf, settings: BTreeMap<Slot, String>) -> Self {
+        Self { path, settings }
+    }
+
+    fn file(&self, slot: Slot) -> PathBuf {
+        self.path.join(format!("{slot}.wasm"))
+    }
+
+    /// How its files look.
+    pub(crate) fn look(&self) -> [Look; 4] {
+        Slot::ALL.map(|slot| match std::fs::metadata(self.file(slot)) {
+            Ok(file) => Look::File {
+                inode: file.ino(),
+                bytes: file.len(),
+                modified: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            },
+            Err(error) => Look::Unseen(error.to_string()),
+        })
+    }
+
+    /// What is in it, for all slots.
+    ///
+    /// # Errors
+    /// In words, of the first that cannot be read.
+    pub fn sources(&self) -> Result<Sources, String> {
+        Slot::ALL.into_iter().map(|slot| Ok((slot, self.source(slot)?))).collect()
+    }
+
+    /// What is in it for this slot.
+    pub(crate) fn source(&self, slot: Slot) -> Result<Source, String> {
+        let settings = self.settings.get(&slot).cloned().unwrap_or_else(|| "{}".to_owned());
+        Ok(Source { component: read(&self.file(slot))?, settings })
+    }
+}
+
+/// Reads a component's file, and no more of it than a component may have and one byte.
+///
+/// # Errors
+/// In words.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let most = u64::try_from(COMPONENT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut component = Vec::new();
+    let read = || File::open(path)?.take(most).read_to_end(&mut component);
+    match { read }() {
+        Ok(_) => Ok(component),
+        Err(error) => Err(format!("the policy {} cannot be read: {error}", path.display())),
+    }
+}

@@ -1,0 +1,286 @@
+//! Who exchanges the policies: one mechanism, whoever asks for it. On disk first, then in force.
+
+use crate::folder::{Folder, Look};
+use crate::host::{Host, SwapError};
+use crate::machine::Machine;
+use crate::set::{LoadError, Set, Source, Sources};
+use crate::store::{By, Filling, Fillings, KEPT, Publication, Store, StoreError, before};
+use paygress_core::policy::Slot;
+use paygress_core::units::UnixTime;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Exchanges policies, and remembers what was in force.
+pub struct Publisher {
+    host: Arc<Host>,
+    folder: Folder,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    publications: Vec<Publication>,
+    /// What is in force. What the last publication says, in memory: the disk may have changed since.
+    set: Fillings,
+    /// What the folder held when it was last accepted.
+    accepted: Fillings,
+    /// How the folder looked at the last glance: what is being written is left alone.
+    seen: Option<[Look; 4]>,
+    /// How it looked when it was last tried: what was refused is not tried again unchanged.
+    tried: Option<[Look; 4]>,
+    /// What could not be read was told.
+    told: Option<String>,
+}
+
+/// Why there are no policies, all of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct StartError(pub Vec<String>);
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self(vec![error.to_string()])
+    }
+}
+
+impl From<Vec<LoadError>> for StartError {
+    fn from(errors: Vec<LoadError>) -> Self {
+        Self(errors.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl Publisher {
+    /// Puts in force what was when this directory was last served from, and in the slots whose file or settings have changed
+    /// since what the folder holds. If that is no good, what was in force last goes on, and the reason is logged.
+    ///
+    /// # Errors
+    /// All that keeps four good components from being found.
+    pub fn open(machine: Arc<Machine>, directory: &Path, folder: Folder) -> Result<Self, StartError> {
+        let (store, publications) = Store::open(directory)?;
+        let last = publications.last().cloned();
+        let tried = folder.look();
+        let (mut wanted, mut accepted) = (Sources::new(), Fillings::new());
+        let mut problems = Vec::new();
+        for slot in Slot::ALL {
+            let was = last.as_ref().and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
+            let source = match (folder.source(slot), was) {
+                (Ok(source), Some((set, folder))) if Filling::of(&source) == *folder => {
+                    accepted.insert(slot, folder.clone());
+                    if set == folder { Ok(source) } else { store.source(set) }
+                }
+                (Ok(source), _) => {
+                    accepted.insert(slot, Filling::of(&source));
+                    Ok(source)
+                }
+                (Err(why), Some((set, folder))) => {
+                    tracing::error!(%slot, why, "the policy that was in force last goes on");
+                    accepted.insert(slot, folder.clone());
+                    store.source(set)
+                }
+                (Err(why), None) => Err(format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`")),
+            };
+            match source {
+                Ok(source) => drop(wanted.insert(slot, source)),
+                Err(why) => problems.push(why),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(StartError(problems));
+        }
+        let fillings = |sources: &Sources| -> Fillings { sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect() };
+        let (host, set, accepted, news) = match (Host::load(Arc::clone(&machine), &wanted), last) {
+            (Ok(host), last) => {
+                let set = fillings(&wanted);
+                let news = last.is_none_or(|last| last.set != set || last.folder != accepted);
+                (host, set, accepted, news)
+            }
+            (Err(errors), Some(last)) if last.set != fillings(&wanted) => {
+                for error in &errors {
+                    tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies that were in force last go on");
+                }
+                let old: Result<Sources, String> = last.set.iter().map(|(slot, filling)| Ok((*slot, store.source(filling)?))).collect();
+                let old = old.map_err(|why| StartError(errors.iter().map(ToString::to_string).chain([why]).collect()))?;
+                (Host::load(machine, &old)?, last.set, last.folder, false)
+            }
+            (Err(errors), _) => return Err(errors.into()),
+        };
+        let inner = Inner { store, publications, set, accepted, seen: None, tried: Some(tried), told: None };
+        let publisher = Self { host, folder, inner: Mutex::new(inner) };
+        if news {
+            publisher.note_start(&wanted);
+        }
+        Ok(publisher)
+    }
+
+    fn note_start(&self, sources: &Sources) {
+        let mut inner = self.lock();
+        let set = inner.set.clone();
+        let was = inner.publications.last().map(|last| last.set.clone()).unwrap_or_default();
+        let slots = Slot::ALL.into_iter().filter(|slot| was.get(slot) != set.get(slot)).collect();
+        let accepted = inner.accepted.clone();
+        if let Err(why) = inner.note(sources, By::Start, slots, set, accepted) {
+            // Customers are served all the same; what is lost is the way back.
+            tracing::error!(why, "the policies in force could not be noted");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The policies.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// What has been in force, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Publication> {
+        self.lock().publications.clone()
+    }
+
+    /// The settings of the component in force.
+    #[must_use]
+    pub fn settings(&self, slot: Slot) -> String {
+        self.lock().set.get(&slot).map(|filling| filling.settings.clone()).unwrap_or_default()
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn in_force(&self) -> Fillings {
+        self.lock().set.clone()
+    }
+
+    /// What the folder and the config file hold for a slot.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn folder_source(&self, slot: Slot) -> Result<Source, String> {
+        self.folder.source(slot)
+    }
+
+    /// Exchanges components, all of these or none. Takes as long as compiling takes; not for an executor's thread.
+    ///
+    /// # Errors
+    /// [`SwapError`]; then the old ones go on.
+    pub fn publish(&self, sources: &Sources, by: By) -> Result<Publication, SwapError> {
+        let mut inner = self.lock();
+        let accepted = inner.accepted.clone();
+        inner.publish(&self.host, sources, by, accepted)
+    }
+
+    /// Goes back to that publication; without a number, to what was in force before. What the folder holds stays there, and
+    /// is news only when it changes.
+    ///
+    /// # Errors
+    /// [`SwapError`]; then what is in force stays.
+    pub fn rollback(&self, to: Option<u64>) -> Result<Publication, SwapError> {
+        let mut inner = self.lock();
+        let target = match to {
+            Some(number) => inner.publications.iter().find(|publication| publication.number == number),
+            None => before(&inner.publications),
+        };
+        let nothing = || match to {
+            Some(number) => format!("there is no publication {number}; see `paygress policy history`"),
+            None => "there is nothing before what is in force".to_owned(),
+        };
+        let target = target.ok_or_else(|| SwapError::Nothing(nothing()))?;
+        let (number, changes) = (target.number, target.set.iter().filter(|(slot, filling)| inner.set.get(slot) != Some(filling)));
+        let sources: Result<Sources, String> = changes.map(|(slot, filling)| Ok((*slot, inner.store.source(filling)?))).collect();
+        let sources = sources.map_err(SwapError::Nothing)?;
+        let accepted = inner.accepted.clone();
+        inner.publish(&self.host, &sources, By::Rollback(number), accepted)
+    }
+
+    /// Puts the candidates of the shadow in force, and ends it.
+    ///
+    /// # Errors
+    /// [`SwapError`]; then what is in force stays.
+    pub fn promote(&self) -> Result<Publication, SwapError> {
+        let none = || SwapError::Nothing("there is no shadow; begin one with `paygress policy shadow start`".to_owned());
+        let sources = self.host.shadowing().ok_or_else(none)?;
+        let publication = self.publish(&sources, By::Promotion)?;
+        self.host.stop_shadow();
+        Ok(publication)
+    }
+
+    /// Looks at the folder, and publishes what has changed there: all of it, or none. To be called every second or so, from a
+    /// thread that may be held. Files that are still being written are left for the next look.
+    pub fn look_at_folder(&self) {
+        let mut inner = self.lock();
+        let look = self.folder.look();
+        if inner.tried.as_ref() == Some(&look) {
+            return;
+        }
+        if inner.seen.as_ref() != Some(&look) {
+            inner.seen = Some(look);
+            return;
+        }
+        let found = match self.folder.sources() {
+            Ok(found) => found,
+            // Perhaps it can be read the next time, and looks no different then.
+            Err(why) => {
+                if inner.told.as_ref() != Some(&why) {
+                    tracing::error!(why, "POLICY_DIR cannot be read; the policies in force go on");
+                    inner.told = Some(why);
+                }
+                return;
+            }
+        };
+        inner.told = None;
+        inner.tried = Some(look);
+        let fillings: Fillings = found.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect();
+        let news: Sources = found.into_iter().filter(|(slot, _)| inner.accepted.get(slot) != fillings.get(slot)).collect();
+        if news.is_empty() {
+            return;
+        }
+        if let Err(error) = inner.publish(&self.host, &news, By::Folder, fillings) {
+            tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies in force go on");
+        }
+    }
+}
+
+impl Inner {
+    fn publish(&mut self, host: &Host, sources: &Sources, by: By, accepted: Fillings) -> Result<Publication, SwapError> {
+        let mut set = self.set.clone();
+        set.extend(sources.iter().map(|(slot, source)| (*slot, Filling::of(source))));
+        let slots: Vec<Slot> = set.iter().filter(|(slot, filling)| self.set.get(slot) != Some(filling)).map(|(slot, _)| *slot).collect();
+        if slots.is_empty() && accepted == self.accepted {
+            return Err(SwapError::InForce);
+        }
+        host.swap(sources, || self.note(sources, by, slots, set, accepted))?;
+        let publication = self.publications.last().cloned().ok_or_else(|| SwapError::Nothing("nothing was published".to_owned()))?;
+        tracing::info!(number = publication.number, %by, slots = ?publication.slots.iter().map(|slot| slot.as_str()).collect::<Vec<_>>(), "policies published");
+        Ok(publication)
+    }
+
+    /// Keeps the components, notes the publication, and remembers it.
+    fn note(&mut self, sources: &Sources, by: By, slots: Vec<Slot>, set: Fillings, accepted: Fillings) -> Result<(), String> {
+        sources.values().try_for_each(|source: &Source| self.store.keep(source))?;
+        let number = self.publications.last().map_or(0, |last| last.number).saturating_add(1);
+        let publication = Publication { number, at: UnixTime::now(), by, slots, set, folder: accepted };
+        self.store.note(&publication)?;
+        self.set.clone_from(&publication.set);
+        self.accepted.clone_from(&publication.folder);
+        self.publications.push(publication);
+        let surplus = self.publications.len().saturating_sub(KEPT);
+        self.publications.drain(..surplus);
+        self.store.clean(&self.publications);
+        Ok(())
+    }
+}
+
+/// The set that this directory's service has in force, for who only looks.
+///
+/// # Errors
+/// In words: no service has served from it yet, or a component is lost or no longer good.
+pub fn in_force(machine: &Arc<Machine>, directory: &Path) -> Result<Set, String> {
+    let history = crate::store::history(directory).map_err(|error| error.to_string())?;
+    let last = history.last().ok_or_else(|| format!("no service has served from {} yet", directory.display()))?;
+    let source = |(slot, filling): (&Slot, &Filling)| {
+        Ok((*slot, Source { component: crate::store::component(directory, &filling.digest)?, settings: filling.settings.clone() }))
+    };
+    let sources: Sources = last.set.iter().map(source).collect::<Result<_, String>>()?;
+    Set::load(machine, &sources).map_err(|errors| StartError::from(errors).to_string())
+}

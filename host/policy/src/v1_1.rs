@@ -1,0 +1,13 @@
+//! What the contract's version 1.1 adds to 1.0, and the words of `paygress-core`.
+
+use crate::bindings::duration_1_1::exports::paygress::policy::duration::RefundTerms as Terms;
+use crate::v1_0::{TEN_YEARS, absurd};
+use paygress_core::policy::{FaultKind, RefundTerms};
+use paygress_core::units::Seconds;
+
+pub(crate) fn checked_refund_terms(terms: Terms) -> Result<RefundTerms, FaultKind> {
+    if !(1..=TEN_YEARS).contains(&terms.step_seconds) || terms.percent > 100 {
+        return absurd(format!("refund terms of {} % in steps of {} s", terms.percent, terms.step_seconds));
+    }
+    Ok(RefundTerms { step: Seconds(terms.step_seconds), percent: terms.percent })
+}
