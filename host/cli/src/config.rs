@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
-pub const KEYS: [(&str, &str); 43] = [
+pub const KEYS: [(&str, &str); 44] = [
     ("RUN_MODE", "which doors: nostr, http or both"),
     ("BIND_ADDR", "where the HTTP door listens"),
     ("PUBLIC_URL", "what the world calls the HTTP door: https://host[:port]; wallets and NIP-98 signatures name it"),

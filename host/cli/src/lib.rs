@@ -16,6 +16,7 @@ pub mod demo;
 pub mod house;
 pub mod order;
 pub mod policy;
+pub mod resources;
 pub mod serve;
 mod terminal;
 #[cfg(feature = "demo")]

@@ -2,8 +2,9 @@
 
 use crate::config::Config;
 use crate::house::House;
-use anyhow::{Context, Result};
-use paygress_cluster::{Kubernetes, Settings};
+use crate::resources::{ResourceKeeper, Resources};
+use anyhow::{Context, Result, anyhow};
+use paygress_cluster::{Kubernetes, Policies, Settings};
 use paygress_core::Cluster;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,9 +44,21 @@ pub async fn serve(file: Option<&Path>) -> Result<()> {
         tracing::error!(%error, namespace = config.namespace, "the cluster does not let us see our Jobs yet");
     }
     let house = House::build(&config, Arc::new(cluster), |rooms| rooms).await?;
+    let resources = match &config.policy_namespace {
+        Some(namespace) => Some(Policies::connect(config.kubeconfig.as_deref(), namespace).await?),
+        None => None,
+    };
+    let keeper = Arc::new(ResourceKeeper(Arc::new(Resources::new(Arc::clone(&house.policies)))));
+    let resources = async {
+        match resources {
+            Some(resources) => resources.watch(keeper).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = house.run() => ended,
+        () = resources => Err(anyhow!("the watch over Policy resources ended")),
         _ = terminate.recv() => stop(),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| stop()),
     }

@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use support::testbed::{CLUSTER, Ssh, Testbed, kubectl, wait_for};
+use support::testbed::{CLUSTER, Ssh, Testbed, applied, apply, kubectl, root, wait_for};
 
 /// What a shell, YAML, JSON and a password file would each stumble over.
 const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
@@ -239,4 +239,105 @@ fn what_fails_after_payment_is_paid_back() {
     let refund = refunded["refund_token"].as_str().expect("a refund");
     assert_eq!(testbed.state(refund), "UNSPENT", "the refund is good");
     wait_for("what was begun to be removed", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
+}
+
+/// A `Policy` resource as an operator would apply it.
+fn policy(name: &str, spec: Value) -> String {
+    json!({"apiVersion": "paygress.dev/v1", "kind": "Policy", "metadata": {"name": name, "namespace": "ingress-system"}, "spec": spec})
+        .to_string()
+}
+
+fn in_config_map(slot: &str, map: &str, settings: Value) -> Value {
+    json!({"slot": slot, "source": {"configMap": {"name": map, "key": "policy.wasm"}}, "settings": settings})
+}
+
+/// Waits for a condition of a `Policy`, seen for the resource as it is now; gives its message.
+fn condition(name: &str, kind: &str, status: &str, reason: &str) -> String {
+    let mut seen = Value::Null;
+    wait_for(&format!("{kind} of {name} to be {status}, {reason}"), Duration::from_secs(60), || {
+        let policy: Value = serde_json::from_str(&kubectl(&["-n", "ingress-system", "get", "policy", name, "-o", "json"])).unwrap();
+        let conditions = policy["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        seen = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+        let current = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
+        current && seen["status"] == status && seen["reason"] == reason
+    });
+    seen["message"].as_str().unwrap().to_owned()
+}
+
+/// The policies of a test, gone with it.
+struct Applied;
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        kubectl(&["-n", "ingress-system", "delete", "policies", "--all", "--wait"]);
+        kubectl(&["-n", "ingress-system", "delete", "configmap", "pricing-policy", "images-policy", "--ignore-not-found"]);
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("policies", &[]);
+    let _applied = Applied;
+    for slot in ["pricing", "images"] {
+        let file = format!("--from-file=policy.wasm={}", root().join(format!("target/plugins/{slot}.wasm")).display());
+        kubectl(&["-n", "ingress-system", "create", "configmap", &format!("{slot}-policy"), &file]);
+    }
+    let lives = || {
+        let token = testbed.token(4);
+        let answer = testbed.ask(&json!({"cashu_token": token}));
+        (seconds(&answer, "expires_at") - now()).div_ceil(15) * 15
+    };
+    let tiers = json!([{"id": "tiny", "cpu_millicores": 100, "memory_mib": 64}]);
+    let pricing = |rate: i64| in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": rate, "tiers": tiers}));
+    assert_eq!(lives(), 15, "3 sat net at 720 sat an hour");
+
+    apply(&policy("pricing", pricing(360)));
+    condition("pricing", "Active", "True", "InForce");
+    assert_eq!(lives(), 30);
+    let columns = kubectl(&["-n", "ingress-system", "get", "policies"]);
+    assert!(columns.contains("InForce") && columns.contains("Enforce"), "{columns}");
+
+    // Broken: refused, in words, and the one that was in force goes on.
+    apply(&policy("pricing", pricing(-1)));
+    let why = condition("pricing", "Valid", "False", "Refused");
+    assert!(why.contains("/sats_per_hour"), "{why}");
+    assert_eq!(lives(), 30);
+
+    // Another component than the resource says, or none at all.
+    let mut pinned = pricing(180);
+    pinned["digest"] = json!(format!("sha256:{}", "0".repeat(64)));
+    apply(&policy("pricing", pinned));
+    assert!(condition("pricing", "Verified", "False", "Refused").contains("digest"));
+    apply(&policy("pricing", in_config_map("pricing", "nowhere", json!({}))));
+    assert!(condition("pricing", "Fetched", "False", "Unavailable").contains("nowhere"));
+
+    // Together or not at all: the images slot is given the pricing component.
+    apply(&policy("images", in_config_map("images", "pricing-policy", json!({}))));
+    apply(&policy("pricing", pricing(180)));
+    assert!(condition("images", "Valid", "False", "Refused").contains("pricing"));
+    condition("pricing", "Active", "False", "Waiting");
+    assert_eq!(lives(), 30);
+    let mut shadow = in_config_map("images", "images-policy", json!({}));
+    shadow["mode"] = json!("Shadow");
+    apply(&policy("images", shadow));
+    condition("images", "Active", "False", "Shadow");
+    condition("pricing", "Active", "True", "InForce");
+    assert_eq!(lives(), 60);
+    apply(&policy("second", pricing(90)));
+    condition("second", "Active", "False", "SlotTaken");
+
+    // What Kubernetes itself refuses.
+    for spec in [
+        json!({"slot": "prices", "source": {"oci": "registry.example/pricing:1"}}),
+        json!({"slot": "pricing", "source": {}}),
+        json!({"slot": "pricing", "source": {"oci": "registry.example/pricing:1"}}),
+    ] {
+        assert!(!applied(&policy("wrong", spec.clone())), "{spec}");
+    }
+
+    // Gone: what the folder holds is back.
+    kubectl(&["-n", "ingress-system", "delete", "policies", "--all", "--wait"]);
+    wait_for("the default price to be back", Duration::from_secs(60), || lives() == 15);
 }

@@ -73,20 +73,7 @@ impl Kubernetes {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(kubeconfig: Option<&Path>, settings: Settings) -> std::result::Result<Self, ConnectError> {
-        let config = match kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|error| ConnectError(error.to_string()))?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                    .await
-                    .map_err(|error| ConnectError(error.to_string()))?
-            }
-            None => Config::infer().await.map_err(|error| ConnectError(error.to_string()))?,
-        };
-        let mut config = config;
-        config.connect_timeout = Some(REQUEST);
-        // The desk tries again itself, and knows what may be tried again.
-        config.default_retry = false;
-        let client = Client::try_from(config).map_err(|error| ConnectError(error.to_string()))?;
+        let client = client(kubeconfig).await?;
         let namespace = &settings.namespace;
         Ok(Self {
             jobs: Api::namespaced(client.clone(), namespace),
@@ -185,6 +172,24 @@ impl Kubernetes {
             Err(_) => Err(late()),
         }
     }
+}
+
+/// A client of the API server.
+pub(crate) async fn client(kubeconfig: Option<&Path>) -> std::result::Result<Client, ConnectError> {
+    let config = async {
+        match kubeconfig {
+            Some(path) => {
+                let file = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
+                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| error.to_string())
+            }
+            None => Config::infer().await.map_err(|error| error.to_string()),
+        }
+    };
+    let mut config = config.await.map_err(ConnectError)?;
+    config.connect_timeout = Some(REQUEST);
+    // The desk tries again itself, and knows what may be tried again.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| ConnectError(error.to_string()))
 }
 
 fn late() -> ClusterError {

@@ -4,6 +4,8 @@
 //!   cleans up after it (`ttlSecondsAfterFinished`), with or without us; we raise the deadline and watch.
 //! - [`Local`]: for the demo and for tests: an SSH server on 127.0.0.1 instead of a pod. No isolation.
 //!
+//! [`Policies`] watches the `Policy` resources of the operator's namespace, and writes their status.
+//!
 //! Either way the template that the policy rendered passes [`guard::check`] first, which trusts nothing of it.
 //!
 //! This is the only room that knows kube.
@@ -12,9 +14,11 @@ pub mod guard;
 mod kubernetes;
 mod local;
 mod objects;
+mod policies;
 
 pub use kubernetes::{ConnectError, Kubernetes, Settings};
 pub use local::Local;
+pub use policies::{Fate, Fetched, Keeper, Mode, NotObtained, Policies, Wish};
 
 use guard::Checked;
 use paygress_core::cluster::LeasePlan;

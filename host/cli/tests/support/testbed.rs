@@ -51,6 +51,20 @@ pub fn kubectl(arguments: &[&str]) -> String {
     output(Command::new(Testbed::kubectl()).env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments))
 }
 
+/// Whether the cluster takes this object.
+pub fn applied(object: &str) -> bool {
+    let mut command = Command::new(Testbed::kubectl());
+    command.env("KUBECONFIG", state().join("admin.kubeconfig")).args(["apply", "-f", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
+    child.wait().unwrap().success()
+}
+
+pub fn apply(object: &str) {
+    assert!(applied(object), "{object} was not taken");
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,0 +1,250 @@
+//! `Policy` resources, put in force by the publisher.
+//!
+//! A resource is a lasting wish: it is put in force again whenever something else is there, unless that was the operator's
+//! own doing. When it is gone, what POLICY_DIR holds comes back.
+
+use async_trait::async_trait;
+use paygress_cluster::{Fate, Fetched, Keeper, Mode, NotObtained, Wish};
+use paygress_core::policy::Slot;
+use paygress_policy::{By, Filling, Fillings, LoadError, Publisher, Source, Sources, SwapError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Puts wishes in force.
+pub struct Resources {
+    publisher: Arc<Publisher>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// What was not taken, and why: not tried again unchanged.
+    refused: Option<(Fillings, SwapError)>,
+    /// The candidates that were begun last.
+    shadowed: Fillings,
+}
+
+fn filling(wish: &Wish) -> Filling {
+    Filling::of(&source(wish))
+}
+
+fn source(wish: &Wish) -> Source {
+    Source { component: wish.component.clone(), settings: wish.settings.clone() }
+}
+
+fn fillings(sources: &Sources) -> Fillings {
+    sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect()
+}
+
+fn told(errors: &[LoadError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn of_mode(wishes: &[Wish], mode: Mode) -> impl Iterator<Item = &Wish> {
+    wishes.iter().filter(move |wish| wish.mode == mode)
+}
+
+impl Resources {
+    /// Puts them in force with this publisher.
+    #[must_use]
+    pub fn new(publisher: Arc<Publisher>) -> Self {
+        Self { publisher, memory: Mutex::default() }
+    }
+
+    /// The publication with which the operator put something else in its place after it had been in force.
+    fn superseded(&self, wish: &Wish) -> Option<String> {
+        let history = self.publisher.history();
+        let mut changes = history.iter().filter(|publication| publication.slots.contains(&wish.slot));
+        let last = changes.next_back()?;
+        let by_hand = matches!(last.by, By::Operator | By::Promotion | By::Rollback(_));
+        let was = wish.seen && changes.any(|publication| publication.set.get(&wish.slot) == Some(&filling(wish)));
+        (by_hand && was)
+            .then(|| format!("publication {} ({}) put something else in force; change the resource to have it again", last.number, last.by))
+    }
+
+    /// Slots that a resource had filled which is gone, with what POLICY_DIR holds for them.
+    fn deserted(&self, wishes: &[Wish]) -> Sources {
+        let history = self.publisher.history();
+        let wished = |slot| of_mode(wishes, Mode::Enforce).any(|wish| wish.slot == slot);
+        let by_resource =
+            |slot: Slot| history.iter().rfind(|publication| publication.slots.contains(&slot)).is_some_and(|last| last.by == By::Resource);
+        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && by_resource(*slot));
+        let restored = left.filter_map(|slot| match self.publisher.folder_source(slot) {
+            Ok(source) => Some((slot, source)),
+            Err(why) => {
+                tracing::error!(%slot, why, "its Policy resource is gone, and POLICY_DIR holds nothing for it");
+                None
+            }
+        });
+        restored.collect()
+    }
+
+    fn keep(&self, wishes: &[Wish], all: bool) -> Vec<Fate> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = if all { self.enforce(wishes, &mut memory) } else { None };
+        let shadow = if all { self.shadow(wishes, &mut memory) } else { None };
+        wishes.iter().map(|wish| self.fate(wish, all, refused.as_ref(), shadow.as_ref())).collect()
+    }
+
+    fn enforce(&self, wishes: &[Wish], memory: &mut Memory) -> Option<SwapError> {
+        let mut news = self.deserted(wishes);
+        let wanted = of_mode(wishes, Mode::Enforce).filter(|wish| self.superseded(wish).is_none());
+        news.extend(wanted.map(|wish| (wish.slot, source(wish))));
+        let in_force = self.publisher.in_force();
+        news.retain(|slot, source| in_force.get(slot) != Some(&Filling::of(source)));
+        if news.is_empty() {
+            memory.refused = None;
+            return None;
+        }
+        let named = fillings(&news);
+        if let Some((tried, error)) = &memory.refused
+            && *tried == named
+        {
+            return Some(error.clone());
+        }
+        let error = self.publisher.publish(&news, By::Resource).err()?;
+        tracing::warn!(%error, "the Policy resources are not taken; the policies in force go on");
+        // What could not be kept may be kept the next time.
+        memory.refused = matches!(error, SwapError::NotTaken(_)).then(|| (named, error.clone()));
+        Some(error)
+    }
+
+    fn shadow(&self, wishes: &[Wish], memory: &mut Memory) -> Option<SwapError> {
+        let wanted: Sources = of_mode(wishes, Mode::Shadow).map(|wish| (wish.slot, source(wish))).collect();
+        let named = fillings(&wanted);
+        if named == memory.shadowed {
+            return None;
+        }
+        let host = self.publisher.host();
+        let running = host.shadowing().map(|sources| fillings(&sources)).unwrap_or_default();
+        let error = if wanted.is_empty() {
+            // Only what was begun here ends here.
+            if running == memory.shadowed {
+                host.stop_shadow();
+            }
+            None
+        } else if running == named {
+            None
+        } else {
+            host.start_shadow(wanted).err()
+        };
+        if error.is_none() {
+            memory.shadowed = named;
+        }
+        error
+    }
+
+    fn fate(&self, wish: &Wish, all: bool, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> Fate {
+        let filling = filling(wish);
+        let (there, error) = match wish.mode {
+            Mode::Enforce => (self.publisher.in_force().get(&wish.slot) == Some(&filling), refused),
+            Mode::Shadow => {
+                let running = self.publisher.host().shadowing().unwrap_or_default();
+                (running.get(&wish.slot).is_some_and(|source| Filling::of(source) == filling), shadow)
+            }
+        };
+        match (wish.mode, error) {
+            (Mode::Enforce, _) if there => Fate::InForce,
+            (Mode::Shadow, _) if there => Fate::Beside,
+            (_, None) if !all => Fate::Waiting("another Policy of this namespace cannot be had; they are put in force together".to_owned()),
+            (Mode::Shadow, None) => Fate::Waiting("the shadow was ended; change the resource to begin it again".to_owned()),
+            (Mode::Enforce, None) => Fate::Superseded(self.superseded(wish).unwrap_or_default()),
+            (_, Some(SwapError::NotTaken(errors))) => {
+                let own = |error: &&LoadError| error.slot == wish.slot;
+                match errors.iter().find(own) {
+                    Some(error) => Fate::Refused(error.to_string()),
+                    None => Fate::Waiting(format!("another Policy is not taken, and they are put in force together: {}", told(errors))),
+                }
+            }
+            (_, Some(error)) => Fate::Waiting(error.to_string()),
+        }
+    }
+}
+
+/// Resources, and the registries that they name.
+pub struct ResourceKeeper(pub Arc<Resources>);
+
+#[async_trait]
+impl Keeper for ResourceKeeper {
+    async fn obtain(&self, _version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained> {
+        let component = match fetched {
+            Fetched::Bytes(component, _) => component,
+            Fetched::Oci(_) => return Err(NotObtained::Unavailable("no registries yet".to_owned())),
+        };
+        let is = Filling::of(&Source::plain(component.clone())).digest;
+        match digest.map(|digest| digest.trim_start_matches("sha256:")) {
+            Some(digest) if digest != is => {
+                Err(NotObtained::Unverified(format!("the component's digest is sha256:{is}, and not what the resource says")))
+            }
+            _ => Ok(component),
+        }
+    }
+
+    async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate> {
+        let resources = Arc::clone(&self.0);
+        let waiting = vec![Fate::Waiting("the service is ending".to_owned()); wishes.len()];
+        // Compiling takes its time.
+        tokio::task::spawn_blocking(move || resources.keep(&wishes, all)).await.unwrap_or(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_policy::{Folder, Machine, read};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn wish(settings: &str, mode: Mode, seen: bool) -> Wish {
+        let component = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins/pricing.wasm")).unwrap();
+        Wish { name: "pricing".to_owned(), slot: Slot::Pricing, mode, component, settings: settings.to_owned(), seen }
+    }
+
+    #[test]
+    fn a_wish_lasts_until_the_operator_or_nobody_wishes_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
+        let folder = Folder::new(plugins, BTreeMap::new());
+        let machine = Machine::start(None).unwrap();
+        let publisher = Arc::new(Publisher::open(machine, &directory.path().join("policies"), folder).unwrap());
+        let resources = Resources::new(Arc::clone(&publisher));
+        let settings = || publisher.in_force()[&Slot::Pricing].settings.clone();
+        let (dear, cheap) = (r#"{"sats_per_hour":120}"#, r#"{"sats_per_hour":30}"#);
+        let one = |settings: &str, seen: bool| resources.keep(&[wish(settings, Mode::Enforce, seen)], true).remove(0);
+
+        assert!(matches!(resources.keep(&[wish(dear, Mode::Enforce, false)], false).remove(0), Fate::Waiting(_)), "not all are known");
+        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
+        assert_eq!(one(dear, true), Fate::InForce);
+        assert_eq!(publisher.history().len(), 2, "nothing is published twice");
+
+        // The operator goes back; only a resource that changes is put in force again.
+        publisher.rollback(None).unwrap();
+        assert!(matches!(one(dear, true), Fate::Superseded(why) if why.contains("publication 3")));
+        assert_eq!(settings(), "{}");
+        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
+        // Another process that finds it there is content.
+        let later = Resources::new(Arc::clone(&publisher));
+        assert_eq!(later.keep(&[wish(dear, Mode::Enforce, true)], true), [Fate::InForce]);
+
+        // A broken one is refused as long as it is there, and tried once.
+        let refused = one(r#"{"sats_per_hour":-1}"#, false);
+        assert!(matches!(&refused, Fate::Refused(why) if why.contains("/sats_per_hour")), "{refused:?}");
+        assert_eq!((one(r#"{"sats_per_hour":-1}"#, true), settings().as_str()), (refused, dear));
+
+        // A shadow decides beside it, until its resource is gone.
+        let both = [wish(dear, Mode::Enforce, true), wish(cheap, Mode::Shadow, false)];
+        assert_eq!(resources.keep(&both, true), [Fate::InForce, Fate::Beside]);
+        assert!(publisher.host().shadow_report().is_some());
+        assert_eq!(one(dear, true), Fate::InForce);
+        assert!(publisher.host().shadow_report().is_none());
+
+        // Nobody wishes for anything: what the folder holds is back, but not while somebody's wish is not known.
+        assert!(resources.keep(&[], false).is_empty());
+        assert_eq!(settings(), dear);
+        assert!(resources.keep(&[], true).is_empty());
+        assert_eq!(settings(), "{}");
+        // What the operator has put there stays, however many resources are gone.
+        publisher.publish(&Sources::from([(Slot::Pricing, source(&wish(cheap, Mode::Enforce, false)))]), By::Operator).unwrap();
+        assert!(resources.keep(&[], true).is_empty());
+        assert_eq!(settings(), cheap);
+    }
+}

@@ -1,0 +1,327 @@
+//! `Policy` resources: which policies the operator wishes for, and what became of it.
+//!
+//! ```text
+//! kubectl apply ─▶ watch ─▶ list ─▶ fetch each (ConfigMap here, a registry by the keeper) ─▶ Keeper::keep ─▶ status
+//! ```
+//!
+//! All resources of a namespace are one wish: the `Enforce` ones are put in force together, or none of them is.
+
+use crate::kubernetes::{ConnectError, client};
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use paygress_core::policy::Slot;
+use paygress_core::units::UnixTime;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Resources that are applied together come a moment apart.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Looks without an event: a ConfigMap may have changed, a registry may be back.
+const LOOK: Duration = Duration::from_secs(30);
+/// Events that are waited for to settle; then a look is due whatever comes.
+const BURST: usize = 100;
+/// The longest message in a condition.
+const MESSAGE_CHARS: usize = 4_000;
+
+/// What a resource's policy is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Mode {
+    /// It decides.
+    #[default]
+    Enforce,
+    /// It decides beside the one in force, and nothing that it says is used.
+    Shadow,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    slot: Slot,
+    #[serde(default)]
+    mode: Mode,
+    source: Source,
+    /// SHA-256 of the component.
+    digest: Option<String>,
+    #[serde(default)]
+    settings: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Source {
+    ConfigMap { name: String, key: String },
+    Oci(String),
+}
+
+/// A component as a resource names it, not yet trusted.
+#[derive(Debug)]
+pub enum Fetched {
+    /// What a ConfigMap held, and the signature beside it.
+    Bytes(Vec<u8>, Option<String>),
+    /// It is in a registry.
+    Oci(String),
+}
+
+/// Why there is no component.
+#[derive(Debug)]
+pub enum NotObtained {
+    /// It is not there.
+    Unavailable(String),
+    /// It is not what it should be.
+    Unverified(String),
+}
+
+/// A policy that is wished for.
+#[derive(Debug)]
+pub struct Wish {
+    /// The resource.
+    pub name: String,
+    /// The slot.
+    pub slot: Slot,
+    /// What for.
+    pub mode: Mode,
+    /// The component.
+    pub component: Vec<u8>,
+    /// A JSON object.
+    pub settings: String,
+    /// Whether this generation of the resource has been answered before.
+    pub seen: bool,
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in force.
+    InForce,
+    /// It decides beside the one in force.
+    Beside,
+    /// It is not good.
+    Refused(String),
+    /// It is good as far as is known, and not in force.
+    Waiting(String),
+    /// It was in force, and the operator has put something else there.
+    Superseded(String),
+}
+
+/// Who puts policies in force.
+#[async_trait]
+pub trait Keeper: Send + Sync {
+    /// The component, verified: its signature, and its digest where one is given. `version` is another one when the
+    /// resource is.
+    ///
+    /// # Errors
+    /// [`NotObtained`].
+    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained>;
+    /// Puts wishes in force, all or none; tells what became of each. When not all of them are known, because one could not
+    /// be obtained, nothing is exchanged.
+    async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate>;
+}
+
+/// The resources of a namespace.
+pub struct Policies {
+    policies: Api<DynamicObject>,
+    config_maps: Api<ConfigMap>,
+}
+
+/// How a resource fares: the four conditions of its status.
+#[derive(Debug, Default)]
+struct Progress {
+    fetched: Verdict,
+    verified: Verdict,
+    valid: Verdict,
+    active: Verdict,
+}
+
+#[derive(Debug, Default)]
+struct Verdict {
+    status: Option<bool>,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn yes(reason: &'static str) -> Self {
+        Self { status: Some(true), reason, message: String::new() }
+    }
+
+    fn no(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Some(false), reason, message: message.into() }
+    }
+}
+
+impl Policies {
+    /// The resources of this namespace. Asks nothing yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(kubeconfig: Option<&Path>, namespace: &str) -> Result<Self, ConnectError> {
+        let client = client(kubeconfig).await?;
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("paygress.dev", "v1", "Policy"));
+        Ok(Self {
+            policies: Api::namespaced_with(client.clone(), namespace, &ApiResource { plural: "policies".to_owned(), ..kind }),
+            config_maps: Api::namespaced(client, namespace),
+        })
+    }
+
+    /// Looks whenever something changes, until it is dropped.
+    pub async fn watch(self, keeper: Arc<dyn Keeper>) {
+        let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
+        loop {
+            let event = tokio::time::timeout(LOOK, events.next()).await;
+            match event {
+                Ok(Some(Err(error))) => {
+                    tracing::warn!(%error, "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE");
+                    continue;
+                }
+                Ok(Some(Ok(Event::Init | Event::InitApply(_)))) => continue,
+                Ok(None) => return,
+                Ok(Some(Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone))) | Err(_) => {}
+            }
+            for _ in 0..BURST {
+                if !matches!(tokio::time::timeout(SETTLE, events.next()).await, Ok(Some(Ok(_)))) {
+                    break;
+                }
+            }
+            if let Err(error) = self.look(&*keeper).await {
+                tracing::warn!(%error, "Policy resources cannot be read, or their status not be written");
+            }
+        }
+    }
+
+    async fn look(&self, keeper: &dyn Keeper) -> Result<(), kube::Error> {
+        let mut resources = self.policies.list(&ListParams::default()).await?.items;
+        // Who was first has the slot.
+        resources.sort_by_key(|resource| (resource.creation_timestamp(), resource.name_any()));
+        let (mut wishes, mut progress, mut all) = (Vec::new(), Vec::new(), true);
+        let mut taken = BTreeSet::new();
+        for (index, resource) in resources.iter().enumerate() {
+            let (wish, how) = self.wish(resource, keeper).await;
+            match wish {
+                Some(wish) if wish.mode == Mode::Enforce && !taken.insert(wish.slot) => {
+                    let why = format!("another Policy for the slot {} was there first", wish.slot);
+                    progress.push(Progress { active: Verdict::no("SlotTaken", why), ..how });
+                }
+                Some(wish) => {
+                    wishes.push((index, wish));
+                    progress.push(how);
+                }
+                None => {
+                    all = false;
+                    progress.push(how);
+                }
+            }
+        }
+        let (indices, wishes): (Vec<usize>, Vec<Wish>) = wishes.into_iter().unzip();
+        for (index, fate) in indices.into_iter().zip(keeper.keep(wishes, all).await) {
+            if let Some(progress) = progress.get_mut(index) {
+                (progress.valid, progress.active) = verdicts(fate);
+            }
+        }
+        for (resource, progress) in resources.iter().zip(progress) {
+            self.tell(resource, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// What a resource wishes for, if that can be had.
+    async fn wish(&self, resource: &DynamicObject, keeper: &dyn Keeper) -> (Option<Wish>, Progress) {
+        let spec = resource.data.get("spec").cloned().unwrap_or_default();
+        let Spec { slot, mode, source, digest, settings } = match serde_json::from_value(spec) {
+            Ok(spec) => spec,
+            Err(error) => return (None, Progress { valid: Verdict::no("InvalidSpec", error.to_string()), ..Progress::default() }),
+        };
+        let fetched = match self.fetch(source).await {
+            Ok(fetched) => fetched,
+            Err(why) => return (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
+        };
+        let generation = resource.metadata.generation.unwrap_or_default();
+        let version = format!("{} {generation}", resource.uid().unwrap_or_default());
+        match keeper.obtain(&version, fetched, digest.as_deref()).await {
+            Ok(component) => {
+                let seen = resource.data.pointer("/status/observedGeneration").and_then(Value::as_i64) == Some(generation);
+                let (name, settings) = (resource.name_any(), Value::Object(settings).to_string());
+                let progress = Progress { fetched: Verdict::yes("Fetched"), verified: Verdict::yes("Verified"), ..Progress::default() };
+                (Some(Wish { name, slot, mode, component, settings, seen }), progress)
+            }
+            Err(NotObtained::Unavailable(why)) => (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
+            Err(NotObtained::Unverified(why)) => {
+                let progress = Progress { fetched: Verdict::yes("Fetched"), verified: Verdict::no("Refused", why), ..Progress::default() };
+                (None, progress)
+            }
+        }
+    }
+
+    async fn fetch(&self, source: Source) -> Result<Fetched, String> {
+        match source {
+            Source::Oci(reference) => Ok(Fetched::Oci(reference)),
+            Source::ConfigMap { name, key } => {
+                let map = self.config_maps.get_opt(&name).await.map_err(|error| error.to_string())?;
+                let map = map.ok_or_else(|| format!("there is no ConfigMap {name} in this namespace"))?;
+                let component = map.binary_data.and_then(|mut data| data.remove(&key));
+                let component = component.ok_or_else(|| {
+                    format!(
+                        "the ConfigMap {name} has no binaryData {key}; make it by `kubectl create configmap {name} --from-file={key}=…`"
+                    )
+                })?;
+                let signature = map.data.and_then(|mut data| data.remove(&format!("{key}.sig")));
+                Ok(Fetched::Bytes(component.0, signature))
+            }
+        }
+    }
+
+    /// Writes the status, if it is another one.
+    async fn tell(&self, resource: &DynamicObject, progress: Progress) -> Result<(), kube::Error> {
+        let old = resource.data.get("status").cloned().unwrap_or_default();
+        let Progress { fetched, verified, valid, active } = progress;
+        let conditions: Vec<Value> = [("Fetched", fetched), ("Verified", verified), ("Valid", valid), ("Active", active)]
+            .into_iter()
+            .map(|(kind, verdict)| condition(kind, verdict, &old))
+            .collect();
+        let new = json!({"observedGeneration": resource.metadata.generation, "conditions": conditions});
+        if new == old {
+            return Ok(());
+        }
+        let status = Patch::Merge(json!({"status": new}));
+        match self.policies.patch_status(&resource.name_any(), &PatchParams::default(), &status).await {
+            // It was removed in the meantime.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            told => told.map(drop),
+        }
+    }
+}
+
+/// A condition; its time is that of its last change.
+fn condition(kind: &str, verdict: Verdict, old: &Value) -> Value {
+    let status = match verdict.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let reason = if verdict.reason.is_empty() { "Pending" } else { verdict.reason };
+    let message: String = verdict.message.chars().take(MESSAGE_CHARS).collect();
+    let old = old.get("conditions").and_then(Value::as_array).and_then(|all| all.iter().find(|condition| condition["type"] == kind));
+    let since = old.filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
+    let since = since.unwrap_or_else(|| Value::from(UnixTime::now().rfc3339()));
+    json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
+}
+
+fn verdicts(fate: Fate) -> (Verdict, Verdict) {
+    match fate {
+        Fate::InForce => (Verdict::yes("Valid"), Verdict::yes("InForce")),
+        Fate::Beside => {
+            (Verdict::yes("Valid"), Verdict::no("Shadow", "it decides beside the one in force; see `paygress policy shadow report`"))
+        }
+        Fate::Refused(why) => (Verdict::no("Refused", why), Verdict::no("Refused", "the one that was in force goes on")),
+        Fate::Waiting(why) => (Verdict::default(), Verdict::no("Waiting", why)),
+        Fate::Superseded(why) => (Verdict::yes("Valid"), Verdict::no("Superseded", why)),
+    }
+}
