@@ -16,6 +16,7 @@
 //! - `set.rs`: four components that decide together. `host.rs`: the set in force. `tally.rs`: what is counted of it.
 //! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `folder.rs`: the files of an operator.
 //! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says of the orders of this moment.
+//! - `trial.rs`: one component by itself, for who writes it.
 //!
 //! This is the only room that knows wasmtime.
 
@@ -32,6 +33,7 @@ mod shadow;
 mod slot;
 mod store;
 mod tally;
+mod trial;
 mod v1_0;
 mod v1_1;
 
@@ -44,3 +46,4 @@ pub use set::{LoadError, Set, Source, Sources};
 pub use shadow::ShadowReport;
 pub use slot::Rejected;
 pub use store::{By, Filling, Fillings, Publication, StoreError, history};
+pub use trial::{Case, Heard, Question, Said, Trial};

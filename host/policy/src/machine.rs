@@ -3,6 +3,7 @@
 use crate::files::{private_directory, write_privately};
 use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +27,17 @@ pub const OUTPUT_BYTES: usize = 512 << 10;
 const STACK_BYTES: usize = 512 << 10;
 /// Entries of a guest's tables: function pointers of a large interpreter.
 const TABLE_ELEMENTS: usize = 20_000;
-/// Core instances, memories and tables of one component: adapters of composed components need a few.
-const PARTS: u32 = 16;
+/// Tables of one component: adapters of composed components need a few.
+const TABLES: u32 = 16;
+/// Core instances of one component: an interpreter in parts has 38 (CPython), and one costs no address space.
+const INSTANCES: u32 = 64;
 /// Calls at the same time. Each reserves address space (4 GiB a memory), none of it used before it is touched.
 const CALLS: u32 = 32;
 /// A component file: a JavaScript engine fits, with air.
 pub const COMPONENT_BYTES: usize = 32 << 20;
+
+/// Frames of a trap that an author is shown.
+const FRAMES: usize = 20;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,7 @@ pub struct Machine {
     pub(crate) engine: Engine,
     cache: Option<PathBuf>,
     pub(crate) calls: Arc<Semaphore>,
+    metered: bool,
 }
 
 impl Machine {
@@ -66,7 +73,23 @@ impl Machine {
         if let Some(path) = cache {
             private_directory(path).map_err(|why| MachineError::Cache { path: path.to_owned(), why })?;
         }
-        let engine = Engine::new(&config()).map_err(|error| MachineError::Engine(format!("{error:#}")))?;
+        Self::build(&config(), cache, false)
+    }
+
+    /// One for who writes policies: it counts instructions, and traps name the lines of the source where the component
+    /// brings debug information. The limits are the same; it is slower.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn for_authors() -> Result<Arc<Self>, MachineError> {
+        let mut config = config();
+        let frames = NonZeroUsize::new(FRAMES);
+        config.consume_fuel(true).wasm_backtrace_max_frames(frames).wasm_backtrace_details(WasmBacktraceDetails::Enable);
+        Self::build(&config, None, true)
+    }
+
+    fn build(config: &Config, cache: Option<&Path>, metered: bool) -> Result<Arc<Self>, MachineError> {
+        let engine = Engine::new(config).map_err(|error| MachineError::Engine(format!("{error:#}")))?;
         let weak = engine.weak();
         let clock = std::thread::Builder::new().name("policy-clock".to_owned()).spawn(move || {
             // Ends with the engine.
@@ -78,7 +101,7 @@ impl Machine {
         });
         clock.map_err(|error| MachineError::Engine(error.to_string()))?;
         let calls = usize::try_from(CALLS).unwrap_or(1);
-        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)) }))
+        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)), metered }))
     }
 
     /// A store for one call.
@@ -89,7 +112,16 @@ impl Machine {
         // One more: the first tick may come at once.
         store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(1).saturating_add(1));
         store.set_hostcall_fuel(OUTPUT_BYTES);
+        if self.metered {
+            // Counted, not bounded: the deadline does that.
+            let _ = store.set_fuel(u64::MAX);
+        }
         store
+    }
+
+    /// The instructions that a store's call took; 0 unless they are counted.
+    pub(crate) fn fuel(&self, store: &Store<Limits>) -> u64 {
+        if self.metered { store.get_fuel().map_or(0, |left| u64::MAX.saturating_sub(left)) } else { 0 }
     }
 
     /// Compiles a component, or takes it from the cache.
@@ -132,14 +164,13 @@ const SEAL_BYTES: usize = 32;
 
 fn config() -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    let parts = CALLS.saturating_mul(PARTS);
     pool.total_component_instances(CALLS)
-        .total_core_instances(parts)
+        .total_core_instances(CALLS.saturating_mul(INSTANCES))
         .total_memories(CALLS.saturating_mul(2))
-        .total_tables(parts)
-        .max_core_instances_per_component(PARTS)
+        .total_tables(CALLS.saturating_mul(TABLES))
+        .max_core_instances_per_component(INSTANCES)
         .max_memories_per_component(2)
-        .max_tables_per_component(PARTS)
+        .max_tables_per_component(TABLES)
         .max_memory_size(MEMORY_BYTES)
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(1 << 20)

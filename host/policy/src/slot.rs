@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Store, Trap};
+use wasmtime::{FrameSymbol, Store, Trap, WasmBacktrace};
 
 /// The only import of a good policy: the types, which are no functions.
 const TYPES: &str = "paygress:policy/types@1.";
@@ -54,7 +54,7 @@ pub(crate) enum Contract {
 impl Contract {
     const ALL: [Self; 2] = [Self::V1_0, Self::V1_1];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V1_0 => "1.0.0",
             Self::V1_1 => "1.1.0",
@@ -198,7 +198,7 @@ impl Duration {
 impl Filled<Duration> {
     /// Whether it is of a version that has refund terms.
     pub(crate) fn knows_refunds(&self) -> bool {
-        matches!(self.pre, DurationPre::V1_1(_))
+        self.contract != Contract::V1_0
     }
 }
 
@@ -209,6 +209,7 @@ pub(crate) struct Filled<W: World> {
     settings: Arc<str>,
     pub(crate) digest: String,
     pub(crate) schema: String,
+    pub(crate) contract: Contract,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -220,6 +221,7 @@ impl<W: World> Clone for Filled<W> {
             settings: Arc::clone(&self.settings),
             digest: self.digest.clone(),
             schema: self.schema.clone(),
+            contract: self.contract,
             tally: Arc::clone(&self.tally),
         }
     }
@@ -237,8 +239,15 @@ impl<W: World> Filled<W> {
         let differs = |error: wasmtime::Error| Rejected::Skew(vec![format!("{error:#}")]);
         let instance = Linker::new(&machine.engine).instantiate_pre(&component).map_err(differs)?;
         let pre = W::pre(instance, contract).map_err(differs)?;
-        let mut filled =
-            Self { machine: Arc::clone(machine), pre, settings: settings.into(), digest, schema: String::new(), tally: Arc::default() };
+        let mut filled = Self {
+            machine: Arc::clone(machine),
+            pre,
+            settings: settings.into(),
+            digest,
+            schema: String::new(),
+            contract,
+            tally: Arc::default(),
+        };
         // A differing signature shows only here.
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(|error| match classify(&error) {
@@ -290,7 +299,7 @@ impl<W: World> Filled<W> {
             function(&world, &mut store).map(Ok)
         };
         let answer = run().unwrap_or_else(|error| Err(classify(&error)));
-        self.tally.note_memory(store.data().memory_bytes);
+        self.tally.note_usage(store.data().memory_bytes, self.machine.fuel(&store));
         answer
     }
 }
@@ -349,13 +358,24 @@ fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contra
     if skew.is_empty() { Ok(contract) } else { Err(skew) }
 }
 
+/// Where in the source it happened, as far as the component says; nothing unless the machine is an author's.
+fn frames(error: &wasmtime::Error) -> String {
+    let symbols = error.downcast_ref::<WasmBacktrace>().into_iter().flat_map(|trace| trace.frames()).flat_map(|frame| frame.symbols());
+    let line = |symbol: &FrameSymbol| {
+        // The author's lines, not those of the language's own library.
+        let (file, line) = (symbol.file().filter(|file| !file.starts_with("/rustc/"))?, symbol.line()?);
+        Some(format!("\n    at {} ({file}:{line})", symbol.name().unwrap_or("?")))
+    };
+    symbols.filter_map(line).collect()
+}
+
 /// What an error of the engine means.
 fn classify(error: &wasmtime::Error) -> FaultKind {
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
             Trap::Interrupt => FaultKind::Deadline(u64::try_from(crate::machine::DEADLINE.as_millis()).unwrap_or(u64::MAX)),
             Trap::StackOverflow => FaultKind::Stack,
-            trap => FaultKind::Trap(trap.to_string()),
+            trap => FaultKind::Trap(format!("{trap}{}", frames(error))),
         };
     }
     if error.is::<MemoryCap>() {

@@ -13,6 +13,7 @@ struct Counts {
     refusals: BTreeMap<ErrorType, u64>,
     faults: u64,
     memory_bytes: u64,
+    last: (u64, u64),
     total_us: u64,
     // One for each bound, and one for the rest.
     latency: [u64; LATENCY_BUCKETS_US.len() + 1],
@@ -43,16 +44,22 @@ impl Tally {
         }
     }
 
-    /// Notes the memory that a call had.
-    pub(crate) fn note_memory(&self, bytes: usize) {
+    /// Notes the memory that a call had, and the instructions that it took, if they are counted.
+    pub(crate) fn note_usage(&self, bytes: usize, fuel: u64) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.memory_bytes = counts.memory_bytes.max(bytes);
+        counts.last = (bytes, fuel);
+    }
+
+    /// Memory and instructions of the last call.
+    pub(crate) fn last_usage(&self) -> (u64, u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
     pub(crate) fn report(&self, slot: Slot, digest: &str) -> SlotReport {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Counts { calls, refusals, faults, memory_bytes, total_us, latency } = counts;
+        let Counts { calls, refusals, faults, memory_bytes, last: _, total_us, latency } = counts;
         SlotReport { slot, digest: digest.to_owned(), calls, refusals, faults, memory_bytes, total_us, latency: latency.to_vec() }
     }
 }

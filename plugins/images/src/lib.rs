@@ -20,7 +20,7 @@ mod reference;
 
 use bindings::exports::paygress::policy::{images, settings};
 use bindings::paygress::policy::types::{Context, ImageRef, Order, Problem, Refusal};
-use paygress_plugin_settings::Reader;
+use paygress_plugin_settings::{Reader, cut};
 use reference::Reference;
 
 /// What runs when the customer names no image: the one that `cargo xtask ssh-image` makes.
@@ -63,7 +63,7 @@ impl images::Guest for Policy {
 }
 
 fn refuse(message: impl Into<String>) -> Refusal {
-    Refusal { code: "image_not_allowed".to_owned(), message: message.into() }
+    Refusal { code: "image_not_allowed".to_owned(), message: cut(&message.into()) }
 }
 
 fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
@@ -97,7 +97,7 @@ fn admit(settings: &Settings, wanted: Option<&str>) -> Result<String, String> {
     if wanted == settings.default || settings.allow.iter().any(|entry| entry.allows(&wanted)) {
         return Ok(wanted.to_string());
     }
-    Err(format!("{wanted} is not on the operator's list; leave pod_image out to get {}", settings.default))
+    Err(format!("that image is not on the operator's list; leave pod_image out to get {}; asked for was {wanted}", settings.default))
 }
 
 #[cfg(test)]
@@ -106,6 +106,17 @@ mod tests {
 
     fn settings(allow: &[&str]) -> Settings {
         read(&serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string()).unwrap()
+    }
+
+    #[test]
+    fn what_is_told_is_short_enough_however_long_the_names_are() {
+        let long = format!("registry.example/{}", "a".repeat(490));
+        let settings = read(&serde_json::json!({"default": long}).to_string()).unwrap();
+        let told = refuse(admit(&settings, Some(&long.replace('a', "b"))).unwrap_err());
+        assert!(told.message.len() <= 500 && told.message.ends_with('…'), "{}", told.message);
+        let many: serde_json::Map<_, _> = (0..5_000).map(|n| (format!("ü{n}"), serde_json::json!(1))).collect();
+        let problems = read(&serde_json::Value::Object(many).to_string()).unwrap_err();
+        assert_eq!(problems.len(), 64);
     }
 
     #[test]

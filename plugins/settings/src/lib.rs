@@ -179,6 +179,26 @@ impl Reader {
             let message = format!("is not a setting; known are: {}", self.known.join(", "));
             self.problem(&name, message);
         }
+        self.problems.truncate(PROBLEMS);
+        for (path, message) in &mut self.problems {
+            *path = cut(path);
+            *message = cut(message);
+        }
         self.problems
     }
+}
+
+/// Problems that are told: who has more will not read on.
+const PROBLEMS: usize = 64;
+/// The longest message that the contract allows, in bytes.
+const MESSAGE: usize = 500;
+
+/// A message as the contract allows it: at most 500 bytes.
+#[must_use]
+pub fn cut(message: &str) -> String {
+    if message.len() <= MESSAGE {
+        return message.to_owned();
+    }
+    let end = message.char_indices().map(|(index, _)| index).take_while(|index| *index <= MESSAGE - '…'.len_utf8()).last();
+    format!("{}…", message.get(..end.unwrap_or(0)).unwrap_or_default())
 }

@@ -2,9 +2,12 @@
 //!
 //! - `operate.rs`: exchange them in a running service, go back, have candidates decide beside them.
 //! - `replay.rs`: what would a candidate have said of the orders in the ledger?
+//! - `trial.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it must meet.
 
 mod operate;
 mod replay;
+mod suite;
+mod trial;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -36,6 +39,14 @@ pub enum PolicyAction {
     Promote,
     /// What would components have said of the orders in the ledger? The service may be running.
     Replay(replay::Arguments),
+    /// Does a component keep to the contract, take its settings, and stand up to strange orders?
+    Check(trial::Component),
+    /// What does a component say of an order, and what was it shown?
+    Eval(trial::EvalArguments),
+    /// Does a component meet the cases of a suite?
+    Test(suite::Arguments),
+    /// What does a call cost: time, instructions, memory?
+    Bench(trial::BenchArguments),
     /// How the policies in force do, as a table that is always new.
     Top {
         /// Print it once, and end.
@@ -124,6 +135,10 @@ pub async fn policy(config: Option<PathBuf>, action: PolicyAction) -> Result<Exi
         PolicyAction::Shadow { action } => operate::shadow(&configured()?, action).await?,
         PolicyAction::Promote => operate::promote(&configured()?).await?,
         PolicyAction::Replay(arguments) => replay::replay(&configured()?, &arguments).await?,
+        PolicyAction::Check(component) => return trial::check(&component),
+        PolicyAction::Eval(arguments) => return trial::eval(&arguments),
+        PolicyAction::Test(arguments) => return suite::test(&arguments),
+        PolicyAction::Bench(arguments) => return trial::bench(&arguments),
         PolicyAction::Top { once } => operate::top(&configured()?, once).await?,
     }
     Ok(ExitCode::SUCCESS)
