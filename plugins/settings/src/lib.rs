@@ -199,6 +199,6 @@ pub fn cut(message: &str) -> String {
     if message.len() <= MESSAGE {
         return message.to_owned();
     }
-    let end = message.char_indices().map(|(index, _)| index).take_while(|index| *index <= MESSAGE - '…'.len_utf8()).last();
+    let end = message.char_indices().map(|(index, _)| index).take_while(|index| *index <= MESSAGE.saturating_sub('…'.len_utf8())).last();
     format!("{}…", message.get(..end.unwrap_or(0)).unwrap_or_default())
 }
