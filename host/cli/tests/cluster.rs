@@ -241,6 +241,30 @@ fn what_fails_after_payment_is_paid_back() {
     wait_for("what was begun to be removed", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
 }
 
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
+    let _alone = CLUSTER.lock();
+    let policies = tempfile::tempdir().unwrap();
+    for (slot, file) in [
+        ("images", "plugins/images.wasm"),
+        ("pricing", "plugins/pricing.wasm"),
+        ("duration", "plugins/duration.wasm"),
+        ("pod-template", "plugins-examples/node-port.wasm"),
+    ] {
+        std::fs::copy(root().join("target").join(file), policies.path().join(format!("{slot}.wasm"))).unwrap();
+    }
+    let testbed = Testbed::start("node-port", &[("POLICY_DIR", &policies.path().to_string_lossy())]);
+    let answer = testbed.ask(&json!({"cashu_token": testbed.token(7), "ssh_username": "alice", "ssh_password": PASSWORD}));
+    let port = u16::try_from(answer["node_port"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap();
+    let services = kubectl(&["-n", "user-workloads", "get", "service", "-o", "jsonpath={.items[*].spec.ports[*].nodePort}"]);
+    assert_eq!(services, port.to_string());
+    let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
+    assert_eq!(kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", host_ports]), "");
+    let ssh = Ssh { port, username: "alice", password: PASSWORD };
+    wait_for("the node port to lead to the pod", Duration::from_secs(20), || ssh.run("echo hello").0 == "hello\n");
+}
+
 /// A `Policy` resource as an operator would apply it.
 fn policy(name: &str, spec: Value) -> String {
     json!({"apiVersion": "paygress.dev/v1", "kind": "Policy", "metadata": {"name": name, "namespace": "ingress-system"}, "spec": spec})

@@ -14,8 +14,8 @@ mod component {
 
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
-use paygress_plugin_settings::Reader;
-use serde_json::{Map, Value, json};
+use paygress_plugin_settings::{Pod, Reader};
+use serde_json::Value;
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -63,44 +63,25 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
 }
 
 fn render(settings: &Settings, placement: &Placement) -> Value {
-    let resources = json!({
-        "cpu": format!("{}m", placement.resources.cpu_millicores),
-        "memory": format!("{}Mi", placement.resources.memory_mib),
-    });
-    let node_selector: Map<String, Value> = settings.node_selector.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    json!({
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "terminationGracePeriodSeconds": 2,
-            "nodeSelector": node_selector,
-            "securityContext": {
-                "runAsNonRoot": true,
-                "runAsUser": settings.user_id,
-                "runAsGroup": settings.user_id,
-                "fsGroup": settings.user_id,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [{
-                "name": "ssh",
-                "image": placement.image,
-                "imagePullPolicy": "IfNotPresent",
-                "ports": [{"name": "ssh", "containerPort": placement.container_port, "hostPort": placement.host_port, "protocol": "TCP"}],
-                "resources": {"requests": resources, "limits": resources},
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                "readinessProbe": {"tcpSocket": {"port": placement.container_port}, "periodSeconds": 1, "failureThreshold": 600},
-                "volumeMounts": [{"name": "login", "mountPath": placement.secret_mount_path, "readOnly": true}],
-            }],
-            "volumes": [{"name": "login", "secret": {"secretName": placement.secret_name, "defaultMode": 0o440}}],
-        }
-    })
+    let pod = Pod {
+        image: &placement.image,
+        cpu_millicores: placement.resources.cpu_millicores,
+        memory_mib: placement.resources.memory_mib,
+        container_port: placement.container_port,
+        host_port: Some(placement.host_port),
+        secret_name: &placement.secret_name,
+        secret_mount_path: &placement.secret_mount_path,
+        user_id: settings.user_id,
+        node_selector: &settings.node_selector,
+    };
+    pod.template()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bindings::paygress::policy::types::Resources;
+    use serde_json::json;
 
     #[test]
     fn the_template_keeps_to_the_placement() {

@@ -10,6 +10,10 @@
 //! assert_eq!(problems[1], ("/typo".into(), "is not a setting; known are: minimum".into()));
 //! ```
 
+mod pod;
+
+pub use pod::Pod;
+
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 

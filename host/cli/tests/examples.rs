@@ -1,0 +1,58 @@
+//! Every example of a policy, in its language: taken by the host, and as its suite says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use paygress_cluster::guard::{Allowed, check};
+use paygress_core::policy::{Placement, Rendered, Slot};
+use paygress_core::refusal::ErrorType;
+use paygress_policy::{Case, Machine, Said, Trial, read};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn passes(example: &str) {
+    let suite = root().join("examples/policies").join(example).join("suite.yaml");
+    let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{example}: {}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn the_examples_in_rust_do_as_their_suites_say() {
+    ["flat-price", "gpu-template", "node-port", "surge-price"].into_iter().for_each(passes);
+}
+
+fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Rendered, Placement) {
+    let component = read(&root().join(format!("target/plugins-examples/{example}.wasm"))).unwrap();
+    let trial = Trial::load(&Machine::start(None).unwrap(), Slot::PodTemplate, &component, settings).unwrap();
+    let case = Case::read(Slot::PodTemplate, order).unwrap();
+    match trial.ask(&case).said {
+        Said::Yes(value) => (serde_json::from_value(value).unwrap(), case.placement),
+        other => panic!("{example}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
+    let settings = r#"{"gpu_tiers": ["gpu"], "gpus": 2, "node_selector": {"gpu": "a100"}}"#;
+    let allowed =
+        Allowed { devices: vec!["nvidia.com/gpu".to_owned()], tolerations: vec!["nvidia.com/gpu".to_owned()], ..Allowed::default() };
+    let (gpu, placement) = rendered("gpu-template", settings, &json!({"order": {"tier": "gpu"}}));
+    let pod = check(&gpu, &placement, &allowed).unwrap().template.spec.unwrap();
+    assert_eq!(pod.node_selector.unwrap()["gpu"], "a100");
+    let limits = pod.containers[0].resources.clone().unwrap().limits.unwrap();
+    assert_eq!((limits["nvidia.com/gpu"].0.as_str(), limits["memory"].0.as_str()), ("2", "1024Mi"));
+    assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("nvidia.com/gpu"));
+    assert_eq!(check(&gpu, &placement, &Allowed::default()).unwrap_err().code, ErrorType::PolicyUnavailable);
+    let (plain, placement) = rendered("gpu-template", settings, &json!({}));
+    let pod = check(&plain, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
+    assert!(pod.tolerations.is_none() && pod.node_selector.is_none_or(|labels| labels.is_empty()));
+
+    let (node_port, placement) = rendered("node-port", "{}", &json!({}));
+    let checked = check(&node_port, &placement, &Allowed::default()).unwrap();
+    let port = &checked.services[0].spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
+    assert_eq!(port.node_port, Some(i32::from(placement.host_port)));
+}
