@@ -22,7 +22,7 @@ pub(crate) fn bench() -> Result<()> {
         let added = bare.map_or_else(String::new, |bare| time(host - bare));
         println!("{name:<28} {:>14} {:>14} {added:>14}", bare.map_or_else(String::new, time), time(host));
     }
-    Ok(())
+    step("live orders", &mut cargo(&["bench", "--quiet", "--package", "paygress", "--features", "demo", "--bench", "live"])?)
 }
 
 /// Criterion's estimate, in nanoseconds.

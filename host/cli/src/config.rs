@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
-pub const KEYS: [(&str, &str); 44] = [
+pub const KEYS: [(&str, &str); 45] = [
     ("RUN_MODE", "which doors: nostr, http or both"),
     ("BIND_ADDR", "where the HTTP door listens"),
     ("PUBLIC_URL", "what the world calls the HTTP door: https://host[:port]; wallets and NIP-98 signatures name it"),
@@ -59,6 +59,7 @@ pub const KEYS: [(&str, &str); 44] = [
     ("SSH_PORT_RANGE_START", "the first node port for pods"),
     ("SSH_PORT_RANGE_END", "the last one"),
     ("RUST_LOG", "what is logged; environment only"),
+    ("OTLP_ENDPOINT", "the collector of OpenTelemetry traces, by OTLP over HTTP: http://collector:4318; left out: none are sent"),
     ("PAYGRESS_CONFIG", "the config file; environment only"),
 ];
 
@@ -140,6 +141,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The namespace of `Policy` resources.
     pub policy_namespace: Option<String>,
+    /// The collector of traces.
+    pub otlp: Option<String>,
     /// The components' settings.
     pub policy_settings: BTreeMap<&'static str, Map<String, Value>>,
     /// The cluster.
@@ -193,6 +196,16 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// The address of a server that we send to.
+    fn endpoint(&mut self, key: &str) -> Option<String> {
+        let url = self.text(key)?;
+        let good = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).is_some_and(|rest| !rest.is_empty());
+        if !good || url.contains(['?', '#', '@', ' ']) {
+            self.problems.push(format!("{key}: must be like http://collector:4318"));
+        }
+        Some(url)
     }
 
     fn text_or(&mut self, key: &str, default: &str) -> String {
@@ -420,6 +433,7 @@ impl Config {
             policy_state: reader.text_or("POLICY_STATE_DIR", "data/policies").into(),
             admin_socket: reader.text_or("ADMIN_SOCKET", "data/admin.sock").into(),
             policy_namespace: reader.text("POLICY_NAMESPACE"),
+            otlp: reader.endpoint("OTLP_ENDPOINT"),
             policy_settings: settings,
             kubeconfig: reader.text("KUBECONFIG").map(PathBuf::from),
             namespace: reader.text_or("POD_NAMESPACE", "user-workloads"),
@@ -466,7 +480,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once_and_none_tells_the_key() {
-        let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\ntypo = 1\n[policy.prices]\n";
+        let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\ntypo = 1\n[policy.prices]\n";
         let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
         let told = problems.join("\n");
         for expected in [
@@ -483,12 +497,13 @@ mod tests {
             "SSH_PORT:",
             "ENABLE_CLEANUP_TASK",
             "SSH_PORT_RANGE_END",
+            "OTLP_ENDPOINT",
             "typo",
             "policy.prices",
         ] {
             assert!(told.contains(expected), "{expected} is not told:\n{told}");
         }
-        assert_eq!(problems.len(), 15, "{told}");
+        assert_eq!(problems.len(), 16, "{told}");
         assert!(!told.contains("hunter2"));
         let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else { panic!("accepted") };
         assert!(broken[0].contains("line 2") && !broken[0].contains("hunter2"), "{broken:?}");

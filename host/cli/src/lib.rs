@@ -18,6 +18,7 @@ pub mod order;
 pub mod policy;
 pub mod resources;
 pub mod serve;
+pub mod telemetry;
 mod terminal;
 #[cfg(feature = "demo")]
 pub mod town;

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use paygress::telemetry::{self, Traces};
 use paygress::{books, order, policy, serve};
 use paygress_nostr::Keys;
 use std::io::IsTerminal;
@@ -106,19 +107,25 @@ async fn main() -> ExitCode {
 }
 
 fn log(default: &str) -> Result<()> {
+    log_and_trace(default, None).map(drop)
+}
+
+fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
     let wanted = EnvFilter::try_new(if chosen.is_empty() { default } else { &chosen })?;
     let caps = Targets::new().with_default(LevelFilter::TRACE).with_targets(CAPS);
     let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(lines.with_filter(wanted.and(caps))).init();
-    Ok(())
+    let (layer, traces) = otlp.map(telemetry::layer).transpose()?.unzip();
+    tracing_subscriber::registry().with(layer).with(lines.with_filter(wanted.and(caps))).init();
+    Ok(traces)
 }
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve { config } => {
-            log(LOG)?;
-            serve::serve(config.as_deref()).await.map(|()| ExitCode::SUCCESS)
+            let config = serve::configured(config.as_deref())?;
+            let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
+            serve::serve(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Ledger { config, action } => {
             log("warn")?;

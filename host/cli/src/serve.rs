@@ -25,8 +25,7 @@ pub fn configured(file: Option<&Path>) -> Result<Config> {
 ///
 /// # Errors
 /// What keeps it from serving, and what to do.
-pub async fn serve(file: Option<&Path>) -> Result<()> {
-    let config = configured(file)?;
+pub async fn serve(config: Config) -> Result<()> {
     let key = config.keys.public_key();
     tracing::info!(npub = paygress_nostr::npub(&key), "this service");
     // A label's value, short and this key's own.

@@ -9,10 +9,12 @@ use paygress_core::policy::{
     Context, Digests, Fault, Grant, NotGranted, Offer, Payment, Placement, PolicySet, Price, Quote, RefundTerms, Rendered, Resources, Slot,
     SlotReport,
 };
+use paygress_core::refusal::Refusal;
 use paygress_core::units::{Msat, Sat, Seconds, UnixTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::Instrument;
 
 /// A component's bytes and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,8 +200,11 @@ async fn ask<W: World, T: Send + 'static>(
     question: impl FnOnce(&Filled<W>) -> Answer<T> + Send + 'static,
 ) -> Result<T, NotGranted> {
     let begun = Instant::now();
-    let answer = filled.on_a_thread(question).await.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
+    let span = tracing::info_span!("policy", slot = W::SLOT.as_str(), digest = filled.digest, outcome = tracing::field::Empty);
+    let answer = filled.on_a_thread(question).instrument(span.clone()).await;
+    let answer = answer.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
     filled.tally.note(begun.elapsed(), &answer);
+    span.record("outcome", outcome(&answer));
     match answer {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(refusal)) => Err(refusal.into()),
@@ -207,6 +212,14 @@ async fn ask<W: World, T: Send + 'static>(
             tracing::error!(%fault, "a policy failed");
             Err(fault.into())
         }
+    }
+}
+
+fn outcome<T>(answer: &Result<Result<T, Refusal>, Fault>) -> &'static str {
+    match answer {
+        Ok(Ok(_)) => "yes",
+        Ok(Err(refusal)) => refusal.code.as_str(),
+        Err(_) => "fault",
     }
 }
 

@@ -368,7 +368,8 @@ impl Desk {
                 place = None;
             }
             let state = order.state;
-            match self.step(&mut order, &*set).await {
+            let span = tracing::info_span!("step", state = state.as_str());
+            match self.step(&mut order, &*set).instrument(span).await {
                 Ok(()) => pause = Pause::new(),
                 Err(Setback::Lost) => {
                     tracing::info!("another process works this order");

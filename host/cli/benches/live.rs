@@ -1,0 +1,120 @@
+//! What a shadow costs the live orders, and when a spinning policy is stopped. Printed by `cargo xtask bench`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../tests/support/paper.rs"]
+mod paper;
+
+use paper::{Paper, spawn};
+use paygress::house::default_policies;
+use paygress_core::Policy;
+use paygress_core::order::OrderView;
+use paygress_core::policy::{Context, FaultKind, NotGranted, Slot};
+use paygress_policy::{DEADLINE, Folder, Host, Machine, Source, Sources, read};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Orders with a shadow, and as many without, by turns: what else the machine does meets both.
+const ORDERS: usize = 12_000;
+const TURN: usize = 100;
+const SPINS: usize = 20;
+
+fn sources() -> Sources {
+    Folder::new(default_policies(), BTreeMap::new()).sources().unwrap()
+}
+
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}
+
+async fn shadow() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::load(Machine::start(None).unwrap(), &sources()).unwrap();
+    let paper = Paper::new(directory.path(), host.clone());
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    let mut compared = 0;
+    for turn in 0..3 * ORDERS / TURN {
+        // Without, with, and without once more: how far the first and the last differ is noise.
+        let kind = turn % 3;
+        if kind == 1 {
+            host.start_shadow(sources()).unwrap();
+        }
+        for _ in 0..TURN {
+            let begun = Instant::now();
+            paper.order(10, spawn(None, None)).await;
+            times[kind].push(begun.elapsed());
+        }
+        if kind == 1 {
+            let begun = Instant::now();
+            let seen = |report: &paygress_policy::ShadowReport| report.comparison.orders == u64::try_from(TURN).unwrap();
+            while !seen(&host.shadow_report().unwrap()) {
+                assert!(begun.elapsed() < Duration::from_secs(10), "the shadow did not see every order");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            compared += host.stop_shadow().unwrap().comparison.orders;
+        }
+    }
+    let [mut without, mut with, mut again] = times;
+    println!("live orders, {ORDERS} each, of which the shadow compared {compared}");
+    println!("{:<18}{:>12}{:>12}", "", "p50", "p99");
+    for (name, times) in [("without", &mut without), ("with a shadow", &mut with), ("without, again", &mut again)] {
+        println!("{name:<18}{:>9} us{:>9} us", percentile(times, 50).as_micros(), percentile(times, 99).as_micros());
+    }
+}
+
+async fn spinning() {
+    let hostile = default_policies().join("../plugins-for-tests/hostile.wasm");
+    let mut sources = sources();
+    sources.insert(Slot::Pricing, Source::plain(read(&hostile).unwrap()));
+    let host = Host::load(Machine::start(None).unwrap(), &sources).unwrap();
+    let order =
+        |tier: &str| OrderView { id: "a".to_owned(), tier: Some(tier.to_owned()), username: "user".to_owned(), ..OrderView::default() };
+    let (mut stopped, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..SPINS {
+        let spinning = {
+            let (host, order) = (Arc::clone(&host), order("spin"));
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                match host.current().quote(&order, &Context::default()).await {
+                    Err(NotGranted::Fault(fault)) if matches!(fault.kind, FaultKind::Deadline(_)) => begun.elapsed(),
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        while !spinning.is_finished() {
+            let begun = Instant::now();
+            host.current().quote(&order("good"), &Context::default()).await.unwrap();
+            others.push(begun.elapsed());
+        }
+        stopped.push(spinning.await.unwrap());
+    }
+    let worst = percentile(&mut stopped, 100);
+    println!(
+        "a spinning policy, {SPINS} times: stopped after at most {:.1} ms; its deadline is {} ms",
+        worst.as_secs_f64() * 1e3,
+        DEADLINE.as_millis()
+    );
+    println!(
+        "others meanwhile, {} calls: p50 {} us, p99 {} us",
+        others.len(),
+        percentile(&mut others, 50).as_micros(),
+        percentile(&mut others, 99).as_micros()
+    );
+    assert!(worst <= DEADLINE + Duration::from_millis(10), "too late");
+}
+
+#[tokio::main]
+async fn main() {
+    spinning().await;
+    shadow().await;
+}
