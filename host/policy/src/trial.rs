@@ -103,6 +103,9 @@ impl Case {
     /// # Errors
     /// In words.
     pub fn read(slot: Slot, written: &Value) -> Result<Self, String> {
+        if !written.is_object() {
+            return Err("an order is a JSON object".to_owned());
+        }
         let mut whole = json!(Self::sample(slot));
         // Absent in the sample, and yet there is such a thing.
         if written.pointer("/order/extends").is_some_and(Value::is_object)
@@ -322,7 +325,8 @@ mod tests {
             (json!({"order": {"teir": "x"}}), "/order/teir"),
             (json!({"ask": "render"}), "not asked of the slot duration"),
             (json!({"payment": {"net": -1}}), "-1"),
-            (json!([]), "invalid type"),
+            (json!([]), "a JSON object"),
+            (json!({"payment": []}), "invalid"),
         ] {
             let told = Case::read(Slot::Duration, &written).unwrap_err();
             assert!(told.contains(why), "{told}");
