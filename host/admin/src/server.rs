@@ -2,6 +2,7 @@
 
 use crate::words::{LINE_BYTES, Part, Reply, Request};
 use paygress_core::Policy;
+use paygress_oci::Supply;
 use paygress_policy::{By, COMPONENT_BYTES, Publisher, Source, Sources, SwapError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -32,6 +33,7 @@ pub struct SocketError {
 pub struct Admin {
     listener: UnixListener,
     publisher: Arc<Publisher>,
+    supply: Arc<Supply>,
     path: PathBuf,
 }
 
@@ -47,7 +49,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`SocketError`]: another service listens there, or something else is there.
-    pub fn bind(path: &Path, publisher: Arc<Publisher>) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, publisher: Arc<Publisher>, supply: Arc<Supply>) -> Result<Self, SocketError> {
         let error = |why: String| SocketError { path: path.to_owned(), why };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|why| error(why.to_string()))?;
@@ -67,7 +69,7 @@ impl Admin {
         }
         let listener = UnixListener::bind(path).map_err(|why| error(why.to_string()))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|why| error(why.to_string()))?;
-        Ok(Self { listener, publisher, path: path.to_owned() })
+        Ok(Self { listener, publisher, supply, path: path.to_owned() })
     }
 
     /// Answers until it is dropped.
@@ -83,9 +85,9 @@ impl Admin {
                     continue;
                 }
             };
-            let publisher = Arc::clone(&self.publisher);
+            let (publisher, supply) = (Arc::clone(&self.publisher), Arc::clone(&self.supply));
             tokio::spawn(async move {
-                if let Err(error) = serve(stream, publisher).await {
+                if let Err(error) = serve(stream, publisher, &supply).await {
                     tracing::debug!(%error, "who asked at the admin socket went away");
                 }
                 drop(place);
@@ -94,17 +96,20 @@ impl Admin {
     }
 }
 
-async fn serve(stream: UnixStream, publisher: Arc<Publisher>) -> std::io::Result<()> {
+async fn serve(stream: UnixStream, publisher: Arc<Publisher>, supply: &Supply) -> std::io::Result<()> {
     // Between `bind` and the rights of the file anybody could have come in.
     let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     let mut stream = BufReader::new(stream);
     let reply = if peer == own || peer == 0 {
         match tokio::time::timeout(PATIENCE, read(&mut stream)).await {
-            Ok(Ok((request, bodies))) => {
-                // Compiling takes its time, and goes on whoever goes away.
-                let work = tokio::task::spawn_blocking(move || answer(&publisher, request, bodies));
-                work.await.unwrap_or_else(|error| Reply::Refused(error.to_string()))
-            }
+            Ok(Ok((request, bodies))) => match obtained(supply, request.parts(), bodies).await {
+                Ok(components) => {
+                    // Compiling takes its time, and goes on whoever goes away.
+                    let work = tokio::task::spawn_blocking(move || answer(&publisher, request, components));
+                    work.await.unwrap_or_else(|error| Reply::Refused(error.to_string()))
+                }
+                Err(why) => Reply::Refused(why),
+            },
             Ok(Err(why)) => Reply::Refused(why),
             Err(_) => Reply::Refused("the request did not come in time".to_owned()),
         }
@@ -143,6 +148,19 @@ async fn read(stream: &mut BufReader<UnixStream>) -> Result<(Request, Vec<Vec<u8
         bodies.push(body);
     }
     Ok((request, bodies))
+}
+
+/// The components of a request, verified: those that came with it, and those in a registry.
+async fn obtained(supply: &Supply, parts: &[Part], bodies: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+    let mut components = Vec::new();
+    for (part, body) in parts.iter().zip(bodies) {
+        let component = match &part.reference {
+            Some(reference) => supply.pull(reference).await.map(|artifact| artifact.component),
+            None => supply.judge(&format!("the {} component", part.slot), &body, part.signature.as_deref()).map(|()| body),
+        };
+        components.push(component.map_err(|why| format!("the {} component is not taken: {why}", part.slot))?);
+    }
+    Ok(components)
 }
 
 fn sources(publisher: &Publisher, parts: Vec<Part>, bodies: Vec<Vec<u8>>) -> Result<Sources, String> {

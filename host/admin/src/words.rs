@@ -17,9 +17,17 @@ pub(crate) const REPLY_BYTES: u64 = 16 << 20;
 pub struct Part {
     /// The slot.
     pub slot: Slot,
-    /// How many bytes of it follow.
+    /// How many bytes of it follow; 0 for one in a registry.
+    #[serde(default)]
     pub bytes: u64,
+    /// The signature of those bytes.
+    #[serde(default)]
+    pub signature: Option<String>,
+    /// Where it is, in a registry.
+    #[serde(default)]
+    pub reference: Option<String>,
     /// Its settings; left out: those of the component in force.
+    #[serde(default)]
     pub settings: Option<Map<String, Value>>,
 }
 

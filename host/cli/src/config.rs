@@ -6,6 +6,7 @@ use paygress_core::secret::Secret;
 use paygress_core::units::{Sat, Seconds};
 use paygress_http::IpNet;
 use paygress_nostr::{Keys, RelayUrl};
+use paygress_oci::{Keys as PolicyKeys, Trust, Wanted};
 use paygress_policy::Folder;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
-pub const KEYS: [(&str, &str); 45] = [
+pub const KEYS: [(&str, &str); 48] = [
     ("RUN_MODE", "which doors: nostr, http or both"),
     ("BIND_ADDR", "where the HTTP door listens"),
     ("PUBLIC_URL", "what the world calls the HTTP door: https://host[:port]; wallets and NIP-98 signatures name it"),
@@ -42,6 +43,9 @@ pub const KEYS: [(&str, &str); 45] = [
     ("POLICY_CACHE_DIR", "where compiled components are kept; for this user only"),
     ("POLICY_STATE_DIR", "what has been in force is kept here, for the way back; each replica's own"),
     ("ADMIN_SOCKET", "where `paygress policy` reaches this service: a socket for this user only; each replica's own"),
+    ("POLICY_KEYS", "public keys, as cosign.pub: files, separated by commas; one of them must have signed a policy"),
+    ("POLICY_SIGNATURES", "required, warn or off; left out: required where there are POLICY_KEYS, else off"),
+    ("REGISTRY_AUTH_FILE", "credentials for registries of policies: a file like docker's config.json"),
     ("POLICY_NAMESPACE", "where `Policy` resources are looked for; left out: nowhere"),
     ("PAYMENT_RATE_SATS_PER_HOUR", "the price, for the default pricing policy"),
     ("DEFAULT_POD_DURATION_MINUTES", "the time that the default duration policy suggests"),
@@ -139,6 +143,10 @@ pub struct Config {
     pub policy_state: PathBuf,
     /// Where the operator's commands come in.
     pub admin_socket: PathBuf,
+    /// Whose policies are taken.
+    pub trust: Trust,
+    /// Credentials for registries.
+    pub registry_auth: Option<PathBuf>,
     /// The namespace of `Policy` resources.
     pub policy_namespace: Option<String>,
     /// The collector of traces.
@@ -196,6 +204,31 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Known keys, and what is wanted of signatures.
+    fn trust(&mut self) -> Trust {
+        let mut keys = PolicyKeys::default();
+        for file in self.names("POLICY_KEYS") {
+            let added = std::fs::read_to_string(&file).map_err(|error| format!("{file} cannot be read: {error}"));
+            if let Err(why) = added.and_then(|pem| keys.add(&file, &pem).map_err(|error| error.to_string())) {
+                self.problems.push(format!("POLICY_KEYS: {why}"));
+            }
+        }
+        let wanted = match self.text("POLICY_SIGNATURES").as_deref() {
+            None if keys.is_empty() => Wanted::Off,
+            None | Some("required") => Wanted::Required,
+            Some("warn") => Wanted::Warn,
+            Some("off") => Wanted::Off,
+            Some(_) => {
+                self.problems.push("POLICY_SIGNATURES: must be required, warn or off".to_owned());
+                Wanted::Required
+            }
+        };
+        if keys.is_empty() && wanted != Wanted::Off {
+            self.problems.push("POLICY_SIGNATURES: without POLICY_KEYS nothing is signed by a known key".to_owned());
+        }
+        Trust::new(keys, wanted)
     }
 
     /// The address of a server that we send to.
@@ -351,7 +384,7 @@ impl Config {
     #[must_use]
     pub fn policy_folder(&self) -> Folder {
         let settings = |slot: Slot| Value::Object(self.policy_settings.get(slot.as_str()).cloned().unwrap_or_default()).to_string();
-        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect())
+        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect()).trusting(self.trust.clone())
     }
 
     /// Reads the configuration.
@@ -432,6 +465,8 @@ impl Config {
             policy_cache: reader.text_or("POLICY_CACHE_DIR", "data/compiled").into(),
             policy_state: reader.text_or("POLICY_STATE_DIR", "data/policies").into(),
             admin_socket: reader.text_or("ADMIN_SOCKET", "data/admin.sock").into(),
+            trust: reader.trust(),
+            registry_auth: reader.text("REGISTRY_AUTH_FILE").map(PathBuf::from),
             policy_namespace: reader.text("POLICY_NAMESPACE"),
             otlp: reader.endpoint("OTLP_ENDPOINT"),
             policy_settings: settings,

@@ -16,7 +16,8 @@ use paygress_http::Door;
 use paygress_ledger::Book;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, Post, Shop};
-use paygress_policy::{Machine, Publisher};
+use paygress_oci::{Registry, Supply};
+use paygress_policy::{COMPONENT_BYTES, Machine, Publisher};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct House {
     pub desk: Arc<Desk>,
     /// The policies.
     pub policies: Arc<Publisher>,
+    /// Where their components come from.
+    pub supply: Arc<Supply>,
     /// The book.
     pub ledger: Arc<Book>,
     /// The money.
@@ -70,6 +73,15 @@ pub fn default_policies() -> PathBuf {
 fn policies(config: &Config) -> Result<Arc<Publisher>> {
     let machine = Machine::start(Some(&config.policy_cache))?;
     Ok(Arc::new(Publisher::open(machine, &config.policy_state, config.policy_folder())?))
+}
+
+/// Registries of policies, and whose are taken.
+///
+/// # Errors
+/// The credentials cannot be read.
+pub fn supply(config: &Config) -> Result<Supply> {
+    let registry = Registry::new(config.registry_auth.as_deref())?;
+    Ok(Supply::new(registry, Arc::new(config.trust.clone()), COMPONENT_BYTES))
 }
 
 /// The book and the money: in two files, or in one Postgres that replicas share.
@@ -177,8 +189,9 @@ impl House {
             Some(http) => Some(open_http(config, http, &desk).await?),
             None => None,
         };
-        let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies))?;
-        Ok(Self { desk, policies, ledger, till, payout: config.payout.clone(), nostr, http, admin })
+        let supply = Arc::new(supply(config)?);
+        let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies), Arc::clone(&supply))?;
+        Ok(Self { desk, policies, supply, ledger, till, payout: config.payout.clone(), nostr, http, admin })
     }
 
     /// Where the HTTP door listens, if there is one.

@@ -6,11 +6,13 @@
 use async_trait::async_trait;
 use paygress_cluster::{Fate, Fetched, Keeper, Mode, NotObtained, Wish};
 use paygress_core::policy::Slot;
+use paygress_oci::{NotSupplied, Supply};
 use paygress_policy::{By, Filling, Fillings, LoadError, Publisher, Source, Sources, SwapError};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Puts wishes in force.
-pub struct Resources {
+struct Resources {
     publisher: Arc<Publisher>,
     memory: Mutex<Memory>,
 }
@@ -45,8 +47,7 @@ fn of_mode(wishes: &[Wish], mode: Mode) -> impl Iterator<Item = &Wish> {
 
 impl Resources {
     /// Puts them in force with this publisher.
-    #[must_use]
-    pub fn new(publisher: Arc<Publisher>) -> Self {
+    fn new(publisher: Arc<Publisher>) -> Self {
         Self { publisher, memory: Mutex::default() }
     }
 
@@ -160,16 +161,54 @@ impl Resources {
     }
 }
 
-/// Resources, and the registries that they name.
-pub struct ResourceKeeper(pub Arc<Resources>);
+/// Resources, and where their components come from.
+pub struct ResourceKeeper {
+    resources: Arc<Resources>,
+    supply: Arc<Supply>,
+    /// Components from registries, by the version of the resource that names them: a tag is not followed.
+    pulled: tokio::sync::Mutex<HashMap<String, Vec<u8>>>,
+}
+
+impl ResourceKeeper {
+    /// Obtains components there, and puts them in force with this publisher.
+    #[must_use]
+    pub fn new(publisher: Arc<Publisher>, supply: Arc<Supply>) -> Self {
+        Self { resources: Arc::new(Resources::new(publisher)), supply, pulled: tokio::sync::Mutex::default() }
+    }
+
+    async fn component(&self, version: &str, fetched: Fetched) -> Result<Vec<u8>, NotSupplied> {
+        let reference = match fetched {
+            Fetched::Bytes(component, signature) => {
+                self.supply.judge("the component", &component, signature.as_deref())?;
+                return Ok(component);
+            }
+            Fetched::Oci(reference) => reference,
+        };
+        let mut pulled = self.pulled.lock().await;
+        if let Some(component) = pulled.get(version) {
+            return Ok(component.clone());
+        }
+        let component = self.supply.pull(&reference).await?.component;
+        if pulled.len() >= PULLED {
+            pulled.clear();
+        }
+        pulled.insert(version.to_owned(), component.clone());
+        Ok(component)
+    }
+}
+
+/// Components that are kept from one look to the next.
+const PULLED: usize = 8;
 
 #[async_trait]
 impl Keeper for ResourceKeeper {
-    async fn obtain(&self, _version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained> {
-        let component = match fetched {
-            Fetched::Bytes(component, _) => component,
-            Fetched::Oci(_) => return Err(NotObtained::Unavailable("no registries yet".to_owned())),
-        };
+    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained> {
+        let component = self.component(version, fetched).await.map_err(|why| match &why {
+            NotSupplied::Unverified { .. } | NotSupplied::Registry(paygress_oci::Error::Tampered { .. }) => {
+                NotObtained::Unverified(why.to_string())
+            }
+            NotSupplied::Reference(_) | NotSupplied::Registry(_) => NotObtained::Unavailable(why.to_string()),
+        })?;
         let is = Filling::of(&Source::plain(component.clone())).digest;
         match digest.map(|digest| digest.trim_start_matches("sha256:")) {
             Some(digest) if digest != is => {
@@ -180,7 +219,7 @@ impl Keeper for ResourceKeeper {
     }
 
     async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate> {
-        let resources = Arc::clone(&self.0);
+        let resources = Arc::clone(&self.resources);
         let waiting = vec![Fate::Waiting("the service is ending".to_owned()); wishes.len()];
         // Compiling takes its time.
         tokio::task::spawn_blocking(move || resources.keep(&wishes, all)).await.unwrap_or(waiting)

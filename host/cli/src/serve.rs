@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::house::House;
-use crate::resources::{ResourceKeeper, Resources};
+use crate::resources::ResourceKeeper;
 use anyhow::{Context, Result, anyhow};
 use paygress_cluster::{Kubernetes, Policies, Settings};
 use paygress_core::Cluster;
@@ -47,7 +47,7 @@ pub async fn serve(config: Config) -> Result<()> {
         Some(namespace) => Some(Policies::connect(config.kubeconfig.as_deref(), namespace).await?),
         None => None,
     };
-    let keeper = Arc::new(ResourceKeeper(Arc::new(Resources::new(Arc::clone(&house.policies)))));
+    let keeper = Arc::new(ResourceKeeper::new(Arc::clone(&house.policies), Arc::clone(&house.supply)));
     let resources = async {
         match resources {
             Some(resources) => resources.watch(keeper).await,

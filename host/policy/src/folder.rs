@@ -3,17 +3,19 @@
 use crate::machine::COMPONENT_BYTES;
 use crate::set::{Source, Sources};
 use paygress_core::policy::Slot;
+use paygress_oci::Trust;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Four files, `images.wasm` and so on.
+/// Four files, `images.wasm` and so on; beside each perhaps its signature, `images.wasm.sig`.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
     settings: BTreeMap<Slot, String>,
+    trust: Trust,
 }
 
 /// How a file looks from outside: who changes the file, or its rights, changes this.
@@ -27,7 +29,13 @@ impl Folder {
     /// A folder, with the settings of its components; a slot that has none has `{}`.
     #[must_use]
     pub fn new(path: PathBuf, settings: BTreeMap<Slot, String>) -> Self {
-        Self { path, settings }
+        Self { path, settings, trust: Trust::default() }
+    }
+
+    /// The same, with an eye on whose the components are.
+    #[must_use]
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     fn file(&self, slot: Slot) -> PathBuf {
@@ -35,8 +43,10 @@ impl Folder {
     }
 
     /// How its files look.
-    pub(crate) fn look(&self) -> [Look; 4] {
-        Slot::ALL.map(|slot| match std::fs::metadata(self.file(slot)) {
+    pub(crate) fn look(&self) -> Vec<Look> {
+        let files = Slot::ALL.map(|slot| self.file(slot));
+        let signatures = files.iter().map(|file| beside(file)).collect::<Vec<_>>();
+        let look = |file: &PathBuf| match std::fs::metadata(file) {
             Ok(file) => Look::File {
                 inode: file.ino(),
                 bytes: file.len(),
@@ -44,7 +54,8 @@ impl Folder {
                 changed: (file.ctime(), file.ctime_nsec()),
             },
             Err(error) => Look::Unseen(error.to_string()),
-        })
+        };
+        files.iter().chain(&signatures).map(look).collect()
     }
 
     /// What is in it, for all slots.
@@ -58,7 +69,34 @@ impl Folder {
     /// What is in it for this slot.
     pub(crate) fn source(&self, slot: Slot) -> Result<Source, String> {
         let settings = self.settings.get(&slot).cloned().unwrap_or_else(|| "{}".to_owned());
-        Ok(Source { component: read(&self.file(slot))?, settings })
+        let file = self.file(slot);
+        let component = read(&file)?;
+        let what = file.display().to_string();
+        self.trust.blob(&what, &component, signature(&file)?.as_deref()).map_err(|why| format!("the policy {what} is not taken: {why}"))?;
+        Ok(Source { component, settings })
+    }
+}
+
+/// A signature is a hundred bytes.
+const SIGNATURE_BYTES: u64 = 4 << 10;
+
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".sig");
+    name.into()
+}
+
+/// The signature beside a component's file, if there is one.
+///
+/// # Errors
+/// In words.
+pub fn signature(component: &Path) -> Result<Option<String>, String> {
+    let path = beside(component);
+    let mut text = String::new();
+    match File::open(&path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_string(&mut text)) {
+        Ok(_) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("the signature {} cannot be read: {error}", path.display())),
     }
 }
 

@@ -16,6 +16,7 @@
 //! - `set.rs`: four components that decide together. `host.rs`: the set in force. `tally.rs`: what is counted of it.
 //! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `folder.rs`: the files of an operator.
 //! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says of the orders of this moment.
+//! - `interfaces.rs`: what a component says of itself, before anything of it runs.
 //! - `trial.rs`: one component by itself, for who writes it.
 //!
 //! This is the only room that knows wasmtime.
@@ -24,6 +25,7 @@ mod bindings;
 mod files;
 mod folder;
 mod host;
+mod interfaces;
 mod machine;
 mod publisher;
 mod question;
@@ -37,8 +39,9 @@ mod trial;
 mod v1_0;
 mod v1_1;
 
-pub use folder::{Folder, read};
+pub use folder::{Folder, read, signature};
 pub use host::{Host, SwapError};
+pub use interfaces::Interfaces;
 pub use machine::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK};
 pub use publisher::{Publisher, StartError, in_force};
 pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};

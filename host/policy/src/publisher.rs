@@ -25,9 +25,9 @@ struct Inner {
     /// What the folder held when it was last accepted.
     accepted: Fillings,
     /// How the folder looked at the last glance: what is being written is left alone.
-    seen: Option<[Look; 4]>,
+    seen: Option<Vec<Look>>,
     /// How it looked when it was last tried: what was refused is not tried again unchanged.
-    tried: Option<[Look; 4]>,
+    tried: Option<Vec<Look>>,
     /// What could not be read was told.
     told: Option<String>,
 }

@@ -14,7 +14,7 @@ use wasmtime::{FrameSymbol, Store, Trap, WasmBacktrace};
 /// The only import of a good policy: the types, which are no functions.
 const TYPES: &str = "paygress:policy/types@1.";
 /// Every interface of the contract, whatever its version.
-const CONTRACT: &str = "paygress:policy/";
+pub(crate) const CONTRACT: &str = "paygress:policy/";
 
 /// Why a component is not taken into its slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

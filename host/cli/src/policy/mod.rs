@@ -2,13 +2,16 @@
 //!
 //! - `operate.rs`: exchange them in a running service, go back, have candidates decide beside them.
 //! - `replay.rs`: what would a candidate have said of the orders in the ledger?
+//! - `ship.rs`: to registries and back, signed.
 //! - `trial.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it must meet.
 
 mod operate;
 mod replay;
+mod ship;
 mod suite;
 mod trial;
 
+use crate::config::Config;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use paygress_core::policy::Slot;
@@ -39,6 +42,14 @@ pub enum PolicyAction {
     Promote,
     /// What would components have said of the orders in the ledger? The service may be running.
     Replay(replay::Arguments),
+    /// Put a component into a registry, signed if a key is given.
+    Push(ship::PushArguments),
+    /// Fetch a component from a registry, its signature judged as the configuration wants it.
+    Pull(ship::PullArguments),
+    /// What is it: its digest, slot and contract, and who signed it?
+    Inspect(ship::InspectArguments),
+    /// Sign a component's file, as `cosign sign-blob` does: the signature is written beside it.
+    Sign(ship::SignArguments),
     /// Does a component keep to the contract, take its settings, and stand up to strange orders?
     Check(trial::Component),
     /// What does a component say of an order, and what was it shown?
@@ -73,18 +84,49 @@ pub enum ShadowAction {
 /// Components for slots.
 #[derive(Args)]
 pub struct Candidates {
-    /// A slot (images, pricing, duration, pod-template) and the component's file; several slots are exchanged together.
-    #[arg(required = true, num_args = 2.., value_names = ["SLOT", "FILE"])]
+    /// A slot (images, pricing, duration, pod-template) and the component: a file, or oci:// and a reference. Several slots
+    /// are exchanged together. The signature of a file is the one beside it, FILE.sig.
+    #[arg(required = true, num_args = 2.., value_names = ["SLOT", "REF"])]
     pairs: Vec<String>,
     /// The settings of a slot, a file with a JSON object; left out: those in force.
     #[arg(long, value_name = "SLOT=FILE")]
     settings: Vec<String>,
 }
 
-/// A component's file, read, and the settings that were given with it.
+/// A component, and the settings that were given with it.
 struct Candidate {
-    component: Vec<u8>,
+    component: Component,
     settings: Option<Map<String, Value>>,
+}
+
+/// Where a component is.
+enum Component {
+    /// Here, with its signature, if it has one.
+    Here(Vec<u8>, Option<String>),
+    /// In a registry.
+    Registry(String),
+}
+
+impl Component {
+    fn of(reference: &str) -> Result<Self> {
+        if reference.starts_with("oci://") {
+            return Ok(Self::Registry(reference.to_owned()));
+        }
+        let read = || Ok::<_, String>((paygress_policy::read(Path::new(reference))?, paygress_policy::signature(Path::new(reference))?));
+        read().map(|(component, signature)| Self::Here(component, signature)).map_err(|why| anyhow!("{why}"))
+    }
+
+    /// Its bytes, judged as the configuration wants it.
+    async fn obtained(self, config: &Config) -> Result<Vec<u8>> {
+        let supply = crate::house::supply(config)?;
+        Ok(match self {
+            Self::Here(component, signature) => {
+                supply.judge("the component", &component, signature.as_deref())?;
+                component
+            }
+            Self::Registry(reference) => supply.pull(&reference).await?.component,
+        })
+    }
 }
 
 fn slot(name: &str) -> Result<Slot> {
@@ -98,9 +140,8 @@ impl Candidates {
     fn read(&self) -> Result<BTreeMap<Slot, Candidate>> {
         let mut candidates = BTreeMap::new();
         for pair in self.pairs.chunks(2) {
-            let [name, file] = pair else { bail!("name a slot and a file, and the next slot and its file: pricing new.wasm") };
-            let component = paygress_policy::read(Path::new(file)).map_err(|why| anyhow!("{why}"))?;
-            if candidates.insert(slot(name)?, Candidate { component, settings: None }).is_some() {
+            let [name, reference] = pair else { bail!("name a slot and a component, and the next slot and its: pricing new.wasm") };
+            if candidates.insert(slot(name)?, Candidate { component: Component::of(reference)?, settings: None }).is_some() {
                 bail!("the slot {name} is named twice");
             }
         }
@@ -135,6 +176,10 @@ pub async fn policy(config: Option<PathBuf>, action: PolicyAction) -> Result<Exi
         PolicyAction::Shadow { action } => operate::shadow(&configured()?, action).await?,
         PolicyAction::Promote => operate::promote(&configured()?).await?,
         PolicyAction::Replay(arguments) => replay::replay(&configured()?, &arguments).await?,
+        PolicyAction::Push(arguments) => ship::push(&arguments).await?,
+        PolicyAction::Pull(arguments) => ship::pull(&configured()?, &arguments).await?,
+        PolicyAction::Inspect(arguments) => ship::inspect(&arguments).await?,
+        PolicyAction::Sign(arguments) => ship::sign(&arguments)?,
         PolicyAction::Check(component) => return trial::check(&component),
         PolicyAction::Eval(arguments) => return trial::eval(&arguments),
         PolicyAction::Test(arguments) => return suite::test(&arguments),

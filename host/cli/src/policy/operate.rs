@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 use super::replay::table;
-use super::{Candidates, ShadowAction};
+use super::{Candidate, Candidates, Component, ShadowAction};
 use crate::config::Config;
 use anyhow::{Result, anyhow, bail};
 use paygress_admin::{Part, Reply, Request, ask};
@@ -30,9 +30,13 @@ fn unexpected(reply: &Reply) -> anyhow::Error {
 fn parts(candidates: &Candidates) -> Result<(Vec<Part>, Vec<Vec<u8>>)> {
     let read = candidates.read()?.into_iter();
     Ok(read
-        .map(|(slot, candidate)| {
-            let bytes = u64::try_from(candidate.component.len()).unwrap_or(u64::MAX);
-            (Part { slot, bytes, settings: candidate.settings }, candidate.component)
+        .map(|(slot, Candidate { component, settings })| {
+            let (component, signature, reference) = match component {
+                Component::Here(component, signature) => (component, signature, None),
+                Component::Registry(reference) => (Vec::new(), None, Some(reference)),
+            };
+            let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
+            (Part { slot, bytes, signature, reference, settings }, component)
         })
         .unzip())
 }

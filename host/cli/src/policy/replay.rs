@@ -42,7 +42,7 @@ fn time(text: &str) -> Result<UnixTime> {
 pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()> {
     let since = time(&arguments.since)?;
     let until = arguments.until.as_deref().map(time).transpose()?.unwrap_or(UnixTime(u64::MAX));
-    let candidate = candidate(config, &arguments.candidates)?;
+    let candidate = candidate(config, &arguments.candidates).await?;
     let (book, _) = books(config, Access::Look).await?;
     let mut comparison = Comparison::default();
     let mut last = None;
@@ -61,7 +61,7 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
 }
 
 /// The candidates among what the service has in force.
-fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
+async fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
     let machine = Machine::start(Some(&config.policy_cache))?;
     let set = in_force(&machine, &config.policy_state).map_err(|why| anyhow!("{why}"))?;
     let publications = history(&config.policy_state)?;
@@ -70,7 +70,7 @@ fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
     for (slot, candidate) in candidates.read()? {
         let kept = || settings.get(&slot).map_or_else(|| "{}".to_owned(), |filling| filling.settings.clone());
         let settings = candidate.settings.map_or_else(kept, |settings| serde_json::Value::Object(settings).to_string());
-        sources.insert(slot, Source { component: candidate.component, settings });
+        sources.insert(slot, Source { component: candidate.component.obtained(config).await?, settings });
     }
     let set = set.with(&machine, &sources).map_err(|errors| anyhow!("{}", paygress_policy::StartError::from(errors)))?;
     Ok(Candidate::new(set, sources.keys().copied().collect()))

@@ -1,0 +1,65 @@
+//! Where components come from: a registry, and a judgement of whose they are.
+
+use crate::error::Error;
+use crate::keys::Unverified;
+use crate::reference::{Reference, ReferenceError};
+use crate::registry::{Artifact, Registry};
+use crate::trust::Trust;
+use std::sync::Arc;
+
+/// Registries and known keys.
+pub struct Supply {
+    registry: Registry,
+    trust: Arc<Trust>,
+    limit_bytes: usize,
+}
+
+/// Why there is no component.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSupplied {
+    /// It is named in a way that names nothing.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// It could not be had.
+    #[error(transparent)]
+    Registry(#[from] Error),
+    /// It is nobody's whom we know.
+    #[error("{what}: {why}")]
+    Unverified {
+        /// The reference or file.
+        what: String,
+        /// Why.
+        why: Unverified,
+    },
+}
+
+impl Supply {
+    /// Components of at most so many bytes.
+    #[must_use]
+    pub fn new(registry: Registry, trust: Arc<Trust>, limit_bytes: usize) -> Self {
+        Self { registry, trust, limit_bytes }
+    }
+
+    /// The component of this reference, verified.
+    ///
+    /// # Errors
+    /// [`NotSupplied`].
+    pub async fn pull(&self, reference: &str) -> Result<Artifact, NotSupplied> {
+        let reference: Reference = reference.parse()?;
+        let artifact = self.registry.pull(&reference, self.limit_bytes).await?;
+        if self.trust.looks() {
+            let signatures = self.registry.signatures(&reference, &artifact.manifest_digest).await?;
+            let what = reference.to_string();
+            self.trust.image(&what, &artifact.manifest_digest, &signatures).map_err(|why| NotSupplied::Unverified { what, why })?;
+        }
+        Ok(artifact)
+    }
+
+    /// Judges a component that is here, with the signature that came with it.
+    ///
+    /// # Errors
+    /// [`NotSupplied::Unverified`].
+    pub fn judge(&self, what: &str, component: &[u8], signature: Option<&str>) -> Result<(), NotSupplied> {
+        self.trust.blob(what, component, signature).map_err(|why| NotSupplied::Unverified { what: what.to_owned(), why })
+    }
+}

@@ -1,0 +1,41 @@
+//! What a component says of itself, before anything of it runs.
+
+use crate::machine::{COMPONENT_BYTES, Machine};
+use crate::slot::{CONTRACT, Rejected};
+use paygress_core::policy::Slot;
+
+/// Its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interfaces {
+    /// What it wants.
+    pub imports: Vec<String>,
+    /// What it offers.
+    pub exports: Vec<String>,
+}
+
+impl Interfaces {
+    /// Those of this component.
+    ///
+    /// # Errors
+    /// It is too large, or none.
+    pub fn of(machine: &Machine, component: &[u8]) -> Result<Self, Rejected> {
+        if component.len() > COMPONENT_BYTES {
+            return Err(Rejected::TooLarge(component.len()));
+        }
+        let component = wasmtime::component::Component::from_binary(&machine.engine, component);
+        let component = component.map_err(|error| Rejected::NotAComponent(format!("{error:#}")))?;
+        let ty = component.component_type();
+        Ok(Self {
+            imports: ty.imports(&machine.engine).map(|(name, _)| name.to_owned()).collect(),
+            exports: ty.exports(&machine.engine).map(|(name, _)| name.to_owned()).collect(),
+        })
+    }
+
+    /// The slot that it is for, and the version of the contract.
+    #[must_use]
+    pub fn slot(&self) -> Option<(Slot, &str)> {
+        let named = self.exports.iter().filter_map(|name| name.strip_prefix(CONTRACT)?.split_once('@'));
+        let mut slots = named.filter_map(|(name, version)| Some((Slot::ALL.into_iter().find(|slot| slot.as_str() == name)?, version)));
+        slots.next()
+    }
+}
