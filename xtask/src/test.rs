@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
     ("node", "nodejs"),
@@ -16,6 +16,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("pg_createcluster", "postgresql"),
     ("nginx", "nginx-light"),
     ("chromium", "chromium"),
+    ("clang-19", "clang-19"),
+    ("wasm-ld-19", "lld-19"),
 ];
 /// How long each fuzz target runs here.
 const FUZZ_SECONDS: u64 = 15;
@@ -43,6 +45,8 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     venv("venv-schemathesis", &SCHEMATHESIS)?;
     let door = ["--test", "door", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP door with others' programs", cargo(&["test"])?.args(ALL).args(door))?;
+    let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
+    step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
     // The story as a visitor sees it, told by the binary that the tests have built.
     demo::tell(&["--once".to_owned()])?;
     if without_cluster {

@@ -14,8 +14,12 @@
 //! `supply.rs` puts them together for the service: what is pulled is judged by `trust.rs`, as the operator wants it.
 //!
 //! What a registry sends is a stranger's until its digest is checked, and a component is a stranger's until
-//! [`Keys::verify_image`] has named the key that signed it. `testing.rs` (feature `testing`) is a registry in memory.
-//! Nothing here knows what a component does: this is the only room that knows registries and signatures.
+//! [`Keys::verify_image`] has named the key that signed it. A signature is for bytes, and not for a name or a time: whoever
+//! may write to the registry can put an older component there that was signed too, or another of the same signer. A
+//! reference that is pinned to a digest is safe from that.
+//!
+//! `testing.rs` (feature `testing`) is a registry in memory. Nothing here knows what a component does: this is the only
+//! room that knows registries and signatures.
 
 mod auth;
 mod digest;

@@ -15,6 +15,9 @@ const OLD_WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
+/// What `oras pull` calls the file.
+const TITLE: &str = "org.opencontainers.image.title";
+const FILE: &str = "component.wasm";
 /// When nobody says when it was made: the same component has the same digest always.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
@@ -70,7 +73,7 @@ impl Manifest {
             return Err("it is an index of several images: name one of them by its digest".to_owned());
         }
         if media_type != MANIFEST {
-            return Err(format!("it is of type {media_type:?}, and not an OCI image manifest"));
+            return Err(format!("it is of type {}, and not an OCI image manifest", quoted(media_type)));
         }
         serde_json::from_slice(bytes).map_err(broken)
     }
@@ -78,16 +81,21 @@ impl Manifest {
     /// The one layer of a component.
     pub(crate) fn component(&self) -> Result<&Descriptor, String> {
         if self.config.media_type != WASM_CONFIG {
-            return Err(format!("its configuration is of type {:?}, and not {WASM_CONFIG}", self.config.media_type));
+            return Err(format!("its configuration is of type {}, and not {WASM_CONFIG}", quoted(&self.config.media_type)));
         }
         let [layer] = self.layers.as_slice() else {
             return Err(format!("it has {} layers, and not one", self.layers.len()));
         };
         if ![WASM, OLD_WASM].contains(&layer.media_type.as_str()) {
-            return Err(format!("its layer is of type {:?}, and not {WASM}", layer.media_type));
+            return Err(format!("its layer is of type {}, and not {WASM}", quoted(&layer.media_type)));
         }
         Ok(layer)
     }
+}
+
+/// A stranger's word, as long as it may be in a log.
+fn quoted(word: &str) -> String {
+    format!("{:?}", word.chars().take(100).collect::<String>())
 }
 
 /// A component's configuration, in the form of the CNCF's artefacts.
@@ -112,7 +120,8 @@ struct Interfaces<'a> {
 
 /// The configuration of a component, and the layer that the component is.
 pub(crate) fn describe(package: &crate::Package<'_>) -> (Vec<u8>, Descriptor, Descriptor) {
-    let layer = Descriptor::of(WASM, package.component);
+    let mut layer = Descriptor::of(WASM, package.component);
+    layer.annotations.insert(TITLE.to_owned(), FILE.to_owned());
     let config = written(&WasmConfig {
         created: package.created.unwrap_or(NO_TIME),
         author: package.author,

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::keys::Unverified;
 use crate::reference::{Reference, ReferenceError};
 use crate::registry::{Artifact, Registry};
-use crate::trust::Trust;
+use crate::trust::{Trust, Wanted};
 use std::sync::Arc;
 
 /// Registries and known keys.
@@ -47,9 +47,16 @@ impl Supply {
     pub async fn pull(&self, reference: &str) -> Result<Artifact, NotSupplied> {
         let reference: Reference = reference.parse()?;
         let artifact = self.registry.pull(&reference, self.limit_bytes).await?;
-        if self.trust.looks() {
-            let signatures = self.registry.signatures(&reference, &artifact.manifest_digest).await?;
+        if self.trust.wanted() != Wanted::Off {
             let what = reference.to_string();
+            let signatures = match self.registry.signatures(&reference, &artifact.manifest_digest).await {
+                Ok(signatures) => signatures,
+                Err(why) if self.trust.wanted() == Wanted::Required => return Err(why.into()),
+                Err(why) => {
+                    tracing::warn!(what, %why, "a policy is taken although its signatures cannot be read");
+                    return Ok(artifact);
+                }
+            };
             self.trust.image(&what, &artifact.manifest_digest, &signatures).map_err(|why| NotSupplied::Unverified { what, why })?;
         }
         Ok(artifact)

@@ -68,6 +68,7 @@ pub struct Seen {
 struct Shelf {
     demand: Demand,
     answer: Blobs,
+    upload_server: String,
     blobs: HashMap<String, Bytes>,
     manifests: HashMap<String, (String, Bytes)>,
     uploads: HashMap<String, Vec<u8>>,
@@ -119,6 +120,11 @@ impl TestRegistry {
         self.shop.shelf().answer = how;
     }
 
+    /// Says at which server uploads go on; at first they have a path only.
+    pub fn take_uploads_at(&self, server: &str) {
+        self.shop.shelf().upload_server = server.to_owned();
+    }
+
     /// Puts bytes in the place of a blob, whatever their digest is.
     pub fn replace_blob(&self, digest: &Digest, bytes: &[u8]) {
         self.shop.shelf().blobs.insert(digest.to_string(), Bytes::copy_from_slice(bytes));
@@ -134,6 +140,12 @@ impl TestRegistry {
     #[must_use]
     pub fn manifest(&self, repository: &str, version: &str) -> Option<Vec<u8>> {
         self.shop.shelf().manifests.get(&format!("{repository}/manifests/{version}")).map(|(_, bytes)| bytes.to_vec())
+    }
+
+    /// A blob, as it was put.
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.shop.shelf().blobs.get(&digest.to_string()).map(|bytes| bytes.to_vec())
     }
 
     /// The blobs of this registry are in the other one too.
@@ -173,7 +185,7 @@ impl Shop {
                 (given == Some(&*format!("Bearer {TOKEN}")), format!("Bearer realm=\"{realm}\",service=\"test\""))
             }
         };
-        (!is_welcome).then(|| (told(StatusCode::UNAUTHORIZED).status(), [(WWW_AUTHENTICATE, challenge)]).into_response())
+        (!is_welcome).then(|| (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response())
     }
 }
 
@@ -216,7 +228,8 @@ impl Shelf {
     }
 
     fn upload(&mut self, method: &Method, uri: &Uri, path: &str, body: &Bytes) -> Response {
-        let here = |path: &str| (LOCATION, format!("/v2/{path}"));
+        let server = self.upload_server.clone();
+        let here = |path: &str| (LOCATION, format!("{server}/v2/{path}"));
         if method == Method::POST {
             self.begun = self.begun.wrapping_add(1);
             let path = format!("{path}{}", self.begun);

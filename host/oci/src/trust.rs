@@ -30,10 +30,10 @@ impl Trust {
         Self { keys, wanted }
     }
 
-    /// Whether signatures are looked at.
+    /// What is wanted.
     #[must_use]
-    pub fn looks(&self) -> bool {
-        self.wanted != Wanted::Off
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
     }
 
     /// Judges a file with the signature beside it. `what` is its name, for the log.

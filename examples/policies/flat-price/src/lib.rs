@@ -1,4 +1,4 @@
-//! A first policy: two sat a minute, one size, nothing to set. See "Writing a first policy" in the README.
+//! A first policy: two sat a minute, one size, nothing to set. The shortest there is.
 
 mod bindings {
     wit_bindgen::generate!({ path: "../../../wit/1.0", world: "pricing-policy" });

@@ -1,10 +1,12 @@
 //! `paygress policy`: for who operates policies, and for who writes them.
 //!
+//! - `author.rs`: new projects, and components of what they build.
 //! - `operate.rs`: exchange them in a running service, go back, have candidates decide beside them.
 //! - `replay.rs`: what would a candidate have said of the orders in the ledger?
 //! - `ship.rs`: to registries and back, signed.
 //! - `trial.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it must meet.
 
+mod author;
 mod operate;
 mod replay;
 mod ship;
@@ -50,6 +52,12 @@ pub enum PolicyAction {
     Inspect(ship::InspectArguments),
     /// Sign a component's file, as `cosign sign-blob` does: the signature is written beside it.
     Sign(ship::SignArguments),
+    /// Begin a project for a policy, in a language; it builds at once.
+    New(author::NewArguments),
+    /// Write the bindings of the contract, for C or Go. Called by a project's build.sh.
+    Bindings(author::BindingsArguments),
+    /// Make a component of a core module. Called by a project's build.sh.
+    Component(author::ComponentArguments),
     /// Does a component keep to the contract, take its settings, and stand up to strange orders?
     Check(trial::Component),
     /// What does a component say of an order, and what was it shown?
@@ -180,6 +188,9 @@ pub async fn policy(config: Option<PathBuf>, action: PolicyAction) -> Result<Exi
         PolicyAction::Pull(arguments) => ship::pull(&configured()?, &arguments).await?,
         PolicyAction::Inspect(arguments) => ship::inspect(&arguments).await?,
         PolicyAction::Sign(arguments) => ship::sign(&arguments)?,
+        PolicyAction::New(arguments) => author::new(&arguments)?,
+        PolicyAction::Bindings(arguments) => author::bindings(&arguments)?,
+        PolicyAction::Component(arguments) => author::component(&arguments)?,
         PolicyAction::Check(component) => return trial::check(&component),
         PolicyAction::Eval(arguments) => return trial::eval(&arguments),
         PolicyAction::Test(arguments) => return suite::test(&arguments),

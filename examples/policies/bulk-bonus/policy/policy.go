@@ -1,0 +1,68 @@
+// Package policy is what the contract asks for, answered by the package bonus.
+package policy
+
+import (
+	"wit_component/bonus"
+	"wit_component/paygress_policy_duration"
+	"wit_component/paygress_policy_types"
+
+	"go.bytecodealliance.org/pkg/wit/types"
+)
+
+type (
+	order   = paygress_policy_types.Order
+	quote   = paygress_policy_types.Quote
+	payment = paygress_policy_types.Payment
+	context = paygress_policy_types.Context
+	grant   = paygress_policy_types.Grant
+	refusal = paygress_policy_types.Refusal
+	problem = paygress_policy_types.Problem
+	terms   = paygress_policy_duration.RefundTerms
+)
+
+// Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+var kept bonus.Settings
+
+// Schema is a JSON Schema of the settings.
+func Schema() string { return bonus.Schema }
+
+// Configure takes the settings.
+func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
+	read, found := bonus.Read(json)
+	if len(found) == 0 {
+		kept = read
+		return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
+	}
+	problems := make([]problem, len(found))
+	for i, each := range found {
+		problems[i] = problem(each)
+	}
+	return wit_types.Err[wit_types.Unit](problems)
+}
+
+// Grant is the time that the net amount buys, and the bonus.
+func Grant(order order, quote quote, payment payment, _ context) wit_types.Result[grant, refusal] {
+	deal := bonus.Deal{Msat: quote.Price.Msat, Per: quote.Price.Seconds, NetSat: payment.NetSat, Fees: payment.FeeSat}
+	if order.Purpose.Tag() == paygress_policy_types.PurposeExtend {
+		lease := order.Purpose.Extend()
+		deal.Extends = &bonus.Lease{Remaining: lease.RemainingSeconds, Own: lease.OwnedByCustomer}
+	}
+	if order.WantedSeconds.IsSome() {
+		wanted := order.WantedSeconds.Some()
+		deal.Wanted = &wanted
+	}
+	seconds, note, refused := kept.Grant(deal)
+	if refused != nil {
+		return wit_types.Err[grant](refusal(*refused))
+	}
+	granted := grant{Seconds: seconds, Note: wit_types.None[string]()}
+	if note != "" {
+		granted.Note = wit_types.Some(note)
+	}
+	return wit_types.Ok[grant, refusal](granted)
+}
+
+// Refund is how a customer is paid back who stops the pod: by the minute.
+func Refund(order, quote, payment, grant, context) terms {
+	return terms{StepSeconds: 60, Percent: kept.Refund}
+}

@@ -1,0 +1,7 @@
+// What the bindings take from the standard library. See memory.c.
+#pragma once
+#include <stddef.h>
+
+void *realloc(void *old, size_t size);
+void free(void *memory);
+_Noreturn void abort(void);

@@ -1,0 +1,47 @@
+// An images policy: a default, and a list of what else customers may ask for.
+#include "settings.h"
+
+static const char SCHEMA[] =
+{schema};
+
+static const char USUAL[] = "paygress.local/ssh:1";
+
+// What is wrong with an image of the settings, or null. A digest has a colon too.
+static const char *incomplete(string image) {
+    bool slash = false, tag = false;
+    for (size_t i = 0; i < image.len; i++) {
+        if (image.ptr[i] == '/') slash = true, tag = false;
+        if (image.ptr[i] == ':') tag = true;
+    }
+    return slash && tag && image.len <= 512 ? NULL : "must be complete: registry/repository:tag";
+}
+
+enum { DEFAULT, ALLOW, COUNT };
+
+// The values are the defaults until `configure`, which the host calls first in every instance, has read others.
+static setting settings[COUNT] = {
+    [DEFAULT] = {.name = "default", .kind = A_TEXT, .text = {(uint8_t *)USUAL, sizeof USUAL - 1}, .wrong = incomplete},
+    [ALLOW] = {.name = "allow", .kind = SOME_TEXTS, .most = 1000, .wrong = incomplete},
+};
+
+void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+
+bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
+    read_settings(*json, settings, COUNT, problems);
+    return problems->len == 0;
+}
+
+// True: it is admitted. False: it is refused.
+bool exports_paygress_policy_images_admit(paygress_policy_types_order_t *order, paygress_policy_types_context_t *context,
+                                          paygress_policy_types_image_ref_t *image, paygress_policy_types_refusal_t *refusal) {
+    (void)context;
+    image->reference = order->image.is_some ? order->image.val : settings[DEFAULT].text;
+    if (same(image->reference, settings[DEFAULT].text)) return true;
+    const bindings_list_string_t *allow = &settings[ALLOW].texts;
+    for (size_t i = 0; i < allow->len; i++) {
+        if (same(image->reference, allow->ptr[i])) return true;
+    }
+    *refusal = (paygress_policy_types_refusal_t){
+        TEXT("image_not_allowed"), TEXT("this image is not on the operator's list; leave pod_image out to get the default")};
+    return false;
+}

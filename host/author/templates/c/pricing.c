@@ -1,0 +1,58 @@
+// A pricing policy: one size, so many sat an hour.
+#include "settings.h"
+
+static const char SCHEMA[] =
+{schema};
+
+enum { SATS_PER_HOUR, MINIMUM_SAT, COUNT };
+
+// The values are the defaults until `configure`, which the host calls first in every instance, has read others.
+static setting settings[COUNT] = {
+    [SATS_PER_HOUR] = {.name = "sats_per_hour", .number = 60, .least = 1, .most = 10000000000},
+    [MINIMUM_SAT] = {.name = "minimum_sat", .number = 1, .least = 0, .most = 10000000000},
+};
+
+void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+
+bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
+    read_settings(*json, settings, COUNT, problems);
+    return problems->len == 0;
+}
+
+static paygress_policy_types_quote_t quote(void) {
+    return (paygress_policy_types_quote_t){
+        .tier = TEXT("standard"),
+        .resources = {.cpu_millicores = 1000, .memory_mib = 1024},
+        // Exact: in thousandths of a sat, for an hour.
+        .price = {.msat = (uint64_t)settings[SATS_PER_HOUR].number * 1000, .seconds = 3600},
+        .minimum_sat = (uint64_t)settings[MINIMUM_SAT].number,
+    };
+}
+
+void exports_paygress_policy_pricing_offers(paygress_policy_types_context_t *context, exports_paygress_policy_pricing_list_offer_t *offers) {
+    (void)context;
+    static paygress_policy_types_offer_t offer;
+    paygress_policy_types_quote_t now = quote();
+    offer = (paygress_policy_types_offer_t){
+        .id = now.tier,
+        .name = TEXT("Standard"),
+        .description = TEXT("A pod with SSH"),
+        .resources = now.resources,
+        .price = now.price,
+        .minimum_sat = now.minimum_sat,
+    };
+    *offers = (exports_paygress_policy_pricing_list_offer_t){&offer, 1};
+}
+
+// True: it is quoted. False: it is refused.
+bool exports_paygress_policy_pricing_quote(paygress_policy_types_order_t *order, paygress_policy_types_context_t *context,
+                                           paygress_policy_types_quote_t *quoted, paygress_policy_types_refusal_t *refusal) {
+    (void)context;
+    // More time for a running pod is of its tier.
+    const string *tier = order->tier.is_some ? &order->tier.val : NULL;
+    if (order->purpose.tag == PAYGRESS_POLICY_TYPES_PURPOSE_EXTEND) tier = &order->purpose.val.extend.tier;
+    *quoted = quote();
+    if (!tier || same(*tier, quoted->tier)) return true;
+    *refusal = (paygress_policy_types_refusal_t){TEXT("invalid_spec"), TEXT("there is no such tier; choose: standard")};
+    return false;
+}

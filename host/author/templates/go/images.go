@@ -1,0 +1,65 @@
+// Package policy is an images policy: a default, and a list of what else customers may ask for.
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"wit_component/paygress_policy_types"
+	"wit_component/settings"
+
+	"go.bytecodealliance.org/pkg/wit/types"
+)
+
+type (
+	context = paygress_policy_types.Context
+	image   = paygress_policy_types.ImageRef
+	order   = paygress_policy_types.Order
+	refusal = paygress_policy_types.Refusal
+	problem = paygress_policy_types.Problem
+)
+
+// Schema is a JSON Schema of the settings.
+func Schema() string {
+	return `{schema}`
+}
+
+// Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+var (
+	usual string
+	allow []string
+)
+
+// Configure takes the settings.
+func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
+	reader := settings.Read(json)
+	usual = reader.Text("default", "paygress.local/ssh:1", incomplete)
+	allow = reader.Texts("allow", 1_000, incomplete)
+	problems := []problem{}
+	for _, each := range reader.Problems() {
+		problems = append(problems, problem(each))
+	}
+	if len(problems) > 0 {
+		return wit_types.Err[wit_types.Unit](problems)
+	}
+	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
+}
+
+// What is wrong with an image of the settings, or nothing. A digest has a colon too.
+func incomplete(image string) string {
+	slash := strings.LastIndex(image, "/")
+	if slash < 0 || !strings.Contains(image[slash:], ":") || len(image) > 512 {
+		return "must be complete: registry/repository:tag"
+	}
+	return ""
+}
+
+// Admit is the image to run for an order.
+func Admit(order order, _ context) wit_types.Result[image, refusal] {
+	wanted := order.Image.SomeOr(usual)
+	if wanted != usual && !slices.Contains(allow, wanted) {
+		message := "this image is not on the operator's list; leave pod_image out to get the default"
+		return wit_types.Err[image](refusal{"image_not_allowed", message})
+	}
+	return wit_types.Ok[image, refusal](image{wanted})
+}

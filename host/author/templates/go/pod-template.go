@@ -1,0 +1,86 @@
+// Package policy is a pod-template policy: one container that serves SSH on a port of its node, without any privilege.
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"wit_component/paygress_policy_types"
+	"wit_component/settings"
+
+	"go.bytecodealliance.org/pkg/wit/types"
+)
+
+type (
+	grant     = paygress_policy_types.Grant
+	order     = paygress_policy_types.Order
+	placement = paygress_policy_types.Placement
+	refusal   = paygress_policy_types.Refusal
+	rendered  = paygress_policy_types.Rendered
+	problem   = paygress_policy_types.Problem
+)
+
+// Schema is a JSON Schema of the settings.
+func Schema() string {
+	return `{schema}`
+}
+
+// Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+var userID uint64
+
+// Configure takes the settings.
+func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
+	reader := settings.Read(json)
+	userID = reader.Number("user_id", 1_000, 1, 2_147_483_647)
+	problems := []problem{}
+	for _, each := range reader.Problems() {
+		problems = append(problems, problem(each))
+	}
+	if len(problems) > 0 {
+		return wit_types.Err[wit_types.Unit](problems)
+	}
+	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
+}
+
+type object = map[string]any
+
+// Render is the pod for an order.
+func Render(_ order, _ grant, placement placement) wit_types.Result[rendered, refusal] {
+	resources := object{
+		"cpu":    fmt.Sprintf("%dm", placement.Resources.CpuMillicores),
+		"memory": fmt.Sprintf("%dMi", placement.Resources.MemoryMib),
+	}
+	template := object{"spec": object{
+		"restartPolicy":                 "Never",
+		"automountServiceAccountToken":  false,
+		"enableServiceLinks":            false,
+		"terminationGracePeriodSeconds": 2,
+		"securityContext": object{
+			"runAsNonRoot":   true,
+			"runAsUser":      userID,
+			"runAsGroup":     userID,
+			"fsGroup":        userID,
+			"seccompProfile": object{"type": "RuntimeDefault"},
+		},
+		"containers": []object{{
+			"name":            "ssh",
+			"image":           placement.Image,
+			"imagePullPolicy": "IfNotPresent",
+			"ports": []object{{
+				"name": "ssh", "containerPort": placement.ContainerPort, "hostPort": placement.HostPort, "protocol": "TCP",
+			}},
+			"resources":       object{"requests": resources, "limits": resources},
+			"securityContext": object{"allowPrivilegeEscalation": false, "capabilities": object{"drop": []string{"ALL"}}},
+			"readinessProbe": object{
+				"tcpSocket": object{"port": placement.ContainerPort}, "periodSeconds": 1, "failureThreshold": 600,
+			},
+			"volumeMounts": []object{{"name": "login", "mountPath": placement.SecretMountPath, "readOnly": true}},
+		}},
+		"volumes": []object{{"name": "login", "secret": object{"secretName": placement.SecretName, "defaultMode": 0o440}}},
+	}}
+	text, failed := json.Marshal(template)
+	if failed != nil {
+		return wit_types.Err[rendered](refusal{"resource_unavailable", "the pod template is no JSON"})
+	}
+	return wit_types.Ok[rendered, refusal](rendered{string(text), []string{}})
+}

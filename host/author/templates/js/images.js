@@ -1,0 +1,40 @@
+// An images policy: a default, and a list of what else customers may ask for.
+import { Reader } from "./reader.js";
+
+const SCHEMA = `{schema}`;
+
+// Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+let kept;
+
+// A `result` of the contract is returned when it is good and thrown when it is not.
+export const settings = {
+  schema: () => SCHEMA,
+  configure(json) {
+    kept = Reader.read(json, readSettings);
+  },
+};
+
+function readSettings(reader) {
+  return {
+    default: reader.text("default", "paygress.local/ssh:1", incomplete),
+    allow: reader.texts("allow", 1_000, incomplete),
+  };
+}
+
+// What is wrong with an image of the settings. A digest has a colon too.
+function incomplete(image) {
+  const good = image.length <= 512 && /\/[^/]*:[^/]*$/.test(image);
+  return good ? undefined : "must be complete: registry/repository:tag";
+}
+
+export const images = {
+  admit(order, context) {
+    // An `option` that is none is undefined.
+    const wanted = order.image ?? kept.default;
+    if (wanted !== kept.default && !kept.allow.includes(wanted)) {
+      const message = "this image is not on the operator's list; leave pod_image out to get the default";
+      throw { code: "image_not_allowed", message };
+    }
+    return { reference: wanted };
+  },
+};

@@ -1,0 +1,55 @@
+// A pod-template policy: one container that serves SSH on a port of its node, without any privilege.
+import { Reader } from "./reader.js";
+
+const SCHEMA = `{schema}`;
+
+// Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+let kept;
+
+// A `result` of the contract is returned when it is good and thrown when it is not.
+export const settings = {
+  schema: () => SCHEMA,
+  configure(json) {
+    kept = Reader.read(json, readSettings);
+  },
+};
+
+function readSettings(reader) {
+  return { userId: reader.number("user_id", 1_000, 1, 2_147_483_647) };
+}
+
+export const podTemplate = {
+  render(order, grant, placement) {
+    const { cpuMillicores, memoryMib } = placement.resources;
+    const resources = { cpu: `${cpuMillicores}m`, memory: `${memoryMib}Mi` };
+    const template = {
+      spec: {
+        restartPolicy: "Never",
+        automountServiceAccountToken: false,
+        enableServiceLinks: false,
+        terminationGracePeriodSeconds: 2,
+        securityContext: {
+          runAsNonRoot: true,
+          runAsUser: kept.userId,
+          runAsGroup: kept.userId,
+          fsGroup: kept.userId,
+          seccompProfile: { type: "RuntimeDefault" },
+        },
+        containers: [
+          {
+            name: "ssh",
+            image: placement.image,
+            imagePullPolicy: "IfNotPresent",
+            ports: [{ name: "ssh", containerPort: placement.containerPort, hostPort: placement.hostPort, protocol: "TCP" }],
+            resources: { requests: resources, limits: resources },
+            securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
+            readinessProbe: { tcpSocket: { port: placement.containerPort }, periodSeconds: 1, failureThreshold: 600 },
+            volumeMounts: [{ name: "login", mountPath: placement.secretMountPath, readOnly: true }],
+          },
+        ],
+        volumes: [{ name: "login", secret: { secretName: placement.secretName, defaultMode: 0o440 } }],
+      },
+    };
+    return { podTemplateJson: JSON.stringify(template), servicesJson: [] };
+  },
+};

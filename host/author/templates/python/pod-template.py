@@ -1,0 +1,73 @@
+"""A pod-template policy: one container that serves SSH on a port of its node, without any privilege.
+
+The classes `Settings` and `PodTemplate` are the interfaces that the component exports.
+"""
+
+import json
+from dataclasses import dataclass
+
+from wit_world import exports
+from wit_world.imports.types import Grant, Order, Placement, Rendered
+
+from reader import Reader
+
+SCHEMA = """{schema}"""
+
+
+@dataclass
+class Kept:
+    user_id: int = 1_000
+
+
+def read(reader: Reader) -> Kept:
+    return Kept(reader.number("user_id", 1_000, 1, 2_147_483_647))
+
+
+# Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
+kept = Kept()
+
+
+class Settings(exports.Settings):
+    def schema(self) -> str:
+        return SCHEMA
+
+    def configure(self, json: str) -> None:
+        global kept
+        reader = Reader.parse(json)
+        kept = read(reader)
+        reader.end()
+
+
+class PodTemplate(exports.PodTemplate):
+    def render(self, order: Order, grant: Grant, placement: Placement) -> Rendered:
+        port = placement.container_port
+        resources = {"cpu": f"{placement.resources.cpu_millicores}m", "memory": f"{placement.resources.memory_mib}Mi"}
+        template = {
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "terminationGracePeriodSeconds": 2,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": kept.user_id,
+                    "runAsGroup": kept.user_id,
+                    "fsGroup": kept.user_id,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "ssh",
+                        "image": placement.image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "ports": [{"name": "ssh", "containerPort": port, "hostPort": placement.host_port, "protocol": "TCP"}],
+                        "resources": {"requests": resources, "limits": resources},
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 600},
+                        "volumeMounts": [{"name": "login", "mountPath": placement.secret_mount_path, "readOnly": True}],
+                    }
+                ],
+                "volumes": [{"name": "login", "secret": {"secretName": placement.secret_name, "defaultMode": 0o440}}],
+            }
+        }
+        return Rendered(json.dumps(template), [])
