@@ -3,7 +3,7 @@
 use crate::words::{LINE_BYTES, Part, Reply, Request};
 use paygress_core::Policy;
 use paygress_oci::Supply;
-use paygress_policy::{By, COMPONENT_BYTES, Publisher, Source, Sources, SwapError};
+use paygress_policy::{By, COMPONENT_BYTES, Filling, Fillings, Publication, Publisher, Source, Sources, SwapError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -158,7 +158,7 @@ async fn obtained(supply: &Supply, parts: &[Part], bodies: Vec<Vec<u8>>) -> Resu
             Some(reference) => supply.pull(reference).await.map(|artifact| artifact.component),
             None => supply.judge(&format!("the {} component", part.slot), &body, part.signature.as_deref()).map(|()| body),
         };
-        components.push(component.map_err(|why| format!("the {} component is not taken: {why}", part.slot))?);
+        components.push(component.map_err(|why| format!("not taken: {why}"))?);
     }
     Ok(components)
 }
@@ -174,13 +174,21 @@ fn sources(publisher: &Publisher, parts: Vec<Part>, bodies: Vec<Vec<u8>>) -> Res
     if sources.is_empty() { Err("name a slot and a component".to_owned()) } else { Ok(sources) }
 }
 
+/// A publication as it is told: a thousand of them with their settings would be too much.
+fn without_settings(publication: Publication) -> Publication {
+    let bare = |fillings: Fillings| -> Fillings {
+        fillings.into_iter().map(|(slot, filling)| (slot, Filling { settings: String::new(), ..filling })).collect()
+    };
+    Publication { set: bare(publication.set), folder: Fillings::new(), ..publication }
+}
+
 fn answer(publisher: &Publisher, request: Request, bodies: Vec<Vec<u8>>) -> Reply {
     let published = |published: Result<_, SwapError>| published.map(Reply::Published).map_err(|error| error.to_string());
     let shadow = |report: Option<_>| report.map(Reply::Shadow).ok_or_else(|| "there is no shadow".to_owned());
     let answer = match request {
         Request::Swap(parts) => sources(publisher, parts, bodies).and_then(|sources| published(publisher.publish(&sources, By::Operator))),
         Request::Rollback(to) => published(publisher.rollback(to)),
-        Request::History => Ok(Reply::History(publisher.history())),
+        Request::History => Ok(Reply::History(publisher.history().into_iter().map(without_settings).collect())),
         Request::Report => Ok(Reply::Report(publisher.host().report())),
         Request::ShadowStart(parts) => sources(publisher, parts, bodies)
             .and_then(|sources| publisher.host().start_shadow(sources).map(|()| Reply::Done).map_err(|error| error.to_string())),

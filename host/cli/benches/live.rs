@@ -24,7 +24,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Orders with a shadow, and as many without, by turns: what else the machine does meets both.
-const ORDERS: usize = 12_000;
+const ORDERS: usize = 4_000;
+/// One follows the other after this: a busy shop, with a hundred orders a second.
+const PACE: Duration = Duration::from_millis(10);
 const TURN: usize = 100;
 const SPINS: usize = 20;
 
@@ -53,6 +55,7 @@ async fn shadow() {
             let begun = Instant::now();
             paper.order(10, spawn(None, None)).await;
             times[kind].push(begun.elapsed());
+            tokio::time::sleep(PACE.saturating_sub(begun.elapsed())).await;
         }
         if kind == 1 {
             let begun = Instant::now();

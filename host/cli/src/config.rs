@@ -384,7 +384,9 @@ impl Config {
     #[must_use]
     pub fn policy_folder(&self) -> Folder {
         let settings = |slot: Slot| Value::Object(self.policy_settings.get(slot.as_str()).cloned().unwrap_or_default()).to_string();
-        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect()).trusting(self.trust.clone())
+        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect())
+            .trusting(self.trust.clone())
+            .yielding(self.policy_namespace.is_some())
     }
 
     /// Reads the configuration.

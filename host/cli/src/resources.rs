@@ -5,9 +5,9 @@
 
 use async_trait::async_trait;
 use paygress_cluster::{Fate, Fetched, Keeper, Mode, NotObtained, Wish};
-use paygress_core::policy::Slot;
+use paygress_core::policy::{FaultKind, Slot};
 use paygress_oci::{NotSupplied, Supply};
-use paygress_policy::{By, Filling, Fillings, LoadError, Publisher, Source, Sources, SwapError};
+use paygress_policy::{By, Filling, Fillings, LoadError, Publication, Publisher, Rejected, Source, Sources, SwapError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +23,8 @@ struct Memory {
     refused: Option<(Fillings, SwapError)>,
     /// The candidates that were begun last.
     shadowed: Fillings,
+    /// Candidates that were not taken, and why.
+    shadow_refused: Option<(Fillings, SwapError)>,
 }
 
 fn filling(wish: &Wish) -> Filling {
@@ -35,6 +37,12 @@ fn source(wish: &Wish) -> Source {
 
 fn fillings(sources: &Sources) -> Fillings {
     sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect()
+}
+
+/// Whether it would be the same the next time: what could not be kept, or was too slow on a busy machine, may do better.
+fn is_final(error: &SwapError) -> bool {
+    let slow = |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
+    matches!(error, SwapError::NotTaken(errors) if !errors.iter().any(slow))
 }
 
 fn told(errors: &[LoadError]) -> String {
@@ -54,12 +62,14 @@ impl Resources {
     /// The publication with which the operator put something else in its place after it had been in force.
     fn superseded(&self, wish: &Wish) -> Option<String> {
         let history = self.publisher.history();
-        let mut changes = history.iter().filter(|publication| publication.slots.contains(&wish.slot));
-        let last = changes.next_back()?;
-        let by_hand = matches!(last.by, By::Operator | By::Promotion | By::Rollback(_));
-        let was = wish.seen && changes.any(|publication| publication.set.get(&wish.slot) == Some(&filling(wish)));
-        (by_hand && was)
-            .then(|| format!("publication {} ({}) put something else in force; change the resource to have it again", last.number, last.by))
+        let filling = filling(wish);
+        let was = history.iter().rposition(|publication| publication.set.get(&wish.slot) == Some(&filling))?;
+        let by_hand = |publication: &&Publication| {
+            publication.slots.contains(&wish.slot) && matches!(publication.by, By::Operator | By::Promotion | By::Rollback(_))
+        };
+        let instead = history.iter().skip(was.saturating_add(1)).find(by_hand).filter(|_| wish.seen)?;
+        let (number, by) = (instead.number, instead.by);
+        Some(format!("publication {number} ({by}) put something else in force; change the resource to have it again"))
     }
 
     /// Slots that a resource had filled which is gone, with what POLICY_DIR holds for them.
@@ -87,11 +97,18 @@ impl Resources {
     }
 
     fn enforce(&self, wishes: &[Wish], memory: &mut Memory) -> Option<SwapError> {
-        let mut news = self.deserted(wishes);
-        let wanted = of_mode(wishes, Mode::Enforce).filter(|wish| self.superseded(wish).is_none());
-        news.extend(wanted.map(|wish| (wish.slot, source(wish))));
         let in_force = self.publisher.in_force();
-        news.retain(|slot, source| in_force.get(slot) != Some(&Filling::of(source)));
+        let differs = |slot: &Slot, source: &Source| in_force.get(slot) != Some(&Filling::of(source));
+        let mut deserted = self.deserted(wishes);
+        deserted.retain(|slot, source| differs(slot, source));
+        if !deserted.is_empty()
+            && let Err(error) = self.publisher.publish(&deserted, By::Folder)
+        {
+            tracing::error!(%error, "a Policy resource is gone, and what POLICY_DIR holds for its slot is not taken");
+        }
+        let wanted = of_mode(wishes, Mode::Enforce).filter(|wish| self.superseded(wish).is_none());
+        let mut news: Sources = wanted.map(|wish| (wish.slot, source(wish))).collect();
+        news.retain(|slot, source| differs(slot, source));
         if news.is_empty() {
             memory.refused = None;
             return None;
@@ -104,8 +121,7 @@ impl Resources {
         }
         let error = self.publisher.publish(&news, By::Resource).err()?;
         tracing::warn!(%error, "the Policy resources are not taken; the policies in force go on");
-        // What could not be kept may be kept the next time.
-        memory.refused = matches!(error, SwapError::NotTaken(_)).then(|| (named, error.clone()));
+        memory.refused = is_final(&error).then(|| (named, error.clone()));
         Some(error)
     }
 
@@ -117,6 +133,11 @@ impl Resources {
         }
         let host = self.publisher.host();
         let running = host.shadowing().map(|sources| fillings(&sources)).unwrap_or_default();
+        if let Some((tried, error)) = &memory.shadow_refused
+            && *tried == named
+        {
+            return Some(error.clone());
+        }
         let error = if wanted.is_empty() {
             // Only what was begun here ends here.
             if running == memory.shadowed {
@@ -128,6 +149,7 @@ impl Resources {
         } else {
             host.start_shadow(wanted).err()
         };
+        memory.shadow_refused = error.clone().filter(is_final).map(|error| (named.clone(), error));
         if error.is_none() {
             memory.shadowed = named;
         }
@@ -220,7 +242,7 @@ impl Keeper for ResourceKeeper {
 
     async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate> {
         let resources = Arc::clone(&self.resources);
-        let waiting = vec![Fate::Waiting("the service is ending".to_owned()); wishes.len()];
+        let waiting = vec![Fate::Waiting("the last look was broken off; the log says why".to_owned()); wishes.len()];
         // Compiling takes its time.
         tokio::task::spawn_blocking(move || resources.keep(&wishes, all)).await.unwrap_or(waiting)
     }
@@ -235,14 +257,14 @@ mod tests {
 
     fn wish(settings: &str, mode: Mode, seen: bool) -> Wish {
         let component = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins/pricing.wasm")).unwrap();
-        Wish { name: "pricing".to_owned(), slot: Slot::Pricing, mode, component, settings: settings.to_owned(), seen }
+        Wish { slot: Slot::Pricing, mode, component, settings: settings.to_owned(), seen }
     }
 
     #[test]
     fn a_wish_lasts_until_the_operator_or_nobody_wishes_otherwise() {
         let directory = tempfile::tempdir().unwrap();
         let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
-        let folder = Folder::new(plugins, BTreeMap::new());
+        let folder = Folder::new(plugins, BTreeMap::new()).yielding(true);
         let machine = Machine::start(None).unwrap();
         let publisher = Arc::new(Publisher::open(machine, &directory.path().join("policies"), folder).unwrap());
         let resources = Resources::new(Arc::clone(&publisher));
@@ -263,6 +285,12 @@ mod tests {
         // Another process that finds it there is content.
         let later = Resources::new(Arc::clone(&publisher));
         assert_eq!(later.keep(&[wish(dear, Mode::Enforce, true)], true), [Fate::InForce]);
+
+        // Whatever happened in between, what the operator took away stays away.
+        publisher.rollback(None).unwrap();
+        publisher.publish(&Sources::from([(Slot::Pricing, source(&wish(cheap, Mode::Enforce, false)))]), By::Folder).unwrap();
+        assert!(matches!(one(dear, true), Fate::Superseded(_)));
+        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
 
         // A broken one is refused as long as it is there, and tried once.
         let refused = one(r#"{"sats_per_hour":-1}"#, false);

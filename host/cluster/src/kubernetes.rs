@@ -196,11 +196,13 @@ fn late() -> ClusterError {
     ClusterError::Away(format!("no answer within {} s", REQUEST.as_secs()))
 }
 
-async fn timely<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<T> {
+pub(crate) async fn timely<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<T> {
     timely_raw(call).await?.map_err(translate)
 }
 
-async fn timely_raw<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<std::result::Result<T, kube::Error>> {
+pub(crate) async fn timely_raw<T>(
+    call: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> Result<std::result::Result<T, kube::Error>> {
     tokio::time::timeout(REQUEST, call).await.map_err(|_| late())
 }
 
@@ -214,7 +216,7 @@ fn removed<T>(deleted: std::result::Result<T, kube::Error>) -> Result<bool> {
 }
 
 /// What an error of the API means for an order.
-fn translate(error: kube::Error) -> ClusterError {
+pub(crate) fn translate(error: kube::Error) -> ClusterError {
     let kube::Error::Api(status) = error else { return ClusterError::Away(error.to_string()) };
     let message = status.message.clone();
     // The cluster's own words are the operator's: they name namespaces, quotas and rights.

@@ -6,7 +6,7 @@
 //!
 //! All resources of a namespace are one wish: the `Enforce` ones are put in force together, or none of them is.
 
-use crate::kubernetes::{ConnectError, client};
+use crate::kubernetes::{ConnectError, client, timely, timely_raw, translate};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,11 +14,12 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use paygress_core::cluster::ClusterError;
 use paygress_core::policy::Slot;
 use paygress_core::units::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ const BURST: usize = 100;
 const MESSAGE_CHARS: usize = 4_000;
 
 /// What a resource's policy is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Mode {
     /// It decides.
     #[default]
@@ -83,8 +84,6 @@ pub enum NotObtained {
 /// A policy that is wished for.
 #[derive(Debug)]
 pub struct Wish {
-    /// The resource.
-    pub name: String,
     /// The slot.
     pub slot: Slot,
     /// What for.
@@ -93,7 +92,7 @@ pub struct Wish {
     pub component: Vec<u8>,
     /// A JSON object.
     pub settings: String,
-    /// Whether this generation of the resource has been answered before.
+    /// Whether this generation of the resource has been in force before.
     pub seen: bool,
 }
 
@@ -175,6 +174,8 @@ impl Policies {
     /// Looks whenever something changes, until it is dropped.
     pub async fn watch(self, keeper: Arc<dyn Keeper>) {
         let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
+        // A status that was written, here or by another replica, is no news.
+        let mut generations = HashMap::new();
         loop {
             let event = tokio::time::timeout(LOOK, events.next()).await;
             match event {
@@ -183,8 +184,15 @@ impl Policies {
                     continue;
                 }
                 Ok(Some(Ok(Event::Init | Event::InitApply(_)))) => continue,
+                Ok(Some(Ok(Event::Apply(resource)))) => {
+                    let generation = resource.metadata.generation;
+                    if generations.insert(resource.uid(), generation) == Some(generation) {
+                        continue;
+                    }
+                }
                 Ok(None) => return,
-                Ok(Some(Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone))) | Err(_) => {}
+                Ok(Some(Ok(Event::Delete(resource)))) => drop(generations.remove(&resource.uid())),
+                Ok(Some(Ok(Event::InitDone))) | Err(_) => {}
             }
             for _ in 0..BURST {
                 if !matches!(tokio::time::timeout(SETTLE, events.next()).await, Ok(Some(Ok(_)))) {
@@ -197,28 +205,32 @@ impl Policies {
         }
     }
 
-    async fn look(&self, keeper: &dyn Keeper) -> Result<(), kube::Error> {
-        let mut resources = self.policies.list(&ListParams::default()).await?.items;
+    async fn look(&self, keeper: &dyn Keeper) -> Result<(), ClusterError> {
+        let mut resources = timely(self.policies.list(&ListParams::default())).await?.items;
         // Who was first has the slot.
         resources.sort_by_key(|resource| (resource.creation_timestamp(), resource.name_any()));
         let (mut wishes, mut progress, mut all) = (Vec::new(), Vec::new(), true);
         let mut taken = BTreeSet::new();
         for (index, resource) in resources.iter().enumerate() {
-            let (wish, how) = self.wish(resource, keeper).await;
-            match wish {
-                Some(wish) if wish.mode == Mode::Enforce && !taken.insert(wish.slot) => {
-                    let why = format!("another Policy for the slot {} was there first", wish.slot);
-                    progress.push(Progress { active: Verdict::no("SlotTaken", why), ..how });
-                }
-                Some(wish) => {
-                    wishes.push((index, wish));
-                    progress.push(how);
-                }
-                None => {
+            let spec = match serde_json::from_value::<Spec>(resource.data.get("spec").cloned().unwrap_or_default()) {
+                Ok(spec) => spec,
+                Err(error) => {
                     all = false;
-                    progress.push(how);
+                    progress.push(Progress { valid: Verdict::no("InvalidSpec", error.to_string()), ..Progress::default() });
+                    continue;
                 }
+            };
+            let (slot, mode) = (spec.slot, spec.mode);
+            if !taken.insert((slot, mode)) {
+                let why = format!("another Policy for the slot {slot} was there first");
+                progress.push(Progress { active: Verdict::no("SlotTaken", why), ..Progress::default() });
+                continue;
             }
+            let (wish, how) = self.wish(resource, spec, keeper).await;
+            // What is only tried holds nothing up.
+            all &= wish.is_some() || mode == Mode::Shadow;
+            wishes.extend(wish.map(|wish| (index, wish)));
+            progress.push(how);
         }
         let (indices, wishes): (Vec<usize>, Vec<Wish>) = wishes.into_iter().unzip();
         for (index, fate) in indices.into_iter().zip(keeper.keep(wishes, all).await) {
@@ -226,19 +238,17 @@ impl Policies {
                 (progress.valid, progress.active) = verdicts(fate);
             }
         }
+        let mut told = Ok(());
         for (resource, progress) in resources.iter().zip(progress) {
-            self.tell(resource, progress).await?;
+            // One that cannot be told does not keep the others from it.
+            told = self.tell(resource, progress).await.and(told);
         }
-        Ok(())
+        told
     }
 
     /// What a resource wishes for, if that can be had.
-    async fn wish(&self, resource: &DynamicObject, keeper: &dyn Keeper) -> (Option<Wish>, Progress) {
-        let spec = resource.data.get("spec").cloned().unwrap_or_default();
-        let Spec { slot, mode, source, digest, settings } = match serde_json::from_value(spec) {
-            Ok(spec) => spec,
-            Err(error) => return (None, Progress { valid: Verdict::no("InvalidSpec", error.to_string()), ..Progress::default() }),
-        };
+    async fn wish(&self, resource: &DynamicObject, spec: Spec, keeper: &dyn Keeper) -> (Option<Wish>, Progress) {
+        let Spec { slot, mode, source, digest, settings } = spec;
         let fetched = match self.fetch(source).await {
             Ok(fetched) => fetched,
             Err(why) => return (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
@@ -247,10 +257,10 @@ impl Policies {
         let version = format!("{} {generation}", resource.uid().unwrap_or_default());
         match keeper.obtain(&version, fetched, digest.as_deref()).await {
             Ok(component) => {
-                let seen = resource.data.pointer("/status/observedGeneration").and_then(Value::as_i64) == Some(generation);
-                let (name, settings) = (resource.name_any(), Value::Object(settings).to_string());
+                let settings = Value::Object(settings).to_string();
+                let seen = has_been_in_force(resource, generation);
                 let progress = Progress { fetched: Verdict::yes("Fetched"), verified: Verdict::yes("Verified"), ..Progress::default() };
-                (Some(Wish { name, slot, mode, component, settings, seen }), progress)
+                (Some(Wish { slot, mode, component, settings, seen }), progress)
             }
             Err(NotObtained::Unavailable(why)) => (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
             Err(NotObtained::Unverified(why)) => {
@@ -264,7 +274,7 @@ impl Policies {
         match source {
             Source::Oci(reference) => Ok(Fetched::Oci(reference)),
             Source::ConfigMap { name, key } => {
-                let map = self.config_maps.get_opt(&name).await.map_err(|error| error.to_string())?;
+                let map = timely(self.config_maps.get_opt(&name)).await.map_err(|error| error.to_string())?;
                 let map = map.ok_or_else(|| format!("there is no ConfigMap {name} in this namespace"))?;
                 let component = map.binary_data.and_then(|mut data| data.remove(&key));
                 let component = component.ok_or_else(|| {
@@ -279,7 +289,7 @@ impl Policies {
     }
 
     /// Writes the status, if it is another one.
-    async fn tell(&self, resource: &DynamicObject, progress: Progress) -> Result<(), kube::Error> {
+    async fn tell(&self, resource: &DynamicObject, progress: Progress) -> Result<(), ClusterError> {
         let old = resource.data.get("status").cloned().unwrap_or_default();
         let Progress { fetched, verified, valid, active } = progress;
         let conditions: Vec<Value> = [("Fetched", fetched), ("Verified", verified), ("Valid", valid), ("Active", active)]
@@ -291,12 +301,21 @@ impl Policies {
             return Ok(());
         }
         let status = Patch::Merge(json!({"status": new}));
-        match self.policies.patch_status(&resource.name_any(), &PatchParams::default(), &status).await {
+        match timely_raw(self.policies.patch_status(&resource.name_any(), &PatchParams::default(), &status)).await? {
             // It was removed in the meantime.
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            told => told.map(drop),
+            told => told.map(drop).map_err(translate),
         }
     }
+}
+
+/// Whether what the resource wishes for now was in force at some time, as its status says.
+fn has_been_in_force(resource: &DynamicObject, generation: i64) -> bool {
+    let status = |pointer: &str| resource.data.pointer(pointer);
+    let conditions = status("/status/conditions").and_then(Value::as_array);
+    let active = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Active"));
+    let was = active.is_some_and(|active| active["reason"] == "InForce" || active["reason"] == "Superseded");
+    was && status("/status/observedGeneration").and_then(Value::as_i64) == Some(generation)
 }
 
 /// A condition; its time is that of its last change.

@@ -57,14 +57,14 @@ impl Trust {
             Wanted::Off => Ok(()),
             Wanted::Warn => {
                 match verdict() {
-                    Ok(key) => tracing::info!(what, key, "a policy's signature is good"),
+                    Ok(key) => tracing::debug!(what, key, "a policy's signature is good"),
                     Err(why) => tracing::warn!(what, %why, "a policy is taken although it is not signed as it should be"),
                 }
                 Ok(())
             }
             Wanted::Required => {
                 let key = verdict()?;
-                tracing::info!(what, key, "a policy's signature is good");
+                tracing::debug!(what, key, "a policy's signature is good");
                 Ok(())
             }
         }

@@ -16,6 +16,7 @@ pub struct Folder {
     path: PathBuf,
     settings: BTreeMap<Slot, String>,
     trust: Trust,
+    yields: bool,
 }
 
 /// How a file looks from outside: who changes the file, or its rights, changes this.
@@ -29,7 +30,17 @@ impl Folder {
     /// A folder, with the settings of its components; a slot that has none has `{}`.
     #[must_use]
     pub fn new(path: PathBuf, settings: BTreeMap<Slot, String>) -> Self {
-        Self { path, settings, trust: Trust::default() }
+        Self { path, settings, trust: Trust::default(), yields: false }
+    }
+
+    /// The same, for a service that heeds resources: a slot that one of them has filled is left to it.
+    #[must_use]
+    pub fn yielding(self, yields: bool) -> Self {
+        Self { yields, ..self }
+    }
+
+    pub(crate) fn yields(&self) -> bool {
+        self.yields
     }
 
     /// The same, with an eye on whose the components are.
@@ -70,7 +81,7 @@ impl Folder {
     pub(crate) fn source(&self, slot: Slot) -> Result<Source, String> {
         let settings = self.settings.get(&slot).cloned().unwrap_or_else(|| "{}".to_owned());
         let file = self.file(slot);
-        let component = read(&file)?;
+        let component = read(&file).map_err(|why| format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`"))?;
         let what = file.display().to_string();
         self.trust.blob(&what, &component, signature(&file)?.as_deref()).map_err(|why| format!("the policy {what} is not taken: {why}"))?;
         Ok(Source { component, settings })

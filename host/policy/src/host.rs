@@ -64,7 +64,21 @@ impl Host {
         last().map_err(SwapError::NotKept)?;
         self.current.store(Arc::new(set));
         self.changed.send_replace(());
+        self.renew_shadow();
         Ok(())
+    }
+
+    /// Candidates decide beside the set that is in force: beside the new one from now on, and what was counted beside the old
+    /// one is over.
+    fn renew_shadow(&self) {
+        let Some(shadow) = self.shadow.load_full() else { return };
+        match Shadow::start(&self.machine, &self.set(), shadow.sources().clone()) {
+            Ok(renewed) => self.shadow.store(Some(Arc::new(renewed))),
+            Err(errors) => {
+                tracing::warn!(?errors, "the shadow does not go with the new policies, and is ended");
+                self.shadow.store(None);
+            }
+        }
     }
 
     /// The set in force.

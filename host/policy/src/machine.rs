@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, WasmBacktraceDetails};
@@ -33,6 +33,10 @@ const TABLES: u32 = 16;
 const INSTANCES: u32 = 64;
 /// Calls at the same time. Each reserves address space (4 GiB a memory), none of it used before it is touched.
 const CALLS: u32 = 32;
+/// Instances besides: components that are tried or loaded, and the shadow's, take no call's place.
+const SPARE: u32 = 8;
+/// Compiled components that are kept, in bytes: one is a few times as large as its component.
+const CACHE_BYTES: u64 = 512 << 20;
 /// A component file: a JavaScript engine fits, with air.
 pub const COMPONENT_BYTES: usize = 32 << 20;
 
@@ -99,7 +103,8 @@ impl Machine {
                 drop(engine);
                 // On time, so that late ticks do not add up; but what was missed is not made up for, at the cost of the calls.
                 let now = Instant::now();
-                next = next.checked_add(TICK).filter(|next| *next > now).unwrap_or(now);
+                let late = now.checked_add(TICK).unwrap_or(now);
+                next = next.checked_add(TICK).filter(|next| *next > now).unwrap_or(late);
                 std::thread::sleep(next.saturating_duration_since(now));
             }
         });
@@ -146,6 +151,7 @@ impl Machine {
         {
             tracing::warn!(error, path = %path.display(), "a compiled policy could not be cached");
         }
+        tidy(cache, &path);
         Ok(component)
     }
 
@@ -160,7 +166,29 @@ impl Machine {
         // else can write there (checked at start), and the seal rules out a file that was cut short.
         #[allow(unsafe_code)]
         let component = unsafe { Component::deserialize(&self.engine, code) };
+        // Used just now: others are removed first. Best effort.
+        let _ = std::fs::File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
         component.ok()
+    }
+}
+
+/// Removes what was not used for longest, until the rest is small enough. Best effort: the next time comes.
+fn tidy(cache: &Path, but: &Path) {
+    let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+    let mut compiled: Vec<(SystemTime, u64, PathBuf)> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .filter_map(|path| std::fs::metadata(&path).ok().and_then(|file| Some((file.modified().ok()?, file.len(), path))))
+        .collect();
+    compiled.sort();
+    let mut bytes = compiled.iter().fold(0_u64, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+    for (_, size, path) in compiled {
+        if bytes <= CACHE_BYTES {
+            return;
+        }
+        if path != but && std::fs::remove_file(&path).is_ok() {
+            bytes = bytes.saturating_sub(size);
+        }
     }
 }
 
@@ -168,10 +196,11 @@ const SEAL_BYTES: usize = 32;
 
 fn config() -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(CALLS)
-        .total_core_instances(CALLS.saturating_mul(INSTANCES))
-        .total_memories(CALLS.saturating_mul(2))
-        .total_tables(CALLS.saturating_mul(TABLES))
+    let at_once = CALLS.saturating_add(SPARE);
+    pool.total_component_instances(at_once)
+        .total_core_instances(at_once.saturating_mul(INSTANCES))
+        .total_memories(at_once.saturating_mul(2))
+        .total_tables(at_once.saturating_mul(TABLES))
         .max_core_instances_per_component(INSTANCES)
         .max_memories_per_component(2)
         .max_tables_per_component(TABLES)

@@ -64,6 +64,11 @@ impl Publisher {
         for slot in Slot::ALL {
             let was = last.as_ref().and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
             let source = match (folder.source(slot), was) {
+                // What is in the folder comes back when the resource is gone.
+                (Ok(source), Some((set, _))) if folder.yields() && is_a_resources(&publications, slot) => {
+                    accepted.insert(slot, Filling::of(&source));
+                    store.source(set)
+                }
                 (Ok(source), Some((set, folder))) if Filling::of(&source) == *folder => {
                     accepted.insert(slot, folder.clone());
                     if set == folder { Ok(source) } else { store.source(set) }
@@ -77,7 +82,7 @@ impl Publisher {
                     accepted.insert(slot, folder.clone());
                     store.source(set)
                 }
-                (Err(why), None) => Err(format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`")),
+                (Err(why), None) => Err(why),
             };
             match source {
                 Ok(source) => drop(wanted.insert(slot, source)),
@@ -231,14 +236,23 @@ impl Publisher {
         inner.told = None;
         inner.tried = Some(look);
         let fillings: Fillings = found.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect();
-        let news: Sources = found.into_iter().filter(|(slot, _)| inner.accepted.get(slot) != fillings.get(slot)).collect();
+        // A resource's slot is the resource's; what is in the folder comes back when that is gone.
+        let free = |slot: &Slot| !self.folder.yields() || !is_a_resources(&inner.publications, *slot);
+        let changed = |slot: &Slot| inner.accepted.get(slot) != fillings.get(slot);
+        let news: Sources = found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
         if news.is_empty() {
+            inner.accepted = fillings;
             return;
         }
         if let Err(error) = inner.publish(&self.host, &news, By::Folder, fillings) {
             tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies in force go on");
         }
     }
+}
+
+/// Whether a resource has put in this slot what is there.
+fn is_a_resources(publications: &[Publication], slot: Slot) -> bool {
+    publications.iter().rfind(|publication| publication.slots.contains(&slot)).is_some_and(|last| last.by == By::Resource)
 }
 
 impl Inner {

@@ -90,7 +90,9 @@ impl Recorded {
             (_, None, ..) => said.quote = no(refusal),
             (_, _, None, _) => said.grant = no(refusal),
             (.., Some(_)) => (said.refund, said.template) = (Some(Ok(refund)), no(refusal)),
-            // The host did, for want of a port for instance.
+            // The host did: for the minimum, which a candidate may set otherwise…
+            (.., None) if said.quote.as_ref().is_some_and(|quote| quote.as_ref().is_ok_and(|quote| payment.net < quote.minimum)) => {}
+            // …or for want of a port for instance.
             (.., None) => return Self { order, context, payment, placement, said, host_refused: Some(refusal.code) },
         }
         Self { order, context, payment, placement, said, host_refused: None }
@@ -296,7 +298,7 @@ impl Comparison {
         }
     }
 
-    pub(crate) fn add_recorded(&mut self, recorded: &Recorded, candidate: &Candidate) {
+    fn add_recorded(&mut self, recorded: &Recorded, candidate: &Candidate) {
         let (said, faults) = again(recorded, candidate);
         self.orders = self.orders.saturating_add(1);
         self.faults = self.faults.saturating_add(faults);

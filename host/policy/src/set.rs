@@ -141,17 +141,6 @@ impl Set {
         }
     }
 
-    /// The JSON Schema of a slot's settings, as its component gives it.
-    #[must_use]
-    pub fn schema(&self, slot: Slot) -> String {
-        each!(self, filled => filled.schema.clone())
-            .into_iter()
-            .zip(Slot::ALL)
-            .find(|(_, of)| *of == slot)
-            .map(|(schema, _)| schema)
-            .unwrap_or_default()
-    }
-
     /// Tries a sample order. A refusal is an answer; a fault is not.
     fn rehearse(&self) -> Result<(), LoadError> {
         fn tried<T>(slot: Slot, answer: Answer<T>) -> Result<Option<T>, LoadError> {

@@ -4,9 +4,9 @@
 //! else, asks the candidates. When it cannot keep up, orders are left out, and counted.
 
 use crate::machine::Machine;
-use crate::replay::{Candidate, Comparison, Recorded};
+use crate::replay::{Candidate, Comparison};
 use crate::set::{LoadError, Set, Sources};
-use paygress_core::order::Order;
+use paygress_core::order::{Order, OrderSecrets};
 use paygress_core::policy::SlotReport;
 use paygress_core::units::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Orders that wait for the candidates: a burst; each is a few KB.
-const WAITING: usize = 1_024;
+/// Orders that wait for the candidates: a burst; each is a few KB, or as large as the largest template.
+const WAITING: usize = 256;
 
 /// How candidates do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub(crate) struct Shadow {
     candidate: Arc<Candidate>,
     comparison: Arc<Mutex<Comparison>>,
     left_out: AtomicU64,
-    sender: SyncSender<Recorded>,
+    sender: SyncSender<Order>,
 }
 
 impl Shadow {
@@ -44,13 +44,13 @@ impl Shadow {
         let slots = sources.keys().copied().collect();
         let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
-        let (sender, receiver) = sync_channel::<Recorded>(WAITING);
+        let (sender, receiver) = sync_channel::<Order>(WAITING);
         let (asked, compared) = (Arc::clone(&candidate), Arc::clone(&comparison));
         let work = move || {
             yield_to_everybody();
             // Ends with the shadow.
-            while let Ok(recorded) = receiver.recv() {
-                compared.lock().unwrap_or_else(PoisonError::into_inner).add_recorded(&recorded, &asked);
+            while let Ok(order) = receiver.recv() {
+                compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked);
             }
         };
         let thread = std::thread::Builder::new().name("policy-shadow".to_owned()).spawn(work);
@@ -62,8 +62,11 @@ impl Shadow {
 
     /// Shows it an order that was decided; never waits.
     pub(crate) fn offer(&self, order: &Order) {
-        let Some(recorded) = Recorded::of(order) else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(recorded) {
+        if order.considered.is_none() && order.decision.is_none() {
+            return;
+        }
+        let order = Order { secrets: OrderSecrets::default(), ..order.clone() };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(order) {
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -16,6 +16,9 @@ const TYPES: &str = "paygress:policy/types@1.";
 /// Every interface of the contract, whatever its version.
 pub(crate) const CONTRACT: &str = "paygress:policy/";
 
+/// The longest settings, as the contract says.
+const SETTINGS_BYTES: usize = 65_536;
+
 /// Why a component is not taken into its slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -233,6 +236,10 @@ impl<W: World> Filled<W> {
         if bytes.len() > COMPONENT_BYTES {
             return Err(Rejected::TooLarge(bytes.len()));
         }
+        if settings.len() > SETTINGS_BYTES {
+            let problem = format!("have {} bytes, and may have {SETTINGS_BYTES}", settings.len());
+            return Err(Rejected::Settings(vec![(String::new(), problem)]));
+        }
         let digest = hex::encode(Sha256::digest(bytes));
         let component = machine.compile(bytes, &digest).map_err(Rejected::NotAComponent)?;
         let contract = contract::<W>(machine, &component).map_err(Rejected::Skew)?;
@@ -256,6 +263,7 @@ impl<W: World> Filled<W> {
         })?;
         filled.schema = world.schema(&mut store).map_err(|error| Rejected::Faulty(classify(&error)))?;
         v1_0::check_schema(&filled.schema).map_err(|why| Rejected::Faulty(FaultKind::Absurd(why)))?;
+        drop(store);
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(differs)?;
         match world.configure(&mut store, settings).map_err(|error| Rejected::Faulty(classify(&error)))? {

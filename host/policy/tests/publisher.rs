@@ -47,8 +47,12 @@ impl Place {
         self.directory.path().join("state")
     }
 
+    fn as_folder(&self) -> Folder {
+        Folder::new(self.folder(), self.settings.clone())
+    }
+
     fn open(&self) -> Result<Publisher, StartError> {
-        Publisher::open(Arc::clone(&MACHINE), &self.state(), Folder::new(self.folder(), self.settings.clone()))
+        Publisher::open(Arc::clone(&MACHINE), &self.state(), self.as_folder())
     }
 }
 
@@ -200,6 +204,27 @@ async fn the_last_good_ones_go_on_when_the_folder_is_broken_at_the_start() {
     std::fs::remove_dir_all(place.folder()).unwrap();
     let publisher = place.open().unwrap();
     assert_eq!((price(&publisher).await, publisher.history().len()), (2, 2), "a folder that is not there is not an empty one");
+}
+
+/// A slot that a resource has filled is the resource's, whatever an upgrade brings; the others are the folder's.
+#[tokio::test]
+async fn the_folder_leaves_to_a_resource_what_is_the_resources() {
+    let place = Place::new();
+    let open = || Publisher::open(Arc::clone(&MACHINE), &place.state(), place.as_folder().yielding(true)).unwrap();
+    let publisher = open();
+    publisher.publish(&dear(), By::Resource).unwrap();
+    std::fs::write(place.file(Slot::Pricing), flat()).unwrap();
+    look(&publisher);
+    assert_eq!((price(&publisher).await, publisher.history().len()), (5, 2));
+    drop(publisher);
+    let publisher = open();
+    assert_eq!(price(&publisher).await, 5);
+    drop(publisher);
+    // Nobody heeds resources any more: the next change of the file counts again.
+    let publisher = place.open().unwrap();
+    std::fs::write(place.file(Slot::Pricing), built("plugins/pricing.wasm")).unwrap();
+    look(&publisher);
+    assert_eq!(price(&publisher).await, 1);
 }
 
 #[test]
