@@ -117,6 +117,9 @@ impl Host {
 
 impl Policy for Host {
     fn current(&self) -> Arc<dyn PolicySet> {
+        if let Some(shadow) = &*self.shadow.load() {
+            shadow.heard();
+        }
         self.set()
     }
 

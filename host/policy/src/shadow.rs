@@ -1,7 +1,8 @@
 //! Candidates that decide beside the set in force, on the orders of this moment; nothing that they say is used.
 //!
 //! A live order pays for a copy of what was asked and said, and never waits: a thread of its own, which yields to everybody
-//! else, asks the candidates. When it cannot keep up, orders are left out, and counted.
+//! else, asks the candidates in the pauses between orders, since even on another processor it would slow them. When it cannot
+//! keep up, orders are left out, and counted.
 
 use crate::machine::Machine;
 use crate::replay::{Candidate, Comparison};
@@ -10,12 +11,20 @@ use paygress_core::order::{Order, OrderSecrets};
 use paygress_core::policy::SlotReport;
 use paygress_core::units::UnixTime;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Orders that wait for the candidates: a burst; each is a few KB, or as large as the largest template.
 const WAITING: usize = 256;
+
+/// From this number on it does not wait for a pause any longer.
+const PRESSING: usize = WAITING / 2;
+/// When nothing was heard of a live order for so long, there is a pause.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often it is looked whether there is one.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How candidates do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +45,28 @@ pub(crate) struct Shadow {
     candidate: Arc<Candidate>,
     comparison: Arc<Mutex<Comparison>>,
     left_out: AtomicU64,
+    traffic: Arc<Traffic>,
     sender: SyncSender<Order>,
+}
+
+/// When a live order was heard of last, and how many wait for the candidates.
+struct Traffic {
+    begun: Instant,
+    heard_us: AtomicU64,
+    waiting: AtomicUsize,
+}
+
+impl Traffic {
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn wait_for_a_pause(&self) {
+        let quiet = || Duration::from_micros(self.now_us().saturating_sub(self.heard_us.load(Ordering::Relaxed))) >= PAUSE;
+        while !quiet() && self.waiting.load(Ordering::Relaxed) < PRESSING {
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 impl Shadow {
@@ -45,11 +75,14 @@ impl Shadow {
         let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
         let (sender, receiver) = sync_channel::<Order>(WAITING);
-        let (asked, compared) = (Arc::clone(&candidate), Arc::clone(&comparison));
+        let traffic = Arc::new(Traffic { begun: Instant::now(), heard_us: AtomicU64::new(0), waiting: AtomicUsize::new(0) });
+        let (asked, compared, pauses) = (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
         let work = move || {
             yield_to_everybody();
             // Ends with the shadow.
             while let Ok(order) = receiver.recv() {
+                pauses.wait_for_a_pause();
+                pauses.waiting.fetch_sub(1, Ordering::Relaxed);
                 compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked);
             }
         };
@@ -57,16 +90,24 @@ impl Shadow {
         if let Err(error) = thread {
             tracing::error!(%error, "the shadow has no thread; its orders are left out");
         }
-        Ok(Self { sources, since: UnixTime::now(), candidate, comparison, left_out: AtomicU64::new(0), sender })
+        Ok(Self { sources, since: UnixTime::now(), candidate, comparison, left_out: AtomicU64::new(0), traffic, sender })
+    }
+
+    /// A live order begins, or goes on.
+    pub(crate) fn heard(&self) {
+        self.traffic.heard_us.store(self.traffic.now_us(), Ordering::Relaxed);
     }
 
     /// Shows it an order that was decided; never waits.
     pub(crate) fn offer(&self, order: &Order) {
+        self.heard();
         if order.considered.is_none() && order.decision.is_none() {
             return;
         }
         let order = Order { secrets: OrderSecrets::default(), ..order.clone() };
+        self.traffic.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(order) {
+            self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
