@@ -156,7 +156,7 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         let machine = Machine::start(Some(&directory.path().join("compiled"))).unwrap();
         let candidate = Candidate::new(publisher.host().set().with(&machine, &sources).unwrap(), sources.keys().copied().collect());
         let mut comparison = Comparison::default();
-        orders.iter().for_each(|order| comparison.add(order, &candidate));
+        orders.iter().for_each(|order| while !comparison.add(order, &candidate) {});
         comparison
     };
     let same = compare(own());
@@ -182,12 +182,13 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{report:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert!(report.comparison.orders > 5_000, "{} were left out", report.left_out);
+    // Without a pause it takes what fits into its queue, and what it can beside the orders.
+    assert!(report.comparison.orders > 256, "{} were left out", report.left_out);
     if report.left_out == 0 {
         assert_eq!((report.comparison.same, &report.comparison.differing), (first.same, &first.differing));
     }
     assert_eq!(report.comparison.faults, 0);
-    assert!(report.candidates.len() == 1 && report.candidates[0].slot == Slot::Pricing && report.candidates[0].calls > 5_000);
+    assert!(report.candidates.len() == 1 && report.candidates[0].slot == Slot::Pricing && report.candidates[0].calls > 128);
     // What the candidate says is used for nothing until it is promoted.
     assert!(orders.iter().filter_map(|order| order.decision.as_ref()).all(|decision| decision.quote.price.msat.0 == 1_000));
     assert_eq!(publisher.promote().unwrap().by, By::Promotion);

@@ -3,11 +3,12 @@
 //!
 //! The same for orders of last month ([`compare`] over the ledger) and for those of this moment (the shadow).
 
+use crate::machine::DEADLINE;
 use crate::question::{Answer, admit, grant, quote, refund, render};
 use crate::set::{Set, sample_placement};
 use paygress_core::order::{Order, OrderView, State};
 use paygress_core::policy::{
-    Considered, Context, Decision, Fault, Grant, NotGranted, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
+    Considered, Context, Decision, Fault, FaultKind, Grant, NotGranted, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
 };
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{Sat, Seconds};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A candidate among the components in force: those in `slots` are new.
 pub struct Candidate {
@@ -114,6 +115,14 @@ struct Pass<'a> {
     candidate: &'a Candidate,
     as_recorded: bool,
     faults: u64,
+    /// A deadline passed while the thread itself was kept from running: that says nothing of the component.
+    starved: bool,
+}
+
+/// The time that this thread has run.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 impl Pass<'_> {
@@ -130,8 +139,12 @@ impl Pass<'_> {
             None if self.as_recorded => return Err(()),
             Some(recorded) if self.as_recorded && !self.candidate.slots.contains(&slot) => recorded.clone(),
             recorded => {
-                let begun = Instant::now();
+                let (begun, ran) = (Instant::now(), thread_time());
                 let answer = ask(&self.candidate.set);
+                if matches!(answer, Err(FaultKind::Deadline(_))) && thread_time().saturating_sub(ran).saturating_mul(2) < DEADLINE {
+                    self.starved = true;
+                    return Err(());
+                }
                 self.candidate.set.note(slot, begun.elapsed(), &answer);
                 let answer = answer.unwrap_or_else(|kind| {
                     self.faults = self.faults.saturating_add(1);
@@ -145,13 +158,13 @@ impl Pass<'_> {
     }
 }
 
-/// What the candidate says, and how often it failed.
-fn again(recorded: &Recorded, candidate: &Candidate) -> (Said, u64) {
+/// What the candidate says, and how often it failed; `None` when it had no time to say it.
+fn again(recorded: &Recorded, candidate: &Candidate) -> Option<(Said, u64)> {
     let mut said = Said::default();
-    let mut pass = Pass { candidate, as_recorded: true, faults: 0 };
+    let mut pass = Pass { candidate, as_recorded: true, faults: 0, starved: false };
     // Its end is in `said`.
     let _ = pass_through(recorded, &mut pass, &mut said);
-    (said, pass.faults)
+    (!pass.starved).then_some((said, pass.faults))
 }
 
 fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Said) -> Result<(), ()> {
@@ -290,19 +303,20 @@ fn count<T: Ord>(counts: &mut BTreeMap<T, u64>, what: T) {
 }
 
 impl Comparison {
-    /// Compares one order. Orders that no policy was asked for do not count.
-    pub fn add(&mut self, order: &Order, candidate: &Candidate) {
+    /// Compares one order; `false` when the machine was too busy for it. Orders that no policy was asked for do not count.
+    pub fn add(&mut self, order: &Order, candidate: &Candidate) -> bool {
         // What is not decided yet says nothing.
         if let Some(recorded) = (order.state != State::Received).then(|| Recorded::of(order)).flatten() {
-            self.add_recorded(&recorded, candidate);
+            let Some((said, faults)) = again(&recorded, candidate) else { return false };
+            self.note(&recorded, &said, faults);
         }
+        true
     }
 
-    fn add_recorded(&mut self, recorded: &Recorded, candidate: &Candidate) {
-        let (said, faults) = again(recorded, candidate);
+    fn note(&mut self, recorded: &Recorded, said: &Said, faults: u64) {
         self.orders = self.orders.saturating_add(1);
         self.faults = self.faults.saturating_add(faults);
-        let (was, would_be) = (outcome(&recorded.said, recorded), outcome(&said, recorded));
+        let (was, would_be) = (outcome(&recorded.said, recorded), outcome(said, recorded));
         let net = recorded.payment.net;
         for (outcome, income, sold, refused) in [
             (was, &mut self.income_sat, &mut self.sold_seconds, &mut self.refused),
@@ -313,11 +327,11 @@ impl Comparison {
                 Err(code) => count(refused, code),
             }
         }
-        if said == recorded.said {
+        if *said == recorded.said {
             self.same = self.same.saturating_add(1);
             return;
         }
-        for (what, was, would_be) in differences(&recorded.said, &said, was, would_be) {
+        for (what, was, would_be) in differences(&recorded.said, said, was, would_be) {
             count(&mut self.differing, what);
             if self.differences.len() < DIFFERENCES_TOLD {
                 self.differences.push(Difference { order: recorded.order.id.clone(), what, was, would_be });

@@ -44,7 +44,6 @@ pub(crate) struct Shadow {
     since: UnixTime,
     candidate: Arc<Candidate>,
     comparison: Arc<Mutex<Comparison>>,
-    left_out: AtomicU64,
     traffic: Arc<Traffic>,
     sender: SyncSender<Order>,
 }
@@ -54,6 +53,7 @@ struct Traffic {
     begun: Instant,
     heard_us: AtomicU64,
     waiting: AtomicUsize,
+    left_out: AtomicU64,
 }
 
 impl Traffic {
@@ -75,7 +75,12 @@ impl Shadow {
         let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
         let (sender, receiver) = sync_channel::<Order>(WAITING);
-        let traffic = Arc::new(Traffic { begun: Instant::now(), heard_us: AtomicU64::new(0), waiting: AtomicUsize::new(0) });
+        let traffic = Arc::new(Traffic {
+            begun: Instant::now(),
+            heard_us: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            left_out: AtomicU64::new(0),
+        });
         let (asked, compared, pauses) = (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
         let work = move || {
             yield_to_everybody();
@@ -83,14 +88,16 @@ impl Shadow {
             while let Ok(order) = receiver.recv() {
                 pauses.wait_for_a_pause();
                 pauses.waiting.fetch_sub(1, Ordering::Relaxed);
-                compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked);
+                if !compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked) {
+                    pauses.left_out.fetch_add(1, Ordering::Relaxed);
+                }
             }
         };
         let thread = std::thread::Builder::new().name("policy-shadow".to_owned()).spawn(work);
         if let Err(error) = thread {
             tracing::error!(%error, "the shadow has no thread; its orders are left out");
         }
-        Ok(Self { sources, since: UnixTime::now(), candidate, comparison, left_out: AtomicU64::new(0), traffic, sender })
+        Ok(Self { sources, since: UnixTime::now(), candidate, comparison, traffic, sender })
     }
 
     /// A live order begins, or goes on.
@@ -108,7 +115,7 @@ impl Shadow {
         self.traffic.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(order) {
             self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.traffic.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -122,7 +129,7 @@ impl Shadow {
             since: self.since,
             candidates: self.candidate.set.report().into_iter().filter(tried).collect(),
             comparison: self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            left_out: self.left_out.load(Ordering::Relaxed),
+            left_out: self.traffic.left_out.load(Ordering::Relaxed),
         }
     }
 }

@@ -51,7 +51,8 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
         let Some(end) = page.last() else { break };
         last = Some(end.id.clone());
         let asked = page.iter().filter(|order| (since..until).contains(&order.created_at));
-        tokio::task::block_in_place(|| asked.for_each(|order| comparison.add(order, &candidate)));
+        // On a busy machine it is asked again until it has had its time.
+        tokio::task::block_in_place(|| asked.for_each(|order| while !comparison.add(order, &candidate) {}));
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&comparison)?),
