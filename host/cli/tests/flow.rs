@@ -28,6 +28,9 @@ const SWAPS: usize = 200;
 /// Customers who ask at the same time.
 const AT_ONCE: usize = 32;
 
+/// Each fills the machine: at the same time they would keep calls from running until their deadlines are over.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn built(path: &str) -> Vec<u8> {
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path)).unwrap()
 }
@@ -63,6 +66,7 @@ fn broken(number: usize) -> Sources {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times() {
+    let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
     publisher.publish(&marked(1), By::Operator).unwrap();
@@ -127,6 +131,7 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_decisions_are_replayed_and_shadowed() {
+    let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
     let own = || -> Sources { Folder::new(default_policies(), BTreeMap::new()).sources().unwrap() };
