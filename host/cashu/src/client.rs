@@ -9,10 +9,11 @@ use cdk::nuts::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use paygress_core::units::Seconds;
+use paygress_tls::{chain, connector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -92,16 +93,7 @@ pub(crate) struct Web(Http<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Web {
     pub(crate) fn new() -> Asked<Self> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(ASK));
-        tcp.set_nodelay(true);
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let tls = tls.with_safe_default_protocol_versions().map_err(|error| MintFault::Away(error.to_string()))?;
-        let tls = tls.with_root_certificates(roots).with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let connector = connector(ASK).map_err(|error| MintFault::Away(error.to_string()))?;
         Ok(Self(Http::builder(TokioExecutor::new()).pool_max_idle_per_host(AT_ONCE).build(connector)))
     }
 
@@ -133,17 +125,6 @@ impl Web {
     pub(crate) async fn get<T: DeserializeOwned>(&self, url: &str) -> Asked<T> {
         understand(self.exchange(Method::GET, url, None, ASK).await?)
     }
-}
-
-/// An error and what caused it: the outermost one says only that there was one.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        told = format!("{told}: {inner}");
-        cause = inner.source();
-    }
-    told
 }
 
 fn understand<T: DeserializeOwned>((status, bytes): (StatusCode, Bytes)) -> Asked<T> {

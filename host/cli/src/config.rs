@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Every key: its name in the environment (in the file, the same in small letters), and what it is.
 pub const KEYS: [(&str, &str); 48] = [
@@ -210,8 +210,7 @@ impl Reader {
     fn trust(&mut self) -> Trust {
         let mut keys = PolicyKeys::default();
         for file in self.names("POLICY_KEYS") {
-            let added = std::fs::read_to_string(&file).map_err(|error| format!("{file} cannot be read: {error}"));
-            if let Err(why) = added.and_then(|pem| keys.add(&file, &pem).map_err(|error| error.to_string())) {
+            if let Err(why) = keys.add_file(Path::new(&file)) {
                 self.problems.push(format!("POLICY_KEYS: {why}"));
             }
         }

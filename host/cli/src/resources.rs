@@ -6,8 +6,8 @@
 use async_trait::async_trait;
 use paygress_cluster::{Fate, Fetched, Keeper, Mode, NotObtained, Wish};
 use paygress_core::policy::{FaultKind, Slot};
-use paygress_oci::{NotSupplied, Supply};
-use paygress_policy::{By, Filling, Fillings, LoadError, Publication, Publisher, Rejected, Source, Sources, SwapError};
+use paygress_oci::{Digest, NotSupplied, Supply};
+use paygress_policy::{By, Filling, Fillings, LoadError, Publication, Publisher, Rejected, Source, Sources, SwapError, fillings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,16 +27,21 @@ struct Memory {
     shadow_refused: Option<(Fillings, SwapError)>,
 }
 
-fn filling(wish: &Wish) -> Filling {
-    Filling::of(&source(wish))
+/// A wish, and the name of what it wishes for.
+struct Named {
+    wish: Wish,
+    filling: Filling,
 }
 
-fn source(wish: &Wish) -> Source {
-    Source { component: wish.component.clone(), settings: wish.settings.clone() }
-}
+impl Named {
+    fn of(wish: Wish) -> Self {
+        let filling = Filling { digest: Digest::of(&wish.component).hex(), settings: wish.settings.clone() };
+        Self { wish, filling }
+    }
 
-fn fillings(sources: &Sources) -> Fillings {
-    sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect()
+    fn source(&self) -> Source {
+        Source { component: self.wish.component.clone(), settings: self.wish.settings.clone() }
+    }
 }
 
 /// Whether it would be the same the next time: what could not be kept, or was too slow on a busy machine, may do better.
@@ -45,12 +50,8 @@ fn is_final(error: &SwapError) -> bool {
     matches!(error, SwapError::NotTaken(errors) if !errors.iter().any(slow))
 }
 
-fn told(errors: &[LoadError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-fn of_mode(wishes: &[Wish], mode: Mode) -> impl Iterator<Item = &Wish> {
-    wishes.iter().filter(move |wish| wish.mode == mode)
+fn of_mode(wishes: &[Named], mode: Mode) -> impl Iterator<Item = &Named> {
+    wishes.iter().filter(move |named| named.wish.mode == mode)
 }
 
 impl Resources {
@@ -60,10 +61,9 @@ impl Resources {
     }
 
     /// The publication with which the operator put something else in its place after it had been in force.
-    fn superseded(&self, wish: &Wish) -> Option<String> {
+    fn superseded(&self, Named { wish, filling }: &Named) -> Option<String> {
         let history = self.publisher.history();
-        let filling = filling(wish);
-        let was = history.iter().rposition(|publication| publication.set.get(&wish.slot) == Some(&filling))?;
+        let was = history.iter().rposition(|publication| publication.set.get(&wish.slot) == Some(filling))?;
         let by_hand = |publication: &&Publication| {
             publication.slots.contains(&wish.slot) && matches!(publication.by, By::Operator | By::Promotion | By::Rollback(_))
         };
@@ -73,12 +73,9 @@ impl Resources {
     }
 
     /// Slots that a resource had filled which is gone, with what POLICY_DIR holds for them.
-    fn deserted(&self, wishes: &[Wish]) -> Sources {
-        let history = self.publisher.history();
-        let wished = |slot| of_mode(wishes, Mode::Enforce).any(|wish| wish.slot == slot);
-        let by_resource =
-            |slot: Slot| history.iter().rfind(|publication| publication.slots.contains(&slot)).is_some_and(|last| last.by == By::Resource);
-        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && by_resource(*slot));
+    fn deserted(&self, wishes: &[Named]) -> Sources {
+        let wished = |slot| of_mode(wishes, Mode::Enforce).any(|named| named.wish.slot == slot);
+        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && self.publisher.is_a_resources(*slot));
         let restored = left.filter_map(|slot| match self.publisher.folder_source(slot) {
             Ok(source) => Some((slot, source)),
             Err(why) => {
@@ -89,45 +86,45 @@ impl Resources {
         restored.collect()
     }
 
-    fn keep(&self, wishes: &[Wish], all: bool) -> Vec<Fate> {
+    fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate> {
+        let wishes: Vec<Named> = wishes.into_iter().map(Named::of).collect();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = if all { self.enforce(wishes, &mut memory) } else { None };
-        let shadow = if all { self.shadow(wishes, &mut memory) } else { None };
-        wishes.iter().map(|wish| self.fate(wish, all, refused.as_ref(), shadow.as_ref())).collect()
+        let refused = if all { self.enforce(&wishes, &mut memory) } else { None };
+        let shadow = if all { self.shadow(&wishes, &mut memory) } else { None };
+        wishes.iter().map(|named| self.fate(named, all, refused.as_ref(), shadow.as_ref())).collect()
     }
 
-    fn enforce(&self, wishes: &[Wish], memory: &mut Memory) -> Option<SwapError> {
+    fn enforce(&self, wishes: &[Named], memory: &mut Memory) -> Option<SwapError> {
         let in_force = self.publisher.in_force();
-        let differs = |slot: &Slot, source: &Source| in_force.get(slot) != Some(&Filling::of(source));
         let mut deserted = self.deserted(wishes);
-        deserted.retain(|slot, source| differs(slot, source));
+        deserted.retain(|slot, source| in_force.get(slot) != Some(&Filling::of(source)));
         if !deserted.is_empty()
             && let Err(error) = self.publisher.publish(&deserted, By::Folder)
         {
             tracing::error!(%error, "a Policy resource is gone, and what POLICY_DIR holds for its slot is not taken");
         }
-        let wanted = of_mode(wishes, Mode::Enforce).filter(|wish| self.superseded(wish).is_none());
-        let mut news: Sources = wanted.map(|wish| (wish.slot, source(wish))).collect();
-        news.retain(|slot, source| differs(slot, source));
+        let wanted = of_mode(wishes, Mode::Enforce).filter(|named| in_force.get(&named.wish.slot) != Some(&named.filling));
+        let news: Vec<&Named> = wanted.filter(|named| self.superseded(named).is_none()).collect();
         if news.is_empty() {
             memory.refused = None;
             return None;
         }
-        let named = fillings(&news);
+        let named: Fillings = news.iter().map(|named| (named.wish.slot, named.filling.clone())).collect();
         if let Some((tried, error)) = &memory.refused
             && *tried == named
         {
             return Some(error.clone());
         }
+        let news: Sources = news.iter().map(|named| (named.wish.slot, named.source())).collect();
         let error = self.publisher.publish(&news, By::Resource).err()?;
         tracing::warn!(%error, "the Policy resources are not taken; the policies in force go on");
         memory.refused = is_final(&error).then(|| (named, error.clone()));
         Some(error)
     }
 
-    fn shadow(&self, wishes: &[Wish], memory: &mut Memory) -> Option<SwapError> {
-        let wanted: Sources = of_mode(wishes, Mode::Shadow).map(|wish| (wish.slot, source(wish))).collect();
-        let named = fillings(&wanted);
+    fn shadow(&self, wishes: &[Named], memory: &mut Memory) -> Option<SwapError> {
+        let wanted: Vec<&Named> = of_mode(wishes, Mode::Shadow).collect();
+        let named: Fillings = wanted.iter().map(|named| (named.wish.slot, named.filling.clone())).collect();
         if named == memory.shadowed {
             return None;
         }
@@ -147,7 +144,7 @@ impl Resources {
         } else if running == named {
             None
         } else {
-            host.start_shadow(wanted).err()
+            host.start_shadow(wanted.iter().map(|named| (named.wish.slot, named.source())).collect()).err()
         };
         memory.shadow_refused = error.clone().filter(is_final).map(|error| (named.clone(), error));
         if error.is_none() {
@@ -156,13 +153,13 @@ impl Resources {
         error
     }
 
-    fn fate(&self, wish: &Wish, all: bool, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> Fate {
-        let filling = filling(wish);
+    fn fate(&self, named: &Named, all: bool, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> Fate {
+        let Named { wish, filling } = named;
         let (there, error) = match wish.mode {
-            Mode::Enforce => (self.publisher.in_force().get(&wish.slot) == Some(&filling), refused),
+            Mode::Enforce => (self.publisher.in_force().get(&wish.slot) == Some(filling), refused),
             Mode::Shadow => {
                 let running = self.publisher.host().shadowing().unwrap_or_default();
-                (running.get(&wish.slot).is_some_and(|source| Filling::of(source) == filling), shadow)
+                (running.get(&wish.slot).is_some_and(|source| Filling::of(source) == *filling), shadow)
             }
         };
         match (wish.mode, error) {
@@ -170,12 +167,12 @@ impl Resources {
             (Mode::Shadow, _) if there => Fate::Beside,
             (_, None) if !all => Fate::Waiting("another Policy of this namespace cannot be had; they are put in force together".to_owned()),
             (Mode::Shadow, None) => Fate::Waiting("the shadow was ended; change the resource to begin it again".to_owned()),
-            (Mode::Enforce, None) => Fate::Superseded(self.superseded(wish).unwrap_or_default()),
-            (_, Some(SwapError::NotTaken(errors))) => {
+            (Mode::Enforce, None) => Fate::Superseded(self.superseded(named).unwrap_or_default()),
+            (_, Some(error @ SwapError::NotTaken(errors))) => {
                 let own = |error: &&LoadError| error.slot == wish.slot;
                 match errors.iter().find(own) {
                     Some(error) => Fate::Refused(error.to_string()),
-                    None => Fate::Waiting(format!("another Policy is not taken, and they are put in force together: {}", told(errors))),
+                    None => Fate::Waiting(format!("another Policy is not taken, and they are put in force together: {error}")),
                 }
             }
             (_, Some(error)) => Fate::Waiting(error.to_string()),
@@ -231,7 +228,7 @@ impl Keeper for ResourceKeeper {
             }
             NotSupplied::Reference(_) | NotSupplied::Registry(_) => NotObtained::Unavailable(why.to_string()),
         })?;
-        let is = Filling::of(&Source::plain(component.clone())).digest;
+        let is = Digest::of(&component).hex();
         match digest.map(|digest| digest.trim_start_matches("sha256:")) {
             Some(digest) if digest != is => {
                 Err(NotObtained::Unverified(format!("the component's digest is sha256:{is}, and not what the resource says")))
@@ -244,7 +241,7 @@ impl Keeper for ResourceKeeper {
         let resources = Arc::clone(&self.resources);
         let waiting = vec![Fate::Waiting("the last look was broken off; the log says why".to_owned()); wishes.len()];
         // Compiling takes its time.
-        tokio::task::spawn_blocking(move || resources.keep(&wishes, all)).await.unwrap_or(waiting)
+        tokio::task::spawn_blocking(move || resources.keep(wishes, all)).await.unwrap_or(waiting)
     }
 }
 
@@ -270,9 +267,9 @@ mod tests {
         let resources = Resources::new(Arc::clone(&publisher));
         let settings = || publisher.in_force()[&Slot::Pricing].settings.clone();
         let (dear, cheap) = (r#"{"sats_per_hour":120}"#, r#"{"sats_per_hour":30}"#);
-        let one = |settings: &str, seen: bool| resources.keep(&[wish(settings, Mode::Enforce, seen)], true).remove(0);
+        let one = |settings: &str, seen: bool| resources.keep(vec![wish(settings, Mode::Enforce, seen)], true).remove(0);
 
-        assert!(matches!(resources.keep(&[wish(dear, Mode::Enforce, false)], false).remove(0), Fate::Waiting(_)), "not all are known");
+        assert!(matches!(resources.keep(vec![wish(dear, Mode::Enforce, false)], false).remove(0), Fate::Waiting(_)), "not all are known");
         assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
         assert_eq!(one(dear, true), Fate::InForce);
         assert_eq!(publisher.history().len(), 2, "nothing is published twice");
@@ -284,11 +281,11 @@ mod tests {
         assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
         // Another process that finds it there is content.
         let later = Resources::new(Arc::clone(&publisher));
-        assert_eq!(later.keep(&[wish(dear, Mode::Enforce, true)], true), [Fate::InForce]);
+        assert_eq!(later.keep(vec![wish(dear, Mode::Enforce, true)], true), [Fate::InForce]);
 
         // Whatever happened in between, what the operator took away stays away.
         publisher.rollback(None).unwrap();
-        publisher.publish(&Sources::from([(Slot::Pricing, source(&wish(cheap, Mode::Enforce, false)))]), By::Folder).unwrap();
+        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(wish(cheap, Mode::Enforce, false)).source())]), By::Folder).unwrap();
         assert!(matches!(one(dear, true), Fate::Superseded(_)));
         assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
 
@@ -298,20 +295,20 @@ mod tests {
         assert_eq!((one(r#"{"sats_per_hour":-1}"#, true), settings().as_str()), (refused, dear));
 
         // A shadow decides beside it, until its resource is gone.
-        let both = [wish(dear, Mode::Enforce, true), wish(cheap, Mode::Shadow, false)];
-        assert_eq!(resources.keep(&both, true), [Fate::InForce, Fate::Beside]);
+        let both = vec![wish(dear, Mode::Enforce, true), wish(cheap, Mode::Shadow, false)];
+        assert_eq!(resources.keep(both, true), [Fate::InForce, Fate::Beside]);
         assert!(publisher.host().shadow_report().is_some());
         assert_eq!(one(dear, true), Fate::InForce);
         assert!(publisher.host().shadow_report().is_none());
 
         // Nobody wishes for anything: what the folder holds is back, but not while somebody's wish is not known.
-        assert!(resources.keep(&[], false).is_empty());
+        assert!(resources.keep(Vec::new(), false).is_empty());
         assert_eq!(settings(), dear);
-        assert!(resources.keep(&[], true).is_empty());
+        assert!(resources.keep(Vec::new(), true).is_empty());
         assert_eq!(settings(), "{}");
         // What the operator has put there stays, however many resources are gone.
-        publisher.publish(&Sources::from([(Slot::Pricing, source(&wish(cheap, Mode::Enforce, false)))]), By::Operator).unwrap();
-        assert!(resources.keep(&[], true).is_empty());
+        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(wish(cheap, Mode::Enforce, false)).source())]), By::Operator).unwrap();
+        assert!(resources.keep(Vec::new(), true).is_empty());
         assert_eq!(settings(), cheap);
     }
 }

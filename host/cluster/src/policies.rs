@@ -311,11 +311,14 @@ impl Policies {
 
 /// Whether what the resource wishes for now was in force at some time, as its status says.
 fn has_been_in_force(resource: &DynamicObject, generation: i64) -> bool {
-    let status = |pointer: &str| resource.data.pointer(pointer);
-    let conditions = status("/status/conditions").and_then(Value::as_array);
-    let active = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Active"));
-    let was = active.is_some_and(|active| active["reason"] == "InForce" || active["reason"] == "Superseded");
-    was && status("/status/observedGeneration").and_then(Value::as_i64) == Some(generation)
+    let Some(status) = resource.data.get("status") else { return false };
+    let was = |active: &Value| active["reason"] == "InForce" || active["reason"] == "Superseded";
+    found(status, "Active").is_some_and(was) && status.get("observedGeneration").and_then(Value::as_i64) == Some(generation)
+}
+
+/// The condition of this kind in a status.
+fn found<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status.get("conditions")?.as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 /// A condition; its time is that of its last change.
@@ -327,8 +330,7 @@ fn condition(kind: &str, verdict: Verdict, old: &Value) -> Value {
     };
     let reason = if verdict.reason.is_empty() { "Pending" } else { verdict.reason };
     let message: String = verdict.message.chars().take(MESSAGE_CHARS).collect();
-    let old = old.get("conditions").and_then(Value::as_array).and_then(|all| all.iter().find(|condition| condition["type"] == kind));
-    let since = old.filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
+    let since = found(old, kind).filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
     let since = since.unwrap_or_else(|| Value::from(UnixTime::now().rfc3339()));
     json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
 }

@@ -121,6 +121,12 @@ impl Slot {
     /// All of them, in the order in which they decide.
     pub const ALL: [Self; 4] = [Self::Images, Self::Pricing, Self::Duration, Self::PodTemplate];
 
+    /// The slot of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|slot| slot.as_str() == name)
+    }
+
     /// The slot's name: that of its interface in `wit/` and of its component file.
     #[must_use]
     pub fn as_str(self) -> &'static str {

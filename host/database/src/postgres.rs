@@ -9,7 +9,6 @@ use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 use postgres::{Client, Config, IsolationLevel};
 use r2d2_postgres::PostgresConnectionManager;
-use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -116,11 +115,7 @@ fn in_postgres(step: &str) -> String {
 
 /// Certificates are checked against the system's, whatever `sslmode` says beyond `disable`.
 fn tls() -> Result<MakeRustlsConnect, PostgresError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions().map_err(connect_error)?;
-    Ok(MakeRustlsConnect::new(config.with_root_certificates(roots).with_no_client_auth()))
+    paygress_tls::client().map(MakeRustlsConnect::new).map_err(connect_error)
 }
 
 fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {

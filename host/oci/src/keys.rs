@@ -12,6 +12,7 @@ use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey, LineEnding
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 const KIND: &str = "cosign container image signature";
 
@@ -76,6 +77,13 @@ impl Keys {
         }
         self.0.insert(name.to_owned(), key);
         Ok(())
+    }
+
+    /// Adds the key in this file, by its path.
+    pub fn add_file(&mut self, path: &Path) -> Result<(), String> {
+        let name = path.display().to_string();
+        let pem = std::fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+        self.add(&name, &pem).map_err(|error| error.to_string())
     }
 
     /// Whether there is none.

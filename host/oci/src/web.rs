@@ -5,11 +5,11 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::LOCATION;
 use hyper::{Request, Response, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use paygress_tls::{chain, connector};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long registries have.
@@ -35,16 +35,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn new(patience: Patience) -> Result<Self, Error> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(patience.head));
-        tcp.set_nodelay(true);
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let tls = tls.with_safe_default_protocol_versions().map_err(|error| Error::Tls(error.to_string()))?;
-        let tls = tls.with_root_certificates(roots).with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let connector = connector(patience.head).map_err(|error| Error::Tls(error.to_string()))?;
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), patience })
     }
 
@@ -119,17 +110,6 @@ pub(crate) fn host_of(uri: &Uri) -> String {
 pub(crate) fn encoded(text: &str) -> String {
     let is_free = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if is_free(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// An error and what caused it: the outermost one says only that there was one.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        told = format!("{told}: {inner}");
-        cause = inner.source();
-    }
-    told
 }
 
 #[cfg(test)]

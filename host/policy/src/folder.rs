@@ -56,7 +56,7 @@ impl Folder {
     /// How its files look.
     pub(crate) fn look(&self) -> Vec<Look> {
         let files = Slot::ALL.map(|slot| self.file(slot));
-        let signatures = files.iter().map(|file| beside(file)).collect::<Vec<_>>();
+        let signatures = files.each_ref().map(|file| signature_path(file));
         let look = |file: &PathBuf| match std::fs::metadata(file) {
             Ok(file) => Look::File {
                 inode: file.ino(),
@@ -91,8 +91,10 @@ impl Folder {
 /// A signature is a hundred bytes.
 const SIGNATURE_BYTES: u64 = 4 << 10;
 
-fn beside(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
+/// Where the signature of a component's file is: `pricing.wasm.sig`.
+#[must_use]
+pub fn signature_path(component: &Path) -> PathBuf {
+    let mut name = component.as_os_str().to_owned();
     name.push(".sig");
     name.into()
 }
@@ -102,7 +104,7 @@ fn beside(file: &Path) -> PathBuf {
 /// # Errors
 /// In words.
 pub fn signature(component: &Path) -> Result<Option<String>, String> {
-    let path = beside(component);
+    let path = signature_path(component);
     let mut text = String::new();
     match File::open(&path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_string(&mut text)) {
         Ok(_) => Ok(Some(text)),

@@ -35,7 +35,7 @@ impl Interfaces {
     #[must_use]
     pub fn slot(&self) -> Option<(Slot, &str)> {
         let named = self.exports.iter().filter_map(|name| name.strip_prefix(CONTRACT)?.split_once('@'));
-        let mut slots = named.filter_map(|(name, version)| Some((Slot::ALL.into_iter().find(|slot| slot.as_str() == name)?, version)));
+        let mut slots = named.filter_map(|(name, version)| Some((Slot::named(name)?, version)));
         slots.next()
     }
 }

@@ -39,7 +39,7 @@ mod trial;
 mod v1_0;
 mod v1_1;
 
-pub use folder::{Folder, read, signature};
+pub use folder::{Folder, read, signature, signature_path};
 pub use host::{Host, SwapError};
 pub use interfaces::Interfaces;
 pub use machine::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK};
@@ -48,5 +48,5 @@ pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
 pub use set::{LoadError, Set, Source, Sources};
 pub use shadow::ShadowReport;
 pub use slot::Rejected;
-pub use store::{By, Filling, Fillings, Publication, StoreError, history};
+pub use store::{By, Filling, Fillings, Publication, StoreError, fillings, history};
 pub use trial::{Case, Heard, Question, Said, Trial};

@@ -4,7 +4,7 @@ use crate::folder::{Folder, Look};
 use crate::host::{Host, SwapError};
 use crate::machine::Machine;
 use crate::set::{LoadError, Set, Source, Sources};
-use crate::store::{By, Filling, Fillings, KEPT, Publication, Store, StoreError, before};
+use crate::store::{By, Filling, Fillings, KEPT, Publication, Store, StoreError, before, fillings};
 use paygress_core::policy::Slot;
 use paygress_core::units::UnixTime;
 use std::path::Path;
@@ -92,7 +92,6 @@ impl Publisher {
         if !problems.is_empty() {
             return Err(StartError(problems));
         }
-        let fillings = |sources: &Sources| -> Fillings { sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect() };
         let (host, set, accepted, news) = match (Host::load(Arc::clone(&machine), &wanted), last) {
             (Ok(host), last) => {
                 let set = fillings(&wanted);
@@ -155,6 +154,12 @@ impl Publisher {
     #[must_use]
     pub fn in_force(&self) -> Fillings {
         self.lock().set.clone()
+    }
+
+    /// Whether a resource has put in this slot what is there.
+    #[must_use]
+    pub fn is_a_resources(&self, slot: Slot) -> bool {
+        is_a_resources(&self.lock().publications, slot)
     }
 
     /// What the folder and the config file hold for a slot.
@@ -235,16 +240,16 @@ impl Publisher {
         };
         inner.told = None;
         inner.tried = Some(look);
-        let fillings: Fillings = found.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect();
+        let held = fillings(&found);
         // A resource's slot is the resource's; what is in the folder comes back when that is gone.
         let free = |slot: &Slot| !self.folder.yields() || !is_a_resources(&inner.publications, *slot);
-        let changed = |slot: &Slot| inner.accepted.get(slot) != fillings.get(slot);
+        let changed = |slot: &Slot| inner.accepted.get(slot) != held.get(slot);
         let news: Sources = found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
         if news.is_empty() {
-            inner.accepted = fillings;
+            inner.accepted = held;
             return;
         }
-        if let Err(error) = inner.publish(&self.host, &news, By::Folder, fillings) {
+        if let Err(error) = inner.publish(&self.host, &news, By::Folder, held) {
             tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies in force go on");
         }
     }
@@ -258,7 +263,7 @@ fn is_a_resources(publications: &[Publication], slot: Slot) -> bool {
 impl Inner {
     fn publish(&mut self, host: &Host, sources: &Sources, by: By, accepted: Fillings) -> Result<Publication, SwapError> {
         let mut set = self.set.clone();
-        set.extend(sources.iter().map(|(slot, source)| (*slot, Filling::of(source))));
+        set.extend(fillings(sources));
         let slots: Vec<Slot> = set.iter().filter(|(slot, filling)| self.set.get(slot) != Some(filling)).map(|(slot, _)| *slot).collect();
         if slots.is_empty() && accepted == self.accepted {
             return Err(SwapError::InForce);
@@ -292,9 +297,7 @@ impl Inner {
 pub fn in_force(machine: &Arc<Machine>, directory: &Path) -> Result<Set, String> {
     let history = crate::store::history(directory).map_err(|error| error.to_string())?;
     let last = history.last().ok_or_else(|| format!("no service has served from {} yet", directory.display()))?;
-    let source = |(slot, filling): (&Slot, &Filling)| {
-        Ok((*slot, Source { component: crate::store::component(directory, &filling.digest)?, settings: filling.settings.clone() }))
-    };
+    let source = |(slot, filling): (&Slot, &Filling)| Ok((*slot, crate::store::source(directory, filling)?));
     let sources: Sources = last.set.iter().map(source).collect::<Result<_, String>>()?;
     Set::load(machine, &sources).map_err(|errors| StartError::from(errors).to_string())
 }

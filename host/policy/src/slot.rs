@@ -343,7 +343,7 @@ fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contra
             return Err(skew);
         }
         (None, None) => {
-            let others = exported.iter().filter(|(interface, _)| Slot::ALL.iter().any(|slot| slot.as_str() == interface));
+            let others = exported.iter().filter(|(interface, _)| Slot::named(interface).is_some());
             let told: Vec<String> = others.map(|(interface, _)| format!("it is a component for the slot {interface}")).collect();
             skew.extend(told);
             skew.push(format!("it does not export {CONTRACT}{slot}@{}", Contract::V1_0.as_str()));

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::files::{private_directory, write_privately};
-use crate::set::Source;
+use crate::set::{Source, Sources};
 use paygress_core::policy::Slot;
 use paygress_core::units::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,12 @@ impl Filling {
 
 /// Fillings of some slots, or of all.
 pub type Fillings = BTreeMap<Slot, Filling>;
+
+/// What these sources fill.
+#[must_use]
+pub fn fillings(sources: &Sources) -> Fillings {
+    sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect()
+}
 
 /// Who published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,13 +163,21 @@ pub fn history(directory: &Path) -> Result<Vec<Publication>, StoreError> {
 ///
 /// # Errors
 /// In words.
-pub(crate) fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
+fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
     let path = directory.join(format!("{digest}.wasm"));
     let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     match hex::encode(Sha256::digest(&bytes)) == digest {
         true => Ok(bytes),
         false => Err(format!("{} is not what was kept there", path.display())),
     }
+}
+
+/// A filling with its component, as this directory keeps it.
+///
+/// # Errors
+/// In words.
+pub(crate) fn source(directory: &Path, filling: &Filling) -> Result<Source, String> {
+    Ok(Source { component: component(directory, &filling.digest)?, settings: filling.settings.clone() })
 }
 
 impl Store {
@@ -194,7 +208,7 @@ impl Store {
 
     /// A filling with its component.
     pub(crate) fn source(&self, filling: &Filling) -> Result<Source, String> {
-        Ok(Source { component: component(&self.directory, &filling.digest)?, settings: filling.settings.clone() })
+        source(&self.directory, filling)
     }
 
     /// Keeps a component.

@@ -138,10 +138,7 @@ impl Component {
 }
 
 fn slot(name: &str) -> Result<Slot> {
-    Slot::ALL
-        .into_iter()
-        .find(|slot| slot.as_str() == name)
-        .ok_or_else(|| anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template"))
+    Slot::named(name).ok_or_else(|| anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template"))
 }
 
 impl Candidates {

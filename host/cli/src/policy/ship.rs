@@ -104,18 +104,16 @@ pub(super) async fn pull(config: &Config, arguments: &PullArguments) -> Result<(
 pub(super) fn sign(arguments: &SignArguments) -> Result<()> {
     let key = signing_key(&arguments.key)?;
     let signature = key.sign_blob(&read(&arguments.file)?);
-    let mut beside = arguments.file.clone().into_os_string();
-    beside.push(".sig");
-    std::fs::write(&beside, signature).with_context(|| format!("{} cannot be written", Path::new(&beside).display()))?;
-    println!("{}", Path::new(&beside).display());
+    let path = paygress_policy::signature_path(&arguments.file);
+    std::fs::write(&path, signature).with_context(|| format!("{} cannot be written", path.display()))?;
+    println!("{}", path.display());
     Ok(())
 }
 
 pub(super) async fn inspect(arguments: &InspectArguments) -> Result<()> {
     let mut keys = Keys::default();
     for path in &arguments.key {
-        let pem = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        keys.add(&path.display().to_string(), &pem)?;
+        keys.add_file(path).map_err(|why| anyhow!("{why}"))?;
     }
     let (component, signed) = match Component::of(&arguments.component)? {
         Component::Here(component, signature) => {

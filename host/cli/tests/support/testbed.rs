@@ -46,15 +46,20 @@ fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn kubectl_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(Testbed::kubectl());
+    command.env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments);
+    command
+}
+
 /// As the cluster's administrator.
 pub fn kubectl(arguments: &[&str]) -> String {
-    output(Command::new(Testbed::kubectl()).env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments))
+    output(&mut kubectl_command(arguments))
 }
 
 /// Whether the cluster takes this object.
 pub fn applied(object: &str) -> bool {
-    let mut command = Command::new(Testbed::kubectl());
-    command.env("KUBECONFIG", state().join("admin.kubeconfig")).args(["apply", "-f", "-"]);
+    let mut command = kubectl_command(&["apply", "-f", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
