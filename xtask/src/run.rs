@@ -23,6 +23,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
     command.env("PROTOC", protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?);
+    // What is built once needs no record of how; it would be as large again.
+    if std::env::var_os("CI").is_some() {
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     Ok(command)
 }
 
