@@ -9,24 +9,12 @@ use paygress_oci::testing::{Demand, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use support::command::{paygress, printed, text};
 use support::customer::Running;
+use support::keys::{certificate, key};
 
 fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name)
-}
-
-/// A key of openssl's: the private one, and the public one.
-fn key(directory: &Path, name: &str) -> (String, String) {
-    let path = |end: &str| directory.join(format!("{name}.{end}")).to_string_lossy().into_owned();
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-    };
-    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &path("key")]);
-    openssl(&["pkey", "-in", &path("key"), "-pubout", "-out", &path("pub")]);
-    (path("key"), path("pub"))
 }
 
 /// Files for all slots, signed.
@@ -129,6 +117,29 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     push(&built("plugins/pricing.wasm"), "unsigned:2", None).await;
     let replay = ["policy", "replay", "--since", "1d", "pricing", &format!("oci://{}", named("unsigned:2"))];
     assert!(text(&paygress(&town, &replay).await.stderr).contains("there is no signature"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_that_the_system_trusts() {
+    let directory = tempfile::tempdir().unwrap();
+    // An address of this machine that looks like a stranger's: only plain ones do without TLS.
+    let name = "::ffff:127.0.0.1";
+    let (private, public) = certificate(directory.path(), name);
+    let registry = TestRegistry::open_tls(&std::fs::read(&public).unwrap(), &std::fs::read(&private).unwrap()).await.unwrap();
+    let reference = registry.host().replace("127.0.0.1", &format!("[{name}]")) + "/policies/pricing:1";
+    let component = built("plugins/pricing.wasm").to_string_lossy().into_owned();
+    let push = ["policy", "push", &component, &reference];
+
+    let wary = Town::new(&[], "").await.unwrap();
+    let output = paygress(&wary, &push).await;
+    assert!(!output.status.success() && text(&output.stderr).contains("certificate"), "{}", text(&output.stderr));
+    assert!(registry.seen().is_empty());
+
+    let town = Town::new(&[("SSL_CERT_FILE", &public)], "").await.unwrap();
+    let pinned = printed(&town, &push).await;
+    let back = directory.path().join("back.wasm").to_string_lossy().into_owned();
+    printed(&town, &["policy", "pull", pinned.trim(), &back]).await;
+    assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&component).unwrap());
 }
 
 /// The same component, written for a version of the contract that is not there yet.

@@ -39,7 +39,7 @@ impl AuthFile {
             .map_err(|error| wrong(format!("it is not docker's config.json: line {}: {:?}", error.line(), error.classify())))?;
         let mut found = Self::default();
         for (name, entry) in config.auths {
-            let host = host_of_entry(&name).to_owned();
+            let Some(host) = host_of_entry(&name) else { continue };
             match (entry.auth.filter(|auth| !auth.is_empty()), &config.creds_store) {
                 (Some(auth), _) => {
                     let reason = || wrong(format!("auths → {name:?} → auth is not the base64 of user:password"));
@@ -49,7 +49,7 @@ impl AuthFile {
                 (None, None) => (),
             }
         }
-        let helpers = config.cred_helpers.into_iter().map(|(name, helper)| (host_of_entry(&name).to_owned(), helper));
+        let helpers = config.cred_helpers.into_iter().filter_map(|(name, helper)| Some((host_of_entry(&name)?, helper)));
         found.helpers.extend(helpers);
         Ok(found)
     }
@@ -66,10 +66,11 @@ impl AuthFile {
     }
 }
 
-/// Older entries are URLs.
-fn host_of_entry(name: &str) -> &str {
+/// The registry that an entry is for; older ones are URLs. One for a part of a registry is not for the rest of it.
+fn host_of_entry(name: &str) -> Option<String> {
     let name = name.strip_prefix("https://").or_else(|| name.strip_prefix("http://")).unwrap_or(name);
-    name.split('/').next().unwrap_or(name)
+    let (host, path) = name.split_once('/').unwrap_or((name, ""));
+    matches!(path.trim_end_matches('/'), "" | "v1" | "v2").then(|| host.to_owned())
 }
 
 fn basic(auth: &str) -> Option<HeaderValue> {
@@ -177,6 +178,13 @@ mod tests {
         assert_eq!(found.of("registry-1.docker.io").unwrap().unwrap(), "Basic dTpx");
         assert!(found.of("r.example").unwrap().is_none());
         assert!(!format!("{:?}", found.of("r.example:5000")).contains("dTpw"));
+    }
+
+    #[test]
+    fn who_may_use_a_part_of_a_registry_is_nobody_in_the_rest_of_it() {
+        let found = file(r#"{"auths": {"r.example/team": {"auth": "dTpw"}, "s.example/v2/": {"auth": "dTpx"}}}"#).unwrap();
+        assert!(found.of("r.example").unwrap().is_none());
+        assert_eq!(found.of("s.example").unwrap().unwrap(), "Basic dTpx");
     }
 
     #[test]

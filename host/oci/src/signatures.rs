@@ -52,6 +52,10 @@ impl Registry {
             if layers.contains(&layer) {
                 return Ok(());
             }
+            if layers.len() >= SIGNATURES {
+                let reason = format!("there are {SIGNATURES} already, and no more are read");
+                return Err(Error::Signatures { reference: reference.to_string(), reason });
+            }
             layers.push(layer);
             let (config, described) = describe_signatures(&layers);
             session.put_blob(&payload).await?;

@@ -1,4 +1,4 @@
-//! A registry in memory, for tests: it can ask for passwords, forget itself, lie and send one elsewhere.
+//! A registry in memory, for tests: it can ask for passwords, encrypt, forget itself, lie and send one elsewhere.
 
 use crate::digest::Digest;
 use axum::Router;
@@ -7,17 +7,25 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::body::{Bytes, Frame};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::Debug;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const BODY_BYTES: usize = 64 << 20;
 const TOKEN: &str = "a-token-of-the-realm";
@@ -96,17 +104,34 @@ impl Drop for TestRegistry {
 
 impl TestRegistry {
     /// Opens at a free port of 127.0.0.1.
-    pub async fn open(demand: Demand) -> std::io::Result<Self> {
+    pub async fn open(demand: Demand) -> io::Result<Self> {
         Self::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), demand).await
     }
 
+    /// Opens at a free port of 127.0.0.1 and speaks TLS, with a certificate and its key in PEM.
+    pub async fn open_tls(certificate: &[u8], key: &[u8]) -> io::Result<Self> {
+        let certificate = CertificateDer::from_pem_slice(certificate).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).map_err(io::Error::other)?;
+        let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = tcp.local_addr()?;
+        Ok(Self::serve(Tls { tcp, acceptor: Arc::new(config).into() }, address, Demand::Nothing))
+    }
+
     /// Opens at this address.
-    pub async fn open_at(address: SocketAddr, demand: Demand) -> std::io::Result<Self> {
+    pub async fn open_at(address: SocketAddr, demand: Demand) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let shop = Shop { address: listener.local_addr()?, shelf: Arc::new(Mutex::new(Shelf { demand, ..Shelf::default() })) };
+        let address = listener.local_addr()?;
+        Ok(Self::serve(listener, address, demand))
+    }
+
+    fn serve<L: Listener<Addr: Debug>>(listener: L, address: SocketAddr, demand: Demand) -> Self {
+        let shop = Shop { address, shelf: Arc::new(Mutex::new(Shelf { demand, ..Shelf::default() })) };
         let router = Router::new().fallback(serve).with_state(shop.clone());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap_or_default() });
-        Ok(Self { shop, task })
+        Self { shop, task }
     }
 
     /// What a reference begins with: its host and port.
@@ -158,6 +183,31 @@ impl TestRegistry {
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.shop.shelf().seen)
+    }
+}
+
+/// Connections that begin with a handshake.
+struct Tls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, from) = Listener::accept(&mut self.tcp).await;
+            // Who does not trust the certificate goes away.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
     }
 }
 

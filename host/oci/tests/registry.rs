@@ -235,6 +235,8 @@ async fn signatures_are_bounded() {
         manifest["layers"] = vec![manifest["layers"][0].clone(); many].into();
         scene.server.replace_manifest("policies/pricing", &tag, manifest.to_string().as_bytes());
         assert_eq!(scene.client.signatures(&scene.reference, &scene.digest).await.is_ok(), is_fine);
+        let one_more = scene.client.sign(&scene.reference, &scene.digest, &key()).await.unwrap_err().to_string();
+        assert!(one_more.contains("50"), "nobody makes the others unreadable: {one_more}");
     }
     manifest["layers"] = serde_json::json!([{"mediaType": "text/plain", "digest": scene.digest, "size": 1}]);
     scene.server.replace_manifest("policies/pricing", &tag, manifest.to_string().as_bytes());

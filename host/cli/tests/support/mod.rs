@@ -4,6 +4,7 @@
 pub mod command;
 pub mod customer;
 pub mod doomed;
+pub mod keys;
 pub mod paper;
 pub mod testbed;
 pub mod web;
