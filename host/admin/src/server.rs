@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 /// How long a request may take to come in, and its reply to be read: a local program's, a few MB.
 const PATIENCE: Duration = Duration::from_secs(30);
+const REGISTRIES: Duration = Duration::from_secs(120);
 /// Requests at the same time: each may hold four components in memory.
 const AT_ONCE: usize = 2;
 
@@ -102,7 +103,7 @@ async fn serve(stream: UnixStream, publisher: Arc<Publisher>, supply: &Supply) -
     let mut stream = BufReader::new(stream);
     let reply = if peer == own || peer == 0 {
         match tokio::time::timeout(PATIENCE, read(&mut stream)).await {
-            Ok(Ok((request, bodies))) => match obtained(supply, request.parts(), bodies).await {
+            Ok(Ok((request, bodies))) => match in_time(obtained(supply, request.parts(), bodies)).await {
                 Ok(components) => {
                     // Compiling takes its time, and goes on whoever goes away.
                     let work = tokio::task::spawn_blocking(move || answer(&publisher, request, components));
@@ -148,6 +149,12 @@ async fn read(stream: &mut BufReader<UnixStream>) -> Result<(Request, Vec<Vec<u8
         bodies.push(body);
     }
     Ok((request, bodies))
+}
+
+/// Registries have this long, all together: the next request waits.
+async fn in_time<T>(obtained: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let slow = |_| Err(format!("not taken: the registry took longer than {} s", REGISTRIES.as_secs()));
+    tokio::time::timeout(REGISTRIES, obtained).await.unwrap_or_else(slow)
 }
 
 /// The components of a request, verified: those that came with it, and those in a registry.

@@ -180,13 +180,27 @@ fn items(text: &str) -> Vec<String> {
 }
 
 /// Reads values one by one and notes what is wrong.
-struct Reader {
+pub(crate) struct Reader {
     file: toml::Table,
     environment: BTreeMap<String, String>,
     problems: Vec<String>,
 }
 
 impl Reader {
+    fn new(file: Option<&str>, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut reader = Self { file: toml::Table::new(), environment: environment.into_iter().collect(), problems: Vec::new() };
+        match file.map(str::parse::<toml::Table>) {
+            None => {}
+            Some(Ok(table)) => reader.file = table,
+            // The parser's message quotes the line, and the line may hold the key.
+            Some(Err(error)) => {
+                let at = error.span().map(|span| file.unwrap_or_default().get(..span.start).unwrap_or_default().lines().count().max(1));
+                reader.problems.push(format!("the config file is not TOML: {} (line {})", error.message(), at.unwrap_or(1)));
+            }
+        }
+        reader
+    }
+
     fn text(&mut self, key: &str) -> Option<String> {
         let in_file = self.file.remove(&key.to_lowercase());
         if let Some(value) = self.environment.get(key).filter(|value| !value.trim().is_empty()) {
@@ -206,8 +220,27 @@ impl Reader {
         }
     }
 
+    /// Where the running service is reached.
+    pub(crate) fn admin_socket(&mut self) -> PathBuf {
+        self.text_or("ADMIN_SOCKET", "data/admin.sock").into()
+    }
+
+    /// What templates may ask for.
+    pub(crate) fn allowed(&mut self) -> Allowed {
+        Allowed {
+            devices: self.names("POD_DEVICES"),
+            runtime_classes: self.names("POD_RUNTIME_CLASSES"),
+            tolerations: self.names("POD_TOLERATIONS"),
+        }
+    }
+
+    /// Credentials for registries.
+    pub(crate) fn registry_auth(&mut self) -> Option<PathBuf> {
+        self.text("REGISTRY_AUTH_FILE").map(PathBuf::from)
+    }
+
     /// Known keys, and what is wanted of signatures.
-    fn trust(&mut self) -> Trust {
+    pub(crate) fn trust(&mut self) -> Trust {
         let mut keys = PolicyKeys::default();
         for file in self.names("POLICY_KEYS") {
             if let Err(why) = keys.add_file(Path::new(&file)) {
@@ -378,6 +411,20 @@ impl Reader {
     }
 }
 
+/// A part of the configuration, for commands that need no more of it: what is wrong elsewhere does not stop them.
+///
+/// # Errors
+/// [`Problems`], all that this part has.
+pub(crate) fn part<T>(
+    file: Option<&str>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    read: impl FnOnce(&mut Reader) -> T,
+) -> Result<T, Problems> {
+    let mut reader = Reader::new(file, environment);
+    let part = read(&mut reader);
+    if reader.problems.is_empty() { Ok(part) } else { Err(Problems(reader.problems)) }
+}
+
 impl Config {
     /// The folder of policies, with their settings.
     #[must_use]
@@ -393,16 +440,7 @@ impl Config {
     /// # Errors
     /// [`Problems`], all of them.
     pub fn read(file: Option<&str>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Problems> {
-        let mut reader = Reader { file: toml::Table::new(), environment: environment.into_iter().collect(), problems: Vec::new() };
-        match file.map(str::parse::<toml::Table>) {
-            None => {}
-            Some(Ok(table)) => reader.file = table,
-            // The parser's message quotes the line, and the line may hold the key.
-            Some(Err(error)) => {
-                let at = error.span().map(|span| file.unwrap_or_default().get(..span.start).unwrap_or_default().lines().count().max(1));
-                reader.problems.push(format!("the config file is not TOML: {} (line {})", error.message(), at.unwrap_or(1)));
-            }
-        }
+        let mut reader = Reader::new(file, environment);
         let (nostr, is_http) = match reader.text_or("RUN_MODE", "nostr").as_str() {
             "nostr" => (true, false),
             "http" => (false, true),
@@ -457,17 +495,13 @@ impl Config {
             refund_on_stop: reader.flag("REFUND_ON_STOP", true).then_some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(30).saturating_mul(86_400)),
             payout: reader.payout(),
-            allowed: Allowed {
-                devices: reader.names("POD_DEVICES"),
-                runtime_classes: reader.names("POD_RUNTIME_CLASSES"),
-                tolerations: reader.names("POD_TOLERATIONS"),
-            },
+            allowed: reader.allowed(),
             policies: reader.text_or("POLICY_DIR", &crate::house::default_policies().to_string_lossy()).into(),
             policy_cache: reader.text_or("POLICY_CACHE_DIR", "data/compiled").into(),
             policy_state: reader.text_or("POLICY_STATE_DIR", "data/policies").into(),
-            admin_socket: reader.text_or("ADMIN_SOCKET", "data/admin.sock").into(),
+            admin_socket: reader.admin_socket(),
             trust: reader.trust(),
-            registry_auth: reader.text("REGISTRY_AUTH_FILE").map(PathBuf::from),
+            registry_auth: reader.registry_auth(),
             policy_namespace: reader.text("POLICY_NAMESPACE"),
             otlp: reader.endpoint("OTLP_ENDPOINT"),
             policy_settings: settings,
@@ -543,6 +577,18 @@ mod tests {
         assert!(!told.contains("hunter2"));
         let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else { panic!("accepted") };
         assert!(broken[0].contains("line 2") && !broken[0].contains("hunter2"), "{broken:?}");
+    }
+
+    #[test]
+    fn a_part_is_read_by_itself() {
+        let file = "ssh_port = 0\nadmin_socket = \"here.sock\"\npod_devices = [\"nvidia.com/gpu\"]\n";
+        let read = |environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            part(Some(file), environment, |reader| (reader.admin_socket(), reader.allowed().devices, reader.trust().wanted()))
+        };
+        assert_eq!(read(&[]), Ok(("here.sock".into(), vec!["nvidia.com/gpu".to_owned()], Wanted::Off)));
+        assert_eq!(read(&[("POLICY_SIGNATURES", "perhaps")]).unwrap_err().0.len(), 2);
+        assert!(part(Some("x"), [], Reader::admin_socket).unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

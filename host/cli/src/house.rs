@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use async_trait::async_trait;
 use paygress_admin::Admin;
 use paygress_cashu::{CashuTill, Purse, Seed};
+use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
 use paygress_core::courier::{self, Courier, ReplyTo};
 use paygress_core::desk::{Desk, Rooms, Settings};
@@ -16,8 +17,8 @@ use paygress_http::Door;
 use paygress_ledger::Book;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, Post, Shop};
-use paygress_oci::{Registry, Supply};
-use paygress_policy::{COMPONENT_BYTES, Machine, Publisher};
+use paygress_oci::{Registry, Supply, Trust};
+use paygress_policy::{COMPONENT_BYTES, Guard, Machine, Publisher};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,8 +71,14 @@ pub fn default_policies() -> PathBuf {
     beside.into_iter().find(|path| path.join("images.wasm").exists()).unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
 }
 
+/// What the cluster would say of a template: a policy that renders another one is not put in force.
+#[must_use]
+pub fn guard(allowed: Allowed) -> Guard {
+    Box::new(move |rendered, placement| paygress_cluster::guard::check(rendered, placement, &allowed).map(drop))
+}
+
 fn policies(config: &Config) -> Result<Arc<Publisher>> {
-    let machine = Machine::start(Some(&config.policy_cache))?;
+    let machine = Machine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
     Ok(Arc::new(Publisher::open(machine, &config.policy_state, config.policy_folder())?))
 }
 
@@ -79,9 +86,8 @@ fn policies(config: &Config) -> Result<Arc<Publisher>> {
 ///
 /// # Errors
 /// The credentials cannot be read.
-pub fn supply(config: &Config) -> Result<Supply> {
-    let registry = Registry::new(config.registry_auth.as_deref())?;
-    Ok(Supply::new(registry, Arc::new(config.trust.clone()), COMPONENT_BYTES))
+pub fn supply(trust: Trust, credentials: Option<&Path>) -> Result<Supply> {
+    Ok(Supply::new(Registry::new(credentials)?, Arc::new(trust), COMPONENT_BYTES))
 }
 
 /// The book and the money: in two files, or in one Postgres that replicas share.
@@ -189,7 +195,7 @@ impl House {
             Some(http) => Some(open_http(config, http, &desk).await?),
             None => None,
         };
-        let supply = Arc::new(supply(config)?);
+        let supply = Arc::new(supply(config.trust.clone(), config.registry_auth.as_deref())?);
         let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies), Arc::clone(&supply))?;
         Ok(Self { desk, policies, supply, ledger, till, payout: config.payout.clone(), nostr, http, admin })
     }

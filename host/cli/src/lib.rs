@@ -1,8 +1,8 @@
 //! The one binary: reads the config and wires the rooms, nothing else.
 //!
 //! - `config.rs`: the file and the environment; every problem at once.
-//! - `house.rs`: the rooms, put together; `serve` runs it on Kubernetes, `demo` on parts of its own.
-//! - `terminal.rs`: SSH for terminals in the browser.
+//! - `house.rs`: the rooms, put together; `serve.rs` runs it on Kubernetes, `demo` on parts of its own.
+//! - `resources.rs`: `Policy` resources, put in force. `terminal.rs`: SSH for terminals in the browser. `telemetry.rs`: traces.
 //! - `books.rs`, `audit.rs`: the operator's look at ledger and wallet.
 //! - `policy/`: for who operates policies, and for who writes them.
 //! - `order.rs`: a customer's client.

@@ -7,7 +7,7 @@ use paygress::telemetry::{self, Traces};
 use paygress::{books, order, policy, serve};
 use paygress_nostr::Keys;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
@@ -17,41 +17,31 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[derive(Parser)]
 #[command(name = "paygress", version, about = "Sells SSH pods on a Kubernetes cluster for Cashu tokens", disable_help_subcommand = true)]
 struct Cli {
+    /// The config file of the service; see examples/paygress.toml. Every key is also an environment variable, in capitals.
+    #[arg(long, env = "PAYGRESS_CONFIG", global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve customers. Every key of the config file is also an environment variable, in capitals.
-    Serve {
-        /// The config file; see examples/paygress.toml.
-        #[arg(long, env = "PAYGRESS_CONFIG")]
-        config: Option<PathBuf>,
-    },
+    /// Serve customers.
+    Serve,
     /// Buy from a service: a customer's client over NIP-17.
     Order(Box<order::Arguments>),
     /// Look at the orders, and account for every sat. The service may be running.
     Ledger {
-        /// The config file, as for `serve`.
-        #[arg(long, env = "PAYGRESS_CONFIG")]
-        config: Option<PathBuf>,
         #[command(subcommand)]
         action: books::LedgerAction,
     },
     /// The operator's money. The service may be running.
     Wallet {
-        /// The config file, as for `serve`.
-        #[arg(long, env = "PAYGRESS_CONFIG")]
-        config: Option<PathBuf>,
         #[command(subcommand)]
         action: books::WalletAction,
     },
     /// Policies: exchange them in a running service, try them, write them.
     Policy {
-        /// The config file, as for `serve`.
-        #[arg(long, env = "PAYGRESS_CONFIG")]
-        config: Option<PathBuf>,
         #[command(subcommand)]
         action: policy::PolicyAction,
     },
@@ -97,7 +87,7 @@ const CAPS: [(&str, LevelFilter); 13] = [
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command).await {
+    match run(cli.config.as_deref(), cli.command).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("paygress: {error:#}");
@@ -120,22 +110,22 @@ fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     Ok(traces)
 }
 
-async fn run(command: Command) -> Result<ExitCode> {
+async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Serve { config } => {
-            let config = serve::configured(config.as_deref())?;
+        Command::Serve => {
+            let config = serve::configured(config)?;
             let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
             serve::serve(config).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Ledger { config, action } => {
+        Command::Ledger { action } => {
             log("warn")?;
-            books::ledger(config.as_deref(), action).await
+            books::ledger(config, action).await
         }
-        Command::Wallet { config, action } => {
+        Command::Wallet { action } => {
             log("warn")?;
-            books::wallet(config.as_deref(), action).await
+            books::wallet(config, action).await
         }
-        Command::Policy { config, action } => {
+        Command::Policy { action } => {
             log("warn")?;
             policy::policy(config, action).await
         }

@@ -5,9 +5,9 @@
 
 use async_trait::async_trait;
 use paygress_cluster::{Fate, Fetched, Keeper, Mode, NotObtained, Wish};
-use paygress_core::policy::{FaultKind, Slot};
+use paygress_core::policy::Slot;
 use paygress_oci::{Digest, NotSupplied, Supply};
-use paygress_policy::{By, Filling, Fillings, LoadError, Publication, Publisher, Rejected, Source, Sources, SwapError, fillings};
+use paygress_policy::{Filling, Fillings, Publisher, Source, Sources, SwapError, fillings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,39 +19,46 @@ struct Resources {
 
 #[derive(Default)]
 struct Memory {
-    /// What was not taken, and why: not tried again unchanged.
-    refused: Option<(Fillings, SwapError)>,
+    /// What was not taken, beside what was in force, and why: not tried again unchanged.
+    refused: Option<(Tried, SwapError)>,
     /// The candidates that were begun last.
     shadowed: Fillings,
-    /// Candidates that were not taken, and why.
-    shadow_refused: Option<(Fillings, SwapError)>,
+    /// Candidates that were not taken, beside what was in force, and why.
+    shadow_refused: Option<(Tried, SwapError)>,
 }
 
-/// A wish, and the name of what it wishes for.
+#[derive(Clone, PartialEq, Eq)]
+struct Tried {
+    news: Fillings,
+    beside: Fillings,
+}
+
+/// Why what was tried was refused before, if it was.
+fn again(memory: &Option<(Tried, SwapError)>, tried: &Tried) -> Option<SwapError> {
+    memory.as_ref().filter(|(before, _)| before == tried).map(|(_, error)| error.clone())
+}
+
+/// A wish, and what it wishes for, if that could be had.
 struct Named {
     wish: Wish,
-    filling: Filling,
+    source: Option<Source>,
+    filling: Option<Filling>,
 }
 
 impl Named {
-    fn of(wish: Wish) -> Self {
-        let filling = Filling { digest: Digest::of(&wish.component).hex(), settings: wish.settings.clone() };
-        Self { wish, filling }
+    fn of(mut wish: Wish) -> Self {
+        let source = wish.component.take().map(|component| Source { component, settings: wish.settings.clone() });
+        let filling = source.as_ref().map(Filling::of);
+        Self { wish, source, filling }
     }
-
-    fn source(&self) -> Source {
-        Source { component: self.wish.component.clone(), settings: self.wish.settings.clone() }
-    }
-}
-
-/// Whether it would be the same the next time: what could not be kept, or was too slow on a busy machine, may do better.
-fn is_final(error: &SwapError) -> bool {
-    let slow = |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
-    matches!(error, SwapError::NotTaken(errors) if !errors.iter().any(slow))
 }
 
 fn of_mode(wishes: &[Named], mode: Mode) -> impl Iterator<Item = &Named> {
     wishes.iter().filter(move |named| named.wish.mode == mode)
+}
+
+fn sources<'a>(wishes: impl IntoIterator<Item = &'a Named>) -> Sources {
+    wishes.into_iter().filter_map(|named| Some((named.wish.slot, named.source.clone()?))).collect()
 }
 
 impl Resources {
@@ -60,22 +67,10 @@ impl Resources {
         Self { publisher, memory: Mutex::default() }
     }
 
-    /// The publication with which the operator put something else in its place after it had been in force.
-    fn superseded(&self, Named { wish, filling }: &Named) -> Option<String> {
-        let history = self.publisher.history();
-        let was = history.iter().rposition(|publication| publication.set.get(&wish.slot) == Some(filling))?;
-        let by_hand = |publication: &&Publication| {
-            publication.slots.contains(&wish.slot) && matches!(publication.by, By::Operator | By::Promotion | By::Rollback(_))
-        };
-        let instead = history.iter().skip(was.saturating_add(1)).find(by_hand).filter(|_| wish.seen)?;
-        let (number, by) = (instead.number, instead.by);
-        Some(format!("publication {number} ({by}) put something else in force; change the resource to have it again"))
-    }
-
     /// Slots that a resource had filled which is gone, with what POLICY_DIR holds for them.
     fn deserted(&self, wishes: &[Named]) -> Sources {
         let wished = |slot| of_mode(wishes, Mode::Enforce).any(|named| named.wish.slot == slot);
-        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && self.publisher.is_a_resources(*slot));
+        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && self.publisher.wish(*slot).is_some());
         let restored = left.filter_map(|slot| match self.publisher.folder_source(slot) {
             Ok(source) => Some((slot, source)),
             Err(why) => {
@@ -89,51 +84,49 @@ impl Resources {
     fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate> {
         let wishes: Vec<Named> = wishes.into_iter().map(Named::of).collect();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = if all { self.enforce(&wishes, &mut memory) } else { None };
-        let shadow = if all { self.shadow(&wishes, &mut memory) } else { None };
-        wishes.iter().map(|named| self.fate(named, all, refused.as_ref(), shadow.as_ref())).collect()
+        let known = |mode| all && of_mode(&wishes, mode).all(|named| named.source.is_some());
+        // What is only tried holds nothing up.
+        let refused = if known(Mode::Enforce) { self.enforce(&wishes, &mut memory) } else { None };
+        let shadow = if known(Mode::Shadow) { self.shadow(&wishes, &mut memory) } else { None };
+        wishes.iter().map(|named| self.fate(named, refused.as_ref(), shadow.as_ref())).collect()
     }
 
     fn enforce(&self, wishes: &[Named], memory: &mut Memory) -> Option<SwapError> {
         let in_force = self.publisher.in_force();
-        let mut deserted = self.deserted(wishes);
-        deserted.retain(|slot, source| in_force.get(slot) != Some(&Filling::of(source)));
-        if !deserted.is_empty()
-            && let Err(error) = self.publisher.publish(&deserted, By::Folder)
-        {
-            tracing::error!(%error, "a Policy resource is gone, and what POLICY_DIR holds for its slot is not taken");
-        }
-        let wanted = of_mode(wishes, Mode::Enforce).filter(|named| in_force.get(&named.wish.slot) != Some(&named.filling));
-        let news: Vec<&Named> = wanted.filter(|named| self.superseded(named).is_none()).collect();
+        let is_news = |named: &&Named| {
+            let Wish { slot, version, .. } = &named.wish;
+            let there = in_force.get(slot) == named.filling.as_ref() && self.publisher.wish(*slot).as_ref() == Some(version);
+            !there && self.publisher.superseded(*slot, version).is_none()
+        };
+        let news: Vec<&Named> = of_mode(wishes, Mode::Enforce).filter(is_news).collect();
+        let versions = news.iter().map(|named| (named.wish.slot, named.wish.version.clone())).collect();
+        // Together: what is left to the folder was part of what was wished for.
+        let news: Sources = self.deserted(wishes).into_iter().chain(sources(news)).collect();
         if news.is_empty() {
             memory.refused = None;
             return None;
         }
-        let named: Fillings = news.iter().map(|named| (named.wish.slot, named.filling.clone())).collect();
-        if let Some((tried, error)) = &memory.refused
-            && *tried == named
-        {
-            return Some(error.clone());
+        let tried = Tried { news: fillings(&news), beside: in_force };
+        if let Some(error) = again(&memory.refused, &tried) {
+            return Some(error);
         }
-        let news: Sources = news.iter().map(|named| (named.wish.slot, named.source())).collect();
-        let error = self.publisher.publish(&news, By::Resource).err()?;
+        let error = self.publisher.grant(&news, versions).err()?;
         tracing::warn!(%error, "the Policy resources are not taken; the policies in force go on");
-        memory.refused = is_final(&error).then(|| (named, error.clone()));
+        memory.refused = error.is_final().then(|| (tried, error.clone()));
         Some(error)
     }
 
     fn shadow(&self, wishes: &[Named], memory: &mut Memory) -> Option<SwapError> {
-        let wanted: Vec<&Named> = of_mode(wishes, Mode::Shadow).collect();
-        let named: Fillings = wanted.iter().map(|named| (named.wish.slot, named.filling.clone())).collect();
+        let wanted = sources(of_mode(wishes, Mode::Shadow));
+        let named = fillings(&wanted);
         if named == memory.shadowed {
             return None;
         }
         let host = self.publisher.host();
         let running = host.shadowing().map(|sources| fillings(&sources)).unwrap_or_default();
-        if let Some((tried, error)) = &memory.shadow_refused
-            && *tried == named
-        {
-            return Some(error.clone());
+        let tried = Tried { news: named, beside: self.publisher.in_force() };
+        if let Some(error) = again(&memory.shadow_refused, &tried) {
+            return Some(error);
         }
         let error = if wanted.is_empty() {
             // Only what was begun here ends here.
@@ -141,41 +134,59 @@ impl Resources {
                 host.stop_shadow();
             }
             None
-        } else if running == named {
+        } else if running == tried.news {
             None
         } else {
-            host.start_shadow(wanted.iter().map(|named| (named.wish.slot, named.source())).collect()).err()
+            host.start_shadow(wanted).err()
         };
-        memory.shadow_refused = error.clone().filter(is_final).map(|error| (named.clone(), error));
         if error.is_none() {
-            memory.shadowed = named;
+            memory.shadowed.clone_from(&tried.news);
         }
+        memory.shadow_refused = error.clone().filter(SwapError::is_final).map(|error| (tried, error));
         error
     }
 
-    fn fate(&self, named: &Named, all: bool, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> Fate {
-        let Named { wish, filling } = named;
-        let (there, error) = match wish.mode {
-            Mode::Enforce => (self.publisher.in_force().get(&wish.slot) == Some(filling), refused),
+    fn fate(&self, named: &Named, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> Fate {
+        let Named { wish: Wish { slot, mode, version, .. }, source, filling } = named;
+        let error = match mode {
+            Mode::Enforce => {
+                let in_force = match filling {
+                    Some(filling) => self.publisher.in_force().get(slot) == Some(filling),
+                    // Its component can no longer be had, and decides all the same.
+                    None => self.publisher.wish(*slot).as_ref() == Some(version),
+                };
+                if in_force {
+                    return Fate::InForce;
+                }
+                if let Some((number, by)) = self.publisher.superseded(*slot, version) {
+                    let why = format!("publication {number} ({by}) put something else in force; change the resource to have it again");
+                    return Fate::Superseded(why);
+                }
+                refused
+            }
             Mode::Shadow => {
                 let running = self.publisher.host().shadowing().unwrap_or_default();
-                (running.get(&wish.slot).is_some_and(|source| Filling::of(source) == *filling), shadow)
+                if running.get(slot).is_some_and(|source| Some(Filling::of(source)) == *filling) {
+                    return Fate::Beside;
+                }
+                shadow
             }
         };
-        match (wish.mode, error) {
-            (Mode::Enforce, _) if there => Fate::InForce,
-            (Mode::Shadow, _) if there => Fate::Beside,
-            (_, None) if !all => Fate::Waiting("another Policy of this namespace cannot be had; they are put in force together".to_owned()),
-            (Mode::Shadow, None) => Fate::Waiting("the shadow was ended; change the resource to begin it again".to_owned()),
-            (Mode::Enforce, None) => Fate::Superseded(self.superseded(named).unwrap_or_default()),
-            (_, Some(error @ SwapError::NotTaken(errors))) => {
-                let own = |error: &&LoadError| error.slot == wish.slot;
-                match errors.iter().find(own) {
-                    Some(error) => Fate::Refused(error.to_string()),
-                    None => Fate::Waiting(format!("another Policy is not taken, and they are put in force together: {error}")),
+        let together = "all Policies of this namespace that decide are put in force together";
+        match error {
+            _ if source.is_none() => Fate::Waiting("its component could not be had".to_owned()),
+            Some(SwapError::NotTaken(errors)) => match errors.iter().find(|error| error.slot == *slot) {
+                Some(error) => Fate::Refused(error.to_string()),
+                None => {
+                    let others = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    Fate::Waiting(format!("{together}, and not all are taken: {others}"))
                 }
-            }
-            (_, Some(error)) => Fate::Waiting(error.to_string()),
+            },
+            Some(error) => Fate::Waiting(error.to_string()),
+            None if *mode == Mode::Enforce => Fate::Waiting(format!("{together}, and not all could be had")),
+            None => Fate::Waiting(
+                "the shadow was ended, or not all of its components could be had; change the resource to begin again".to_owned(),
+            ),
         }
     }
 }
@@ -248,67 +259,157 @@ impl Keeper for ResourceKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_policy::{Folder, Machine, read};
+    use paygress_policy::{By, Folder, Machine, read};
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    fn wish(settings: &str, mode: Mode, seen: bool) -> Wish {
-        let component = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins/pricing.wasm")).unwrap();
-        Wish { slot: Slot::Pricing, mode, component, settings: settings.to_owned(), seen }
+    fn wish(slot: Slot, settings: &str, mode: Mode, version: &str) -> Wish {
+        let component = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/plugins/{slot}.wasm"))).unwrap();
+        Wish { slot, mode, component: Some(component), settings: settings.to_owned(), version: version.to_owned() }
+    }
+
+    /// One that could not be had.
+    fn unknown(slot: Slot, mode: Mode, version: &str) -> Wish {
+        Wish { slot, mode, component: None, settings: String::new(), version: version.to_owned() }
+    }
+
+    fn pricing(settings: &str, version: &str) -> Wish {
+        wish(Slot::Pricing, settings, Mode::Enforce, version)
+    }
+
+    const DEAR: &str = r#"{"sats_per_hour":120}"#;
+    const CHEAP: &str = r#"{"sats_per_hour":30}"#;
+    const BROKEN: &str = r#"{"sats_per_hour":-1}"#;
+    const LONG: &str = r#"{"minimum_seconds":600}"#;
+
+    struct Place {
+        directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn open(&self) -> Resources {
+            let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
+            let folder = Folder::new(plugins, BTreeMap::new()).yielding(true);
+            let machine = Machine::start(Some(&self.directory.path().join("compiled"))).unwrap();
+            Resources::new(Arc::new(Publisher::open(machine, &self.directory.path().join("policies"), folder).unwrap()))
+        }
+    }
+
+    impl Resources {
+        fn one(&self, wish: Wish) -> Fate {
+            self.keep(vec![wish], true).remove(0)
+        }
+
+        fn settings(&self, slot: Slot) -> String {
+            self.publisher.in_force()[&slot].settings.clone()
+        }
+    }
+
+    fn place() -> Place {
+        Place { directory: tempfile::tempdir().unwrap() }
     }
 
     #[test]
     fn a_wish_lasts_until_the_operator_or_nobody_wishes_otherwise() {
-        let directory = tempfile::tempdir().unwrap();
-        let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
-        let folder = Folder::new(plugins, BTreeMap::new()).yielding(true);
-        let machine = Machine::start(None).unwrap();
-        let publisher = Arc::new(Publisher::open(machine, &directory.path().join("policies"), folder).unwrap());
-        let resources = Resources::new(Arc::clone(&publisher));
-        let settings = || publisher.in_force()[&Slot::Pricing].settings.clone();
-        let (dear, cheap) = (r#"{"sats_per_hour":120}"#, r#"{"sats_per_hour":30}"#);
-        let one = |settings: &str, seen: bool| resources.keep(vec![wish(settings, Mode::Enforce, seen)], true).remove(0);
+        let place = place();
+        let resources = place.open();
+        let publisher = Arc::clone(&resources.publisher);
+        let price = || resources.settings(Slot::Pricing);
 
-        assert!(matches!(resources.keep(vec![wish(dear, Mode::Enforce, false)], false).remove(0), Fate::Waiting(_)), "not all are known");
-        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
-        assert_eq!(one(dear, true), Fate::InForce);
+        assert!(matches!(resources.keep(vec![pricing(DEAR, "p 1")], false).remove(0), Fate::Waiting(_)), "not all are known");
+        assert_eq!((resources.one(pricing(DEAR, "p 1")), price().as_str()), (Fate::InForce, DEAR));
+        assert_eq!(resources.one(pricing(DEAR, "p 1")), Fate::InForce);
         assert_eq!(publisher.history().len(), 2, "nothing is published twice");
 
-        // The operator goes back; only a resource that changes is put in force again.
+        // The operator goes back; only a resource that changes is put in force again, whatever happens to it meanwhile.
         publisher.rollback(None).unwrap();
-        assert!(matches!(one(dear, true), Fate::Superseded(why) if why.contains("publication 3")));
-        assert_eq!(settings(), "{}");
-        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
-        // Another process that finds it there is content.
-        let later = Resources::new(Arc::clone(&publisher));
-        assert_eq!(later.keep(vec![wish(dear, Mode::Enforce, true)], true), [Fate::InForce]);
-
-        // Whatever happened in between, what the operator took away stays away.
-        publisher.rollback(None).unwrap();
-        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(wish(cheap, Mode::Enforce, false)).source())]), By::Folder).unwrap();
-        assert!(matches!(one(dear, true), Fate::Superseded(_)));
-        assert_eq!((one(dear, false), settings().as_str()), (Fate::InForce, dear));
+        let superseded = |fate: Fate| assert!(matches!(&fate, Fate::Superseded(why) if why.contains("publication 3")), "{fate:?}");
+        superseded(resources.one(pricing(DEAR, "p 1")));
+        superseded(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")));
+        superseded(resources.keep(vec![pricing(DEAR, "p 1")], false).remove(0));
+        let both = |settings: &str, version: &str| vec![pricing(DEAR, "p 1"), wish(Slot::Duration, settings, Mode::Enforce, version)];
+        let mut fates = resources.keep(both(r#"{"minimum_seconds":-1}"#, "d 1"), true);
+        assert!(matches!(fates.remove(1), Fate::Refused(_)));
+        superseded(fates.remove(0));
+        superseded(resources.keep(both(LONG, "d 2"), true).remove(0));
+        assert_eq!((price().as_str(), resources.settings(Slot::Duration).as_str()), ("{}", LONG));
+        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]), By::Folder).unwrap();
+        superseded(resources.one(pricing(DEAR, "p 1")));
+        assert_eq!(resources.settings(Slot::Duration), "{}", "its resource is gone");
+        assert_eq!((resources.one(pricing(DEAR, "p 2")), price().as_str()), (Fate::InForce, DEAR));
 
         // A broken one is refused as long as it is there, and tried once.
-        let refused = one(r#"{"sats_per_hour":-1}"#, false);
+        let refused = resources.one(pricing(BROKEN, "p 3"));
         assert!(matches!(&refused, Fate::Refused(why) if why.contains("/sats_per_hour")), "{refused:?}");
-        assert_eq!((one(r#"{"sats_per_hour":-1}"#, true), settings().as_str()), (refused, dear));
-
-        // A shadow decides beside it, until its resource is gone.
-        let both = vec![wish(dear, Mode::Enforce, true), wish(cheap, Mode::Shadow, false)];
-        assert_eq!(resources.keep(both, true), [Fate::InForce, Fate::Beside]);
-        assert!(publisher.host().shadow_report().is_some());
-        assert_eq!(one(dear, true), Fate::InForce);
-        assert!(publisher.host().shadow_report().is_none());
+        assert_eq!((resources.one(pricing(BROKEN, "p 3")), price().as_str()), (refused, DEAR));
 
         // Nobody wishes for anything: what the folder holds is back, but not while somebody's wish is not known.
         assert!(resources.keep(Vec::new(), false).is_empty());
-        assert_eq!(settings(), dear);
+        assert_eq!(resources.one(unknown(Slot::Images, Mode::Enforce, "i 1")), Fate::Waiting("its component could not be had".to_owned()));
+        assert_eq!(price(), DEAR);
         assert!(resources.keep(Vec::new(), true).is_empty());
-        assert_eq!(settings(), "{}");
+        assert_eq!(price(), "{}");
         // What the operator has put there stays, however many resources are gone.
-        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(wish(cheap, Mode::Enforce, false)).source())]), By::Operator).unwrap();
+        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]), By::Operator).unwrap();
         assert!(resources.keep(Vec::new(), true).is_empty());
-        assert_eq!(settings(), cheap);
+        assert_eq!(price(), CHEAP);
+    }
+
+    #[test]
+    fn what_is_in_force_is_told_as_it_is_and_outlives_a_restart() {
+        let place = place();
+        let resources = place.open();
+        assert_eq!(resources.one(pricing(DEAR, "p 1")), Fate::InForce);
+        // Its source is away: it is in force all the same, also after a restart.
+        assert_eq!(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")), Fate::InForce);
+        drop(resources);
+        let resources = place.open();
+        assert_eq!(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")), Fate::InForce);
+        assert_eq!((resources.one(pricing(DEAR, "p 1")), resources.publisher.history().len()), (Fate::InForce, 2));
+        // What its source holds has changed: that is put in force, or it is told why not.
+        assert!(matches!(resources.one(pricing(BROKEN, "p 1")), Fate::Refused(_)));
+        assert_eq!((resources.one(pricing(CHEAP, "p 1")), resources.settings(Slot::Pricing).as_str()), (Fate::InForce, CHEAP));
+        // The operator's doing is known after a restart, too.
+        resources.publisher.rollback(None).unwrap();
+        assert_eq!(resources.settings(Slot::Pricing), DEAR);
+        drop(resources);
+        let resources = place.open();
+        assert!(matches!(resources.one(pricing(CHEAP, "p 1")), Fate::Superseded(_)));
+
+        // A wish for what is there already takes the slot: when it is gone, the folder has it again.
+        let own = Named::of(pricing(CHEAP, "")).source.unwrap();
+        resources.publisher.publish(&Sources::from([(Slot::Pricing, own)]), By::Operator).unwrap();
+        assert_eq!(resources.one(pricing(CHEAP, "p 2")), Fate::InForce);
+        assert_eq!(resources.publisher.wish(Slot::Pricing).as_deref(), Some("p 2"));
+        // Another wish that is not taken leaves a slot that nobody wishes for any longer as it is, too: it is one change.
+        let fates = resources.keep(vec![wish(Slot::Duration, r#"{"minimum_seconds":-1}"#, Mode::Enforce, "d 1")], true);
+        assert!(matches!(fates[0], Fate::Refused(_)));
+        assert_eq!(resources.settings(Slot::Pricing), CHEAP);
+        resources.keep(vec![wish(Slot::Duration, LONG, Mode::Enforce, "d 2")], true);
+        assert_eq!((resources.settings(Slot::Pricing).as_str(), resources.settings(Slot::Duration).as_str()), ("{}", LONG));
+        assert_eq!(resources.publisher.wish(Slot::Pricing), None);
+    }
+
+    #[test]
+    fn a_shadow_decides_until_its_resource_is_gone_or_promoted() {
+        let place = place();
+        let resources = place.open();
+        let host = Arc::clone(resources.publisher.host());
+        let beside = || wish(Slot::Pricing, CHEAP, Mode::Shadow, "s 1");
+        assert_eq!(resources.keep(vec![pricing(DEAR, "p 1"), beside()], true), [Fate::InForce, Fate::Beside]);
+        // Its source is away for a moment: it goes on.
+        let fates = resources.keep(vec![pricing(DEAR, "p 1"), unknown(Slot::Pricing, Mode::Shadow, "s 1")], true);
+        assert_eq!(fates[0], Fate::InForce);
+        assert!(host.shadow_report().is_some());
+        assert_eq!(resources.one(pricing(DEAR, "p 1")), Fate::InForce);
+        assert!(host.shadow_report().is_none());
+        // Promoted, and then wished for.
+        assert_eq!(resources.one(beside()), Fate::Beside);
+        assert_eq!(resources.settings(Slot::Pricing), "{}");
+        resources.publisher.promote().unwrap();
+        assert_eq!((resources.settings(Slot::Pricing).as_str(), host.shadow_report().is_none()), (CHEAP, true));
+        assert!(matches!(resources.one(beside()), Fate::Waiting(_)));
+        assert_eq!(resources.one(pricing(CHEAP, "s 2")), Fate::InForce);
+        assert_eq!(resources.publisher.wish(Slot::Pricing).as_deref(), Some("s 2"));
     }
 }

@@ -1,6 +1,6 @@
 //! `paygress serve`.
 
-use crate::config::Config;
+use crate::config::{Config, Reader, part};
 use crate::house::House;
 use crate::resources::ResourceKeeper;
 use anyhow::{Context, Result, anyhow};
@@ -8,18 +8,30 @@ use paygress_cluster::{Kubernetes, Policies, Settings};
 use paygress_core::Cluster;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 /// The configuration in this file and the environment.
 ///
 /// # Errors
 /// All that is wrong with it.
 pub fn configured(file: Option<&Path>) -> Result<Config> {
-    let text = file
-        .map(|path| std::fs::read_to_string(path).with_context(|| format!("the config file {} cannot be read", path.display())))
-        .transpose()?;
-    Ok(Config::read(text.as_deref(), std::env::vars())?)
+    Ok(Config::read(text(file)?.as_deref(), std::env::vars())?)
 }
+
+/// The part of the configuration that a command needs.
+pub(crate) fn configured_in_part<T>(file: Option<&Path>, read: impl FnOnce(&mut Reader) -> T) -> Result<T> {
+    Ok(part(text(file)?.as_deref(), std::env::vars(), read)?)
+}
+
+fn text(file: Option<&Path>) -> Result<Option<String>> {
+    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("the config file {} cannot be read", path.display()));
+    file.map(read).transpose()
+}
+
+/// How long customers wait at the start for a registry that is slow.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// Serves on a Kubernetes cluster until it is told to stop.
 ///
@@ -48,6 +60,12 @@ pub async fn serve(config: Config) -> Result<()> {
         None => None,
     };
     let keeper = Arc::new(ResourceKeeper::new(Arc::clone(&house.policies), Arc::clone(&house.supply)));
+    // What they wish for decides from the first order on.
+    if let Some(resources) = &resources
+        && timeout(FIRST_LOOK, resources.look(&*keeper)).await.is_err()
+    {
+        tracing::error!("the Policy resources cannot be had in time; until they can be, what was in force last decides, or POLICY_DIR");
+    }
     let resources = async {
         match resources {
             Some(resources) => resources.watch(keeper).await,

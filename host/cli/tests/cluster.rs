@@ -4,9 +4,13 @@
 
 mod support;
 
+use paygress_oci::Digest;
+use paygress_oci::testing::{Demand, TestRegistry};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::command::text;
+use support::keys::key;
 use support::testbed::{CLUSTER, Ssh, Testbed, applied, apply, kubectl, root, wait_for};
 
 /// What a shell, YAML, JSON and a password file would each stumble over.
@@ -364,4 +368,53 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
     // Gone: what the folder holds is back.
     kubectl(&["-n", "ingress-system", "delete", "policies", "--all", "--wait"]);
     wait_for("the default price to be back", Duration::from_secs(60), || lives() == 15);
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_policy_resource_may_name_an_artefact_and_is_verified() {
+    let _alone = CLUSTER.lock();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = runtime.block_on(TestRegistry::open(Demand::Nothing)).unwrap();
+    let policies = tempfile::tempdir().unwrap();
+    let (private, public) = key(policies.path(), "operator");
+    let paygress = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(arguments).env_clear().output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    };
+    for slot in ["images", "pricing", "duration", "pod-template"] {
+        let file = policies.path().join(format!("{slot}.wasm"));
+        std::fs::copy(root().join(format!("target/plugins/{slot}.wasm")), &file).unwrap();
+        paygress(&["policy", "sign", &file.to_string_lossy(), "--key", &private]);
+    }
+    let testbed = Testbed::start("artefacts", &[("POLICY_DIR", &policies.path().to_string_lossy()), ("POLICY_KEYS", &public)]);
+    let _applied = Applied;
+    let flat = root().join("target/plugins-examples/flat-price.wasm").to_string_lossy().into_owned();
+    let named = |name: &str| format!("{}/policies/{name}", registry.host());
+    let wish = |reference: &str| apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": reference}})));
+    let buys_flat = || testbed.ask(&json!({"cashu_token": testbed.token(4), "tier": "flat"}))["error_type"].is_null();
+
+    let unsigned = paygress(&["policy", "push", &flat, &named("unsigned:1")]);
+    wish(&unsigned);
+    assert!(condition("pricing", "Verified", "False", "Refused").contains("there is no signature"));
+    let (stranger, _) = key(policies.path(), "stranger");
+    wish(&paygress(&["policy", "push", &flat, &named("strangers:1"), "--sign", &stranger]));
+    assert!(condition("pricing", "Verified", "False", "Refused").contains("known key"));
+    let signed = paygress(&["policy", "push", &flat, &named("flat:1"), "--sign", &private]);
+    wish(&signed.replace("flat:1", "elsewhere:1"));
+    assert!(condition("pricing", "Fetched", "False", "Unavailable").contains("is not there"));
+    assert!(!buys_flat(), "nothing of that was put in force");
+
+    wish(&signed);
+    condition("pricing", "Verified", "True", "Verified");
+    condition("pricing", "Active", "True", "InForce");
+    assert!(buys_flat());
+
+    // Changed in the registry afterwards: another wish for it is refused, and what is in force goes on.
+    let digest = Digest::of(&std::fs::read(&flat).unwrap());
+    registry.replace_blob(&digest, b"something else");
+    apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": named("flat:1")}, "digest": digest.hex()})));
+    assert!(condition("pricing", "Verified", "False", "Refused").contains("tampered"));
+    assert!(buys_flat());
 }

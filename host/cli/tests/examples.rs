@@ -3,7 +3,6 @@
 
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::policy::{Placement, Rendered, Slot};
-use paygress_core::refusal::ErrorType;
 use paygress_policy::{Case, Machine, Said, Trial, read};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,9 @@ fn root() -> PathBuf {
 
 fn passes(example: &str) {
     let suite = root().join("examples/policies").join(example).join("suite.yaml");
-    let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().output().unwrap();
+    let allowed = [("POD_DEVICES", "nvidia.com/gpu"), ("POD_TOLERATIONS", "nvidia.com/gpu")];
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().envs(allowed).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{example}: {}{}", text(&output.stdout), text(&output.stderr));
 }
@@ -23,6 +24,14 @@ fn passes(example: &str) {
 #[test]
 fn the_examples_in_rust_do_as_their_suites_say() {
     ["flat-price", "gpu-template", "node-port", "surge-price"].into_iter().for_each(passes);
+}
+
+#[test]
+fn what_the_operator_must_allow_is_named() {
+    let suite = root().join("examples/policies/gpu-template/suite.yaml");
+    let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success() && told.contains("POD_TOLERATIONS") && told.contains("3 cases, 1 failed"), "{told}");
 }
 
 fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Rendered, Placement) {
@@ -46,7 +55,7 @@ fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     let limits = pod.containers[0].resources.clone().unwrap().limits.unwrap();
     assert_eq!((limits["nvidia.com/gpu"].0.as_str(), limits["memory"].0.as_str()), ("2", "1024Mi"));
     assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("nvidia.com/gpu"));
-    assert_eq!(check(&gpu, &placement, &Allowed::default()).unwrap_err().code, ErrorType::PolicyUnavailable);
+    assert!(check(&gpu, &placement, &Allowed::default()).unwrap_err().contains("POD_TOLERATIONS"));
     let (plain, placement) = rendered("gpu-template", settings, &json!({}));
     let pod = check(&plain, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
     assert!(pod.tolerations.is_none() && pod.node_selector.is_none_or(|labels| labels.is_empty()));

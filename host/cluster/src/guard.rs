@@ -5,7 +5,6 @@
 
 use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
 use paygress_core::policy::{Placement, Rendered};
-use paygress_core::refusal::{ErrorType, Refusal};
 use serde_json::{Map, Value, json};
 
 /// A template that passed, completed with what every pod must have.
@@ -37,17 +36,11 @@ const VARIABLES: usize = 64;
 /// Reads and completes a rendered template.
 ///
 /// # Errors
-/// `policy_unavailable` with the path of the first field that asks for too much: the customer cannot mend it, and the
-/// operator finds it in the log.
-pub fn check(rendered: &Rendered, placement: &Placement, allowed: &Allowed) -> Result<Checked, Refusal> {
-    let refused = |why: String| {
-        tracing::error!(why, "the rendered template was refused");
-        Refusal::new(ErrorType::PolicyUnavailable, "the operator's pod-template policy asks for what is not allowed").with_details(why)
-    };
-    let template = parse(&rendered.pod_template_json, "pod template").map_err(refused)?;
+/// The first field that asks for too much, by its path, and why.
+pub fn check(rendered: &Rendered, placement: &Placement, allowed: &Allowed) -> Result<Checked, String> {
+    let template = parse(&rendered.pod_template_json, "pod template")?;
     let services: Result<Vec<Value>, String> = rendered.services_json.iter().map(|service| parse(service, "Service")).collect();
-    let checked = services.and_then(|services| all(template, services, placement, allowed));
-    checked.map_err(refused)
+    all(template, services?, placement, allowed)
 }
 
 fn parse(json: &str, what: &str) -> Result<Value, String> {

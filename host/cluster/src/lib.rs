@@ -29,5 +29,9 @@ fn checked(plan: &LeasePlan, allowed: &guard::Allowed) -> Result<Checked, Refusa
     if let Some(key) = &plan.login.public_key {
         paygress_sshd::parse_key(key).map_err(|error| Refusal::new(ErrorType::InvalidRequest, format!("ssh_public_key: {error}")))?;
     }
-    guard::check(&plan.rendered, &plan.placement, allowed)
+    // The customer cannot mend it, and the operator finds it in the log.
+    guard::check(&plan.rendered, &plan.placement, allowed).map_err(|why| {
+        tracing::error!(why, "the rendered template was refused");
+        Refusal::new(ErrorType::PolicyUnavailable, "the operator's pod-template policy asks for what is not allowed").with_details(why)
+    })
 }

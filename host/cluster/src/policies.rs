@@ -9,6 +9,7 @@
 use crate::kubernetes::{ConnectError, client, timely, timely_raw, translate};
 use async_trait::async_trait;
 use futures::StreamExt;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
@@ -23,6 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::MissedTickBehavior;
 
 /// Resources that are applied together come a moment apart.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -88,12 +90,12 @@ pub struct Wish {
     pub slot: Slot,
     /// What for.
     pub mode: Mode,
-    /// The component.
-    pub component: Vec<u8>,
+    /// The component, if it could be had.
+    pub component: Option<Vec<u8>>,
     /// A JSON object.
     pub settings: String,
-    /// Whether this generation of the resource has been in force before.
-    pub seen: bool,
+    /// Another one for each resource and each change of it.
+    pub version: String,
 }
 
 /// What became of a wish.
@@ -120,8 +122,8 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// [`NotObtained`].
     async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained>;
-    /// Puts wishes in force, all or none; tells what became of each. When not all of them are known, because one could not
-    /// be obtained, nothing is exchanged.
+    /// Puts wishes in force, all or none; tells what became of each. When not all of them are known, or one has no component,
+    /// nothing is exchanged.
     async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate>;
 }
 
@@ -171,13 +173,25 @@ impl Policies {
         })
     }
 
+    /// Looks once; what keeps it from that is logged, and a later look may do better.
+    pub async fn look(&self, keeper: &dyn Keeper) {
+        if let Err(error) = self.keep(keeper).await {
+            tracing::warn!(%error, "Policy resources cannot be read, or their status not be written");
+        }
+    }
+
     /// Looks whenever something changes, until it is dropped.
     pub async fn watch(self, keeper: Arc<dyn Keeper>) {
         let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
         // A status that was written, here or by another replica, is no news.
         let mut generations = HashMap::new();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let event = tokio::time::timeout(LOOK, events.next()).await;
+            let event = tokio::select! {
+                event = events.next() => Ok(event),
+                tick = looks.tick() => Err(tick),
+            };
             match event {
                 Ok(Some(Err(error))) => {
                     tracing::warn!(%error, "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE");
@@ -199,44 +213,34 @@ impl Policies {
                     break;
                 }
             }
-            if let Err(error) = self.look(&*keeper).await {
-                tracing::warn!(%error, "Policy resources cannot be read, or their status not be written");
-            }
+            self.look(&*keeper).await;
         }
     }
 
-    async fn look(&self, keeper: &dyn Keeper) -> Result<(), ClusterError> {
+    async fn keep(&self, keeper: &dyn Keeper) -> Result<(), ClusterError> {
         let mut resources = timely(self.policies.list(&ListParams::default())).await?.items;
         // Who was first has the slot.
         resources.sort_by_key(|resource| (resource.creation_timestamp(), resource.name_any()));
-        let (mut wishes, mut progress, mut all) = (Vec::new(), Vec::new(), true);
+        let mut progress: Vec<Progress> = resources.iter().map(|_| Progress::default()).collect();
+        let (mut specs, mut all) = (Vec::new(), true);
         let mut taken = BTreeSet::new();
-        for (index, resource) in resources.iter().enumerate() {
-            let spec = match serde_json::from_value::<Spec>(resource.data.get("spec").cloned().unwrap_or_default()) {
-                Ok(spec) => spec,
+        for (resource, progress) in resources.iter().zip(&mut progress) {
+            match serde_json::from_value::<Spec>(resource.data.get("spec").cloned().unwrap_or_default()) {
+                Ok(spec) if taken.insert((spec.slot, spec.mode)) => specs.push((resource, spec, progress)),
+                Ok(Spec { slot, .. }) => {
+                    progress.active = Verdict::no("SlotTaken", format!("another Policy for the slot {slot} was there first"));
+                }
                 Err(error) => {
                     all = false;
-                    progress.push(Progress { valid: Verdict::no("InvalidSpec", error.to_string()), ..Progress::default() });
-                    continue;
+                    progress.valid = Verdict::no("InvalidSpec", error.to_string());
                 }
-            };
-            let (slot, mode) = (spec.slot, spec.mode);
-            if !taken.insert((slot, mode)) {
-                let why = format!("another Policy for the slot {slot} was there first");
-                progress.push(Progress { active: Verdict::no("SlotTaken", why), ..Progress::default() });
-                continue;
             }
-            let (wish, how) = self.wish(resource, spec, keeper).await;
-            // What is only tried holds nothing up.
-            all &= wish.is_some() || mode == Mode::Shadow;
-            wishes.extend(wish.map(|wish| (index, wish)));
-            progress.push(how);
         }
-        let (indices, wishes): (Vec<usize>, Vec<Wish>) = wishes.into_iter().unzip();
-        for (index, fate) in indices.into_iter().zip(keeper.keep(wishes, all).await) {
-            if let Some(progress) = progress.get_mut(index) {
-                (progress.valid, progress.active) = verdicts(fate);
-            }
+        // At the same time: a registry that is away does not keep the others' from being had.
+        let wishes = specs.into_iter().map(|(resource, spec, progress)| self.wish(resource, spec, progress, keeper));
+        let (told, wishes): (Vec<&mut Progress>, Vec<Wish>) = join_all(wishes).await.into_iter().unzip();
+        for (progress, fate) in told.into_iter().zip(keeper.keep(wishes, all).await) {
+            (progress.valid, progress.active) = verdicts(fate);
         }
         let mut told = Ok(());
         for (resource, progress) in resources.iter().zip(progress) {
@@ -246,28 +250,26 @@ impl Policies {
         told
     }
 
-    /// What a resource wishes for, if that can be had.
-    async fn wish(&self, resource: &DynamicObject, spec: Spec, keeper: &dyn Keeper) -> (Option<Wish>, Progress) {
+    /// What a resource wishes for, with its component if that can be had.
+    async fn wish<'a>(
+        &self,
+        resource: &DynamicObject,
+        spec: Spec,
+        progress: &'a mut Progress,
+        keeper: &dyn Keeper,
+    ) -> (&'a mut Progress, Wish) {
         let Spec { slot, mode, source, digest, settings } = spec;
-        let fetched = match self.fetch(source).await {
-            Ok(fetched) => fetched,
-            Err(why) => return (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
+        let version = format!("{} {}", resource.uid().unwrap_or_default(), resource.metadata.generation.unwrap_or_default());
+        let obtained = match self.fetch(source).await {
+            Ok(fetched) => keeper.obtain(&version, fetched, digest.as_deref()).await,
+            Err(why) => Err(NotObtained::Unavailable(why)),
         };
-        let generation = resource.metadata.generation.unwrap_or_default();
-        let version = format!("{} {generation}", resource.uid().unwrap_or_default());
-        match keeper.obtain(&version, fetched, digest.as_deref()).await {
-            Ok(component) => {
-                let settings = Value::Object(settings).to_string();
-                let seen = has_been_in_force(resource, generation);
-                let progress = Progress { fetched: Verdict::yes("Fetched"), verified: Verdict::yes("Verified"), ..Progress::default() };
-                (Some(Wish { slot, mode, component, settings, seen }), progress)
-            }
-            Err(NotObtained::Unavailable(why)) => (None, Progress { fetched: Verdict::no("Unavailable", why), ..Progress::default() }),
-            Err(NotObtained::Unverified(why)) => {
-                let progress = Progress { fetched: Verdict::yes("Fetched"), verified: Verdict::no("Refused", why), ..Progress::default() };
-                (None, progress)
-            }
-        }
+        (progress.fetched, progress.verified) = match &obtained {
+            Ok(_) => (Verdict::yes("Fetched"), Verdict::yes("Verified")),
+            Err(NotObtained::Unavailable(why)) => (Verdict::no("Unavailable", why), Verdict::default()),
+            Err(NotObtained::Unverified(why)) => (Verdict::yes("Fetched"), Verdict::no("Refused", why)),
+        };
+        (progress, Wish { slot, mode, component: obtained.ok(), settings: Value::Object(settings).to_string(), version })
     }
 
     async fn fetch(&self, source: Source) -> Result<Fetched, String> {
@@ -300,25 +302,14 @@ impl Policies {
         if new == old {
             return Ok(());
         }
-        let status = Patch::Merge(json!({"status": new}));
+        // Of this one, and not of another that has its name by now.
+        let status = Patch::Merge(json!({"metadata": {"uid": resource.uid()}, "status": new}));
         match timely_raw(self.policies.patch_status(&resource.name_any(), &PatchParams::default(), &status)).await? {
             // It was removed in the meantime.
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
             told => told.map(drop).map_err(translate),
         }
     }
-}
-
-/// Whether what the resource wishes for now was in force at some time, as its status says.
-fn has_been_in_force(resource: &DynamicObject, generation: i64) -> bool {
-    let Some(status) = resource.data.get("status") else { return false };
-    let was = |active: &Value| active["reason"] == "InForce" || active["reason"] == "Superseded";
-    found(status, "Active").is_some_and(was) && status.get("observedGeneration").and_then(Value::as_i64) == Some(generation)
-}
-
-/// The condition of this kind in a status.
-fn found<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    status.get("conditions")?.as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 /// A condition; its time is that of its last change.
@@ -330,7 +321,8 @@ fn condition(kind: &str, verdict: Verdict, old: &Value) -> Value {
     };
     let reason = if verdict.reason.is_empty() { "Pending" } else { verdict.reason };
     let message: String = verdict.message.chars().take(MESSAGE_CHARS).collect();
-    let since = found(old, kind).filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
+    let found = old.get("conditions").and_then(Value::as_array).and_then(|all| all.iter().find(|condition| condition["type"] == kind));
+    let since = found.filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
     let since = since.unwrap_or_else(|| Value::from(UnixTime::now().rfc3339()));
     json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
 }

@@ -43,7 +43,7 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 fn why(template: &Value, services: &[Value]) -> String {
-    check(&rendered(template, services), &placement(), &Allowed::default()).unwrap_err().details.unwrap()
+    check(&rendered(template, services), &placement(), &Allowed::default()).unwrap_err()
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod limits;
 pub mod login;
 pub mod order;
+pub mod plain;
 pub mod policy;
 pub mod refusal;
 pub mod secret;

@@ -186,6 +186,9 @@ pub enum FaultKind {
     /// It returned a value outside the contract's ranges.
     #[error("returned an absurd value: {0}")]
     Absurd(String),
+    /// Its template is one that no pod may have here.
+    #[error("its template is not allowed: {0}")]
+    Template(String),
     /// It no longer takes the settings that it took when it was loaded.
     #[error("refused its settings: {0}")]
     Settings(String),

@@ -11,11 +11,21 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), String> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| error.to_string())?;
     }
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    let own = std::fs::metadata("/proc/self").map_err(|error| error.to_string())?.uid();
+    let own = rustix::process::geteuid().as_raw();
     if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
         return Err("it is not a directory of this user's with mode 0700".to_owned());
     }
     Ok(())
+}
+
+/// Removes what a process that was killed was writing. To be called by the only one who writes there.
+pub(crate) fn remove_partial(directory: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "part")) {
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(%error, path = %path.display(), "half a file could not be removed");
+        }
+    }
 }
 
 /// Writes a file that is there as a whole, or not at all, and still is after a power cut.

@@ -3,11 +3,12 @@
 use crate::machine::Machine;
 use crate::set::{LoadError, Set, Sources};
 use crate::shadow::{Shadow, ShadowReport};
+use crate::slot::Rejected;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
 use paygress_core::order::Order;
-use paygress_core::policy::{PolicySet, SlotReport};
-use std::sync::{Arc, Mutex, PoisonError};
+use paygress_core::policy::{FaultKind, PolicySet, SlotReport};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// The policies in force.
@@ -15,7 +16,8 @@ pub struct Host {
     machine: Arc<Machine>,
     current: ArcSwap<Set>,
     changed: watch::Sender<()>,
-    // One swap at a time: two at once could each publish without the other's component.
+    // One swap at a time: two at once could each publish without the other's component. The shadow begins and ends in turn
+    // with them: it must not decide beside a set that is no longer in force.
     swapping: Mutex<()>,
     shadow: ArcSwapOption<Shadow>,
 }
@@ -35,6 +37,15 @@ pub enum SwapError {
     /// There is nothing to go back to, or nothing to promote.
     #[error("{0}")]
     Nothing(String),
+}
+
+impl SwapError {
+    /// Whether it would be the same the next time: what could not be kept, or was too slow on a busy machine, may do better.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let slow = |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
+        matches!(self, Self::NotTaken(errors) if !errors.iter().any(slow))
+    }
 }
 
 impl Host {
@@ -59,13 +70,17 @@ impl Host {
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
     pub fn swap(&self, sources: &Sources, last: impl FnOnce() -> Result<(), String>) -> Result<(), SwapError> {
-        let _one = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.turn();
         let set = self.current.load().with(&self.machine, sources).map_err(SwapError::NotTaken)?;
         last().map_err(SwapError::NotKept)?;
         self.current.store(Arc::new(set));
         self.changed.send_replace(());
         self.renew_shadow();
         Ok(())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.swapping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Candidates decide beside the set that is in force: beside the new one from now on, and what was counted beside the old
@@ -92,6 +107,7 @@ impl Host {
     /// # Errors
     /// Every component that was not taken, with its reason.
     pub fn start_shadow(self: &Arc<Self>, sources: Sources) -> Result<(), SwapError> {
+        let _one = self.turn();
         let shadow = Shadow::start(&self.machine, &self.set(), sources).map_err(SwapError::NotTaken)?;
         self.shadow.store(Some(Arc::new(shadow)));
         Ok(())
@@ -111,7 +127,19 @@ impl Host {
 
     /// Ends what [`Host::start_shadow`] began; tells how the candidates did.
     pub fn stop_shadow(&self) -> Option<ShadowReport> {
-        self.shadow.swap(None).map(|shadow| shadow.report())
+        self.take_shadow().map(|shadow| shadow.report())
+    }
+
+    /// The shadow, which sees no orders any longer.
+    pub(crate) fn take_shadow(&self) -> Option<Arc<Shadow>> {
+        let _one = self.turn();
+        self.shadow.swap(None)
+    }
+
+    /// It goes on, unless another one has begun.
+    pub(crate) fn give_back(&self, shadow: Arc<Shadow>) {
+        let _one = self.turn();
+        self.shadow.compare_and_swap(&None::<Arc<Shadow>>, Some(shadow));
     }
 }
 

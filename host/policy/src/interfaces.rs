@@ -2,6 +2,7 @@
 
 use crate::machine::{COMPONENT_BYTES, Machine};
 use crate::slot::{CONTRACT, Rejected};
+use paygress_core::plain::plain;
 use paygress_core::policy::Slot;
 
 /// Its interfaces.
@@ -22,12 +23,11 @@ impl Interfaces {
         if component.len() > COMPONENT_BYTES {
             return Err(Rejected::TooLarge(component.len()));
         }
-        let component = wasmtime::component::Component::from_binary(&machine.engine, component);
-        let component = component.map_err(|error| Rejected::NotAComponent(format!("{error:#}")))?;
+        let component = machine.parse(component).map_err(Rejected::NotAComponent)?;
         let ty = component.component_type();
         Ok(Self {
-            imports: ty.imports(&machine.engine).map(|(name, _)| name.to_owned()).collect(),
-            exports: ty.exports(&machine.engine).map(|(name, _)| name.to_owned()).collect(),
+            imports: ty.imports(&machine.engine).map(|(name, _)| plain(name, 200)).collect(),
+            exports: ty.exports(&machine.engine).map(|(name, _)| plain(name, 200)).collect(),
         })
     }
 

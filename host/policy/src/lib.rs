@@ -42,7 +42,7 @@ mod v1_1;
 pub use folder::{Folder, read, signature, signature_path};
 pub use host::{Host, SwapError};
 pub use interfaces::Interfaces;
-pub use machine::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK};
+pub use machine::{COMPONENT_BYTES, DEADLINE, Guard, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK, memory_at_once};
 pub use publisher::{Publisher, StartError, in_force};
 pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
 pub use set::{LoadError, Set, Source, Sources};

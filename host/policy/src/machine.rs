@@ -1,15 +1,19 @@
 //! The engine that runs policies, and everything that bounds them.
 
 use crate::files::{private_directory, write_privately};
+use paygress_core::plain::plain;
+use paygress_core::policy::{FaultKind, Placement, Rendered};
 use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
+use wasmparser::{ElementItems, Parser, Payload};
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, WasmBacktraceDetails};
+use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, UpdateDeadline, WasmBacktraceDetails};
 
 // The limits of one call. The default policies need 30 microseconds, 1.2 MiB and 2 KiB.
 
@@ -18,7 +22,9 @@ use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, 
 pub const TICK: Duration = Duration::from_millis(5);
 /// The time of one call with instantiation and `configure`: a customer waits for four of them.
 pub const DEADLINE: Duration = Duration::from_millis(100);
-/// A guest's linear memory: room for an interpreter (JavaScript, Python), not for hoarding.
+/// What of it a call must have run to be ended: one that was kept from running on a busy machine is not to blame.
+const RUN: Duration = Duration::from_millis(50);
+/// All linear memory of a guest: room for an interpreter (JavaScript, Python), not for hoarding.
 pub const MEMORY_BYTES: usize = 64 << 20;
 /// What a guest may hand back in one call, copied into the host: the largest template and four Services, with air. A list
 /// may name the same bytes over and over, so the memory cap alone does not bound it.
@@ -31,10 +37,15 @@ const TABLE_ELEMENTS: usize = 20_000;
 const TABLES: u32 = 16;
 /// Core instances of one component: an interpreter in parts has 38 (CPython), and one costs no address space.
 const INSTANCES: u32 = 64;
+/// What tables begin with, in a whole component: each instance holds it in the host's memory, in 16 bytes each. CPython
+/// needs ten thousand.
+const ELEMENTS: u32 = 40_000;
 /// Calls at the same time. Each reserves address space (4 GiB a memory), none of it used before it is touched.
-const CALLS: u32 = 32;
+const CALLS: u32 = 16;
 /// Instances besides: components that are tried or loaded, and the shadow's, take no call's place.
 const SPARE: u32 = 8;
+/// Processes that may have ended while they compiled a component, before it is given up.
+const ATTEMPTS: usize = 3;
 /// Compiled components that are kept, in bytes: one is a few times as large as its component.
 const CACHE_BYTES: u64 = 512 << 20;
 /// A component file: a JavaScript engine fits, with air.
@@ -42,6 +53,12 @@ pub const COMPONENT_BYTES: usize = 32 << 20;
 
 /// Frames of a trap that an author is shown.
 const FRAMES: usize = 20;
+
+/// What guests may use together, in bytes: a process with less would die of hostile ones, and all orders with it.
+#[must_use]
+pub fn memory_at_once() -> usize {
+    usize::try_from(CALLS.saturating_add(SPARE)).map_or(usize::MAX, |guests| guests.saturating_mul(MEMORY_BYTES))
+}
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +76,16 @@ pub enum MachineError {
     },
 }
 
+/// Says, in words, what of a rendered template the place where pods run does not allow.
+pub type Guard = Box<dyn Fn(&Rendered, &Placement) -> Result<(), String> + Send + Sync>;
+
 /// The engine with its clock and cache. One for the whole process.
 pub struct Machine {
     pub(crate) engine: Engine,
     cache: Option<PathBuf>,
     pub(crate) calls: Arc<Semaphore>,
     metered: bool,
+    guard: Option<Guard>,
 }
 
 impl Machine {
@@ -92,6 +113,19 @@ impl Machine {
         Self::build(&config, None, true)
     }
 
+    /// One whose components render nothing that this guard does not allow: to do so is a fault, also when one is tried.
+    #[must_use]
+    pub fn guarded(&self, guard: Guard) -> Arc<Self> {
+        let Self { engine, cache, calls, metered, guard: _ } = self;
+        let (engine, cache, calls) = (engine.clone(), cache.clone(), Arc::clone(calls));
+        Arc::new(Self { engine, cache, calls, metered: *metered, guard: Some(guard) })
+    }
+
+    /// Whether a template may be.
+    pub(crate) fn allows(&self, rendered: &Rendered, placement: &Placement) -> Result<(), FaultKind> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard(rendered, placement)).map_err(FaultKind::Template)
+    }
+
     fn build(config: &Config, cache: Option<&Path>, metered: bool) -> Result<Arc<Self>, MachineError> {
         let engine = Engine::new(config).map_err(|error| MachineError::Engine(format!("{error:#}")))?;
         let weak = engine.weak();
@@ -110,16 +144,21 @@ impl Machine {
         });
         clock.map_err(|error| MachineError::Engine(error.to_string()))?;
         let calls = usize::try_from(CALLS).unwrap_or(1);
-        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)), metered }))
+        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)), metered, guard: None }))
     }
 
-    /// A store for one call.
+    /// A store for one call on this thread.
     pub(crate) fn store(&self) -> Store<Limits> {
         let mut store = Store::new(&self.engine, Limits::default());
         store.limiter(|limits| limits);
+        let begun = thread_time();
         let ticks = DEADLINE.as_millis().div_ceil(TICK.as_millis().max(1));
         // One more: the first tick may come at once.
         store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(1).saturating_add(1));
+        store.epoch_deadline_callback(move |_| {
+            let over = thread_time().saturating_sub(begun) >= RUN;
+            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+        });
         store.set_hostcall_fuel(OUTPUT_BYTES);
         if self.metered {
             // Counted, not bounded: the deadline does that.
@@ -135,15 +174,14 @@ impl Machine {
 
     /// Compiles a component, or takes it from the cache.
     pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, String> {
-        let compile = || Component::from_binary(&self.engine, bytes).map_err(|error| format!("{error:#}"));
-        let Some(cache) = &self.cache else { return compile() };
+        let Some(cache) = &self.cache else { return self.parse(bytes) };
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
         let path = cache.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
         if let Some(component) = self.cached(&path) {
             return Ok(component);
         }
-        let component = compile()?;
+        let component = attempt(&cache.join(format!("{digest}.trying")), || self.parse(bytes))?;
         if let Err(error) = component
             .serialize()
             .map_err(|error| error.to_string())
@@ -153,6 +191,12 @@ impl Machine {
         }
         tidy(cache, &path);
         Ok(component)
+    }
+
+    /// Compiles a component.
+    pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Component, String> {
+        check_elements(bytes)?;
+        Component::from_binary(&self.engine, bytes).map_err(|error| plain(&format!("{error:#}"), 500))
     }
 
     fn cached(&self, path: &Path) -> Option<Component> {
@@ -170,6 +214,45 @@ impl Machine {
         let _ = std::fs::File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
         component.ok()
     }
+}
+
+/// Tables may begin with so much, and not with what would fill the host's memory.
+fn check_elements(component: &[u8]) -> Result<(), String> {
+    let told = |error: wasmparser::BinaryReaderError| plain(&error.to_string(), 500);
+    let mut elements = 0_u32;
+    for payload in Parser::new(0).parse_all(component) {
+        let Payload::ElementSection(section) = payload.map_err(told)? else { continue };
+        for element in section {
+            elements = elements.saturating_add(match element.map_err(told)?.items {
+                ElementItems::Functions(items) => items.count(),
+                ElementItems::Expressions(_, items) => items.count(),
+            });
+        }
+    }
+    if elements > ELEMENTS { Err(format!("its tables begin with {elements} elements, and may with {ELEMENTS}")) } else { Ok(()) }
+}
+
+/// Does what may be the end of this process, for want of memory for instance, and remembers that it was begun: a service
+/// that is started again must not die of the same component for ever.
+fn attempt<T>(mark: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let before = std::fs::read(mark).map_or(0, |marks| marks.len());
+    if before >= ATTEMPTS {
+        return Err(format!("the service ended {before} times while it compiled it; remove {} to have it tried again", mark.display()));
+    }
+    let begun = std::fs::File::options().create(true).append(true).open(mark).and_then(|mut file| file.write_all(b"."));
+    if let Err(error) = begun {
+        tracing::warn!(%error, path = %mark.display(), "it is not remembered that a policy is being compiled");
+    }
+    let done = work();
+    // What is gone already is gone.
+    let _ = std::fs::remove_file(mark);
+    done
+}
+
+/// The time that this thread has run.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Removes what was not used for longest, until the rest is small enough. Best effort: the next time comes.
@@ -235,10 +318,11 @@ pub(crate) struct MemoryCap(usize);
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > MEMORY_BYTES {
-            return Err(MemoryCap(desired).into());
+        let bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        if bytes > MEMORY_BYTES {
+            return Err(MemoryCap(bytes).into());
         }
-        self.memory_bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        self.memory_bytes = bytes;
         Ok(true)
     }
 

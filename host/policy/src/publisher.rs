@@ -4,9 +4,9 @@ use crate::folder::{Folder, Look};
 use crate::host::{Host, SwapError};
 use crate::machine::Machine;
 use crate::set::{LoadError, Set, Source, Sources};
-use crate::store::{By, Filling, Fillings, KEPT, Publication, Store, StoreError, before, fillings};
+use crate::store::{By, Filling, Fillings, Publication, Store, StoreError, before, fillings};
 use paygress_core::policy::Slot;
-use paygress_core::units::UnixTime;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,8 +28,10 @@ struct Inner {
     seen: Option<Vec<Look>>,
     /// How it looked when it was last tried: what was refused is not tried again unchanged.
     tried: Option<Vec<Look>>,
-    /// What could not be read was told.
+    /// What could not be read, or not be kept, was told.
     told: Option<String>,
+    /// What is in force since the start and could not be noted: what comes after it would not stand on it.
+    unnoted: Option<Sources>,
 }
 
 /// Why there are no policies, all of it.
@@ -65,7 +67,7 @@ impl Publisher {
             let was = last.as_ref().and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
             let source = match (folder.source(slot), was) {
                 // What is in the folder comes back when the resource is gone.
-                (Ok(source), Some((set, _))) if folder.yields() && is_a_resources(&publications, slot) => {
+                (Ok(source), Some((set, _))) if folder.yields() && wish(&publications, slot).is_some() => {
                     accepted.insert(slot, Filling::of(&source));
                     store.source(set)
                 }
@@ -96,6 +98,10 @@ impl Publisher {
             (Ok(host), last) => {
                 let set = fillings(&wanted);
                 let news = last.is_none_or(|last| last.set != set || last.folder != accepted);
+                // A component that the disk has lost, and the folder still has.
+                if !news && let Err(why) = wanted.values().try_for_each(|source| store.keep(source)) {
+                    tracing::error!(why, "a policy that is in force could not be kept");
+                }
                 (host, set, accepted, news)
             }
             (Err(errors), Some(last)) if last.set != fillings(&wanted) => {
@@ -108,24 +114,13 @@ impl Publisher {
             }
             (Err(errors), _) => return Err(errors.into()),
         };
-        let inner = Inner { store, publications, set, accepted, seen: None, tried: Some(tried), told: None };
-        let publisher = Self { host, folder, inner: Mutex::new(inner) };
-        if news {
-            publisher.note_start(&wanted);
-        }
-        Ok(publisher)
-    }
-
-    fn note_start(&self, sources: &Sources) {
-        let mut inner = self.lock();
-        let set = inner.set.clone();
-        let was = inner.publications.last().map(|last| last.set.clone()).unwrap_or_default();
-        let slots = Slot::ALL.into_iter().filter(|slot| was.get(slot) != set.get(slot)).collect();
-        let accepted = inner.accepted.clone();
-        if let Err(why) = inner.note(sources, By::Start, slots, set, accepted) {
-            // Customers are served all the same; what is lost is the way back.
+        let unnoted = news.then_some(wanted);
+        let mut inner = Inner { store, publications, set, accepted, seen: None, tried: Some(tried), told: None, unnoted };
+        if let Err(why) = inner.note_start() {
+            // Customers are served all the same; nothing is exchanged before it can be noted.
             tracing::error!(why, "the policies in force could not be noted");
         }
+        Ok(Self { host, folder, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -156,10 +151,23 @@ impl Publisher {
         self.lock().set.clone()
     }
 
-    /// Whether a resource has put in this slot what is there.
+    /// The version of the resource that has this slot, if one has.
     #[must_use]
-    pub fn is_a_resources(&self, slot: Slot) -> bool {
-        is_a_resources(&self.lock().publications, slot)
+    pub fn wish(&self, slot: Slot) -> Option<String> {
+        wish(&self.lock().publications, slot).map(str::to_owned)
+    }
+
+    /// The publication by which the operator took a slot from this version of a resource.
+    #[must_use]
+    pub fn superseded(&self, slot: Slot, version: &str) -> Option<(u64, By)> {
+        let inner = self.lock();
+        let had = |publication: &Publication| publication.wishes.get(&slot).is_some_and(|wish| wish == version);
+        let since = inner.publications.iter().rposition(had)?;
+        let by_hand = |publication: &&Publication| {
+            publication.slots.contains(&slot) && matches!(publication.by, By::Operator | By::Promotion | By::Rollback(_))
+        };
+        let taken = inner.publications.iter().skip(since.saturating_add(1)).find(by_hand)?;
+        Some((taken.number, taken.by))
     }
 
     /// What the folder and the config file hold for a slot.
@@ -175,9 +183,16 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
     pub fn publish(&self, sources: &Sources, by: By) -> Result<Publication, SwapError> {
-        let mut inner = self.lock();
-        let accepted = inner.accepted.clone();
-        inner.publish(&self.host, sources, by, accepted)
+        self.lock().publish(&self.host, sources, by, None, BTreeMap::new())
+    }
+
+    /// Exchanges components as resources wish; gives each slot of `wishes` to the version of the resource that it names, and
+    /// what else is exchanged, or the same as before, to none.
+    ///
+    /// # Errors
+    /// [`SwapError`]; then the old ones go on.
+    pub fn grant(&self, sources: &Sources, wishes: BTreeMap<Slot, String>) -> Result<Publication, SwapError> {
+        self.lock().publish(&self.host, sources, By::Resource, None, wishes)
     }
 
     /// Goes back to that publication; without a number, to what was in force before. What the folder holds stays there, and
@@ -199,8 +214,7 @@ impl Publisher {
         let (number, changes) = (target.number, target.set.iter().filter(|(slot, filling)| inner.set.get(slot) != Some(filling)));
         let sources: Result<Sources, String> = changes.map(|(slot, filling)| Ok((*slot, inner.store.source(filling)?))).collect();
         let sources = sources.map_err(SwapError::Nothing)?;
-        let accepted = inner.accepted.clone();
-        inner.publish(&self.host, &sources, By::Rollback(number), accepted)
+        inner.publish(&self.host, &sources, By::Rollback(number), None, BTreeMap::new())
     }
 
     /// Puts the candidates of the shadow in force, and ends it.
@@ -209,10 +223,8 @@ impl Publisher {
     /// [`SwapError`]; then what is in force stays.
     pub fn promote(&self) -> Result<Publication, SwapError> {
         let none = || SwapError::Nothing("there is no shadow; begin one with `paygress policy shadow start`".to_owned());
-        let sources = self.host.shadowing().ok_or_else(none)?;
-        let publication = self.publish(&sources, By::Promotion)?;
-        self.host.stop_shadow();
-        Ok(publication)
+        let shadow = self.host.take_shadow().ok_or_else(none)?;
+        self.publish(shadow.sources(), By::Promotion).inspect_err(|_| self.host.give_back(shadow))
     }
 
     /// Looks at the folder, and publishes what has changed there: all of it, or none. To be called every second or so, from a
@@ -224,67 +236,95 @@ impl Publisher {
             return;
         }
         if inner.seen.as_ref() != Some(&look) {
-            inner.seen = Some(look);
+            (inner.seen, inner.told) = (Some(look), None);
             return;
         }
         let found = match self.folder.sources() {
             Ok(found) => found,
             // Perhaps it can be read the next time, and looks no different then.
-            Err(why) => {
-                if inner.told.as_ref() != Some(&why) {
-                    tracing::error!(why, "POLICY_DIR cannot be read; the policies in force go on");
-                    inner.told = Some(why);
-                }
-                return;
-            }
+            Err(why) => return inner.tell_once(why, "POLICY_DIR cannot be read; the policies in force go on"),
         };
-        inner.told = None;
         inner.tried = Some(look);
         let held = fillings(&found);
         // A resource's slot is the resource's; what is in the folder comes back when that is gone.
-        let free = |slot: &Slot| !self.folder.yields() || !is_a_resources(&inner.publications, *slot);
+        let free = |slot: &Slot| !self.folder.yields() || wish(&inner.publications, *slot).is_none();
         let changed = |slot: &Slot| inner.accepted.get(slot) != held.get(slot);
         let news: Sources = found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
         if news.is_empty() {
-            inner.accepted = held;
+            (inner.accepted, inner.told) = (held, None);
             return;
         }
-        if let Err(error) = inner.publish(&self.host, &news, By::Folder, held) {
-            tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies in force go on");
+        let Err(error) = inner.publish(&self.host, &news, By::Folder, Some(held), BTreeMap::new()) else {
+            inner.told = None;
+            return;
+        };
+        if !error.is_final() {
+            inner.tried = None;
         }
+        inner.tell_once(error.to_string(), "what POLICY_DIR holds now is not taken; the policies in force go on");
     }
 }
 
-/// Whether a resource has put in this slot what is there.
-fn is_a_resources(publications: &[Publication], slot: Slot) -> bool {
-    publications.iter().rfind(|publication| publication.slots.contains(&slot)).is_some_and(|last| last.by == By::Resource)
+/// The version of the resource that has this slot: the last that exchanged it was a resource.
+fn wish(publications: &[Publication], slot: Slot) -> Option<&str> {
+    publications.iter().rfind(|publication| publication.slots.contains(&slot))?.wishes.get(&slot).map(String::as_str)
 }
 
 impl Inner {
-    fn publish(&mut self, host: &Host, sources: &Sources, by: By, accepted: Fillings) -> Result<Publication, SwapError> {
-        let mut set = self.set.clone();
-        set.extend(fillings(sources));
-        let slots: Vec<Slot> = set.iter().filter(|(slot, filling)| self.set.get(slot) != Some(filling)).map(|(slot, _)| *slot).collect();
+    /// Says what is wrong, unless it was said the last time.
+    fn tell_once(&mut self, why: String, what: &str) {
+        if self.told.as_ref() != Some(&why) {
+            tracing::error!(why, "{what}");
+            self.told = Some(why);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        host: &Host,
+        sources: &Sources,
+        by: By,
+        accepted: Option<Fillings>,
+        wishes: BTreeMap<Slot, String>,
+    ) -> Result<Publication, SwapError> {
+        self.note_start().map_err(SwapError::NotKept)?;
+        let named = fillings(sources);
+        let is_news = |slot: &Slot| {
+            let changed = self.set.get(slot) != named.get(slot);
+            changed || (by == By::Resource && wish(&self.publications, *slot) != wishes.get(slot).map(String::as_str))
+        };
+        let slots: Vec<Slot> = named.keys().copied().filter(is_news).collect();
+        let accepted = accepted.unwrap_or_else(|| self.accepted.clone());
         if slots.is_empty() && accepted == self.accepted {
             return Err(SwapError::InForce);
         }
-        host.swap(sources, || self.note(sources, by, slots, set, accepted))?;
+        let set = self.set.clone().into_iter().chain(named).collect();
+        host.swap(sources, || {
+            self.note(sources, Publication { by, slots, wishes, set, folder: accepted, ..Publication::next(&self.publications) })
+        })?;
         let publication = self.publications.last().cloned().ok_or_else(|| SwapError::Nothing("nothing was published".to_owned()))?;
         tracing::info!(number = publication.number, %by, slots = ?publication.slots.iter().map(|slot| slot.as_str()).collect::<Vec<_>>(), "policies published");
         Ok(publication)
     }
 
+    /// Notes what is in force since the start, if that could not be done yet.
+    fn note_start(&mut self) -> Result<(), String> {
+        let Some(sources) = self.unnoted.take() else { return Ok(()) };
+        let was = self.publications.last().map(|last| last.set.clone()).unwrap_or_default();
+        let slots = Slot::ALL.into_iter().filter(|slot| was.get(slot) != self.set.get(slot)).collect();
+        let (set, folder) = (self.set.clone(), self.accepted.clone());
+        let noted = self.note(&sources, Publication { by: By::Start, slots, set, folder, ..Publication::next(&self.publications) });
+        noted.inspect_err(|_| self.unnoted = Some(sources))
+    }
+
     /// Keeps the components, notes the publication, and remembers it.
-    fn note(&mut self, sources: &Sources, by: By, slots: Vec<Slot>, set: Fillings, accepted: Fillings) -> Result<(), String> {
+    fn note(&mut self, sources: &Sources, publication: Publication) -> Result<(), String> {
         sources.values().try_for_each(|source: &Source| self.store.keep(source))?;
-        let number = self.publications.last().map_or(0, |last| last.number).saturating_add(1);
-        let publication = Publication { number, at: UnixTime::now(), by, slots, set, folder: accepted };
         self.store.note(&publication)?;
         self.set.clone_from(&publication.set);
         self.accepted.clone_from(&publication.folder);
         self.publications.push(publication);
-        let surplus = self.publications.len().saturating_sub(KEPT);
-        self.publications.drain(..surplus);
+        self.store.forget(&mut self.publications);
         self.store.clean(&self.publications);
         Ok(())
     }

@@ -71,10 +71,13 @@ pub(crate) fn render(
     grant: &Grant,
     placement: &Placement,
 ) -> impl FnOnce(&Filled<PodTemplate>) -> Answer<Rendered> + Send + use<> {
+    let place = placement.clone();
     let (order, grant, placement) = (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
     move |filled| {
-        asked(filled, v1_0::checked_rendered, |world, store| {
-            world.paygress_policy_pod_template().call_render(store, &order, &grant, &placement)
-        })
+        let check = |rendered| {
+            let rendered = v1_0::checked_rendered(rendered)?;
+            filled.machine.allows(&rendered, &place).map(|()| rendered)
+        };
+        asked(filled, check, |world, store| world.paygress_policy_pod_template().call_render(store, &order, &grant, &placement))
     }
 }

@@ -3,12 +3,11 @@
 //!
 //! The same for orders of last month ([`compare`] over the ledger) and for those of this moment (the shadow).
 
-use crate::machine::DEADLINE;
 use crate::question::{Answer, admit, grant, quote, refund, render};
 use crate::set::{Set, sample_placement};
 use paygress_core::order::{Order, OrderView, State};
 use paygress_core::policy::{
-    Considered, Context, Decision, Fault, FaultKind, Grant, NotGranted, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
+    Considered, Context, Decision, Fault, Grant, NotGranted, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
 };
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{Sat, Seconds};
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A candidate among the components in force: those in `slots` are new.
 pub struct Candidate {
@@ -115,14 +114,6 @@ struct Pass<'a> {
     candidate: &'a Candidate,
     as_recorded: bool,
     faults: u64,
-    /// A deadline passed while the thread itself was kept from running: that says nothing of the component.
-    starved: bool,
-}
-
-/// The time that this thread has run.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 impl Pass<'_> {
@@ -139,12 +130,8 @@ impl Pass<'_> {
             None if self.as_recorded => return Err(()),
             Some(recorded) if self.as_recorded && !self.candidate.slots.contains(&slot) => recorded.clone(),
             recorded => {
-                let (begun, ran) = (Instant::now(), thread_time());
+                let begun = Instant::now();
                 let answer = ask(&self.candidate.set);
-                if matches!(answer, Err(FaultKind::Deadline(_))) && thread_time().saturating_sub(ran).saturating_mul(2) < DEADLINE {
-                    self.starved = true;
-                    return Err(());
-                }
                 self.candidate.set.note(slot, begun.elapsed(), &answer);
                 let answer = answer.unwrap_or_else(|kind| {
                     self.faults = self.faults.saturating_add(1);
@@ -158,13 +145,13 @@ impl Pass<'_> {
     }
 }
 
-/// What the candidate says, and how often it failed; `None` when it had no time to say it.
-fn again(recorded: &Recorded, candidate: &Candidate) -> Option<(Said, u64)> {
+/// What the candidate says, and how often it failed.
+fn again(recorded: &Recorded, candidate: &Candidate) -> (Said, u64) {
     let mut said = Said::default();
-    let mut pass = Pass { candidate, as_recorded: true, faults: 0, starved: false };
+    let mut pass = Pass { candidate, as_recorded: true, faults: 0 };
     // Its end is in `said`.
     let _ = pass_through(recorded, &mut pass, &mut said);
-    (!pass.starved).then_some((said, pass.faults))
+    (said, pass.faults)
 }
 
 fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Said) -> Result<(), ()> {
@@ -303,14 +290,12 @@ fn count<T: Ord>(counts: &mut BTreeMap<T, u64>, what: T) {
 }
 
 impl Comparison {
-    /// Compares one order; `false` when the machine was too busy for it. Orders that no policy was asked for do not count.
-    pub fn add(&mut self, order: &Order, candidate: &Candidate) -> bool {
-        // What is not decided yet says nothing.
+    /// Compares one order. One that no policy was asked for does not count, nor one that is not decided yet.
+    pub fn add(&mut self, order: &Order, candidate: &Candidate) {
         if let Some(recorded) = (order.state != State::Received).then(|| Recorded::of(order)).flatten() {
-            let Some((said, faults)) = again(&recorded, candidate) else { return false };
+            let (said, faults) = again(&recorded, candidate);
             self.note(&recorded, &said, faults);
         }
-        true
     }
 
     fn note(&mut self, recorded: &Recorded, said: &Said, faults: u64) {

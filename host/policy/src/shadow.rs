@@ -11,7 +11,7 @@ use paygress_core::order::{Order, OrderSecrets};
 use paygress_core::policy::SlotReport;
 use paygress_core::units::UnixTime;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,8 +48,15 @@ pub(crate) struct Shadow {
     sender: SyncSender<Order>,
 }
 
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        self.traffic.over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// When a live order was heard of last, and how many wait for the candidates.
 struct Traffic {
+    over: AtomicBool,
     begun: Instant,
     heard_us: AtomicU64,
     waiting: AtomicUsize,
@@ -63,7 +70,7 @@ impl Traffic {
 
     fn wait_for_a_pause(&self) {
         let quiet = || Duration::from_micros(self.now_us().saturating_sub(self.heard_us.load(Ordering::Relaxed))) >= PAUSE;
-        while !quiet() && self.waiting.load(Ordering::Relaxed) < PRESSING {
+        while !quiet() && !self.over.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed) < PRESSING {
             std::thread::sleep(LOOK);
         }
     }
@@ -76,6 +83,7 @@ impl Shadow {
         let comparison = Arc::new(Mutex::new(Comparison::default()));
         let (sender, receiver) = sync_channel::<Order>(WAITING);
         let traffic = Arc::new(Traffic {
+            over: AtomicBool::new(false),
             begun: Instant::now(),
             heard_us: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -84,13 +92,14 @@ impl Shadow {
         let (asked, compared, pauses) = (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
         let work = move || {
             yield_to_everybody();
-            // Ends with the shadow.
             while let Ok(order) = receiver.recv() {
                 pauses.wait_for_a_pause();
-                pauses.waiting.fetch_sub(1, Ordering::Relaxed);
-                if !compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked) {
-                    pauses.left_out.fetch_add(1, Ordering::Relaxed);
+                // It ends with the shadow, whatever still waits.
+                if pauses.over.load(Ordering::Relaxed) {
+                    return;
                 }
+                pauses.waiting.fetch_sub(1, Ordering::Relaxed);
+                compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked);
             }
         };
         let thread = std::thread::Builder::new().name("policy-shadow".to_owned()).spawn(work);

@@ -4,6 +4,7 @@ use crate::bindings::{common::paygress::policy::types as wit, duration, duration
 use crate::machine::{COMPONENT_BYTES, Limits, Machine, MemoryCap};
 use crate::tally::Tally;
 use crate::v1_0;
+use paygress_core::plain::plain;
 use paygress_core::policy::{FaultKind, Slot, SlotReport};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -207,7 +208,7 @@ impl Filled<Duration> {
 
 /// A component that was compiled, checked and configured.
 pub(crate) struct Filled<W: World> {
-    machine: Arc<Machine>,
+    pub(crate) machine: Arc<Machine>,
     pre: W::Pre,
     settings: Arc<str>,
     pub(crate) digest: String,
@@ -243,7 +244,7 @@ impl<W: World> Filled<W> {
         let digest = hex::encode(Sha256::digest(bytes));
         let component = machine.compile(bytes, &digest).map_err(Rejected::NotAComponent)?;
         let contract = contract::<W>(machine, &component).map_err(Rejected::Skew)?;
-        let differs = |error: wasmtime::Error| Rejected::Skew(vec![format!("{error:#}")]);
+        let differs = |error: wasmtime::Error| Rejected::Skew(vec![plain(&format!("{error:#}"), 500)]);
         let instance = Linker::new(&machine.engine).instantiate_pre(&component).map_err(differs)?;
         let pre = W::pre(instance, contract).map_err(differs)?;
         let mut filled = Self {
@@ -268,9 +269,9 @@ impl<W: World> Filled<W> {
         let world = W::instantiate(&filled.pre, &mut store).map_err(differs)?;
         match world.configure(&mut store, settings).map_err(|error| Rejected::Faulty(classify(&error)))? {
             Ok(()) => Ok(filled),
-            Err(problems) => {
-                Err(Rejected::Settings(problems.into_iter().take(64).map(|problem| (problem.path, problem.message)).collect()))
-            }
+            Err(problems) => Err(Rejected::Settings(
+                problems.into_iter().take(64).map(|problem| (plain(&problem.path, 200), plain(&problem.message, 500))).collect(),
+            )),
         }
     }
 
@@ -301,7 +302,7 @@ impl<W: World> Filled<W> {
         let run = || {
             let world = W::instantiate(&self.pre, &mut store)?;
             if let Err(problems) = world.configure(&mut store, &self.settings)? {
-                let first = problems.into_iter().next().map(|problem| problem.message).unwrap_or_default();
+                let first = problems.into_iter().next().map(|problem| plain(&problem.message, 500)).unwrap_or_default();
                 return Ok(Err(FaultKind::Settings(first)));
             }
             function(&world, &mut store).map(Ok)
@@ -324,13 +325,13 @@ fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contra
             _ => false,
         };
         if !(name.starts_with(TYPES) && only_types) {
-            skew.push(format!("it imports {name}, and a policy may import nothing but types"));
+            skew.push(format!("it imports {}, and a policy may import nothing but types", plain(name, 200)));
         }
     }
     let exported: Vec<(String, String)> = ty
         .exports(&machine.engine)
         .filter_map(|(name, _)| name.strip_prefix(CONTRACT)?.split_once('@'))
-        .map(|(interface, version)| (interface.to_owned(), version.to_owned()))
+        .map(|(interface, version)| (plain(interface, 200), plain(version, 40)))
         .collect();
     let slot = W::SLOT.as_str();
     let version = exported.iter().find(|(interface, _)| interface == slot).map(|(_, version)| version.as_str());
@@ -372,7 +373,7 @@ fn frames(error: &wasmtime::Error) -> String {
     let line = |symbol: &FrameSymbol| {
         // The author's lines, not those of the language's own library.
         let (file, line) = (symbol.file().filter(|file| !file.starts_with("/rustc/"))?, symbol.line()?);
-        Some(format!("\n    at {} ({file}:{line})", symbol.name().unwrap_or("?")))
+        Some(format!("\n    at {} ({}:{line})", plain(symbol.name().unwrap_or("?"), 200), plain(file, 200)))
     };
     symbols.filter_map(line).collect()
 }
@@ -392,6 +393,25 @@ fn classify(error: &wasmtime::Error) -> FaultKind {
     let cause = error.root_cause().to_string();
     match cause.contains("fuel allocated for hostcalls") {
         true => FaultKind::Absurd(format!("more than {} bytes", crate::machine::OUTPUT_BYTES)),
-        false => FaultKind::Absurd(cause),
+        false => FaultKind::Absurd(plain(&cause, 500)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::machine::DEADLINE;
+
+    #[test]
+    fn a_call_that_was_kept_from_running_is_not_ended() {
+        let component = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm")).unwrap();
+        let filled = Filled::<Images>::load(&Machine::start(None).unwrap(), &component, "{}").unwrap();
+        let schema = filled.call(|world, store| {
+            // As if others had the processor.
+            std::thread::sleep(DEADLINE.saturating_mul(2));
+            world.schema(store)
+        });
+        assert_eq!(schema.unwrap(), filled.schema);
     }
 }

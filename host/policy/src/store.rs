@@ -6,7 +6,7 @@
 //!                  DIGEST.wasm     a component
 //! ```
 
-use crate::files::{private_directory, write_privately};
+use crate::files::{private_directory, remove_partial, write_privately};
 use crate::set::{Source, Sources};
 use paygress_core::policy::Slot;
 use paygress_core::units::UnixTime;
@@ -19,8 +19,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Publications that are kept: months of daily changes.
-pub(crate) const KEPT: usize = 1_000;
+/// Publications that are kept: months of daily changes…
+const KEPT: usize = 1_000;
+/// …and the bytes of settings in them.
+const KEPT_SETTINGS_BYTES: usize = 16 << 20;
 /// Bytes of components that are kept besides those in force and those before: the store stands beside the money, and must
 /// not fill its disk.
 const KEPT_BYTES: u64 = 256 << 20;
@@ -91,12 +93,24 @@ pub struct Publication {
     pub at: UnixTime,
     /// By whom.
     pub by: By,
-    /// The slots that it changed.
+    /// The slots that it changed, or took over.
     pub slots: Vec<Slot>,
+    /// The slots that it gave to resources, each with that resource's version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wishes: BTreeMap<Slot, String>,
     /// What was in force from then on.
     pub set: Fillings,
     /// What the folder and the config file held when they were last accepted: only what differs from it is news.
     pub folder: Fillings,
+}
+
+impl Publication {
+    /// The one after these, of now, which changes nothing yet.
+    pub(crate) fn next(publications: &[Self]) -> Self {
+        let number = publications.last().map_or(0, |last| last.number).saturating_add(1);
+        let (slots, wishes, set, folder) = Default::default();
+        Self { number, at: UnixTime::now(), by: By::Start, slots, wishes, set, folder }
+    }
 }
 
 /// Why the store cannot be used.
@@ -129,7 +143,41 @@ pub enum StoreError {
 pub(crate) struct Store {
     directory: PathBuf,
     history: File,
+    /// Lines of the history that are of no use any longer.
+    surplus: usize,
     _lock: File,
+}
+
+/// How many of the oldest publications are too many.
+fn surplus(publications: &[Publication]) -> usize {
+    let bytes = |publication: &Publication| {
+        let fillings = publication.set.values().chain(publication.folder.values());
+        fillings.fold(0_usize, |sum, filling| sum.saturating_add(filling.settings.len()))
+    };
+    let mut sum = 0_usize;
+    let fits = |publication: &&Publication| {
+        sum = sum.saturating_add(bytes(publication));
+        sum <= KEPT_SETTINGS_BYTES
+    };
+    // The last two in any case: what is in force, and the way back.
+    let kept = publications.iter().rev().take(KEPT).take_while(fits).count().max(2);
+    publications.len().saturating_sub(kept)
+}
+
+/// A history of these, without a line that was never finished, and what is too old.
+fn write_history(directory: &Path, publications: &[Publication]) -> std::io::Result<File> {
+    let mut lines = String::new();
+    for publication in publications {
+        lines.push_str(&serde_json::to_string(publication)?);
+        lines.push('\n');
+    }
+    let path = history_in(directory);
+    write_privately(&path, &[lines.as_bytes()])?;
+    open(&path)
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
 fn history_in(directory: &Path) -> PathBuf {
@@ -165,7 +213,10 @@ pub fn history(directory: &Path) -> Result<Vec<Publication>, StoreError> {
 /// In words.
 fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
     let path = directory.join(format!("{digest}.wasm"));
-    let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("the component {digest} is not kept any longer; swap it in from its file"),
+        _ => format!("{}: {error}", path.display()),
+    })?;
     match hex::encode(Sha256::digest(&bytes)) == digest {
         true => Ok(bytes),
         false => Err(format!("{} is not what was kept there", path.display())),
@@ -185,25 +236,13 @@ impl Store {
     pub(crate) fn open(directory: &Path) -> Result<(Self, Vec<Publication>), StoreError> {
         let unusable = |why: String| StoreError::Directory { path: directory.to_owned(), why };
         private_directory(directory).map_err(unusable)?;
-        let open = |path: PathBuf| OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let lock = open(directory.join("lock")).map_err(|error| unusable(error.to_string()))?;
+        let lock = open(&directory.join("lock")).map_err(|error| unusable(error.to_string()))?;
         lock.try_lock().map_err(|_| StoreError::Locked(directory.to_owned()))?;
+        remove_partial(directory);
         let mut publications = history(directory)?;
-        let path = history_in(directory);
-        let surplus = publications.len().saturating_sub(KEPT);
-        publications.drain(..surplus);
-        let file = || {
-            // Without the line that was never finished, and what is too old.
-            let mut lines = String::new();
-            for publication in &publications {
-                lines.push_str(&serde_json::to_string(publication)?);
-                lines.push('\n');
-            }
-            write_privately(&path, &[lines.as_bytes()])?;
-            open(path.clone())
-        };
-        let history = file().map_err(|error| unusable(error.to_string()))?;
-        Ok((Self { directory: directory.to_owned(), history, _lock: lock }, publications))
+        publications.drain(..surplus(&publications));
+        let history = write_history(directory, &publications).map_err(|error| unusable(error.to_string()))?;
+        Ok((Self { directory: directory.to_owned(), history, surplus: 0, _lock: lock }, publications))
     }
 
     /// A filling with its component.
@@ -235,6 +274,18 @@ impl Store {
             })
         };
         write().map_err(|error| format!("{}: {error}", history_in(&self.directory).display()))
+    }
+
+    /// Forgets publications that are too old, here and, when there are many, on disk.
+    pub(crate) fn forget(&mut self, publications: &mut Vec<Publication>) {
+        self.surplus = self.surplus.saturating_add(publications.drain(..surplus(publications)).count());
+        if self.surplus < publications.len() {
+            return;
+        }
+        match write_history(&self.directory, publications) {
+            Ok(history) => (self.history, self.surplus) = (history, 0),
+            Err(error) => tracing::warn!(%error, "the history of policies could not be made shorter"),
+        }
     }
 
     /// Removes components that no kept publication names, and the oldest where they are too large together. Names that are
@@ -296,6 +347,7 @@ mod tests {
             at: UnixTime(number),
             by,
             slots: vec![],
+            wishes: BTreeMap::new(),
             set: BTreeMap::from([(Slot::Pricing, filling)]),
             folder: Fillings::new(),
         }
@@ -331,6 +383,33 @@ mod tests {
         assert_eq!(history(&path).unwrap().len(), 2);
         std::fs::write(path.join("history.jsonl"), "{}\n").unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Damaged { line: 1, .. })));
+    }
+
+    #[test]
+    fn the_history_is_bounded_in_memory_and_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let (mut store, mut kept) = Store::open(&path).unwrap();
+        let lines = || std::fs::read_to_string(path.join("history.jsonl")).unwrap().lines().count();
+        let mut add = |number: u64, settings: &str| {
+            let mut publication = publication(number, By::Operator, "a");
+            settings.clone_into(&mut publication.set.get_mut(&Slot::Pricing).unwrap().settings);
+            store.note(&publication).unwrap();
+            kept.push(publication);
+            store.forget(&mut kept);
+            kept.len()
+        };
+        let large = "x".repeat(1 << 20);
+        for number in 1..=50 {
+            assert!(add(number, &large) <= 16);
+            assert!(lines() < 2 * 16, "{}", lines());
+        }
+        assert_eq!(add(51, &"x".repeat(17 << 20)), 2, "the way back is kept");
+        drop(store);
+        std::fs::write(path.join("history.1.part"), "half").unwrap();
+        let (_, again) = Store::open(&path).unwrap();
+        assert_eq!((again.len(), again.last().unwrap().number), (2, 51));
+        assert!(!path.join("history.1.part").exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::bindings::common::paygress::policy::types as wit;
 use paygress_core::order::OrderView;
+use paygress_core::plain::{is_plain, plain};
 use paygress_core::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources};
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::{Msat, Sat, Seconds};
@@ -22,11 +23,21 @@ pub(crate) fn absurd<T>(what: impl Into<String>) -> Checked<T> {
     Err(FaultKind::Absurd(what.into()))
 }
 
-fn text(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
-    if (least..=most).contains(&text.len()) && !text.contains('\0') {
+/// A text of so many bytes.
+fn sized(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
+    if (least..=most).contains(&text.len()) {
         Ok(text)
     } else {
         absurd(format!("{name} has {} bytes, and should have {least} to {most}", text.len()))
+    }
+}
+
+/// A line that people read, in terminals too.
+fn text(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
+    let text = sized(name, text, least, most)?;
+    match text.chars().all(is_plain) {
+        true => Ok(text),
+        false => absurd(format!("{name} has a control character, and should be one line of text")),
     }
 }
 
@@ -108,7 +119,7 @@ pub(crate) fn placement(placement: &Placement) -> wit::Placement {
 
 pub(crate) fn refusal(refusal: wit::Refusal) -> Checked<Refusal> {
     let Some(code) = ErrorType::of_policy(&refusal.code) else {
-        return absurd(format!("the refusal code {:.40?} is not one that a policy may use", refusal.code));
+        return absurd(format!("the refusal code {} is not one that a policy may use", plain(&refusal.code, 40)));
     };
     Ok(Refusal::new(code, text("the refusal's message", refusal.message, 1, 500)?))
 }
@@ -173,11 +184,11 @@ pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
         return absurd(format!("{} Services", rendered.services_json.len()));
     }
     Ok(Rendered {
-        pod_template_json: text("the pod template", rendered.pod_template_json, 2, TEMPLATE_BYTES)?,
+        pod_template_json: sized("the pod template", rendered.pod_template_json, 2, TEMPLATE_BYTES)?,
         services_json: rendered
             .services_json
             .into_iter()
-            .map(|service| text("a Service", service, 2, SERVICE_BYTES))
+            .map(|service| sized("a Service", service, 2, SERVICE_BYTES))
             .collect::<Checked<_>>()?,
     })
 }

@@ -3,9 +3,10 @@
 
 use paygress_core::Policy;
 use paygress_core::order::OrderView;
-use paygress_core::policy::{Context, FaultKind, NotGranted, Slot};
+use paygress_core::policy::{Context, FaultKind, Grant, NotGranted, Placement, Resources, Slot};
 use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK};
+use paygress_core::units::Seconds;
+use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ async fn misdeed(host: &Host, tier: &str) -> FaultKind {
 async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
     let host = host();
     type Expected = fn(&FaultKind) -> bool;
-    let misdeeds: [(&str, Expected); 14] = [
+    let misdeeds: [(&str, Expected); 16] = [
         ("spin", |kind| matches!(kind, FaultKind::Deadline(100))),
         ("allocate", |kind| matches!(kind, FaultKind::Memory(_))),
         // Rust keeps part of its stack in linear memory: which of the two ends first is the compiler's choice.
@@ -80,6 +81,8 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
         ("hundred-megabytes", |kind| matches!(kind, FaultKind::Memory(_))),
         ("unknown-code", |kind| matches!(kind, FaultKind::Absurd(_))),
         ("silent-refusal", |kind| matches!(kind, FaultKind::Absurd(_))),
+        ("escape", |kind| matches!(kind, FaultKind::Absurd(why) if why.contains("control character"))),
+        ("long-code", |kind| matches!(kind, FaultKind::Absurd(why) if why.len() < 1_000 && !why.contains('\u{1}'))),
     ];
     for (tier, expected) in misdeeds {
         let kind = misdeed(&host, tier).await;
@@ -87,6 +90,15 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
         let next = host.current().quote(&order("good"), &Context::default()).await;
         assert!(next.is_ok(), "after {tier}: {next:?}");
     }
+}
+
+/// What all guests together may use fits into what the Deployment gives the service, with room for the service itself.
+#[test]
+fn guests_cannot_exhaust_the_memory_of_the_deployment() {
+    let deployment = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../k8s/overlays/cluster/deployment.yaml");
+    let deployment = std::fs::read_to_string(deployment).unwrap();
+    let limit = deployment.split("limits: {memory: ").nth(1).unwrap().split("Gi}").next().unwrap().parse::<usize>().unwrap() << 30;
+    assert!(memory_at_once() + (384 << 20) <= limit, "{} of {limit}", memory_at_once());
 }
 
 #[tokio::test]
@@ -151,6 +163,35 @@ fn what_misbehaves_when_it_is_loaded_is_not_taken() {
     assert_eq!(host.current().digests(), before, "the old one goes on");
 }
 
+/// What the cluster would refuse of every order is not put in force at all.
+#[tokio::test]
+async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
+    let guarded = |place: u16| {
+        let guard = move |_: &_, placement: &Placement| match placement.host_port == place {
+            true => Ok(()),
+            false => Err(format!("template.spec: {} is another's", placement.host_port)),
+        };
+        Host::load(Machine::start(None).unwrap().guarded(Box::new(guard)), &default_policies())
+    };
+    let errors = guarded(1).err().unwrap();
+    assert_eq!((errors.len(), errors[0].slot), (1, Slot::PodTemplate));
+    assert!(errors[0].to_string().contains("template.spec: 30000 is another's"), "{}", errors[0]);
+    // The port of the sample order: this one is loaded, and asked for another.
+    let host = guarded(30_000).unwrap();
+    let placement = Placement {
+        pod_name: "ssh-pod-a".to_owned(),
+        image: "example.invalid/image:1".to_owned(),
+        resources: Resources { cpu_millicores: 1, memory_mib: 1 },
+        host_port: 30_001,
+        container_port: 2_222,
+        secret_name: "ssh-pod-a".to_owned(),
+        secret_mount_path: "/login".to_owned(),
+    };
+    let grant = Grant { seconds: Seconds(60), note: None };
+    let answer = host.current().render(&order("standard"), &grant, &placement).await;
+    assert!(matches!(answer, Err(NotGranted::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001"))));
+}
+
 #[test]
 fn what_does_not_fit_is_told_before_it_runs() {
     let host = host();
@@ -167,6 +208,58 @@ fn what_does_not_fit_is_told_before_it_runs() {
         swap(&host, Slot::Images, Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) });
     let told = wrong_settings.unwrap_err().to_string();
     assert!(told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"), "{told}");
+}
+
+/// A component of one core module, as far as its sections go.
+fn component_with(section: u8, content: &[u8]) -> Vec<u8> {
+    let sized = |id: u8, content: &[u8]| {
+        let (mut section, mut left) = (vec![id], content.len());
+        loop {
+            let low = u8::try_from(left & 0x7f).unwrap();
+            left >>= 7;
+            section.push(if left == 0 { low } else { low | 0x80 });
+            if left == 0 {
+                return [&section, content].concat();
+            }
+        }
+    };
+    let module = [&b"\0asm\x01\0\0\0"[..], &sized(section, content)].concat();
+    [&b"\0asm\x0d\0\x01\0"[..], &sized(1, &module)].concat()
+}
+
+#[test]
+fn what_would_fill_the_hosts_memory_or_write_to_the_operators_terminal_is_refused() {
+    let host = host();
+    let refused = |component| swap(&host, Slot::Images, Source::plain(component)).unwrap_err().to_string();
+    // One passive segment of 50,000 functions: three bytes of LEB128 for the number.
+    let elements = [&[1, 1, 0, 0xd0, 0x86, 0x03][..], &[0; 50_000]].concat();
+    assert!(refused(component_with(9, &elements)).contains("50000 elements"));
+    // An import, of an instance without anything, whose name clears the screen.
+    let name = b"\x1b[2J";
+    let import = [&b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x09\x01\0\x04"[..], name, &[5, 0]].concat();
+    let told = refused(import);
+    assert!(told.contains("\\u{1b}") && told.chars().all(|character| !character.is_control()), "{told}");
+}
+
+#[test]
+fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("compiled");
+    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
+    load().unwrap();
+    let compiled = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path();
+    let files: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(compiled).collect();
+    assert!(files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"), "{files:?}");
+    let digest = files[0].file_name().unwrap().to_string_lossy()[..64].to_owned();
+    std::fs::remove_file(&files[0]).unwrap();
+    let mark = cache.join(format!("{digest}.trying"));
+    std::fs::write(&mark, "..").unwrap();
+    load().unwrap();
+    assert!(!mark.exists(), "it was compiled after all");
+    std::fs::remove_file(&files[0]).unwrap();
+    std::fs::write(&mark, "...").unwrap();
+    let told = load().unwrap_err()[0].to_string();
+    assert!(told.contains("ended 3 times") && told.contains(".trying"), "{told}");
 }
 
 #[tokio::test]

@@ -212,13 +212,24 @@ async fn the_folder_leaves_to_a_resource_what_is_the_resources() {
     let place = Place::new();
     let open = || Publisher::open(Arc::clone(&MACHINE), &place.state(), place.as_folder().yielding(true)).unwrap();
     let publisher = open();
-    publisher.publish(&dear(), By::Resource).unwrap();
+    let wish = |version: &str| BTreeMap::from([(Slot::Pricing, version.to_owned())]);
+    publisher.grant(&dear(), wish("a 1")).unwrap();
     std::fs::write(place.file(Slot::Pricing), flat()).unwrap();
     look(&publisher);
     assert_eq!((price(&publisher).await, publisher.history().len()), (5, 2));
     drop(publisher);
     let publisher = open();
-    assert_eq!(price(&publisher).await, 5);
+    assert_eq!((price(&publisher).await, publisher.wish(Slot::Pricing).as_deref()), (5, Some("a 1")));
+    // What the operator put there is another's when another wishes for the same, and nobody's when nobody does.
+    publisher.publish(&pricing(flat(), "{}"), By::Operator).unwrap();
+    assert_eq!((publisher.superseded(Slot::Pricing, "a 1"), publisher.wish(Slot::Pricing)), (Some((4, By::Operator)), None));
+    assert_eq!(publisher.grant(&pricing(flat(), "{}"), wish("a 2")).unwrap().slots, [Slot::Pricing]);
+    assert_eq!((publisher.superseded(Slot::Pricing, "a 2"), publisher.wish(Slot::Pricing).as_deref()), (None, Some("a 2")));
+    assert_eq!(publisher.grant(&pricing(flat(), "{}"), wish("a 2")), Err(SwapError::InForce));
+    assert_eq!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::InForce));
+    assert_eq!(publisher.grant(&pricing(flat(), "{}"), BTreeMap::new()).unwrap().slots, [Slot::Pricing]);
+    assert_eq!(publisher.wish(Slot::Pricing), None);
+    publisher.grant(&dear(), wish("b 1")).unwrap();
     drop(publisher);
     // Nobody heeds resources any more: the next change of the file counts again.
     let publisher = place.open().unwrap();
@@ -272,6 +283,43 @@ async fn what_cannot_be_kept_is_not_published() {
     std::fs::write(&path, "not a directory").unwrap();
     assert!(matches!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::NotKept(_))));
     assert_eq!((price(&publisher).await, publisher.history().len()), (1, 1));
+}
+
+/// The first line of the history is the one that the others stand on.
+#[tokio::test]
+async fn what_could_not_be_noted_at_the_start_is_noted_before_anything_is_exchanged() {
+    let place = Place::new();
+    let publisher = place.open().unwrap();
+    let digest = publisher.history()[0].set[&Slot::Pricing].digest.clone();
+    drop(publisher);
+    std::fs::remove_dir_all(place.state()).unwrap();
+    // As if the disk were full when the component is to be written.
+    let in_the_way = place.state().join(format!("{digest}.{}.part", std::process::id()));
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    std::fs::set_permissions(place.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let publisher = place.open().unwrap();
+    assert_eq!((price(&publisher).await, publisher.history().len()), (1, 0), "customers are served");
+    assert!(matches!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::NotKept(_))));
+    std::fs::write(place.file(Slot::Pricing), flat()).unwrap();
+    look(&publisher);
+    assert_eq!(price(&publisher).await, 1);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    look(&publisher);
+    assert_eq!(told(&publisher), [(1, By::Start, Slot::ALL.to_vec()), (2, By::Folder, vec![Slot::Pricing])], "it is tried again");
+    assert_eq!((price(&publisher).await, publisher.rollback(None).unwrap().by), (2, By::Rollback(1)));
+    assert_eq!(price(&publisher).await, 1);
+}
+
+#[tokio::test]
+async fn a_shadow_that_cannot_be_promoted_goes_on() {
+    let place = Place::new();
+    let publisher = place.open().unwrap();
+    publisher.host().start_shadow(pricing(built("plugins/pricing.wasm"), "{}")).unwrap();
+    assert_eq!(publisher.promote(), Err(SwapError::InForce));
+    assert!(publisher.host().shadow_report().is_some());
+    publisher.host().start_shadow(pricing(flat(), "{}")).unwrap();
+    assert_eq!((publisher.promote().unwrap().by, price(&publisher).await), (By::Promotion, 2));
+    assert!(publisher.host().shadow_report().is_none());
 }
 
 #[tokio::test]

@@ -13,13 +13,15 @@ mod ship;
 mod suite;
 mod trial;
 
-use crate::config::Config;
+use crate::config::{Config, Reader};
+use crate::house::{guard, supply};
+use crate::serve::{configured, configured_in_part};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use paygress_core::policy::Slot;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What to do with policies.
@@ -60,6 +62,8 @@ pub enum PolicyAction {
     Component(author::ComponentArguments),
     /// Does a component keep to the contract, take its settings, and stand up to strange orders?
     Check(trial::Component),
+    /// Which settings does a component take? Prints its JSON schema.
+    Schema(trial::Component),
     /// What does a component say of an order, and what was it shown?
     Eval(trial::EvalArguments),
     /// Does a component meet the cases of a suite?
@@ -126,7 +130,7 @@ impl Component {
 
     /// Its bytes, judged as the configuration wants it.
     async fn obtained(self, config: &Config) -> Result<Vec<u8>> {
-        let supply = crate::house::supply(config)?;
+        let supply = supply(config.trust.clone(), config.registry_auth.as_deref())?;
         Ok(match self {
             Self::Here(component, signature) => {
                 supply.judge("the component", &component, signature.as_deref())?;
@@ -172,27 +176,32 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
 ///
 /// # Errors
 /// What was not done, and why.
-pub async fn policy(config: Option<PathBuf>, action: PolicyAction) -> Result<ExitCode> {
-    let configured = || crate::serve::configured(config.as_deref());
+pub async fn policy(config: Option<&Path>, action: PolicyAction) -> Result<ExitCode> {
+    let socket = || configured_in_part(config, Reader::admin_socket);
+    let guard = || configured_in_part(config, Reader::allowed).map(guard);
     match action {
-        PolicyAction::Swap(candidates) => operate::swap(&configured()?, &candidates).await?,
-        PolicyAction::Rollback { number } => operate::rollback(&configured()?, number).await?,
-        PolicyAction::History => operate::history(&configured()?).await?,
-        PolicyAction::Shadow { action } => operate::shadow(&configured()?, action).await?,
-        PolicyAction::Promote => operate::promote(&configured()?).await?,
-        PolicyAction::Replay(arguments) => replay::replay(&configured()?, &arguments).await?,
+        PolicyAction::Swap(candidates) => operate::swap(&socket()?, &candidates).await?,
+        PolicyAction::Rollback { number } => operate::rollback(&socket()?, number).await?,
+        PolicyAction::History => operate::history(&socket()?).await?,
+        PolicyAction::Shadow { action } => operate::shadow(&socket()?, action).await?,
+        PolicyAction::Promote => operate::promote(&socket()?).await?,
+        PolicyAction::Replay(arguments) => replay::replay(&configured(config)?, &arguments).await?,
         PolicyAction::Push(arguments) => ship::push(&arguments).await?,
-        PolicyAction::Pull(arguments) => ship::pull(&configured()?, &arguments).await?,
+        PolicyAction::Pull(arguments) => {
+            let (trust, credentials) = configured_in_part(config, |reader| (reader.trust(), reader.registry_auth()))?;
+            ship::pull(&supply(trust, credentials.as_deref())?, &arguments).await?;
+        }
         PolicyAction::Inspect(arguments) => ship::inspect(&arguments).await?,
         PolicyAction::Sign(arguments) => ship::sign(&arguments)?,
         PolicyAction::New(arguments) => author::new(&arguments)?,
         PolicyAction::Bindings(arguments) => author::bindings(&arguments)?,
         PolicyAction::Component(arguments) => author::component(&arguments)?,
-        PolicyAction::Check(component) => return trial::check(&component),
-        PolicyAction::Eval(arguments) => return trial::eval(&arguments),
-        PolicyAction::Test(arguments) => return suite::test(&arguments),
+        PolicyAction::Check(component) => return trial::check(&component, guard()?),
+        PolicyAction::Schema(component) => trial::schema(&component)?,
+        PolicyAction::Eval(arguments) => return trial::eval(&arguments, guard()?),
+        PolicyAction::Test(arguments) => return suite::test(&arguments, guard()?),
         PolicyAction::Bench(arguments) => return trial::bench(&arguments),
-        PolicyAction::Top { once } => operate::top(&configured()?, once).await?,
+        PolicyAction::Top { once } => operate::top(&socket()?, once).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

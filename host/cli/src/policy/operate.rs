@@ -3,20 +3,20 @@
 
 use super::replay::table;
 use super::{Candidate, Candidates, Component, ShadowAction};
-use crate::config::Config;
 use anyhow::{Result, anyhow, bail};
 use paygress_admin::{Part, Reply, Request, ask};
 use paygress_core::policy::SlotReport;
 use paygress_policy::{Publication, ShadowReport};
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 /// How often the table is new.
 const LOOK: Duration = Duration::from_secs(1);
 
-async fn asked(config: &Config, request: Request, bodies: &[Vec<u8>]) -> Result<Reply> {
-    match ask(&config.admin_socket, &request, bodies).await? {
+async fn asked(socket: &Path, request: Request, bodies: &[Vec<u8>]) -> Result<Reply> {
+    match ask(socket, &request, bodies).await? {
         Reply::Refused(why) => bail!("{why}"),
         reply => Ok(reply),
     }
@@ -41,8 +41,8 @@ fn parts(candidates: &Candidates) -> Result<(Vec<Part>, Vec<Vec<u8>>)> {
         .unzip())
 }
 
-async fn published(config: &Config, request: Request, bodies: &[Vec<u8>]) -> Result<()> {
-    match asked(config, request, bodies).await? {
+async fn published(socket: &Path, request: Request, bodies: &[Vec<u8>]) -> Result<()> {
+    match asked(socket, request, bodies).await? {
         Reply::Published(publication) => tell(&publication),
         reply => return Err(unexpected(&reply)),
     }
@@ -56,28 +56,28 @@ fn tell(publication: &Publication) {
     println!("{number:>5}  {}  {:<14}  {}", at.rfc3339(), by.to_string(), if changed.is_empty() { "nothing new" } else { &changed });
 }
 
-pub(super) async fn swap(config: &Config, candidates: &Candidates) -> Result<()> {
+pub(super) async fn swap(socket: &Path, candidates: &Candidates) -> Result<()> {
     let (parts, bodies) = parts(candidates)?;
-    published(config, Request::Swap(parts), &bodies).await
+    published(socket, Request::Swap(parts), &bodies).await
 }
 
-pub(super) async fn rollback(config: &Config, number: Option<u64>) -> Result<()> {
-    published(config, Request::Rollback(number), &[]).await
+pub(super) async fn rollback(socket: &Path, number: Option<u64>) -> Result<()> {
+    published(socket, Request::Rollback(number), &[]).await
 }
 
-pub(super) async fn promote(config: &Config) -> Result<()> {
-    published(config, Request::Promote, &[]).await
+pub(super) async fn promote(socket: &Path) -> Result<()> {
+    published(socket, Request::Promote, &[]).await
 }
 
-pub(super) async fn history(config: &Config) -> Result<()> {
-    match asked(config, Request::History, &[]).await? {
+pub(super) async fn history(socket: &Path) -> Result<()> {
+    match asked(socket, Request::History, &[]).await? {
         Reply::History(publications) => publications.iter().for_each(tell),
         reply => return Err(unexpected(&reply)),
     }
     Ok(())
 }
 
-pub(super) async fn shadow(config: &Config, action: ShadowAction) -> Result<()> {
+pub(super) async fn shadow(socket: &Path, action: ShadowAction) -> Result<()> {
     let (request, bodies, json) = match action {
         ShadowAction::Start(candidates) => {
             let (parts, bodies) = parts(&candidates)?;
@@ -86,7 +86,7 @@ pub(super) async fn shadow(config: &Config, action: ShadowAction) -> Result<()> 
         ShadowAction::Report { json } => (Request::ShadowReport, Vec::new(), json),
         ShadowAction::Stop => (Request::ShadowStop, Vec::new(), false),
     };
-    match asked(config, request, &bodies).await? {
+    match asked(socket, request, &bodies).await? {
         Reply::Done => println!("it decides beside those in force from now on; see `paygress policy shadow report`"),
         Reply::Shadow(report) if json => println!("{}", serde_json::to_string(&report)?),
         Reply::Shadow(report) => print!("{}", told(&report)),
@@ -133,10 +133,10 @@ fn reports(reports: &[SlotReport], earlier: Option<&[SlotReport]>) -> String {
     text
 }
 
-pub(super) async fn top(config: &Config, once: bool) -> Result<()> {
+pub(super) async fn top(socket: &Path, once: bool) -> Result<()> {
     let mut earlier: Option<Vec<SlotReport>> = None;
     loop {
-        let now = match asked(config, Request::Report, &[]).await? {
+        let now = match asked(socket, Request::Report, &[]).await? {
             Reply::Report(reports) => reports,
             reply => return Err(unexpected(&reply)),
         };

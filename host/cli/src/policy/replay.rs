@@ -4,7 +4,7 @@
 use super::Candidates;
 use crate::books::PAGE;
 use crate::config::Config;
-use crate::house::{Access, books};
+use crate::house::{Access, books, guard};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use paygress_core::Ledger;
@@ -51,8 +51,7 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
         let Some(end) = page.last() else { break };
         last = Some(end.id.clone());
         let asked = page.iter().filter(|order| (since..until).contains(&order.created_at));
-        // On a busy machine it is asked again until it has had its time.
-        tokio::task::block_in_place(|| asked.for_each(|order| while !comparison.add(order, &candidate) {}));
+        tokio::task::block_in_place(|| asked.for_each(|order| comparison.add(order, &candidate)));
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&comparison)?),
@@ -63,7 +62,7 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
 
 /// The candidates among what the service has in force.
 async fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
-    let machine = Machine::start(Some(&config.policy_cache))?;
+    let machine = Machine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
     let set = in_force(&machine, &config.policy_state).map_err(|why| anyhow!("{why}"))?;
     let publications = history(&config.policy_state)?;
     let settings: &BTreeMap<Slot, Filling> = &publications.last().context("nothing is in force")?.set;

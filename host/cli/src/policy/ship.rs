@@ -2,10 +2,9 @@
 #![allow(clippy::print_stdout)]
 
 use super::Component;
-use crate::config::Config;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use paygress_oci::{Keys, Package, Reference, Registry, SigningKey};
+use paygress_oci::{Keys, Package, Reference, Registry, SigningKey, Supply};
 use paygress_policy::{COMPONENT_BYTES, Interfaces, Machine};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -94,8 +93,8 @@ pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn pull(config: &Config, arguments: &PullArguments) -> Result<()> {
-    let artifact = crate::house::supply(config)?.pull(&arguments.reference).await?;
+pub(super) async fn pull(supply: &Supply, arguments: &PullArguments) -> Result<()> {
+    let artifact = supply.pull(&arguments.reference).await?;
     std::fs::write(&arguments.file, &artifact.component).with_context(|| format!("{} cannot be written", arguments.file.display()))?;
     println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
     Ok(())

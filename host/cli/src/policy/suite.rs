@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use paygress_core::policy::Slot;
 use paygress_core::refusal::ErrorType;
-use paygress_policy::{Case, Machine, Rejected, Said, Trial};
+use paygress_policy::{Case, Guard, Machine, Rejected, Said, Trial};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -80,14 +80,14 @@ impl Trials<'_> {
 ///
 /// # Errors
 /// When it cannot be run.
-pub(super) fn test(arguments: &Arguments) -> Result<ExitCode> {
+pub(super) fn test(arguments: &Arguments, guard: Guard) -> Result<ExitCode> {
     let path = &arguments.suite;
     let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let suite: Suite = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
     let file = arguments.component.clone().unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).join(&suite.component));
     let component = paygress_policy::read(&file).map_err(|why| anyhow!("{why}"))?;
     let slot = slot(&suite.slot)?;
-    let mut trials = Trials { machine: Machine::for_authors()?, slot, component: &component, loaded: BTreeMap::new() };
+    let mut trials = Trials { machine: Machine::for_authors()?.guarded(guard), slot, component: &component, loaded: BTreeMap::new() };
     let mut results = TestSuite::new(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let mut failed = 0_usize;
     for case in &suite.cases {

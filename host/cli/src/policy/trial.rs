@@ -5,7 +5,7 @@ use super::{object, slot};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use paygress_core::policy::Slot;
-use paygress_policy::{Case, DEADLINE, Heard, MEMORY_BYTES, Machine, Rejected, Said, Trial};
+use paygress_policy::{Case, DEADLINE, Guard, Heard, MEMORY_BYTES, Machine, Rejected, Said, Trial};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ impl Component {
 ///
 /// # Errors
 /// When the check cannot be made.
-pub(super) fn check(component: &Component) -> Result<ExitCode> {
-    let machine = Machine::for_authors()?;
+pub(super) fn check(component: &Component, guard: Guard) -> Result<ExitCode> {
+    let machine = Machine::for_authors()?.guarded(guard);
     let bytes = component.bytes()?;
     let begun = Instant::now();
     let trial = match Trial::load(&machine, component.slot, &bytes, &component.settings()?) {
@@ -85,6 +85,15 @@ pub(super) fn check(component: &Component) -> Result<ExitCode> {
     }
     println!("  at most {} us of {} ms, {} KiB of {} MiB", slowest.as_micros(), DEADLINE.as_millis(), memory >> 10, MEMORY_BYTES >> 20);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The schema of its settings.
+///
+/// # Errors
+/// When it is not taken.
+pub(super) fn schema(component: &Component) -> Result<()> {
+    println!("{}", component.load(&Machine::for_authors()?)?.schema());
+    Ok(())
 }
 
 fn refused(rejected: &Rejected) -> String {
@@ -125,10 +134,10 @@ pub struct EvalArguments {
 ///
 /// # Errors
 /// When it cannot be asked.
-pub(super) fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
+pub(super) fn eval(arguments: &EvalArguments, guard: Guard) -> Result<ExitCode> {
     let EvalArguments { component, order } = arguments;
     let case = Case::read(component.slot, &Value::Object(object(order)?)).map_err(|why| anyhow!("{}: {why}", order.display()))?;
-    let trial = component.load(&Machine::for_authors()?)?;
+    let trial = component.load(&Machine::for_authors()?.guarded(guard))?;
     let Heard { said, took, memory_bytes, fuel } = trial.ask(&case);
     println!("asked    {}", serde_json::to_string_pretty(&case)?);
     println!("settings {}", component.settings()?);

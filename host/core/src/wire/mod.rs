@@ -13,6 +13,7 @@ pub use answers::*;
 use crate::limits;
 use crate::login::Login;
 use crate::order::Purchase;
+use crate::plain::is_plain;
 use crate::refusal::{ErrorType, Refusal};
 use crate::secret::Secret;
 use crate::units::{PodName, Seconds};
@@ -89,7 +90,7 @@ fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<Stri
     match value {
         Some(text) if text.is_empty() => Ok(None),
         Some(text) if text.len() > bytes => Err(invalid(format!("{name} is longer than {bytes} bytes"))),
-        Some(text) if text.chars().any(char::is_control) => Err(invalid(format!("{name} must not hold control characters"))),
+        Some(text) if !text.chars().all(is_plain) => Err(invalid(format!("{name} must not hold control characters"))),
         value => Ok(value),
     }
 }

@@ -96,6 +96,8 @@ fn do_it(misdeed: &str) -> Result<Quote, Refusal> {
         "unknown-code" => return Err(Refusal { code: "token_already_spent".to_owned(), message: "lies".to_owned() }),
         "silent-refusal" => return Err(Refusal { code: "invalid_spec".to_owned(), message: String::new() }),
         "refuse" => return Err(Refusal { code: "invalid_spec".to_owned(), message: "no such tier".to_owned() }),
+        "escape" => quote.tier = "\u{1b}[2Ja".to_owned(),
+        "long-code" => return Err(Refusal { code: "\u{1}".repeat(500_000), message: "no".to_owned() }),
         _ => {}
     }
     Ok(quote)
