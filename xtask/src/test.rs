@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{ALL, cargo, step, target};
+use crate::run::{ALL, cargo, output, step, target};
 use crate::{cluster, demo, faults, fuzz, plugins, web};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
@@ -19,6 +19,9 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
 ];
+/// Programs that Debian's packages are too old for, how they tell their version, and the least that is good.
+const VERSIONS: [(&str, &str, (u32, u32), &str); 2] =
+    [("go", "version", (1, 25), "https://go.dev/dl"), ("node", "--version", (20, 0), "https://nodejs.org")];
 /// How long each fuzz target runs here.
 const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
@@ -68,14 +71,28 @@ fn programs() -> Result<()> {
     };
     let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
-        return Ok(());
+        return versions();
     }
     println!("   missing: {}", missing.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("install {} first", missing.join(" "));
     }
     step("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
-    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))?;
+    versions()
+}
+
+fn versions() -> Result<()> {
+    for (program, argument, (major, minor), source) in VERSIONS {
+        let told = output(Command::new(program).arg(argument)).with_context(|| format!("install {program} from {source}"))?;
+        let mut numbers =
+            told.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map_while(|part| part.parse::<u32>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if found < (major, minor) {
+            bail!("{program} is {}.{}, and {major}.{minor} is needed: install it from {source}", found.0, found.1);
+        }
+    }
+    Ok(())
 }
 
 /// The mint and the relay in Python.

@@ -72,7 +72,14 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
         .replace("{language}", title)
         .replace("{source}", source)
         .replace("{tools}", tools);
+    let suite = match slot {
+        Slot::Images => include_str!("../templates/suite/images.yaml"),
+        Slot::Pricing => include_str!("../templates/suite/pricing.yaml"),
+        Slot::Duration => include_str!("../templates/suite/duration.yaml"),
+        Slot::PodTemplate => include_str!("../templates/suite/pod-template.yaml"),
+    };
     let mut files = vec![("README.md", readme), (source, policy(language, slot))];
+    files.extend([("suite.yaml", suite.to_owned()), ("order.json", include_str!("../templates/order.json").to_owned())]);
     for (path, text) in of_all.iter().chain(&CONTRACT) {
         let text = match *path {
             "Cargo.toml" => text.replace("{name}", name),

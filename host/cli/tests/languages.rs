@@ -58,6 +58,11 @@ fn build(project: &Path, language: Language, slot: Slot) {
         check.args(["--settings", "settings.json"]);
     }
     run(&what, &mut check);
+    if project.join("order.json").exists() {
+        let mut eval = Command::new(PAYGRESS);
+        run(&what, eval.args(["policy", "eval", slot.as_str(), "policy.wasm", "order.json"]).current_dir(project));
+    }
+    run(&what, Command::new(PAYGRESS).args(["policy", "test", "suite.yaml"]).current_dir(project));
 }
 
 fn builds(language: Language) {
@@ -128,8 +133,6 @@ fn builds_examples() {
         let folder = tempdir().unwrap();
         copy(&examples.join(name), folder.path());
         build(folder.path(), language, slot);
-        let suite = folder.path().join("suite.yaml");
-        run(name, Command::new(PAYGRESS).args(["policy", "test"]).arg(suite));
         if language == Language::Go {
             run("the tests of bulk-bonus", Command::new("go").args(["test", "./bonus"]).current_dir(folder.path()));
         }

@@ -25,6 +25,7 @@ const SCHEMA: &str = r#"{
   "properties": {
     "sats_per_hour": {"type": "integer", "minimum": 1, "maximum": 1000000000, "default": 60, "description": "The price of a quiet cluster."},
     "from_percent": {"type": "integer", "minimum": 0, "maximum": 99, "default": 50, "description": "The share of leased pods from which on it rises."},
+    "minimum_sat": {"type": "integer", "minimum": 0, "maximum": 1000000000, "default": 1, "description": "The least net amount that is accepted, in sat."},
     "full_percent": {"type": "integer", "minimum": 100, "maximum": 10000, "default": 300, "description": "The price when all pods are leased, in percent of the quiet one."}
   }
 }"#;
@@ -39,6 +40,7 @@ struct Settings {
     sats_per_hour: u64,
     from_percent: u64,
     full_percent: u64,
+    minimum_sat: u64,
 }
 
 paygress_plugin_settings::kept!(SurgePrice, Settings, SCHEMA, read);
@@ -49,6 +51,7 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
         sats_per_hour: reader.number("sats_per_hour", 60, 1..=1_000_000_000),
         from_percent: reader.number("from_percent", 50, 0..=99),
         full_percent: reader.number("full_percent", 300, 100..=10_000),
+        minimum_sat: reader.number("minimum_sat", 1, 0..=1_000_000_000),
     };
     let problems = reader.problems();
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
@@ -68,20 +71,22 @@ impl Settings {
 }
 
 fn kept() -> Settings {
-    let quiet = Settings { sats_per_hour: 60, from_percent: 50, full_percent: 300 };
+    let quiet = Settings { sats_per_hour: 60, from_percent: 50, full_percent: 300, minimum_sat: 1 };
     SETTINGS.with_borrow(|settings| settings.unwrap_or(quiet))
 }
 
 impl pricing::Guest for SurgePrice {
     fn offers(context: Context) -> Vec<Offer> {
         let (name, description) = ("Standard".to_owned(), "1 CPU, 1 GiB of memory; dearer when many are leased".to_owned());
-        vec![Offer { id: "standard".to_owned(), name, description, resources: SIZE, price: kept().price(&context), minimum_sat: 1 }]
+        let (price, minimum_sat) = (kept().price(&context), kept().minimum_sat);
+        vec![Offer { id: "standard".to_owned(), name, description, resources: SIZE, price, minimum_sat }]
     }
 
     fn quote(order: Order, context: Context) -> Result<Quote, Refusal> {
         match order.tier.as_deref() {
             None | Some("standard") => {
-                Ok(Quote { tier: "standard".to_owned(), resources: SIZE, price: kept().price(&context), minimum_sat: 1 })
+                let (price, minimum_sat) = (kept().price(&context), kept().minimum_sat);
+                Ok(Quote { tier: "standard".to_owned(), resources: SIZE, price, minimum_sat })
             }
             Some(_) => Err(Refusal { code: "invalid_spec".to_owned(), message: "the only tier is: standard".to_owned() }),
         }
