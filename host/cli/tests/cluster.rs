@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::command::text;
 use support::keys::key;
-use support::testbed::{CLUSTER, Ssh, Testbed, applied, apply, kubectl, root, wait_for};
+use support::testbed::{CLUSTER, Deployed, Outside, Ssh, Testbed, applied, apply, kubectl, root, wait_for};
 
 /// What a shell, YAML, JSON and a password file would each stumble over.
 const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
@@ -67,7 +67,7 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
     assert_eq!((more["success"].as_bool(), more["extended_duration_seconds"].as_u64()), (Some(true), Some(20)), "{more}");
     let second_end = seconds(&more, "new_expires_at");
     assert_eq!(second_end - first_end, 20, "nothing of the first token is lost");
-    let stranger = testbed.ask_as(&Testbed::new_key(), &json!({"type": "status", "pod_name": pod}));
+    let stranger = testbed.ask_as_another(&json!({"type": "status", "pod_name": pod}));
     assert_eq!(stranger["error_type"], "not_owner");
     let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
     assert_eq!(status["status"], "running");
@@ -267,6 +267,40 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
     assert_eq!(kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", host_ports]), "");
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
     wait_for("the node port to lead to the pod", Duration::from_secs(20), || ssh.run("echo hello").0 == "hello\n");
+}
+
+/// The service where operators run it: its image, its rights, its volume, its probes; and what it keeps over a restart.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_runs_in_the_cluster_as_its_manifests_say() {
+    let _alone = CLUSTER.lock();
+    // Pods reach this machine by the bridge.
+    let outside = Outside::start("deployment", "10.88.0.1");
+    let deployed = Deployed::start(&outside);
+    let ask = |request: Value| outside.ask(&deployed.npub, &request);
+    let token = outside.token(21);
+    let answer = ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
+    assert!(answer["error_type"].is_null(), "{answer}");
+    assert_eq!(outside.state(&token), "SPENT");
+    let ssh = Ssh { port: u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap(), username: "alice", password: PASSWORD };
+    assert_eq!(ssh.run("echo hello").0, "hello\n");
+
+    let _applied = Applied;
+    let file = format!("--from-file=policy.wasm={}", root().join("target/plugins/pricing.wasm").display());
+    kubectl(&["-n", "ingress-system", "create", "configmap", "pricing-policy", &file]);
+    apply(&policy("pricing", in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": 3_600}))));
+    condition("pricing", "Active", "True", "InForce");
+    let history = deployed.paygress(&["policy", "history"]);
+    assert!(history.lines().count() == 2 && history.contains("start") && history.contains("resource"), "{history}");
+
+    kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
+    deployed.wait();
+    assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same publication");
+    assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
+    let refused = ask(json!({"cashu_token": outside.token(21)}));
+    assert_eq!(refused["error_type"], "insufficient_payment", "a sat is a second now, and the least is a minute: {refused}");
+    let audit = deployed.paygress(&["ledger", "audit"]);
+    assert!(!audit.contains("missing"), "{audit}");
 }
 
 /// A `Policy` resource as an operator would apply it.
