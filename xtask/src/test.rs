@@ -34,6 +34,7 @@ const SCHEMATHESIS: [&str; 1] = ["schemathesis==4.32.5"];
 
 pub(crate) fn test(without_cluster: bool) -> Result<()> {
     programs()?;
+    versions()?;
     plugins::build()?;
     web::page()?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
@@ -71,15 +72,14 @@ fn programs() -> Result<()> {
     };
     let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
-        return versions();
+        return Ok(());
     }
     println!("   missing: {}", missing.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("install {} first", missing.join(" "));
     }
     step("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
-    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))?;
-    versions()
+    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
 }
 
 fn versions() -> Result<()> {

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 /// How long a request may take to come in, and its reply to be read: a local program's, a few MB.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the registries of a request may take, all together: the next request waits.
 const REGISTRIES: Duration = Duration::from_secs(120);
 /// Requests at the same time: each may hold four components in memory.
 const AT_ONCE: usize = 2;
@@ -151,7 +152,7 @@ async fn read(stream: &mut BufReader<UnixStream>) -> Result<(Request, Vec<Vec<u8
     Ok((request, bodies))
 }
 
-/// Registries have this long, all together: the next request waits.
+/// Ends what takes the registries longer.
 async fn in_time<T>(obtained: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let slow = |_| Err(format!("not taken: the registry took longer than {} s", REGISTRIES.as_secs()));
     tokio::time::timeout(REGISTRIES, obtained).await.unwrap_or_else(slow)

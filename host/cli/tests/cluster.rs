@@ -4,6 +4,7 @@
 
 mod support;
 
+use paygress_core::policy::Slot;
 use paygress_oci::Digest;
 use paygress_oci::testing::{Demand, TestRegistry};
 use serde_json::{Value, json};
@@ -417,7 +418,7 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout).trim().to_owned()
     };
-    for slot in ["images", "pricing", "duration", "pod-template"] {
+    for slot in Slot::ALL {
         let file = policies.path().join(format!("{slot}.wasm"));
         std::fs::copy(root().join(format!("target/plugins/{slot}.wasm")), &file).unwrap();
         paygress(&["policy", "sign", &file.to_string_lossy(), "--key", &private]);

@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// Resources that are applied together come a moment apart.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -185,7 +185,8 @@ impl Policies {
         let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
         // A status that was written, here or by another replica, is no news.
         let mut generations = HashMap::new();
-        let mut looks = tokio::time::interval(LOOK);
+        // The first look is due when the watch has begun.
+        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {

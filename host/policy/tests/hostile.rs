@@ -3,11 +3,11 @@
 
 use paygress_core::Policy;
 use paygress_core::order::OrderView;
-use paygress_core::policy::{Context, FaultKind, Grant, NotGranted, Placement, Resources, Slot};
+use paygress_core::policy::{Context, FaultKind, Grant, NotGranted, Placement, Slot};
 use paygress_core::refusal::{ErrorType, Refusal};
 use paygress_core::units::Seconds;
-use paygress_policy::{DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
-use std::path::PathBuf;
+use paygress_policy::{Case, DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -178,15 +178,7 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     assert!(errors[0].to_string().contains("template.spec: 30000 is another's"), "{}", errors[0]);
     // The port of the sample order: this one is loaded, and asked for another.
     let host = guarded(30_000).unwrap();
-    let placement = Placement {
-        pod_name: "ssh-pod-a".to_owned(),
-        image: "example.invalid/image:1".to_owned(),
-        resources: Resources { cpu_millicores: 1, memory_mib: 1 },
-        host_port: 30_001,
-        container_port: 2_222,
-        secret_name: "ssh-pod-a".to_owned(),
-        secret_mount_path: "/login".to_owned(),
-    };
+    let placement = Placement { host_port: 30_001, ..Case::sample(Slot::PodTemplate).placement };
     let grant = Grant { seconds: Seconds(60), note: None };
     let answer = host.current().render(&order("standard"), &grant, &placement).await;
     assert!(matches!(answer, Err(NotGranted::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001"))));
@@ -241,14 +233,18 @@ fn what_would_fill_the_hosts_memory_or_write_to_the_operators_terminal_is_refuse
     assert!(told.contains("\\u{1b}") && told.chars().all(|character| !character.is_control()), "{told}");
 }
 
+/// What a cache of compiled components holds.
+fn held(cache: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
 #[test]
 fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
     let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
-    let compiled = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path();
-    let files: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(compiled).collect();
+    let files = held(&cache);
     assert!(files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"), "{files:?}");
     let digest = files[0].file_name().unwrap().to_string_lossy()[..64].to_owned();
     std::fs::remove_file(&files[0]).unwrap();
@@ -282,9 +278,9 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     let cache = directory.path().join("compiled");
     let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cache), 0o700);
-    let files: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files = held(&cache);
     assert_eq!(files.len(), 4);
     for file in &files {
         assert_eq!(mode(file), 0o600);

@@ -1,5 +1,6 @@
 //! The real parts: started for a test, ended with it.
 
+use paygress_core::policy::Slot;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
@@ -213,7 +214,7 @@ impl Deployed {
         for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
             copy(Path::new(library), library);
         }
-        for slot in ["images", "pricing", "duration", "pod-template"] {
+        for slot in Slot::ALL {
             copy(&root().join(format!("target/plugins/{slot}.wasm")), &format!("usr/share/paygress/plugins/{slot}.wasm"));
         }
         let to = rootfs.join("usr/local/bin/paygress");
