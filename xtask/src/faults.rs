@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Runs wait more than they work: more of them than there are cores.
 const PROCESSES: u64 = 6;
 /// Starting a Nutshell mint.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `runs` at cdk's mint, then `nutshell` at a Nutshell mint, from this seed on.
 pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
@@ -120,7 +120,7 @@ impl Nutshell {
         let mint = Self { child, url: format!("http://127.0.0.1:{port}"), database: database.join("mint.sqlite3") };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 bail!("the Nutshell mint does not start; see {}", directory.join("log").display());
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: libFuzzer on stable Rust. The compiler's own sanitizer coverage is all that it takes.
+//! `cargo xtask fuzz`: libFuzzer on stable Rust. The compiler's own sanitizer coverage is all that
+//! it takes.
 
 use crate::run::{cargo, root, step, target};
 use anyhow::{Result, bail};

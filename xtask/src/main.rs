@@ -38,7 +38,8 @@ enum Command {
     },
     /// Build the policies into target/plugins.
     Plugins,
-    /// Build the pods' SSH image into target/ssh-image.tar, an archive for `ctr images import` or `docker load`.
+    /// Build the pods' SSH image into target/ssh-image.tar, an archive for `ctr images import` or
+    /// `docker load`.
     SshImage,
     /// The testbed: a real one-node Kubernetes on this machine. Needs root.
     Cluster {

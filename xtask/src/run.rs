@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-/// What every build of the tests says, so that nothing is built twice: other packages or features make other libraries.
+/// What every build of the tests says, so that nothing is built twice: other packages or features
+/// make other libraries.
 pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "paygress/demo"];
 
 /// The workspace's directory.
@@ -30,8 +31,8 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Installs what `rust-toolchain.toml` asks for: rustup does so for a toolchain that it installs, but adds nothing to one
-/// that is there already.
+/// Installs what `rust-toolchain.toml` asks for: rustup does so for a toolchain that it installs,
+/// but adds nothing to one that is there already.
 pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
     let rustlib = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()))?).join("lib/rustlib");
     for target in targets.iter().filter(|target| !rustlib.join(target).exists()) {

@@ -1,4 +1,5 @@
-//! Builds the pods' SSH image without a container engine: a static server, busybox, and a user's home.
+//! Builds the pods' SSH image without a container engine: a static server, busybox, and a user's
+//! home.
 
 use crate::run::{cargo, output, root, step, target};
 use anyhow::{Context, Result};

@@ -19,7 +19,8 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
 ];
-/// Programs that Debian's packages are too old for, how they tell their version, and the least that is good.
+/// Programs that Debian's packages are too old for, how they tell their version, and the least that
+/// is good.
 const VERSIONS: [(&str, &str, (u32, u32), &str); 2] =
     [("go", "version", (1, 25), "https://go.dev/dl"), ("node", "--version", (20, 0), "https://nodejs.org")];
 /// How long each fuzz target runs here.
@@ -47,7 +48,7 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
     web::packages("examples/customer-js")?;
     venv("venv-schemathesis", &SCHEMATHESIS)?;
-    let door = ["--test", "door", "--", "--ignored", "--test-threads", "1"];
+    let door = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP door with others' programs", cargo(&["test"])?.args(ALL).args(door))?;
     let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
     step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;

@@ -8,8 +8,8 @@ use std::process::Command;
 /// Where the page's files are.
 const PAGE: &str = "host/http/web";
 
-/// Installs a folder's packages, unless those that its lock names are there. What packages would run when they are installed is
-/// not run.
+/// Installs a folder's packages, unless those that its lock names are there. What packages would
+/// run when they are installed is not run.
 pub(crate) fn packages(folder: &str) -> Result<()> {
     let directory = root().join(folder);
     let lock = std::fs::read(directory.join("package-lock.json"))?;

@@ -1,13 +1,13 @@
 //! Who asks.
 
-use crate::words::{REPLY_BYTES, Reply, Request};
+use crate::protocol::{REPLY_BYTES, Reply, Request};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 /// How long an answer may take: four large components are compiled on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +52,8 @@ pub async fn ask(socket: &Path, request: &Request, bodies: &[Vec<u8>]) -> Result
             (_, Ok(())) => Err(std::io::Error::other("it hung up")),
         }
     };
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(TIMEOUT, exchange).await {
         Ok(answer) => answer.map_err(|error: std::io::Error| AskError::Unknown(error.to_string())),
-        Err(_) => Err(AskError::Unknown(format!("not within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(AskError::Unknown(format!("not within {} s", TIMEOUT.as_secs()))),
     }
 }

@@ -1,5 +1,5 @@
-//! `paygress-admin`: the operator's door. A Unix socket for one user, over which `paygress policy` exchanges policies in a
-//! running service.
+//! `paygress-admin`: the operator's door. A Unix socket for one user, over which `paygress policy`
+//! exchanges policies in a running service.
 //!
 //! ```text
 //! paygress policy swap pricing new.wasm ─▶ Request, a line of JSON; then the components' bytes
@@ -7,15 +7,15 @@
 //!                     told what happened ◀─ Reply, a line of JSON
 //! ```
 //!
-//! - `words.rs`: what is said.
+//! - `protocol.rs`: what is said.
 //! - `server.rs`: who listens. `client.rs`: who asks.
 //!
 //! Nothing here decides: it hands sources to the [`Publisher`](paygress_policy::Publisher).
 
 mod client;
 mod server;
-mod words;
+mod protocol;
 
 pub use client::{AskError, ask};
 pub use server::{Admin, SocketError};
-pub use words::{Part, Reply, Request};
+pub use protocol::{ComponentUpload, Reply, Request};

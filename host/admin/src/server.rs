@@ -1,9 +1,9 @@
 //! Who listens.
 
-use crate::words::{LINE_BYTES, Part, Reply, Request};
+use crate::protocol::{LINE_BYTES, ComponentUpload, Reply, Request};
 use paygress_core::Policy;
-use paygress_oci::Supply;
-use paygress_policy::{By, COMPONENT_BYTES, Filling, Fillings, Publication, Publisher, Source, Sources, SwapError};
+use paygress_oci::ComponentFetcher;
+use paygress_policy::{Trigger, COMPONENT_BYTES, ComponentRef, ComponentRefs, Revision, Publisher, Source, Sources, SwapError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 /// How long a request may take to come in, and its reply to be read: a local program's, a few MB.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the registries of a request may take, all together: the next request waits.
 const REGISTRIES: Duration = Duration::from_secs(120);
 /// Requests at the same time: each may hold four components in memory.
@@ -35,7 +35,7 @@ pub struct SocketError {
 pub struct Admin {
     listener: UnixListener,
     publisher: Arc<Publisher>,
-    supply: Arc<Supply>,
+    supply: Arc<ComponentFetcher>,
     path: PathBuf,
 }
 
@@ -51,7 +51,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`SocketError`]: another service listens there, or something else is there.
-    pub fn bind(path: &Path, publisher: Arc<Publisher>, supply: Arc<Supply>) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, publisher: Arc<Publisher>, supply: Arc<ComponentFetcher>) -> Result<Self, SocketError> {
         let error = |why: String| SocketError { path: path.to_owned(), why };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|why| error(why.to_string()))?;
@@ -98,12 +98,12 @@ impl Admin {
     }
 }
 
-async fn serve(stream: UnixStream, publisher: Arc<Publisher>, supply: &Supply) -> std::io::Result<()> {
+async fn serve(stream: UnixStream, publisher: Arc<Publisher>, supply: &ComponentFetcher) -> std::io::Result<()> {
     // Between `bind` and the rights of the file anybody could have come in.
     let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     let mut stream = BufReader::new(stream);
     let reply = if peer == own || peer == 0 {
-        match tokio::time::timeout(PATIENCE, read(&mut stream)).await {
+        match tokio::time::timeout(TIMEOUT, read(&mut stream)).await {
             Ok(Ok((request, bodies))) => match in_time(obtained(supply, request.parts(), bodies)).await {
                 Ok(components) => {
                     // Compiling takes its time, and goes on whoever goes away.
@@ -120,11 +120,11 @@ async fn serve(stream: UnixStream, publisher: Arc<Publisher>, supply: &Supply) -
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    tokio::time::timeout(PATIENCE, stream.write_all(&line)).await??;
+    tokio::time::timeout(TIMEOUT, stream.write_all(&line)).await??;
     stream.shutdown().await?;
     // Who is refused early is still writing; hanging up on him would take the reply from him.
     let mut rest = stream.take(LONGEST);
-    tokio::time::timeout(PATIENCE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await?.map(drop)
+    tokio::time::timeout(TIMEOUT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await?.map(drop)
 }
 
 async fn read(stream: &mut BufReader<UnixStream>) -> Result<(Request, Vec<Vec<u8>>), String> {
@@ -159,7 +159,7 @@ async fn in_time<T>(obtained: impl Future<Output = Result<T, String>>) -> Result
 }
 
 /// The components of a request, verified: those that came with it, and those in a registry.
-async fn obtained(supply: &Supply, parts: &[Part], bodies: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+async fn obtained(supply: &ComponentFetcher, parts: &[ComponentUpload], bodies: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
     let mut components = Vec::new();
     for (part, body) in parts.iter().zip(bodies) {
         let component = match &part.reference {
@@ -171,9 +171,9 @@ async fn obtained(supply: &Supply, parts: &[Part], bodies: Vec<Vec<u8>>) -> Resu
     Ok(components)
 }
 
-fn sources(publisher: &Publisher, parts: Vec<Part>, bodies: Vec<Vec<u8>>) -> Result<Sources, String> {
+fn sources(publisher: &Publisher, parts: Vec<ComponentUpload>, bodies: Vec<Vec<u8>>) -> Result<Sources, String> {
     let mut sources = Sources::new();
-    for (Part { slot, settings, .. }, component) in parts.into_iter().zip(bodies) {
+    for (ComponentUpload { slot, settings, .. }, component) in parts.into_iter().zip(bodies) {
         let settings = settings.map_or_else(|| publisher.settings(slot), |settings| serde_json::Value::Object(settings).to_string());
         if sources.insert(slot, Source { component, settings }).is_some() {
             return Err(format!("the slot {slot} is named twice"));
@@ -183,18 +183,18 @@ fn sources(publisher: &Publisher, parts: Vec<Part>, bodies: Vec<Vec<u8>>) -> Res
 }
 
 /// A publication as it is told: a thousand of them with their settings would be too much.
-fn without_settings(publication: Publication) -> Publication {
-    let bare = |fillings: Fillings| -> Fillings {
-        fillings.into_iter().map(|(slot, filling)| (slot, Filling { settings: String::new(), ..filling })).collect()
+fn without_settings(publication: Revision) -> Revision {
+    let bare = |fillings: ComponentRefs| -> ComponentRefs {
+        fillings.into_iter().map(|(slot, filling)| (slot, ComponentRef { settings: String::new(), ..filling })).collect()
     };
-    Publication { set: bare(publication.set), folder: Fillings::new(), ..publication }
+    Revision { set: bare(publication.set), folder: ComponentRefs::new(), ..publication }
 }
 
 fn answer(publisher: &Publisher, request: Request, bodies: Vec<Vec<u8>>) -> Reply {
     let published = |published: Result<_, SwapError>| published.map(Reply::Published).map_err(|error| error.to_string());
     let shadow = |report: Option<_>| report.map(Reply::Shadow).ok_or_else(|| "there is no shadow".to_owned());
     let answer = match request {
-        Request::Swap(parts) => sources(publisher, parts, bodies).and_then(|sources| published(publisher.publish(&sources, By::Operator))),
+        Request::Swap(parts) => sources(publisher, parts, bodies).and_then(|sources| published(publisher.publish(&sources, Trigger::Operator))),
         Request::Rollback(to) => published(publisher.rollback(to)),
         Request::History => Ok(Reply::History(publisher.history().into_iter().map(without_settings).collect())),
         Request::Report => Ok(Reply::Report(publisher.host().report())),

@@ -1,4 +1,5 @@
-//! One mint over HTTP. It is a stranger: it may be away, slow, endless or wrong, and costs its own orders only.
+//! One mint over HTTP. It is a stranger: it may be away, slow, endless or wrong, and costs its own
+//! orders only.
 
 use crate::health::Health;
 use cdk::mint_url::MintUrl;
@@ -12,8 +13,8 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use paygress_core::units::Seconds;
-use paygress_tls::{chain, connector};
+use paygress_core::model::units::Seconds;
+use paygress_http_client::{chain, connector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -23,14 +24,15 @@ use tokio::sync::{Mutex, Semaphore};
 
 /// Reading from a mint. It answers in tenths of a second.
 const ASK: Duration = Duration::from_secs(10);
-/// A swap or a payment: the mint writes, and a payment waits for Lightning. Longer than a mint's own limits, so that an
-/// answer is seldom lost.
+/// A swap or a payment: the mint writes, and a payment waits for Lightning. Longer than a mint's
+/// own limits, so that an answer is seldom lost.
 const ACT: Duration = Duration::from_secs(60);
 /// An answer. The largest are the signatures of a thousand outputs, at 400 bytes each.
 const BODY_BYTES: usize = 2 << 20;
 /// Requests at one mint at the same time; the rest wait.
 const AT_ONCE: usize = 8;
-/// Between two requests' beginnings at one mint: mints limit their callers, and a busy shop is one caller.
+/// Between two requests' beginnings at one mint: mints limit their callers, and a busy shop is one
+/// caller.
 const PACE: Duration = Duration::from_millis(10);
 /// How long a list of keysets is used. A token of a newer one has it read again…
 const KEYSETS: Duration = Duration::from_secs(60);
@@ -41,8 +43,9 @@ const DETAIL_CHARS: usize = 200;
 
 /// Why a mint did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MintFault {
-    /// It cannot be reached, does not answer in time, or has a fault of its own. What was asked may have been done.
+pub(crate) enum MintError {
+    /// It cannot be reached, does not answer in time, or has a fault of its own. What was asked may
+    /// have been done.
     #[error("the mint is away: {0}")]
     Away(String),
     /// It answered what no mint answers. What was asked may have been done.
@@ -70,55 +73,55 @@ pub(crate) mod codes {
     pub(crate) const KEYSET_INACTIVE: u32 = 12_002;
     pub(crate) const KEYSET_EXPIRED: u32 = 12_003;
 
-    /// Whether a swap that is refused so was not done and will not be. Codes beyond the table, and none at all, are a
-    /// mint's own troubles: its database was busy, for instance.
+    /// Whether a swap that is refused so was not done and will not be. Codes beyond the table, and
+    /// none at all, are a mint's own troubles: its database was busy, for instance.
     pub(crate) fn is_final(code: u32) -> bool {
         (10_000..13_000).contains(&code) && ![PENDING, OUTPUTS_PENDING].contains(&code)
     }
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct ErrorResponse {
     #[serde(default)]
     code: u32,
     #[serde(default, alias = "error")]
     detail: serde_json::Value,
 }
 
-pub(crate) type Asked<T> = Result<T, MintFault>;
+pub(crate) type Asked<T> = Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
 
 /// HTTP with an end to everything.
-pub(crate) struct Web(Http<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct HttpClient(Http<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
-impl Web {
+impl HttpClient {
     pub(crate) fn new() -> Asked<Self> {
-        let connector = connector(ASK).map_err(|error| MintFault::Away(error.to_string()))?;
+        let connector = connector(ASK).map_err(|error| MintError::Unavailable(error.to_string()))?;
         Ok(Self(Http::builder(TokioExecutor::new()).pool_max_idle_per_host(AT_ONCE).build(connector)))
     }
 
     /// `Ok` is an answer of the server itself: yes or a reasoned no.
     async fn exchange(&self, method: Method, url: &str, body: Option<Vec<u8>>, patience: Duration) -> Asked<(StatusCode, Bytes)> {
         let exchange = async {
-            let away = |error: &dyn std::fmt::Display| MintFault::Away(error.to_string());
+            let away = |error: &dyn std::fmt::Display| MintError::Unavailable(error.to_string());
             let uri: Uri = url.parse().map_err(|error| away(&error))?;
             let request = Request::builder().method(method).uri(uri).header("accept", "application/json");
             let request = request.header("content-type", "application/json").body(Full::from(body.unwrap_or_default()));
             let response = self.0.request(request.map_err(|error| away(&error))?).await.map_err(|error| away(&chain(&error)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-            let bytes = body.map_err(|error| MintFault::Garbage(error.to_string()))?.to_bytes();
+            let bytes = body.map_err(|error| MintError::InvalidResponse(error.to_string()))?.to_bytes();
             let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY].contains(&status);
             if status.is_server_error() || busy {
-                return Err(MintFault::Away(format!("HTTP {}", status.as_u16())));
+                return Err(MintError::Unavailable(format!("HTTP {}", status.as_u16())));
             }
             if status.is_redirection() || status.is_informational() {
-                return Err(MintFault::Garbage(format!("HTTP {}", status.as_u16())));
+                return Err(MintError::InvalidResponse(format!("HTTP {}", status.as_u16())));
             }
             Ok((status, bytes))
         };
         let answer = tokio::time::timeout(patience, exchange).await;
-        answer.unwrap_or_else(|_| Err(MintFault::Away(format!("no answer within {} s", patience.as_secs()))))
+        answer.unwrap_or_else(|_| Err(MintError::Unavailable(format!("no answer within {} s", patience.as_secs()))))
     }
 
     /// Reads one thing.
@@ -130,17 +133,17 @@ impl Web {
 fn understand<T: DeserializeOwned>((status, bytes): (StatusCode, Bytes)) -> Asked<T> {
     if status.is_success() {
         return serde_json::from_slice(&bytes)
-            .map_err(|error| MintFault::Garbage(format!("line {}: {:?}", error.line(), error.classify())));
+            .map_err(|error| MintError::InvalidResponse(format!("line {}: {:?}", error.line(), error.classify())));
     }
-    let told = serde_json::from_slice(&bytes).unwrap_or(Told { code: 0, detail: serde_json::Value::Null });
+    let told = serde_json::from_slice(&bytes).unwrap_or(ErrorResponse { code: 0, detail: serde_json::Value::Null });
     let detail = told.detail.as_str().map_or_else(|| told.detail.to_string(), str::to_owned);
-    Err(MintFault::Refused { code: told.code, detail: detail.chars().take(DETAIL_CHARS).collect() })
+    Err(MintError::Rejected { code: told.code, detail: detail.chars().take(DETAIL_CHARS).collect() })
 }
 
 /// A mint.
-pub(crate) struct Mint {
+pub(crate) struct MintClient {
     pub(crate) url: MintUrl,
-    web: Web,
+    web: HttpClient,
     places: Semaphore,
     pace: Mutex<tokio::time::Instant>,
     pub(crate) health: Health,
@@ -148,10 +151,10 @@ pub(crate) struct Mint {
     keys: Mutex<HashMap<Id, Arc<KeySet>>>,
 }
 
-impl Mint {
+impl MintClient {
     pub(crate) fn new(url: MintUrl) -> Asked<Self> {
         let (places, pace) = (Semaphore::new(AT_ONCE), Mutex::new(tokio::time::Instant::now()));
-        Ok(Self { url, web: Web::new()?, places, pace, health: Health::default(), keysets: Mutex::default(), keys: Mutex::default() })
+        Ok(Self { url, web: HttpClient::new()?, places, pace, health: Health::default(), keysets: Mutex::default(), keys: Mutex::default() })
     }
 
     /// Waits for this request's turn.
@@ -167,9 +170,9 @@ impl Mint {
 
     /// One request, in a place of this mint's own.
     async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>, patience: Duration) -> Asked<T> {
-        self.health.check().map_err(MintFault::Away)?;
-        let url = self.url.join_paths(&path.split('/').collect::<Vec<_>>()).map_err(|error| MintFault::Away(error.to_string()))?;
-        let _place = self.places.acquire().await.map_err(|error| MintFault::Away(error.to_string()))?;
+        self.health.check().map_err(MintError::Unavailable)?;
+        let url = self.url.join_paths(&path.split('/').collect::<Vec<_>>()).map_err(|error| MintError::Unavailable(error.to_string()))?;
+        let _place = self.places.acquire().await.map_err(|error| MintError::Unavailable(error.to_string()))?;
         self.turn().await;
         let begun = Instant::now();
         let answer = self.web.exchange(method, url.as_str(), body, patience).await;
@@ -182,7 +185,7 @@ impl Mint {
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, patience: Duration) -> Asked<T> {
-        let body = serde_json::to_vec(body).map_err(|error| MintFault::Garbage(error.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(|error| MintError::InvalidResponse(error.to_string()))?;
         self.send(Method::POST, path, Some(body), patience).await
     }
 
@@ -214,8 +217,8 @@ impl Mint {
         }
         let found = self.get::<KeysResponse>(&format!("v1/keys/{id}")).await?.keysets;
         let keyset = found.into_iter().find(|keyset| keyset.id == id && keyset.unit == CurrencyUnit::Sat);
-        let keyset = keyset.ok_or_else(|| MintFault::Garbage("it does not show the keys that were asked for".to_owned()))?;
-        keyset.verify_id().map_err(|_| MintFault::Garbage("a keyset's keys do not make its id".to_owned()))?;
+        let keyset = keyset.ok_or_else(|| MintError::InvalidResponse("it does not show the keys that were asked for".to_owned()))?;
+        keyset.verify_id().map_err(|_| MintError::InvalidResponse("a keyset's keys do not make its id".to_owned()))?;
         let keyset = Arc::new(keyset);
         self.keys.lock().await.insert(id, Arc::clone(&keyset));
         Ok(keyset)
@@ -225,7 +228,7 @@ impl Mint {
     pub(crate) async fn states(&self, ys: &[PublicKey]) -> Asked<Vec<State>> {
         let response: CheckStateResponse = self.post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ASK).await?;
         let states: HashMap<PublicKey, State> = response.states.into_iter().map(|state| (state.y, state.state)).collect();
-        let missing = || MintFault::Garbage("it does not tell the state of every proof".to_owned());
+        let missing = || MintError::InvalidResponse("it does not tell the state of every proof".to_owned());
         ys.iter().map(|y| states.get(y).copied().ok_or_else(missing)).collect()
     }
 

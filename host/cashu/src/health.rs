@@ -1,12 +1,12 @@
 //! How a mint is, and when to leave it alone.
 
-use crate::client::MintFault;
+use crate::client::MintError;
 use cdk::mint_url::MintUrl;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Failures in a row after which a mint is left alone for a while.
-const PATIENCE: u32 = 3;
+const TIMEOUT: u32 = 3;
 /// The first such while…
 const FIRST: Duration = Duration::from_secs(1);
 /// …doubling up to this one.
@@ -45,7 +45,7 @@ impl Health {
         }
     }
 
-    pub(crate) fn note(&self, mint: &MintUrl, took: Duration, fault: Option<&MintFault>) {
+    pub(crate) fn note(&self, mint: &MintUrl, took: Duration, fault: Option<&MintError>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match fault {
             None => {
@@ -57,8 +57,8 @@ impl Health {
             Some(fault) => {
                 state.failures = state.failures.saturating_add(1);
                 state.why = Some(fault.to_string());
-                if state.failures >= PATIENCE {
-                    if state.failures == PATIENCE {
+                if state.failures >= TIMEOUT {
+                    if state.failures == TIMEOUT {
                         tracing::warn!(%mint, %fault, "the mint is away; its orders wait");
                     }
                     state.until = Instant::now().checked_add(pause(state.failures));
@@ -73,6 +73,6 @@ impl Health {
 }
 
 fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(PATIENCE).min(16);
+    let doublings = failures.saturating_sub(TIMEOUT).min(16);
     FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST)
 }

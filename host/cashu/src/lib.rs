@@ -6,35 +6,38 @@
 //!   offline checks     └─▶ Mint (client.rs) ─▶ HTTP           an end to every wait, answer and queue; health.rs
 //! ```
 //!
-//! - `token.rs`: what can be read from a token offline. Strangers' bytes; nothing is asked of anybody.
-//! - `wallet.rs`: the operator's side: balance, send, pay, restore, entries for an audit.
+//! - `token.rs`: what can be read from a token offline. Strangers' bytes; nothing is asked of
+//!   anybody.
+//! - `transactions.rs`: the operator's side: balance, send, pay, restore, entries for an audit.
 //! - `seed.rs`: the mnemonic, which alone brings all money back (NUT-13).
-//! - `mint.rs`, `faulty.rs` (feature `mint`): a mint of our own with fake Lightning, and a bad way to it: for the demo and
+//! - `test_mint.rs`, `fault_proxy.rs` (feature `mint`): a mint of our own with fake Lightning, and
+//!   a bad way to it: for the demo and
 //!   for tests.
 //!
-//! cdk has the protocol: tokens, blinding, signatures, derivation. What is written down before and after each request is
-//! this room's own, since its one rule is stricter than a wallet's: an operation whose answer was lost stays open, with
-//! its very words, until the mint tells how it ended. It is never given up because something else went wrong.
+//! cdk has the protocol: tokens, blinding, signatures, derivation. What is written down before and
+//! after each request is this room's own, since its one rule is stricter than a wallet's: an
+//! operation whose answer was lost stays open, with its very words, until the mint tells how it
+//! ended. It is never given up because something else went wrong.
 //!
 //! This is the only room that knows cdk.
 
 mod client;
-mod drawer;
+mod mint_wallet;
 #[cfg(feature = "mint")]
-pub mod faulty;
+pub mod fault_proxy;
 mod health;
 #[cfg(feature = "mint")]
-pub mod mint;
-mod pay;
-mod purse;
+pub mod test_mint;
+mod melt;
+mod wallet_store;
 mod seed;
-mod till;
-mod token;
 mod wallet;
+mod token;
+mod transactions;
 
 pub use health::State as Health;
-pub use pay::Paid;
-pub use purse::{OperationState, Purse};
+pub use melt::Melted;
+pub use wallet_store::{OperationState, WalletStore};
 pub use seed::{Seed, SeedError};
-pub use till::{CashuTill, OpenError, Settings};
-pub use wallet::{Entry, Holding, WalletError};
+pub use wallet::{CashuWallet, OpenError, Settings};
+pub use transactions::{Transaction, MintBalance, WalletError};

@@ -6,9 +6,9 @@ use cdk::nuts::nut10::{Kind, Secret as Nut10Secret};
 use cdk::nuts::{CurrencyUnit, PublicKey, SpendingConditions, Token};
 use cdk::secret::Secret;
 use paygress_core::limits;
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::till::TokenFacts;
-use paygress_core::units::{self, ProofY, Sat};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::units::{self, ProofY, Sat};
 use std::collections::HashSet;
 use std::str::FromStr;
 
@@ -27,13 +27,15 @@ pub(crate) fn parse(text: &str) -> Result<Token, Refusal> {
     Token::from_str(bare).map_err(|_| invalid("this is not a Cashu token; a token begins with cashuA or cashuB and is copied whole"))
 }
 
-/// Whether a proof's secret is a condition (NUT-10): a JSON list. One that cannot be read counts: the mint may read it.
-pub(crate) fn is_locked(secret: &Secret) -> bool {
+/// Whether a proof's secret is a condition (NUT-10): a JSON list. One that cannot be read counts:
+/// the mint may read it.
+pub(crate) fn has_conditions(secret: &Secret) -> bool {
     secret.as_bytes().first() == Some(&b'[')
 }
 
-/// Whether this condition is met by our signature alone, now: P2PK to our key, one signature, each input by itself.
-fn opens_for_us(secret: &Secret, ours: &PublicKey) -> bool {
+/// Whether this condition is met by our signature alone, now: P2PK to our key, one signature, each
+/// input by itself.
+fn is_p2pk_to_us(secret: &Secret, ours: &PublicKey) -> bool {
     let Ok(condition) = Nut10Secret::try_from(secret) else { return false };
     let Ok(SpendingConditions::P2PKConditions { data, conditions }) = SpendingConditions::try_from(condition.clone()) else { return false };
     let simple = conditions.is_none_or(|conditions| {
@@ -43,7 +45,7 @@ fn opens_for_us(secret: &Secret, ours: &PublicKey) -> bool {
 }
 
 /// Reads a token of one of these mints; `ours` is the key that it may be locked to.
-pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>) -> Result<TokenFacts, Refusal> {
+pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>) -> Result<TokenInfo, Refusal> {
     let token = parse(text)?;
     let secrets = token.token_secrets();
     if secrets.is_empty() || secrets.len() > limits::TOKEN_PROOFS {
@@ -62,7 +64,7 @@ pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>)
     if token.unit().is_some_and(|unit| unit != CurrencyUnit::Sat) {
         return Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"));
     }
-    if secrets.iter().any(|secret| is_locked(secret) && !ours.is_some_and(|ours| opens_for_us(secret, ours))) {
+    if secrets.iter().any(|secret| has_conditions(secret) && !ours.is_some_and(|ours| is_p2pk_to_us(secret, ours))) {
         let to = ours.map_or_else(String::new, |ours| format!(", or one that is locked (P2PK) to {ours} without a time"));
         return Err(invalid(format!("the token is locked (P2PK or HTLC); send one that anybody can redeem{to}")));
     }
@@ -75,7 +77,7 @@ pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>)
     if gross == 0 || gross > limits::TOKEN_SAT {
         return Err(invalid(format!("the token's amount must be 1 to {} sat", limits::TOKEN_SAT)));
     }
-    Ok(TokenFacts { mint: units::MintUrl(mint.to_string()), gross: Sat(gross), ys })
+    Ok(TokenInfo { mint: units::MintUrl(mint.to_string()), gross: Sat(gross), ys })
 }
 
 #[cfg(test)]
@@ -107,11 +109,11 @@ mod tests {
     #[test]
     fn both_versions_and_the_uri_prefix_read_the_same() {
         let token = token(MINT, CurrencyUnit::Sat, vec![proof(4, Secret::generate()), proof(1, Secret::generate())]);
-        let facts = decode(&token.to_string(), &accepted(), None).unwrap();
-        assert_eq!((facts.gross, facts.ys.len(), facts.mint.as_str()), (Sat(5), 2, MINT));
+        let token_info = decode(&token.to_string(), &accepted(), None).unwrap();
+        assert_eq!((token_info.gross, token_info.ys.len(), token_info.mint.as_str()), (Sat(5), 2, MINT));
         for text in [format!("cashu:{token}"), format!("cashu://{token}"), format!(" {token}\n"), token.to_v3_string()] {
             let again = decode(&text, &accepted(), None).unwrap();
-            assert_eq!((again.gross, again.ys.iter().collect::<HashSet<_>>()), (facts.gross, facts.ys.iter().collect::<HashSet<_>>()));
+            assert_eq!((again.gross, again.ys.iter().collect::<HashSet<_>>()), (token_info.gross, token_info.ys.iter().collect::<HashSet<_>>()));
         }
     }
 

@@ -1,4 +1,5 @@
-//! What a shadow costs the live orders, and when a spinning policy is stopped. Printed by `cargo xtask bench`.
+//! What a shadow costs the live orders, and when a spinning policy is stopped. Printed by `cargo
+//! xtask bench`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,12 +14,12 @@
 #[path = "../tests/support/paper.rs"]
 mod paper;
 
-use paper::{Paper, spawn};
-use paygress::house::default_policies;
+use paper::{FakeBackends, spawn};
+use paygress::app::default_policies;
 use paygress_core::Policy;
-use paygress_core::order::OrderView;
-use paygress_core::policy::{Context, FaultKind, NotGranted, Slot};
-use paygress_policy::{DEADLINE, Folder, Host, Machine, Source, Sources, read};
+use paygress_core::model::order::OrderView;
+use paygress_core::backend::policy::{Context, FaultKind, PolicyError, Slot};
+use paygress_policy::{DEADLINE, PolicyDir, Host, PolicyEngine, Source, Sources, read};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ const SETTLING: usize = 5;
 const SPINS: usize = 20;
 
 fn sources() -> Sources {
-    Folder::new(default_policies(), BTreeMap::new()).sources().unwrap()
+    PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap()
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
@@ -42,8 +43,8 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 
 async fn shadow() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::load(Machine::start(None).unwrap(), &sources()).unwrap();
-    let paper = Paper::new(directory.path(), host.clone());
+    let host = Host::load(PolicyEngine::start(None).unwrap(), &sources()).unwrap();
+    let paper = FakeBackends::new(directory.path(), host.clone());
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     let mut compared = 0;
     for turn in 0..3 * ORDERS / TURN {
@@ -55,7 +56,8 @@ async fn shadow() {
         for number in 0..TURN {
             let begun = Instant::now();
             paper.order(10, spawn(None, None)).await;
-            // The first ones meet what starting a shadow leaves behind: a compiler's threads, cold pages.
+            // The first ones meet what starting a shadow leaves behind: a compiler's threads, cold
+            // pages.
             if number >= SETTLING {
                 times[kind].push(begun.elapsed());
             }
@@ -83,7 +85,7 @@ async fn spinning() {
     let hostile = default_policies().join("../plugins-for-tests/hostile.wasm");
     let mut sources = sources();
     sources.insert(Slot::Pricing, Source::plain(read(&hostile).unwrap()));
-    let host = Host::load(Machine::start(None).unwrap(), &sources).unwrap();
+    let host = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap();
     let order =
         |tier: &str| OrderView { id: "a".to_owned(), tier: Some(tier.to_owned()), username: "user".to_owned(), ..OrderView::default() };
     let (mut stopped, mut others) = (Vec::new(), Vec::new());
@@ -93,7 +95,7 @@ async fn spinning() {
             tokio::spawn(async move {
                 let begun = Instant::now();
                 match host.current().quote(&order, &Context::default()).await {
-                    Err(NotGranted::Fault(fault)) if matches!(fault.kind, FaultKind::Deadline(_)) => begun.elapsed(),
+                    Err(PolicyError::Fault(fault)) if matches!(fault.kind, FaultKind::Deadline(_)) => begun.elapsed(),
                     other => panic!("{other:?}"),
                 }
             })

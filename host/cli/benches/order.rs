@@ -1,22 +1,23 @@
-//! What the host costs: each part beside the bare library that it is built on. Printed as a table by `cargo xtask bench`.
+//! What the host costs: each part beside the bare library that it is built on. Printed as a table
+//! by `cargo xtask bench`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use paygress::house::default_policies;
-use paygress::town::Town;
-use paygress_cashu::mint::TestWallet;
+use paygress::app::default_policies;
+use paygress::sandbox::Sandbox;
+use paygress_cashu::test_mint::TestWallet;
 use paygress_core::Policy;
-use paygress_core::courier::{Door, ReplyTo};
-use paygress_core::desk::Incoming;
-use paygress_core::ledger::{LeaseChange, Ledger};
-use paygress_core::order::{Order, OrderView, Purchase, State};
-use paygress_core::policy::{Context, Payment, Placement, Slot};
-use paygress_core::secret::Secret;
-use paygress_core::till::TokenFacts;
-use paygress_core::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
-use paygress_ledger::Book;
+use paygress_core::backend::responder::{Transport, ReplyTo};
+use paygress_core::orders::NewOrder;
+use paygress_core::backend::store::{LeaseUpdate, Ledger};
+use paygress_core::model::order::{Order, OrderView, Purchase, State};
+use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
+use paygress_ledger::SqlStore;
 use paygress_nostr::{Keys, letter};
-use paygress_policy::{Host, Machine, Source};
+use paygress_policy::{Host, PolicyEngine, Source};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -29,7 +30,8 @@ fn view() -> OrderView {
     OrderView { id: "a".to_owned(), customer: "c".repeat(64), username: "user".to_owned(), ..OrderView::default() }
 }
 
-/// The same component on wasmtime alone: instantiate and call, without configuring, checking or another thread.
+/// The same component on wasmtime alone: instantiate and call, without configuring, checking or
+/// another thread.
 fn bare_wasmtime(c: &mut Criterion) {
     use wasmtime::component::{Component, Linker};
     let mut config = wasmtime::Config::new();
@@ -54,7 +56,7 @@ fn bare_wasmtime(c: &mut Criterion) {
 
 fn policies(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let host = Host::load(Machine::start(None).unwrap(), &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect()).unwrap();
+    let host = Host::load(PolicyEngine::start(None).unwrap(), &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect()).unwrap();
     let set = host.current();
     let (view, context) = (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
     c.bench_function("policy call/host", |b| b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap()));
@@ -96,8 +98,8 @@ fn order() -> Order {
     let id = OrderId::random();
     Order {
         message: id.0.clone(),
-        reply_to: ReplyTo { door: Door::Nostr, customer: Customer("c".repeat(64)), relay: None, request: None },
-        facts: TokenFacts { mint: MintUrl("https://m".to_owned()), gross: Sat(1), ys: vec![ProofY(id.0.clone())] },
+        reply_to: ReplyTo { door: Transport::Nostr, customer: Customer("c".repeat(64)), relay: None, request: None },
+        token_info: TokenInfo { mint: MintUrl("https://m".to_owned()), gross: Sat(1), ys: vec![ProofY(id.0.clone())] },
         id,
         ..Order::blank(Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None })
     }
@@ -111,7 +113,7 @@ fn ledger(c: &mut Criterion) {
     bare.pragma_update(None, "synchronous", "FULL").unwrap();
     bare.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, state TEXT); INSERT INTO t VALUES (1, 'received')").unwrap();
     c.bench_function("ledger transition/bare", |b| b.iter(|| bare.execute("UPDATE t SET state = 'decided' WHERE id = 1", []).unwrap()));
-    let ledger = Book::sqlite(&directory.path().join("ledger.sqlite")).unwrap();
+    let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).unwrap();
     c.bench_function("ledger transition/host", |b| {
         b.iter_batched(
             || {
@@ -120,36 +122,36 @@ fn ledger(c: &mut Criterion) {
                 order.state = State::Decided;
                 order
             },
-            |order| runtime.block_on(ledger.advance(&order, State::Received, LeaseChange::Keep)).unwrap(),
+            |order| runtime.block_on(ledger.transition(&order, State::Received, LeaseUpdate::Keep)).unwrap(),
             BatchSize::SmallInput,
         );
     });
 }
 
-/// An order from the desk's door to the answer, on a mint in this process and pods without walls. The bare figure is the
-/// swap at that mint alone.
+/// An order from the desk's door to the answer, on a mint in this process and pods without walls.
+/// The bare figure is the swap at that mint alone.
 fn whole_order(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let (town, wallet, purse, house) = runtime.block_on(async {
-        let town = Town::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "").await.unwrap();
-        let (wallet, purse) = (TestWallet::new(town.mint.url()).await.unwrap(), TestWallet::new(town.mint.url()).await.unwrap());
+    let (sandbox, wallet, wallet_store, app) = runtime.block_on(async {
+        let sandbox = Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "").await.unwrap();
+        let (wallet, wallet_store) = (TestWallet::new(sandbox.mint.url()).await.unwrap(), TestWallet::new(sandbox.mint.url()).await.unwrap());
         wallet.fill(100_000).await.unwrap();
-        let house = town.house().await.unwrap();
-        (town, wallet, purse, house)
+        let app = sandbox.app().await.unwrap();
+        (sandbox, wallet, wallet_store, app)
     });
     let token = || runtime.block_on(wallet.token(16)).unwrap();
     let mut group = c.benchmark_group("whole order");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     group.bench_function("bare", |b| {
-        b.iter_batched(token, |token| runtime.block_on(purse.redeem(&token)).unwrap(), BatchSize::PerIteration)
+        b.iter_batched(token, |token| runtime.block_on(wallet_store.redeem(&token)).unwrap(), BatchSize::PerIteration)
     });
-    let desk = Arc::clone(&house.desk);
+    let orders = Arc::clone(&app.orders);
     group.bench_function("host", |b| {
         b.iter_batched(
             token,
             |token| {
                 runtime.block_on(async {
-                    let incoming = Incoming {
+                    let incoming = NewOrder {
                         message: OrderId::random().0,
                         // Nobody to answer to: the courier is not part of the measurement.
                         reply_to: ReplyTo::default(),
@@ -157,7 +159,7 @@ fn whole_order(c: &mut Criterion) {
                         purchase: Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None },
                         password: Some(Secret::new("a good password")),
                     };
-                    let answer = desk.submit(incoming).await.unwrap().answer().await.unwrap();
+                    let answer = orders.submit(incoming).await.unwrap().answer().await.unwrap();
                     assert!(answer.get("pod_name").is_some(), "{answer}");
                 })
             },
@@ -165,7 +167,7 @@ fn whole_order(c: &mut Criterion) {
         );
     });
     group.finish();
-    drop(town);
+    drop(sandbox);
 }
 
 criterion_group! {

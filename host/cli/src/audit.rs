@@ -1,9 +1,9 @@
-//! The audit: for every order, what came in is what was sold, paid back, kept by the mint, or kept for a stated reason; and
-//! the purse says the same.
+//! The audit: for every order, what came in is what was sold, paid back, kept by the mint, or kept
+//! for a stated reason; and the purse says the same.
 
-use paygress_cashu::{Entry, Holding};
-use paygress_core::order::{Order, RefundEnd, State};
-use paygress_core::units::{MintUrl, Sat};
+use paygress_cashu::{Entry, MintBalance};
+use paygress_core::model::order::{Order, RefundEnd, State};
+use paygress_core::model::units::{MintUrl, Sat};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -62,7 +62,7 @@ pub struct Report {
     /// All of them together.
     pub total: Parts,
     /// What the purse holds at each mint.
-    pub holdings: BTreeMap<MintUrl, Sat>,
+    pub balances: BTreeMap<MintUrl, Sat>,
     /// What the operator took out.
     pub withdrawn: Sat,
     /// What the mints and Lightning kept for that.
@@ -73,7 +73,7 @@ pub struct Report {
 
 /// Compares the ledger with the purse.
 #[must_use]
-pub fn audit(orders: &[Order], entries: &[Entry], holdings: &[Holding]) -> Report {
+pub fn audit(orders: &[Order], entries: &[Entry], balances: &[MintBalance]) -> Report {
     let mut report = Report { orders: orders.len(), ..Report::default() };
     let by_purpose: HashMap<&str, &Entry> =
         entries.iter().filter(|entry| !entry.open).map(|entry| (entry.purpose.as_str(), entry)).collect();
@@ -104,22 +104,22 @@ pub fn audit(orders: &[Order], entries: &[Entry], holdings: &[Holding]) -> Repor
         let sum = booked.entry(&entry.mint).or_default();
         *sum = sum.saturating_add(entry.delta);
     }
-    for holding in holdings {
+    for holding in balances {
         let (held, booked) = (holding.free.plus(holding.held), booked.get(&holding.mint).copied().unwrap_or(0));
         if i64::try_from(held.0) != Ok(booked) {
             report.problems.push(format!("mint {}: the purse holds {held}, and its operations make {booked} sat", holding.mint));
         }
-        report.holdings.insert(holding.mint.clone(), held);
+        report.balances.insert(holding.mint.clone(), held);
     }
     report
 }
 
-fn parts(order: &Order, purse: &HashMap<&str, &Entry>, problems: &mut Vec<String>) -> Parts {
-    let entry = |what: &str| purse.get(format!("{what} {}", order.id).as_str()).copied();
+fn parts(order: &Order, wallet_store: &HashMap<&str, &Entry>, problems: &mut Vec<String>) -> Parts {
+    let entry = |what: &str| wallet_store.get(format!("{what} {}", order.id).as_str()).copied();
     let Some(redeemed) = order.redeemed else {
         return match order.state {
             State::Redeeming | State::PaymentUnknown => {
-                Parts { taken: order.facts.gross, in_question: order.facts.gross, ..Parts::default() }
+                Parts { taken: order.token_info.gross, in_question: order.token_info.gross, ..Parts::default() }
             }
             state => {
                 if let Some(receipt) = entry("receive") {
@@ -134,7 +134,7 @@ fn parts(order: &Order, purse: &HashMap<&str, &Entry>, problems: &mut Vec<String
         problems.push(format!("the ledger says that {redeemed} were redeemed, and the purse {got}"));
     }
     let due = order.due.unwrap_or(redeemed);
-    let taken = Parts { taken: order.facts.gross, fees: order.facts.gross.minus(redeemed), ..Parts::default() };
+    let taken = Parts { taken: order.token_info.gross, fees: order.token_info.gross.minus(redeemed), ..Parts::default() };
     match order.state {
         State::Active | State::Ended => Parts { sold: redeemed, ..taken },
         State::RefundPending => Parts { owed: due, sold: redeemed.minus(due), ..taken },
@@ -145,7 +145,7 @@ fn parts(order: &Order, purse: &HashMap<&str, &Entry>, problems: &mut Vec<String
                 problems.push(format!("the ledger says that {refunded} were paid back, and the purse {gave}"));
             }
             let taken_back = match order.refund_end {
-                Some(RefundEnd::TakenBack(back)) => back,
+                Some(RefundEnd::Reclaimed(back)) => back,
                 _ => Sat(0),
             };
             if taken_back != Sat(0) && entry("sweep").is_none_or(|sweep| sweep.got != taken_back) {
@@ -176,7 +176,7 @@ impl fmt::Display for Report {
         ] {
             writeln!(f, "{what:<36} {:>14}", amount.to_string())?;
         }
-        for (mint, held) in &self.holdings {
+        for (mint, held) in &self.balances {
             writeln!(f, "held at {mint:<28} {:>14}", held.to_string())?;
         }
         match self.problems.as_slice() {

@@ -1,13 +1,14 @@
-//! The configuration: a TOML file and the environment. The environment wins; every problem is told at once.
+//! The configuration: a TOML file and the environment. The environment wins; every problem is told
+//! at once.
 
 use paygress_cluster::guard::Allowed;
-use paygress_core::policy::{RefundTerms, Slot};
-use paygress_core::secret::Secret;
-use paygress_core::units::{Sat, Seconds};
+use paygress_core::backend::policy::{RefundTerms, Slot};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Sat, Seconds};
 use paygress_http::IpNet;
 use paygress_nostr::{Keys, RelayUrl};
-use paygress_oci::{Keys as PolicyKeys, Trust, Wanted};
-use paygress_policy::Folder;
+use paygress_oci::{Keys as PolicyKeys, VerificationPolicy, SignatureMode};
+use paygress_policy::PolicyDir;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -126,8 +127,9 @@ pub struct Config {
     /// A Postgres instead of the two files.
     pub database: Option<Secret>,
     /// The most that is held at one mint.
-    pub exposure: Option<Sat>,
-    /// The terms of paying back who stops a pod where the policy has none of its own; none: nobody is.
+    pub max_balance: Option<Sat>,
+    /// The terms of paying back who stops a pod where the policy has none of its own; none: nobody
+    /// is.
     pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed.
     pub refund_kept: Seconds,
@@ -144,7 +146,7 @@ pub struct Config {
     /// Where the operator's commands come in.
     pub admin_socket: PathBuf,
     /// Whose policies are taken.
-    pub trust: Trust,
+    pub trust: VerificationPolicy,
     /// Credentials for registries.
     pub registry_auth: Option<PathBuf>,
     /// The namespace of `Policy` resources.
@@ -240,7 +242,7 @@ impl Reader {
     }
 
     /// Known keys, and what is wanted of signatures.
-    pub(crate) fn trust(&mut self) -> Trust {
+    pub(crate) fn trust(&mut self) -> VerificationPolicy {
         let mut keys = PolicyKeys::default();
         for file in self.names("POLICY_KEYS") {
             if let Err(why) = keys.add_file(Path::new(&file)) {
@@ -248,19 +250,19 @@ impl Reader {
             }
         }
         let wanted = match self.text("POLICY_SIGNATURES").as_deref() {
-            None if keys.is_empty() => Wanted::Off,
-            None | Some("required") => Wanted::Required,
-            Some("warn") => Wanted::Warn,
-            Some("off") => Wanted::Off,
+            None if keys.is_empty() => SignatureMode::Off,
+            None | Some("required") => SignatureMode::Required,
+            Some("warn") => SignatureMode::Warn,
+            Some("off") => SignatureMode::Off,
             Some(_) => {
                 self.problems.push("POLICY_SIGNATURES: must be required, warn or off".to_owned());
-                Wanted::Required
+                SignatureMode::Required
             }
         };
-        if keys.is_empty() && wanted != Wanted::Off {
+        if keys.is_empty() && wanted != SignatureMode::Off {
             self.problems.push("POLICY_SIGNATURES: without POLICY_KEYS nothing is signed by a known key".to_owned());
         }
-        Trust::new(keys, wanted)
+        VerificationPolicy::new(keys, wanted)
     }
 
     /// The address of a server that we send to.
@@ -368,7 +370,8 @@ impl Reader {
         }
     }
 
-    /// The settings of the policies: `[policy.pricing]` and so on, as they are, and the keys that stand for one of them.
+    /// The settings of the policies: `[policy.pricing]` and so on, as they are, and the keys that
+    /// stand for one of them.
     fn policy_settings(&mut self) -> BTreeMap<&'static str, Map<String, Value>> {
         let mut given = match self.file.remove("policy") {
             None => toml::Table::new(),
@@ -411,7 +414,8 @@ impl Reader {
     }
 }
 
-/// A part of the configuration, for commands that need no more of it: what is wrong elsewhere does not stop them.
+/// A part of the configuration, for commands that need no more of it: what is wrong elsewhere does
+/// not stop them.
 ///
 /// # Errors
 /// [`Problems`], all that this part has.
@@ -428,11 +432,11 @@ pub(crate) fn part<T>(
 impl Config {
     /// The folder of policies, with their settings.
     #[must_use]
-    pub fn policy_folder(&self) -> Folder {
+    pub fn policy_folder(&self) -> PolicyDir {
         let settings = |slot: Slot| Value::Object(self.policy_settings.get(slot.as_str()).cloned().unwrap_or_default()).to_string();
-        Folder::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect())
+        PolicyDir::new(self.policies.clone(), Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect())
             .trusting(self.trust.clone())
-            .yielding(self.policy_namespace.is_some())
+            .defer_to_resources(self.policy_namespace.is_some())
     }
 
     /// Reads the configuration.
@@ -491,12 +495,12 @@ impl Config {
             mnemonic,
             ledger: reader.text_or("LEDGER_PATH", "data/ledger.sqlite").into(),
             database,
-            exposure: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
+            max_balance: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
             refund_on_stop: reader.flag("REFUND_ON_STOP", true).then_some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(30).saturating_mul(86_400)),
             payout: reader.payout(),
             allowed: reader.allowed(),
-            policies: reader.text_or("POLICY_DIR", &crate::house::default_policies().to_string_lossy()).into(),
+            policies: reader.text_or("POLICY_DIR", &crate::app::default_policies().to_string_lossy()).into(),
             policy_cache: reader.text_or("POLICY_CACHE_DIR", "data/compiled").into(),
             policy_state: reader.text_or("POLICY_STATE_DIR", "data/policies").into(),
             admin_socket: reader.admin_socket(),
@@ -511,7 +515,7 @@ impl Config {
             ttl: Seconds(reader.number("POD_TTL_SECONDS", 0..=86_400).unwrap_or(60)),
             sweep: reader.flag("ENABLE_CLEANUP_TASK", true),
             ssh_host: reader.needed("SSH_HOST"),
-            ssh_port: reader.port("SSH_PORT", paygress_core::cluster::CONTAINER_PORT),
+            ssh_port: reader.port("SSH_PORT", paygress_core::backend::cluster::CONTAINER_PORT),
             ports,
         };
         if config.policy_state == config.policies {
@@ -586,7 +590,7 @@ mod tests {
             let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             part(Some(file), environment, |reader| (reader.admin_socket(), reader.allowed().devices, reader.trust().wanted()))
         };
-        assert_eq!(read(&[]), Ok(("here.sock".into(), vec!["nvidia.com/gpu".to_owned()], Wanted::Off)));
+        assert_eq!(read(&[]), Ok(("here.sock".into(), vec!["nvidia.com/gpu".to_owned()], SignatureMode::Off)));
         assert_eq!(read(&[("POLICY_SIGNATURES", "perhaps")]).unwrap_err().0.len(), 2);
         assert!(part(Some("x"), [], Reader::admin_socket).unwrap_err().to_string().contains("line 1"));
     }

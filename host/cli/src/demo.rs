@@ -1,17 +1,17 @@
-//! `paygress demo`: everything in one process. A relay, a mint, SSH servers instead of pods; the same desk, the same
-//! policies, the same messages.
+//! `paygress demo`: everything in one process. A relay, a mint, SSH servers instead of pods; the
+//! same desk, the same policies, the same messages.
 #![allow(clippy::print_stdout)]
 
-use crate::house::default_policies;
-use crate::town::Town;
+use crate::app::default_policies;
+use crate::sandbox::Sandbox;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
-use paygress_cashu::mint::TestWallet;
-use paygress_core::policy::Slot;
-use paygress_core::units::{Seconds, UnixTime};
+use paygress_cashu::test_mint::TestWallet;
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_nostr::customer::Customer;
 use paygress_nostr::{Keys, PublicKey, npub};
-use paygress_policy::{By, Publisher, Source, Sources};
+use paygress_policy::{Trigger, Publisher, Source, Sources};
 use paygress_sshd::client::{Client, LoginError};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long any one step of the demo may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The price of the demo: a sat buys five seconds, so that a lease's end can be seen.
 const SATS_PER_HOUR: &str = "720";
 /// What is bought at first: 20 seconds.
@@ -48,14 +48,14 @@ fn text<'a>(answer: &'a Value, field: &str) -> Result<&'a str> {
 }
 
 /// What a customer needs to get in.
-struct Access {
+struct OpenMode {
     pod: String,
     address: SocketAddr,
     username: String,
     password: String,
 }
 
-impl Access {
+impl OpenMode {
     fn of(answer: &Value) -> Result<Self> {
         if let Some(code) = answer.get("error_type") {
             bail!("the service refused: {code}: {}", text(answer, "message")?);
@@ -82,18 +82,18 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     tell("Paygress demo: one process, no cluster, no network; everything is on 127.0.0.1.\n");
     let operator = Keys::generate().secret_key().to_secret_hex();
     let settings = [("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR), ("OPERATOR_TOKEN", operator.as_str())];
-    let town = Town::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
-    let service = town.config.keys.public_key();
-    let house = town.house().await?;
-    let (policies, ledger) = (Arc::clone(&house.policies), Arc::clone(&house.ledger));
-    tell(&format!("  relay    {}", town.relay.url().await));
-    tell(&format!("  mint     {} (fake Lightning, input fee 0.1 sat a proof)", town.mint.url()));
-    let page = house.http_address().map(|address| format!("http://{address}")).unwrap_or_default();
+    let sandbox = Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
+    let service = sandbox.config.keys.public_key();
+    let app = sandbox.app().await?;
+    let (policies, ledger) = (Arc::clone(&app.policies), Arc::clone(&app.ledger));
+    tell(&format!("  relay    {}", sandbox.relay.url().await));
+    tell(&format!("  mint     {} (fake Lightning, input fee 0.1 sat a proof)", sandbox.mint.url()));
+    let page = app.http_address().map(|address| format!("http://{address}")).unwrap_or_default();
     tell(&format!("  service  {}", npub(&service)));
     tell(&format!("  page     {page}"));
-    let serving = tokio::spawn(house.run());
+    let serving = tokio::spawn(app.run());
     let story = async {
-        let story = Story::begin(&town, service).await?;
+        let story = Scenario::begin(&sandbox, service).await?;
         story.tell(&policies, &*ledger).await?;
         Ok::<_, anyhow::Error>(story)
     };
@@ -102,38 +102,39 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
         ended = serving => bail!("the service ended: {ended:?}"),
     };
     if !arguments.once {
-        story.stay(&town, &page, &operator).await?;
+        story.stay(&sandbox, &page, &operator).await?;
     }
     Ok(())
 }
 
-struct Story {
+struct Scenario {
     customer: Customer,
     wallet: TestWallet,
     service: PublicKey,
 }
 
-impl Story {
-    async fn begin(town: &Town, service: PublicKey) -> Result<Self> {
-        let customer = Customer::connect(Keys::generate(), town.config.relays.clone()).await?;
-        let wallet = TestWallet::new(town.mint.url()).await.map_err(words)?;
+impl Scenario {
+    async fn begin(sandbox: &Sandbox, service: PublicKey) -> Result<Self> {
+        let customer = Customer::connect(Keys::generate(), sandbox.config.relays.clone()).await?;
+        let wallet = TestWallet::new(sandbox.mint.url()).await.map_err(words)?;
         wallet.fill(1_000).await.map_err(words)?;
         Ok(Self { customer, wallet, service })
     }
 
     async fn ask(&self, request: &Value) -> Result<Value> {
-        Ok(self.customer.ask(self.service, request, PATIENCE, |_| ()).await?)
+        Ok(self.customer.ask(self.service, request, TIMEOUT, |_| ()).await?)
     }
 
     async fn token(&self, sat: u64) -> Result<String> {
-        // One sat more: the mint keeps its fee when the token is swapped, and what is left is what counts.
+        // One sat more: the mint keeps its fee when the token is swapped, and what is left is what
+        // counts.
         self.wallet.token(sat.saturating_add(1)).await.map_err(words)
     }
 
     /// The default tier's price, once the offer says something else than `before`.
     async fn price(&self, before: Option<&str>) -> Result<String> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < TIMEOUT {
             let offers = self.customer.offers(Some(self.service)).await?;
             let first = offers.first().and_then(|offer| offer.content.pointer("/pod_specs/0"));
             if let Some(spec) = first {
@@ -155,7 +156,7 @@ impl Story {
         tell("\n2. One encrypted message with a Cashu token buys a pod.");
         let begun = Instant::now();
         let answer = self.ask(&json!({"cashu_token": self.token(SPAWN_SAT).await?, "ssh_username": "alice"})).await?;
-        let access = Access::of(&answer)?;
+        let access = OpenMode::of(&answer)?;
         let first_end = UnixTime::now().after(Seconds(5 * SPAWN_SAT)).0;
         tell(&format!("   {} is ready after {:.1} s, until {}", access.pod, begun.elapsed().as_secs_f64(), text(&answer, "expires_at")?));
         let session = access.login().await?;
@@ -174,7 +175,7 @@ impl Story {
         tell("\n4. The operator swaps the pricing policy while everything runs.");
         let flat = default_policies().join("../plugins-examples/flat-price.wasm");
         let flat = Source::plain(paygress_policy::read(&flat).map_err(words)?);
-        let publication = policies.publish(&Sources::from([(Slot::Pricing, flat)]), By::Operator)?;
+        let publication = policies.publish(&Sources::from([(Slot::Pricing, flat)]), Trigger::Operator)?;
         let digest = publication.set.get(&Slot::Pricing).map(|filling| filling.digest.clone()).unwrap_or_default();
         let new_price = self.price(Some(&price)).await?;
         tell(&format!("   pricing is now {digest:.12}…, and the offer says {new_price}"));
@@ -186,19 +187,19 @@ impl Story {
         tell(&format!("   its token was not touched: the customer's wallet takes it back, {back} sat after the mint's fee"));
 
         tell("\n5. The time is over.");
-        tokio::time::timeout(PATIENCE, session.ended()).await.context("the session did not end")?;
+        tokio::time::timeout(TIMEOUT, session.ended()).await.context("the session did not end")?;
         ensure!(UnixTime::now().0 > first_end, "it ended before the first deadline");
         let begun = Instant::now();
         loop {
             match access.login().await {
                 Err(LoginError::Unreachable(_)) => break,
-                _ if begun.elapsed() > PATIENCE => bail!("the pod still takes logins"),
+                _ if begun.elapsed() > TIMEOUT => bail!("the pod still takes logins"),
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
         tell("   the session lived past its first deadline and was ended at the second; a new login is refused");
         while ledger.ports_in_use().await? != 0 {
-            ensure!(begun.elapsed() < PATIENCE, "the port was not freed");
+            ensure!(begun.elapsed() < TIMEOUT, "the port was not freed");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let status = self.ask(&json!({"type": "status", "pod_name": access.pod})).await?;
@@ -210,10 +211,10 @@ impl Story {
     }
 
     /// Keeps everything running for the visitor.
-    async fn stay(&self, town: &Town, page: &str, operator: &str) -> Result<()> {
+    async fn stay(&self, sandbox: &Sandbox, page: &str, operator: &str) -> Result<()> {
         let program = std::env::current_exe()?;
         tell("\nEverything stays open; end it with Ctrl-C. Try, in another terminal:\n");
-        tell(&format!("  export NOSTR_RELAYS={}", town.relay.url().await));
+        tell(&format!("  export NOSTR_RELAYS={}", sandbox.relay.url().await));
         tell(&format!("  {} order offers", program.display()));
         tell(&format!("  {} order spawn --token {}", program.display(), self.token(10).await?));
         tell(&format!("  {} order top-up POD --token {}", program.display(), self.token(10).await?));

@@ -1,19 +1,22 @@
 //! The one binary: reads the config and wires the rooms, nothing else.
 //!
 //! - `config.rs`: the file and the environment; every problem at once.
-//! - `house.rs`: the rooms, put together; `serve.rs` runs it on Kubernetes, `demo` on parts of its own.
-//! - `resources.rs`: `Policy` resources, put in force. `terminal.rs`: SSH for terminals in the browser. `telemetry.rs`: traces.
-//! - `books.rs`, `audit.rs`: the operator's look at ledger and wallet.
+//! - `app.rs`: the rooms, put together; `serve.rs` runs it on Kubernetes, `demo` on parts of its
+//!   own.
+//! - `resources.rs`: `Policy` resources, put in force. `terminal.rs`: SSH for terminals in the
+//!   browser. `telemetry.rs`: traces.
+//! - `commands.rs`, `audit.rs`: the operator's look at ledger and wallet.
 //! - `policy/`: for who operates policies, and for who writes them.
 //! - `order.rs`: a customer's client.
-//! - `demo.rs`, `town.rs` (feature `demo`): the same rooms with a relay, a mint and pods of their own.
+//! - `demo.rs`, `sandbox.rs` (feature `demo`): the same rooms with a relay, a mint and pods of
+//!   their own.
 
 pub mod audit;
-pub mod books;
+pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
-pub mod house;
+pub mod app;
 pub mod order;
 pub mod policy;
 pub mod resources;
@@ -21,4 +24,4 @@ pub mod serve;
 pub mod telemetry;
 mod terminal;
 #[cfg(feature = "demo")]
-pub mod town;
+pub mod sandbox;

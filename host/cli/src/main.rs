@@ -17,7 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[derive(Parser)]
 #[command(name = "paygress", version, about = "Sells SSH pods on a Kubernetes cluster for Cashu tokens", disable_help_subcommand = true)]
 struct Cli {
-    /// The config file of the service; see examples/paygress.toml. Every key is also an environment variable, in capitals.
+    /// The config file of the service; see examples/paygress.toml. Every key is also an environment
+    /// variable, in capitals.
     #[arg(long, env = "PAYGRESS_CONFIG", global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -59,14 +60,16 @@ enum Command {
 
 #[derive(Subcommand)]
 enum KeysAction {
-    /// Make a new secret key, and print it with its public key. Keep the secret one in NOSTR_PRIVATE_KEY.
+    /// Make a new secret key, and print it with its public key. Keep the secret one in
+    /// NOSTR_PRIVATE_KEY.
     Generate,
 }
 
 /// Our own words, and of libraries what an operator can act on.
 const LOG: &str = "info,cdk=warn,cdk_common=warn,kube=warn,russh=off";
 
-/// Whatever is asked for, libraries that would log tokens, logins or whole messages stay at this level or below.
+/// Whatever is asked for, libraries that would log tokens, logins or whole messages stay at this
+/// level or below.
 /// `nostr_relay_pool` does so even when it warns.
 const CAPS: [(&str, LevelFilter); 13] = [
     ("nostr_relay_pool", LevelFilter::OFF),

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use paygress_nostr::customer::{Customer, Found};
+use paygress_nostr::customer::{Customer, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read, Write};
@@ -86,7 +86,8 @@ enum Action {
 /// Runs one order.
 ///
 /// # Errors
-/// When there is no service, no relay or no answer. An answer that says no is printed, with exit code 1.
+/// When there is no service, no relay or no answer. An answer that says no is printed, with exit
+/// code 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     if arguments.relays.is_empty() {
         bail!("no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS");
@@ -120,7 +121,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     print_answer(&answer, arguments.json)
 }
 
-fn the_only_one(offers: &[Found]) -> Result<PublicKey> {
+fn the_only_one(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     match offers {
         [] => bail!("no service has an offer on these relays; name one with --service"),
         [one] => Ok(one.service),
@@ -232,7 +233,7 @@ fn print_answer(answer: &Value, json: bool) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print_offers(offers: &[Found], json: bool) -> Result<ExitCode> {
+fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
     if json {
         let all: Vec<Value> = offers
             .iter()

@@ -1,8 +1,8 @@
 //! `paygress serve`.
 
 use crate::config::{Config, Reader, part};
-use crate::house::House;
-use crate::resources::ResourceKeeper;
+use crate::app::App;
+use crate::resources::PolicyReconciler;
 use anyhow::{Context, Result, anyhow};
 use paygress_cluster::{Kubernetes, Policies, Settings};
 use paygress_core::Cluster;
@@ -51,15 +51,16 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), settings).await?;
     if let Err(error) = cluster.check().await {
-        // Customers are refused politely until it is back; restarting would not bring it back sooner.
+        // Customers are refused politely until it is back; restarting would not bring it back
+        // sooner.
         tracing::error!(%error, namespace = config.namespace, "the cluster does not let us see our Jobs yet");
     }
-    let house = House::build(&config, Arc::new(cluster), |rooms| rooms).await?;
+    let app = App::build(&config, Arc::new(cluster), |backends| backends).await?;
     let resources = match &config.policy_namespace {
         Some(namespace) => Some(Policies::connect(config.kubeconfig.as_deref(), namespace).await?),
         None => None,
     };
-    let keeper = Arc::new(ResourceKeeper::new(Arc::clone(&house.policies), Arc::clone(&house.supply)));
+    let keeper = Arc::new(PolicyReconciler::new(Arc::clone(&app.policies), Arc::clone(&app.supply)));
     // What they wish for decides from the first order on.
     if let Some(resources) = &resources
         && timeout(FIRST_LOOK, resources.look(&*keeper)).await.is_err()
@@ -74,14 +75,15 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = house.run() => ended,
+        ended = app.run() => ended,
         () = resources => Err(anyhow!("the watch over Policy resources ended")),
         _ = terminate.recv() => stop(),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| stop()),
     }
 }
 
-/// Nothing needs to be saved: whatever state an order is in, it is in the ledger, and `Desk::resume` goes on from there.
+/// Nothing needs to be saved: whatever state an order is in, it is in the ledger, and
+/// `OrderService::resume` goes on from there.
 fn stop() -> Result<()> {
     tracing::info!("stopping; orders under way go on at the next start");
     Ok(())

@@ -1,6 +1,8 @@
-//! Traces, sent to a collector by OTLP over HTTP: a span an order, in it its steps, in them the calls of policies.
+//! Traces, sent to a collector by OTLP over HTTP: a span an order, in it its steps, in them the
+//! calls of policies.
 //!
-//! Off unless OTLP_ENDPOINT is set. Only our own spans go: those of libraries may hold what customers send.
+//! Off unless OTLP_ENDPOINT is set. Only our own spans go: those of libraries may hold what
+//! customers send.
 
 use anyhow::{Context, Result};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -19,7 +21,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 
 /// A collector answers in milliseconds; one that does not is left, and its spans with it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends what is left when it is dropped.
 pub struct Traces(SdkTracerProvider);
@@ -27,7 +29,7 @@ pub struct Traces(SdkTracerProvider);
 impl Drop for Traces {
     fn drop(&mut self) {
         // Best effort: the collector may be away.
-        let _ = self.0.shutdown_with_timeout(PATIENCE);
+        let _ = self.0.shutdown_with_timeout(TIMEOUT);
     }
 }
 
@@ -46,7 +48,8 @@ impl HttpClient for OnRuntime {
     }
 }
 
-/// The layer that sends spans to this collector, `http://collector:4318` for instance. To be called on a runtime.
+/// The layer that sends spans to this collector, `http://collector:4318` for instance. To be called
+/// on a runtime.
 ///
 /// # Errors
 /// When it cannot be set up; the collector is not asked.
@@ -55,7 +58,7 @@ where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
     let tls = HttpsConnectorBuilder::new().with_native_roots().context("OTLP_ENDPOINT: the system has no certificates")?;
-    let client = HyperClient::new(tls.https_or_http().enable_http1().build(), PATIENCE, None);
+    let client = HyperClient::new(tls.https_or_http().enable_http1().build(), TIMEOUT, None);
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(OnRuntime { client, runtime: Handle::current() })

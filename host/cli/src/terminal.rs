@@ -1,9 +1,9 @@
 //! Terminals in pods, over SSH.
 
 use async_trait::async_trait;
-use paygress_core::login::Login;
-use paygress_core::shell::{Input, Session, Shell, Size};
-use paygress_sshd::client::{Client, Typed};
+use paygress_core::model::login::Login;
+use paygress_core::backend::terminal::{Input, Session, Shell, Size};
+use paygress_sshd::client::{Client, TerminalInput};
 use tokio::sync::mpsc;
 
 /// Pieces that may wait on either side; a full channel holds up who fills it.
@@ -22,8 +22,8 @@ impl Shell for SshShell {
         tokio::spawn(async move {
             while let Some(input) = inputs.recv().await {
                 let piece = match input {
-                    Input::Keys(keys) => Typed::Keys(keys),
-                    Input::Resize(size) => Typed::Resize(size.columns, size.rows),
+                    Input::Keys(keys) => TerminalInput::Keys(keys),
+                    Input::Resize(size) => TerminalInput::Resize(size.columns, size.rows),
                 };
                 if typed.send(piece).await.is_err() {
                     return;

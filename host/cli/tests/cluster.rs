@@ -1,10 +1,11 @@
-//! The main job on the real thing: Kubernetes of the testbed, a Nutshell mint, a relay in Python, a customer on nostr-tools
-//! and cashu-ts, OpenSSH's client. Run by `cargo xtask test`, which sets all of that up.
+//! The main job on the real thing: Kubernetes of the testbed, a Nutshell mint, a relay in Python, a
+//! customer on nostr-tools and cashu-ts, OpenSSH's client. Run by `cargo xtask test`, which sets
+//! all of that up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
 
-use paygress_core::policy::Slot;
+use paygress_core::backend::policy::Slot;
 use paygress_oci::Digest;
 use paygress_oci::testing::{Demand, TestRegistry};
 use serde_json::{Value, json};
@@ -270,7 +271,8 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
     wait_for("the node port to lead to the pod", Duration::from_secs(20), || ssh.run("echo hello").0 == "hello\n");
 }
 
-/// The service where operators run it: its image, its rights, its volume, its probes; and what it keeps over a restart.
+/// The service where operators run it: its image, its rights, its volume, its probes; and what it
+/// keeps over a restart.
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_service_runs_in_the_cluster_as_its_manifests_say() {
@@ -446,7 +448,8 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     condition("pricing", "Active", "True", "InForce");
     assert!(buys_flat());
 
-    // Changed in the registry afterwards: another wish for it is refused, and what is in force goes on.
+    // Changed in the registry afterwards: another wish for it is refused, and what is in force goes
+    // on.
     let digest = Digest::of(&std::fs::read(&flat).unwrap());
     registry.replace_blob(&digest, b"something else");
     apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": named("flat:1")}, "digest": digest.hex()})));

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_cluster::guard::{Allowed, check};
-use paygress_core::policy::{Placement, Rendered, Slot};
-use paygress_policy::{Case, Machine, Said, Trial, read};
+use paygress_core::backend::policy::{Placement, Rendered, Slot};
+use paygress_policy::{TestCase, PolicyEngine, CallResult, Harness, read};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,10 +36,10 @@ fn what_the_operator_must_allow_is_named() {
 
 fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Rendered, Placement) {
     let component = read(&root().join(format!("target/plugins-examples/{example}.wasm"))).unwrap();
-    let trial = Trial::load(&Machine::start(None).unwrap(), Slot::PodTemplate, &component, settings).unwrap();
-    let case = Case::read(Slot::PodTemplate, order).unwrap();
+    let trial = Harness::load(&PolicyEngine::start(None).unwrap(), Slot::PodTemplate, &component, settings).unwrap();
+    let case = TestCase::read(Slot::PodTemplate, order).unwrap();
     match trial.ask(&case).said {
-        Said::Yes(value) => (serde_json::from_value(value).unwrap(), case.placement),
+        CallResult::Yes(value) => (serde_json::from_value(value).unwrap(), case.placement),
         other => panic!("{example}: {other:?}"),
     }
 }

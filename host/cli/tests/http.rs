@@ -5,14 +5,14 @@ mod support;
 
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
-use paygress::town::Town;
-use paygress_cashu::mint::{asked, inflated, unsigned};
+use paygress::sandbox::Sandbox;
+use paygress_cashu::test_mint::{asked, inflated, unsigned};
 use paygress_nostr::http_auth;
 use paygress_sshd::client::Client;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, PATIENCE, Running};
+use support::customer::{Buyer, TIMEOUT, Running};
 use support::web::Web;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,15 +20,15 @@ use tokio_tungstenite::tungstenite::Message;
 
 const OPERATOR: &str = "the operator's own long token";
 
-async fn opened(settings: &[(&str, &str)], file: &str) -> (Town, Running, Web, Buyer) {
+async fn opened(settings: &[(&str, &str)], file: &str) -> (Sandbox, Running, Web, Buyer) {
     let mut all = vec![("OPERATOR_TOKEN", OPERATOR), ("REQUESTS_PER_MINUTE", "100000")];
     all.extend_from_slice(settings);
-    let town = Town::new(&all, file).await.unwrap();
-    let house = town.house().await.unwrap();
-    let web = Web::new(house.http_address().unwrap());
-    let running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
-    (town, running, web, buyer)
+    let sandbox = Sandbox::new(&all, file).await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    (sandbox, running, web, buyer)
 }
 
 fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
@@ -43,13 +43,13 @@ async fn says(answer: &Value, command: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
-    let (town, _running, web, buyer) = opened(&[], "").await;
+    let (sandbox, _running, web, buyer) = opened(&[], "").await;
     let order = json!({"ssh_username": "alice", "duration_minutes": 5, "tier": "standard"});
     let unpaid = web.spawn(order.clone()).await;
     let price = unpaid.is(402, "payment_required");
     assert_eq!((price["amount"].as_u64(), &price["unit"], price["duration_seconds"].as_u64()), (Some(10), &json!("sat"), Some(300)));
     let (amount, mints, has_target) = asked(unpaid.headers["x-cashu"].to_str().unwrap()).unwrap();
-    assert_eq!((amount, mints, has_target), (10, vec![town.mint.url().to_owned()], false), "in band (NUT-24)");
+    assert_eq!((amount, mints, has_target), (10, vec![sandbox.mint.url().to_owned()], false), "in band (NUT-24)");
 
     // In a header, as NUT-24 has it.
     let token = buyer.token(11).await;
@@ -99,7 +99,7 @@ async fn ready(web: &Web, pod: &str, bearer: &str) -> Value {
         if access.status == 200 {
             return access.json();
         }
-        assert!(begun.elapsed() < PATIENCE, "{}", access.body);
+        assert!(begun.elapsed() < TIMEOUT, "{}", access.body);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -171,7 +171,8 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         web.get(path, mine).await.is(401, "unauthorized");
         web.ask("GET", path, &[], "").await.is(401, "unauthorized");
     }
-    // A stranger may not extend it, by this policy: he is not asked to pay, and his token stays good.
+    // A stranger may not extend it, by this policy: he is not asked to pay, and his token stays
+    // good.
     web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod}).to_string()).await.is(403, "not_owner");
     let token = buyer.token(3).await;
     web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod, "cashu_token": token}).to_string()).await.is(403, "not_owner");
@@ -292,7 +293,8 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     assert_eq!((good.status, &good.headers["x-paygress-auth"]), (200, &"token".parse().unwrap()));
     gate(&format!("?token={token}&duration_minutes=6"), &[]).await.is(403, "insufficient_payment");
     gate("", &[]).await.is(401, "unauthorized");
-    // Who invents proofs shows no signature for them; who changes what they are worth shows a wrong one.
+    // Who invents proofs shows no signature for them; who changes what they are worth shows a wrong
+    // one.
     gate("", &[("x-cashu", &unsigned(&token).unwrap())]).await.is(403, "invalid_token");
     gate("", &[("x-cashu", &inflated(&token).unwrap())]).await.is(403, "invalid_token");
     gate("?token=cashuBnonsense", &[]).await.is(403, "invalid_token");
@@ -316,7 +318,7 @@ async fn progress_is_told_from_the_order_to_the_end() {
     let bearer = format!("Bearer {}", text(&told, "bearer_token"));
     let response = web.open("GET", &path, &[("authorization", &bearer)], "").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let whole = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("the stream ends with the pod").unwrap();
+    let whole = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await.expect("the stream ends with the pod").unwrap();
     let whole = String::from_utf8(whole.to_bytes().to_vec()).unwrap();
     let stages: Vec<&str> = whole.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     let at = |stage: &str| stages.iter().position(|told| *told == stage).unwrap_or_else(|| panic!("{stage} was not told: {stages:?}"));
@@ -342,7 +344,7 @@ async fn a_terminal_opens_for_its_customer_only() {
     socket.send(Message::binary(b"stty size; echo so says $USER; exit\n".to_vec())).await.unwrap();
     let mut shown = String::new();
     let closed = loop {
-        match tokio::time::timeout(PATIENCE, socket.next()).await.expect("the shell ends").unwrap().unwrap() {
+        match tokio::time::timeout(TIMEOUT, socket.next()).await.expect("the shell ends").unwrap().unwrap() {
             Message::Binary(bytes) => shown.push_str(&String::from_utf8_lossy(&bytes)),
             Message::Close(frame) => break frame,
             _ => {}
@@ -356,7 +358,7 @@ async fn a_terminal_opens_for_its_customer_only() {
 async fn two_hundred_buyers_at_once_each_get_their_pod() {
     const BUYERS: usize = 200;
     // Behind a proxy: each has an address of his own.
-    let (town, _running, web, buyer) = opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
+    let (sandbox, _running, web, buyer) = opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
     buyer.wallet.fill(2_000).await.unwrap();
     let mut tokens = Vec::new();
     for _ in 0..BUYERS {
@@ -388,7 +390,7 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
 
     // The books show each.
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_paygress"));
-    command.args(["ledger", "list"]).env_clear().envs(&town.environment);
+    command.args(["ledger", "list"]).env_clear().envs(&sandbox.environment);
     let listed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.lines().filter(|line| line.contains(" active ") && pods.iter().any(|pod| line.contains(pod))).count(), BUYERS);
@@ -403,7 +405,8 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
     assert_eq!(web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status, 200);
 }
 
-/// Sends this and then a byte a second, until it is cut off; how long that took, and what it was told.
+/// Sends this and then a byte a second, until it is cut off; how long that took, and what it was
+/// told.
 async fn slow(web: &Web, head: &str) -> (Duration, String) {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(web.address).await.unwrap();
@@ -419,7 +422,7 @@ async fn slow(web: &Web, head: &str) -> (Duration, String) {
     tokio::select! {
         _ = read.read_to_end(&mut told) => {}
         () = drip => {}
-        () = tokio::time::sleep(PATIENCE) => panic!("it was not cut off"),
+        () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
     }
     (begun.elapsed(), String::from_utf8_lossy(&told).into_owned())
 }
@@ -437,7 +440,7 @@ async fn oversized(web: &Web) -> String {
     tokio::select! {
         length = read.read(&mut told) => String::from_utf8_lossy(&told[..length.unwrap_or(0)]).into_owned(),
         () = flood => unreachable!("it waits for ever"),
-        () = tokio::time::sleep(PATIENCE) => panic!("it was not cut off"),
+        () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
     }
 }
 
@@ -528,7 +531,7 @@ async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
         let mut stream = TcpStream::connect(web.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut told = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut told)).await.expect("it is cut off").unwrap_or(0);
+        tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut told)).await.expect("it is cut off").unwrap_or(0);
     }
     assert!(buyer.wallet.redeem(&token).await.unwrap() > 0, "after all of it the token is still good");
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.status, 200);

@@ -1,18 +1,19 @@
-//! The inbox over real relays: what is served once, what is warned of, what is published, and relays that want more.
+//! The inbox over real relays: what is served once, what is warned of, what is published, and
+//! relays that want more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
 
 use nostr_sdk::{Client, Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
-use paygress::town::Town;
-use paygress_core::ledger::Ledger;
+use paygress::sandbox::Sandbox;
+use paygress_core::backend::store::Ledger;
 use paygress_nostr::relay::Relay;
 use paygress_nostr::{customer::Customer, letter};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, PATIENCE, Running};
+use support::customer::{Buyer, TIMEOUT, Running};
 
 /// A bare client: what a stranger's program does.
 struct Stranger {
@@ -21,14 +22,14 @@ struct Stranger {
 }
 
 impl Stranger {
-    async fn new(town: &Town) -> Self {
+    async fn new(sandbox: &Sandbox) -> Self {
         let keys = Keys::generate();
         let client = Client::builder().signer(keys.clone()).build();
-        for relay in &town.config.relays {
+        for relay in &sandbox.config.relays {
             client.add_relay(relay).await.unwrap();
         }
         client.connect().await;
-        client.wait_for_connection(PATIENCE).await;
+        client.wait_for_connection(TIMEOUT).await;
         Self { keys, client }
     }
 
@@ -52,18 +53,18 @@ impl Stranger {
             if let Some(answer) = self.answers().await.into_iter().next() {
                 return answer;
             }
-            assert!(begun.elapsed() < PATIENCE, "no answer came");
+            assert!(begun.elapsed() < TIMEOUT, "no answer came");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_encrypted_is_refused_with_a_warning() {
-    let town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
     for (kind, word) in [(Kind::PrivateDirectMessage, "exposed"), (Kind::EncryptedDirectMessage, "NIP-04")] {
-        let stranger = Stranger::new(&town).await;
-        let event = EventBuilder::new(kind, r#"{"cashu_token":"cashuBx"}"#).tag(Tag::public_key(town.config.keys.public_key()));
+        let stranger = Stranger::new(&sandbox).await;
+        let event = EventBuilder::new(kind, r#"{"cashu_token":"cashuBx"}"#).tag(Tag::public_key(sandbox.config.keys.public_key()));
         stranger.publish(&event.sign_with_keys(&stranger.keys).unwrap()).await;
         let warned = stranger.answer().await;
         assert_eq!(warned["error_type"], "invalid_request");
@@ -73,15 +74,16 @@ async fn what_is_not_encrypted_is_refused_with_a_warning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restarts() {
-    let town = Town::new(&[], "").await.unwrap();
-    let house = town.house().await.unwrap();
-    let ledger = Arc::clone(&house.ledger);
-    let _running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
-    let stranger = Stranger::new(&town).await;
-    let service = town.config.keys.public_key();
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let stranger = Stranger::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key();
     let request = json!({"cashu_token": buyer.token(5).await}).to_string();
-    // The same message, in three wraps: sealed anew each time, one of them without the message's id.
+    // The same message, in three wraps: sealed anew each time, one of them without the message's
+    // id.
     let mut rumor = nostr_sdk::UnsignedEvent::new(
         stranger.keys.public_key(),
         Timestamp::now(),
@@ -103,7 +105,7 @@ async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restar
     stranger.publish(&last).await;
     let begun = Instant::now();
     while stranger.answers().await.len() < 2 {
-        assert!(begun.elapsed() < PATIENCE, "the last message was not answered");
+        assert!(begun.elapsed() < TIMEOUT, "the last message was not answered");
     }
     assert_eq!(stranger.answers().await.len(), 2, "one answer for three wraps");
     assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
@@ -111,16 +113,16 @@ async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_order_behind_many_newer_wraps_is_still_read() {
-    let town = Town::new(&[], "").await.unwrap();
-    let stranger = Stranger::new(&town).await;
-    let service = town.config.keys.public_key();
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let stranger = Stranger::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key();
+    let buyer = Buyer::new(&sandbox).await;
     // An order whose wrap is dated back as far as may be, sent while the service is away…
     let request = json!({"cashu_token": buyer.token(5).await}).to_string();
     let (_, wrap) = letter::seal(&stranger.keys, &service, &request, None).unwrap();
     let back = Timestamp::from_secs(Timestamp::now().as_secs() - 172_800);
     let once = Keys::generate();
-    let seal = nostr_sdk::nips::nip44::decrypt(town.config.keys.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
+    let seal = nostr_sdk::nips::nip44::decrypt(sandbox.config.keys.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
     let content = nostr_sdk::nips::nip44::encrypt(once.secret_key(), &service, seal, Default::default()).unwrap();
     let to_service = |content: &str| EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(service));
     stranger.publish(&to_service(&content).custom_created_at(back).sign_with_keys(&once).unwrap()).await;
@@ -132,16 +134,16 @@ async fn an_old_order_behind_many_newer_wraps_is_still_read() {
     let filter = Filter::new().kind(Kind::GiftWrap).pubkey(service);
     let at_once = stranger.client.fetch_events(filter, Duration::from_secs(10)).await.unwrap();
     assert!(at_once.len() < 621 && at_once.iter().all(|wrap| wrap.created_at > back), "the relay caps what it gives");
-    let _running = Running::start(town.house().await.unwrap());
+    let _running = Running::start(sandbox.app().await.unwrap());
     assert!(stranger.answer().await["pod_name"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
-    let town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let stranger = Stranger::new(&town).await;
-    let service = town.config.keys.public_key();
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let stranger = Stranger::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key();
     let kinds = [0, 999, 10_002, 10_050, 30_402, 38_383].map(Kind::from);
     let begun = Instant::now();
     let published = loop {
@@ -149,12 +151,12 @@ async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
         if found.len() == kinds.len() {
             break found;
         }
-        assert!(begun.elapsed() < PATIENCE, "only {} of {} kinds were published", found.len(), kinds.len());
+        assert!(begun.elapsed() < TIMEOUT, "only {} of {} kinds were published", found.len(), kinds.len());
     };
     let of = |kind: u16| published.iter().find(|event| event.kind == Kind::from(kind)).unwrap();
     let offer: Value = serde_json::from_str(&of(38_383).content).unwrap();
     assert_eq!(offer["minimum_duration_seconds"], 60);
-    assert_eq!(offer["whitelisted_mints"], json!([town.mint.url()]));
+    assert_eq!(offer["whitelisted_mints"], json!([sandbox.mint.url()]));
     assert_eq!((&offer["pod_specs"][0]["id"], &offer["pod_specs"][0]["rate_msats_per_sec"]), (&json!("basic"), &json!(17)));
     let has = |event: &Event, tag: [&str; 2]| event.tags.iter().any(|found| found.as_slice().starts_with(&tag.map(str::to_owned)));
     for kind in [30_402, 38_383] {
@@ -162,7 +164,7 @@ async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
         assert!(has(of(kind), ["t", "paygress"]) && has(of(kind), ["t", "compute"]) && has(of(kind), ["v", "1"]), "{kind}");
     }
     assert!(has(of(30_402), ["price", "60"]) && has(of(999), ["t", "offer"]));
-    assert!(has(of(10_050), ["relay", town.relay.url().await.as_str()]) && has(of(10_002), ["r", town.relay.url().await.as_str()]));
+    assert!(has(of(10_050), ["relay", sandbox.relay.url().await.as_str()]) && has(of(10_002), ["r", sandbox.relay.url().await.as_str()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,19 +172,19 @@ async fn a_relay_that_wants_authentication_is_read_and_another_one_may_be_away()
     let private = Relay::start(true).await.unwrap();
     // Nothing listens there.
     let relays = format!("{},ws://127.0.0.1:1", private.url().await);
-    let town = Town::new(&[("NOSTR_RELAYS", &relays)], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
+    let sandbox = Sandbox::new(&[("NOSTR_RELAYS", &relays)], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
     let customer = Customer::connect(Keys::generate(), vec![private.url().await]).await.unwrap();
-    let answer = customer.ask(town.config.keys.public_key(), &json!({"cashu_token": "cashuBnothing"}), PATIENCE, |_| ()).await.unwrap();
+    let answer = customer.ask(sandbox.config.keys.public_key(), &json!({"cashu_token": "cashuBnothing"}), TIMEOUT, |_| ()).await.unwrap();
     assert_eq!(answer["error_type"], "invalid_token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_and_our_own_messages_are_not_answered() {
-    let town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let stranger = Stranger::new(&town).await;
-    let service = &town.config.keys;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let stranger = Stranger::new(&sandbox).await;
+    let service = &sandbox.config.keys;
     let answer = json!({"type": "error", "error_type": "invalid_request", "message": "from another service"}).to_string();
     stranger.publish(&letter::seal(&stranger.keys, &service.public_key(), &answer, None).unwrap().1).await;
     stranger.publish(&letter::seal(service, &service.public_key(), "{}", None).unwrap().1).await;

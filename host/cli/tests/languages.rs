@@ -1,9 +1,10 @@
-//! Builds a project of every language for every slot, and the examples in other languages than Rust; what they make is
-//! checked, and does what its suite says. For this the languages have to be installed: `cargo xtask test` sees to that.
+//! Builds a project of every language for every slot, and the examples in other languages than
+//! Rust; what they make is checked, and does what its suite says. For this the languages have to be
+//! installed: `cargo xtask test` sees to that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use paygress_author::Language;
-use paygress_core::policy::Slot;
+use paygress_policy_tools::Language;
+use paygress_core::backend::policy::Slot;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

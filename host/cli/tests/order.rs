@@ -3,16 +3,16 @@
 
 mod support;
 
-use paygress::town::Town;
+use paygress::sandbox::Sandbox;
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use support::customer::{Buyer, Running};
 
-async fn paygress(town: &Town, arguments: &[&str], input: &str) -> Output {
+async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
-    command.args(arguments).env_clear().env("NOSTR_RELAYS", town.relay.url().await.to_string());
-    command.env("PAYGRESS_CUSTOMER_KEY_FILE", town.directory.path().join("customer/key"));
+    command.args(arguments).env_clear().env("NOSTR_RELAYS", sandbox.relay.url().await.to_string());
+    command.env("PAYGRESS_CUSTOMER_KEY_FILE", sandbox.directory.path().join("customer/key"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = input.to_owned();
     let run = move || {
@@ -29,56 +29,56 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_finds_the_offer_buys_extends_and_asks() {
-    let town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     let begun = std::time::Instant::now();
     let offers = loop {
-        let offers = text(&paygress(&town, &["order", "offers"], "").await.stdout);
-        if offers.contains("npub1") || begun.elapsed() > support::customer::PATIENCE {
+        let offers = text(&paygress(&sandbox, &["order", "offers"], "").await.stdout);
+        if offers.contains("npub1") || begun.elapsed() > support::customer::TIMEOUT {
             break offers;
         }
     };
-    assert!(offers.contains("basic") && offers.contains("1000 msat for 60 s") && offers.contains(town.mint.url()), "{offers}");
+    assert!(offers.contains("basic") && offers.contains("1000 msat for 60 s") && offers.contains(sandbox.mint.url()), "{offers}");
 
-    let bought = paygress(&town, &["order", "spawn", "--token", "-", "--username", "alice", "--json"], &buyer.token(5).await).await;
+    let bought = paygress(&sandbox, &["order", "spawn", "--token", "-", "--username", "alice", "--json"], &buyer.token(5).await).await;
     assert!(bought.status.success(), "{}", text(&bought.stderr));
     let answer: Value = serde_json::from_slice(&bought.stdout).unwrap();
     let pod = answer["pod_name"].as_str().unwrap();
-    let plain = paygress(&town, &["order", "spawn", "--token", "-"], &buyer.token(5).await).await;
+    let plain = paygress(&sandbox, &["order", "spawn", "--token", "-"], &buyer.token(5).await).await;
     let plain = text(&plain.stdout);
     assert!(plain.starts_with("ssh -p ") && plain.contains("user@127.0.0.1\npassword: "), "{plain}");
 
-    let more = paygress(&town, &["order", "top-up", pod, "--token", "-"], &buyer.token(3).await).await;
+    let more = paygress(&sandbox, &["order", "top-up", pod, "--token", "-"], &buyer.token(3).await).await;
     assert!(text(&more.stdout).contains("extended by 120 seconds"), "{}{}", text(&more.stdout), text(&more.stderr));
-    let status = text(&paygress(&town, &["order", "status", pod], "").await.stdout);
+    let status = text(&paygress(&sandbox, &["order", "status", pod], "").await.stdout);
     assert!(status.starts_with(&format!("{pod}: running, ")), "{status}");
 
-    let refused = paygress(&town, &["order", "spawn", "--token", "cashuBnothing"], "").await;
+    let refused = paygress(&sandbox, &["order", "spawn", "--token", "cashuBnothing"], "").await;
     assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), ""));
     assert!(text(&refused.stderr).starts_with("invalid_token: "), "{}", text(&refused.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_description_of_the_http_door_is_printed() {
-    let town = Town::new(&[], "").await.unwrap();
-    let printed = paygress(&town, &["openapi"], "").await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let printed = paygress(&sandbox, &["openapi"], "").await;
     let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let house = town.house().await.unwrap();
-    let web = support::web::Web::new(house.http_address().unwrap());
-    let _running = Running::start(house);
+    let app = sandbox.app().await.unwrap();
+    let web = support::web::Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
     assert_eq!(web.ask("GET", "/openapi.json", &[], "").await.good(), printed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_mistakes_are_told_on_one_screen() {
-    let town = Town::new(&[], "").await.unwrap();
-    let keys = text(&paygress(&town, &["keys", "generate"], "").await.stdout);
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let keys = text(&paygress(&sandbox, &["keys", "generate"], "").await.stdout);
     let lines: Vec<&str> = keys.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("nsec1") && lines[1].starts_with("npub1"));
-    let nobody = paygress(&town, &["order", "spawn", "--token", "cashuBx"], "").await;
+    let nobody = paygress(&sandbox, &["order", "spawn", "--token", "cashuBx"], "").await;
     assert!(text(&nobody.stderr).contains("no service has an offer on these relays"), "{}", text(&nobody.stderr));
-    let served = paygress(&town, &["serve"], "").await;
+    let served = paygress(&sandbox, &["serve"], "").await;
     let told = text(&served.stderr);
     for missing in ["NOSTR_PRIVATE_KEY", "WHITELISTED_MINTS", "SSH_HOST"] {
         assert!(told.contains(missing), "{told}");

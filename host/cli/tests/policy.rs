@@ -1,10 +1,11 @@
-//! What an operator does with the policies of a running service: with the program, over the admin socket and by the folder.
+//! What an operator does with the policies of a running service: with the program, over the admin
+//! socket and by the folder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
 
-use paygress::town::Town;
-use paygress_core::units::UnixTime;
+use paygress::sandbox::Sandbox;
+use paygress_core::model::units::UnixTime;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,20 +13,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::command::{paygress, printed, text};
-use support::customer::{Buyer, PATIENCE, Running};
+use support::customer::{Buyer, TIMEOUT, Running};
 
 fn built(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name).to_string_lossy().into_owned()
 }
 
-fn write(town: &Town, name: &str, what: &Value) -> String {
-    let path = town.directory.path().join(name);
+fn write(sandbox: &Sandbox, name: &str, what: &Value) -> String {
+    let path = sandbox.directory.path().join(name);
     std::fs::write(&path, what.to_string()).unwrap();
     path.to_string_lossy().into_owned()
 }
 
-async fn refusal(town: &Town, arguments: &[&str]) -> String {
-    let output = paygress(town, arguments).await;
+async fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let output = paygress(sandbox, arguments).await;
     assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {}", text(&output.stdout));
     text(&output.stderr)
 }
@@ -41,74 +42,74 @@ async fn bought(buyer: &Buyer, sat: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_exchanges_compares_and_goes_back() {
-    let town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     let (pricing, duration, images) = (built("plugins/pricing.wasm"), built("plugins/duration.wasm"), built("plugins/images.wasm"));
     assert_eq!(bought(&buyer, 11).await, 10);
 
     // Two slots, one of them bad: neither.
-    let dear = write(&town, "dear.json", &json!({"sats_per_hour": 120}));
+    let dear = write(&sandbox, "dear.json", &json!({"sats_per_hour": 120}));
     let dear = format!("pricing={dear}");
-    let why = refusal(&town, &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear]).await;
+    let why = refusal(&sandbox, &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear]).await;
     assert!(why.contains("duration") && why.contains("images"), "{why}");
-    let wrong = write(&town, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
-    let why = refusal(&town, &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")]).await;
+    let wrong = write(&sandbox, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
+    let why = refusal(&sandbox, &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")]).await;
     assert!(why.contains("/sats_per_hour") && why.contains("/sats_per_day"), "all problems at once: {why}");
     assert_eq!(bought(&buyer, 11).await, 10);
 
-    let told = printed(&town, &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear]).await;
+    let told = printed(&sandbox, &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear]).await;
     assert!(told.contains("operator") && told.contains("pricing "), "{told}");
     assert_eq!(bought(&buyer, 11).await, 5);
 
     // The hostile one decides beside it, and only there.
     let hostile = built("plugins-for-tests/hostile.wasm");
-    printed(&town, &["policy", "shadow", "start", "pricing", &hostile]).await;
+    printed(&sandbox, &["policy", "shadow", "start", "pricing", &hostile]).await;
     assert_eq!(bought(&buyer, 11).await, 5);
     assert_eq!(bought(&buyer, 11).await, 5);
     let begun = Instant::now();
     let report = loop {
-        let report: Value = serde_json::from_str(&printed(&town, &["policy", "shadow", "report", "--json"]).await).unwrap();
+        let report: Value = serde_json::from_str(&printed(&sandbox, &["policy", "shadow", "report", "--json"]).await).unwrap();
         if report["comparison"]["orders"] == 2 {
             break report;
         }
-        assert!(begun.elapsed() < PATIENCE, "{report}");
+        assert!(begun.elapsed() < TIMEOUT, "{report}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(report["candidates"][0]["slot"], "pricing");
-    let table = printed(&town, &["policy", "shadow", "stop"]).await;
+    let table = printed(&sandbox, &["policy", "shadow", "stop"]).await;
     assert!(table.contains("2 orders, 0 of them the same"), "{table}");
-    assert!(refusal(&town, &["policy", "promote"]).await.contains("policy shadow start"));
+    assert!(refusal(&sandbox, &["policy", "promote"]).await.contains("policy shadow start"));
 
     // A better one is promoted.
-    let cheap = format!("pricing={}", write(&town, "cheap.json", &json!({"sats_per_hour": 30})));
-    printed(&town, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap]).await;
-    assert!(printed(&town, &["policy", "promote"]).await.contains("promotion"));
+    let cheap = format!("pricing={}", write(&sandbox, "cheap.json", &json!({"sats_per_hour": 30})));
+    printed(&sandbox, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap]).await;
+    assert!(printed(&sandbox, &["policy", "promote"]).await.contains("promotion"));
     assert_eq!(bought(&buyer, 11).await, 20);
 
     // What would it have said of the orders so far? Six were granted, of which one was its own.
     let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing, "--json"];
-    let replayed: Value = serde_json::from_str(&printed(&town, &replay).await).unwrap();
+    let replayed: Value = serde_json::from_str(&printed(&sandbox, &replay).await).unwrap();
     assert_eq!((&replayed["orders"], &replayed["same"]), (&json!(6), &json!(1)), "{replayed}");
     assert_eq!((&replayed["differing"]["seconds"], &replayed["income_sat"]), (&json!(5), &json!(60)));
-    let told = printed(&town, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
+    let told = printed(&sandbox, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
     assert!(told.contains("6 orders, 1 of them the same") && told.contains("sold, in seconds"), "{told}");
-    assert!(refusal(&town, &["policy", "replay", "--since", "yesterday", "pricing", &pricing]).await.contains("7d"));
+    assert!(refusal(&sandbox, &["policy", "replay", "--since", "yesterday", "pricing", &pricing]).await.contains("7d"));
 
     // Back, and back once more: not to the one that was left.
-    printed(&town, &["policy", "rollback"]).await;
+    printed(&sandbox, &["policy", "rollback"]).await;
     assert_eq!(bought(&buyer, 11).await, 5);
-    printed(&town, &["policy", "rollback"]).await;
+    printed(&sandbox, &["policy", "rollback"]).await;
     assert_eq!(bought(&buyer, 11).await, 10);
-    assert!(refusal(&town, &["policy", "rollback", "77"]).await.contains("policy history"));
-    let history = printed(&town, &["policy", "history"]).await;
+    assert!(refusal(&sandbox, &["policy", "rollback", "77"]).await.contains("policy history"));
+    let history = printed(&sandbox, &["policy", "history"]).await;
     assert_eq!(history.lines().count(), 5, "{history}");
     assert!(history.contains("start") && history.contains("rollback"), "{history}");
 
-    let top = printed(&town, &["policy", "top", "--once"]).await;
+    let top = printed(&sandbox, &["policy", "top", "--once"]).await;
     assert_eq!(top.lines().count(), 5, "a head and four slots: {top}");
-    assert!(refusal(&town, &["policy", "swap", "prices", &pricing]).await.contains("pod-template"));
-    assert!(refusal(&town, &["policy", "swap", "pricing", "/nowhere.wasm"]).await.contains("/nowhere.wasm"));
+    assert!(refusal(&sandbox, &["policy", "swap", "prices", &pricing]).await.contains("pod-template"));
+    assert!(refusal(&sandbox, &["policy", "swap", "pricing", "/nowhere.wasm"]).await.contains("/nowhere.wasm"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,21 +119,21 @@ async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
     for slot in ["images", "pricing", "duration", "pod-template"] {
         std::fs::copy(built(&format!("plugins/{slot}.wasm")), at(&format!("{slot}.wasm"))).unwrap();
     }
-    let town = Town::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     assert_eq!(bought(&buyer, 11).await, 10);
     let changed = async |file: PathBuf, to: &str, publications: usize| {
         std::fs::copy(built(to), file).unwrap();
         let begun = Instant::now();
-        while printed(&town, &["policy", "history"]).await.lines().count() < publications {
-            assert!(begun.elapsed() < PATIENCE, "it was not seen");
+        while printed(&sandbox, &["policy", "history"]).await.lines().count() < publications {
+            assert!(begun.elapsed() < TIMEOUT, "it was not seen");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     changed(at("pricing.wasm"), "plugins-examples/flat-price.wasm", 2).await;
     assert_ne!(bought(&buyer, 11).await, 10);
-    assert!(printed(&town, &["policy", "history"]).await.contains("folder"));
+    assert!(printed(&sandbox, &["policy", "history"]).await.contains("folder"));
     // What was refused costs nothing, and what is good afterwards is taken.
     std::fs::write(at("pricing.wasm"), "no component").unwrap();
     assert_ne!(bought(&buyer, 11).await, 10);
@@ -142,14 +143,14 @@ async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
-    let town = Town::new(&[], "").await.unwrap();
-    let socket = town.config.admin_socket.clone();
-    assert!(refusal(&town, &["policy", "history"]).await.contains("is it running"));
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let socket = sandbox.config.admin_socket.clone();
+    assert!(refusal(&sandbox, &["policy", "history"]).await.contains("is it running"));
     // One that a killed process has left is taken over; anything else is not.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let running = Running::start(town.house().await.unwrap());
+    let running = Running::start(sandbox.app().await.unwrap());
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let error = town.house().await.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    let error = sandbox.app().await.err().map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(!error.is_empty(), "a second service at the same place");
     let say = |bytes: Vec<u8>| {
         let socket = socket.clone();
@@ -181,6 +182,6 @@ async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
         assert!(told.contains("refused") && told.contains(why), "{why}: {told}");
     }
     // It still answers.
-    assert_eq!(printed(&town, &["policy", "history"]).await.lines().count(), 1);
+    assert_eq!(printed(&sandbox, &["policy", "history"]).await.lines().count(), 1);
     drop(running);
 }

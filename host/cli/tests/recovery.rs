@@ -1,21 +1,21 @@
-//! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does not start, a relay that is
-//! away. After each: the customer has the pod or the money.
+//! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does
+//! not start, a relay that is away. After each: the customer has the pod or the money.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
 
 use async_trait::async_trait;
-use paygress::house::House;
-use paygress::town::Town;
-use paygress_core::cluster::{Cluster, ClusterError, Launch, LeasePlan, Observation};
-use paygress_core::desk::Rooms;
-use paygress_core::ledger::Ledger;
-use paygress_core::units::{PodName, UnixTime};
+use paygress::app::App;
+use paygress::sandbox::Sandbox;
+use paygress_core::backend::cluster::{Cluster, ClusterError, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::orders::Backends;
+use paygress_core::backend::store::Ledger;
+use paygress_core::model::units::{PodName, UnixTime};
 use paygress_nostr::Keys;
 use serde_json::json;
 use std::sync::Arc;
-use support::customer::{Buyer, PATIENCE, Running};
-use support::doomed::{Stop, doomed};
+use support::customer::{Buyer, TIMEOUT, Running};
+use support::crashing::{Stop, doomed};
 use tokio::sync::{Notify, mpsc};
 
 /// A cluster whose pods never start; `None` where it should hang instead.
@@ -27,8 +27,8 @@ struct BrokenCluster {
 
 #[async_trait]
 impl Cluster for BrokenCluster {
-    async fn rehearse(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        self.cluster.rehearse(plan).await
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.cluster.dry_run(plan).await
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         self.cluster.launch(plan).await
@@ -40,8 +40,8 @@ impl Cluster for BrokenCluster {
             None => std::future::pending().await,
         }
     }
-    async fn rehearse_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.cluster.rehearse_expiry(pod, at).await
+    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.cluster.check_running(pod, at).await
     }
     async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
         self.cluster.set_expiry(pod, at).await
@@ -49,49 +49,50 @@ impl Cluster for BrokenCluster {
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
         self.cluster.remove(pod).await
     }
-    async fn observe(&self, sink: mpsc::Sender<Observation>) {
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         self.cluster.observe(sink).await
     }
-    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError> {
-        self.cluster.launching(pod).await
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
+        self.cluster.startup_phase(pod).await
     }
     async fn check(&self) -> Result<(), ClusterError> {
         self.cluster.check().await
     }
-    async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
-        self.cluster.aged().await
+    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+        self.cluster.list_older_than().await
     }
 }
 
-async fn furnished(town: &Town, furnish: impl FnOnce(Rooms) -> Rooms) -> House {
+async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -> Backends) -> App {
     // The one before holds the ledger until its last task is gone.
     let begun = std::time::Instant::now();
-    let furnish = std::cell::Cell::new(Some(furnish));
+    let override_backends = std::cell::Cell::new(Some(override_backends));
     loop {
-        match paygress_ledger::Book::sqlite(&town.config.ledger) {
+        match paygress_ledger::SqlStore::sqlite(&sandbox.config.ledger) {
             Ok(free) => drop(free),
-            Err(error) if begun.elapsed() < PATIENCE => {
+            Err(error) if begun.elapsed() < TIMEOUT => {
                 tracing::debug!(%error, "waiting for the ledger");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 continue;
             }
             Err(error) => panic!("{error}"),
         }
-        let furnish = furnish.take().unwrap();
-        return House::build(&town.config, town.cluster(), furnish).await.unwrap();
+        let override_backends = override_backends.take().unwrap();
+        return App::build(&sandbox.config, sandbox.cluster(), override_backends).await.unwrap();
     }
 }
 
-/// Runs a service that is killed at `reached`, on a runtime of its own, so that all its tasks die with it.
-fn killed(town: &Arc<Town>, furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static) -> std::thread::JoinHandle<()> {
-    let town = Arc::clone(town);
+/// Runs a service that is killed at `reached`, on a runtime of its own, so that all its tasks die
+/// with it.
+fn killed(sandbox: &Arc<Sandbox>, override_backends: impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static) -> std::thread::JoinHandle<()> {
+    let sandbox = Arc::clone(sandbox);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let reached = Arc::new(Notify::new());
-            let house = furnished(&town, |rooms| furnish(rooms, Arc::clone(&reached))).await;
+            let app = furnished(&sandbox, |backends| override_backends(backends, Arc::clone(&reached))).await;
             tokio::select! {
-                ended = house.run() => panic!("the service ended: {ended:?}"),
+                ended = app.run() => panic!("the service ended: {ended:?}"),
                 () = reached.notified() => {}
             }
         });
@@ -99,26 +100,27 @@ fn killed(town: &Arc<Town>, furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + 
     })
 }
 
-fn broken(error: Option<ClusterError>) -> impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static {
-    move |rooms, reached| Rooms { cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&rooms.cluster), error, reached }), ..rooms }
+fn broken(error: Option<ClusterError>) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
+    move |backends, reached| Backends { cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&backends.cluster), error, reached }), ..backends }
 }
 
-/// The customer asks, the service is killed at a point, another one starts on what the first left: the answer comes.
+/// The customer asks, the service is killed at a point, another one starts on what the first left:
+/// the answer comes.
 async fn answered_after_a_kill(
-    furnish: impl FnOnce(Rooms, Arc<Notify>) -> Rooms + Send + 'static,
-) -> (Arc<Town>, Buyer, serde_json::Value, Running) {
-    let town = Arc::new(Town::new(&[], "").await.unwrap());
-    let dying = killed(&town, furnish);
-    let buyer = Buyer::new(&town).await;
+    override_backends: impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static,
+) -> (Arc<Sandbox>, Buyer, serde_json::Value, Running) {
+    let sandbox = Arc::new(Sandbox::new(&[], "").await.unwrap());
+    let dying = killed(&sandbox, override_backends);
+    let buyer = Buyer::new(&sandbox).await;
     let token = buyer.token(5).await;
     let asking = buyer.ask(json!({"cashu_token": token, "ssh_username": "alice"}));
     let restart = async {
         tokio::task::spawn_blocking(move || dying.join().unwrap()).await.unwrap();
-        Running::start(furnished(&town, |rooms| rooms).await)
+        Running::start(furnished(&sandbox, |backends| backends).await)
     };
     let (answer, running) = tokio::join!(asking, restart);
     assert!(buyer.wallet.redeem(&token).await.is_err(), "the token was taken");
-    (town, buyer, answer, running)
+    (sandbox, buyer, answer, running)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,10 +143,10 @@ async fn killed_while_the_pod_starts_it_is_launched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
-    let failing = |rooms: Rooms, reached: Arc<Notify>| {
+    let failing = |backends: Backends, reached: Arc<Notify>| {
         let error = Some(ClusterError::NotReady("a test".to_owned()));
-        let rooms = broken(error)(rooms, Arc::new(Notify::new()));
-        doomed(Stop::AfterTheRefundWasMade)(rooms, reached)
+        let backends = broken(error)(backends, Arc::new(Notify::new()));
+        doomed(Stop::AfterTheRefundWasMade)(backends, reached)
     };
     let (_town, buyer, answer, _running) = answered_after_a_kill(failing).await;
     assert_eq!(answer["error_type"], "provisioning_error", "{answer}");
@@ -157,18 +159,18 @@ async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
-    let town = Town::new(&[], "").await.unwrap();
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
     let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
-    let house = furnished(&town, |rooms| broken(error)(rooms, Arc::new(Notify::new()))).await;
-    let ledger = Arc::clone(&house.ledger);
-    let till = Arc::clone(&house.till);
-    let _running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
+    let app = furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
+    let ledger = Arc::clone(&app.ledger);
+    let wallet = Arc::clone(&app.wallet);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
     let answer = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
     assert_eq!(answer["error_type"], "provisioning_error");
     assert_eq!(buyer.wallet.redeem(answer["refund_token"].as_str().unwrap()).await.unwrap(), 3);
     assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
-    assert_eq!(till.holdings().await.unwrap(), [], "the service kept nothing");
+    assert_eq!(wallet.balances().await.unwrap(), [], "the service kept nothing");
     // Sent back to us, our own refund is refused before anything happens to it.
     let again = buyer.ask(json!({"cashu_token": answer["refund_token"]})).await;
     assert!(["token_already_spent", "invalid_token"].contains(&again["error_type"].as_str().unwrap()), "{again}");
@@ -176,13 +178,14 @@ async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_exchanged_for_another_one() {
-    // Below the ports that the system gives to outgoing connections: nobody else takes the free one in between.
+    // Below the ports that the system gives to outgoing connections: nobody else takes the free one
+    // in between.
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
     let (taken, port) = (21_000..29_000).find_map(|port| free(port + 1).and(free(port)).map(|taken| (taken, port))).unwrap();
     let (first, last) = (port.to_string(), (port + 1).to_string());
-    let town = Town::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     // Whichever is drawn first, the free one is where the pod ends up.
     let answer = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
     assert_eq!(answer["ssh_port"], port + 1, "{answer}");
@@ -191,12 +194,12 @@ async fn a_taken_port_is_exchanged_for_another_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
-    let town = Town::new(&[], "").await.unwrap();
-    let house = town.house().await.unwrap();
-    let ledger = Arc::clone(&house.ledger);
-    let _running = Running::start(house);
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
     let keys = Keys::generate();
-    let buyer = Buyer::with_keys(&town, keys.clone()).await;
+    let buyer = Buyer::with_keys(&sandbox, keys.clone()).await;
     let order = json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice", "ssh_password": "one and the same"});
     let (first, second) = tokio::join!(buyer.ask(order.clone()), buyer.ask(order.clone()));
     // A message of the same second and the same words is the same message, and is answered once.
@@ -213,14 +216,14 @@ async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
     let mut other = order.clone();
     other["ssh_username"] = json!("bob");
     assert_eq!(buyer.ask(other).await["error_type"], "token_already_spent");
-    let thief = Buyer::new(&town).await;
+    let thief = Buyer::new(&sandbox).await;
     assert_eq!(thief.ask(order).await["error_type"], "token_already_spent", "a stranger does not get the login");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_while_the_service_was_down_is_served() {
-    let town = Town::new(&[], "").await.unwrap();
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let buyer = Buyer::new(&sandbox).await;
     let sent = Notify::new();
     let request = json!({"cashu_token": buyer.token(5).await});
     // The request is on the relay before anybody serves.
@@ -229,10 +232,10 @@ async fn what_was_sent_while_the_service_was_down_is_served() {
             sent.notify_one();
         }
     };
-    let asking = async { buyer.customer.ask(buyer.service, &request, PATIENCE, progress).await.unwrap() };
+    let asking = async { buyer.customer.ask(buyer.service, &request, TIMEOUT, progress).await.unwrap() };
     let later = async {
         sent.notified().await;
-        Running::start(town.house().await.unwrap())
+        Running::start(sandbox.app().await.unwrap())
     };
     let (answer, _running) = tokio::join!(asking, later);
     assert!(answer["pod_name"].is_string(), "{answer}");
@@ -240,26 +243,26 @@ async fn what_was_sent_while_the_service_was_down_is_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_goes_and_comes_back_is_read_again() {
-    let mut town = Town::new(&[], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let mut sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     assert!(buyer.ask(json!({"cashu_token": buyer.token(5).await})).await["pod_name"].is_string());
-    town.relay.stop();
-    town.relay.restart().await.unwrap();
-    let again = Buyer::new(&town).await;
+    sandbox.relay.stop();
+    sandbox.relay.restart().await.unwrap();
+    let again = Buyer::new(&sandbox).await;
     assert!(again.ask(json!({"cashu_token": again.token(5).await})).await["pod_name"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_shows_each_order_at_its_end() {
-    let town = Town::new(&[], "").await.unwrap();
-    let house = town.house().await.unwrap();
-    let ledger = Arc::clone(&house.ledger);
-    let _running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
     // The older form of a token, with the prefix that wallets' links have.
-    let old_form = format!("cashu:{}", paygress_cashu::mint::as_v3(&buyer.token(4).await).unwrap());
+    let old_form = format!("cashu:{}", paygress_cashu::test_mint::as_v3(&buyer.token(4).await).unwrap());
     let topped_up = buyer.ask(json!({"pod_name": bought["pod_name"], "cashu_token": old_form})).await;
     assert_eq!(topped_up["extended_duration_seconds"], 180, "{topped_up}");
     let lease = ledger.live_leases(None).await.unwrap().remove(0);
@@ -267,7 +270,7 @@ async fn the_ledger_shows_each_order_at_its_end() {
     assert_eq!(stored.expires_at.unwrap().rfc3339(), topped_up["new_expires_at"]);
     let begun = std::time::Instant::now();
     while !ledger.unfinished().await.unwrap().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "an answer was not noted as delivered");
+        assert!(begun.elapsed() < TIMEOUT, "an answer was not noted as delivered");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }

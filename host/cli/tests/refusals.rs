@@ -1,13 +1,14 @@
-//! Bad input: each is refused with its own error_type over the real messages, and the token is still spendable afterwards.
-//! (Quota and Pod Security are in `cluster.rs`: they take a real cluster.)
+//! Bad input: each is refused with its own error_type over the real messages, and the token is
+//! still spendable afterwards. (Quota and Pod Security are in `cluster.rs`: they take a real
+//! cluster.)
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
 
-use paygress::town::Town;
-use paygress_cashu::mint::{TestMint, TestWallet, relabelled};
-use paygress_core::policy::Slot;
-use paygress_policy::{By, Source, Sources, read};
+use paygress::sandbox::Sandbox;
+use paygress_cashu::test_mint::{TestMint, TestWallet, relabelled};
+use paygress_core::backend::policy::Slot;
+use paygress_policy::{Trigger, Source, Sources, read};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::customer::{Buyer, Running};
@@ -26,11 +27,11 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     let away_token = away_wallet.token(10).await.unwrap();
     let also = away.url().to_owned();
     drop(away);
-    let town = Town::accepting(&also).await.unwrap();
-    let house = town.house().await.unwrap();
-    let policies = std::sync::Arc::clone(&house.policies);
-    let _running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::accepting(&also).await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let policies = std::sync::Arc::clone(&app.policies);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
 
     refused(&buyer.ask(json!({"ssh_username": "alice"})).await, "invalid_token");
     refused(&buyer.ask(json!({"cashu_token": "cashuBgarbage"})).await, "invalid_token");
@@ -45,9 +46,9 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     assert_eq!(foreign_wallet.redeem(&foreign_token).await.unwrap(), 10);
 
     let token = buyer.token(10).await;
-    let lookalike = relabelled(&token, &format!("{}@evil.example", town.mint.url()), "sat").unwrap();
+    let lookalike = relabelled(&token, &format!("{}@evil.example", sandbox.mint.url()), "sat").unwrap();
     refused(&buyer.ask(json!({"cashu_token": lookalike})).await, "non_whitelisted_mint");
-    refused(&buyer.ask(json!({"cashu_token": relabelled(&token, town.mint.url(), "usd").unwrap()})).await, "unsupported_unit");
+    refused(&buyer.ask(json!({"cashu_token": relabelled(&token, sandbox.mint.url(), "usd").unwrap()})).await, "unsupported_unit");
     refused(&buyer.ask(json!({"cashu_token": token, "duration_minutes": 600})).await, "insufficient_payment");
     refused(&buyer.ask(json!({"cashu_token": token, "pod_image": "docker.io/library/alpine:3"})).await, "image_not_allowed");
     for username in ["root", "a;rm -rf /", "$(id)", "-oProxyCommand=x"] {
@@ -57,7 +58,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     refused(&buyer.ask(json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"})).await, "invalid_request");
 
     let hostile = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins-for-tests/hostile.wasm")).unwrap();
-    policies.publish(&Sources::from([(Slot::Pricing, Source::plain(hostile))]), By::Operator).unwrap();
+    policies.publish(&Sources::from([(Slot::Pricing, Source::plain(hostile))]), Trigger::Operator).unwrap();
     for misdeed in ["panic", "spin", "allocate", "zero-seconds"] {
         refused(&buyer.ask(json!({"cashu_token": token, "tier": misdeed})).await, "policy_unavailable");
     }
@@ -70,9 +71,9 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_ports_are_leased_the_next_customer_keeps_the_token() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let town = Town::new(&[("SSH_PORT_RANGE_START", &port), ("SSH_PORT_RANGE_END", &port)], "").await.unwrap();
-    let _running = Running::start(town.house().await.unwrap());
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[("SSH_PORT_RANGE_START", &port), ("SSH_PORT_RANGE_END", &port)], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
     let first = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
     assert_eq!(first["ssh_port"].to_string(), port, "{first}");
     let token = buyer.token(5).await;

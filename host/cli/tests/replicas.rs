@@ -1,16 +1,17 @@
-//! Several replicas on one Postgres: an order is worked by one of them, and by another when that one dies.
+//! Several replicas on one Postgres: an order is worked by one of them, and by another when that
+//! one dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![allow(clippy::print_stdout)]
 
 mod support;
 
-use paygress::books::audited;
+use paygress::commands::audited;
 use paygress::config::Config;
-use paygress::house::{Access, House, books};
-use paygress::town::Town;
+use paygress::app::{OpenMode, App, books};
+use paygress::sandbox::Sandbox;
 use paygress_cluster::Local;
 use paygress_core::Ledger;
-use paygress_core::order::State;
+use paygress_core::model::order::State;
 use paygress_database::testing::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -19,16 +20,16 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::customer::{Buyer, Running};
-use support::doomed::{Stop, doomed};
+use support::crashing::{Stop, doomed};
 use support::web::Web;
 use tokio::sync::Notify;
 
 /// What a replica has of its own; everything else is shared.
-fn own(town: &Town) -> BTreeMap<String, String> {
+fn own(sandbox: &Sandbox) -> BTreeMap<String, String> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let at = |name: &str| town.directory.path().join(format!("{name}-{number}")).to_string_lossy().into_owned();
-    let mut environment = town.environment.clone();
+    let at = |name: &str| sandbox.directory.path().join(format!("{name}-{number}")).to_string_lossy().into_owned();
+    let mut environment = sandbox.environment.clone();
     environment.extend([("POLICY_STATE_DIR".to_owned(), at("policies")), ("ADMIN_SOCKET".to_owned(), at("admin"))]);
     environment
 }
@@ -40,10 +41,10 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(town: &Town, stop: &str) -> Self {
+    fn start(sandbox: &Sandbox, stop: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "replica", "--ignored", "--nocapture"]).env("REPLICA_STOP", stop);
-        command.env("REPLICA", json!(own(town)).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env("REPLICA", json!(own(sandbox)).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -89,30 +90,30 @@ async fn replica() {
         "after the swap" => Some(Stop::AfterTheSwap),
         _ => None,
     };
-    let house = match stop {
-        Some(stop) => House::build(&config, cluster, |rooms| doomed(stop)(rooms, Arc::clone(&reached))).await,
-        None => House::build(&config, cluster, |rooms| rooms).await,
+    let app = match stop {
+        Some(stop) => App::build(&config, cluster, |backends| doomed(stop)(backends, Arc::clone(&reached))).await,
+        None => App::build(&config, cluster, |backends| backends).await,
     };
     println!("open");
-    let running = tokio::spawn(house.unwrap().run());
+    let running = tokio::spawn(app.unwrap().run());
     reached.notified().await;
     println!("reached");
     panic!("the replica ended: {:?}", running.await);
 }
 
-async fn town(server: &Server) -> Town {
+async fn sandbox(server: &Server) -> Sandbox {
     let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
-    Town::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "").await.unwrap()
+    Sandbox::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "").await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
     for stop in ["before the swap", "after the swap"] {
         let server = Server::start().unwrap();
-        let town = town(&server).await;
-        let mut dying = Replica::start(&town, stop);
+        let sandbox = sandbox(&server).await;
+        let mut dying = Replica::start(&sandbox, stop);
         dying.wait_for("open");
-        let buyer = Buyer::new(&town).await;
+        let buyer = Buyer::new(&sandbox).await;
         let asking = buyer.ask(json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice"}));
         let takeover = async {
             let mut dying = tokio::task::spawn_blocking(move || {
@@ -122,17 +123,17 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
             .await
             .unwrap();
             // The other one is there, and leaves alone what is being worked.
-            let mut other = Replica::start(&town, "");
+            let mut other = Replica::start(&sandbox, "");
             other.wait_for("open");
-            let (book, till) = books(&town.config, Access::Look).await.unwrap();
+            let (book, wallet) = books(&sandbox.config, OpenMode::Look).await.unwrap();
             assert_eq!(book.page(None, 10).await.unwrap()[0].state, State::Redeeming);
             assert!(dying.child.try_wait().unwrap().is_none());
             dying.kill_9();
-            (other, book, till)
+            (other, book, wallet)
         };
-        let (answer, (_other, book, till)) = tokio::join!(asking, takeover);
+        let (answer, (_other, book, wallet)) = tokio::join!(asking, takeover);
         assert_eq!(answer["ssh_username"], "alice", "{stop}: {answer}");
-        let report = audited(&book, &till).await.unwrap();
+        let report = audited(&book, &wallet).await.unwrap();
         assert!(report.problems.is_empty() && report.orders == 1, "{stop}: {report}");
     }
 }
@@ -140,15 +141,15 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_token_at_two_replicas_gets_the_same_answer() {
     let server = Server::start().unwrap();
-    let town = town(&server).await;
-    let cluster = town.cluster();
+    let sandbox = sandbox(&server).await;
+    let cluster = sandbox.cluster();
     let mut doors = Vec::new();
     for _ in 0..2 {
-        let house = House::build(&Config::read(None, own(&town)).unwrap(), cluster.clone(), |rooms| rooms).await.unwrap();
-        let web = Web::new(house.http_address().unwrap());
-        doors.push((web, Running::start(house)));
+        let app = App::build(&Config::read(None, own(&sandbox)).unwrap(), cluster.clone(), |backends| backends).await.unwrap();
+        let web = Web::new(app.http_address().unwrap());
+        doors.push((web, Running::start(app)));
     }
-    let buyer = Buyer::new(&town).await;
+    let buyer = Buyer::new(&sandbox).await;
     let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
     let (first, second) = tokio::join!(doors[0].0.spawn(order.clone()), doors[1].0.spawn(order));
     assert_eq!(first.good(), second.good(), "one works it, the other one waits for its answer");
@@ -159,14 +160,15 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_serve_every_customer_once() {
     let server = Server::start().unwrap();
-    let town = town(&server).await;
-    let mut replicas = [Replica::start(&town, ""), Replica::start(&town, "")];
+    let sandbox = sandbox(&server).await;
+    let mut replicas = [Replica::start(&sandbox, ""), Replica::start(&sandbox, "")];
     for replica in &mut replicas {
         replica.wait_for("open");
     }
-    let (one, two) = tokio::join!(Buyer::new(&town), Buyer::new(&town));
+    let (one, two) = tokio::join!(Buyer::new(&sandbox), Buyer::new(&sandbox));
     let token = one.token(6).await;
-    // The same token from two customers, and an order of each: with two replicas that read every message.
+    // The same token from two customers, and an order of each: with two replicas that read every
+    // message.
     let (first, second, third, fourth) = tokio::join!(
         one.ask(json!({"cashu_token": token})),
         two.ask(json!({"cashu_token": token})),
@@ -178,8 +180,8 @@ async fn two_replicas_serve_every_customer_once() {
     let refused = if first["pod_name"].is_string() { &second } else { &first };
     assert!(["token_pending", "token_already_spent"].contains(&refused["error_type"].as_str().unwrap()), "{refused}");
     assert_eq!((third["ssh_username"].as_str(), fourth["ssh_username"].as_str()), (Some("one"), Some("two")));
-    let (book, till) = books(&town.config, Access::Look).await.unwrap();
-    let report = audited(&book, &till).await.unwrap();
+    let (book, wallet) = books(&sandbox.config, OpenMode::Look).await.unwrap();
+    let report = audited(&book, &wallet).await.unwrap();
     assert!(report.problems.is_empty(), "{report}");
     assert_eq!(report.total.sold.0, 5 + 6 + 7, "{report}");
 }

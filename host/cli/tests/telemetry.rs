@@ -1,4 +1,5 @@
-//! Traces: where they go, what is in them, and what is not. A program of its own, since it sets the subscriber for all.
+//! Traces: where they go, what is in them, and what is not. A program of its own, since it sets the
+//! subscriber for all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod support;
@@ -10,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use paygress::telemetry;
-use paygress::town::Town;
+use paygress::sandbox::Sandbox;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -49,11 +50,11 @@ async fn an_order_is_a_trace_and_its_secrets_are_not_in_it() {
     let (endpoint, kept) = collector().await;
     let (layer, traces) = telemetry::layer(&endpoint).unwrap();
     tracing_subscriber::registry().with(layer).init();
-    let town = Town::new(&[], "").await.unwrap();
-    let house = town.house().await.unwrap();
-    let digest = paygress_core::Policy::report(&**house.policies.host())[0].digest.clone();
-    let running = Running::start(house);
-    let buyer = Buyer::new(&town).await;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let digest = paygress_core::Policy::report(&**app.policies.host())[0].digest.clone();
+    let running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
     let token = buyer.token(11).await;
     let password = "a very secret password";
     let answer = buyer.ask(json!({"cashu_token": token, "ssh_password": password, "ssh_username": "trudy"})).await;

@@ -1,10 +1,12 @@
-//! The guard over rendered templates: what a pod may say at all, field by field, and what it must say.
+//! The guard over rendered templates: what a pod may say at all, field by field, and what it must
+//! say.
 //!
-//! It is an allowlist: a field that is not named here is refused, and so is every field that Kubernetes will invent. The
-//! result is what the `restricted` Pod Security Standard asks for, but for the one host port.
+//! It is an allowlist: a field that is not named here is refused, and so is every field that
+//! Kubernetes will invent. The result is what the `restricted` Pod Security Standard asks for, but
+//! for the one host port.
 
 use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
-use paygress_core::policy::{Placement, Rendered};
+use paygress_core::backend::policy::{Placement, Rendered};
 use serde_json::{Map, Value, json};
 
 /// A template that passed, completed with what every pod must have.
@@ -16,7 +18,8 @@ pub struct Checked {
     pub services: Vec<Service>,
 }
 
-/// What templates may ask for beyond the ordinary, as the operator says: names, compared to the letter.
+/// What templates may ask for beyond the ordinary, as the operator says: names, compared to the
+/// letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Extended resources: `nvidia.com/gpu`.
@@ -62,7 +65,8 @@ fn all(mut template: Value, mut services: Vec<Value>, placement: &Placement, all
         (false, false) => return Err(format!("neither a hostPort nor a nodePort is {}: nobody could log in", placement.host_port)),
         _ => {}
     }
-    // Typed only now: the typed form drops what it does not know, and nothing unknown may get this far.
+    // Typed only now: the typed form drops what it does not know, and nothing unknown may get this
+    // far.
     let typed = |error: serde_json::Error| format!("the template has a field of the wrong type: {error}");
     Ok(Checked {
         template: serde_json::from_value(template).map_err(typed)?,
@@ -127,7 +131,8 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The object in a field, made if it is not there. What is not an object is told so by the next `only`.
+    /// The object in a field, made if it is not there. What is not an object is told so by the next
+    /// `only`.
     fn object(&mut self, field: &str) -> At<'_> {
         let path = format!("{}.{field}", self.path);
         if !self.value.is_object() {
@@ -225,7 +230,8 @@ fn pod(template: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Resul
     }
 }
 
-/// What pod and container have in common: a user that is not root, and the runtime's seccomp profile.
+/// What pod and container have in common: a user that is not root, and the runtime's seccomp
+/// profile.
 fn security(context: &mut At<'_>, known: &[&str]) -> Result<(), String> {
     context.only(known)?;
     context.fix("runAsNonRoot", json!(true))?;
@@ -351,7 +357,8 @@ fn ports(container: &mut At<'_>, placement: &Placement) -> Result<bool, String> 
     Ok(host_port)
 }
 
-/// CPU and memory are what was sold; storage is the template's, and so are the devices that the operator allows.
+/// CPU and memory are what was sold; storage is the template's, and so are the devices that the
+/// operator allows.
 fn resources(resources: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Result<(), String> {
     resources.only(&["limits", "requests"])?;
     let (cpu, memory) = (format!("{}m", placement.resources.cpu_millicores), format!("{}Mi", placement.resources.memory_mib));

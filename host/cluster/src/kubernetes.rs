@@ -12,10 +12,10 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config, Resource, ResourceExt};
-use paygress_core::cluster::{Cluster, ClusterError, EndReason, Launch, LeasePlan, Observation};
+use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
 use paygress_core::limits::ORPHAN_AGE;
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::units::{PodName, Seconds, UnixTime};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{PodName, Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -23,7 +23,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// One request to the API server. It answers in milliseconds; one that takes longer than this is away.
+/// One request to the API server. It answers in milliseconds; one that takes longer than this is
+/// away.
 const REQUEST: Duration = Duration::from_secs(15);
 /// How long a removal may take: the grace period of the guard, and the controllers' work.
 const REMOVAL: Duration = Duration::from_secs(60);
@@ -68,7 +69,8 @@ pub struct Kubernetes {
 type Result<T> = std::result::Result<T, ClusterError>;
 
 impl Kubernetes {
-    /// Connects, with this kubeconfig, or `$KUBECONFIG`, or as a pod of the cluster. Asks nothing yet.
+    /// Connects, with this kubeconfig, or `$KUBECONFIG`, or as a pod of the cluster. Asks nothing
+    /// yet.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -125,7 +127,7 @@ impl Kubernetes {
     async fn running(&self, pod: &PodName) -> Result<Job> {
         match timely(self.jobs.get_opt(&pod.0)).await? {
             Some(job) if ended(&job).is_none() && job.metadata.deletion_timestamp.is_none() => Ok(job),
-            _ => Err(ClusterError::Gone),
+            _ => Err(ClusterError::NotFound),
         }
     }
 
@@ -134,7 +136,8 @@ impl Kubernetes {
         Ok(timely(self.pods.list(&ListParams::default().labels(&format!("{LEASE}={lease}")))).await?.items)
     }
 
-    /// Why a finished Job has ended. A pod that stopped by itself is still there; one that somebody deleted is not.
+    /// Why a finished Job has ended. A pod that stopped by itself is still there; one that somebody
+    /// deleted is not.
     async fn reason(&self, job: &Job) -> Option<EndReason> {
         let reason = finished(job)?;
         let gone = async || self.pods_of(&PodName(job.name_any())).await.is_ok_and(|pods| pods.is_empty());
@@ -155,7 +158,7 @@ impl Kubernetes {
             return Ok(true);
         }
         let start = job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.as_second());
-        let start = start.and_then(|seconds| u64::try_from(seconds).ok()).map(UnixTime).ok_or(ClusterError::Gone)?;
+        let start = start.and_then(|seconds| u64::try_from(seconds).ok()).map(UnixTime).ok_or(ClusterError::NotFound)?;
         let deadline = at.since(start).0.clamp(1, LONGEST);
         let patch = json!({
             // Only if nobody wrote since: two extensions at once must both count.
@@ -165,9 +168,9 @@ impl Kubernetes {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match tokio::time::timeout(REQUEST, self.jobs.patch(&pod.0, &params, &Patch::Merge(patch))).await {
             Ok(Ok(patched)) if ended(&patched).is_none() => Ok(true),
-            Ok(Ok(_)) => Err(ClusterError::Gone),
+            Ok(Ok(_)) => Err(ClusterError::NotFound),
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(ClusterError::Gone),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(ClusterError::NotFound),
             Ok(Err(error)) => Err(translate(error)),
             Err(_) => Err(late()),
         }
@@ -193,7 +196,7 @@ pub(crate) async fn client(kubeconfig: Option<&Path>) -> std::result::Result<Cli
 }
 
 fn late() -> ClusterError {
-    ClusterError::Away(format!("no answer within {} s", REQUEST.as_secs()))
+    ClusterError::Unavailable(format!("no answer within {} s", REQUEST.as_secs()))
 }
 
 pub(crate) async fn timely<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<T> {
@@ -217,7 +220,7 @@ fn removed<T>(deleted: std::result::Result<T, kube::Error>) -> Result<bool> {
 
 /// What an error of the API means for an order.
 pub(crate) fn translate(error: kube::Error) -> ClusterError {
-    let kube::Error::Api(status) = error else { return ClusterError::Away(error.to_string()) };
+    let kube::Error::Api(status) = error else { return ClusterError::Unavailable(error.to_string()) };
     let message = status.message.clone();
     // The cluster's own words are the operator's: they name namespaces, quotas and rights.
     let refused = |code, told: &str| {
@@ -235,11 +238,12 @@ pub(crate) fn translate(error: kube::Error) -> ClusterError {
         400 | 401 | 403 | 404 | 405 | 409 | 422 => {
             refused(ErrorType::BackendError, "the cluster refused this pod; the operator has been told")
         }
-        _ => ClusterError::Away(message),
+        _ => ClusterError::Unavailable(message),
     }
 }
 
-/// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its pods are being stopped.
+/// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
+/// pods are being stopped.
 fn ended(job: &Job) -> Option<EndReason> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let met = conditions.iter().find(|condition| {
@@ -295,22 +299,22 @@ fn readiness(pod: &Pod, waited: Duration) -> Option<Result<()>> {
 }
 
 /// How far a pod is that is not ready yet.
-fn launch(pod: &Pod) -> Launch {
-    let Some(status) = &pod.status else { return Launch::Waiting };
+fn launch(pod: &Pod) -> StartupPhase {
+    let Some(status) = &pod.status else { return StartupPhase::Waiting };
     let met = |wanted: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == wanted && condition.status == "True");
     let started = status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
     // The sandbox is there, and nothing runs in it: the image is being fetched.
     match (started, met("PodReadyToStartContainers"), met("PodScheduled")) {
-        (true, _, _) => Launch::Starting,
-        (_, true, _) => Launch::Pulling,
-        (_, _, true) => Launch::Scheduled,
-        _ => Launch::Waiting,
+        (true, _, _) => StartupPhase::Starting,
+        (_, true, _) => StartupPhase::Pulling,
+        (_, _, true) => StartupPhase::Scheduled,
+        _ => StartupPhase::Waiting,
     }
 }
 
 #[async_trait]
 impl Cluster for Kubernetes {
-    async fn rehearse(&self, plan: &LeasePlan) -> Result<()> {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<()> {
         let objects = self.objects(plan)?;
         // A Job's own dry run does not meet quota or Pod Security; its pod's does.
         timely(self.create(&self.jobs, &objects.job, true)).await?;
@@ -327,7 +331,7 @@ impl Cluster for Kubernetes {
         self.ensure(&self.jobs, &objects.job).await?;
         let pod = PodName(plan.placement.pod_name.clone());
         let job = self.running(&pod).await?;
-        let owner = job.controller_owner_ref(&()).ok_or(ClusterError::Gone)?;
+        let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.own(&owner);
         self.ensure(&self.secrets, &objects.secret).await?;
         for service in &objects.services {
@@ -349,12 +353,13 @@ impl Cluster for Kubernetes {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
-                    Some(Ok(Event::Delete(_))) => return Err(ClusterError::Gone),
+                    Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => tracing::warn!(%error, "watching a pod"),
-                    None => return Err(ClusterError::Away("the watch ended".to_owned())),
+                    None => return Err(ClusterError::Unavailable("the watch ended".to_owned())),
                 },
-                // No event says that nothing happens; nor does one say that the Job itself has failed.
+                // No event says that nothing happens; nor does one say that the Job itself has
+                // failed.
                 _ = again.tick() => { self.running(pod).await?; }
                 () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady("it took too long".to_owned())),
             }
@@ -364,11 +369,11 @@ impl Cluster for Kubernetes {
         }
     }
 
-    async fn launching(&self, pod: &PodName) -> Result<Launch> {
-        Ok(self.pods_of(pod).await?.first().map_or(Launch::Waiting, launch))
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase> {
+        Ok(self.pods_of(pod).await?.first().map_or(StartupPhase::Waiting, launch))
     }
 
-    async fn rehearse_expiry(&self, pod: &PodName, _: UnixTime) -> Result<()> {
+    async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<()> {
         self.running(pod).await.map(drop)
     }
 
@@ -378,7 +383,7 @@ impl Cluster for Kubernetes {
                 return Ok(());
             }
         }
-        Err(ClusterError::Away("somebody else keeps writing the Job".to_owned()))
+        Err(ClusterError::Unavailable("somebody else keeps writing the Job".to_owned()))
     }
 
     async fn remove(&self, pod: &PodName) -> Result<()> {
@@ -391,8 +396,9 @@ impl Cluster for Kubernetes {
                 Err(_) => return Err(late()),
             }
         }
-        // The login goes with its Job, a little later; a new pod of the same name must not meet the old one. It is not
-        // looked up but removed until there is nothing to remove: reading Secrets is a right that we do not have.
+        // The login goes with its Job, a little later; a new pod of the same name must not meet the
+        // old one. It is not looked up but removed until there is nothing to remove: reading
+        // Secrets is a right that we do not have.
         let gone = async {
             loop {
                 let job = timely(self.jobs.get_opt(&pod.0)).await?.is_some();
@@ -407,10 +413,10 @@ impl Cluster for Kubernetes {
                 tokio::time::sleep(REMOVAL_POLL).await;
             }
         };
-        tokio::time::timeout(REMOVAL, gone).await.unwrap_or_else(|_| Err(ClusterError::Away("a removal takes long".to_owned())))
+        tokio::time::timeout(REMOVAL, gone).await.unwrap_or_else(|_| Err(ClusterError::Unavailable("a removal takes long".to_owned())))
     }
 
-    async fn observe(&self, sink: mpsc::Sender<Observation>) {
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut events = std::pin::pin!(watcher(self.jobs.clone(), watcher::Config::default().labels(&self.selector())).default_backoff());
         let mut inventory = Vec::new();
         while let Some(event) = events.next().await {
@@ -421,11 +427,11 @@ impl Cluster for Kubernetes {
                 }
                 Ok(Event::InitApply(job)) => {
                     inventory.push(PodName(job.name_any()));
-                    self.reason(&job).await.map(|reason| Observation::Ended(PodName(job.name_any()), reason))
+                    self.reason(&job).await.map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason))
                 }
-                Ok(Event::InitDone) => Some(Observation::Inventory(std::mem::take(&mut inventory))),
-                Ok(Event::Apply(job)) => self.reason(&job).await.map(|reason| Observation::Ended(PodName(job.name_any()), reason)),
-                Ok(Event::Delete(job)) => Some(Observation::Ended(PodName(job.name_any()), EndReason::Removed)),
+                Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut inventory))),
+                Ok(Event::Apply(job)) => self.reason(&job).await.map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason)),
+                Ok(Event::Delete(job)) => Some(ClusterEvent::Ended(PodName(job.name_any()), EndReason::Removed)),
                 Err(error) => {
                     tracing::warn!(%error, "watching Jobs");
                     None
@@ -443,7 +449,7 @@ impl Cluster for Kubernetes {
         timely(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
-    async fn aged(&self) -> Result<Vec<PodName>> {
+    async fn list_older_than(&self) -> Result<Vec<PodName>> {
         let jobs = timely(self.jobs.list(&ListParams::default().labels(&self.selector()))).await?;
         let before = UnixTime::now().0.saturating_sub(ORPHAN_AGE.as_secs());
         let old = |job: &Job| {

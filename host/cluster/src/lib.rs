@@ -1,12 +1,18 @@
-//! `paygress-cluster`: where pods run. Two implementations of `paygress_core::Cluster`, which pass one suite.
+//! `paygress-cluster`: where pods run. Two implementations of `paygress_core::Cluster`, which pass
+//! one suite.
 //!
-//! - [`Kubernetes`]: a lease is a Job that owns its Secret and Services. Kubernetes ends it (`activeDeadlineSeconds`) and
-//!   cleans up after it (`ttlSecondsAfterFinished`), with or without us; we raise the deadline and watch.
-//! - [`Local`]: for the demo and for tests: an SSH server on 127.0.0.1 instead of a pod. No isolation.
+//! - [`Kubernetes`]: a lease is a Job that owns its Secret and Services. Kubernetes ends it
+//!   (`activeDeadlineSeconds`) and
+//!   cleans up after it (`ttlSecondsAfterFinished`), with or without us; we raise the deadline and
+//! watch.
+//! - [`Local`]: for the demo and for tests: an SSH server on 127.0.0.1 instead of a pod. No
+//!   isolation.
 //!
-//! [`Policies`] watches the `Policy` resources of the operator's namespace, and writes their status.
+//! [`Policies`] watches the `Policy` resources of the operator's namespace, and writes their
+//! status.
 //!
-//! Either way the template that the policy rendered passes [`guard::check`] first, which trusts nothing of it.
+//! Either way the template that the policy rendered passes [`guard::check`] first, which trusts
+//! nothing of it.
 //!
 //! This is the only room that knows kube.
 
@@ -18,13 +24,14 @@ mod policies;
 
 pub use kubernetes::{ConnectError, Kubernetes, Settings};
 pub use local::Local;
-pub use policies::{Fate, Fetched, Keeper, Mode, NotObtained, Policies, Wish};
+pub use policies::{ApplyStatus, Fetched, Reconcile, Mode, FetchError, Policies, DesiredPolicy};
 
 use guard::Checked;
-use paygress_core::cluster::LeasePlan;
-use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_core::backend::cluster::LeasePlan;
+use paygress_core::model::refusal::{ErrorType, Refusal};
 
-/// What any cluster checks of a plan before it runs anything: the template, and a key that the pod's server can read.
+/// What any cluster checks of a plan before it runs anything: the template, and a key that the
+/// pod's server can read.
 fn checked(plan: &LeasePlan, allowed: &guard::Allowed) -> Result<Checked, Refusal> {
     if let Some(key) = &plan.login.public_key {
         paygress_sshd::parse_key(key).map_err(|error| Refusal::new(ErrorType::InvalidRequest, format!("ssh_public_key: {error}")))?;

@@ -1,12 +1,13 @@
-//! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod, for the demo and for tests.
+//! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod, for the demo and for
+//! tests.
 //!
-//! **No isolation**: whoever logs in is the user who runs this process. What holds: the guard, the port, the login, the
-//! deadline, and that everything a customer started ends with the lease.
+//! **No isolation**: whoever logs in is the user who runs this process. What holds: the guard, the
+//! port, the login, the deadline, and that everything a customer started ends with the lease.
 
 use crate::guard::Allowed;
 use async_trait::async_trait;
-use paygress_core::cluster::{Cluster, ClusterError, EndReason, Launch, LeasePlan, Observation};
-use paygress_core::units::{PodName, UnixTime};
+use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::model::units::{PodName, UnixTime};
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -27,7 +28,7 @@ struct Pod {
 
 struct Shared {
     pods: Mutex<HashMap<PodName, Pod>>,
-    events: broadcast::Sender<Observation>,
+    events: broadcast::Sender<ClusterEvent>,
 }
 
 /// SSH servers on 127.0.0.1. They end with this value.
@@ -44,7 +45,7 @@ impl Local {
     }
 
     fn with<T>(&self, pod: &PodName, work: impl FnOnce(&Pod) -> T) -> Result<T, ClusterError> {
-        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).get(pod).map(work).ok_or(ClusterError::Gone)
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).get(pod).map(work).ok_or(ClusterError::NotFound)
     }
 }
 
@@ -54,7 +55,7 @@ fn fault(error: impl ToString) -> ClusterError {
 
 #[async_trait]
 impl Cluster for Local {
-    async fn rehearse(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         Ok(crate::checked(plan, &Allowed::default()).map(drop)?)
     }
 
@@ -96,7 +97,7 @@ impl Cluster for Local {
             let _ = server.await;
             let _ = std::fs::remove_dir_all(&home);
             if let Some(shared) = shared.upgrade() {
-                let _ = shared.events.send(Observation::Ended(pod, reason));
+                let _ = shared.events.send(ClusterEvent::Ended(pod, reason));
             }
         });
         Ok(())
@@ -107,11 +108,11 @@ impl Cluster for Local {
         self.with(pod, |_| ())
     }
 
-    async fn launching(&self, pod: &PodName) -> Result<Launch, ClusterError> {
-        self.with(pod, |_| Launch::Starting)
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
+        self.with(pod, |_| StartupPhase::Starting)
     }
 
-    async fn rehearse_expiry(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+    async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         self.with(pod, |_| ())
     }
 
@@ -130,17 +131,17 @@ impl Cluster for Local {
         if self.with(pod, |pod| pod.stop.send_replace(true)).is_err() {
             return Ok(());
         }
-        while !matches!(events.recv().await, Ok(Observation::Ended(ended, _)) if ended == *pod) && self.with(pod, |_| ()).is_ok() {}
+        while !matches!(events.recv().await, Ok(ClusterEvent::Ended(ended, _)) if ended == *pod) && self.with(pod, |_| ()).is_ok() {}
         Ok(())
     }
 
-    async fn observe(&self, sink: mpsc::Sender<Observation>) {
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut events = self.shared.events.subscribe();
         loop {
             let told = match events.recv().await {
                 Ok(observation) => observation,
                 Err(broadcast::error::RecvError::Lagged(_)) => {
-                    Observation::Inventory(self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
+                    ClusterEvent::Resync(self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             };
@@ -154,7 +155,7 @@ impl Cluster for Local {
         Ok(())
     }
 
-    async fn aged(&self) -> Result<Vec<PodName>, ClusterError> {
+    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
         // Nothing here outlives the process that sold it.
         Ok(Vec::new())
     }

@@ -5,9 +5,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use paygress_core::cluster::LeasePlan;
-use paygress_core::refusal::Refusal;
-use paygress_core::units::Seconds;
+use paygress_core::backend::cluster::LeasePlan;
+use paygress_core::model::refusal::Refusal;
+use paygress_core::model::units::Seconds;
 use std::collections::BTreeMap;
 
 /// What existing tools select by.
@@ -16,7 +16,8 @@ pub(crate) const APP: (&str, &str) = ("app", "paygress-ssh-pod");
 pub(crate) const LEASE: &str = "paygress.dev/lease";
 /// The paygress that made it: two may share a namespace.
 pub(crate) const INSTANCE: &str = "paygress.dev/instance";
-/// When a Job was last told to end, in seconds since the Unix epoch: a later one is never taken back.
+/// When a Job was last told to end, in seconds since the Unix epoch: a later one is never taken
+/// back.
 pub(crate) const EXPIRES: &str = "paygress.dev/expires-at";
 
 /// Job deadlines are 32 bits of seconds for some controllers.
@@ -66,7 +67,8 @@ impl Objects {
                 ttl_seconds_after_finished: Some(i32::try_from(settings.ttl.0).unwrap_or(i32::MAX)),
                 // The clock of a suspended Job stands still, and its pod waits for its Secret.
                 suspend: Some(true),
-                // A pod that the cluster takes away ends the lease under a name of its own: the customer is paid back.
+                // A pod that the cluster takes away ends the lease under a name of its own: the
+                // customer is paid back.
                 pod_failure_policy: (!restarts).then(|| PodFailurePolicy {
                     rules: vec![PodFailurePolicyRule {
                         action: "FailJob".to_owned(),

@@ -4,7 +4,8 @@
 //! kubectl apply ─▶ watch ─▶ list ─▶ fetch each (ConfigMap here, a registry by the keeper) ─▶ Keeper::keep ─▶ status
 //! ```
 //!
-//! All resources of a namespace are one wish: the `Enforce` ones are put in force together, or none of them is.
+//! All resources of a namespace are one wish: the `Enforce` ones are put in force together, or none
+//! of them is.
 
 use crate::kubernetes::{ConnectError, client, timely, timely_raw, translate};
 use async_trait::async_trait;
@@ -15,9 +16,9 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use paygress_core::cluster::ClusterError;
-use paygress_core::policy::Slot;
-use paygress_core::units::UnixTime;
+use paygress_core::backend::cluster::ClusterError;
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::units::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -76,7 +77,7 @@ pub enum Fetched {
 
 /// Why there is no component.
 #[derive(Debug)]
-pub enum NotObtained {
+pub enum FetchError {
     /// It is not there.
     Unavailable(String),
     /// It is not what it should be.
@@ -85,7 +86,7 @@ pub enum NotObtained {
 
 /// A policy that is wished for.
 #[derive(Debug)]
-pub struct Wish {
+pub struct DesiredPolicy {
     /// The slot.
     pub slot: Slot,
     /// What for.
@@ -100,7 +101,7 @@ pub struct Wish {
 
 /// What became of a wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ApplyStatus {
     /// It is in force.
     InForce,
     /// It decides beside the one in force.
@@ -115,16 +116,16 @@ pub enum Fate {
 
 /// Who puts policies in force.
 #[async_trait]
-pub trait Keeper: Send + Sync {
-    /// The component, verified: its signature, and its digest where one is given. `version` is another one when the
-    /// resource is.
+pub trait Reconcile: Send + Sync {
+    /// The component, verified: its signature, and its digest where one is given. `version` is
+    /// another one when the resource is.
     ///
     /// # Errors
-    /// [`NotObtained`].
-    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, NotObtained>;
-    /// Puts wishes in force, all or none; tells what became of each. When not all of them are known, or one has no component,
-    /// nothing is exchanged.
-    async fn keep(&self, wishes: Vec<Wish>, all: bool) -> Vec<Fate>;
+    /// [`FetchError`].
+    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, FetchError>;
+    /// Puts wishes in force, all or none; tells what became of each. When not all of them are
+    /// known, or one has no component, nothing is exchanged.
+    async fn keep(&self, wishes: Vec<DesiredPolicy>, all: bool) -> Vec<ApplyStatus>;
 }
 
 /// The resources of a namespace.
@@ -136,20 +137,20 @@ pub struct Policies {
 /// How a resource fares: the four conditions of its status.
 #[derive(Debug, Default)]
 struct Progress {
-    fetched: Verdict,
-    verified: Verdict,
-    valid: Verdict,
-    active: Verdict,
+    fetched: ConditionState,
+    verified: ConditionState,
+    valid: ConditionState,
+    active: ConditionState,
 }
 
 #[derive(Debug, Default)]
-struct Verdict {
+struct ConditionState {
     status: Option<bool>,
     reason: &'static str,
     message: String,
 }
 
-impl Verdict {
+impl ConditionState {
     fn yes(reason: &'static str) -> Self {
         Self { status: Some(true), reason, message: String::new() }
     }
@@ -174,14 +175,14 @@ impl Policies {
     }
 
     /// Looks once; what keeps it from that is logged, and a later look may do better.
-    pub async fn look(&self, keeper: &dyn Keeper) {
+    pub async fn look(&self, keeper: &dyn Reconcile) {
         if let Err(error) = self.keep(keeper).await {
             tracing::warn!(%error, "Policy resources cannot be read, or their status not be written");
         }
     }
 
     /// Looks whenever something changes, until it is dropped.
-    pub async fn watch(self, keeper: Arc<dyn Keeper>) {
+    pub async fn watch(self, keeper: Arc<dyn Reconcile>) {
         let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
         // A status that was written, here or by another replica, is no news.
         let mut generations = HashMap::new();
@@ -218,7 +219,7 @@ impl Policies {
         }
     }
 
-    async fn keep(&self, keeper: &dyn Keeper) -> Result<(), ClusterError> {
+    async fn keep(&self, keeper: &dyn Reconcile) -> Result<(), ClusterError> {
         let mut resources = timely(self.policies.list(&ListParams::default())).await?.items;
         // Who was first has the slot.
         resources.sort_by_key(|resource| (resource.creation_timestamp(), resource.name_any()));
@@ -229,17 +230,17 @@ impl Policies {
             match serde_json::from_value::<Spec>(resource.data.get("spec").cloned().unwrap_or_default()) {
                 Ok(spec) if taken.insert((spec.slot, spec.mode)) => specs.push((resource, spec, progress)),
                 Ok(Spec { slot, .. }) => {
-                    progress.active = Verdict::no("SlotTaken", format!("another Policy for the slot {slot} was there first"));
+                    progress.active = ConditionState::no("SlotTaken", format!("another Policy for the slot {slot} was there first"));
                 }
                 Err(error) => {
                     all = false;
-                    progress.valid = Verdict::no("InvalidSpec", error.to_string());
+                    progress.valid = ConditionState::no("InvalidSpec", error.to_string());
                 }
             }
         }
         // At the same time: a registry that is away does not keep the others' from being had.
         let wishes = specs.into_iter().map(|(resource, spec, progress)| self.wish(resource, spec, progress, keeper));
-        let (told, wishes): (Vec<&mut Progress>, Vec<Wish>) = join_all(wishes).await.into_iter().unzip();
+        let (told, wishes): (Vec<&mut Progress>, Vec<DesiredPolicy>) = join_all(wishes).await.into_iter().unzip();
         for (progress, fate) in told.into_iter().zip(keeper.keep(wishes, all).await) {
             (progress.valid, progress.active) = verdicts(fate);
         }
@@ -257,20 +258,20 @@ impl Policies {
         resource: &DynamicObject,
         spec: Spec,
         progress: &'a mut Progress,
-        keeper: &dyn Keeper,
-    ) -> (&'a mut Progress, Wish) {
+        keeper: &dyn Reconcile,
+    ) -> (&'a mut Progress, DesiredPolicy) {
         let Spec { slot, mode, source, digest, settings } = spec;
         let version = format!("{} {}", resource.uid().unwrap_or_default(), resource.metadata.generation.unwrap_or_default());
         let obtained = match self.fetch(source).await {
             Ok(fetched) => keeper.obtain(&version, fetched, digest.as_deref()).await,
-            Err(why) => Err(NotObtained::Unavailable(why)),
+            Err(why) => Err(FetchError::Unavailable(why)),
         };
         (progress.fetched, progress.verified) = match &obtained {
-            Ok(_) => (Verdict::yes("Fetched"), Verdict::yes("Verified")),
-            Err(NotObtained::Unavailable(why)) => (Verdict::no("Unavailable", why), Verdict::default()),
-            Err(NotObtained::Unverified(why)) => (Verdict::yes("Fetched"), Verdict::no("Refused", why)),
+            Ok(_) => (ConditionState::yes("Fetched"), ConditionState::yes("Verified")),
+            Err(FetchError::Unavailable(why)) => (ConditionState::no("Unavailable", why), ConditionState::default()),
+            Err(FetchError::Unverified(why)) => (ConditionState::yes("Fetched"), ConditionState::no("Refused", why)),
         };
-        (progress, Wish { slot, mode, component: obtained.ok(), settings: Value::Object(settings).to_string(), version })
+        (progress, DesiredPolicy { slot, mode, component: obtained.ok(), settings: Value::Object(settings).to_string(), version })
     }
 
     async fn fetch(&self, source: Source) -> Result<Fetched, String> {
@@ -314,7 +315,7 @@ impl Policies {
 }
 
 /// A condition; its time is that of its last change.
-fn condition(kind: &str, verdict: Verdict, old: &Value) -> Value {
+fn condition(kind: &str, verdict: ConditionState, old: &Value) -> Value {
     let status = match verdict.status {
         Some(true) => "True",
         Some(false) => "False",
@@ -328,14 +329,14 @@ fn condition(kind: &str, verdict: Verdict, old: &Value) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
 }
 
-fn verdicts(fate: Fate) -> (Verdict, Verdict) {
+fn verdicts(fate: ApplyStatus) -> (ConditionState, ConditionState) {
     match fate {
-        Fate::InForce => (Verdict::yes("Valid"), Verdict::yes("InForce")),
-        Fate::Beside => {
-            (Verdict::yes("Valid"), Verdict::no("Shadow", "it decides beside the one in force; see `paygress policy shadow report`"))
+        ApplyStatus::InForce => (ConditionState::yes("Valid"), ConditionState::yes("InForce")),
+        ApplyStatus::Beside => {
+            (ConditionState::yes("Valid"), ConditionState::no("Shadow", "it decides beside the one in force; see `paygress policy shadow report`"))
         }
-        Fate::Refused(why) => (Verdict::no("Refused", why), Verdict::no("Refused", "the one that was in force goes on")),
-        Fate::Waiting(why) => (Verdict::default(), Verdict::no("Waiting", why)),
-        Fate::Superseded(why) => (Verdict::yes("Valid"), Verdict::no("Superseded", why)),
+        ApplyStatus::Refused(why) => (ConditionState::no("Refused", why), ConditionState::no("Refused", "the one that was in force goes on")),
+        ApplyStatus::Waiting(why) => (ConditionState::default(), ConditionState::no("Waiting", why)),
+        ApplyStatus::Superseded(why) => (ConditionState::yes("Valid"), ConditionState::no("Superseded", why)),
     }
 }

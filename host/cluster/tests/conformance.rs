@@ -3,11 +3,11 @@
 
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{Kubernetes, Local, Settings};
-use paygress_core::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, Launch, LeasePlan, Observation};
-use paygress_core::login::Login;
-use paygress_core::policy::{Placement, Rendered, Resources};
-use paygress_core::refusal::ErrorType;
-use paygress_core::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
+use paygress_core::backend::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::model::login::Login;
+use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// How long any one step may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -61,10 +61,10 @@ async fn listens(port: u16) -> bool {
 }
 
 /// Waits for what the cluster tells of this pod.
-async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<Observation>) -> EndReason {
+async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> EndReason {
     let told = async {
         while let Some(observation) = events.recv().await {
-            if let Observation::Ended(ended, reason) = observation
+            if let ClusterEvent::Ended(ended, reason) = observation
                 && ended == *pod
             {
                 return reason;
@@ -72,7 +72,7 @@ async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<Observation>) -> EndR
         }
         panic!("the observer stopped")
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("the end of the pod is told")
+    tokio::time::timeout(TIMEOUT, told).await.expect("the end of the pod is told")
 }
 
 async fn conforms(cluster: Arc<dyn Cluster>) {
@@ -84,34 +84,34 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     let mut greedy = plan(free_port(), 60);
     greedy.rendered.pod_template_json =
         greedy.rendered.pod_template_json.replace("\"restartPolicy\"", "\"hostNetwork\":true,\"restartPolicy\"");
-    let Err(ClusterError::Refused(refusal)) = cluster.rehearse(&greedy).await else { panic!("not refused") };
+    let Err(ClusterError::Refused(refusal)) = cluster.dry_run(&greedy).await else { panic!("not refused") };
     assert_eq!(refusal.code, ErrorType::PolicyUnavailable);
-    assert_eq!(cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await, Err(ClusterError::Gone));
+    assert_eq!(cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await, Err(ClusterError::NotFound));
 
     // Rehearsing does nothing; launching twice is launching once.
     let port = free_port();
     let sold = plan(port, 60);
     let pod = sold.lease.pod_name();
-    cluster.rehearse(&sold).await.unwrap();
-    assert_eq!(cluster.rehearse_expiry(&pod, UnixTime::now()).await, Err(ClusterError::Gone));
+    cluster.dry_run(&sold).await.unwrap();
+    assert_eq!(cluster.check_running(&pod, UnixTime::now()).await, Err(ClusterError::NotFound));
     cluster.launch(&sold).await.unwrap();
     cluster.launch(&sold).await.unwrap();
     cluster.ready(&pod).await.unwrap();
     assert!(listens(port).await);
-    assert_eq!(cluster.launching(&pod).await, Ok(Launch::Starting), "it is past being fetched");
+    assert_eq!(cluster.startup_phase(&pod).await, Ok(StartupPhase::Starting), "it is past being fetched");
     assert_eq!(cluster.check().await, Ok(()));
 
     // It ends when it was told to: the later of two times, however they come.
     let end = UnixTime(UnixTime::now().0 + 8);
     cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
-    cluster.rehearse_expiry(&pod, end).await.unwrap();
+    cluster.check_running(&pod, end).await.unwrap();
     cluster.set_expiry(&pod, end).await.unwrap();
     cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
     assert_eq!(end_of(&pod, &mut events).await, EndReason::Expired);
     let late = UnixTime::now().0.abs_diff(end.0);
     assert!(late <= 8, "it ended {late} s off");
     assert!(!listens(port).await, "its port is free when its end is told");
-    assert_eq!(cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await, Err(ClusterError::Gone), "what has ended is not revived");
+    assert_eq!(cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await, Err(ClusterError::NotFound), "what has ended is not revived");
 
     // A removed pod is gone when the call returns, and its port can be had again.
     let again = plan(port, 60);
@@ -173,6 +173,6 @@ async fn a_cluster_that_is_away_is_told_so_in_time() {
         allowed: Allowed::default(),
     };
     let cluster = Kubernetes::connect(Some(kubeconfig.path()), settings).await.unwrap();
-    assert!(matches!(cluster.rehearse(&plan(1, 1)).await, Err(ClusterError::Away(_))));
-    assert!(matches!(cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await, Err(ClusterError::Away(_))));
+    assert!(matches!(cluster.dry_run(&plan(1, 1)).await, Err(ClusterError::Unavailable(_))));
+    assert!(matches!(cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await, Err(ClusterError::Unavailable(_))));
 }

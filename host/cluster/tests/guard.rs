@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_cluster::guard::{Allowed, check};
-use paygress_core::policy::{Placement, Rendered, Resources};
+use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,15 +1,17 @@
 //! Every limit that strangers meet, in one table, each with its reason.
 
-use crate::units::Seconds;
+use crate::model::units::Seconds;
 use std::time::Duration;
 
-/// A request's JSON. A gift wrap over 64 KiB is refused by common relays; that leaves 28 KB of content (PROTOCOLS).
+/// A request's JSON. A gift wrap over 64 KiB is refused by common relays; that leaves 28 KB of
+/// content (PROTOCOLS).
 pub const REQUEST_BYTES: usize = 65_536;
 /// Nesting of a request's JSON: the messages are flat; deeper is an attack on the parser's stack.
 pub const REQUEST_DEPTH: usize = 16;
 /// A token: as large as a request can carry.
 pub const TOKEN_BYTES: usize = 60_000;
-/// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a hash to a curve.
+/// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
+/// hash to a curve.
 pub const TOKEN_PROOFS: usize = 500;
 /// A token's amount: ten bitcoin. Wallets split amounts into lists whose length grows with them.
 pub const TOKEN_SAT: u64 = 1_000_000_000;
@@ -25,12 +27,14 @@ pub const PUBLIC_KEY_BYTES: usize = 4_096;
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest wish for time, in minutes: ten years.
 pub const WANTED_MINUTES: u64 = 5_256_000;
-/// The longest grant of a policy, in seconds: ten years. Job deadlines are 32 bits of seconds and multiply by 1e9.
+/// The longest grant of a policy, in seconds: ten years. Job deadlines are 32 bits of seconds and
+/// multiply by 1e9.
 pub const GRANT_SECONDS: u64 = 315_360_000;
-/// Orders of one mint that are decided and paid at the same time; the rest wait, so that a mint that hangs holds up its own
-/// orders only, and forged tokens hold no more than this many ports.
+/// Orders of one mint that are decided and paid at the same time; the rest wait, so that a mint
+/// that hangs holds up its own orders only, and forged tokens hold no more than this many ports.
 pub const ORDERS_AT_ONCE: usize = 16;
-/// Tokens of one mint that are looked at at the same time for who only asks (`/auth`): orders, which pay, do not wait for them…
+/// Tokens of one mint that are looked at at the same time for who only asks (`/auth`): orders,
+/// which pay, do not wait for them…
 pub const VOUCHING: usize = 8;
 /// …and how long one waits for its turn.
 pub const VOUCH_WAIT: Duration = Duration::from_secs(3);
@@ -42,23 +46,29 @@ pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.
 pub const TOP_UP_MARGIN: u64 = 5;
-/// How long an order whose payment is unknown keeps its port. After that, money that turns out to be ours goes back.
+/// How long an order whose payment is unknown keeps its port. After that, money that turns out to
+/// be ours goes back.
 pub const PAYMENT_PATIENCE: Duration = Duration::from_secs(900);
 /// How long a paid order waits for a cluster that is away before the customer gets the money back.
 pub const PROVISION_PATIENCE: Duration = Duration::from_secs(600);
 /// First pause before an effect is tried again (an answer, a refund, an unknown payment)…
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// …doubling up to this one: soon enough to be useful when a relay or a mint is back, seldom enough not to hammer it.
+/// …doubling up to this one: soon enough to be useful when a relay or a mint is back, seldom enough
+/// not to hammer it.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
-/// Attempts to bring an answer in one go; then the order waits for the next look at what is unfinished.
+/// Attempts to bring an answer in one go; then the order waits for the next look at what is
+/// unfinished.
 pub const DELIVERY_ATTEMPTS: u32 = 5;
 /// Answers being brought at the same time.
 pub const DELIVERIES_AT_ONCE: usize = 64;
-/// After this an answer that nobody takes is not brought any more; a refund in it is still told to who asks for the pod.
+/// After this an answer that nobody takes is not brought any more; a refund in it is still told to
+/// who asks for the pod.
 pub const DELIVERY_PATIENCE: Seconds = Seconds(14 * 86_400);
-/// Refused orders are forgotten after this: messages as old are not served, so none is served twice.
+/// Refused orders are forgotten after this: messages as old are not served, so none is served
+/// twice.
 pub const REFUSED_KEPT: Seconds = Seconds(30 * 86_400);
-/// How often the desk looks for orders that nobody works: another replica may have died, or a delivery been put off.
+/// How often the desk looks for orders that nobody works: another replica may have died, or a
+/// delivery been put off.
 pub const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How often refunds are looked after.
 pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
@@ -76,7 +86,9 @@ pub const REFUND_POLL: Duration = Duration::from_millis(100);
 pub const REMOVALS_AT_ONCE: usize = 16;
 /// How often leases are compared with the cluster besides its own events.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
-/// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline, or was never told it.
+/// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,
+/// or was never told it.
 pub const OVERDUE: u64 = 60;
-/// An object of ours that the ledger does not know is left alone for so long: it may be being made right now.
+/// An object of ours that the ledger does not know is left alone for so long: it may be being made
+/// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);

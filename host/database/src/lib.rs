@@ -1,4 +1,5 @@
-//! `paygress-database`: transactions, on SQLite or Postgres, for the rooms that keep books (the ledger, the purse).
+//! `paygress-database`: transactions, on SQLite or Postgres, for the rooms that keep books (the
+//! ledger, the purse).
 //!
 //! ```text
 //! Database::transact(work) ── one transaction, as if it were alone: all of it is on disk when this returns, or nothing is
@@ -6,7 +7,8 @@
 //!   └─ postgres.rs  several replicas: serialisable; each knows which of the others are alive
 //! ```
 //!
-//! Statements are written once: text and 64-bit numbers are all there is, parameters are `?1`, `?2`, …
+//! Statements are written once: text and 64-bit numbers are all there is, parameters are `?1`,
+//! `?2`, …
 //!
 //! This is the only room that knows a database.
 
@@ -18,13 +20,13 @@ pub mod testing;
 pub use postgres::PostgresError;
 pub use sqlite::OpenError;
 
-use paygress_core::ledger::LedgerError;
-use paygress_core::secret::Secret;
+use paygress_core::backend::store::LedgerError;
+use paygress_core::model::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Tables, version by version. Forward only: a released step is never edited, the next one is added. Written for SQLite;
-/// Postgres takes the same steps with its own words.
+/// Tables, version by version. Forward only: a released step is never edited, the next one is
+/// added. Written for SQLite; Postgres takes the same steps with its own words.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
     /// Its name among those of one database.
@@ -183,7 +185,8 @@ pub trait Transaction {
     fn is_alive_elsewhere(&self, column: &str) -> String;
 }
 
-/// Work in a transaction. It may be run more than once, when another transaction came in between; `Err` undoes it.
+/// Work in a transaction. It may be run more than once, when another transaction came in between;
+/// `Err` undoes it.
 type Work<'a> = dyn FnMut(&mut dyn Transaction) -> Result<(), Undo> + 'a;
 
 /// Why work is undone: the database's own error, or the caller's reason, which he keeps himself.
@@ -203,7 +206,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// One SQLite file, for this process alone. Makes it if there is none, and brings its schema up to date.
+    /// One SQLite file, for this process alone. Makes it if there is none, and brings its schema up
+    /// to date.
     ///
     /// # Errors
     /// [`OpenError`], which says what to do.
@@ -211,7 +215,8 @@ impl Database {
         Ok(Self { backend: Arc::new(sqlite::Sqlite::open(path, schema, true)?) })
     }
 
-    /// One SQLite file that other processes may use too. Makes it if there is none, and brings its schema up to date.
+    /// One SQLite file that other processes may use too. Makes it if there is none, and brings its
+    /// schema up to date.
     ///
     /// # Errors
     /// [`OpenError`], which says what to do.
@@ -237,8 +242,8 @@ impl Database {
         Ok(Self { backend: Arc::new(opened.unwrap_or_else(|error| Err(PostgresError::Connect(error.to_string())))?) })
     }
 
-    /// Runs one transaction on a thread that may be held; it is on disk when this returns `Ok`. The work may be run more
-    /// than once, and is undone when it returns `Err`.
+    /// Runs one transaction on a thread that may be held; it is on disk when this returns `Ok`. The
+    /// work may be run more than once, and is undone when it returns `Err`.
     ///
     /// # Errors
     /// The work's own, or the database's.
@@ -272,7 +277,8 @@ impl Database {
     }
 }
 
-/// A transaction that remembers that the database failed: whatever the work makes of it, that is why it is undone.
+/// A transaction that remembers that the database failed: whatever the work makes of it, that is
+/// why it is undone.
 struct Watched<'a> {
     transaction: &'a mut dyn Transaction,
     failed: Option<DatabaseError>,

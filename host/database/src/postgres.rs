@@ -1,10 +1,11 @@
 //! A Postgres database that several replicas share.
 //!
-//! What is being worked belongs to one replica at a time. A replica is alive while it holds an advisory lock under its
-//! number: the server gives the lock free when the replica's connection is gone, however it died. Nobody's clock counts.
+//! What is being worked belongs to one replica at a time. A replica is alive while it holds an
+//! advisory lock under its number: the server gives the lock free when the replica's connection is
+//! gone, however it died. Nobody's clock counts.
 
 use crate::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
-use paygress_core::secret::Secret;
+use paygress_core::model::secret::Secret;
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 use postgres::{Client, Config, IsolationLevel};
@@ -18,7 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Connections for transactions; the desk works this many orders' transactions at once.
 const CONNECTIONS: u32 = 8;
 /// How long a transaction waits for a connection, or for the server at all.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts at a transaction that met another one.
 const ATTEMPTS: u32 = 20;
 /// How often this replica's own lock is looked after.
@@ -67,7 +68,7 @@ fn connect_error(error: impl std::fmt::Display) -> PostgresError {
 impl Postgres {
     pub(crate) fn open(url: &Secret, schemas: &[Schema]) -> Result<Self, PostgresError> {
         let mut config: Config = url.expose().parse().map_err(|_| PostgresError::Url)?;
-        config.connect_timeout(PATIENCE).tcp_user_timeout(PATIENCE).application_name("paygress");
+        config.connect_timeout(TIMEOUT).tcp_user_timeout(TIMEOUT).application_name("paygress");
         let tls = tls()?;
         let mut own = config.connect(tls.clone()).map_err(connect_error)?;
         for schema in schemas {
@@ -84,7 +85,7 @@ impl Postgres {
             std::thread::spawn(move || beat(own, &config, &tls, worker, &closing))
         };
         let manager = PostgresConnectionManager::new(config, tls);
-        let pool = r2d2::Pool::builder().max_size(CONNECTIONS).min_idle(Some(1)).connection_timeout(PATIENCE).build(manager);
+        let pool = r2d2::Pool::builder().max_size(CONNECTIONS).min_idle(Some(1)).connection_timeout(TIMEOUT).build(manager);
         Ok(Self { pool: Some(pool.map_err(connect_error)?), worker, closing, heart: Some(heart) })
     }
 }
@@ -115,7 +116,7 @@ fn in_postgres(step: &str) -> String {
 
 /// Certificates are checked against the system's, whatever `sslmode` says beyond `disable`.
 fn tls() -> Result<MakeRustlsConnect, PostgresError> {
-    paygress_tls::client().map(MakeRustlsConnect::new).map_err(connect_error)
+    paygress_http_client::client().map(MakeRustlsConnect::new).map_err(connect_error)
 }
 
 fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
@@ -152,7 +153,7 @@ fn live(client: &mut Client, worker: i32) -> Result<(), postgres::Error> {
 fn beat(client: Client, config: &Config, tls: &MakeRustlsConnect, worker: i32, closing: &AtomicBool) {
     let mut client = Some(client);
     while !closing.load(Ordering::Relaxed) {
-        let alive = client.as_mut().is_some_and(|client| client.is_valid(PATIENCE).is_ok());
+        let alive = client.as_mut().is_some_and(|client| client.is_valid(TIMEOUT).is_ok());
         if !alive {
             tracing::warn!("the connection to the ledger's Postgres was lost; other replicas may take our orders");
             client = config.connect(tls.clone()).ok();
@@ -257,7 +258,8 @@ fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {
     Ok(Row::new(row.columns().iter().enumerate().map(value).collect::<Result<_, _>>()?))
 }
 
-/// Whether another transaction came in between. A key that is taken is that too: seen again, it is an answer.
+/// Whether another transaction came in between. A key that is taken is that too: seen again, it is
+/// an answer.
 fn met_another(state: Option<&SqlState>) -> bool {
     state.is_some_and(|state| {
         [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION].contains(state)

@@ -1,6 +1,7 @@
-//! A Postgres server of a test's own: started in a directory of its own on a free port, ended with this value.
+//! A Postgres server of a test's own: started in a directory of its own on a free port, ended with
+//! this value.
 
-use paygress_core::secret::Secret;
+use paygress_core::model::secret::Secret;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Starting takes about a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Who runs it: the server refuses to be root.
 const USER: &str = "postgres";
 
@@ -72,7 +73,7 @@ impl Server {
         let server = Self { child, port, _directory: directory };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 return Err(io::Error::other("Postgres does not start"));
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -1,14 +1,14 @@
-//! What strangers' bytes meet first, one function each; the targets in `bin/` feed them. A function panics when a promise
-//! is broken, so that the fuzzer finds it.
+//! What strangers' bytes meet first, one function each; the targets in `bin/` feed them. A function
+//! panics when a promise is broken, so that the fuzzer finds it.
 #![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target tells by panicking")]
 
-use paygress_cashu::{CashuTill, Purse, Seed, Settings};
+use paygress_cashu::{CashuWallet, WalletStore, Seed, Settings};
 use paygress_cluster::guard::{Allowed, check};
-use paygress_core::Till;
-use paygress_core::policy::{Placement, Rendered, Resources, Slot};
-use paygress_core::secret::Secret;
-use paygress_core::wire::{self, Request};
-use paygress_policy::{Folder, Host, Machine, Source, Sources};
+use paygress_core::Wallet;
+use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
+use paygress_core::model::secret::Secret;
+use paygress_core::protocol::{self, Request};
+use paygress_policy::{PolicyDir, Host, PolicyEngine, Source, Sources};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,40 +19,41 @@ pub const MINT: &str = "https://mint.example";
 /// A token in a request: it is read or refused, and what is read keeps to the limits.
 pub fn token(bytes: &[u8]) {
     thread_local! {
-        static TILL: OnceCell<(CashuTill, tempfile::TempDir)> = const { OnceCell::new() };
+        static TILL: OnceCell<(CashuWallet, tempfile::TempDir)> = const { OnceCell::new() };
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    TILL.with(|till| {
-        let (till, _) = till.get_or_init(|| {
+    TILL.with(|wallet| {
+        let (wallet, _) = wallet.get_or_init(|| {
             let directory = tempfile::tempdir().expect("a directory");
-            let purse = Purse::sqlite(&directory.path().join("purse")).expect("a purse");
+            let wallet_store = WalletStore::sqlite(&directory.path().join("purse")).expect("a purse");
             let seed = Seed::at(&directory.path().join("mnemonic")).expect("a seed");
-            let settings = Settings { mints: vec![MINT.to_owned()], exposure: None, lock: Some(Secret::new("7".repeat(64))) };
+            let settings = Settings { mints: vec![MINT.to_owned()], max_balance: None, lock: Some(Secret::new("7".repeat(64))) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            (runtime.block_on(CashuTill::open(purse, seed, &settings)).expect("a till"), directory)
+            (runtime.block_on(CashuWallet::open(wallet_store, seed, &settings)).expect("a till"), directory)
         });
-        match till.decode(&Secret::new(text)) {
-            Ok(facts) => {
-                assert_eq!(facts.mint.as_str(), MINT);
-                assert!(facts.gross.0 > 0 && facts.gross.0 <= paygress_core::limits::TOKEN_SAT);
-                assert!((1..=paygress_core::limits::TOKEN_PROOFS).contains(&facts.ys.len()));
+        match wallet.decode(&Secret::new(text)) {
+            Ok(token_info) => {
+                assert_eq!(token_info.mint.as_str(), MINT);
+                assert!(token_info.gross.0 > 0 && token_info.gross.0 <= paygress_core::limits::TOKEN_SAT);
+                assert!((1..=paygress_core::limits::TOKEN_PROOFS).contains(&token_info.ys.len()));
             }
             Err(refusal) => assert!(!refusal.message.is_empty()),
         }
         // The same bytes as what a wallet posts for a payment request.
-        match till.token_of(text) {
-            Ok(token) => drop(till.decode(&token)),
+        match wallet.token_from_payload(text) {
+            Ok(token) => drop(wallet.decode(&token)),
             Err(refusal) => assert!(!refusal.message.is_empty()),
         }
     });
 }
 
-/// A message's text: it is a request or refused, its login never reaches a shell, and nothing of it is quoted.
+/// A message's text: it is a request or refused, its login never reaches a shell, and nothing of it
+/// is quoted.
 pub fn message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = wire::is_answer(text);
+    let _ = protocol::is_answer(text);
     match Request::parse(text) {
-        Ok(Request::Buy { purchase: paygress_core::order::Purchase::Spawn { username, .. }, token, .. }) => {
+        Ok(Request::Buy { purchase: paygress_core::model::order::Purchase::Spawn { username, .. }, token, .. }) => {
             assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
             assert!(username != "root" && !username.starts_with('-'));
             assert!(token.is_none_or(|token| token.expose().len() <= paygress_core::limits::TOKEN_BYTES));
@@ -108,8 +109,8 @@ pub fn component(bytes: &[u8]) {
     HOST.with(|host| {
         let host = host.get_or_init(|| {
             let plugins = std::env::var("FUZZ_PLUGINS").expect("FUZZ_PLUGINS names the folder of the default policies");
-            let sources = Folder::new(plugins.into(), BTreeMap::new()).sources().expect("the policies are built");
-            Host::load(Machine::start(None).expect("a machine"), &sources).expect("the default policies load")
+            let sources = PolicyDir::new(plugins.into(), BTreeMap::new()).sources().expect("the policies are built");
+            Host::load(PolicyEngine::start(None).expect("a machine"), &sources).expect("the default policies load")
         });
         if let Err(refused) = host.swap(&Sources::from([(Slot::Pricing, Source::plain(bytes.to_vec()))]), || Ok(())) {
             assert!(!refused.to_string().is_empty());

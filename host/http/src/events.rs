@@ -1,15 +1,15 @@
 //! Progress of a pod as server-sent events: from the order to the end.
 
 use crate::App;
-use crate::asked::{Asked, Named};
-use crate::counted::Held;
+use crate::extract::{ApiRequest, PathParam};
+use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::problem::{Fault, Problem, ProblemBody};
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
-use paygress_core::desk::{Progress, Stage};
-use paygress_core::units::{Customer, PodName, Seconds, UnixTime};
+use paygress_core::orders::{Progress, Stage};
+use paygress_core::model::units::{Customer, PodName, Seconds, UnixTime};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct Watch {
     tick: Interval,
     until: Instant,
     told: Option<Progress>,
-    _places: (OwnedSemaphorePermit, Held<Customer>),
+    _places: (OwnedSemaphorePermit, Permit<Customer>),
 }
 
 impl Watch {
@@ -64,7 +64,7 @@ impl Watch {
         while Instant::now() < self.until {
             self.tick.tick().await;
             // A ledger that is away for a moment is not the pod's end.
-            let Ok(progress) = self.app.desk.progress(&self.pod, &self.customer).await else { continue };
+            let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else { continue };
             if self.told.as_ref() != Some(&progress) {
                 let event = self.event(&progress);
                 self.told = Some(progress);
@@ -77,19 +77,21 @@ impl Watch {
 
 /// Watch a pod
 ///
-/// Server-sent events from the order to the end: `received`, `redeemed`, `scheduled`, `pulling`, `ready`, `expiring`, `ended`, or
-/// `refused` and `refunded`. A stage that passes quickly may be left out; a top-up sends the stage again, with the new end.
+/// Server-sent events from the order to the end: `received`, `redeemed`, `scheduled`, `pulling`,
+/// `ready`, `expiring`, `ended`, or
+/// `refused` and `refunded`. A stage that passes quickly may be left out; a top-up sends the stage
+/// again, with the new end.
 #[utoipa::path(get, path = "/pods/{name}/events", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 200, description = "One event a stage", body = StageEvent, content_type = "text/event-stream"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
-    Named(name): Named,
-    asked: Asked,
+    PathParam(name): PathParam,
+    asked: ApiRequest,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let (pod, customer) = (PodName(name), asked.customer()?.clone());
-    app.desk.progress(&pod, &customer).await?;
+    app.orders.progress(&pod, &customer).await?;
     let full = || Problem::new(Fault::TooManyRequests, "too many streams are open; ask for the pod's status instead");
     let own = app.streams_of.take(customer.clone(), limits::STREAMS_OF_ONE).ok_or_else(full)?;
     let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| full())?;

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use paygress_core::secret::Secret;
-use paygress_core::units::Customer;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::Customer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -19,7 +19,8 @@ pub(crate) enum Caller {
     Operator,
 }
 
-/// The key that bearer tokens are derived with, from the service's own: replicas share it, and it tells nothing of that one.
+/// The key that bearer tokens are derived with, from the service's own: replicas share it, and it
+/// tells nothing of that one.
 #[must_use]
 pub fn bearer_key(service: &Secret) -> Secret {
     let mut hash = Sha256::new_with_prefix(b"paygress http bearer\0");
@@ -38,8 +39,8 @@ pub(crate) fn is_bearer_customer(text: &str) -> bool {
     hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
-/// The bearer token of who pays with this and shows none: always the same, so that the same token again is the same
-/// customer's; nobody makes it who has not both the token and our key.
+/// The bearer token of who pays with this and shows none: always the same, so that the same token
+/// again is the same customer's; nobody makes it who has not both the token and our key.
 pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
     let mut code = match Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) {
         Ok(code) => code,
@@ -53,7 +54,8 @@ pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
 /// A bearer token that nobody has.
 pub(crate) fn fresh_bearer() -> Secret {
     let mut bytes = [0_u8; 32];
-    // The kernel's generator does not fail once it is seeded; without it no token is safe, so wait for it.
+    // The kernel's generator does not fail once it is seeded; without it no token is safe, so wait
+    // for it.
     while getrandom::fill(&mut bytes).is_err() {}
     Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(bytes)))
 }

@@ -8,21 +8,22 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be.
-//! - `counted.rs`: how many of something each one has.
-//! - `gate.rs`: what every request passes: rate limits, security headers, CORS, counting.
-//! - `asked.rs`: a request with its body, its customer and its token; `identity.rs`: bearer tokens and NIP-98.
+//! - `keyed_limit.rs`: how many of something each one has.
+//! - `middleware.rs`: what every request passes: rate limits, security headers, CORS, counting.
+//! - `extract.rs`: a request with its body, its customer and its token; `identity.rs`: bearer
+//!   tokens and NIP-98.
 //! - `orders.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24) and `/auth`.
 //! - `pods.rs`: looking and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
 //! - `operator.rs`, `metrics.rs`: the operator's view.
-//! - `docs.rs`: OpenAPI; `web.rs`: the page, whose files are in `../web`.
+//! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`.
 //!
 //! No rule about orders is here: the desk has them all. This is the only room that knows axum.
 
-mod asked;
-mod counted;
-mod docs;
+mod extract;
+mod keyed_limit;
+mod openapi;
 mod events;
-mod gate;
+mod middleware;
 mod identity;
 mod limits;
 mod metrics;
@@ -33,23 +34,23 @@ mod pods;
 mod problem;
 mod server;
 mod terminal;
-mod web;
+mod assets;
 
-pub use docs::openapi;
+pub use openapi::openapi;
 pub use identity::bearer_key;
 pub use ipnet::IpNet;
 
 use async_trait::async_trait;
 use axum::Router;
-use counted::Counted;
-use gate::Rates;
+use keyed_limit::KeyedLimit;
+use middleware::Rates;
 use metrics::Metrics;
-use paygress_core::courier::{Courier, ReplyTo};
-use paygress_core::desk::Desk;
-use paygress_core::identity::Notary;
-use paygress_core::secret::Secret;
-use paygress_core::shell::Shell;
-use paygress_core::units::Customer;
+use paygress_core::backend::responder::{Responder, ReplyTo};
+use paygress_core::orders::OrderService;
+use paygress_core::backend::http_auth::Nip98Verifier;
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::terminal::Shell;
+use paygress_core::model::units::Customer;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,8 +63,9 @@ use tokio::time::Instant;
 pub struct Settings {
     /// Where to listen.
     pub bind: SocketAddr,
-    /// What the world calls us: `https://host[:port]`, without a slash at the end. NIP-98 signatures and payment requests
-    /// name it. None: `http://` and the address that is listened on.
+    /// What the world calls us: `https://host[:port]`, without a slash at the end. NIP-98
+    /// signatures and payment requests name it. None: `http://` and the address that is listened
+    /// on.
     pub public_url: Option<String>,
     /// The service's name, for the page.
     pub name: String,
@@ -80,11 +82,11 @@ pub struct Settings {
 }
 
 /// The rooms that the door leads to.
-pub struct Rooms {
+pub struct Backends {
     /// The desk.
-    pub desk: Arc<Desk>,
+    pub orders: Arc<OrderService>,
     /// Who reads signatures.
-    pub notary: Arc<dyn Notary>,
+    pub verifier: Arc<dyn Nip98Verifier>,
     /// Who opens terminals.
     pub shell: Arc<dyn Shell>,
 }
@@ -101,47 +103,47 @@ pub enum Error {
 pub(crate) struct App {
     settings: Settings,
     public_url: String,
-    desk: Arc<Desk>,
-    notary: Arc<dyn Notary>,
+    orders: Arc<OrderService>,
+    verifier: Arc<dyn Nip98Verifier>,
     shell: Arc<dyn Shell>,
     rates: Rates,
     metrics: Metrics,
     streams: Arc<Semaphore>,
-    streams_of: Counted<Customer>,
+    streams_of: KeyedLimit<Customer>,
     terminals: Arc<Semaphore>,
-    terminals_of: Counted<Customer>,
-    stops_of: Counted<Customer>,
+    terminals_of: KeyedLimit<Customer>,
+    stops_of: KeyedLimit<Customer>,
     ready: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
 /// The door: listening, and not yet open.
-pub struct Door {
+pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
     app: Arc<App>,
 }
 
-impl Door {
+impl HttpServer {
     /// Listens. Nobody is served yet.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn bind(settings: Settings, rooms: Rooms) -> Result<Self, Error> {
+    pub async fn bind(settings: Settings, backends: Backends) -> Result<Self, Error> {
         let failed = |error| Error::Bind(settings.bind, error);
         let listener = TcpListener::bind(settings.bind).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let app = App {
             public_url: settings.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
-            desk: rooms.desk,
-            notary: rooms.notary,
-            shell: rooms.shell,
+            orders: backends.orders,
+            verifier: backends.verifier,
+            shell: backends.shell,
             rates: Rates::new(settings.requests_per_minute),
             metrics: Metrics::new(),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
-            streams_of: Counted::default(),
+            streams_of: KeyedLimit::default(),
             terminals: Arc::new(Semaphore::new(limits::TERMINALS)),
-            terminals_of: Counted::default(),
-            stops_of: Counted::default(),
+            terminals_of: KeyedLimit::default(),
+            stops_of: KeyedLimit::default(),
             ready: Mutex::default(),
             settings,
         };
@@ -177,13 +179,14 @@ fn router(app: &Arc<App>) -> Router {
     gate::around(api.merge(web::routes()), app).with_state(Arc::clone(app))
 }
 
-/// The way back of orders that came over HTTP: their answers wait in the ledger until they are fetched.
+/// The way back of orders that came over HTTP: their answers wait in the ledger until they are
+/// fetched.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kept;
+pub struct PolledResponder;
 
 #[async_trait]
-impl Courier for Kept {
-    async fn deliver(&self, _: &ReplyTo, _: &Value) -> Result<(), String> {
+impl Responder for PolledResponder {
+    async fn send(&self, _: &ReplyTo, _: &Value) -> Result<(), String> {
         Ok(())
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.
 pub(crate) const CONNECTIONS: usize = 2_048;
-/// Of these, from one address, unless it is a trusted proxy: nobody locks the others out by holding connections.
+/// Of these, from one address, unless it is a trusted proxy: nobody locks the others out by holding
+/// connections.
 pub(crate) const CONNECTIONS_OF_ONE: usize = 64;
 /// A request's head. A token in `X-Cashu` has 60 kB at the most.
 pub(crate) const HEAD_BYTES: usize = 96 << 10;
@@ -18,7 +19,8 @@ pub(crate) const WRITE: Duration = Duration::from_secs(30);
 pub(crate) const BODY_BYTES: usize = 128 << 10;
 /// How long who buys waits for the pod, unless he says less; then he fetches the order.
 pub(crate) const WAIT: Duration = Duration::from_secs(150);
-/// How long it may take until it is known whether a token was taken, before who does not want to wait is sent away.
+/// How long it may take until it is known whether a token was taken, before who does not want to
+/// wait is sent away.
 pub(crate) const TAKEN: Duration = Duration::from_secs(30);
 /// Progress streams at the same time: each asks the ledger once a tick.
 pub(crate) const STREAMS: usize = 512;
@@ -42,7 +44,8 @@ pub(crate) const TERMINAL_HELLO: Duration = Duration::from_secs(10);
 pub(crate) const TERMINAL_LOGIN: Duration = Duration::from_secs(20);
 /// One message from a terminal: what is pasted at once.
 pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
-/// Pods of one customer that are being stopped at the same time: each asks the cluster until it is done.
+/// Pods of one customer that are being stopped at the same time: each asks the cluster until it is
+/// done.
 pub(crate) const STOPS_OF_ONE: usize = 4;
 /// How long `/readyz` says the same: it asks the cluster.
 pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);

@@ -1,14 +1,15 @@
-//! Prometheus metrics. Labels are slots, digests, states, mints and routes: nothing that strangers choose.
+//! Prometheus metrics. Labels are slots, digests, states, mints and routes: nothing that strangers
+//! choose.
 
 use crate::App;
-use crate::asked::Asked;
+use crate::extract::ApiRequest;
 use crate::problem::{Problem, ProblemBody};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::desk::Overview;
-use paygress_core::policy::{LATENCY_BUCKETS_US, SlotReport};
-use paygress_core::units::{Seconds, UnixTime};
+use paygress_core::orders::Overview;
+use paygress_core::backend::policy::{LATENCY_BUCKETS_US, SlotStats};
+use paygress_core::model::units::{Seconds, UnixTime};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -53,7 +54,7 @@ impl Metrics {
 
 /// The histogram of a policy's calls, as it was counted.
 #[derive(Debug)]
-struct Latency(SlotReport);
+struct Latency(SlotStats);
 
 impl EncodeMetric for Latency {
     fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> Result<(), fmt::Error> {
@@ -80,7 +81,7 @@ impl Snapshot {
         Ok(())
     }
 
-    fn counters(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, of: fn(&SlotReport) -> u64) -> Result<(), fmt::Error> {
+    fn counters(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, of: fn(&SlotStats) -> u64) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?;
         for report in &self.0.policies {
             ConstCounter::new(of(report)).encode(family.encode_family(&policy(report))?)?;
@@ -89,7 +90,7 @@ impl Snapshot {
     }
 }
 
-fn policy(report: &SlotReport) -> Labels {
+fn policy(report: &SlotStats) -> Labels {
     vec![("slot", report.slot.to_string()), ("digest", report.digest.clone())]
 }
 
@@ -98,12 +99,12 @@ impl Collector for Snapshot {
         let overview = &self.0;
         let single = |value: u64| [(Labels::new(), value)];
         let count = u64::try_from(overview.leases.len()).unwrap_or(u64::MAX);
-        let income = overview.takings.iter().fold(0_u64, |sum, hour| sum.saturating_add(hour.earned.0));
+        let income = overview.revenue.iter().fold(0_u64, |sum, hour| sum.saturating_add(hour.earned.0));
         Self::gauges(&mut encoder, "leases", "Leases that are not over", &single(count))?;
         Self::gauges(&mut encoder, "ports_in_use", "Ports that are taken", &single(overview.ports_in_use.into()))?;
         Self::gauges(&mut encoder, "ports", "Ports of the range", &single(overview.capacity.into()))?;
         Self::gauges(&mut encoder, "income_day_sats", "What was taken in the last day, less what went back", &single(income))?;
-        let orders: Vec<_> = overview.census.iter().map(|(state, orders)| (vec![("state", state.as_str().to_owned())], *orders)).collect();
+        let orders: Vec<_> = overview.count_by_state.iter().map(|(state, orders)| (vec![("state", state.as_str().to_owned())], *orders)).collect();
         Self::gauges(&mut encoder, "orders", "Orders in each state", &orders)?;
         let mint = |name: &str| vec![("mint", name.to_owned())];
         let up: Vec<_> = overview.mints.iter().map(|report| (mint(report.mint.as_str()), u64::from(report.fault.is_none()))).collect();
@@ -141,9 +142,9 @@ impl Collector for Snapshot {
     responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("operator" = [])))]
-pub(crate) async fn metrics(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn metrics(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Response, Problem> {
     asked.operator(&app)?;
-    let overview = app.desk.overview(UnixTime::now().minus(Seconds(DAY))).await?;
+    let overview = app.orders.overview(UnixTime::now().minus(Seconds(DAY))).await?;
     let mut registry = Registry::with_prefix("paygress");
     app.metrics.register(&mut registry);
     registry.register_collector(Box::new(Snapshot(overview)));

@@ -1,15 +1,15 @@
 //! The operator's view: everything at once, and no secret in it.
 
 use crate::App;
-use crate::asked::Asked;
+use crate::extract::ApiRequest;
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
 use axum::Json;
 use axum::extract::State;
-use paygress_core::desk::Overview;
-use paygress_core::order::Lease;
-use paygress_core::units::{Seconds, UnixTime};
-use paygress_core::wire::PodStatus;
+use paygress_core::orders::Overview;
+use paygress_core::model::order::Lease;
+use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::protocol::PodStatus;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -111,8 +111,8 @@ pub(crate) struct OverviewView {
 impl OverviewView {
     fn of(overview: &Overview, now: UnixTime) -> Self {
         let hour =
-            |hour: &paygress_core::ledger::Takings| HourView { from: hour.from.rfc3339(), orders: hour.orders, earned_sats: hour.earned.0 };
-        let policy = |report: &paygress_core::policy::SlotReport| PolicyView {
+            |hour: &paygress_core::backend::store::HourlyRevenue| HourView { from: hour.from.rfc3339(), orders: hour.orders, earned_sats: hour.earned.0 };
+        let policy = |report: &paygress_core::backend::policy::SlotStats| PolicyView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
             calls: report.calls,
@@ -121,7 +121,7 @@ impl OverviewView {
             p50_us: report.percentile_us(50),
             p99_us: report.percentile_us(99),
         };
-        let mint = |report: &paygress_core::till::MintReport| MintView {
+        let mint = |report: &paygress_core::backend::wallet::MintReport| MintView {
             mint: report.mint.0.clone(),
             accepted: report.accepted,
             held_sats: report.held.0,
@@ -133,8 +133,8 @@ impl OverviewView {
             capacity: overview.capacity,
             ports_in_use: overview.ports_in_use,
             leases: overview.leases.iter().map(LeaseView::of).collect(),
-            income: overview.takings.iter().map(hour).collect(),
-            orders: overview.census.iter().map(|(state, orders)| StateView { state: state.as_str().to_owned(), orders: *orders }).collect(),
+            income: overview.revenue.iter().map(hour).collect(),
+            orders: overview.count_by_state.iter().map(|(state, orders)| StateView { state: state.as_str().to_owned(), orders: *orders }).collect(),
             policies: overview.policies.iter().map(policy).collect(),
             mints: overview.mints.iter().map(mint).collect(),
         }
@@ -146,9 +146,9 @@ impl OverviewView {
     responses((status = 200, description = "Leases, income, policies, mints", body = OverviewView),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("operator" = [])))]
-pub(crate) async fn overview(State(app): State<Arc<App>>, asked: Asked) -> Result<Json<OverviewView>, Problem> {
+pub(crate) async fn overview(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Json<OverviewView>, Problem> {
     asked.operator(&app)?;
     let now = UnixTime::now();
-    let overview = app.desk.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;
+    let overview = app.orders.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;
     Ok(Json(OverviewView::of(&overview, now)))
 }

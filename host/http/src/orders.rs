@@ -1,7 +1,7 @@
 //! Buying: a new pod, more time, and what became of it.
 
 use crate::App;
-use crate::asked::{Asked, Named, agreed, is_visible, one};
+use crate::extract::{ApiRequest, PathParam, agreed, is_visible, one};
 use crate::limits;
 use crate::payment::payment_required;
 use crate::problem::{Problem, ProblemBody};
@@ -9,13 +9,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::courier::{Door, ReplyTo};
-use paygress_core::desk::{Incoming, OrderStatus, Ticket};
-use paygress_core::order::Purchase;
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::secret::Secret;
-use paygress_core::units::{Customer, OrderId, Seconds};
-use paygress_core::wire::{AccessDetails, Fields, Request, StopResponse, TopUpResponse};
+use paygress_core::backend::responder::{Transport, ReplyTo};
+use paygress_core::orders::{NewOrder, OrderStatus, Submission};
+use paygress_core::model::order::Purchase;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Customer, OrderId, Seconds};
+use paygress_core::protocol::{AccessDetails, RequestBody, Request, StopResponse, TopUpResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -51,7 +51,8 @@ pub(crate) struct ToppedUp {
     receipt: Receipt,
 }
 
-/// What an order is answered with. One that is asked for again after its pod was stopped is answered as the stop was.
+/// What an order is answered with. One that is asked for again after its pod was stopped is
+/// answered as the stop was.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, clippy::large_enum_variant, reason = "the schema of what the desk answers")]
@@ -114,29 +115,29 @@ impl Order {
     }
 
     /// Hands it to the desk. Who hangs up loses nothing: the order goes on.
-    pub(crate) async fn submit(&self, app: &App) -> Result<Ticket, Problem> {
-        let incoming = Incoming {
+    pub(crate) async fn submit(&self, app: &App) -> Result<Submission, Problem> {
+        let incoming = NewOrder {
             message: self.message.clone(),
-            reply_to: ReplyTo { door: Door::Http, customer: self.customer.clone(), relay: None, request: None },
+            reply_to: ReplyTo { door: Transport::Http, customer: self.customer.clone(), relay: None, request: None },
             token: self.token.clone(),
             purchase: self.purchase.clone(),
             password: self.password.clone(),
         };
-        let desk = Arc::clone(&app.desk);
+        let orders = Arc::clone(&app.orders);
         // In a task of its own: this one ends with its connection.
-        let submitted = tokio::spawn(async move { desk.submit(incoming).await }).await;
+        let submitted = tokio::spawn(async move { orders.submit(incoming).await }).await;
         let ticket = submitted.map_err(|_| Refusal::new(ErrorType::InternalError, "try again with the same token"))??;
         tracing::info!(order = %ticket.order(), customer = %self.customer, "order taken");
         Ok(ticket)
     }
 
     /// Its answer, or where to find it when that takes longer than who waits has patience for.
-    async fn answer(&self, app: &App, ticket: Ticket, patience: Duration) -> Result<Response, Problem> {
+    async fn answer(&self, app: &App, ticket: Submission, patience: Duration) -> Result<Response, Problem> {
         let id = ticket.order().clone();
         let answered = async {
             match ticket.answer().await {
                 Some(answer) => Ok(answer),
-                None => app.desk.answered(&id, &self.customer).await,
+                None => app.orders.wait_response(&id, &self.customer).await,
             }
         };
         let answer = if patience.is_zero() { None } else { tokio::time::timeout(patience, answered).await.ok() };
@@ -151,14 +152,15 @@ impl Order {
 
     /// The order is on its way, once it is known that its token was taken; or it is over already.
     async fn accepted(&self, app: &App, id: &OrderId) -> Result<Response, Problem> {
-        on_its_way(self.past_the_mint(app, id).await?, &self.receipt(id))
+        on_its_way(self.wait_settled(app, id).await?, &self.receipt(id))
     }
 
-    /// How far it is, once it is known whether its token was taken; or as far as it is when that takes too long.
-    pub(crate) async fn past_the_mint(&self, app: &App, id: &OrderId) -> Result<OrderStatus, Problem> {
-        match tokio::time::timeout(limits::TAKEN, app.desk.past_the_mint(id, &self.customer)).await {
+    /// How far it is, once it is known whether its token was taken; or as far as it is when that
+    /// takes too long.
+    pub(crate) async fn wait_settled(&self, app: &App, id: &OrderId) -> Result<OrderStatus, Problem> {
+        match tokio::time::timeout(limits::TAKEN, app.orders.wait_settled(id, &self.customer)).await {
             Ok(status) => Ok(status?),
-            Err(_) => Ok(app.desk.order(id, &self.customer).await?),
+            Err(_) => Ok(app.orders.order(id, &self.customer).await?),
         }
     }
 }
@@ -220,7 +222,7 @@ fn message(headers: &HeaderMap) -> Result<String, Problem> {
 /// Buys, or says what it costs.
 async fn buy(
     app: &App,
-    asked: &Asked,
+    asked: &ApiRequest,
     token: Option<Secret>,
     wanted: Option<Seconds>,
     what: (Purchase, Option<Secret>),
@@ -239,16 +241,18 @@ async fn buy(
 }
 
 /// An empty body is an order without wishes.
-fn text(asked: &Asked) -> &str {
+fn text(asked: &ApiRequest) -> &str {
     if asked.body.trim().is_empty() { "{}" } else { &asked.body }
 }
 
 /// Buy a pod
 ///
-/// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the answer is 402 and says what it costs
-/// (NUT-24, NUT-18). Waits until the pod takes logins; `Prefer: respond-async` does not. The same token again, or the same
-/// `Idempotency-Key`, is the same order and gets the same answer: send a bearer token of your own if somebody else may know the token.
-#[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = Fields,
+/// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the answer
+/// is 402 and says what it costs (NUT-24, NUT-18). Waits until the pod takes logins; `Prefer:
+/// respond-async` does not. The same token again, or the same
+/// `Idempotency-Key`, is the same order and gets the same answer: send a bearer token of your own
+/// if somebody else may know the token.
+#[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = RequestBody,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
         ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
@@ -256,7 +260,7 @@ fn text(asked: &Asked) -> &str {
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
-pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Response, Problem> {
     match Request::parse(text(&asked))? {
         Request::Buy { token, purchase: purchase @ Purchase::Spawn { wanted, .. }, password } => {
             buy(&app, &asked, token, wanted, (purchase, password)).await
@@ -267,8 +271,8 @@ pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: Asked) -> Result<R
 
 /// Extend a pod
 ///
-/// As `/spawn-pod`, for a pod that is there. Show the bearer token or sign with the key that bought it; whether others may extend it is for the
-/// operator's policy to say.
+/// As `/spawn-pod`, for a pod that is there. Show the bearer token or sign with the key that bought
+/// it; whether others may extend it is for the operator's policy to say.
 #[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = TopUpFields,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
         ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
@@ -277,7 +281,7 @@ pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: Asked) -> Result<R
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
-pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Response, Problem> {
     let (token, pod) = match Request::parse(text(&asked))? {
         Request::Buy { token, purchase: Purchase::TopUp { pod }, .. } => (token, pod),
         // A pod without a token, where more time is sold, is an order that is not paid for yet.
@@ -296,9 +300,9 @@ pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: Asked) -> Result<
     responses((status = 200, description = "Its answer", body = Answer), (status = 202, description = "It is on its way", body = Accepted),
         (status = "default", description = "A problem; also the order's own", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn order(State(app): State<Arc<App>>, Named(id): Named, asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn order(State(app): State<Arc<App>>, PathParam(id): PathParam, asked: ApiRequest) -> Result<Response, Problem> {
     let id = OrderId(id);
-    let status = app.desk.order(&id, asked.customer()?).await?;
+    let status = app.orders.order(&id, asked.customer()?).await?;
     on_its_way(status, &Receipt { order_id: id.0, bearer_token: None })
 }
 

@@ -1,8 +1,8 @@
-//! What a wallet is asked for: 402 with a payment request (NUT-24), the same as a request with a target (NUT-18) for wallets
-//! that scan it, where those post to, and `/auth`.
+//! What a wallet is asked for: 402 with a payment request (NUT-24), the same as a request with a
+//! target (NUT-18) for wallets that scan it, where those post to, and `/auth`.
 
 use crate::App;
-use crate::asked::{Asked, Query, agreed};
+use crate::extract::{ApiRequest, Query, agreed};
 use crate::identity::{Caller, customer_of, derived_bearer, fresh_bearer, is_bearer_customer};
 use crate::orders::Order;
 use crate::problem::{Problem, ProblemBody};
@@ -10,12 +10,12 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::order::{Purchase, State};
-use paygress_core::refusal::ErrorType;
-use paygress_core::secret::Secret;
-use paygress_core::till::PaymentAsked;
-use paygress_core::units::{Customer, OrderId, Seconds};
-use paygress_core::wire::{Request, unpaid};
+use paygress_core::model::order::{Purchase, State};
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::wallet::PaymentRequest;
+use paygress_core::model::units::{Customer, OrderId, Seconds};
+use paygress_core::protocol::{Request, unpaid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -51,7 +51,8 @@ pub(crate) struct Price {
     price_msats: u64,
     /// …for so many seconds.
     price_seconds: u64,
-    /// A payment request (NUT-18) with a target: a wallet that is shown it pays, and the pod is the bearer token's.
+    /// A payment request (NUT-18) with a target: a wallet that is shown it pays, and the pod is the
+    /// bearer token's.
     payment_request: String,
     /// Whoever shows it has the pod that `payment_request` buys. Only for who showed none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,21 +92,22 @@ fn escaped(text: &str) -> String {
 }
 
 /// The 402 of an order that is not paid for.
-pub(crate) async fn payment_required(app: &App, asked: &Asked, purchase: &Purchase, wanted: Option<Seconds>) -> Result<Problem, Problem> {
+pub(crate) async fn payment_required(app: &App, asked: &ApiRequest, purchase: &Purchase, wanted: Option<Seconds>) -> Result<Problem, Problem> {
     let (customer, bearer) = asked.customer_or(fresh_bearer);
-    let tag = app.desk.price(purchase, wanted, &customer).await?;
-    let window = app.desk.mints();
+    let tag = app.orders.price(purchase, wanted, &customer).await?;
+    let window = app.orders.mints();
     let mints: Vec<String> = window.into_iter().map(|mint| mint.0).collect();
     let minutes = tag.seconds.0.div_ceil(60);
     let bought = match purchase {
         Purchase::Spawn { .. } => format!("{minutes} min of an SSH pod, tier {}", tag.tier),
         Purchase::TopUp { pod } => format!("{minutes} min more for {pod}"),
     };
-    let in_band = app.desk.ask_for(&PaymentAsked { amount: tag.amount, description: None, target: None });
+    let in_band = app.orders.payment_request(&PaymentRequest { amount: tag.amount, description: None, target: None });
     let described = Some(format!("{}: {bought}", app.settings.name));
-    // Only a bearer token's customer can be named there: nobody is made the owner of what he did not sign for.
+    // Only a bearer token's customer can be named there: nobody is made the owner of what he did
+    // not sign for.
     let target = is_bearer_customer(&customer.0).then(|| target(app, purchase, &customer));
-    let payment_request = app.desk.ask_for(&PaymentAsked { amount: tag.amount, description: described, target });
+    let payment_request = app.orders.payment_request(&PaymentRequest { amount: tag.amount, description: described, target });
     let message = format!(
         "{bought}: {} after the mint's input fee. Send a token of {} in X-Cashu, in Authorization: Cashu, or as cashu_token in the body; \
          or have a wallet pay payment_request",
@@ -194,15 +196,16 @@ pub(crate) struct Paid {
 
 /// Pay as a wallet
 ///
-/// Where wallets post what a payment request asks for (NUT-18). The pod is shown to who has the bearer token, not to the wallet.
+/// Where wallets post what a payment request asks for (NUT-18). The pod is shown to who has the
+/// bearer token, not to the wallet.
 #[utoipa::path(post, path = "/pay", tag = "wallet", params(PaidFor), request_body = PaymentPayload,
     responses((status = 200, description = "The payment was taken", body = Paid),
         (status = "default", description = "A problem; the payment was not taken", body = ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<PaidFor>, asked: Asked) -> Result<Json<Paid>, Problem> {
+pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<PaidFor>, asked: ApiRequest) -> Result<Json<Paid>, Problem> {
     if !is_bearer_customer(&paid_for.customer) {
         return Err(Problem::invalid("for must be bearer: and the SHA-256 of a bearer token, in hex"));
     }
-    let token = app.desk.token_of(&asked.body)?;
+    let token = app.orders.token_from_payload(&asked.body)?;
     // One reader for orders, wherever they come from.
     let wishes = [
         ("pod_name", paid_for.pod_name),
@@ -223,10 +226,10 @@ pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<Pa
     let order = Order { token, purchase, password, customer, bearer: None, message: format!("http:{}", OrderId::random()) };
     let ticket = order.submit(&app).await?;
     let id = ticket.order().clone();
-    let status = order.past_the_mint(&app, &id).await?;
+    let status = order.wait_settled(&app, &id).await?;
     match (status.state, status.answer) {
         (State::Refused, Some(answer)) => Err(Problem::of_answer(&answer)),
-        (state, _) if state.is_at_the_mint() => {
+        (state, _) if state.is_awaiting_payment() => {
             let told = "it is not known yet whether the payment was taken; post the same again in a while";
             Err(paygress_core::Refusal::new(ErrorType::TokenPending, told).into())
         }
@@ -248,9 +251,10 @@ pub(crate) struct AuthQuery {
 
 /// Whether a token is good
 ///
-/// For a gate that asks before it lets through, as nginx's `auth_request` does: 200 when the token would buy so much time now, or has
-/// bought a pod that still runs; 401 without one, 403 when it is not good. Nothing is taken, and nothing else is ever answered. The
-/// token must carry its DLEQ proofs (NUT-12).
+/// For a gate that asks before it lets through, as nginx's `auth_request` does: 200 when the token
+/// would buy so much time now, or has bought a pod that still runs; 401 without one, 403 when it is
+/// not good. Nothing is taken, and nothing else is ever answered. The token must carry its DLEQ
+/// proofs (NUT-12).
 #[utoipa::path(get, path = "/auth", tag = "customer", params(AuthQuery, ("X-Cashu" = Option<String>, Header, description = "The token")),
     responses((status = 200, description = "Let it through"),
         (status = 401, description = "There is no token, or no credential", body = ProblemBody, content_type = "application/problem+json"),
@@ -260,7 +264,7 @@ pub(crate) struct AuthQuery {
 pub(crate) async fn auth(
     Shared(app): Shared<Arc<App>>,
     query: Result<Query<AuthQuery>, Problem>,
-    asked: Result<Asked, Problem>,
+    asked: Result<ApiRequest, Problem>,
 ) -> Response {
     let denied = |problem: Problem| {
         let status = if problem.status() == StatusCode::UNAUTHORIZED { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
@@ -276,7 +280,7 @@ pub(crate) async fn auth(
     }
 }
 
-async fn allowed(app: &App, query: AuthQuery, asked: &Asked) -> Result<[(HeaderName, HeaderValue); 1], Problem> {
+async fn allowed(app: &App, query: AuthQuery, asked: &ApiRequest) -> Result<[(HeaderName, HeaderValue); 1], Problem> {
     let told = |what: &'static str| [(HeaderName::from_static("x-paygress-auth"), HeaderValue::from_static(what))];
     let token = agreed(query.token.map(|token| Secret::new(token.trim())), asked.token.clone())?;
     let token = token.filter(|token| !token.expose().is_empty());
@@ -285,7 +289,7 @@ async fn allowed(app: &App, query: AuthQuery, asked: &Asked) -> Result<[(HeaderN
         (_, Some(token)) => (customer_of(&derived_bearer(&app.settings.bearer_key, &token)), Some(token)),
         (_, None) => return Err(Problem::unauthorized("there is no token; put it into X-Cashu, Authorization: Cashu, or token")),
     };
-    if app.desk.has_pods(&customer).await? {
+    if app.orders.has_pods(&customer).await? {
         return Ok(told("lease"));
     }
     let Some(token) = token else {
@@ -297,7 +301,7 @@ async fn allowed(app: &App, query: AuthQuery, asked: &Asked) -> Result<[(HeaderN
         }
         minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
     };
-    app.desk.would_buy(&token, wanted, &customer).await?;
+    app.orders.verify_payment(&token, wanted, &customer).await?;
     Ok(told("token"))
 }
 

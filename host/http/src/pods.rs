@@ -1,7 +1,7 @@
 //! Looking at what is for sale and what was bought, and stopping it.
 
 use crate::App;
-use crate::asked::{Asked, Named};
+use crate::extract::{ApiRequest, PathParam};
 use crate::identity::Caller;
 use crate::limits;
 use crate::operator::LeaseView;
@@ -9,8 +9,8 @@ use crate::problem::{Fault, Problem, ProblemBody};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use paygress_core::units::PodName;
-use paygress_core::wire::{self, AccessDetails, OfferContent, StatusResponse, StopResponse};
+use paygress_core::model::units::PodName;
+use paygress_core::protocol::{self, AccessDetails, OfferContent, StatusResponse, StopResponse};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,24 +41,25 @@ pub(crate) enum PodEntry {
     responses((status = 200, description = "What is for sale", body = OfferContent),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
 pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferContent>, Problem> {
-    let window = app.desk.offers().await.map_err(paygress_core::Refusal::from)?;
-    Ok(Json(wire::offer(&window.offers, &window.mints, window.lock.as_deref())))
+    let window = app.orders.offers().await.map_err(paygress_core::Refusal::from)?;
+    Ok(Json(protocol::offer(&window.offers, &window.mints, window.lock.as_deref())))
 }
 
 /// The customer's pods
 ///
-/// Those that are not over or have a refund that nobody has redeemed, of whoever shows a bearer token or signs. With the operator's token: everybody's, without logins.
+/// Those that are not over or have a refund that nobody has redeemed, of whoever shows a bearer
+/// token or signs. With the operator's token: everybody's, without logins.
 #[utoipa::path(get, path = "/pods", tag = "customer",
     responses((status = 200, description = "The pods", body = Pods),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = []), ("operator" = [])))]
-pub(crate) async fn list(State(app): State<Arc<App>>, asked: Asked) -> Result<Json<Value>, Problem> {
+pub(crate) async fn list(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Json<Value>, Problem> {
     if asked.caller == Caller::Operator {
-        let leases = app.desk.leases().await?;
+        let leases = app.orders.leases().await?;
         let views: Vec<LeaseView> = leases.iter().map(LeaseView::of).collect();
         return Ok(Json(json!({ "pods": views })));
     }
-    Ok(Json(json!({ "pods": app.desk.pods(asked.customer()?).await? })))
+    Ok(Json(json!({ "pods": app.orders.pods(asked.customer()?).await? })))
 }
 
 /// How a pod is
@@ -66,8 +67,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>, asked: Asked) -> Result<Js
     responses((status = 200, description = "How it is, with the refunds that wait", body = StatusResponse),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn status(State(app): State<Arc<App>>, Named(name): Named, asked: Asked) -> Result<Json<Value>, Problem> {
-    Ok(Json(app.desk.status(&PodName(name), asked.customer()?).await?))
+pub(crate) async fn status(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+    Ok(Json(app.orders.status(&PodName(name), asked.customer()?).await?))
 }
 
 /// How to get in, again
@@ -75,24 +76,25 @@ pub(crate) async fn status(State(app): State<Arc<App>>, Named(name): Named, aske
     responses((status = 200, description = "What was told when the pod was ready, with its end as it is now", body = AccessDetails),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn access(State(app): State<Arc<App>>, Named(name): Named, asked: Asked) -> Result<Json<Value>, Problem> {
-    Ok(Json(app.desk.access(&PodName(name), asked.customer()?).await?))
+pub(crate) async fn access(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+    Ok(Json(app.orders.access(&PodName(name), asked.customer()?).await?))
 }
 
 /// Stop a pod
 ///
-/// It ends now; the unused time is paid back where the operator grants it. Asked again it gives the same answer again.
+/// It ends now; the unused time is paid back where the operator grants it. Asked again it gives the
+/// same answer again.
 #[utoipa::path(delete, path = "/pods/{name}", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 200, description = "It is stopped", body = StopResponse),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn stop(State(app): State<Arc<App>>, Named(name): Named, asked: Asked) -> Result<Json<Value>, Problem> {
-    let (desk, customer) = (Arc::clone(&app.desk), asked.customer()?.clone());
+pub(crate) async fn stop(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+    let (orders, customer) = (Arc::clone(&app.orders), asked.customer()?.clone());
     let busy = || Problem::new(Fault::TooManyRequests, "this customer's pods are being stopped already; wait for the answers");
     let place = app.stops_of.take(customer.clone(), limits::STOPS_OF_ONE).ok_or_else(busy)?;
     // In a task of its own: who hangs up has stopped it all the same.
     let stopping = async move {
-        let stopped = desk.stop(&PodName(name), &customer).await;
+        let stopped = orders.stop(&PodName(name), &customer).await;
         drop(place);
         stopped
     };
@@ -113,7 +115,7 @@ pub(crate) struct Readiness {
     /// Whether orders are served.
     ready: bool,
     /// What keeps it from that.
-    ailments: Vec<String>,
+    unready_reasons: Vec<String>,
 }
 
 /// Whether it can serve
@@ -122,16 +124,16 @@ pub(crate) struct Readiness {
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     // Held while it is asked: however many want to know, the cluster is asked once.
     let mut known = app.ready.lock().await;
-    let ailments = match &*known {
-        Some((at, ailments)) if at.elapsed() < limits::READY_AGAIN => ailments.clone(),
+    let unready_reasons = match &*known {
+        Some((at, unready_reasons)) if at.elapsed() < limits::READY_AGAIN => unready_reasons.clone(),
         _ => {
-            let found = app.desk.ailments().await;
+            let found = app.orders.unready_reasons().await;
             *known = Some((Instant::now(), found.clone()));
             found
         }
     };
     drop(known);
-    let ailments: Vec<String> = ailments.into_iter().map(str::to_owned).collect();
-    let status = if ailments.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready: ailments.is_empty(), ailments }))
+    let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
+    let status = if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons }))
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::refusal::{ErrorType, Refusal};
+use paygress_core::model::refusal::{ErrorType, Refusal};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -20,7 +20,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    fn facts(self) -> (&'static str, StatusCode) {
+    fn token_info(self) -> (&'static str, StatusCode) {
         match self {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
             Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE),
@@ -110,7 +110,7 @@ impl Problem {
     }
 
     pub(crate) fn new(fault: Fault, message: &str) -> Self {
-        let (code, status) = fault.facts();
+        let (code, status) = fault.token_info();
         Self::build(code, status, message)
     }
 

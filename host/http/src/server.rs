@@ -1,7 +1,7 @@
-//! The socket: how many connections there are, and how slow they may be. Whoever is too slow is cut off; the others do not
-//! notice.
+//! The socket: how many connections there are, and how slow they may be. Whoever is too slow is cut
+//! off; the others do not notice.
 
-use crate::counted::{Counted, Held};
+use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::{gate, limits};
 use axum::Router;
 use axum::body::Body;
@@ -34,11 +34,11 @@ const BREATH: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Place {
     _all: Arc<OwnedSemaphorePermit>,
-    _of_one: Option<Arc<Held<IpAddr>>>,
+    _of_one: Option<Arc<Permit<IpAddr>>>,
 }
 
 impl Place {
-    fn take(all: &Arc<Semaphore>, counts: &Counted<IpAddr>, address: IpAddr, is_proxy: bool) -> Option<Self> {
+    fn take(all: &Arc<Semaphore>, counts: &KeyedLimit<IpAddr>, address: IpAddr, is_proxy: bool) -> Option<Self> {
         let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
         if is_proxy {
             return Some(Self { _all: all, _of_one: None });
@@ -50,7 +50,7 @@ impl Place {
 
 /// Serves until it is dropped; its connections end with it, but for terminals.
 pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[IpNet]) {
-    let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), Counted::default());
+    let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), KeyedLimit::default());
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {

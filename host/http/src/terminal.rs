@@ -1,10 +1,11 @@
 //! A shell in the browser: a WebSocket on one side, the pod's SSH server on the other.
 //!
-//! The first message says whose it is (`{"bearer_token": …, "columns": 80, "rows": 24}`): a browser cannot send headers with a
-//! WebSocket, and what stands in a URL is kept in logs. Then binary messages are keys, and text messages new sizes.
+//! The first message says whose it is (`{"bearer_token": …, "columns": 80, "rows": 24}`): a browser
+//! cannot send headers with a WebSocket, and what stands in a URL is kept in logs. Then binary
+//! messages are keys, and text messages new sizes.
 
 use crate::App;
-use crate::asked::{Named, bearer};
+use crate::extract::{PathParam, bearer};
 use crate::identity::customer_of;
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
@@ -14,8 +15,8 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use paygress_core::shell::{Input, Session, Size};
-use paygress_core::units::PodName;
+use paygress_core::backend::terminal::{Input, Session, Size};
+use paygress_core::model::units::PodName;
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -48,14 +49,15 @@ const DONE: u16 = 1_000;
 
 /// Open a terminal
 ///
-/// A WebSocket. The first message is text and says whose it is: `{"bearer_token": "…", "columns": 80, "rows": 24}`. Then binary messages
-/// are keys and what is shown, and text messages new sizes. It is closed with 4403 when it may not be, with 4502 when the pod does not answer.
+/// A WebSocket. The first message is text and says whose it is: `{"bearer_token": "…", "columns":
+/// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
+/// It is closed with 4403 when it may not be, with 4502 when the pod does not answer.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
 pub(crate) async fn terminal(
     State(app): State<Arc<App>>,
-    Named(name): Named,
+    PathParam(name): PathParam,
     // The connection's place is held as long as the terminal is.
     peer: Option<Extension<Peer>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -86,7 +88,7 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
     let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
     let customer = customer_of(&bearer);
     let full = || (FAILED, "too many terminals are open; use ssh".to_owned());
-    let (host, port, login) = app.desk.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
+    let (host, port, login) = app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
     let _own = app.terminals_of.take(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
     let _place = app.terminals.try_acquire().map_err(|_| full())?;
     let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, app.shell.open(&host, port, &login, hello.size.size())).await {

@@ -1,11 +1,12 @@
-//! The schema, version by version. Forward only: a released step is never edited, the next one is added.
+//! The schema, version by version. Forward only: a released step is never edited, the next one is
+//! added.
 //!
 //! Written for SQLite; Postgres takes the same steps with its own words (see `postgres.rs`).
 
 /// Step `n` takes a ledger from version `n` to `n + 1`.
 pub(crate) const STEPS: &[&str] = &[
-    // 1: orders and what belongs to them. `body` is the order or lease as JSON; the columns beside it are those that are
-    // searched for, and the secrets, which are kept out of the JSON.
+    // 1: orders and what belongs to them. `body` is the order or lease as JSON; the columns beside
+    // it are those that are searched for, and the secrets, which are kept out of the JSON.
     "
     CREATE TABLE orders (
         id           TEXT PRIMARY KEY,

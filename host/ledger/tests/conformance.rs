@@ -1,17 +1,17 @@
 //! What any ledger must do. Every implementation passes this one suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use paygress_core::cluster::EndReason;
-use paygress_core::courier::{Door, ReplyTo};
-use paygress_core::ledger::{LeaseChange, Ledger, LedgerError, Opening, Takings};
-use paygress_core::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, RefundEnd, State};
-use paygress_core::policy::Resources;
-use paygress_core::secret::Secret;
-use paygress_core::till::TokenFacts;
-use paygress_core::units::{Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, Seconds, UnixTime};
+use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::responder::{Transport, ReplyTo};
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, HourlyRevenue};
+use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, RefundEnd, State};
+use paygress_core::backend::policy::Resources;
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::units::{Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, Seconds, UnixTime};
 use paygress_database::testing::Server;
 use paygress_database::{Database, OpenError, Schema, Value};
-use paygress_ledger::Book;
+use paygress_ledger::SqlStore;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ fn order(message: &str, ys: &[&str]) -> Order {
     let purchase = Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None };
     Order {
         message: message.to_owned(),
-        reply_to: ReplyTo { door: Door::Nostr, customer: Customer("c".repeat(64)), relay: Some("wss://r".to_owned()), request: None },
-        facts: TokenFacts {
+        reply_to: ReplyTo { door: Transport::Nostr, customer: Customer("c".repeat(64)), relay: Some("wss://r".to_owned()), request: None },
+        token_info: TokenInfo {
             mint: MintUrl("https://m".to_owned()),
             gross: Sat(8),
             ys: ys.iter().map(|y| ProofY((*y).to_owned())).collect(),
@@ -48,7 +48,7 @@ fn lease(port: u16, expires_at: u64) -> Lease {
 }
 
 async fn opened(ledger: &dyn Ledger, order: &Order) {
-    assert_eq!(ledger.open(order).await.unwrap(), Opening::Opened);
+    assert_eq!(ledger.open(order).await.unwrap(), OpenOutcome::Created);
 }
 
 /// Moves an order through these states.
@@ -56,7 +56,7 @@ async fn through(ledger: &dyn Ledger, order: &mut Order, states: &[State]) {
     for state in states {
         let from = order.state;
         order.state = *state;
-        ledger.advance(order, from, LeaseChange::Keep).await.unwrap();
+        ledger.transition(order, from, LeaseUpdate::Keep).await.unwrap();
     }
 }
 
@@ -64,11 +64,11 @@ async fn a_proof_pays_once_and_a_refusal_gives_it_free(ledger: &dyn Ledger) {
     let mut first = order("m1", &["y1", "y2"]);
     opened(ledger, &first).await;
     let overlapping = order("m2", &["y2", "y3"]);
-    assert!(matches!(ledger.open(&overlapping).await.unwrap(), Opening::Clash(other) if other.id == first.id));
+    assert!(matches!(ledger.open(&overlapping).await.unwrap(), OpenOutcome::ProofConflict(other) if other.id == first.id));
     assert!(ledger.order(&overlapping.id).await.unwrap().is_none(), "nothing of it was written");
     opened(ledger, &order("m3", &["y3"])).await;
     let again = order("m1", &["y9"]);
-    assert!(matches!(ledger.open(&again).await.unwrap(), Opening::Known(known) if known.id == first.id), "one message is one order");
+    assert!(matches!(ledger.open(&again).await.unwrap(), OpenOutcome::Duplicate(known) if known.id == first.id), "one message is one order");
     through(ledger, &mut first, &[State::Refused]).await;
     opened(ledger, &order("m4", &["y1", "y2"])).await;
 }
@@ -79,8 +79,8 @@ async fn only_who_knows_the_state_moves_the_order(ledger: &dyn Ledger) {
     let mut late = moved.clone();
     through(ledger, &mut moved, &[State::Decided, State::Redeeming]).await;
     late.state = State::Decided;
-    let refused = ledger.advance(&late, State::Received, LeaseChange::Keep).await;
-    assert!(matches!(refused, Err(LedgerError::Moved { .. })));
+    let refused = ledger.transition(&late, State::Received, LeaseUpdate::Keep).await;
+    assert!(matches!(refused, Err(LedgerError::Conflict { .. })));
     assert_eq!(ledger.order(&moved.id).await.unwrap().unwrap().state, State::Redeeming);
 }
 
@@ -91,7 +91,7 @@ async fn what_is_written_is_read_secrets_apart(ledger: &dyn Ledger) {
     written.secrets.token = None;
     written.secrets.refund_token = Some(Secret::new("cashuBrefund"));
     written.state = State::Decided;
-    ledger.advance(&written, State::Received, LeaseChange::Keep).await.unwrap();
+    ledger.transition(&written, State::Received, LeaseUpdate::Keep).await.unwrap();
     assert_eq!(ledger.order(&written.id).await.unwrap().unwrap(), written);
     assert!(!serde_json::to_string(&written).unwrap().contains("cashuB"), "no secret in what is serialised");
 }
@@ -123,11 +123,11 @@ async fn ports_are_each_reserved_once(ledger: &dyn Ledger) {
     let second = ledger.reserve_port(&b, range.clone()).await.unwrap().unwrap();
     assert_ne!(first, second);
     assert_eq!(ledger.reserve_port(&c, range.clone()).await.unwrap(), None, "all are taken");
-    assert_eq!(ledger.exchange_port(&a, range.clone()).await.unwrap(), None, "there is no other one…");
+    assert_eq!(ledger.reassign_port(&a, range.clone()).await.unwrap(), None, "there is no other one…");
     assert_eq!(ledger.reserve_port(&a, range.clone()).await.unwrap(), Some(first), "…and it keeps its own");
     assert_eq!(ledger.ports_in_use().await.unwrap(), before + 2);
     ledger.release_port(&b).await.unwrap();
-    assert_eq!(ledger.exchange_port(&a, range.clone()).await.unwrap(), Some(second));
+    assert_eq!(ledger.reassign_port(&a, range.clone()).await.unwrap(), Some(second));
     assert_eq!(ledger.reserve_port(&c, range.clone()).await.unwrap(), Some(first));
     ledger.release_port(&a).await.unwrap();
     ledger.release_port(&c).await.unwrap();
@@ -141,14 +141,14 @@ async fn extensions_at_once_both_count(ledger: Arc<dyn Ledger>) {
     let mut first = order("e0", &["e0"]);
     opened(&*ledger, &first).await;
     first.state = State::Decided;
-    ledger.advance(&first, State::Received, LeaseChange::Put(&sold)).await.unwrap();
+    ledger.transition(&first, State::Received, LeaseUpdate::Put(&sold)).await.unwrap();
     let extend = |n: u64| {
         let (ledger, pod) = (Arc::clone(&ledger), sold.pod());
         tokio::spawn(async move {
             let mut order = order(&format!("e{n}"), &[&format!("e{n}")]);
             opened(&*ledger, &order).await;
             order.state = State::Provisioning;
-            ledger.advance(&order, State::Received, LeaseChange::Extend(&pod, Seconds(n))).await.unwrap();
+            ledger.transition(&order, State::Received, LeaseUpdate::Extend(&pod, Seconds(n))).await.unwrap();
             order
         })
     };
@@ -159,7 +159,7 @@ async fn extensions_at_once_both_count(ledger: Arc<dyn Ledger>) {
     let end = async || ledger.lease(&sold.pod()).await.unwrap().unwrap().expires_at;
     assert_eq!(end().await, Some(UnixTime(4_210)));
     orders[1].state = State::RefundPending;
-    ledger.advance(&orders[1], State::Provisioning, LeaseChange::Shorten(&sold.pod(), Seconds(200))).await.unwrap();
+    ledger.transition(&orders[1], State::Provisioning, LeaseUpdate::Shorten(&sold.pod(), Seconds(200))).await.unwrap();
     assert_eq!(end().await, Some(UnixTime(4_010)));
     let mut ended = sold.clone();
     ended.state = LeaseState::Ended;
@@ -175,16 +175,16 @@ async fn the_end_of_a_lease_frees_its_port_and_wipes_its_login(ledger: &dyn Ledg
     opened(ledger, &order).await;
     order.lease = Some(sold.id.clone());
     order.state = State::Active;
-    ledger.advance(&order, State::Received, LeaseChange::Put(&sold)).await.unwrap();
+    ledger.transition(&order, State::Received, LeaseUpdate::Put(&sold)).await.unwrap();
     let mine = Customer("c".repeat(64));
     assert!(ledger.live_leases(Some(&mine)).await.unwrap().contains(&sold));
     assert!(!ledger.live_leases(Some(&Customer("d".repeat(64)))).await.unwrap().contains(&sold));
-    ledger.announce_end(&sold.pod(), EndReason::Stopped).await.unwrap();
+    ledger.mark_ending(&sold.pod(), EndReason::Stopped).await.unwrap();
     assert_eq!(ledger.lease(&sold.pod()).await.unwrap().unwrap().end, Some(EndReason::Stopped));
     sold.state = LeaseState::Ended;
     sold.end = Some(EndReason::Expired);
     // Whoever ends it must know all of its active orders.
-    assert!(matches!(ledger.end_lease(&sold, &[]).await, Err(LedgerError::Moved { .. })));
+    assert!(matches!(ledger.end_lease(&sold, &[]).await, Err(LedgerError::Conflict { .. })));
     assert!(ledger.live_leases(None).await.unwrap().iter().any(|live| live.id == sold.id), "nothing was written");
     order.state = State::Ended;
     order.secrets.password = None;
@@ -204,19 +204,19 @@ async fn refunds_wait_until_they_are_claimed(ledger: &dyn Ledger) {
     refunded.secrets.refund_token = Some(Secret::new("cashuBrefund"));
     through(ledger, &mut refunded, &[State::RefundPending, State::Refunded]).await;
     ledger.delivered(&refunded.id, refunded.state).await.unwrap();
-    let waits = async || ledger.unclaimed(None).await.unwrap().iter().any(|order| order.id == refunded.id);
+    let waits = async || ledger.pending_refunds(None).await.unwrap().iter().any(|order| order.id == refunded.id);
     assert!(waits().await);
-    let of = async |customer: &str| ledger.unclaimed(Some(&Customer(customer.repeat(64)))).await.unwrap();
+    let of = async |customer: &str| ledger.pending_refunds(Some(&Customer(customer.repeat(64)))).await.unwrap();
     assert!(of("c").await.iter().any(|order| order.id == refunded.id) && of("d").await.is_empty());
     let mut pending = order("r2", &["r2"]);
     opened(ledger, &pending).await;
     through(ledger, &mut pending, &[State::RefundPending]).await;
     assert!(of("c").await.iter().any(|order| order.id == pending.id), "it is being made");
-    refunded.refund_end = Some(RefundEnd::TakenBack(Sat(3)));
+    refunded.refund_end = Some(RefundEnd::Reclaimed(Sat(3)));
     refunded.secrets.refund_token = None;
-    ledger.note_claim(&refunded).await.unwrap();
+    ledger.close_refund(&refunded).await.unwrap();
     assert!(!waits().await);
-    assert!(matches!(ledger.note_claim(&refunded).await, Err(LedgerError::Moved { .. })), "it ends once");
+    assert!(matches!(ledger.close_refund(&refunded).await, Err(LedgerError::Conflict { .. })), "it ends once");
     let stored = ledger.order(&refunded.id).await.unwrap().unwrap();
     assert_eq!((stored.refund_end, stored.delivered), (refunded.refund_end, true));
 }
@@ -227,21 +227,21 @@ async fn a_refused_request_may_be_sent_again(ledger: &dyn Ledger) {
         order.reply_to.door = door;
         order
     };
-    let mut first = asked(Door::Http);
+    let mut first = asked(Transport::Http);
     opened(ledger, &first).await;
-    assert!(matches!(ledger.open(&asked(Door::Http)).await.unwrap(), Opening::Known(known) if known.id == first.id));
+    assert!(matches!(ledger.open(&asked(Transport::Http)).await.unwrap(), OpenOutcome::Duplicate(known) if known.id == first.id));
     through(ledger, &mut first, &[State::Refused]).await;
     ledger.delivered(&first.id, first.state).await.unwrap();
-    let second = asked(Door::Http);
+    let second = asked(Transport::Http);
     opened(ledger, &second).await;
     let kept = ledger.order(&first.id).await.unwrap().unwrap();
     assert_eq!((kept.message, kept.delivered), (format!("h1:{}", first.id), true), "and the first one is still there");
-    assert!(matches!(ledger.open(&asked(Door::Http)).await.unwrap(), Opening::Known(known) if known.id == second.id));
+    assert!(matches!(ledger.open(&asked(Transport::Http)).await.unwrap(), OpenOutcome::Duplicate(known) if known.id == second.id));
     // A message's words are its id: it is answered as before.
     let mut message = order("n1", &["n1"]);
     opened(ledger, &message).await;
     through(ledger, &mut message, &[State::Refused]).await;
-    assert!(matches!(ledger.open(&order("n1", &["n1"])).await.unwrap(), Opening::Known(_)));
+    assert!(matches!(ledger.open(&order("n1", &["n1"])).await.unwrap(), OpenOutcome::Duplicate(_)));
 }
 
 async fn what_was_taken_is_told_by_the_hour(ledger: &dyn Ledger) {
@@ -254,11 +254,11 @@ async fn what_was_taken_is_told_by_the_hour(ledger: &dyn Ledger) {
         (paid.refunded, paid.refund_fee) = (Some(Sat(3)), Some(Sat(1)));
         through(ledger, &mut paid, &[State::Paid]).await;
     }
-    let hour = |from, orders, earned| Takings { from: UnixTime(from), orders, earned: Sat(earned) };
-    assert_eq!(ledger.takings(UnixTime(7_000)).await.unwrap(), [hour(7_200, 2, 22), hour(90_000, 1, 26)]);
-    assert_eq!(ledger.takings(UnixTime(8_000)).await.unwrap(), [hour(90_000, 1, 26)]);
-    let census = ledger.census().await.unwrap();
-    assert!(census.contains(&(State::Paid, 3)), "{census:?}");
+    let hour = |from, orders, earned| HourlyRevenue { from: UnixTime(from), orders, earned: Sat(earned) };
+    assert_eq!(ledger.revenue(UnixTime(7_000)).await.unwrap(), [hour(7_200, 2, 22), hour(90_000, 1, 26)]);
+    assert_eq!(ledger.revenue(UnixTime(8_000)).await.unwrap(), [hour(90_000, 1, 26)]);
+    let count_by_state = ledger.count_by_state().await.unwrap();
+    assert!(count_by_state.contains(&(State::Paid, 3)), "{census:?}");
 }
 
 /// A ledger as version 1 left it knows what its orders have brought.
@@ -266,7 +266,7 @@ async fn an_old_ledger_is_brought_up(old: Database, reopen: impl AsyncFnOnce() -
     let mut paid = order("old", &["old"]);
     paid.redeemed = Some(Sat(9));
     (paid.refunded, paid.refund_fee) = (Some(Sat(2)), Some(Sat(1)));
-    paid.refund_end = Some(RefundEnd::TakenBack(Sat(2)));
+    paid.refund_end = Some(RefundEnd::Reclaimed(Sat(2)));
     let body = serde_json::to_string(&paid).unwrap();
     let id = paid.id.clone();
     old.transact(move |transaction| {
@@ -276,27 +276,27 @@ async fn an_old_ledger_is_brought_up(old: Database, reopen: impl AsyncFnOnce() -
     .await
     .unwrap();
     drop(old);
-    let book = Book::new(reopen().await);
-    assert_eq!(book.takings(UnixTime(0)).await.unwrap(), [Takings { from: UnixTime(0), orders: 1, earned: Sat(8) }]);
+    let book = SqlStore::new(reopen().await);
+    assert_eq!(book.revenue(UnixTime(0)).await.unwrap(), [HourlyRevenue { from: UnixTime(0), orders: 1, earned: Sat(8) }]);
     assert_eq!(paid.earned(), Sat(8), "as for a new one");
 }
 
 /// The schema of version 1.
-const FIRST: Schema = Schema { name: Book::SCHEMA.name, steps: Book::SCHEMA.steps.split_at(1).0 };
+const FIRST: Schema = Schema { name: SqlStore::SCHEMA.name, steps: SqlStore::SCHEMA.steps.split_at(1).0 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_version_1_is_brought_up() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.sqlite");
     let old = Database::sqlite(&path, FIRST).unwrap();
-    an_old_ledger_is_brought_up(old, async || Database::sqlite(&path, Book::SCHEMA).unwrap()).await;
+    an_old_ledger_is_brought_up(old, async || Database::sqlite(&path, SqlStore::SCHEMA).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_of_version_1_is_brought_up() {
     let server = Server::start().unwrap();
     let old = Database::postgres(&server.url(), &[FIRST]).await.unwrap();
-    an_old_ledger_is_brought_up(old, async || Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap()).await;
+    an_old_ledger_is_brought_up(old, async || Database::postgres(&server.url(), &[SqlStore::SCHEMA]).await.unwrap()).await;
 }
 
 async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dyn Ledger) {
@@ -324,7 +324,7 @@ async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dy
     sold.lease = Some(over.id.clone());
     opened(ledger, &sold).await;
     sold.state = State::Decided;
-    ledger.advance(&sold, State::Received, LeaseChange::Put(&over)).await.unwrap();
+    ledger.transition(&sold, State::Received, LeaseUpdate::Put(&over)).await.unwrap();
     let mut refused = order("o3", &["o3"]);
     (refused.created_at, refused.lease) = (UnixTime(7), Some(over.id.clone()));
     opened(ledger, &refused).await;
@@ -336,17 +336,17 @@ async fn all_orders_are_paged_through_and_old_refused_ones_forgotten(ledger: &dy
 
 async fn ids_are_remembered_and_forgotten(ledger: &dyn Ledger) {
     let now = UnixTime(1_000);
-    assert!(ledger.take_up("i1", now).await.unwrap());
-    assert!(ledger.take_up("i1", now).await.unwrap(), "this process may try again");
-    ledger.remember("i1", now, UnixTime(0)).await.unwrap();
-    ledger.remember("i1", now, UnixTime(0)).await.unwrap();
-    assert!(!ledger.take_up("i1", now).await.unwrap());
-    ledger.remember("i2", UnixTime(3_000), UnixTime(2_000)).await.unwrap();
-    assert!(ledger.take_up("i1", now).await.unwrap() && !ledger.take_up("i2", now).await.unwrap());
-    assert_eq!(ledger.note("n").await.unwrap(), None);
-    ledger.set_note("n", "1").await.unwrap();
-    ledger.set_note("n", "2").await.unwrap();
-    assert_eq!(ledger.note("n").await.unwrap().as_deref(), Some("2"));
+    assert!(ledger.claim_message("i1", now).await.unwrap());
+    assert!(ledger.claim_message("i1", now).await.unwrap(), "this process may try again");
+    ledger.complete_message("i1", now, UnixTime(0)).await.unwrap();
+    ledger.complete_message("i1", now, UnixTime(0)).await.unwrap();
+    assert!(!ledger.claim_message("i1", now).await.unwrap());
+    ledger.complete_message("i2", UnixTime(3_000), UnixTime(2_000)).await.unwrap();
+    assert!(ledger.claim_message("i1", now).await.unwrap() && !ledger.claim_message("i2", now).await.unwrap());
+    assert_eq!(ledger.kv_read("n").await.unwrap(), None);
+    ledger.kv_write("n", "1").await.unwrap();
+    ledger.kv_write("n", "2").await.unwrap();
+    assert_eq!(ledger.kv_read("n").await.unwrap().as_deref(), Some("2"));
 }
 
 async fn conforms(ledger: Arc<dyn Ledger>) {
@@ -373,7 +373,7 @@ async fn many_at_once_get_what_one_after_the_other_would(ledger: Arc<dyn Ledger>
             tokio::spawn(async move {
                 let opening = ledger.open(&order(&format!("many{n}"), &["contended"])).await.unwrap();
                 let port = ledger.reserve_port(&LeaseId::of(&OrderId::random()), 43_000..=43_004).await.unwrap();
-                (opening == Opening::Opened, port)
+                (opening == OpenOutcome::Created, port)
             })
         })
         .collect();
@@ -390,13 +390,13 @@ async fn many_at_once_get_what_one_after_the_other_would(ledger: Arc<dyn Ledger>
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_conforms() {
     let directory = tempfile::tempdir().unwrap();
-    conforms(Arc::new(Book::sqlite(&directory.path().join("ledger.sqlite")).unwrap())).await;
+    conforms(Arc::new(SqlStore::sqlite(&directory.path().join("ledger.sqlite")).unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_conforms() {
     let server = Server::start().unwrap();
-    let open = async || Book::new(Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap());
+    let open = async || SqlStore::new(Database::postgres(&server.url(), &[SqlStore::SCHEMA]).await.unwrap());
     conforms(Arc::new(open().await)).await;
     // Again, beside another replica, on a schema that is there.
     let (_other, ledger) = (open().await, open().await);
@@ -406,16 +406,16 @@ async fn postgres_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_postgres_an_order_is_one_living_replicas() {
     let server = Server::start().unwrap();
-    let open = async || Book::new(Database::postgres(&server.url(), &[Book::SCHEMA]).await.unwrap());
+    let open = async || SqlStore::new(Database::postgres(&server.url(), &[SqlStore::SCHEMA]).await.unwrap());
     let (first, second) = (open().await, open().await);
     let mut sold = order("p1", &["p1"]);
     opened(&first, &sold).await;
-    assert!(first.take_up("message", UnixTime(1)).await.unwrap());
+    assert!(first.claim_message("message", UnixTime(1)).await.unwrap());
     assert!(second.unfinished().await.unwrap().is_empty(), "its replica lives");
-    assert!(!second.take_up("message", UnixTime(1)).await.unwrap());
+    assert!(!second.claim_message("message", UnixTime(1)).await.unwrap());
     sold.state = State::Decided;
-    let refused = second.advance(&sold, State::Received, LeaseChange::Keep).await;
-    assert!(matches!(refused, Err(LedgerError::Moved { .. })), "it is another's to move");
+    let refused = second.transition(&sold, State::Received, LeaseUpdate::Keep).await;
+    assert!(matches!(refused, Err(LedgerError::Conflict { .. })), "it is another's to move");
     drop(first);
     // Postgres lets go of what a connection held when it has seen it close.
     let begun = std::time::Instant::now();
@@ -427,8 +427,8 @@ async fn in_postgres_an_order_is_one_living_replicas() {
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "a dead replica's order is not taken up");
     };
     assert_eq!(taken.iter().map(|order| &order.id).collect::<Vec<_>>(), [&sold.id]);
-    second.advance(&sold, State::Received, LeaseChange::Keep).await.unwrap();
-    assert!(second.take_up("message", UnixTime(1)).await.unwrap(), "and so is its message");
+    second.transition(&sold, State::Received, LeaseUpdate::Keep).await.unwrap();
+    assert!(second.claim_message("message", UnixTime(1)).await.unwrap(), "and so is its message");
 }
 
 #[tokio::test]
@@ -436,19 +436,19 @@ async fn sqlite_survives_its_process_and_is_for_one_process_and_user() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/ledger.sqlite");
-    let ledger = Book::sqlite(&path).unwrap();
-    assert!(matches!(Book::sqlite(&path), Err(OpenError::InUse(_))));
+    let ledger = SqlStore::sqlite(&path).unwrap();
+    assert!(matches!(SqlStore::sqlite(&path), Err(OpenError::InUse(_))));
     let kept = order("k1", &["k"]);
     opened(&ledger, &kept).await;
-    let reader = Book::new(Database::sqlite_to_read(&path, Book::SCHEMA).unwrap());
+    let reader = SqlStore::new(Database::sqlite_to_read(&path, SqlStore::SCHEMA).unwrap());
     assert_eq!(reader.order(&kept.id).await.unwrap(), Some(kept.clone()), "who only reads may, beside it");
-    assert!(reader.set_note("x", "y").await.is_err());
+    assert!(reader.kv_write("x", "y").await.is_err());
     for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
         let entry = entry.unwrap();
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?} is for others too", entry.path());
     }
     drop(ledger);
-    let again = Book::sqlite(&path).unwrap();
+    let again = SqlStore::sqlite(&path).unwrap();
     assert_eq!(again.order(&kept.id).await.unwrap(), Some(kept));
 }
 
@@ -457,10 +457,10 @@ fn sqlite_says_what_is_wrong_with_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let garbage = directory.path().join("garbage.sqlite");
     std::fs::write(&garbage, "not a database, and long enough to be looked at as one ".repeat(100)).unwrap();
-    assert!(matches!(Book::sqlite(&garbage), Err(OpenError::Database { .. })));
+    assert!(matches!(SqlStore::sqlite(&garbage), Err(OpenError::Database { .. })));
     let newer = directory.path().join("newer.sqlite");
-    drop(Book::sqlite(&newer).unwrap());
+    drop(SqlStore::sqlite(&newer).unwrap());
     rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(Book::sqlite(&newer), Err(OpenError::Newer { found: 99, .. })));
-    assert!(matches!(Book::sqlite(std::path::Path::new("/proc/none/ledger.sqlite")), Err(OpenError::File { .. })));
+    assert!(matches!(SqlStore::sqlite(&newer), Err(OpenError::Newer { found: 99, .. })));
+    assert!(matches!(SqlStore::sqlite(std::path::Path::new("/proc/none/ledger.sqlite")), Err(OpenError::File { .. })));
 }

@@ -14,7 +14,8 @@ use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Whether an address is on the public internet: not this machine, not a private network, not a cloud's metadata.
+/// Whether an address is on the public internet: not this machine, not a private network, not a
+/// cloud's metadata.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -49,12 +50,13 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         // NAT64: the address behind it counts.
         return is_public_v4(Ipv4Addr::new(high, low, third, fourth));
     }
-    // Global unicast only, without documentation, Teredo and 6to4, which carry other addresses inside.
+    // Global unicast only, without documentation, Teredo and 6to4, which carry other addresses
+    // inside.
     (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b == 0xdb8 || b == 0)) && a != 0x2002
 }
 
-/// The addresses where a stranger may have us connect: encrypted, without credentials in the URL, and public wherever the
-/// name leads.
+/// The addresses where a stranger may have us connect: encrypted, without credentials in the URL,
+/// and public wherever the name leads.
 pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, String> {
     if url.scheme() != "wss" || !url.username().is_empty() || url.password().is_some() {
         return Err("only wss:// without credentials".to_owned());
@@ -107,7 +109,8 @@ impl WebSocketTransport for PublicOnly {
     }
 }
 
-/// The sink with the library's type of error. Not `sink_map_err`: that one panics when it is polled after an error.
+/// The sink with the library's type of error. Not `sink_map_err`: that one panics when it is polled
+/// after an error.
 struct Typed(SplitSink<WebSocket, Message>);
 
 impl Sink<Message> for Typed {

@@ -15,8 +15,8 @@ const EVENT_BYTES: u32 = 200 << 10;
 const CONNECT: Duration = Duration::from_secs(5);
 /// All that is done with one: finding it, connecting, sending, waiting for its OK.
 const VISIT: Duration = Duration::from_secs(10);
-/// Such visits at the same time, for answers to orders; and as many for all others, so that nobody who pays waits for who
-/// does not.
+/// Such visits at the same time, for answers to orders; and as many for all others, so that nobody
+/// who pays waits for who does not.
 const VISITS: usize = 32;
 
 /// What the operator decides.
@@ -42,7 +42,7 @@ pub enum Error {
     Client(String),
     /// The ledger failed.
     #[error(transparent)]
-    Ledger(#[from] paygress_core::ledger::LedgerError),
+    Ledger(#[from] paygress_core::backend::store::LedgerError),
 }
 
 pub(crate) fn client_error(error: impl std::fmt::Display) -> Error {
@@ -60,7 +60,7 @@ pub struct Connection {
 
 /// Whose letter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rank {
+pub(crate) enum Priority {
     /// An order's answer.
     Order,
     /// Anything else.
@@ -78,8 +78,8 @@ pub(crate) fn options() -> ClientOptions {
     ClientOptions::new().automatic_authentication(true).verify_subscriptions(true).relay_limits(limits())
 }
 
-/// A relay of ours: what it sends is what was asked for, and not without end. (The pool knows nothing of the client's
-/// options for relays that are added to it.)
+/// A relay of ours: what it sends is what was asked for, and not without end. (The pool knows
+/// nothing of the client's options for relays that are added to it.)
 pub(crate) fn relay_options() -> RelayOptions {
     RelayOptions::new().verify_subscriptions(true).limits(limits())
 }
@@ -93,12 +93,12 @@ impl Connection {
     }
 
     /// Sends to one relay; `Ok` once it has said OK.
-    pub(crate) async fn send(&self, url: &RelayUrl, event: &Event, rank: Rank) -> Result<(), String> {
+    pub(crate) async fn send(&self, url: &RelayUrl, event: &Event, rank: Priority) -> Result<(), String> {
         if self.settings.relays.contains(url) {
             let relay = self.ours.relay(url).await.map_err(|error| error.to_string())?;
             return relay.send_event(event).await.map(drop).map_err(|error| error.to_string());
         }
-        let places = if rank == Rank::Order { &self.ordered } else { &self.others };
+        let places = if rank == Priority::Order { &self.ordered } else { &self.others };
         let visit = async {
             let _place = places.acquire().await.map_err(|error| error.to_string())?;
             let visited = tokio::time::timeout(VISIT, self.visit(url, event)).await;

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nostr_sdk::hashes::{Hash, sha256};
 use nostr_sdk::{Event, JsonUtil, Kind};
-use paygress_core::identity::{Notary, SignedRequest};
-use paygress_core::units::Customer;
+use paygress_core::backend::http_auth::{Nip98Verifier, SignedRequest};
+use paygress_core::model::units::Customer;
 
 /// A signature's age, and how far a clock may be ahead (NIP-98 suggests a minute).
 const AGE_SECONDS: u64 = 60;
@@ -16,7 +16,7 @@ const EVIDENCE_BYTES: usize = 8_192;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpAuth;
 
-impl Notary for HttpAuth {
+impl Nip98Verifier for HttpAuth {
     fn signer(&self, evidence: &str, request: &SignedRequest<'_>) -> Result<Customer, String> {
         if evidence.len() > EVIDENCE_BYTES {
             return Err(format!("it is longer than {EVIDENCE_BYTES} bytes"));
@@ -69,7 +69,7 @@ pub fn sign(keys: &crate::Keys, method: &str, url: &str, body: &[u8]) -> Result<
 mod tests {
     use super::*;
     use crate::Keys;
-    use paygress_core::units::UnixTime;
+    use paygress_core::model::units::UnixTime;
 
     #[test]
     fn a_signature_is_good_for_one_request_for_a_minute() {

@@ -1,12 +1,14 @@
-//! The inbox: every message once, none lost while one relay works, those sent while we were down included.
+//! The inbox: every message once, none lost while one relay works, those sent while we were down
+//! included.
 //!
-//! A relay is subscribed from its last complete reading on, and two days further back, since wraps are dated back. When it
-//! says that it has sent all that it had stored, it is asked again for what is older than the oldest of that: relays cap
-//! an answer, and the newest by a random date are not the newest. Only then is the reading complete, and noted.
+//! A relay is subscribed from its last complete reading on, and two days further back, since wraps
+//! are dated back. When it says that it has sent all that it had stored, it is asked again for what
+//! is older than the oldest of that: relays cap an answer, and the newest by a random date are not
+//! the newest. Only then is the reading complete, and noted.
 
 use crate::connection::{Connection, Error, Settings, client_error, options, relay_options};
-use crate::letter::{self, Letter};
-use crate::post::Post;
+use crate::gift_wrap::{self, DirectMessage};
+use crate::replies::ReplyPublisher;
 use nostr_sdk::pool::policy::{AdmitPolicy, AdmitStatus, PolicyError};
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::util::BoxedFuture;
@@ -14,12 +16,12 @@ use nostr_sdk::{
     Client, Event, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl, SubscribeOptions, SubscriptionId,
     Timestamp,
 };
-use paygress_core::courier::{Door, ReplyTo};
-use paygress_core::desk::{Desk, Incoming, Ticket};
-use paygress_core::ledger::{Ledger, LedgerError};
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::units::{Customer, UnixTime};
-use paygress_core::wire::{self, Request};
+use paygress_core::backend::responder::{Transport, ReplyTo};
+use paygress_core::orders::{OrderService, NewOrder, Submission};
+use paygress_core::backend::store::{Ledger, LedgerError};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{Customer, UnixTime};
+use paygress_core::protocol::{self, Request};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,14 +47,15 @@ const REOPEN: Duration = Duration::from_secs(10);
 const PAGE: Duration = Duration::from_secs(15);
 /// What is asked for at once; relays that cap their answers lower just have more pages.
 const PAGE_EVENTS: usize = 500;
-/// Wraps that were worth nothing: remembered in memory only, since anybody can make as many as he likes.
+/// Wraps that were worth nothing: remembered in memory only, since anybody can make as many as he
+/// likes.
 const FLAWED: usize = 10_000;
 /// Messages that were not encrypted are answered if they are not older than this.
 const PLAIN: u64 = 600;
 
 /// Takes every receipt of the inbox, before the library's own bookkeeping can lose one.
 #[derive(Debug)]
-struct Tap {
+struct InboxAdmitPolicy {
     id: SubscriptionId,
     queue: mpsc::Sender<(RelayUrl, Event)>,
     oldest: Oldest,
@@ -67,7 +70,7 @@ fn note_oldest(oldest: &Oldest, relay: &RelayUrl, at: Timestamp) {
     *oldest = (*oldest).min(at);
 }
 
-impl AdmitPolicy for Tap {
+impl AdmitPolicy for InboxAdmitPolicy {
     fn admit_event<'a>(
         &'a self,
         relay: &'a RelayUrl,
@@ -92,16 +95,17 @@ impl AdmitPolicy for Tap {
 pub struct Inbox {
     connection: Arc<Connection>,
     ledger: Arc<dyn Ledger>,
-    post: Arc<Post>,
+    post: Arc<ReplyPublisher>,
     queue: mpsc::Receiver<(RelayUrl, Event)>,
     pages: mpsc::Sender<(RelayUrl, Event)>,
     id: SubscriptionId,
     oldest: Oldest,
-    /// Relays that have sent all that they had stored, told by who asked for their last page; some may still be queued.
+    /// Relays that have sent all that they had stored, told by who asked for their last page; some
+    /// may still be queued.
     paged: (mpsc::Sender<RelayUrl>, mpsc::Receiver<RelayUrl>),
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
-    caught_up: HashSet<RelayUrl>,
+    synced: HashSet<RelayUrl>,
     flawed: Flawed,
 }
 
@@ -128,14 +132,14 @@ impl Flawed {
 impl Inbox {
     /// Prepares the connection; nothing is connected yet.
     #[must_use]
-    pub fn new(settings: Settings, ledger: Arc<dyn Ledger>) -> (Self, Arc<Connection>, Arc<Post>) {
+    pub fn new(settings: Settings, ledger: Arc<dyn Ledger>) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let id = SubscriptionId::new("inbox");
         let oldest = Oldest::default();
-        let tap = Tap { id: id.clone(), queue: sender.clone(), oldest: Arc::clone(&oldest) };
+        let tap = InboxAdmitPolicy { id: id.clone(), queue: sender.clone(), oldest: Arc::clone(&oldest) };
         let ours = Client::builder().signer(settings.keys.clone()).opts(options()).admit_policy(tap).build();
         let connection = Arc::new(Connection::new(settings, ours));
-        let post = Arc::new(Post::new(Arc::clone(&connection)));
+        let post = Arc::new(ReplyPublisher::new(Arc::clone(&connection)));
         let inbox = Self {
             connection: Arc::clone(&connection),
             ledger,
@@ -146,7 +150,7 @@ impl Inbox {
             oldest,
             paged: mpsc::channel(QUEUE),
             sent_all: HashSet::new(),
-            caught_up: HashSet::new(),
+            synced: HashSet::new(),
             flawed: Flawed::default(),
         };
         (inbox, connection, post)
@@ -156,10 +160,11 @@ impl Inbox {
     ///
     /// # Errors
     /// When a relay's address is not usable, or the ledger fails at the start.
-    pub async fn run(mut self, desk: Arc<Desk>) -> Result<(), Error> {
+    pub async fn run(mut self, orders: Arc<OrderService>) -> Result<(), Error> {
         let mut notifications = self.connection.ours.notifications();
         for relay in self.connection.settings.relays.clone() {
-            // Saved before the relay is added: then it is subscribed on every connect, and after authentication.
+            // Saved before the relay is added: then it is subscribed on every connect, and after
+            // authentication.
             let filters = self.filters(&relay).await?;
             self.connection.ours.pool().save_subscription(self.id.clone(), filters).await;
             self.connection.ours.pool().add_relay(&relay, relay_options()).await.map_err(client_error)?;
@@ -170,7 +175,7 @@ impl Inbox {
         loop {
             tokio::select! {
                 receipt = self.queue.recv() => match receipt {
-                    Some((relay, event)) => self.take(&desk, &relay, &event).await,
+                    Some((relay, event)) => self.take(&orders, &relay, &event).await,
                     None => return Ok(()),
                 },
                 notification = notifications.recv() => match notification {
@@ -186,14 +191,14 @@ impl Inbox {
                 for relay in std::mem::take(&mut self.sent_all) {
                     tracing::info!(%relay, "inbox read");
                     self.mark(&relay).await;
-                    self.caught_up.insert(relay);
+                    self.synced.insert(relay);
                 }
             }
         }
     }
 
-    /// Wraps for us since the last complete reading, with everything that may be dated back; and, to warn their senders,
-    /// messages that were not encrypted.
+    /// Wraps for us since the last complete reading, with everything that may be dated back; and,
+    /// to warn their senders, messages that were not encrypted.
     async fn filters(&self, relay: &RelayUrl) -> Result<Vec<Filter>, LedgerError> {
         let me = self.connection.settings.keys.public_key();
         let since = async |back| since_of(&*self.ledger, relay, back).await;
@@ -208,8 +213,9 @@ impl Inbox {
         match message {
             RelayMessage::EndOfStoredEvents(id) if **id == self.id => self.page(relay.clone()),
             RelayMessage::Closed { subscription_id, message } if **subscription_id == self.id => {
-                // Nothing of it is read until it is open again. Authentication opens it by itself, if it succeeds.
-                self.caught_up.remove(relay);
+                // Nothing of it is read until it is open again. Authentication opens it by itself,
+                // if it succeeds.
+                self.synced.remove(relay);
                 if !message.starts_with("auth-required") {
                     tracing::warn!(%relay, reason = %message, "the relay closed the inbox; it is opened again");
                 }
@@ -220,7 +226,8 @@ impl Inbox {
         }
     }
 
-    /// Asks for what is stored before the oldest wrap that was sent, page by page, until there is no more.
+    /// Asks for what is stored before the oldest wrap that was sent, page by page, until there is
+    /// no more.
     fn page(&self, relay: RelayUrl) {
         let (client, oldest, pages, done) =
             (self.connection.ours.clone(), Arc::clone(&self.oldest), self.pages.clone(), self.paged.0.clone());
@@ -271,7 +278,7 @@ impl Inbox {
 
     /// Notes that everything up to now was read from this relay.
     async fn mark(&self, relay: &RelayUrl) {
-        if let Err(error) = self.ledger.set_note(&note_name(relay), &UnixTime::now().0.to_string()).await {
+        if let Err(error) = self.ledger.kv_write(&note_name(relay), &UnixTime::now().0.to_string()).await {
             tracing::warn!(%error, "the mark could not be written");
         }
     }
@@ -281,28 +288,28 @@ impl Inbox {
         for (url, relay) in self.connection.ours.relays().await {
             if relay.status() != RelayStatus::Connected {
                 // When it is back it has something to catch up with.
-                self.caught_up.remove(&url);
+                self.synced.remove(&url);
             } else if !open.contains_key(&url) {
                 self.reopen(url).await;
-            } else if !self.caught_up.contains(&url) {
+            } else if !self.synced.contains(&url) {
                 tracing::warn!(relay = %url, "the inbox is open and its stored messages were not read to their end; it is opened again");
                 self.reopen(url).await;
-            } else if self.caught_up.contains(&url) && self.queue.is_empty() {
+            } else if self.synced.contains(&url) && self.queue.is_empty() {
                 self.mark(&url).await;
             }
         }
     }
 
-    /// One receipt. What is served is remembered only when it is done: a crash before that has it served again, and the
-    /// ledger knows the order.
-    async fn take(&mut self, desk: &Arc<Desk>, relay: &RelayUrl, event: &Event) {
+    /// One receipt. What is served is remembered only when it is done: a crash before that has it
+    /// served again, and the ledger knows the order.
+    async fn take(&mut self, orders: &Arc<OrderService>, relay: &RelayUrl, event: &Event) {
         if self.flawed.ids.contains(&event.id) {
             return;
         }
         let me = self.connection.settings.keys.public_key();
         let served = match event.kind {
             Kind::GiftWrap => match letter::open(&self.connection.settings.keys, event) {
-                Ok(letter) => self.serve(desk, relay, &letter).await,
+                Ok(letter) => self.serve(orders, relay, &letter).await,
                 Err(flaw) => {
                     tracing::debug!(%flaw, wrap = %event.id, "a wrap was dropped");
                     self.flawed.insert(event.id);
@@ -321,52 +328,52 @@ impl Inbox {
         }
     }
 
-    async fn remember(&self, id: &str) -> Result<(), LedgerError> {
+    async fn complete_message(&self, id: &str) -> Result<(), LedgerError> {
         let now = UnixTime::now();
-        self.ledger.remember(id, now, UnixTime(now.0.saturating_sub(REMEMBERED))).await
+        self.ledger.complete_message(id, now, UnixTime(now.0.saturating_sub(REMEMBERED))).await
     }
 
-    async fn serve(&self, desk: &Arc<Desk>, relay: &RelayUrl, letter: &Letter) -> Result<(), LedgerError> {
+    async fn serve(&self, orders: &Arc<OrderService>, relay: &RelayUrl, letter: &DirectMessage) -> Result<(), LedgerError> {
         let (id, now, written) = (letter.id.to_hex(), UnixTime::now().0, letter.written_at.as_secs());
         let too_old = written.saturating_add(OLDEST) < now;
         if letter.sender == self.connection.settings.keys.public_key()
-            || wire::is_answer(&letter.text)
+            || protocol::is_answer(&letter.text)
             || too_old
-            || !self.ledger.take_up(&id, UnixTime(now)).await?
+            || !self.ledger.claim_message(&id, UnixTime(now)).await?
         {
             return Ok(());
         }
         let customer = Customer(letter.sender.to_hex());
-        let reply_to = ReplyTo { door: Door::Nostr, customer: customer.clone(), relay: Some(relay.to_string()), request: Some(id.clone()) };
+        let reply_to = ReplyTo { door: Transport::Nostr, customer: customer.clone(), relay: Some(relay.to_string()), request: Some(id.clone()) };
         let answer = if written > now.saturating_add(FUTURE) {
             Err(Refusal::new(ErrorType::InvalidRequest, "the message is dated in the future; set your clock"))
         } else {
             match Request::parse(&letter.text) {
-                Ok(Request::Status { pod }) => desk.status(&pod, &customer).await.map(Some),
+                Ok(Request::Status { pod }) => orders.status(&pod, &customer).await.map(Some),
                 Ok(Request::Stop { pod }) => {
-                    let (desk, own) = (Arc::clone(desk), customer.clone());
+                    let (orders, own) = (Arc::clone(orders), customer.clone());
                     // A pod takes its time to end, and the next customer does not wait for it.
                     self.post.send_when(reply_to.clone(), async move {
-                        Some(desk.stop(&pod, &own).await.unwrap_or_else(|refusal| wire::error(&refusal)))
+                        Some(orders.stop(&pod, &own).await.unwrap_or_else(|refusal| protocol::error(&refusal)))
                     });
                     Ok(None)
                 }
-                Ok(Request::Buy { token: None, .. }) => Err(wire::unpaid()),
+                Ok(Request::Buy { token: None, .. }) => Err(protocol::unpaid()),
                 Ok(Request::Buy { token: Some(token), purchase, password }) => {
-                    let incoming = Incoming { message: id.clone(), reply_to: reply_to.clone(), token, purchase, password };
-                    match desk.submit(incoming).await {
+                    let incoming = NewOrder { message: id.clone(), reply_to: reply_to.clone(), token, purchase, password };
+                    match orders.submit(incoming).await {
                         // The desk answers.
-                        Ok(Ticket::Working(order, _)) => {
+                        Ok(Submission::InProgress(order, _)) => {
                             tracing::info!(%order, %customer, "order taken");
                             Ok(None)
                         }
-                        Ok(ticket @ Ticket::Following(..)) => {
+                        Ok(ticket @ Submission::Joined(..)) => {
                             self.post.send_when(reply_to.clone(), ticket.answer());
                             Ok(None)
                         }
                         // Another replica answers.
-                        Ok(Ticket::Elsewhere(_)) => Ok(None),
-                        Ok(Ticket::Settled(_, answer)) => Ok(Some(answer)),
+                        Ok(Submission::OnOtherReplica(_)) => Ok(None),
+                        Ok(Submission::Completed(_, answer)) => Ok(Some(answer)),
                         Err(refusal) => Err(refusal),
                     }
                 }
@@ -378,15 +385,15 @@ impl Inbox {
             Ok(Some(answer)) => self.post.send_soon(reply_to, answer),
             Err(refusal) => {
                 tracing::info!(code = refusal.code.as_str(), reason = refusal.message, %customer, "refused");
-                self.post.send_soon(reply_to, wire::error(&refusal));
+                self.post.send_soon(reply_to, protocol::error(&refusal));
             }
         }
-        self.remember(&id).await
+        self.complete_message(&id).await
     }
 
     /// A message that everybody could read, or whose sender everybody sees.
     async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
-        if !self.ledger.take_up(&event.id.to_hex(), UnixTime::now()).await? {
+        if !self.ledger.claim_message(&event.id.to_hex(), UnixTime::now()).await? {
             return Ok(());
         }
         let recent = event.created_at.as_secs().saturating_add(PLAIN) > UnixTime::now().0;
@@ -400,21 +407,21 @@ impl Inbox {
                 }
             };
             let reply_to = ReplyTo {
-                door: Door::Nostr,
+                door: Transport::Nostr,
                 customer: Customer(event.pubkey.to_hex()),
                 relay: Some(relay.to_string()),
                 request: Some(event.id.to_hex()),
             };
-            self.post.send_soon(reply_to, wire::error(&Refusal::new(ErrorType::InvalidRequest, told)));
+            self.post.send_soon(reply_to, protocol::error(&Refusal::new(ErrorType::InvalidRequest, told)));
         }
-        self.remember(&event.id.to_hex()).await
+        self.complete_message(&event.id.to_hex()).await
     }
 }
 
 /// So far back from the last complete reading of this relay.
 async fn since_of(ledger: &dyn Ledger, relay: &RelayUrl, back: u64) -> Result<Timestamp, LedgerError> {
     let now = UnixTime::now().0;
-    let read = ledger.note(&note_name(relay)).await?.and_then(|text| text.parse().ok()).unwrap_or(now).min(now);
+    let read = ledger.kv_read(&note_name(relay)).await?.and_then(|text| text.parse().ok()).unwrap_or(now).min(now);
     Ok(Timestamp::from_secs(read.saturating_sub(back)))
 }
 

@@ -7,30 +7,31 @@
 //! desk ─▶ Post (the courier) ─▶ letter::seal ─▶ the customer's 10050 relays, or the relay of receipt
 //! ```
 //!
-//! - `letter.rs`: sealing and opening, and what is wrong with a letter.
+//! - `gift_wrap.rs`: sealing and opening, and what is wrong with a letter.
 //! - `connection.rs`: relays, one client for ours and one, without our key, for strangers'.
 //! - `inbox.rs`: subscriptions that lose nothing, durable dedupe.
-//! - `post.rs`: answers. `offers.rs`: what is published. `address.rs`: which relays of strangers we connect to.
-//! - `customer.rs`: the other side, for `paygress order`.
+//! - `replies.rs`: answers. `offers.rs`: what is published. `address.rs`: which relays of strangers
+//!   we connect to.
+//! - `client.rs`: the other side, for `paygress order`.
 //!
 //! This is the only room that knows nostr-sdk.
 
 mod address;
 mod connection;
-pub mod customer;
+pub mod client;
 pub mod http_auth;
 mod inbox;
-pub mod letter;
+pub mod gift_wrap;
 mod offers;
-mod post;
+mod replies;
 #[cfg(feature = "relay")]
 pub mod relay;
 
 pub use connection::{Connection, Error, Settings};
 pub use inbox::Inbox;
 pub use nostr_sdk::{Keys, PublicKey, RelayUrl};
-pub use offers::Shop;
-pub use post::Post;
+pub use offers::OfferPublisher;
+pub use replies::ReplyPublisher;
 
 use nostr_sdk::ToBech32;
 

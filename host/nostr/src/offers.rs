@@ -1,10 +1,10 @@
 //! What is published: the profile, where to write to us, and what is for sale.
 
-use crate::connection::{Connection, Rank};
+use crate::connection::{Connection, Priority};
 use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind};
-use paygress_core::desk::{Desk, Window};
-use paygress_core::policy::Offer;
-use paygress_core::wire;
+use paygress_core::orders::{OrderService, Window};
+use paygress_core::backend::policy::Offer;
+use paygress_core::protocol;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +14,13 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How often everything is published again: relays forget, and customers look for what is fresh.
 const REFRESH: Duration = Duration::from_secs(3_600);
 
-/// Kind of the service's offer as existing customers look for it; also NIP-69's, so that readers check `d` and `t`.
+/// Kind of the service's offer as existing customers look for it; also NIP-69's, so that readers
+/// check `d` and `t`.
 pub(crate) const OFFER: u16 = 38_383;
 /// NIP-99 classified listing.
 const LISTING: u16 = 30_402;
-/// The first version's kind, which old customers still read. Not replaceable: published on change only.
+/// The first version's kind, which old customers still read. Not replaceable: published on change
+/// only.
 const OLD_OFFER: u16 = 999;
 
 /// `d` of the offer with this kind.
@@ -27,11 +29,11 @@ pub(crate) fn identifier(key: &nostr_sdk::PublicKey) -> String {
 }
 
 /// The shop window.
-pub struct Shop {
+pub struct OfferPublisher {
     connection: Arc<Connection>,
 }
 
-impl Shop {
+impl OfferPublisher {
     /// A shop window on these relays.
     #[must_use]
     pub fn new(connection: Arc<Connection>) -> Self {
@@ -39,19 +41,19 @@ impl Shop {
     }
 
     /// Publishes at start, on change, and again after a while; until it is dropped.
-    pub async fn run(self, desk: Arc<Desk>) {
+    pub async fn run(self, orders: Arc<OrderService>) {
         let mut shown: Option<Window> = None;
         let mut pending: Vec<(Event, HashSet<RelayUrl>)> = Vec::new();
         let mut published = Instant::now();
         let mut look = tokio::time::interval(LOOK);
-        let mut policies = desk.policy_changes();
+        let mut policies = orders.policy_changes();
         loop {
             tokio::select! {
                 _ = look.tick() => {}
                 // Another pricing policy is in the window at once.
                 Ok(()) = policies.changed() => {}
             }
-            match desk.offers().await {
+            match orders.offers().await {
                 Ok(current) => {
                     let changed = shown.as_ref() != Some(&current);
                     if changed || published.elapsed() >= REFRESH {
@@ -76,7 +78,7 @@ impl Shop {
     /// Sends what is pending to the relays that have not taken it yet.
     async fn publish(&self, pending: &mut Vec<(Event, HashSet<RelayUrl>)>) {
         for (event, missing) in pending.iter_mut() {
-            let sent = missing.iter().map(|relay| async { (relay.clone(), self.connection.send(relay, event, Rank::Order).await) });
+            let sent = missing.iter().map(|relay| async { (relay.clone(), self.connection.send(relay, event, Priority::Order).await) });
             for (relay, sent) in futures::future::join_all(sent).await {
                 match sent {
                     Ok(()) => drop(missing.remove(&relay)),
@@ -91,7 +93,7 @@ impl Shop {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let offers = window.offers.as_slice();
-        let content = wire::offer(offers, &window.mints, window.lock.as_deref());
+        let content = protocol::offer(offers, &window.mints, window.lock.as_deref());
         let content = serde_json::to_string(&content).map_err(|error| error.to_string())?;
         let id = identifier(&settings.keys.public_key());
         let custom =

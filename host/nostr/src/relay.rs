@@ -6,7 +6,7 @@ use nostr_sdk::RelayUrl;
 use std::time::Duration;
 
 /// How long the port of a stopped relay may stay taken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A relay on 127.0.0.1; it ends when this is dropped.
 pub struct Relay {
@@ -15,7 +15,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts one on a free port. `private`: it wants authentication (NIP-42), and shows wraps only to their receiver.
+    /// Starts one on a free port. `private`: it wants authentication (NIP-42), and shows wraps only
+    /// to their receiver.
     ///
     /// # Errors
     /// In words.
@@ -56,7 +57,7 @@ impl Relay {
             match Self::run(self.builder.clone()).await {
                 Ok(relay) => *self = relay,
                 // Its old connections hold the port until their ends have noticed.
-                Err(_) if begun.elapsed() < PATIENCE => {
+                Err(_) if begun.elapsed() < TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Who we are to a registry: docker's auth file, and the challenges that ask for what is in it.
 
 use crate::error::Error;
-use crate::web::encoded;
+use crate::http::encoded;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::HeaderMap;
@@ -66,7 +66,8 @@ impl AuthFile {
     }
 }
 
-/// The registry that an entry is for; older ones are URLs. One for a part of a registry is not for the rest of it.
+/// The registry that an entry is for; older ones are URLs. One for a part of a registry is not for
+/// the rest of it.
 fn host_of_entry(name: &str) -> Option<String> {
     let name = name.strip_prefix("https://").or_else(|| name.strip_prefix("http://")).unwrap_or(name);
     let (host, path) = name.split_once('/').unwrap_or((name, ""));

@@ -1,4 +1,5 @@
-//! Why an errand at a registry failed. No text holds credentials, nor a registry's own words, which may repeat them.
+//! Why an errand at a registry failed. No text holds credentials, nor a registry's own words, which
+//! may repeat them.
 
 use crate::digest::Digest;
 use std::path::PathBuf;

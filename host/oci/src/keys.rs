@@ -97,8 +97,8 @@ impl Keys {
         self.0.keys().map(String::as_str)
     }
 
-    /// Who signed the artefact with this digest. One good signature is enough; if there is none, the error tells of the
-    /// one that came nearest.
+    /// Who signed the artefact with this digest. One good signature is enough; if there is none,
+    /// the error tells of the one that came nearest.
     pub fn verify_image(&self, digest: &Digest, signatures: &[Signature]) -> Result<&str, Unverified> {
         let mut nearest = Unverified::NoSignature;
         for signature in signatures {
@@ -125,7 +125,8 @@ impl Keys {
         Ok(name)
     }
 
-    /// Who signed these bytes, with a signature as `cosign sign-blob` and [`SigningKey::sign_blob`] write it.
+    /// Who signed these bytes, with a signature as `cosign sign-blob` and [`SigningKey::sign_blob`]
+    /// write it.
     pub fn verify_blob(&self, bytes: &[u8], signature: &str) -> Result<&str, Unverified> {
         let signature = signature.trim();
         if signature.is_empty() {

@@ -11,15 +11,17 @@
 //! signatures.rs: the signatures beside an artefact, as cosign keeps them ─▶ keys.rs: are they ours?
 //! ```
 //!
-//! `supply.rs` puts them together for the service: what is pulled is judged by `trust.rs`, as the operator wants it.
+//! `fetcher.rs` puts them together for the service: what is pulled is judged by `verification.rs`,
+//! as the operator wants it.
 //!
-//! What a registry sends is a stranger's until its digest is checked, and a component is a stranger's until
-//! [`Keys::verify_image`] has named the key that signed it. A signature is for bytes, and not for a name or a time: whoever
-//! may write to the registry can put an older component there that was signed too, or another of the same signer. A
-//! reference that is pinned to a digest is safe from that.
+//! What a registry sends is a stranger's until its digest is checked, and a component is a
+//! stranger's until [`Keys::verify_image`] has named the key that signed it. A signature is for
+//! bytes, and not for a name or a time: whoever may write to the registry can put an older
+//! component there that was signed too, or another of the same signer. A reference that is pinned
+//! to a digest is safe from that.
 //!
-//! `testing.rs` (feature `testing`) is a registry in memory. Nothing here knows what a component does: this is the only
-//! room that knows registries and signatures.
+//! `testing.rs` (feature `testing`) is a registry in memory. Nothing here knows what a component
+//! does: this is the only room that knows registries and signatures.
 
 mod auth;
 mod digest;
@@ -28,13 +30,13 @@ mod keys;
 mod manifest;
 mod reference;
 mod registry;
-mod session;
+mod repository;
 mod signatures;
-mod supply;
+mod fetcher;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod trust;
-mod web;
+mod verification;
+mod http;
 
 pub use digest::{Digest, DigestError};
 pub use error::Error;
@@ -42,6 +44,6 @@ pub use keys::{KeyError, Keys, SigningKey, Unverified};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Artifact, Package, Registry};
 pub use signatures::Signature;
-pub use supply::{NotSupplied, Supply};
-pub use trust::{Trust, Wanted};
-pub use web::Patience;
+pub use fetcher::{FetchError, ComponentFetcher};
+pub use verification::{VerificationPolicy, SignatureMode};
+pub use http::Timeouts;

@@ -1,4 +1,5 @@
-//! What a registry keeps: manifests, and the configurations that they name. Written the same way every time.
+//! What a registry keeps: manifests, and the configurations that they name. Written the same way
+//! every time.
 
 use crate::digest::Digest;
 use serde::de::IgnoredAny;
@@ -134,7 +135,8 @@ pub(crate) fn describe(package: &crate::Package<'_>) -> (Vec<u8>, Descriptor, De
     (config, described, layer)
 }
 
-/// The configuration that cosign writes for signatures: an image's, with nothing in it but the layers.
+/// The configuration that cosign writes for signatures: an image's, with nothing in it but the
+/// layers.
 pub(crate) fn describe_signatures(layers: &[Descriptor]) -> (Vec<u8>, Descriptor) {
     let layers = layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
     let config = written(&serde_json::json!({

@@ -5,15 +5,15 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::manifest::{Manifest, describe, written};
 use crate::reference::Reference;
-use crate::session::{Access, Session, checked};
-use crate::web::{Patience, Web, within};
+use crate::repository::{Access, RepositoryClient, checked};
+use crate::http::{Timeouts, HttpClient, within};
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The way to all registries.
 pub struct Registry {
-    pub(crate) web: Web,
+    pub(crate) web: HttpClient,
     pub(crate) auth: AuthFile,
 }
 
@@ -48,19 +48,19 @@ pub struct Package<'a> {
 impl Registry {
     /// With the credentials of a file in the form of docker's `config.json`, or with none.
     pub fn new(auth_file: Option<&Path>) -> Result<Self, Error> {
-        Self::with_patience(auth_file, Patience::default())
+        Self::with_patience(auth_file, Timeouts::default())
     }
 
     /// The same, with other limits to how long registries have.
-    pub fn with_patience(auth_file: Option<&Path>, patience: Patience) -> Result<Self, Error> {
+    pub fn with_patience(auth_file: Option<&Path>, patience: Timeouts) -> Result<Self, Error> {
         let auth = auth_file.map(AuthFile::read).transpose()?.unwrap_or_default();
-        Ok(Self { web: Web::new(patience)?, auth })
+        Ok(Self { web: HttpClient::new(patience)?, auth })
     }
 
     /// Fetches a component of at most so many bytes.
     pub async fn pull(&self, reference: &Reference, limit_bytes: usize) -> Result<Artifact, Error> {
         self.in_time(reference, async {
-            let mut session = Session::new(self, reference, Access::Pull);
+            let mut session = RepositoryClient::new(self, reference, Access::Pull);
             let (manifest_digest, manifest) = component_manifest(&mut session, reference).await?;
             let layer = manifest.component().map_err(|reason| unfit(reference, reason))?;
             let component = session.blob(layer, limit_bytes).await?.into();
@@ -72,7 +72,7 @@ impl Registry {
     /// The digest of the component that is at a reference now, without fetching the component.
     pub async fn resolve(&self, reference: &Reference) -> Result<Digest, Error> {
         self.in_time(reference, async {
-            let mut session = Session::new(self, reference, Access::Pull);
+            let mut session = RepositoryClient::new(self, reference, Access::Pull);
             let (digest, manifest) = component_manifest(&mut session, reference).await?;
             manifest.component().map_err(|reason| unfit(reference, reason))?;
             Ok(digest)
@@ -80,7 +80,8 @@ impl Registry {
         .await
     }
 
-    /// Publishes a component, at the reference's tag if it has one. A digest in the reference has to be the component's.
+    /// Publishes a component, at the reference's tag if it has one. A digest in the reference has
+    /// to be the component's.
     pub async fn push(&self, reference: &Reference, package: &Package<'_>) -> Result<Digest, Error> {
         let (config, described, layer) = describe(package);
         let manifest = written(&Manifest::new(described, vec![layer], package.annotations.clone()));
@@ -89,7 +90,7 @@ impl Registry {
             return Err(Error::Tampered { what: reference.to_string(), expected, found: digest });
         }
         self.in_time(reference, async {
-            let mut session = Session::new(self, reference, Access::Push);
+            let mut session = RepositoryClient::new(self, reference, Access::Push);
             session.put_blob(&Bytes::copy_from_slice(package.component)).await?;
             session.put_blob(&config.into()).await?;
             let version = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
@@ -105,7 +106,7 @@ impl Registry {
     }
 }
 
-async fn component_manifest(session: &mut Session<'_>, reference: &Reference) -> Result<(Digest, Manifest), Error> {
+async fn component_manifest(session: &mut RepositoryClient<'_>, reference: &Reference) -> Result<(Digest, Manifest), Error> {
     let mut bytes = session.manifest(&reference.version()).await?;
     if let Some(expected) = reference.digest() {
         bytes = checked(bytes, expected, &format!("the manifest of {reference}"))?;

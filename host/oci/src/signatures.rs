@@ -6,7 +6,7 @@ use crate::keys::{SigningKey, payload};
 use crate::manifest::{Descriptor, Manifest, SIMPLE_SIGNING, describe_signatures, written};
 use crate::reference::Reference;
 use crate::registry::Registry;
-use crate::session::{Access, Session};
+use crate::repository::{Access, RepositoryClient};
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ const SIGNATURES: usize = 50;
 const PAYLOAD_BYTES: usize = 64 << 10;
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 
-/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says what it is worth.
+/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says what it is
+/// worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// What was signed: JSON that names the artefact.
@@ -29,7 +30,7 @@ impl Registry {
     /// The signatures of the artefact with this digest, in the repository of the reference.
     pub async fn signatures(&self, reference: &Reference, digest: &Digest) -> Result<Vec<Signature>, Error> {
         self.in_time(reference, async {
-            let mut session = Session::new(self, reference, Access::Pull);
+            let mut session = RepositoryClient::new(self, reference, Access::Pull);
             let mut found = Vec::new();
             for mut layer in present(&mut session, reference, digest).await?.layers.into_iter().filter(is_signature) {
                 let payload = session.blob(&layer, PAYLOAD_BYTES).await?.into();
@@ -40,14 +41,14 @@ impl Registry {
         .await
     }
 
-    /// Signs the artefact with this digest, and puts the signature beside those that are there. Of two who sign at the
-    /// same moment one may be lost: registries have no way to add.
+    /// Signs the artefact with this digest, and puts the signature beside those that are there. Of
+    /// two who sign at the same moment one may be lost: registries have no way to add.
     pub async fn sign(&self, reference: &Reference, digest: &Digest, key: &SigningKey) -> Result<(), Error> {
         let payload = Bytes::from(payload(reference, digest));
         let mut layer = Descriptor::of(SIMPLE_SIGNING, &payload);
         layer.annotations.insert(ANNOTATION.to_owned(), key.sign_blob(&payload));
         self.in_time(reference, async {
-            let mut session = Session::new(self, reference, Access::Push);
+            let mut session = RepositoryClient::new(self, reference, Access::Push);
             let Manifest { mut layers, annotations, .. } = present(&mut session, reference, digest).await?;
             if layers.contains(&layer) {
                 return Ok(());
@@ -67,7 +68,7 @@ impl Registry {
 }
 
 /// The manifest of the signatures that are there; an empty one if there is none.
-async fn present(session: &mut Session<'_>, reference: &Reference, digest: &Digest) -> Result<Manifest, Error> {
+async fn present(session: &mut RepositoryClient<'_>, reference: &Reference, digest: &Digest) -> Result<Manifest, Error> {
     let bytes = match session.manifest(&tag(digest)).await {
         Err(Error::Missing(_)) => return Ok(Manifest::new(describe_signatures(&[]).1, Vec::new(), BTreeMap::new())),
         other => other?,

@@ -1,4 +1,5 @@
-//! A registry in memory, for tests: it can ask for passwords, encrypt, forget itself, lie and send one elsewhere.
+//! A registry in memory, for tests: it can ask for passwords, encrypt, forget itself, lie and send
+//! one elsewhere.
 
 use crate::digest::Digest;
 use axum::Router;
@@ -38,7 +39,8 @@ pub enum Demand {
     Nothing,
     /// This `user:password`.
     Basic(String),
-    /// A token, which is had for this `user:password`, or for nothing, at this realm, or at the registry itself.
+    /// A token, which is had for this `user:password`, or for nothing, at this realm, or at the
+    /// registry itself.
     Bearer {
         /// Who gets a token; none: everybody.
         credentials: Option<String>,

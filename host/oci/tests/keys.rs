@@ -41,7 +41,8 @@ fn we_verify_what_openssl_signs() {
     let folder = folder();
     let mut keys = Keys::default();
     keys.add("ours", &text(&folder, "key.pub")).unwrap();
-    // Openssl does not care for the smaller of the two forms that a signature has; some of these are of either.
+    // Openssl does not care for the smaller of the two forms that a signature has; some of these
+    // are of either.
     for _ in 0..8 {
         openssl(folder.path(), "dgst -sha256 -sign key.pem -out signature blob");
         let signature = BASE64_STANDARD.encode(std::fs::read(folder.path().join("signature")).unwrap());

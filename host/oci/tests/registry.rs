@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_oci::testing::{Blobs, Demand, TestRegistry};
-use paygress_oci::{Artifact, Digest, Error, Keys, Package, Patience, Reference, Registry, SigningKey, Unverified};
+use paygress_oci::{Artifact, Digest, Error, Keys, Package, Timeouts, Reference, Registry, SigningKey, Unverified};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn client_with(server: &TestRegistry, auth: &str) -> Registry {
 }
 
 fn impatient() -> Registry {
-    Registry::with_patience(None, Patience { head: Duration::from_secs(5), whole: Duration::from_secs(2) }).unwrap()
+    Registry::with_patience(None, Timeouts { head: Duration::from_secs(5), whole: Duration::from_secs(2) }).unwrap()
 }
 
 fn reference(server: &TestRegistry, rest: &str) -> Reference {
@@ -165,7 +165,7 @@ async fn too_much_is_too_much() {
 async fn who_says_nothing_is_not_waited_for() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at: Reference = format!("{}/policies/pricing:1", silent.local_addr().unwrap()).parse().unwrap();
-    let patience = Patience { head: Duration::from_millis(100), whole: Duration::from_secs(60) };
+    let patience = Timeouts { head: Duration::from_millis(100), whole: Duration::from_secs(60) };
     let client = Registry::with_patience(None, patience).unwrap();
     assert!(matches!(client.pull(&at, LIMIT).await, Err(Error::Slow { seconds: 0, .. })));
     drop(silent);

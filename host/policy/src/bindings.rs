@@ -1,7 +1,8 @@
 //! What wasmtime makes of `wit/`: one set of types, shared by all worlds.
 //!
-//! The worlds of 1.0 call what 1.1 has in common with it, in components of either: a minor version only adds, and
-//! wasmtime finds an export by its major version. What 1.1 adds has a world of its own here.
+//! The worlds of 1.0 call what 1.1 has in common with it, in components of either: a minor version
+//! only adds, and wasmtime finds an export by its major version. What 1.1 adds has a world of its
+//! own here.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction)]
 
 pub(crate) mod common {

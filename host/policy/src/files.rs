@@ -18,7 +18,8 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what a process that was killed was writing. To be called by the only one who writes there.
+/// Removes what a process that was killed was writing. To be called by the only one who writes
+/// there.
 pub(crate) fn remove_partial(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "part")) {

@@ -1,23 +1,24 @@
 //! The set in force, and the pointer that publishes it.
 
-use crate::machine::Machine;
-use crate::set::{LoadError, Set, Sources};
+use crate::engine::PolicyEngine;
+use crate::set::{LoadError, ComponentSet, Sources};
 use crate::shadow::{Shadow, ShadowReport};
 use crate::slot::Rejected;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
-use paygress_core::order::Order;
-use paygress_core::policy::{FaultKind, PolicySet, SlotReport};
+use paygress_core::model::order::Order;
+use paygress_core::backend::policy::{FaultKind, PolicySet, SlotStats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// The policies in force.
 pub struct Host {
-    machine: Arc<Machine>,
-    current: ArcSwap<Set>,
+    machine: Arc<PolicyEngine>,
+    current: ArcSwap<ComponentSet>,
     changed: watch::Sender<()>,
-    // One swap at a time: two at once could each publish without the other's component. The shadow begins and ends in turn
-    // with them: it must not decide beside a set that is no longer in force.
+    // One swap at a time: two at once could each publish without the other's component. The shadow
+    // begins and ends in turn with them: it must not decide beside a set that is no longer in
+    // force.
     swapping: Mutex<()>,
     shadow: ArcSwapOption<Shadow>,
 }
@@ -40,7 +41,8 @@ pub enum SwapError {
 }
 
 impl SwapError {
-    /// Whether it would be the same the next time: what could not be kept, or was too slow on a busy machine, may do better.
+    /// Whether it would be the same the next time: what could not be kept, or was too slow on a
+    /// busy machine, may do better.
     #[must_use]
     pub fn is_final(&self) -> bool {
         let slow = |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
@@ -53,8 +55,8 @@ impl Host {
     ///
     /// # Errors
     /// Every component that was not taken, with its reason.
-    pub fn load(machine: Arc<Machine>, sources: &Sources) -> Result<Arc<Self>, Vec<LoadError>> {
-        let set = Set::load(&machine, sources)?;
+    pub fn load(machine: Arc<PolicyEngine>, sources: &Sources) -> Result<Arc<Self>, Vec<LoadError>> {
+        let set = ComponentSet::load(&machine, sources)?;
         Ok(Arc::new(Self {
             machine,
             current: ArcSwap::from_pointee(set),
@@ -64,8 +66,9 @@ impl Host {
         }))
     }
 
-    /// Exchanges components, all of these or none. Orders under way end with the set that they began with. `last` is called
-    /// when all have been found good; if it fails, nothing is exchanged.
+    /// Exchanges components, all of these or none. Orders under way end with the set that they
+    /// began with. `last` is called when all have been found good; if it fails, nothing is
+    /// exchanged.
     ///
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
@@ -83,8 +86,8 @@ impl Host {
         self.swapping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Candidates decide beside the set that is in force: beside the new one from now on, and what was counted beside the old
-    /// one is over.
+    /// Candidates decide beside the set that is in force: beside the new one from now on, and what
+    /// was counted beside the old one is over.
     fn renew_shadow(&self) {
         let Some(shadow) = self.shadow.load_full() else { return };
         match Shadow::start(&self.machine, &self.set(), shadow.sources().clone()) {
@@ -98,7 +101,7 @@ impl Host {
 
     /// The set in force.
     #[must_use]
-    pub fn set(&self) -> Arc<Set> {
+    pub fn set(&self) -> Arc<ComponentSet> {
         self.current.load_full()
     }
 
@@ -151,7 +154,7 @@ impl Policy for Host {
         self.set()
     }
 
-    fn report(&self) -> Vec<SlotReport> {
+    fn report(&self) -> Vec<SlotStats> {
         self.current.load().report()
     }
 

@@ -1,9 +1,9 @@
 //! What a component says of itself, before anything of it runs.
 
-use crate::machine::{COMPONENT_BYTES, Machine};
+use crate::engine::{COMPONENT_BYTES, PolicyEngine};
 use crate::slot::{CONTRACT, Rejected};
-use paygress_core::plain::plain;
-use paygress_core::policy::Slot;
+use paygress_core::sanitize::plain;
+use paygress_core::backend::policy::Slot;
 
 /// Its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// It is too large, or none.
-    pub fn of(machine: &Machine, component: &[u8]) -> Result<Self, Rejected> {
+    pub fn of(machine: &PolicyEngine, component: &[u8]) -> Result<Self, Rejected> {
         if component.len() > COMPONENT_BYTES {
             return Err(Rejected::TooLarge(component.len()));
         }

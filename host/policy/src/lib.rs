@@ -1,4 +1,5 @@
-//! `paygress-policy`: the policy host. Loads, checks, calls and exchanges the four WebAssembly components of `wit/`.
+//! `paygress-policy`: the policy host. Loads, checks, calls and exchanges the four WebAssembly
+//! components of `wit/`.
 //!
 //! ```text
 //! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample order ─▶ Set ─▶ kept on disk ─▶ in force
@@ -9,44 +10,49 @@
 //!                                └─ decided ─▶ Host::observe ─▶ the shadow's thread ─▶ Comparison
 //! ```
 //!
-//! - `machine.rs`: the engine, its limits in one table, the clock that enforces deadlines, the compiled cache.
+//! - `engine.rs`: the engine, its limits in one table, the clock that enforces deadlines, the
+//!   compiled cache.
 //! - `slot.rs`: one component in its slot: what it must import and export, and how it is called.
-//! - `question.rs`: what a set is asked. `v1_0.rs`, `v1_1.rs`: the contract's versions and the words of `paygress-core`,
+//! - `function.rs`: what a set is asked. `v1_0.rs`, `v1_1.rs`: the contract's versions and the
+//!   words of `paygress-core`,
 //!   converted into each other; values outside the contract's ranges stop here.
-//! - `set.rs`: four components that decide together. `host.rs`: the set in force. `tally.rs`: what is counted of it.
-//! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `folder.rs`: the files of an operator.
-//! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says of the orders of this moment.
+//! - `set.rs`: four components that decide together. `host.rs`: the set in force. `stats.rs`: what
+//!   is counted of it.
+//! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `directory.rs`:
+//!   the files of an operator.
+//! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says
+//!   of the orders of this moment.
 //! - `interfaces.rs`: what a component says of itself, before anything of it runs.
-//! - `trial.rs`: one component by itself, for who writes it.
+//! - `harness.rs`: one component by itself, for who writes it.
 //!
 //! This is the only room that knows wasmtime.
 
 mod bindings;
 mod files;
-mod folder;
+mod directory;
 mod host;
 mod interfaces;
-mod machine;
+mod engine;
 mod publisher;
-mod question;
+mod function;
 mod replay;
 mod set;
 mod shadow;
 mod slot;
 mod store;
-mod tally;
-mod trial;
+mod stats;
+mod harness;
 mod v1_0;
 mod v1_1;
 
-pub use folder::{Folder, read, signature, signature_path};
+pub use directory::{PolicyDir, read, signature, signature_path};
 pub use host::{Host, SwapError};
 pub use interfaces::Interfaces;
-pub use machine::{COMPONENT_BYTES, DEADLINE, Guard, MEMORY_BYTES, Machine, MachineError, OUTPUT_BYTES, TICK, memory_at_once};
+pub use engine::{COMPONENT_BYTES, DEADLINE, Guard, MEMORY_BYTES, PolicyEngine, EngineError, OUTPUT_BYTES, TICK, memory_at_once};
 pub use publisher::{Publisher, StartError, in_force};
 pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
-pub use set::{LoadError, Set, Source, Sources};
+pub use set::{LoadError, ComponentSet, Source, Sources};
 pub use shadow::ShadowReport;
 pub use slot::Rejected;
-pub use store::{By, Filling, Fillings, Publication, StoreError, fillings, history};
-pub use trial::{Case, Heard, Question, Said, Trial};
+pub use store::{Trigger, ComponentRef, ComponentRefs, Revision, StoreError, fillings, history};
+pub use harness::{TestCase, CallRecord, Function, CallResult, Harness};

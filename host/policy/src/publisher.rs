@@ -1,11 +1,11 @@
 //! Who exchanges the policies: one mechanism, whoever asks for it. On disk first, then in force.
 
-use crate::folder::{Folder, Look};
+use crate::directory::{PolicyDir, Look};
 use crate::host::{Host, SwapError};
-use crate::machine::Machine;
-use crate::set::{LoadError, Set, Source, Sources};
-use crate::store::{By, Filling, Fillings, Publication, Store, StoreError, before, fillings};
-use paygress_core::policy::Slot;
+use crate::engine::PolicyEngine;
+use crate::set::{LoadError, ComponentSet, Source, Sources};
+use crate::store::{Trigger, ComponentRef, ComponentRefs, Revision, Store, StoreError, before, fillings};
+use paygress_core::backend::policy::Slot;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,24 +13,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Exchanges policies, and remembers what was in force.
 pub struct Publisher {
     host: Arc<Host>,
-    folder: Folder,
+    folder: PolicyDir,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     store: Store,
-    publications: Vec<Publication>,
-    /// What is in force. What the last publication says, in memory: the disk may have changed since.
-    set: Fillings,
+    publications: Vec<Revision>,
+    /// What is in force. What the last publication says, in memory: the disk may have changed
+    /// since.
+    set: ComponentRefs,
     /// What the folder held when it was last accepted.
-    accepted: Fillings,
+    accepted: ComponentRefs,
     /// How the folder looked at the last glance: what is being written is left alone.
     seen: Option<Vec<Look>>,
     /// How it looked when it was last tried: what was refused is not tried again unchanged.
     tried: Option<Vec<Look>>,
     /// What could not be read, or not be kept, was told.
     told: Option<String>,
-    /// What is in force since the start and could not be noted: what comes after it would not stand on it.
+    /// What is in force since the start and could not be noted: what comes after it would not stand
+    /// on it.
     unnoted: Option<Sources>,
 }
 
@@ -52,31 +54,32 @@ impl From<Vec<LoadError>> for StartError {
 }
 
 impl Publisher {
-    /// Puts in force what was when this directory was last served from, and in the slots whose file or settings have changed
-    /// since what the folder holds. If that is no good, what was in force last goes on, and the reason is logged.
+    /// Puts in force what was when this directory was last served from, and in the slots whose file
+    /// or settings have changed since what the folder holds. If that is no good, what was in force
+    /// last goes on, and the reason is logged.
     ///
     /// # Errors
     /// All that keeps four good components from being found.
-    pub fn open(machine: Arc<Machine>, directory: &Path, folder: Folder) -> Result<Self, StartError> {
+    pub fn open(machine: Arc<PolicyEngine>, directory: &Path, folder: PolicyDir) -> Result<Self, StartError> {
         let (store, publications) = Store::open(directory)?;
         let last = publications.last().cloned();
         let tried = folder.look();
-        let (mut wanted, mut accepted) = (Sources::new(), Fillings::new());
+        let (mut wanted, mut accepted) = (Sources::new(), ComponentRefs::new());
         let mut problems = Vec::new();
         for slot in Slot::ALL {
             let was = last.as_ref().and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
             let source = match (folder.source(slot), was) {
                 // What is in the folder comes back when the resource is gone.
                 (Ok(source), Some((set, _))) if folder.yields() && wish(&publications, slot).is_some() => {
-                    accepted.insert(slot, Filling::of(&source));
+                    accepted.insert(slot, ComponentRef::of(&source));
                     store.source(set)
                 }
-                (Ok(source), Some((set, folder))) if Filling::of(&source) == *folder => {
+                (Ok(source), Some((set, folder))) if ComponentRef::of(&source) == *folder => {
                     accepted.insert(slot, folder.clone());
                     if set == folder { Ok(source) } else { store.source(set) }
                 }
                 (Ok(source), _) => {
-                    accepted.insert(slot, Filling::of(&source));
+                    accepted.insert(slot, ComponentRef::of(&source));
                     Ok(source)
                 }
                 (Err(why), Some((set, folder))) => {
@@ -135,7 +138,7 @@ impl Publisher {
 
     /// What has been in force, oldest first.
     #[must_use]
-    pub fn history(&self) -> Vec<Publication> {
+    pub fn history(&self) -> Vec<Revision> {
         self.lock().publications.clone()
     }
 
@@ -147,7 +150,7 @@ impl Publisher {
 
     /// What is in force.
     #[must_use]
-    pub fn in_force(&self) -> Fillings {
+    pub fn in_force(&self) -> ComponentRefs {
         self.lock().set.clone()
     }
 
@@ -159,12 +162,12 @@ impl Publisher {
 
     /// The publication by which the operator took a slot from this version of a resource.
     #[must_use]
-    pub fn superseded(&self, slot: Slot, version: &str) -> Option<(u64, By)> {
+    pub fn superseded(&self, slot: Slot, version: &str) -> Option<(u64, Trigger)> {
         let inner = self.lock();
-        let had = |publication: &Publication| publication.wishes.get(&slot).is_some_and(|wish| wish == version);
+        let had = |publication: &Revision| publication.wishes.get(&slot).is_some_and(|wish| wish == version);
         let since = inner.publications.iter().rposition(had)?;
-        let by_hand = |publication: &&Publication| {
-            publication.slots.contains(&slot) && matches!(publication.by, By::Operator | By::Promotion | By::Rollback(_))
+        let by_hand = |publication: &&Revision| {
+            publication.slots.contains(&slot) && matches!(publication.by, Trigger::Operator | Trigger::Promotion | Trigger::Rollback(_))
         };
         let taken = inner.publications.iter().skip(since.saturating_add(1)).find(by_hand)?;
         Some((taken.number, taken.by))
@@ -178,29 +181,30 @@ impl Publisher {
         self.folder.source(slot)
     }
 
-    /// Exchanges components, all of these or none. Takes as long as compiling takes; not for an executor's thread.
+    /// Exchanges components, all of these or none. Takes as long as compiling takes; not for an
+    /// executor's thread.
     ///
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
-    pub fn publish(&self, sources: &Sources, by: By) -> Result<Publication, SwapError> {
+    pub fn publish(&self, sources: &Sources, by: Trigger) -> Result<Revision, SwapError> {
         self.lock().publish(&self.host, sources, by, None, BTreeMap::new())
     }
 
-    /// Exchanges components as resources wish; gives each slot of `wishes` to the version of the resource that it names, and
-    /// what else is exchanged, or the same as before, to none.
+    /// Exchanges components as resources wish; gives each slot of `wishes` to the version of the
+    /// resource that it names, and what else is exchanged, or the same as before, to none.
     ///
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
-    pub fn grant(&self, sources: &Sources, wishes: BTreeMap<Slot, String>) -> Result<Publication, SwapError> {
-        self.lock().publish(&self.host, sources, By::Resource, None, wishes)
+    pub fn grant(&self, sources: &Sources, wishes: BTreeMap<Slot, String>) -> Result<Revision, SwapError> {
+        self.lock().publish(&self.host, sources, Trigger::Resource, None, wishes)
     }
 
-    /// Goes back to that publication; without a number, to what was in force before. What the folder holds stays there, and
-    /// is news only when it changes.
+    /// Goes back to that publication; without a number, to what was in force before. What the
+    /// folder holds stays there, and is news only when it changes.
     ///
     /// # Errors
     /// [`SwapError`]; then what is in force stays.
-    pub fn rollback(&self, to: Option<u64>) -> Result<Publication, SwapError> {
+    pub fn rollback(&self, to: Option<u64>) -> Result<Revision, SwapError> {
         let mut inner = self.lock();
         let target = match to {
             Some(number) => inner.publications.iter().find(|publication| publication.number == number),
@@ -214,21 +218,22 @@ impl Publisher {
         let (number, changes) = (target.number, target.set.iter().filter(|(slot, filling)| inner.set.get(slot) != Some(filling)));
         let sources: Result<Sources, String> = changes.map(|(slot, filling)| Ok((*slot, inner.store.source(filling)?))).collect();
         let sources = sources.map_err(SwapError::Nothing)?;
-        inner.publish(&self.host, &sources, By::Rollback(number), None, BTreeMap::new())
+        inner.publish(&self.host, &sources, Trigger::Rollback(number), None, BTreeMap::new())
     }
 
     /// Puts the candidates of the shadow in force, and ends it.
     ///
     /// # Errors
     /// [`SwapError`]; then what is in force stays.
-    pub fn promote(&self) -> Result<Publication, SwapError> {
+    pub fn promote(&self) -> Result<Revision, SwapError> {
         let none = || SwapError::Nothing("there is no shadow; begin one with `paygress policy shadow start`".to_owned());
         let shadow = self.host.take_shadow().ok_or_else(none)?;
-        self.publish(shadow.sources(), By::Promotion).inspect_err(|_| self.host.give_back(shadow))
+        self.publish(shadow.sources(), Trigger::Promotion).inspect_err(|_| self.host.give_back(shadow))
     }
 
-    /// Looks at the folder, and publishes what has changed there: all of it, or none. To be called every second or so, from a
-    /// thread that may be held. Files that are still being written are left for the next look.
+    /// Looks at the folder, and publishes what has changed there: all of it, or none. To be called
+    /// every second or so, from a thread that may be held. Files that are still being written are
+    /// left for the next look.
     pub fn look_at_folder(&self) {
         let mut inner = self.lock();
         let look = self.folder.look();
@@ -254,7 +259,7 @@ impl Publisher {
             (inner.accepted, inner.told) = (held, None);
             return;
         }
-        let Err(error) = inner.publish(&self.host, &news, By::Folder, Some(held), BTreeMap::new()) else {
+        let Err(error) = inner.publish(&self.host, &news, Trigger::PolicyDir, Some(held), BTreeMap::new()) else {
             inner.told = None;
             return;
         };
@@ -266,7 +271,7 @@ impl Publisher {
 }
 
 /// The version of the resource that has this slot: the last that exchanged it was a resource.
-fn wish(publications: &[Publication], slot: Slot) -> Option<&str> {
+fn wish(publications: &[Revision], slot: Slot) -> Option<&str> {
     publications.iter().rfind(|publication| publication.slots.contains(&slot))?.wishes.get(&slot).map(String::as_str)
 }
 
@@ -283,15 +288,15 @@ impl Inner {
         &mut self,
         host: &Host,
         sources: &Sources,
-        by: By,
-        accepted: Option<Fillings>,
+        by: Trigger,
+        accepted: Option<ComponentRefs>,
         wishes: BTreeMap<Slot, String>,
-    ) -> Result<Publication, SwapError> {
+    ) -> Result<Revision, SwapError> {
         self.note_start().map_err(SwapError::NotKept)?;
         let named = fillings(sources);
         let is_news = |slot: &Slot| {
             let changed = self.set.get(slot) != named.get(slot);
-            changed || (by == By::Resource && wish(&self.publications, *slot) != wishes.get(slot).map(String::as_str))
+            changed || (by == Trigger::Resource && wish(&self.publications, *slot) != wishes.get(slot).map(String::as_str))
         };
         let slots: Vec<Slot> = named.keys().copied().filter(is_news).collect();
         let accepted = accepted.unwrap_or_else(|| self.accepted.clone());
@@ -300,7 +305,7 @@ impl Inner {
         }
         let set = self.set.clone().into_iter().chain(named).collect();
         host.swap(sources, || {
-            self.note(sources, Publication { by, slots, wishes, set, folder: accepted, ..Publication::next(&self.publications) })
+            self.note(sources, Revision { by, slots, wishes, set, folder: accepted, ..Revision::next(&self.publications) })
         })?;
         let publication = self.publications.last().cloned().ok_or_else(|| SwapError::Nothing("nothing was published".to_owned()))?;
         tracing::info!(number = publication.number, %by, slots = ?publication.slots.iter().map(|slot| slot.as_str()).collect::<Vec<_>>(), "policies published");
@@ -313,12 +318,12 @@ impl Inner {
         let was = self.publications.last().map(|last| last.set.clone()).unwrap_or_default();
         let slots = Slot::ALL.into_iter().filter(|slot| was.get(slot) != self.set.get(slot)).collect();
         let (set, folder) = (self.set.clone(), self.accepted.clone());
-        let noted = self.note(&sources, Publication { by: By::Start, slots, set, folder, ..Publication::next(&self.publications) });
+        let noted = self.note(&sources, Revision { by: Trigger::Start, slots, set, folder, ..Revision::next(&self.publications) });
         noted.inspect_err(|_| self.unnoted = Some(sources))
     }
 
     /// Keeps the components, notes the publication, and remembers it.
-    fn note(&mut self, sources: &Sources, publication: Publication) -> Result<(), String> {
+    fn note(&mut self, sources: &Sources, publication: Revision) -> Result<(), String> {
         sources.values().try_for_each(|source: &Source| self.store.keep(source))?;
         self.store.note(&publication)?;
         self.set.clone_from(&publication.set);
@@ -334,10 +339,10 @@ impl Inner {
 ///
 /// # Errors
 /// In words: no service has served from it yet, or a component is lost or no longer good.
-pub fn in_force(machine: &Arc<Machine>, directory: &Path) -> Result<Set, String> {
+pub fn in_force(machine: &Arc<PolicyEngine>, directory: &Path) -> Result<ComponentSet, String> {
     let history = crate::store::history(directory).map_err(|error| error.to_string())?;
     let last = history.last().ok_or_else(|| format!("no service has served from {} yet", directory.display()))?;
-    let source = |(slot, filling): (&Slot, &Filling)| Ok((*slot, crate::store::source(directory, filling)?));
+    let source = |(slot, filling): (&Slot, &ComponentRef)| Ok((*slot, crate::store::source(directory, filling)?));
     let sources: Sources = last.set.iter().map(source).collect::<Result<_, String>>()?;
-    Set::load(machine, &sources).map_err(|errors| StartError::from(errors).to_string())
+    ComponentSet::load(machine, &sources).map_err(|errors| StartError::from(errors).to_string())
 }

@@ -1,16 +1,18 @@
-//! What would a candidate have said? A recorded order goes through the four slots again: where everything so far is as
-//! recorded, the other slots say what they said then; from the first difference on, they are asked.
+//! What would a candidate have said? A recorded order goes through the four slots again: where
+//! everything so far is as recorded, the other slots say what they said then; from the first
+//! difference on, they are asked.
 //!
-//! The same for orders of last month ([`compare`] over the ledger) and for those of this moment (the shadow).
+//! The same for orders of last month ([`compare`] over the ledger) and for those of this moment
+//! (the shadow).
 
-use crate::question::{Answer, admit, grant, quote, refund, render};
-use crate::set::{Set, sample_placement};
-use paygress_core::order::{Order, OrderView, State};
-use paygress_core::policy::{
-    Considered, Context, Decision, Fault, Grant, NotGranted, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
+use crate::function::{Answer, admit, grant, quote, refund, render};
+use crate::set::{ComponentSet, sample_placement};
+use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::backend::policy::{
+    PolicyTrace, Context, Decision, Fault, Grant, PolicyError, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
 };
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::units::{Sat, Seconds};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{Sat, Seconds};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +21,14 @@ use std::time::Instant;
 
 /// A candidate among the components in force: those in `slots` are new.
 pub struct Candidate {
-    pub(crate) set: Set,
+    pub(crate) set: ComponentSet,
     pub(crate) slots: BTreeSet<Slot>,
 }
 
 impl Candidate {
     /// This set, of which these slots are tried.
     #[must_use]
-    pub fn new(set: Set, slots: BTreeSet<Slot>) -> Self {
+    pub fn new(set: ComponentSet, slots: BTreeSet<Slot>) -> Self {
         Self { set, slots }
     }
 }
@@ -38,14 +40,14 @@ pub(crate) struct Recorded {
     context: Context,
     payment: Payment,
     placement: Option<Placement>,
-    said: Said,
+    said: Answers,
     /// The code with which the host said no where the policies had said yes: it would have again.
     host_refused: Option<ErrorType>,
 }
 
 /// What four slots say of an order, as far as they are asked: the last answer may be a no.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Said {
+pub(crate) struct Answers {
     image: Option<Result<String, Refusal>>,
     quote: Option<Result<Quote, Refusal>>,
     grant: Option<Result<Grant, Refusal>>,
@@ -56,8 +58,8 @@ pub(crate) struct Said {
 impl Recorded {
     /// What an order holds of it; `None` when no policy was asked.
     pub(crate) fn of(order: &Order) -> Option<Self> {
-        match (&order.considered, &order.decision) {
-            (Some(considered), _) => Some(Self::refused(considered, order.refusal.as_ref()?)),
+        match (&order.policy_trace, &order.decision) {
+            (Some(policy_trace), _) => Some(Self::refused(policy_trace, order.refusal.as_ref()?)),
             (None, Some(decision)) => {
                 let refusal = order.refusal.as_ref().filter(|_| order.state == State::Refused);
                 Some(Self::granted(decision, order.payment.clone()?, refusal.map(|refusal| refusal.code)))
@@ -67,7 +69,7 @@ impl Recorded {
     }
 
     fn granted(decision: &Decision, payment: Payment, host_refused: Option<ErrorType>) -> Self {
-        let said = Said {
+        let said = Answers {
             image: decision.pod.as_ref().map(|pod| Ok(pod.placement.image.clone())),
             quote: Some(Ok(decision.quote.clone())),
             grant: Some(Ok(decision.grant.clone())),
@@ -78,9 +80,9 @@ impl Recorded {
         Self { order: decision.order.clone(), context: decision.context.clone(), payment, placement, said, host_refused }
     }
 
-    fn refused(considered: &Considered, refusal: &Refusal) -> Self {
-        let Considered { digests: _, order, context, payment, image, quote, grant, refund, placement } = considered.clone();
-        let mut said = Said { image: image.map(Ok), quote: quote.map(Ok), grant: grant.map(Ok), ..Said::default() };
+    fn refused(policy_trace: &PolicyTrace, refusal: &Refusal) -> Self {
+        let PolicyTrace { digests: _, order, context, payment, image, quote, grant, refund, placement } = policy_trace.clone();
+        let mut said = Answers { image: image.map(Ok), quote: quote.map(Ok), grant: grant.map(Ok), ..Answers::default() };
         // The first that gave no answer is the one that said no.
         fn no<T>(refusal: &Refusal) -> Option<Result<T, Refusal>> {
             Some(Err(refusal.clone()))
@@ -117,12 +119,13 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The recorded answer where it must be the same, else a new one. `Err` ends the pass: there is a no, or no answer.
+    /// The recorded answer where it must be the same, else a new one. `Err` ends the pass: there is
+    /// a no, or no answer.
     fn step<T: Clone + PartialEq>(
         &mut self,
         slot: Slot,
         recorded: Option<&Result<T, Refusal>>,
-        ask: impl FnOnce(&Set) -> Answer<T>,
+        ask: impl FnOnce(&ComponentSet) -> Answer<T>,
         into: &mut Option<Result<T, Refusal>>,
     ) -> Result<T, ()> {
         let answer = match recorded {
@@ -135,7 +138,7 @@ impl Pass<'_> {
                 self.candidate.set.note(slot, begun.elapsed(), &answer);
                 let answer = answer.unwrap_or_else(|kind| {
                     self.faults = self.faults.saturating_add(1);
-                    Err(NotGranted::Fault(Fault { slot, digest: String::new(), kind }).into())
+                    Err(PolicyError::Fault(Fault { slot, digest: String::new(), kind }).into())
                 });
                 self.as_recorded = self.as_recorded && recorded == Some(&answer);
                 answer
@@ -146,37 +149,37 @@ impl Pass<'_> {
 }
 
 /// What the candidate says, and how often it failed.
-fn again(recorded: &Recorded, candidate: &Candidate) -> (Said, u64) {
-    let mut said = Said::default();
+fn again(recorded: &Recorded, candidate: &Candidate) -> (Answers, u64) {
+    let mut said = Answers::default();
     let mut pass = Pass { candidate, as_recorded: true, faults: 0 };
     // Its end is in `said`.
     let _ = pass_through(recorded, &mut pass, &mut said);
     (said, pass.faults)
 }
 
-fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Said) -> Result<(), ()> {
+fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Answers) -> Result<(), ()> {
     let Recorded { order, context, payment, placement, said: then, host_refused: _ } = recorded;
     let image = match order.extends {
         None => {
-            let ask = |set: &Set| admit(order, context)(&set.images);
+            let ask = |set: &ComponentSet| admit(order, context)(&set.images);
             Some(pass.step(Slot::Images, then.image.as_ref(), ask, &mut said.image)?)
         }
         Some(_) => None,
     };
-    let ask = |set: &Set| quote(order, context)(&set.pricing);
+    let ask = |set: &ComponentSet| quote(order, context)(&set.pricing);
     let quoted = pass.step(Slot::Pricing, then.quote.as_ref(), ask, &mut said.quote)?;
-    let ask = |set: &Set| grant(order, &quoted, payment, context)(&set.duration);
+    let ask = |set: &ComponentSet| grant(order, &quoted, payment, context)(&set.duration);
     let granted = pass.step(Slot::Duration, then.grant.as_ref(), ask, &mut said.grant)?;
     if payment.net < quoted.minimum {
         // The host holds to the minimum, whoever forgets it.
         return Err(());
     }
-    let ask = |set: &Set| refund(order, &quoted, payment, &granted, context)(&set.duration);
+    let ask = |set: &ComponentSet| refund(order, &quoted, payment, &granted, context)(&set.duration);
     pass.step(Slot::Duration, then.refund.as_ref(), ask, &mut said.refund)?;
     let Some(image) = image else { return Ok(()) };
     let mut placement = placement.clone().unwrap_or_else(|| sample_placement(image.clone(), quoted.resources));
     (placement.image, placement.resources) = (image, quoted.resources);
-    let ask = |set: &Set| {
+    let ask = |set: &ComponentSet| {
         let rendered = render(order, &granted, &placement)(&set.pod_template)?;
         Ok(rendered.map(|rendered| parsed(&rendered.pod_template_json, &rendered.services_json)))
     };
@@ -185,7 +188,7 @@ fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Said) -> Re
 }
 
 /// Whether the order is granted, and for how long; else the code of the refusal.
-fn outcome(said: &Said, recorded: &Recorded) -> Result<Seconds, ErrorType> {
+fn outcome(said: &Answers, recorded: &Recorded) -> Result<Seconds, ErrorType> {
     let no = |refusal: &Refusal| refusal.code;
     said.image.as_ref().map_or(Ok(()), |image| image.as_ref().map(drop).map_err(no))?;
     let quote = said.quote.as_ref().map_or(Err(ErrorType::InternalError), |quote| quote.as_ref().map_err(no))?;
@@ -290,7 +293,8 @@ fn count<T: Ord>(counts: &mut BTreeMap<T, u64>, what: T) {
 }
 
 impl Comparison {
-    /// Compares one order. One that no policy was asked for does not count, nor one that is not decided yet.
+    /// Compares one order. One that no policy was asked for does not count, nor one that is not
+    /// decided yet.
     pub fn add(&mut self, order: &Order, candidate: &Candidate) {
         if let Some(recorded) = (order.state != State::Received).then(|| Recorded::of(order)).flatten() {
             let (said, faults) = again(&recorded, candidate);
@@ -298,7 +302,7 @@ impl Comparison {
         }
     }
 
-    fn note(&mut self, recorded: &Recorded, said: &Said, faults: u64) {
+    fn note(&mut self, recorded: &Recorded, said: &Answers, faults: u64) {
         self.orders = self.orders.saturating_add(1);
         self.faults = self.faults.saturating_add(faults);
         let (was, would_be) = (outcome(&recorded.said, recorded), outcome(said, recorded));
@@ -326,8 +330,8 @@ impl Comparison {
 }
 
 fn differences(
-    was: &Said,
-    would_be: &Said,
+    was: &Answers,
+    would_be: &Answers,
     outcome: Result<Seconds, ErrorType>,
     new_outcome: Result<Seconds, ErrorType>,
 ) -> Vec<(Aspect, String, String)> {
@@ -341,7 +345,7 @@ fn differences(
             found.push((what, was, would_be));
         }
     };
-    let yes = |said: &Said| (said.quote.clone().and_then(Result::ok), said.grant.clone().and_then(Result::ok));
+    let yes = |said: &Answers| (said.quote.clone().and_then(Result::ok), said.grant.clone().and_then(Result::ok));
     let ((quote, grant), (new_quote, new_grant)) = (yes(was), yes(would_be));
     let mut compare_quotes = |what, part: fn(&Quote) -> String| {
         let text = |quote: &Option<Quote>| quote.as_ref().map(part).unwrap_or_default();
@@ -353,14 +357,14 @@ fn differences(
     compare_quotes(Aspect::Minimum, |quote| quote.minimum.to_string());
     let seconds = |grant: &Option<Grant>| grant.as_ref().map(|grant| grant.seconds.0.to_string()).unwrap_or_default();
     compare(Aspect::Seconds, seconds(&grant), seconds(&new_grant));
-    let image = |said: &Said| said.image.clone().and_then(Result::ok).unwrap_or_default();
+    let image = |said: &Answers| said.image.clone().and_then(Result::ok).unwrap_or_default();
     compare(Aspect::Image, image(was), image(would_be));
-    let terms = |said: &Said| match said.refund.clone().and_then(Result::ok).flatten() {
+    let terms = |said: &Answers| match said.refund.clone().and_then(Result::ok).flatten() {
         Some(RefundTerms { step, percent }) => format!("{percent} % in steps of {} s", step.0),
         None => "the host's".to_owned(),
     };
     compare(Aspect::Refund, terms(was), terms(would_be));
-    let template = |said: &Said| {
+    let template = |said: &Answers| {
         let template = said.template.clone().and_then(Result::ok).unwrap_or_default();
         template.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
     };
@@ -371,7 +375,7 @@ fn differences(
     }
     if found.is_empty() {
         // The same code or time, said in other words.
-        let words = |said: &Said| format!("{:?}", (&said.image, &said.quote, &said.grant, &said.refund));
+        let words = |said: &Answers| format!("{:?}", (&said.image, &said.quote, &said.grant, &said.refund));
         let (was, would_be) = first_difference(&words(was), &words(would_be));
         found.push((Aspect::Words, was, would_be));
     }

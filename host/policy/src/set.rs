@@ -1,16 +1,16 @@
 //! Four components that decide together: what is published, and exchanged, as one value.
 
-use crate::machine::Machine;
-use crate::question::{Answer, admit, grant, offers, quote, refund, render};
-use crate::slot::{Duration, Filled, Images, PodTemplate, Pricing, Rejected, World};
+use crate::engine::PolicyEngine;
+use crate::function::{Answer, admit, grant, offers, quote, refund, render};
+use crate::slot::{Duration, LoadedComponent, Images, PodTemplate, Pricing, Rejected, World};
 use async_trait::async_trait;
-use paygress_core::order::OrderView;
-use paygress_core::policy::{
-    Context, Digests, Fault, Grant, NotGranted, Offer, Payment, Placement, PolicySet, Price, Quote, RefundTerms, Rendered, Resources, Slot,
-    SlotReport,
+use paygress_core::model::order::OrderView;
+use paygress_core::backend::policy::{
+    Context, Digests, Fault, Grant, PolicyError, Offer, Payment, Placement, PolicySet, Price, Quote, RefundTerms, Rendered, Resources, Slot,
+    SlotStats,
 };
-use paygress_core::refusal::Refusal;
-use paygress_core::units::{Msat, Sat, Seconds, UnixTime};
+use paygress_core::model::refusal::Refusal;
+use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,11 +48,11 @@ pub struct LoadError {
 
 /// Four components that decide together.
 #[derive(Clone)]
-pub struct Set {
-    pub(crate) images: Filled<Images>,
-    pub(crate) pricing: Filled<Pricing>,
-    pub(crate) duration: Filled<Duration>,
-    pub(crate) pod_template: Filled<PodTemplate>,
+pub struct ComponentSet {
+    pub(crate) images: LoadedComponent<Images>,
+    pub(crate) pricing: LoadedComponent<Pricing>,
+    pub(crate) duration: LoadedComponent<Duration>,
+    pub(crate) pod_template: LoadedComponent<PodTemplate>,
 }
 
 /// The same for each slot, in their order: the four have four types, so that no loop can do it.
@@ -80,19 +80,19 @@ macro_rules! each {
     }};
 }
 
-impl Set {
+impl ComponentSet {
     /// Loads four components and tries them on a sample order.
     ///
     /// # Errors
     /// Every component that was not taken, with its reason.
-    pub fn load(machine: &Arc<Machine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
-        fn first<W: World>(machine: &Arc<Machine>, sources: &Sources) -> Result<Filled<W>, LoadError> {
+    pub fn load(machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
+        fn first<W: World>(machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<LoadedComponent<W>, LoadError> {
             fill(machine, sources).unwrap_or(Err(LoadError { slot: W::SLOT, reason: Rejected::Missing }))
         }
         match (first(machine, sources), first(machine, sources), first(machine, sources), first(machine, sources)) {
             (Ok(images), Ok(pricing), Ok(duration), Ok(pod_template)) => {
                 let set = Self { images, pricing, duration, pod_template };
-                set.rehearse().map_err(|error| vec![error])?;
+                set.dry_run().map_err(|error| vec![error])?;
                 Ok(set)
             }
             (images, pricing, duration, pod_template) => {
@@ -105,8 +105,8 @@ impl Set {
     ///
     /// # Errors
     /// Every component that was not taken, with its reason.
-    pub fn with(&self, machine: &Arc<Machine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
-        fn exchange<W: World>(filled: &mut Filled<W>, machine: &Arc<Machine>, sources: &Sources, errors: &mut Vec<LoadError>) {
+    pub fn with(&self, machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
+        fn exchange<W: World>(filled: &mut LoadedComponent<W>, machine: &Arc<PolicyEngine>, sources: &Sources, errors: &mut Vec<LoadError>) {
             match fill(machine, sources) {
                 None => {}
                 Some(Ok(new)) => *filled = new,
@@ -119,7 +119,7 @@ impl Set {
         exchange(&mut set.duration, machine, sources, &mut errors);
         exchange(&mut set.pod_template, machine, sources, &mut errors);
         if errors.is_empty() {
-            set.rehearse().map_err(|error| vec![error])?;
+            set.dry_run().map_err(|error| vec![error])?;
             Ok(set)
         } else {
             Err(errors)
@@ -128,7 +128,7 @@ impl Set {
 
     /// How its components do.
     #[must_use]
-    pub fn report(&self) -> Vec<SlotReport> {
+    pub fn report(&self) -> Vec<SlotStats> {
         each!(self, filled => filled.report()).into()
     }
 
@@ -142,7 +142,7 @@ impl Set {
     }
 
     /// Tries a sample order. A refusal is an answer; a fault is not.
-    fn rehearse(&self) -> Result<(), LoadError> {
+    fn dry_run(&self) -> Result<(), LoadError> {
         fn tried<T>(slot: Slot, answer: Answer<T>) -> Result<Option<T>, LoadError> {
             answer.map(Result::ok).map_err(|kind| LoadError { slot, reason: Rejected::Faulty(kind) })
         }
@@ -172,25 +172,26 @@ pub(crate) fn sample_placement(image: String, resources: Resources) -> Placement
         image,
         resources,
         host_port: 30_000,
-        container_port: paygress_core::cluster::CONTAINER_PORT,
+        container_port: paygress_core::backend::cluster::CONTAINER_PORT,
         secret_name: "ssh-pod-sample".to_owned(),
-        secret_mount_path: paygress_core::cluster::LOGIN_MOUNT_PATH.to_owned(),
+        secret_mount_path: paygress_core::backend::cluster::LOGIN_MOUNT_PATH.to_owned(),
     }
 }
 
-fn fill<W: World>(machine: &Arc<Machine>, sources: &Sources) -> Option<Result<Filled<W>, LoadError>> {
+fn fill<W: World>(machine: &Arc<PolicyEngine>, sources: &Sources) -> Option<Result<LoadedComponent<W>, LoadError>> {
     let source = sources.get(&W::SLOT)?;
-    Some(Filled::load(machine, &source.component, &source.settings).map_err(|reason| LoadError { slot: W::SLOT, reason }))
+    Some(LoadedComponent::load(machine, &source.component, &source.settings).map_err(|reason| LoadError { slot: W::SLOT, reason }))
 }
 
-/// Asks on a thread that may be held, counts, and tells a refusal from a fault. Faults are the operator's to know.
+/// Asks on a thread that may be held, counts, and tells a refusal from a fault. Faults are the
+/// operator's to know.
 async fn ask<W: World, T: Send + 'static>(
-    filled: &Filled<W>,
-    question: impl FnOnce(&Filled<W>) -> Answer<T> + Send + 'static,
-) -> Result<T, NotGranted> {
+    filled: &LoadedComponent<W>,
+    question: impl FnOnce(&LoadedComponent<W>) -> Answer<T> + Send + 'static,
+) -> Result<T, PolicyError> {
     let begun = Instant::now();
     let span = tracing::info_span!("policy", slot = W::SLOT.as_str(), digest = filled.digest, outcome = tracing::field::Empty);
-    let answer = filled.on_a_thread(question).instrument(span.clone()).await;
+    let answer = filled.call_blocking(question).instrument(span.clone()).await;
     let answer = answer.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
     filled.tally.note(begun.elapsed(), &answer);
     span.record("outcome", outcome(&answer));
@@ -213,25 +214,25 @@ fn outcome<T>(answer: &Result<Result<T, Refusal>, Fault>) -> &'static str {
 }
 
 #[async_trait]
-impl PolicySet for Set {
+impl PolicySet for ComponentSet {
     fn digests(&self) -> Digests {
         let [images, pricing, duration, pod_template] = each!(self, filled => filled.digest.clone());
         Digests { images, pricing, duration, pod_template }
     }
 
-    async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, NotGranted> {
+    async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {
         ask(&self.images, admit(order, context)).await
     }
 
-    async fn offers(&self, context: &Context) -> Result<Vec<Offer>, NotGranted> {
+    async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError> {
         ask(&self.pricing, offers(context)).await
     }
 
-    async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, NotGranted> {
+    async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, PolicyError> {
         ask(&self.pricing, quote(order, context)).await
     }
 
-    async fn grant(&self, order: &OrderView, quote: &Quote, payment: &Payment, context: &Context) -> Result<Grant, NotGranted> {
+    async fn grant(&self, order: &OrderView, quote: &Quote, payment: &Payment, context: &Context) -> Result<Grant, PolicyError> {
         ask(&self.duration, grant(order, quote, payment, context)).await
     }
 
@@ -242,7 +243,7 @@ impl PolicySet for Set {
         payment: &Payment,
         grant: &Grant,
         context: &Context,
-    ) -> Result<Option<RefundTerms>, NotGranted> {
+    ) -> Result<Option<RefundTerms>, PolicyError> {
         // Nothing is called, so nothing is counted, where the component knows no terms.
         if !self.duration.knows_refunds() {
             return Ok(None);
@@ -250,7 +251,7 @@ impl PolicySet for Set {
         ask(&self.duration, refund(order, quote, payment, grant, context)).await
     }
 
-    async fn render(&self, order: &OrderView, grant: &Grant, placement: &Placement) -> Result<Rendered, NotGranted> {
+    async fn render(&self, order: &OrderView, grant: &Grant, placement: &Placement) -> Result<Rendered, PolicyError> {
         ask(&self.pod_template, render(order, grant, placement)).await
     }
 }

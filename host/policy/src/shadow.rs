@@ -1,22 +1,24 @@
-//! Candidates that decide beside the set in force, on the orders of this moment; nothing that they say is used.
+//! Candidates that decide beside the set in force, on the orders of this moment; nothing that they
+//! say is used.
 //!
-//! A live order pays for a copy of what was asked and said, and never waits: a thread of its own, which yields to everybody
-//! else, asks the candidates in the pauses between orders, since even on another processor it would slow them. When it cannot
-//! keep up, orders are left out, and counted.
+//! A live order pays for a copy of what was asked and said, and never waits: a thread of its own,
+//! which yields to everybody else, asks the candidates in the pauses between orders, since even on
+//! another processor it would slow them. When it cannot keep up, orders are left out, and counted.
 
-use crate::machine::Machine;
+use crate::engine::PolicyEngine;
 use crate::replay::{Candidate, Comparison};
-use crate::set::{LoadError, Set, Sources};
-use paygress_core::order::{Order, OrderSecrets};
-use paygress_core::policy::SlotReport;
-use paygress_core::units::UnixTime;
+use crate::set::{LoadError, ComponentSet, Sources};
+use paygress_core::model::order::{Order, OrderSecrets};
+use paygress_core::backend::policy::SlotStats;
+use paygress_core::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Orders that wait for the candidates: a burst; each is a few KB, or as large as the largest template.
+/// Orders that wait for the candidates: a burst; each is a few KB, or as large as the largest
+/// template.
 const WAITING: usize = 256;
 
 /// From this number on it does not wait for a pause any longer.
@@ -32,7 +34,7 @@ pub struct ShadowReport {
     /// Since when.
     pub since: UnixTime,
     /// The candidates: their slots, digests, calls and latencies.
-    pub candidates: Vec<SlotReport>,
+    pub candidates: Vec<SlotStats>,
     /// How what they say compares with what was said.
     pub comparison: Comparison,
     /// Orders that were left out, since the candidates could not keep up.
@@ -77,7 +79,7 @@ impl Traffic {
 }
 
 impl Shadow {
-    pub(crate) fn start(machine: &Arc<Machine>, set: &Set, sources: Sources) -> Result<Self, Vec<LoadError>> {
+    pub(crate) fn start(machine: &Arc<PolicyEngine>, set: &ComponentSet, sources: Sources) -> Result<Self, Vec<LoadError>> {
         let slots = sources.keys().copied().collect();
         let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
@@ -117,7 +119,7 @@ impl Shadow {
     /// Shows it an order that was decided; never waits.
     pub(crate) fn offer(&self, order: &Order) {
         self.heard();
-        if order.considered.is_none() && order.decision.is_none() {
+        if order.policy_trace.is_none() && order.decision.is_none() {
             return;
         }
         let order = Order { secrets: OrderSecrets::default(), ..order.clone() };
@@ -133,7 +135,7 @@ impl Shadow {
     }
 
     pub(crate) fn report(&self) -> ShadowReport {
-        let tried = |report: &SlotReport| self.candidate.slots.contains(&report.slot);
+        let tried = |report: &SlotStats| self.candidate.slots.contains(&report.slot);
         ShadowReport {
             since: self.since,
             candidates: self.candidate.set.report().into_iter().filter(tried).collect(),

@@ -1,11 +1,11 @@
 //! One component in its slot.
 
 use crate::bindings::{common::paygress::policy::types as wit, duration, duration_1_1, images, pod_template, pricing};
-use crate::machine::{COMPONENT_BYTES, Limits, Machine, MemoryCap};
-use crate::tally::Tally;
+use crate::engine::{COMPONENT_BYTES, Limits, PolicyEngine, MemoryCap};
+use crate::stats::CallStats;
 use crate::v1_0;
-use paygress_core::plain::plain;
-use paygress_core::policy::{FaultKind, Slot, SlotReport};
+use paygress_core::sanitize::plain;
+use paygress_core::backend::policy::{FaultKind, Slot, SlotStats};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
@@ -199,7 +199,7 @@ impl Duration {
     }
 }
 
-impl Filled<Duration> {
+impl LoadedComponent<Duration> {
     /// Whether it is of a version that has refund terms.
     pub(crate) fn knows_refunds(&self) -> bool {
         self.contract != Contract::V1_0
@@ -207,17 +207,17 @@ impl Filled<Duration> {
 }
 
 /// A component that was compiled, checked and configured.
-pub(crate) struct Filled<W: World> {
-    pub(crate) machine: Arc<Machine>,
+pub(crate) struct LoadedComponent<W: World> {
+    pub(crate) machine: Arc<PolicyEngine>,
     pre: W::Pre,
     settings: Arc<str>,
     pub(crate) digest: String,
     pub(crate) schema: String,
     pub(crate) contract: Contract,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) tally: Arc<CallStats>,
 }
 
-impl<W: World> Clone for Filled<W> {
+impl<W: World> Clone for LoadedComponent<W> {
     fn clone(&self) -> Self {
         Self {
             machine: Arc::clone(&self.machine),
@@ -231,9 +231,9 @@ impl<W: World> Clone for Filled<W> {
     }
 }
 
-impl<W: World> Filled<W> {
+impl<W: World> LoadedComponent<W> {
     /// Compiles, checks and configures. Nothing of the component runs before it was found to fit.
-    pub(crate) fn load(machine: &Arc<Machine>, bytes: &[u8], settings: &str) -> Result<Self, Rejected> {
+    pub(crate) fn load(machine: &Arc<PolicyEngine>, bytes: &[u8], settings: &str) -> Result<Self, Rejected> {
         if bytes.len() > COMPONENT_BYTES {
             return Err(Rejected::TooLarge(bytes.len()));
         }
@@ -259,11 +259,11 @@ impl<W: World> Filled<W> {
         // A differing signature shows only here.
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(|error| match classify(&error) {
-            FaultKind::Absurd(_) => differs(error),
+            FaultKind::InvalidOutput(_) => differs(error),
             kind => Rejected::Faulty(kind),
         })?;
         filled.schema = world.schema(&mut store).map_err(|error| Rejected::Faulty(classify(&error)))?;
-        v1_0::check_schema(&filled.schema).map_err(|why| Rejected::Faulty(FaultKind::Absurd(why)))?;
+        v1_0::check_schema(&filled.schema).map_err(|why| Rejected::Faulty(FaultKind::InvalidOutput(why)))?;
         drop(store);
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(differs)?;
@@ -276,12 +276,12 @@ impl<W: World> Filled<W> {
     }
 
     /// How it does.
-    pub(crate) fn report(&self) -> SlotReport {
+    pub(crate) fn report(&self) -> SlotStats {
         self.tally.report(W::SLOT, &self.digest)
     }
 
     /// Asks on a thread that may be held.
-    pub(crate) async fn on_a_thread<R: Send + 'static>(
+    pub(crate) async fn call_blocking<R: Send + 'static>(
         &self,
         question: impl FnOnce(&Self) -> Result<R, FaultKind> + Send + 'static,
     ) -> Result<R, FaultKind> {
@@ -314,7 +314,7 @@ impl<W: World> Filled<W> {
 }
 
 /// The version of the contract that a component keeps to; else what it wants or lacks, in words.
-fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contract, Vec<String>> {
+fn contract<W: World>(machine: &PolicyEngine, component: &Component) -> Result<Contract, Vec<String>> {
     let mut skew = Vec::new();
     let ty = component.component_type();
     for (name, import) in ty.imports(&machine.engine) {
@@ -367,7 +367,8 @@ fn contract<W: World>(machine: &Machine, component: &Component) -> Result<Contra
     if skew.is_empty() { Ok(contract) } else { Err(skew) }
 }
 
-/// Where in the source it happened, as far as the component says; nothing unless the machine is an author's.
+/// Where in the source it happened, as far as the component says; nothing unless the machine is an
+/// author's.
 fn frames(error: &wasmtime::Error) -> String {
     let symbols = error.downcast_ref::<WasmBacktrace>().into_iter().flat_map(|trace| trace.frames()).flat_map(|frame| frame.symbols());
     let line = |symbol: &FrameSymbol| {
@@ -382,7 +383,7 @@ fn frames(error: &wasmtime::Error) -> String {
 fn classify(error: &wasmtime::Error) -> FaultKind {
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
-            Trap::Interrupt => FaultKind::Deadline(u64::try_from(crate::machine::DEADLINE.as_millis()).unwrap_or(u64::MAX)),
+            Trap::Interrupt => FaultKind::Deadline(u64::try_from(crate::engine::DEADLINE.as_millis()).unwrap_or(u64::MAX)),
             Trap::StackOverflow => FaultKind::Stack,
             trap => FaultKind::Trap(format!("{trap}{}", frames(error))),
         };
@@ -392,8 +393,8 @@ fn classify(error: &wasmtime::Error) -> FaultKind {
     }
     let cause = error.root_cause().to_string();
     match cause.contains("fuel allocated for hostcalls") {
-        true => FaultKind::Absurd(format!("more than {} bytes", crate::machine::OUTPUT_BYTES)),
-        false => FaultKind::Absurd(plain(&cause, 500)),
+        true => FaultKind::InvalidOutput(format!("more than {} bytes", crate::engine::OUTPUT_BYTES)),
+        false => FaultKind::InvalidOutput(plain(&cause, 500)),
     }
 }
 
@@ -401,12 +402,12 @@ fn classify(error: &wasmtime::Error) -> FaultKind {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::machine::DEADLINE;
+    use crate::engine::DEADLINE;
 
     #[test]
     fn a_call_that_was_kept_from_running_is_not_ended() {
         let component = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm")).unwrap();
-        let filled = Filled::<Images>::load(&Machine::start(None).unwrap(), &component, "{}").unwrap();
+        let filled = LoadedComponent::<Images>::load(&PolicyEngine::start(None).unwrap(), &component, "{}").unwrap();
         let schema = filled.call(|world, store| {
             // As if others had the processor.
             std::thread::sleep(DEADLINE.saturating_mul(2));

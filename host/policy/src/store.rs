@@ -1,4 +1,5 @@
-//! What has been in force, on disk: a line a publication, and every component that one of them names.
+//! What has been in force, on disk: a line a publication, and every component that one of them
+//! names.
 //!
 //! ```text
 //! POLICY_STATE_DIR/lock            held by the process that serves
@@ -8,8 +9,8 @@
 
 use crate::files::{private_directory, remove_partial, write_privately};
 use crate::set::{Source, Sources};
-use paygress_core::policy::Slot;
-use paygress_core::units::UnixTime;
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,20 +24,20 @@ use std::path::{Path, PathBuf};
 const KEPT: usize = 1_000;
 /// …and the bytes of settings in them.
 const KEPT_SETTINGS_BYTES: usize = 16 << 20;
-/// Bytes of components that are kept besides those in force and those before: the store stands beside the money, and must
-/// not fill its disk.
+/// Bytes of components that are kept besides those in force and those before: the store stands
+/// beside the money, and must not fill its disk.
 const KEPT_BYTES: u64 = 256 << 20;
 
 /// What is in a slot, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filling {
+pub struct ComponentRef {
     /// SHA-256 of the component, in hex.
     pub digest: String,
     /// A JSON object.
     pub settings: String,
 }
 
-impl Filling {
+impl ComponentRef {
     /// The name of this.
     #[must_use]
     pub fn of(source: &Source) -> Self {
@@ -45,22 +46,22 @@ impl Filling {
 }
 
 /// Fillings of some slots, or of all.
-pub type Fillings = BTreeMap<Slot, Filling>;
+pub type ComponentRefs = BTreeMap<Slot, ComponentRef>;
 
 /// What these sources fill.
 #[must_use]
-pub fn fillings(sources: &Sources) -> Fillings {
-    sources.iter().map(|(slot, source)| (*slot, Filling::of(source))).collect()
+pub fn fillings(sources: &Sources) -> ComponentRefs {
+    sources.iter().map(|(slot, source)| (*slot, ComponentRef::of(source))).collect()
 }
 
 /// Who published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum By {
+pub enum Trigger {
     /// The process, when it started: what the folder and the config file held.
     Start,
     /// A changed file in the folder.
-    Folder,
+    PolicyDir,
     /// The operator.
     Operator,
     /// The operator, who was content with a shadow.
@@ -71,11 +72,11 @@ pub enum By {
     Rollback(u64),
 }
 
-impl fmt::Display for By {
+impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start => f.write_str("start"),
-            Self::Folder => f.write_str("folder"),
+            Self::PolicyDir => f.write_str("folder"),
             Self::Operator => f.write_str("operator"),
             Self::Promotion => f.write_str("promotion"),
             Self::Resource => f.write_str("resource"),
@@ -86,30 +87,31 @@ impl fmt::Display for By {
 
 /// One exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publication {
+pub struct Revision {
     /// Its number: 1, 2, 3…
     pub number: u64,
     /// When.
     pub at: UnixTime,
     /// By whom.
-    pub by: By,
+    pub by: Trigger,
     /// The slots that it changed, or took over.
     pub slots: Vec<Slot>,
     /// The slots that it gave to resources, each with that resource's version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub wishes: BTreeMap<Slot, String>,
     /// What was in force from then on.
-    pub set: Fillings,
-    /// What the folder and the config file held when they were last accepted: only what differs from it is news.
-    pub folder: Fillings,
+    pub set: ComponentRefs,
+    /// What the folder and the config file held when they were last accepted: only what differs
+    /// from it is news.
+    pub folder: ComponentRefs,
 }
 
-impl Publication {
+impl Revision {
     /// The one after these, of now, which changes nothing yet.
     pub(crate) fn next(publications: &[Self]) -> Self {
         let number = publications.last().map_or(0, |last| last.number).saturating_add(1);
         let (slots, wishes, set, folder) = Default::default();
-        Self { number, at: UnixTime::now(), by: By::Start, slots, wishes, set, folder }
+        Self { number, at: UnixTime::now(), by: Trigger::Start, slots, wishes, set, folder }
     }
 }
 
@@ -149,13 +151,13 @@ pub(crate) struct Store {
 }
 
 /// How many of the oldest publications are too many.
-fn surplus(publications: &[Publication]) -> usize {
-    let bytes = |publication: &Publication| {
+fn surplus(publications: &[Revision]) -> usize {
+    let bytes = |publication: &Revision| {
         let fillings = publication.set.values().chain(publication.folder.values());
         fillings.fold(0_usize, |sum, filling| sum.saturating_add(filling.settings.len()))
     };
     let mut sum = 0_usize;
-    let fits = |publication: &&Publication| {
+    let fits = |publication: &&Revision| {
         sum = sum.saturating_add(bytes(publication));
         sum <= KEPT_SETTINGS_BYTES
     };
@@ -165,7 +167,7 @@ fn surplus(publications: &[Publication]) -> usize {
 }
 
 /// A history of these, without a line that was never finished, and what is too old.
-fn write_history(directory: &Path, publications: &[Publication]) -> std::io::Result<File> {
+fn write_history(directory: &Path, publications: &[Revision]) -> std::io::Result<File> {
     let mut lines = String::new();
     for publication in publications {
         lines.push_str(&serde_json::to_string(publication)?);
@@ -188,7 +190,7 @@ fn history_in(directory: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn history(directory: &Path) -> Result<Vec<Publication>, StoreError> {
+pub fn history(directory: &Path) -> Result<Vec<Revision>, StoreError> {
     let path = history_in(directory);
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -227,13 +229,13 @@ fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// In words.
-pub(crate) fn source(directory: &Path, filling: &Filling) -> Result<Source, String> {
+pub(crate) fn source(directory: &Path, filling: &ComponentRef) -> Result<Source, String> {
     Ok(Source { component: component(directory, &filling.digest)?, settings: filling.settings.clone() })
 }
 
 impl Store {
     /// Opens the directory for the one process that serves from it.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, Vec<Publication>), StoreError> {
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Vec<Revision>), StoreError> {
         let unusable = |why: String| StoreError::Directory { path: directory.to_owned(), why };
         private_directory(directory).map_err(unusable)?;
         let lock = open(&directory.join("lock")).map_err(|error| unusable(error.to_string()))?;
@@ -246,13 +248,13 @@ impl Store {
     }
 
     /// A filling with its component.
-    pub(crate) fn source(&self, filling: &Filling) -> Result<Source, String> {
+    pub(crate) fn source(&self, filling: &ComponentRef) -> Result<Source, String> {
         source(&self.directory, filling)
     }
 
     /// Keeps a component.
     pub(crate) fn keep(&self, source: &Source) -> Result<(), String> {
-        let Filling { digest, .. } = Filling::of(source);
+        let ComponentRef { digest, .. } = ComponentRef::of(source);
         if component(&self.directory, &digest).is_ok() {
             return Ok(());
         }
@@ -261,7 +263,7 @@ impl Store {
     }
 
     /// Notes a publication, before it is in force.
-    pub(crate) fn note(&mut self, publication: &Publication) -> Result<(), String> {
+    pub(crate) fn note(&mut self, publication: &Revision) -> Result<(), String> {
         let mut write = || {
             let before = self.history.seek(SeekFrom::End(0))?;
             let line = format!("{}\n", serde_json::to_string(publication)?);
@@ -277,7 +279,7 @@ impl Store {
     }
 
     /// Forgets publications that are too old, here and, when there are many, on disk.
-    pub(crate) fn forget(&mut self, publications: &mut Vec<Publication>) {
+    pub(crate) fn forget(&mut self, publications: &mut Vec<Revision>) {
         self.surplus = self.surplus.saturating_add(publications.drain(..surplus(publications)).count());
         if self.surplus < publications.len() {
             return;
@@ -288,9 +290,9 @@ impl Store {
         }
     }
 
-    /// Removes components that no kept publication names, and the oldest where they are too large together. Names that are
-    /// not a digest's are somebody else's.
-    pub(crate) fn clean(&self, publications: &[Publication]) {
+    /// Removes components that no kept publication names, and the oldest where they are too large
+    /// together. Names that are not a digest's are somebody else's.
+    pub(crate) fn clean(&self, publications: &[Revision]) {
         let mut kept: BTreeSet<&str> = BTreeSet::new();
         let mut bytes = 0_u64;
         for (age, publication) in publications.iter().rev().enumerate() {
@@ -319,15 +321,16 @@ impl Store {
 }
 
 /// The publication whose set this one put in force: itself, or what it went back to.
-fn resolved<'a>(publications: &'a [Publication], mut publication: &'a Publication) -> Option<&'a Publication> {
-    while let By::Rollback(to) = publication.by {
+fn resolved<'a>(publications: &'a [Revision], mut publication: &'a Revision) -> Option<&'a Revision> {
+    while let Trigger::Rollback(to) = publication.by {
         publication = publications.iter().find(|earlier| earlier.number == to && to < publication.number)?;
     }
     Some(publication)
 }
 
-/// The publication to go back to: what was in force before what is. Going back again goes back further; `None`: no further.
-pub(crate) fn before(publications: &[Publication]) -> Option<&Publication> {
+/// The publication to go back to: what was in force before what is. Going back again goes back
+/// further; `None`: no further.
+pub(crate) fn before(publications: &[Revision]) -> Option<&Revision> {
     let in_force = resolved(publications, publications.last()?)?;
     let mut at = in_force;
     while at.set == in_force.set {
@@ -340,28 +343,28 @@ pub(crate) fn before(publications: &[Publication]) -> Option<&Publication> {
 mod tests {
     use super::*;
 
-    fn publication(number: u64, by: By, digest: &str) -> Publication {
-        let filling = Filling { digest: digest.to_owned(), settings: "{}".to_owned() };
-        Publication {
+    fn publication(number: u64, by: Trigger, digest: &str) -> Revision {
+        let filling = ComponentRef { digest: digest.to_owned(), settings: "{}".to_owned() };
+        Revision {
             number,
             at: UnixTime(number),
             by,
             slots: vec![],
             wishes: BTreeMap::new(),
             set: BTreeMap::from([(Slot::Pricing, filling)]),
-            folder: Fillings::new(),
+            folder: ComponentRefs::new(),
         }
     }
 
     #[test]
     fn going_back_twice_goes_back_further_and_never_forward() {
-        let mut all = vec![publication(1, By::Start, "a"), publication(2, By::Folder, "b"), publication(3, By::Operator, "c")];
+        let mut all = vec![publication(1, Trigger::Start, "a"), publication(2, Trigger::PolicyDir, "b"), publication(3, Trigger::Operator, "c")];
         assert_eq!(before(&all).unwrap().number, 2);
-        all.push(publication(4, By::Rollback(2), "b"));
+        all.push(publication(4, Trigger::Rollback(2), "b"));
         assert_eq!(before(&all).unwrap().number, 1);
-        all.push(publication(5, By::Rollback(1), "a"));
+        all.push(publication(5, Trigger::Rollback(1), "a"));
         assert_eq!(before(&all), None);
-        all.push(publication(6, By::Operator, "d"));
+        all.push(publication(6, Trigger::Operator, "d"));
         assert_eq!(before(&all).unwrap().number, 1, "not to what was gone back from");
     }
 
@@ -371,14 +374,14 @@ mod tests {
         let path = directory.path().join("state");
         let (mut store, empty) = Store::open(&path).unwrap();
         assert!(empty.is_empty());
-        store.note(&publication(1, By::Start, "a")).unwrap();
+        store.note(&publication(1, Trigger::Start, "a")).unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Locked(_))));
         drop(store);
         let mut file = OpenOptions::new().append(true).open(path.join("history.jsonl")).unwrap();
         file.write_all(br#"{"number":2"#).unwrap();
         let (mut store, one) = Store::open(&path).unwrap();
-        assert_eq!(one, [publication(1, By::Start, "a")]);
-        store.note(&publication(2, By::Operator, "b")).unwrap();
+        assert_eq!(one, [publication(1, Trigger::Start, "a")]);
+        store.note(&publication(2, Trigger::Operator, "b")).unwrap();
         drop(store);
         assert_eq!(history(&path).unwrap().len(), 2);
         std::fs::write(path.join("history.jsonl"), "{}\n").unwrap();
@@ -392,7 +395,7 @@ mod tests {
         let (mut store, mut kept) = Store::open(&path).unwrap();
         let lines = || std::fs::read_to_string(path.join("history.jsonl")).unwrap().lines().count();
         let mut add = |number: u64, settings: &str| {
-            let mut publication = publication(number, By::Operator, "a");
+            let mut publication = publication(number, Trigger::Operator, "a");
             settings.clone_into(&mut publication.set.get_mut(&Slot::Pricing).unwrap().settings);
             store.note(&publication).unwrap();
             kept.push(publication);
@@ -421,10 +424,10 @@ mod tests {
         store.keep(&source(b"one")).unwrap();
         store.keep(&source(b"two")).unwrap();
         std::fs::write(path.join("mine.wasm"), "mine").unwrap();
-        let one = Filling::of(&source(b"one"));
-        store.clean(&[publication(1, By::Start, &one.digest)]);
+        let one = ComponentRef::of(&source(b"one"));
+        store.clean(&[publication(1, Trigger::Start, &one.digest)]);
         assert_eq!(store.source(&one).unwrap(), source(b"one"));
-        assert!(store.source(&Filling::of(&source(b"two"))).is_err() && path.join("mine.wasm").exists());
+        assert!(store.source(&ComponentRef::of(&source(b"two"))).is_err() && path.join("mine.wasm").exists());
         // What was damaged is kept anew.
         std::fs::write(path.join(format!("{}.wasm", one.digest)), "damaged").unwrap();
         assert!(store.source(&one).is_err());

@@ -3,11 +3,11 @@
 //! What comes from a guest is checked here against the ranges that `wit/1.0/types.wit` documents.
 
 use crate::bindings::common::paygress::policy::types as wit;
-use paygress_core::order::OrderView;
-use paygress_core::plain::{is_plain, plain};
-use paygress_core::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources};
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::units::{Msat, Sat, Seconds};
+use paygress_core::model::order::OrderView;
+use paygress_core::sanitize::{is_plain, plain};
+use paygress_core::backend::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{Msat, Sat, Seconds};
 
 pub(crate) const TEN_YEARS: u64 = 315_360_000;
 const ALL_MONEY_MSAT: u64 = 2_100_000_000_000_000_000;
@@ -20,7 +20,7 @@ const OFFERS: usize = 64;
 type Checked<T> = Result<T, FaultKind>;
 
 pub(crate) fn absurd<T>(what: impl Into<String>) -> Checked<T> {
-    Err(FaultKind::Absurd(what.into()))
+    Err(FaultKind::InvalidOutput(what.into()))
 }
 
 /// A text of so many bytes.

@@ -2,8 +2,8 @@
 
 use crate::bindings::duration_1_1::exports::paygress::policy::duration::RefundTerms as Terms;
 use crate::v1_0::{TEN_YEARS, absurd};
-use paygress_core::policy::{FaultKind, RefundTerms};
-use paygress_core::units::Seconds;
+use paygress_core::backend::policy::{FaultKind, RefundTerms};
+use paygress_core::model::units::Seconds;
 
 pub(crate) fn checked_refund_terms(terms: Terms) -> Result<RefundTerms, FaultKind> {
     if !(1..=TEN_YEARS).contains(&terms.step_seconds) || terms.percent > 100 {

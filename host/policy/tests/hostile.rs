@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_core::Policy;
-use paygress_core::order::OrderView;
-use paygress_core::policy::{Context, FaultKind, Grant, NotGranted, Placement, Slot};
-use paygress_core::refusal::{ErrorType, Refusal};
-use paygress_core::units::Seconds;
-use paygress_policy::{Case, DEADLINE, Host, Machine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
+use paygress_core::model::order::OrderView;
+use paygress_core::backend::policy::{Context, FaultKind, Grant, PolicyError, Placement, Slot};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::Seconds;
+use paygress_policy::{TestCase, DEADLINE, Host, PolicyEngine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn hostile(settings: &str) -> Source {
 }
 
 fn host() -> Arc<Host> {
-    let machine = Machine::start(None).unwrap();
+    let machine = PolicyEngine::start(None).unwrap();
     let mut sources = default_policies();
     sources.insert(Slot::Pricing, hostile("{}"));
     Host::load(machine, &sources).unwrap()
@@ -52,9 +52,9 @@ fn order(tier: &str) -> OrderView {
 
 async fn misdeed(host: &Host, tier: &str) -> FaultKind {
     match host.current().quote(&order(tier), &Context::default()).await {
-        Err(NotGranted::Fault(fault)) => {
+        Err(PolicyError::Fault(fault)) => {
             assert_eq!(fault.slot, Slot::Pricing);
-            assert_eq!(Refusal::from(NotGranted::Fault(fault.clone())).code, ErrorType::PolicyUnavailable);
+            assert_eq!(Refusal::from(PolicyError::Fault(fault.clone())).code, ErrorType::PolicyUnavailable);
             fault.kind
         }
         other => panic!("{tier}: {other:?}"),
@@ -68,21 +68,22 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
     let misdeeds: [(&str, Expected); 16] = [
         ("spin", |kind| matches!(kind, FaultKind::Deadline(100))),
         ("allocate", |kind| matches!(kind, FaultKind::Memory(_))),
-        // Rust keeps part of its stack in linear memory: which of the two ends first is the compiler's choice.
+        // Rust keeps part of its stack in linear memory: which of the two ends first is the
+        // compiler's choice.
         ("recurse", |kind| matches!(kind, FaultKind::Stack | FaultKind::Trap(_))),
         ("panic", |kind| matches!(kind, FaultKind::Trap(_))),
         ("divide", |kind| matches!(kind, FaultKind::Trap(_))),
-        ("zero-seconds", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("all-the-money", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("no-resources", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("too-many-resources", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("long-tier", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("huge-tier", |kind| matches!(kind, FaultKind::Absurd(why) if why.contains("more than"))),
+        ("zero-seconds", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("all-the-money", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("no-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("too-many-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("long-tier", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("huge-tier", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("more than"))),
         ("hundred-megabytes", |kind| matches!(kind, FaultKind::Memory(_))),
-        ("unknown-code", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("silent-refusal", |kind| matches!(kind, FaultKind::Absurd(_))),
-        ("escape", |kind| matches!(kind, FaultKind::Absurd(why) if why.contains("control character"))),
-        ("long-code", |kind| matches!(kind, FaultKind::Absurd(why) if why.len() < 1_000 && !why.contains('\u{1}'))),
+        ("unknown-code", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("silent-refusal", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        ("escape", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("control character"))),
+        ("long-code", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.len() < 1_000 && !why.contains('\u{1}'))),
     ];
     for (tier, expected) in misdeeds {
         let kind = misdeed(&host, tier).await;
@@ -92,7 +93,8 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
     }
 }
 
-/// What all guests together may use fits into what the Deployment gives the service, with room for the service itself.
+/// What all guests together may use fits into what the Deployment gives the service, with room for
+/// the service itself.
 #[test]
 fn guests_cannot_exhaust_the_memory_of_the_deployment() {
     let deployment = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../k8s/overlays/cluster/deployment.yaml");
@@ -104,17 +106,18 @@ fn guests_cannot_exhaust_the_memory_of_the_deployment() {
 #[tokio::test]
 async fn a_refusal_is_an_answer_and_not_a_fault() {
     let refused = host().current().quote(&order("refuse"), &Context::default()).await;
-    assert_eq!(refused, Err(NotGranted::Refused(Refusal::new(ErrorType::InvalidSpec, "no such tier"))));
+    assert_eq!(refused, Err(PolicyError::Refused(Refusal::new(ErrorType::InvalidSpec, "no such tier"))));
 }
 
 #[tokio::test]
 async fn more_than_the_output_cap_is_not_copied() {
     let context = Context { active_leases: 7, ..Context::default() };
     let refused = host().current().offers(&context).await;
-    assert!(matches!(refused, Err(NotGranted::Fault(fault)) if matches!(fault.kind, FaultKind::Absurd(_))));
+    assert!(matches!(refused, Err(PolicyError::Fault(fault)) if matches!(fault.kind, FaultKind::InvalidOutput(_))));
 }
 
-/// On one executor thread: a spinning guest holds a thread of its own, is stopped in time, and nobody else waits for it.
+/// On one executor thread: a spinning guest holds a thread of its own, is stopped in time, and
+/// nobody else waits for it.
 #[tokio::test(flavor = "current_thread")]
 async fn a_spinning_guest_is_stopped_in_time_and_holds_nobody_up() {
     let host = host();
@@ -171,17 +174,17 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
             true => Ok(()),
             false => Err(format!("template.spec: {} is another's", placement.host_port)),
         };
-        Host::load(Machine::start(None).unwrap().guarded(Box::new(guard)), &default_policies())
+        Host::load(PolicyEngine::start(None).unwrap().guarded(Box::new(guard)), &default_policies())
     };
     let errors = guarded(1).err().unwrap();
     assert_eq!((errors.len(), errors[0].slot), (1, Slot::PodTemplate));
     assert!(errors[0].to_string().contains("template.spec: 30000 is another's"), "{}", errors[0]);
     // The port of the sample order: this one is loaded, and asked for another.
     let host = guarded(30_000).unwrap();
-    let placement = Placement { host_port: 30_001, ..Case::sample(Slot::PodTemplate).placement };
+    let placement = Placement { host_port: 30_001, ..TestCase::sample(Slot::PodTemplate).placement };
     let grant = Grant { seconds: Seconds(60), note: None };
     let answer = host.current().render(&order("standard"), &grant, &placement).await;
-    assert!(matches!(answer, Err(NotGranted::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001"))));
+    assert!(matches!(answer, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001"))));
 }
 
 #[test]
@@ -242,7 +245,7 @@ fn held(cache: &Path) -> Vec<PathBuf> {
 fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
-    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
+    let load = || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
     let files = held(&cache);
     assert!(files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"), "{files:?}");
@@ -260,7 +263,7 @@ fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
 
 #[tokio::test]
 async fn an_order_keeps_the_set_that_it_began_with() {
-    let host = Host::load(Machine::start(None).unwrap(), &default_policies()).unwrap();
+    let host = Host::load(PolicyEngine::start(None).unwrap(), &default_policies()).unwrap();
     let begun = host.current();
     let dearer = Source { settings: r#"{"sats_per_hour": 120}"#.to_owned(), ..default_policy(Slot::Pricing) };
     swap(&host, Slot::Pricing, dearer).unwrap();
@@ -276,7 +279,7 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
-    let load = || Host::load(Machine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
+    let load = || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cache), 0o700);
@@ -291,5 +294,5 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     load().unwrap();
     assert!(files.iter().all(|file| std::fs::read(file).unwrap().len() > 100_000), "torn files were replaced");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(Machine::start(Some(&cache)).err().unwrap().to_string().contains("0700"), "others could read or write there");
+    assert!(PolicyEngine::start(Some(&cache)).err().unwrap().to_string().contains("0700"), "others could read or write there");
 }

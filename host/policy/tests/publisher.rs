@@ -1,17 +1,18 @@
-//! Policies are exchanged while they serve: by the folder, by the operator, and back; and are the same after a restart.
+//! Policies are exchanged while they serve: by the folder, by the operator, and back; and are the
+//! same after a restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_core::Policy;
-use paygress_core::order::OrderView;
-use paygress_core::policy::{Context, Grant, Payment, Price, Quote, Resources, Slot};
-use paygress_core::units::{Msat, Sat, Seconds};
-use paygress_policy::{By, Folder, Machine, Publisher, Source, Sources, StartError, SwapError};
+use paygress_core::model::order::OrderView;
+use paygress_core::backend::policy::{Context, Grant, Payment, Price, Quote, Resources, Slot};
+use paygress_core::model::units::{Msat, Sat, Seconds};
+use paygress_policy::{Trigger, PolicyDir, PolicyEngine, Publisher, Source, Sources, StartError, SwapError};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-static MACHINE: LazyLock<Arc<Machine>> = LazyLock::new(|| Machine::start(None).unwrap());
+static MACHINE: LazyLock<Arc<PolicyEngine>> = LazyLock::new(|| PolicyEngine::start(None).unwrap());
 
 fn built(path: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path);
@@ -47,8 +48,8 @@ impl Place {
         self.directory.path().join("state")
     }
 
-    fn as_folder(&self) -> Folder {
-        Folder::new(self.folder(), self.settings.clone())
+    fn as_folder(&self) -> PolicyDir {
+        PolicyDir::new(self.folder(), self.settings.clone())
     }
 
     fn open(&self) -> Result<Publisher, StartError> {
@@ -81,7 +82,7 @@ fn look(publisher: &Publisher) {
     publisher.look_at_folder();
 }
 
-fn told(publisher: &Publisher) -> Vec<(u64, By, Vec<Slot>)> {
+fn told(publisher: &Publisher) -> Vec<(u64, Trigger, Vec<Slot>)> {
     publisher.history().into_iter().map(|publication| (publication.number, publication.by, publication.slots)).collect()
 }
 
@@ -91,12 +92,12 @@ async fn operators_exchange_policies_and_go_back() {
     let publisher = place.open().unwrap();
     assert_eq!(price(&publisher).await, 1);
     let mut changes = publisher.host().changes();
-    let second = publisher.publish(&pricing(flat(), "{}"), By::Operator).unwrap();
+    let second = publisher.publish(&pricing(flat(), "{}"), Trigger::Operator).unwrap();
     assert!(changes.has_changed().unwrap(), "who publishes offers is told");
     changes.mark_unchanged();
     assert_eq!((second.number, price(&publisher).await), (2, 2));
-    assert_eq!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::InForce));
-    publisher.publish(&dear(), By::Operator).unwrap();
+    assert_eq!(publisher.publish(&pricing(flat(), "{}"), Trigger::Operator), Err(SwapError::InForce));
+    publisher.publish(&dear(), Trigger::Operator).unwrap();
     assert_eq!((price(&publisher).await, publisher.settings(Slot::Pricing)), (5, r#"{"sats_per_hour": 300}"#.to_owned()));
     publisher.rollback(None).unwrap();
     assert_eq!(price(&publisher).await, 2);
@@ -110,12 +111,12 @@ async fn operators_exchange_policies_and_go_back() {
     assert_eq!(
         told(&publisher),
         [
-            (1, By::Start, Slot::ALL.to_vec()),
-            (2, By::Operator, only()),
-            (3, By::Operator, only()),
-            (4, By::Rollback(2), only()),
-            (5, By::Rollback(1), only()),
-            (6, By::Rollback(3), only()),
+            (1, Trigger::Start, Slot::ALL.to_vec()),
+            (2, Trigger::Operator, only()),
+            (3, Trigger::Operator, only()),
+            (4, Trigger::Rollback(2), only()),
+            (5, Trigger::Rollback(1), only()),
+            (6, Trigger::Rollback(3), only()),
         ]
     );
 }
@@ -128,12 +129,12 @@ async fn several_slots_are_exchanged_together_or_not_at_all() {
     let mut both = pricing(flat(), "{}");
     both.insert(Slot::Duration, Source::plain(built("plugins/images.wasm")));
     both.insert(Slot::Images, Source::plain(b"no component".to_vec()));
-    let Err(SwapError::NotTaken(errors)) = publisher.publish(&both, By::Operator) else { panic!("taken") };
+    let Err(SwapError::NotTaken(errors)) = publisher.publish(&both, Trigger::Operator) else { panic!("taken") };
     assert_eq!(errors.iter().map(|error| error.slot).collect::<Vec<_>>(), [Slot::Images, Slot::Duration], "each is told");
     assert_eq!(publisher.host().current().digests(), before);
     both.remove(&Slot::Images);
     both.insert(Slot::Duration, Source::plain(built("plugins-for-tests/old-duration.wasm")));
-    assert_eq!(publisher.publish(&both, By::Operator).unwrap().slots, [Slot::Pricing, Slot::Duration]);
+    assert_eq!(publisher.publish(&both, Trigger::Operator).unwrap().slots, [Slot::Pricing, Slot::Duration]);
 }
 
 #[tokio::test]
@@ -151,7 +152,7 @@ async fn the_folder_is_watched_and_a_broken_file_changes_nothing() {
     std::fs::write(place.file(Slot::Images), built("plugins/images.wasm")).unwrap();
     look(&publisher);
     assert_eq!(price(&publisher).await, 2);
-    assert_eq!(told(&publisher)[1], (2, By::Folder, vec![Slot::Pricing]));
+    assert_eq!(told(&publisher)[1], (2, Trigger::PolicyDir, vec![Slot::Pricing]));
     // While files come and go it waits.
     std::fs::remove_file(place.file(Slot::Duration)).unwrap();
     look(&publisher);
@@ -160,14 +161,14 @@ async fn the_folder_is_watched_and_a_broken_file_changes_nothing() {
     publisher.look_at_folder();
     assert_eq!(publisher.history().len(), 2, "it may still be being written");
     publisher.look_at_folder();
-    assert_eq!(told(&publisher)[2], (3, By::Folder, vec![Slot::Duration]));
+    assert_eq!(told(&publisher)[2], (3, Trigger::PolicyDir, vec![Slot::Duration]));
 }
 
 #[tokio::test]
 async fn what_was_swapped_in_one_slot_outlives_a_restart_and_changes_in_others() {
     let mut place = Place::new();
     let publisher = place.open().unwrap();
-    publisher.publish(&dear(), By::Operator).unwrap();
+    publisher.publish(&dear(), Trigger::Operator).unwrap();
     std::fs::write(place.file(Slot::Duration), built("plugins-for-tests/old-duration.wasm")).unwrap();
     look(&publisher);
     assert_eq!(price(&publisher).await, 5, "the folder's pricing is no news");
@@ -179,13 +180,13 @@ async fn what_was_swapped_in_one_slot_outlives_a_restart_and_changes_in_others()
     place.settings.insert(Slot::Images, r#"{"default": "docker.io/library/debian:12"}"#.to_owned());
     let publisher = place.open().unwrap();
     assert_eq!(price(&publisher).await, 5);
-    assert_eq!(told(&publisher)[3], (4, By::Start, vec![Slot::Images]));
+    assert_eq!(told(&publisher)[3], (4, Trigger::Start, vec![Slot::Images]));
     drop(publisher);
     // Those of the very slot change: the operator's newest word counts.
     place.settings.insert(Slot::Pricing, r#"{"sats_per_hour": 180}"#.to_owned());
     let publisher = place.open().unwrap();
     assert_eq!(price(&publisher).await, 3);
-    assert_eq!(told(&publisher)[4], (5, By::Start, vec![Slot::Pricing]));
+    assert_eq!(told(&publisher)[4], (5, Trigger::Start, vec![Slot::Pricing]));
 }
 
 #[tokio::test]
@@ -206,11 +207,12 @@ async fn the_last_good_ones_go_on_when_the_folder_is_broken_at_the_start() {
     assert_eq!((price(&publisher).await, publisher.history().len()), (2, 2), "a folder that is not there is not an empty one");
 }
 
-/// A slot that a resource has filled is the resource's, whatever an upgrade brings; the others are the folder's.
+/// A slot that a resource has filled is the resource's, whatever an upgrade brings; the others are
+/// the folder's.
 #[tokio::test]
 async fn the_folder_leaves_to_a_resource_what_is_the_resources() {
     let place = Place::new();
-    let open = || Publisher::open(Arc::clone(&MACHINE), &place.state(), place.as_folder().yielding(true)).unwrap();
+    let open = || Publisher::open(Arc::clone(&MACHINE), &place.state(), place.as_folder().defer_to_resources(true)).unwrap();
     let publisher = open();
     let wish = |version: &str| BTreeMap::from([(Slot::Pricing, version.to_owned())]);
     publisher.grant(&dear(), wish("a 1")).unwrap();
@@ -220,13 +222,14 @@ async fn the_folder_leaves_to_a_resource_what_is_the_resources() {
     drop(publisher);
     let publisher = open();
     assert_eq!((price(&publisher).await, publisher.wish(Slot::Pricing).as_deref()), (5, Some("a 1")));
-    // What the operator put there is another's when another wishes for the same, and nobody's when nobody does.
-    publisher.publish(&pricing(flat(), "{}"), By::Operator).unwrap();
-    assert_eq!((publisher.superseded(Slot::Pricing, "a 1"), publisher.wish(Slot::Pricing)), (Some((4, By::Operator)), None));
+    // What the operator put there is another's when another wishes for the same, and nobody's when
+    // nobody does.
+    publisher.publish(&pricing(flat(), "{}"), Trigger::Operator).unwrap();
+    assert_eq!((publisher.superseded(Slot::Pricing, "a 1"), publisher.wish(Slot::Pricing)), (Some((4, Trigger::Operator)), None));
     assert_eq!(publisher.grant(&pricing(flat(), "{}"), wish("a 2")).unwrap().slots, [Slot::Pricing]);
     assert_eq!((publisher.superseded(Slot::Pricing, "a 2"), publisher.wish(Slot::Pricing).as_deref()), (None, Some("a 2")));
     assert_eq!(publisher.grant(&pricing(flat(), "{}"), wish("a 2")), Err(SwapError::InForce));
-    assert_eq!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::InForce));
+    assert_eq!(publisher.publish(&pricing(flat(), "{}"), Trigger::Operator), Err(SwapError::InForce));
     assert_eq!(publisher.grant(&pricing(flat(), "{}"), BTreeMap::new()).unwrap().slots, [Slot::Pricing]);
     assert_eq!(publisher.wish(Slot::Pricing), None);
     publisher.grant(&dear(), wish("b 1")).unwrap();
@@ -258,7 +261,7 @@ fn what_is_lost_or_shared_is_told() {
     let publisher = place.open().unwrap();
     let Err(StartError(shared)) = place.open() else { panic!("two serve from one store") };
     assert!(shared[0].contains("another process"), "{shared:?}");
-    let digest = publisher.publish(&pricing(flat(), "{}"), By::Operator).unwrap().set[&Slot::Pricing].digest.clone();
+    let digest = publisher.publish(&pricing(flat(), "{}"), Trigger::Operator).unwrap().set[&Slot::Pricing].digest.clone();
     drop(publisher);
     // It was swapped in, and the price must not be guessed.
     let kept = place.state().join(format!("{digest}.wasm"));
@@ -281,7 +284,7 @@ async fn what_cannot_be_kept_is_not_published() {
     let path = place.state();
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::write(&path, "not a directory").unwrap();
-    assert!(matches!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::NotKept(_))));
+    assert!(matches!(publisher.publish(&pricing(flat(), "{}"), Trigger::Operator), Err(SwapError::NotKept(_))));
     assert_eq!((price(&publisher).await, publisher.history().len()), (1, 1));
 }
 
@@ -299,14 +302,14 @@ async fn what_could_not_be_noted_at_the_start_is_noted_before_anything_is_exchan
     std::fs::set_permissions(place.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let publisher = place.open().unwrap();
     assert_eq!((price(&publisher).await, publisher.history().len()), (1, 0), "customers are served");
-    assert!(matches!(publisher.publish(&pricing(flat(), "{}"), By::Operator), Err(SwapError::NotKept(_))));
+    assert!(matches!(publisher.publish(&pricing(flat(), "{}"), Trigger::Operator), Err(SwapError::NotKept(_))));
     std::fs::write(place.file(Slot::Pricing), flat()).unwrap();
     look(&publisher);
     assert_eq!(price(&publisher).await, 1);
     std::fs::remove_dir(&in_the_way).unwrap();
     look(&publisher);
-    assert_eq!(told(&publisher), [(1, By::Start, Slot::ALL.to_vec()), (2, By::Folder, vec![Slot::Pricing])], "it is tried again");
-    assert_eq!((price(&publisher).await, publisher.rollback(None).unwrap().by), (2, By::Rollback(1)));
+    assert_eq!(told(&publisher), [(1, Trigger::Start, Slot::ALL.to_vec()), (2, Trigger::PolicyDir, vec![Slot::Pricing])], "it is tried again");
+    assert_eq!((price(&publisher).await, publisher.rollback(None).unwrap().by), (2, Trigger::Rollback(1)));
     assert_eq!(price(&publisher).await, 1);
 }
 
@@ -318,7 +321,7 @@ async fn a_shadow_that_cannot_be_promoted_goes_on() {
     assert_eq!(publisher.promote(), Err(SwapError::InForce));
     assert!(publisher.host().shadow_report().is_some());
     publisher.host().start_shadow(pricing(flat(), "{}")).unwrap();
-    assert_eq!((publisher.promote().unwrap().by, price(&publisher).await), (By::Promotion, 2));
+    assert_eq!((publisher.promote().unwrap().by, price(&publisher).await), (Trigger::Promotion, 2));
     assert!(publisher.host().shadow_report().is_none());
 }
 
@@ -341,11 +344,11 @@ async fn both_versions_of_the_contract_are_served() {
     assert_eq!((terms.step, terms.percent), (Seconds(60), 100));
     let settings = r#"{"refund_percent": 40, "refund_step_seconds": 600}"#;
     let stingy = Source { component: built("plugins/duration.wasm"), settings: settings.to_owned() };
-    publisher.publish(&Sources::from([(Slot::Duration, stingy)]), By::Operator).unwrap();
+    publisher.publish(&Sources::from([(Slot::Duration, stingy)]), Trigger::Operator).unwrap();
     let terms = publisher.host().current().refund(&order, &quote, &payment, &granted(600), &context).await.unwrap().unwrap();
     assert_eq!((terms.step, terms.percent), (Seconds(600), 40));
     let old = Source::plain(built("plugins-for-tests/old-duration.wasm"));
-    publisher.publish(&Sources::from([(Slot::Duration, old)]), By::Operator).unwrap();
+    publisher.publish(&Sources::from([(Slot::Duration, old)]), Trigger::Operator).unwrap();
     let set = publisher.host().current();
     assert_eq!(set.grant(&order, &quote, &payment, &context).await, Ok(granted(10)));
     assert_eq!(set.refund(&order, &quote, &payment, &granted(10), &context).await, Ok(None), "1.0 knows no terms");

@@ -1,4 +1,5 @@
-//! A client that trusts any host key: a pod makes a new one when it starts, and its address is the ledger's, no stranger's.
+//! A client that trusts any host key: a pod makes a new one when it starts, and its address is the
+//! ledger's, no stranger's.
 
 use russh::client::{Config, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
@@ -34,7 +35,7 @@ pub enum LoginError {
 }
 
 /// What is typed into a terminal.
-pub enum Typed {
+pub enum TerminalInput {
     /// Keys.
     Keys(Vec<u8>),
     /// The window has this many columns and rows now.
@@ -44,13 +45,14 @@ pub enum Typed {
 /// A session that is logged in.
 pub struct Client {
     handle: Handle<AnyHost>,
-    _cutter: Cutter,
+    _cutter: ShutdownOnDrop,
 }
 
-/// Cuts the connection when it is dropped: russh's own task lives as long as its socket does, whatever the server does.
-struct Cutter(std::net::TcpStream);
+/// Cuts the connection when it is dropped: russh's own task lives as long as its socket does,
+/// whatever the server does.
+struct ShutdownOnDrop(std::net::TcpStream);
 
-impl Cutter {
+impl ShutdownOnDrop {
     async fn connect(address: impl ToSocketAddrs) -> std::io::Result<(TcpStream, Self)> {
         let stream = TcpStream::connect(address).await?.into_std()?;
         let cutter = Self(stream.try_clone()?);
@@ -58,7 +60,7 @@ impl Cutter {
     }
 }
 
-impl Drop for Cutter {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         let _ = self.0.shutdown(Shutdown::Both);
     }
@@ -70,7 +72,7 @@ impl Client {
     /// # Errors
     /// [`LoginError`].
     pub async fn login(address: impl ToSocketAddrs, username: &str, password: &str) -> Result<Self, LoginError> {
-        let (stream, cutter) = Cutter::connect(address).await.map_err(russh::Error::from)?;
+        let (stream, cutter) = ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
         // A server that is gone is noticed.
         let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
         let mut handle = russh::client::connect_stream(Arc::new(config), stream, AnyHost).await?;
@@ -101,12 +103,12 @@ impl Client {
         }
     }
 
-    /// A shell in a terminal of this size: what comes from `input` is typed, what is shown goes to `output`. Returns when
-    /// the shell ends or either side is dropped, whatever the server does.
+    /// A shell in a terminal of this size: what comes from `input` is typed, what is shown goes to
+    /// `output`. Returns when the shell ends or either side is dropped, whatever the server does.
     ///
     /// # Errors
     /// [`LoginError::Unreachable`] when there is no terminal.
-    pub async fn terminal(self, size: (u16, u16), input: mpsc::Receiver<Typed>, output: mpsc::Sender<Vec<u8>>) -> Result<(), LoginError> {
+    pub async fn terminal(self, size: (u16, u16), input: mpsc::Receiver<TerminalInput>, output: mpsc::Sender<Vec<u8>>) -> Result<(), LoginError> {
         let shown = output.clone();
         let carried = tokio::select! {
             carried = self.carry(size, input, output) => carried,
@@ -120,7 +122,7 @@ impl Client {
     async fn carry(
         &self,
         (columns, rows): (u16, u16),
-        mut input: mpsc::Receiver<Typed>,
+        mut input: mpsc::Receiver<TerminalInput>,
         output: mpsc::Sender<Vec<u8>>,
     ) -> Result<(), LoginError> {
         let mut channel = self.handle.channel_open_session().await?;
@@ -129,8 +131,8 @@ impl Client {
         loop {
             tokio::select! {
                 typed = input.recv() => match typed {
-                    Some(Typed::Keys(keys)) => channel.data_bytes(keys).await?,
-                    Some(Typed::Resize(columns, rows)) => channel.window_change(columns.into(), rows.into(), 0, 0).await?,
+                    Some(TerminalInput::Keys(keys)) => channel.data_bytes(keys).await?,
+                    Some(TerminalInput::Resize(columns, rows)) => channel.window_change(columns.into(), rows.into(), 0, 0).await?,
                     None => return Ok(()),
                 },
                 message = channel.wait() => match message {

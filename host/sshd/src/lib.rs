@@ -1,9 +1,9 @@
 //! `paygress-sshd`: a small SSH server for one user, with password or key, shell, exec and PTY.
 //!
-//! It is what a pod runs (`main.rs`, packed by `k8s/ssh-image`) and what the local runtime runs instead of a pod. It needs
-//! no root, no capabilities, no `/etc/shadow` and no configuration: the login comes as files, read once. Forwarding and
-//! agents are refused. Nothing the customer chose as a login ever reaches a shell; what a logged-in user executes does,
-//! and it is their pod.
+//! It is what a pod runs (`main.rs`, packed by `k8s/ssh-image`) and what the local runtime runs
+//! instead of a pod. It needs no root, no capabilities, no `/etc/shadow` and no configuration: the
+//! login comes as files, read once. Forwarding and agents are refused. Nothing the customer chose
+//! as a login ever reaches a shell; what a logged-in user executes does, and it is their pod.
 
 pub mod client;
 mod process;
@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 /// Connections at the same time; each costs a few hundred kilobytes.
 const CONNECTIONS: usize = 128;
 /// Of these, such as are not logged in, from one address: nobody locks the others out by knocking.
-const KNOCKING: usize = 8;
+const MAX_STARTUPS: usize = 8;
 /// A client that has not logged in by then is cut off.
 const LOGIN_GRACE: Duration = Duration::from_secs(30);
 /// Wrong passwords in one connection, each answered after a second.
@@ -85,7 +85,8 @@ pub enum Error {
 }
 
 impl Account {
-    /// The login in this directory: `username`, `password`, and `authorized_key` if there is one, each the whole file.
+    /// The login in this directory: `username`, `password`, and `authorized_key` if there is one,
+    /// each the whole file.
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Key`].
@@ -119,7 +120,8 @@ pub fn new_host_key() -> Result<PrivateKey, Error> {
     Ok(PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519)?)
 }
 
-/// Takes logins until `stop` says `true` or its sender is gone; then cuts every connection and ends every process.
+/// Takes logins until `stop` says `true` or its sender is gone; then cuts every connection and ends
+/// every process.
 pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey, mut stop: watch::Receiver<bool>) {
     let account = Arc::new(account);
     let config = Arc::new(session::config(host_key, AUTH_ATTEMPTS, KEEPALIVE));
@@ -138,7 +140,7 @@ pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey
                 }
             },
         };
-        let Some(knock) = Knock::at(&knocking, from.ip()) else { continue };
+        let Some(knock) = PreAuthConn::at(&knocking, from.ip()) else { continue };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
         tokio::spawn(async move {
@@ -154,16 +156,16 @@ pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey
 type Knocking = Mutex<HashMap<IpAddr, usize>>;
 
 /// One of them; it counts until it is dropped.
-struct Knock {
+struct PreAuthConn {
     all: Arc<Knocking>,
     from: IpAddr,
 }
 
-impl Knock {
+impl PreAuthConn {
     fn at(all: &Arc<Knocking>, from: IpAddr) -> Option<Self> {
         let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(from).or_default();
-        if *count >= KNOCKING {
+        if *count >= MAX_STARTUPS {
             return None;
         }
         *count = count.saturating_add(1);
@@ -171,7 +173,7 @@ impl Knock {
     }
 }
 
-impl Drop for Knock {
+impl Drop for PreAuthConn {
     fn drop(&mut self) {
         let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         match counts.get_mut(&self.from) {
@@ -190,7 +192,7 @@ async fn connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
     account: Arc<Account>,
-    knock: Knock,
+    knock: PreAuthConn,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;

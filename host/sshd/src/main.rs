@@ -2,8 +2,8 @@
 //!
 //! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--shell PATH] [--home DIR]`
 //!
-//! As process 1 of a container it starts itself once more and only reaps and forwards signals: orphans of the customer's
-//! programs must not pile up.
+//! As process 1 of a container it starts itself once more and only reaps and forwards signals:
+//! orphans of the customer's programs must not pile up.
 
 use paygress_sshd::{Account, new_host_key, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
@@ -79,7 +79,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<HashMap<&'stat
     Ok(options)
 }
 
-/// Gives the user a name in the container's own /etc/passwd, where the image allows it: prompts and `whoami` show it.
+/// Gives the user a name in the container's own /etc/passwd, where the image allows it: prompts and
+/// `whoami` show it.
 fn name_user(account: &Account) {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     if uid.is_root() {

@@ -1,4 +1,5 @@
-//! One program of one channel: on a terminal or on pipes, pumped until it ends or the client is gone.
+//! One program of one channel: on a terminal or on pipes, pumped until it ends or the client is
+//! gone.
 
 use crate::Account;
 use pty_process::Size;
@@ -16,13 +17,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
-/// Input that a program has not read yet. A client that is this far ahead waits, and its whole connection with it…
+/// Input that a program has not read yet. A client that is this far ahead waits, and its whole
+/// connection with it…
 const INPUT_BYTES: usize = 8 << 20;
-/// …but not longer than this: a program that waits for its own output to be taken would never read on.
+/// …but not longer than this: a program that waits for its own output to be taken would never read
+/// on.
 const STALL: Duration = Duration::from_secs(30);
 /// Output is sent in pieces of this size: russh's packet.
 const CHUNK: usize = 32_768;
-/// After the program's end, what is still in its pipes is sent for so long; a background process may hold them open.
+/// After the program's end, what is still in its pipes is sent for so long; a background process
+/// may hold them open.
 const DRAIN: Duration = Duration::from_millis(300);
 /// From the hang-up to the kill.
 const GRACE: Duration = Duration::from_millis(500);
@@ -68,8 +72,8 @@ impl Input {
             return true;
         }
         let mut behind = self.waiting.subscribe();
-        let caught_up = behind.wait_for(|waiting| *waiting <= INPUT_BYTES);
-        tokio::time::timeout(STALL, caught_up).await.is_ok()
+        let synced = behind.wait_for(|waiting| *waiting <= INPUT_BYTES);
+        tokio::time::timeout(STALL, synced).await.is_ok()
     }
 
     /// The client sends no more.
@@ -91,9 +95,9 @@ pub(crate) fn start(program: Program, out: Out, alive: watch::Receiver<()>) -> i
     let (size, resizes) = watch::channel(None);
     let feed = Feed { input, waiting: waiting.clone() };
     if program.terminal.is_some() {
-        on_terminal(program, out, feed, resizes, alive)?;
+        spawn_pty(program, out, feed, resizes, alive)?;
     } else {
-        on_pipes(&program, out, feed, alive)?;
+        spawn_piped(&program, out, feed, alive)?;
     }
     Ok(Input { bytes: Some(bytes), waiting, size })
 }
@@ -114,7 +118,7 @@ fn environment(program: &Program, term: Option<&str>) -> Vec<(String, String)> {
     variables
 }
 
-fn on_terminal(
+fn spawn_pty(
     program: Program,
     out: Out,
     feed: Feed,
@@ -160,7 +164,7 @@ fn on_terminal(
     Ok(())
 }
 
-fn on_pipes(program: &Program, out: Out, mut feed: Feed, alive: watch::Receiver<()>) -> io::Result<()> {
+fn spawn_piped(program: &Program, out: Out, mut feed: Feed, alive: watch::Receiver<()>) -> io::Result<()> {
     let mut command = tokio::process::Command::new(&program.account.shell);
     match &program.command {
         Some(line) => command.arg("-c").arg(OsStr::from_bytes(line)),
@@ -203,7 +207,8 @@ async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::
     to.flush().await
 }
 
-/// Runs the pumps until the program has ended and its output is sent, or the client is gone; then says how it ended.
+/// Runs the pumps until the program has ended and its output is sent, or the client is gone; then
+/// says how it ended.
 async fn finish(
     mut child: Child,
     input: impl Future<Output = ()>,

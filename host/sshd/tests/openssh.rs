@@ -1,4 +1,5 @@
-//! The SSH server against OpenSSH's client: what a customer's own `ssh` meets. Needs `ssh`, `ssh-keygen` and `sshpass`.
+//! The SSH server against OpenSSH's client: what a customer's own `ssh` meets. Needs `ssh`,
+//! `ssh-keygen` and `sshpass`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};

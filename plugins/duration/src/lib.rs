@@ -1,4 +1,5 @@
-//! The default duration policy: the whole amount at the quoted price, between a minimum and a maximum.
+//! The default duration policy: the whole amount at the quoted price, between a minimum and a
+//! maximum.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

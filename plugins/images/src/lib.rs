@@ -1,8 +1,10 @@
 //! The default images policy: an allowlist.
 //!
-//! An entry allows one image (`registry/repository:tag`), one digest (`registry/repository@sha256:…`) or a whole
-//! repository (`registry/repository`). Images are compared after they were made complete, so that `alpine`,
-//! `docker.io/alpine` and `docker.io/library/alpine:latest` are the same, and `registry:5000/x` is never taken for a tag.
+//! An entry allows one image (`registry/repository:tag`), one digest
+//! (`registry/repository@sha256:…`) or a whole repository (`registry/repository`). Images are
+//! compared after they were made complete, so that `alpine`,
+//! `docker.io/alpine` and `docker.io/library/alpine:latest` are the same, and `registry:5000/x` is
+//! never taken for a tag.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

@@ -26,7 +26,8 @@ impl Reference {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (name, None),
         };
-        // The first part is a registry if it could not be a repository's: with a dot, a port, or `localhost`.
+        // The first part is a registry if it could not be a repository's: with a dot, a port, or
+        // `localhost`.
         let (registry, repository) = match name.split_once('/') {
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
             Some(_) => ("docker.io", name.to_owned()),
@@ -49,7 +50,8 @@ impl Reference {
         Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
     }
 
-    /// The one image that it means: by digest if it has one (the tag beside it means nothing), or by tag.
+    /// The one image that it means: by digest if it has one (the tag beside it means nothing), or
+    /// by tag.
     pub(crate) fn complete(mut self) -> Self {
         self.tag = match &self.digest {
             Some(_) => None,

@@ -1,4 +1,5 @@
-//! The default pod-template policy: one container that serves SSH on a port of its node, without any privilege.
+//! The default pod-template policy: one container that serves SSH on a port of its node, without
+//! any privilege.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

@@ -1,4 +1,5 @@
-//! Reads a policy's settings from JSON: every problem is noted with its JSON Pointer, and reading goes on.
+//! Reads a policy's settings from JSON: every problem is noted with its JSON Pointer, and reading
+//! goes on.
 //!
 //! ```
 //! use paygress_plugin_settings::Reader;
@@ -17,9 +18,10 @@ pub use pod::Pod;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
-/// Keeps a policy's settings from `configure` to its other calls, which find them in `SETTINGS`: implements the interface
-/// `settings` for this policy, with this schema and this reader. Where it stands, `settings` and `Problem` are the
-/// bindings' own.
+/// Keeps a policy's settings from `configure` to its other calls, which find them in `SETTINGS`:
+/// implements the interface
+/// `settings` for this policy, with this schema and this reader. Where it stands, `settings` and
+/// `Problem` are the bindings' own.
 #[macro_export]
 macro_rules! kept {
     ($policy:ty, $settings:ty, $schema:expr, $read:path) => {

@@ -1,4 +1,5 @@
-//! The pod that every template policy begins with: one container that serves SSH, without any privilege.
+//! The pod that every template policy begins with: one container that serves SSH, without any
+//! privilege.
 
 use serde_json::{Map, Value, json};
 

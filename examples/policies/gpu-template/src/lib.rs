@@ -1,5 +1,5 @@
-//! Pods with a GPU, for the tiers that have one, on nodes with the right labels. The operator allows the device and the
-//! taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
+//! Pods with a GPU, for the tiers that have one, on nodes with the right labels. The operator
+//! allows the device and the taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

@@ -1,5 +1,6 @@
-//! A NodePort Service instead of a host port: a pod is reached at every node, wherever it runs. The ports for sale must be
-//! the cluster's node ports: SSH_PORT_RANGE_START=30000 SSH_PORT_RANGE_END=32767.
+//! A NodePort Service instead of a host port: a pod is reached at every node, wherever it runs. The
+//! ports for sale must be the cluster's node ports: SSH_PORT_RANGE_START=30000
+//! SSH_PORT_RANGE_END=32767.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

@@ -1,5 +1,5 @@
-//! Dearer when the cluster fills up: the price rises in a straight line from a share of leased pods on, up to a multiple
-//! of it when all are leased. What is bought keeps its price.
+//! Dearer when the cluster fills up: the price rises in a straight line from a share of leased pods
+//! on, up to a multiple of it when all are leased. What is bought keeps its price.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

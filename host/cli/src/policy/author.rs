@@ -4,8 +4,8 @@
 use super::slot;
 use anyhow::{Context, Result};
 use clap::Args;
-use paygress_author::Language;
-use paygress_core::policy::Slot;
+use paygress_policy_tools::Language;
+use paygress_core::backend::policy::Slot;
 use std::path::PathBuf;
 
 /// Arguments of `paygress policy new`.
@@ -56,14 +56,14 @@ pub(super) fn new(arguments: &NewArguments) -> Result<()> {
     let NewArguments { lang, slot, directory } = arguments;
     let folder = std::path::absolute(directory)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    paygress_author::new_project(directory, *lang, *slot, &name)?;
+    paygress_policy_tools::new_project(directory, *lang, *slot, &name)?;
     println!("{} is there; its README.md says how to go on", directory.display());
     Ok(())
 }
 
 pub(super) fn bindings(arguments: &BindingsArguments) -> Result<()> {
     let BindingsArguments { lang, wit, world, directory } = arguments;
-    paygress_author::bindings(*lang, wit, world, directory)?;
+    paygress_policy_tools::bindings(*lang, wit, world, directory)?;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub(super) fn component(arguments: &ComponentArguments) -> Result<()> {
     let ComponentArguments { wit, world, core, component } = arguments;
     let module = std::fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
     let embed = wit.as_deref().zip(world.as_deref());
-    let bytes = paygress_author::component(&module, embed).with_context(|| core.display().to_string())?;
-    paygress_author::write_whole(component, &bytes)?;
+    let bytes = paygress_policy_tools::component(&module, embed).with_context(|| core.display().to_string())?;
+    paygress_policy_tools::write_whole(component, &bytes)?;
     Ok(())
 }

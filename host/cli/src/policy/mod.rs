@@ -1,24 +1,25 @@
 //! `paygress policy`: for who operates policies, and for who writes them.
 //!
 //! - `author.rs`: new projects, and components of what they build.
-//! - `operate.rs`: exchange them in a running service, go back, have candidates decide beside them.
+//! - `admin.rs`: exchange them in a running service, go back, have candidates decide beside them.
 //! - `replay.rs`: what would a candidate have said of the orders in the ledger?
-//! - `ship.rs`: to registries and back, signed.
-//! - `trial.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it must meet.
+//! - `registry.rs`: to registries and back, signed.
+//! - `check.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it
+//!   must meet.
 
 mod author;
-mod operate;
+mod admin;
 mod replay;
-mod ship;
+mod registry;
 mod suite;
-mod trial;
+mod check;
 
 use crate::config::{Config, Reader};
-use crate::house::{guard, supply};
+use crate::app::{guard, supply};
 use crate::serve::{configured, configured_in_part};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use paygress_core::policy::Slot;
+use paygress_core::backend::policy::Slot;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +28,8 @@ use std::process::ExitCode;
 /// What to do with policies.
 #[derive(Subcommand)]
 pub enum PolicyAction {
-    /// Put components in force in the running service, all or none; orders under way end with the old ones.
+    /// Put components in force in the running service, all or none; orders under way end with the
+    /// old ones.
     Swap(Candidates),
     /// Go back to what was in force before, or to a publication of `history`.
     Rollback {
@@ -36,7 +38,8 @@ pub enum PolicyAction {
     },
     /// What has been in force, the newest last.
     History,
-    /// Have components decide beside those in force, on the live orders; nothing that they say is used.
+    /// Have components decide beside those in force, on the live orders; nothing that they say is
+    /// used.
     Shadow {
         /// What to do with it.
         #[command(subcommand)]
@@ -96,8 +99,9 @@ pub enum ShadowAction {
 /// Components for slots.
 #[derive(Args)]
 pub struct Candidates {
-    /// A slot (images, pricing, duration, pod-template) and the component: a file, or oci:// and a reference. Several slots
-    /// are exchanged together. The signature of a file is the one beside it, FILE.sig.
+    /// A slot (images, pricing, duration, pod-template) and the component: a file, or oci:// and a
+    /// reference. Several slots are exchanged together. The signature of a file is the one beside
+    /// it, FILE.sig.
     #[arg(required = true, num_args = 2.., value_names = ["SLOT", "REF"])]
     pairs: Vec<String>,
     /// The settings of a slot, a file with a JSON object; left out: those in force.

@@ -2,15 +2,15 @@
 #![allow(clippy::print_stdout)]
 
 use super::Candidates;
-use crate::books::PAGE;
+use crate::commands::PAGE;
 use crate::config::Config;
-use crate::house::{Access, books, guard};
+use crate::app::{OpenMode, books, guard};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use paygress_core::Ledger;
-use paygress_core::policy::Slot;
-use paygress_core::units::UnixTime;
-use paygress_policy::{Candidate, Comparison, DIFFERENCES_TOLD, Filling, Machine, Source, Sources, history, in_force};
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::units::UnixTime;
+use paygress_policy::{Candidate, Comparison, DIFFERENCES_TOLD, ComponentRef, PolicyEngine, Source, Sources, history, in_force};
 use std::collections::BTreeMap;
 
 /// Arguments of `paygress policy replay`.
@@ -43,7 +43,7 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
     let since = time(&arguments.since)?;
     let until = arguments.until.as_deref().map(time).transpose()?.unwrap_or(UnixTime(u64::MAX));
     let candidate = candidate(config, &arguments.candidates).await?;
-    let (book, _) = books(config, Access::Look).await?;
+    let (book, _) = books(config, OpenMode::Look).await?;
     let mut comparison = Comparison::default();
     let mut last = None;
     loop {
@@ -62,10 +62,10 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
 
 /// The candidates among what the service has in force.
 async fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
-    let machine = Machine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
+    let machine = PolicyEngine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
     let set = in_force(&machine, &config.policy_state).map_err(|why| anyhow!("{why}"))?;
     let publications = history(&config.policy_state)?;
-    let settings: &BTreeMap<Slot, Filling> = &publications.last().context("nothing is in force")?.set;
+    let settings: &BTreeMap<Slot, ComponentRef> = &publications.last().context("nothing is in force")?.set;
     let mut sources = Sources::new();
     for (slot, candidate) in candidates.read()? {
         let kept = || settings.get(&slot).map_or_else(|| "{}".to_owned(), |filling| filling.settings.clone());

@@ -2,12 +2,12 @@
 #![allow(clippy::print_stdout)]
 
 use super::slot;
-use super::trial::told;
+use super::check::told;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use paygress_core::policy::Slot;
-use paygress_core::refusal::ErrorType;
-use paygress_policy::{Case, Guard, Machine, Rejected, Said, Trial};
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::refusal::ErrorType;
+use paygress_policy::{TestCase, Guard, PolicyEngine, Rejected, CallResult, Harness};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -61,17 +61,17 @@ struct Expected {
 
 /// Components by their settings: most cases have the same.
 struct Trials<'a> {
-    machine: Arc<Machine>,
+    machine: Arc<PolicyEngine>,
     slot: Slot,
     component: &'a [u8],
-    loaded: BTreeMap<String, Arc<Result<Trial, Rejected>>>,
+    loaded: BTreeMap<String, Arc<Result<Harness, Rejected>>>,
 }
 
 impl Trials<'_> {
-    fn with(&mut self, settings: &Map<String, Value>) -> Arc<Result<Trial, Rejected>> {
+    fn with(&mut self, settings: &Map<String, Value>) -> Arc<Result<Harness, Rejected>> {
         let settings = Value::Object(settings.clone()).to_string();
         let (machine, slot, component) = (&self.machine, self.slot, self.component);
-        let load = |settings: &String| Arc::new(Trial::load(machine, slot, component, settings));
+        let load = |settings: &String| Arc::new(Harness::load(machine, slot, component, settings));
         Arc::clone(self.loaded.entry(settings).or_insert_with_key(load))
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn test(arguments: &Arguments, guard: Guard) -> Result<ExitCode> {
     let file = arguments.component.clone().unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).join(&suite.component));
     let component = paygress_policy::read(&file).map_err(|why| anyhow!("{why}"))?;
     let slot = slot(&suite.slot)?;
-    let mut trials = Trials { machine: Machine::for_authors()?.guarded(guard), slot, component: &component, loaded: BTreeMap::new() };
+    let mut trials = Trials { machine: PolicyEngine::with_fuel()?.guarded(guard), slot, component: &component, loaded: BTreeMap::new() };
     let mut results = TestSuite::new(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let mut failed = 0_usize;
     for case in &suite.cases {
@@ -122,7 +122,7 @@ pub(super) fn test(arguments: &Arguments, guard: Guard) -> Result<ExitCode> {
     Ok(if failed == 0 && !suite.cases.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verdict(slot: Slot, expected: &Expected, trial: &Result<Trial, Rejected>) -> Result<(), String> {
+fn verdict(slot: Slot, expected: &Expected, trial: &Result<Harness, Rejected>) -> Result<(), String> {
     let wishes = [expected.expect.is_some(), expected.refuses.is_some(), expected.problems.is_some()];
     if wishes.iter().filter(|wish| **wish).count() != 1 {
         return Err("a case has one of expect, refuses and problems".to_owned());
@@ -131,17 +131,17 @@ fn verdict(slot: Slot, expected: &Expected, trial: &Result<Trial, Rejected>) -> 
         return problems(places, trial);
     }
     let trial = trial.as_ref().map_err(ToString::to_string)?;
-    let said = trial.ask(&Case::read(slot, &Value::Object(expected.given.clone()))?).said;
+    let said = trial.ask(&TestCase::read(slot, &Value::Object(expected.given.clone()))?).said;
     match (&said, &expected.expect, expected.refuses) {
-        (Said::Yes(value), Some(part), _) => holds(value, part, ""),
-        (Said::No(refusal), _, Some(code)) if refusal.code == code => Ok(()),
+        (CallResult::Yes(value), Some(part), _) => holds(value, part, ""),
+        (CallResult::No(refusal), _, Some(code)) if refusal.code == code => Ok(()),
         (_, Some(part), _) => Err(format!("it should have said yes, with {part}; it {}", told(&said))),
         (_, _, Some(code)) => Err(format!("it should have refused with {}; it said {}", code.as_str(), told(&said))),
         (_, None, None) => Ok(()),
     }
 }
 
-fn problems(places: &[String], trial: &Result<Trial, Rejected>) -> Result<(), String> {
+fn problems(places: &[String], trial: &Result<Harness, Rejected>) -> Result<(), String> {
     match trial {
         Err(Rejected::Settings(found)) => {
             let missing: Vec<&str> =

@@ -1,34 +1,36 @@
-//! Everything goes wrong, by a seed: the process is killed at any border of states and inside requests; the mint, the
-//! cluster, the disk, the way back and the clock fail. After each run every sat is accounted for: the ledger's audit holds,
-//! and what the mint has signed is what the customers and the operator hold.
+//! Everything goes wrong, by a seed: the process is killed at any border of states and inside
+//! requests; the mint, the cluster, the disk, the way back and the clock fail. After each run every
+//! sat is accounted for: the ledger's audit holds, and what the mint has signed is what the
+//! customers and the operator hold.
 //!
-//! `cargo test` makes a few runs; `cargo xtask faults` makes many. `FAULT_SEED` is the first seed, `FAULT_RUNS` how many,
+//! `cargo test` makes a few runs; `cargo xtask faults` makes many. `FAULT_SEED` is the first seed,
+//! `FAULT_RUNS` how many,
 //! `FAULT_MINT` a Nutshell mint's URL and `FAULT_MINT_DATABASE` its database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
-mod rooms;
-mod story;
+mod backends;
+mod scenario;
 
-use paygress::house::default_policies;
-use paygress_cashu::faulty::Mishap;
-use paygress_cashu::mint::TestMint;
-use paygress_core::order::RefundEnd;
-use paygress_core::units::Sat;
-use paygress_policy::{Folder, Host, Machine};
-use rooms::ClusterFault;
+use paygress::app::default_policies;
+use paygress_cashu::fault_proxy::NetworkFault;
+use paygress_cashu::test_mint::TestMint;
+use paygress_core::model::order::RefundEnd;
+use paygress_core::model::units::Sat;
+use paygress_policy::{PolicyDir, Host, PolicyEngine};
+use backends::ClusterFault;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use story::{DAY, Deed, Life, Story, Told, tell};
+use scenario::{DAY, Action, ProcessRun, Scenario, Told, tell};
 use tokio::runtime::Runtime;
 
 /// Numbers by a seed (SplitMix64): the same seed is the same run.
-pub struct Dice(u64);
+pub struct SeededRng(u64);
 
-impl Dice {
+impl SeededRng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -103,8 +105,8 @@ fn world(outside: &Runtime) -> World {
             _ => AnyMint::Cdk(TestMint::start(100).await.unwrap()),
         }
     });
-    let sources = Folder::new(default_policies(), BTreeMap::new()).sources().unwrap();
-    World { mint, policy: Host::load(Machine::start(None).unwrap(), &sources).unwrap() }
+    let sources = PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap();
+    World { mint, policy: Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap() }
 }
 
 fn outside() -> Runtime {
@@ -112,39 +114,40 @@ fn outside() -> Runtime {
 }
 
 /// Tells one story in a world of its own.
-fn told(deeds: Vec<Deed>, lives: Vec<Life>) -> Told {
+fn told(deeds: Vec<Action>, lives: Vec<ProcessRun>) -> Told {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = outside();
     let world = World { mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()), ..world(&outside) };
-    tell(&world, &outside, Story { deeds, lives }, 0).unwrap_or_else(|why| panic!("{why}"))
+    tell(&world, &outside, Scenario { deeds, lives }, 0).unwrap_or_else(|why| panic!("{why}"))
 }
 
-fn away(path: &'static str, mishap: Mishap) -> Life {
-    Life { mint: Some((path, mishap, 0, 10_000)), ..Life::good() }
+fn away(path: &'static str, mishap: NetworkFault) -> ProcessRun {
+    ProcessRun { mint: Some((path, mishap, 0, 10_000)), ..ProcessRun::good() }
 }
 
 #[test]
 fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
-    let day_later = || Life { clock: DAY, lasts: true, ..away("v1/", Mishap::Status(500)) };
-    // It took the token, and the process was killed; or it never saw it, and the swap might be on its way for ever. Either
-    // way the one thing that is certain is to ask again in the same words, when it is back, and to give back what comes.
-    for lost in [Mishap::Hang(true), Mishap::LostOnTheWay] {
-        let story = told(vec![Deed::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
+    let day_later = || ProcessRun { clock: DAY, lasts: true, ..away("v1/", NetworkFault::Status(500)) };
+    // It took the token, and the process was killed; or it never saw it, and the swap might be on
+    // its way for ever. Either way the one thing that is certain is to ask again in the same words,
+    // when it is back, and to give back what comes.
+    for lost in [NetworkFault::Hang(true), NetworkFault::LostOnTheWay] {
+        let story = told(vec![Action::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
         let first = story.letters[0]["message"].as_str().unwrap();
         assert!(first.contains("does not tell whether it has taken your token"), "{first}");
         let last = story.letters.last().unwrap();
         assert_eq!((&last["error_type"], &last["refunded_sats"]), (&json!("mint_network_error"), &json!(29)), "{last}");
-        assert!(story.orders.iter().all(|order| order.state.is_settled()));
+        assert!(story.orders.iter().all(|order| order.state.is_final()));
     }
 }
 
 #[test]
 fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
-    let fails = Life { cluster: ClusterFault::NeverReady, ..Life::good() };
-    let later = Life { clock: 40 * DAY, lasts: true, ..Life::good() };
-    let story = told(vec![Deed::Spawn(30)], vec![fails, later]);
+    let fails = ProcessRun { cluster: ClusterFault::NeverReady, ..ProcessRun::good() };
+    let later = ProcessRun { clock: 40 * DAY, lasts: true, ..ProcessRun::good() };
+    let story = told(vec![Action::Spawn(30)], vec![fails, later]);
     assert!(story.letters[0]["refund_token"].is_string(), "{}", story.letters[0]);
-    assert_eq!(story.orders[0].refund_end, Some(RefundEnd::TakenBack(Sat(28))), "29 less the mint's fee");
+    assert_eq!(story.orders[0].refund_end, Some(RefundEnd::Reclaimed(Sat(28))), "29 less the mint's fee");
     assert_eq!(story.orders[0].secrets.refund_token, None);
 }
 
@@ -164,7 +167,7 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
     let mut longest = (Duration::ZERO, 0);
     for seed in first..first + runs {
         let begun = Instant::now();
-        let story = Story::of(seed);
+        let story = Scenario::of(seed);
         let what = format!("{story:?}");
         match tell(&world, &outside, story, kept) {
             Ok(told) => {

@@ -1,18 +1,18 @@
 //! The program, as an operator calls it.
 
-use paygress::town::Town;
+use paygress::sandbox::Sandbox;
 use std::process::{Command, Output};
 
 /// What the program does, in a town's environment.
-pub async fn paygress(town: &Town, arguments: &[&str]) -> Output {
+pub async fn paygress(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
-    command.args(arguments).env_clear().envs(&town.environment);
+    command.args(arguments).env_clear().envs(&sandbox.environment);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
 /// What it prints; it must not fail.
-pub async fn printed(town: &Town, arguments: &[&str]) -> String {
-    let output = paygress(town, arguments).await;
+pub async fn printed(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let output = paygress(sandbox, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }

@@ -1,15 +1,15 @@
 //! A customer of a town in this process.
 
-use paygress::house::House;
-use paygress::town::Town;
-use paygress_cashu::mint::TestWallet;
+use paygress::app::App;
+use paygress::sandbox::Sandbox;
+use paygress_cashu::test_mint::TestWallet;
 use paygress_nostr::{Keys, PublicKey, customer::Customer};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// How long an answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Buyer {
     pub customer: Customer,
@@ -18,19 +18,19 @@ pub struct Buyer {
 }
 
 impl Buyer {
-    pub async fn new(town: &Town) -> Self {
-        Self::with_keys(town, Keys::generate()).await
+    pub async fn new(sandbox: &Sandbox) -> Self {
+        Self::with_keys(sandbox, Keys::generate()).await
     }
 
-    pub async fn with_keys(town: &Town, keys: Keys) -> Self {
-        let customer = Customer::connect(keys, town.config.relays.clone()).await.unwrap();
-        let wallet = TestWallet::new(town.mint.url()).await.unwrap();
+    pub async fn with_keys(sandbox: &Sandbox, keys: Keys) -> Self {
+        let customer = Customer::connect(keys, sandbox.config.relays.clone()).await.unwrap();
+        let wallet = TestWallet::new(sandbox.mint.url()).await.unwrap();
         wallet.fill(1_000).await.unwrap();
-        Self { customer, wallet, service: town.config.keys.public_key() }
+        Self { customer, wallet, service: sandbox.config.keys.public_key() }
     }
 
-    pub async fn ask(&self, request: Value) -> Value {
-        self.customer.ask(self.service, &request, PATIENCE, |_| ()).await.unwrap()
+    pub async fn payment_request(&self, request: Value) -> Value {
+        self.customer.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap()
     }
 
     pub async fn token(&self, sat: u64) -> String {
@@ -42,9 +42,9 @@ impl Buyer {
 pub struct Running(JoinHandle<()>);
 
 impl Running {
-    pub fn start(house: House) -> Self {
+    pub fn start(app: App) -> Self {
         Self(tokio::spawn(async move {
-            let ended = house.run().await;
+            let ended = app.run().await;
             panic!("the service ended: {ended:?}");
         }))
     }

@@ -21,7 +21,8 @@ pub fn key(directory: &Path, name: &str) -> (String, String) {
     (private, public)
 }
 
-/// A server's certificate for this address, which nobody trusts yet: the files of its key and of itself.
+/// A server's certificate for this address, which nobody trusts yet: the files of its key and of
+/// itself.
 pub fn certificate(directory: &Path, address: &str) -> (String, String) {
     let (private, public) = (path(directory, "server.key"), path(directory, "server.pem"));
     let names = format!("subjectAltName=IP:{address}");

@@ -3,8 +3,8 @@
 
 pub mod command;
 pub mod customer;
-pub mod doomed;
+pub mod crashing;
 pub mod keys;
-pub mod paper;
+pub mod fake;
 pub mod testbed;
 pub mod web;

@@ -1,6 +1,6 @@
 //! The real parts: started for a test, ended with it.
 
-use paygress_core::policy::Slot;
+use paygress_core::backend::policy::Slot;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +19,7 @@ pub struct Turns(Mutex<()>);
 
 impl Turns {
     pub fn lock(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.p2pk_pubkey().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,7 +184,7 @@ impl Outside {
     }
 
     /// Asks the service with this public key.
-    pub fn ask(&self, npub: &str, request: &Value) -> Value {
+    pub fn payment_request(&self, npub: &str, request: &Value) -> Value {
         self.ask_as(&self.customer, npub, request)
     }
 
@@ -200,7 +200,8 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    /// An image of the program and its policies, without a container engine: as the Dockerfile would have it.
+    /// An image of the program and its policies, without a container engine: as the Dockerfile
+    /// would have it.
     fn image() -> PathBuf {
         let (rootfs, archive) = (root().join("target/service-image"), root().join("target/service-image.tar"));
         let _ = std::fs::remove_dir_all(&rootfs);
@@ -348,7 +349,7 @@ impl Testbed {
         self.outside.state(token)
     }
 
-    pub fn ask(&self, request: &Value) -> Value {
+    pub fn payment_request(&self, request: &Value) -> Value {
         self.outside.ask(&self.npub, request)
     }
 
@@ -356,7 +357,8 @@ impl Testbed {
         self.outside.ask_as(&new_key(), &self.npub, request)
     }
 
-    /// What a customer and the operator see in a browser: see `host/http/web/test/customer.mjs`. Screenshots are kept.
+    /// What a customer and the operator see in a browser: see `host/http/web/test/customer.mjs`.
+    /// Screenshots are kept.
     pub fn browse(&self, tokens: &[String]) -> Value {
         let shots = root().join("target/e2e/browser");
         std::fs::create_dir_all(&shots).unwrap();

@@ -59,7 +59,7 @@ impl Web {
         self.client.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap()
     }
 
-    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub async fn payment_request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let response = self.open(method, path, headers, body).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

@@ -1,6 +1,7 @@
 //! A pricing policy for tests that does what a policy must not.
 //!
-//! It behaves until the order's tier names a misdeed; the settings may name one for `configure`: `{"configure": "spin"}`.
+//! It behaves until the order's tier names a misdeed; the settings may name one for `configure`:
+//! `{"configure": "spin"}`.
 #![allow(clippy::panic, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]

@@ -1,0 +1,228 @@
+//! The way to a mint, with faults in it: for tests. What a mint does and what its caller sees come
+//! apart here.
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkFault {
+    /// The mint never sees it; the connection is cut.
+    LostOnTheWay,
+    /// The mint does it; its answer is lost.
+    AnswerLost,
+    /// The mint does it; what comes back is no answer.
+    Garbage,
+    /// The mint does it; the answer's amounts are others.
+    WrongAmounts,
+    /// The mint does it; the answer never ends.
+    Endless,
+    /// The mint never sees it.
+    Status(u16),
+    /// The mint does it, and a server between says that it did not.
+    DoneAnd(u16),
+    /// It is done after the caller has given up.
+    Late(Duration),
+    /// The answer drips.
+    Drip,
+    /// The caller waits for ever: where a process is killed inside a request. `true`: the mint does
+    /// it before.
+    Hang(bool),
+}
+
+impl NetworkFault {
+    /// All that a fault test goes through.
+    pub const ALL: [Self; 10] = [
+        Self::LostOnTheWay,
+        Self::AnswerLost,
+        Self::Garbage,
+        Self::WrongAmounts,
+        Self::Endless,
+        Self::Status(500),
+        Self::Status(429),
+        Self::DoneAnd(502),
+        Self::DoneAnd(429),
+        Self::Drip,
+    ];
+}
+
+struct Plan {
+    path: String,
+    mishap: NetworkFault,
+    times: usize,
+    /// Requests of this path that pass before.
+    after: usize,
+}
+
+struct Shared {
+    mint: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    plan: Mutex<Option<Plan>>,
+    met: Mutex<usize>,
+    hung: Notify,
+}
+
+/// A server in front of a mint.
+pub struct FaultProxy {
+    url: String,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl FaultProxy {
+    /// A way to the mint at this address.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn to(mint: &str) -> Result<Self, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(text)?;
+        let url = format!("http://{}", listener.local_addr().map_err(text)?);
+        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let shared = Arc::new(Shared { mint: mint.to_owned(), client, plan: Mutex::default(), met: Mutex::default(), hung: Notify::new() });
+        let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { url, shared, server })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From now on, after so many of them, so many requests whose path holds this meet a mishap.
+    pub fn plan(&self, path: &str, mishap: NetworkFault, after: usize, times: usize) {
+        *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Plan { path: path.to_owned(), mishap, times, after });
+    }
+
+    /// No mishaps any more.
+    pub fn clear(&self) {
+        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits until a request hangs.
+    pub async fn hung(&self) {
+        self.shared.hung.notified().await;
+    }
+
+    /// How many requests have met the planned mishap.
+    #[must_use]
+    pub fn met(&self) -> usize {
+        *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn mishap(&self, path: &str) -> Option<NetworkFault> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let planned = plan.as_mut().filter(|plan| path.contains(&plan.path))?;
+        if planned.after > 0 {
+            planned.after = planned.after.saturating_sub(1);
+            return None;
+        }
+        if planned.times == 0 {
+            return None;
+        }
+        planned.times = planned.times.saturating_sub(1);
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        *met = met.saturating_add(1);
+        Some(planned.mishap)
+    }
+
+    async fn ask(&self, request: Request<Body>) -> Result<(StatusCode, Bytes), String> {
+        let (parts, body) = request.into_parts();
+        let body = to_bytes(body, 10 << 20).await.map_err(|error| error.to_string())?;
+        let path = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
+        let asked = Request::builder().method(parts.method).uri(format!("{}{path}", self.mint)).header("content-type", "application/json");
+        let asked = asked.body(Full::new(body)).map_err(|error| error.to_string())?;
+        let answer = self.client.request(asked).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        Ok((status, answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes()))
+    }
+}
+
+fn answer(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+/// A body that breaks the connection.
+fn cut() -> Body {
+    Body::from_stream(futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) }))
+}
+
+async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+    let mishap = shared.mishap(request.uri().path());
+    let hung = Arc::clone(&shared);
+    let status = |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match mishap {
+        Some(NetworkFault::LostOnTheWay) => return answer(StatusCode::OK, cut()),
+        Some(NetworkFault::Status(code)) => return answer(status(code), Body::empty()),
+        Some(NetworkFault::Hang(false)) => {
+            shared.hung.notify_one();
+            return std::future::pending().await;
+        }
+        Some(NetworkFault::Late(by)) => {
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                let _ = shared.ask(request).await;
+            });
+            return answer(StatusCode::OK, cut());
+        }
+        _ => {}
+    }
+    // Whoever asked may be killed meanwhile; what the mint has begun it ends. (cdk's mint, cut off
+    // in between, would hold the proofs as pending until it is started again.)
+    let done = tokio::spawn(async move { shared.ask(request).await }).await;
+    let (code, bytes) = match done {
+        Ok(Ok(done)) => done,
+        _ => return answer(StatusCode::BAD_GATEWAY, Body::empty()),
+    };
+    match mishap {
+        Some(NetworkFault::Hang(_)) => {
+            hung.hung.notify_one();
+            std::future::pending().await
+        }
+        Some(NetworkFault::AnswerLost) => answer(StatusCode::OK, cut()),
+        Some(NetworkFault::Garbage) => answer(StatusCode::OK, Body::from("{\"signatures\": 7}")),
+        Some(NetworkFault::WrongAmounts) => {
+            let text = String::from_utf8_lossy(&bytes).replace("\"amount\":1,", "\"amount\":64,").replace("\"amount\":4,", "\"amount\":2,");
+            answer(code, Body::from(text))
+        }
+        Some(NetworkFault::Endless) => {
+            let chunk = Bytes::from(vec![b' '; 64 << 10]);
+            answer(code, Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()))))
+        }
+        Some(NetworkFault::Drip) => {
+            let drops: Vec<Bytes> = bytes.chunks(bytes.len().div_ceil(8).max(1)).map(Bytes::copy_from_slice).collect();
+            let slow = futures::stream::unfold(drops.into_iter(), |mut drops| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                drops.next().map(|drop| (Ok::<_, std::io::Error>(drop), drops))
+            });
+            answer(code, Body::from_stream(slow))
+        }
+        Some(NetworkFault::DoneAnd(code)) => answer(status(code), Body::empty()),
+        _ => answer(code, Body::from(bytes)),
+    }
+}

@@ -1,0 +1,295 @@
+//! The rooms of the desk, with faults in them. What is outside of the process (the cluster, the way
+//! back) outlives it.
+
+use async_trait::async_trait;
+use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::backend::responder::{Responder, ReplyTo};
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, HourlyRevenue};
+use paygress_core::model::order::{Lease, Order, State};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
+use paygress_ledger::SqlStore;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, broadcast, mpsc};
+
+/// What happens at the nth write to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtWrite {
+    /// The process is killed before it.
+    KilledBefore,
+    /// The process is killed after it.
+    KilledAfter,
+    /// The disk is full, for so many writes.
+    DiskFull(usize),
+}
+
+/// A ledger on a bad disk, in a process that is killed.
+pub struct BadLedger {
+    pub book: SqlStore,
+    pub fault: Option<(usize, AtWrite)>,
+    pub writes: Mutex<usize>,
+    pub killed: Arc<Notify>,
+}
+
+impl BadLedger {
+    async fn write<T>(&self, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        let number = {
+            let mut writes = self.writes.lock().unwrap();
+            *writes += 1;
+            *writes
+        };
+        match self.fault {
+            Some((at, AtWrite::KilledBefore)) if number == at => self.die().await,
+            Some((at, AtWrite::DiskFull(times))) if (at..at + times).contains(&number) => {
+                Err(LedgerError::Database("database or disk is full".to_owned()))
+            }
+            Some((at, AtWrite::KilledAfter)) if number == at => {
+                let _ = work.await;
+                self.die().await
+            }
+            _ => work.await,
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.killed.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Ledger for BadLedger {
+    async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError> {
+        self.write(self.book.open(order)).await
+    }
+    async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<(), LedgerError> {
+        self.write(self.book.transition(order, from, lease)).await
+    }
+    async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
+        self.book.order(id).await
+    }
+    async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError> {
+        self.book.revenue(since).await
+    }
+    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, LedgerError> {
+        self.book.count_by_state().await
+    }
+    async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
+        self.book.unfinished().await
+    }
+    async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError> {
+        self.book.page(after, limit).await
+    }
+    async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
+        self.book.orders_of(lease).await
+    }
+    async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
+        self.book.pending_refunds(of).await
+    }
+    async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
+        self.write(self.book.close_refund(order)).await
+    }
+    async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
+        self.book.forget_refused(before).await
+    }
+    async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
+        self.write(self.book.delivered(id, state)).await
+    }
+    async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError> {
+        self.write(self.book.reserve_port(lease, range)).await
+    }
+    async fn reassign_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError> {
+        self.write(self.book.reassign_port(lease, range)).await
+    }
+    async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError> {
+        self.write(self.book.release_port(lease)).await
+    }
+    async fn ports_in_use(&self) -> Result<u32, LedgerError> {
+        self.book.ports_in_use().await
+    }
+    async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
+        self.book.lease(pod).await
+    }
+    async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
+        self.book.live_leases(of).await
+    }
+    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
+        self.write(self.book.mark_ending(pod, reason)).await
+    }
+    async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
+        self.write(self.book.end_lease(lease, orders)).await
+    }
+    async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool, LedgerError> {
+        self.book.claim_message(id, now).await
+    }
+    async fn complete_message(&self, id: &str, now: UnixTime, forget_before: UnixTime) -> Result<(), LedgerError> {
+        self.book.complete_message(id, now, forget_before).await
+    }
+    async fn kv_read(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.book.kv_read(name).await
+    }
+    async fn kv_write(&self, name: &str, value: &str) -> Result<(), LedgerError> {
+        self.book.kv_write(name, value).await
+    }
+}
+
+/// What is wrong with the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterFault {
+    None,
+    /// The API server is away for so many calls, after so many.
+    Away(usize, usize),
+    /// No node has room, or the image is missing: the pod never becomes ready.
+    NeverReady,
+    /// The port is taken, so many times.
+    PortTaken(usize),
+    /// The quota is used up: refused in rehearsal.
+    Quota,
+    /// The node is lost once the pod is ready.
+    NodeLost,
+}
+
+/// A cluster without pods: it remembers what runs, and lives on when the service is killed.
+pub struct ScriptedCluster {
+    pub fault: Mutex<ClusterFault>,
+    calls: Mutex<usize>,
+    pods: Mutex<HashMap<PodName, UnixTime>>,
+    events: broadcast::Sender<ClusterEvent>,
+}
+
+impl ScriptedCluster {
+    pub fn new() -> Self {
+        Self { fault: Mutex::new(ClusterFault::None), calls: Mutex::default(), pods: Mutex::default(), events: broadcast::Sender::new(64) }
+    }
+
+    fn call(&self) -> Result<ClusterFault, ClusterError> {
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            *calls
+        };
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            ClusterFault::Away(after, times) if (after + 1..after + 1 + times).contains(&number) => {
+                Err(ClusterError::Unavailable("a test".to_owned()))
+            }
+            fault => Ok(fault),
+        }
+    }
+
+    /// What has run out is gone.
+    fn alive(&self, pod: &PodName) -> Result<(), ClusterError> {
+        let mut pods = self.pods.lock().unwrap();
+        match pods.get(pod) {
+            Some(end) if *end > UnixTime::now() => Ok(()),
+            Some(_) => {
+                pods.remove(pod);
+                let _ = self.events.send(ClusterEvent::Ended(pod.clone(), EndReason::Expired));
+                Err(ClusterError::NotFound)
+            }
+            None => Err(ClusterError::NotFound),
+        }
+    }
+
+    pub fn running(&self) -> usize {
+        self.pods.lock().unwrap().len()
+    }
+
+    /// The node of this pod burns down.
+    pub fn lose(&self, pod: &PodName) {
+        self.pods.lock().unwrap().remove(pod);
+        let _ = self.events.send(ClusterEvent::Ended(pod.clone(), EndReason::Disrupted));
+    }
+}
+
+#[async_trait]
+impl Cluster for ScriptedCluster {
+    async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+        match self.call()? {
+            ClusterFault::Quota => Err(Refusal::new(ErrorType::ResourceUnavailable, "the quota is used up").into()),
+            _ => Ok(()),
+        }
+    }
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.call()?;
+        let pod = plan.lease.pod_name();
+        self.pods.lock().unwrap().entry(pod).or_insert_with(|| UnixTime::now().after(plan.sold));
+        Ok(())
+    }
+    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+        match self.call()? {
+            ClusterFault::NeverReady => Err(ClusterError::NotReady("ImagePullBackOff".to_owned())),
+            ClusterFault::PortTaken(times) if times > 0 => {
+                *self.fault.lock().unwrap() = ClusterFault::PortTaken(times - 1);
+                Err(ClusterError::PortTaken("a test".to_owned()))
+            }
+            _ => self.alive(pod),
+        }
+    }
+    async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        self.call()?;
+        self.alive(pod)
+    }
+    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        let fault = self.call()?;
+        self.alive(pod)?;
+        self.pods.lock().unwrap().insert(pod.clone(), at);
+        if fault == ClusterFault::NodeLost {
+            *self.fault.lock().unwrap() = ClusterFault::None;
+            self.lose(pod);
+        }
+        Ok(())
+    }
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
+        self.call()?;
+        if self.pods.lock().unwrap().remove(pod).is_some() {
+            let _ = self.events.send(ClusterEvent::Ended(pod.clone(), EndReason::Removed));
+        }
+        Ok(())
+    }
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        let mut events = self.events.subscribe();
+        let there = self.pods.lock().unwrap().keys().cloned().collect();
+        let _ = sink.send(ClusterEvent::Resync(there)).await;
+        while let Ok(event) = events.recv().await {
+            if sink.send(event).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
+        self.call()?;
+        self.alive(pod).map(|()| StartupPhase::Starting)
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        self.call().map(drop)
+    }
+    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+        self.call()?;
+        Ok(self.pods.lock().unwrap().keys().cloned().collect())
+    }
+}
+
+/// The customers' letter boxes; now and then nobody is there to take a letter.
+#[derive(Default)]
+pub struct FakeResponder {
+    pub failing: Mutex<usize>,
+    pub letters: Mutex<Vec<(String, Value)>>,
+}
+
+#[async_trait]
+impl Responder for FakeResponder {
+    async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
+        let mut failing = self.failing.lock().unwrap();
+        if *failing > 0 {
+            *failing -= 1;
+            return Err("no relay took it".to_owned());
+        }
+        self.letters.lock().unwrap().push((to.request.clone().unwrap_or_default(), answer.clone()));
+        Ok(())
+    }
+}

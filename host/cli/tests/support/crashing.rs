@@ -1,0 +1,91 @@
+//! A service whose process is killed at one point.
+
+use async_trait::async_trait;
+use paygress_core::orders::Backends;
+use paygress_core::backend::policy::Payment;
+use paygress_core::model::refusal::Refusal;
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::wallet::{MintReport, ReceiveError, PaymentRequest, RefundState, RefundToken, Resolution, Wallet, TokenInfo};
+use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Where the world stops turning.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Stop {
+    BeforeTheSwap,
+    AfterTheSwap,
+    AfterTheRefundWasMade,
+}
+
+/// A till whose process is killed at one point.
+struct CrashingWallet {
+    wallet: Arc<dyn Wallet>,
+    stop: Stop,
+    reached: Arc<Notify>,
+}
+
+impl CrashingWallet {
+    async fn doom(&self, here: Stop) {
+        if here == self.stop {
+            self.reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Wallet for CrashingWallet {
+    fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        self.wallet.decode(token)
+    }
+    async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.wallet.verify(token, token_info).await
+    }
+    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.wallet.verify_dleq(token, token_info).await
+    }
+    async fn receive(&self, order: &OrderId, token: &Secret, token_info: &TokenInfo) -> Result<Sat, ReceiveError> {
+        self.doom(Stop::BeforeTheSwap).await;
+        let redeemed = self.wallet.receive(order, token, token_info).await;
+        self.doom(Stop::AfterTheSwap).await;
+        redeemed
+    }
+    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
+        self.wallet.resolve(order, token_info).await
+    }
+    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
+        let made = self.wallet.refund(order, mint, amount).await;
+        self.doom(Stop::AfterTheRefundWasMade).await;
+        made
+    }
+    fn payment_request(&self, asked: &PaymentRequest) -> String {
+        self.wallet.payment_request(asked)
+    }
+    fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.wallet.token_from_payload(payload)
+    }
+    async fn report(&self) -> Result<Vec<MintReport>, String> {
+        self.wallet.report().await
+    }
+    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String> {
+        self.wallet.refund_state(order, mint).await
+    }
+    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String> {
+        self.wallet.reclaim(order, mint).await
+    }
+    async fn recover(&self) -> Result<(), String> {
+        self.wallet.recover().await
+    }
+    fn mints(&self) -> Vec<MintUrl> {
+        self.wallet.mints()
+    }
+    fn p2pk_pubkey(&self) -> Option<String> {
+        self.wallet.p2pk_pubkey()
+    }
+}
+
+/// Rooms whose till stops there.
+pub fn doomed(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
+    move |backends, reached| Backends { wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }), ..backends }
+}

@@ -1,0 +1,172 @@
+//! Rooms of paper: a till that takes every token at its word, and pods that are only remembered.
+//! For tests of policies, which need many orders and no money.
+
+use async_trait::async_trait;
+use paygress_core::Policy;
+use paygress_core::backend::cluster::{Cluster, ClusterError, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::backend::responder::{Responder, ReplyTo};
+use paygress_core::orders::{OrderService, NewOrder, Backends, Settings, Submission};
+use paygress_core::model::order::Purchase;
+use paygress_core::backend::policy::{Payment, RefundTerms};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::secret::Secret;
+use paygress_core::backend::wallet::{MintReport, ReceiveError, PaymentRequest, RefundState, RefundToken, Resolution, Wallet, TokenInfo};
+use paygress_core::model::units::{Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime};
+use paygress_ledger::SqlStore;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+
+/// A token is its amount and a number.
+pub struct FakeWallet;
+
+#[async_trait]
+impl Wallet for FakeWallet {
+    fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        let read = || {
+            let (sat, number) = token.expose().split_once('-')?;
+            Some((sat.parse().ok()?, number))
+        };
+        let (sat, number) = read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not of paper"))?;
+        Ok(TokenInfo { mint: MintUrl("https://paper.invalid".to_owned()), gross: Sat(sat), ys: vec![ProofY(format!("{number:0>66}"))] })
+    }
+    async fn verify(&self, _: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+        Ok(Payment { mint: token_info.mint.0.clone(), gross: token_info.gross, fee: Sat(0), net: token_info.gross })
+    }
+    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.verify(token, token_info).await
+    }
+    async fn receive(&self, _: &OrderId, _: &Secret, token_info: &TokenInfo) -> Result<Sat, ReceiveError> {
+        Ok(token_info.gross)
+    }
+    async fn resolve(&self, _: &OrderId, token_info: &TokenInfo) -> Resolution {
+        Resolution::Received(token_info.gross)
+    }
+    async fn refund(&self, order: &OrderId, _: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
+        Ok(RefundToken { token: Secret::new(format!("{}-{order}", amount.0)), amount, fee: Sat(0) })
+    }
+    async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, String> {
+        Ok(RefundState::Waiting)
+    }
+    async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, String> {
+        Ok(None)
+    }
+    async fn recover(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn mints(&self) -> Vec<MintUrl> {
+        Vec::new()
+    }
+    fn p2pk_pubkey(&self) -> Option<String> {
+        None
+    }
+    fn payment_request(&self, _: &PaymentRequest) -> String {
+        String::new()
+    }
+    fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        Ok(Secret::new(payload.to_owned()))
+    }
+    async fn report(&self) -> Result<Vec<MintReport>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// A cluster that agrees to everything.
+pub struct FakeCluster;
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
+        Ok(StartupPhase::Starting)
+    }
+    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {
+        std::future::pending().await
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+        Ok(Vec::new())
+    }
+}
+
+struct NullResponder;
+
+#[async_trait]
+impl Responder for NullResponder {
+    async fn send(&self, _: &ReplyTo, _: &Value) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A desk in rooms of paper, with a real ledger.
+pub struct FakeBackends {
+    pub orders: Arc<OrderService>,
+    pub book: Arc<SqlStore>,
+    tokens: AtomicU64,
+}
+
+impl FakeBackends {
+    pub fn new(directory: &Path, policy: Arc<dyn Policy>) -> Self {
+        let book = Arc::new(SqlStore::sqlite(&directory.join("paper.sqlite")).unwrap());
+        let settings = Settings {
+            suggested: Seconds(3_600),
+            ssh_host: "127.0.0.1".to_owned(),
+            container_port: 2_222,
+            ports: 1_024..=65_000,
+            sweep: false,
+            refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
+            refund_kept: Seconds(86_400),
+        };
+        let backends =
+            Backends { wallet: Arc::new(FakeWallet), policy, cluster: Arc::new(FakeCluster), ledger: book.clone(), responder: Arc::new(NullResponder) };
+        Self { orders: OrderService::new(settings, backends), book, tokens: AtomicU64::new(0) }
+    }
+
+    /// What is answered to an order over so many sat.
+    pub async fn order(&self, sat: u64, purchase: Purchase) -> Value {
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let incoming = NewOrder {
+            message: format!("{number:064x}"),
+            reply_to: ReplyTo { customer: Customer(format!("{:064x}", number % 1_000)), ..ReplyTo::default() },
+            token: Secret::new(format!("{sat}-{number:x}")),
+            purchase,
+            password: Some(Secret::new("a password of paper".to_owned())),
+        };
+        match self.orders.submit(incoming).await.map(Submission::answer) {
+            Ok(answer) => answer.await.expect("an answer"),
+            Err(refusal) => panic!("the order was not taken: {refusal:?}"),
+        }
+    }
+}
+
+/// A new pod.
+pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
+    Purchase::Spawn {
+        image: image.map(str::to_owned),
+        tier: tier.map(str::to_owned),
+        username: "alice".to_owned(),
+        public_key: None,
+        wanted: None,
+    }
+}

@@ -1,0 +1,174 @@
+//! The cluster as the desk sees it: leases that are rehearsed, launched, extended and observed.
+
+use crate::model::login::Login;
+use crate::backend::policy::{Placement, Rendered};
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+/// The port that a pod's SSH server listens on by default: unprivileged, since the pod runs without
+/// root.
+pub const CONTAINER_PORT: u16 = 2222;
+/// Where a pod finds its login, as files.
+pub const LOGIN_MOUNT_PATH: &str = "/run/paygress/login";
+
+/// All that is needed to run a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasePlan {
+    /// The lease.
+    pub lease: LeaseId,
+    /// What the host has fixed.
+    pub placement: Placement,
+    /// What the policy made of it; not trusted.
+    pub rendered: Rendered,
+    /// How the customer gets in.
+    pub login: Login,
+    /// The time that was sold; it counts from readiness.
+    pub sold: Seconds,
+}
+
+/// Why the cluster did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// It said no, for a reason that trying again does not change.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The port is taken on every node: another one may do.
+    #[error("the port is taken: {0}")]
+    PortTaken(String),
+    /// The pod did not become ready in time; why.
+    #[error("the pod did not become ready: {0}")]
+    NotReady(String),
+    /// The pod has ended, or never was.
+    #[error("the pod is gone")]
+    NotFound,
+    /// It cannot be reached, or had a fault of its own: trying again later may do.
+    #[error("the cluster cannot be reached: {0}")]
+    Unavailable(String),
+}
+
+impl From<ClusterError> for Refusal {
+    /// What the customer is told.
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Refused(refusal) => refusal,
+            ClusterError::PortTaken(_) => Self::new(ErrorType::ResourceUnavailable, "no node has the reserved port free; try again later"),
+            ClusterError::NotReady(why) => Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}")),
+            ClusterError::NotFound => Self::new(ErrorType::LeaseExpired, "the pod has ended; order a new one"),
+            ClusterError::Unavailable(_) => Self::new(ErrorType::BackendError, "the cluster cannot be reached right now; try again later"),
+        }
+    }
+}
+
+/// What the cluster tells of its own accord.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterEvent {
+    /// This pod has ended for good; its port is free.
+    Ended(PodName, EndReason),
+    /// These pods, and no others, are there.
+    Resync(Vec<PodName>),
+}
+
+/// Why a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its time was over.
+    Expired,
+    /// It stopped by itself: the customer's process ended or failed.
+    Exited,
+    /// Somebody removed it.
+    Removed,
+    /// The cluster took it away: its node was lost or drained, or another pod was more important.
+    Disrupted,
+    /// The customer stopped it.
+    Stopped,
+}
+
+impl EndReason {
+    /// Whether the customer gets the unused time back without having asked for it.
+    #[must_use]
+    pub fn is_provider_fault(self) -> bool {
+        matches!(self, Self::Removed | Self::Disrupted)
+    }
+}
+
+/// How far a launched pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartupPhase {
+    /// No node has it yet.
+    Waiting,
+    /// A node has it.
+    Scheduled,
+    /// The node fetches its image.
+    Pulling,
+    /// It runs, and does not take logins yet.
+    Starting,
+}
+
+/// Where pods run.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// Tries everything without doing anything: the guard over the template, quota, admission,
+    /// schema.
+    ///
+    /// # Errors
+    /// What launching would meet: [`ClusterError::Refused`] with the field or the quota, or
+    /// [`ClusterError::Unavailable`].
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
+
+    /// Starts the pod. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// As [`Cluster::dry_run`].
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
+
+    /// Waits until the pod takes logins.
+    ///
+    /// # Errors
+    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotFound`],
+    /// [`ClusterError::Unavailable`].
+    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
+
+    /// How far a launched pod is: for who waits for it.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError>;
+
+    /// Whether the pod can be extended now.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
+    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError>;
+
+    /// Lets the pod live until `at`, without touching it. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
+    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError>;
+
+    /// Removes the pod and all that is its own, and waits until its port is free. What is not there
+    /// is removed.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError>;
+
+    /// Tells what happens, until the receiver is dropped. Events may be missed; inventories make up
+    /// for it.
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>);
+
+    /// Whether it can be reached and lets us see our pods.
+    ///
+    /// # Errors
+    /// In words.
+    async fn check(&self) -> Result<(), ClusterError>;
+
+    /// The pods of this operator that were made longer ago than [`crate::limits::ORPHAN_AGE`].
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError>;
+}

@@ -1,0 +1,9 @@
+//! The traits that the order service needs, split by who calls them.
+
+pub mod cluster;
+pub mod http_auth;
+pub mod policy;
+pub mod responder;
+pub mod store;
+pub mod terminal;
+pub mod wallet;

@@ -1,0 +1,168 @@
+//! The cluster is the truth about pods: what it tells is written down, and what it forgot to tell
+//! is asked for.
+
+use super::OrderService;
+use crate::backend::cluster::{ClusterError, EndReason, ClusterEvent};
+use crate::limits;
+use crate::model::order::{Lease, LeaseState};
+use crate::model::units::{PodName, Seconds, UnixTime};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+/// Observations that may wait: the watcher stops reading the cluster's events when the desk is
+/// behind.
+const OBSERVATIONS: usize = 256;
+
+impl OrderService {
+    /// Follows the cluster and looks after what is unfinished, until it is dropped. Run it once,
+    /// beside the doors.
+    pub async fn watch(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        let (sender, receiver) = mpsc::channel(OBSERVATIONS);
+        let cluster = Arc::clone(&self.backends.cluster);
+        tasks.spawn(async move { cluster.observe(sender).await });
+        tasks.spawn(Arc::clone(&self).follow(receiver));
+        tasks.spawn(Arc::clone(&self).reconcile());
+        tasks.spawn(Arc::clone(&self).run_resume_loop());
+        tasks.spawn(Arc::clone(&self).run_refund_loop());
+        // None of them ends by itself; if one does, the house is told.
+        let _ = tasks.join_next().await;
+    }
+
+    async fn follow(self: Arc<Self>, mut observations: mpsc::Receiver<ClusterEvent>) {
+        while let Some(observation) = observations.recv().await {
+            match observation {
+                ClusterEvent::Ended(pod, reason) => match self.backends.ledger.lease(&pod).await {
+                    // An event may be older than the pod: it is asked for.
+                    Ok(Some(lease)) if lease.state == LeaseState::Live => self.check(lease, Some(reason)).await,
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, %pod, "the end of a pod could not be noted; it will be asked for again"),
+                },
+                ClusterEvent::Resync(pods) => {
+                    let there: HashSet<PodName> = pods.into_iter().collect();
+                    for lease in self.live().await {
+                        if !there.contains(&lease.pod()) {
+                            self.check(lease, None).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run_resume_loop(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(limits::LOOK_AROUND);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.resume_unfinished().await {
+                tracing::warn!(%error, "unfinished orders could not be looked for");
+            }
+        }
+    }
+
+    async fn run_refund_loop(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(limits::REFUNDS_EVERY);
+        loop {
+            tick.tick().await;
+            if let Err(why) = self.backends.wallet.recover().await {
+                tracing::warn!(why, "something that was begun at a mint is still open");
+            }
+            if let Err(error) = self.sweep_refunds().await {
+                tracing::warn!(%error, "refunds could not be looked after");
+            }
+        }
+    }
+
+    /// Asks for the pods that should have ended, and removes those that nobody knows.
+    async fn reconcile(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(limits::RECONCILE_EVERY);
+        loop {
+            tick.tick().await;
+            let places = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
+            let mut tasks = JoinSet::new();
+            for lease in self.live().await {
+                let (orders, places) = (Arc::clone(&self), Arc::clone(&places));
+                tasks.spawn(async move {
+                    let _place = places.acquire().await;
+                    orders.enforce_deadline(lease).await;
+                });
+            }
+            if self.settings.sweep {
+                for pod in self.orphans().await {
+                    let (orders, places) = (Arc::clone(&self), Arc::clone(&places));
+                    tasks.spawn(async move {
+                        let _place = places.acquire().await;
+                        orders.sweep(&pod).await;
+                    });
+                }
+            }
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+
+    /// A lease past its end, or announced to end, is ended.
+    async fn enforce_deadline(self: &Arc<Self>, lease: Lease) {
+        let over = lease.expires_at.map_or(Seconds(0), |at| UnixTime::now().since(at));
+        if over > Seconds(limits::OVERDUE) || lease.end.is_some() {
+            match self.backends.cluster.remove(&lease.pod()).await {
+                Ok(()) => self.record_end(&lease.pod(), EndReason::Expired).await,
+                Err(error) => tracing::warn!(%error, pod = %lease.pod(), "a pod past its end could not be removed"),
+            }
+        } else if over > Seconds(0) {
+            self.check(lease, None).await;
+        }
+    }
+
+    /// Ends the lease if its pod is really gone: what was told may be older than the pod.
+    async fn check(self: &Arc<Self>, lease: Lease, told: Option<EndReason>) {
+        let at = lease.expires_at.unwrap_or_else(UnixTime::now);
+        if let Err(ClusterError::NotFound) = self.backends.cluster.check_running(&lease.pod(), at).await {
+            let guess = if at <= UnixTime::now() { EndReason::Expired } else { EndReason::Removed };
+            self.record_end(&lease.pod(), told.unwrap_or(guess)).await;
+        }
+    }
+
+    async fn record_end(self: &Arc<Self>, pod: &PodName, reason: EndReason) {
+        if let Err(error) = self.end(pod, reason).await {
+            tracing::warn!(%error, %pod, "the end of a lease could not be written; it is asked for again");
+        }
+    }
+
+    /// Pods without a lease: of orders that were refunded while the cluster was away, for instance.
+    async fn orphans(&self) -> Vec<PodName> {
+        let aged = match self.backends.cluster.list_older_than().await {
+            Ok(aged) => aged,
+            Err(error) => {
+                tracing::warn!(%error, "the sweep could not list pods");
+                return Vec::new();
+            }
+        };
+        let mut orphans = Vec::new();
+        for pod in aged {
+            let owned = self.backends.ledger.lease(&pod).await;
+            if matches!(&owned, Ok(None)) || matches!(&owned, Ok(Some(lease)) if lease.state == LeaseState::Ended) {
+                orphans.push(pod);
+            }
+        }
+        orphans
+    }
+
+    async fn sweep(&self, pod: &PodName) {
+        match self.backends.cluster.remove(pod).await {
+            Ok(()) => tracing::info!(%pod, "swept a pod that has no lease"),
+            Err(error) => tracing::warn!(%error, %pod, "a pod without a lease could not be swept"),
+        }
+    }
+
+    async fn live(&self) -> Vec<Lease> {
+        match self.backends.ledger.live_leases(None).await {
+            Ok(leases) => leases.into_iter().filter(|lease| lease.state == LeaseState::Live).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the leases could not be read");
+                Vec::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What is due when a lease ends, by whomever; and refunds that nobody redeems.
+
+use super::{OrderService, unreadable};
+use crate::backend::cluster::EndReason;
+use crate::backend::store::LedgerError;
+use crate::limits;
+use crate::model::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
+use crate::backend::policy::RefundTerms;
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::backend::wallet::RefundState;
+use crate::model::units::{Customer, PodName, Sat, Seconds, UnixTime};
+use crate::protocol;
+use serde_json::Value;
+use std::sync::Arc;
+
+impl OrderService {
+    /// Stops a pod for the customer who bought it; the unused time is paid back where the operator
+    /// grants it. Asked again it gives the same answer again.
+    ///
+    /// # Errors
+    /// `not_found`, `not_owner`, `resource_unavailable` while the pod is being made,
+    /// `backend_error` when the cluster does not end it.
+    pub async fn stop(self: &Arc<Self>, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+        let lease = self.own_lease(pod, customer).await?;
+        match lease.state {
+            LeaseState::Reserved => {
+                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; stop it when it is"));
+            }
+            LeaseState::Live => {
+                // On disk first: whoever finds the pod gone knows why.
+                self.backends.ledger.mark_ending(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
+                self.backends.cluster.remove(pod).await?;
+                self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
+            }
+            LeaseState::Ended => {}
+        }
+        let patience = tokio::time::timeout(limits::STOP_PATIENCE, self.refunds_made(&lease)).await;
+        let orders = match patience {
+            Ok(orders) => orders?,
+            // The rest follows: `status` tells it.
+            Err(_) => self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?,
+        };
+        let own: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer && order.state == State::Refunded).collect();
+        for order in &own {
+            // This is the answer that tells it.
+            self.backends.ledger.delivered(&order.id, order.state).await.map_err(|error| unreadable(&error))?;
+        }
+        Ok(protocol::stopped(pod, &own))
+    }
+
+    /// The orders of a lease, once none of them owes money any more.
+    async fn refunds_made(self: &Arc<Self>, lease: &Lease) -> Result<Vec<Order>, Refusal> {
+        loop {
+            let orders = self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+            if orders.iter().all(|order| order.state != State::RefundPending) {
+                return Ok(orders);
+            }
+            tokio::time::sleep(limits::REFUND_POLL).await;
+        }
+    }
+
+    /// Ends a lease whose pod is gone: its port is free, its logins are wiped, and what is due is
+    /// on its way.
+    pub(super) async fn end(self: &Arc<Self>, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
+        loop {
+            let Some(mut lease) = self.backends.ledger.lease(pod).await?.filter(|lease| lease.state == LeaseState::Live) else {
+                return Ok(());
+            };
+            let reason = *lease.end.get_or_insert(reason);
+            lease.state = LeaseState::Ended;
+            let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
+            if orders.iter().any(|order| matches!(order.purchase, Purchase::Spawn { .. }) && order.state == State::Provisioning) {
+                // It is being made, for the second time perhaps: who makes it sees what has become
+                // of it.
+                return Ok(());
+            }
+            orders.retain(|order| order.state == State::Active);
+            close(&mut orders, self.settings.refund_on_stop, reason, &lease.customer, UnixTime::now());
+            match self.backends.ledger.end_lease(&lease, &orders).await {
+                // An extension became active in between: it counts too.
+                Err(LedgerError::Conflict { .. }) => continue,
+                done => done?,
+            }
+            tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
+            for order in orders.into_iter().filter(|order| order.state == State::RefundPending) {
+                // If its first answer is still on its way, it is taken up at the next look around.
+                if let Some(entry) = self.claim(&order.id) {
+                    self.spawn(order, entry, None);
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long
+    /// are taken back.
+    pub(super) async fn sweep_refunds(&self) -> Result<(), LedgerError> {
+        let now = UnixTime::now();
+        for mut order in self.backends.ledger.pending_refunds(None).await? {
+            let mint = order.token_info.mint.clone();
+            let waited = order.refunded_at.map_or(Seconds(0), |at| now.since(at));
+            let end = match self.backends.wallet.refund_state(&order.id, &mint).await {
+                Ok(RefundState::Redeemed) => RefundEnd::Redeemed,
+                Ok(RefundState::Waiting) if waited <= self.settings.refund_kept => continue,
+                Ok(RefundState::Waiting) => match self.backends.wallet.reclaim(&order.id, &mint).await {
+                    Ok(Some(back)) => RefundEnd::Reclaimed(back),
+                    Ok(None) => RefundEnd::Redeemed,
+                    Err(why) => {
+                        tracing::warn!(order = %order.id, why, "a refund could not be taken back yet");
+                        continue;
+                    }
+                },
+                Err(why) => {
+                    tracing::debug!(order = %order.id, why, "a refund's state is not known");
+                    continue;
+                }
+            };
+            order.refund_end = Some(end);
+            order.secrets.refund_token = None;
+            match self.backends.ledger.close_refund(&order).await {
+                Ok(()) => tracing::info!(order = %order.id, ?end, "refund closed"),
+                Err(LedgerError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let forgotten = self.backends.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
+        if forgotten > 0 {
+            tracing::info!(forgotten, "old refused orders were forgotten");
+        }
+        Ok(())
+    }
+}
+
+/// The terms on which unused time of an order goes back. Who stops a pod has those that it was sold
+/// on, or the host's where the policy had none, unless the operator pays nothing back at all; what
+/// we lost goes back to the last sat.
+fn terms(order: &Order, on_stop: Option<RefundTerms>, reason: EndReason) -> Option<RefundTerms> {
+    match reason {
+        EndReason::Stopped => on_stop.map(|host| order.decision.as_ref().and_then(|decision| decision.refund).unwrap_or(host)),
+        reason => reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 }),
+    }
+}
+
+/// Closes the active orders of a lease that ends. What of their time is not used is due, on its
+/// terms; what was bought last is used last.
+fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, owner: &Customer, now: UnixTime) {
+    let sold = |order: &Order| order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
+    // A pod's time begins when it is ready: that is when its first order's would end, less what
+    // that order bought.
+    let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
+    let begun = spawn.and_then(|order| Some(order.expires_at?.minus(sold(order)))).unwrap_or(now);
+    let mut elapsed = now.since(begun);
+    for order in orders.iter_mut() {
+        let seconds = sold(order);
+        let used = elapsed.min(seconds);
+        elapsed = elapsed.minus(used);
+        let due = terms(order, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
+            let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
+            order.redeemed.unwrap_or_default().share(seconds.minus(charged), seconds).percent(percent)
+        });
+        order.secrets.password = None;
+        if due > Sat(0) {
+            order.due = Some(due);
+            order.state = State::RefundPending;
+            // Who stops it is answered; whoever else has paid for it is told.
+            order.delivered = reason == EndReason::Stopped && order.customer() == owner;
+            let told = "the cluster lost your pod before its time was over; what you had not used is paid back";
+            order.refusal = reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, told));
+        } else {
+            order.state = State::Ended;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::order::OrderView;
+    use crate::backend::policy::{Context, Decision, Digests, Grant, Price, Quote, Resources};
+    use crate::model::units::Msat;
+
+    fn order(purchase: Purchase, seconds: u64, redeemed: u64, expires_at: u64) -> Order {
+        let quote = Quote {
+            tier: String::new(),
+            resources: Resources::default(),
+            price: Price { msat: Msat(1_000), seconds: Seconds(60) },
+            minimum: Sat(1),
+        };
+        let decision = Decision {
+            digests: Digests::default(),
+            order: OrderView::default(),
+            context: Context::default(),
+            quote,
+            grant: Grant { seconds: Seconds(seconds), note: None },
+            refund: None,
+            pod: None,
+        };
+        Order {
+            state: State::Active,
+            decision: Some(decision),
+            redeemed: Some(Sat(redeemed)),
+            expires_at: Some(UnixTime(expires_at)),
+            ..Order::blank(purchase)
+        }
+    }
+
+    fn spawn() -> Purchase {
+        Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None }
+    }
+
+    const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
+
+    fn closed(sold_on: Option<RefundTerms>, on_stop: Option<RefundTerms>, reason: EndReason, now: u64) -> Vec<Option<u64>> {
+        // Ten minutes for 10 sat from 1000 on, then ten more for 20.
+        let top_up = Purchase::TopUp { pod: PodName::default() };
+        let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
+        for order in &mut orders {
+            order.decision.as_mut().unwrap().refund = sold_on;
+        }
+        close(&mut orders, on_stop, reason, &Customer::default(), UnixTime(now));
+        orders.iter().map(|order| order.due.map(|due| due.0)).collect()
+    }
+
+    fn due(reason: EndReason, now: u64) -> Vec<Option<u64>> {
+        closed(None, MINUTES, reason, now)
+    }
+
+    #[test]
+    fn what_was_bought_last_is_unused_first() {
+        assert_eq!(due(EndReason::Stopped, 1_000), [Some(10), Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_300), [Some(5), Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_600), [None, Some(20)]);
+        assert_eq!(due(EndReason::Stopped, 1_900), [None, Some(10)]);
+        assert_eq!(due(EndReason::Stopped, 2_200), [None, None]);
+        assert_eq!(due(EndReason::Stopped, 9_999), [None, None]);
+    }
+
+    #[test]
+    fn used_time_is_charged_in_whole_steps() {
+        assert_eq!(due(EndReason::Stopped, 2_141), [None, None]);
+        assert_eq!(due(EndReason::Stopped, 2_140), [None, Some(2)]);
+        assert_eq!(due(EndReason::Removed, 2_141), [None, Some(1)]);
+        assert_eq!(due(EndReason::Expired, 1_000), [None, None]);
+        // A clock that jumped back does not give more than was paid.
+        assert_eq!(due(EndReason::Stopped, 1), [Some(10), Some(20)]);
+    }
+
+    #[test]
+    fn the_terms_are_those_that_the_time_was_sold_on() {
+        let half = |seconds| Some(RefundTerms { step: Seconds(seconds), percent: 50 });
+        let stopped = |sold_on, on_stop| closed(sold_on, on_stop, EndReason::Stopped, 1_300);
+        assert_eq!(stopped(half(60), MINUTES), [Some(2), Some(10)]);
+        assert_eq!(stopped(half(600), MINUTES), [None, Some(10)], "a step longer than the time charges all of it once begun");
+        assert_eq!(stopped(Some(RefundTerms { step: Seconds(1), percent: 0 }), MINUTES), [None, None]);
+        assert_eq!(stopped(half(60), None), [None, None], "the operator pays nothing back");
+        assert_eq!(closed(half(60), None, EndReason::Removed, 1_300), [Some(5), Some(20)], "what we lose goes back in full");
+        assert_eq!(closed(half(u64::MAX), MINUTES, EndReason::Stopped, 1_300), [None, Some(10)]);
+    }
+}

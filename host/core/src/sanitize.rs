@@ -1,0 +1,38 @@
+//! Strangers' texts, for terminals and logs.
+
+/// In one line of at most so many characters; what a terminal would take for an order, or a log for
+/// a line, is escaped.
+#[must_use]
+pub fn plain(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count >= most {
+            line.push('…');
+            break;
+        }
+        match is_plain(character) {
+            true => line.push(character),
+            false => line.extend(character.escape_unicode()),
+        }
+    }
+    line
+}
+
+/// Neither a control character nor one that turns the direction of what follows.
+#[must_use]
+pub fn is_plain(character: char) -> bool {
+    !character.is_control() && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_text_is_left() {
+        assert_eq!(plain("préfixe: 1 sat", 100), "préfixe: 1 sat");
+        assert_eq!(plain("a\u{1b}]52;c\u{7}\nb\u{202e}c\u{9b}", 100), "a\\u{1b}]52;c\\u{7}\\u{a}b\\u{202e}c\\u{9b}");
+        assert_eq!(plain("abcdef", 3), "abc…");
+        assert_eq!(plain("abc", 3), "abc");
+    }
+}

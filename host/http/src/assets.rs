@@ -1,0 +1,130 @@
+//! The page: a few files of `../web`, and two libraries that its `package-lock.json` names, all in
+//! the binary.
+
+use crate::extract::{PathParam, Query};
+use crate::problem::{Fault, Problem};
+use crate::{App, limits};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use qrcode::QrCode;
+use qrcode::render::svg;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// The page may load what is ours and nothing else.
+const PAGE: &str = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// xterm.js and Swagger UI write styles into their elements.
+const STYLED: &str = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+struct File {
+    path: &'static str,
+    kind: &'static str,
+    policy: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! file {
+    ($path:literal, $kind:expr, $policy:expr, $file:literal) => {
+        File { path: $path, kind: $kind, policy: $policy, bytes: include_bytes!(concat!("../web/", $file)) }
+    };
+}
+
+const FILES: &[File] = &[
+    file!("/", HTML, STYLED, "index.html"),
+    file!("/app.js", SCRIPT, PAGE, "app.js"),
+    file!("/shared.js", SCRIPT, PAGE, "shared.js"),
+    file!("/style.css", STYLE, PAGE, "style.css"),
+    file!("/operator", HTML, PAGE, "operator.html"),
+    file!("/operator.js", SCRIPT, PAGE, "operator.js"),
+    file!("/docs", HTML, STYLED, "docs.html"),
+    file!("/docs.js", SCRIPT, PAGE, "docs.js"),
+];
+
+/// Without them the page has no terminal, and `/docs` is the bare description: `npm ci` in `../web`
+/// brings them.
+#[cfg(has_libraries)]
+const LIBRARIES: &[File] = &[
+    file!("/lib/xterm.js", SCRIPT, PAGE, "node_modules/@xterm/xterm/lib/xterm.js"),
+    file!("/lib/xterm.css", STYLE, PAGE, "node_modules/@xterm/xterm/css/xterm.css"),
+    file!("/lib/addon-fit.js", SCRIPT, PAGE, "node_modules/@xterm/addon-fit/lib/addon-fit.js"),
+    file!("/lib/swagger-ui.js", SCRIPT, PAGE, "node_modules/swagger-ui-dist/swagger-ui-bundle.js"),
+    file!("/lib/swagger-ui.css", STYLE, PAGE, "node_modules/swagger-ui-dist/swagger-ui.css"),
+];
+#[cfg(not(has_libraries))]
+const LIBRARIES: &[File] = &[];
+
+impl File {
+    /// A name for these bytes.
+    fn tag(&self) -> HeaderValue {
+        let digest = hex::encode(Sha256::digest(self.bytes));
+        HeaderValue::from_str(&format!("\"{digest:.32}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+    }
+
+    fn answer(&self, tag: &HeaderValue, asked: &HeaderMap) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(self.kind)),
+            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(self.policy)),
+            // Another version of the binary has other files at the same addresses: ask, and be told
+            // that it is the same.
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (header::ETAG, tag.clone()),
+        ];
+        match asked.get(header::IF_NONE_MATCH) == Some(tag) {
+            true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+            false => (headers, self.bytes).into_response(),
+        }
+    }
+}
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    let mut router = Router::new()
+        .route("/openapi.json", get(openapi))
+        .route("/qr.svg", get(qr))
+        .route("/service.json", get(service))
+        .route("/problems/{code}", get(problem));
+    for file in FILES.iter().chain(LIBRARIES) {
+        let tag = file.tag();
+        router = router.route(file.path, get(move |asked: HeaderMap| std::future::ready(file.answer(&tag, &asked))));
+    }
+    router
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], crate::openapi()).into_response()
+}
+
+/// What the page wants to know of us.
+async fn service(State(app): State<Arc<App>>) -> Response {
+    axum::Json(serde_json::json!({ "name": app.settings.name, "terminal": !LIBRARIES.is_empty() })).into_response()
+}
+
+#[derive(Deserialize)]
+struct Drawn {
+    text: String,
+}
+
+/// A payment request as a QR code.
+async fn qr(Query(Drawn { text }): Query<Drawn>) -> Result<Response, Problem> {
+    if text.is_empty() || text.len() > limits::QR_BYTES {
+        return Err(Problem::invalid(&format!("text has 1 to {} bytes", limits::QR_BYTES)));
+    }
+    let code = QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
+    let drawn = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], drawn).into_response())
+}
+
+/// What a problem's `type` leads to.
+async fn problem(PathParam(code): PathParam) -> Result<Response, Problem> {
+    let known = crate::problem::told(&code).ok_or_else(|| Problem::new(Fault::NoSuchPage, "there is no problem of that name"))?;
+    Ok(axum::Json(serde_json::json!({ "error_type": code, "meaning": known })).into_response())
+}

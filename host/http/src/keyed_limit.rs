@@ -1,0 +1,60 @@
+//! How many of something each one has: connections of an address, streams of a customer.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts by key; a key that has nothing is forgotten.
+pub(crate) struct KeyedLimit<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+impl<K> Default for KeyedLimit<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// One of them; given back when it is dropped.
+pub(crate) struct Permit<K: Eq + Hash> {
+    counts: Arc<Mutex<HashMap<K, usize>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> KeyedLimit<K> {
+    /// One more for this key, unless it has as many as it may.
+    pub(crate) fn take(&self, key: K, most: usize) -> Option<Permit<K>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(Permit { counts: Arc::clone(&self.0), key })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_his_own_and_no_more() {
+        let counted = KeyedLimit::default();
+        let (a, _b) = (counted.take("a", 1), counted.take("b", 1));
+        assert!(a.is_some() && counted.take("a", 1).is_none());
+        drop(a);
+        assert!(counted.take("a", 1).is_some());
+        assert_eq!(counted.0.lock().unwrap().len(), 1, "who has nothing is forgotten");
+    }
+}

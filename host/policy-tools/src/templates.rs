@@ -1,0 +1,143 @@
+//! The files of a new project. Those that every project of a language has are taken from
+//! `examples/policies`, and the schemas of the settings are the same in all languages.
+
+use crate::Language;
+use paygress_core::backend::policy::Slot;
+
+const CONTRACT: [File; 3] = [
+    ("wit/types.wit", include_str!("../../../wit/1.1/types.wit")),
+    ("wit/slots.wit", include_str!("../../../wit/1.1/slots.wit")),
+    ("wit/worlds.wit", include_str!("../../../wit/1.1/worlds.wit")),
+];
+const README: &str = include_str!("../templates/README.md");
+
+const RUST: [File; 5] = [
+    ("Cargo.toml", include_str!("../templates/rust/manifest.toml")),
+    ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
+    ("build.sh", include_str!("../templates/rust/build.sh")),
+    (".gitignore", include_str!("../templates/rust/gitignore")),
+    ("src/reader.rs", include_str!("../templates/rust/reader.rs")),
+];
+const JAVASCRIPT: [File; 6] = [
+    ("package.json", include_str!("../../../examples/policies/loyalty/package.json")),
+    ("package-lock.json", include_str!("../../../examples/policies/loyalty/package-lock.json")),
+    ("build.mjs", include_str!("../../../examples/policies/loyalty/build.mjs")),
+    ("build.sh", include_str!("../../../examples/policies/loyalty/build.sh")),
+    (".gitignore", include_str!("../../../examples/policies/loyalty/.gitignore")),
+    ("reader.js", include_str!("../../../examples/policies/loyalty/reader.js")),
+];
+const PYTHON: [File; 4] = [
+    ("requirements.txt", include_str!("../../../examples/policies/npub-allowlist/requirements.txt")),
+    ("build.sh", include_str!("../../../examples/policies/npub-allowlist/build.sh")),
+    (".gitignore", include_str!("../../../examples/policies/npub-allowlist/.gitignore")),
+    ("src/reader.py", include_str!("../../../examples/policies/npub-allowlist/src/reader.py")),
+];
+const GO: [File; 5] = [
+    ("go.mod", include_str!("../../../examples/policies/bulk-bonus/go.mod")),
+    ("go.sum", include_str!("../../../examples/policies/bulk-bonus/go.sum")),
+    ("build.sh", include_str!("../../../examples/policies/bulk-bonus/build.sh")),
+    (".gitignore", include_str!("../../../examples/policies/bulk-bonus/.gitignore")),
+    ("settings/reader.go", include_str!("../../../examples/policies/bulk-bonus/settings/reader.go")),
+];
+const C: [File; 11] = [
+    ("build.sh", include_str!("../../../examples/policies/night-rate/build.sh")),
+    (".gitignore", include_str!("../../../examples/policies/night-rate/.gitignore")),
+    ("lib/json.c", include_str!("../../../examples/policies/night-rate/lib/json.c")),
+    ("lib/json.h", include_str!("../../../examples/policies/night-rate/lib/json.h")),
+    ("lib/memory.c", include_str!("../../../examples/policies/night-rate/lib/memory.c")),
+    ("lib/settings.c", include_str!("../../../examples/policies/night-rate/lib/settings.c")),
+    ("lib/settings.h", include_str!("../../../examples/policies/night-rate/lib/settings.h")),
+    ("lib/text.c", include_str!("../../../examples/policies/night-rate/lib/text.c")),
+    ("lib/text.h", include_str!("../../../examples/policies/night-rate/lib/text.h")),
+    ("lib/freestanding/stdlib.h", include_str!("../../../examples/policies/night-rate/lib/freestanding/stdlib.h")),
+    ("lib/freestanding/string.h", include_str!("../../../examples/policies/night-rate/lib/freestanding/string.h")),
+];
+
+/// Where a file goes in the project, and what is in it.
+type File = (&'static str, &'static str);
+
+/// All files of a project.
+pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static str, String)> {
+    let (of_all, source, title, tools): (&[File], _, _, _) = match language {
+        Language::Rust => (&RUST, "src/lib.rs", "Rust", "Rust by rustup, and `paygress` in the `PATH`"),
+        Language::JavaScript => (&JAVASCRIPT, "policy.js", "JavaScript", "Node.js 20 or newer, with npm"),
+        Language::Python => (&PYTHON, "src/policy.py", "Python", "Python 3.9 or newer, with `venv`"),
+        Language::Go => (&GO, "policy/policy.go", "Go", "Go 1.25 or newer, and `paygress` in the `PATH`"),
+        Language::C => (&C, "policy.c", "C", "clang and lld (`apt-get install clang-19 lld-19`), and `paygress` in the `PATH`"),
+    };
+    let slot_name = slot.as_str();
+    let readme = README
+        .replace("{name}", name)
+        .replace("{slot}", slot_name)
+        .replace("{language}", title)
+        .replace("{source}", source)
+        .replace("{tools}", tools);
+    let suite = match slot {
+        Slot::Images => include_str!("../templates/suite/images.yaml"),
+        Slot::Pricing => include_str!("../templates/suite/pricing.yaml"),
+        Slot::Duration => include_str!("../templates/suite/duration.yaml"),
+        Slot::PodTemplate => include_str!("../templates/suite/pod-template.yaml"),
+    };
+    let mut files = vec![("README.md", readme), (source, policy(language, slot))];
+    files.extend([("suite.yaml", suite.to_owned()), ("order.json", include_str!("../templates/order.json").to_owned())]);
+    for (path, text) in of_all.iter().chain(&CONTRACT) {
+        let text = match *path {
+            "Cargo.toml" => text.replace("{name}", name),
+            "build.sh" => world_of(text, slot_name),
+            _ => (*text).to_owned(),
+        };
+        files.push((path, text));
+    }
+    files
+}
+
+/// The build file, for the world of this slot.
+fn world_of(text: &str, slot: &str) -> String {
+    let line = |line: &str| match line.starts_with("world=") {
+        true => format!("world={slot}-policy\n"),
+        false => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
+/// The author's own file, to begin with.
+fn policy(language: Language, slot: Slot) -> String {
+    let schema = match slot {
+        Slot::Images => include_str!("../templates/schema/images.json"),
+        Slot::Pricing => include_str!("../templates/schema/pricing.json"),
+        Slot::Duration => include_str!("../templates/schema/duration.json"),
+        Slot::PodTemplate => include_str!("../templates/schema/pod-template.json"),
+    };
+    let text = match (language, slot) {
+        (Language::Rust, Slot::Images) => include_str!("../templates/rust/images.rs"),
+        (Language::Rust, Slot::Pricing) => include_str!("../templates/rust/pricing.rs"),
+        (Language::Rust, Slot::Duration) => include_str!("../templates/rust/duration.rs"),
+        (Language::Rust, Slot::PodTemplate) => include_str!("../templates/rust/pod-template.rs"),
+        (Language::JavaScript, Slot::Images) => include_str!("../templates/js/images.js"),
+        (Language::JavaScript, Slot::Pricing) => include_str!("../templates/js/pricing.js"),
+        (Language::JavaScript, Slot::Duration) => include_str!("../templates/js/duration.js"),
+        (Language::JavaScript, Slot::PodTemplate) => include_str!("../templates/js/pod-template.js"),
+        (Language::Python, Slot::Images) => include_str!("../templates/python/images.py"),
+        (Language::Python, Slot::Pricing) => include_str!("../templates/python/pricing.py"),
+        (Language::Python, Slot::Duration) => include_str!("../templates/python/duration.py"),
+        (Language::Python, Slot::PodTemplate) => include_str!("../templates/python/pod-template.py"),
+        (Language::Go, Slot::Images) => include_str!("../templates/go/images.go"),
+        (Language::Go, Slot::Pricing) => include_str!("../templates/go/pricing.go"),
+        (Language::Go, Slot::Duration) => include_str!("../templates/go/duration.go"),
+        (Language::Go, Slot::PodTemplate) => include_str!("../templates/go/pod-template.go"),
+        (Language::C, Slot::Images) => include_str!("../templates/c/images.c"),
+        (Language::C, Slot::Pricing) => include_str!("../templates/c/pricing.c"),
+        (Language::C, Slot::Duration) => include_str!("../templates/c/duration.c"),
+        (Language::C, Slot::PodTemplate) => include_str!("../templates/c/pod-template.c"),
+    };
+    let schema = schema.trim_end();
+    match language {
+        // Each line is a literal of its own.
+        Language::C => {
+            let literal = |line: &str| format!("    \"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""));
+            let lines: Vec<String> = schema.lines().map(literal).collect();
+            text.replace("{schema}", &lines.join("\n").replace("\"\n", "\\n\"\n"))
+        }
+        _ => text.replace("{schema}", schema),
+    }
+}
