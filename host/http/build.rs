@@ -17,6 +17,8 @@ fn main() {
     if libraries.iter().all(|library| Path::new(library).exists()) {
         println!("cargo::rustc-cfg=has_libraries");
     } else {
-        println!("cargo::warning=the page is built without its terminal: run `npm ci` in host/http/web first");
+        println!(
+            "cargo::warning=the page is built without its terminal: run `npm ci` in host/http/web first"
+        );
     }
 }

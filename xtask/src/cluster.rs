@@ -24,7 +24,10 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
 }
 
 fn testbed(arguments: &[&str]) -> Result<()> {
-    step(&format!("testbed {}", arguments.join(" ")), Command::new(root().join("k8s/testbed/cluster")).args(arguments))
+    step(
+        &format!("testbed {}", arguments.join(" ")),
+        Command::new(root().join("k8s/testbed/cluster")).args(arguments),
+    )
 }
 
 pub(crate) fn down() -> Result<()> {

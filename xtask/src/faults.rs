@@ -38,12 +38,20 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
     for (mut process, log) in processes {
         let ended = process.wait()?;
         let text = std::fs::read_to_string(&log)?;
-        for (fault, times) in text.lines().filter_map(|line| line.strip_prefix("  ")?.rsplit_once(": ")) {
+        for (fault, times) in
+            text.lines().filter_map(|line| line.strip_prefix("  ")?.rsplit_once(": "))
+        {
             let sum = met.entry(fault.to_owned()).or_default();
             *sum = sum.saturating_add(times.parse().unwrap_or(0));
         }
         if !ended.success() || !text.contains("0 sats unaccounted for") {
-            failed.push(text.lines().skip_while(|line| !line.contains("panicked")).take(60).collect::<Vec<_>>().join("\n"));
+            failed.push(
+                text.lines()
+                    .skip_while(|line| !line.contains("panicked"))
+                    .take(60)
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            );
         }
     }
     for (fault, times) in &met {
@@ -67,15 +75,22 @@ fn program() -> Result<PathBuf> {
     let mut build = cargo(&["test", "--no-run"])?;
     step("build the fault tests", build.args(ALL).args(["--test", "faults", "--quiet"]))?;
     let built = output(build.args(["--message-format", "json-render-diagnostics"]))?;
-    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let is_ours = |artifact: &serde_json::Value| artifact.pointer("/target/name").and_then(serde_json::Value::as_str) == Some("faults");
-    let ours = artifacts.filter(is_ours).find_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from));
+    let artifacts =
+        built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let is_ours = |artifact: &serde_json::Value| {
+        artifact.pointer("/target/name").and_then(serde_json::Value::as_str) == Some("faults")
+    };
+    let ours = artifacts
+        .filter(is_ours)
+        .find_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from));
     ours.context("cargo does not say where the test program is")
 }
 
 fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
     let mut command = Command::new(program);
-    command.args(["no_sat_is_lost_and_none_is_spent_twice", "--nocapture"]).current_dir(root().join("host/cli"));
+    command
+        .args(["no_sat_is_lost_and_none_is_spent_twice", "--nocapture"])
+        .current_dir(root().join("host/cli"));
     command.env("FAULT_SEED", first.to_string()).env("FAULT_RUNS", runs.to_string());
     command
 }
@@ -117,7 +132,11 @@ impl Nutshell {
             .stderr(log)
             .spawn()
             .context("the Nutshell mint cannot be started")?;
-        let mint = Self { child, url: format!("http://127.0.0.1:{port}"), database: database.join("mint.sqlite3") };
+        let mint = Self {
+            child,
+            url: format!("http://127.0.0.1:{port}"),
+            database: database.join("mint.sqlite3"),
+        };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if begun.elapsed() > TIMEOUT {

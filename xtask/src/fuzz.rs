@@ -14,29 +14,52 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the targets, each for so many seconds; the corpus they grow stays in `target/fuzz-corpus`.
 pub(crate) fn fuzz(seconds: u64, only: Option<&str>) -> Result<()> {
-    let targets: Vec<&str> = TARGETS.into_iter().filter(|target| only.is_none_or(|only| only == *target)).collect();
+    let targets: Vec<&str> =
+        TARGETS.into_iter().filter(|target| only.is_none_or(|only| only == *target)).collect();
     if targets.is_empty() {
         bail!("no such target; there are {}", TARGETS.join(", "));
     }
     crate::plugins::build()?;
-    let mut build =
-        cargo(&["build", "--quiet", "--profile", "fuzz", "--target", TRIPLE, "--package", "paygress-fuzz", "--features", "targets"])?;
+    let mut build = cargo(&[
+        "build",
+        "--quiet",
+        "--profile",
+        "fuzz",
+        "--target",
+        TRIPLE,
+        "--package",
+        "paygress-fuzz",
+        "--features",
+        "targets",
+    ])?;
     step("build the fuzz targets", build.env("RUSTFLAGS", FLAGS))?;
     for name in targets {
         let corpus = target().join("fuzz-corpus").join(name);
         std::fs::create_dir_all(&corpus)?;
         let seeds = root().join("host/fuzz/seeds").join(name);
-        let mut command = Command::new(target().join(TRIPLE).join("fuzz").join(format!("fuzz-{name}")));
+        let mut command =
+            Command::new(target().join(TRIPLE).join("fuzz").join(format!("fuzz-{name}")));
         command.arg(&corpus);
-        for seeds in [seeds, if name == "component" { target().join("plugins") } else { Path::new("").to_owned() }] {
+        for seeds in [
+            seeds,
+            if name == "component" { target().join("plugins") } else { Path::new("").to_owned() },
+        ] {
             if seeds.is_dir() {
                 command.arg(seeds);
             }
         }
-        let artifacts = format!("-artifact_prefix={}/crash-{name}-", target().join("fuzz-corpus").display());
+        let artifacts =
+            format!("-artifact_prefix={}/crash-{name}-", target().join("fuzz-corpus").display());
         let longest = if name == "component" { 131_072 } else { 8_192 };
-        command.args([&format!("-max_total_time={seconds}"), &format!("-max_len={longest}"), "-rss_limit_mb=4096", "-timeout=20"]);
-        command.args([&artifacts, "-print_final_stats=1", "-verbosity=0"]).env("FUZZ_PLUGINS", target().join("plugins"));
+        command.args([
+            &format!("-max_total_time={seconds}"),
+            &format!("-max_len={longest}"),
+            "-rss_limit_mb=4096",
+            "-timeout=20",
+        ]);
+        command
+            .args([&artifacts, "-print_final_stats=1", "-verbosity=0"])
+            .env("FUZZ_PLUGINS", target().join("plugins"));
         step(&format!("fuzz {name} for {seconds} s"), &mut command)?;
     }
     Ok(())

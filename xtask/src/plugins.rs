@@ -31,8 +31,16 @@ pub(crate) fn build() -> Result<()> {
         command.args(["--package", package]);
     }
     // The same source gives the same bytes wherever it is built: panics name files.
-    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo"))).unwrap_or_default();
-    command.env("RUSTFLAGS", format!("--remap-path-prefix={}=paygress --remap-path-prefix={home}=cargo", root().display()));
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .unwrap_or_default();
+    command.env(
+        "RUSTFLAGS",
+        format!(
+            "--remap-path-prefix={}=paygress --remap-path-prefix={home}=cargo",
+            root().display()
+        ),
+    );
     step("build the policies", &mut command)?;
     for (slot, package) in DEFAULTS {
         component(package, &target().join(format!("plugins/{slot}.wasm")))?;
@@ -44,7 +52,8 @@ pub(crate) fn build() -> Result<()> {
 }
 
 fn component(package: &str, to: &Path) -> Result<()> {
-    let core = target().join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
+    let core =
+        target().join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
     let module = std::fs::read(&core).with_context(|| format!("{} is missing", core.display()))?;
     let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     std::fs::create_dir_all(to.parent().unwrap_or(to))?;
@@ -52,6 +61,10 @@ fn component(package: &str, to: &Path) -> Result<()> {
     let partial = to.with_extension("part");
     std::fs::write(&partial, &component)?;
     std::fs::rename(&partial, to)?;
-    println!("   {} ({} KB)", to.strip_prefix(root()).unwrap_or(to).display(), component.len().div_ceil(1_000));
+    println!(
+        "   {} ({} KB)",
+        to.strip_prefix(root()).unwrap_or(to).display(),
+        component.len().div_ceil(1_000)
+    );
     Ok(())
 }

@@ -11,7 +11,12 @@ pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "paygress/demo"]
 
 /// The workspace's directory.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").components().collect::<PathBuf>().canonicalize().unwrap_or_default()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .components()
+        .collect::<PathBuf>()
+        .canonicalize()
+        .unwrap_or_default()
 }
 
 /// Where cargo puts what it builds.
@@ -23,7 +28,10 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
-    command.env("PROTOC", protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?);
+    command.env(
+        "PROTOC",
+        protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?,
+    );
     // What is built once needs no record of how; it would be as large again.
     if std::env::var_os("CI").is_some() {
         command.env("CARGO_INCREMENTAL", "0");
@@ -34,13 +42,22 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
 /// Installs what `rust-toolchain.toml` asks for: rustup does so for a toolchain that it installs,
 /// but adds nothing to one that is there already.
 pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
-    let rustlib = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()))?).join("lib/rustlib");
+    let rustlib = PathBuf::from(output(
+        Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()),
+    )?)
+    .join("lib/rustlib");
     for target in targets.iter().filter(|target| !rustlib.join(target).exists()) {
-        step(&format!("install {target}"), Command::new("rustup").args(["target", "add", target]).current_dir(root()))?;
+        step(
+            &format!("install {target}"),
+            Command::new("rustup").args(["target", "add", target]).current_dir(root()),
+        )?;
     }
     for (program, component) in [("cargo-clippy", "clippy"), ("rustfmt", "rustfmt")] {
         if !rustlib.join("../../bin").join(program).exists() {
-            step(&format!("install {component}"), Command::new("rustup").args(["component", "add", component]).current_dir(root()))?;
+            step(
+                &format!("install {component}"),
+                Command::new("rustup").args(["component", "add", component]).current_dir(root()),
+            )?;
         }
     }
     Ok(())
@@ -50,7 +67,9 @@ pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
 pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     println!("── {name}");
     let begun = Instant::now();
-    let status = command.status().with_context(|| format!("{name}: {} cannot be started", command.get_program().to_string_lossy()))?;
+    let status = command.status().with_context(|| {
+        format!("{name}: {} cannot be started", command.get_program().to_string_lossy())
+    })?;
     if !status.success() {
         bail!("{name} failed: {status}");
     }

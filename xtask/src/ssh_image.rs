@@ -14,26 +14,52 @@ const IMAGE: &str = "paygress.local/ssh:1";
 const USER: u32 = 1000;
 
 pub(crate) fn build() -> Result<()> {
-    let mut command = cargo(&["build", "--quiet", "--release", "--package", "paygress-sshd", "--target", TRIPLE])?;
+    let mut command = cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "paygress-sshd",
+        "--target",
+        TRIPLE,
+    ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     step("build the SSH server, static", &mut command)?;
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let busybox = busybox.context("busybox is missing: apt-get install busybox-static")?;
     let rootfs = target().join("ssh-image");
     if rootfs.exists() {
         fs::remove_dir_all(&rootfs)?;
     }
-    for directory in
-        ["bin", "etc", "tmp", "home/user", "run/paygress", "var/tmp", "usr/bin", "usr/sbin", "sbin", "root", "proc", "dev", "sys"]
-    {
+    for directory in [
+        "bin",
+        "etc",
+        "tmp",
+        "home/user",
+        "run/paygress",
+        "var/tmp",
+        "usr/bin",
+        "usr/sbin",
+        "sbin",
+        "root",
+        "proc",
+        "dev",
+        "sys",
+    ] {
         fs::create_dir_all(rootfs.join(directory))?;
     }
     fs::copy(busybox, rootfs.join("bin/busybox"))?;
-    fs::copy(target().join(TRIPLE).join("release/paygress-sshd"), rootfs.join("bin/paygress-sshd"))?;
-    for applet in
-        output(Command::new(busybox).arg("--list"))?.lines().filter(|applet| !matches!(*applet, "busybox" | "su" | "login" | "passwd"))
+    fs::copy(
+        target().join(TRIPLE).join("release/paygress-sshd"),
+        rootfs.join("bin/paygress-sshd"),
+    )?;
+    for applet in output(Command::new(busybox).arg("--list"))?
+        .lines()
+        .filter(|applet| !matches!(*applet, "busybox" | "su" | "login" | "passwd"))
     {
-        symlink("/bin/busybox", rootfs.join("bin").join(applet)).with_context(|| applet.to_owned())?;
+        symlink("/bin/busybox", rootfs.join("bin").join(applet))
+            .with_context(|| applet.to_owned())?;
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/sbin/nologin\n")?;
     fs::write(rootfs.join("etc/group"), format!("root:x:0:\nuser:x:{USER}:\n"))?;
@@ -43,11 +69,19 @@ pub(crate) fn build() -> Result<()> {
     }
     // The pod's user owns its home, and the file that gives it a name.
     for own in ["home/user", "etc/passwd"] {
-        chown(rootfs.join(own), Some(USER), Some(USER)).context("building the image needs root, for the owner of the user's home")?;
+        chown(rootfs.join(own), Some(USER), Some(USER))
+            .context("building the image needs root, for the owner of the user's home")?;
     }
     let archive = target().join("ssh-image.tar");
     let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
     pack.arg(&archive).arg(IMAGE).arg(&rootfs);
-    pack.args(["--entrypoint", r#"["/bin/paygress-sshd"]"#, "--user", &format!("{USER}:{USER}"), "--port", "2222"]);
+    pack.args([
+        "--entrypoint",
+        r#"["/bin/paygress-sshd"]"#,
+        "--user",
+        &format!("{USER}:{USER}"),
+        "--port",
+        "2222",
+    ]);
     step("pack the SSH image", &mut pack)
 }

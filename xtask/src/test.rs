@@ -21,8 +21,10 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 /// Programs that Debian's packages are too old for, how they tell their version, and the least that
 /// is good.
-const VERSIONS: [(&str, &str, (u32, u32), &str); 2] =
-    [("go", "version", (1, 25), "https://go.dev/dl"), ("node", "--version", (20, 0), "https://nodejs.org")];
+const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
+    ("go", "version", (1, 25), "https://go.dev/dl"),
+    ("node", "--version", (20, 0), "https://nodejs.org"),
+];
 /// How long each fuzz target runs here.
 const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
@@ -39,8 +41,16 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     plugins::build()?;
     web::page()?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
-    step("clippy", cargo(&["clippy", "--quiet", "--all-targets"])?.args(ALL).args(["--", "--deny", "warnings"]))?;
-    step("documentation", cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    step(
+        "clippy",
+        cargo(&["clippy", "--quiet", "--all-targets"])?
+            .args(ALL)
+            .args(["--", "--deny", "warnings"]),
+    )?;
+    step(
+        "documentation",
+        cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
+    )?;
     step("tests on this machine", cargo(&["test"])?.args(ALL))?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz(FUZZ_SECONDS, None)?;
@@ -60,7 +70,16 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
     }
     cluster::up()?;
     let mut tests = cargo(&["test"])?;
-    tests.args(ALL).args(["--test", "cluster", "--test", "conformance", "--", "--ignored", "--test-threads", "1"]);
+    tests.args(ALL).args([
+        "--test",
+        "cluster",
+        "--test",
+        "conformance",
+        "--",
+        "--ignored",
+        "--test-threads",
+        "1",
+    ]);
     let tested = step("tests on the real cluster", &mut tests);
     let down = cluster::down();
     tested.and(down)
@@ -71,7 +90,11 @@ fn programs() -> Result<()> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|directory| directory.join(program).exists())
     };
-    let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !found(program))
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -80,17 +103,29 @@ fn programs() -> Result<()> {
         bail!("install {} first", missing.join(" "));
     }
     step("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
-    step("apt-get install", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+    step(
+        "apt-get install",
+        Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing),
+    )
 }
 
 fn versions() -> Result<()> {
     for (program, argument, (major, minor), source) in VERSIONS {
-        let told = output(Command::new(program).arg(argument)).with_context(|| format!("install {program} from {source}"))?;
-        let mut numbers =
-            told.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map_while(|part| part.parse::<u32>().ok());
+        let told = output(Command::new(program).arg(argument))
+            .with_context(|| format!("install {program} from {source}"))?;
+        let mut numbers = told
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|part| !part.is_empty())
+            .map_while(|part| part.parse::<u32>().ok());
         let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if found < (major, minor) {
-            bail!("{program} is {}.{}, and {major}.{minor} is needed: install it from {source}", found.0, found.1);
+            bail!(
+                "{program} is {}.{}, and {major}.{minor} is needed: install it from {source}",
+                found.0,
+                found.1
+            );
         }
     }
     Ok(())
@@ -110,7 +145,10 @@ fn venv(name: &str, packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     step("python3 -m venv", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    step("pip install", Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages))?;
+    step(
+        "pip install",
+        Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages),
+    )?;
     std::fs::write(mark, wanted)?;
     Ok(())
 }

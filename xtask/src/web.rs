@@ -19,7 +19,8 @@ pub(crate) fn packages(folder: &str) -> Result<()> {
         return Ok(());
     }
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"]).current_dir(&directory);
+    npm.args(["ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"])
+        .current_dir(&directory);
     step(&format!("npm ci in {folder}"), &mut npm)?;
     std::fs::write(mark, lock)?;
     Ok(())
@@ -32,7 +33,9 @@ pub(crate) fn page() -> Result<()> {
 
 /// The same for a demo: without npm the page has no terminal, and all the rest goes on.
 pub(crate) fn page_if_it_can_be() {
-    if root().join(Path::new(PAGE).join("node_modules")).exists() || Command::new("npm").arg("--version").output().is_ok() {
+    if root().join(Path::new(PAGE).join("node_modules")).exists()
+        || Command::new("npm").arg("--version").output().is_ok()
+    {
         if let Err(error) = page() {
             println!("   {error:#}: the page will be without its terminal");
         }

@@ -21,7 +21,9 @@ pub enum AskError {
         why: std::io::Error,
     },
     /// It was asked, and what came of it is not known.
-    #[error("the service gave no answer ({0}); what came of it is not known: see `paygress policy history`")]
+    #[error(
+        "the service gave no answer ({0}); what came of it is not known: see `paygress policy history`"
+    )]
     Unknown(String),
 }
 

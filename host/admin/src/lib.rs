@@ -13,9 +13,9 @@
 //! Nothing here decides: it hands sources to the [`Publisher`](paygress_policy::Publisher).
 
 mod client;
-mod server;
 mod protocol;
+mod server;
 
 pub use client::{AskError, ask};
-pub use server::{Admin, SocketError};
 pub use protocol::{ComponentUpload, Reply, Request};
+pub use server::{Admin, SocketError};

@@ -4,8 +4,9 @@
 use crate::health::Health;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
-    CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse, KeysetResponse, MeltQuoteBolt11Request,
-    MeltQuoteBolt11Response, MeltRequest, PublicKey, RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
+    CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
+    KeysetResponse, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltRequest, PublicKey,
+    RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -96,22 +97,41 @@ pub(crate) struct HttpClient(Http<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
     pub(crate) fn new() -> Asked<Self> {
-        let connector = connector(ASK).map_err(|error| MintError::Unavailable(error.to_string()))?;
-        Ok(Self(Http::builder(TokioExecutor::new()).pool_max_idle_per_host(AT_ONCE).build(connector)))
+        let connector =
+            connector(ASK).map_err(|error| MintError::Unavailable(error.to_string()))?;
+        Ok(Self(
+            Http::builder(TokioExecutor::new()).pool_max_idle_per_host(AT_ONCE).build(connector),
+        ))
     }
 
     /// `Ok` is an answer of the server itself: yes or a reasoned no.
-    async fn exchange(&self, method: Method, url: &str, body: Option<Vec<u8>>, patience: Duration) -> Asked<(StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Asked<(StatusCode, Bytes)> {
         let exchange = async {
             let away = |error: &dyn std::fmt::Display| MintError::Unavailable(error.to_string());
             let uri: Uri = url.parse().map_err(|error| away(&error))?;
-            let request = Request::builder().method(method).uri(uri).header("accept", "application/json");
-            let request = request.header("content-type", "application/json").body(Full::from(body.unwrap_or_default()));
-            let response = self.0.request(request.map_err(|error| away(&error))?).await.map_err(|error| away(&chain(&error)))?;
+            let request =
+                Request::builder().method(method).uri(uri).header("accept", "application/json");
+            let request = request
+                .header("content-type", "application/json")
+                .body(Full::from(body.unwrap_or_default()));
+            let response = self
+                .0
+                .request(request.map_err(|error| away(&error))?)
+                .await
+                .map_err(|error| away(&chain(&error)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-            let bytes = body.map_err(|error| MintError::InvalidResponse(error.to_string()))?.to_bytes();
-            let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY].contains(&status);
+            let bytes =
+                body.map_err(|error| MintError::InvalidResponse(error.to_string()))?.to_bytes();
+            let busy =
+                [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY]
+                    .contains(&status);
             if status.is_server_error() || busy {
                 return Err(MintError::Unavailable(format!("HTTP {}", status.as_u16())));
             }
@@ -121,7 +141,9 @@ impl HttpClient {
             Ok((status, bytes))
         };
         let answer = tokio::time::timeout(patience, exchange).await;
-        answer.unwrap_or_else(|_| Err(MintError::Unavailable(format!("no answer within {} s", patience.as_secs()))))
+        answer.unwrap_or_else(|_| {
+            Err(MintError::Unavailable(format!("no answer within {} s", patience.as_secs())))
+        })
     }
 
     /// Reads one thing.
@@ -132,12 +154,17 @@ impl HttpClient {
 
 fn understand<T: DeserializeOwned>((status, bytes): (StatusCode, Bytes)) -> Asked<T> {
     if status.is_success() {
-        return serde_json::from_slice(&bytes)
-            .map_err(|error| MintError::InvalidResponse(format!("line {}: {:?}", error.line(), error.classify())));
+        return serde_json::from_slice(&bytes).map_err(|error| {
+            MintError::InvalidResponse(format!("line {}: {:?}", error.line(), error.classify()))
+        });
     }
-    let told = serde_json::from_slice(&bytes).unwrap_or(ErrorResponse { code: 0, detail: serde_json::Value::Null });
+    let told = serde_json::from_slice(&bytes)
+        .unwrap_or(ErrorResponse { code: 0, detail: serde_json::Value::Null });
     let detail = told.detail.as_str().map_or_else(|| told.detail.to_string(), str::to_owned);
-    Err(MintError::Rejected { code: told.code, detail: detail.chars().take(DETAIL_CHARS).collect() })
+    Err(MintError::Rejected {
+        code: told.code,
+        detail: detail.chars().take(DETAIL_CHARS).collect(),
+    })
 }
 
 /// A mint.
@@ -154,7 +181,15 @@ pub(crate) struct MintClient {
 impl MintClient {
     pub(crate) fn new(url: MintUrl) -> Asked<Self> {
         let (places, pace) = (Semaphore::new(AT_ONCE), Mutex::new(tokio::time::Instant::now()));
-        Ok(Self { url, web: HttpClient::new()?, places, pace, health: Health::default(), keysets: Mutex::default(), keys: Mutex::default() })
+        Ok(Self {
+            url,
+            web: HttpClient::new()?,
+            places,
+            pace,
+            health: Health::default(),
+            keysets: Mutex::default(),
+            keys: Mutex::default(),
+        })
     }
 
     /// Waits for this request's turn.
@@ -169,10 +204,23 @@ impl MintClient {
     }
 
     /// One request, in a place of this mint's own.
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>, patience: Duration) -> Asked<T> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Asked<T> {
         self.health.check().map_err(MintError::Unavailable)?;
-        let url = self.url.join_paths(&path.split('/').collect::<Vec<_>>()).map_err(|error| MintError::Unavailable(error.to_string()))?;
-        let _place = self.places.acquire().await.map_err(|error| MintError::Unavailable(error.to_string()))?;
+        let url = self
+            .url
+            .join_paths(&path.split('/').collect::<Vec<_>>())
+            .map_err(|error| MintError::Unavailable(error.to_string()))?;
+        let _place = self
+            .places
+            .acquire()
+            .await
+            .map_err(|error| MintError::Unavailable(error.to_string()))?;
         self.turn().await;
         let begun = Instant::now();
         let answer = self.web.exchange(method, url.as_str(), body, patience).await;
@@ -184,8 +232,14 @@ impl MintClient {
         self.send(Method::GET, path, None, ASK).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, patience: Duration) -> Asked<T> {
-        let body = serde_json::to_vec(body).map_err(|error| MintError::InvalidResponse(error.to_string()))?;
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Asked<T> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| MintError::InvalidResponse(error.to_string()))?;
         self.send(Method::POST, path, Some(body), patience).await
     }
 
@@ -216,9 +270,14 @@ impl MintClient {
             return Ok(Arc::clone(known));
         }
         let found = self.get::<KeysResponse>(&format!("v1/keys/{id}")).await?.keysets;
-        let keyset = found.into_iter().find(|keyset| keyset.id == id && keyset.unit == CurrencyUnit::Sat);
-        let keyset = keyset.ok_or_else(|| MintError::InvalidResponse("it does not show the keys that were asked for".to_owned()))?;
-        keyset.verify_id().map_err(|_| MintError::InvalidResponse("a keyset's keys do not make its id".to_owned()))?;
+        let keyset =
+            found.into_iter().find(|keyset| keyset.id == id && keyset.unit == CurrencyUnit::Sat);
+        let keyset = keyset.ok_or_else(|| {
+            MintError::InvalidResponse("it does not show the keys that were asked for".to_owned())
+        })?;
+        keyset.verify_id().map_err(|_| {
+            MintError::InvalidResponse("a keyset's keys do not make its id".to_owned())
+        })?;
         let keyset = Arc::new(keyset);
         self.keys.lock().await.insert(id, Arc::clone(&keyset));
         Ok(keyset)
@@ -226,9 +285,12 @@ impl MintClient {
 
     /// The state of each of these proofs, in their order.
     pub(crate) async fn states(&self, ys: &[PublicKey]) -> Asked<Vec<State>> {
-        let response: CheckStateResponse = self.post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ASK).await?;
-        let states: HashMap<PublicKey, State> = response.states.into_iter().map(|state| (state.y, state.state)).collect();
-        let missing = || MintError::InvalidResponse("it does not tell the state of every proof".to_owned());
+        let response: CheckStateResponse =
+            self.post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ASK).await?;
+        let states: HashMap<PublicKey, State> =
+            response.states.into_iter().map(|state| (state.y, state.state)).collect();
+        let missing =
+            || MintError::InvalidResponse("it does not tell the state of every proof".to_owned());
         ys.iter().map(|y| states.get(y).copied().ok_or_else(missing)).collect()
     }
 
@@ -240,21 +302,31 @@ impl MintClient {
         self.post("v1/restore", request, ASK).await
     }
 
-    pub(crate) async fn melt_quote(&self, request: &MeltQuoteBolt11Request) -> Asked<MeltQuoteBolt11Response<String>> {
+    pub(crate) async fn melt_quote(
+        &self,
+        request: &MeltQuoteBolt11Request,
+    ) -> Asked<MeltQuoteBolt11Response<String>> {
         self.post("v1/melt/quote/bolt11", request, ASK).await
     }
 
-    pub(crate) async fn melt_quote_state(&self, quote: &str) -> Asked<MeltQuoteBolt11Response<String>> {
+    pub(crate) async fn melt_quote_state(
+        &self,
+        quote: &str,
+    ) -> Asked<MeltQuoteBolt11Response<String>> {
         self.get(&format!("v1/melt/quote/bolt11/{quote}")).await
     }
 
-    pub(crate) async fn melt(&self, request: &MeltRequest<String>) -> Asked<MeltQuoteBolt11Response<String>> {
+    pub(crate) async fn melt(
+        &self,
+        request: &MeltRequest<String>,
+    ) -> Asked<MeltQuoteBolt11Response<String>> {
         self.post("v1/melt/bolt11", request, ACT).await
     }
 }
 
 /// The keyset that the mint signs with, the cheapest first.
 pub(crate) fn active(keysets: &[KeySetInfo], now: Seconds) -> Option<&KeySetInfo> {
-    let usable = |keyset: &&KeySetInfo| keyset.active && keyset.final_expiry.is_none_or(|at| at > now.0);
+    let usable =
+        |keyset: &&KeySetInfo| keyset.active && keyset.final_expiry.is_none_or(|at| at > now.0);
     keysets.iter().filter(usable).min_by_key(|keyset| keyset.input_fee_ppk)
 }

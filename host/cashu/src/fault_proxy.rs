@@ -95,7 +95,13 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(text)?;
         let url = format!("http://{}", listener.local_addr().map_err(text)?);
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        let shared = Arc::new(Shared { mint: mint.to_owned(), client, plan: Mutex::default(), met: Mutex::default(), hung: Notify::new() });
+        let shared = Arc::new(Shared {
+            mint: mint.to_owned(),
+            client,
+            plan: Mutex::default(),
+            met: Mutex::default(),
+            hung: Notify::new(),
+        });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
@@ -112,7 +118,8 @@ impl FaultProxy {
     /// From now on, after so many of them, so many requests whose path holds this meet a mishap.
     pub fn plan(&self, path: &str, mishap: NetworkFault, after: usize, times: usize) {
         *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Plan { path: path.to_owned(), mishap, times, after });
+        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Plan { path: path.to_owned(), mishap, times, after });
     }
 
     /// No mishaps any more.
@@ -153,11 +160,17 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, 10 << 20).await.map_err(|error| error.to_string())?;
         let path = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
-        let asked = Request::builder().method(parts.method).uri(format!("{}{path}", self.mint)).header("content-type", "application/json");
+        let asked = Request::builder()
+            .method(parts.method)
+            .uri(format!("{}{path}", self.mint))
+            .header("content-type", "application/json");
         let asked = asked.body(Full::new(body)).map_err(|error| error.to_string())?;
         let answer = self.client.request(asked).await.map_err(|error| error.to_string())?;
         let status = answer.status();
-        Ok((status, answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes()))
+        Ok((
+            status,
+            answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes(),
+        ))
     }
 }
 
@@ -169,13 +182,16 @@ fn answer(status: StatusCode, body: Body) -> Response<Body> {
 
 /// A body that breaks the connection.
 fn cut() -> Body {
-    Body::from_stream(futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) }))
+    Body::from_stream(futures::stream::once(async {
+        Err::<Bytes, _>(std::io::Error::other("cut"))
+    }))
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
     let mishap = shared.mishap(request.uri().path());
     let hung = Arc::clone(&shared);
-    let status = |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match mishap {
         Some(NetworkFault::LostOnTheWay) => return answer(StatusCode::OK, cut()),
         Some(NetworkFault::Status(code)) => return answer(status(code), Body::empty()),
@@ -207,15 +223,23 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Some(NetworkFault::AnswerLost) => answer(StatusCode::OK, cut()),
         Some(NetworkFault::Garbage) => answer(StatusCode::OK, Body::from("{\"signatures\": 7}")),
         Some(NetworkFault::WrongAmounts) => {
-            let text = String::from_utf8_lossy(&bytes).replace("\"amount\":1,", "\"amount\":64,").replace("\"amount\":4,", "\"amount\":2,");
+            let text = String::from_utf8_lossy(&bytes)
+                .replace("\"amount\":1,", "\"amount\":64,")
+                .replace("\"amount\":4,", "\"amount\":2,");
             answer(code, Body::from(text))
         }
         Some(NetworkFault::Endless) => {
             let chunk = Bytes::from(vec![b' '; 64 << 10]);
-            answer(code, Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()))))
+            answer(
+                code,
+                Body::from_stream(futures::stream::repeat_with(move || {
+                    Ok::<_, std::io::Error>(chunk.clone())
+                })),
+            )
         }
         Some(NetworkFault::Drip) => {
-            let drops: Vec<Bytes> = bytes.chunks(bytes.len().div_ceil(8).max(1)).map(Bytes::copy_from_slice).collect();
+            let drops: Vec<Bytes> =
+                bytes.chunks(bytes.len().div_ceil(8).max(1)).map(Bytes::copy_from_slice).collect();
             let slow = futures::stream::unfold(drops.into_iter(), |mut drops| async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 drops.next().map(|drop| (Ok::<_, std::io::Error>(drop), drops))

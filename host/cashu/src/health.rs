@@ -33,9 +33,11 @@ impl Health {
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.until {
-            Some(until) if until > Instant::now() => {
-                Err(format!("left alone after {} failures: {}", state.failures, state.why.as_deref().unwrap_or_default()))
-            }
+            Some(until) if until > Instant::now() => Err(format!(
+                "left alone after {} failures: {}",
+                state.failures,
+                state.why.as_deref().unwrap_or_default()
+            )),
             Some(_) => {
                 // One asks; the others wait for what it finds out.
                 state.until = Instant::now().checked_add(pause(state.failures));

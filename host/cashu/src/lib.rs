@@ -22,22 +22,22 @@
 //! This is the only room that knows cdk.
 
 mod client;
-mod mint_wallet;
 #[cfg(feature = "mint")]
 pub mod fault_proxy;
 mod health;
+mod melt;
+mod mint_wallet;
+mod seed;
 #[cfg(feature = "mint")]
 pub mod test_mint;
-mod melt;
-mod wallet_store;
-mod seed;
-mod wallet;
 mod token;
 mod transactions;
+mod wallet;
+mod wallet_store;
 
 pub use health::State as Health;
 pub use melt::Melted;
-pub use wallet_store::{OperationState, WalletStore};
 pub use seed::{Seed, SeedError};
+pub use transactions::{MintBalance, Transaction, WalletError};
 pub use wallet::{CashuWallet, OpenError, Settings};
-pub use transactions::{Transaction, MintBalance, WalletError};
+pub use wallet_store::{OperationState, WalletStore};

@@ -2,10 +2,12 @@
 //! of an address.
 
 use crate::client::MintError;
-use crate::mint_wallet::{Selection, MintWallet, WalletFault, OperationOutcome, crypto};
+use crate::mint_wallet::{MintWallet, OperationOutcome, Selection, WalletFault, crypto};
 use crate::wallet_store::{Operation, OperationData, total};
 use cdk::lightning_invoice::Bolt11Invoice;
-use cdk::nuts::{CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest};
+use cdk::nuts::{
+    CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest,
+};
 use paygress_core::model::units::{Sat, UnixTime};
 use serde::Deserialize;
 use std::str::FromStr;
@@ -21,10 +23,17 @@ pub struct Melted {
 
 impl MintWallet {
     /// Pays an invoice. The same invoice is paid once.
-    pub(crate) async fn pay(&self, invoice: &Bolt11Invoice) -> Result<OperationOutcome, WalletFault> {
+    pub(crate) async fn pay(
+        &self,
+        invoice: &Bolt11Invoice,
+    ) -> Result<OperationOutcome, WalletFault> {
         self.ready().await?;
         let purpose = format!("pay {}", invoice.payment_hash());
-        let request = MeltQuoteBolt11Request { request: invoice.clone(), unit: CurrencyUnit::Sat, options: None };
+        let request = MeltQuoteBolt11Request {
+            request: invoice.clone(),
+            unit: CurrencyUnit::Sat,
+            options: None,
+        };
         let quote = self.mint.melt_quote(&request).await?;
         let needed = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
         let (inputs, fee) = match self.choose(needed, true).await? {
@@ -56,10 +65,19 @@ impl MintWallet {
         }
     }
 
-    async fn perform_payment(&self, operation: &Operation) -> Result<OperationOutcome, WalletFault> {
-        let Some(quote) = operation.work.quote.clone() else { return Err(WalletFault::Crypto("a payment without a quote".to_owned())) };
+    async fn perform_payment(
+        &self,
+        operation: &Operation,
+    ) -> Result<OperationOutcome, WalletFault> {
+        let Some(quote) = operation.work.quote.clone() else {
+            return Err(WalletFault::Crypto("a payment without a quote".to_owned()));
+        };
         let outputs = self.outputs(&operation.work)?;
-        let request = MeltRequest::new(quote, operation.work.inputs.clone(), Some(outputs.blinded_messages()));
+        let request = MeltRequest::new(
+            quote,
+            operation.work.inputs.clone(),
+            Some(outputs.blinded_messages()),
+        );
         match self.mint.melt(&request).await {
             Ok(answer) => self.book_payment(operation, answer, false).await,
             Err(fault) => {
@@ -72,11 +90,18 @@ impl MintWallet {
     }
 
     /// Finds out how a payment ended.
-    pub(crate) async fn settle_payment(&self, operation: &Operation) -> Result<OperationOutcome, WalletFault> {
+    pub(crate) async fn settle_payment(
+        &self,
+        operation: &Operation,
+    ) -> Result<OperationOutcome, WalletFault> {
         self.ask_payment(operation, false).await
     }
 
-    async fn ask_payment(&self, operation: &Operation, refused: bool) -> Result<OperationOutcome, WalletFault> {
+    async fn ask_payment(
+        &self,
+        operation: &Operation,
+        refused: bool,
+    ) -> Result<OperationOutcome, WalletFault> {
         let quote = operation.work.quote.as_deref().unwrap_or_default();
         match self.mint.melt_quote_state(quote).await {
             Ok(answer) => self.book_payment(operation, answer, refused).await,
@@ -84,9 +109,15 @@ impl MintWallet {
         }
     }
 
-    async fn book_payment(&self, operation: &Operation, answer: MeltQuoteBolt11Response<String>, refused: bool) -> Result<OperationOutcome, WalletFault> {
+    async fn book_payment(
+        &self,
+        operation: &Operation,
+        answer: MeltQuoteBolt11Response<String>,
+        refused: bool,
+    ) -> Result<OperationOutcome, WalletFault> {
         // Until then the request of another process may still be on its way.
-        let over = refused || answer.expiry < UnixTime::now().0 || answer.state == MeltQuoteState::Failed;
+        let over =
+            refused || answer.expiry < UnixTime::now().0 || answer.state == MeltQuoteState::Failed;
         match answer.state {
             MeltQuoteState::Melted => {
                 let mut outputs = self.outputs(&operation.work)?;
@@ -94,21 +125,31 @@ impl MintWallet {
                 outputs.secrets.truncate(change.len());
                 let got = self.unblind(&outputs, change).await?;
                 let paid = answer.amount.to_u64();
-                let fee = total(&operation.work.inputs).saturating_sub(paid).saturating_sub(total(&got));
-                Ok(OperationOutcome::Done(Box::new(self.wallet_store.done(operation, got, fee, paid).await?)))
+                let fee =
+                    total(&operation.work.inputs).saturating_sub(paid).saturating_sub(total(&got));
+                Ok(OperationOutcome::Done(Box::new(
+                    self.wallet_store.done(operation, got, fee, paid).await?,
+                )))
             }
-            MeltQuoteState::Pending => Ok(OperationOutcome::Unknown("the payment is under way".to_owned())),
+            MeltQuoteState::Pending => {
+                Ok(OperationOutcome::Unknown("the payment is under way".to_owned()))
+            }
             // Not paid, and the inputs are free: it failed. With the inputs pending it is still
             // under way.
-            MeltQuoteState::Unpaid | MeltQuoteState::Failed => match self.are_free(operation).await {
+            MeltQuoteState::Unpaid | MeltQuoteState::Failed => match self.are_free(operation).await
+            {
                 Ok(Some(spent)) if over => {
                     self.wallet_store.failed(operation, &spent).await?;
                     Ok(OperationOutcome::Failed(None))
                 }
-                Ok(_) => Ok(OperationOutcome::Unknown("the payment is under way, or its quote must expire first".to_owned())),
+                Ok(_) => Ok(OperationOutcome::Unknown(
+                    "the payment is under way, or its quote must expire first".to_owned(),
+                )),
                 Err(fault) => Ok(OperationOutcome::Unknown(fault.to_string())),
             },
-            MeltQuoteState::Unknown => Ok(OperationOutcome::Unknown("the mint does not know yet".to_owned())),
+            MeltQuoteState::Unknown => {
+                Ok(OperationOutcome::Unknown("the mint does not know yet".to_owned()))
+            }
         }
     }
 }
@@ -130,26 +171,37 @@ struct Invoice {
 pub(crate) async fn invoice_of(address: &str, amount: Sat) -> Result<Bolt11Invoice, WalletFault> {
     let malformed = || WalletFault::Crypto("not a Lightning address; write name@domain".to_owned());
     let (name, domain) = address.split_once('@').ok_or_else(malformed)?;
-    let clean = |text: &str, more: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+    let clean = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
     if !clean(name, "-_.+") || !clean(domain, "-.:") {
         return Err(malformed());
     }
     // The name of this machine, for tests, has no certificate.
     let scheme = if domain.split(':').next() == Some("127.0.0.1") { "http" } else { "https" };
     let web = crate::client::HttpClient::new()?;
-    let offer: PayRequest = web.get(&format!("{scheme}://{domain}/.well-known/lnurlp/{name}")).await?;
+    let offer: PayRequest =
+        web.get(&format!("{scheme}://{domain}/.well-known/lnurlp/{name}")).await?;
     let msat = amount.0.saturating_mul(1_000);
     if !(offer.min_sendable..=offer.max_sendable).contains(&msat) {
-        return Err(WalletFault::Crypto(format!("{address} takes {} to {} msat", offer.min_sendable, offer.max_sendable)));
+        return Err(WalletFault::Crypto(format!(
+            "{address} takes {} to {} msat",
+            offer.min_sendable, offer.max_sendable
+        )));
     }
     if !offer.callback.starts_with(&format!("{scheme}://")) {
-        return Err(MintError::InvalidResponse("the address leads to an unsafe place".to_owned()).into());
+        return Err(
+            MintError::InvalidResponse("the address leads to an unsafe place".to_owned()).into()
+        );
     }
     let joint = if offer.callback.contains('?') { '&' } else { '?' };
     let answer: Invoice = web.get(&format!("{}{joint}amount={msat}", offer.callback)).await?;
     let invoice = Bolt11Invoice::from_str(&answer.pr).map_err(crypto)?;
     if invoice.amount_milli_satoshis() != Some(msat) {
-        return Err(MintError::InvalidResponse("the invoice is over another amount than was asked for".to_owned()).into());
+        return Err(MintError::InvalidResponse(
+            "the invoice is over another amount than was asked for".to_owned(),
+        )
+        .into());
     }
     Ok(invoice)
 }

@@ -9,13 +9,14 @@
 //! ```
 
 use crate::client::{Asked, MintClient, MintError, active, codes};
-use crate::wallet_store::{self, Operation, OperationState, WalletStore, OperationData, total};
 use crate::seed::Seed;
+use crate::wallet_store::{self, Operation, OperationData, OperationState, WalletStore, total};
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
 use cdk::dhke::construct_proofs;
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, KeySet, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, RestoreRequest, State, SwapRequest, Token,
+    BlindSignature, CurrencyUnit, KeySet, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
+    RestoreRequest, State, SwapRequest, Token,
 };
 use paygress_core::model::units::{MintUrl, Seconds, UnixTime};
 use paygress_database::DatabaseError;
@@ -103,18 +104,25 @@ impl MintWallet {
     pub(crate) async fn signing(&self) -> Result<(KeySetInfo, Arc<KeySet>), WalletFault> {
         let now = Seconds(UnixTime::now().0);
         let keysets = self.mint.keysets(|keysets| active(keysets, now).is_none()).await?;
-        let keyset = active(&keysets, now).ok_or_else(|| MintError::InvalidResponse("it has no active keyset in sat".to_owned()))?;
+        let keyset = active(&keysets, now).ok_or_else(|| {
+            MintError::InvalidResponse("it has no active keyset in sat".to_owned())
+        })?;
         Ok((keyset.clone(), self.mint.keys(keyset.id).await?))
     }
 
     /// What the mint keeps when these are spent.
     pub(crate) async fn fee(&self, proofs: &[Proof]) -> Result<u64, WalletFault> {
-        let missing = |keysets: &[KeySetInfo]| proofs.iter().any(|proof| !keysets.iter().any(|keyset| keyset.id == proof.keyset_id));
+        let missing = |keysets: &[KeySetInfo]| {
+            proofs.iter().any(|proof| !keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
+        };
         let keysets = self.mint.keysets(missing).await?;
         let mut ppk: u64 = 0;
         for proof in proofs {
             let keyset = keysets.iter().find(|keyset| keyset.id == proof.keyset_id);
-            let unknown = || MintError::Rejected { code: codes::KEYSET_UNKNOWN, detail: "a keyset is not the mint's".to_owned() };
+            let unknown = || MintError::Rejected {
+                code: codes::KEYSET_UNKNOWN,
+                detail: "a keyset is not the mint's".to_owned(),
+            };
             ppk = ppk.saturating_add(keyset.ok_or_else(unknown)?.input_fee_ppk);
         }
         Ok(ppk.div_ceil(1_000))
@@ -122,10 +130,16 @@ impl MintWallet {
 
     /// The places of the seed as secrets and blinded messages of these amounts.
     pub(crate) fn outputs(&self, work: &OperationData) -> Result<PreMintSecrets, WalletFault> {
-        let Some(keyset) = work.keyset else { return Err(WalletFault::Crypto("an operation without outputs".to_owned())) };
+        let Some(keyset) = work.keyset else {
+            return Err(WalletFault::Crypto("an operation without outputs".to_owned()));
+        };
         let count = u32::try_from(work.amounts.len()).map_err(crypto)?;
-        let end = work.start.checked_add(count).ok_or_else(|| WalletFault::Crypto("a keyset's counter has run out".to_owned()))?;
-        let mut outputs = PreMintSecrets::restore_batch(keyset, &self.seed.bytes, work.start, end).map_err(crypto)?;
+        let end = work
+            .start
+            .checked_add(count)
+            .ok_or_else(|| WalletFault::Crypto("a keyset's counter has run out".to_owned()))?;
+        let mut outputs = PreMintSecrets::restore_batch(keyset, &self.seed.bytes, work.start, end)
+            .map_err(crypto)?;
         for (output, amount) in outputs.secrets.iter_mut().zip(&work.amounts) {
             output.amount = Amount::from(*amount);
             output.blinded_message.amount = Amount::from(*amount);
@@ -134,15 +148,26 @@ impl MintWallet {
     }
 
     /// Takes in the proofs of a stranger: from now on they are ours.
-    pub(crate) async fn take(&self, purpose: &str, inputs: Proofs) -> Result<OperationOutcome, WalletFault> {
+    pub(crate) async fn take(
+        &self,
+        purpose: &str,
+        inputs: Proofs,
+    ) -> Result<OperationOutcome, WalletFault> {
         self.ready().await?;
         let mut outcome = OperationOutcome::Failed(None);
         for _ in 0..ATTEMPTS {
             let fee = self.fee(&inputs).await?;
             let net = total(&inputs).saturating_sub(fee);
             let (keyset, keys) = self.signing().await?;
-            let work = OperationData { inputs: inputs.clone(), keyset: Some(keyset.id), amounts: split(net, &keys)?, ..OperationData::default() };
-            let Some(operation) = self.begin(Operation::new(purpose, &self.name, work), Vec::new()).await? else {
+            let work = OperationData {
+                inputs: inputs.clone(),
+                keyset: Some(keyset.id),
+                amounts: split(net, &keys)?,
+                ..OperationData::default()
+            };
+            let Some(operation) =
+                self.begin(Operation::new(purpose, &self.name, work), Vec::new()).await?
+            else {
                 return self.finish_latest(purpose).await;
             };
             outcome = self.perform(&operation).await?;
@@ -156,27 +181,42 @@ impl MintWallet {
     /// Whether a swap that was not done may be done with other outputs.
     async fn try_anew(&self, outcome: &OperationOutcome) -> Result<bool, WalletFault> {
         match outcome {
-            OperationOutcome::Failed(Some(MintError::Rejected { code: codes::KEYSET_INACTIVE | codes::KEYSET_EXPIRED, .. })) => {
+            OperationOutcome::Failed(Some(MintError::Rejected {
+                code: codes::KEYSET_INACTIVE | codes::KEYSET_EXPIRED,
+                ..
+            })) => {
                 self.mint.forget_keysets().await;
                 Ok(true)
             }
             // Places that were used before: the purse is older than the seed's last use.
-            OperationOutcome::Failed(Some(MintError::Rejected { code: codes::SIGNED, .. })) => self.restore().await.map(|_| true),
+            OperationOutcome::Failed(Some(MintError::Rejected { code: codes::SIGNED, .. })) => {
+                self.restore().await.map(|_| true)
+            }
             _ => Ok(false),
         }
     }
 
     /// Writes an operation down, with the purse's own proofs that it holds; `None` when one of its
     /// purpose is open or done.
-    pub(crate) async fn begin(&self, operation: Operation, held: Proofs) -> Result<Option<Operation>, WalletFault> {
+    pub(crate) async fn begin(
+        &self,
+        operation: Operation,
+        held: Proofs,
+    ) -> Result<Option<Operation>, WalletFault> {
         let begun = self.wallet_store.transact(move |transaction| {
-            if wallet_store::latest(transaction, &operation.purpose)?.is_some_and(|latest| latest.state != OperationState::Failed) {
+            if wallet_store::latest(transaction, &operation.purpose)?
+                .is_some_and(|latest| latest.state != OperationState::Failed)
+            {
                 return Ok(None);
             }
             let mut operation = operation.clone();
             wallet_store::check_free(transaction, &held)?;
             if let Some(keyset) = operation.work.keyset {
-                operation.work.start = wallet_store::reserve_places(transaction, keyset, operation.work.amounts.len())?;
+                operation.work.start = wallet_store::reserve_places(
+                    transaction,
+                    keyset,
+                    operation.work.amounts.len(),
+                )?;
             }
             wallet_store::insert(transaction, &mut operation)?;
             wallet_store::hold(transaction, &held, "held", &operation.id)?;
@@ -186,7 +226,10 @@ impl MintWallet {
     }
 
     /// What became of the last operation of this purpose.
-    pub(crate) async fn finish_latest(&self, purpose: &str) -> Result<OperationOutcome, WalletFault> {
+    pub(crate) async fn finish_latest(
+        &self,
+        purpose: &str,
+    ) -> Result<OperationOutcome, WalletFault> {
         match self.wallet_store.latest(purpose).await? {
             None => Ok(OperationOutcome::Failed(None)),
             Some(operation) => self.finish(operation).await,
@@ -194,12 +237,19 @@ impl MintWallet {
     }
 
     /// Finishes an operation that another process, or an earlier attempt, may have begun.
-    pub(crate) async fn finish(&self, operation: Operation) -> Result<OperationOutcome, WalletFault> {
+    pub(crate) async fn finish(
+        &self,
+        operation: Operation,
+    ) -> Result<OperationOutcome, WalletFault> {
         match operation.state {
             OperationState::Done => Ok(OperationOutcome::Done(Box::new(operation))),
-            OperationState::Failed if operation.work.spent_elsewhere => Ok(OperationOutcome::SpentElsewhere),
+            OperationState::Failed if operation.work.spent_elsewhere => {
+                Ok(OperationOutcome::SpentElsewhere)
+            }
             OperationState::Failed => Ok(OperationOutcome::Failed(None)),
-            OperationState::Open if operation.work.quote.is_some() => self.settle_payment(&operation).await,
+            OperationState::Open if operation.work.quote.is_some() => {
+                self.settle_payment(&operation).await
+            }
             OperationState::Open => match self.resolve(&operation, None).await? {
                 // Not taken, and its words still stand: ask again in the same ones.
                 OperationOutcome::Unknown(_) => self.perform(&operation).await,
@@ -224,13 +274,21 @@ impl MintWallet {
         self.resolve(operation, Some(fault)).await
     }
 
-    async fn done(&self, operation: &Operation, got: Proofs) -> Result<Box<Operation>, WalletFault> {
+    async fn done(
+        &self,
+        operation: &Operation,
+        got: Proofs,
+    ) -> Result<Box<Operation>, WalletFault> {
         let fee = total(&operation.work.inputs).saturating_sub(total(&got));
         Ok(Box::new(self.wallet_store.done(operation, got, fee, 0).await?))
     }
 
     /// Finds out how a swap ended, from what the mint knows of its inputs and outputs.
-    async fn resolve(&self, operation: &Operation, fault: Option<MintError>) -> Result<OperationOutcome, WalletFault> {
+    async fn resolve(
+        &self,
+        operation: &Operation,
+        fault: Option<MintError>,
+    ) -> Result<OperationOutcome, WalletFault> {
         let unknown = |why: String| Ok(OperationOutcome::Unknown(why));
         let states = match self.mint.states(&ys(&operation.work.inputs)?).await {
             Ok(states) => states,
@@ -246,7 +304,9 @@ impl MintWallet {
                     Ok(OperationOutcome::SpentElsewhere)
                 }
                 Err(WalletFault::MintClient(fault)) => unknown(fault.to_string()),
-                Err(WalletFault::Crypto(why)) => unknown(format!("the mint's signatures make no sense: {why}")),
+                Err(WalletFault::Crypto(why)) => {
+                    unknown(format!("the mint's signatures make no sense: {why}"))
+                }
                 Err(other) => Err(other),
             };
         }
@@ -269,8 +329,11 @@ impl MintWallet {
         let outputs = self.outputs(&operation.work)?;
         let messages = outputs.blinded_messages();
         let answer = self.mint.restore(&RestoreRequest { outputs: messages.clone() }).await?;
-        let signatures =
-            in_order(&messages.iter().map(|message| message.blinded_secret).collect::<Vec<_>>(), answer.outputs, answer.signatures);
+        let signatures = in_order(
+            &messages.iter().map(|message| message.blinded_secret).collect::<Vec<_>>(),
+            answer.outputs,
+            answer.signatures,
+        );
         if signatures.iter().any(Option::is_none) {
             return Ok(None);
         }
@@ -286,22 +349,36 @@ impl MintWallet {
 
     /// Signatures into proofs, each checked as far as the mint lets us: its keyset, its key, its
     /// DLEQ.
-    pub(crate) async fn unblind(&self, outputs: &PreMintSecrets, signatures: Vec<BlindSignature>) -> Result<Proofs, WalletFault> {
+    pub(crate) async fn unblind(
+        &self,
+        outputs: &PreMintSecrets,
+        signatures: Vec<BlindSignature>,
+    ) -> Result<Proofs, WalletFault> {
         if signatures.len() != outputs.secrets.len() {
-            return Err(WalletFault::Crypto(format!("{} signatures for {} outputs", signatures.len(), outputs.secrets.len())));
+            return Err(WalletFault::Crypto(format!(
+                "{} signatures for {} outputs",
+                signatures.len(),
+                outputs.secrets.len()
+            )));
         }
         let keys = self.mint.keys(outputs.keyset_id).await?;
         for (signature, output) in signatures.iter().zip(&outputs.secrets) {
-            let key = keys.keys.amount_key(signature.amount).filter(|_| signature.keyset_id == outputs.keyset_id);
-            let key = key.ok_or_else(|| WalletFault::Crypto("a signature of a foreign key".to_owned()))?;
+            let key = keys
+                .keys
+                .amount_key(signature.amount)
+                .filter(|_| signature.keyset_id == outputs.keyset_id);
+            let key =
+                key.ok_or_else(|| WalletFault::Crypto("a signature of a foreign key".to_owned()))?;
             let asked = output.amount.to_u64();
             if asked != 0 && asked != signature.amount.to_u64() {
-                return Err(WalletFault::Crypto("a signature over another amount than was asked for".to_owned()));
+                return Err(WalletFault::Crypto(
+                    "a signature over another amount than was asked for".to_owned(),
+                ));
             }
             if signature.dleq.is_some() {
-                signature
-                    .verify_dleq(key, output.blinded_message.blinded_secret)
-                    .map_err(|_| WalletFault::Crypto("a signature whose proof is false".to_owned()))?;
+                signature.verify_dleq(key, output.blinded_message.blinded_secret).map_err(
+                    |_| WalletFault::Crypto("a signature whose proof is false".to_owned()),
+                )?;
             }
         }
         construct_proofs(signatures, outputs.rs(), outputs.secrets(), &keys.keys).map_err(crypto)
@@ -311,7 +388,10 @@ impl MintWallet {
     /// it, otherwise out of it.
     pub(crate) async fn choose(&self, amount: u64, on_top: bool) -> Result<Selection, WalletFault> {
         let name = self.name.clone();
-        let all = self.wallet_store.transact(move |transaction| wallet_store::unspent(transaction, &name)).await?;
+        let all = self
+            .wallet_store
+            .transact(move |transaction| wallet_store::unspent(transaction, &name))
+            .await?;
         let mut exact = Vec::new();
         let mut rest = amount;
         for proof in all.iter().filter(|proof| proof.amount.to_u64() > 0) {
@@ -337,28 +417,47 @@ impl MintWallet {
 
     /// A token over `amount`, less the mint's fee for making it unless that comes on top. The same
     /// purpose gets the same.
-    pub(crate) async fn send(&self, purpose: &str, amount: u64, on_top: bool) -> Result<(Token, Operation), WalletFault> {
+    pub(crate) async fn send(
+        &self,
+        purpose: &str,
+        amount: u64,
+        on_top: bool,
+    ) -> Result<(Token, Operation), WalletFault> {
         self.ready().await?;
-        if self.wallet_store.latest(purpose).await?.is_none_or(|latest| latest.state == OperationState::Failed) {
+        if self
+            .wallet_store
+            .latest(purpose)
+            .await?
+            .is_none_or(|latest| latest.state == OperationState::Failed)
+        {
             for _ in 0..ATTEMPTS {
                 let outcome = self.send_once(purpose, amount, on_top).await?;
-                if !matches!(outcome, OperationOutcome::SpentElsewhere) && !self.try_anew(&outcome).await? {
+                if !matches!(outcome, OperationOutcome::SpentElsewhere)
+                    && !self.try_anew(&outcome).await?
+                {
                     break;
                 }
             }
         }
         match self.finish_latest(purpose).await? {
-            OperationOutcome::Done(operation) => Ok((self.token(self.wallet_store.given(purpose).await?), *operation)),
+            OperationOutcome::Done(operation) => {
+                Ok((self.token(self.wallet_store.given(purpose).await?), *operation))
+            }
             OperationOutcome::Unknown(why) => Err(MintError::Unavailable(why).into()),
             OperationOutcome::Failed(Some(fault)) => Err(fault.into()),
             OperationOutcome::Failed(None) | OperationOutcome::SpentElsewhere => {
-                Err(WalletFault::Crypto("the purse's proofs were not taken; it is tried again".to_owned()))
+                Err(WalletFault::Crypto(
+                    "the purse's proofs were not taken; it is tried again".to_owned(),
+                ))
             }
         }
     }
 
     /// Which inputs are spent, if none is pending; for an operation that is not done.
-    pub(crate) async fn are_free(&self, operation: &Operation) -> Result<Option<Vec<bool>>, WalletFault> {
+    pub(crate) async fn are_free(
+        &self,
+        operation: &Operation,
+    ) -> Result<Option<Vec<bool>>, WalletFault> {
         let states = self.mint.states(&ys(&operation.work.inputs)?).await?;
         let decided = states.iter().all(|state| matches!(state, State::Unspent | State::Spent));
         Ok(decided.then(|| states.iter().map(|state| *state == State::Spent).collect()))
@@ -368,7 +467,12 @@ impl MintWallet {
         Token::new(self.mint.url.clone(), proofs, None, CurrencyUnit::Sat)
     }
 
-    async fn send_once(&self, purpose: &str, amount: u64, on_top: bool) -> Result<OperationOutcome, WalletFault> {
+    async fn send_once(
+        &self,
+        purpose: &str,
+        amount: u64,
+        on_top: bool,
+    ) -> Result<OperationOutcome, WalletFault> {
         let (choice, on_top) = match self.choose(amount, on_top).await {
             // The fee would take all of it: so little is handed out whole.
             Err(WalletFault::TooLittle(_)) if !on_top => (self.choose(amount, true).await?, true),
@@ -378,14 +482,22 @@ impl MintWallet {
             Selection::Exact(proofs) => {
                 // Nobody is given what somebody else has spent.
                 let states = self.mint.states(&ys(&proofs)?).await?;
-                let dead: Proofs =
-                    proofs.iter().zip(&states).filter(|(_, state)| **state == State::Spent).map(|(proof, _)| proof.clone()).collect();
+                let dead: Proofs = proofs
+                    .iter()
+                    .zip(&states)
+                    .filter(|(_, state)| **state == State::Spent)
+                    .map(|(proof, _)| proof.clone())
+                    .collect();
                 if !dead.is_empty() {
                     tracing::error!(mint = %self.name, sat = total(&dead), "proofs of the purse were spent by another program");
                     self.wallet_store.write_off(&self.name, dead).await?;
                     return Ok(OperationOutcome::SpentElsewhere);
                 }
-                let mut operation = Operation::new(purpose, &self.name, OperationData { gave: amount, ..OperationData::default() });
+                let mut operation = Operation::new(
+                    purpose,
+                    &self.name,
+                    OperationData { gave: amount, ..OperationData::default() },
+                );
                 operation.state = OperationState::Done;
                 operation.delta = i64::try_from(amount).unwrap_or(i64::MAX).saturating_neg();
                 let done = self.wallet_store.transact(move |transaction| {
@@ -413,7 +525,14 @@ impl MintWallet {
                 let mut amounts = split(give, &keys)?;
                 let given = amounts.len();
                 amounts.extend(split(change, &keys)?);
-                let work = OperationData { inputs: inputs.clone(), own: true, keyset: Some(keyset.id), amounts, given, ..OperationData::default() };
+                let work = OperationData {
+                    inputs: inputs.clone(),
+                    own: true,
+                    keyset: Some(keyset.id),
+                    amounts,
+                    given,
+                    ..OperationData::default()
+                };
                 match self.begin(Operation::new(purpose, &self.name, work), inputs).await? {
                     Some(operation) => self.perform(&operation).await,
                     None => self.finish_latest(purpose).await,
@@ -425,7 +544,10 @@ impl MintWallet {
     /// The most that one request can spend.
     pub(crate) async fn spendable(&self) -> Result<u64, WalletFault> {
         let name = self.name.clone();
-        let all = self.wallet_store.transact(move |transaction| wallet_store::unspent(transaction, &name)).await?;
+        let all = self
+            .wallet_store
+            .transact(move |transaction| wallet_store::unspent(transaction, &name))
+            .await?;
         Ok(total(all.get(..INPUTS).unwrap_or(&all)))
     }
 
@@ -447,14 +569,27 @@ impl MintWallet {
         for keyset in keysets.iter() {
             let (mut start, mut empty, mut last) = (0_u32, 0, None);
             while empty < EMPTY_BATCHES {
-                let end = start.checked_add(BATCH).ok_or_else(|| WalletFault::Crypto("a keyset without end".to_owned()))?;
-                let outputs = PreMintSecrets::restore_batch(keyset.id, &self.seed.bytes, start, end).map_err(crypto)?;
-                let messages: Vec<PublicKey> = outputs.secrets.iter().map(|output| output.blinded_message.blinded_secret).collect();
-                let answer = self.mint.restore(&RestoreRequest { outputs: outputs.blinded_messages() }).await?;
+                let end = start
+                    .checked_add(BATCH)
+                    .ok_or_else(|| WalletFault::Crypto("a keyset without end".to_owned()))?;
+                let outputs =
+                    PreMintSecrets::restore_batch(keyset.id, &self.seed.bytes, start, end)
+                        .map_err(crypto)?;
+                let messages: Vec<PublicKey> = outputs
+                    .secrets
+                    .iter()
+                    .map(|output| output.blinded_message.blinded_secret)
+                    .collect();
+                let answer = self
+                    .mint
+                    .restore(&RestoreRequest { outputs: outputs.blinded_messages() })
+                    .await?;
                 let signatures = in_order(&messages, answer.outputs, answer.signatures);
                 let mut signed = PreMintSecrets::new(keyset.id);
                 let (mut of, mut places) = (Vec::new(), Vec::new());
-                for ((output, signature), place) in outputs.secrets.into_iter().zip(signatures).zip(start..end) {
+                for ((output, signature), place) in
+                    outputs.secrets.into_iter().zip(signatures).zip(start..end)
+                {
                     if let Some(signature) = signature {
                         signed.secrets.push(output);
                         of.push(signature);
@@ -479,7 +614,12 @@ impl MintWallet {
         for some in found.chunks(batch) {
             let proofs: Proofs = some.iter().map(|(_, proof)| proof.clone()).collect();
             let states = self.mint.states(&ys(&proofs)?).await?;
-            unspent.extend(some.iter().zip(states).filter(|(_, state)| *state == State::Unspent).map(|(found, _)| found.clone()));
+            unspent.extend(
+                some.iter()
+                    .zip(states)
+                    .filter(|(_, state)| *state == State::Unspent)
+                    .map(|(found, _)| found.clone()),
+            );
         }
         let new = self.wallet_store.restored(&self.name, unspent, used).await?;
         tracing::info!(mint = %self.name, sat = new, "restored from the mnemonic");
@@ -530,6 +670,7 @@ fn in_order(
     outputs: Vec<cdk::nuts::BlindedMessage>,
     signatures: Vec<BlindSignature>,
 ) -> Vec<Option<BlindSignature>> {
-    let mut of: HashMap<PublicKey, BlindSignature> = outputs.into_iter().map(|output| output.blinded_secret).zip(signatures).collect();
+    let mut of: HashMap<PublicKey, BlindSignature> =
+        outputs.into_iter().map(|output| output.blinded_secret).zip(signatures).collect();
     messages.iter().map(|message| of.remove(message)).collect()
 }

@@ -11,7 +11,9 @@ use std::str::FromStr;
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     /// It is not a mnemonic. What it is, is not told.
-    #[error("the wallet's mnemonic is not valid; it has 12 to 24 English words of the BIP-39 list, and its last one is a checksum")]
+    #[error(
+        "the wallet's mnemonic is not valid; it has 12 to 24 English words of the BIP-39 list, and its last one is a checksum"
+    )]
     Invalid,
     /// Its file cannot be read or made.
     #[error("the wallet's mnemonic {path} cannot be read or written: {source}")]
@@ -63,7 +65,12 @@ impl Seed {
         let mut entropy = [0_u8; 16];
         getrandom::fill(&mut entropy).map_err(|_| SeedError::Randomness)?;
         let mnemonic = Mnemonic::from_entropy(&entropy).map_err(|_| SeedError::Invalid)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         writeln!(file, "{mnemonic}").map_err(failed)?;
         file.sync_all().map_err(failed)?;
         tracing::info!(path = %path.display(), "made a new wallet; keep a copy of its mnemonic in a safe place");

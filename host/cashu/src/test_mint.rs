@@ -44,10 +44,16 @@ impl TestMint {
         let store = Arc::new(cdk_sqlite::mint::memory::empty().await.map_err(text)?);
         let mut builder = MintBuilder::new(store.clone()).with_name("test mint".to_owned());
         let reserve = FeeReserve { min_fee_reserve: Amount::from(1), percent_fee_reserve: 0.0 };
-        let lightning = FakeWallet::new(reserve, HashMap::new(), HashSet::new(), 0, CurrencyUnit::Sat);
+        let lightning =
+            FakeWallet::new(reserve, HashMap::new(), HashSet::new(), 0, CurrencyUnit::Sat);
         let bolt11 = PaymentMethod::Known(KnownMethod::Bolt11);
         builder
-            .add_payment_processor(CurrencyUnit::Sat, bolt11, MintMeltLimits::new(1, LARGEST), Arc::new(lightning))
+            .add_payment_processor(
+                CurrencyUnit::Sat,
+                bolt11,
+                MintMeltLimits::new(1, LARGEST),
+                Arc::new(lightning),
+            )
             .await
             .map_err(text)?;
         builder.set_unit_fee(&CurrencyUnit::Sat, input_fee_ppk).map_err(text)?;
@@ -56,7 +62,10 @@ impl TestMint {
         let mint = Arc::new(builder.build_with_seed(store, &seed).await.map_err(text)?);
         mint.set_quote_ttl(QuoteTTL::new(QUOTE_SECONDS, QUOTE_SECONDS)).await.map_err(text)?;
         mint.start().await.map_err(text)?;
-        let router: Router = cdk_axum::create_mint_router(Arc::clone(&mint), vec!["bolt11".to_owned()]).await.map_err(text)?;
+        let router: Router =
+            cdk_axum::create_mint_router(Arc::clone(&mint), vec!["bolt11".to_owned()])
+                .await
+                .map_err(text)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(text)?;
         let url = format!("http://{}", listener.local_addr().map_err(text)?);
         let server = tokio::spawn(async move {
@@ -80,7 +89,11 @@ impl TestMint {
     pub async fn invoice(&self, sat: u64) -> Result<String, String> {
         let wallet = TestWallet::new(&self.url).await?;
         let method = PaymentMethod::Known(KnownMethod::Bolt11);
-        let quote = wallet.wallet.mint_quote(method, Some(Amount::from(sat)), None, None).await.map_err(text)?;
+        let quote = wallet
+            .wallet
+            .mint_quote(method, Some(Amount::from(sat)), None, None)
+            .await
+            .map_err(text)?;
         Ok(quote.request)
     }
 
@@ -93,16 +106,24 @@ impl TestMint {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(text)?;
         let host = listener.local_addr().map_err(text)?.to_string();
         let callback = format!("http://{host}/pay");
-        let offer = format!(r#"{{"tag":"payRequest","callback":"{callback}","minSendable":1000,"maxSendable":100000000,"metadata":"[]"}}"#);
+        let offer = format!(
+            r#"{{"tag":"payRequest","callback":"{callback}","minSendable":1000,"maxSendable":100000000,"metadata":"[]"}}"#
+        );
         let mint = TestWallet::new(&self.url).await?;
         let pay = move |axum::extract::RawQuery(query): axum::extract::RawQuery| async move {
-            let msat = query.and_then(|query| query.strip_prefix("amount=")?.parse::<u64>().ok()).unwrap_or(0);
+            let msat = query
+                .and_then(|query| query.strip_prefix("amount=")?.parse::<u64>().ok())
+                .unwrap_or(0);
             let method = PaymentMethod::Known(KnownMethod::Bolt11);
-            let quote = mint.wallet.mint_quote(method, Some(Amount::from(msat / 1_000)), None, None).await;
+            let quote =
+                mint.wallet.mint_quote(method, Some(Amount::from(msat / 1_000)), None, None).await;
             quote.map(|quote| format!(r#"{{"pr":"{}","routes":[]}}"#, quote.request)).map_err(text)
         };
         let router = Router::new()
-            .route("/.well-known/lnurlp/{name}", axum::routing::get(move || std::future::ready(offer.clone())))
+            .route(
+                "/.well-known/lnurlp/{name}",
+                axum::routing::get(move || std::future::ready(offer.clone())),
+            )
             .route("/pay", axum::routing::get(pay));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(format!("operator@{host}"))
@@ -113,7 +134,9 @@ impl TestMint {
     /// # Errors
     /// In words.
     pub async fn outstanding(&self) -> Result<u64, String> {
-        let sum = |all: HashMap<_, Amount>| all.into_values().fold(0_u64, |sum, amount| sum.saturating_add(amount.to_u64()));
+        let sum = |all: HashMap<_, Amount>| {
+            all.into_values().fold(0_u64, |sum, amount| sum.saturating_add(amount.to_u64()))
+        };
         let issued = sum(self.mint.total_issued().await.map_err(text)?);
         Ok(issued.saturating_sub(sum(self.mint.total_redeemed().await.map_err(text)?)))
     }
@@ -222,9 +245,16 @@ impl TestWallet {
         let store = cdk_sqlite::wallet::memory::empty().await.map_err(text)?;
         let mut seed = [0_u8; 64];
         getrandom::fill(&mut seed).map_err(text)?;
-        let builder = cdk::wallet::WalletBuilder::new().mint_url(mint.parse().map_err(text)?).unit(CurrencyUnit::Sat);
-        let wallet =
-            builder.localstore(Arc::new(store)).seed(seed).use_http_subscription().without_rate_limiting().build().map_err(text)?;
+        let builder = cdk::wallet::WalletBuilder::new()
+            .mint_url(mint.parse().map_err(text)?)
+            .unit(CurrencyUnit::Sat);
+        let wallet = builder
+            .localstore(Arc::new(store))
+            .seed(seed)
+            .use_http_subscription()
+            .without_rate_limiting()
+            .build()
+            .map_err(text)?;
         Ok(Self { wallet })
     }
 
@@ -234,8 +264,15 @@ impl TestWallet {
     /// In words.
     pub async fn fill(&self, sat: u64) -> Result<(), String> {
         let method = PaymentMethod::Known(KnownMethod::Bolt11);
-        let quote = self.wallet.mint_quote(method, Some(Amount::from(sat)), None, None).await.map_err(text)?;
-        self.wallet.wait_and_mint_quote(quote, Default::default(), None, Duration::from_secs(30)).await.map_err(text)?;
+        let quote = self
+            .wallet
+            .mint_quote(method, Some(Amount::from(sat)), None, None)
+            .await
+            .map_err(text)?;
+        self.wallet
+            .wait_and_mint_quote(quote, Default::default(), None, Duration::from_secs(30))
+            .await
+            .map_err(text)?;
         Ok(())
     }
 
@@ -244,7 +281,11 @@ impl TestWallet {
     /// # Errors
     /// In words.
     pub async fn token(&self, sat: u64) -> Result<String, String> {
-        let prepared = self.wallet.prepare_send(Amount::from(sat), SendOptions::default()).await.map_err(text)?;
+        let prepared = self
+            .wallet
+            .prepare_send(Amount::from(sat), SendOptions::default())
+            .await
+            .map_err(text)?;
         Ok(prepared.confirm(None).await.map_err(text)?.to_string())
     }
 
@@ -266,7 +307,13 @@ impl TestWallet {
     /// In words: what the payee has refused, for instance.
     pub async fn pay_request(&self, request: &str) -> Result<(), String> {
         let request = request.parse().map_err(text)?;
-        self.wallet.prepare_pay_request(request, None).await.map_err(text)?.confirm().await.map_err(text)
+        self.wallet
+            .prepare_pay_request(request, None)
+            .await
+            .map_err(text)?
+            .confirm()
+            .await
+            .map_err(text)
     }
 
     /// Redeems a token; gives the net amount.
@@ -295,7 +342,8 @@ impl TestWallet {
             return Ok(0);
         }
         let request = cdk::nuts::CheckStateRequest { ys: proofs.keys().copied().collect() };
-        let states = self.wallet.mint_connector().post_check_state(request).await.map_err(text)?.states;
+        let states =
+            self.wallet.mint_connector().post_check_state(request).await.map_err(text)?.states;
         let unspent = states.iter().filter(|state| state.state == cdk::nuts::State::Unspent);
         Ok(unspent.filter_map(|state| proofs.get(&state.y)).sum())
     }

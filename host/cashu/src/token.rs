@@ -5,9 +5,9 @@ use cdk::mint_url::MintUrl;
 use cdk::nuts::nut10::{Kind, Secret as Nut10Secret};
 use cdk::nuts::{CurrencyUnit, PublicKey, SpendingConditions, Token};
 use cdk::secret::Secret;
+use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::limits;
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::model::units::{self, ProofY, Sat};
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -19,12 +19,17 @@ fn invalid(message: impl Into<String>) -> Refusal {
 /// The token itself, without what wallets put around it.
 pub(crate) fn parse(text: &str) -> Result<Token, Refusal> {
     let text = text.trim();
-    let bare = text.strip_prefix("cashu://").or_else(|| text.strip_prefix("cashu:")).unwrap_or(text);
+    let bare =
+        text.strip_prefix("cashu://").or_else(|| text.strip_prefix("cashu:")).unwrap_or(text);
     if bare.len() > limits::TOKEN_BYTES {
         return Err(invalid(format!("the token is longer than {} bytes", limits::TOKEN_BYTES)));
     }
     // The library's reason may quote the token.
-    Token::from_str(bare).map_err(|_| invalid("this is not a Cashu token; a token begins with cashuA or cashuB and is copied whole"))
+    Token::from_str(bare).map_err(|_| {
+        invalid(
+            "this is not a Cashu token; a token begins with cashuA or cashuB and is copied whole",
+        )
+    })
 }
 
 /// Whether a proof's secret is a condition (NUT-10): a JSON list. One that cannot be read counts:
@@ -37,21 +42,36 @@ pub(crate) fn has_conditions(secret: &Secret) -> bool {
 /// input by itself.
 fn is_p2pk_to_us(secret: &Secret, ours: &PublicKey) -> bool {
     let Ok(condition) = Nut10Secret::try_from(secret) else { return false };
-    let Ok(SpendingConditions::P2PKConditions { data, conditions }) = SpendingConditions::try_from(condition.clone()) else { return false };
+    let Ok(SpendingConditions::P2PKConditions { data, conditions }) =
+        SpendingConditions::try_from(condition.clone())
+    else {
+        return false;
+    };
     let simple = conditions.is_none_or(|conditions| {
-        conditions.num_sigs.unwrap_or(1) <= 1 && conditions.sig_flag == cdk::nuts::SigFlag::SigInputs && conditions.locktime.is_none()
+        conditions.num_sigs.unwrap_or(1) <= 1
+            && conditions.sig_flag == cdk::nuts::SigFlag::SigInputs
+            && conditions.locktime.is_none()
     });
     condition.kind() == Kind::P2PK && data.x_only_public_key() == ours.x_only_public_key() && simple
 }
 
 /// Reads a token of one of these mints; `ours` is the key that it may be locked to.
-pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>) -> Result<TokenInfo, Refusal> {
+pub(crate) fn decode(
+    text: &str,
+    accepted: &[MintUrl],
+    ours: Option<&PublicKey>,
+) -> Result<TokenInfo, Refusal> {
     let token = parse(text)?;
     let secrets = token.token_secrets();
     if secrets.is_empty() || secrets.len() > limits::TOKEN_PROOFS {
-        return Err(invalid(format!("the token holds {} proofs; 1 to {} are accepted", secrets.len(), limits::TOKEN_PROOFS)));
+        return Err(invalid(format!(
+            "the token holds {} proofs; 1 to {} are accepted",
+            secrets.len(),
+            limits::TOKEN_PROOFS
+        )));
     }
-    let mint = token.mint_url().map_err(|_| invalid("the token is of several mints; send one mint's"))?;
+    let mint =
+        token.mint_url().map_err(|_| invalid("the token is of several mints; send one mint's"))?;
     // Equality of the whole URL: a look-alike is another mint.
     if !accepted.contains(&mint) {
         let mut known: Vec<String> = accepted.iter().map(ToString::to_string).collect();
@@ -64,12 +84,23 @@ pub(crate) fn decode(text: &str, accepted: &[MintUrl], ours: Option<&PublicKey>)
     if token.unit().is_some_and(|unit| unit != CurrencyUnit::Sat) {
         return Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"));
     }
-    if secrets.iter().any(|secret| has_conditions(secret) && !ours.is_some_and(|ours| is_p2pk_to_us(secret, ours))) {
-        let to = ours.map_or_else(String::new, |ours| format!(", or one that is locked (P2PK) to {ours} without a time"));
-        return Err(invalid(format!("the token is locked (P2PK or HTLC); send one that anybody can redeem{to}")));
+    if secrets.iter().any(|secret| {
+        has_conditions(secret) && !ours.is_some_and(|ours| is_p2pk_to_us(secret, ours))
+    }) {
+        let to = ours.map_or_else(String::new, |ours| {
+            format!(", or one that is locked (P2PK) to {ours} without a time")
+        });
+        return Err(invalid(format!(
+            "the token is locked (P2PK or HTLC); send one that anybody can redeem{to}"
+        )));
     }
-    let ys: Result<Vec<PublicKey>, _> = secrets.iter().map(|secret| hash_to_curve(secret.as_bytes())).collect();
-    let ys: Vec<ProofY> = ys.map_err(|_| invalid("a proof's secret is not usable"))?.iter().map(|y| ProofY(y.to_hex())).collect();
+    let ys: Result<Vec<PublicKey>, _> =
+        secrets.iter().map(|secret| hash_to_curve(secret.as_bytes())).collect();
+    let ys: Vec<ProofY> = ys
+        .map_err(|_| invalid("a proof's secret is not usable"))?
+        .iter()
+        .map(|y| ProofY(y.to_hex()))
+        .collect();
     if ys.iter().collect::<HashSet<_>>().len() != ys.len() {
         return Err(invalid("the token holds a proof twice"));
     }
@@ -95,7 +126,12 @@ mod tests {
     }
 
     fn proof(amount: u64, secret: Secret) -> Proof {
-        Proof::new(Amount::from(amount), Id::from_str("009a1f293253e41e").unwrap(), secret, SecretKey::generate().public_key())
+        Proof::new(
+            Amount::from(amount),
+            Id::from_str("009a1f293253e41e").unwrap(),
+            secret,
+            SecretKey::generate().public_key(),
+        )
     }
 
     fn token(mint: &str, unit: CurrencyUnit, proofs: Vec<Proof>) -> Token {
@@ -108,12 +144,27 @@ mod tests {
 
     #[test]
     fn both_versions_and_the_uri_prefix_read_the_same() {
-        let token = token(MINT, CurrencyUnit::Sat, vec![proof(4, Secret::generate()), proof(1, Secret::generate())]);
+        let token = token(
+            MINT,
+            CurrencyUnit::Sat,
+            vec![proof(4, Secret::generate()), proof(1, Secret::generate())],
+        );
         let token_info = decode(&token.to_string(), &accepted(), None).unwrap();
-        assert_eq!((token_info.gross, token_info.ys.len(), token_info.mint.as_str()), (Sat(5), 2, MINT));
-        for text in [format!("cashu:{token}"), format!("cashu://{token}"), format!(" {token}\n"), token.to_v3_string()] {
+        assert_eq!(
+            (token_info.gross, token_info.ys.len(), token_info.mint.as_str()),
+            (Sat(5), 2, MINT)
+        );
+        for text in [
+            format!("cashu:{token}"),
+            format!("cashu://{token}"),
+            format!(" {token}\n"),
+            token.to_v3_string(),
+        ] {
             let again = decode(&text, &accepted(), None).unwrap();
-            assert_eq!((again.gross, again.ys.iter().collect::<HashSet<_>>()), (token_info.gross, token_info.ys.iter().collect::<HashSet<_>>()));
+            assert_eq!(
+                (again.gross, again.ys.iter().collect::<HashSet<_>>()),
+                (token_info.gross, token_info.ys.iter().collect::<HashSet<_>>())
+            );
         }
     }
 
@@ -121,7 +172,11 @@ mod tests {
     fn a_mint_is_the_same_only_if_it_is_equal() {
         let one = || vec![proof(1, Secret::generate())];
         for same in ["https://mint.example/", "https://MINT.example"] {
-            assert!(decode(&token(same, CurrencyUnit::Sat, one()).to_string(), &accepted(), None).is_ok(), "{same}");
+            assert!(
+                decode(&token(same, CurrencyUnit::Sat, one()).to_string(), &accepted(), None)
+                    .is_ok(),
+                "{same}"
+            );
         }
         for other in [
             "http://mint.example",
@@ -133,7 +188,11 @@ mod tests {
             "https://mint.exampIe",
             "https://169.254.169.254",
         ] {
-            assert_eq!(code(&token(other, CurrencyUnit::Sat, one()).to_string()), ErrorType::NonWhitelistedMint, "{other}");
+            assert_eq!(
+                code(&token(other, CurrencyUnit::Sat, one()).to_string()),
+                ErrorType::NonWhitelistedMint,
+                "{other}"
+            );
         }
     }
 
@@ -156,13 +215,25 @@ mod tests {
             (sat(vec![twice.clone(), twice]), ErrorType::InvalidToken),
             (sat(vec![proof(0, Secret::generate())]), ErrorType::InvalidToken),
             (sat(vec![proof(u64::MAX, Secret::generate())]), ErrorType::InvalidToken),
-            (sat(vec![proof(u64::MAX, Secret::generate()), proof(2, Secret::generate())]), ErrorType::InvalidToken),
-            (sat((0..501).map(|_| proof(1, Secret::generate())).collect()), ErrorType::InvalidToken),
+            (
+                sat(vec![proof(u64::MAX, Secret::generate()), proof(2, Secret::generate())]),
+                ErrorType::InvalidToken,
+            ),
+            (
+                sat((0..501).map(|_| proof(1, Secret::generate())).collect()),
+                ErrorType::InvalidToken,
+            ),
             (sat(vec![proof(1, locked)]), ErrorType::InvalidToken),
             (sat(vec![proof(1, unknown_lock)]), ErrorType::InvalidToken),
             (sat(vec![proof(limits::TOKEN_SAT + 1, Secret::generate())]), ErrorType::InvalidToken),
-            (token(MINT, CurrencyUnit::Usd, vec![proof(1, Secret::generate())]).to_string(), ErrorType::UnsupportedUnit),
-            (token(MINT, CurrencyUnit::Msat, vec![proof(1, Secret::generate())]).to_string(), ErrorType::UnsupportedUnit),
+            (
+                token(MINT, CurrencyUnit::Usd, vec![proof(1, Secret::generate())]).to_string(),
+                ErrorType::UnsupportedUnit,
+            ),
+            (
+                token(MINT, CurrencyUnit::Msat, vec![proof(1, Secret::generate())]).to_string(),
+                ErrorType::UnsupportedUnit,
+            ),
         ] {
             assert_eq!(code(&text), expected, "{text:.60}");
         }
@@ -172,21 +243,34 @@ mod tests {
     fn a_token_may_be_locked_to_us_and_to_nobody_else() {
         let (ours, theirs) = (SecretKey::generate(), SecretKey::generate());
         let to = |key: &SecretKey, tags: &str| {
-            let secret = format!(r#"["P2PK",{{"nonce":"00","data":"{}","tags":[{tags}]}}]"#, key.public_key());
+            let secret = format!(
+                r#"["P2PK",{{"nonce":"00","data":"{}","tags":[{tags}]}}]"#,
+                key.public_key()
+            );
             token(MINT, CurrencyUnit::Sat, vec![proof(1, Secret::new(secret))]).to_string()
         };
         let read = |text: &str| decode(text, &accepted(), Some(&ours.public_key()));
         assert!(read(&to(&ours, "")).is_ok());
-        assert!(decode(&to(&ours, ""), &accepted(), None).is_err(), "without a key nothing is opened");
-        for tags in [r#"["locktime","1"]"#, r#"["sigflag","SIG_ALL"]"#, &format!(r#"["n_sigs","2"],["pubkeys","{}"]"#, theirs.public_key())]
-        {
+        assert!(
+            decode(&to(&ours, ""), &accepted(), None).is_err(),
+            "without a key nothing is opened"
+        );
+        for tags in [
+            r#"["locktime","1"]"#,
+            r#"["sigflag","SIG_ALL"]"#,
+            &format!(r#"["n_sigs","2"],["pubkeys","{}"]"#, theirs.public_key()),
+        ] {
             assert_eq!(read(&to(&ours, tags)).unwrap_err().code, ErrorType::InvalidToken, "{tags}");
         }
         assert_eq!(read(&to(&theirs, "")).unwrap_err().code, ErrorType::InvalidToken);
         let htlc = format!(r#"["HTLC",{{"nonce":"00","data":"{}","tags":[]}}]"#, "0".repeat(64));
         let htlc = token(MINT, CurrencyUnit::Sat, vec![proof(1, Secret::new(htlc))]).to_string();
         let refused = read(&htlc).unwrap_err();
-        assert!(refused.code == ErrorType::InvalidToken && refused.message.contains(&ours.public_key().to_hex()), "{refused}");
+        assert!(
+            refused.code == ErrorType::InvalidToken
+                && refused.message.contains(&ours.public_key().to_hex()),
+            "{refused}"
+        );
     }
 
     proptest! {

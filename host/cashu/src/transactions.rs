@@ -1,10 +1,10 @@
 //! The operator's side of the till: what there is, getting it out, getting it back.
 
-use crate::mint_wallet::{WalletFault, OperationOutcome};
 use crate::health;
 use crate::melt::{Melted, invoice_of};
-use crate::wallet_store::OperationState;
+use crate::mint_wallet::{OperationOutcome, WalletFault};
 use crate::wallet::CashuWallet;
+use crate::wallet_store::OperationState;
 use cdk::lightning_invoice::Bolt11Invoice;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{MintUrl, OrderId, Sat, UnixTime};
@@ -22,7 +22,9 @@ const PAYOUT_LEFT: Sat = Sat(5);
 #[derive(Debug, thiserror::Error)]
 pub enum WalletError {
     /// No such mint.
-    #[error("the purse has nothing to do with {0}; its mints are those of WHITELISTED_MINTS and of earlier ones")]
+    #[error(
+        "the purse has nothing to do with {0}; its mints are those of WHITELISTED_MINTS and of earlier ones"
+    )]
     MintClient(MintUrl),
     /// Not an invoice, nor an address.
     #[error("this is neither a bolt11 invoice nor a Lightning address: {0}")]
@@ -88,15 +90,25 @@ impl CashuWallet {
     /// # Errors
     /// When the database fails.
     pub async fn overview(&self, ask: bool) -> Result<Vec<MintBalance>, WalletError> {
-        let balances = self.balances().await.map_err(|error| WalletError::Failed(error.to_string()))?;
+        let balances =
+            self.balances().await.map_err(|error| WalletError::Failed(error.to_string()))?;
         let accepted = paygress_core::Wallet::mints(self);
         if ask {
             let asked = self.drawers.values().map(|wallet| wallet.mint.keysets(|_| true));
             let _ = futures::future::join_all(asked).await;
         }
         let holding = |(mint, wallet): (&MintUrl, &crate::mint_wallet::MintWallet)| {
-            let (free, held) = balances.iter().find(|(at, ..)| at == mint).map_or((Sat(0), Sat(0)), |(_, free, held)| (*free, *held));
-            MintBalance { mint: mint.clone(), accepted: accepted.contains(mint), free, held, health: wallet.mint.health.state() }
+            let (free, held) = balances
+                .iter()
+                .find(|(at, ..)| at == mint)
+                .map_or((Sat(0), Sat(0)), |(_, free, held)| (*free, *held));
+            MintBalance {
+                mint: mint.clone(),
+                accepted: accepted.contains(mint),
+                free,
+                held,
+                health: wallet.mint.health.state(),
+            }
         };
         let mut all: Vec<MintBalance> = self.drawers.iter().map(holding).collect();
         all.sort_by(|a, b| a.mint.cmp(&b.mint));
@@ -121,10 +133,16 @@ impl CashuWallet {
     /// [`WalletError`].
     pub async fn sent(&self) -> Result<Vec<Secret>, WalletError> {
         let mut tokens = Vec::new();
-        for entry in self.entries().await?.into_iter().filter(|entry| entry.purpose.starts_with("send ")) {
+        for entry in
+            self.entries().await?.into_iter().filter(|entry| entry.purpose.starts_with("send "))
+        {
             let Some(wallet) = self.drawers.get(&entry.mint) else { continue };
             wallet.finish_latest(&entry.purpose).await?;
-            let given = self.wallet_store.given(&entry.purpose).await.map_err(|error| WalletError::Failed(error.to_string()))?;
+            let given = self
+                .wallet_store
+                .given(&entry.purpose)
+                .await
+                .map_err(|error| WalletError::Failed(error.to_string()))?;
             if !given.is_empty() && !wallet.was_redeemed(&entry.purpose).await? {
                 tokens.push(Secret::new(wallet.token(given).to_string()));
             }
@@ -136,29 +154,46 @@ impl CashuWallet {
     ///
     /// # Errors
     /// [`WalletError`].
-    pub async fn pay(&self, mint: &MintUrl, destination: &str, amount: Option<Sat>) -> Result<Melted, WalletError> {
+    pub async fn pay(
+        &self,
+        mint: &MintUrl,
+        destination: &str,
+        amount: Option<Sat>,
+    ) -> Result<Melted, WalletError> {
         let wallet = self.drawers.get(mint).ok_or_else(|| WalletError::MintClient(mint.clone()))?;
         // An address gives a new invoice each time: what was begun is finished first, or it would
         // be paid twice.
-        for open in self.wallet_store.open_with(mint, "pay ").await.map_err(|error| WalletError::Failed(error.to_string()))? {
+        for open in self
+            .wallet_store
+            .open_with(mint, "pay ")
+            .await
+            .map_err(|error| WalletError::Failed(error.to_string()))?
+        {
             if destination.contains('@')
                 && let OperationOutcome::Unknown(why) = wallet.finish(open).await?
             {
-                return Err(WalletError::Unknown(format!("an earlier payment is still under way ({why})")));
+                return Err(WalletError::Unknown(format!(
+                    "an earlier payment is still under way ({why})"
+                )));
             }
         }
         let invoice = match destination.contains('@') {
             true => invoice_of(destination, amount.ok_or(WalletError::Amount)?).await?,
-            false => Bolt11Invoice::from_str(destination).map_err(|error| WalletError::Destination(error.to_string()))?,
+            false => Bolt11Invoice::from_str(destination)
+                .map_err(|error| WalletError::Destination(error.to_string()))?,
         };
         match wallet.pay(&invoice).await? {
-            OperationOutcome::Done(operation) => Ok(Melted { amount: Sat(operation.work.gave), fee: Sat(operation.work.fee) }),
+            OperationOutcome::Done(operation) => {
+                Ok(Melted { amount: Sat(operation.work.gave), fee: Sat(operation.work.fee) })
+            }
             OperationOutcome::Unknown(why) => Err(WalletError::Unknown(why)),
             OperationOutcome::Failed(Some(fault)) => Err(WalletError::Failed(fault.to_string())),
-            OperationOutcome::Failed(None) => Err(WalletError::Failed("Lightning did not find a way; nothing was paid".to_owned())),
-            OperationOutcome::SpentElsewhere => {
-                Err(WalletError::Failed("the purse's proofs were spent elsewhere; another program has its seed".to_owned()))
-            }
+            OperationOutcome::Failed(None) => Err(WalletError::Failed(
+                "Lightning did not find a way; nothing was paid".to_owned(),
+            )),
+            OperationOutcome::SpentElsewhere => Err(WalletError::Failed(
+                "the purse's proofs were spent elsewhere; another program has its seed".to_owned(),
+            )),
         }
     }
 
@@ -181,7 +216,10 @@ impl CashuWallet {
     pub async fn pay_out(&self, address: &str, above: Sat) -> Result<Vec<Melted>, WalletError> {
         let (mut all, mut failed) = (Vec::new(), None);
         for holding in self.overview(false).await? {
-            let Some(wallet) = self.drawers.get(&holding.mint).filter(|_| holding.free > above) else { continue };
+            let Some(wallet) = self.drawers.get(&holding.mint).filter(|_| holding.free > above)
+            else {
+                continue;
+            };
             let spendable = Sat(wallet.spendable().await?);
             let reserve = Sat(spendable.0 / PAYOUT_RESERVE).plus(PAYOUT_LEFT);
             match self.pay(&holding.mint, address, Some(spendable.minus(reserve))).await {
@@ -210,7 +248,11 @@ impl CashuWallet {
     /// # Errors
     /// When the database fails.
     pub async fn entries(&self) -> Result<Vec<Transaction>, WalletError> {
-        let operations = self.wallet_store.operations().await.map_err(|error| WalletError::Failed(error.to_string()))?;
+        let operations = self
+            .wallet_store
+            .operations()
+            .await
+            .map_err(|error| WalletError::Failed(error.to_string()))?;
         let entry = |operation: crate::wallet_store::Operation| Transaction {
             purpose: operation.purpose,
             mint: operation.mint,

@@ -151,12 +151,16 @@ fn signed(amount: u64) -> i64 {
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Value> {
-    serde_json::to_string(value).map(Value::Text).map_err(|error| DatabaseError::Unreadable(error.to_string()))
+    serde_json::to_string(value)
+        .map(Value::Text)
+        .map_err(|error| DatabaseError::Unreadable(error.to_string()))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     // The error would quote what it met, and that is money.
-    serde_json::from_str(text).map_err(|_| DatabaseError::Unreadable("the purse holds what this version cannot read".to_owned()))
+    serde_json::from_str(text).map_err(|_| {
+        DatabaseError::Unreadable("the purse holds what this version cannot read".to_owned())
+    })
 }
 
 fn y_of(proof: &Proof) -> Result<String> {
@@ -178,17 +182,29 @@ fn read_operation(mut row: Row) -> Result<Operation> {
 }
 
 fn find(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Result<Vec<Operation>> {
-    transaction.query(&format!("{OPERATION} {rest}"), values)?.into_iter().map(read_operation).collect()
+    transaction
+        .query(&format!("{OPERATION} {rest}"), values)?
+        .into_iter()
+        .map(read_operation)
+        .collect()
 }
 
 /// The last operation of this purpose.
-pub(crate) fn latest(transaction: &mut dyn Transaction, purpose: &str) -> Result<Option<Operation>> {
-    Ok(find(transaction, "WHERE purpose = ?1 ORDER BY id DESC LIMIT 1", &[purpose.into()])?.into_iter().next())
+pub(crate) fn latest(
+    transaction: &mut dyn Transaction,
+    purpose: &str,
+) -> Result<Option<Operation>> {
+    Ok(find(transaction, "WHERE purpose = ?1 ORDER BY id DESC LIMIT 1", &[purpose.into()])?
+        .into_iter()
+        .next())
 }
 
 /// Writes a new operation, numbered after those of the same purpose.
 pub(crate) fn insert(transaction: &mut dyn Transaction, operation: &mut Operation) -> Result<()> {
-    let count = transaction.first("SELECT count(*) FROM purse_operations WHERE purpose = ?1", &[Value::from(&operation.purpose)])?;
+    let count = transaction.first(
+        "SELECT count(*) FROM purse_operations WHERE purpose = ?1",
+        &[Value::from(&operation.purpose)],
+    )?;
     let number = count.map(|mut row| row.number()).transpose()?.unwrap_or_default();
     operation.id = format!("{} #{number:06}", operation.purpose);
     let statement = "INSERT INTO purse_operations (id, purpose, mint, state, at, delta, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -208,31 +224,61 @@ pub(crate) fn insert(transaction: &mut dyn Transaction, operation: &mut Operatio
 /// up.
 fn end(transaction: &mut dyn Transaction, operation: &Operation) -> Result<bool> {
     let statement = match operation.state {
-        OperationState::Done => "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state <> 'done'",
-        _ => "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state = 'open'",
+        OperationState::Done => {
+            "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state <> 'done'"
+        }
+        _ => {
+            "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4 WHERE id = ?1 AND state = 'open'"
+        }
     };
     // What was spent is worth nothing to anybody any more, and need not be kept.
     let work = OperationData { inputs: Vec::new(), ..operation.work.clone() };
-    let values = [Value::from(&operation.id), operation.state.as_str().into(), operation.delta.into(), json(&work)?];
+    let values = [
+        Value::from(&operation.id),
+        operation.state.as_str().into(),
+        operation.delta.into(),
+        json(&work)?,
+    ];
     Ok(transaction.execute(statement, &values)? == 1)
 }
 
 /// Writes a proof as it is now, whatever it was before.
-fn keep(transaction: &mut dyn Transaction, mint: &MintUrl, proof: &Proof, state: &str, holder: Option<&str>) -> Result<()> {
+fn keep(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    proof: &Proof,
+    state: &str,
+    holder: Option<&str>,
+) -> Result<()> {
     forget(transaction, proof)?;
     put(transaction, mint, proof, state, holder).map(drop)
 }
 
 /// Removes a proof: it is spent.
 pub(crate) fn forget(transaction: &mut dyn Transaction, proof: &Proof) -> Result<()> {
-    transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[Value::from(y_of(proof)?)]).map(drop)
+    transaction
+        .execute("DELETE FROM purse_proofs WHERE y = ?1", &[Value::from(y_of(proof)?)])
+        .map(drop)
 }
 
 /// Writes a proof that is new; `false` when it is there.
-pub(crate) fn put(transaction: &mut dyn Transaction, mint: &MintUrl, proof: &Proof, state: &str, holder: Option<&str>) -> Result<bool> {
+pub(crate) fn put(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    proof: &Proof,
+    state: &str,
+    holder: Option<&str>,
+) -> Result<bool> {
     let statement = "INSERT INTO purse_proofs (y, mint, amount, state, holder, proof) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (y) DO NOTHING";
-    let values = [Value::from(y_of(proof)?), Value::from(&mint.0), proof.amount.to_u64().into(), state.into(), holder.into(), json(proof)?];
+    let values = [
+        Value::from(y_of(proof)?),
+        Value::from(&mint.0),
+        proof.amount.to_u64().into(),
+        state.into(),
+        holder.into(),
+        json(proof)?,
+    ];
     Ok(transaction.execute(statement, &values)? == 1)
 }
 
@@ -243,7 +289,11 @@ fn proofs(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Re
 
 /// What may be spent at a mint, the largest first.
 pub(crate) fn unspent(transaction: &mut dyn Transaction, mint: &MintUrl) -> Result<Proofs> {
-    proofs(transaction, "WHERE mint = ?1 AND state = 'unspent' ORDER BY amount DESC, y", &[Value::from(&mint.0)])
+    proofs(
+        transaction,
+        "WHERE mint = ?1 AND state = 'unspent' ORDER BY amount DESC, y",
+        &[Value::from(&mint.0)],
+    )
 }
 
 /// Nobody else has taken these proofs since they were chosen.
@@ -251,29 +301,43 @@ pub(crate) fn check_free(transaction: &mut dyn Transaction, chosen: &[Proof]) ->
     for proof in chosen {
         let free = "SELECT 1 FROM purse_proofs WHERE y = ?1 AND state = 'unspent'";
         if transaction.first(free, &[Value::from(y_of(proof)?)])?.is_none() {
-            return Err(DatabaseError::Failed("a proof was spent in between; it is tried again".to_owned()));
+            return Err(DatabaseError::Failed(
+                "a proof was spent in between; it is tried again".to_owned(),
+            ));
         }
     }
     Ok(())
 }
 
 /// Gives these proofs to a holder.
-pub(crate) fn hold(transaction: &mut dyn Transaction, held: &[Proof], state: &str, holder: &str) -> Result<()> {
+pub(crate) fn hold(
+    transaction: &mut dyn Transaction,
+    held: &[Proof],
+    state: &str,
+    holder: &str,
+) -> Result<()> {
     for proof in held {
         let statement = "UPDATE purse_proofs SET state = ?2, holder = ?3 WHERE y = ?1";
-        transaction.execute(statement, &[Value::from(y_of(proof)?), state.into(), holder.into()])?;
+        transaction
+            .execute(statement, &[Value::from(y_of(proof)?), state.into(), holder.into()])?;
     }
     Ok(())
 }
 
 /// Takes so many places of the seed, never to be used again.
-pub(crate) fn reserve_places(transaction: &mut dyn Transaction, keyset: Id, count: usize) -> Result<u32> {
+pub(crate) fn reserve_places(
+    transaction: &mut dyn Transaction,
+    keyset: Id,
+    count: usize,
+) -> Result<u32> {
     let id = keyset.to_string();
-    let next = transaction.first("SELECT next FROM purse_counters WHERE keyset = ?1", &[Value::from(&id)])?;
+    let next = transaction
+        .first("SELECT next FROM purse_counters WHERE keyset = ?1", &[Value::from(&id)])?;
     let next = next.map(|mut row| row.amount()).transpose()?.unwrap_or(0);
     let after = next.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
     set_counter(transaction, &id, after)?;
-    u32::try_from(next).map_err(|_| DatabaseError::Unreadable("a keyset's counter has run out".to_owned()))
+    u32::try_from(next)
+        .map_err(|_| DatabaseError::Unreadable("a keyset's counter has run out".to_owned()))
 }
 
 /// The places of an operation that was not done were never signed. If no later one was taken they
@@ -281,9 +345,15 @@ pub(crate) fn reserve_places(transaction: &mut dyn Transaction, keyset: Id, coun
 /// that a restore gives up in between.
 fn give_places_back(transaction: &mut dyn Transaction, work: &OperationData) -> Result<()> {
     let Some(keyset) = work.keyset else { return Ok(()) };
-    let after = u64::from(work.start).saturating_add(u64::try_from(work.amounts.len()).unwrap_or(u64::MAX));
+    let after =
+        u64::from(work.start).saturating_add(u64::try_from(work.amounts.len()).unwrap_or(u64::MAX));
     let statement = "UPDATE purse_counters SET next = ?2 WHERE keyset = ?1 AND next = ?3";
-    transaction.execute(statement, &[keyset.to_string().into(), u64::from(work.start).into(), after.into()]).map(drop)
+    transaction
+        .execute(
+            statement,
+            &[keyset.to_string().into(), u64::from(work.start).into(), after.into()],
+        )
+        .map(drop)
 }
 
 fn set_counter(transaction: &mut dyn Transaction, keyset: &str, next: u64) -> Result<()> {
@@ -329,18 +399,33 @@ impl WalletStore {
     /// The operations of a mint that are open, the oldest first.
     pub(crate) async fn open_operations(&self, mint: &MintUrl) -> Result<Vec<Operation>> {
         let mint = mint.clone();
-        self.transact(move |transaction| find(transaction, "WHERE mint = ?1 AND state = 'open' ORDER BY at, id", &[Value::from(&mint.0)]))
-            .await
+        self.transact(move |transaction| {
+            find(
+                transaction,
+                "WHERE mint = ?1 AND state = 'open' ORDER BY at, id",
+                &[Value::from(&mint.0)],
+            )
+        })
+        .await
     }
 
     /// Every operation that is done, open or has cost something, without what it would take to do
     /// it again.
     pub(crate) async fn operations(&self) -> Result<Vec<Operation>> {
-        self.transact(|transaction| find(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])).await
+        self.transact(|transaction| {
+            find(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])
+        })
+        .await
     }
 
     /// The operation was done: `got` is what came back, in the order of its outputs.
-    pub(crate) async fn done(&self, operation: &Operation, got: Proofs, fee: u64, paid: u64) -> Result<Operation> {
+    pub(crate) async fn done(
+        &self,
+        operation: &Operation,
+        got: Proofs,
+        fee: u64,
+        paid: u64,
+    ) -> Result<Operation> {
         let mut operation = operation.clone();
         let (given, kept) = got.split_at_checked(operation.work.given).unwrap_or((&got, &[]));
         let (given, kept) = (given.to_vec(), kept.to_vec());
@@ -375,7 +460,14 @@ impl WalletStore {
         let mut operation = operation.clone();
         operation.state = OperationState::Failed;
         operation.work.spent_elsewhere = spent.contains(&true);
-        let lost: Proofs = operation.work.inputs.iter().zip(spent).filter(|(_, spent)| **spent).map(|(proof, _)| proof.clone()).collect();
+        let lost: Proofs = operation
+            .work
+            .inputs
+            .iter()
+            .zip(spent)
+            .filter(|(_, spent)| **spent)
+            .map(|(proof, _)| proof.clone())
+            .collect();
         if operation.work.own {
             operation.delta = signed(total(&lost)).saturating_neg();
         }
@@ -389,7 +481,8 @@ impl WalletStore {
                 for proof in &lost {
                     forget(transaction, proof)?;
                 }
-                let free = "UPDATE purse_proofs SET state = 'unspent', holder = NULL WHERE holder = ?1";
+                let free =
+                    "UPDATE purse_proofs SET state = 'unspent', holder = NULL WHERE holder = ?1";
                 transaction.execute(free, &[Value::from(&ended.id)])?;
             }
             Ok::<_, DatabaseError>(())
@@ -401,15 +494,26 @@ impl WalletStore {
     /// The proofs that were given away for this purpose.
     pub(crate) async fn given(&self, purpose: &str) -> Result<Proofs> {
         let purpose = purpose.to_owned();
-        self.transact(move |transaction| proofs(transaction, "WHERE holder = ?1 AND state = 'given' ORDER BY y", &[Value::from(&purpose)]))
-            .await
+        self.transact(move |transaction| {
+            proofs(
+                transaction,
+                "WHERE holder = ?1 AND state = 'given' ORDER BY y",
+                &[Value::from(&purpose)],
+            )
+        })
+        .await
     }
 
     /// What was given away for this purpose was redeemed: it is no proof any more.
     pub(crate) async fn forget_given(&self, purpose: &str) -> Result<()> {
         let purpose = purpose.to_owned();
         self.transact(move |transaction| {
-            transaction.execute("DELETE FROM purse_proofs WHERE holder = ?1 AND state = 'given'", &[Value::from(&purpose)]).map(drop)
+            transaction
+                .execute(
+                    "DELETE FROM purse_proofs WHERE holder = ?1 AND state = 'given'",
+                    &[Value::from(&purpose)],
+                )
+                .map(drop)
         })
         .await
     }
@@ -419,7 +523,10 @@ impl WalletStore {
         let ys = ys.to_vec();
         self.transact(move |transaction| {
             for y in &ys {
-                if transaction.first("SELECT 1 FROM purse_proofs WHERE y = ?1", &[Value::from(y)])?.is_some() {
+                if transaction
+                    .first("SELECT 1 FROM purse_proofs WHERE y = ?1", &[Value::from(y)])?
+                    .is_some()
+                {
                     return Ok(true);
                 }
             }
@@ -445,7 +552,10 @@ impl WalletStore {
     pub(crate) async fn is_restored(&self, mint: &MintUrl, seed_is_new: bool) -> Result<bool> {
         let mint = mint.clone();
         self.transact(move |transaction| {
-            let found = transaction.first("SELECT restored FROM purse_mints WHERE url = ?1", &[Value::from(&mint.0)])?;
+            let found = transaction.first(
+                "SELECT restored FROM purse_mints WHERE url = ?1",
+                &[Value::from(&mint.0)],
+            )?;
             if let Some(mut row) = found {
                 return Ok(row.number()? == 1);
             }
@@ -458,7 +568,12 @@ impl WalletStore {
 
     /// What was found of the seed at a mint: proofs that can be spent, with their places, and the
     /// places that were used. What an open operation waits for is left to it.
-    pub(crate) async fn restored(&self, mint: &MintUrl, found: Vec<(u32, Proof)>, used: Vec<(Id, u32)>) -> Result<u64> {
+    pub(crate) async fn restored(
+        &self,
+        mint: &MintUrl,
+        found: Vec<(u32, Proof)>,
+        used: Vec<(Id, u32)>,
+    ) -> Result<u64> {
         let mint = mint.clone();
         self.transact(move |transaction| {
             let open = find(transaction, "WHERE mint = ?1 AND state = 'open'", &[Value::from(&mint.0)])?;
@@ -498,7 +613,8 @@ impl WalletStore {
                 forget(transaction, proof)?;
             }
             let mut operation = Operation::new("written off", &mint, OperationData::default());
-            (operation.state, operation.delta) = (OperationState::Done, signed(total(&dead)).saturating_neg());
+            (operation.state, operation.delta) =
+                (OperationState::Done, signed(total(&dead)).saturating_neg());
             insert(transaction, &mut operation)
         })
         .await
@@ -507,14 +623,19 @@ impl WalletStore {
     /// Forgets operations that came to nothing long ago.
     pub(crate) async fn forget_failed(&self, before: UnixTime) -> Result<()> {
         self.transact(move |transaction| {
-            let old = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
+            let old =
+                "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
             transaction.execute(old, &[before.0.into()]).map(drop)
         })
         .await
     }
 
     /// The open operations of a mint whose purpose begins so.
-    pub(crate) async fn open_with(&self, mint: &MintUrl, prefix: &'static str) -> Result<Vec<Operation>> {
+    pub(crate) async fn open_with(
+        &self,
+        mint: &MintUrl,
+        prefix: &'static str,
+    ) -> Result<Vec<Operation>> {
         let open = self.open_operations(mint).await?;
         Ok(open.into_iter().filter(|operation| operation.purpose.starts_with(prefix)).collect())
     }

@@ -1,12 +1,18 @@
 //! The till at a real mint, and what becomes of money when the way there is not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_cashu::fault_proxy::{FaultProxy, NetworkFault};
 use paygress_cashu::test_mint::{TestMint, TestWallet, as_v3, relabelled};
-use paygress_cashu::{CashuWallet, WalletStore, Seed, Settings, WalletError};
+use paygress_cashu::{CashuWallet, Seed, Settings, WalletError, WalletStore};
+use paygress_core::backend::wallet::{ReceiveError, RefundState, Resolution, Wallet};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::backend::wallet::{ReceiveError, RefundState, Resolution, Wallet};
 use paygress_core::model::units::{MintUrl, OrderId, Sat};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -37,7 +43,9 @@ impl TestEnv {
 
     async fn till_at(&self, wallet_store: &str, settings: Settings) -> CashuWallet {
         let seed = Seed::at(&self.file("mnemonic")).unwrap();
-        CashuWallet::open(WalletStore::sqlite(&self.file(wallet_store)).unwrap(), seed, &settings).await.unwrap()
+        CashuWallet::open(WalletStore::sqlite(&self.file(wallet_store)).unwrap(), seed, &settings)
+            .await
+            .unwrap()
     }
 
     fn settings(&self) -> Settings {
@@ -63,8 +71,16 @@ async fn held(wallet: &CashuWallet) -> u64 {
 
 /// The purse's operations make what it holds.
 async fn books_balance(wallet: &CashuWallet) {
-    let booked: i64 = wallet.entries().await.unwrap().iter().filter(|entry| !entry.open).map(|entry| entry.delta).sum();
-    let all: u64 = wallet.balances().await.unwrap().iter().map(|(_, free, held)| free.0 + held.0).sum();
+    let booked: i64 = wallet
+        .entries()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|entry| !entry.open)
+        .map(|entry| entry.delta)
+        .sum();
+    let all: u64 =
+        wallet.balances().await.unwrap().iter().map(|(_, free, held)| free.0 + held.0).sum();
     assert_eq!(i64::try_from(all).unwrap(), booked);
 }
 
@@ -72,7 +88,9 @@ async fn settled(wallet: &CashuWallet, order: &OrderId, token: &Secret) -> Resol
     let token_info = wallet.decode(token).unwrap();
     for _ in 0..200 {
         match wallet.resolve(order, &token_info).await {
-            Resolution::Unknown(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Resolution::Unknown(_) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await
+            }
             known => return known,
         }
     }
@@ -97,9 +115,14 @@ async fn a_token_is_worth_its_net_amount_once_whatever_its_form() {
         let before = held(&wallet).await;
         assert_eq!(wallet.receive(&OrderId::random(), &token, &token_info).await, Ok(payment.net));
         assert_eq!(held(&wallet).await, before + payment.net.0);
-        assert_eq!(wallet.verify(&token, &token_info).await.unwrap_err().code, ErrorType::TokenAlreadySpent);
+        assert_eq!(
+            wallet.verify(&token, &token_info).await.unwrap_err().code,
+            ErrorType::TokenAlreadySpent
+        );
         let again = wallet.receive(&OrderId::random(), &token, &token_info).await;
-        assert!(matches!(again, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::TokenAlreadySpent));
+        assert!(
+            matches!(again, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::TokenAlreadySpent)
+        );
     }
     books_balance(&wallet).await;
 }
@@ -128,16 +151,26 @@ async fn whatever_happens_to_the_swap_the_money_is_found() {
                 // Then it is for certain: the token is good.
                 street.way.clear();
                 assert_eq!(refusal.code, ErrorType::MintNetworkError, "{mishap:?}");
-                wallet.receive(&order, &token, &token_info).await.unwrap_or_else(|error| panic!("{mishap:?}: {error}"))
+                wallet
+                    .receive(&order, &token, &token_info)
+                    .await
+                    .unwrap_or_else(|error| panic!("{mishap:?}: {error}"))
             }
         };
         street.way.clear();
         assert_eq!((net, held(&wallet).await), (promised, promised.0), "{mishap:?}");
         books_balance(&wallet).await;
         // Asked once more it is the same money.
-        assert_eq!(settled(&wallet, &order, &token).await, Resolution::Received(promised), "{mishap:?}");
+        assert_eq!(
+            settled(&wallet, &order, &token).await,
+            Resolution::Received(promised),
+            "{mishap:?}"
+        );
         assert_eq!(held(&wallet).await, promised.0, "{mishap:?}");
-        assert!(street.wallet.redeem(token.expose()).await.is_err(), "{mishap:?}: the token is ours");
+        assert!(
+            street.wallet.redeem(token.expose()).await.is_err(),
+            "{mishap:?}: the token is ours"
+        );
     }
 }
 
@@ -148,7 +181,10 @@ async fn a_swap_that_is_done_after_everybody_gave_up_is_still_found() {
     let (order, token) = (OrderId::random(), street.token(21).await);
     let token_info = wallet.decode(&token).unwrap();
     street.way.plan("v1/swap", NetworkFault::Late(std::time::Duration::from_millis(700)), 0, 100);
-    assert!(matches!(wallet.receive(&order, &token, &token_info).await, Err(ReceiveError::Unknown(_))), "it may still be on its way");
+    assert!(
+        matches!(wallet.receive(&order, &token, &token_info).await, Err(ReceiveError::Unknown(_))),
+        "it may still be on its way"
+    );
     assert_eq!(settled(&wallet, &order, &token).await, Resolution::Received(Sat(20)));
     books_balance(&wallet).await;
 }
@@ -160,7 +196,10 @@ async fn a_token_that_somebody_else_spends_meanwhile_is_not_called_ours() {
     let (order, token) = (OrderId::random(), street.token(21).await);
     let token_info = wallet.decode(&token).unwrap();
     street.way.plan("v1/swap", NetworkFault::LostOnTheWay, 0, 100);
-    assert!(matches!(wallet.receive(&order, &token, &token_info).await, Err(ReceiveError::Unknown(_))));
+    assert!(matches!(
+        wallet.receive(&order, &token, &token_info).await,
+        Err(ReceiveError::Unknown(_))
+    ));
     street.way.clear();
     let thief = TestWallet::new(street.way.url()).await.unwrap();
     thief.redeem(token.expose()).await.unwrap();
@@ -191,11 +230,19 @@ async fn a_refund_is_made_once_whatever_happens_and_can_be_redeemed() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         };
         street.way.clear();
-        assert_eq!((refund.amount, refund.fee), (Sat(20), Sat(1)), "{mishap:?}: the mint's fee is told");
+        assert_eq!(
+            (refund.amount, refund.fee),
+            (Sat(20), Sat(1)),
+            "{mishap:?}: the mint's fee is told"
+        );
         // After a restart it is the same one.
         drop(wallet);
         let wallet = street.till_at(&format!("refund{n}.sqlite"), street.settings()).await;
-        assert_eq!(wallet.refund(&order, &street.name(), Sat(21)).await.unwrap(), refund, "{mishap:?}");
+        assert_eq!(
+            wallet.refund(&order, &street.name(), Sat(21)).await.unwrap(),
+            refund,
+            "{mishap:?}"
+        );
         assert_eq!(held(&wallet).await, 64 - 21, "{mishap:?}");
         books_balance(&wallet).await;
         assert_eq!(wallet.refund_state(&order, &street.name()).await, Ok(RefundState::Waiting));
@@ -228,7 +275,11 @@ async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
     assert_eq!((refund.amount, held(&wallet).await), (Sat(20), 64 - 21));
     books_balance(&wallet).await;
     street.wallet.redeem(refund.token.expose()).await.unwrap();
-    assert_eq!(wallet.restore(&street.name()).await.unwrap(), Sat(0), "nor is anything found twice");
+    assert_eq!(
+        wallet.restore(&street.name()).await.unwrap(),
+        Sat(0),
+        "nor is anything found twice"
+    );
     books_balance(&wallet).await;
 }
 
@@ -240,7 +291,11 @@ async fn a_refund_that_the_fee_would_take_is_made_whole() {
     let token_info = wallet.decode(&token).unwrap();
     assert_eq!(wallet.receive(&OrderId::random(), &token, &token_info).await, Ok(Sat(4)));
     let refund = wallet.refund(&OrderId::random(), &street.name(), Sat(1)).await.unwrap();
-    assert_eq!((refund.amount, refund.fee, held(&wallet).await), (Sat(1), Sat(0), 2), "one for the customer, one for the mint");
+    assert_eq!(
+        (refund.amount, refund.fee, held(&wallet).await),
+        (Sat(1), Sat(0), 2),
+        "one for the customer, one for the mint"
+    );
     books_balance(&wallet).await;
     let much = wallet.refund(&OrderId::random(), &street.name(), Sat(3)).await;
     assert!(much.is_err(), "what the purse does not hold waits");
@@ -255,8 +310,13 @@ async fn a_refund_that_nobody_redeems_is_taken_back_once() {
     wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
     let order = OrderId::random();
     let refund = wallet.refund(&order, &street.name(), Sat(32)).await.unwrap();
-    assert_eq!((refund.amount, refund.fee, held(&wallet).await), (Sat(32), Sat(0), 0), "the coin that came in goes back as it is");
-    let back = wallet.verify(&refund.token, &wallet.decode(&refund.token).unwrap()).await.unwrap_err();
+    assert_eq!(
+        (refund.amount, refund.fee, held(&wallet).await),
+        (Sat(32), Sat(0), 0),
+        "the coin that came in goes back as it is"
+    );
+    let back =
+        wallet.verify(&refund.token, &wallet.decode(&refund.token).unwrap()).await.unwrap_err();
     assert_eq!(back.code, ErrorType::InvalidToken, "our own refund is not a payment");
     assert_eq!(wallet.reclaim(&order, &street.name()).await, Ok(Some(Sat(31))));
     assert_eq!(wallet.reclaim(&order, &street.name()).await, Ok(Some(Sat(31))), "twice is once");
@@ -283,7 +343,9 @@ async fn the_mnemonic_alone_brings_everything_back_on_an_empty_disk() {
     let token = street.token(10).await;
     let token_info = empty.decode(&token).unwrap();
     let refused = empty.redeem(&OrderId::random(), &token, &token_info).await;
-    assert!(matches!(refused, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::MintNetworkError));
+    assert!(
+        matches!(refused, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::MintNetworkError)
+    );
     drop(empty);
     // …not even after a restart; and then it is all there. (A token that was sent and not redeemed
     // is the seed's too.)
@@ -305,7 +367,11 @@ async fn a_keyset_that_is_rotated_in_between_costs_nobody_anything() {
     let rotated = street.mint.mint().rotate_keyset(unit, amounts, 0, true, None).await;
     rotated.unwrap();
     // The till still believes in the old keyset; the mint does not sign with it any more.
-    assert_eq!(wallet.receive(&order, &old, &token_info).await, Ok(Sat(20)), "old tokens stay good");
+    assert_eq!(
+        wallet.receive(&order, &old, &token_info).await,
+        Ok(Sat(20)),
+        "old tokens stay good"
+    );
     let fresh = street.token(21).await;
     let token_info = wallet.decode(&fresh).unwrap();
     assert!(wallet.receive(&OrderId::random(), &fresh, &token_info).await.is_ok());
@@ -329,7 +395,10 @@ async fn forged_proofs_are_refused_before_the_swap_where_they_show_it_and_by_the
         },
     };
     assert_eq!(refused.code, ErrorType::InvalidToken, "{refused}");
-    assert!(wallet.receive(&OrderId::random(), &token, &wallet.decode(&token).unwrap()).await.is_ok(), "the true one is still good");
+    assert!(
+        wallet.receive(&OrderId::random(), &token, &wallet.decode(&token).unwrap()).await.is_ok(),
+        "the true one is still good"
+    );
     books_balance(&wallet).await;
 }
 
@@ -337,9 +406,15 @@ async fn forged_proofs_are_refused_before_the_swap_where_they_show_it_and_by_the
 async fn a_token_locked_to_the_service_is_opened_by_it_alone() {
     let street = TestEnv::new().await;
     let key = "7".repeat(64);
-    let wallet = street.till_at("locked.sqlite", Settings { lock: Some(Secret::new(key)), ..street.settings() }).await;
-    let locked = Secret::new(street.wallet.locked_token(21, &wallet.p2pk_pubkey().unwrap()).await.unwrap());
-    assert!(street.wallet.redeem(locked.expose()).await.is_err(), "who has the token has not the key");
+    let wallet = street
+        .till_at("locked.sqlite", Settings { lock: Some(Secret::new(key)), ..street.settings() })
+        .await;
+    let locked =
+        Secret::new(street.wallet.locked_token(21, &wallet.p2pk_pubkey().unwrap()).await.unwrap());
+    assert!(
+        street.wallet.redeem(locked.expose()).await.is_err(),
+        "who has the token has not the key"
+    );
     let token_info = wallet.decode(&locked).unwrap();
     let promised = wallet.verify(&locked, &token_info).await.unwrap().net;
     assert_eq!(wallet.receive(&OrderId::random(), &locked, &token_info).await, Ok(promised));
@@ -351,7 +426,9 @@ async fn a_token_locked_to_the_service_is_opened_by_it_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mint_that_holds_enough_is_refused_by_name() {
     let street = TestEnv::new().await;
-    let wallet = street.till_at("exposed.sqlite", Settings { max_balance: Some(Sat(100)), ..street.settings() }).await;
+    let wallet = street
+        .till_at("exposed.sqlite", Settings { max_balance: Some(Sat(100)), ..street.settings() })
+        .await;
     let token = street.token(80).await;
     let token_info = wallet.decode(&token).unwrap();
     wallet.verify(&token, &token_info).await.unwrap();
@@ -379,7 +456,11 @@ async fn the_operator_sends_and_pays_and_an_invoice_is_paid_once() {
     let paid = wallet.pay(&street.name(), &invoice, None).await.unwrap();
     assert_eq!(paid.amount, Sat(100));
     let left = held(&wallet).await;
-    assert_eq!(wallet.pay(&street.name(), &invoice, None).await.unwrap(), paid, "asked again it is the same payment");
+    assert_eq!(
+        wallet.pay(&street.name(), &invoice, None).await.unwrap(),
+        paid,
+        "asked again it is the same payment"
+    );
     assert_eq!(held(&wallet).await, left);
     assert!(left <= net.0 - 77 - 100 && left + 10 >= net.0 - 177, "{left} of {net} are left");
     books_balance(&wallet).await;
@@ -390,8 +471,13 @@ async fn the_operator_sends_and_pays_and_an_invoice_is_paid_once() {
     assert!(matches!(&paid, Ok(paid) if paid.amount == Sat(50)), "{paid:?}");
     books_balance(&wallet).await;
     let poor = shop.invoice(5_000).await.unwrap();
-    assert!(matches!(wallet.pay(&street.name(), &poor, None).await, Err(WalletError::Failed(why)) if why.contains("not enough")));
-    assert!(matches!(wallet.pay(&street.name(), "lnbcnonsense", None).await, Err(WalletError::Destination(_))));
+    assert!(
+        matches!(wallet.pay(&street.name(), &poor, None).await, Err(WalletError::Failed(why)) if why.contains("not enough"))
+    );
+    assert!(matches!(
+        wallet.pay(&street.name(), "lnbcnonsense", None).await,
+        Err(WalletError::Destination(_))
+    ));
     books_balance(&wallet).await;
 }
 
@@ -404,10 +490,18 @@ async fn a_payout_goes_to_the_lightning_address_when_there_is_enough() {
     wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
     let bank = TestMint::start(0).await.unwrap();
     let address = bank.lightning_address().await.unwrap();
-    assert_eq!(wallet.pay_out(&address, Sat(5_000)).await.unwrap(), [], "below the threshold nothing moves");
+    assert_eq!(
+        wallet.pay_out(&address, Sat(5_000)).await.unwrap(),
+        [],
+        "below the threshold nothing moves"
+    );
     let paid = wallet.pay_out(&address, Sat(500)).await.unwrap();
     assert_eq!(paid.len(), 1);
-    assert!(paid[0].amount.0 > 950 && held(&wallet).await < 30, "{paid:?}, {} left", held(&wallet).await);
+    assert!(
+        paid[0].amount.0 > 950 && held(&wallet).await < 30,
+        "{paid:?}, {} left",
+        held(&wallet).await
+    );
     books_balance(&wallet).await;
 }
 
@@ -417,16 +511,23 @@ async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
     let away = TestMint::start(0).await.unwrap();
     let url = away.url().to_owned();
     drop(away);
-    let both = Settings { mints: vec![street.way.url().to_owned(), url.clone()], ..street.settings() };
+    let both =
+        Settings { mints: vec![street.way.url().to_owned(), url.clone()], ..street.settings() };
     let wallet = street.till_at("both.sqlite", both).await;
     let token = street.token(20).await;
     let elsewhere = Secret::new(relabelled(token.expose(), &url, "sat").unwrap());
     let token_info = wallet.decode(&elsewhere).unwrap();
     for _ in 0..5 {
-        assert_eq!(wallet.verify(&elsewhere, &token_info).await.unwrap_err().code, ErrorType::MintNetworkError);
+        assert_eq!(
+            wallet.verify(&elsewhere, &token_info).await.unwrap_err().code,
+            ErrorType::MintNetworkError
+        );
     }
     let told = wallet.overview(false).await.unwrap();
     let dead = told.iter().find(|holding| holding.mint.0 == url).unwrap();
     assert!(dead.health.failures >= 3 && dead.health.until.is_some(), "{dead:?}");
-    assert!(wallet.verify(&token, &wallet.decode(&token).unwrap()).await.is_ok(), "the other mint's customers are served");
+    assert!(
+        wallet.verify(&token, &wallet.decode(&token).unwrap()).await.is_ok(),
+        "the other mint's customers are served"
+    );
 }

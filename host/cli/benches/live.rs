@@ -11,15 +11,15 @@
 )]
 
 #[allow(dead_code, unreachable_pub)]
-#[path = "../tests/support/paper.rs"]
-mod paper;
+#[path = "../tests/support/fake.rs"]
+mod fake;
 
-use paper::{FakeBackends, spawn};
+use fake::{FakeBackends, spawn};
 use paygress::app::default_policies;
 use paygress_core::Policy;
-use paygress_core::model::order::OrderView;
 use paygress_core::backend::policy::{Context, FaultKind, PolicyError, Slot};
-use paygress_policy::{DEADLINE, PolicyDir, Host, PolicyEngine, Source, Sources, read};
+use paygress_core::model::order::OrderView;
+use paygress_policy::{DEADLINE, Host, PolicyDir, PolicyEngine, Source, Sources, read};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,9 +65,14 @@ async fn shadow() {
         }
         if kind == 1 {
             let begun = Instant::now();
-            let seen = |report: &paygress_policy::ShadowReport| report.comparison.orders == u64::try_from(TURN).unwrap();
+            let seen = |report: &paygress_policy::ShadowReport| {
+                report.comparison.orders == u64::try_from(TURN).unwrap()
+            };
             while !seen(&host.shadow_report().unwrap()) {
-                assert!(begun.elapsed() < Duration::from_secs(10), "the shadow did not see every order");
+                assert!(
+                    begun.elapsed() < Duration::from_secs(10),
+                    "the shadow did not see every order"
+                );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             compared += host.stop_shadow().unwrap().comparison.orders;
@@ -76,8 +81,14 @@ async fn shadow() {
     let [mut without, mut with, mut again] = times;
     println!("live orders, {ORDERS} each, of which the shadow compared {compared}");
     println!("{:<18}{:>12}{:>12}", "", "p50", "p99");
-    for (name, times) in [("without", &mut without), ("with a shadow", &mut with), ("without, again", &mut again)] {
-        println!("{name:<18}{:>9} us{:>9} us", percentile(times, 50).as_micros(), percentile(times, 99).as_micros());
+    for (name, times) in
+        [("without", &mut without), ("with a shadow", &mut with), ("without, again", &mut again)]
+    {
+        println!(
+            "{name:<18}{:>9} us{:>9} us",
+            percentile(times, 50).as_micros(),
+            percentile(times, 99).as_micros()
+        );
     }
 }
 
@@ -86,8 +97,12 @@ async fn spinning() {
     let mut sources = sources();
     sources.insert(Slot::Pricing, Source::plain(read(&hostile).unwrap()));
     let host = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap();
-    let order =
-        |tier: &str| OrderView { id: "a".to_owned(), tier: Some(tier.to_owned()), username: "user".to_owned(), ..OrderView::default() };
+    let order = |tier: &str| OrderView {
+        id: "a".to_owned(),
+        tier: Some(tier.to_owned()),
+        username: "user".to_owned(),
+        ..OrderView::default()
+    };
     let (mut stopped, mut others) = (Vec::new(), Vec::new());
     for _ in 0..SPINS {
         let spinning = {
@@ -95,7 +110,11 @@ async fn spinning() {
             tokio::spawn(async move {
                 let begun = Instant::now();
                 match host.current().quote(&order, &Context::default()).await {
-                    Err(PolicyError::Fault(fault)) if matches!(fault.kind, FaultKind::Deadline(_)) => begun.elapsed(),
+                    Err(PolicyError::Fault(fault))
+                        if matches!(fault.kind, FaultKind::Deadline(_)) =>
+                    {
+                        begun.elapsed()
+                    }
                     other => panic!("{other:?}"),
                 }
             })

@@ -7,14 +7,14 @@ use paygress::app::default_policies;
 use paygress::sandbox::Sandbox;
 use paygress_cashu::test_mint::TestWallet;
 use paygress_core::Policy;
-use paygress_core::backend::responder::{Transport, ReplyTo};
-use paygress_core::orders::NewOrder;
-use paygress_core::backend::store::{LeaseUpdate, Ledger};
-use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
-use paygress_core::model::secret::Secret;
+use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::store::{LeaseUpdate, Ledger};
 use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::order::{Order, OrderView, Purchase, State};
+use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
+use paygress_core::orders::NewOrder;
 use paygress_ledger::SqlStore;
 use paygress_nostr::{Keys, letter};
 use paygress_policy::{Host, PolicyEngine, Source};
@@ -27,7 +27,12 @@ fn source(slot: Slot) -> Source {
 }
 
 fn view() -> OrderView {
-    OrderView { id: "a".to_owned(), customer: "c".repeat(64), username: "user".to_owned(), ..OrderView::default() }
+    OrderView {
+        id: "a".to_owned(),
+        customer: "c".repeat(64),
+        username: "user".to_owned(),
+        ..OrderView::default()
+    }
 }
 
 /// The same component on wasmtime alone: instantiate and call, without configuring, checking or
@@ -36,7 +41,11 @@ fn bare_wasmtime(c: &mut Criterion) {
     use wasmtime::component::{Component, Linker};
     let mut config = wasmtime::Config::new();
     let mut pool = wasmtime::PoolingAllocationConfig::new();
-    pool.total_component_instances(4).total_core_instances(16).total_memories(4).total_tables(16).linear_memory_keep_resident(1 << 20);
+    pool.total_component_instances(4)
+        .total_core_instances(16)
+        .total_memories(4)
+        .total_tables(16)
+        .linear_memory_keep_resident(1 << 20);
     config.allocation_strategy(pool).epoch_interruption(true);
     let engine = wasmtime::Engine::new(&config).unwrap();
     let component = Component::from_binary(&engine, &source(Slot::Pricing).component).unwrap();
@@ -56,11 +65,19 @@ fn bare_wasmtime(c: &mut Criterion) {
 
 fn policies(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let host = Host::load(PolicyEngine::start(None).unwrap(), &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect()).unwrap();
+    let host = Host::load(
+        PolicyEngine::start(None).unwrap(),
+        &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect(),
+    )
+    .unwrap();
     let set = host.current();
-    let (view, context) = (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
-    c.bench_function("policy call/host", |b| b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap()));
-    let payment = Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
+    let (view, context) =
+        (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
+    c.bench_function("policy call/host", |b| {
+        b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap())
+    });
+    let payment =
+        Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
     c.bench_function("four calls of one order/host", |b| {
         b.iter(|| {
             runtime.block_on(async {
@@ -85,23 +102,41 @@ fn policies(c: &mut Criterion) {
 fn letters(c: &mut Criterion) {
     use nostr_sdk::nips::nip59::UnwrappedGift;
     let (alice, service) = (Keys::generate(), Keys::generate());
-    let request = serde_json::json!({"cashu_token": format!("cashuB{}", "x".repeat(1_000))}).to_string();
+    let request =
+        serde_json::json!({"cashu_token": format!("cashuB{}", "x".repeat(1_000))}).to_string();
     let (_, wrap) = letter::seal(&alice, &service.public_key(), &request, None).unwrap();
     let runtime = Runtime::new().unwrap();
     c.bench_function("unwrap of one gift wrap/bare", |b| {
         b.iter(|| runtime.block_on(UnwrappedGift::from_gift_wrap(&service, &wrap)).unwrap())
     });
-    c.bench_function("unwrap of one gift wrap/host", |b| b.iter(|| letter::open(&service, &wrap).unwrap()));
+    c.bench_function("unwrap of one gift wrap/host", |b| {
+        b.iter(|| letter::open(&service, &wrap).unwrap())
+    });
 }
 
 fn order() -> Order {
     let id = OrderId::random();
     Order {
         message: id.0.clone(),
-        reply_to: ReplyTo { door: Transport::Nostr, customer: Customer("c".repeat(64)), relay: None, request: None },
-        token_info: TokenInfo { mint: MintUrl("https://m".to_owned()), gross: Sat(1), ys: vec![ProofY(id.0.clone())] },
+        reply_to: ReplyTo {
+            door: Transport::Nostr,
+            customer: Customer("c".repeat(64)),
+            relay: None,
+            request: None,
+        },
+        token_info: TokenInfo {
+            mint: MintUrl("https://m".to_owned()),
+            gross: Sat(1),
+            ys: vec![ProofY(id.0.clone())],
+        },
         id,
-        ..Order::blank(Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None })
+        ..Order::blank(Purchase::Spawn {
+            image: None,
+            tier: None,
+            username: "user".to_owned(),
+            public_key: None,
+            wanted: None,
+        })
     }
 }
 
@@ -111,8 +146,13 @@ fn ledger(c: &mut Criterion) {
     let bare = rusqlite::Connection::open(directory.path().join("bare.sqlite")).unwrap();
     bare.pragma_update(None, "journal_mode", "WAL").unwrap();
     bare.pragma_update(None, "synchronous", "FULL").unwrap();
-    bare.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, state TEXT); INSERT INTO t VALUES (1, 'received')").unwrap();
-    c.bench_function("ledger transition/bare", |b| b.iter(|| bare.execute("UPDATE t SET state = 'decided' WHERE id = 1", []).unwrap()));
+    bare.execute_batch(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, state TEXT); INSERT INTO t VALUES (1, 'received')",
+    )
+    .unwrap();
+    c.bench_function("ledger transition/bare", |b| {
+        b.iter(|| bare.execute("UPDATE t SET state = 'decided' WHERE id = 1", []).unwrap())
+    });
     let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).unwrap();
     c.bench_function("ledger transition/host", |b| {
         b.iter_batched(
@@ -122,7 +162,11 @@ fn ledger(c: &mut Criterion) {
                 order.state = State::Decided;
                 order
             },
-            |order| runtime.block_on(ledger.transition(&order, State::Received, LeaseUpdate::Keep)).unwrap(),
+            |order| {
+                runtime
+                    .block_on(ledger.transition(&order, State::Received, LeaseUpdate::Keep))
+                    .unwrap()
+            },
             BatchSize::SmallInput,
         );
     });
@@ -133,8 +177,14 @@ fn ledger(c: &mut Criterion) {
 fn whole_order(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let (sandbox, wallet, wallet_store, app) = runtime.block_on(async {
-        let sandbox = Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "").await.unwrap();
-        let (wallet, wallet_store) = (TestWallet::new(sandbox.mint.url()).await.unwrap(), TestWallet::new(sandbox.mint.url()).await.unwrap());
+        let sandbox =
+            Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "")
+                .await
+                .unwrap();
+        let (wallet, wallet_store) = (
+            TestWallet::new(sandbox.mint.url()).await.unwrap(),
+            TestWallet::new(sandbox.mint.url()).await.unwrap(),
+        );
         wallet.fill(100_000).await.unwrap();
         let app = sandbox.app().await.unwrap();
         (sandbox, wallet, wallet_store, app)
@@ -143,7 +193,11 @@ fn whole_order(c: &mut Criterion) {
     let mut group = c.benchmark_group("whole order");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     group.bench_function("bare", |b| {
-        b.iter_batched(token, |token| runtime.block_on(wallet_store.redeem(&token)).unwrap(), BatchSize::PerIteration)
+        b.iter_batched(
+            token,
+            |token| runtime.block_on(wallet_store.redeem(&token)).unwrap(),
+            BatchSize::PerIteration,
+        )
     });
     let orders = Arc::clone(&app.orders);
     group.bench_function("host", |b| {
@@ -156,7 +210,13 @@ fn whole_order(c: &mut Criterion) {
                         // Nobody to answer to: the courier is not part of the measurement.
                         reply_to: ReplyTo::default(),
                         token: Secret::new(token),
-                        purchase: Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None },
+                        purchase: Purchase::Spawn {
+                            image: None,
+                            tier: None,
+                            username: "user".to_owned(),
+                            public_key: None,
+                            wanted: None,
+                        },
                         password: Some(Secret::new("a good password")),
                     };
                     let answer = orders.submit(incoming).await.unwrap().answer().await.unwrap();

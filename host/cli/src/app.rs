@@ -5,19 +5,19 @@ use crate::terminal::SshShell;
 use anyhow::{Result, anyhow};
 use async_trait::async_trait;
 use paygress_admin::Admin;
-use paygress_cashu::{CashuWallet, WalletStore, Seed};
+use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
-use paygress_core::backend::responder::{self, Responder, ReplyTo};
-use paygress_core::orders::{OrderService, Backends, Settings};
+use paygress_core::backend::responder::{self, ReplyTo, Responder};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
+use paygress_core::orders::{Backends, OrderService, Settings};
 use paygress_database::Database;
 use paygress_http::Transport;
 use paygress_ledger::SqlStore;
 use paygress_nostr::http_auth::HttpAuth;
-use paygress_nostr::{Inbox, ReplyPublisher, OfferPublisher};
-use paygress_oci::{Registry, ComponentFetcher, VerificationPolicy};
+use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
+use paygress_oci::{ComponentFetcher, Registry, VerificationPolicy};
 use paygress_policy::{COMPONENT_BYTES, Guard, PolicyEngine, Publisher};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -52,9 +52,13 @@ struct ResponseRouter {
 impl Responder for ResponseRouter {
     async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
         match (to.door, &self.nostr) {
-            (responder::Transport::Http, _) => paygress_http::PolledResponder.send(to, answer).await,
+            (responder::Transport::Http, _) => {
+                paygress_http::PolledResponder.send(to, answer).await
+            }
             (responder::Transport::Nostr, Some(post)) => post.send(to, answer).await,
-            (responder::Transport::Nostr, None) => Err("the Nostr door is closed; RUN_MODE=both opens it".to_owned()),
+            (responder::Transport::Nostr, None) => {
+                Err("the Nostr door is closed; RUN_MODE=both opens it".to_owned())
+            }
         }
     }
 }
@@ -69,17 +73,23 @@ pub fn default_policies() -> PathBuf {
         .and_then(Path::parent)
         .into_iter()
         .flat_map(|bin| ["plugins", "../plugins", "../../plugins"].map(|path| bin.join(path)));
-    beside.into_iter().find(|path| path.join("images.wasm").exists()).unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
+    beside
+        .into_iter()
+        .find(|path| path.join("images.wasm").exists())
+        .unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
 }
 
 /// What the cluster would say of a template: a policy that renders another one is not put in force.
 #[must_use]
 pub fn guard(allowed: Allowed) -> Guard {
-    Box::new(move |rendered, placement| paygress_cluster::guard::check(rendered, placement, &allowed).map(drop))
+    Box::new(move |rendered, placement| {
+        paygress_cluster::guard::check(rendered, placement, &allowed).map(drop)
+    })
 }
 
 fn policies(config: &Config) -> Result<Arc<Publisher>> {
-    let machine = PolicyEngine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
+    let machine =
+        PolicyEngine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
     Ok(Arc::new(Publisher::open(machine, &config.policy_state, config.policy_folder())?))
 }
 
@@ -98,12 +108,18 @@ pub fn supply(trust: VerificationPolicy, credentials: Option<&Path>) -> Result<C
 pub async fn books(config: &Config, access: OpenMode) -> Result<(SqlStore, CashuWallet)> {
     let (book, wallet_store) = match (&config.database, access) {
         (Some(url), _) => {
-            let database = Database::postgres(url, &[SqlStore::SCHEMA, WalletStore::SCHEMA]).await?;
+            let database =
+                Database::postgres(url, &[SqlStore::SCHEMA, WalletStore::SCHEMA]).await?;
             (SqlStore::new(database.clone()), WalletStore::new(database))
         }
-        (None, OpenMode::Serve) => (SqlStore::sqlite(&config.ledger)?, WalletStore::sqlite(&config.wallet)?),
+        (None, OpenMode::Serve) => {
+            (SqlStore::sqlite(&config.ledger)?, WalletStore::sqlite(&config.wallet)?)
+        }
         // The service may be running.
-        (None, OpenMode::Look) => (SqlStore::new(Database::sqlite_to_read(&config.ledger, SqlStore::SCHEMA)?), WalletStore::sqlite(&config.wallet)?),
+        (None, OpenMode::Look) => (
+            SqlStore::new(Database::sqlite_to_read(&config.ledger, SqlStore::SCHEMA)?),
+            WalletStore::sqlite(&config.wallet)?,
+        ),
     };
     let seed = match &config.mnemonic {
         Some(mnemonic) => Seed::of(mnemonic.expose())?,
@@ -118,18 +134,28 @@ pub async fn books(config: &Config, access: OpenMode) -> Result<(SqlStore, Cashu
     Ok((book, CashuWallet::open(wallet_store, seed, &settings).await?))
 }
 
-async fn open_http(config: &Config, http: &HttpConfig, orders: &Arc<OrderService>) -> Result<Transport> {
+async fn open_http(
+    config: &Config,
+    http: &HttpConfig,
+    orders: &Arc<OrderService>,
+) -> Result<Transport> {
     let settings = paygress_http::Settings {
         bind: http.bind,
         public_url: http.public_url.clone(),
         name: config.name.clone(),
-        bearer_key: paygress_http::bearer_key(&Secret::new(config.keys.secret_key().to_secret_hex())),
+        bearer_key: paygress_http::bearer_key(&Secret::new(
+            config.keys.secret_key().to_secret_hex(),
+        )),
         operator_token: http.operator_token.clone(),
         trusted_proxies: http.trusted_proxies.clone(),
         cors_origins: http.cors_origins.clone(),
         requests_per_minute: http.requests_per_minute,
     };
-    let backends = paygress_http::Backends { orders: Arc::clone(orders), verifier: Arc::new(HttpAuth), shell: Arc::new(SshShell) };
+    let backends = paygress_http::Backends {
+        orders: Arc::clone(orders),
+        verifier: Arc::new(HttpAuth),
+        shell: Arc::new(SshShell),
+    };
     Ok(Transport::bind(settings, backends).await?)
 }
 
@@ -162,7 +188,11 @@ impl App {
     ///
     /// # Errors
     /// What cannot be opened, and what to do.
-    pub async fn build(config: &Config, cluster: Arc<dyn Cluster>, override_backends: impl FnOnce(Backends) -> Backends) -> Result<Self> {
+    pub async fn build(
+        config: &Config,
+        cluster: Arc<dyn Cluster>,
+        override_backends: impl FnOnce(Backends) -> Backends,
+    ) -> Result<Self> {
         let (book, wallet) = books(config, OpenMode::Serve).await?;
         let (ledger, wallet) = (Arc::new(book), Arc::new(wallet));
         let policies = policies(config)?;
@@ -191,14 +221,33 @@ impl App {
             suggested: config.suggested,
         };
         let responder = Arc::new(ResponseRouter { nostr: post });
-        let orders = OrderService::new(settings, override_backends(Backends { wallet: wallet.clone(), policy, cluster, ledger: ledger.clone(), responder }));
+        let orders = OrderService::new(
+            settings,
+            override_backends(Backends {
+                wallet: wallet.clone(),
+                policy,
+                cluster,
+                ledger: ledger.clone(),
+                responder,
+            }),
+        );
         let http = match &config.http {
             Some(http) => Some(open_http(config, http, &orders).await?),
             None => None,
         };
         let supply = Arc::new(supply(config.trust.clone(), config.registry_auth.as_deref())?);
         let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies), Arc::clone(&supply))?;
-        Ok(Self { orders, policies, supply, ledger, wallet, payout: config.payout.clone(), nostr, http, admin })
+        Ok(Self {
+            orders,
+            policies,
+            supply,
+            ledger,
+            wallet,
+            payout: config.payout.clone(),
+            nostr,
+            http,
+            admin,
+        })
     }
 
     /// Where the HTTP door listens, if there is one.

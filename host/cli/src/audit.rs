@@ -48,9 +48,17 @@ impl Parts {
     }
 
     fn accounted(&self) -> Sat {
-        [self.fees, self.sold, self.refunded, self.refund_fees, self.owed, self.in_work, self.in_question]
-            .into_iter()
-            .fold(Sat(0), Sat::plus)
+        [
+            self.fees,
+            self.sold,
+            self.refunded,
+            self.refund_fees,
+            self.owed,
+            self.in_work,
+            self.in_question,
+        ]
+        .into_iter()
+        .fold(Sat(0), Sat::plus)
     }
 }
 
@@ -75,8 +83,11 @@ pub struct Report {
 #[must_use]
 pub fn audit(orders: &[Order], entries: &[Entry], balances: &[MintBalance]) -> Report {
     let mut report = Report { orders: orders.len(), ..Report::default() };
-    let by_purpose: HashMap<&str, &Entry> =
-        entries.iter().filter(|entry| !entry.open).map(|entry| (entry.purpose.as_str(), entry)).collect();
+    let by_purpose: HashMap<&str, &Entry> = entries
+        .iter()
+        .filter(|entry| !entry.open)
+        .map(|entry| (entry.purpose.as_str(), entry))
+        .collect();
     let mut receipts: HashMap<String, &Entry> = by_purpose
         .iter()
         .filter(|(purpose, _)| purpose.starts_with("receive "))
@@ -87,15 +98,26 @@ pub fn audit(orders: &[Order], entries: &[Entry], balances: &[MintBalance]) -> R
         let parts = parts(order, &by_purpose, &mut problems);
         receipts.remove(&format!("receive {}", order.id));
         if parts.taken != parts.accounted() {
-            problems.push(format!("{} came in and {} are accounted for", parts.taken, parts.accounted()));
+            problems.push(format!(
+                "{} came in and {} are accounted for",
+                parts.taken,
+                parts.accounted()
+            ));
         }
         report.total.add(&parts);
-        report.problems.extend(problems.into_iter().map(|problem| format!("order {}: {problem}", order.id)));
+        report
+            .problems
+            .extend(problems.into_iter().map(|problem| format!("order {}: {problem}", order.id)));
     }
     for (purpose, entry) in receipts {
-        report.problems.push(format!("the purse has {} of `{purpose}`, and there is no such order", entry.got));
+        report.problems.push(format!(
+            "the purse has {} of `{purpose}`, and there is no such order",
+            entry.got
+        ));
     }
-    for entry in entries.iter().filter(|entry| !entry.open && (entry.purpose.starts_with("send ") || entry.purpose.starts_with("pay "))) {
+    for entry in entries.iter().filter(|entry| {
+        !entry.open && (entry.purpose.starts_with("send ") || entry.purpose.starts_with("pay "))
+    }) {
         report.withdrawn = report.withdrawn.plus(entry.gave);
         report.withdrawal_fees = report.withdrawal_fees.plus(entry.fee);
     }
@@ -105,9 +127,13 @@ pub fn audit(orders: &[Order], entries: &[Entry], balances: &[MintBalance]) -> R
         *sum = sum.saturating_add(entry.delta);
     }
     for holding in balances {
-        let (held, booked) = (holding.free.plus(holding.held), booked.get(&holding.mint).copied().unwrap_or(0));
+        let (held, booked) =
+            (holding.free.plus(holding.held), booked.get(&holding.mint).copied().unwrap_or(0));
         if i64::try_from(held.0) != Ok(booked) {
-            report.problems.push(format!("mint {}: the purse holds {held}, and its operations make {booked} sat", holding.mint));
+            report.problems.push(format!(
+                "mint {}: the purse holds {held}, and its operations make {booked} sat",
+                holding.mint
+            ));
         }
         report.balances.insert(holding.mint.clone(), held);
     }
@@ -118,12 +144,18 @@ fn parts(order: &Order, wallet_store: &HashMap<&str, &Entry>, problems: &mut Vec
     let entry = |what: &str| wallet_store.get(format!("{what} {}", order.id).as_str()).copied();
     let Some(redeemed) = order.redeemed else {
         return match order.state {
-            State::Redeeming | State::PaymentUnknown => {
-                Parts { taken: order.token_info.gross, in_question: order.token_info.gross, ..Parts::default() }
-            }
+            State::Redeeming | State::PaymentUnknown => Parts {
+                taken: order.token_info.gross,
+                in_question: order.token_info.gross,
+                ..Parts::default()
+            },
             state => {
                 if let Some(receipt) = entry("receive") {
-                    problems.push(format!("it is {}, and the purse has received {}", state.as_str(), receipt.got));
+                    problems.push(format!(
+                        "it is {}, and the purse has received {}",
+                        state.as_str(),
+                        receipt.got
+                    ));
                 }
                 Parts::default()
             }
@@ -131,25 +163,35 @@ fn parts(order: &Order, wallet_store: &HashMap<&str, &Entry>, problems: &mut Vec
     };
     if entry("receive").is_none_or(|receipt| receipt.got != redeemed) {
         let got = entry("receive").map(|receipt| receipt.got).unwrap_or_default();
-        problems.push(format!("the ledger says that {redeemed} were redeemed, and the purse {got}"));
+        problems
+            .push(format!("the ledger says that {redeemed} were redeemed, and the purse {got}"));
     }
     let due = order.due.unwrap_or(redeemed);
-    let taken = Parts { taken: order.token_info.gross, fees: order.token_info.gross.minus(redeemed), ..Parts::default() };
+    let taken = Parts {
+        taken: order.token_info.gross,
+        fees: order.token_info.gross.minus(redeemed),
+        ..Parts::default()
+    };
     match order.state {
         State::Active | State::Ended => Parts { sold: redeemed, ..taken },
         State::RefundPending => Parts { owed: due, sold: redeemed.minus(due), ..taken },
         State::Refunded => {
-            let (refunded, refund_fees) = (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
+            let (refunded, refund_fees) =
+                (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
             if entry("refund").is_none_or(|refund| refund.gave != refunded) {
                 let gave = entry("refund").map(|refund| refund.gave).unwrap_or_default();
-                problems.push(format!("the ledger says that {refunded} were paid back, and the purse {gave}"));
+                problems.push(format!(
+                    "the ledger says that {refunded} were paid back, and the purse {gave}"
+                ));
             }
             let taken_back = match order.refund_end {
                 Some(RefundEnd::Reclaimed(back)) => back,
                 _ => Sat(0),
             };
             if taken_back != Sat(0) && entry("sweep").is_none_or(|sweep| sweep.got != taken_back) {
-                problems.push(format!("{taken_back} of its refund were taken back, and the purse does not have them"));
+                problems.push(format!(
+                    "{taken_back} of its refund were taken back, and the purse does not have them"
+                ));
             }
             Parts { refunded, refund_fees, taken_back, sold: redeemed.minus(due), ..taken }
         }

@@ -2,8 +2,8 @@
 //! service.
 #![allow(clippy::print_stdout)]
 
-use crate::audit::{Report, audit};
 use crate::app::{OpenMode, books};
+use crate::audit::{Report, audit};
 use crate::serve::configured;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -88,13 +88,23 @@ pub async fn all_orders(ledger: &dyn Ledger) -> Result<Vec<Order>> {
 /// # Errors
 /// When they cannot be read.
 pub async fn audited(ledger: &dyn Ledger, wallet: &CashuWallet) -> Result<Report> {
-    let mut report = audit(&all_orders(ledger).await?, &wallet.entries().await?, &wallet.overview(false).await?);
+    let mut report =
+        audit(&all_orders(ledger).await?, &wallet.entries().await?, &wallet.overview(false).await?);
     if !report.problems.is_empty() {
         // The books are read one after the other, and the service may be writing: what is wrong is
         // wrong twice.
         tokio::time::sleep(SECOND_LOOK).await;
-        let again = audit(&all_orders(ledger).await?, &wallet.entries().await?, &wallet.overview(false).await?);
-        let lasting: Vec<String> = again.problems.iter().filter(|problem| report.problems.contains(problem)).cloned().collect();
+        let again = audit(
+            &all_orders(ledger).await?,
+            &wallet.entries().await?,
+            &wallet.overview(false).await?,
+        );
+        let lasting: Vec<String> = again
+            .problems
+            .iter()
+            .filter(|problem| report.problems.contains(problem))
+            .cloned()
+            .collect();
         report = Report { problems: lasting, ..again };
     }
     Ok(report)
@@ -111,12 +121,20 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
             for order in all_orders(&book).await? {
                 let (gross, state) = (order.token_info.gross.to_string(), order.state.as_str());
                 let pod = order.pod();
-                let why = order.refusal.as_ref().map(|refusal| refusal.code.as_str()).unwrap_or_default();
-                println!("{} {} {gross:>12} {state:<15} {pod:<18} {why}", order.id, order.created_at.rfc3339());
+                let why =
+                    order.refusal.as_ref().map(|refusal| refusal.code.as_str()).unwrap_or_default();
+                println!(
+                    "{} {} {gross:>12} {state:<15} {pod:<18} {why}",
+                    order.id,
+                    order.created_at.rfc3339()
+                );
             }
         }
         LedgerAction::Show { order } => {
-            let found = book.order(&OrderId(order.clone())).await?.with_context(|| format!("there is no order {order}"))?;
+            let found = book
+                .order(&OrderId(order.clone()))
+                .await?
+                .with_context(|| format!("there is no order {order}"))?;
             println!("{}", serde_json::to_string_pretty(&found)?);
         }
         LedgerAction::Export => {
@@ -127,7 +145,11 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
         LedgerAction::Audit => {
             let report = audited(&book, &wallet).await?;
             println!("{report}");
-            return Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if report.problems.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -166,12 +188,17 @@ pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitC
             }
         }
         WalletAction::Pay { destination, amount, mint } => {
-            let paid = wallet.pay(&chosen(&wallet, mint).await?, &destination, amount.map(Sat)).await?;
+            let paid =
+                wallet.pay(&chosen(&wallet, mint).await?, &destination, amount.map(Sat)).await?;
             println!("paid {}, and {} in fees", paid.amount, paid.fee);
         }
         WalletAction::Restore => {
             for holding in wallet.overview(false).await? {
-                println!("{} {}", holding.mint, json!({ "restored_sats": wallet.restore(&holding.mint).await? }));
+                println!(
+                    "{} {}",
+                    holding.mint,
+                    json!({ "restored_sats": wallet.restore(&holding.mint).await? })
+                );
             }
         }
     }
@@ -180,7 +207,8 @@ pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitC
 
 /// The mint that was named, or the only one.
 async fn chosen(wallet: &CashuWallet, named: Option<String>) -> Result<MintUrl> {
-    let mints: Vec<MintUrl> = wallet.overview(false).await?.into_iter().map(|holding| holding.mint).collect();
+    let mints: Vec<MintUrl> =
+        wallet.overview(false).await?.into_iter().map(|holding| holding.mint).collect();
     match (named, mints.as_slice()) {
         (Some(named), _) => Ok(MintUrl(named)),
         (None, [one]) => Ok(one.clone()),

@@ -11,7 +11,7 @@ use paygress_core::backend::policy::Slot;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_nostr::customer::Customer;
 use paygress_nostr::{Keys, PublicKey, npub};
-use paygress_policy::{Trigger, Publisher, Source, Sources};
+use paygress_policy::{Publisher, Source, Sources, Trigger};
 use paygress_sshd::client::{Client, LoginError};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,7 +60,11 @@ impl OpenMode {
         if let Some(code) = answer.get("error_type") {
             bail!("the service refused: {code}: {}", text(answer, "message")?);
         }
-        let port = answer.get("ssh_port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).context("no ssh_port")?;
+        let port = answer
+            .get("ssh_port")
+            .and_then(Value::as_u64)
+            .and_then(|port| u16::try_from(port).ok())
+            .context("no ssh_port")?;
         Ok(Self {
             pod: text(answer, "pod_name")?.to_owned(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -81,7 +85,8 @@ impl OpenMode {
 pub async fn demo(arguments: Arguments) -> Result<()> {
     tell("Paygress demo: one process, no cluster, no network; everything is on 127.0.0.1.\n");
     let operator = Keys::generate().secret_key().to_secret_hex();
-    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR), ("OPERATOR_TOKEN", operator.as_str())];
+    let settings =
+        [("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR), ("OPERATOR_TOKEN", operator.as_str())];
     let sandbox = Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
     let service = sandbox.config.keys.public_key();
     let app = sandbox.app().await?;
@@ -138,8 +143,10 @@ impl Scenario {
             let offers = self.customer.offers(Some(self.service)).await?;
             let first = offers.first().and_then(|offer| offer.content.pointer("/pod_specs/0"));
             if let Some(spec) = first {
-                let number = |field: &str| spec.get(field).and_then(Value::as_u64).unwrap_or_default();
-                let price = format!("{} msat for {} s", number("price_msats"), number("price_seconds"));
+                let number =
+                    |field: &str| spec.get(field).and_then(Value::as_u64).unwrap_or_default();
+                let price =
+                    format!("{} msat for {} s", number("price_msats"), number("price_seconds"));
                 if before != Some(price.as_str()) {
                     return Ok(price);
                 }
@@ -151,23 +158,42 @@ impl Scenario {
 
     async fn tell(&self, policies: &Publisher, ledger: &dyn paygress_core::Ledger) -> Result<()> {
         let price = self.price(None).await?;
-        tell(&format!("\n1. The customer finds the offer: {price}. (The default is a sat a minute; the demo is in a hurry.)"));
+        tell(&format!(
+            "\n1. The customer finds the offer: {price}. (The default is a sat a minute; the demo is in a hurry.)"
+        ));
 
         tell("\n2. One encrypted message with a Cashu token buys a pod.");
         let begun = Instant::now();
-        let answer = self.ask(&json!({"cashu_token": self.token(SPAWN_SAT).await?, "ssh_username": "alice"})).await?;
+        let answer = self
+            .ask(&json!({"cashu_token": self.token(SPAWN_SAT).await?, "ssh_username": "alice"}))
+            .await?;
         let access = OpenMode::of(&answer)?;
         let first_end = UnixTime::now().after(Seconds(5 * SPAWN_SAT)).0;
-        tell(&format!("   {} is ready after {:.1} s, until {}", access.pod, begun.elapsed().as_secs_f64(), text(&answer, "expires_at")?));
+        tell(&format!(
+            "   {} is ready after {:.1} s, until {}",
+            access.pod,
+            begun.elapsed().as_secs_f64(),
+            text(&answer, "expires_at")?
+        ));
         let session = access.login().await?;
         let (said, status) = session.run("echo hello from $USER; exit 7").await?;
         ensure!(said == "hello from alice\n" && status == 7, "the pod said {said:?} ({status})");
-        tell(&format!("   ssh -p {} alice@127.0.0.1 'echo hello from $USER'  →  {}", access.address.port(), said.trim()));
+        tell(&format!(
+            "   ssh -p {} alice@127.0.0.1 'echo hello from $USER'  →  {}",
+            access.address.port(),
+            said.trim()
+        ));
 
         tell("\n3. A second token to the same pod extends it. The SSH session stays open.");
-        let answer = self.ask(&json!({"pod_name": access.pod, "cashu_token": self.token(TOP_UP_SAT).await?})).await?;
+        let answer = self
+            .ask(&json!({"pod_name": access.pod, "cashu_token": self.token(TOP_UP_SAT).await?}))
+            .await?;
         ensure!(answer.get("success") == Some(&Value::Bool(true)), "not extended: {answer}");
-        tell(&format!("   {}, until {}", text(&answer, "message")?, text(&answer, "new_expires_at")?));
+        tell(&format!(
+            "   {}, until {}",
+            text(&answer, "message")?,
+            text(&answer, "new_expires_at")?
+        ));
         let (said, _) = session.run("echo still here").await?;
         ensure!(said == "still here\n", "the session said {said:?}");
         tell(&format!("   the session that was open says: {}", said.trim()));
@@ -175,16 +201,29 @@ impl Scenario {
         tell("\n4. The operator swaps the pricing policy while everything runs.");
         let flat = default_policies().join("../plugins-examples/flat-price.wasm");
         let flat = Source::plain(paygress_policy::read(&flat).map_err(words)?);
-        let publication = policies.publish(&Sources::from([(Slot::Pricing, flat)]), Trigger::Operator)?;
-        let digest = publication.set.get(&Slot::Pricing).map(|filling| filling.digest.clone()).unwrap_or_default();
+        let publication =
+            policies.publish(&Sources::from([(Slot::Pricing, flat)]), Trigger::Operator)?;
+        let digest = publication
+            .set
+            .get(&Slot::Pricing)
+            .map(|filling| filling.digest.clone())
+            .unwrap_or_default();
         let new_price = self.price(Some(&price)).await?;
         tell(&format!("   pricing is now {digest:.12}…, and the offer says {new_price}"));
         let token = self.token(1).await?;
         let answer = self.ask(&json!({"cashu_token": token, "tier": "premium"})).await?;
-        ensure!(text(&answer, "error_type")? == "invalid_spec", "the old policy still decides: {answer}");
-        tell(&format!("   an order of the old tier \"premium\" is refused: {}", text(&answer, "message")?));
+        ensure!(
+            text(&answer, "error_type")? == "invalid_spec",
+            "the old policy still decides: {answer}"
+        );
+        tell(&format!(
+            "   an order of the old tier \"premium\" is refused: {}",
+            text(&answer, "message")?
+        ));
         let back = self.wallet.redeem(&token).await.map_err(words)?;
-        tell(&format!("   its token was not touched: the customer's wallet takes it back, {back} sat after the mint's fee"));
+        tell(&format!(
+            "   its token was not touched: the customer's wallet takes it back, {back} sat after the mint's fee"
+        ));
 
         tell("\n5. The time is over.");
         tokio::time::timeout(TIMEOUT, session.ended()).await.context("the session did not end")?;
@@ -197,7 +236,9 @@ impl Scenario {
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
-        tell("   the session lived past its first deadline and was ended at the second; a new login is refused");
+        tell(
+            "   the session lived past its first deadline and was ended at the second; a new login is refused",
+        );
         while ledger.ports_in_use().await? != 0 {
             ensure!(begun.elapsed() < TIMEOUT, "the port was not freed");
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -206,7 +247,9 @@ impl Scenario {
         ensure!(text(&status, "status")? == "ended", "the status is {status}");
         tell(&format!("   status of {}: ended, its port is free", access.pod));
         let balance = self.wallet.balance().await.map_err(words)?;
-        tell(&format!("\nDone. The customer's wallet holds {balance} of 1000 sat; 6 were sold, the rest were the mint's fees."));
+        tell(&format!(
+            "\nDone. The customer's wallet holds {balance} of 1000 sat; 6 were sold, the rest were the mint's fees."
+        ));
         Ok(())
     }
 
@@ -217,10 +260,19 @@ impl Scenario {
         tell(&format!("  export NOSTR_RELAYS={}", sandbox.relay.url().await));
         tell(&format!("  {} order offers", program.display()));
         tell(&format!("  {} order spawn --token {}", program.display(), self.token(10).await?));
-        tell(&format!("  {} order top-up POD --token {}", program.display(), self.token(10).await?));
-        tell(&format!("  curl {page}/spawn-pod -d '{{\"cashu_token\": \"{}\"}}'", self.token(10).await?));
+        tell(&format!(
+            "  {} order top-up POD --token {}",
+            program.display(),
+            self.token(10).await?
+        ));
+        tell(&format!(
+            "  curl {page}/spawn-pod -d '{{\"cashu_token\": \"{}\"}}'",
+            self.token(10).await?
+        ));
         tell("  (these three tokens are of the demo's own mint: 10 sat buy five minutes now)\n");
-        tell(&format!("Or in a browser: {page} with this token for a pod, and {page}/operator with that for the operator's view:\n"));
+        tell(&format!(
+            "Or in a browser: {page} with this token for a pod, and {page}/operator with that for the operator's view:\n"
+        ));
         tell(&format!("  {}\n  {operator}", self.token(20).await?));
         tokio::signal::ctrl_c().await?;
         Ok(())

@@ -11,17 +11,17 @@
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the same rooms with a relay, a mint and pods of
 //!   their own.
 
+pub mod app;
 pub mod audit;
 pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
-pub mod app;
 pub mod order;
 pub mod policy;
 pub mod resources;
+#[cfg(feature = "demo")]
+pub mod sandbox;
 pub mod serve;
 pub mod telemetry;
 mod terminal;
-#[cfg(feature = "demo")]
-pub mod sandbox;

@@ -15,7 +15,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 #[derive(Parser)]
-#[command(name = "paygress", version, about = "Sells SSH pods on a Kubernetes cluster for Cashu tokens", disable_help_subcommand = true)]
+#[command(
+    name = "paygress",
+    version,
+    about = "Sells SSH pods on a Kubernetes cluster for Cashu tokens",
+    disable_help_subcommand = true
+)]
 struct Cli {
     /// The config file of the service; see examples/paygress.toml. Every key is also an environment
     /// variable, in capitals.
@@ -107,7 +112,9 @@ fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
     let wanted = EnvFilter::try_new(if chosen.is_empty() { default } else { &chosen })?;
     let caps = Targets::new().with_default(LevelFilter::TRACE).with_targets(CAPS);
-    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let (layer, traces) = otlp.map(telemetry::layer).transpose()?.unzip();
     tracing_subscriber::registry().with(layer).with(lines.with_filter(wanted.and(caps))).init();
     Ok(traces)

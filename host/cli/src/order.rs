@@ -90,10 +90,15 @@ enum Action {
 /// code 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     if arguments.relays.is_empty() {
-        bail!("no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS");
+        bail!(
+            "no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS"
+        );
     }
-    let relays: Result<Vec<RelayUrl>> =
-        arguments.relays.iter().map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay"))).collect();
+    let relays: Result<Vec<RelayUrl>> = arguments
+        .relays
+        .iter()
+        .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
+        .collect();
     let keys = keys(arguments.key_file.as_deref())?;
     let service = arguments
         .service
@@ -116,7 +121,9 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             the_only_one(&customer.offers(None).await?)?
         }
     };
-    let answer = customer.ask(service, &request, Duration::from_secs(arguments.timeout), |what| progress.say(what)).await?;
+    let answer = customer
+        .ask(service, &request, Duration::from_secs(arguments.timeout), |what| progress.say(what))
+        .await?;
     progress.done();
     print_answer(&answer, arguments.json)
 }
@@ -127,7 +134,10 @@ fn the_only_one(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
         [one] => Ok(one.service),
         several => {
             let names: Vec<String> = several.iter().map(|offer| npub(&offer.service)).collect();
-            bail!("several services have offers; choose one with --service:\n  {}", names.join("\n  "))
+            bail!(
+                "several services have offers; choose one with --service:\n  {}",
+                names.join("\n  ")
+            )
         }
     }
 }
@@ -137,9 +147,15 @@ fn request(action: &Action) -> Result<Option<Value>> {
         Action::Offers => None,
         Action::Status { pod } => Some(json!({"type": "status", "pod_name": pod})),
         Action::Stop { pod } => Some(json!({"type": "stop", "pod_name": pod})),
-        Action::TopUp { pod, token } => Some(json!({"type": "top_up", "pod_name": pod, "cashu_token": read_token(token)?})),
+        Action::TopUp { pod, token } => {
+            Some(json!({"type": "top_up", "pod_name": pod, "cashu_token": read_token(token)?}))
+        }
         Action::Spawn { token, image, tier, minutes, username, password, public_key } => {
-            let key = public_key.as_deref().map(std::fs::read_to_string).transpose().context("the public key cannot be read")?;
+            let key = public_key
+                .as_deref()
+                .map(std::fs::read_to_string)
+                .transpose()
+                .context("the public key cannot be read")?;
             let fields = [
                 ("type", Some(json!("spawn"))),
                 ("cashu_token", Some(json!(read_token(token)?))),
@@ -150,7 +166,13 @@ fn request(action: &Action) -> Result<Option<Value>> {
                 ("ssh_password", password.as_ref().map(|text| json!(text))),
                 ("ssh_public_key", key.map(|text| json!(text.trim()))),
             ];
-            Some(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<serde_json::Map<_, _>>().into())
+            Some(
+                fields
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into(),
+            )
         }
     })
 }
@@ -160,7 +182,10 @@ fn read_token(argument: &str) -> Result<String> {
         return Ok(argument.to_owned());
     }
     let mut text = String::new();
-    std::io::stdin().take(100_000).read_to_string(&mut text).context("no token on standard input")?;
+    std::io::stdin()
+        .take(100_000)
+        .read_to_string(&mut text)
+        .context("no token on standard input")?;
     Ok(text.trim().to_owned())
 }
 
@@ -169,22 +194,34 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
     let path = match file {
         Some(path) => path.to_owned(),
         None => {
-            let config =
-                std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".config")));
-            config.context("no home directory; name a file with --key-file")?.join("paygress/customer.key")
+            let config = std::env::var_os("XDG_CONFIG_HOME")
+                .map(PathBuf::from)
+                .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+            config
+                .context("no home directory; name a file with --key-file")?
+                .join("paygress/customer.key")
         }
     };
     match std::fs::read_to_string(&path) {
-        Ok(text) => return Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display())),
+        Ok(text) => {
+            return Keys::parse(text.trim())
+                .with_context(|| format!("{} holds no secret key", path.display()));
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("{} cannot be read", path.display()));
+        }
     }
     let keys = Keys::generate();
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
-    let mut made =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
+    let mut made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| path.display().to_string())?;
     writeln!(made, "{}", nsec(&keys))?;
     Ok(keys)
 }
@@ -211,10 +248,21 @@ fn print_answer(answer: &Value, json: bool) -> Result<ExitCode> {
             println!("{token}");
         }
     } else if answer.get("extended_duration_seconds").is_some() {
-        println!("{}: {}; it lives until {}", field(answer, "pod_name"), field(answer, "message"), field(answer, "new_expires_at"));
+        println!(
+            "{}: {}; it lives until {}",
+            field(answer, "pod_name"),
+            field(answer, "message"),
+            field(answer, "new_expires_at")
+        );
     } else if answer.get("type").and_then(Value::as_str) == Some("stop_response") {
         eprintln!("{}: {}", field(answer, "pod_name"), field(answer, "message"));
-        for token in answer.get("refund_tokens").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for token in answer
+            .get("refund_tokens")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             println!("{token}");
         }
     } else if answer.get("status").is_some() {
@@ -226,9 +274,19 @@ fn print_answer(answer: &Value, json: bool) -> Result<ExitCode> {
             field(answer, "expires_at")
         );
     } else {
-        println!("ssh -p {} {}@{}", number(answer, "ssh_port"), field(answer, "ssh_username"), field(answer, "ssh_host"));
+        println!(
+            "ssh -p {} {}@{}",
+            number(answer, "ssh_port"),
+            field(answer, "ssh_username"),
+            field(answer, "ssh_host")
+        );
         println!("password: {}", field(answer, "ssh_password"));
-        println!("{} ({}) lives until {}", field(answer, "pod_name"), field(answer, "pod_spec_name"), field(answer, "expires_at"));
+        println!(
+            "{} ({}) lives until {}",
+            field(answer, "pod_name"),
+            field(answer, "pod_spec_name"),
+            field(answer, "expires_at")
+        );
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -247,8 +305,14 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
     }
     for offer in offers {
         println!("{}", npub(&offer.service));
-        let mints: Vec<&str> =
-            offer.content.get("whitelisted_mints").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let mints: Vec<&str> = offer
+            .content
+            .get("whitelisted_mints")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         println!("  mints: {}", mints.join(", "));
         for spec in offer.content.get("pod_specs").and_then(Value::as_array).into_iter().flatten() {
             let (msat, seconds) = (number(spec, "price_msats"), number(spec, "price_seconds"));

@@ -4,10 +4,12 @@
 //! that was the operator's own doing. When it is gone, what POLICY_DIR holds comes back.
 
 use async_trait::async_trait;
-use paygress_cluster::{ApplyStatus, Fetched, Reconcile, Mode, FetchError, DesiredPolicy};
+use paygress_cluster::{ApplyStatus, DesiredPolicy, FetchError, Fetched, Mode, Reconcile};
 use paygress_core::backend::policy::Slot;
-use paygress_oci::{Digest, FetchError, ComponentFetcher};
-use paygress_policy::{ComponentRef, ComponentRefs, Publisher, Source, Sources, SwapError, fillings};
+use paygress_oci::{ComponentFetcher, Digest, FetchError};
+use paygress_policy::{
+    ComponentRef, ComponentRefs, Publisher, Source, Sources, SwapError, fillings,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +49,10 @@ struct Named {
 
 impl Named {
     fn of(mut wish: DesiredPolicy) -> Self {
-        let source = wish.component.take().map(|component| Source { component, settings: wish.settings.clone() });
+        let source = wish
+            .component
+            .take()
+            .map(|component| Source { component, settings: wish.settings.clone() });
         let filling = source.as_ref().map(ComponentRef::of);
         Self { wish, source, filling }
     }
@@ -70,7 +75,9 @@ impl Resources {
     /// Slots that a resource had filled which is gone, with what POLICY_DIR holds for them.
     fn deserted(&self, wishes: &[Named]) -> Sources {
         let wished = |slot| of_mode(wishes, Mode::Enforce).any(|named| named.wish.slot == slot);
-        let left = Slot::ALL.into_iter().filter(|slot| !wished(*slot) && self.publisher.wish(*slot).is_some());
+        let left = Slot::ALL
+            .into_iter()
+            .filter(|slot| !wished(*slot) && self.publisher.wish(*slot).is_some());
         let restored = left.filter_map(|slot| match self.publisher.folder_source(slot) {
             Ok(source) => Some((slot, source)),
             Err(why) => {
@@ -95,11 +102,13 @@ impl Resources {
         let in_force = self.publisher.in_force();
         let is_news = |named: &&Named| {
             let DesiredPolicy { slot, version, .. } = &named.wish;
-            let there = in_force.get(slot) == named.filling.as_ref() && self.publisher.wish(*slot).as_ref() == Some(version);
+            let there = in_force.get(slot) == named.filling.as_ref()
+                && self.publisher.wish(*slot).as_ref() == Some(version);
             !there && self.publisher.superseded(*slot, version).is_none()
         };
         let news: Vec<&Named> = of_mode(wishes, Mode::Enforce).filter(is_news).collect();
-        let versions = news.iter().map(|named| (named.wish.slot, named.wish.version.clone())).collect();
+        let versions =
+            news.iter().map(|named| (named.wish.slot, named.wish.version.clone())).collect();
         // Together: what is left to the folder was part of what was wished for.
         let news: Sources = self.deserted(wishes).into_iter().chain(sources(news)).collect();
         if news.is_empty() {
@@ -142,11 +151,17 @@ impl Resources {
         if error.is_none() {
             memory.shadowed.clone_from(&tried.news);
         }
-        memory.shadow_refused = error.clone().filter(SwapError::is_final).map(|error| (tried, error));
+        memory.shadow_refused =
+            error.clone().filter(SwapError::is_final).map(|error| (tried, error));
         error
     }
 
-    fn fate(&self, named: &Named, refused: Option<&SwapError>, shadow: Option<&SwapError>) -> ApplyStatus {
+    fn fate(
+        &self,
+        named: &Named,
+        refused: Option<&SwapError>,
+        shadow: Option<&SwapError>,
+    ) -> ApplyStatus {
         let Named { wish: DesiredPolicy { slot, mode, version, .. }, source, filling } = named;
         let error = match mode {
             Mode::Enforce => {
@@ -159,14 +174,19 @@ impl Resources {
                     return ApplyStatus::InForce;
                 }
                 if let Some((number, by)) = self.publisher.superseded(*slot, version) {
-                    let why = format!("publication {number} ({by}) put something else in force; change the resource to have it again");
+                    let why = format!(
+                        "publication {number} ({by}) put something else in force; change the resource to have it again"
+                    );
                     return ApplyStatus::Superseded(why);
                 }
                 refused
             }
             Mode::Shadow => {
                 let running = self.publisher.host().shadowing().unwrap_or_default();
-                if running.get(slot).is_some_and(|source| Some(ComponentRef::of(source)) == *filling) {
+                if running
+                    .get(slot)
+                    .is_some_and(|source| Some(ComponentRef::of(source)) == *filling)
+                {
                     return ApplyStatus::Beside;
                 }
                 shadow
@@ -204,7 +224,11 @@ impl PolicyReconciler {
     /// Obtains components there, and puts them in force with this publisher.
     #[must_use]
     pub fn new(publisher: Arc<Publisher>, supply: Arc<ComponentFetcher>) -> Self {
-        Self { resources: Arc::new(Resources::new(publisher)), supply, pulled: tokio::sync::Mutex::default() }
+        Self {
+            resources: Arc::new(Resources::new(publisher)),
+            supply,
+            pulled: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn component(&self, version: &str, fetched: Fetched) -> Result<Vec<u8>, FetchError> {
@@ -233,25 +257,37 @@ const PULLED: usize = 8;
 
 #[async_trait]
 impl Reconcile for PolicyReconciler {
-    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, FetchError> {
+    async fn obtain(
+        &self,
+        version: &str,
+        fetched: Fetched,
+        digest: Option<&str>,
+    ) -> Result<Vec<u8>, FetchError> {
         let component = self.component(version, fetched).await.map_err(|why| match &why {
-            FetchError::Unverified { .. } | FetchError::Registry(paygress_oci::Error::Tampered { .. }) => {
+            FetchError::Unverified { .. }
+            | FetchError::Registry(paygress_oci::Error::Tampered { .. }) => {
                 FetchError::Unverified(why.to_string())
             }
-            FetchError::Reference(_) | FetchError::Registry(_) => FetchError::Unavailable(why.to_string()),
+            FetchError::Reference(_) | FetchError::Registry(_) => {
+                FetchError::Unavailable(why.to_string())
+            }
         })?;
         let is = Digest::of(&component).hex();
         match digest.map(|digest| digest.trim_start_matches("sha256:")) {
-            Some(digest) if digest != is => {
-                Err(FetchError::Unverified(format!("the component's digest is sha256:{is}, and not what the resource says")))
-            }
+            Some(digest) if digest != is => Err(FetchError::Unverified(format!(
+                "the component's digest is sha256:{is}, and not what the resource says"
+            ))),
             _ => Ok(component),
         }
     }
 
     async fn keep(&self, wishes: Vec<DesiredPolicy>, all: bool) -> Vec<ApplyStatus> {
         let resources = Arc::clone(&self.resources);
-        let waiting = vec![ApplyStatus::Waiting("the last look was broken off; the log says why".to_owned()); wishes.len()];
+        let waiting =
+            vec![
+                ApplyStatus::Waiting("the last look was broken off; the log says why".to_owned());
+                wishes.len()
+            ];
         // Compiling takes its time.
         tokio::task::spawn_blocking(move || resources.keep(wishes, all)).await.unwrap_or(waiting)
     }
@@ -260,18 +296,34 @@ impl Reconcile for PolicyReconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_policy::{Trigger, PolicyDir, PolicyEngine, read};
+    use paygress_policy::{PolicyDir, PolicyEngine, Trigger, read};
     use std::collections::BTreeMap;
     use std::path::Path;
 
     fn wish(slot: Slot, settings: &str, mode: Mode, version: &str) -> DesiredPolicy {
-        let component = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/plugins/{slot}.wasm"))).unwrap();
-        DesiredPolicy { slot, mode, component: Some(component), settings: settings.to_owned(), version: version.to_owned() }
+        let component = read(
+            &Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("../../target/plugins/{slot}.wasm")),
+        )
+        .unwrap();
+        DesiredPolicy {
+            slot,
+            mode,
+            component: Some(component),
+            settings: settings.to_owned(),
+            version: version.to_owned(),
+        }
     }
 
     /// One that could not be had.
     fn unknown(slot: Slot, mode: Mode, version: &str) -> DesiredPolicy {
-        DesiredPolicy { slot, mode, component: None, settings: String::new(), version: version.to_owned() }
+        DesiredPolicy {
+            slot,
+            mode,
+            component: None,
+            settings: String::new(),
+            version: version.to_owned(),
+        }
     }
 
     fn pricing(settings: &str, version: &str) -> DesiredPolicy {
@@ -291,8 +343,11 @@ mod tests {
         fn open(&self) -> Resources {
             let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
             let folder = PolicyDir::new(plugins, BTreeMap::new()).defer_to_resources(true);
-            let machine = PolicyEngine::start(Some(&self.directory.path().join("compiled"))).unwrap();
-            Resources::new(Arc::new(Publisher::open(machine, &self.directory.path().join("policies"), folder).unwrap()))
+            let machine =
+                PolicyEngine::start(Some(&self.directory.path().join("compiled"))).unwrap();
+            Resources::new(Arc::new(
+                Publisher::open(machine, &self.directory.path().join("policies"), folder).unwrap(),
+            ))
         }
     }
 
@@ -317,43 +372,78 @@ mod tests {
         let publisher = Arc::clone(&resources.publisher);
         let price = || resources.settings(Slot::Pricing);
 
-        assert!(matches!(resources.keep(vec![pricing(DEAR, "p 1")], false).remove(0), ApplyStatus::Waiting(_)), "not all are known");
-        assert_eq!((resources.one(pricing(DEAR, "p 1")), price().as_str()), (ApplyStatus::InForce, DEAR));
+        assert!(
+            matches!(
+                resources.keep(vec![pricing(DEAR, "p 1")], false).remove(0),
+                ApplyStatus::Waiting(_)
+            ),
+            "not all are known"
+        );
+        assert_eq!(
+            (resources.one(pricing(DEAR, "p 1")), price().as_str()),
+            (ApplyStatus::InForce, DEAR)
+        );
         assert_eq!(resources.one(pricing(DEAR, "p 1")), ApplyStatus::InForce);
         assert_eq!(publisher.history().len(), 2, "nothing is published twice");
 
         // The operator goes back; only a resource that changes is put in force again, whatever
         // happens to it meanwhile.
         publisher.rollback(None).unwrap();
-        let superseded = |fate: ApplyStatus| assert!(matches!(&fate, ApplyStatus::Superseded(why) if why.contains("publication 3")), "{fate:?}");
+        let superseded = |fate: ApplyStatus| {
+            assert!(
+                matches!(&fate, ApplyStatus::Superseded(why) if why.contains("publication 3")),
+                "{fate:?}"
+            )
+        };
         superseded(resources.one(pricing(DEAR, "p 1")));
         superseded(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")));
         superseded(resources.keep(vec![pricing(DEAR, "p 1")], false).remove(0));
-        let both = |settings: &str, version: &str| vec![pricing(DEAR, "p 1"), wish(Slot::Duration, settings, Mode::Enforce, version)];
+        let both = |settings: &str, version: &str| {
+            vec![pricing(DEAR, "p 1"), wish(Slot::Duration, settings, Mode::Enforce, version)]
+        };
         let mut fates = resources.keep(both(r#"{"minimum_seconds":-1}"#, "d 1"), true);
         assert!(matches!(fates.remove(1), ApplyStatus::Refused(_)));
         superseded(fates.remove(0));
         superseded(resources.keep(both(LONG, "d 2"), true).remove(0));
         assert_eq!((price().as_str(), resources.settings(Slot::Duration).as_str()), ("{}", LONG));
-        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]), Trigger::PolicyDir).unwrap();
+        publisher
+            .publish(
+                &Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]),
+                Trigger::PolicyDir,
+            )
+            .unwrap();
         superseded(resources.one(pricing(DEAR, "p 1")));
         assert_eq!(resources.settings(Slot::Duration), "{}", "its resource is gone");
-        assert_eq!((resources.one(pricing(DEAR, "p 2")), price().as_str()), (ApplyStatus::InForce, DEAR));
+        assert_eq!(
+            (resources.one(pricing(DEAR, "p 2")), price().as_str()),
+            (ApplyStatus::InForce, DEAR)
+        );
 
         // A broken one is refused as long as it is there, and tried once.
         let refused = resources.one(pricing(BROKEN, "p 3"));
-        assert!(matches!(&refused, ApplyStatus::Refused(why) if why.contains("/sats_per_hour")), "{refused:?}");
+        assert!(
+            matches!(&refused, ApplyStatus::Refused(why) if why.contains("/sats_per_hour")),
+            "{refused:?}"
+        );
         assert_eq!((resources.one(pricing(BROKEN, "p 3")), price().as_str()), (refused, DEAR));
 
         // Nobody wishes for anything: what the folder holds is back, but not while somebody's wish
         // is not known.
         assert!(resources.keep(Vec::new(), false).is_empty());
-        assert_eq!(resources.one(unknown(Slot::Images, Mode::Enforce, "i 1")), ApplyStatus::Waiting("its component could not be had".to_owned()));
+        assert_eq!(
+            resources.one(unknown(Slot::Images, Mode::Enforce, "i 1")),
+            ApplyStatus::Waiting("its component could not be had".to_owned())
+        );
         assert_eq!(price(), DEAR);
         assert!(resources.keep(Vec::new(), true).is_empty());
         assert_eq!(price(), "{}");
         // What the operator has put there stays, however many resources are gone.
-        publisher.publish(&Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]), Trigger::Operator).unwrap();
+        publisher
+            .publish(
+                &Sources::from([(Slot::Pricing, Named::of(pricing(CHEAP, "")).source.unwrap())]),
+                Trigger::Operator,
+            )
+            .unwrap();
         assert!(resources.keep(Vec::new(), true).is_empty());
         assert_eq!(price(), CHEAP);
     }
@@ -364,14 +454,26 @@ mod tests {
         let resources = place.open();
         assert_eq!(resources.one(pricing(DEAR, "p 1")), ApplyStatus::InForce);
         // Its source is away: it is in force all the same, also after a restart.
-        assert_eq!(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::InForce);
+        assert_eq!(
+            resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")),
+            ApplyStatus::InForce
+        );
         drop(resources);
         let resources = place.open();
-        assert_eq!(resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::InForce);
-        assert_eq!((resources.one(pricing(DEAR, "p 1")), resources.publisher.history().len()), (ApplyStatus::InForce, 2));
+        assert_eq!(
+            resources.one(unknown(Slot::Pricing, Mode::Enforce, "p 1")),
+            ApplyStatus::InForce
+        );
+        assert_eq!(
+            (resources.one(pricing(DEAR, "p 1")), resources.publisher.history().len()),
+            (ApplyStatus::InForce, 2)
+        );
         // What its source holds has changed: that is put in force, or it is told why not.
         assert!(matches!(resources.one(pricing(BROKEN, "p 1")), ApplyStatus::Refused(_)));
-        assert_eq!((resources.one(pricing(CHEAP, "p 1")), resources.settings(Slot::Pricing).as_str()), (ApplyStatus::InForce, CHEAP));
+        assert_eq!(
+            (resources.one(pricing(CHEAP, "p 1")), resources.settings(Slot::Pricing).as_str()),
+            (ApplyStatus::InForce, CHEAP)
+        );
         // The operator's doing is known after a restart, too.
         resources.publisher.rollback(None).unwrap();
         assert_eq!(resources.settings(Slot::Pricing), DEAR);
@@ -382,16 +484,28 @@ mod tests {
         // A wish for what is there already takes the slot: when it is gone, the folder has it
         // again.
         let own = Named::of(pricing(CHEAP, "")).source.unwrap();
-        resources.publisher.publish(&Sources::from([(Slot::Pricing, own)]), Trigger::Operator).unwrap();
+        resources
+            .publisher
+            .publish(&Sources::from([(Slot::Pricing, own)]), Trigger::Operator)
+            .unwrap();
         assert_eq!(resources.one(pricing(CHEAP, "p 2")), ApplyStatus::InForce);
         assert_eq!(resources.publisher.wish(Slot::Pricing).as_deref(), Some("p 2"));
         // Another wish that is not taken leaves a slot that nobody wishes for any longer as it is,
         // too: it is one change.
-        let fates = resources.keep(vec![wish(Slot::Duration, r#"{"minimum_seconds":-1}"#, Mode::Enforce, "d 1")], true);
+        let fates = resources.keep(
+            vec![wish(Slot::Duration, r#"{"minimum_seconds":-1}"#, Mode::Enforce, "d 1")],
+            true,
+        );
         assert!(matches!(fates[0], ApplyStatus::Refused(_)));
         assert_eq!(resources.settings(Slot::Pricing), CHEAP);
         resources.keep(vec![wish(Slot::Duration, LONG, Mode::Enforce, "d 2")], true);
-        assert_eq!((resources.settings(Slot::Pricing).as_str(), resources.settings(Slot::Duration).as_str()), ("{}", LONG));
+        assert_eq!(
+            (
+                resources.settings(Slot::Pricing).as_str(),
+                resources.settings(Slot::Duration).as_str()
+            ),
+            ("{}", LONG)
+        );
         assert_eq!(resources.publisher.wish(Slot::Pricing), None);
     }
 
@@ -401,9 +515,13 @@ mod tests {
         let resources = place.open();
         let host = Arc::clone(resources.publisher.host());
         let beside = || wish(Slot::Pricing, CHEAP, Mode::Shadow, "s 1");
-        assert_eq!(resources.keep(vec![pricing(DEAR, "p 1"), beside()], true), [ApplyStatus::InForce, ApplyStatus::Beside]);
+        assert_eq!(
+            resources.keep(vec![pricing(DEAR, "p 1"), beside()], true),
+            [ApplyStatus::InForce, ApplyStatus::Beside]
+        );
         // Its source is away for a moment: it goes on.
-        let fates = resources.keep(vec![pricing(DEAR, "p 1"), unknown(Slot::Pricing, Mode::Shadow, "s 1")], true);
+        let fates = resources
+            .keep(vec![pricing(DEAR, "p 1"), unknown(Slot::Pricing, Mode::Shadow, "s 1")], true);
         assert_eq!(fates[0], ApplyStatus::InForce);
         assert!(host.shadow_report().is_some());
         assert_eq!(resources.one(pricing(DEAR, "p 1")), ApplyStatus::InForce);
@@ -412,7 +530,10 @@ mod tests {
         assert_eq!(resources.one(beside()), ApplyStatus::Beside);
         assert_eq!(resources.settings(Slot::Pricing), "{}");
         resources.publisher.promote().unwrap();
-        assert_eq!((resources.settings(Slot::Pricing).as_str(), host.shadow_report().is_none()), (CHEAP, true));
+        assert_eq!(
+            (resources.settings(Slot::Pricing).as_str(), host.shadow_report().is_none()),
+            (CHEAP, true)
+        );
         assert!(matches!(resources.one(beside()), ApplyStatus::Waiting(_)));
         assert_eq!(resources.one(pricing(CHEAP, "s 2")), ApplyStatus::InForce);
         assert_eq!(resources.publisher.wish(Slot::Pricing).as_deref(), Some("s 2"));

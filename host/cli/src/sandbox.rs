@@ -1,7 +1,7 @@
 //! A whole town in one process: a relay, a mint and pods without walls, for the demo and for tests.
 
-use crate::config::Config;
 use crate::app::App;
+use crate::config::Config;
 use anyhow::{Result, anyhow};
 use paygress_cashu::test_mint::TestMint;
 use paygress_cluster::Local;
@@ -66,7 +66,8 @@ impl Sandbox {
             ("BIND_ADDR", "127.0.0.1:0".to_owned()),
         ]);
         all.extend(environment.iter().map(|(key, value)| (*key, (*value).to_owned())));
-        let environment: BTreeMap<String, String> = all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let environment: BTreeMap<String, String> =
+            all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let config = Config::read(Some(file), environment.clone())?;
         Ok(Self { mint, relay, config, environment, directory })
     }

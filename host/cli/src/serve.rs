@@ -1,7 +1,7 @@
 //! `paygress serve`.
 
-use crate::config::{Config, Reader, part};
 use crate::app::App;
+use crate::config::{Config, Reader, part};
 use crate::resources::PolicyReconciler;
 use anyhow::{Context, Result, anyhow};
 use paygress_cluster::{Kubernetes, Policies, Settings};
@@ -21,12 +21,18 @@ pub fn configured(file: Option<&Path>) -> Result<Config> {
 }
 
 /// The part of the configuration that a command needs.
-pub(crate) fn configured_in_part<T>(file: Option<&Path>, read: impl FnOnce(&mut Reader) -> T) -> Result<T> {
+pub(crate) fn configured_in_part<T>(
+    file: Option<&Path>,
+    read: impl FnOnce(&mut Reader) -> T,
+) -> Result<T> {
     Ok(part(text(file)?.as_deref(), std::env::vars(), read)?)
 }
 
 fn text(file: Option<&Path>) -> Result<Option<String>> {
-    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("the config file {} cannot be read", path.display()));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .with_context(|| format!("the config file {} cannot be read", path.display()))
+    };
     file.map(read).transpose()
 }
 
@@ -60,12 +66,15 @@ pub async fn serve(config: Config) -> Result<()> {
         Some(namespace) => Some(Policies::connect(config.kubeconfig.as_deref(), namespace).await?),
         None => None,
     };
-    let keeper = Arc::new(PolicyReconciler::new(Arc::clone(&app.policies), Arc::clone(&app.supply)));
+    let keeper =
+        Arc::new(PolicyReconciler::new(Arc::clone(&app.policies), Arc::clone(&app.supply)));
     // What they wish for decides from the first order on.
     if let Some(resources) = &resources
         && timeout(FIRST_LOOK, resources.look(&*keeper)).await.is_err()
     {
-        tracing::error!("the Policy resources cannot be had in time; until they can be, what was in force last decides, or POLICY_DIR");
+        tracing::error!(
+            "the Policy resources cannot be had in time; until they can be, what was in force last decides, or POLICY_DIR"
+        );
     }
     let resources = async {
         match resources {

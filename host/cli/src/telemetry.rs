@@ -57,7 +57,9 @@ pub fn layer<S>(endpoint: &str) -> Result<(impl Layer<S> + use<S>, Traces)>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let tls = HttpsConnectorBuilder::new().with_native_roots().context("OTLP_ENDPOINT: the system has no certificates")?;
+    let tls = HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .context("OTLP_ENDPOINT: the system has no certificates")?;
     let client = HyperClient::new(tls.https_or_http().enable_http1().build(), TIMEOUT, None);
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -66,9 +68,13 @@ where
         .with_protocol(Protocol::HttpBinary)
         .build()
         .context("OTLP_ENDPOINT")?;
-    let resource = Resource::builder_empty().with_attributes([opentelemetry::KeyValue::new("service.name", "paygress")]).build();
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+    let resource = Resource::builder_empty()
+        .with_attributes([opentelemetry::KeyValue::new("service.name", "paygress")])
+        .build();
+    let provider =
+        SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let ours = Targets::new().with_target("paygress", LevelFilter::INFO);
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("paygress")).with_filter(ours);
+    let layer =
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("paygress")).with_filter(ours);
     Ok((layer, Traces(provider)))
 }

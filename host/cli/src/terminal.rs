@@ -1,8 +1,8 @@
 //! Terminals in pods, over SSH.
 
 use async_trait::async_trait;
-use paygress_core::model::login::Login;
 use paygress_core::backend::terminal::{Input, Session, Shell, Size};
+use paygress_core::model::login::Login;
 use paygress_sshd::client::{Client, TerminalInput};
 use tokio::sync::mpsc;
 
@@ -14,8 +14,16 @@ pub(crate) struct SshShell;
 
 #[async_trait]
 impl Shell for SshShell {
-    async fn open(&self, host: &str, port: u16, login: &Login, size: Size) -> Result<Session, String> {
-        let client = Client::login((host, port), &login.username, login.password.expose()).await.map_err(|error| error.to_string())?;
+    async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        login: &Login,
+        size: Size,
+    ) -> Result<Session, String> {
+        let client = Client::login((host, port), &login.username, login.password.expose())
+            .await
+            .map_err(|error| error.to_string())?;
         let (input, mut inputs) = mpsc::channel(PIECES);
         let (typed, keys) = mpsc::channel(1);
         let (shown, output) = mpsc::channel(PIECES);

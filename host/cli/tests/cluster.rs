@@ -1,7 +1,13 @@
 //! The main job on the real thing: Kubernetes of the testbed, a Nutshell mint, a relay in Python, a
 //! customer on nostr-tools and cashu-ts, OpenSSH's client. Run by `cargo xtask test`, which sets
 //! all of that up.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -13,7 +19,9 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::command::text;
 use support::keys::key;
-use support::testbed::{CLUSTER, Deployed, Outside, Ssh, Testbed, applied, apply, kubectl, root, wait_for};
+use support::testbed::{
+    CLUSTER, Deployed, Outside, Ssh, Testbed, applied, apply, kubectl, root, wait_for,
+};
 
 /// What a shell, YAML, JSON and a password file would each stumble over.
 const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
@@ -34,7 +42,16 @@ fn objects(kinds: &str) -> String {
 }
 
 fn pod_uid() -> String {
-    kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", "jsonpath={.items[*].metadata.uid}"])
+    kubectl(&[
+        "-n",
+        "user-workloads",
+        "get",
+        "pod",
+        "-l",
+        "app=paygress-ssh-pod",
+        "-o",
+        "jsonpath={.items[*].metadata.uid}",
+    ])
 }
 
 #[test]
@@ -44,29 +61,59 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
     let testbed = Testbed::start("main", &[]);
     // 6 sat net: 30 seconds. The mint keeps one sat for swapping.
     let token = testbed.token(7);
-    let answer = testbed.ask(&json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
+    let answer = testbed
+        .ask(&json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
     assert!(answer["error_type"].is_null(), "refused: {answer}");
     assert_eq!(testbed.state(&token), "SPENT", "only a swap at the mint is payment");
     let pod = answer["pod_name"].as_str().unwrap().to_owned();
     let first_end = seconds(&answer, "expires_at");
     assert!((20..=31).contains(&(first_end - now())), "30 s from readiness: {answer}");
-    assert_eq!((answer["cpu_millicores"].as_u64(), answer["memory_mb"].as_u64()), (Some(100), Some(64)));
+    assert_eq!(
+        (answer["cpu_millicores"].as_u64(), answer["memory_mb"].as_u64()),
+        (Some(100), Some(64))
+    );
     let port = u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap();
 
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
-    assert_eq!(ssh.run("echo hello from $USER; id -u; exit 3"), ("hello from alice\n1000\n".to_owned(), Some(3)));
-    assert_eq!(Ssh { password: "wrong password", ..ssh }.run("true").1, Some(255), "a wrong password is refused");
+    assert_eq!(
+        ssh.run("echo hello from $USER; id -u; exit 3"),
+        ("hello from alice\n1000\n".to_owned(), Some(3))
+    );
+    assert_eq!(
+        Ssh { password: "wrong password", ..ssh }.run("true").1,
+        Some(255),
+        "a wrong password is refused"
+    );
     let (env, _) = ssh.run("cat /proc/1/environ /proc/1/cmdline; env");
-    assert!(env.contains("paygress-sshd") && !env.contains("it's"), "the password is in nobody's environment or arguments");
-    let object = kubectl(&["-n", "user-workloads", "get", "job,pod", "-l", "app=paygress-ssh-pod", "-o", "json"]);
-    assert!(!object.contains("it's") && !object.contains("alice"), "the login is in no object but its Secret");
+    assert!(
+        env.contains("paygress-sshd") && !env.contains("it's"),
+        "the password is in nobody's environment or arguments"
+    );
+    let object = kubectl(&[
+        "-n",
+        "user-workloads",
+        "get",
+        "job,pod",
+        "-l",
+        "app=paygress-ssh-pod",
+        "-o",
+        "json",
+    ]);
+    assert!(
+        !object.contains("it's") && !object.contains("alice"),
+        "the login is in no object but its Secret"
+    );
     let uid = pod_uid();
     assert_eq!(uid.split(' ').count(), 1, "one pod: {uid}");
 
     // A session stays open while the second token comes.
     let mut session = ssh.open("while :; do sleep 1; done");
     let more = testbed.ask(&json!({"pod_name": pod, "cashu_token": testbed.token(5)}));
-    assert_eq!((more["success"].as_bool(), more["extended_duration_seconds"].as_u64()), (Some(true), Some(20)), "{more}");
+    assert_eq!(
+        (more["success"].as_bool(), more["extended_duration_seconds"].as_u64()),
+        (Some(true), Some(20)),
+        "{more}"
+    );
     let second_end = seconds(&more, "new_expires_at");
     assert_eq!(second_end - first_end, 20, "nothing of the first token is lost");
     let stranger = testbed.ask_as_another(&json!({"type": "status", "pod_name": pod}));
@@ -76,15 +123,22 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
     assert!(status.get("ssh_password").is_none(), "{status}");
 
     wait_for("the first deadline to pass", Duration::from_secs(60), || now() > first_end + 4);
-    assert!(session.try_wait().unwrap().is_none(), "the session that was open lives past the first deadline");
+    assert!(
+        session.try_wait().unwrap().is_none(),
+        "the session that was open lives past the first deadline"
+    );
     assert_eq!(ssh.run("echo alive").0, "alive\n");
     assert_eq!(pod_uid(), uid, "the pod was not touched");
 
     wait_for("the pod to end", Duration::from_secs(60), || session.try_wait().unwrap().is_some());
     let late = now().abs_diff(second_end);
     assert!(late <= 10, "it ended {late} s from its second deadline");
-    wait_for("logins to be refused", Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    wait_for("Job, pod and Secret to be gone", Duration::from_secs(90), || objects("job,pod,secret,service").trim().is_empty());
+    wait_for("logins to be refused", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+    });
+    wait_for("Job, pod and Secret to be gone", Duration::from_secs(90), || {
+        objects("job,pod,secret,service").trim().is_empty()
+    });
     let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
     assert_eq!(status["status"], "ended", "{status}");
     let late_token = testbed.token(3);
@@ -105,10 +159,19 @@ fn a_customer_with_a_browser_buys_logs_in_adds_time_and_stops() {
     let testbed = Testbed::start("browser", &[]);
     let seen = testbed.browse(&[testbed.token(121), testbed.token(61)]);
     assert!(seen["pod"].as_str().unwrap().starts_with("ssh-pod-"), "{seen}");
-    assert_eq!(testbed.state(seen["refund"].as_str().unwrap().lines().next().unwrap()), "UNSPENT", "the refund is good");
-    wait_for("the pod to be gone", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
+    assert_eq!(
+        testbed.state(seen["refund"].as_str().unwrap().lines().next().unwrap()),
+        "UNSPENT",
+        "the refund is good"
+    );
+    wait_for("the pod to be gone", Duration::from_secs(60), || {
+        objects("job,pod,secret").trim().is_empty()
+    });
     let log = testbed.log();
-    assert!(!log.contains("cashuB") && !log.contains("cashuA") && !log.contains("pg_"), "the log holds a secret");
+    assert!(
+        !log.contains("cashuB") && !log.contains("cashuA") && !log.contains("pg_"),
+        "the log holds a secret"
+    );
 }
 
 #[test]
@@ -116,8 +179,13 @@ fn a_customer_with_a_browser_buys_logs_in_adds_time_and_stops() {
 fn the_service_has_no_right_that_it_does_not_need() {
     let _alone = CLUSTER.lock();
     let kubeconfig = Testbed::kubeconfig_of_the_service();
-    let service =
-        |arguments: &[&str]| Command::new(Testbed::kubectl()).env("KUBECONFIG", kubeconfig.path()).args(arguments).output().unwrap();
+    let service = |arguments: &[&str]| {
+        Command::new(Testbed::kubectl())
+            .env("KUBECONFIG", kubeconfig.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
     for arguments in [
         &["-n", "user-workloads", "get", "secrets"][..],
         &["-n", "user-workloads", "get", "secret", "any"],
@@ -129,13 +197,22 @@ fn the_service_has_no_right_that_it_does_not_need() {
     ] {
         let output = service(arguments);
         let told = String::from_utf8_lossy(&output.stderr).to_lowercase();
-        assert!(!output.status.success() && told.contains("forbidden"), "{arguments:?} was not denied: {told}");
+        assert!(
+            !output.status.success() && told.contains("forbidden"),
+            "{arguments:?} was not denied: {told}"
+        );
     }
-    assert!(service(&["-n", "user-workloads", "get", "jobs"]).status.success(), "what it needs it may do");
+    assert!(
+        service(&["-n", "user-workloads", "get", "jobs"]).status.success(),
+        "what it needs it may do"
+    );
     // It may make pods, and even so none that breaks out.
-    let tokenless = |more: &str| format!(r#"{{"spec":{{"automountServiceAccountToken":false{more}}}}}"#);
-    let unprivileged = r#","securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}"#;
-    let privileged = r#","containers":[{"name":"x","image":"x","securityContext":{"privileged":true}}]"#;
+    let tokenless =
+        |more: &str| format!(r#"{{"spec":{{"automountServiceAccountToken":false{more}}}}}"#);
+    let unprivileged =
+        r#","securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}"#;
+    let privileged =
+        r#","containers":[{"name":"x","image":"x","securityContext":{"privileged":true}}]"#;
     let overrides = [
         (tokenless(r#","hostNetwork":true"#), "namespaces"),
         (tokenless(r#","volumes":[{"name":"x","hostPath":{"path":"/"}}]"#), "volumes"),
@@ -143,9 +220,21 @@ fn the_service_has_no_right_that_it_does_not_need() {
         (tokenless(&format!("{unprivileged}{privileged}")), "privileges"),
     ];
     for (spec, why) in overrides {
-        let output = service(&["-n", "user-workloads", "run", "x", "--image=x", "--restart=Never", "--overrides", &spec]);
+        let output = service(&[
+            "-n",
+            "user-workloads",
+            "run",
+            "x",
+            "--image=x",
+            "--restart=Never",
+            "--overrides",
+            &spec,
+        ]);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && told.contains("paygress-customers") && told.contains(why), "{spec}: {told}");
+        assert!(
+            !output.status.success() && told.contains("paygress-customers") && told.contains(why),
+            "{spec}: {told}"
+        );
     }
 }
 
@@ -172,14 +261,24 @@ fn a_pod_that_is_evicted_is_paid_back() {
     let testbed = Testbed::start("evicted", &[]);
     let answer = testbed.ask(&json!({"cashu_token": testbed.token(121)}));
     let pod = answer["pod_name"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-    let running =
-        kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let running = kubectl(&[
+        "-n",
+        "user-workloads",
+        "get",
+        "pod",
+        "-l",
+        "app=paygress-ssh-pod",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ]);
     let eviction = tempfile::NamedTempFile::new().unwrap();
     let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": running, "namespace": "user-workloads"}});
     std::fs::write(eviction.path(), body.to_string()).unwrap();
     let path = format!("/api/v1/namespaces/user-workloads/pods/{running}/eviction");
     kubectl(&["create", "--raw", &path, "-f", &eviction.path().to_string_lossy()]);
-    wait_for("the end of the lease", Duration::from_secs(90), || testbed.log().contains("lease ended"));
+    wait_for("the end of the lease", Duration::from_secs(90), || {
+        testbed.log().contains("lease ended")
+    });
     let (mut refund, mut n) = (None, 0);
     wait_for("the refund", Duration::from_secs(90), || {
         n += 1;
@@ -205,16 +304,36 @@ fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
         json!({"cashu_token": token, "n": n})
     };
     let enforce = "pod-security.kubernetes.io/enforce";
-    kubectl(&["label", "--overwrite", "namespace", "user-workloads", &format!("{enforce}=baseline")]);
+    kubectl(&[
+        "label",
+        "--overwrite",
+        "namespace",
+        "user-workloads",
+        &format!("{enforce}=baseline"),
+    ]);
     let refused = testbed.ask(&order());
-    kubectl(&["label", "--overwrite", "namespace", "user-workloads", &format!("{enforce}=privileged")]);
+    kubectl(&[
+        "label",
+        "--overwrite",
+        "namespace",
+        "user-workloads",
+        &format!("{enforce}=privileged"),
+    ]);
     assert_eq!(refused["error_type"], "backend_error", "{refused}");
     assert_eq!(testbed.state(&token), "UNSPENT");
 
     kubectl(&["-n", "user-workloads", "create", "quota", "full", "--hard=pods=0"]);
     // The quota counts once its controller has seen it.
     wait_for("the quota", Duration::from_secs(30), || {
-        kubectl(&["-n", "user-workloads", "get", "quota", "full", "-o", "jsonpath={.status.hard.pods}"]) == "0"
+        kubectl(&[
+            "-n",
+            "user-workloads",
+            "get",
+            "quota",
+            "full",
+            "-o",
+            "jsonpath={.status.hard.pods}",
+        ]) == "0"
     });
     let refused = testbed.ask(&order());
     kubectl(&["-n", "user-workloads", "delete", "quota", "full"]);
@@ -226,7 +345,10 @@ fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
     // The same token still buys, as soon as the API server has forgotten the quota.
     wait_for("an order to go through", Duration::from_secs(60), || {
         let bought = testbed.ask(&order());
-        assert!(bought["error_type"].is_null() || bought["error_type"] == "resource_unavailable", "{bought}");
+        assert!(
+            bought["error_type"].is_null() || bought["error_type"] == "resource_unavailable",
+            "{bought}"
+        );
         bought["error_type"].is_null()
     });
     kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
@@ -244,7 +366,9 @@ fn what_fails_after_payment_is_paid_back() {
     assert_eq!(testbed.state(&token), "SPENT");
     let refund = refunded["refund_token"].as_str().expect("a refund");
     assert_eq!(testbed.state(refund), "UNSPENT", "the refund is good");
-    wait_for("what was begun to be removed", Duration::from_secs(60), || objects("job,pod,secret").trim().is_empty());
+    wait_for("what was begun to be removed", Duration::from_secs(60), || {
+        objects("job,pod,secret").trim().is_empty()
+    });
 }
 
 #[test]
@@ -258,17 +382,44 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
         ("duration", "plugins/duration.wasm"),
         ("pod-template", "plugins-examples/node-port.wasm"),
     ] {
-        std::fs::copy(root().join("target").join(file), policies.path().join(format!("{slot}.wasm"))).unwrap();
+        std::fs::copy(
+            root().join("target").join(file),
+            policies.path().join(format!("{slot}.wasm")),
+        )
+        .unwrap();
     }
-    let testbed = Testbed::start("node-port", &[("POLICY_DIR", &policies.path().to_string_lossy())]);
+    let testbed =
+        Testbed::start("node-port", &[("POLICY_DIR", &policies.path().to_string_lossy())]);
     let answer = testbed.ask(&json!({"cashu_token": testbed.token(7), "ssh_username": "alice", "ssh_password": PASSWORD}));
-    let port = u16::try_from(answer["node_port"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap();
-    let services = kubectl(&["-n", "user-workloads", "get", "service", "-o", "jsonpath={.items[*].spec.ports[*].nodePort}"]);
+    let port =
+        u16::try_from(answer["node_port"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap();
+    let services = kubectl(&[
+        "-n",
+        "user-workloads",
+        "get",
+        "service",
+        "-o",
+        "jsonpath={.items[*].spec.ports[*].nodePort}",
+    ]);
     assert_eq!(services, port.to_string());
     let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
-    assert_eq!(kubectl(&["-n", "user-workloads", "get", "pod", "-l", "app=paygress-ssh-pod", "-o", host_ports]), "");
+    assert_eq!(
+        kubectl(&[
+            "-n",
+            "user-workloads",
+            "get",
+            "pod",
+            "-l",
+            "app=paygress-ssh-pod",
+            "-o",
+            host_ports
+        ]),
+        ""
+    );
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
-    wait_for("the node port to lead to the pod", Duration::from_secs(20), || ssh.run("echo hello").0 == "hello\n");
+    wait_for("the node port to lead to the pod", Duration::from_secs(20), || {
+        ssh.run("echo hello").0 == "hello\n"
+    });
 }
 
 /// The service where operators run it: its image, its rights, its volume, its probes; and what it
@@ -282,26 +433,41 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     let deployed = Deployed::start(&outside);
     let ask = |request: Value| outside.ask(&deployed.npub, &request);
     let token = outside.token(21);
-    let answer = ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
+    let answer =
+        ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
     assert!(answer["error_type"].is_null(), "{answer}");
     assert_eq!(outside.state(&token), "SPENT");
-    let ssh = Ssh { port: u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap(), username: "alice", password: PASSWORD };
+    let ssh = Ssh {
+        port: u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap(),
+        username: "alice",
+        password: PASSWORD,
+    };
     assert_eq!(ssh.run("echo hello").0, "hello\n");
 
     let _applied = Applied;
-    let file = format!("--from-file=policy.wasm={}", root().join("target/plugins/pricing.wasm").display());
+    let file =
+        format!("--from-file=policy.wasm={}", root().join("target/plugins/pricing.wasm").display());
     kubectl(&["-n", "ingress-system", "create", "configmap", "pricing-policy", &file]);
-    apply(&policy("pricing", in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": 3_600}))));
+    apply(&policy(
+        "pricing",
+        in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": 3_600})),
+    ));
     condition("pricing", "Active", "True", "InForce");
     let history = deployed.paygress(&["policy", "history"]);
-    assert!(history.lines().count() == 2 && history.contains("start") && history.contains("resource"), "{history}");
+    assert!(
+        history.lines().count() == 2 && history.contains("start") && history.contains("resource"),
+        "{history}"
+    );
 
     kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
     deployed.wait();
     assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same publication");
     assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
     let refused = ask(json!({"cashu_token": outside.token(21)}));
-    assert_eq!(refused["error_type"], "insufficient_payment", "a sat is a second now, and the least is a minute: {refused}");
+    assert_eq!(
+        refused["error_type"], "insufficient_payment",
+        "a sat is a second now, and the least is a minute: {refused}"
+    );
     let audit = deployed.paygress(&["ledger", "audit"]);
     assert!(!audit.contains("missing"), "{audit}");
 }
@@ -319,13 +485,30 @@ fn in_config_map(slot: &str, map: &str, settings: Value) -> Value {
 /// Waits for a condition of a `Policy`, seen for the resource as it is now; gives its message.
 fn condition(name: &str, kind: &str, status: &str, reason: &str) -> String {
     let mut seen = Value::Null;
-    wait_for(&format!("{kind} of {name} to be {status}, {reason}"), Duration::from_secs(60), || {
-        let policy: Value = serde_json::from_str(&kubectl(&["-n", "ingress-system", "get", "policy", name, "-o", "json"])).unwrap();
-        let conditions = policy["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        seen = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
-        let current = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
-        current && seen["status"] == status && seen["reason"] == reason
-    });
+    wait_for(
+        &format!("{kind} of {name} to be {status}, {reason}"),
+        Duration::from_secs(60),
+        || {
+            let policy: Value = serde_json::from_str(&kubectl(&[
+                "-n",
+                "ingress-system",
+                "get",
+                "policy",
+                name,
+                "-o",
+                "json",
+            ]))
+            .unwrap();
+            let conditions = policy["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            seen = conditions
+                .into_iter()
+                .find(|condition| condition["type"] == kind)
+                .unwrap_or_default();
+            let current =
+                policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
+            current && seen["status"] == status && seen["reason"] == reason
+        },
+    );
     seen["message"].as_str().unwrap().to_owned()
 }
 
@@ -335,7 +518,15 @@ struct Applied;
 impl Drop for Applied {
     fn drop(&mut self) {
         kubectl(&["-n", "ingress-system", "delete", "policies", "--all", "--wait"]);
-        kubectl(&["-n", "ingress-system", "delete", "configmap", "pricing-policy", "images-policy", "--ignore-not-found"]);
+        kubectl(&[
+            "-n",
+            "ingress-system",
+            "delete",
+            "configmap",
+            "pricing-policy",
+            "images-policy",
+            "--ignore-not-found",
+        ]);
     }
 }
 
@@ -346,7 +537,10 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
     let testbed = Testbed::start("policies", &[]);
     let _applied = Applied;
     for slot in ["pricing", "images"] {
-        let file = format!("--from-file=policy.wasm={}", root().join(format!("target/plugins/{slot}.wasm")).display());
+        let file = format!(
+            "--from-file=policy.wasm={}",
+            root().join(format!("target/plugins/{slot}.wasm")).display()
+        );
         kubectl(&["-n", "ingress-system", "create", "configmap", &format!("{slot}-policy"), &file]);
     }
     let lives = || {
@@ -355,7 +549,9 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
         (seconds(&answer, "expires_at") - now()).div_ceil(15) * 15
     };
     let tiers = json!([{"id": "tiny", "cpu_millicores": 100, "memory_mib": 64}]);
-    let pricing = |rate: i64| in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": rate, "tiers": tiers}));
+    let pricing = |rate: i64| {
+        in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": rate, "tiers": tiers}))
+    };
     assert_eq!(lives(), 15, "3 sat net at 720 sat an hour");
 
     apply(&policy("pricing", pricing(360)));
@@ -416,7 +612,11 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let policies = tempfile::tempdir().unwrap();
     let (private, public) = key(policies.path(), "operator");
     let paygress = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(arguments).env_clear().output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_paygress"))
+            .args(arguments)
+            .env_clear()
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout).trim().to_owned()
     };
@@ -425,12 +625,21 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
         std::fs::copy(root().join(format!("target/plugins/{slot}.wasm")), &file).unwrap();
         paygress(&["policy", "sign", &file.to_string_lossy(), "--key", &private]);
     }
-    let testbed = Testbed::start("artefacts", &[("POLICY_DIR", &policies.path().to_string_lossy()), ("POLICY_KEYS", &public)]);
+    let testbed = Testbed::start(
+        "artefacts",
+        &[("POLICY_DIR", &policies.path().to_string_lossy()), ("POLICY_KEYS", &public)],
+    );
     let _applied = Applied;
-    let flat = root().join("target/plugins-examples/flat-price.wasm").to_string_lossy().into_owned();
+    let flat =
+        root().join("target/plugins-examples/flat-price.wasm").to_string_lossy().into_owned();
     let named = |name: &str| format!("{}/policies/{name}", registry.host());
-    let wish = |reference: &str| apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": reference}})));
-    let buys_flat = || testbed.ask(&json!({"cashu_token": testbed.token(4), "tier": "flat"}))["error_type"].is_null();
+    let wish = |reference: &str| {
+        apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": reference}})))
+    };
+    let buys_flat = || {
+        testbed.ask(&json!({"cashu_token": testbed.token(4), "tier": "flat"}))["error_type"]
+            .is_null()
+    };
 
     let unsigned = paygress(&["policy", "push", &flat, &named("unsigned:1")]);
     wish(&unsigned);
@@ -452,7 +661,10 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     // on.
     let digest = Digest::of(&std::fs::read(&flat).unwrap());
     registry.replace_blob(&digest, b"something else");
-    apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": named("flat:1")}, "digest": digest.hex()})));
+    apply(&policy(
+        "pricing",
+        json!({"slot": "pricing", "source": {"oci": named("flat:1")}, "digest": digest.hex()}),
+    ));
     assert!(condition("pricing", "Verified", "False", "Refused").contains("tampered"));
     assert!(buys_flat());
 }

@@ -1,9 +1,15 @@
 //! Every example of a policy, in its language: taken by the host, and as its suite says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Slot};
-use paygress_policy::{TestCase, PolicyEngine, CallResult, Harness, read};
+use paygress_policy::{CallResult, Harness, PolicyEngine, TestCase, read};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,8 +21,13 @@ fn root() -> PathBuf {
 fn passes(example: &str) {
     let suite = root().join("examples/policies").join(example).join("suite.yaml");
     let allowed = [("POD_DEVICES", "nvidia.com/gpu"), ("POD_TOLERATIONS", "nvidia.com/gpu")];
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().envs(allowed).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_paygress"))
+        .args(["policy", "test"])
+        .arg(suite)
+        .env_clear()
+        .envs(allowed)
+        .output()
+        .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{example}: {}{}", text(&output.stdout), text(&output.stderr));
 }
@@ -29,14 +40,26 @@ fn the_examples_in_rust_do_as_their_suites_say() {
 #[test]
 fn what_the_operator_must_allow_is_named() {
     let suite = root().join("examples/policies/gpu-template/suite.yaml");
-    let output = Command::new(env!("CARGO_BIN_EXE_paygress")).args(["policy", "test"]).arg(suite).env_clear().output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_paygress"))
+        .args(["policy", "test"])
+        .arg(suite)
+        .env_clear()
+        .output()
+        .unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!output.status.success() && told.contains("POD_TOLERATIONS") && told.contains("3 cases, 1 failed"), "{told}");
+    assert!(
+        !output.status.success()
+            && told.contains("POD_TOLERATIONS")
+            && told.contains("3 cases, 1 failed"),
+        "{told}"
+    );
 }
 
 fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Rendered, Placement) {
     let component = read(&root().join(format!("target/plugins-examples/{example}.wasm"))).unwrap();
-    let trial = Harness::load(&PolicyEngine::start(None).unwrap(), Slot::PodTemplate, &component, settings).unwrap();
+    let trial =
+        Harness::load(&PolicyEngine::start(None).unwrap(), Slot::PodTemplate, &component, settings)
+            .unwrap();
     let case = TestCase::read(Slot::PodTemplate, order).unwrap();
     match trial.ask(&case).said {
         CallResult::Yes(value) => (serde_json::from_value(value).unwrap(), case.placement),
@@ -47,8 +70,11 @@ fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Render
 #[test]
 fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     let settings = r#"{"gpu_tiers": ["gpu"], "gpus": 2, "node_selector": {"gpu": "a100"}}"#;
-    let allowed =
-        Allowed { devices: vec!["nvidia.com/gpu".to_owned()], tolerations: vec!["nvidia.com/gpu".to_owned()], ..Allowed::default() };
+    let allowed = Allowed {
+        devices: vec!["nvidia.com/gpu".to_owned()],
+        tolerations: vec!["nvidia.com/gpu".to_owned()],
+        ..Allowed::default()
+    };
     let (gpu, placement) = rendered("gpu-template", settings, &json!({"order": {"tier": "gpu"}}));
     let pod = check(&gpu, &placement, &allowed).unwrap().template.spec.unwrap();
     assert_eq!(pod.node_selector.unwrap()["gpu"], "a100");

@@ -1,5 +1,11 @@
 //! The HTTP door of a whole town: what is paid, who may see what, and what strangers may do to it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -12,7 +18,7 @@ use paygress_sshd::client::Client;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, TIMEOUT, Running};
+use support::customer::{Buyer, Running, TIMEOUT};
 use support::web::Web;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,7 +43,9 @@ fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
 
 async fn says(answer: &Value, command: &str) -> String {
     let address = ("127.0.0.1", u16::try_from(answer["ssh_port"].as_u64().unwrap()).unwrap());
-    let client = Client::login(address, text(answer, "ssh_username"), text(answer, "ssh_password")).await.unwrap();
+    let client = Client::login(address, text(answer, "ssh_username"), text(answer, "ssh_password"))
+        .await
+        .unwrap();
     client.run(command).await.unwrap().0
 }
 
@@ -47,24 +55,41 @@ async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
     let order = json!({"ssh_username": "alice", "duration_minutes": 5, "tier": "standard"});
     let unpaid = web.spawn(order.clone()).await;
     let price = unpaid.is(402, "payment_required");
-    assert_eq!((price["amount"].as_u64(), &price["unit"], price["duration_seconds"].as_u64()), (Some(10), &json!("sat"), Some(300)));
+    assert_eq!(
+        (price["amount"].as_u64(), &price["unit"], price["duration_seconds"].as_u64()),
+        (Some(10), &json!("sat"), Some(300))
+    );
     let (amount, mints, has_target) = asked(unpaid.headers["x-cashu"].to_str().unwrap()).unwrap();
-    assert_eq!((amount, mints, has_target), (10, vec![sandbox.mint.url().to_owned()], false), "in band (NUT-24)");
+    assert_eq!(
+        (amount, mints, has_target),
+        (10, vec![sandbox.mint.url().to_owned()], false),
+        "in band (NUT-24)"
+    );
 
     // In a header, as NUT-24 has it.
     let token = buyer.token(11).await;
-    let bought = web.ask("POST", "/spawn-pod", &[("x-cashu", &token)], &order.to_string()).await.good();
-    assert_eq!((text(&bought, "ssh_username"), text(&bought, "pod_spec_name")), ("alice", "standard"));
+    let bought =
+        web.ask("POST", "/spawn-pod", &[("x-cashu", &token)], &order.to_string()).await.good();
+    assert_eq!(
+        (text(&bought, "ssh_username"), text(&bought, "pod_spec_name")),
+        ("alice", "standard")
+    );
     assert_eq!(says(&bought, "echo $USER").await, "alice\n");
     let bearer = text(&bought, "bearer_token");
     let status = web.get(&format!("/pods/{}", text(&bought, "pod_name")), bearer).await.good();
-    assert_eq!((text(&status, "status"), status.get("ssh_password")), ("running", None), "{status}");
-    let access = web.get(&format!("/pods/{}/access", text(&bought, "pod_name")), bearer).await.good();
+    assert_eq!(
+        (text(&status, "status"), status.get("ssh_password")),
+        ("running", None),
+        "{status}"
+    );
+    let access =
+        web.get(&format!("/pods/{}/access", text(&bought, "pod_name")), bearer).await.good();
     assert_eq!(access["ssh_password"], bought["ssh_password"]);
 
     // In Authorization, without a body.
     let authorization = format!("Cashu {}", buyer.token(5).await);
-    let second = web.ask("POST", "/spawn-pod", &[("authorization", &authorization)], "").await.good();
+    let second =
+        web.ask("POST", "/spawn-pod", &[("authorization", &authorization)], "").await.good();
     assert_eq!(text(&second, "ssh_username"), "user");
 
     // By a wallet that is shown the request: whoever has the bearer token has the pod.
@@ -81,7 +106,11 @@ async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
     let headers = [("authorization", authorization.as_str())];
     let more = json!({"pod_name": pod, "duration_minutes": 3}).to_string();
     let price = web.ask("POST", "/top-up-pod", &headers, &more).await.is(402, "payment_required");
-    assert_eq!((price["amount"].as_u64(), price.get("bearer_token")), (Some(6), None), "the tier's price: {price}");
+    assert_eq!(
+        (price["amount"].as_u64(), price.get("bearer_token")),
+        (Some(6), None),
+        "the tier's price: {price}"
+    );
     buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
     let now = web.get(&format!("/pods/{pod}"), bearer).await.good();
     assert!(now["time_remaining_seconds"].as_u64().unwrap() > 400, "{now}");
@@ -110,7 +139,12 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     let mine = "the-bearer-token-of-one-customer-at-random";
     let bearer = format!("Bearer {mine}");
     let bought = web
-        .ask("POST", "/spawn-pod", &[("authorization", &bearer)], &json!({"cashu_token": buyer.token(20).await}).to_string())
+        .ask(
+            "POST",
+            "/spawn-pod",
+            &[("authorization", &bearer)],
+            &json!({"cashu_token": buyer.token(20).await}).to_string(),
+        )
         .await
         .good();
     assert!(bought.get("bearer_token").is_none(), "his own is enough");
@@ -127,7 +161,9 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         let nobody = web.ask(method, &path, &[], "").await;
         nobody.is(401, "unauthorized");
         assert!(nobody.headers["www-authenticate"].to_str().unwrap().contains("Bearer"));
-        web.ask(method, &path, &[("authorization", &format!("Bearer {OPERATOR}"))], "").await.is(401, "unauthorized");
+        web.ask(method, &path, &[("authorization", &format!("Bearer {OPERATOR}"))], "")
+            .await
+            .is(401, "unauthorized");
     }
     let order = format!("/orders/{}", text(&bought, "order_id"));
     web.get(&order, &other).await.is(403, "not_owner");
@@ -139,7 +175,10 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     // One customer has so many streams, and no more.
     let mut streams = Vec::new();
     for _ in 0..8 {
-        streams.push(web.open("GET", &format!("/pods/{pod}/events"), &[("authorization", &bearer)], "").await);
+        streams.push(
+            web.open("GET", &format!("/pods/{pod}/events"), &[("authorization", &bearer)], "")
+                .await,
+        );
     }
     web.get(&format!("/pods/{pod}/events"), mine).await.is(429, "too_many_requests");
     drop(streams);
@@ -173,9 +212,18 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     }
     // A stranger may not extend it, by this policy: he is not asked to pay, and his token stays
     // good.
-    web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod}).to_string()).await.is(403, "not_owner");
+    web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod}).to_string())
+        .await
+        .is(403, "not_owner");
     let token = buyer.token(3).await;
-    web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod, "cashu_token": token}).to_string()).await.is(403, "not_owner");
+    web.ask(
+        "POST",
+        "/top-up-pod",
+        &[],
+        &json!({"pod_name": pod, "cashu_token": token}).to_string(),
+    )
+    .await
+    .is(403, "not_owner");
     assert!(buyer.wallet.redeem(&token).await.unwrap() > 0);
     // Its customer may, and stop it: the unused time is paid back, and told again when asked again.
     let bearer = format!("Bearer {mine}");
@@ -189,7 +237,8 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         .await
         .good();
     assert_eq!(more["extended_duration_seconds"], 180);
-    let stopped = web.ask("DELETE", &format!("/pods/{pod}"), &[("authorization", &bearer)], "").await.good();
+    let stopped =
+        web.ask("DELETE", &format!("/pods/{pod}"), &[("authorization", &bearer)], "").await.good();
     let refunds: u64 = {
         let mut sum = 0;
         for token in stopped["refund_tokens"].as_array().unwrap() {
@@ -198,7 +247,11 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         sum
     };
     assert!((17..=21).contains(&refunds), "{stopped}");
-    assert_eq!(web.ask("DELETE", &format!("/pods/{pod}"), &[("authorization", &bearer)], "").await.good()["success"], true);
+    assert_eq!(
+        web.ask("DELETE", &format!("/pods/{pod}"), &[("authorization", &bearer)], "").await.good()
+            ["success"],
+        true
+    );
     web.get(&format!("/pods/{pod}/access"), mine).await.is(410, "lease_expired");
 }
 
@@ -209,7 +262,13 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     // Hang up as soon as it is sent.
     let mut stream = TcpStream::connect(web.address).await.unwrap();
     stream
-        .write_all(format!("POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+        .write_all(
+            format!(
+                "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        )
         .await
         .unwrap();
     drop(stream);
@@ -219,37 +278,61 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     let pods = web.get("/pods", text(&first, "bearer_token")).await.good();
     assert_eq!(pods["pods"].as_array().unwrap().len(), 1);
     assert_eq!(
-        web.get(&format!("/orders/{}", text(&first, "order_id")), text(&first, "bearer_token")).await.good()["pod_name"],
+        web.get(&format!("/orders/{}", text(&first, "order_id")), text(&first, "bearer_token"))
+            .await
+            .good()["pod_name"],
         first["pod_name"]
     );
     // The same token for something else is not the same order.
-    web.ask("POST", "/spawn-pod", &[], &body.replace('}', ",\"ssh_username\":\"bob\"}")).await.is(409, "token_already_spent");
+    web.ask("POST", "/spawn-pod", &[], &body.replace('}', ",\"ssh_username\":\"bob\"}"))
+        .await
+        .is(409, "token_already_spent");
 
     let key = [("idempotency-key", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9")];
     let body = json!({"cashu_token": buyer.token(6).await}).to_string();
     let kept = web.ask("POST", "/spawn-pod", &key, &body).await.good();
     assert_eq!(web.ask("POST", "/spawn-pod", &key, &body).await.good(), kept);
     let (other, mine) = (buyer.token(6).await, "k".repeat(40));
-    let clash = web.ask("POST", "/spawn-pod", &key, &json!({"cashu_token": other}).to_string()).await.is(400, "invalid_request");
+    let clash = web
+        .ask("POST", "/spawn-pod", &key, &json!({"cashu_token": other}).to_string())
+        .await
+        .is(400, "invalid_request");
     assert!(text(&clash, "detail").contains("another request"));
-    web.ask("POST", "/spawn-pod", &[key[0], ("authorization", &format!("Bearer {mine}"))], &body).await.is(400, "invalid_request");
-    web.ask("POST", "/spawn-pod", &[("idempotency-key", "1")], &body).await.is(400, "invalid_request");
+    web.ask("POST", "/spawn-pod", &[key[0], ("authorization", &format!("Bearer {mine}"))], &body)
+        .await
+        .is(400, "invalid_request");
+    web.ask("POST", "/spawn-pod", &[("idempotency-key", "1")], &body)
+        .await
+        .is(400, "invalid_request");
     // What was refused may be asked anew with the same key.
     let key = [("idempotency-key", "refused-at-first-0001")];
     let token = buyer.token(6).await;
-    let order = |minutes: u64| json!({"cashu_token": token, "duration_minutes": minutes}).to_string();
+    let order =
+        |minutes: u64| json!({"cashu_token": token, "duration_minutes": minutes}).to_string();
     web.ask("POST", "/spawn-pod", &key, &order(50)).await.is(400, "insufficient_payment");
     web.ask("POST", "/spawn-pod", &key, &order(5)).await.good();
 
     // Who does not want to wait is told where to look.
-    let accepted = web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &json!({"cashu_token": other}).to_string()).await;
+    let accepted = web
+        .ask(
+            "POST",
+            "/spawn-pod",
+            &[("prefer", "respond-async")],
+            &json!({"cashu_token": other}).to_string(),
+        )
+        .await;
     let told = accepted.good();
     let answer = ready(&web, text(&told, "pod_name"), text(&told, "bearer_token")).await;
     assert_eq!(says(&answer, "echo async").await, "async\n");
     // And at once when it is refused.
-    web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &json!({"cashu_token": buyer.token(1).await}).to_string())
-        .await
-        .is(400, "insufficient_payment");
+    web.ask(
+        "POST",
+        "/spawn-pod",
+        &[("prefer", "respond-async")],
+        &json!({"cashu_token": buyer.token(1).await}).to_string(),
+    )
+    .await
+    .is(400, "insufficient_payment");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +341,9 @@ async fn what_is_bought_at_one_door_is_used_at_the_other() {
     let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
     let pod = text(&bought, "pod_name");
     let signed = async |method: &str, path: &str, body: &str| {
-        let evidence = http_auth::sign(buyer.customer.keys(), method, &web.url(path), body.as_bytes()).unwrap();
+        let evidence =
+            http_auth::sign(buyer.customer.keys(), method, &web.url(path), body.as_bytes())
+                .unwrap();
         web.ask(method, path, &[("authorization", &format!("Nostr {evidence}"))], body).await
     };
     assert_eq!(signed("GET", &format!("/pods/{pod}"), "").await.good()["status"], "running");
@@ -273,12 +358,18 @@ async fn what_is_bought_at_one_door_is_used_at_the_other() {
     assert_eq!(more["success"], true, "{more}");
     assert_eq!(buyer.ask(json!({"type": "stop", "pod_name": pod})).await["success"], true);
     // A signature for something else opens nothing.
-    let evidence = http_auth::sign(buyer.customer.keys(), "GET", &web.url("/pods/other"), b"").unwrap();
-    let forged = web.ask("GET", &format!("/pods/{pod}"), &[("authorization", &format!("Nostr {evidence}"))], "").await;
+    let evidence =
+        http_auth::sign(buyer.customer.keys(), "GET", &web.url("/pods/other"), b"").unwrap();
+    let forged = web
+        .ask("GET", &format!("/pods/{pod}"), &[("authorization", &format!("Nostr {evidence}"))], "")
+        .await;
     assert!(text(&forged.is(401, "unauthorized"), "detail").contains("tag u"));
     // One token at both doors at once buys one pod.
     let token = buyer.token(6).await;
-    let (here, there) = tokio::join!(web.spawn(json!({"cashu_token": token})), buyer.ask(json!({"cashu_token": token})));
+    let (here, there) = tokio::join!(
+        web.spawn(json!({"cashu_token": token})),
+        buyer.ask(json!({"cashu_token": token}))
+    );
     let sold = usize::from(here.status == 200) + usize::from(there.get("ssh_port").is_some());
     assert_eq!(sold, 1, "{} and {there}", here.body);
 }
@@ -287,7 +378,9 @@ async fn what_is_bought_at_one_door_is_used_at_the_other() {
 async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     let (_town, _running, web, buyer) = opened(&[], "").await;
     let token = buyer.token(6).await;
-    let gate = async |query: &str, headers: &[(&str, &str)]| web.ask("GET", &format!("/auth{query}"), headers, "").await;
+    let gate = async |query: &str, headers: &[(&str, &str)]| {
+        web.ask("GET", &format!("/auth{query}"), headers, "").await
+    };
     assert_eq!(gate(&format!("?token={token}&duration_minutes=5"), &[]).await.status, 200);
     let good = gate("", &[("x-cashu", &token)]).await;
     assert_eq!((good.status, &good.headers["x-paygress-auth"]), (200, &"token".parse().unwrap()));
@@ -304,24 +397,42 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     assert_eq!(gate("", &[("x-cashu", &token)]).await.headers["x-paygress-auth"], "lease");
     let bearer = format!("Bearer {}", text(&bought, "bearer_token"));
     assert_eq!(gate("", &[("authorization", &bearer)]).await.status, 200);
-    web.ask("DELETE", &format!("/pods/{}", text(&bought, "pod_name")), &[("authorization", &bearer)], "").await.good();
+    web.ask(
+        "DELETE",
+        &format!("/pods/{}", text(&bought, "pod_name")),
+        &[("authorization", &bearer)],
+        "",
+    )
+    .await
+    .good();
     gate("", &[("x-cashu", &token)]).await.is(403, "token_already_spent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_told_from_the_order_to_the_end() {
-    let (_town, _running, web, buyer) =
-        opened(&[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")], "[policy.duration]\nminimum_seconds = 5\n").await;
+    let (_town, _running, web, buyer) = opened(
+        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")],
+        "[policy.duration]\nminimum_seconds = 5\n",
+    )
+    .await;
     let body = json!({"cashu_token": buyer.token(9).await}).to_string();
     let told = web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &body).await.good();
     let path = format!("/pods/{}/events", text(&told, "pod_name"));
     let bearer = format!("Bearer {}", text(&told, "bearer_token"));
     let response = web.open("GET", &path, &[("authorization", &bearer)], "").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let whole = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await.expect("the stream ends with the pod").unwrap();
+    let whole = tokio::time::timeout(TIMEOUT, response.into_body().collect())
+        .await
+        .expect("the stream ends with the pod")
+        .unwrap();
     let whole = String::from_utf8(whole.to_bytes().to_vec()).unwrap();
     let stages: Vec<&str> = whole.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
-    let at = |stage: &str| stages.iter().position(|told| *told == stage).unwrap_or_else(|| panic!("{stage} was not told: {stages:?}"));
+    let at = |stage: &str| {
+        stages
+            .iter()
+            .position(|told| *told == stage)
+            .unwrap_or_else(|| panic!("{stage} was not told: {stages:?}"))
+    };
     assert!(at("ready") < at("expiring") && at("expiring") < at("ended"), "{stages:?}");
     assert!(whole.contains("\"expires_at\":\"20"), "{whole}");
 }
@@ -329,14 +440,24 @@ async fn progress_is_told_from_the_order_to_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_opens_for_its_customer_only() {
     let (_town, _running, web, buyer) = opened(&[], "").await;
-    let bought = web.spawn(json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"})).await.good();
+    let bought = web
+        .spawn(json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"}))
+        .await
+        .good();
     let url = format!("ws://{}/pods/{}/terminal", web.address, text(&bought, "pod_name"));
-    let hello = |bearer: &str| Message::text(json!({"bearer_token": bearer, "columns": 80, "rows": 24}).to_string());
-    for wrong in [hello(&"x".repeat(40)), hello(""), Message::text("nonsense"), Message::binary(vec![0; 4])] {
+    let hello = |bearer: &str| {
+        Message::text(json!({"bearer_token": bearer, "columns": 80, "rows": 24}).to_string())
+    };
+    for wrong in
+        [hello(&"x".repeat(40)), hello(""), Message::text("nonsense"), Message::binary(vec![0; 4])]
+    {
         let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
         socket.send(wrong).await.unwrap();
         let answer = socket.next().await.unwrap().unwrap();
-        assert!(matches!(&answer, Message::Close(Some(frame)) if u16::from(frame.code) == 4_403), "{answer:?}");
+        assert!(
+            matches!(&answer, Message::Close(Some(frame)) if u16::from(frame.code) == 4_403),
+            "{answer:?}"
+        );
     }
     let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
     socket.send(hello(text(&bought, "bearer_token"))).await.unwrap();
@@ -344,7 +465,12 @@ async fn a_terminal_opens_for_its_customer_only() {
     socket.send(Message::binary(b"stty size; echo so says $USER; exit\n".to_vec())).await.unwrap();
     let mut shown = String::new();
     let closed = loop {
-        match tokio::time::timeout(TIMEOUT, socket.next()).await.expect("the shell ends").unwrap().unwrap() {
+        match tokio::time::timeout(TIMEOUT, socket.next())
+            .await
+            .expect("the shell ends")
+            .unwrap()
+            .unwrap()
+        {
             Message::Binary(bytes) => shown.push_str(&String::from_utf8_lossy(&bytes)),
             Message::Close(frame) => break frame,
             _ => {}
@@ -358,7 +484,8 @@ async fn a_terminal_opens_for_its_customer_only() {
 async fn two_hundred_buyers_at_once_each_get_their_pod() {
     const BUYERS: usize = 200;
     // Behind a proxy: each has an address of his own.
-    let (sandbox, _running, web, buyer) = opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
+    let (sandbox, _running, web, buyer) =
+        opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
     buyer.wallet.fill(2_000).await.unwrap();
     let mut tokens = Vec::new();
     for _ in 0..BUYERS {
@@ -374,7 +501,9 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
     });
     // And in between two that would hold everybody up, if they could.
     let lorises = (0..80).map(|_| slow(&web, "POST /spawn-pod HTTP/1.1\r\nX-Slow: "));
-    let drips = (0..8).map(|_| slow(&web, "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n{\"a\": \""));
+    let drips = (0..8).map(|_| {
+        slow(&web, "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n{\"a\": \"")
+    });
     let oversized = (0..8).map(|_| oversized(&web));
     let (answers, lorises, drips, oversized) = tokio::join!(
         futures::future::join_all(buying),
@@ -382,9 +511,13 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
         futures::future::join_all(drips),
         futures::future::join_all(oversized)
     );
-    let pods: HashSet<String> = answers.iter().map(|answer| text(&answer.good(), "pod_name").to_owned()).collect();
+    let pods: HashSet<String> =
+        answers.iter().map(|answer| text(&answer.good(), "pod_name").to_owned()).collect();
     assert_eq!(pods.len(), BUYERS, "each his own");
-    assert!(lorises.iter().all(|(took, _)| *took < Duration::from_secs(20)), "a slow head is cut off");
+    assert!(
+        lorises.iter().all(|(took, _)| *took < Duration::from_secs(20)),
+        "a slow head is cut off"
+    );
     assert!(drips.iter().all(|(took, told)| *took < Duration::from_secs(40) && told.starts_with("HTTP/1.1 408")), "{drips:?}");
     assert!(oversized.iter().all(|told| told.starts_with("HTTP/1.1 413")), "{oversized:?}");
 
@@ -393,7 +526,13 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
     command.args(["ledger", "list"]).env_clear().envs(&sandbox.environment);
     let listed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert_eq!(listed.lines().filter(|line| line.contains(" active ") && pods.iter().any(|pod| line.contains(pod))).count(), BUYERS);
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.contains(" active ") && pods.iter().any(|pod| line.contains(pod)))
+            .count(),
+        BUYERS
+    );
     // Who asks too often is told when to come again; the others are not.
     let greedy = [("x-forwarded-for", "203.0.113.5")];
     let mut told = web.ask("GET", "/offers", &greedy, "").await;
@@ -402,7 +541,10 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
     }
     told.is(429, "too_many_requests");
     assert!(told.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
-    assert_eq!(web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status, 200);
+    assert_eq!(
+        web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status,
+        200
+    );
 }
 
 /// Sends this and then a byte a second, until it is cut off; how long that took, and what it was
@@ -430,7 +572,10 @@ async fn slow(web: &Web, head: &str) -> (Duration, String) {
 /// Sends a body that does not end; what it was told.
 async fn oversized(web: &Web) -> String {
     let mut stream = TcpStream::connect(web.address).await.unwrap();
-    stream.write_all(b"POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        .await
+        .unwrap();
     let (mut read, mut write) = stream.split();
     let flood = async {
         while write.write_all(&[b'x'; 4_096]).await.is_ok() {}
@@ -446,7 +591,8 @@ async fn oversized(web: &Web) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_and_its_parts_say_what_may_be_loaded() {
-    let (_town, _running, web, _buyer) = opened(&[("CORS_ORIGINS", "https://shop.example")], "").await;
+    let (_town, _running, web, _buyer) =
+        opened(&[("CORS_ORIGINS", "https://shop.example")], "").await;
     for path in [
         "/",
         "/app.js",
@@ -466,24 +612,53 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
             (&"nosniff".parse().unwrap(), &"no-referrer".parse().unwrap())
         );
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("script-src 'self' 'unsafe"), "{path}: {policy}");
+        assert!(
+            policy.contains("frame-ancestors 'none'")
+                && !policy.contains("script-src 'self' 'unsafe"),
+            "{path}: {policy}"
+        );
         // Nothing of it comes from elsewhere.
-        for from in
-            ["src=\"http", "src=\"//", "href=\"http", "href=\"//", "url(http", "url(//", "from 'http", "import('http", "fetch('http"]
-        {
+        for from in [
+            "src=\"http",
+            "src=\"//",
+            "href=\"http",
+            "href=\"//",
+            "url(http",
+            "url(//",
+            "from 'http",
+            "import('http",
+            "fetch('http",
+        ] {
             assert!(!answer.body.contains(from), "{path} loads {from}…");
         }
     }
-    let allowed =
-        web.ask("OPTIONS", "/spawn-pod", &[("origin", "https://shop.example"), ("access-control-request-method", "POST")], "").await;
+    let allowed = web
+        .ask(
+            "OPTIONS",
+            "/spawn-pod",
+            &[("origin", "https://shop.example"), ("access-control-request-method", "POST")],
+            "",
+        )
+        .await;
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://shop.example");
-    let denied =
-        web.ask("OPTIONS", "/spawn-pod", &[("origin", "https://evil.example"), ("access-control-request-method", "POST")], "").await;
+    let denied = web
+        .ask(
+            "OPTIONS",
+            "/spawn-pod",
+            &[("origin", "https://evil.example"), ("access-control-request-method", "POST")],
+            "",
+        )
+        .await;
     assert!(!denied.headers.contains_key("access-control-allow-origin"));
-    assert_eq!(web.ask("GET", "/readyz", &[], "").await.good(), json!({"ready": true, "ailments": []}));
+    assert_eq!(
+        web.ask("GET", "/readyz", &[], "").await.good(),
+        json!({"ready": true, "ailments": []})
+    );
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.body, "ok");
     let script = web.ask("GET", "/app.js", &[], "").await;
-    let again = web.ask("GET", "/app.js", &[("if-none-match", script.headers["etag"].to_str().unwrap())], "").await;
+    let again = web
+        .ask("GET", "/app.js", &[("if-none-match", script.headers["etag"].to_str().unwrap())], "")
+        .await;
     assert_eq!((again.status, again.body.len()), (304, 0));
     web.ask("GET", "/nothing", &[], "").await.is(404, "not_found");
     web.ask("PUT", "/pods", &[], "").await.is(405, "method_not_allowed");
@@ -507,20 +682,47 @@ async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
     web.ask("POST", "/spawn-pod", &[], &"x".repeat(200_000)).await.is(413, "payload_too_large");
     web.spawn(json!({"cashu_token": "cashuBgarbage"})).await.is(400, "invalid_token");
     let token = buyer.token(3).await;
-    let two = web.ask("POST", "/spawn-pod", &[("x-cashu", &token)], &json!({"cashu_token": buyer.token(3).await}).to_string()).await;
+    let two = web
+        .ask(
+            "POST",
+            "/spawn-pod",
+            &[("x-cashu", &token)],
+            &json!({"cashu_token": buyer.token(3).await}).to_string(),
+        )
+        .await;
     assert!(text(&two.is(400, "invalid_request"), "detail").contains("two tokens"));
-    web.ask("POST", "/spawn-pod", &[("authorization", "Basic eDp5")], "{}").await.is(401, "unauthorized");
-    web.ask("POST", "/spawn-pod", &[("authorization", "Nostr e30=")], "{}").await.is(401, "unauthorized");
-    web.ask("POST", "/top-up-pod", &[("x-cashu", &token)], "{\"pod_name\":\"ssh-pod-unknown\"}").await.is(404, "not_found");
-    web.ask("POST", "/pay?for=me", &[], "{}").await.is(400, "invalid_request");
-    web.ask("POST", &format!("/pay?for=bearer:{}", "a".repeat(64)), &[], "{}").await.is(400, "invalid_token");
-    web.ask("GET", "/pods/%ff", &[("authorization", &format!("Bearer {}", "b".repeat(40)))], "").await.is(400, "invalid_request");
-    web.ask("GET", &format!("/pods/{}", "n".repeat(5_000)), &[("authorization", &format!("Bearer {}", "b".repeat(40)))], "")
+    web.ask("POST", "/spawn-pod", &[("authorization", "Basic eDp5")], "{}")
+        .await
+        .is(401, "unauthorized");
+    web.ask("POST", "/spawn-pod", &[("authorization", "Nostr e30=")], "{}")
+        .await
+        .is(401, "unauthorized");
+    web.ask("POST", "/top-up-pod", &[("x-cashu", &token)], "{\"pod_name\":\"ssh-pod-unknown\"}")
         .await
         .is(404, "not_found");
-    web.ask("POST", "/spawn-pod", &[("x-cashu", &token), ("prefer", "wait=nonsense; ,,")], "{\"tier\":\"none\"}")
+    web.ask("POST", "/pay?for=me", &[], "{}").await.is(400, "invalid_request");
+    web.ask("POST", &format!("/pay?for=bearer:{}", "a".repeat(64)), &[], "{}")
         .await
-        .is(400, "invalid_spec");
+        .is(400, "invalid_token");
+    web.ask("GET", "/pods/%ff", &[("authorization", &format!("Bearer {}", "b".repeat(40)))], "")
+        .await
+        .is(400, "invalid_request");
+    web.ask(
+        "GET",
+        &format!("/pods/{}", "n".repeat(5_000)),
+        &[("authorization", &format!("Bearer {}", "b".repeat(40)))],
+        "",
+    )
+    .await
+    .is(404, "not_found");
+    web.ask(
+        "POST",
+        "/spawn-pod",
+        &[("x-cashu", &token), ("prefer", "wait=nonsense; ,,")],
+        "{\"tier\":\"none\"}",
+    )
+    .await
+    .is(400, "invalid_spec");
     // Raw bytes that are no HTTP.
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00"[..],
@@ -531,9 +733,15 @@ async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
         let mut stream = TcpStream::connect(web.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut told = Vec::new();
-        tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut told)).await.expect("it is cut off").unwrap_or(0);
+        tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut told))
+            .await
+            .expect("it is cut off")
+            .unwrap_or(0);
     }
-    assert!(buyer.wallet.redeem(&token).await.unwrap() > 0, "after all of it the token is still good");
+    assert!(
+        buyer.wallet.redeem(&token).await.unwrap() > 0,
+        "after all of it the token is still good"
+    );
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.status, 200);
 }
 
@@ -549,7 +757,11 @@ async fn nobody_is_asked_to_pay_what_he_would_be_refused_with() {
         (json!({"duration_minutes": 240}), 240, 14_400),
     ] {
         let price = web.spawn(order.clone()).await.is(402, "payment_required");
-        assert_eq!((price["amount"].as_u64(), price["duration_seconds"].as_u64()), (Some(amount), Some(seconds)), "{order}");
+        assert_eq!(
+            (price["amount"].as_u64(), price["duration_seconds"].as_u64()),
+            (Some(amount), Some(seconds)),
+            "{order}"
+        );
     }
     web.spawn(json!({"duration_minutes": 600})).await.is(400, "invalid_request");
     // And what is asked is what is taken.

@@ -1,6 +1,12 @@
 //! The HTTP door against what others wrote: cashu-ts, nginx, schemathesis. Run by `cargo xtask
 //! test`, which installs them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -25,7 +31,9 @@ async fn opened(settings: &[(&str, &str)]) -> (Sandbox, Running, Web) {
 }
 
 async fn run(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap()).await.unwrap()
+    tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap())
+        .await
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -38,13 +46,26 @@ async fn a_cashu_ts_wallet_pays_a_402() {
     let (_town, _running, web) = opened(&[]).await;
     let mut command = Command::new("timeout");
     command.args(["60", "node"]).arg(root().join("examples/customer-js/customer.mjs"));
-    command.args(["buy", &web.url("/spawn-pod"), r#"{"duration_minutes": 7, "ssh_username": "alice"}"#]);
+    command.args([
+        "buy",
+        &web.url("/spawn-pod"),
+        r#"{"duration_minutes": 7, "ssh_username": "alice"}"#,
+    ]);
     let output = run(command).await;
     assert!(output.status.success(), "{}", text(&output.stderr));
     let bought: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let status = web.get(&format!("/pods/{}", bought["pod_name"].as_str().unwrap()), bought["bearer_token"].as_str().unwrap()).await.good();
+    let status = web
+        .get(
+            &format!("/pods/{}", bought["pod_name"].as_str().unwrap()),
+            bought["bearer_token"].as_str().unwrap(),
+        )
+        .await
+        .good();
     let left = status["time_remaining_seconds"].as_u64().unwrap();
-    assert!((400..=420).contains(&left), "seven minutes were asked for and paid, with the mint's fee on top: {status}");
+    assert!(
+        (400..=420).contains(&left),
+        "seven minutes were asked for and paid, with the mint's fee on top: {status}"
+    );
 }
 
 /// nginx, with the example's configuration.
@@ -59,7 +80,9 @@ impl Nginx {
         let directory = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let example = std::fs::read_to_string(root().join("examples/nginx.conf")).unwrap();
-        let changed = example.replace("127.0.0.1:8080", &paygress.to_string()).replace("127.0.0.1:8081", &address.to_string());
+        let changed = example
+            .replace("127.0.0.1:8080", &paygress.to_string())
+            .replace("127.0.0.1:8081", &address.to_string());
         std::fs::create_dir_all(directory.path().join("www/members")).unwrap();
         std::fs::write(directory.path().join("www/members/index.html"), "welcome\n").unwrap();
         let changed = changed.replace("/srv/www", &directory.path().join("www").to_string_lossy());
@@ -73,14 +96,17 @@ impl Nginx {
             at("c")
         );
         let http = format!("{http} uwsgi_temp_path {}; scgi_temp_path {};", at("d"), at("e"));
-        std::fs::write(directory.path().join("nginx.conf"), changed.replace("http {", &http)).unwrap();
+        std::fs::write(directory.path().join("nginx.conf"), changed.replace("http {", &http))
+            .unwrap();
         let log = at("error.log");
         let mut command = Command::new("nginx");
         let main = format!("daemon off; master_process off; pid {}; error_log {log};", at("pid"));
         command.args(["-e", &log, "-p", &at(""), "-c", &at("nginx.conf"), "-g", &main]);
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         let nginx = Self { child, address, _directory: directory };
-        wait_for("nginx", Duration::from_secs(20), || std::net::TcpStream::connect(address).is_ok());
+        wait_for("nginx", Duration::from_secs(20), || {
+            std::net::TcpStream::connect(address).is_ok()
+        });
         nginx
     }
 }
@@ -99,10 +125,15 @@ async fn nginx_asks_before_it_lets_through() {
     let buyer = Buyer::new(&sandbox).await;
     let nginx = tokio::task::spawn_blocking(move || Nginx::start(web.address)).await.unwrap();
     let outside = Web::new(nginx.address);
-    let members = async |headers: &[(&str, &str)]| outside.ask("GET", "/members/", headers, "").await;
+    let members =
+        async |headers: &[(&str, &str)]| outside.ask("GET", "/members/", headers, "").await;
     assert_eq!(members(&[]).await.status, 401);
     assert_eq!(members(&[("x-cashu", "cashuBnonsense")]).await.status, 403);
-    assert_eq!(members(&[("x-cashu", &buyer.token(3).await)]).await.status, 403, "it would not buy five minutes");
+    assert_eq!(
+        members(&[("x-cashu", &buyer.token(3).await)]).await.status,
+        403,
+        "it would not buy five minutes"
+    );
     let token = buyer.token(7).await;
     let let_in = members(&[("x-cashu", &token)]).await;
     assert_eq!((let_in.status, let_in.body.as_str()), (200, "welcome\n"));
@@ -114,7 +145,11 @@ async fn nginx_asks_before_it_lets_through() {
     assert_eq!(members(&[("authorization", &format!("Bearer {bearer}"))]).await.status, 200);
     let pod = format!("/pods/{}", bought["pod_name"].as_str().unwrap());
     outside.ask("DELETE", &pod, &[("authorization", &format!("Bearer {bearer}"))], "").await.good();
-    assert_eq!(members(&[("x-cashu", &token)]).await.status, 403, "the pod is gone, and the token spent");
+    assert_eq!(
+        members(&[("x-cashu", &token)]).await.status,
+        403,
+        "the pod is gone, and the token spent"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,23 +160,53 @@ async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
     let token = Buyer::new(&sandbox).await.token(100).await;
     let mut cases = 0;
     // As nobody, as a customer who pays, as the operator.
-    for (who, examples) in [(None, "80"), (Some("c".repeat(40)), "80"), (Some(OPERATOR.to_owned()), "40")] {
+    for (who, examples) in
+        [(None, "80"), (Some("c".repeat(40)), "80"), (Some(OPERATOR.to_owned()), "40")]
+    {
         let report = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("timeout");
         command.arg("600").arg(root().join("target/venv-schemathesis/bin/schemathesis"));
-        command.args(["run", &web.url("/openapi.json"), "--max-examples", examples, "--seed", "1", "--no-color"]);
-        command.args(["--request-timeout", "20", "--suppress-health-check", "all", "--report-junit-path"]).arg(report.path());
+        command.args([
+            "run",
+            &web.url("/openapi.json"),
+            "--max-examples",
+            examples,
+            "--seed",
+            "1",
+            "--no-color",
+        ]);
+        command
+            .args([
+                "--request-timeout",
+                "20",
+                "--suppress-health-check",
+                "all",
+                "--report-junit-path",
+            ])
+            .arg(report.path());
         // The stream lasts as long as a pod does, and a customer who has no pod has none.
         command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
         if let Some(who) = who {
-            command.args(["-H", &format!("Authorization: Bearer {who}"), "-H", &format!("X-Cashu: {token}")]);
+            command.args([
+                "-H",
+                &format!("Authorization: Bearer {who}"),
+                "-H",
+                &format!("X-Cashu: {token}"),
+            ]);
         }
         command.env("HOME", root().join("target")).current_dir(root().join("target"));
         let output = run(command).await;
         let told = text(&output.stdout);
         assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
-        let summary = told.lines().find(|line| line.contains(" generated,")).unwrap_or_else(|| panic!("no count in {told}"));
-        cases += summary.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_else(|| panic!("{summary}"));
+        let summary = told
+            .lines()
+            .find(|line| line.contains(" generated,"))
+            .unwrap_or_else(|| panic!("no count in {told}"));
+        cases += summary
+            .split_whitespace()
+            .next()
+            .and_then(|count| count.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("{summary}"));
     }
     assert!(cases >= CASES, "only {cases} cases");
 }

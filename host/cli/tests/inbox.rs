@@ -1,7 +1,13 @@
 //! The inbox over real relays: what is served once, what is warned of, what is published, and
 //! relays that want more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -13,7 +19,7 @@ use paygress_nostr::{customer::Customer, letter};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, TIMEOUT, Running};
+use support::customer::{Buyer, Running, TIMEOUT};
 
 /// A bare client: what a stranger's program does.
 struct Stranger {
@@ -41,10 +47,18 @@ impl Stranger {
     async fn answers(&self) -> Vec<Value> {
         let wraps = self
             .client
-            .fetch_events(Filter::new().kind(Kind::GiftWrap).pubkey(self.keys.public_key()), Duration::from_secs(5))
+            .fetch_events(
+                Filter::new().kind(Kind::GiftWrap).pubkey(self.keys.public_key()),
+                Duration::from_secs(5),
+            )
             .await
             .unwrap();
-        wraps.iter().filter_map(|wrap| serde_json::from_str(&letter::open(&self.keys, wrap).ok()?.text).ok()).collect()
+        wraps
+            .iter()
+            .filter_map(|wrap| {
+                serde_json::from_str(&letter::open(&self.keys, wrap).ok()?.text).ok()
+            })
+            .collect()
     }
 
     async fn answer(&self) -> Value {
@@ -62,9 +76,12 @@ impl Stranger {
 async fn what_is_not_encrypted_is_refused_with_a_warning() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
-    for (kind, word) in [(Kind::PrivateDirectMessage, "exposed"), (Kind::EncryptedDirectMessage, "NIP-04")] {
+    for (kind, word) in
+        [(Kind::PrivateDirectMessage, "exposed"), (Kind::EncryptedDirectMessage, "NIP-04")]
+    {
         let stranger = Stranger::new(&sandbox).await;
-        let event = EventBuilder::new(kind, r#"{"cashu_token":"cashuBx"}"#).tag(Tag::public_key(sandbox.config.keys.public_key()));
+        let event = EventBuilder::new(kind, r#"{"cashu_token":"cashuBx"}"#)
+            .tag(Tag::public_key(sandbox.config.keys.public_key()));
         stranger.publish(&event.sign_with_keys(&stranger.keys).unwrap()).await;
         let warned = stranger.answer().await;
         assert_eq!(warned["error_type"], "invalid_request");
@@ -95,7 +112,8 @@ async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restar
         if n == 1 {
             rumor.ensure_id();
         }
-        let wrap = EventBuilder::gift_wrap(&stranger.keys, &service, rumor.clone(), []).await.unwrap();
+        let wrap =
+            EventBuilder::gift_wrap(&stranger.keys, &service, rumor.clone(), []).await.unwrap();
         stranger.publish(&wrap).await;
         stranger.publish(&wrap).await;
     }
@@ -122,18 +140,32 @@ async fn an_old_order_behind_many_newer_wraps_is_still_read() {
     let (_, wrap) = letter::seal(&stranger.keys, &service, &request, None).unwrap();
     let back = Timestamp::from_secs(Timestamp::now().as_secs() - 172_800);
     let once = Keys::generate();
-    let seal = nostr_sdk::nips::nip44::decrypt(sandbox.config.keys.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
-    let content = nostr_sdk::nips::nip44::encrypt(once.secret_key(), &service, seal, Default::default()).unwrap();
-    let to_service = |content: &str| EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(service));
-    stranger.publish(&to_service(&content).custom_created_at(back).sign_with_keys(&once).unwrap()).await;
+    let seal = nostr_sdk::nips::nip44::decrypt(
+        sandbox.config.keys.secret_key(),
+        &wrap.pubkey,
+        &wrap.content,
+    )
+    .unwrap();
+    let content =
+        nostr_sdk::nips::nip44::encrypt(once.secret_key(), &service, seal, Default::default())
+            .unwrap();
+    let to_service =
+        |content: &str| EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(service));
+    stranger
+        .publish(&to_service(&content).custom_created_at(back).sign_with_keys(&once).unwrap())
+        .await;
     // …behind more than a relay gives at once.
     for n in 0..620 {
-        let junk = to_service("junk").custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs() - n));
+        let junk = to_service("junk")
+            .custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs() - n));
         stranger.publish(&junk.sign_with_keys(&Keys::generate()).unwrap()).await;
     }
     let filter = Filter::new().kind(Kind::GiftWrap).pubkey(service);
     let at_once = stranger.client.fetch_events(filter, Duration::from_secs(10)).await.unwrap();
-    assert!(at_once.len() < 621 && at_once.iter().all(|wrap| wrap.created_at > back), "the relay caps what it gives");
+    assert!(
+        at_once.len() < 621 && at_once.iter().all(|wrap| wrap.created_at > back),
+        "the relay caps what it gives"
+    );
     let _running = Running::start(sandbox.app().await.unwrap());
     assert!(stranger.answer().await["pod_name"].is_string());
 }
@@ -147,24 +179,46 @@ async fn the_service_says_who_it_is_where_it_reads_and_what_it_sells() {
     let kinds = [0, 999, 10_002, 10_050, 30_402, 38_383].map(Kind::from);
     let begun = Instant::now();
     let published = loop {
-        let found = stranger.client.fetch_events(Filter::new().author(service).kinds(kinds), Duration::from_secs(5)).await.unwrap();
+        let found = stranger
+            .client
+            .fetch_events(Filter::new().author(service).kinds(kinds), Duration::from_secs(5))
+            .await
+            .unwrap();
         if found.len() == kinds.len() {
             break found;
         }
-        assert!(begun.elapsed() < TIMEOUT, "only {} of {} kinds were published", found.len(), kinds.len());
+        assert!(
+            begun.elapsed() < TIMEOUT,
+            "only {} of {} kinds were published",
+            found.len(),
+            kinds.len()
+        );
     };
     let of = |kind: u16| published.iter().find(|event| event.kind == Kind::from(kind)).unwrap();
     let offer: Value = serde_json::from_str(&of(38_383).content).unwrap();
     assert_eq!(offer["minimum_duration_seconds"], 60);
     assert_eq!(offer["whitelisted_mints"], json!([sandbox.mint.url()]));
-    assert_eq!((&offer["pod_specs"][0]["id"], &offer["pod_specs"][0]["rate_msats_per_sec"]), (&json!("basic"), &json!(17)));
-    let has = |event: &Event, tag: [&str; 2]| event.tags.iter().any(|found| found.as_slice().starts_with(&tag.map(str::to_owned)));
+    assert_eq!(
+        (&offer["pod_specs"][0]["id"], &offer["pod_specs"][0]["rate_msats_per_sec"]),
+        (&json!("basic"), &json!(17))
+    );
+    let has = |event: &Event, tag: [&str; 2]| {
+        event.tags.iter().any(|found| found.as_slice().starts_with(&tag.map(str::to_owned)))
+    };
     for kind in [30_402, 38_383] {
         assert!(has(of(kind), ["d", &format!("paygress:offer:v1:{}", service.to_hex())]), "{kind}");
-        assert!(has(of(kind), ["t", "paygress"]) && has(of(kind), ["t", "compute"]) && has(of(kind), ["v", "1"]), "{kind}");
+        assert!(
+            has(of(kind), ["t", "paygress"])
+                && has(of(kind), ["t", "compute"])
+                && has(of(kind), ["v", "1"]),
+            "{kind}"
+        );
     }
     assert!(has(of(30_402), ["price", "60"]) && has(of(999), ["t", "offer"]));
-    assert!(has(of(10_050), ["relay", sandbox.relay.url().await.as_str()]) && has(of(10_002), ["r", sandbox.relay.url().await.as_str()]));
+    assert!(
+        has(of(10_050), ["relay", sandbox.relay.url().await.as_str()])
+            && has(of(10_002), ["r", sandbox.relay.url().await.as_str()])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +229,15 @@ async fn a_relay_that_wants_authentication_is_read_and_another_one_may_be_away()
     let sandbox = Sandbox::new(&[("NOSTR_RELAYS", &relays)], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let customer = Customer::connect(Keys::generate(), vec![private.url().await]).await.unwrap();
-    let answer = customer.ask(sandbox.config.keys.public_key(), &json!({"cashu_token": "cashuBnothing"}), TIMEOUT, |_| ()).await.unwrap();
+    let answer = customer
+        .ask(
+            sandbox.config.keys.public_key(),
+            &json!({"cashu_token": "cashuBnothing"}),
+            TIMEOUT,
+            |_| (),
+        )
+        .await
+        .unwrap();
     assert_eq!(answer["error_type"], "invalid_token");
 }
 
@@ -186,10 +248,14 @@ async fn answers_and_our_own_messages_are_not_answered() {
     let stranger = Stranger::new(&sandbox).await;
     let service = &sandbox.config.keys;
     let answer = json!({"type": "error", "error_type": "invalid_request", "message": "from another service"}).to_string();
-    stranger.publish(&letter::seal(&stranger.keys, &service.public_key(), &answer, None).unwrap().1).await;
+    stranger
+        .publish(&letter::seal(&stranger.keys, &service.public_key(), &answer, None).unwrap().1)
+        .await;
     stranger.publish(&letter::seal(service, &service.public_key(), "{}", None).unwrap().1).await;
     // What comes after them is answered, they are not.
-    stranger.publish(&letter::seal(&stranger.keys, &service.public_key(), "{}", None).unwrap().1).await;
+    stranger
+        .publish(&letter::seal(&stranger.keys, &service.public_key(), "{}", None).unwrap().1)
+        .await;
     assert_eq!(stranger.answer().await["error_type"], "invalid_token");
     assert_eq!(stranger.answers().await.len(), 1);
 }

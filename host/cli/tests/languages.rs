@@ -1,10 +1,16 @@
 //! Builds a project of every language for every slot, and the examples in other languages than
 //! Rust; what they make is checked, and does what its suite says. For this the languages have to be
 //! installed: `cargo xtask test` sees to that.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
-use paygress_policy_tools::Language;
 use paygress_core::backend::policy::Slot;
+use paygress_policy_tools::Language;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +24,12 @@ fn cache(name: &str) -> PathBuf {
 
 fn run(what: &str, command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert!(output.status.success(), "{what}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The program, for the build files and for what comes after them.
@@ -30,12 +41,16 @@ fn node_modules(project: &Path) -> PathBuf {
     let modules = MODULES.get_or_init(|| {
         let folder = cache("npm");
         fs::create_dir_all(&folder).unwrap();
-        let same = |file: &str| fs::read(folder.join(file)).ok() == fs::read(project.join(file)).ok();
+        let same =
+            |file: &str| fs::read(folder.join(file)).ok() == fs::read(project.join(file)).ok();
         if !folder.join("node_modules").exists() || !same("package-lock.json") {
             for file in ["package.json", "package-lock.json"] {
                 fs::copy(project.join(file), folder.join(file)).unwrap();
             }
-            run("npm ci", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder));
+            run(
+                "npm ci",
+                Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder),
+            );
         }
         folder.join("node_modules")
     });
@@ -61,7 +76,11 @@ fn build(project: &Path, language: Language, slot: Slot) {
     run(&what, &mut check);
     if project.join("order.json").exists() {
         let mut eval = Command::new(PAYGRESS);
-        run(&what, eval.args(["policy", "eval", slot.as_str(), "policy.wasm", "order.json"]).current_dir(project));
+        run(
+            &what,
+            eval.args(["policy", "eval", slot.as_str(), "policy.wasm", "order.json"])
+                .current_dir(project),
+        );
     }
     run(&what, Command::new(PAYGRESS).args(["policy", "test", "suite.yaml"]).current_dir(project));
 }
@@ -71,7 +90,10 @@ fn builds(language: Language) {
         let folder = tempdir().unwrap();
         let project = folder.path().join(format!("my-{slot}"));
         let mut new = Command::new(PAYGRESS);
-        run("policy new", new.args(["policy", "new", "--lang", language.as_str(), slot.as_str()]).arg(&project));
+        run(
+            "policy new",
+            new.args(["policy", "new", "--lang", language.as_str(), slot.as_str()]).arg(&project),
+        );
         build(&project, language, slot);
     }
 }
@@ -112,7 +134,8 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
-        let made = ["node_modules", ".venv", "build", "policy.wasm"].iter().any(|made| name == *made);
+        let made =
+            ["node_modules", ".venv", "build", "policy.wasm"].iter().any(|made| name == *made);
         match fs::metadata(&path).unwrap().is_dir() {
             _ if made => {}
             true => copy(&path, &to.join(name)),
@@ -135,7 +158,10 @@ fn builds_examples() {
         copy(&examples.join(name), folder.path());
         build(folder.path(), language, slot);
         if language == Language::Go {
-            run("the tests of bulk-bonus", Command::new("go").args(["test", "./bonus"]).current_dir(folder.path()));
+            run(
+                "the tests of bulk-bonus",
+                Command::new("go").args(["test", "./bonus"]).current_dir(folder.path()),
+            );
         }
     }
 }

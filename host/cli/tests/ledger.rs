@@ -1,6 +1,12 @@
 //! What a customer gets back, and what an operator sees of it: stopping, pods that the cluster
 //! lost, the ledger, the wallet.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -13,7 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 use support::command::{paygress, printed, text};
-use support::customer::{Buyer, TIMEOUT, Running};
+use support::customer::{Buyer, Running, TIMEOUT};
 
 /// The refund in the status of a pod, as soon as there is one. (The same words in the same second
 /// are the same message, and are answered once.)
@@ -39,23 +45,48 @@ async fn who_stops_a_pod_gets_the_unused_minutes_back() {
     let more = buyer.ask(json!({"pod_name": pod, "cashu_token": buyer.token(11).await})).await;
     assert_eq!(more["success"], true, "{more}");
     let stranger = Buyer::new(&sandbox).await;
-    assert_eq!(stranger.ask(json!({"type": "stop", "pod_name": pod})).await["error_type"], "not_owner");
+    assert_eq!(
+        stranger.ask(json!({"type": "stop", "pod_name": pod})).await["error_type"],
+        "not_owner"
+    );
     let before = buyer.wallet.balance().await.unwrap();
     let stopped = buyer.ask(json!({"type": "stop", "pod_name": pod})).await;
-    assert_eq!((stopped["type"].as_str(), stopped["success"].as_bool()), (Some("stop_response"), Some(true)), "{stopped}");
+    assert_eq!(
+        (stopped["type"].as_str(), stopped["success"].as_bool()),
+        (Some("stop_response"), Some(true)),
+        "{stopped}"
+    );
     // 20 and 10 minutes were sold, and not a whole one was used.
-    let back = stopped["refunded_sats"].as_u64().unwrap() + stopped["refund_fee_sats"].as_u64().unwrap();
+    let back =
+        stopped["refunded_sats"].as_u64().unwrap() + stopped["refund_fee_sats"].as_u64().unwrap();
     assert!((29..=30).contains(&back), "{stopped}");
     let tokens = stopped["refund_tokens"].as_array().unwrap();
     assert_eq!(tokens.len(), 2, "one for each order");
-    assert_eq!(buyer.ask(json!({"type": "stop", "pod_name": pod, "n": 2})).await, stopped, "asked again it is the same answer");
-    assert!(std::net::TcpStream::connect(("127.0.0.1", u16::try_from(bought["ssh_port"].as_u64().unwrap()).unwrap())).is_err());
+    assert_eq!(
+        buyer.ask(json!({"type": "stop", "pod_name": pod, "n": 2})).await,
+        stopped,
+        "asked again it is the same answer"
+    );
+    assert!(
+        std::net::TcpStream::connect((
+            "127.0.0.1",
+            u16::try_from(bought["ssh_port"].as_u64().unwrap()).unwrap()
+        ))
+        .is_err()
+    );
     let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
-    assert_eq!((&status["status"], &status["refund_tokens"]), (&json!("ended"), &stopped["refund_tokens"]), "{status}");
+    assert_eq!(
+        (&status["status"], &status["refund_tokens"]),
+        (&json!("ended"), &stopped["refund_tokens"]),
+        "{status}"
+    );
     for token in tokens {
         buyer.wallet.redeem(token.as_str().unwrap()).await.unwrap();
     }
-    assert!(buyer.wallet.balance().await.unwrap() >= before + back - 4, "what is missing are the mint's fees");
+    assert!(
+        buyer.wallet.balance().await.unwrap() >= before + back - 4,
+        "what is missing are the mint's fees"
+    );
     assert!(printed(&sandbox, &["ledger", "audit"]).await.contains("every sat is accounted for"));
 }
 
@@ -66,7 +97,11 @@ async fn an_operator_who_does_not_grant_it_keeps_the_rest() {
     let buyer = Buyer::new(&sandbox).await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(21).await})).await;
     let stopped = buyer.ask(json!({"type": "stop", "pod_name": bought["pod_name"]})).await;
-    assert_eq!((&stopped["success"], &stopped["refunded_sats"]), (&json!(true), &json!(0)), "{stopped}");
+    assert_eq!(
+        (&stopped["success"], &stopped["refunded_sats"]),
+        (&json!(true), &json!(0)),
+        "{stopped}"
+    );
     assert_eq!(stopped["message"], "stopped; nothing is paid back");
 }
 
@@ -101,20 +136,41 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
     buyer.ask(json!({"cashu_token": buyer.token(5).await, "tier": "galactic"})).await;
 
     let list = printed(&sandbox, &["ledger", "list"]).await;
-    assert!(list.lines().count() == 2 && list.contains(pod) && list.contains("invalid_spec"), "{list}");
-    let id = list.lines().find(|line| line.contains(pod)).and_then(|line| line.split(' ').next()).unwrap();
+    assert!(
+        list.lines().count() == 2 && list.contains(pod) && list.contains("invalid_spec"),
+        "{list}"
+    );
+    let id = list
+        .lines()
+        .find(|line| line.contains(pod))
+        .and_then(|line| line.split(' ').next())
+        .unwrap();
     let shown = printed(&sandbox, &["ledger", "show", id]).await;
-    assert!(shown.contains("\"state\": \"active\"") && shown.contains("\"username\": \"alice\""), "{shown}");
+    assert!(
+        shown.contains("\"state\": \"active\"") && shown.contains("\"username\": \"alice\""),
+        "{shown}"
+    );
     let exported = printed(&sandbox, &["ledger", "export"]).await;
-    assert!(exported.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()) && exported.lines().count() == 2);
+    assert!(
+        exported.lines().all(|line| serde_json::from_str::<Value>(line).is_ok())
+            && exported.lines().count() == 2
+    );
     for output in [&list, &shown, &exported] {
-        assert!(!output.contains("not in the books") && !output.contains("cashu"), "a secret is shown: {output}");
+        assert!(
+            !output.contains("not in the books") && !output.contains("cashu"),
+            "a secret is shown: {output}"
+        );
     }
     let audit = printed(&sandbox, &["ledger", "audit"]).await;
     assert!(audit.contains("sold") && audit.contains("every sat is accounted for"), "{audit}");
 
     let balance = printed(&sandbox, &["wallet", "balance"]).await;
-    assert!(balance.contains(sandbox.mint.url()) && balance.contains("100 sat") && balance.contains("answers in"), "{balance}");
+    assert!(
+        balance.contains(sandbox.mint.url())
+            && balance.contains("100 sat")
+            && balance.contains("answers in"),
+        "{balance}"
+    );
     let sent = printed(&sandbox, &["wallet", "send", "30"]).await;
     assert!(buyer.wallet.redeem(sent.trim()).await.unwrap() >= 29);
     let shop = TestMint::start(0).await.unwrap();
@@ -123,7 +179,12 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
     let restored = printed(&sandbox, &["wallet", "restore"]).await;
     assert!(restored.contains(r#"{"restored_sats":0}"#), "nothing was lost: {restored}");
     let audit = printed(&sandbox, &["ledger", "audit"]).await;
-    assert!(audit.contains("withdrawn by the operator") && audit.contains("50 sat") && audit.contains("accounted for"), "{audit}");
+    assert!(
+        audit.contains("withdrawn by the operator")
+            && audit.contains("50 sat")
+            && audit.contains("accounted for"),
+        "{audit}"
+    );
 
     let nothing = paygress(&sandbox, &["ledger", "show", "0000"]).await;
     assert!(!nothing.status.success() && text(&nothing.stderr).contains("there is no order 0000"));
@@ -133,5 +194,7 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
     assert_eq!(ledger.execute(forged, [id]).unwrap(), 1);
     let audit = paygress(&sandbox, &["ledger", "audit"]).await;
     assert_eq!(audit.status.code(), Some(1));
-    assert!(text(&audit.stdout).contains(&format!("order {id}: the ledger says that 90 sat were redeemed, and the purse 100 sat")));
+    assert!(text(&audit.stdout).contains(&format!(
+        "order {id}: the ledger says that 90 sat were redeemed, and the purse 100 sat"
+    )));
 }

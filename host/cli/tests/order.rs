@@ -1,5 +1,11 @@
 //! `paygress order` and `paygress keys`, as a customer types them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -39,18 +45,38 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
             break offers;
         }
     };
-    assert!(offers.contains("basic") && offers.contains("1000 msat for 60 s") && offers.contains(sandbox.mint.url()), "{offers}");
+    assert!(
+        offers.contains("basic")
+            && offers.contains("1000 msat for 60 s")
+            && offers.contains(sandbox.mint.url()),
+        "{offers}"
+    );
 
-    let bought = paygress(&sandbox, &["order", "spawn", "--token", "-", "--username", "alice", "--json"], &buyer.token(5).await).await;
+    let bought = paygress(
+        &sandbox,
+        &["order", "spawn", "--token", "-", "--username", "alice", "--json"],
+        &buyer.token(5).await,
+    )
+    .await;
     assert!(bought.status.success(), "{}", text(&bought.stderr));
     let answer: Value = serde_json::from_slice(&bought.stdout).unwrap();
     let pod = answer["pod_name"].as_str().unwrap();
-    let plain = paygress(&sandbox, &["order", "spawn", "--token", "-"], &buyer.token(5).await).await;
+    let plain =
+        paygress(&sandbox, &["order", "spawn", "--token", "-"], &buyer.token(5).await).await;
     let plain = text(&plain.stdout);
-    assert!(plain.starts_with("ssh -p ") && plain.contains("user@127.0.0.1\npassword: "), "{plain}");
+    assert!(
+        plain.starts_with("ssh -p ") && plain.contains("user@127.0.0.1\npassword: "),
+        "{plain}"
+    );
 
-    let more = paygress(&sandbox, &["order", "top-up", pod, "--token", "-"], &buyer.token(3).await).await;
-    assert!(text(&more.stdout).contains("extended by 120 seconds"), "{}{}", text(&more.stdout), text(&more.stderr));
+    let more =
+        paygress(&sandbox, &["order", "top-up", pod, "--token", "-"], &buyer.token(3).await).await;
+    assert!(
+        text(&more.stdout).contains("extended by 120 seconds"),
+        "{}{}",
+        text(&more.stdout),
+        text(&more.stderr)
+    );
     let status = text(&paygress(&sandbox, &["order", "status", pod], "").await.stdout);
     assert!(status.starts_with(&format!("{pod}: running, ")), "{status}");
 
@@ -77,7 +103,11 @@ async fn keys_and_mistakes_are_told_on_one_screen() {
     let lines: Vec<&str> = keys.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("nsec1") && lines[1].starts_with("npub1"));
     let nobody = paygress(&sandbox, &["order", "spawn", "--token", "cashuBx"], "").await;
-    assert!(text(&nobody.stderr).contains("no service has an offer on these relays"), "{}", text(&nobody.stderr));
+    assert!(
+        text(&nobody.stderr).contains("no service has an offer on these relays"),
+        "{}",
+        text(&nobody.stderr)
+    );
     let served = paygress(&sandbox, &["serve"], "").await;
     let told = text(&served.stderr);
     for missing in ["NOSTR_PRIVATE_KEY", "WHITELISTED_MINTS", "SSH_HOST"] {

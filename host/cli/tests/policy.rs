@@ -1,6 +1,12 @@
 //! What an operator does with the policies of a running service: with the program, over the admin
 //! socket and by the folder.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -13,10 +19,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::command::{paygress, printed, text};
-use support::customer::{Buyer, TIMEOUT, Running};
+use support::customer::{Buyer, Running, TIMEOUT};
 
 fn built(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name).to_string_lossy().into_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target")
+        .join(name)
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn write(sandbox: &Sandbox, name: &str, what: &Value) -> String {
@@ -27,17 +37,28 @@ fn write(sandbox: &Sandbox, name: &str, what: &Value) -> String {
 
 async fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let output = paygress(sandbox, arguments).await;
-    assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {}", text(&output.stdout));
+    assert!(
+        !output.status.success() && output.stdout.is_empty(),
+        "{arguments:?}: {}",
+        text(&output.stdout)
+    );
     text(&output.stderr)
 }
 
 /// What so many sat buy, in whole minutes; else the error type.
 async fn bought(buyer: &Buyer, sat: u64) -> Value {
     let answer = buyer.ask(json!({"cashu_token": buyer.token(sat).await})).await;
-    let Some(expires_at) = answer["expires_at"].as_str() else { return answer["error_type"].clone() };
+    let Some(expires_at) = answer["expires_at"].as_str() else {
+        return answer["error_type"].clone();
+    };
     let expires_at: jiff::Timestamp = expires_at.parse().unwrap();
     // A few seconds of it are over.
-    json!(u64::try_from(expires_at.as_second()).unwrap().saturating_sub(UnixTime::now().0).div_ceil(60))
+    json!(
+        u64::try_from(expires_at.as_second())
+            .unwrap()
+            .saturating_sub(UnixTime::now().0)
+            .div_ceil(60)
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,20 +66,39 @@ async fn an_operator_exchanges_compares_and_goes_back() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
-    let (pricing, duration, images) = (built("plugins/pricing.wasm"), built("plugins/duration.wasm"), built("plugins/images.wasm"));
+    let (pricing, duration, images) = (
+        built("plugins/pricing.wasm"),
+        built("plugins/duration.wasm"),
+        built("plugins/images.wasm"),
+    );
     assert_eq!(bought(&buyer, 11).await, 10);
 
     // Two slots, one of them bad: neither.
     let dear = write(&sandbox, "dear.json", &json!({"sats_per_hour": 120}));
     let dear = format!("pricing={dear}");
-    let why = refusal(&sandbox, &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear]).await;
+    let why = refusal(
+        &sandbox,
+        &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear],
+    )
+    .await;
     assert!(why.contains("duration") && why.contains("images"), "{why}");
     let wrong = write(&sandbox, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
-    let why = refusal(&sandbox, &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")]).await;
-    assert!(why.contains("/sats_per_hour") && why.contains("/sats_per_day"), "all problems at once: {why}");
+    let why = refusal(
+        &sandbox,
+        &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")],
+    )
+    .await;
+    assert!(
+        why.contains("/sats_per_hour") && why.contains("/sats_per_day"),
+        "all problems at once: {why}"
+    );
     assert_eq!(bought(&buyer, 11).await, 10);
 
-    let told = printed(&sandbox, &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear]).await;
+    let told = printed(
+        &sandbox,
+        &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear],
+    )
+    .await;
     assert!(told.contains("operator") && told.contains("pricing "), "{told}");
     assert_eq!(bought(&buyer, 11).await, 5);
 
@@ -69,7 +109,10 @@ async fn an_operator_exchanges_compares_and_goes_back() {
     assert_eq!(bought(&buyer, 11).await, 5);
     let begun = Instant::now();
     let report = loop {
-        let report: Value = serde_json::from_str(&printed(&sandbox, &["policy", "shadow", "report", "--json"]).await).unwrap();
+        let report: Value = serde_json::from_str(
+            &printed(&sandbox, &["policy", "shadow", "report", "--json"]).await,
+        )
+        .unwrap();
         if report["comparison"]["orders"] == 2 {
             break report;
         }
@@ -83,7 +126,8 @@ async fn an_operator_exchanges_compares_and_goes_back() {
 
     // A better one is promoted.
     let cheap = format!("pricing={}", write(&sandbox, "cheap.json", &json!({"sats_per_hour": 30})));
-    printed(&sandbox, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap]).await;
+    printed(&sandbox, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap])
+        .await;
     assert!(printed(&sandbox, &["policy", "promote"]).await.contains("promotion"));
     assert_eq!(bought(&buyer, 11).await, 20);
 
@@ -91,10 +135,20 @@ async fn an_operator_exchanges_compares_and_goes_back() {
     let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing, "--json"];
     let replayed: Value = serde_json::from_str(&printed(&sandbox, &replay).await).unwrap();
     assert_eq!((&replayed["orders"], &replayed["same"]), (&json!(6), &json!(1)), "{replayed}");
-    assert_eq!((&replayed["differing"]["seconds"], &replayed["income_sat"]), (&json!(5), &json!(60)));
+    assert_eq!(
+        (&replayed["differing"]["seconds"], &replayed["income_sat"]),
+        (&json!(5), &json!(60))
+    );
     let told = printed(&sandbox, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
-    assert!(told.contains("6 orders, 1 of them the same") && told.contains("sold, in seconds"), "{told}");
-    assert!(refusal(&sandbox, &["policy", "replay", "--since", "yesterday", "pricing", &pricing]).await.contains("7d"));
+    assert!(
+        told.contains("6 orders, 1 of them the same") && told.contains("sold, in seconds"),
+        "{told}"
+    );
+    assert!(
+        refusal(&sandbox, &["policy", "replay", "--since", "yesterday", "pricing", &pricing])
+            .await
+            .contains("7d")
+    );
 
     // Back, and back once more: not to the one that was left.
     printed(&sandbox, &["policy", "rollback"]).await;
@@ -108,8 +162,14 @@ async fn an_operator_exchanges_compares_and_goes_back() {
 
     let top = printed(&sandbox, &["policy", "top", "--once"]).await;
     assert_eq!(top.lines().count(), 5, "a head and four slots: {top}");
-    assert!(refusal(&sandbox, &["policy", "swap", "prices", &pricing]).await.contains("pod-template"));
-    assert!(refusal(&sandbox, &["policy", "swap", "pricing", "/nowhere.wasm"]).await.contains("/nowhere.wasm"));
+    assert!(
+        refusal(&sandbox, &["policy", "swap", "prices", &pricing]).await.contains("pod-template")
+    );
+    assert!(
+        refusal(&sandbox, &["policy", "swap", "pricing", "/nowhere.wasm"])
+            .await
+            .contains("/nowhere.wasm")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +179,8 @@ async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
     for slot in ["images", "pricing", "duration", "pod-template"] {
         std::fs::copy(built(&format!("plugins/{slot}.wasm")), at(&format!("{slot}.wasm"))).unwrap();
     }
-    let sandbox = Sandbox::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
+    let sandbox =
+        Sandbox::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
     assert_eq!(bought(&buyer, 11).await, 10);

@@ -1,21 +1,29 @@
 //! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does
 //! not start, a relay that is away. After each: the customer has the pod or the money.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
 use async_trait::async_trait;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_core::backend::cluster::{Cluster, ClusterError, StartupPhase, LeasePlan, ClusterEvent};
-use paygress_core::orders::Backends;
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+};
 use paygress_core::backend::store::Ledger;
 use paygress_core::model::units::{PodName, UnixTime};
+use paygress_core::orders::Backends;
 use paygress_nostr::Keys;
 use serde_json::json;
 use std::sync::Arc;
-use support::customer::{Buyer, TIMEOUT, Running};
 use support::crashing::{Stop, doomed};
+use support::customer::{Buyer, Running, TIMEOUT};
 use tokio::sync::{Notify, mpsc};
 
 /// A cluster whose pods never start; `None` where it should hang instead.
@@ -84,13 +92,22 @@ async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -
 
 /// Runs a service that is killed at `reached`, on a runtime of its own, so that all its tasks die
 /// with it.
-fn killed(sandbox: &Arc<Sandbox>, override_backends: impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static) -> std::thread::JoinHandle<()> {
+fn killed(
+    sandbox: &Arc<Sandbox>,
+    override_backends: impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static,
+) -> std::thread::JoinHandle<()> {
     let sandbox = Arc::clone(sandbox);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let reached = Arc::new(Notify::new());
-            let app = furnished(&sandbox, |backends| override_backends(backends, Arc::clone(&reached))).await;
+            let app =
+                furnished(&sandbox, |backends| override_backends(backends, Arc::clone(&reached)))
+                    .await;
             tokio::select! {
                 ended = app.run() => panic!("the service ended: {ended:?}"),
                 () = reached.notified() => {}
@@ -100,8 +117,13 @@ fn killed(sandbox: &Arc<Sandbox>, override_backends: impl FnOnce(Backends, Arc<N
     })
 }
 
-fn broken(error: Option<ClusterError>) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
-    move |backends, reached| Backends { cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&backends.cluster), error, reached }), ..backends }
+fn broken(
+    error: Option<ClusterError>,
+) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
+    move |backends, reached| Backends {
+        cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&backends.cluster), error, reached }),
+        ..backends
+    }
 }
 
 /// The customer asks, the service is killed at a point, another one starts on what the first left:
@@ -161,7 +183,8 @@ async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
 async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
-    let app = furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
+    let app =
+        furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
     let ledger = Arc::clone(&app.ledger);
     let wallet = Arc::clone(&app.wallet);
     let _running = Running::start(app);
@@ -173,7 +196,10 @@ async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
     assert_eq!(wallet.balances().await.unwrap(), [], "the service kept nothing");
     // Sent back to us, our own refund is refused before anything happens to it.
     let again = buyer.ask(json!({"cashu_token": answer["refund_token"]})).await;
-    assert!(["token_already_spent", "invalid_token"].contains(&again["error_type"].as_str().unwrap()), "{again}");
+    assert!(
+        ["token_already_spent", "invalid_token"].contains(&again["error_type"].as_str().unwrap()),
+        "{again}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,9 +207,14 @@ async fn a_taken_port_is_exchanged_for_another_one() {
     // Below the ports that the system gives to outgoing connections: nobody else takes the free one
     // in between.
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
-    let (taken, port) = (21_000..29_000).find_map(|port| free(port + 1).and(free(port)).map(|taken| (taken, port))).unwrap();
+    let (taken, port) = (21_000..29_000)
+        .find_map(|port| free(port + 1).and(free(port)).map(|taken| (taken, port)))
+        .unwrap();
     let (first, last) = (port.to_string(), (port + 1).to_string());
-    let sandbox = Sandbox::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "").await.unwrap();
+    let sandbox =
+        Sandbox::new(&[("SSH_PORT_RANGE_START", &first), ("SSH_PORT_RANGE_END", &last)], "")
+            .await
+            .unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
     // Whichever is drawn first, the free one is where the pod ends up.
@@ -208,8 +239,10 @@ async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let third = buyer.ask(order.clone()).await;
-    let pods: std::collections::HashSet<String> =
-        [&first, &second, &third].iter().filter_map(|answer| answer["pod_name"].as_str().map(str::to_owned)).collect();
+    let pods: std::collections::HashSet<String> = [&first, &second, &third]
+        .iter()
+        .filter_map(|answer| answer["pod_name"].as_str().map(str::to_owned))
+        .collect();
     assert_eq!(pods.len(), 1, "{first} {second} {third}");
     assert_eq!(third["ssh_password"], "one and the same");
     assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
@@ -217,7 +250,11 @@ async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
     other["ssh_username"] = json!("bob");
     assert_eq!(buyer.ask(other).await["error_type"], "token_already_spent");
     let thief = Buyer::new(&sandbox).await;
-    assert_eq!(thief.ask(order).await["error_type"], "token_already_spent", "a stranger does not get the login");
+    assert_eq!(
+        thief.ask(order).await["error_type"],
+        "token_already_spent",
+        "a stranger does not get the login"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +269,8 @@ async fn what_was_sent_while_the_service_was_down_is_served() {
             sent.notify_one();
         }
     };
-    let asking = async { buyer.customer.ask(buyer.service, &request, TIMEOUT, progress).await.unwrap() };
+    let asking =
+        async { buyer.customer.ask(buyer.service, &request, TIMEOUT, progress).await.unwrap() };
     let later = async {
         sent.notified().await;
         Running::start(sandbox.app().await.unwrap())
@@ -262,8 +300,10 @@ async fn the_ledger_shows_each_order_at_its_end() {
     let buyer = Buyer::new(&sandbox).await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
     // The older form of a token, with the prefix that wallets' links have.
-    let old_form = format!("cashu:{}", paygress_cashu::test_mint::as_v3(&buyer.token(4).await).unwrap());
-    let topped_up = buyer.ask(json!({"pod_name": bought["pod_name"], "cashu_token": old_form})).await;
+    let old_form =
+        format!("cashu:{}", paygress_cashu::test_mint::as_v3(&buyer.token(4).await).unwrap());
+    let topped_up =
+        buyer.ask(json!({"pod_name": bought["pod_name"], "cashu_token": old_form})).await;
     assert_eq!(topped_up["extended_duration_seconds"], 180, "{topped_up}");
     let lease = ledger.live_leases(None).await.unwrap().remove(0);
     let stored = ledger.lease(&lease.pod()).await.unwrap().unwrap();

@@ -1,5 +1,11 @@
 //! Policies from a registry: pushed, signed, pulled, and refused for every reason that there is.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -36,9 +42,15 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     let plain = Sandbox::new(&[], "").await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-    let ((ours, ours_public), (theirs, theirs_public)) = (key(directory.path(), "ours"), key(directory.path(), "theirs"));
+    let ((ours, ours_public), (theirs, theirs_public)) =
+        (key(directory.path(), "ours"), key(directory.path(), "theirs"));
     folder(&plain, directory.path(), &ours).await;
-    let sandbox = Sandbox::new(&[("POLICY_DIR", &directory.path().to_string_lossy()), ("POLICY_KEYS", &ours_public)], "").await.unwrap();
+    let sandbox = Sandbox::new(
+        &[("POLICY_DIR", &directory.path().to_string_lossy()), ("POLICY_KEYS", &ours_public)],
+        "",
+    )
+    .await
+    .unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let registry = TestRegistry::open(Demand::Nothing).await.unwrap();
     let named = |name: &str| format!("{}/policies/{name}", registry.host());
@@ -48,12 +60,19 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
         arguments.extend(sign.iter().flat_map(|key| ["--sign", *key]));
         printed(&sandbox, &arguments).await.trim().to_owned()
     };
-    let swap = async |slot: &str, reference: &str| paygress(&sandbox, &["policy", "swap", slot, &format!("oci://{reference}")]).await;
+    let swap = async |slot: &str, reference: &str| {
+        paygress(&sandbox, &["policy", "swap", slot, &format!("oci://{reference}")]).await
+    };
     let refused = async |slot: &str, reference: &str, why: &str| {
         let output = swap(slot, reference).await;
-        assert!(!output.status.success() && text(&output.stderr).contains(why), "{why}: {}", text(&output.stderr));
+        assert!(
+            !output.status.success() && text(&output.stderr).contains(why),
+            "{why}: {}",
+            text(&output.stderr)
+        );
     };
-    let (flat, surge) = (built("plugins-examples/flat-price.wasm"), built("plugins-examples/surge-price.wasm"));
+    let (flat, surge) =
+        (built("plugins-examples/flat-price.wasm"), built("plugins-examples/surge-price.wasm"));
     let before = printed(&sandbox, &["policy", "history"]).await;
 
     // Each with its reason, and the old one goes on.
@@ -75,7 +94,14 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     let large = vec![0; (32 << 20) + 1];
     let registry_client = Registry::new(None).unwrap();
     let reference: Reference = named("large:1").parse().unwrap();
-    let package = Package { component: &large, exports: &[], imports: &[], author: None, created: None, annotations: &BTreeMap::new() };
+    let package = Package {
+        component: &large,
+        exports: &[],
+        imports: &[],
+        author: None,
+        created: None,
+        annotations: &BTreeMap::new(),
+    };
     let digest = registry_client.push(&reference, &package).await.unwrap();
     let pem = std::fs::read_to_string(&ours).unwrap();
     registry_client.sign(&reference, &digest, &SigningKey::from_pem(&pem).unwrap()).await.unwrap();
@@ -88,26 +114,49 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     printed(&sandbox, &["policy", "sign", &unsigned, "--key", &theirs]).await;
     let output = paygress(&sandbox, &["policy", "swap", "pricing", &unsigned]).await;
     assert!(text(&output.stderr).contains("known key"), "{}", text(&output.stderr));
-    assert_eq!(printed(&sandbox, &["policy", "history"]).await, before, "nothing of that was put in force");
+    assert_eq!(
+        printed(&sandbox, &["policy", "history"]).await,
+        before,
+        "nothing of that was put in force"
+    );
 
     // Signed: it is taken, and the pinned one stays what it was when the tag is moved.
     let pinned = push(&surge, "surge:1", Some(&ours)).await;
     assert!(pinned.contains("surge:1@sha256:"), "{pinned}");
     assert!(swap("pricing", &named("surge:1")).await.status.success());
     let surge_digest = Digest::of(&std::fs::read(&surge).unwrap()).hex();
-    assert!(surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await)));
+    assert!(
+        surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
+    );
     push(&built("plugins/pricing.wasm"), "surge:1", Some(&ours)).await;
-    assert!(swap("pricing", &named("surge:1")).await.status.success(), "the tag leads to another one now");
-    assert!(!surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await)));
+    assert!(
+        swap("pricing", &named("surge:1")).await.status.success(),
+        "the tag leads to another one now"
+    );
+    assert!(
+        !surge_digest
+            .starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
+    );
     assert!(swap("pricing", &pinned).await.status.success());
-    assert!(surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await)));
+    assert!(
+        surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
+    );
 
     // There and back, and what it is.
     let back = at("back.wasm");
     printed(&sandbox, &["policy", "pull", &pinned, &back]).await;
     assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&surge).unwrap());
-    let told = printed(&sandbox, &["policy", "inspect", &format!("oci://{pinned}"), "--key", &ours_public]).await;
-    for part in [&surge_digest[..], "slot       pricing, contract 1.1.0", "good, by", "paygress:policy/types@1.1.0"] {
+    let told = printed(
+        &sandbox,
+        &["policy", "inspect", &format!("oci://{pinned}"), "--key", &ours_public],
+    )
+    .await;
+    for part in [
+        &surge_digest[..],
+        "slot       pricing, contract 1.1.0",
+        "good, by",
+        "paygress:policy/types@1.1.0",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     let told = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &theirs_public]).await;
@@ -115,24 +164,34 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     let told = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &ours_public]).await;
     assert!(told.contains("not good"), "{told}");
     push(&built("plugins/pricing.wasm"), "unsigned:2", None).await;
-    let replay = ["policy", "replay", "--since", "1d", "pricing", &format!("oci://{}", named("unsigned:2"))];
+    let replay =
+        ["policy", "replay", "--since", "1d", "pricing", &format!("oci://{}", named("unsigned:2"))];
     assert!(text(&paygress(&sandbox, &replay).await.stderr).contains("there is no signature"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_that_the_system_trusts() {
+async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_that_the_system_trusts()
+ {
     let directory = tempfile::tempdir().unwrap();
     // An address of this machine that looks like a stranger's: only plain ones do without TLS.
     let name = "::ffff:127.0.0.1";
     let (private, public) = certificate(directory.path(), name);
-    let registry = TestRegistry::open_tls(&std::fs::read(&public).unwrap(), &std::fs::read(&private).unwrap()).await.unwrap();
-    let reference = registry.host().replace("127.0.0.1", &format!("[{name}]")) + "/policies/pricing:1";
+    let registry =
+        TestRegistry::open_tls(&std::fs::read(&public).unwrap(), &std::fs::read(&private).unwrap())
+            .await
+            .unwrap();
+    let reference =
+        registry.host().replace("127.0.0.1", &format!("[{name}]")) + "/policies/pricing:1";
     let component = built("plugins/pricing.wasm").to_string_lossy().into_owned();
     let push = ["policy", "push", &component, &reference];
 
     let wary = Sandbox::new(&[], "").await.unwrap();
     let output = paygress(&wary, &push).await;
-    assert!(!output.status.success() && text(&output.stderr).contains("certificate"), "{}", text(&output.stderr));
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("certificate"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(registry.seen().is_empty());
 
     let sandbox = Sandbox::new(&[("SSL_CERT_FILE", &public)], "").await.unwrap();
@@ -158,23 +217,33 @@ fn newer_contract(component: &[u8]) -> Vec<u8> {
 async fn who_wants_signatures_does_not_start_without_them_unless_a_warning_will_do() {
     let directory = tempfile::tempdir().unwrap();
     let (ours, ours_public) = key(directory.path(), "ours");
-    let environment =
-        |wanted: &'static str| [("POLICY_KEYS".to_owned(), ours_public.clone()), ("POLICY_SIGNATURES".to_owned(), wanted.to_owned())];
+    let environment = |wanted: &'static str| {
+        [
+            ("POLICY_KEYS".to_owned(), ours_public.clone()),
+            ("POLICY_SIGNATURES".to_owned(), wanted.to_owned()),
+        ]
+    };
     let sandbox = async |wanted| {
         let environment = environment(wanted);
-        let pairs: Vec<(&str, &str)> = environment.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> =
+            environment.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         Sandbox::new(&pairs, "").await.unwrap()
     };
     let strict = sandbox("required").await;
     let error = format!("{:#}", strict.app().await.err().unwrap());
-    assert!(Slot::ALL.iter().all(|slot| error.contains(&format!("{slot}.wasm"))) && error.contains("no signature"), "all at once: {error}");
+    assert!(
+        Slot::ALL.iter().all(|slot| error.contains(&format!("{slot}.wasm")))
+            && error.contains("no signature"),
+        "all at once: {error}"
+    );
     assert!(sandbox("warn").await.app().await.is_ok());
     assert!(sandbox("off").await.app().await.is_ok());
 
     // A signature that comes later is seen, and so is one that does not fit what it lies beside.
     folder(&strict, directory.path(), &ours).await;
     let folder = directory.path().to_string_lossy().into_owned();
-    let sandbox = Sandbox::new(&[("POLICY_DIR", &folder), ("POLICY_KEYS", &ours_public)], "").await.unwrap();
+    let sandbox =
+        Sandbox::new(&[("POLICY_DIR", &folder), ("POLICY_KEYS", &ours_public)], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let file = directory.path().join("pricing.wasm");
     std::fs::copy(built("plugins-examples/flat-price.wasm"), &file).unwrap();

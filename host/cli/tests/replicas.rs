@@ -1,13 +1,19 @@
 //! Several replicas on one Postgres: an order is worked by one of them, and by another when that
 //! one dies.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #![allow(clippy::print_stdout)]
 
 mod support;
 
+use paygress::app::{App, OpenMode, books};
 use paygress::commands::audited;
 use paygress::config::Config;
-use paygress::app::{OpenMode, App, books};
 use paygress::sandbox::Sandbox;
 use paygress_cluster::Local;
 use paygress_core::Ledger;
@@ -19,8 +25,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::customer::{Buyer, Running};
 use support::crashing::{Stop, doomed};
+use support::customer::{Buyer, Running};
 use support::web::Web;
 use tokio::sync::Notify;
 
@@ -28,9 +34,14 @@ use tokio::sync::Notify;
 fn own(sandbox: &Sandbox) -> BTreeMap<String, String> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let at = |name: &str| sandbox.directory.path().join(format!("{name}-{number}")).to_string_lossy().into_owned();
+    let at = |name: &str| {
+        sandbox.directory.path().join(format!("{name}-{number}")).to_string_lossy().into_owned()
+    };
     let mut environment = sandbox.environment.clone();
-    environment.extend([("POLICY_STATE_DIR".to_owned(), at("policies")), ("ADMIN_SOCKET".to_owned(), at("admin"))]);
+    environment.extend([
+        ("POLICY_STATE_DIR".to_owned(), at("policies")),
+        ("ADMIN_SOCKET".to_owned(), at("admin")),
+    ]);
     environment
 }
 
@@ -44,7 +55,10 @@ impl Replica {
     fn start(sandbox: &Sandbox, stop: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "replica", "--ignored", "--nocapture"]).env("REPLICA_STOP", stop);
-        command.env("REPLICA", json!(own(sandbox)).to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .env("REPLICA", json!(own(sandbox)).to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -91,7 +105,10 @@ async fn replica() {
         _ => None,
     };
     let app = match stop {
-        Some(stop) => App::build(&config, cluster, |backends| doomed(stop)(backends, Arc::clone(&reached))).await,
+        Some(stop) => {
+            App::build(&config, cluster, |backends| doomed(stop)(backends, Arc::clone(&reached)))
+                .await
+        }
         None => App::build(&config, cluster, |backends| backends).await,
     };
     println!("open");
@@ -103,7 +120,9 @@ async fn replica() {
 
 async fn sandbox(server: &Server) -> Sandbox {
     let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
-    Sandbox::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "").await.unwrap()
+    Sandbox::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "")
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +133,8 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
         let mut dying = Replica::start(&sandbox, stop);
         dying.wait_for("open");
         let buyer = Buyer::new(&sandbox).await;
-        let asking = buyer.ask(json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice"}));
+        let asking =
+            buyer.ask(json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice"}));
         let takeover = async {
             let mut dying = tokio::task::spawn_blocking(move || {
                 dying.wait_for("reached");
@@ -145,7 +165,12 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
     let cluster = sandbox.cluster();
     let mut doors = Vec::new();
     for _ in 0..2 {
-        let app = App::build(&Config::read(None, own(&sandbox)).unwrap(), cluster.clone(), |backends| backends).await.unwrap();
+        let app =
+            App::build(&Config::read(None, own(&sandbox)).unwrap(), cluster.clone(), |backends| {
+                backends
+            })
+            .await
+            .unwrap();
         let web = Web::new(app.http_address().unwrap());
         doors.push((web, Running::start(app)));
     }
@@ -178,8 +203,14 @@ async fn two_replicas_serve_every_customer_once() {
     let sold = [&first, &second].iter().filter(|answer| answer["pod_name"].is_string()).count();
     assert_eq!(sold, 1, "{first}\n{second}");
     let refused = if first["pod_name"].is_string() { &second } else { &first };
-    assert!(["token_pending", "token_already_spent"].contains(&refused["error_type"].as_str().unwrap()), "{refused}");
-    assert_eq!((third["ssh_username"].as_str(), fourth["ssh_username"].as_str()), (Some("one"), Some("two")));
+    assert!(
+        ["token_pending", "token_already_spent"].contains(&refused["error_type"].as_str().unwrap()),
+        "{refused}"
+    );
+    assert_eq!(
+        (third["ssh_username"].as_str(), fourth["ssh_username"].as_str()),
+        (Some("one"), Some("two"))
+    );
     let (book, wallet) = books(&sandbox.config, OpenMode::Look).await.unwrap();
     let report = audited(&book, &wallet).await.unwrap();
     assert!(report.problems.is_empty(), "{report}");

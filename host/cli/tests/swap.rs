@@ -11,11 +11,14 @@
 mod support;
 
 use futures::StreamExt;
-use paygress::commands::all_orders;
 use paygress::app::default_policies;
-use paygress_core::model::order::State;
+use paygress::commands::all_orders;
 use paygress_core::backend::policy::{Digests, Slot};
-use paygress_policy::{Aspect, Trigger, Candidate, Comparison, PolicyDir, PolicyEngine, Publisher, Source, Sources, SwapError, read};
+use paygress_core::model::order::State;
+use paygress_policy::{
+    Aspect, Candidate, Comparison, PolicyDir, PolicyEngine, Publisher, Source, Sources, SwapError,
+    Trigger, read,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +41,14 @@ fn built(path: &str) -> Vec<u8> {
 
 fn publisher(directory: &Path) -> Arc<Publisher> {
     let machine = PolicyEngine::start(Some(&directory.join("compiled"))).unwrap();
-    Arc::new(Publisher::open(machine, &directory.join("policies"), PolicyDir::new(default_policies(), BTreeMap::new())).unwrap())
+    Arc::new(
+        Publisher::open(
+            machine,
+            &directory.join("policies"),
+            PolicyDir::new(default_policies(), BTreeMap::new()),
+        )
+        .unwrap(),
+    )
 }
 
 /// Pricing and duration with the same mark: which of them decided can be read from the decision.
@@ -54,11 +64,20 @@ fn marked(mark: u64) -> Sources {
 /// Something that must not be taken, together with something that could be.
 fn broken(number: usize) -> Sources {
     let mut sources = marked(9_999);
-    let hostile = |settings: &str| Source { component: built("plugins-for-tests/hostile.wasm"), settings: settings.to_owned() };
+    let hostile = |settings: &str| Source {
+        component: built("plugins-for-tests/hostile.wasm"),
+        settings: settings.to_owned(),
+    };
     let (slot, source) = match number % 4 {
         0 => (Slot::Pricing, hostile(r#"{"configure": "panic"}"#)),
         1 => (Slot::Duration, Source::plain(built("plugins/images.wasm"))),
-        2 => (Slot::Duration, Source { component: built("plugins/duration.wasm"), settings: r#"{"maximum_seconds": 0}"#.to_owned() }),
+        2 => (
+            Slot::Duration,
+            Source {
+                component: built("plugins/duration.wasm"),
+                settings: r#"{"maximum_seconds": 0}"#.to_owned(),
+            },
+        ),
         _ => (Slot::Images, Source::plain(built("plugins/images.wasm")[..1_000].to_vec())),
     };
     sources.insert(slot, source);
@@ -81,8 +100,16 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
                 // One for every so many orders, whatever the machine's pace.
                 progress.wait_for(|done| *done >= number * ORDERS / (SWAPS + 1)).await.unwrap();
                 let publisher = Arc::clone(&publisher);
-                let sources = if number % 4 == 0 { broken(number / 4) } else { marked(u64::try_from(number).unwrap() + 1) };
-                let swapped = tokio::task::spawn_blocking(move || publisher.publish(&sources, Trigger::Operator)).await.unwrap();
+                let sources = if number % 4 == 0 {
+                    broken(number / 4)
+                } else {
+                    marked(u64::try_from(number).unwrap() + 1)
+                };
+                let swapped = tokio::task::spawn_blocking(move || {
+                    publisher.publish(&sources, Trigger::Operator)
+                })
+                .await
+                .unwrap();
                 match swapped {
                     Ok(_) => assert_ne!(number % 4, 0, "a broken one was taken"),
                     Err(SwapError::NotTaken(_)) => refused += 1,
@@ -106,16 +133,26 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
     assert_eq!(swaps.await.unwrap(), SWAPS / 4, "each broken one was refused");
 
     let orders = all_orders(&*paper.book).await.unwrap();
-    assert_eq!((orders.len(), orders.iter().filter(|order| order.state == State::Active).count()), (ORDERS, ORDERS), "an order was lost");
+    assert_eq!(
+        (orders.len(), orders.iter().filter(|order| order.state == State::Active).count()),
+        (ORDERS, ORDERS),
+        "an order was lost"
+    );
     let history = publisher.history();
     assert_eq!(history.len(), 2 + SWAPS - SWAPS / 4);
-    let published: BTreeSet<String> = history.iter().map(|publication| publication.set[&Slot::Pricing].settings.clone()).collect();
+    let published: BTreeSet<String> = history
+        .iter()
+        .map(|publication| publication.set[&Slot::Pricing].settings.clone())
+        .collect();
     let mut marks = BTreeSet::new();
     for order in &orders {
         let decision = order.decision.as_ref().unwrap();
         let mark = decision.quote.price.msat.0 * 60 / decision.quote.price.seconds.0 / 1_000;
         assert_eq!(decision.refund.unwrap().step.0, mark, "a mixed set decided order {}", order.id);
-        assert!(published.contains(&format!(r#"{{"sats_per_hour": {}}}"#, 60 * mark)), "{mark} was never published");
+        assert!(
+            published.contains(&format!(r#"{{"sats_per_hour": {}}}"#, 60 * mark)),
+            "{mark} was never published"
+        );
         let digests = |slot| history[0].set[&slot].digest.clone();
         let expected = Digests {
             images: digests(Slot::Images),
@@ -126,7 +163,11 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
         assert_eq!(decision.digests, expected);
         marks.insert(mark);
     }
-    assert!(marks.len() > SWAPS / 2, "only {} sets decided: the swaps did not meet the orders", marks.len());
+    assert!(
+        marks.len() > SWAPS / 2,
+        "only {} sets decided: the swaps did not meet the orders",
+        marks.len()
+    );
     println!("{ORDERS} orders under {} sets in {:.1} s", marks.len(), took.as_secs_f64());
 }
 
@@ -135,9 +176,17 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
-    let own = || -> Sources { PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap() };
-    let dearer =
-        || Sources::from([(Slot::Pricing, Source { settings: r#"{"sats_per_hour": 120}"#.to_owned(), ..own()[&Slot::Pricing].clone() })]);
+    let own =
+        || -> Sources { PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap() };
+    let dearer = || {
+        Sources::from([(
+            Slot::Pricing,
+            Source {
+                settings: r#"{"sats_per_hour": 120}"#.to_owned(),
+                ..own()[&Slot::Pricing].clone()
+            },
+        )])
+    };
     publisher.host().start_shadow(dearer()).unwrap();
     let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()));
     // Granted, refused by each slot that may, and topped up.
@@ -160,21 +209,36 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
 
     let compare = |sources: Sources| {
         let machine = PolicyEngine::start(Some(&directory.path().join("compiled"))).unwrap();
-        let candidate = Candidate::new(publisher.host().set().with(&machine, &sources).unwrap(), sources.keys().copied().collect());
+        let candidate = Candidate::new(
+            publisher.host().set().with(&machine, &sources).unwrap(),
+            sources.keys().copied().collect(),
+        );
         let mut comparison = Comparison::default();
         orders.iter().for_each(|order| comparison.add(order, &candidate));
         comparison
     };
     let same = compare(own());
     assert_eq!((same.orders, same.same, same.faults), (10_000, 10_000, 0), "{same:?}");
-    assert!(same.differing.is_empty() && same.income_sat == same.would_be_income_sat && same.income_sat.0 == 6_000 * 10 + 1_000);
+    assert!(
+        same.differing.is_empty()
+            && same.income_sat == same.would_be_income_sat
+            && same.income_sat.0 == 6_000 * 10 + 1_000
+    );
 
     let first = compare(dearer());
-    assert_eq!(serde_json::to_string(&first).unwrap(), serde_json::to_string(&compare(dearer())).unwrap(), "to the byte");
+    assert_eq!(
+        serde_json::to_string(&first).unwrap(),
+        serde_json::to_string(&compare(dearer())).unwrap(),
+        "to the byte"
+    );
     // Who paid 1 sat gets too little now; who paid far too much still does; the others get half the
     // time.
     assert_eq!(first.differing[&Aspect::Outcome], 1_000);
-    assert_eq!((first.differing[&Aspect::Price], first.differing[&Aspect::Seconds]), (7_000, 6_000), "{first:?}");
+    assert_eq!(
+        (first.differing[&Aspect::Price], first.differing[&Aspect::Seconds]),
+        (7_000, 6_000),
+        "{first:?}"
+    );
     assert_eq!(first.income_sat.0 - first.would_be_income_sat.0, 1_000);
     assert_eq!(first.sold_seconds.0, 6_000 * 600 + 1_000 * 60);
     assert_eq!(first.would_be_sold_seconds.0, 6_000 * 300);
@@ -192,12 +256,26 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     // Without a pause it takes what fits into its queue, and what it can beside the orders.
     assert!(report.comparison.orders > 256, "{} were left out", report.left_out);
     if report.left_out == 0 {
-        assert_eq!((report.comparison.same, &report.comparison.differing), (first.same, &first.differing));
+        assert_eq!(
+            (report.comparison.same, &report.comparison.differing),
+            (first.same, &first.differing)
+        );
     }
     assert_eq!(report.comparison.faults, 0);
-    assert!(report.candidates.len() == 1 && report.candidates[0].slot == Slot::Pricing && report.candidates[0].calls > 128);
+    assert!(
+        report.candidates.len() == 1
+            && report.candidates[0].slot == Slot::Pricing
+            && report.candidates[0].calls > 128
+    );
     // What the candidate says is used for nothing until it is promoted.
-    assert!(orders.iter().filter_map(|order| order.decision.as_ref()).all(|decision| decision.quote.price.msat.0 == 1_000));
+    assert!(
+        orders.iter().filter_map(|order| order.decision.as_ref()).all(|decision| decision
+            .quote
+            .price
+            .msat
+            .0
+            == 1_000)
+    );
     assert_eq!(publisher.promote().unwrap().by, Trigger::Promotion);
     assert!(publisher.host().shadow_report().is_none());
 }

@@ -1,6 +1,12 @@
 //! Traces: where they go, what is in them, and what is not. A program of its own, since it sets the
 //! subscriber for all.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 
@@ -10,8 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use paygress::telemetry;
 use paygress::sandbox::Sandbox;
+use paygress::telemetry;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -57,7 +63,9 @@ async fn an_order_is_a_trace_and_its_secrets_are_not_in_it() {
     let buyer = Buyer::new(&sandbox).await;
     let token = buyer.token(11).await;
     let password = "a very secret password";
-    let answer = buyer.ask(json!({"cashu_token": token, "ssh_password": password, "ssh_username": "trudy"})).await;
+    let answer = buyer
+        .ask(json!({"cashu_token": token, "ssh_password": password, "ssh_username": "trudy"}))
+        .await;
     assert!(answer["pod_name"].is_string(), "{answer}");
     let refused = buyer.ask(json!({"cashu_token": buyer.token(2).await, "tier": "galactic"})).await;
     assert_eq!(refused["error_type"], "invalid_spec");
@@ -68,7 +76,18 @@ async fn an_order_is_a_trace_and_its_secrets_are_not_in_it() {
     assert!(kept.iter().all(|(path, _)| path == "/v1/traces"));
     let bytes: Vec<u8> = kept.iter().flat_map(|(_, body)| body.clone()).collect();
     let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    for text in ["paygress", "order", "step", "policy", "pod-template", "received", "provisioning", "outcome", "invalid_spec", "yes"] {
+    for text in [
+        "paygress",
+        "order",
+        "step",
+        "policy",
+        "pod-template",
+        "received",
+        "provisioning",
+        "outcome",
+        "invalid_spec",
+        "yes",
+    ] {
         assert!(has(text), "{text} is not in the traces");
     }
     assert!(has(&digest), "which component decided");

@@ -40,9 +40,14 @@ const VARIABLES: usize = 64;
 ///
 /// # Errors
 /// The first field that asks for too much, by its path, and why.
-pub fn check(rendered: &Rendered, placement: &Placement, allowed: &Allowed) -> Result<Checked, String> {
+pub fn check(
+    rendered: &Rendered,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<Checked, String> {
     let template = parse(&rendered.pod_template_json, "pod template")?;
-    let services: Result<Vec<Value>, String> = rendered.services_json.iter().map(|service| parse(service, "Service")).collect();
+    let services: Result<Vec<Value>, String> =
+        rendered.services_json.iter().map(|service| parse(service, "Service")).collect();
     all(template, services?, placement, allowed)
 }
 
@@ -50,27 +55,48 @@ fn parse(json: &str, what: &str) -> Result<Value, String> {
     serde_json::from_str(json).map_err(|error| format!("the {what} is not JSON: {error}"))
 }
 
-fn all(mut template: Value, mut services: Vec<Value>, placement: &Placement, allowed: &Allowed) -> Result<Checked, String> {
+fn all(
+    mut template: Value,
+    mut services: Vec<Value>,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<Checked, String> {
     let host_port = pod(&mut At::root("template", &mut template), placement, allowed)?;
     let mut node_port = false;
     for (index, value) in services.iter_mut().enumerate() {
         let taken = service(&mut At::root(&format!("services[{index}]"), value), placement, index)?;
         if taken && node_port {
-            return Err(format!("services[{index}] is a second one with a nodePort; a pod has one"));
+            return Err(format!(
+                "services[{index}] is a second one with a nodePort; a pod has one"
+            ));
         }
         node_port |= taken;
     }
     match (host_port, node_port) {
-        (true, true) => return Err(format!("both a hostPort and a Service take port {}; use one of them", placement.host_port)),
-        (false, false) => return Err(format!("neither a hostPort nor a nodePort is {}: nobody could log in", placement.host_port)),
+        (true, true) => {
+            return Err(format!(
+                "both a hostPort and a Service take port {}; use one of them",
+                placement.host_port
+            ));
+        }
+        (false, false) => {
+            return Err(format!(
+                "neither a hostPort nor a nodePort is {}: nobody could log in",
+                placement.host_port
+            ));
+        }
         _ => {}
     }
     // Typed only now: the typed form drops what it does not know, and nothing unknown may get this
     // far.
-    let typed = |error: serde_json::Error| format!("the template has a field of the wrong type: {error}");
+    let typed =
+        |error: serde_json::Error| format!("the template has a field of the wrong type: {error}");
     Ok(Checked {
         template: serde_json::from_value(template).map_err(typed)?,
-        services: services.into_iter().map(|service| serde_json::from_value(service).map_err(typed)).collect::<Result<_, _>>()?,
+        services: services
+            .into_iter()
+            .map(|service| serde_json::from_value(service).map_err(typed))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -92,7 +118,8 @@ impl<'a> At<'a> {
     /// The object here, if all its fields are known.
     fn only(&mut self, known: &[&str]) -> Result<&mut Map<String, Value>, String> {
         let path = &self.path;
-        let object = self.value.as_object_mut().ok_or_else(|| format!("{path} must be an object"))?;
+        let object =
+            self.value.as_object_mut().ok_or_else(|| format!("{path} must be an object"))?;
         object.retain(|_, value| !value.is_null());
         match object.keys().find(|key| !known.contains(&key.as_str())) {
             Some(key) => Err(format!("{path}.{key:.63} is not allowed")),
@@ -124,9 +151,8 @@ impl<'a> At<'a> {
     /// A number that may be left out.
     fn number(&self, field: &str, range: std::ops::RangeInclusive<i64>) -> Result<(), String> {
         match self.get(field) {
-            Some(found) if !found.as_i64().is_some_and(|number| range.contains(&number)) => {
-                self.err(field, &format!("must be a number from {} to {}", range.start(), range.end()))
-            }
+            Some(found) if !found.as_i64().is_some_and(|number| range.contains(&number)) => self
+                .err(field, &format!("must be a number from {} to {}", range.start(), range.end())),
             _ => Ok(()),
         }
     }
@@ -152,9 +178,11 @@ impl<'a> At<'a> {
         let path = format!("{}.{field}", self.path);
         match self.value.get_mut(field) {
             None => Ok(Vec::new()),
-            Some(Value::Array(items)) => {
-                Ok(items.iter_mut().enumerate().map(|(index, value)| At { path: format!("{path}[{index}]"), value }).collect())
-            }
+            Some(Value::Array(items)) => Ok(items
+                .iter_mut()
+                .enumerate()
+                .map(|(index, value)| At { path: format!("{path}[{index}]"), value })
+                .collect()),
             Some(_) => Err(format!("{path} must be a list")),
         }
     }
@@ -172,7 +200,9 @@ fn pod(template: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Resul
     metadata.only(&["labels"])?;
     if let Some(labels) = metadata.get("labels") {
         let labels = labels.as_object().ok_or("template.metadata.labels must be an object")?;
-        if let Some(label) = labels.keys().find(|key| RESERVED_LABELS.contains(&key.as_str()) || key.contains('/')) {
+        if let Some(label) =
+            labels.keys().find(|key| RESERVED_LABELS.contains(&key.as_str()) || key.contains('/'))
+        {
             return Err(format!(
                 "template.metadata.labels.{label:.63} is the host's or the cluster's; use a name of your own without a slash"
             ));
@@ -201,7 +231,8 @@ fn pod(template: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Resul
     if spec.get("hostUsers").is_some() {
         spec.fix("hostUsers", json!(false))?;
     }
-    if spec.get("runtimeClassName").is_some_and(|class| !is_one_of(class, &allowed.runtime_classes)) {
+    if spec.get("runtimeClassName").is_some_and(|class| !is_one_of(class, &allowed.runtime_classes))
+    {
         return spec.err("runtimeClassName", "is not one of the operator's POD_RUNTIME_CLASSES");
     }
     for mut toleration in spec.list("tolerations")? {
@@ -220,7 +251,15 @@ fn pod(template: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Resul
     }
     security(
         &mut spec.object("securityContext"),
-        &["fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile", "supplementalGroups"],
+        &[
+            "fsGroup",
+            "fsGroupChangePolicy",
+            "runAsGroup",
+            "runAsNonRoot",
+            "runAsUser",
+            "seccompProfile",
+            "supplementalGroups",
+        ],
     )?;
     volumes(&mut spec, placement)?;
     let mut containers = spec.list("containers")?;
@@ -239,7 +278,9 @@ fn security(context: &mut At<'_>, known: &[&str]) -> Result<(), String> {
         context.number(field, 1..=i64::from(i32::MAX))?;
     }
     if let Some(groups) = context.get("supplementalGroups")
-        && !groups.as_array().is_some_and(|groups| groups.iter().all(|group| group.as_i64().is_some_and(|id| id > 0)))
+        && !groups.as_array().is_some_and(|groups| {
+            groups.iter().all(|group| group.as_i64().is_some_and(|id| id > 0))
+        })
     {
         return context.err("supplementalGroups", "must be a list of numbers above 0");
     }
@@ -262,13 +303,20 @@ fn volumes(spec: &mut At<'_>, placement: &Placement) -> Result<(), String> {
             secret.fix("secretName", json!(placement.secret_name))?;
         }
         if volume.get("emptyDir").is_some() == volume.get("secret").is_some() {
-            return Err(format!("{} must be either an emptyDir or the login's Secret", volume.path));
+            return Err(format!(
+                "{} must be either an emptyDir or the login's Secret",
+                volume.path
+            ));
         }
     }
     Ok(())
 }
 
-fn container(container: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Result<bool, String> {
+fn container(
+    container: &mut At<'_>,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<bool, String> {
     container.only(&[
         "args",
         "command",
@@ -359,15 +407,31 @@ fn ports(container: &mut At<'_>, placement: &Placement) -> Result<bool, String> 
 
 /// CPU and memory are what was sold; storage is the template's, and so are the devices that the
 /// operator allows.
-fn resources(resources: &mut At<'_>, placement: &Placement, allowed: &Allowed) -> Result<(), String> {
+fn resources(
+    resources: &mut At<'_>,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<(), String> {
     resources.only(&["limits", "requests"])?;
-    let (cpu, memory) = (format!("{}m", placement.resources.cpu_millicores), format!("{}Mi", placement.resources.memory_mib));
+    let (cpu, memory) = (
+        format!("{}m", placement.resources.cpu_millicores),
+        format!("{}Mi", placement.resources.memory_mib),
+    );
     for field in ["limits", "requests"] {
         let mut amounts = resources.object(field);
         let known = ["cpu", "memory", "ephemeral-storage"];
-        let object = amounts.value.as_object().ok_or_else(|| format!("{} must be an object", amounts.path))?;
-        if let Some(other) = object.keys().find(|key| !known.contains(&key.as_str()) && !allowed.devices.contains(key)) {
-            return amounts.err(&format!("{other:.63}"), "is not allowed; devices are those of the operator's POD_DEVICES");
+        let object = amounts
+            .value
+            .as_object()
+            .ok_or_else(|| format!("{} must be an object", amounts.path))?;
+        if let Some(other) = object
+            .keys()
+            .find(|key| !known.contains(&key.as_str()) && !allowed.devices.contains(key))
+        {
+            return amounts.err(
+                &format!("{other:.63}"),
+                "is not allowed; devices are those of the operator's POD_DEVICES",
+            );
         }
         amounts.fix("cpu", json!(cpu))?;
         amounts.fix("memory", json!(memory))?;
@@ -381,7 +445,11 @@ fn service(service: &mut At<'_>, placement: &Placement, index: usize) -> Result<
     service.fix("kind", json!("Service"))?;
     // The name is the host's: it must not meet another lease's.
     service.object("metadata").only(&[])?;
-    let name = if index == 0 { placement.pod_name.clone() } else { format!("{}-{index}", placement.pod_name) };
+    let name = if index == 0 {
+        placement.pod_name.clone()
+    } else {
+        format!("{}-{index}", placement.pod_name)
+    };
     service.object("metadata").set("name", json!(name));
     let mut spec = service.object("spec");
     spec.only(&["externalTrafficPolicy", "ports", "type"])?;

@@ -6,13 +6,17 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Request};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Request,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config, Resource, ResourceExt};
-use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+};
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{PodName, Seconds, UnixTime};
@@ -53,7 +57,9 @@ pub struct Settings {
 
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection to Kubernetes: {0}; set KUBECONFIG, or run inside the cluster with a ServiceAccount")]
+#[error(
+    "no connection to Kubernetes: {0}; set KUBECONFIG, or run inside the cluster with a ServiceAccount"
+)]
 pub struct ConnectError(String);
 
 /// A namespace of a cluster.
@@ -74,7 +80,10 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn connect(kubeconfig: Option<&Path>, settings: Settings) -> std::result::Result<Self, ConnectError> {
+    pub async fn connect(
+        kubeconfig: Option<&Path>,
+        settings: Settings,
+    ) -> std::result::Result<Self, ConnectError> {
         let client = client(kubeconfig).await?;
         let namespace = &settings.namespace;
         Ok(Self {
@@ -94,13 +103,24 @@ impl Kubernetes {
     }
 
     /// Creates, strictly; for a rehearsal everything but that.
-    async fn create<K>(&self, api: &Api<K>, object: &K, dry_run: bool) -> std::result::Result<K, kube::Error>
+    async fn create<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        dry_run: bool,
+    ) -> std::result::Result<K, kube::Error>
     where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let params = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
         let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-        let mut request = Request::new(api.resource_url()).create(&params, body).map_err(kube::Error::BuildRequest)?;
+        let mut request = Request::new(api.resource_url())
+            .create(&params, body)
+            .map_err(kube::Error::BuildRequest)?;
         if let Ok(strict) = format!("{}&fieldValidation=Strict", request.uri()).parse() {
             *request.uri_mut() = strict;
         }
@@ -110,7 +130,11 @@ impl Kubernetes {
     /// Creates what is not there yet.
     async fn ensure<K>(&self, api: &Api<K>, object: &K) -> Result<()>
     where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         match tokio::time::timeout(REQUEST, self.create(api, object, false)).await {
             Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(()),
@@ -126,27 +150,34 @@ impl Kubernetes {
     /// The Job, if it is there and not finished.
     async fn running(&self, pod: &PodName) -> Result<Job> {
         match timely(self.jobs.get_opt(&pod.0)).await? {
-            Some(job) if ended(&job).is_none() && job.metadata.deletion_timestamp.is_none() => Ok(job),
+            Some(job) if ended(&job).is_none() && job.metadata.deletion_timestamp.is_none() => {
+                Ok(job)
+            }
             _ => Err(ClusterError::NotFound),
         }
     }
 
     async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
         let lease = pod.lease();
-        Ok(timely(self.pods.list(&ListParams::default().labels(&format!("{LEASE}={lease}")))).await?.items)
+        Ok(timely(self.pods.list(&ListParams::default().labels(&format!("{LEASE}={lease}"))))
+            .await?
+            .items)
     }
 
     /// Why a finished Job has ended. A pod that stopped by itself is still there; one that somebody
     /// deleted is not.
     async fn reason(&self, job: &Job) -> Option<EndReason> {
         let reason = finished(job)?;
-        let gone = async || self.pods_of(&PodName(job.name_any())).await.is_ok_and(|pods| pods.is_empty());
+        let gone =
+            async || self.pods_of(&PodName(job.name_any())).await.is_ok_and(|pods| pods.is_empty());
         Some(if reason == EndReason::Exited && gone().await { EndReason::Removed } else { reason })
     }
 
     async fn services_of(&self, pod: &PodName) -> Result<Vec<String>> {
         let lease = pod.lease();
-        let services = timely(self.services.list(&ListParams::default().labels(&format!("{LEASE}={lease}")))).await?;
+        let services =
+            timely(self.services.list(&ListParams::default().labels(&format!("{LEASE}={lease}"))))
+                .await?;
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
     }
 
@@ -157,20 +188,32 @@ impl Kubernetes {
         if known.is_some_and(|known| known >= at) {
             return Ok(true);
         }
-        let start = job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.as_second());
-        let start = start.and_then(|seconds| u64::try_from(seconds).ok()).map(UnixTime).ok_or(ClusterError::NotFound)?;
+        let start = job
+            .status
+            .as_ref()
+            .and_then(|status| status.start_time.as_ref())
+            .map(|time| time.0.as_second());
+        let start = start
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(UnixTime)
+            .ok_or(ClusterError::NotFound)?;
         let deadline = at.since(start).0.clamp(1, LONGEST);
         let patch = json!({
             // Only if nobody wrote since: two extensions at once must both count.
             "metadata": {"resourceVersion": job.resource_version(), "annotations": {EXPIRES: at.0.to_string()}},
             "spec": {"activeDeadlineSeconds": deadline},
         });
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match tokio::time::timeout(REQUEST, self.jobs.patch(&pod.0, &params, &Patch::Merge(patch))).await {
+        let params =
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match tokio::time::timeout(REQUEST, self.jobs.patch(&pod.0, &params, &Patch::Merge(patch)))
+            .await
+        {
             Ok(Ok(patched)) if ended(&patched).is_none() => Ok(true),
             Ok(Ok(_)) => Err(ClusterError::NotFound),
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(ClusterError::NotFound),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                Err(ClusterError::NotFound)
+            }
             Ok(Err(error)) => Err(translate(error)),
             Err(_) => Err(late()),
         }
@@ -183,7 +226,9 @@ pub(crate) async fn client(kubeconfig: Option<&Path>) -> std::result::Result<Cli
         match kubeconfig {
             Some(path) => {
                 let file = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| error.to_string())
+                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                    .await
+                    .map_err(|error| error.to_string())
             }
             None => Config::infer().await.map_err(|error| error.to_string()),
         }
@@ -199,7 +244,9 @@ fn late() -> ClusterError {
     ClusterError::Unavailable(format!("no answer within {} s", REQUEST.as_secs()))
 }
 
-pub(crate) async fn timely<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<T> {
+pub(crate) async fn timely<T>(
+    call: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> Result<T> {
     timely_raw(call).await?.map_err(translate)
 }
 
@@ -220,7 +267,9 @@ fn removed<T>(deleted: std::result::Result<T, kube::Error>) -> Result<bool> {
 
 /// What an error of the API means for an order.
 pub(crate) fn translate(error: kube::Error) -> ClusterError {
-    let kube::Error::Api(status) = error else { return ClusterError::Unavailable(error.to_string()) };
+    let kube::Error::Api(status) = error else {
+        return ClusterError::Unavailable(error.to_string());
+    };
     let message = status.message.clone();
     // The cluster's own words are the operator's: they name namespaces, quotas and rights.
     let refused = |code, told: &str| {
@@ -228,16 +277,18 @@ pub(crate) fn translate(error: kube::Error) -> ClusterError {
         ClusterError::Refused(Refusal::new(code, told))
     };
     match status.code {
-        403 if message.contains("exceeded quota") => {
-            refused(ErrorType::ResourceUnavailable, "the cluster's quota is used up; try again later or choose a smaller tier")
-        }
+        403 if message.contains("exceeded quota") => refused(
+            ErrorType::ResourceUnavailable,
+            "the cluster's quota is used up; try again later or choose a smaller tier",
+        ),
         403 if message.contains("violates PodSecurity") => {
             refused(ErrorType::BackendError, "the cluster's security rules do not allow this pod")
         }
         // A right that is missing, or a rule that only the operator knows.
-        400 | 401 | 403 | 404 | 405 | 409 | 422 => {
-            refused(ErrorType::BackendError, "the cluster refused this pod; the operator has been told")
-        }
+        400 | 401 | 403 | 404 | 405 | 409 | 422 => refused(
+            ErrorType::BackendError,
+            "the cluster refused this pod; the operator has been told",
+        ),
         _ => ClusterError::Unavailable(message),
     }
 }
@@ -247,7 +298,11 @@ pub(crate) fn translate(error: kube::Error) -> ClusterError {
 fn ended(job: &Job) -> Option<EndReason> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let met = conditions.iter().find(|condition| {
-        condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet")
+        condition.status == "True"
+            && matches!(
+                condition.type_.as_str(),
+                "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet"
+            )
     })?;
     Some(match met.reason.as_deref() {
         Some("DeadlineExceeded") => EndReason::Expired,
@@ -261,7 +316,9 @@ fn finished(job: &Job) -> Option<EndReason> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     conditions
         .iter()
-        .any(|condition| condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed"))
+        .any(|condition| {
+            condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed")
+        })
         .then(|| ended(job))
         .flatten()
 }
@@ -270,13 +327,17 @@ fn finished(job: &Job) -> Option<EndReason> {
 fn readiness(pod: &Pod, waited: Duration) -> Option<Result<()>> {
     let status = pod.status.as_ref()?;
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    if pod.metadata.deletion_timestamp.is_some() || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+    if pod.metadata.deletion_timestamp.is_some()
+        || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
+    {
         return Some(Err(ClusterError::NotReady("it ended at once".to_owned())));
     }
     if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
         return Some(Ok(()));
     }
-    let unschedulable = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let unschedulable = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(why) = unschedulable.and_then(|condition| condition.message.as_deref()) {
         if why.contains("free ports") {
             return Some(Err(ClusterError::PortTaken(why.to_owned())));
@@ -287,12 +348,21 @@ fn readiness(pod: &Pod, waited: Duration) -> Option<Result<()>> {
         }
     }
     let containers = status.container_statuses.as_deref().unwrap_or_default();
-    let stuck = containers.iter().filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find(|waiting| {
-        matches!(
-            waiting.reason.as_deref(),
-            Some("ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" | "CrashLoopBackOff")
-        )
-    })?;
+    let stuck = containers
+        .iter()
+        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+        .find(|waiting| {
+            matches!(
+                waiting.reason.as_deref(),
+                Some(
+                    "ImagePullBackOff"
+                        | "ErrImageNeverPull"
+                        | "InvalidImageName"
+                        | "CreateContainerConfigError"
+                        | "CrashLoopBackOff"
+                )
+            )
+        })?;
     let reason = stuck.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = stuck.message, "a pod cannot start");
     Some(Err(ClusterError::NotReady(reason)))
@@ -301,8 +371,15 @@ fn readiness(pod: &Pod, waited: Duration) -> Option<Result<()>> {
 /// How far a pod is that is not ready yet.
 fn launch(pod: &Pod) -> StartupPhase {
     let Some(status) = &pod.status else { return StartupPhase::Waiting };
-    let met = |wanted: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == wanted && condition.status == "True");
-    let started = status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
+    let met = |wanted: &str| {
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == wanted && condition.status == "True")
+    };
+    let started =
+        status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
     // The sandbox is there, and nothing runs in it: the image is being fetched.
     match (started, met("PodReadyToStartContainers"), met("PodScheduled")) {
         (true, _, _) => StartupPhase::Starting,
@@ -337,8 +414,11 @@ impl Cluster for Kubernetes {
         for service in &objects.services {
             self.ensure(&self.services, service).await?;
         }
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        timely(self.jobs.patch(&pod.0, &params, &Patch::Merge(json!({"spec": {"suspend": false}})))).await.map(drop)
+        let params =
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        timely(self.jobs.patch(&pod.0, &params, &Patch::Merge(json!({"spec": {"suspend": false}}))))
+            .await
+            .map(drop)
     }
 
     async fn ready(&self, pod: &PodName) -> Result<()> {
@@ -346,7 +426,8 @@ impl Cluster for Kubernetes {
         let selector = watcher::Config::default().labels(&format!("{LEASE}={lease}"));
         let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
         let begun = tokio::time::Instant::now();
-        let deadline = begun.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(begun);
+        let deadline =
+            begun.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(begun);
         let mut latest: Option<Pod> = None;
         let mut again = tokio::time::interval(Duration::from_secs(5));
         loop {
@@ -389,9 +470,15 @@ impl Cluster for Kubernetes {
     async fn remove(&self, pod: &PodName) -> Result<()> {
         if let Some(job) = timely(self.jobs.get_opt(&pod.0)).await? {
             let this_one = Preconditions { uid: job.uid(), ..Preconditions::default() };
-            match tokio::time::timeout(REQUEST, self.jobs.delete(&pod.0, &DeleteParams::background().preconditions(this_one))).await {
+            match tokio::time::timeout(
+                REQUEST,
+                self.jobs.delete(&pod.0, &DeleteParams::background().preconditions(this_one)),
+            )
+            .await
+            {
                 Ok(Ok(_)) => {}
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
+                Ok(Err(kube::Error::Api(status)))
+                    if status.is_not_found() || status.is_conflict() => {}
                 Ok(Err(error)) => return Err(translate(error)),
                 Err(_) => return Err(late()),
             }
@@ -402,10 +489,14 @@ impl Cluster for Kubernetes {
         let gone = async {
             loop {
                 let job = timely(self.jobs.get_opt(&pod.0)).await?.is_some();
-                let secret = removed(timely_raw(self.secrets.delete(&pod.0, &DeleteParams::default())).await?)?;
+                let secret = removed(
+                    timely_raw(self.secrets.delete(&pod.0, &DeleteParams::default())).await?,
+                )?;
                 let services = self.services_of(pod).await?;
                 for service in &services {
-                    removed(timely_raw(self.services.delete(service, &DeleteParams::default())).await?)?;
+                    removed(
+                        timely_raw(self.services.delete(service, &DeleteParams::default())).await?,
+                    )?;
                 }
                 if !job && secret && services.is_empty() && self.pods_of(pod).await?.is_empty() {
                     return Ok(());
@@ -413,11 +504,16 @@ impl Cluster for Kubernetes {
                 tokio::time::sleep(REMOVAL_POLL).await;
             }
         };
-        tokio::time::timeout(REMOVAL, gone).await.unwrap_or_else(|_| Err(ClusterError::Unavailable("a removal takes long".to_owned())))
+        tokio::time::timeout(REMOVAL, gone)
+            .await
+            .unwrap_or_else(|_| Err(ClusterError::Unavailable("a removal takes long".to_owned())))
     }
 
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        let mut events = std::pin::pin!(watcher(self.jobs.clone(), watcher::Config::default().labels(&self.selector())).default_backoff());
+        let mut events = std::pin::pin!(
+            watcher(self.jobs.clone(), watcher::Config::default().labels(&self.selector()))
+                .default_backoff()
+        );
         let mut inventory = Vec::new();
         while let Some(event) = events.next().await {
             let told = match event {
@@ -427,11 +523,18 @@ impl Cluster for Kubernetes {
                 }
                 Ok(Event::InitApply(job)) => {
                     inventory.push(PodName(job.name_any()));
-                    self.reason(&job).await.map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason))
+                    self.reason(&job)
+                        .await
+                        .map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason))
                 }
                 Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut inventory))),
-                Ok(Event::Apply(job)) => self.reason(&job).await.map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason)),
-                Ok(Event::Delete(job)) => Some(ClusterEvent::Ended(PodName(job.name_any()), EndReason::Removed)),
+                Ok(Event::Apply(job)) => self
+                    .reason(&job)
+                    .await
+                    .map(|reason| ClusterEvent::Ended(PodName(job.name_any()), reason)),
+                Ok(Event::Delete(job)) => {
+                    Some(ClusterEvent::Ended(PodName(job.name_any()), EndReason::Removed))
+                }
                 Err(error) => {
                     tracing::warn!(%error, "watching Jobs");
                     None
@@ -454,7 +557,8 @@ impl Cluster for Kubernetes {
         let before = UnixTime::now().0.saturating_sub(ORPHAN_AGE.as_secs());
         let old = |job: &Job| {
             let made = job.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-            made.and_then(|seconds| u64::try_from(seconds).ok()).is_some_and(|made| made < before) && finished(job).is_none()
+            made.and_then(|seconds| u64::try_from(seconds).ok()).is_some_and(|made| made < before)
+                && finished(job).is_none()
         };
         Ok(jobs.items.iter().filter(|job| old(job)).map(|job| PodName(job.name_any())).collect())
     }

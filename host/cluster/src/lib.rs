@@ -24,7 +24,7 @@ mod policies;
 
 pub use kubernetes::{ConnectError, Kubernetes, Settings};
 pub use local::Local;
-pub use policies::{ApplyStatus, Fetched, Reconcile, Mode, FetchError, Policies, DesiredPolicy};
+pub use policies::{ApplyStatus, DesiredPolicy, FetchError, Fetched, Mode, Policies, Reconcile};
 
 use guard::Checked;
 use paygress_core::backend::cluster::LeasePlan;
@@ -34,11 +34,17 @@ use paygress_core::model::refusal::{ErrorType, Refusal};
 /// pod's server can read.
 fn checked(plan: &LeasePlan, allowed: &guard::Allowed) -> Result<Checked, Refusal> {
     if let Some(key) = &plan.login.public_key {
-        paygress_sshd::parse_key(key).map_err(|error| Refusal::new(ErrorType::InvalidRequest, format!("ssh_public_key: {error}")))?;
+        paygress_sshd::parse_key(key).map_err(|error| {
+            Refusal::new(ErrorType::InvalidRequest, format!("ssh_public_key: {error}"))
+        })?;
     }
     // The customer cannot mend it, and the operator finds it in the log.
     guard::check(&plan.rendered, &plan.placement, allowed).map_err(|why| {
         tracing::error!(why, "the rendered template was refused");
-        Refusal::new(ErrorType::PolicyUnavailable, "the operator's pod-template policy asks for what is not allowed").with_details(why)
+        Refusal::new(
+            ErrorType::PolicyUnavailable,
+            "the operator's pod-template policy asks for what is not allowed",
+        )
+        .with_details(why)
     })
 }

@@ -6,7 +6,9 @@
 
 use crate::guard::Allowed;
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+};
 use paygress_core::model::units::{PodName, UnixTime};
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
 use std::collections::HashMap;
@@ -41,11 +43,23 @@ impl Local {
     /// Servers whose users have their homes in this directory.
     #[must_use]
     pub fn new(homes: PathBuf) -> Self {
-        Self { homes, shared: Arc::new(Shared { pods: Mutex::default(), events: broadcast::Sender::new(EVENTS) }) }
+        Self {
+            homes,
+            shared: Arc::new(Shared {
+                pods: Mutex::default(),
+                events: broadcast::Sender::new(EVENTS),
+            }),
+        }
     }
 
     fn with<T>(&self, pod: &PodName, work: impl FnOnce(&Pod) -> T) -> Result<T, ClusterError> {
-        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).get(pod).map(work).ok_or(ClusterError::NotFound)
+        self.shared
+            .pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(pod)
+            .map(work)
+            .ok_or(ClusterError::NotFound)
     }
 }
 
@@ -65,11 +79,14 @@ impl Cluster for Local {
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await {
-            Ok(listener) => listener,
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(ClusterError::PortTaken(error.to_string())),
-            Err(error) => return Err(fault(error)),
-        };
+        let listener =
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await {
+                Ok(listener) => listener,
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    return Err(ClusterError::PortTaken(error.to_string()));
+                }
+                Err(error) => return Err(fault(error)),
+            };
         let home = self.homes.join(&pod.0);
         std::fs::create_dir_all(&home).map_err(fault)?;
         let account = Account {
@@ -84,7 +101,11 @@ impl Cluster for Local {
         // Until it is told when to end the pod has all the time that was sold.
         let unless_told = UnixTime::now().after(plan.sold);
         let (expiry, expires) = watch::channel(None);
-        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.clone(), Pod { stop, expiry });
+        self.shared
+            .pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pod.clone(), Pod { stop, expiry });
         let server = tokio::spawn(serve(listener, account, host_key, stopped.clone()));
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
@@ -131,7 +152,9 @@ impl Cluster for Local {
         if self.with(pod, |pod| pod.stop.send_replace(true)).is_err() {
             return Ok(());
         }
-        while !matches!(events.recv().await, Ok(ClusterEvent::Ended(ended, _)) if ended == *pod) && self.with(pod, |_| ()).is_ok() {}
+        while !matches!(events.recv().await, Ok(ClusterEvent::Ended(ended, _)) if ended == *pod)
+            && self.with(pod, |_| ()).is_ok()
+        {}
         Ok(())
     }
 
@@ -140,9 +163,15 @@ impl Cluster for Local {
         loop {
             let told = match events.recv().await {
                 Ok(observation) => observation,
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    ClusterEvent::Resync(self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
-                }
+                Err(broadcast::error::RecvError::Lagged(_)) => ClusterEvent::Resync(
+                    self.shared
+                        .pods
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .keys()
+                        .cloned()
+                        .collect(),
+                ),
                 Err(broadcast::error::RecvError::Closed) => return,
             };
             if sink.send(told).await.is_err() {
@@ -162,7 +191,11 @@ impl Cluster for Local {
 }
 
 /// Waits until the time is over or the pod is stopped.
-async fn lifetime(unless_told: UnixTime, mut expiry: watch::Receiver<Option<UnixTime>>, mut stop: watch::Receiver<bool>) -> EndReason {
+async fn lifetime(
+    unless_told: UnixTime,
+    mut expiry: watch::Receiver<Option<UnixTime>>,
+    mut stop: watch::Receiver<bool>,
+) -> EndReason {
     loop {
         let left = expiry.borrow_and_update().unwrap_or(unless_told).since(UnixTime::now());
         tokio::select! {

@@ -2,7 +2,9 @@
 
 use crate::guard::{self, Checked};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use paygress_core::backend::cluster::LeasePlan;
@@ -39,7 +41,9 @@ pub(crate) struct JobSettings<'a> {
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
-    [(APP.0, APP.1), (LEASE, plan.lease.as_str()), (INSTANCE, instance)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    [(APP.0, APP.1), (LEASE, plan.lease.as_str()), (INSTANCE, instance)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 fn small(seconds: Seconds) -> i64 {
@@ -54,8 +58,15 @@ impl Objects {
         let metadata = template.metadata.get_or_insert_default();
         metadata.labels.get_or_insert_default().extend(labels.clone());
         // A container that may be restarted is, a few times; one that may not, ends the lease.
-        let restarts = template.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("OnFailure"));
-        let named = |name: &str| ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.clone()), ..ObjectMeta::default() };
+        let restarts = template
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.restart_policy.as_deref() == Some("OnFailure"));
+        let named = |name: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(labels.clone()),
+            ..ObjectMeta::default()
+        };
         let job = Job {
             metadata: named(&plan.placement.pod_name),
             spec: Some(JobSpec {
@@ -94,14 +105,20 @@ impl Objects {
         if let Some(key) = &plan.login.public_key {
             data.insert("authorized_key".to_owned(), bytes(key));
         }
-        let secret = Secret { metadata: named(&plan.placement.secret_name), data: Some(data), immutable: Some(true), ..Secret::default() };
+        let secret = Secret {
+            metadata: named(&plan.placement.secret_name),
+            data: Some(data),
+            immutable: Some(true),
+            ..Secret::default()
+        };
         let services = services
             .into_iter()
             .map(|mut service| {
                 let name = service.metadata.name.take().unwrap_or_default();
                 service.metadata = named(&name);
                 if let Some(spec) = &mut service.spec {
-                    spec.selector = Some(BTreeMap::from([(LEASE.to_owned(), plan.lease.0.clone())]));
+                    spec.selector =
+                        Some(BTreeMap::from([(LEASE.to_owned(), plan.lease.0.clone())]));
                 }
                 service
             })
@@ -111,7 +128,8 @@ impl Objects {
 
     /// The pod that the Job would make, for a rehearsal.
     pub(crate) fn pod(&self) -> Pod {
-        let PodTemplateSpec { metadata, spec } = self.job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let PodTemplateSpec { metadata, spec } =
+            self.job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
         let name = self.job.metadata.name.as_ref().map(|name| format!("{name}-rehearsal"));
         Pod { metadata: ObjectMeta { name, ..metadata.unwrap_or_default() }, spec, status: None }
     }

@@ -13,7 +13,9 @@ use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use paygress_core::backend::cluster::ClusterError;
@@ -122,7 +124,12 @@ pub trait Reconcile: Send + Sync {
     ///
     /// # Errors
     /// [`FetchError`].
-    async fn obtain(&self, version: &str, fetched: Fetched, digest: Option<&str>) -> Result<Vec<u8>, FetchError>;
+    async fn obtain(
+        &self,
+        version: &str,
+        fetched: Fetched,
+        digest: Option<&str>,
+    ) -> Result<Vec<u8>, FetchError>;
     /// Puts wishes in force, all or none; tells what became of each. When not all of them are
     /// known, or one has no component, nothing is exchanged.
     async fn keep(&self, wishes: Vec<DesiredPolicy>, all: bool) -> Vec<ApplyStatus>;
@@ -169,7 +176,11 @@ impl Policies {
         let client = client(kubeconfig).await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("paygress.dev", "v1", "Policy"));
         Ok(Self {
-            policies: Api::namespaced_with(client.clone(), namespace, &ApiResource { plural: "policies".to_owned(), ..kind }),
+            policies: Api::namespaced_with(
+                client.clone(),
+                namespace,
+                &ApiResource { plural: "policies".to_owned(), ..kind },
+            ),
             config_maps: Api::namespaced(client, namespace),
         })
     }
@@ -183,7 +194,9 @@ impl Policies {
 
     /// Looks whenever something changes, until it is dropped.
     pub async fn watch(self, keeper: Arc<dyn Reconcile>) {
-        let mut events = std::pin::pin!(watcher(self.policies.clone(), watcher::Config::default()).default_backoff());
+        let mut events = std::pin::pin!(
+            watcher(self.policies.clone(), watcher::Config::default()).default_backoff()
+        );
         // A status that was written, here or by another replica, is no news.
         let mut generations = HashMap::new();
         // The first look is due when the watch has begun.
@@ -227,10 +240,17 @@ impl Policies {
         let (mut specs, mut all) = (Vec::new(), true);
         let mut taken = BTreeSet::new();
         for (resource, progress) in resources.iter().zip(&mut progress) {
-            match serde_json::from_value::<Spec>(resource.data.get("spec").cloned().unwrap_or_default()) {
-                Ok(spec) if taken.insert((spec.slot, spec.mode)) => specs.push((resource, spec, progress)),
+            match serde_json::from_value::<Spec>(
+                resource.data.get("spec").cloned().unwrap_or_default(),
+            ) {
+                Ok(spec) if taken.insert((spec.slot, spec.mode)) => {
+                    specs.push((resource, spec, progress))
+                }
                 Ok(Spec { slot, .. }) => {
-                    progress.active = ConditionState::no("SlotTaken", format!("another Policy for the slot {slot} was there first"));
+                    progress.active = ConditionState::no(
+                        "SlotTaken",
+                        format!("another Policy for the slot {slot} was there first"),
+                    );
                 }
                 Err(error) => {
                     all = false;
@@ -239,8 +259,11 @@ impl Policies {
             }
         }
         // At the same time: a registry that is away does not keep the others' from being had.
-        let wishes = specs.into_iter().map(|(resource, spec, progress)| self.wish(resource, spec, progress, keeper));
-        let (told, wishes): (Vec<&mut Progress>, Vec<DesiredPolicy>) = join_all(wishes).await.into_iter().unzip();
+        let wishes = specs
+            .into_iter()
+            .map(|(resource, spec, progress)| self.wish(resource, spec, progress, keeper));
+        let (told, wishes): (Vec<&mut Progress>, Vec<DesiredPolicy>) =
+            join_all(wishes).await.into_iter().unzip();
         for (progress, fate) in told.into_iter().zip(keeper.keep(wishes, all).await) {
             (progress.valid, progress.active) = verdicts(fate);
         }
@@ -261,25 +284,45 @@ impl Policies {
         keeper: &dyn Reconcile,
     ) -> (&'a mut Progress, DesiredPolicy) {
         let Spec { slot, mode, source, digest, settings } = spec;
-        let version = format!("{} {}", resource.uid().unwrap_or_default(), resource.metadata.generation.unwrap_or_default());
+        let version = format!(
+            "{} {}",
+            resource.uid().unwrap_or_default(),
+            resource.metadata.generation.unwrap_or_default()
+        );
         let obtained = match self.fetch(source).await {
             Ok(fetched) => keeper.obtain(&version, fetched, digest.as_deref()).await,
             Err(why) => Err(FetchError::Unavailable(why)),
         };
         (progress.fetched, progress.verified) = match &obtained {
             Ok(_) => (ConditionState::yes("Fetched"), ConditionState::yes("Verified")),
-            Err(FetchError::Unavailable(why)) => (ConditionState::no("Unavailable", why), ConditionState::default()),
-            Err(FetchError::Unverified(why)) => (ConditionState::yes("Fetched"), ConditionState::no("Refused", why)),
+            Err(FetchError::Unavailable(why)) => {
+                (ConditionState::no("Unavailable", why), ConditionState::default())
+            }
+            Err(FetchError::Unverified(why)) => {
+                (ConditionState::yes("Fetched"), ConditionState::no("Refused", why))
+            }
         };
-        (progress, DesiredPolicy { slot, mode, component: obtained.ok(), settings: Value::Object(settings).to_string(), version })
+        (
+            progress,
+            DesiredPolicy {
+                slot,
+                mode,
+                component: obtained.ok(),
+                settings: Value::Object(settings).to_string(),
+                version,
+            },
+        )
     }
 
     async fn fetch(&self, source: Source) -> Result<Fetched, String> {
         match source {
             Source::Oci(reference) => Ok(Fetched::Oci(reference)),
             Source::ConfigMap { name, key } => {
-                let map = timely(self.config_maps.get_opt(&name)).await.map_err(|error| error.to_string())?;
-                let map = map.ok_or_else(|| format!("there is no ConfigMap {name} in this namespace"))?;
+                let map = timely(self.config_maps.get_opt(&name))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let map =
+                    map.ok_or_else(|| format!("there is no ConfigMap {name} in this namespace"))?;
                 let component = map.binary_data.and_then(|mut data| data.remove(&key));
                 let component = component.ok_or_else(|| {
                     format!(
@@ -296,19 +339,29 @@ impl Policies {
     async fn tell(&self, resource: &DynamicObject, progress: Progress) -> Result<(), ClusterError> {
         let old = resource.data.get("status").cloned().unwrap_or_default();
         let Progress { fetched, verified, valid, active } = progress;
-        let conditions: Vec<Value> = [("Fetched", fetched), ("Verified", verified), ("Valid", valid), ("Active", active)]
-            .into_iter()
-            .map(|(kind, verdict)| condition(kind, verdict, &old))
-            .collect();
-        let new = json!({"observedGeneration": resource.metadata.generation, "conditions": conditions});
+        let conditions: Vec<Value> =
+            [("Fetched", fetched), ("Verified", verified), ("Valid", valid), ("Active", active)]
+                .into_iter()
+                .map(|(kind, verdict)| condition(kind, verdict, &old))
+                .collect();
+        let new =
+            json!({"observedGeneration": resource.metadata.generation, "conditions": conditions});
         if new == old {
             return Ok(());
         }
         // Of this one, and not of another that has its name by now.
         let status = Patch::Merge(json!({"metadata": {"uid": resource.uid()}, "status": new}));
-        match timely_raw(self.policies.patch_status(&resource.name_any(), &PatchParams::default(), &status)).await? {
+        match timely_raw(self.policies.patch_status(
+            &resource.name_any(),
+            &PatchParams::default(),
+            &status,
+        ))
+        .await?
+        {
             // It was removed in the meantime.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                Ok(())
+            }
             told => told.map(drop).map_err(translate),
         }
     }
@@ -323,8 +376,12 @@ fn condition(kind: &str, verdict: ConditionState, old: &Value) -> Value {
     };
     let reason = if verdict.reason.is_empty() { "Pending" } else { verdict.reason };
     let message: String = verdict.message.chars().take(MESSAGE_CHARS).collect();
-    let found = old.get("conditions").and_then(Value::as_array).and_then(|all| all.iter().find(|condition| condition["type"] == kind));
-    let since = found.filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
+    let found = old
+        .get("conditions")
+        .and_then(Value::as_array)
+        .and_then(|all| all.iter().find(|condition| condition["type"] == kind));
+    let since =
+        found.filter(|old| old["status"] == status).map(|old| old["lastTransitionTime"].clone());
     let since = since.unwrap_or_else(|| Value::from(UnixTime::now().rfc3339()));
     json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
 }
@@ -332,11 +389,22 @@ fn condition(kind: &str, verdict: ConditionState, old: &Value) -> Value {
 fn verdicts(fate: ApplyStatus) -> (ConditionState, ConditionState) {
     match fate {
         ApplyStatus::InForce => (ConditionState::yes("Valid"), ConditionState::yes("InForce")),
-        ApplyStatus::Beside => {
-            (ConditionState::yes("Valid"), ConditionState::no("Shadow", "it decides beside the one in force; see `paygress policy shadow report`"))
+        ApplyStatus::Beside => (
+            ConditionState::yes("Valid"),
+            ConditionState::no(
+                "Shadow",
+                "it decides beside the one in force; see `paygress policy shadow report`",
+            ),
+        ),
+        ApplyStatus::Refused(why) => (
+            ConditionState::no("Refused", why),
+            ConditionState::no("Refused", "the one that was in force goes on"),
+        ),
+        ApplyStatus::Waiting(why) => {
+            (ConditionState::default(), ConditionState::no("Waiting", why))
         }
-        ApplyStatus::Refused(why) => (ConditionState::no("Refused", why), ConditionState::no("Refused", "the one that was in force goes on")),
-        ApplyStatus::Waiting(why) => (ConditionState::default(), ConditionState::no("Waiting", why)),
-        ApplyStatus::Superseded(why) => (ConditionState::yes("Valid"), ConditionState::no("Superseded", why)),
+        ApplyStatus::Superseded(why) => {
+            (ConditionState::yes("Valid"), ConditionState::no("Superseded", why))
+        }
     }
 }

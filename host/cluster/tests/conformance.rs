@@ -1,11 +1,20 @@
 //! What any cluster must do. The local runtime and Kubernetes pass this one suite.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{Kubernetes, Local, Settings};
-use paygress_core::backend::cluster::{CONTAINER_PORT, Cluster, ClusterError, EndReason, LOGIN_MOUNT_PATH, StartupPhase, LeasePlan, ClusterEvent};
-use paygress_core::model::login::Login;
+use paygress_core::backend::cluster::{
+    CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
+    StartupPhase,
+};
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
 use serde_json::json;
@@ -82,11 +91,18 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
 
     // What the guard refuses is refused in rehearsal, and nothing is there afterwards.
     let mut greedy = plan(free_port(), 60);
-    greedy.rendered.pod_template_json =
-        greedy.rendered.pod_template_json.replace("\"restartPolicy\"", "\"hostNetwork\":true,\"restartPolicy\"");
-    let Err(ClusterError::Refused(refusal)) = cluster.dry_run(&greedy).await else { panic!("not refused") };
+    greedy.rendered.pod_template_json = greedy
+        .rendered
+        .pod_template_json
+        .replace("\"restartPolicy\"", "\"hostNetwork\":true,\"restartPolicy\"");
+    let Err(ClusterError::Refused(refusal)) = cluster.dry_run(&greedy).await else {
+        panic!("not refused")
+    };
     assert_eq!(refusal.code, ErrorType::PolicyUnavailable);
-    assert_eq!(cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await, Err(ClusterError::NotFound));
+    assert_eq!(
+        cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await,
+        Err(ClusterError::NotFound)
+    );
 
     // Rehearsing does nothing; launching twice is launching once.
     let port = free_port();
@@ -98,7 +114,11 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     cluster.launch(&sold).await.unwrap();
     cluster.ready(&pod).await.unwrap();
     assert!(listens(port).await);
-    assert_eq!(cluster.startup_phase(&pod).await, Ok(StartupPhase::Starting), "it is past being fetched");
+    assert_eq!(
+        cluster.startup_phase(&pod).await,
+        Ok(StartupPhase::Starting),
+        "it is past being fetched"
+    );
     assert_eq!(cluster.check().await, Ok(()));
 
     // It ends when it was told to: the later of two times, however they come.
@@ -111,7 +131,11 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     let late = UnixTime::now().0.abs_diff(end.0);
     assert!(late <= 8, "it ended {late} s off");
     assert!(!listens(port).await, "its port is free when its end is told");
-    assert_eq!(cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await, Err(ClusterError::NotFound), "what has ended is not revived");
+    assert_eq!(
+        cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await,
+        Err(ClusterError::NotFound),
+        "what has ended is not revived"
+    );
 
     // A removed pod is gone when the call returns, and its port can be had again.
     let again = plan(port, 60);
@@ -144,7 +168,8 @@ async fn the_local_runtime_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 async fn kubernetes_conforms() {
-    let testbed = std::env::var_os("TESTBED").map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from);
+    let testbed = std::env::var_os("TESTBED")
+        .map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from);
     let settings = Settings {
         namespace: "user-workloads".to_owned(),
         instance: "conformance".to_owned(),
@@ -152,7 +177,8 @@ async fn kubernetes_conforms() {
         ttl: Seconds(5),
         allowed: Allowed::default(),
     };
-    let cluster = Kubernetes::connect(Some(&testbed.join("admin.kubeconfig")), settings).await.unwrap();
+    let cluster =
+        Kubernetes::connect(Some(&testbed.join("admin.kubeconfig")), settings).await.unwrap();
     cluster.check().await.unwrap();
     conforms(Arc::new(cluster)).await;
 }
@@ -174,5 +200,8 @@ async fn a_cluster_that_is_away_is_told_so_in_time() {
     };
     let cluster = Kubernetes::connect(Some(kubeconfig.path()), settings).await.unwrap();
     assert!(matches!(cluster.dry_run(&plan(1, 1)).await, Err(ClusterError::Unavailable(_))));
-    assert!(matches!(cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await, Err(ClusterError::Unavailable(_))));
+    assert!(matches!(
+        cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await,
+        Err(ClusterError::Unavailable(_))
+    ));
 }

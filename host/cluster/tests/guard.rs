@@ -1,5 +1,11 @@
 //! A template asks for too much: refused, with the field's path.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
@@ -26,7 +32,10 @@ fn good() -> Value {
 }
 
 fn rendered(template: &Value, services: &[Value]) -> Rendered {
-    Rendered { pod_template_json: template.to_string(), services_json: services.iter().map(Value::to_string).collect() }
+    Rendered {
+        pod_template_json: template.to_string(),
+        services_json: services.iter().map(Value::to_string).collect(),
+    }
 }
 
 /// The good template with a value at a JSON Pointer, whose last step is made if it is not there.
@@ -53,14 +62,26 @@ fn what_a_pod_must_have_is_filled_in() {
     let pod = spec.security_context.as_ref().unwrap();
     let container = &spec.containers[0];
     let security = container.security_context.as_ref().unwrap();
-    assert_eq!((spec.automount_service_account_token, spec.enable_service_links), (Some(false), Some(false)));
-    assert_eq!((pod.run_as_non_root, pod.seccomp_profile.as_ref().unwrap().type_.as_str()), (Some(true), "RuntimeDefault"));
+    assert_eq!(
+        (spec.automount_service_account_token, spec.enable_service_links),
+        (Some(false), Some(false))
+    );
+    assert_eq!(
+        (pod.run_as_non_root, pod.seccomp_profile.as_ref().unwrap().type_.as_str()),
+        (Some(true), "RuntimeDefault")
+    );
     assert_eq!(
         (security.privileged, security.allow_privilege_escalation, security.run_as_non_root),
         (Some(false), Some(false), Some(true))
     );
-    assert_eq!(security.capabilities.as_ref().unwrap().drop.as_deref(), Some(&["ALL".to_owned()][..]));
-    for amounts in [container.resources.as_ref().unwrap().limits.as_ref(), container.resources.as_ref().unwrap().requests.as_ref()] {
+    assert_eq!(
+        security.capabilities.as_ref().unwrap().drop.as_deref(),
+        Some(&["ALL".to_owned()][..])
+    );
+    for amounts in [
+        container.resources.as_ref().unwrap().limits.as_ref(),
+        container.resources.as_ref().unwrap().requests.as_ref(),
+    ] {
         let amounts = amounts.unwrap();
         assert_eq!((amounts["cpu"].0.as_str(), amounts["memory"].0.as_str()), ("500m", "64Mi"));
     }
@@ -75,32 +96,80 @@ fn every_way_out_of_the_pod_is_refused_by_its_path() {
         ("/spec/hostIPC", json!(true), "template.spec.hostIPC"),
         ("/spec/hostUsers", json!(true), "template.spec.hostUsers"),
         ("/spec/serviceAccountName", json!("paygress"), "template.spec.serviceAccountName"),
-        ("/spec/automountServiceAccountToken", json!(true), "template.spec.automountServiceAccountToken"),
+        (
+            "/spec/automountServiceAccountToken",
+            json!(true),
+            "template.spec.automountServiceAccountToken",
+        ),
         ("/spec/nodeName", json!("n"), "template.spec.nodeName"),
         ("/spec/activeDeadlineSeconds", json!(1), "template.spec.activeDeadlineSeconds"),
         ("/spec/initContainers", json!([{"image": "evil"}]), "template.spec.initContainers"),
         ("/spec/ephemeralContainers", json!([]), "template.spec.ephemeralContainers"),
         ("/spec/imagePullSecrets", json!([{"name": "x"}]), "template.spec.imagePullSecrets"),
-        ("/spec/priorityClassName", json!("system-node-critical"), "template.spec.priorityClassName"),
+        (
+            "/spec/priorityClassName",
+            json!("system-node-critical"),
+            "template.spec.priorityClassName",
+        ),
         ("/spec/hostAliases", json!([]), "template.spec.hostAliases"),
         ("/spec/restartPolicy", json!("Always"), "template.spec.restartPolicy"),
-        ("/spec/terminationGracePeriodSeconds", json!(3_600), "template.spec.terminationGracePeriodSeconds"),
+        (
+            "/spec/terminationGracePeriodSeconds",
+            json!(3_600),
+            "template.spec.terminationGracePeriodSeconds",
+        ),
         ("/spec/aFieldOfTheFuture", json!(1), "template.spec.aFieldOfTheFuture"),
-        ("/spec/volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "template.spec.volumes[0].hostPath"),
-        ("/spec/volumes", json!([{"name": "x", "projected": {"sources": []}}]), "template.spec.volumes[0].projected"),
-        ("/spec/volumes", json!([{"name": "x", "secret": {"secretName": "ssh-pod-b"}}]), "template.spec.volumes[0].secret.secretName"),
+        (
+            "/spec/volumes",
+            json!([{"name": "x", "hostPath": {"path": "/"}}]),
+            "template.spec.volumes[0].hostPath",
+        ),
+        (
+            "/spec/volumes",
+            json!([{"name": "x", "projected": {"sources": []}}]),
+            "template.spec.volumes[0].projected",
+        ),
+        (
+            "/spec/volumes",
+            json!([{"name": "x", "secret": {"secretName": "ssh-pod-b"}}]),
+            "template.spec.volumes[0].secret.secretName",
+        ),
         ("/spec/volumes", json!([{"name": "x"}]), "template.spec.volumes[0]"),
-        ("/spec/securityContext", json!({"runAsNonRoot": false}), "template.spec.securityContext.runAsNonRoot"),
-        ("/spec/securityContext", json!({"runAsUser": 0}), "template.spec.securityContext.runAsUser"),
-        ("/spec/securityContext", json!({"supplementalGroups": [0]}), "template.spec.securityContext.supplementalGroups"),
+        (
+            "/spec/securityContext",
+            json!({"runAsNonRoot": false}),
+            "template.spec.securityContext.runAsNonRoot",
+        ),
+        (
+            "/spec/securityContext",
+            json!({"runAsUser": 0}),
+            "template.spec.securityContext.runAsUser",
+        ),
+        (
+            "/spec/securityContext",
+            json!({"supplementalGroups": [0]}),
+            "template.spec.securityContext.supplementalGroups",
+        ),
         ("/spec/securityContext", json!({"sysctls": []}), "template.spec.securityContext.sysctls"),
-        ("/spec/securityContext", json!({"seccompProfile": {"type": "Unconfined"}}), "template.spec.securityContext.seccompProfile"),
+        (
+            "/spec/securityContext",
+            json!({"seccompProfile": {"type": "Unconfined"}}),
+            "template.spec.securityContext.seccompProfile",
+        ),
         ("/metadata", json!({"namespace": "kube-system"}), "template.metadata.namespace"),
         ("/metadata", json!({"annotations": {"a": "b"}}), "template.metadata.annotations"),
         ("/metadata", json!({"ownerReferences": []}), "template.metadata.ownerReferences"),
         ("/metadata", json!({"labels": {"app": "mine"}}), "template.metadata.labels.app"),
-        ("/metadata", json!({"labels": {"paygress.dev/lease": "b"}}), "template.metadata.labels.paygress.dev/lease"),
-        ("/spec/containers/-", json!({"name": "second", "image": "example.com/ssh:1"}), "template.spec.containers"),
+        (
+            "/metadata",
+            json!({"labels": {"paygress.dev/lease": "b"}}),
+            "template.metadata.labels.paygress.dev/lease",
+        ),
+        (
+            "/spec/containers/-",
+            json!({"name": "second", "image": "example.com/ssh:1"}),
+            "template.spec.containers",
+        ),
     ] {
         let told = why(&with(pointer, value), &[]);
         assert!(told.starts_with(path), "{pointer}: {told}");
@@ -108,26 +177,65 @@ fn every_way_out_of_the_pod_is_refused_by_its_path() {
     for (field, value, path) in [
         ("image", json!("example.com/ssh:2"), "image"),
         ("securityContext", json!({"privileged": true}), "securityContext.privileged"),
-        ("securityContext", json!({"allowPrivilegeEscalation": true}), "securityContext.allowPrivilegeEscalation"),
-        ("securityContext", json!({"capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}}), "securityContext.capabilities"),
+        (
+            "securityContext",
+            json!({"allowPrivilegeEscalation": true}),
+            "securityContext.allowPrivilegeEscalation",
+        ),
+        (
+            "securityContext",
+            json!({"capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}}),
+            "securityContext.capabilities",
+        ),
         ("securityContext", json!({"runAsUser": 0}), "securityContext.runAsUser"),
         ("securityContext", json!({"procMount": "Unmasked"}), "securityContext.procMount"),
         ("envFrom", json!([{"secretRef": {"name": "x"}}]), "envFrom"),
-        ("env", json!([{"name": "X", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]), "env[0].valueFrom"),
+        (
+            "env",
+            json!([{"name": "X", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]),
+            "env[0].valueFrom",
+        ),
         ("lifecycle", json!({}), "lifecycle"),
         ("volumeDevices", json!([]), "volumeDevices"),
-        ("volumeMounts", json!([{"name": "x", "mountPath": "/x", "subPath": ".."}]), "volumeMounts[0].subPath"),
-        ("readinessProbe", json!({"httpGet": {"host": "169.254.169.254", "port": 80}}), "readinessProbe.httpGet"),
-        ("readinessProbe", json!({"tcpSocket": {"host": "10.0.0.1", "port": 80}}), "readinessProbe.tcpSocket.host"),
+        (
+            "volumeMounts",
+            json!([{"name": "x", "mountPath": "/x", "subPath": ".."}]),
+            "volumeMounts[0].subPath",
+        ),
+        (
+            "readinessProbe",
+            json!({"httpGet": {"host": "169.254.169.254", "port": 80}}),
+            "readinessProbe.httpGet",
+        ),
+        (
+            "readinessProbe",
+            json!({"tcpSocket": {"host": "10.0.0.1", "port": 80}}),
+            "readinessProbe.tcpSocket.host",
+        ),
         ("resources", json!({"limits": {"cpu": "64"}}), "resources.limits.cpu"),
-        ("resources", json!({"limits": {"hugepages-2Mi": "1Gi"}}), "resources.limits.hugepages-2Mi"),
+        (
+            "resources",
+            json!({"limits": {"hugepages-2Mi": "1Gi"}}),
+            "resources.limits.hugepages-2Mi",
+        ),
         ("ports", json!([{"containerPort": 2222, "hostPort": 22}]), "ports[0].hostPort"),
         ("ports", json!([{"containerPort": 22, "hostPort": 31000}]), "ports[0].containerPort"),
-        ("ports", json!([{"containerPort": 2222, "hostPort": 31000, "hostIP": "0.0.0.0"}]), "ports[0].hostIP"),
-        ("ports", json!([{"containerPort": 2222, "hostPort": 31000}, {"containerPort": 2222, "hostPort": 31000}]), "ports[1].hostPort"),
+        (
+            "ports",
+            json!([{"containerPort": 2222, "hostPort": 31000, "hostIP": "0.0.0.0"}]),
+            "ports[0].hostIP",
+        ),
+        (
+            "ports",
+            json!([{"containerPort": 2222, "hostPort": 31000}, {"containerPort": 2222, "hostPort": 31000}]),
+            "ports[1].hostPort",
+        ),
     ] {
         let told = why(&with(&format!("{container}/{field}"), value), &[]);
-        assert!(told.starts_with(&format!("template.spec.containers[0].{path}")), "{field}: {told}");
+        assert!(
+            told.starts_with(&format!("template.spec.containers[0].{path}")),
+            "{field}: {told}"
+        );
     }
 }
 
@@ -137,17 +245,28 @@ fn a_pod_is_reached_by_one_port_and_by_the_reserved_one() {
     unreachable["spec"]["containers"][0]["ports"] = json!([]);
     assert!(why(&unreachable, &[]).contains("nobody could log in"));
     let node_port = json!({"spec": {"type": "NodePort", "ports": [{"port": 22}]}});
-    let checked = check(&rendered(&unreachable, std::slice::from_ref(&node_port)), &placement(), &Allowed::default()).unwrap();
+    let checked = check(
+        &rendered(&unreachable, std::slice::from_ref(&node_port)),
+        &placement(),
+        &Allowed::default(),
+    )
+    .unwrap();
     let spec = checked.services[0].spec.as_ref().unwrap();
     let port = &spec.ports.as_ref().unwrap()[0];
-    assert_eq!((checked.services[0].metadata.name.as_deref(), port.node_port), (Some("ssh-pod-a"), Some(31_000)));
+    assert_eq!(
+        (checked.services[0].metadata.name.as_deref(), port.node_port),
+        (Some("ssh-pod-a"), Some(31_000))
+    );
     assert!(why(&good(), std::slice::from_ref(&node_port)).contains("use one of them"));
     for (service, path) in [
         (json!({"metadata": {"name": "kubernetes"}, "spec": {}}), "services[0].metadata.name"),
         (json!({"spec": {"type": "LoadBalancer"}}), "services[0].spec.type"),
         (json!({"spec": {"externalIPs": ["1.1.1.1"]}}), "services[0].spec.externalIPs"),
         (json!({"spec": {"selector": {"app": "other"}}}), "services[0].spec.selector"),
-        (json!({"spec": {"type": "NodePort", "ports": [{"port": 22, "nodePort": 30001}]}}), "services[0].spec.ports[0].nodePort"),
+        (
+            json!({"spec": {"type": "NodePort", "ports": [{"port": 22, "nodePort": 30001}]}}),
+            "services[0].spec.ports[0].nodePort",
+        ),
         (json!([]), "services[0]"),
     ] {
         let told = why(&unreachable, &[service]);
@@ -172,7 +291,19 @@ fn what_is_no_template_is_told_so() {
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let names = ["spec", "metadata", "containers", "image", "ports", "hostPort", "securityContext", "volumes", "name", "labels", "x"];
+    let names = [
+        "spec",
+        "metadata",
+        "containers",
+        "image",
+        "ports",
+        "hostPort",
+        "securityContext",
+        "volumes",
+        "name",
+        "labels",
+        "x",
+    ];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -182,11 +313,12 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(6, 48, 6, move |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((proptest::sample::select(names.to_vec()), inner), 0..6).prop_map(|fields| fields
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect::<serde_json::Map<_, _>>()
-                .into()),
+            proptest::collection::vec((proptest::sample::select(names.to_vec()), inner), 0..6)
+                .prop_map(|fields| fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()),
         ]
     })
 }

@@ -21,7 +21,8 @@ pub fn plain(text: &str, most: usize) -> String {
 /// Neither a control character nor one that turns the direction of what follows.
 #[must_use]
 pub fn is_plain(character: char) -> bool {
-    !character.is_control() && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !character.is_control()
+        && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -31,7 +32,10 @@ mod tests {
     #[test]
     fn nothing_but_text_is_left() {
         assert_eq!(plain("préfixe: 1 sat", 100), "préfixe: 1 sat");
-        assert_eq!(plain("a\u{1b}]52;c\u{7}\nb\u{202e}c\u{9b}", 100), "a\\u{1b}]52;c\\u{7}\\u{a}b\\u{202e}c\\u{9b}");
+        assert_eq!(
+            plain("a\u{1b}]52;c\u{7}\nb\u{202e}c\u{9b}", 100),
+            "a\\u{1b}]52;c\\u{7}\\u{a}b\\u{202e}c\\u{9b}"
+        );
         assert_eq!(plain("abcdef", 3), "abc…");
         assert_eq!(plain("abc", 3), "abc");
     }

@@ -238,8 +238,13 @@ impl Database {
     /// [`PostgresError`], which says what to do.
     pub async fn postgres(url: &Secret, schemas: &[Schema]) -> Result<Self, PostgresError> {
         let (url, schemas) = (url.clone(), schemas.to_vec());
-        let opened = tokio::task::spawn_blocking(move || postgres::Postgres::open(&url, &schemas)).await;
-        Ok(Self { backend: Arc::new(opened.unwrap_or_else(|error| Err(PostgresError::Connect(error.to_string())))?) })
+        let opened =
+            tokio::task::spawn_blocking(move || postgres::Postgres::open(&url, &schemas)).await;
+        Ok(Self {
+            backend: Arc::new(
+                opened.unwrap_or_else(|error| Err(PostgresError::Connect(error.to_string())))?,
+            ),
+        })
     }
 
     /// Runs one transaction on a thread that may be held; it is on disk when this returns `Ok`. The
@@ -247,7 +252,10 @@ impl Database {
     ///
     /// # Errors
     /// The work's own, or the database's.
-    pub async fn transact<T, E>(&self, mut work: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    pub async fn transact<T, E>(
+        &self,
+        mut work: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<DatabaseError> + Send + 'static,
@@ -270,10 +278,14 @@ impl Database {
             match (transacted, done) {
                 (Ok(()) | Err(Undo::Caller), Some(done)) => done,
                 (Err(Undo::Database(error)), _) => Err(error.into()),
-                (_, None) => Err(DatabaseError::Failed("a transaction did nothing".to_owned()).into()),
+                (_, None) => {
+                    Err(DatabaseError::Failed("a transaction did nothing".to_owned()).into())
+                }
             }
         };
-        tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(DatabaseError::Failed(error.to_string()).into()))
+        tokio::task::spawn_blocking(job)
+            .await
+            .unwrap_or_else(|error| Err(DatabaseError::Failed(error.to_string()).into()))
     }
 }
 

@@ -35,13 +35,17 @@ type Manager = PostgresConnectionManager<MakeRustlsConnect>;
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     /// The URL. What it is, is not told: it may hold a password.
-    #[error("DATABASE_URL is not a Postgres URL; write postgres://user:password@host:port/database?sslmode=require")]
+    #[error(
+        "DATABASE_URL is not a Postgres URL; write postgres://user:password@host:port/database?sslmode=require"
+    )]
     Url,
     /// The server.
     #[error("the Postgres of DATABASE_URL cannot be used: {0}")]
     Connect(String),
     /// A newer version wrote it.
-    #[error("the schema {name} in Postgres is of version {found}, and this program knows {known}; use the newer program")]
+    #[error(
+        "the schema {name} in Postgres is of version {found}, and this program knows {known}; use the newer program"
+    )]
     Newer {
         /// Which.
         name: &'static str,
@@ -85,7 +89,11 @@ impl Postgres {
             std::thread::spawn(move || beat(own, &config, &tls, worker, &closing))
         };
         let manager = PostgresConnectionManager::new(config, tls);
-        let pool = r2d2::Pool::builder().max_size(CONNECTIONS).min_idle(Some(1)).connection_timeout(TIMEOUT).build(manager);
+        let pool = r2d2::Pool::builder()
+            .max_size(CONNECTIONS)
+            .min_idle(Some(1))
+            .connection_timeout(TIMEOUT)
+            .build(manager);
         Ok(Self { pool: Some(pool.map_err(connect_error)?), worker, closing, heart: Some(heart) })
     }
 }
@@ -122,11 +130,16 @@ fn tls() -> Result<MakeRustlsConnect, PostgresError> {
 fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
     let mut transaction = client.transaction().map_err(connect_error)?;
     // One replica at a time.
-    transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&-SPACE]).map_err(connect_error)?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&-SPACE])
+        .map_err(connect_error)?;
     let versions = "CREATE TABLE IF NOT EXISTS paygress_schemas (name TEXT PRIMARY KEY, version BIGINT NOT NULL)";
     transaction.batch_execute(versions).map_err(connect_error)?;
-    let row = transaction.query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name]).map_err(connect_error)?;
-    let found = row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(connect_error)?.unwrap_or(0);
+    let row = transaction
+        .query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name])
+        .map_err(connect_error)?;
+    let found =
+        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(connect_error)?.unwrap_or(0);
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     if found > schema.steps.len() {
         return Err(PostgresError::Newer { name: schema.name, found, known: schema.steps.len() });
@@ -150,12 +163,20 @@ fn live(client: &mut Client, worker: i32) -> Result<(), postgres::Error> {
     client.execute("SELECT pg_advisory_lock($1, $2)", &[&SPACE, &worker]).map(drop)
 }
 
-fn beat(client: Client, config: &Config, tls: &MakeRustlsConnect, worker: i32, closing: &AtomicBool) {
+fn beat(
+    client: Client,
+    config: &Config,
+    tls: &MakeRustlsConnect,
+    worker: i32,
+    closing: &AtomicBool,
+) {
     let mut client = Some(client);
     while !closing.load(Ordering::Relaxed) {
         let alive = client.as_mut().is_some_and(|client| client.is_valid(TIMEOUT).is_ok());
         if !alive {
-            tracing::warn!("the connection to the ledger's Postgres was lost; other replicas may take our orders");
+            tracing::warn!(
+                "the connection to the ledger's Postgres was lost; other replicas may take our orders"
+            );
             client = config.connect(tls.clone()).ok();
             if let Some(Err(error)) = client.as_mut().map(|client| live(client, worker)) {
                 tracing::warn!(%error, "this replica could not say that it is alive");
@@ -167,13 +188,18 @@ fn beat(client: Client, config: &Config, tls: &MakeRustlsConnect, worker: i32, c
 }
 
 fn failed(error: &postgres::Error) -> DatabaseError {
-    DatabaseError::Failed(
-        error.as_db_error().map_or_else(|| error.to_string(), |error| format!("{} ({})", error.message(), error.code().code())),
-    )
+    DatabaseError::Failed(error.as_db_error().map_or_else(
+        || error.to_string(),
+        |error| format!("{} ({})", error.message(), error.code().code()),
+    ))
 }
 
 impl ToSql for Value {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),
             Self::Number(number) => match *ty {
@@ -204,7 +230,10 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn run<T>(&mut self, call: impl FnOnce(&mut postgres::Transaction<'_>) -> Result<T, postgres::Error>) -> Result<T, DatabaseError> {
+    fn run<T>(
+        &mut self,
+        call: impl FnOnce(&mut postgres::Transaction<'_>) -> Result<T, postgres::Error>,
+    ) -> Result<T, DatabaseError> {
         call(&mut self.transaction).map_err(|error| {
             self.error = error.code().cloned();
             failed(&error)
@@ -218,7 +247,8 @@ impl Transaction for Attempt<'_> {
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
-        let rows = self.run(|transaction| transaction.query(&numbered(statement), &borrowed(values)))?;
+        let rows =
+            self.run(|transaction| transaction.query(&numbered(statement), &borrowed(values)))?;
         rows.iter().map(read).collect()
     }
 
@@ -251,7 +281,10 @@ fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {
         let unreadable = |error: postgres::Error| DatabaseError::Unreadable(error.to_string());
         match *column.type_() {
             Type::INT8 => row.try_get(index).map(number).map_err(unreadable),
-            Type::INT4 => row.try_get::<_, Option<i32>>(index).map(|value| number(value.map(i64::from))).map_err(unreadable),
+            Type::INT4 => row
+                .try_get::<_, Option<i32>>(index)
+                .map(|value| number(value.map(i64::from)))
+                .map_err(unreadable),
             _ => row.try_get::<_, Option<String>>(index).map(Value::from).map_err(unreadable),
         }
     };
@@ -262,7 +295,12 @@ fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {
 /// an answer.
 fn met_another(state: Option<&SqlState>) -> bool {
     state.is_some_and(|state| {
-        [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION].contains(state)
+        [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::UNIQUE_VIOLATION,
+        ]
+        .contains(state)
     })
 }
 
@@ -271,10 +309,20 @@ impl Backend for Postgres {
         let undo = |error: &postgres::Error| Undo::Database(failed(error));
         let mut attempts = 0..ATTEMPTS;
         loop {
-            let pool = self.pool.as_ref().ok_or_else(|| Undo::Database(DatabaseError::Failed("closed".to_owned())))?;
-            let mut client = pool.get().map_err(|error| Undo::Database(DatabaseError::Failed(error.to_string())))?;
-            let begun = client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
-            let mut this = Attempt { transaction: begun.map_err(|error| undo(&error))?, worker: self.worker, error: None };
+            let pool = self
+                .pool
+                .as_ref()
+                .ok_or_else(|| Undo::Database(DatabaseError::Failed("closed".to_owned())))?;
+            let mut client = pool
+                .get()
+                .map_err(|error| Undo::Database(DatabaseError::Failed(error.to_string())))?;
+            let begun =
+                client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
+            let mut this = Attempt {
+                transaction: begun.map_err(|error| undo(&error))?,
+                worker: self.worker,
+                error: None,
+            };
             let (done, state) = match work(&mut this) {
                 Ok(()) => match this.transaction.commit() {
                     Ok(()) => return Ok(()),

@@ -16,7 +16,9 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file or its directory.
-    #[error("the database {path} cannot be opened: {source}; check that the directory exists and belongs to this user")]
+    #[error(
+        "the database {path} cannot be opened: {source}; check that the directory exists and belongs to this user"
+    )]
     File {
         /// Its path.
         path: PathBuf,
@@ -24,10 +26,14 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("the database {0} is in use by another paygress; stop that one, or give this one files of its own")]
+    #[error(
+        "the database {0} is in use by another paygress; stop that one, or give this one files of its own"
+    )]
     InUse(PathBuf),
     /// A newer version wrote it.
-    #[error("the database {path} is of version {found}, and this program knows {known}; use the newer program")]
+    #[error(
+        "the database {path} is of version {found}, and this program knows {known}; use the newer program"
+    )]
     Newer {
         /// Its path.
         path: PathBuf,
@@ -58,7 +64,9 @@ impl Sqlite {
     /// `alone`: no other process may have it open this way too.
     pub(crate) fn open(path: &Path, schema: Schema, alone: bool) -> Result<Self, OpenError> {
         let file = |source| OpenError::File { path: path.to_owned(), source };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        if let Some(parent) =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
+        {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(file)?;
         }
         let lock = if alone { Some(lock(path)?) } else { None };
@@ -72,7 +80,9 @@ impl Sqlite {
         // What is wiped must not linger in the file.
         connection.pragma_update(None, "secure_delete", true).map_err(database)?;
         version(&connection, path, schema)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database)?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(database)?;
         let found = version(&transaction, path, schema)?;
         for (step, version) in schema.steps.iter().zip(1_usize..).skip(found) {
             transaction.execute_batch(step).map_err(database)?;
@@ -86,7 +96,8 @@ impl Sqlite {
         // Without this SQLite would say only that it cannot.
         File::open(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let database = |source| OpenError::Database { path: path.to_owned(), source };
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(database)?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(database)?;
         connection.busy_timeout(BUSY).map_err(database)?;
         version(&connection, path, schema)?;
         Ok(Self { connection: Mutex::new(connection), writes: false, _lock: None })
@@ -113,7 +124,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 /// The schema's version, if it is one that this program knows.
 fn version(connection: &Connection, path: &Path, schema: Schema) -> Result<usize, OpenError> {
     let database = |source| OpenError::Database { path: path.to_owned(), source };
-    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
+    let found: usize =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
     match found > schema.steps.len() {
         true => Err(OpenError::Newer { path: path.to_owned(), found, known: schema.steps.len() }),
         false => Ok(found),
@@ -136,7 +148,9 @@ impl rusqlite::ToSql for Value {
 
 impl Transaction for rusqlite::Transaction<'_> {
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, DatabaseError> {
-        let changed = self.prepare_cached(statement).and_then(|mut statement| statement.execute(rusqlite::params_from_iter(values)));
+        let changed = self
+            .prepare_cached(statement)
+            .and_then(|mut statement| statement.execute(rusqlite::params_from_iter(values)));
         changed.map(|rows| u64::try_from(rows).unwrap_or(u64::MAX)).map_err(failed)
     }
 
@@ -150,7 +164,9 @@ impl Transaction for rusqlite::Transaction<'_> {
                 ValueRef::Null => Ok(Value::Null),
                 ValueRef::Integer(number) => Ok(Value::Number(number)),
                 ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
-                ValueRef::Real(_) | ValueRef::Blob(_) => Err(DatabaseError::Unreadable("a column of an unknown type".to_owned())),
+                ValueRef::Real(_) | ValueRef::Blob(_) => {
+                    Err(DatabaseError::Unreadable("a column of an unknown type".to_owned()))
+                }
             };
             all.push(Row::new((0..columns).map(value).collect::<Result<_, _>>()?));
         }
@@ -171,7 +187,11 @@ impl Backend for Sqlite {
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
         let undo = |error| Undo::Database(failed(error));
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let behavior = if self.writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+        let behavior = if self.writes {
+            TransactionBehavior::Immediate
+        } else {
+            TransactionBehavior::Deferred
+        };
         let mut transaction = connection.transaction_with_behavior(behavior).map_err(undo)?;
         work(&mut transaction)?;
         transaction.commit().map_err(undo)

@@ -23,7 +23,10 @@ pub struct Server {
 }
 
 fn programs() -> io::Result<PathBuf> {
-    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")?.flatten().map(|entry| entry.path().join("bin")).collect();
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")?
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
     versions.sort();
     versions.pop().ok_or_else(|| io::Error::other("no Postgres: apt-get install postgresql"))
 }
@@ -49,12 +52,21 @@ impl Server {
         if std::fs::metadata("/proc/self")?.uid() == 0 {
             let passwd = std::fs::read_to_string("/etc/passwd")?;
             let line = passwd.lines().find(|line| line.starts_with(&format!("{USER}:")));
-            let id = line.and_then(|line| line.split(':').nth(2)?.parse().ok()).ok_or_else(|| io::Error::other("no user postgres"))?;
+            let id = line
+                .and_then(|line| line.split(':').nth(2)?.parse().ok())
+                .ok_or_else(|| io::Error::other("no user postgres"))?;
             chown(directory.path(), Some(id), None)?;
         }
         let data = directory.path().join("data");
         let made = command(&bin.join("initdb"))?
-            .args(["--no-sync", "--auth=trust", "--username=paygress", "--encoding=UTF8", "--locale=C", "-D"])
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=paygress",
+                "--encoding=UTF8",
+                "--locale=C",
+                "-D",
+            ])
             .arg(&data)
             .stdout(Stdio::null())
             .status()?;
@@ -66,7 +78,16 @@ impl Server {
         let child = command(&bin.join("postgres"))?
             .arg("-D")
             .arg(&data)
-            .args(["-c", &format!("port={port}"), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"])
+            .args([
+                "-c",
+                &format!("port={port}"),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "unix_socket_directories=",
+                "-c",
+                "fsync=off",
+            ])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;

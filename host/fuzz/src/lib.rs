@@ -2,13 +2,13 @@
 //! panics when a promise is broken, so that the fuzzer finds it.
 #![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target tells by panicking")]
 
-use paygress_cashu::{CashuWallet, WalletStore, Seed, Settings};
+use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::Wallet;
 use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{self, Request};
-use paygress_policy::{PolicyDir, Host, PolicyEngine, Source, Sources};
+use paygress_policy::{Host, PolicyDir, PolicyEngine, Source, Sources};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,16 +25,30 @@ pub fn token(bytes: &[u8]) {
     TILL.with(|wallet| {
         let (wallet, _) = wallet.get_or_init(|| {
             let directory = tempfile::tempdir().expect("a directory");
-            let wallet_store = WalletStore::sqlite(&directory.path().join("purse")).expect("a purse");
+            let wallet_store =
+                WalletStore::sqlite(&directory.path().join("purse")).expect("a purse");
             let seed = Seed::at(&directory.path().join("mnemonic")).expect("a seed");
-            let settings = Settings { mints: vec![MINT.to_owned()], max_balance: None, lock: Some(Secret::new("7".repeat(64))) };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            (runtime.block_on(CashuWallet::open(wallet_store, seed, &settings)).expect("a till"), directory)
+            let settings = Settings {
+                mints: vec![MINT.to_owned()],
+                max_balance: None,
+                lock: Some(Secret::new("7".repeat(64))),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            (
+                runtime.block_on(CashuWallet::open(wallet_store, seed, &settings)).expect("a till"),
+                directory,
+            )
         });
         match wallet.decode(&Secret::new(text)) {
             Ok(token_info) => {
                 assert_eq!(token_info.mint.as_str(), MINT);
-                assert!(token_info.gross.0 > 0 && token_info.gross.0 <= paygress_core::limits::TOKEN_SAT);
+                assert!(
+                    token_info.gross.0 > 0
+                        && token_info.gross.0 <= paygress_core::limits::TOKEN_SAT
+                );
                 assert!((1..=paygress_core::limits::TOKEN_PROOFS).contains(&token_info.ys.len()));
             }
             Err(refusal) => assert!(!refusal.message.is_empty()),
@@ -53,15 +67,31 @@ pub fn message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = protocol::is_answer(text);
     match Request::parse(text) {
-        Ok(Request::Buy { purchase: paygress_core::model::order::Purchase::Spawn { username, .. }, token, .. }) => {
-            assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
+        Ok(Request::Buy {
+            purchase: paygress_core::model::order::Purchase::Spawn { username, .. },
+            token,
+            ..
+        }) => {
+            assert!(
+                username.bytes().all(|c| c.is_ascii_lowercase()
+                    || c.is_ascii_digit()
+                    || c == b'_'
+                    || c == b'-')
+            );
             assert!(username != "root" && !username.starts_with('-'));
-            assert!(token.is_none_or(|token| token.expose().len() <= paygress_core::limits::TOKEN_BYTES));
+            assert!(
+                token
+                    .is_none_or(|token| token.expose().len() <= paygress_core::limits::TOKEN_BYTES)
+            );
         }
         Ok(_) => {}
         Err(refusal) => {
-            let quoted = text.match_indices("cashuB").filter_map(|(at, _)| text.get(at..at.saturating_add(16)));
-            quoted.for_each(|token| assert!(!refusal.message.contains(token), "a token is quoted: {}", refusal.message));
+            let quoted = text
+                .match_indices("cashuB")
+                .filter_map(|(at, _)| text.get(at..at.saturating_add(16)));
+            quoted.for_each(|token| {
+                assert!(!refusal.message.contains(token), "a token is quoted: {}", refusal.message)
+            });
         }
     }
     // The same bytes as a sealed letter's inside.
@@ -86,10 +116,18 @@ pub fn template(bytes: &[u8]) {
     let Ok(checked) = check(&rendered, &placement, &Allowed::default()) else { return };
     let spec = checked.template.spec.expect("a pod has a spec");
     assert!(spec.host_network.is_none() && spec.host_pid.is_none() && spec.host_ipc.is_none());
-    assert!(spec.service_account_name.is_none() && spec.node_name.is_none() && spec.init_containers.is_none());
+    assert!(
+        spec.service_account_name.is_none()
+            && spec.node_name.is_none()
+            && spec.init_containers.is_none()
+    );
     assert_eq!(spec.automount_service_account_token, Some(false));
     for volume in spec.volumes.iter().flatten() {
-        assert!(volume.host_path.is_none() && volume.projected.is_none() && (volume.empty_dir.is_some() != volume.secret.is_some()));
+        assert!(
+            volume.host_path.is_none()
+                && volume.projected.is_none()
+                && (volume.empty_dir.is_some() != volume.secret.is_some())
+        );
     }
     let [container] = spec.containers.as_slice() else { panic!("one container") };
     assert_eq!(container.image.as_deref(), Some("example.com/ssh:1"));
@@ -98,7 +136,13 @@ pub fn template(bytes: &[u8]) {
         (security.privileged, security.allow_privilege_escalation, security.run_as_non_root),
         (Some(false), Some(false), Some(true))
     );
-    assert!(container.ports.iter().flatten().all(|port| port.host_port.is_none_or(|port| port == 31_000)));
+    assert!(
+        container
+            .ports
+            .iter()
+            .flatten()
+            .all(|port| port.host_port.is_none_or(|port| port == 31_000))
+    );
 }
 
 /// A component file: refused with a reason, or taken; the old one goes on either way.
@@ -108,11 +152,17 @@ pub fn component(bytes: &[u8]) {
     }
     HOST.with(|host| {
         let host = host.get_or_init(|| {
-            let plugins = std::env::var("FUZZ_PLUGINS").expect("FUZZ_PLUGINS names the folder of the default policies");
-            let sources = PolicyDir::new(plugins.into(), BTreeMap::new()).sources().expect("the policies are built");
-            Host::load(PolicyEngine::start(None).expect("a machine"), &sources).expect("the default policies load")
+            let plugins = std::env::var("FUZZ_PLUGINS")
+                .expect("FUZZ_PLUGINS names the folder of the default policies");
+            let sources = PolicyDir::new(plugins.into(), BTreeMap::new())
+                .sources()
+                .expect("the policies are built");
+            Host::load(PolicyEngine::start(None).expect("a machine"), &sources)
+                .expect("the default policies load")
         });
-        if let Err(refused) = host.swap(&Sources::from([(Slot::Pricing, Source::plain(bytes.to_vec()))]), || Ok(())) {
+        if let Err(refused) =
+            host.swap(&Sources::from([(Slot::Pricing, Source::plain(bytes.to_vec()))]), || Ok(()))
+        {
             assert!(!refused.to_string().is_empty());
         }
     });

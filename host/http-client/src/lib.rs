@@ -14,8 +14,12 @@ use std::time::Duration;
 pub fn client() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    Ok(config
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// Connections for HTTP/1.1, by TLS where the URL says so, each made within this time.
@@ -27,7 +31,11 @@ pub fn connector(within: Duration) -> Result<HttpsConnector<HttpConnector>, rust
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(within));
     tcp.set_nodelay(true);
-    Ok(HttpsConnectorBuilder::new().with_tls_config(client()?).https_or_http().enable_http1().wrap_connector(tcp))
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(client()?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp))
 }
 
 /// An error and what caused it: the outermost one says only that there was one.

@@ -35,7 +35,12 @@ struct File {
 
 macro_rules! file {
     ($path:literal, $kind:expr, $policy:expr, $file:literal) => {
-        File { path: $path, kind: $kind, policy: $policy, bytes: include_bytes!(concat!("../web/", $file)) }
+        File {
+            path: $path,
+            kind: $kind,
+            policy: $policy,
+            bytes: include_bytes!(concat!("../web/", $file)),
+        }
     };
 }
 
@@ -67,7 +72,8 @@ impl File {
     /// A name for these bytes.
     fn tag(&self) -> HeaderValue {
         let digest = hex::encode(Sha256::digest(self.bytes));
-        HeaderValue::from_str(&format!("\"{digest:.32}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+        HeaderValue::from_str(&format!("\"{digest:.32}\""))
+            .unwrap_or(HeaderValue::from_static("\"\""))
     }
 
     fn answer(&self, tag: &HeaderValue, asked: &HeaderMap) -> Response {
@@ -94,18 +100,23 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/problems/{code}", get(problem));
     for file in FILES.iter().chain(LIBRARIES) {
         let tag = file.tag();
-        router = router.route(file.path, get(move |asked: HeaderMap| std::future::ready(file.answer(&tag, &asked))));
+        router = router.route(
+            file.path,
+            get(move |asked: HeaderMap| std::future::ready(file.answer(&tag, &asked))),
+        );
     }
     router
 }
 
 async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], crate::openapi()).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], crate::openapi())
+        .into_response()
 }
 
 /// What the page wants to know of us.
 async fn service(State(app): State<Arc<App>>) -> Response {
-    axum::Json(serde_json::json!({ "name": app.settings.name, "terminal": !LIBRARIES.is_empty() })).into_response()
+    axum::Json(serde_json::json!({ "name": app.settings.name, "terminal": !LIBRARIES.is_empty() }))
+        .into_response()
 }
 
 #[derive(Deserialize)]
@@ -118,13 +129,15 @@ async fn qr(Query(Drawn { text }): Query<Drawn>) -> Result<Response, Problem> {
     if text.is_empty() || text.len() > limits::QR_BYTES {
         return Err(Problem::invalid(&format!("text has 1 to {} bytes", limits::QR_BYTES)));
     }
-    let code = QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
+    let code =
+        QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
     let drawn = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], drawn).into_response())
 }
 
 /// What a problem's `type` leads to.
 async fn problem(PathParam(code): PathParam) -> Result<Response, Problem> {
-    let known = crate::problem::told(&code).ok_or_else(|| Problem::new(Fault::NoSuchPage, "there is no problem of that name"))?;
+    let known = crate::problem::told(&code)
+        .ok_or_else(|| Problem::new(Fault::NoSuchPage, "there is no problem of that name"))?;
     Ok(axum::Json(serde_json::json!({ "error_type": code, "meaning": known })).into_response())
 }

@@ -8,8 +8,8 @@ use crate::problem::{Fault, Problem, ProblemBody};
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
-use paygress_core::orders::{Progress, Stage};
 use paygress_core::model::units::{Customer, PodName, Seconds, UnixTime};
+use paygress_core::orders::{Progress, Stage};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -49,10 +49,16 @@ impl Watch {
             pod_name: self.pod.0.clone(),
             stage: progress.stage,
             expires_at: progress.expires_at.map(UnixTime::rfc3339),
-            time_remaining_seconds: progress.expires_at.map_or(Seconds(0), |at| at.since(UnixTime::now())).0,
+            time_remaining_seconds: progress
+                .expires_at
+                .map_or(Seconds(0), |at| at.since(UnixTime::now()))
+                .0,
             message: progress.refusal.as_ref().map(|refusal| refusal.message.clone()),
         };
-        let name = serde_json::to_value(data.stage).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
+        let name = serde_json::to_value(data.stage)
+            .ok()
+            .and_then(|name| name.as_str().map(str::to_owned))
+            .unwrap_or_default();
         Event::default().event(name).json_data(data).unwrap_or_default()
     }
 
@@ -64,7 +70,9 @@ impl Watch {
         while Instant::now() < self.until {
             self.tick.tick().await;
             // A ledger that is away for a moment is not the pod's end.
-            let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else { continue };
+            let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else {
+                continue;
+            };
             if self.told.as_ref() != Some(&progress) {
                 let event = self.event(&progress);
                 self.told = Some(progress);
@@ -92,7 +100,12 @@ pub(crate) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let (pod, customer) = (PodName(name), asked.customer()?.clone());
     app.orders.progress(&pod, &customer).await?;
-    let full = || Problem::new(Fault::TooManyRequests, "too many streams are open; ask for the pod's status instead");
+    let full = || {
+        Problem::new(
+            Fault::TooManyRequests,
+            "too many streams are open; ask for the pod's status instead",
+        )
+    };
     let own = app.streams_of.take(customer.clone(), limits::STREAMS_OF_ONE).ok_or_else(full)?;
     let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| full())?;
     let until = Instant::now().checked_add(limits::STREAM_LIFE).unwrap_or_else(Instant::now);

@@ -35,7 +35,8 @@ impl FromRequest<Arc<App>> for ApiRequest {
         let (caller, token) = authorised(&parts, &body, app)?;
         let in_header = one(&parts.headers, "x-cashu")?.map(Secret::new);
         let token = agreed(token, in_header)?;
-        let body = String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
+        let body =
+            String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
         Ok(Self { headers: parts.headers, body, caller, token })
     }
 }
@@ -49,7 +50,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
         // The parser's own words may quote what it met, and that may be a token.
-        let odd = |_| Problem::invalid("the query cannot be read: see /docs for what is asked here");
+        let odd =
+            |_| Problem::invalid("the query cannot be read: see /docs for what is asked here");
         Ok(Self(query.map_err(odd)?.0))
     }
 }
@@ -71,11 +73,15 @@ async fn read(body: Body) -> Result<Vec<u8>, Problem> {
     let limited = Limited::new(body, limits::BODY_BYTES);
     match tokio::time::timeout(limits::BODY, limited.collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(Fault::PayloadTooLarge, &format!("a body has {} bytes at the most", limits::BODY_BYTES)))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+            Fault::PayloadTooLarge,
+            &format!("a body has {} bytes at the most", limits::BODY_BYTES),
+        )),
         Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
-        Err(_) => Err(Problem::new(Fault::RequestTimeout, &format!("the body took longer than {} s", limits::BODY.as_secs()))),
+        Err(_) => Err(Problem::new(
+            Fault::RequestTimeout,
+            &format!("the body took longer than {} s", limits::BODY.as_secs()),
+        )),
     }
 }
 
@@ -86,37 +92,59 @@ pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str() {
             Ok(text) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
-            Err(_) => Err(Problem::invalid(&format!("the header {name} holds what is not printable"))),
+            Err(_) => {
+                Err(Problem::invalid(&format!("the header {name} holds what is not printable")))
+            }
         },
-        (Some(_), Some(_)) => Err(Problem::invalid(&format!("the header {name} is there twice; send it once"))),
+        (Some(_), Some(_)) => {
+            Err(Problem::invalid(&format!("the header {name} is there twice; send it once")))
+        }
     }
 }
 
 /// The token, if there is one, wherever it stands.
-pub(crate) fn agreed(one: Option<Secret>, other: Option<Secret>) -> Result<Option<Secret>, Problem> {
+pub(crate) fn agreed(
+    one: Option<Secret>,
+    other: Option<Secret>,
+) -> Result<Option<Secret>, Problem> {
     match (one, other) {
-        (Some(one), Some(other)) if one != other => Err(Problem::invalid("the request holds two tokens; send one")),
+        (Some(one), Some(other)) if one != other => {
+            Err(Problem::invalid("the request holds two tokens; send one"))
+        }
         (one, other) => Ok(one.or(other)),
     }
 }
 
 fn authorised(parts: &Parts, body: &[u8], app: &App) -> Result<(Caller, Option<Secret>), Problem> {
-    let Some(text) = one(&parts.headers, header::AUTHORIZATION.as_str())? else { return Ok((Caller::Nobody, None)) };
+    let Some(text) = one(&parts.headers, header::AUTHORIZATION.as_str())? else {
+        return Ok((Caller::Nobody, None));
+    };
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim();
     match scheme.to_ascii_lowercase().as_str() {
-        "bearer" if app.settings.operator_token.as_ref().is_some_and(|token| same(token, rest)) => Ok((Caller::Operator, None)),
+        "bearer" if app.settings.operator_token.as_ref().is_some_and(|token| same(token, rest)) => {
+            Ok((Caller::Operator, None))
+        }
         "bearer" => Ok((Caller::Customer(customer_of(&bearer(rest)?)), None)),
         "nostr" => {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             let url = format!("{}{path}", app.public_url);
-            let signed = SignedRequest { method: parts.method.as_str(), url: &url, body, now: UnixTime::now() };
+            let signed = SignedRequest {
+                method: parts.method.as_str(),
+                url: &url,
+                body,
+                now: UnixTime::now(),
+            };
             let signer = app.verifier.signer(rest, &signed);
-            let signer = signer.map_err(|why| Problem::unauthorized(&format!("the NIP-98 signature is not good: {why}")))?;
+            let signer = signer.map_err(|why| {
+                Problem::unauthorized(&format!("the NIP-98 signature is not good: {why}"))
+            })?;
             Ok((Caller::Customer(signer), None))
         }
         "cashu" if !rest.is_empty() => Ok((Caller::Nobody, Some(Secret::new(rest)))),
-        _ => Err(Problem::unauthorized("Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it")),
+        _ => Err(Problem::unauthorized(
+            "Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it",
+        )),
     }
 }
 
@@ -129,7 +157,9 @@ pub(crate) fn is_visible(text: &str, chars: &RangeInclusive<usize>) -> bool {
 pub(crate) fn bearer(text: &str) -> Result<Secret, Problem> {
     if !is_visible(text, &limits::BEARER_CHARS) {
         let (least, most) = (limits::BEARER_CHARS.start(), limits::BEARER_CHARS.end());
-        return Err(Problem::unauthorized(&format!("a bearer token has {least} to {most} visible characters; make one at random")));
+        return Err(Problem::unauthorized(&format!(
+            "a bearer token has {least} to {most} visible characters; make one at random"
+        )));
     }
     Ok(Secret::new(text))
 }
@@ -139,7 +169,9 @@ impl ApiRequest {
     pub(crate) fn customer(&self) -> Result<&Customer, Problem> {
         match &self.caller {
             Caller::Customer(customer) => Ok(customer),
-            Caller::Operator => Err(Problem::unauthorized("this is the customer's; the operator's token does not open it")),
+            Caller::Operator => Err(Problem::unauthorized(
+                "this is the customer's; the operator's token does not open it",
+            )),
             Caller::Nobody => Err(Problem::unauthorized(
                 "say who you are: Authorization: Bearer, with the bearer_token that came with the pod, or a NIP-98 signature",
             )),
@@ -149,9 +181,14 @@ impl ApiRequest {
     /// The operator, where it must be him.
     pub(crate) fn operator(&self, app: &App) -> Result<(), Problem> {
         match (&self.caller, &app.settings.operator_token) {
-            (_, None) => Err(Problem::new(Fault::NoSuchPage, "there is no operator's view; set OPERATOR_TOKEN to have one")),
+            (_, None) => Err(Problem::new(
+                Fault::NoSuchPage,
+                "there is no operator's view; set OPERATOR_TOKEN to have one",
+            )),
             (Caller::Operator, Some(_)) => Ok(()),
-            (_, Some(_)) => Err(Problem::unauthorized("this is the operator's: Authorization: Bearer, with OPERATOR_TOKEN")),
+            (_, Some(_)) => Err(Problem::unauthorized(
+                "this is the operator's: Authorization: Bearer, with OPERATOR_TOKEN",
+            )),
         }
     }
 
@@ -162,7 +199,10 @@ impl ApiRequest {
     }
 
     /// The customer who says so, or the one of this bearer token, with it.
-    pub(crate) fn customer_or(&self, bearer: impl FnOnce() -> Secret) -> (Customer, Option<Secret>) {
+    pub(crate) fn customer_or(
+        &self,
+        bearer: impl FnOnce() -> Secret,
+    ) -> (Customer, Option<Secret>) {
         match &self.caller {
             Caller::Customer(customer) => (customer.clone(), None),
             Caller::Nobody | Caller::Operator => {

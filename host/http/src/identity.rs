@@ -82,6 +82,8 @@ mod tests {
         assert!(crate::limits::BEARER_CHARS.contains(&bearer.expose().len()));
         assert!(is_bearer_customer(&customer_of(&bearer).0));
         assert!(!is_bearer_customer("bearer:") && !is_bearer_customer(&"a".repeat(64)));
-        assert!(same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, token.expose()));
+        assert!(
+            same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, token.expose())
+        );
     }
 }

@@ -19,14 +19,15 @@
 //!
 //! No rule about orders is here: the desk has them all. This is the only room that knows axum.
 
-mod extract;
-mod keyed_limit;
-mod openapi;
+mod assets;
 mod events;
-mod middleware;
+mod extract;
 mod identity;
+mod keyed_limit;
 mod limits;
 mod metrics;
+mod middleware;
+mod openapi;
 mod operator;
 mod orders;
 mod payment;
@@ -34,23 +35,22 @@ mod pods;
 mod problem;
 mod server;
 mod terminal;
-mod assets;
 
-pub use openapi::openapi;
 pub use identity::bearer_key;
 pub use ipnet::IpNet;
+pub use openapi::openapi;
 
 use async_trait::async_trait;
 use axum::Router;
 use keyed_limit::KeyedLimit;
-use middleware::Rates;
 use metrics::Metrics;
-use paygress_core::backend::responder::{Responder, ReplyTo};
-use paygress_core::orders::OrderService;
+use middleware::Rates;
 use paygress_core::backend::http_auth::Nip98Verifier;
-use paygress_core::model::secret::Secret;
+use paygress_core::backend::responder::{ReplyTo, Responder};
 use paygress_core::backend::terminal::Shell;
+use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Customer;
+use paygress_core::orders::OrderService;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -26,14 +26,23 @@ impl Modify for Security {
             http.description = Some(told.to_owned());
             SecurityScheme::Http(http)
         };
-        let header = |told: &str| SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("Authorization", told)));
+        let header = |told: &str| {
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                "Authorization",
+                told,
+            )))
+        };
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(
             "bearer",
             described(HttpAuthScheme::Bearer, "The bearer_token that came with the pod, or one of your own: 32 to 256 random characters"),
         );
-        components.add_security_scheme("operator", described(HttpAuthScheme::Bearer, "OPERATOR_TOKEN"));
-        components.add_security_scheme("nip98", header("`Nostr` and a NIP-98 event in base64, with the body's hash in its tag payload"));
+        components
+            .add_security_scheme("operator", described(HttpAuthScheme::Bearer, "OPERATOR_TOKEN"));
+        components.add_security_scheme(
+            "nip98",
+            header("`Nostr` and a NIP-98 event in base64, with the body's hash in its tag payload"),
+        );
         components.add_security_scheme("cashu", header("`Cashu` and the token that pays"));
     }
 }

@@ -6,9 +6,9 @@ use crate::limits;
 use crate::problem::{Problem, ProblemBody};
 use axum::Json;
 use axum::extract::State;
-use paygress_core::orders::Overview;
 use paygress_core::model::order::Lease;
 use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::orders::Overview;
 use paygress_core::protocol::PodStatus;
 use serde::Serialize;
 use std::sync::Arc;
@@ -110,8 +110,11 @@ pub(crate) struct OverviewView {
 
 impl OverviewView {
     fn of(overview: &Overview, now: UnixTime) -> Self {
-        let hour =
-            |hour: &paygress_core::backend::store::HourlyRevenue| HourView { from: hour.from.rfc3339(), orders: hour.orders, earned_sats: hour.earned.0 };
+        let hour = |hour: &paygress_core::backend::store::HourlyRevenue| HourView {
+            from: hour.from.rfc3339(),
+            orders: hour.orders,
+            earned_sats: hour.earned.0,
+        };
         let policy = |report: &paygress_core::backend::policy::SlotStats| PolicyView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
@@ -134,7 +137,14 @@ impl OverviewView {
             ports_in_use: overview.ports_in_use,
             leases: overview.leases.iter().map(LeaseView::of).collect(),
             income: overview.revenue.iter().map(hour).collect(),
-            orders: overview.count_by_state.iter().map(|(state, orders)| StateView { state: state.as_str().to_owned(), orders: *orders }).collect(),
+            orders: overview
+                .count_by_state
+                .iter()
+                .map(|(state, orders)| StateView {
+                    state: state.as_str().to_owned(),
+                    orders: *orders,
+                })
+                .collect(),
             policies: overview.policies.iter().map(policy).collect(),
             mints: overview.mints.iter().map(mint).collect(),
         }
@@ -146,7 +156,10 @@ impl OverviewView {
     responses((status = 200, description = "Leases, income, policies, mints", body = OverviewView),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("operator" = [])))]
-pub(crate) async fn overview(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Json<OverviewView>, Problem> {
+pub(crate) async fn overview(
+    State(app): State<Arc<App>>,
+    asked: ApiRequest,
+) -> Result<Json<OverviewView>, Problem> {
     asked.operator(&app)?;
     let now = UnixTime::now();
     let overview = app.orders.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;

@@ -9,13 +9,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::backend::responder::{Transport, ReplyTo};
-use paygress_core::orders::{NewOrder, OrderStatus, Submission};
+use paygress_core::backend::responder::{ReplyTo, Transport};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, OrderId, Seconds};
-use paygress_core::protocol::{AccessDetails, RequestBody, Request, StopResponse, TopUpResponse};
+use paygress_core::orders::{NewOrder, OrderStatus, Submission};
+use paygress_core::protocol::{AccessDetails, Request, RequestBody, StopResponse, TopUpResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -111,14 +111,22 @@ pub(crate) struct Order {
 
 impl Order {
     fn receipt(&self, id: &OrderId) -> Receipt {
-        Receipt { order_id: id.0.clone(), bearer_token: self.bearer.as_ref().map(|bearer| bearer.expose().to_owned()) }
+        Receipt {
+            order_id: id.0.clone(),
+            bearer_token: self.bearer.as_ref().map(|bearer| bearer.expose().to_owned()),
+        }
     }
 
     /// Hands it to the desk. Who hangs up loses nothing: the order goes on.
     pub(crate) async fn submit(&self, app: &App) -> Result<Submission, Problem> {
         let incoming = NewOrder {
             message: self.message.clone(),
-            reply_to: ReplyTo { door: Transport::Http, customer: self.customer.clone(), relay: None, request: None },
+            reply_to: ReplyTo {
+                door: Transport::Http,
+                customer: self.customer.clone(),
+                relay: None,
+                request: None,
+            },
             token: self.token.clone(),
             purchase: self.purchase.clone(),
             password: self.password.clone(),
@@ -126,13 +134,20 @@ impl Order {
         let orders = Arc::clone(&app.orders);
         // In a task of its own: this one ends with its connection.
         let submitted = tokio::spawn(async move { orders.submit(incoming).await }).await;
-        let ticket = submitted.map_err(|_| Refusal::new(ErrorType::InternalError, "try again with the same token"))??;
+        let ticket = submitted.map_err(|_| {
+            Refusal::new(ErrorType::InternalError, "try again with the same token")
+        })??;
         tracing::info!(order = %ticket.order(), customer = %self.customer, "order taken");
         Ok(ticket)
     }
 
     /// Its answer, or where to find it when that takes longer than who waits has patience for.
-    async fn answer(&self, app: &App, ticket: Submission, patience: Duration) -> Result<Response, Problem> {
+    async fn answer(
+        &self,
+        app: &App,
+        ticket: Submission,
+        patience: Duration,
+    ) -> Result<Response, Problem> {
         let id = ticket.order().clone();
         let answered = async {
             match ticket.answer().await {
@@ -140,7 +155,11 @@ impl Order {
                 None => app.orders.wait_response(&id, &self.customer).await,
             }
         };
-        let answer = if patience.is_zero() { None } else { tokio::time::timeout(patience, answered).await.ok() };
+        let answer = if patience.is_zero() {
+            None
+        } else {
+            tokio::time::timeout(patience, answered).await.ok()
+        };
         let receipt = self.receipt(&id);
         match answer {
             Some(Ok(answer)) => Ok(told(answer, &receipt)?.into_response()),
@@ -157,8 +176,13 @@ impl Order {
 
     /// How far it is, once it is known whether its token was taken; or as far as it is when that
     /// takes too long.
-    pub(crate) async fn wait_settled(&self, app: &App, id: &OrderId) -> Result<OrderStatus, Problem> {
-        match tokio::time::timeout(limits::TAKEN, app.orders.wait_settled(id, &self.customer)).await {
+    pub(crate) async fn wait_settled(
+        &self,
+        app: &App,
+        id: &OrderId,
+    ) -> Result<OrderStatus, Problem> {
+        match tokio::time::timeout(limits::TAKEN, app.orders.wait_settled(id, &self.customer)).await
+        {
             Ok(status) => Ok(status?),
             Err(_) => Ok(app.orders.order(id, &self.customer).await?),
         }
@@ -185,8 +209,12 @@ fn on_its_way(status: OrderStatus, receipt: &Receipt) -> Result<Response, Proble
         return Ok(told(answer, receipt)?.into_response());
     }
     let location = format!("/orders/{}", status.id);
-    let message = format!("the order is on its way; ask for {location}, or watch /pods/{}/events", status.pod);
-    let body = json!({ "state": status.state.as_str(), "pod_name": status.pod, "message": message });
+    let message = format!(
+        "the order is on its way; ask for {location}, or watch /pods/{}/events",
+        status.pod
+    );
+    let body =
+        json!({ "state": status.state.as_str(), "pod_name": status.pod, "message": message });
     let mut response = (StatusCode::ACCEPTED, Json(with_receipt(body, receipt))).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -202,7 +230,9 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
         if preference.eq_ignore_ascii_case("respond-async") {
             return Ok(Duration::ZERO);
         }
-        if let Some(seconds) = preference.strip_prefix("wait=").and_then(|seconds| seconds.parse().ok()) {
+        if let Some(seconds) =
+            preference.strip_prefix("wait=").and_then(|seconds| seconds.parse().ok())
+        {
             wait = wait.min(Duration::from_secs(seconds));
         }
     }
@@ -211,10 +241,14 @@ fn patience(headers: &HeaderMap) -> Result<Duration, Problem> {
 
 /// The id of the message that an order is: the same key is the same order.
 fn message(headers: &HeaderMap) -> Result<String, Problem> {
-    let Some(key) = one(headers, "idempotency-key")? else { return Ok(format!("http:{}", OrderId::random())) };
+    let Some(key) = one(headers, "idempotency-key")? else {
+        return Ok(format!("http:{}", OrderId::random()));
+    };
     if !is_visible(key, &limits::KEY_CHARS) {
         let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
-        return Err(Problem::invalid(&format!("an Idempotency-Key has {least} to {most} visible characters; a UUID is a good one")));
+        return Err(Problem::invalid(&format!(
+            "an Idempotency-Key has {least} to {most} visible characters; a UUID is a good one"
+        )));
     }
     Ok(format!("http:{}", hex::encode(Sha256::digest(key))))
 }
@@ -229,9 +263,15 @@ async fn buy(
 ) -> Result<Response, Problem> {
     let (purchase, password) = what;
     let token = agreed(token, asked.token.clone())?;
-    let Some(token) = token else { return Err(payment_required(app, asked, &purchase, wanted).await?) };
+    let Some(token) = token else {
+        return Err(payment_required(app, asked, &purchase, wanted).await?);
+    };
     if token.expose().len() > paygress_core::limits::TOKEN_BYTES {
-        return Err(Refusal::new(ErrorType::InvalidToken, "the token is too long; send fewer, larger proofs").into());
+        return Err(Refusal::new(
+            ErrorType::InvalidToken,
+            "the token is too long; send fewer, larger proofs",
+        )
+        .into());
     }
     let (customer, bearer) = asked.buyer(app, &token);
     let (message, patience) = (message(&asked.headers)?, patience(&asked.headers)?);
@@ -260,7 +300,10 @@ fn text(asked: &ApiRequest) -> &str {
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
-pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Response, Problem> {
+pub(crate) async fn spawn(
+    State(app): State<Arc<App>>,
+    asked: ApiRequest,
+) -> Result<Response, Problem> {
     match Request::parse(text(&asked))? {
         Request::Buy { token, purchase: purchase @ Purchase::Spawn { wanted, .. }, password } => {
             buy(&app, &asked, token, wanted, (purchase, password)).await
@@ -281,14 +324,19 @@ pub(crate) async fn spawn(State(app): State<Arc<App>>, asked: ApiRequest) -> Res
         (status = 402, description = "What it costs", body = crate::payment::PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security((), ("bearer" = []), ("nip98" = []), ("cashu" = [])))]
-pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Response, Problem> {
+pub(crate) async fn top_up(
+    State(app): State<Arc<App>>,
+    asked: ApiRequest,
+) -> Result<Response, Problem> {
     let (token, pod) = match Request::parse(text(&asked))? {
         Request::Buy { token, purchase: Purchase::TopUp { pod }, .. } => (token, pod),
         // A pod without a token, where more time is sold, is an order that is not paid for yet.
         Request::Status { pod } => (None, pod),
         _ => return Err(Problem::invalid("this extends pods; say which with pod_name")),
     };
-    let minutes = serde_json::from_str::<TopUpFields>(text(&asked)).ok().and_then(|fields| fields.duration_minutes);
+    let minutes = serde_json::from_str::<TopUpFields>(text(&asked))
+        .ok()
+        .and_then(|fields| fields.duration_minutes);
     let wanted = minutes.map(|minutes| Seconds(minutes.saturating_mul(60)));
     buy(&app, &asked, token, wanted, (Purchase::TopUp { pod }, None)).await
 }
@@ -300,7 +348,11 @@ pub(crate) async fn top_up(State(app): State<Arc<App>>, asked: ApiRequest) -> Re
     responses((status = 200, description = "Its answer", body = Answer), (status = 202, description = "It is on its way", body = Accepted),
         (status = "default", description = "A problem; also the order's own", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn order(State(app): State<Arc<App>>, PathParam(id): PathParam, asked: ApiRequest) -> Result<Response, Problem> {
+pub(crate) async fn order(
+    State(app): State<Arc<App>>,
+    PathParam(id): PathParam,
+    asked: ApiRequest,
+) -> Result<Response, Problem> {
     let id = OrderId(id);
     let status = app.orders.order(&id, asked.customer()?).await?;
     on_its_way(status, &Receipt { order_id: id.0, bearer_token: None })
@@ -313,18 +365,27 @@ mod tests {
     #[test]
     fn who_prefers_not_to_wait_does_not() {
         let of = |text: &str| {
-            let headers = HeaderMap::from_iter([(header::HeaderName::from_static("prefer"), HeaderValue::from_str(text).unwrap())]);
+            let headers = HeaderMap::from_iter([(
+                header::HeaderName::from_static("prefer"),
+                HeaderValue::from_str(text).unwrap(),
+            )]);
             patience(&headers).unwrap()
         };
         assert_eq!(patience(&HeaderMap::new()).unwrap(), limits::WAIT);
-        assert_eq!((of("respond-async"), of("foo; wait=5")), (Duration::ZERO, Duration::from_secs(5)));
+        assert_eq!(
+            (of("respond-async"), of("foo; wait=5")),
+            (Duration::ZERO, Duration::from_secs(5))
+        );
         assert_eq!((of("wait=99999999"), of("wait=-1")), (limits::WAIT, limits::WAIT));
     }
 
     #[test]
     fn the_same_key_is_the_same_message() {
         let of = |text: &'static str| {
-            message(&HeaderMap::from_iter([(header::HeaderName::from_static("idempotency-key"), HeaderValue::from_static(text))]))
+            message(&HeaderMap::from_iter([(
+                header::HeaderName::from_static("idempotency-key"),
+                HeaderValue::from_static(text),
+            )]))
         };
         assert_eq!(of("0123456789abcdef").unwrap(), of("0123456789abcdef").unwrap());
         assert_ne!(message(&HeaderMap::new()).unwrap(), message(&HeaderMap::new()).unwrap());

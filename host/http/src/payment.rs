@@ -10,10 +10,10 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use paygress_core::backend::wallet::PaymentRequest;
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::backend::wallet::PaymentRequest;
 use paygress_core::model::units::{Customer, OrderId, Seconds};
 use paygress_core::protocol::{Request, unpaid};
 use serde::{Deserialize, Serialize};
@@ -69,10 +69,15 @@ fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
             query.extend(image.iter().map(|image| ("pod_image", image.clone())));
             query.extend(tier.iter().map(|tier| ("tier", tier.clone())));
             query.extend(public_key.iter().map(|key| ("ssh_public_key", key.clone())));
-            query.extend(wanted.iter().map(|wanted| ("duration_minutes", wanted.0.div_euclid(60).to_string())));
+            query.extend(
+                wanted
+                    .iter()
+                    .map(|wanted| ("duration_minutes", wanted.0.div_euclid(60).to_string())),
+            );
         }
     }
-    let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    let pairs: Vec<String> =
+        query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
     format!("{}/pay?{}", app.public_url, pairs.join("&"))
 }
 
@@ -81,7 +86,9 @@ fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte))
+            }
             _ => {
                 escaped.push('%');
                 escaped.push_str(&hex::encode_upper([byte]));
@@ -92,7 +99,12 @@ fn escaped(text: &str) -> String {
 }
 
 /// The 402 of an order that is not paid for.
-pub(crate) async fn payment_required(app: &App, asked: &ApiRequest, purchase: &Purchase, wanted: Option<Seconds>) -> Result<Problem, Problem> {
+pub(crate) async fn payment_required(
+    app: &App,
+    asked: &ApiRequest,
+    purchase: &Purchase,
+    wanted: Option<Seconds>,
+) -> Result<Problem, Problem> {
     let (customer, bearer) = asked.customer_or(fresh_bearer);
     let tag = app.orders.price(purchase, wanted, &customer).await?;
     let window = app.orders.mints();
@@ -102,12 +114,20 @@ pub(crate) async fn payment_required(app: &App, asked: &ApiRequest, purchase: &P
         Purchase::Spawn { .. } => format!("{minutes} min of an SSH pod, tier {}", tag.tier),
         Purchase::TopUp { pod } => format!("{minutes} min more for {pod}"),
     };
-    let in_band = app.orders.payment_request(&PaymentRequest { amount: tag.amount, description: None, target: None });
+    let in_band = app.orders.payment_request(&PaymentRequest {
+        amount: tag.amount,
+        description: None,
+        target: None,
+    });
     let described = Some(format!("{}: {bought}", app.settings.name));
     // Only a bearer token's customer can be named there: nobody is made the owner of what he did
     // not sign for.
     let target = is_bearer_customer(&customer.0).then(|| target(app, purchase, &customer));
-    let payment_request = app.orders.payment_request(&PaymentRequest { amount: tag.amount, description: described, target });
+    let payment_request = app.orders.payment_request(&PaymentRequest {
+        amount: tag.amount,
+        description: described,
+        target,
+    });
     let message = format!(
         "{bought}: {} after the mint's input fee. Send a token of {} in X-Cashu, in Authorization: Cashu, or as cashu_token in the body; \
          or have a wallet pay payment_request",
@@ -201,9 +221,15 @@ pub(crate) struct Paid {
 #[utoipa::path(post, path = "/pay", tag = "wallet", params(PaidFor), request_body = PaymentPayload,
     responses((status = 200, description = "The payment was taken", body = Paid),
         (status = "default", description = "A problem; the payment was not taken", body = ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<PaidFor>, asked: ApiRequest) -> Result<Json<Paid>, Problem> {
+pub(crate) async fn pay(
+    Shared(app): Shared<Arc<App>>,
+    Query(paid_for): Query<PaidFor>,
+    asked: ApiRequest,
+) -> Result<Json<Paid>, Problem> {
     if !is_bearer_customer(&paid_for.customer) {
-        return Err(Problem::invalid("for must be bearer: and the SHA-256 of a bearer token, in hex"));
+        return Err(Problem::invalid(
+            "for must be bearer: and the SHA-256 of a bearer token, in hex",
+        ));
     }
     let token = app.orders.token_from_payload(&asked.body)?;
     // One reader for orders, wherever they come from.
@@ -214,23 +240,36 @@ pub(crate) async fn pay(Shared(app): Shared<Arc<App>>, Query(paid_for): Query<Pa
         ("ssh_username", paid_for.ssh_username),
         ("ssh_public_key", paid_for.ssh_public_key),
     ];
-    let mut fields: Map<String, Value> = wishes.into_iter().filter_map(|(name, wish)| Some((name.to_owned(), wish?.into()))).collect();
+    let mut fields: Map<String, Value> = wishes
+        .into_iter()
+        .filter_map(|(name, wish)| Some((name.to_owned(), wish?.into())))
+        .collect();
     if let (Some(minutes), false) = (paid_for.duration_minutes, fields.contains_key("pod_name")) {
         fields.insert("duration_minutes".to_owned(), minutes.into());
     }
     fields.insert("cashu_token".to_owned(), token.expose().into());
-    let Request::Buy { token: Some(token), purchase, password } = Request::parse(&Value::Object(fields).to_string())? else {
+    let Request::Buy { token: Some(token), purchase, password } =
+        Request::parse(&Value::Object(fields).to_string())?
+    else {
         return Err(unpaid().into());
     };
     let customer = Customer(paid_for.customer);
-    let order = Order { token, purchase, password, customer, bearer: None, message: format!("http:{}", OrderId::random()) };
+    let order = Order {
+        token,
+        purchase,
+        password,
+        customer,
+        bearer: None,
+        message: format!("http:{}", OrderId::random()),
+    };
     let ticket = order.submit(&app).await?;
     let id = ticket.order().clone();
     let status = order.wait_settled(&app, &id).await?;
     match (status.state, status.answer) {
         (State::Refused, Some(answer)) => Err(Problem::of_answer(&answer)),
         (state, _) if state.is_awaiting_payment() => {
-            let told = "it is not known yet whether the payment was taken; post the same again in a while";
+            let told =
+                "it is not known yet whether the payment was taken; post the same again in a while";
             Err(paygress_core::Refusal::new(ErrorType::TokenPending, told).into())
         }
         // What became of it after that, a refund too, is its customer's to know, not the wallet's.
@@ -267,7 +306,11 @@ pub(crate) async fn auth(
     asked: Result<ApiRequest, Problem>,
 ) -> Response {
     let denied = |problem: Problem| {
-        let status = if problem.status() == StatusCode::UNAUTHORIZED { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+        let status = if problem.status() == StatusCode::UNAUTHORIZED {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::FORBIDDEN
+        };
         problem.with_status(status).into_response()
     };
     let (query, asked) = match (query, asked) {
@@ -275,25 +318,43 @@ pub(crate) async fn auth(
         (Err(problem), _) | (_, Err(problem)) => return denied(problem),
     };
     match allowed(&app, query, &asked).await {
-        Ok(told) => ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], told).into_response(),
+        Ok(told) => {
+            ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], told).into_response()
+        }
         Err(problem) => denied(problem),
     }
 }
 
-async fn allowed(app: &App, query: AuthQuery, asked: &ApiRequest) -> Result<[(HeaderName, HeaderValue); 1], Problem> {
-    let told = |what: &'static str| [(HeaderName::from_static("x-paygress-auth"), HeaderValue::from_static(what))];
+async fn allowed(
+    app: &App,
+    query: AuthQuery,
+    asked: &ApiRequest,
+) -> Result<[(HeaderName, HeaderValue); 1], Problem> {
+    let told = |what: &'static str| {
+        [(HeaderName::from_static("x-paygress-auth"), HeaderValue::from_static(what))]
+    };
     let token = agreed(query.token.map(|token| Secret::new(token.trim())), asked.token.clone())?;
     let token = token.filter(|token| !token.expose().is_empty());
     let (customer, token) = match (&asked.caller, token) {
         (Caller::Customer(customer), token) => (customer.clone(), token),
-        (_, Some(token)) => (customer_of(&derived_bearer(&app.settings.bearer_key, &token)), Some(token)),
-        (_, None) => return Err(Problem::unauthorized("there is no token; put it into X-Cashu, Authorization: Cashu, or token")),
+        (_, Some(token)) => {
+            (customer_of(&derived_bearer(&app.settings.bearer_key, &token)), Some(token))
+        }
+        (_, None) => {
+            return Err(Problem::unauthorized(
+                "there is no token; put it into X-Cashu, Authorization: Cashu, or token",
+            ));
+        }
     };
     if app.orders.has_pods(&customer).await? {
         return Ok(told("lease"));
     }
     let Some(token) = token else {
-        return Err(paygress_core::Refusal::new(ErrorType::LeaseExpired, "this customer has no pod that lives").into());
+        return Err(paygress_core::Refusal::new(
+            ErrorType::LeaseExpired,
+            "this customer has no pod that lives",
+        )
+        .into());
     };
     let wanted = match query.duration_minutes {
         Some(minutes) if minutes == 0 || minutes > paygress_core::limits::WANTED_MINUTES => {

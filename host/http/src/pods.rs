@@ -53,7 +53,10 @@ pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferCont
     responses((status = 200, description = "The pods", body = Pods),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = []), ("operator" = [])))]
-pub(crate) async fn list(State(app): State<Arc<App>>, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    asked: ApiRequest,
+) -> Result<Json<Value>, Problem> {
     if asked.caller == Caller::Operator {
         let leases = app.orders.leases().await?;
         let views: Vec<LeaseView> = leases.iter().map(LeaseView::of).collect();
@@ -67,7 +70,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>, asked: ApiRequest) -> Resu
     responses((status = 200, description = "How it is, with the refunds that wait", body = StatusResponse),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn status(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+pub(crate) async fn status(
+    State(app): State<Arc<App>>,
+    PathParam(name): PathParam,
+    asked: ApiRequest,
+) -> Result<Json<Value>, Problem> {
     Ok(Json(app.orders.status(&PodName(name), asked.customer()?).await?))
 }
 
@@ -76,7 +83,11 @@ pub(crate) async fn status(State(app): State<Arc<App>>, PathParam(name): PathPar
     responses((status = 200, description = "What was told when the pod was ready, with its end as it is now", body = AccessDetails),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn access(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+pub(crate) async fn access(
+    State(app): State<Arc<App>>,
+    PathParam(name): PathParam,
+    asked: ApiRequest,
+) -> Result<Json<Value>, Problem> {
     Ok(Json(app.orders.access(&PodName(name), asked.customer()?).await?))
 }
 
@@ -88,9 +99,18 @@ pub(crate) async fn access(State(app): State<Arc<App>>, PathParam(name): PathPar
     responses((status = 200, description = "It is stopped", body = StopResponse),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("bearer" = []), ("nip98" = [])))]
-pub(crate) async fn stop(State(app): State<Arc<App>>, PathParam(name): PathParam, asked: ApiRequest) -> Result<Json<Value>, Problem> {
+pub(crate) async fn stop(
+    State(app): State<Arc<App>>,
+    PathParam(name): PathParam,
+    asked: ApiRequest,
+) -> Result<Json<Value>, Problem> {
     let (orders, customer) = (Arc::clone(&app.orders), asked.customer()?.clone());
-    let busy = || Problem::new(Fault::TooManyRequests, "this customer's pods are being stopped already; wait for the answers");
+    let busy = || {
+        Problem::new(
+            Fault::TooManyRequests,
+            "this customer's pods are being stopped already; wait for the answers",
+        )
+    };
     let place = app.stops_of.take(customer.clone(), limits::STOPS_OF_ONE).ok_or_else(busy)?;
     // In a task of its own: who hangs up has stopped it all the same.
     let stopping = async move {
@@ -99,7 +119,8 @@ pub(crate) async fn stop(State(app): State<Arc<App>>, PathParam(name): PathParam
         stopped
     };
     let stopped = tokio::spawn(stopping).await;
-    let again = |_| paygress_core::Refusal::new(paygress_core::ErrorType::InternalError, "ask again");
+    let again =
+        |_| paygress_core::Refusal::new(paygress_core::ErrorType::InternalError, "ask again");
     Ok(Json(stopped.map_err(again)??))
 }
 
@@ -125,7 +146,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     // Held while it is asked: however many want to know, the cluster is asked once.
     let mut known = app.ready.lock().await;
     let unready_reasons = match &*known {
-        Some((at, unready_reasons)) if at.elapsed() < limits::READY_AGAIN => unready_reasons.clone(),
+        Some((at, unready_reasons)) if at.elapsed() < limits::READY_AGAIN => {
+            unready_reasons.clone()
+        }
         _ => {
             let found = app.orders.unready_reasons().await;
             *known = Some((Instant::now(), found.clone()));
@@ -134,6 +157,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     };
     drop(known);
     let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
-    let status = if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons }))
 }

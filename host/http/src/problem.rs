@@ -87,9 +87,10 @@ pub(crate) fn status_of(code: ErrorType) -> StatusCode {
         ErrorType::TokenAlreadySpent | ErrorType::TokenPending => StatusCode::CONFLICT,
         ErrorType::LeaseExpired => StatusCode::GONE,
         ErrorType::MintError | ErrorType::ProvisioningError => StatusCode::BAD_GATEWAY,
-        ErrorType::MintNetworkError | ErrorType::ResourceUnavailable | ErrorType::PolicyUnavailable | ErrorType::BackendError => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorType::MintNetworkError
+        | ErrorType::ResourceUnavailable
+        | ErrorType::PolicyUnavailable
+        | ErrorType::BackendError => StatusCode::SERVICE_UNAVAILABLE,
         ErrorType::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -131,10 +132,14 @@ impl Problem {
 
     /// An answer of the desk that says no.
     pub(crate) fn of_answer(answer: &Value) -> Self {
-        let code = answer.get("error_type").and_then(Value::as_str).unwrap_or(ErrorType::InternalError.as_str());
+        let code = answer
+            .get("error_type")
+            .and_then(Value::as_str)
+            .unwrap_or(ErrorType::InternalError.as_str());
         let known: Option<ErrorType> = serde_json::from_value(json!(code)).ok();
         let message = answer.get("message").and_then(Value::as_str).unwrap_or_default();
-        let mut problem = Self::build(code, known.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of), message);
+        let mut problem =
+            Self::build(code, known.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of), message);
         for (name, value) in answer.as_object().into_iter().flatten() {
             // `type` is the kind of an answer there, and the problem's here.
             if name != "type" {
@@ -171,7 +176,10 @@ impl Problem {
 /// What an `error_type` means, in a sentence; `None` for any other text.
 pub(crate) fn told(code: &str) -> Option<&'static str> {
     let door = [
-        ("payment_required", "The order is not paid for; the answer says what it costs and how to pay."),
+        (
+            "payment_required",
+            "The order is not paid for; the answer says what it costs and how to pay.",
+        ),
         ("unauthorized", "Say who you are: a bearer token, a NIP-98 signature, or a Cashu token."),
         ("payload_too_large", "The body is longer than any request is."),
         ("request_timeout", "The body came too slowly."),
@@ -185,29 +193,40 @@ pub(crate) fn told(code: &str) -> Option<&'static str> {
     Some(match code {
         ErrorType::InvalidRequest => "The request is malformed or contradicts itself.",
         ErrorType::InvalidSpec => "There is no such tier.",
-        ErrorType::InvalidToken => "The token cannot be read, is empty, or is locked to somebody else.",
-        ErrorType::NonWhitelistedMint => "The token is of a mint that this service does not accept.",
+        ErrorType::InvalidToken => {
+            "The token cannot be read, is empty, or is locked to somebody else."
+        }
+        ErrorType::NonWhitelistedMint => {
+            "The token is of a mint that this service does not accept."
+        }
         ErrorType::UnsupportedUnit => "The token's unit is not sat.",
         ErrorType::InsufficientPayment => "What is left after the mint's fee buys too little.",
         ErrorType::TokenAlreadySpent => "The token was spent before; send a fresh one.",
         ErrorType::TokenPending => "The token is being spent right now, here or elsewhere.",
-        ErrorType::MintNetworkError => "The token's mint cannot be reached; the token is still good.",
+        ErrorType::MintNetworkError => {
+            "The token's mint cannot be reached; the token is still good."
+        }
         ErrorType::MintError => "The mint answered with an error.",
         ErrorType::ImageNotAllowed => "The image is not on the operator's list.",
         ErrorType::ResourceUnavailable => "There is no room now: ports, quota or capacity.",
         ErrorType::NotOwner => "The pod or order is another customer's.",
         ErrorType::NotFound => "There is no such thing.",
         ErrorType::LeaseExpired => "The pod has ended.",
-        ErrorType::PolicyUnavailable => "One of the operator's policies failed; the operator has been told.",
+        ErrorType::PolicyUnavailable => {
+            "One of the operator's policies failed; the operator has been told."
+        }
         ErrorType::BackendError => "The cluster refused, or cannot be reached.",
-        ErrorType::ProvisioningError => "The pod did not start; refund_token gives back what was taken.",
+        ErrorType::ProvisioningError => {
+            "The pod did not start; refund_token gives back what was taken."
+        }
         ErrorType::InternalError => "The service itself is at fault.",
     })
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let mut problem = Self::build(refusal.code.as_str(), status_of(refusal.code), &refusal.message);
+        let mut problem =
+            Self::build(refusal.code.as_str(), status_of(refusal.code), &refusal.message);
         if let Some(details) = refusal.details {
             problem.fields.insert("details".to_owned(), details.into());
         }
@@ -218,7 +237,9 @@ impl From<Refusal> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Value::Object(self.fields))).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response.headers_mut().extend(self.headers);
         response
     }
@@ -232,7 +253,10 @@ mod tests {
     fn a_refund_is_told_in_the_problem() {
         let answer = json!({"type": "error", "error_type": "provisioning_error", "message": "no; refund", "refund_token": "cashuBx"});
         let problem = Problem::of_answer(&answer);
-        assert_eq!((problem.status, &problem.fields["type"]), (StatusCode::BAD_GATEWAY, &json!("/problems/provisioning_error")));
+        assert_eq!(
+            (problem.status, &problem.fields["type"]),
+            (StatusCode::BAD_GATEWAY, &json!("/problems/provisioning_error"))
+        );
         assert_eq!(problem.fields["refund_token"], "cashuBx");
     }
 

@@ -38,7 +38,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn take(all: &Arc<Semaphore>, counts: &KeyedLimit<IpAddr>, address: IpAddr, is_proxy: bool) -> Option<Self> {
+    fn take(
+        all: &Arc<Semaphore>,
+        counts: &KeyedLimit<IpAddr>,
+        address: IpAddr,
+        is_proxy: bool,
+    ) -> Option<Self> {
         let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
         if is_proxy {
             return Some(Self { _all: all, _of_one: None });

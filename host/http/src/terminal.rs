@@ -62,8 +62,10 @@ pub(crate) async fn terminal(
     peer: Option<Extension<Peer>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| Problem::invalid("this is for WebSockets; ask for an upgrade"))?;
-    let upgrade = upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
+    let upgrade =
+        upgrade.map_err(|_| Problem::invalid("this is for WebSockets; ask for an upgrade"))?;
+    let upgrade =
+        upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
     Ok(upgrade.on_upgrade(move |mut socket| async move {
         let (code, reason) = match serve(&app, PodName(name), &mut socket).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
@@ -88,10 +90,16 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
     let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
     let customer = customer_of(&bearer);
     let full = || (FAILED, "too many terminals are open; use ssh".to_owned());
-    let (host, port, login) = app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
+    let (host, port, login) =
+        app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
     let _own = app.terminals_of.take(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
     let _place = app.terminals.try_acquire().map_err(|_| full())?;
-    let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, app.shell.open(&host, port, &login, hello.size.size())).await {
+    let session = match tokio::time::timeout(
+        limits::TERMINAL_LOGIN,
+        app.shell.open(&host, port, &login, hello.size.size()),
+    )
+    .await
+    {
         Ok(Ok(session)) => session,
         Ok(Err(why)) => {
             tracing::warn!(why, %pod, "a terminal could not be opened");
@@ -106,7 +114,9 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
 /// The first message.
 async fn hello(socket: &mut WebSocket) -> Result<Hello, Closed> {
     let hello = tokio::time::timeout(limits::TERMINAL_HELLO, socket.recv()).await;
-    let Ok(Some(Ok(Message::Text(text)))) = hello else { return Err(refused("the first message says whose terminal it is")) };
+    let Ok(Some(Ok(Message::Text(text)))) = hello else {
+        return Err(refused("the first message says whose terminal it is"));
+    };
     serde_json::from_str(text.as_str()).map_err(|_| refused("send bearer_token, columns and rows"))
 }
 

@@ -4,7 +4,7 @@
 //! `tests/conformance.rs` says what any ledger must do, and both pass it. Secrets (tokens,
 //! passwords, refunds) have columns of their own, which are emptied as soon as they are not needed.
 
-mod sql_store;
 mod migrations;
+mod sql_store;
 
 pub use sql_store::SqlStore;

@@ -4,7 +4,7 @@ use crate::migrations::STEPS;
 use async_trait::async_trait;
 use paygress_core::backend::cluster::EndReason;
 use paygress_core::backend::responder::Transport;
-use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, HourlyRevenue};
+use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, LedgerError, OpenOutcome};
 use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
@@ -40,7 +40,8 @@ impl SqlStore {
 }
 
 const ORDER: &str = "SELECT body, token, password, refund_token, delivered FROM orders";
-const UNFINISHED: &str = "(delivered = 0 OR state NOT IN ('active', 'ended', 'refused', 'refunded'))";
+const UNFINISHED: &str =
+    "(delivered = 0 OR state NOT IN ('active', 'ended', 'refused', 'refunded'))";
 
 fn read_order(mut row: Row) -> Result<Order> {
     let order: Order = parse(&row.text()?)?;
@@ -54,7 +55,9 @@ fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Result<T> {
 }
 
 fn body<T: serde::Serialize>(value: &T) -> Result<Value> {
-    serde_json::to_string(value).map(Value::Text).map_err(|error| LedgerError::Unreadable(error.to_string()))
+    serde_json::to_string(value)
+        .map(Value::Text)
+        .map_err(|error| LedgerError::Unreadable(error.to_string()))
 }
 
 fn stored(time: UnixTime) -> Value {
@@ -65,16 +68,28 @@ fn port_of(number: i64) -> Result<u16> {
     u16::try_from(number).map_err(|_| LedgerError::Unreadable(format!("port {number}")))
 }
 
-fn find_orders(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Result<Vec<Order>> {
+fn find_orders(
+    transaction: &mut dyn Transaction,
+    rest: &str,
+    values: &[Value],
+) -> Result<Vec<Order>> {
     transaction.query(&format!("{ORDER} {rest}"), values)?.into_iter().map(read_order).collect()
 }
 
-fn find_order(transaction: &mut dyn Transaction, condition: &str, value: &str) -> Result<Option<Order>> {
+fn find_order(
+    transaction: &mut dyn Transaction,
+    condition: &str,
+    value: &str,
+) -> Result<Option<Order>> {
     Ok(find_orders(transaction, &format!("WHERE {condition}"), &[value.into()])?.into_iter().next())
 }
 
 /// The first column of the only row, if there is one.
-fn number(transaction: &mut dyn Transaction, statement: &str, values: &[Value]) -> Result<Option<i64>> {
+fn number(
+    transaction: &mut dyn Transaction,
+    statement: &str,
+    values: &[Value],
+) -> Result<Option<i64>> {
     Ok(transaction.first(statement, values)?.map(|mut row| row.number()).transpose()?)
 }
 
@@ -98,7 +113,8 @@ fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
 }
 
 fn find_lease(transaction: &mut dyn Transaction, pod: &PodName) -> Result<Option<Lease>> {
-    let row = transaction.first("SELECT body FROM leases WHERE pod = ?1", &[Value::from(&pod.0)])?;
+    let row =
+        transaction.first("SELECT body FROM leases WHERE pod = ?1", &[Value::from(&pod.0)])?;
     row.map(|mut row| parse(&row.text()?)).transpose()
 }
 
@@ -121,7 +137,11 @@ fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> Result<()> {
     Ok(transaction.execute(statement, &values).map(drop)?)
 }
 
-fn move_end(transaction: &mut dyn Transaction, pod: &PodName, new_end: impl FnOnce(UnixTime) -> UnixTime) -> Result<()> {
+fn move_end(
+    transaction: &mut dyn Transaction,
+    pod: &PodName,
+    new_end: impl FnOnce(UnixTime) -> UnixTime,
+) -> Result<()> {
     match find_lease(transaction, pod)? {
         Some(mut lease) if lease.state != LeaseState::Ended => {
             lease.expires_at = lease.expires_at.map(new_end);
@@ -131,7 +151,11 @@ fn move_end(transaction: &mut dyn Transaction, pod: &PodName, new_end: impl FnOn
     }
 }
 
-fn pick_port(transaction: &mut dyn Transaction, lease: &LeaseId, range: &RangeInclusive<u16>) -> Result<Option<u16>> {
+fn pick_port(
+    transaction: &mut dyn Transaction,
+    lease: &LeaseId,
+    range: &RangeInclusive<u16>,
+) -> Result<Option<u16>> {
     // From somewhere on, not the lowest: a port that was just freed rests, so that old clients do
     // not meet a new pod's host key.
     let free = "WITH RECURSIVE probe (port, tried) AS (
@@ -142,23 +166,31 @@ fn pick_port(transaction: &mut dyn Transaction, lease: &LeaseId, range: &RangeIn
     let from = i64::from(getrandom::u32().unwrap_or_default())
         .checked_rem(last.saturating_sub(first).saturating_add(1))
         .map_or(first, |offset| first.saturating_add(offset));
-    let Some(port) = number(transaction, free, &[first.into(), last.into(), from.into()])? else { return Ok(None) };
+    let Some(port) = number(transaction, free, &[first.into(), last.into(), from.into()])? else {
+        return Ok(None);
+    };
     let take = "INSERT INTO ports (port, lease) VALUES (?1, ?2) ON CONFLICT (lease) DO UPDATE SET port = excluded.port";
     transaction.execute(take, &[port.into(), Value::from(&lease.0)])?;
     port_of(port).map(Some)
 }
 
 fn free_port(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
-    Ok(transaction.execute("DELETE FROM ports WHERE lease = ?1", &[Value::from(&lease.0)]).map(drop)?)
+    Ok(transaction
+        .execute("DELETE FROM ports WHERE lease = ?1", &[Value::from(&lease.0)])
+        .map(drop)?)
 }
 
 /// The state of an order that this process works; [`LedgerError::Conflict`] when it is another one,
 /// or another's.
 fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State) -> Result<()> {
-    let row = transaction.first("SELECT state, worker FROM orders WHERE id = ?1", &[Value::from(&id.0)])?;
-    let found = row.map(|mut row| Ok::<_, LedgerError>((row.text()?, row.number()?))).transpose()?;
+    let row = transaction
+        .first("SELECT state, worker FROM orders WHERE id = ?1", &[Value::from(&id.0)])?;
+    let found =
+        row.map(|mut row| Ok::<_, LedgerError>((row.text()?, row.number()?))).transpose()?;
     match found {
-        Some((state, worker)) if state == expected.as_str() && worker == transaction.worker() => Ok(()),
+        Some((state, worker)) if state == expected.as_str() && worker == transaction.worker() => {
+            Ok(())
+        }
         _ => Err(LedgerError::Conflict { order: id.clone(), expected: expected.as_str() }),
     }
 }
@@ -189,7 +221,9 @@ impl Change {
             Self::Keep => Ok(()),
             Self::Put(lease) => write_lease(transaction, lease),
             Self::Extend(pod, by) => move_end(transaction, pod, |end| end.after(*by)),
-            Self::Shorten(pod, by) => move_end(transaction, pod, |end| UnixTime(end.0.saturating_sub(by.0))),
+            Self::Shorten(pod, by) => {
+                move_end(transaction, pod, |end| UnixTime(end.0.saturating_sub(by.0)))
+            }
         }
     }
 }
@@ -245,7 +279,10 @@ impl Ledger for SqlStore {
                 check_state(transaction, &order.id, from)?;
                 write_order(transaction, &order)?;
                 if order.state == State::Refused {
-                    transaction.execute("DELETE FROM proofs WHERE order_id = ?1", &[Value::from(&order.id.0)])?;
+                    transaction.execute(
+                        "DELETE FROM proofs WHERE order_id = ?1",
+                        &[Value::from(&order.id.0)],
+                    )?;
                 }
                 lease.write(transaction)
             })
@@ -298,7 +335,13 @@ impl Ledger for SqlStore {
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>> {
         let lease = lease.clone();
         self.database
-            .transact(move |transaction| find_orders(transaction, "WHERE lease = ?1 ORDER BY created_at, id", &[Value::from(&lease.0)]))
+            .transact(move |transaction| {
+                find_orders(
+                    transaction,
+                    "WHERE lease = ?1 ORDER BY created_at, id",
+                    &[Value::from(&lease.0)],
+                )
+            })
             .await
     }
 
@@ -321,9 +364,15 @@ impl Ledger for SqlStore {
         self.database
             .transact(move |transaction| match find_order(transaction, "id = ?1", &order.id.0)? {
                 Some(stored) if stored.state == State::Refunded && stored.refund_end.is_none() => {
-                    write_order(transaction, &Order { delivered: stored.delivered, ..order.clone() })
+                    write_order(
+                        transaction,
+                        &Order { delivered: stored.delivered, ..order.clone() },
+                    )
                 }
-                _ => Err(LedgerError::Conflict { order: order.id.clone(), expected: State::Refunded.as_str() }),
+                _ => Err(LedgerError::Conflict {
+                    order: order.id.clone(),
+                    expected: State::Refunded.as_str(),
+                }),
             })
             .await
     }
@@ -341,17 +390,31 @@ impl Ledger for SqlStore {
             .await
     }
 
-    async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>> {
+    async fn reserve_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>> {
         let lease = lease.clone();
         self.database
-            .transact(move |transaction| match number(transaction, "SELECT port FROM ports WHERE lease = ?1", &[Value::from(&lease.0)])? {
-                Some(port) => port_of(port).map(Some),
-                None => pick_port(transaction, &lease, &range),
+            .transact(move |transaction| {
+                match number(
+                    transaction,
+                    "SELECT port FROM ports WHERE lease = ?1",
+                    &[Value::from(&lease.0)],
+                )? {
+                    Some(port) => port_of(port).map(Some),
+                    None => pick_port(transaction, &lease, &range),
+                }
             })
             .await
     }
 
-    async fn reassign_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>> {
+    async fn reassign_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>> {
         let lease = lease.clone();
         self.database.transact(move |transaction| pick_port(transaction, &lease, &range)).await
     }
@@ -364,7 +427,8 @@ impl Ledger for SqlStore {
     async fn ports_in_use(&self) -> Result<u32> {
         self.database
             .transact(|transaction| {
-                let count = number(transaction, "SELECT count(*) FROM ports", &[])?.unwrap_or_default();
+                let count =
+                    number(transaction, "SELECT count(*) FROM ports", &[])?.unwrap_or_default();
                 Ok(u32::try_from(count).unwrap_or(u32::MAX))
             })
             .await
@@ -382,9 +446,10 @@ impl Ledger for SqlStore {
                 let live = "SELECT body FROM leases WHERE state <> 'ended'";
                 let rows = match &of {
                     None => transaction.query(&format!("{live} ORDER BY created_at, id"), &[])?,
-                    Some(customer) => {
-                        transaction.query(&format!("{live} AND customer = ?1 ORDER BY created_at, id"), &[Value::from(customer)])?
-                    }
+                    Some(customer) => transaction.query(
+                        &format!("{live} AND customer = ?1 ORDER BY created_at, id"),
+                        &[Value::from(customer)],
+                    )?,
                 };
                 rows.into_iter().map(|mut row| parse(&row.text()?)).collect()
             })
@@ -408,21 +473,37 @@ impl Ledger for SqlStore {
         let (lease, orders) = (lease.clone(), orders.to_vec());
         self.database
             .transact(move |transaction| {
-                let active =
-                    find_orders(transaction, "WHERE lease = ?1 AND state = 'active' ORDER BY created_at, id", &[Value::from(&lease.id.0)])?;
-                if let Some(other) = active.iter().find(|active| !orders.iter().any(|order| order.id == active.id)) {
-                    return Err(LedgerError::Conflict { order: other.id.clone(), expected: State::Active.as_str() });
+                let active = find_orders(
+                    transaction,
+                    "WHERE lease = ?1 AND state = 'active' ORDER BY created_at, id",
+                    &[Value::from(&lease.id.0)],
+                )?;
+                if let Some(other) =
+                    active.iter().find(|active| !orders.iter().any(|order| order.id == active.id))
+                {
+                    return Err(LedgerError::Conflict {
+                        order: other.id.clone(),
+                        expected: State::Active.as_str(),
+                    });
                 }
                 for order in &orders {
                     let Some(stored) = active.iter().find(|active| active.id == order.id) else {
-                        return Err(LedgerError::Conflict { order: order.id.clone(), expected: State::Active.as_str() });
+                        return Err(LedgerError::Conflict {
+                            order: order.id.clone(),
+                            expected: State::Active.as_str(),
+                        });
                     };
                     // An answer may have been delivered since these orders were read; a refund is
                     // news.
-                    let delivered = if order.state == State::RefundPending { order.delivered } else { stored.delivered };
+                    let delivered = if order.state == State::RefundPending {
+                        order.delivered
+                    } else {
+                        stored.delivered
+                    };
                     write_order(transaction, &Order { delivered, ..order.clone() })?;
                     let take = "UPDATE orders SET worker = ?2 WHERE id = ?1";
-                    transaction.execute(take, &[Value::from(&order.id.0), transaction.worker().into()])?;
+                    transaction
+                        .execute(take, &[Value::from(&order.id.0), transaction.worker().into()])?;
                 }
                 write_lease(transaction, &lease)?;
                 free_port(transaction, &lease.id)
@@ -433,12 +514,18 @@ impl Ledger for SqlStore {
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>> {
         self.database
             .transact(move |transaction| {
-                let hours = "SELECT created_at / 3600, count(*), CAST(sum(earned) AS BIGINT) FROM orders
+                let hours =
+                    "SELECT created_at / 3600, count(*), CAST(sum(earned) AS BIGINT) FROM orders
                      WHERE earned <> 0 AND created_at >= ?1 GROUP BY created_at / 3600 ORDER BY 1";
                 let read = |mut row: Row| {
-                    let mut number = || Ok::<_, LedgerError>(u64::try_from(row.number()?).unwrap_or(0));
+                    let mut number =
+                        || Ok::<_, LedgerError>(u64::try_from(row.number()?).unwrap_or(0));
                     let (hour, orders, earned) = (number()?, number()?, number()?);
-                    Ok(HourlyRevenue { from: UnixTime(hour.saturating_mul(3600)), orders, earned: Sat(earned) })
+                    Ok(HourlyRevenue {
+                        from: UnixTime(hour.saturating_mul(3600)),
+                        orders,
+                        earned: Sat(earned),
+                    })
                 };
                 transaction.query(hours, &[stored(since)])?.into_iter().map(read).collect()
             })
@@ -450,10 +537,15 @@ impl Ledger for SqlStore {
             .transact(move |transaction| {
                 let read = |mut row: Row| {
                     let (state, count) = (row.text()?, row.number()?);
-                    let state = State::parse(&state).ok_or_else(|| LedgerError::Unreadable(format!("state {state}")))?;
+                    let state = State::parse(&state)
+                        .ok_or_else(|| LedgerError::Unreadable(format!("state {state}")))?;
                     Ok((state, u64::try_from(count).unwrap_or(0)))
                 };
-                transaction.query("SELECT state, count(*) FROM orders GROUP BY state", &[])?.into_iter().map(read).collect()
+                transaction
+                    .query("SELECT state, count(*) FROM orders GROUP BY state", &[])?
+                    .into_iter()
+                    .map(read)
+                    .collect()
             })
             .await
     }
@@ -468,12 +560,20 @@ impl Ledger for SqlStore {
                  ON CONFLICT (id) DO UPDATE SET worker = excluded.worker
                  WHERE seen.done = 0 AND NOT {elsewhere}"
                 );
-                Ok(transaction.execute(&take, &[Value::from(&id), stored(now), transaction.worker().into()])? == 1)
+                Ok(transaction.execute(
+                    &take,
+                    &[Value::from(&id), stored(now), transaction.worker().into()],
+                )? == 1)
             })
             .await
     }
 
-    async fn complete_message(&self, id: &str, now: UnixTime, forget_before: UnixTime) -> Result<()> {
+    async fn complete_message(
+        &self,
+        id: &str,
+        now: UnixTime,
+        forget_before: UnixTime,
+    ) -> Result<()> {
         let id = id.to_owned();
         self.database
             .transact(move |transaction| {
@@ -488,7 +588,8 @@ impl Ledger for SqlStore {
         let name = name.to_owned();
         self.database
             .transact(move |transaction| {
-                let row = transaction.first("SELECT value FROM notes WHERE name = ?1", &[Value::from(&name)])?;
+                let row = transaction
+                    .first("SELECT value FROM notes WHERE name = ?1", &[Value::from(&name)])?;
                 Ok(row.map(|mut row| row.text()).transpose()?)
             })
             .await

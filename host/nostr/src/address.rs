@@ -65,7 +65,10 @@ pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, String> {
     let addresses: Vec<SocketAddr> = match url.host() {
         Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
         Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
-        Some(Host::Domain(name)) => tokio::net::lookup_host((name, port)).await.map_err(|error| error.to_string())?.collect(),
+        Some(Host::Domain(name)) => tokio::net::lookup_host((name, port))
+            .await
+            .map_err(|error| error.to_string())?
+            .collect(),
         None => Vec::new(),
     };
     if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
@@ -95,12 +98,18 @@ impl WebSocketTransport for PublicOnly {
     ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
         Box::pin(async move {
             let dial = async {
-                let addresses = resolve(url).await.map_err(|why| TransportError::backend(Undialled(why)))?;
-                let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(TransportError::backend)?;
-                let (socket, _) = tokio_tungstenite::client_async_tls(url.as_str(), tcp).await.map_err(TransportError::backend)?;
+                let addresses =
+                    resolve(url).await.map_err(|why| TransportError::backend(Undialled(why)))?;
+                let tcp = TcpStream::connect(addresses.as_slice())
+                    .await
+                    .map_err(TransportError::backend)?;
+                let (socket, _) = tokio_tungstenite::client_async_tls(url.as_str(), tcp)
+                    .await
+                    .map_err(TransportError::backend)?;
                 Ok::<_, TransportError>(WebSocket::Tokio(socket))
             };
-            let late = |_| TransportError::backend(Undialled("it does not answer in time".to_owned()));
+            let late =
+                |_| TransportError::backend(Undialled("it does not answer in time".to_owned()));
             let (sink, stream) = tokio::time::timeout(timeout, dial).await.map_err(late)??.split();
             let sink: WebSocketSink = Box::new(Typed(sink));
             let stream: WebSocketStream = Box::pin(stream.map_err(TransportError::backend));
@@ -116,7 +125,10 @@ struct Typed(SplitSink<WebSocket, Message>);
 impl Sink<Message> for Typed {
     type Error = TransportError;
 
-    fn poll_ready(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+    fn poll_ready(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Result<(), TransportError>> {
         self.0.poll_ready_unpin(context).map_err(TransportError::backend)
     }
 
@@ -124,11 +136,17 @@ impl Sink<Message> for Typed {
         self.0.start_send_unpin(message).map_err(TransportError::backend)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Result<(), TransportError>> {
         self.0.poll_flush_unpin(context).map_err(TransportError::backend)
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Result<(), TransportError>> {
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Result<(), TransportError>> {
         self.0.poll_close_unpin(context).map_err(TransportError::backend)
     }
 }
@@ -163,10 +181,23 @@ mod tests {
         ] {
             let Ok(url) = Url::parse(bad) else { continue };
             assert!(resolve(&url).await.is_err(), "{bad}");
-            assert!(PublicOnly.connect(&url, &ConnectionMode::Direct, Duration::from_secs(5)).await.is_err(), "{bad}");
+            assert!(
+                PublicOnly
+                    .connect(&url, &ConnectionMode::Direct, Duration::from_secs(5))
+                    .await
+                    .is_err(),
+                "{bad}"
+            );
         }
-        for (good, address) in [("wss://8.8.8.8", "8.8.8.8:443"), ("wss://[2606:4700::1111]:444/path", "[2606:4700::1111]:444")] {
-            assert_eq!(resolve(&Url::parse(good).unwrap()).await, Ok(vec![address.parse().unwrap()]), "{good}");
+        for (good, address) in [
+            ("wss://8.8.8.8", "8.8.8.8:443"),
+            ("wss://[2606:4700::1111]:444/path", "[2606:4700::1111]:444"),
+        ] {
+            assert_eq!(
+                resolve(&Url::parse(good).unwrap()).await,
+                Ok(vec![address.parse().unwrap()]),
+                "{good}"
+            );
         }
     }
 }

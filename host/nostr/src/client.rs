@@ -5,7 +5,9 @@ use crate::gift_wrap;
 use crate::offers::{OFFER, identifier};
 use crate::{Error, Keys, PublicKey, RelayUrl};
 use nostr_sdk::nips::nip17;
-use nostr_sdk::{Client, EventBuilder, Filter, Kind, RelayPoolNotification, SubscriptionId, Tag, Timestamp};
+use nostr_sdk::{
+    Client, EventBuilder, Filter, Kind, RelayPoolNotification, SubscriptionId, Tag, Timestamp,
+};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -45,10 +47,12 @@ impl Customer {
         }
         let connected = client.try_connect(CONNECT).await;
         if connected.success.is_empty() {
-            let reasons: Vec<String> = connected.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
+            let reasons: Vec<String> =
+                connected.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
             return Err(Error::Client(format!("no relay can be reached ({})", reasons.join("; "))));
         }
-        let list = EventBuilder::new(Kind::InboxRelays, "").tags(relays.iter().take(3).cloned().map(Tag::relay));
+        let list = EventBuilder::new(Kind::InboxRelays, "")
+            .tags(relays.iter().take(3).cloned().map(Tag::relay));
         let list = list.sign_with_keys(&keys).map_err(client_error)?;
         client.send_event(&list).await.map_err(client_error)?;
         Ok(Self { keys, relays, client })
@@ -71,10 +75,17 @@ impl Customer {
         }
         let events = self.client.fetch_events(filter, FETCH).await.map_err(client_error)?;
         // The kind is NIP-69's too: only what says that it is ours, and is signed by whom it says.
-        let ours = |event: &nostr_sdk::Event| event.tags.identifier() == Some(identifier(&event.pubkey).as_str()) && event.verify().is_ok();
+        let ours = |event: &nostr_sdk::Event| {
+            event.tags.identifier() == Some(identifier(&event.pubkey).as_str())
+                && event.verify().is_ok()
+        };
         let found = events.into_iter().filter(ours).filter_map(|event| {
             let content = serde_json::from_str(&event.content).ok()?;
-            Some(DiscoveredOffer { service: event.pubkey, published_at: event.created_at.as_secs(), content })
+            Some(DiscoveredOffer {
+                service: event.pubkey,
+                published_at: event.created_at.as_secs(),
+                content,
+            })
         });
         Ok(found.collect())
     }
@@ -83,12 +94,21 @@ impl Customer {
     ///
     /// # Errors
     /// When nothing could be sent, or no answer came in time.
-    pub async fn ask(&self, service: PublicKey, request: &Value, patience: Duration, progress: impl Fn(&str)) -> Result<Value, Error> {
+    pub async fn ask(
+        &self,
+        service: PublicKey,
+        request: &Value,
+        patience: Duration,
+        progress: impl Fn(&str),
+    ) -> Result<Value, Error> {
         progress("looking up the service's relays");
         let filter = Filter::new().kind(Kind::InboxRelays).author(service).limit(1);
         let lists = self.client.fetch_events(filter, FETCH).await.map_err(client_error)?;
-        let list = lists.into_iter().find(|event| event.pubkey == service && event.verify().is_ok());
-        let mut targets: Vec<RelayUrl> = list.map(|event| nip17::extract_relay_list(&event).take(3).cloned().collect()).unwrap_or_default();
+        let list =
+            lists.into_iter().find(|event| event.pubkey == service && event.verify().is_ok());
+        let mut targets: Vec<RelayUrl> = list
+            .map(|event| nip17::extract_relay_list(&event).take(3).cloned().collect())
+            .unwrap_or_default();
         if targets.is_empty() {
             targets.clone_from(&self.relays);
         }
@@ -100,21 +120,31 @@ impl Customer {
         // Listening before sending: the answer may be quick.
         let mut notifications = self.client.notifications();
         let me = self.keys.public_key();
-        let since = Timestamp::from_secs(Timestamp::now().as_secs().saturating_sub(2 * 86_400 + 3_600));
+        let since =
+            Timestamp::from_secs(Timestamp::now().as_secs().saturating_sub(2 * 86_400 + 3_600));
         let inbox = Filter::new().kind(Kind::GiftWrap).pubkey(me).since(since);
         let id = SubscriptionId::generate();
-        self.client.subscribe_with_id(id.clone(), inbox.clone(), None).await.map_err(client_error)?;
+        self.client
+            .subscribe_with_id(id.clone(), inbox.clone(), None)
+            .await
+            .map_err(client_error)?;
         progress("sending the request");
-        let (request_id, wrap) = letter::seal(&self.keys, &service, &request.to_string(), None).map_err(Error::Client)?;
+        let (request_id, wrap) = letter::seal(&self.keys, &service, &request.to_string(), None)
+            .map_err(Error::Client)?;
         let sent = self.client.send_event_to(&targets, &wrap).await.map_err(client_error)?;
         if sent.success.is_empty() {
-            let reasons: Vec<String> = sent.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
-            return Err(Error::Client(format!("no relay took the request ({})", reasons.join("; "))));
+            let reasons: Vec<String> =
+                sent.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
+            return Err(Error::Client(format!(
+                "no relay took the request ({})",
+                reasons.join("; ")
+            )));
         }
         progress("sent; waiting for the answer");
         let read = |event: &nostr_sdk::Event| {
             let letter = letter::open(&self.keys, event).ok()?;
-            (letter.sender == service && letter.answers == Some(request_id)).then(|| serde_json::from_str(&letter.text).ok())?
+            (letter.sender == service && letter.answers == Some(request_id))
+                .then(|| serde_json::from_str(&letter.text).ok())?
         };
         let wait = async {
             loop {
@@ -126,12 +156,17 @@ impl Customer {
                     }
                     Ok(RelayPoolNotification::Message { .. }) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => {
-                        let missed = self.client.fetch_events(inbox.clone(), FETCH).await.map_err(client_error)?;
+                        let missed = self
+                            .client
+                            .fetch_events(inbox.clone(), FETCH)
+                            .await
+                            .map_err(client_error)?;
                         if let Some(answer) = missed.iter().find_map(&read) {
                             return Ok(answer);
                         }
                     }
-                    Ok(RelayPoolNotification::Shutdown) | Err(broadcast::error::RecvError::Closed) => {
+                    Ok(RelayPoolNotification::Shutdown)
+                    | Err(broadcast::error::RecvError::Closed) => {
                         return Err(Error::Client("the connection was closed".to_owned()));
                     }
                 }
@@ -140,7 +175,10 @@ impl Customer {
         let answer = tokio::time::timeout(patience, wait).await;
         self.client.unsubscribe(&id).await;
         answer.unwrap_or_else(|_| {
-            Err(Error::Client(format!("no answer within {} s; the service may be away, and answers when it is back", patience.as_secs())))
+            Err(Error::Client(format!(
+                "no answer within {} s; the service may be away, and answers when it is back",
+                patience.as_secs()
+            )))
         })
     }
 }

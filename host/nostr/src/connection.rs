@@ -75,7 +75,10 @@ fn limits() -> RelayLimits {
 }
 
 pub(crate) fn options() -> ClientOptions {
-    ClientOptions::new().automatic_authentication(true).verify_subscriptions(true).relay_limits(limits())
+    ClientOptions::new()
+        .automatic_authentication(true)
+        .verify_subscriptions(true)
+        .relay_limits(limits())
 }
 
 /// A relay of ours: what it sends is what was asked for, and not without end. (The pool knows
@@ -88,12 +91,27 @@ impl Connection {
     pub(crate) fn new(settings: Settings, ours: Client) -> Self {
         // Strangers' relays do not learn who we are: no key, no authentication.
         let strangers = Client::builder().opts(options().automatic_authentication(false));
-        let strangers = if settings.private_relays { strangers } else { strangers.websocket_transport(PublicOnly) };
-        Self { settings, ours, strangers: strangers.build(), ordered: Semaphore::new(VISITS), others: Semaphore::new(VISITS) }
+        let strangers = if settings.private_relays {
+            strangers
+        } else {
+            strangers.websocket_transport(PublicOnly)
+        };
+        Self {
+            settings,
+            ours,
+            strangers: strangers.build(),
+            ordered: Semaphore::new(VISITS),
+            others: Semaphore::new(VISITS),
+        }
     }
 
     /// Sends to one relay; `Ok` once it has said OK.
-    pub(crate) async fn send(&self, url: &RelayUrl, event: &Event, rank: Priority) -> Result<(), String> {
+    pub(crate) async fn send(
+        &self,
+        url: &RelayUrl,
+        event: &Event,
+        rank: Priority,
+    ) -> Result<(), String> {
         if self.settings.relays.contains(url) {
             let relay = self.ours.relay(url).await.map_err(|error| error.to_string())?;
             return relay.send_event(event).await.map(drop).map_err(|error| error.to_string());
@@ -107,13 +125,17 @@ impl Connection {
             visited.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
         };
         // Waiting for a place has an end too: the customer's other relays may do.
-        tokio::time::timeout(VISIT.saturating_mul(2), visit).await.unwrap_or_else(|_| Err("too many relays are being visited".to_owned()))
+        tokio::time::timeout(VISIT.saturating_mul(2), visit)
+            .await
+            .unwrap_or_else(|_| Err("too many relays are being visited".to_owned()))
     }
 
     async fn visit(&self, url: &RelayUrl, event: &Event) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let pool = self.strangers.pool();
-        let once = relay_options().reconnect(false).flags(RelayServiceFlags::WRITE | RelayServiceFlags::PING);
+        let once = relay_options()
+            .reconnect(false)
+            .flags(RelayServiceFlags::WRITE | RelayServiceFlags::PING);
         pool.add_relay(url, once).await.map_err(|error| text(&error))?;
         let relay = self.strangers.relay(url).await.map_err(|error| text(&error))?;
         relay.try_connect(CONNECT).await.map_err(|error| text(&error))?;

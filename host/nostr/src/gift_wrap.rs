@@ -4,7 +4,9 @@
 //! that is here.
 
 use nostr_sdk::nips::{nip44, nip59::RANGE_RANDOM_TIMESTAMP_TWEAK};
-use nostr_sdk::{Event, EventBuilder, EventId, JsonUtil, Keys, Kind, PublicKey, Tag, Timestamp, UnsignedEvent};
+use nostr_sdk::{
+    Event, EventBuilder, EventId, JsonUtil, Keys, Kind, PublicKey, Tag, Timestamp, UnsignedEvent,
+};
 
 /// A wrap's content: NIP-44's own limit. Relays take 64 KiB, so this is generous.
 pub const WRAP_BYTES: usize = 87_472;
@@ -77,16 +79,27 @@ pub fn open(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
     if rumor.pubkey != seal.pubkey {
         return Err(UnwrapError::Impersonation);
     }
-    let id = EventId::new(&rumor.pubkey, &rumor.created_at, &rumor.kind, &rumor.tags, &rumor.content);
+    let id =
+        EventId::new(&rumor.pubkey, &rumor.created_at, &rumor.kind, &rumor.tags, &rumor.content);
     if rumor.id.is_some_and(|claimed| claimed != id) {
         return Err(UnwrapError::ForgedId);
     }
     if rumor.kind != Kind::PrivateDirectMessage {
         return Err(UnwrapError::NotAMessage(rumor.kind.as_u16()));
     }
-    let answers = rumor.tags.iter().find(|tag| tag.as_slice().first().is_some_and(|name| name == "e")).and_then(Tag::content);
+    let answers = rumor
+        .tags
+        .iter()
+        .find(|tag| tag.as_slice().first().is_some_and(|name| name == "e"))
+        .and_then(Tag::content);
     let answers = answers.and_then(|id| EventId::from_hex(id).ok());
-    Ok(DirectMessage { id, sender: rumor.pubkey, written_at: rumor.created_at, answers, text: rumor.content })
+    Ok(DirectMessage {
+        id,
+        sender: rumor.pubkey,
+        written_at: rumor.created_at,
+        answers,
+        text: rumor.content,
+    })
 }
 
 fn sealed(text: &str) -> Result<Event, UnwrapError> {
@@ -112,17 +125,29 @@ pub fn open_text(text: &str) -> Result<(), UnwrapError> {
 }
 
 fn decrypt(keys: &Keys, from: &PublicKey, content: &str) -> Result<String, UnwrapError> {
-    nip44::decrypt(keys.secret_key(), from, content).map_err(|error| UnwrapError::Undecryptable(error.to_string()))
+    nip44::decrypt(keys.secret_key(), from, content)
+        .map_err(|error| UnwrapError::Undecryptable(error.to_string()))
 }
 
 /// Writes, seals and wraps a message. Gives the message's own id and the wrap to publish.
 ///
 /// # Errors
 /// In words: the text is too long for NIP-44.
-pub fn seal(keys: &Keys, to: &PublicKey, text: &str, answers: Option<EventId>) -> Result<(EventId, Event), String> {
+pub fn seal(
+    keys: &Keys,
+    to: &PublicKey,
+    text: &str,
+    answers: Option<EventId>,
+) -> Result<(EventId, Event), String> {
     let mut tags = vec![Tag::public_key(*to)];
     tags.extend(answers.map(Tag::event));
-    let rumor = UnsignedEvent::new(keys.public_key(), Timestamp::now(), Kind::PrivateDirectMessage, tags, text);
+    let rumor = UnsignedEvent::new(
+        keys.public_key(),
+        Timestamp::now(),
+        Kind::PrivateDirectMessage,
+        tags,
+        text,
+    );
     wrap(keys, to, rumor)
 }
 
@@ -130,11 +155,18 @@ fn wrap(keys: &Keys, to: &PublicKey, mut rumor: UnsignedEvent) -> Result<(EventI
     let id = rumor.id();
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let past = || Timestamp::tweaked(RANGE_RANDOM_TIMESTAMP_TWEAK);
-    let sealed = nip44::encrypt(keys.secret_key(), to, rumor.as_json(), nip44::Version::V2).map_err(|error| text(&error))?;
-    let seal = EventBuilder::new(Kind::Seal, sealed).custom_created_at(past()).sign_with_keys(keys).map_err(|error| text(&error))?;
+    let sealed = nip44::encrypt(keys.secret_key(), to, rumor.as_json(), nip44::Version::V2)
+        .map_err(|error| text(&error))?;
+    let seal = EventBuilder::new(Kind::Seal, sealed)
+        .custom_created_at(past())
+        .sign_with_keys(keys)
+        .map_err(|error| text(&error))?;
     let once = Keys::generate();
-    let content = nip44::encrypt(once.secret_key(), to, seal.as_json(), nip44::Version::V2).map_err(|error| text(&error))?;
-    let wrap = EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(*to)).custom_created_at(past());
+    let content = nip44::encrypt(once.secret_key(), to, seal.as_json(), nip44::Version::V2)
+        .map_err(|error| text(&error))?;
+    let wrap = EventBuilder::new(Kind::GiftWrap, content)
+        .tag(Tag::public_key(*to))
+        .custom_created_at(past());
     Ok((id, wrap.sign_with_keys(&once).map_err(|error| text(&error))?))
 }
 
@@ -149,20 +181,32 @@ mod tests {
     }
 
     fn rumor(by: &Keys) -> Value {
-        let mut rumor = UnsignedEvent::new(by.public_key(), Timestamp::now(), Kind::PrivateDirectMessage, [], "hello");
+        let mut rumor = UnsignedEvent::new(
+            by.public_key(),
+            Timestamp::now(),
+            Kind::PrivateDirectMessage,
+            [],
+            "hello",
+        );
         rumor.ensure_id();
         serde_json::from_str(&rumor.as_json()).unwrap()
     }
 
     /// A wrap as a liar makes it: any rumor, any kind of seal, any tags.
     fn lie(sealer: &Keys, to: &Keys, rumor: &Value, kind: Kind, tags: Vec<Tag>) -> Event {
-        let seal = EventBuilder::new(kind, encrypt(sealer, to, &rumor.to_string())).tags(tags).sign_with_keys(sealer).unwrap();
+        let seal = EventBuilder::new(kind, encrypt(sealer, to, &rumor.to_string()))
+            .tags(tags)
+            .sign_with_keys(sealer)
+            .unwrap();
         around(to, &seal.as_json())
     }
 
     fn around(to: &Keys, inside: &str) -> Event {
         let once = Keys::generate();
-        EventBuilder::new(Kind::GiftWrap, encrypt(&once, to, inside)).tag(Tag::public_key(to.public_key())).sign_with_keys(&once).unwrap()
+        EventBuilder::new(Kind::GiftWrap, encrypt(&once, to, inside))
+            .tag(Tag::public_key(to.public_key()))
+            .sign_with_keys(&once)
+            .unwrap()
     }
 
     #[test]
@@ -171,7 +215,10 @@ mod tests {
         let request = EventId::all_zeros();
         let (id, wrap) = seal(&alice, &bob.public_key(), "hello", Some(request)).unwrap();
         let letter = open(&bob, &wrap).unwrap();
-        assert_eq!((letter.id, letter.sender, letter.text.as_str(), letter.answers), (id, alice.public_key(), "hello", Some(request)));
+        assert_eq!(
+            (letter.id, letter.sender, letter.text.as_str(), letter.answers),
+            (id, alice.public_key(), "hello", Some(request))
+        );
         assert!(wrap.pubkey != alice.public_key() && wrap.created_at <= Timestamp::now());
         assert!(matches!(open(&Keys::generate(), &wrap), Err(UnwrapError::Undecryptable(_))));
         assert!(seal(&alice, &bob.public_key(), &"x".repeat(70_000), None).is_err());
@@ -187,14 +234,28 @@ mod tests {
             open(&bob, &lie(&mallory, &bob, &rumor, Kind::Seal, vec![]))
         };
         assert!(with(&|_| ()).is_ok());
-        assert_eq!(open(&bob, &lie(&mallory, &bob, &rumor(&alice), Kind::Seal, vec![])), Err(UnwrapError::Impersonation));
-        assert_eq!(open(&bob, &lie(&mallory, &bob, &good, Kind::TextNote, vec![])), Err(UnwrapError::NotASeal));
-        assert_eq!(open(&bob, &lie(&mallory, &bob, &good, Kind::Seal, vec![Tag::hashtag("x")])), Err(UnwrapError::NotASeal));
+        assert_eq!(
+            open(&bob, &lie(&mallory, &bob, &rumor(&alice), Kind::Seal, vec![])),
+            Err(UnwrapError::Impersonation)
+        );
+        assert_eq!(
+            open(&bob, &lie(&mallory, &bob, &good, Kind::TextNote, vec![])),
+            Err(UnwrapError::NotASeal)
+        );
+        assert_eq!(
+            open(&bob, &lie(&mallory, &bob, &good, Kind::Seal, vec![Tag::hashtag("x")])),
+            Err(UnwrapError::NotASeal)
+        );
         assert_eq!(with(&|rumor| rumor["id"] = json!("0".repeat(64))), Err(UnwrapError::ForgedId));
         assert_eq!(with(&|rumor| rumor["content"] = json!("other")), Err(UnwrapError::ForgedId));
-        let reaction = UnsignedEvent::new(mallory.public_key(), Timestamp::now(), Kind::Reaction, [], "+").as_json();
+        let reaction =
+            UnsignedEvent::new(mallory.public_key(), Timestamp::now(), Kind::Reaction, [], "+")
+                .as_json();
         assert_eq!(
-            open(&bob, &lie(&mallory, &bob, &serde_json::from_str(&reaction).unwrap(), Kind::Seal, vec![])),
+            open(
+                &bob,
+                &lie(&mallory, &bob, &serde_json::from_str(&reaction).unwrap(), Kind::Seal, vec![])
+            ),
             Err(UnwrapError::NotAMessage(7))
         );
         assert!(matches!(open(&bob, &around(&bob, "not an event")), Err(UnwrapError::Garbage(_))));
@@ -222,12 +283,28 @@ mod tests {
         seal["created_at"] = json!(1);
         assert_eq!(open(&bob, &around(&bob, &seal.to_string())), Err(UnwrapError::ForgedSeal));
         let once = Keys::generate();
-        let event = |kind, content: &str| EventBuilder::new(kind, content).sign_with_keys(&once).unwrap();
-        assert_eq!(open(&bob, &event(Kind::PrivateDirectMessage, "x")), Err(UnwrapError::NotAWrap(14)));
-        assert_eq!(open(&bob, &event(Kind::Custom(21_059), "x")), Err(UnwrapError::NotAWrap(21_059)));
+        let event =
+            |kind, content: &str| EventBuilder::new(kind, content).sign_with_keys(&once).unwrap();
+        assert_eq!(
+            open(&bob, &event(Kind::PrivateDirectMessage, "x")),
+            Err(UnwrapError::NotAWrap(14))
+        );
+        assert_eq!(
+            open(&bob, &event(Kind::Custom(21_059), "x")),
+            Err(UnwrapError::NotAWrap(21_059))
+        );
         for garbage in ["", "#unknown", "AQ==", "A", "ä", &"A".repeat(80_000)] {
-            assert!(matches!(open(&bob, &event(Kind::GiftWrap, garbage)), Err(UnwrapError::Undecryptable(_))), "{garbage:.9}");
+            assert!(
+                matches!(
+                    open(&bob, &event(Kind::GiftWrap, garbage)),
+                    Err(UnwrapError::Undecryptable(_))
+                ),
+                "{garbage:.9}"
+            );
         }
-        assert_eq!(open(&bob, &event(Kind::GiftWrap, &"A".repeat(100_000))), Err(UnwrapError::TooLong(100_000)));
+        assert_eq!(
+            open(&bob, &event(Kind::GiftWrap, &"A".repeat(100_000))),
+            Err(UnwrapError::TooLong(100_000))
+        );
     }
 }

@@ -28,10 +28,16 @@ impl Nip98Verifier for HttpAuth {
         }
         event.verify().map_err(|_| "its id or signature is wrong")?;
         if event.created_at.as_secs().abs_diff(request.now.0) > AGE_SECONDS {
-            return Err(format!("it was not made within the last {AGE_SECONDS} s; sign each request anew, and set your clock"));
+            return Err(format!(
+                "it was not made within the last {AGE_SECONDS} s; sign each request anew, and set your clock"
+            ));
         }
         let tag = |name: &str| {
-            let mut values = event.tags.iter().map(|tag| tag.as_slice()).filter(|tag| tag.first().is_some_and(|first| first == name));
+            let mut values = event
+                .tags
+                .iter()
+                .map(|tag| tag.as_slice())
+                .filter(|tag| tag.first().is_some_and(|first| first == name));
             match (values.next(), values.next()) {
                 (Some(tag), None) => tag.get(1).cloned(),
                 _ => None,
@@ -57,8 +63,15 @@ impl Nip98Verifier for HttpAuth {
 ///
 /// # Errors
 /// When the key cannot sign.
-pub fn sign(keys: &crate::Keys, method: &str, url: &str, body: &[u8]) -> Result<String, crate::Error> {
-    let tag = |name: &'static str, value: &str| nostr_sdk::Tag::custom(nostr_sdk::TagKind::custom(name), [value.to_owned()]);
+pub fn sign(
+    keys: &crate::Keys,
+    method: &str,
+    url: &str,
+    body: &[u8],
+) -> Result<String, crate::Error> {
+    let tag = |name: &'static str, value: &str| {
+        nostr_sdk::Tag::custom(nostr_sdk::TagKind::custom(name), [value.to_owned()])
+    };
     let payload = sha256::Hash::hash(body).to_string();
     let tags = [tag("u", url), tag("method", method), tag("payload", &payload)];
     let event = nostr_sdk::EventBuilder::new(Kind::HttpAuth, "").tags(tags).sign_with_keys(keys);
@@ -76,7 +89,12 @@ mod tests {
         let keys = Keys::generate();
         let now = UnixTime::now();
         let evidence = sign(&keys, "POST", "https://a.example/top-up-pod?x=1", b"{}").unwrap();
-        let good = SignedRequest { method: "POST", url: "https://a.example/top-up-pod?x=1", body: b"{}", now };
+        let good = SignedRequest {
+            method: "POST",
+            url: "https://a.example/top-up-pod?x=1",
+            body: b"{}",
+            now,
+        };
         assert_eq!(HttpAuth.signer(&evidence, &good), Ok(Customer(keys.public_key().to_hex())));
         for (bad, why) in [
             (SignedRequest { method: "GET", ..good }, "method"),

@@ -13,14 +13,14 @@ use nostr_sdk::pool::policy::{AdmitPolicy, AdmitStatus, PolicyError};
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::util::BoxedFuture;
 use nostr_sdk::{
-    Client, Event, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl, SubscribeOptions, SubscriptionId,
-    Timestamp,
+    Client, Event, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus,
+    RelayUrl, SubscribeOptions, SubscriptionId, Timestamp,
 };
-use paygress_core::backend::responder::{Transport, ReplyTo};
-use paygress_core::orders::{OrderService, NewOrder, Submission};
+use paygress_core::backend::responder::{ReplyTo, Transport};
 use paygress_core::backend::store::{Ledger, LedgerError};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, UnixTime};
+use paygress_core::orders::{NewOrder, OrderService, Submission};
 use paygress_core::protocol::{self, Request};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,12 +132,20 @@ impl Flawed {
 impl Inbox {
     /// Prepares the connection; nothing is connected yet.
     #[must_use]
-    pub fn new(settings: Settings, ledger: Arc<dyn Ledger>) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
+    pub fn new(
+        settings: Settings,
+        ledger: Arc<dyn Ledger>,
+    ) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let id = SubscriptionId::new("inbox");
         let oldest = Oldest::default();
-        let tap = InboxAdmitPolicy { id: id.clone(), queue: sender.clone(), oldest: Arc::clone(&oldest) };
-        let ours = Client::builder().signer(settings.keys.clone()).opts(options()).admit_policy(tap).build();
+        let tap =
+            InboxAdmitPolicy { id: id.clone(), queue: sender.clone(), oldest: Arc::clone(&oldest) };
+        let ours = Client::builder()
+            .signer(settings.keys.clone())
+            .opts(options())
+            .admit_policy(tap)
+            .build();
         let connection = Arc::new(Connection::new(settings, ours));
         let post = Arc::new(ReplyPublisher::new(Arc::clone(&connection)));
         let inbox = Self {
@@ -167,7 +175,12 @@ impl Inbox {
             // authentication.
             let filters = self.filters(&relay).await?;
             self.connection.ours.pool().save_subscription(self.id.clone(), filters).await;
-            self.connection.ours.pool().add_relay(&relay, relay_options()).await.map_err(client_error)?;
+            self.connection
+                .ours
+                .pool()
+                .add_relay(&relay, relay_options())
+                .await
+                .map_err(client_error)?;
         }
         self.connection.ours.connect().await;
         let mut mark = tokio::time::interval(MARK);
@@ -205,7 +218,10 @@ impl Inbox {
         let (wraps, plain) = (since(BACKDATED.saturating_add(MARGIN)).await?, since(PLAIN).await?);
         Ok(vec![
             Filter::new().kind(Kind::GiftWrap).pubkey(me).since(wraps),
-            Filter::new().kinds([Kind::EncryptedDirectMessage, Kind::PrivateDirectMessage]).pubkey(me).since(plain),
+            Filter::new()
+                .kinds([Kind::EncryptedDirectMessage, Kind::PrivateDirectMessage])
+                .pubkey(me)
+                .since(plain),
         ])
     }
 
@@ -221,7 +237,9 @@ impl Inbox {
                 }
                 self.reopen(relay.clone()).await;
             }
-            RelayMessage::Notice(text) => tracing::warn!(%relay, notice = %text, "a relay's notice"),
+            RelayMessage::Notice(text) => {
+                tracing::warn!(%relay, notice = %text, "a relay's notice")
+            }
             _ => {}
         }
     }
@@ -229,23 +247,38 @@ impl Inbox {
     /// Asks for what is stored before the oldest wrap that was sent, page by page, until there is
     /// no more.
     fn page(&self, relay: RelayUrl) {
-        let (client, oldest, pages, done) =
-            (self.connection.ours.clone(), Arc::clone(&self.oldest), self.pages.clone(), self.paged.0.clone());
+        let (client, oldest, pages, done) = (
+            self.connection.ours.clone(),
+            Arc::clone(&self.oldest),
+            self.pages.clone(),
+            self.paged.0.clone(),
+        );
         let me = self.connection.settings.keys.public_key();
         let ledger = Arc::clone(&self.ledger);
         tokio::spawn(async move {
-            let read_from = match since_of(&*ledger, &relay, BACKDATED.saturating_add(MARGIN)).await {
+            let read_from = match since_of(&*ledger, &relay, BACKDATED.saturating_add(MARGIN)).await
+            {
                 Ok(since) => since,
                 Err(error) => return tracing::warn!(%error, "the mark could not be read"),
             };
             let mut before = oldest.lock().unwrap_or_else(PoisonError::into_inner).remove(&relay);
             while let Some(until) = before.filter(|until| *until > read_from) {
-                let filter = Filter::new().kind(Kind::GiftWrap).pubkey(me).since(read_from).until(until).limit(PAGE_EVENTS);
+                let filter = Filter::new()
+                    .kind(Kind::GiftWrap)
+                    .pubkey(me)
+                    .since(read_from)
+                    .until(until)
+                    .limit(PAGE_EVENTS);
                 let Ok(connection) = client.relay(&relay).await else { return };
-                let page = match connection.fetch_events(filter, PAGE, ReqExitPolicy::ExitOnEOSE).await {
+                let page = match connection
+                    .fetch_events(filter, PAGE, ReqExitPolicy::ExitOnEOSE)
+                    .await
+                {
                     Ok(page) => page,
                     // It is read when it has reconnected.
-                    Err(error) => return tracing::warn!(%relay, %error, "the stored messages could not be read to their end"),
+                    Err(error) => {
+                        return tracing::warn!(%relay, %error, "the stored messages could not be read to their end");
+                    }
                 };
                 let first = page.iter().map(|event| event.created_at).min();
                 for event in page {
@@ -254,7 +287,13 @@ impl Inbox {
                     }
                 }
                 // A page of one second only is passed over: it has been had.
-                before = first.map(|first| if first < until { first } else { Timestamp::from_secs(until.as_secs().saturating_sub(1)) });
+                before = first.map(|first| {
+                    if first < until {
+                        first
+                    } else {
+                        Timestamp::from_secs(until.as_secs().saturating_sub(1))
+                    }
+                });
             }
             let _ = done.send(relay).await;
         });
@@ -269,7 +308,8 @@ impl Inbox {
         tokio::spawn(async move {
             tokio::time::sleep(REOPEN).await;
             if let Ok(relay) = client.relay(&relay).await
-                && let Err(error) = relay.subscribe_with_id(id, filters, SubscribeOptions::default()).await
+                && let Err(error) =
+                    relay.subscribe_with_id(id, filters, SubscribeOptions::default()).await
             {
                 tracing::warn!(%error, "the inbox could not be opened again; the relay is read when it reconnects");
             }
@@ -278,7 +318,9 @@ impl Inbox {
 
     /// Notes that everything up to now was read from this relay.
     async fn mark(&self, relay: &RelayUrl) {
-        if let Err(error) = self.ledger.kv_write(&note_name(relay), &UnixTime::now().0.to_string()).await {
+        if let Err(error) =
+            self.ledger.kv_write(&note_name(relay), &UnixTime::now().0.to_string()).await
+        {
             tracing::warn!(%error, "the mark could not be written");
         }
     }
@@ -317,7 +359,9 @@ impl Inbox {
                 }
             },
             // A relay may send what was not asked for.
-            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage if event.tags.public_keys().any(|key| *key == me) => {
+            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
+                if event.tags.public_keys().any(|key| *key == me) =>
+            {
                 self.flawed.insert(event.id);
                 self.warn(relay, event).await
             }
@@ -333,8 +377,14 @@ impl Inbox {
         self.ledger.complete_message(id, now, UnixTime(now.0.saturating_sub(REMEMBERED))).await
     }
 
-    async fn serve(&self, orders: &Arc<OrderService>, relay: &RelayUrl, letter: &DirectMessage) -> Result<(), LedgerError> {
-        let (id, now, written) = (letter.id.to_hex(), UnixTime::now().0, letter.written_at.as_secs());
+    async fn serve(
+        &self,
+        orders: &Arc<OrderService>,
+        relay: &RelayUrl,
+        letter: &DirectMessage,
+    ) -> Result<(), LedgerError> {
+        let (id, now, written) =
+            (letter.id.to_hex(), UnixTime::now().0, letter.written_at.as_secs());
         let too_old = written.saturating_add(OLDEST) < now;
         if letter.sender == self.connection.settings.keys.public_key()
             || protocol::is_answer(&letter.text)
@@ -344,9 +394,17 @@ impl Inbox {
             return Ok(());
         }
         let customer = Customer(letter.sender.to_hex());
-        let reply_to = ReplyTo { door: Transport::Nostr, customer: customer.clone(), relay: Some(relay.to_string()), request: Some(id.clone()) };
+        let reply_to = ReplyTo {
+            door: Transport::Nostr,
+            customer: customer.clone(),
+            relay: Some(relay.to_string()),
+            request: Some(id.clone()),
+        };
         let answer = if written > now.saturating_add(FUTURE) {
-            Err(Refusal::new(ErrorType::InvalidRequest, "the message is dated in the future; set your clock"))
+            Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "the message is dated in the future; set your clock",
+            ))
         } else {
             match Request::parse(&letter.text) {
                 Ok(Request::Status { pod }) => orders.status(&pod, &customer).await.map(Some),
@@ -354,13 +412,24 @@ impl Inbox {
                     let (orders, own) = (Arc::clone(orders), customer.clone());
                     // A pod takes its time to end, and the next customer does not wait for it.
                     self.post.send_when(reply_to.clone(), async move {
-                        Some(orders.stop(&pod, &own).await.unwrap_or_else(|refusal| protocol::error(&refusal)))
+                        Some(
+                            orders
+                                .stop(&pod, &own)
+                                .await
+                                .unwrap_or_else(|refusal| protocol::error(&refusal)),
+                        )
                     });
                     Ok(None)
                 }
                 Ok(Request::Buy { token: None, .. }) => Err(protocol::unpaid()),
                 Ok(Request::Buy { token: Some(token), purchase, password }) => {
-                    let incoming = NewOrder { message: id.clone(), reply_to: reply_to.clone(), token, purchase, password };
+                    let incoming = NewOrder {
+                        message: id.clone(),
+                        reply_to: reply_to.clone(),
+                        token,
+                        purchase,
+                        password,
+                    };
                     match orders.submit(incoming).await {
                         // The desk answers.
                         Ok(Submission::InProgress(order, _)) => {
@@ -397,7 +466,10 @@ impl Inbox {
             return Ok(());
         }
         let recent = event.created_at.as_secs().saturating_add(PLAIN) > UnixTime::now().0;
-        if event.verify().is_ok() && recent && event.pubkey != self.connection.settings.keys.public_key() {
+        if event.verify().is_ok()
+            && recent
+            && event.pubkey != self.connection.settings.keys.public_key()
+        {
             let told = match event.kind {
                 Kind::PrivateDirectMessage => {
                     "your message was not encrypted: any token in it is exposed, swap it at its mint at once; send orders as NIP-17 gift wraps"
@@ -412,16 +484,28 @@ impl Inbox {
                 relay: Some(relay.to_string()),
                 request: Some(event.id.to_hex()),
             };
-            self.post.send_soon(reply_to, protocol::error(&Refusal::new(ErrorType::InvalidRequest, told)));
+            self.post.send_soon(
+                reply_to,
+                protocol::error(&Refusal::new(ErrorType::InvalidRequest, told)),
+            );
         }
         self.complete_message(&event.id.to_hex()).await
     }
 }
 
 /// So far back from the last complete reading of this relay.
-async fn since_of(ledger: &dyn Ledger, relay: &RelayUrl, back: u64) -> Result<Timestamp, LedgerError> {
+async fn since_of(
+    ledger: &dyn Ledger,
+    relay: &RelayUrl,
+    back: u64,
+) -> Result<Timestamp, LedgerError> {
     let now = UnixTime::now().0;
-    let read = ledger.kv_read(&note_name(relay)).await?.and_then(|text| text.parse().ok()).unwrap_or(now).min(now);
+    let read = ledger
+        .kv_read(&note_name(relay))
+        .await?
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(now)
+        .min(now);
     Ok(Timestamp::from_secs(read.saturating_sub(back)))
 }
 

@@ -17,15 +17,15 @@
 //! This is the only room that knows nostr-sdk.
 
 mod address;
-mod connection;
 pub mod client;
+mod connection;
+pub mod gift_wrap;
 pub mod http_auth;
 mod inbox;
-pub mod gift_wrap;
 mod offers;
-mod replies;
 #[cfg(feature = "relay")]
 pub mod relay;
+mod replies;
 
 pub use connection::{Connection, Error, Settings};
 pub use inbox::Inbox;

@@ -21,12 +21,17 @@ impl Relay {
     /// # Errors
     /// In words.
     pub async fn start(private: bool) -> Result<Self, String> {
-        let mut builder = RelayBuilder::default().rate_limit(RateLimit { max_reqs: 500, notes_per_minute: 100_000 });
+        let mut builder = RelayBuilder::default()
+            .rate_limit(RateLimit { max_reqs: 500, notes_per_minute: 100_000 });
         if private {
-            builder = builder.nip42(RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Read }).auth_dm(true);
+            builder = builder
+                .nip42(RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Read })
+                .auth_dm(true);
         }
         // A fixed port, so that the relay can come back at the same address.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(|error| error.to_string())?;
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .map_err(|error| error.to_string())?;
         let builder = builder.port(free.port());
         Self::run(builder).await
     }

@@ -6,7 +6,7 @@ use crate::gift_wrap;
 use async_trait::async_trait;
 use nostr_sdk::nips::nip17;
 use nostr_sdk::{EventId, Filter, Kind, PublicKey, RelayUrl};
-use paygress_core::backend::responder::{Responder, ReplyTo};
+use paygress_core::backend::responder::{ReplyTo, Responder};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,11 @@ impl ReplyPublisher {
     }
 
     /// As [`ReplyPublisher::send_soon`], once there is an answer.
-    pub(crate) fn send_when(self: &Arc<Self>, to: ReplyTo, answer: impl Future<Output = Option<Value>> + Send + 'static) {
+    pub(crate) fn send_when(
+        self: &Arc<Self>,
+        to: ReplyTo,
+        answer: impl Future<Output = Option<Value>> + Send + 'static,
+    ) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!("too many answers are under way; one was dropped");
             return;
@@ -69,11 +73,20 @@ impl ReplyPublisher {
                 return Vec::new();
             }
         };
-        let newest = found.into_iter().find(|event| event.kind == Kind::InboxRelays && event.pubkey == customer && event.verify().is_ok());
-        newest.map(|event| nip17::extract_relay_list(&event).take(RELAYS).cloned().collect()).unwrap_or_default()
+        let newest = found.into_iter().find(|event| {
+            event.kind == Kind::InboxRelays && event.pubkey == customer && event.verify().is_ok()
+        });
+        newest
+            .map(|event| nip17::extract_relay_list(&event).take(RELAYS).cloned().collect())
+            .unwrap_or_default()
     }
 
-    async fn send_to_any(&self, relays: &[RelayUrl], wrap: &nostr_sdk::Event, rank: Priority) -> bool {
+    async fn send_to_any(
+        &self,
+        relays: &[RelayUrl],
+        wrap: &nostr_sdk::Event,
+        rank: Priority,
+    ) -> bool {
         let sent = relays.iter().map(|relay| async move {
             let sent = self.connection.send(relay, wrap, rank).await;
             if let Err(why) = &sent {
@@ -85,15 +98,20 @@ impl ReplyPublisher {
     }
 
     async fn bring(&self, to: &ReplyTo, answer: &Value, rank: Priority) -> Result<(), String> {
-        let customer = PublicKey::from_hex(to.customer.as_str()).map_err(|error| error.to_string())?;
+        let customer =
+            PublicKey::from_hex(to.customer.as_str()).map_err(|error| error.to_string())?;
         let request = to.request.as_deref().and_then(|id| EventId::from_hex(id).ok());
-        let (_, wrap) = letter::seal(&self.connection.settings.keys, &customer, &answer.to_string(), request)?;
+        let (_, wrap) =
+            letter::seal(&self.connection.settings.keys, &customer, &answer.to_string(), request)?;
         let named = self.relays_of(customer).await;
         if self.send_to_any(&named, &wrap, rank).await {
             return Ok(());
         }
-        let receipt: Vec<RelayUrl> = to.relay.iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
-        if self.send_to_any(&receipt, &wrap, rank).await || self.send_to_any(&self.connection.settings.relays, &wrap, rank).await {
+        let receipt: Vec<RelayUrl> =
+            to.relay.iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
+        if self.send_to_any(&receipt, &wrap, rank).await
+            || self.send_to_any(&self.connection.settings.relays, &wrap, rank).await
+        {
             return Ok(());
         }
         Err("no relay took it".to_owned())

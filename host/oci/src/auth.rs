@@ -35,21 +35,31 @@ impl AuthFile {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::AuthFile { path: path.to_owned(), reason };
         let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let config: Config = serde_json::from_slice(&bytes)
-            .map_err(|error| wrong(format!("it is not docker's config.json: line {}: {:?}", error.line(), error.classify())))?;
+        let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!(
+                "it is not docker's config.json: line {}: {:?}",
+                error.line(),
+                error.classify()
+            ))
+        })?;
         let mut found = Self::default();
         for (name, entry) in config.auths {
             let Some(host) = host_of_entry(&name) else { continue };
             match (entry.auth.filter(|auth| !auth.is_empty()), &config.creds_store) {
                 (Some(auth), _) => {
-                    let reason = || wrong(format!("auths → {name:?} → auth is not the base64 of user:password"));
+                    let reason = || {
+                        wrong(format!("auths → {name:?} → auth is not the base64 of user:password"))
+                    };
                     found.basic.insert(host, basic(&auth).ok_or_else(reason)?);
                 }
                 (None, Some(helper)) => _ = found.helpers.insert(host, helper.clone()),
                 (None, None) => (),
             }
         }
-        let helpers = config.cred_helpers.into_iter().filter_map(|(name, helper)| Some((host_of_entry(&name)?, helper)));
+        let helpers = config
+            .cred_helpers
+            .into_iter()
+            .filter_map(|(name, helper)| Some((host_of_entry(&name)?, helper)));
         found.helpers.extend(helpers);
         Ok(found)
     }
@@ -57,10 +67,16 @@ impl AuthFile {
     /// The header for this registry, if we are somebody there.
     pub(crate) fn of(&self, host: &str) -> Result<Option<HeaderValue>, Error> {
         // Docker calls its own registry so in the file.
-        let name = if host == "registry-1.docker.io" && !self.basic.contains_key(host) { "index.docker.io" } else { host };
+        let name = if host == "registry-1.docker.io" && !self.basic.contains_key(host) {
+            "index.docker.io"
+        } else {
+            host
+        };
         match (self.basic.get(name), self.helpers.get(name)) {
             (Some(basic), _) => Ok(Some(basic.clone())),
-            (None, Some(helper)) => Err(Error::Helper { host: host.to_owned(), helper: helper.clone() }),
+            (None, Some(helper)) => {
+                Err(Error::Helper { host: host.to_owned(), helper: helper.clone() })
+            }
             (None, None) => Ok(None),
         }
     }
@@ -69,7 +85,8 @@ impl AuthFile {
 /// The registry that an entry is for; older ones are URLs. One for a part of a registry is not for
 /// the rest of it.
 fn host_of_entry(name: &str) -> Option<String> {
-    let name = name.strip_prefix("https://").or_else(|| name.strip_prefix("http://")).unwrap_or(name);
+    let name =
+        name.strip_prefix("https://").or_else(|| name.strip_prefix("http://")).unwrap_or(name);
     let (host, path) = name.split_once('/').unwrap_or((name, ""));
     matches!(path.trim_end_matches('/'), "" | "v1" | "v2").then(|| host.to_owned())
 }
@@ -108,21 +125,35 @@ impl Bearer {
     /// The URL to ask for a token; the scope is the registry's, or else this one.
     pub(crate) fn url(&self, scope: &str) -> String {
         let join = if self.realm.contains('?') { '&' } else { '?' };
-        let service = self.service.iter().map(|service| format!("service={}&", encoded(service))).collect::<String>();
-        format!("{}{join}{service}scope={}", self.realm, encoded(self.scope.as_deref().unwrap_or(scope)))
+        let service = self
+            .service
+            .iter()
+            .map(|service| format!("service={}&", encoded(service)))
+            .collect::<String>();
+        format!(
+            "{}{join}{service}scope={}",
+            self.realm,
+            encoded(self.scope.as_deref().unwrap_or(scope))
+        )
     }
 }
 
 /// The challenge of an answer: tokens first, since they are good for less.
 pub(crate) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
-    let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let challenges =
+        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let split = challenges.map(|text| text.trim().split_once(' ').unwrap_or((text, "")));
     let mut is_basic = false;
     for (scheme, rest) in split {
         is_basic |= scheme.eq_ignore_ascii_case("basic");
         let mut found = parameters(rest);
-        if let (true, Some(realm)) = (scheme.eq_ignore_ascii_case("bearer"), found.remove("realm")) {
-            return Some(Challenge::Bearer(Bearer { realm, service: found.remove("service"), scope: found.remove("scope") }));
+        if let (true, Some(realm)) = (scheme.eq_ignore_ascii_case("bearer"), found.remove("realm"))
+        {
+            return Some(Challenge::Bearer(Bearer {
+                realm,
+                service: found.remove("service"),
+                scope: found.remove("scope"),
+            }));
         }
     }
     is_basic.then_some(Challenge::Basic)
@@ -153,13 +184,19 @@ mod tests {
 
     #[test]
     fn challenges_are_understood() {
-        let Some(Challenge::Bearer(bearer)) =
-            told(r#"Bearer realm="https://a.example/token",service="a b", scope="repository:x:pull,push""#)
+        let Some(Challenge::Bearer(bearer)) = told(
+            r#"Bearer realm="https://a.example/token",service="a b", scope="repository:x:pull,push""#,
+        ) else {
+            panic!("no bearer")
+        };
+        assert_eq!(
+            bearer.url("else"),
+            "https://a.example/token?service=a%20b&scope=repository%3Ax%3Apull%2Cpush"
+        );
+        let Some(Challenge::Bearer(bearer)) = told("bearer realm=https://a.example/token?x=y")
         else {
             panic!("no bearer")
         };
-        assert_eq!(bearer.url("else"), "https://a.example/token?service=a%20b&scope=repository%3Ax%3Apull%2Cpush");
-        let Some(Challenge::Bearer(bearer)) = told("bearer realm=https://a.example/token?x=y") else { panic!("no bearer") };
         assert_eq!(bearer.url("else"), "https://a.example/token?x=y&scope=else");
         assert_eq!(told(r#"Basic realm="x""#), Some(Challenge::Basic));
         assert_eq!(told("Bearer service=x"), None);
@@ -183,7 +220,10 @@ mod tests {
 
     #[test]
     fn who_may_use_a_part_of_a_registry_is_nobody_in_the_rest_of_it() {
-        let found = file(r#"{"auths": {"r.example/team": {"auth": "dTpw"}, "s.example/v2/": {"auth": "dTpx"}}}"#).unwrap();
+        let found = file(
+            r#"{"auths": {"r.example/team": {"auth": "dTpw"}, "s.example/v2/": {"auth": "dTpx"}}}"#,
+        )
+        .unwrap();
         assert!(found.of("r.example").unwrap().is_none());
         assert_eq!(found.of("s.example").unwrap().unwrap(), "Basic dTpx");
     }
@@ -199,9 +239,18 @@ mod tests {
 
     #[test]
     fn wrong_files_are_named_and_not_quoted() {
-        for wrong in [r#"{"auths": {"a.example": "hunter2"}}"#, r#"{"auths": {"a.example": {"auth": "aHVudGVyMg=="}}}"#, "hunter2"] {
+        for wrong in [
+            r#"{"auths": {"a.example": "hunter2"}}"#,
+            r#"{"auths": {"a.example": {"auth": "aHVudGVyMg=="}}}"#,
+            "hunter2",
+        ] {
             let error = file(wrong).err().unwrap().to_string();
-            assert!(error.contains("auth file") && !error.contains("hunter2") && !error.contains("aHVud"), "{error}");
+            assert!(
+                error.contains("auth file")
+                    && !error.contains("hunter2")
+                    && !error.contains("aHVud"),
+                "{error}"
+            );
         }
     }
 

@@ -11,7 +11,9 @@ pub struct Digest([u8; 32]);
 
 /// This is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a digest is written sha256: and 64 lowercase hexadecimal digits; other algorithms are not read")]
+#[error(
+    "a digest is written sha256: and 64 lowercase hexadecimal digits; other algorithms are not read"
+)]
 pub struct DigestError;
 
 impl Digest {

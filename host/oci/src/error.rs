@@ -16,7 +16,9 @@ pub enum Error {
         reason: String,
     },
     /// The credentials are in a program's custody.
-    #[error("the credentials of {host} are kept by the helper {helper:?}, which is not run: write them as auths → {host:?} → auth")]
+    #[error(
+        "the credentials of {host} are kept by the helper {helper:?}, which is not run: write them as auths → {host:?} → auth"
+    )]
     Helper {
         /// Which registry.
         host: String,

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::keys::Unverified;
 use crate::reference::{Reference, ReferenceError};
 use crate::registry::{Artifact, Registry};
-use crate::verification::{VerificationPolicy, SignatureMode};
+use crate::verification::{SignatureMode, VerificationPolicy};
 use std::sync::Arc;
 
 /// Registries and known keys.
@@ -49,15 +49,23 @@ impl ComponentFetcher {
         let artifact = self.registry.pull(&reference, self.limit_bytes).await?;
         if self.trust.wanted() != SignatureMode::Off {
             let what = reference.to_string();
-            let signatures = match self.registry.signatures(&reference, &artifact.manifest_digest).await {
+            let signatures = match self
+                .registry
+                .signatures(&reference, &artifact.manifest_digest)
+                .await
+            {
                 Ok(signatures) => signatures,
-                Err(why) if self.trust.wanted() == SignatureMode::Required => return Err(why.into()),
+                Err(why) if self.trust.wanted() == SignatureMode::Required => {
+                    return Err(why.into());
+                }
                 Err(why) => {
                     tracing::warn!(what, %why, "a policy is taken although its signatures cannot be read");
                     return Ok(artifact);
                 }
             };
-            self.trust.image(&what, &artifact.manifest_digest, &signatures).map_err(|why| FetchError::Unverified { what, why })?;
+            self.trust
+                .image(&what, &artifact.manifest_digest, &signatures)
+                .map_err(|why| FetchError::Unverified { what, why })?;
         }
         Ok(artifact)
     }
@@ -66,7 +74,14 @@ impl ComponentFetcher {
     ///
     /// # Errors
     /// [`FetchError::Unverified`].
-    pub fn judge(&self, what: &str, component: &[u8], signature: Option<&str>) -> Result<(), FetchError> {
-        self.trust.blob(what, component, signature).map_err(|why| FetchError::Unverified { what: what.to_owned(), why })
+    pub fn judge(
+        &self,
+        what: &str,
+        component: &[u8],
+        signature: Option<&str>,
+    ) -> Result<(), FetchError> {
+        self.trust
+            .blob(what, component, signature)
+            .map_err(|why| FetchError::Unverified { what: what.to_owned(), why })
     }
 }

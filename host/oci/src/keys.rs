@@ -29,10 +29,14 @@ pub enum KeyError {
     #[error("the key is in an older form: convert it with `openssl pkcs8 -topk8 -nocrypt`")]
     Older,
     /// It is not a private key.
-    #[error("this is not a private key on the curve P-256 in PEM, which begins -----BEGIN PRIVATE KEY-----")]
+    #[error(
+        "this is not a private key on the curve P-256 in PEM, which begins -----BEGIN PRIVATE KEY-----"
+    )]
     NotPrivate,
     /// It is not a public key.
-    #[error("{0}: this is not a public key on the curve P-256 in PEM, which begins -----BEGIN PUBLIC KEY-----, as cosign.pub")]
+    #[error(
+        "{0}: this is not a public key on the curve P-256 in PEM, which begins -----BEGIN PUBLIC KEY-----, as cosign.pub"
+    )]
     NotPublic(String),
     /// There is one of this name.
     #[error("{0}: there is another key of this name")]
@@ -71,7 +75,8 @@ pub struct Keys(BTreeMap<String, VerifyingKey>);
 impl Keys {
     /// Adds a key in PEM, as in `cosign.pub`.
     pub fn add(&mut self, name: &str, pem: &str) -> Result<(), KeyError> {
-        let key = VerifyingKey::from_public_key_pem(pem.trim()).map_err(|_| KeyError::NotPublic(name.to_owned()))?;
+        let key = VerifyingKey::from_public_key_pem(pem.trim())
+            .map_err(|_| KeyError::NotPublic(name.to_owned()))?;
         if self.0.contains_key(name) {
             return Err(KeyError::Twice(name.to_owned()));
         }
@@ -82,7 +87,8 @@ impl Keys {
     /// Adds the key in this file, by its path.
     pub fn add_file(&mut self, path: &Path) -> Result<(), String> {
         let name = path.display().to_string();
-        let pem = std::fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+        let pem = std::fs::read_to_string(path)
+            .map_err(|error| format!("{name} cannot be read: {error}"))?;
         self.add(&name, &pem).map_err(|error| error.to_string())
     }
 
@@ -99,7 +105,11 @@ impl Keys {
 
     /// Who signed the artefact with this digest. One good signature is enough; if there is none,
     /// the error tells of the one that came nearest.
-    pub fn verify_image(&self, digest: &Digest, signatures: &[Signature]) -> Result<&str, Unverified> {
+    pub fn verify_image(
+        &self,
+        digest: &Digest,
+        signatures: &[Signature],
+    ) -> Result<&str, Unverified> {
         let mut nearest = Unverified::NoSignature;
         for signature in signatures {
             match self.verify_one(digest, signature) {
@@ -113,8 +123,8 @@ impl Keys {
 
     fn verify_one(&self, digest: &Digest, signature: &Signature) -> Result<&str, Unverified> {
         let name = self.verify_blob(&signature.payload, &signature.signature)?;
-        let payload: Payload =
-            serde_json::from_slice(&signature.payload).map_err(|_| Unverified::Malformed("its payload is not cosign's"))?;
+        let payload: Payload = serde_json::from_slice(&signature.payload)
+            .map_err(|_| Unverified::Malformed("its payload is not cosign's"))?;
         if payload.critical.kind != KIND {
             return Err(Unverified::Malformed("its payload is of another type than cosign's"));
         }
@@ -132,10 +142,14 @@ impl Keys {
         if signature.is_empty() {
             return Err(Unverified::NoSignature);
         }
-        let der = BASE64_STANDARD.decode(signature).map_err(|_| Unverified::Malformed("it is not base64"))?;
-        let signature = Ecdsa::from_der(&der).map_err(|_| Unverified::Malformed("it is not ECDSA on P-256 in DER"))?;
+        let der = BASE64_STANDARD
+            .decode(signature)
+            .map_err(|_| Unverified::Malformed("it is not base64"))?;
+        let signature = Ecdsa::from_der(&der)
+            .map_err(|_| Unverified::Malformed("it is not ECDSA on P-256 in DER"))?;
         let signer = self.0.iter().find(|(_, key)| key.verify(bytes, &signature).is_ok());
-        let unknown = || Unverified::UnknownKey { known: self.names().collect::<Vec<_>>().join(", ") };
+        let unknown =
+            || Unverified::UnknownKey { known: self.names().collect::<Vec<_>>().join(", ") };
         signer.map(|(name, _)| name.as_str()).ok_or_else(unknown)
     }
 }
@@ -205,7 +219,9 @@ impl SigningKey {
     /// The public key in PEM, for [`Keys::add`] and `cosign verify`.
     #[must_use]
     pub fn public_pem(&self) -> String {
-        PublicKey::from(self.0.verifying_key()).to_public_key_pem(LineEnding::LF).unwrap_or_default()
+        PublicKey::from(self.0.verifying_key())
+            .to_public_key_pem(LineEnding::LF)
+            .unwrap_or_default()
     }
 }
 

@@ -26,24 +26,24 @@
 mod auth;
 mod digest;
 mod error;
+mod fetcher;
+mod http;
 mod keys;
 mod manifest;
 mod reference;
 mod registry;
 mod repository;
 mod signatures;
-mod fetcher;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod verification;
-mod http;
 
 pub use digest::{Digest, DigestError};
 pub use error::Error;
+pub use fetcher::{ComponentFetcher, FetchError};
+pub use http::Timeouts;
 pub use keys::{KeyError, Keys, SigningKey, Unverified};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Artifact, Package, Registry};
 pub use signatures::Signature;
-pub use fetcher::{FetchError, ComponentFetcher};
-pub use verification::{VerificationPolicy, SignatureMode};
-pub use http::Timeouts;
+pub use verification::{SignatureMode, VerificationPolicy};

@@ -36,7 +36,12 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     pub(crate) fn of(media_type: &str, bytes: &[u8]) -> Self {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Self { media_type: media_type.to_owned(), digest: Digest::of(bytes), size, annotations: BTreeMap::new() }
+        Self {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(bytes),
+            size,
+            annotations: BTreeMap::new(),
+        }
     }
 }
 
@@ -61,20 +66,37 @@ struct Kind {
 }
 
 impl Manifest {
-    pub(crate) fn new(config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
-        Self { schema_version: 2, media_type: Some(MANIFEST.to_owned()), config, layers, annotations }
+    pub(crate) fn new(
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(MANIFEST.to_owned()),
+            config,
+            layers,
+            annotations,
+        }
     }
 
     /// Reads an image manifest and nothing else: what could be read as two things is neither.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let broken = |error: serde_json::Error| format!("its manifest cannot be read: line {}: {:?}", error.line(), error.classify());
+        let broken = |error: serde_json::Error| {
+            format!("its manifest cannot be read: line {}: {:?}", error.line(), error.classify())
+        };
         let kind: Kind = serde_json::from_slice(bytes).map_err(broken)?;
         let media_type = kind.media_type.as_deref().unwrap_or(MANIFEST);
         if kind.manifests.is_some() || [INDEX, DOCKER_LIST].contains(&media_type) {
-            return Err("it is an index of several images: name one of them by its digest".to_owned());
+            return Err(
+                "it is an index of several images: name one of them by its digest".to_owned()
+            );
         }
         if media_type != MANIFEST {
-            return Err(format!("it is of type {}, and not an OCI image manifest", quoted(media_type)));
+            return Err(format!(
+                "it is of type {}, and not an OCI image manifest",
+                quoted(media_type)
+            ));
         }
         serde_json::from_slice(bytes).map_err(broken)
     }
@@ -82,13 +104,19 @@ impl Manifest {
     /// The one layer of a component.
     pub(crate) fn component(&self) -> Result<&Descriptor, String> {
         if self.config.media_type != WASM_CONFIG {
-            return Err(format!("its configuration is of type {}, and not {WASM_CONFIG}", quoted(&self.config.media_type)));
+            return Err(format!(
+                "its configuration is of type {}, and not {WASM_CONFIG}",
+                quoted(&self.config.media_type)
+            ));
         }
         let [layer] = self.layers.as_slice() else {
             return Err(format!("it has {} layers, and not one", self.layers.len()));
         };
         if ![WASM, OLD_WASM].contains(&layer.media_type.as_str()) {
-            return Err(format!("its layer is of type {}, and not {WASM}", quoted(&layer.media_type)));
+            return Err(format!(
+                "its layer is of type {}, and not {WASM}",
+                quoted(&layer.media_type)
+            ));
         }
         Ok(layer)
     }

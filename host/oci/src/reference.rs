@@ -24,10 +24,14 @@ pub struct Reference {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// Nobody writes such a one by hand.
-    #[error("a reference has at most {REFERENCE_CHARS} characters, and its registry and repository {NAME_CHARS} of them")]
+    #[error(
+        "a reference has at most {REFERENCE_CHARS} characters, and its registry and repository {NAME_CHARS} of them"
+    )]
     TooLong,
     /// There is only a repository.
-    #[error("the registry is missing: begin with its host, as in registry.example/name:tag or localhost:5000/name:tag")]
+    #[error(
+        "the registry is missing: begin with its host, as in registry.example/name:tag or localhost:5000/name:tag"
+    )]
     NoRegistry,
     /// The host is none.
     #[error("{0:?} is not a registry: write its host in lowercase, with a port if it has one")]
@@ -36,10 +40,14 @@ pub enum ReferenceError {
     #[error("docker.io keeps no artefacts: write registry-1.docker.io")]
     DockerHub,
     /// The path is none.
-    #[error("{0:?} is not a repository: write lowercase letters and digits, with single . _ or - between, and / between parts")]
+    #[error(
+        "{0:?} is not a repository: write lowercase letters and digits, with single . _ or - between, and / between parts"
+    )]
     Repository(String),
     /// The tag is none.
-    #[error("{0:?} is not a tag: write at most {TAG_CHARS} letters, digits, _ . or -, and neither . nor - first")]
+    #[error(
+        "{0:?} is not a tag: write at most {TAG_CHARS} letters, digits, _ . or -, and neither . nor - first"
+    )]
     Tag(String),
     /// The digest is none.
     #[error("after the @ stands no digest: {0}")]
@@ -120,7 +128,12 @@ impl FromStr for Reference {
         if tag.is_none() && digest.is_none() {
             return Err(ReferenceError::NoVersion);
         }
-        Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 }
 
@@ -139,7 +152,11 @@ fn check_registry(registry: &str) -> Result<(), ReferenceError> {
         return Err(ReferenceError::NoRegistry);
     }
     let end = registry.rfind(']').unwrap_or(0);
-    let (host, port) = match registry.rfind(':').filter(|colon| *colon > end).and_then(|colon| registry.split_at_checked(colon)) {
+    let (host, port) = match registry
+        .rfind(':')
+        .filter(|colon| *colon > end)
+        .and_then(|colon| registry.split_at_checked(colon))
+    {
         Some((host, port)) => (host, port.strip_prefix(':')),
         None => (registry, None),
     };
@@ -156,21 +173,29 @@ fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();
     }
-    host.split('.').all(|label| begins_and_ends_well(label) && label.chars().all(|each| is_plain(each) || each == '-'))
+    host.split('.').all(|label| {
+        begins_and_ends_well(label) && label.chars().all(|each| is_plain(each) || each == '-')
+    })
 }
 
 fn is_port(port: &str) -> bool {
-    port.chars().all(|digit| digit.is_ascii_digit()) && !port.starts_with('0') && port.parse::<u16>().is_ok()
+    port.chars().all(|digit| digit.is_ascii_digit())
+        && !port.starts_with('0')
+        && port.parse::<u16>().is_ok()
 }
 
 fn is_path_part(part: &str) -> bool {
-    let is_separator = |between: &str| ["", ".", "_", "__"].contains(&between) || between.chars().all(|each| each == '-');
+    let is_separator = |between: &str| {
+        ["", ".", "_", "__"].contains(&between) || between.chars().all(|each| each == '-')
+    };
     begins_and_ends_well(part) && part.split(is_plain).all(is_separator)
 }
 
 fn is_tag(tag: &str) -> bool {
     let is_word = |each: char| each.is_ascii_alphanumeric() || each == '_';
-    tag.len() <= TAG_CHARS && tag.starts_with(is_word) && tag.chars().all(|each| is_word(each) || each == '.' || each == '-')
+    tag.len() <= TAG_CHARS
+        && tag.starts_with(is_word)
+        && tag.chars().all(|each| is_word(each) || each == '.' || each == '-')
 }
 
 fn begins_and_ends_well(text: &str) -> bool {
@@ -193,11 +218,21 @@ mod tests {
     #[test]
     fn reads_every_part() {
         let digest = Digest::of(b"");
-        let reference = read(&format!("oci://registry.example:5000/a/b__c-d/e.f:V1.0-x@{digest}")).unwrap();
-        assert_eq!((reference.registry(), reference.repository()), ("registry.example:5000", "a/b__c-d/e.f"));
+        let reference =
+            read(&format!("oci://registry.example:5000/a/b__c-d/e.f:V1.0-x@{digest}")).unwrap();
+        assert_eq!(
+            (reference.registry(), reference.repository()),
+            ("registry.example:5000", "a/b__c-d/e.f")
+        );
         assert_eq!((reference.tag(), reference.digest()), (Some("V1.0-x"), Some(digest)));
         assert_eq!(reference.version(), digest.to_string());
-        for fine in ["localhost/a:b", "localhost:1/a:b", "[::1]:5000/a:b", "127.0.0.1:5000/a:b", "r.example/a--b:c"] {
+        for fine in [
+            "localhost/a:b",
+            "localhost:1/a:b",
+            "[::1]:5000/a:b",
+            "127.0.0.1:5000/a:b",
+            "r.example/a--b:c",
+        ] {
             assert_eq!(read(fine).unwrap().to_string(), fine);
         }
     }
@@ -229,8 +264,14 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        assert!(matches!(read(&format!("r.example/a:{}", "b".repeat(129))), Err(ReferenceError::Tag(_))));
-        assert!(matches!(read(&format!("r.example/{}:b", "a".repeat(250))), Err(ReferenceError::TooLong)));
+        assert!(matches!(
+            read(&format!("r.example/a:{}", "b".repeat(129))),
+            Err(ReferenceError::Tag(_))
+        ));
+        assert!(matches!(
+            read(&format!("r.example/{}:b", "a".repeat(250))),
+            Err(ReferenceError::TooLong)
+        ));
     }
 
     proptest! {

@@ -3,10 +3,10 @@
 use crate::auth::AuthFile;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::http::{HttpClient, Timeouts, within};
 use crate::manifest::{Manifest, describe, written};
 use crate::reference::Reference;
 use crate::repository::{Access, RepositoryClient, checked};
-use crate::http::{Timeouts, HttpClient, within};
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -82,7 +82,11 @@ impl Registry {
 
     /// Publishes a component, at the reference's tag if it has one. A digest in the reference has
     /// to be the component's.
-    pub async fn push(&self, reference: &Reference, package: &Package<'_>) -> Result<Digest, Error> {
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        package: &Package<'_>,
+    ) -> Result<Digest, Error> {
         let (config, described, layer) = describe(package);
         let manifest = written(&Manifest::new(described, vec![layer], package.annotations.clone()));
         let digest = Digest::of(&manifest);
@@ -101,12 +105,19 @@ impl Registry {
     }
 
     /// Ends an errand that takes longer than a call may.
-    pub(crate) async fn in_time<T>(&self, reference: &Reference, errand: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn in_time<T>(
+        &self,
+        reference: &Reference,
+        errand: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         within(reference.registry(), self.web.patience.whole, errand).await
     }
 }
 
-async fn component_manifest(session: &mut RepositoryClient<'_>, reference: &Reference) -> Result<(Digest, Manifest), Error> {
+async fn component_manifest(
+    session: &mut RepositoryClient<'_>,
+    reference: &Reference,
+) -> Result<(Digest, Manifest), Error> {
     let mut bytes = session.manifest(&reference.version()).await?;
     if let Some(expected) = reference.digest() {
         bytes = checked(bytes, expected, &format!("the manifest of {reference}"))?;

@@ -28,13 +28,25 @@ pub struct Signature {
 
 impl Registry {
     /// The signatures of the artefact with this digest, in the repository of the reference.
-    pub async fn signatures(&self, reference: &Reference, digest: &Digest) -> Result<Vec<Signature>, Error> {
+    pub async fn signatures(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Vec<Signature>, Error> {
         self.in_time(reference, async {
             let mut session = RepositoryClient::new(self, reference, Access::Pull);
             let mut found = Vec::new();
-            for mut layer in present(&mut session, reference, digest).await?.layers.into_iter().filter(is_signature) {
+            for mut layer in present(&mut session, reference, digest)
+                .await?
+                .layers
+                .into_iter()
+                .filter(is_signature)
+            {
                 let payload = session.blob(&layer, PAYLOAD_BYTES).await?.into();
-                found.push(Signature { payload, signature: layer.annotations.remove(ANNOTATION).unwrap_or_default() });
+                found.push(Signature {
+                    payload,
+                    signature: layer.annotations.remove(ANNOTATION).unwrap_or_default(),
+                });
             }
             Ok(found)
         })
@@ -43,13 +55,19 @@ impl Registry {
 
     /// Signs the artefact with this digest, and puts the signature beside those that are there. Of
     /// two who sign at the same moment one may be lost: registries have no way to add.
-    pub async fn sign(&self, reference: &Reference, digest: &Digest, key: &SigningKey) -> Result<(), Error> {
+    pub async fn sign(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        key: &SigningKey,
+    ) -> Result<(), Error> {
         let payload = Bytes::from(payload(reference, digest));
         let mut layer = Descriptor::of(SIMPLE_SIGNING, &payload);
         layer.annotations.insert(ANNOTATION.to_owned(), key.sign_blob(&payload));
         self.in_time(reference, async {
             let mut session = RepositoryClient::new(self, reference, Access::Push);
-            let Manifest { mut layers, annotations, .. } = present(&mut session, reference, digest).await?;
+            let Manifest { mut layers, annotations, .. } =
+                present(&mut session, reference, digest).await?;
             if layers.contains(&layer) {
                 return Ok(());
             }
@@ -61,16 +79,24 @@ impl Registry {
             let (config, described) = describe_signatures(&layers);
             session.put_blob(&payload).await?;
             session.put_blob(&config.into()).await?;
-            session.put_manifest(&tag(digest), written(&Manifest::new(described, layers, annotations))).await
+            session
+                .put_manifest(&tag(digest), written(&Manifest::new(described, layers, annotations)))
+                .await
         })
         .await
     }
 }
 
 /// The manifest of the signatures that are there; an empty one if there is none.
-async fn present(session: &mut RepositoryClient<'_>, reference: &Reference, digest: &Digest) -> Result<Manifest, Error> {
+async fn present(
+    session: &mut RepositoryClient<'_>,
+    reference: &Reference,
+    digest: &Digest,
+) -> Result<Manifest, Error> {
     let bytes = match session.manifest(&tag(digest)).await {
-        Err(Error::Missing(_)) => return Ok(Manifest::new(describe_signatures(&[]).1, Vec::new(), BTreeMap::new())),
+        Err(Error::Missing(_)) => {
+            return Ok(Manifest::new(describe_signatures(&[]).1, Vec::new(), BTreeMap::new()));
+        }
         other => other?,
     };
     let at = format!("{}/{}:{}", reference.registry(), reference.repository(), tag(digest));

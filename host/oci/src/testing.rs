@@ -5,7 +5,9 @@ use crate::digest::Digest;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE,
+};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
@@ -115,8 +117,13 @@ impl TestRegistry {
         let certificate = CertificateDer::from_pem_slice(certificate).map_err(io::Error::other)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(io::Error::other)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).map_err(io::Error::other)?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let config = config
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .map_err(io::Error::other)?;
         let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = tcp.local_addr()?;
         Ok(Self::serve(Tls { tcp, acceptor: Arc::new(config).into() }, address, Demand::Nothing))
@@ -130,7 +137,8 @@ impl TestRegistry {
     }
 
     fn serve<L: Listener<Addr: Debug>>(listener: L, address: SocketAddr, demand: Demand) -> Self {
-        let shop = Shop { address, shelf: Arc::new(Mutex::new(Shelf { demand, ..Shelf::default() })) };
+        let shop =
+            Shop { address, shelf: Arc::new(Mutex::new(Shelf { demand, ..Shelf::default() })) };
         let router = Router::new().fallback(serve).with_state(shop.clone());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap_or_default() });
         Self { shop, task }
@@ -166,7 +174,11 @@ impl TestRegistry {
     /// A manifest, as it was put.
     #[must_use]
     pub fn manifest(&self, repository: &str, version: &str) -> Option<Vec<u8>> {
-        self.shop.shelf().manifests.get(&format!("{repository}/manifests/{version}")).map(|(_, bytes)| bytes.to_vec())
+        self.shop
+            .shelf()
+            .manifests
+            .get(&format!("{repository}/manifests/{version}"))
+            .map(|(_, bytes)| bytes.to_vec())
     }
 
     /// A blob, as it was put.
@@ -223,9 +235,12 @@ impl Shop {
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
         let (is_welcome, challenge) = match demand {
             Demand::Nothing => (true, String::new()),
-            Demand::Basic(pair) => (given == Some(&*basic(pair)), "Basic realm=\"test\"".to_owned()),
+            Demand::Basic(pair) => {
+                (given == Some(&*basic(pair)), "Basic realm=\"test\"".to_owned())
+            }
             Demand::Bearer { credentials, realm } if uri.path() == "/token" && realm.is_none() => {
-                let is_welcome = credentials.as_ref().is_none_or(|pair| given == Some(&*basic(pair)));
+                let is_welcome =
+                    credentials.as_ref().is_none_or(|pair| given == Some(&*basic(pair)));
                 return Some(if is_welcome {
                     format!("{{\"token\":\"{TOKEN}\"}}").into_response()
                 } else {
@@ -233,20 +248,31 @@ impl Shop {
                 });
             }
             Demand::Bearer { realm, .. } => {
-                let realm = realm.clone().unwrap_or_else(|| format!("http://{}/token", self.address));
-                (given == Some(&*format!("Bearer {TOKEN}")), format!("Bearer realm=\"{realm}\",service=\"test\""))
+                let realm =
+                    realm.clone().unwrap_or_else(|| format!("http://{}/token", self.address));
+                (
+                    given == Some(&*format!("Bearer {TOKEN}")),
+                    format!("Bearer realm=\"{realm}\",service=\"test\""),
+                )
             }
         };
-        (!is_welcome).then(|| (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response())
+        (!is_welcome)
+            .then(|| (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response())
     }
 }
 
 async fn serve(State(shop): State<Shop>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else { return told(StatusCode::PAYLOAD_TOO_LARGE) };
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
+        return told(StatusCode::PAYLOAD_TOO_LARGE);
+    };
     let given = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let demand = shop.shelf().demand.clone();
-    let seen = Seen { method: head.method.clone(), path: head.uri.to_string(), authorization: given.map(str::to_owned) };
+    let seen = Seen {
+        method: head.method.clone(),
+        path: head.uri.to_string(),
+        authorization: given.map(str::to_owned),
+    };
     shop.shelf().seen.push(seen);
     if let Some(refusal) = shop.refusal(&demand, &head.uri, given) {
         return refusal;
@@ -261,7 +287,9 @@ async fn serve(State(shop): State<Shop>, request: Request) -> Response {
     }
     match path.rsplit_once("/blobs/") {
         Some((_, digest)) => shelf.blob(&head.method, &head.uri, digest),
-        None if path.contains("/manifests/") => shelf.manifest(&head.method, &head.headers, path, body),
+        None if path.contains("/manifests/") => {
+            shelf.manifest(&head.method, &head.headers, path, body)
+        }
         None => told(StatusCode::NOT_FOUND),
     }
 }
@@ -270,10 +298,15 @@ impl Shelf {
     fn blob(&self, method: &Method, uri: &Uri, digest: &str) -> Response {
         match (&self.answer, self.blobs.get(digest)) {
             (Blobs::At(server), _) if method == Method::GET => {
-                (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, format!("{server}{uri}"))]).into_response()
+                (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, format!("{server}{uri}"))])
+                    .into_response()
             }
-            (Blobs::Endless, Some(_)) if method == Method::GET => Body::new(Odd { is_endless: true }).into_response(),
-            (Blobs::Stalled, Some(_)) if method == Method::GET => Body::new(Odd { is_endless: false }).into_response(),
+            (Blobs::Endless, Some(_)) if method == Method::GET => {
+                Body::new(Odd { is_endless: true }).into_response()
+            }
+            (Blobs::Stalled, Some(_)) if method == Method::GET => {
+                Body::new(Odd { is_endless: false }).into_response()
+            }
             (_, Some(bytes)) => bytes.clone().into_response(),
             (_, None) => told(StatusCode::NOT_FOUND),
         }
@@ -304,24 +337,45 @@ impl Shelf {
         StatusCode::CREATED.into_response()
     }
 
-    fn manifest(&mut self, method: &Method, headers: &HeaderMap, path: &str, body: Bytes) -> Response {
+    fn manifest(
+        &mut self,
+        method: &Method,
+        headers: &HeaderMap,
+        path: &str,
+        body: Bytes,
+    ) -> Response {
         if method == Method::PUT {
-            let content = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+            let content = headers
+                .get(CONTENT_TYPE)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+                .to_owned();
             let digest = Digest::of(&body);
             let repository = path.split("/manifests/").next().unwrap_or_default();
-            self.manifests.insert(format!("{repository}/manifests/{digest}"), (content.clone(), body.clone()));
+            self.manifests.insert(
+                format!("{repository}/manifests/{digest}"),
+                (content.clone(), body.clone()),
+            );
             self.manifests.insert(path.to_owned(), (content, body));
-            return (StatusCode::CREATED, [("docker-content-digest", digest.to_string())]).into_response();
+            return (StatusCode::CREATED, [("docker-content-digest", digest.to_string())])
+                .into_response();
         }
-        let Some((content, bytes)) = self.manifests.get(path) else { return told(StatusCode::NOT_FOUND) };
+        let Some((content, bytes)) = self.manifests.get(path) else {
+            return told(StatusCode::NOT_FOUND);
+        };
         let digest = Digest::of(bytes).to_string();
-        ([(CONTENT_TYPE.as_str(), content.clone()), ("docker-content-digest", digest)], bytes.clone()).into_response()
+        (
+            [(CONTENT_TYPE.as_str(), content.clone()), ("docker-content-digest", digest)],
+            bytes.clone(),
+        )
+            .into_response()
     }
 }
 
 /// An error, with a body that is not to be repeated.
 fn told(status: StatusCode) -> Response {
-    (status, r#"{"errors":[{"code":"UNKNOWN","message":"the registry's own words"}]}"#).into_response()
+    (status, r#"{"errors":[{"code":"UNKNOWN","message":"the registry's own words"}]}"#)
+        .into_response()
 }
 
 /// A body that never ends: with bytes, or without.
@@ -333,7 +387,14 @@ impl hyper::body::Body for Odd {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.is_endless { Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 4096]))))) } else { Poll::Pending }
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.is_endless {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 4096])))))
+        } else {
+            Poll::Pending
+        }
     }
 }

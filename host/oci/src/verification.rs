@@ -40,7 +40,12 @@ impl VerificationPolicy {
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn blob(&self, what: &str, bytes: &[u8], signature: Option<&str>) -> Result<(), Unverified> {
+    pub fn blob(
+        &self,
+        what: &str,
+        bytes: &[u8],
+        signature: Option<&str>,
+    ) -> Result<(), Unverified> {
         self.judge(what, || self.keys.verify_blob(bytes, signature.unwrap_or_default()))
     }
 
@@ -48,17 +53,28 @@ impl VerificationPolicy {
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn image(&self, what: &str, digest: &Digest, signatures: &[Signature]) -> Result<(), Unverified> {
+    pub fn image(
+        &self,
+        what: &str,
+        digest: &Digest,
+        signatures: &[Signature],
+    ) -> Result<(), Unverified> {
         self.judge(what, || self.keys.verify_image(digest, signatures))
     }
 
-    fn judge<'a>(&self, what: &str, verdict: impl FnOnce() -> Result<&'a str, Unverified>) -> Result<(), Unverified> {
+    fn judge<'a>(
+        &self,
+        what: &str,
+        verdict: impl FnOnce() -> Result<&'a str, Unverified>,
+    ) -> Result<(), Unverified> {
         match self.wanted {
             SignatureMode::Off => Ok(()),
             SignatureMode::Warn => {
                 match verdict() {
                     Ok(key) => tracing::debug!(what, key, "a policy's signature is good"),
-                    Err(why) => tracing::warn!(what, %why, "a policy is taken although it is not signed as it should be"),
+                    Err(why) => {
+                        tracing::warn!(what, %why, "a policy is taken although it is not signed as it should be")
+                    }
                 }
                 Ok(())
             }

@@ -1,5 +1,10 @@
 //! Keys and signatures are those of openssl, and so those of cosign.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +15,11 @@ use std::process::Command;
 const BLOB: &[u8] = b"a policy";
 
 fn openssl(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().expect("openssl has to be installed");
+    let done = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(folder)
+        .output()
+        .expect("openssl has to be installed");
     assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -32,7 +41,11 @@ fn openssl_verifies_what_we_sign() {
     let folder = folder();
     let key = SigningKey::from_pem(&text(&folder, "key.pem")).unwrap();
     assert_eq!(key.public_pem(), text(&folder, "key.pub"));
-    std::fs::write(folder.path().join("signature"), BASE64_STANDARD.decode(key.sign_blob(BLOB)).unwrap()).unwrap();
+    std::fs::write(
+        folder.path().join("signature"),
+        BASE64_STANDARD.decode(key.sign_blob(BLOB)).unwrap(),
+    )
+    .unwrap();
     openssl(folder.path(), "dgst -sha256 -verify key.pub -signature signature blob");
 }
 
@@ -45,13 +58,20 @@ fn we_verify_what_openssl_signs() {
     // are of either.
     for _ in 0..8 {
         openssl(folder.path(), "dgst -sha256 -sign key.pem -out signature blob");
-        let signature = BASE64_STANDARD.encode(std::fs::read(folder.path().join("signature")).unwrap());
+        let signature =
+            BASE64_STANDARD.encode(std::fs::read(folder.path().join("signature")).unwrap());
         assert_eq!(keys.verify_blob(BLOB, &format!("{signature}\n")).unwrap(), "ours");
-        assert!(matches!(keys.verify_blob(b"another", &signature), Err(Unverified::UnknownKey { .. })));
+        assert!(matches!(
+            keys.verify_blob(b"another", &signature),
+            Err(Unverified::UnknownKey { .. })
+        ));
         let nobody = Keys::default().verify_blob(BLOB, &signature).map(str::to_owned);
         assert!(matches!(nobody, Err(Unverified::UnknownKey { .. })));
     }
-    assert_eq!(keys.add("ours", &text(&folder, "key.pub")), Err(KeyError::Twice("ours".to_owned())));
+    assert_eq!(
+        keys.add("ours", &text(&folder, "key.pub")),
+        Err(KeyError::Twice("ours".to_owned()))
+    );
 }
 
 #[test]
@@ -72,7 +92,10 @@ fn other_keys_are_refused() {
     let cosign = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n";
     assert_eq!(SigningKey::from_pem(cosign).unwrap_err(), KeyError::Encrypted);
     for name in ["long.pub", "edwards.pub", "key.pem", "blob"] {
-        assert_eq!(Keys::default().add("it", &text(&folder, name)), Err(KeyError::NotPublic("it".to_owned())));
+        assert_eq!(
+            Keys::default().add("it", &text(&folder, name)),
+            Err(KeyError::NotPublic("it".to_owned()))
+        );
     }
 }
 

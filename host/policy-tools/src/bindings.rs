@@ -15,13 +15,25 @@ use wit_bindgen_core::{Files, WorldGenerator};
 /// - Go: the packages of a module `wit_component`, to be written into its folder. What is exported
 ///   is taken from its package
 ///   `policy`, which has a function for each of the contract's.
-pub fn bindings(language: Language, wit: &Path, world: &str, into: &Path) -> Result<Vec<PathBuf>, ToolError> {
+pub fn bindings(
+    language: Language,
+    wit: &Path,
+    world: &str,
+    into: &Path,
+) -> Result<Vec<PathBuf>, ToolError> {
     let mut generator: Box<dyn WorldGenerator> = match language {
         Language::C => {
-            let options = wit_bindgen_c::Opts { no_helpers: true, rename_world: Some("bindings".to_owned()), ..Default::default() };
+            let options = wit_bindgen_c::Opts {
+                no_helpers: true,
+                rename_world: Some("bindings".to_owned()),
+                ..Default::default()
+            };
             options.build()
         }
-        Language::Go => wit_bindgen_go::Opts { format: wit_bindgen_go::Format::False, ..Default::default() }.build(),
+        Language::Go => {
+            wit_bindgen_go::Opts { format: wit_bindgen_go::Format::False, ..Default::default() }
+                .build()
+        }
         other => return Err(ToolError::NoBindings(other)),
     };
     let (mut resolve, world) = contract(wit, world)?;
@@ -29,7 +41,9 @@ pub fn bindings(language: Language, wit: &Path, world: &str, into: &Path) -> Res
     if language == Language::Go {
         exports_of_go(&resolve, world, &mut files)?;
     }
-    generator.generate(&mut resolve, world, &mut files).map_err(|error| ToolError::Bindings(format!("{error:#}")))?;
+    generator
+        .generate(&mut resolve, world, &mut files)
+        .map_err(|error| ToolError::Bindings(format!("{error:#}")))?;
     // The project has a go.mod of its own, and a go.sum that fits.
     files.remove("go.mod");
     let mut written = Vec::new();
@@ -56,7 +70,8 @@ fn exports_of_go(resolve: &Resolve, world: WorldId, files: &mut Files) -> Result
         );
         for function in functions {
             let function = capitals(function);
-            writeln!(source, "\t{function} = policy.{function}").map_err(|error| ToolError::Bindings(error.to_string()))?;
+            writeln!(source, "\t{function} = policy.{function}")
+                .map_err(|error| ToolError::Bindings(error.to_string()))?;
         }
         source.push_str(")\n");
         files.push(&format!("export_{name}/export.go"), source.as_bytes());

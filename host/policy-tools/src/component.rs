@@ -32,7 +32,8 @@ pub fn component(core: &[u8], embed: Option<(&Path, &str)>) -> Result<Vec<u8>, T
     let mut module = core.to_vec();
     if let Some((wit, world)) = embed {
         let (resolve, world) = contract(wit, world)?;
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).map_err(failed)?;
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .map_err(failed)?;
     }
     let mut encoder = ComponentEncoder::default();
     encoder.validate(true).module(&module).map_err(failed)?;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
     /// A policy's name is like that of a package.
-    #[error("{0:?} is no name of a policy: a lower-case letter, and at most 40 of these, digits and hyphens after it")]
+    #[error(
+        "{0:?} is no name of a policy: a lower-case letter, and at most 40 of these, digits and hyphens after it"
+    )]
     Name(String),
     /// There is something already.
     #[error("{0} is not empty; a new project gets a folder of its own")]
@@ -36,7 +38,12 @@ pub enum NewError {
 /// assert!(files.contains(&folder.path().join("policy/policy.go")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn new_project(directory: &Path, language: Language, slot: Slot, name: &str) -> Result<Vec<PathBuf>, NewError> {
+pub fn new_project(
+    directory: &Path,
+    language: Language,
+    slot: Slot,
+    name: &str,
+) -> Result<Vec<PathBuf>, NewError> {
     if !is_name(name) {
         return Err(NewError::Name(name.to_owned()));
     }

@@ -27,7 +27,10 @@ const JAVASCRIPT: [File; 6] = [
     ("reader.js", include_str!("../../../examples/policies/loyalty/reader.js")),
 ];
 const PYTHON: [File; 4] = [
-    ("requirements.txt", include_str!("../../../examples/policies/npub-allowlist/requirements.txt")),
+    (
+        "requirements.txt",
+        include_str!("../../../examples/policies/npub-allowlist/requirements.txt"),
+    ),
     ("build.sh", include_str!("../../../examples/policies/npub-allowlist/build.sh")),
     (".gitignore", include_str!("../../../examples/policies/npub-allowlist/.gitignore")),
     ("src/reader.py", include_str!("../../../examples/policies/npub-allowlist/src/reader.py")),
@@ -37,7 +40,10 @@ const GO: [File; 5] = [
     ("go.sum", include_str!("../../../examples/policies/bulk-bonus/go.sum")),
     ("build.sh", include_str!("../../../examples/policies/bulk-bonus/build.sh")),
     (".gitignore", include_str!("../../../examples/policies/bulk-bonus/.gitignore")),
-    ("settings/reader.go", include_str!("../../../examples/policies/bulk-bonus/settings/reader.go")),
+    (
+        "settings/reader.go",
+        include_str!("../../../examples/policies/bulk-bonus/settings/reader.go"),
+    ),
 ];
 const C: [File; 11] = [
     ("build.sh", include_str!("../../../examples/policies/night-rate/build.sh")),
@@ -49,8 +55,14 @@ const C: [File; 11] = [
     ("lib/settings.h", include_str!("../../../examples/policies/night-rate/lib/settings.h")),
     ("lib/text.c", include_str!("../../../examples/policies/night-rate/lib/text.c")),
     ("lib/text.h", include_str!("../../../examples/policies/night-rate/lib/text.h")),
-    ("lib/freestanding/stdlib.h", include_str!("../../../examples/policies/night-rate/lib/freestanding/stdlib.h")),
-    ("lib/freestanding/string.h", include_str!("../../../examples/policies/night-rate/lib/freestanding/string.h")),
+    (
+        "lib/freestanding/stdlib.h",
+        include_str!("../../../examples/policies/night-rate/lib/freestanding/stdlib.h"),
+    ),
+    (
+        "lib/freestanding/string.h",
+        include_str!("../../../examples/policies/night-rate/lib/freestanding/string.h"),
+    ),
 ];
 
 /// Where a file goes in the project, and what is in it.
@@ -59,11 +71,24 @@ type File = (&'static str, &'static str);
 /// All files of a project.
 pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static str, String)> {
     let (of_all, source, title, tools): (&[File], _, _, _) = match language {
-        Language::Rust => (&RUST, "src/lib.rs", "Rust", "Rust by rustup, and `paygress` in the `PATH`"),
-        Language::JavaScript => (&JAVASCRIPT, "policy.js", "JavaScript", "Node.js 20 or newer, with npm"),
-        Language::Python => (&PYTHON, "src/policy.py", "Python", "Python 3.9 or newer, with `venv`"),
-        Language::Go => (&GO, "policy/policy.go", "Go", "Go 1.25 or newer, and `paygress` in the `PATH`"),
-        Language::C => (&C, "policy.c", "C", "clang and lld (`apt-get install clang-19 lld-19`), and `paygress` in the `PATH`"),
+        Language::Rust => {
+            (&RUST, "src/lib.rs", "Rust", "Rust by rustup, and `paygress` in the `PATH`")
+        }
+        Language::JavaScript => {
+            (&JAVASCRIPT, "policy.js", "JavaScript", "Node.js 20 or newer, with npm")
+        }
+        Language::Python => {
+            (&PYTHON, "src/policy.py", "Python", "Python 3.9 or newer, with `venv`")
+        }
+        Language::Go => {
+            (&GO, "policy/policy.go", "Go", "Go 1.25 or newer, and `paygress` in the `PATH`")
+        }
+        Language::C => (
+            &C,
+            "policy.c",
+            "C",
+            "clang and lld (`apt-get install clang-19 lld-19`), and `paygress` in the `PATH`",
+        ),
     };
     let slot_name = slot.as_str();
     let readme = README
@@ -79,7 +104,10 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
         Slot::PodTemplate => include_str!("../templates/suite/pod-template.yaml"),
     };
     let mut files = vec![("README.md", readme), (source, policy(language, slot))];
-    files.extend([("suite.yaml", suite.to_owned()), ("order.json", include_str!("../templates/order.json").to_owned())]);
+    files.extend([
+        ("suite.yaml", suite.to_owned()),
+        ("order.json", include_str!("../templates/order.json").to_owned()),
+    ]);
     for (path, text) in of_all.iter().chain(&CONTRACT) {
         let text = match *path {
             "Cargo.toml" => text.replace("{name}", name),
@@ -116,11 +144,15 @@ fn policy(language: Language, slot: Slot) -> String {
         (Language::JavaScript, Slot::Images) => include_str!("../templates/js/images.js"),
         (Language::JavaScript, Slot::Pricing) => include_str!("../templates/js/pricing.js"),
         (Language::JavaScript, Slot::Duration) => include_str!("../templates/js/duration.js"),
-        (Language::JavaScript, Slot::PodTemplate) => include_str!("../templates/js/pod-template.js"),
+        (Language::JavaScript, Slot::PodTemplate) => {
+            include_str!("../templates/js/pod-template.js")
+        }
         (Language::Python, Slot::Images) => include_str!("../templates/python/images.py"),
         (Language::Python, Slot::Pricing) => include_str!("../templates/python/pricing.py"),
         (Language::Python, Slot::Duration) => include_str!("../templates/python/duration.py"),
-        (Language::Python, Slot::PodTemplate) => include_str!("../templates/python/pod-template.py"),
+        (Language::Python, Slot::PodTemplate) => {
+            include_str!("../templates/python/pod-template.py")
+        }
         (Language::Go, Slot::Images) => include_str!("../templates/go/images.go"),
         (Language::Go, Slot::Pricing) => include_str!("../templates/go/pricing.go"),
         (Language::Go, Slot::Duration) => include_str!("../templates/go/duration.go"),
@@ -134,7 +166,8 @@ fn policy(language: Language, slot: Slot) -> String {
     match language {
         // Each line is a literal of its own.
         Language::C => {
-            let literal = |line: &str| format!("    \"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""));
+            let literal =
+                |line: &str| format!("    \"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""));
             let lines: Vec<String> = schema.lines().map(literal).collect();
             text.replace("{schema}", &lines.join("\n").replace("\"\n", "\\n\"\n"))
         }

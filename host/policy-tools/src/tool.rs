@@ -50,7 +50,9 @@ pub enum ToolError {
 /// The contract in this folder or file, and a world of it.
 pub(crate) fn contract(wit: &Path, world: &str) -> Result<(Resolve, WorldId), ToolError> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(wit).map_err(|error| ToolError::Wit { path: wit.to_owned(), why: format!("{error:#}") })?;
+    let (package, _) = resolve
+        .push_path(wit)
+        .map_err(|error| ToolError::Wit { path: wit.to_owned(), why: format!("{error:#}") })?;
     let world = resolve
         .select_world(&[package], Some(world))
         .map_err(|error| ToolError::World { world: world.to_owned(), why: format!("{error:#}") })?;

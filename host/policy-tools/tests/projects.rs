@@ -1,8 +1,14 @@
 //! What is written for an author, and what becomes of modules that are none.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
-use paygress_policy_tools::{Language, NewError, ToolError, bindings, component, new_project};
 use paygress_core::backend::policy::Slot;
+use paygress_policy_tools::{Language, NewError, ToolError, bindings, component, new_project};
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
@@ -16,12 +22,27 @@ fn every_language_has_a_project_for_every_slot() {
             let written = new_project(&project, language, slot, "night-owl").unwrap();
             for path in &written {
                 let text = fs::read_to_string(path).unwrap();
-                for gap in ["{name}", "{slot}", "{schema}", "{language}", "{source}", "{tools}", "loyalty", "night-rate"] {
+                for gap in [
+                    "{name}",
+                    "{slot}",
+                    "{schema}",
+                    "{language}",
+                    "{source}",
+                    "{tools}",
+                    "loyalty",
+                    "night-rate",
+                ] {
                     assert!(!text.contains(gap), "{gap} in {}", path.display());
                 }
             }
-            let read = |path: &str| fs::read_to_string(project.join(path)).unwrap_or_else(|_| panic!("no {path} for {language}"));
-            assert!(read("README.md").contains("# night-owl") && read("README.md").contains(&format!("policy check {slot} policy.wasm")));
+            let read = |path: &str| {
+                fs::read_to_string(project.join(path))
+                    .unwrap_or_else(|_| panic!("no {path} for {language}"))
+            };
+            assert!(
+                read("README.md").contains("# night-owl")
+                    && read("README.md").contains(&format!("policy check {slot} policy.wasm"))
+            );
             assert!(read(".gitignore").contains("*.wasm"));
             assert!(read("wit/slots.wit").contains("interface pod-template"));
             let world = match language {
@@ -37,7 +58,10 @@ fn every_language_has_a_project_for_every_slot() {
                 Language::C => "policy.c",
             };
             assert!(read(source).contains("additionalProperties"), "the schema in {language}");
-            assert!(read(source).lines().all(|line| line.chars().count() <= 170), "{language} {slot}");
+            assert!(
+                read(source).lines().all(|line| line.chars().count() <= 170),
+                "{language} {slot}"
+            );
         }
     }
 }
@@ -46,7 +70,9 @@ fn every_language_has_a_project_for_every_slot() {
 fn the_rust_project_has_the_authors_name() {
     let folder = tempdir().unwrap();
     new_project(folder.path(), Language::Rust, Slot::Images, "a1-b").unwrap();
-    assert!(fs::read_to_string(folder.path().join("Cargo.toml")).unwrap().contains("name = \"a1-b\""));
+    assert!(
+        fs::read_to_string(folder.path().join("Cargo.toml")).unwrap().contains("name = \"a1-b\"")
+    );
 }
 
 #[test]
@@ -56,7 +82,8 @@ fn a_folder_that_is_not_empty_is_left_alone() {
     let refused = new_project(folder.path(), Language::C, Slot::Pricing, "a").unwrap_err();
     assert!(matches!(refused, NewError::NotEmpty(_)), "{refused}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    let refused = new_project(&folder.path().join("mine"), Language::C, Slot::Pricing, "a").unwrap_err();
+    let refused =
+        new_project(&folder.path().join("mine"), Language::C, Slot::Pricing, "a").unwrap_err();
     assert!(matches!(refused, NewError::Write { .. }), "{refused}");
 }
 
@@ -64,8 +91,10 @@ fn a_folder_that_is_not_empty_is_left_alone() {
 fn a_name_is_that_of_a_package() {
     let folder = tempdir().unwrap();
     let long = "a".repeat(42);
-    for name in ["", "A", "1a", "-a", "a_b", "a b", "a/b", "../a", "ä", "a\n", "a\"", long.as_str()] {
-        let refused = new_project(&folder.path().join("x"), Language::Go, Slot::Pricing, name).unwrap_err();
+    for name in ["", "A", "1a", "-a", "a_b", "a b", "a/b", "../a", "ä", "a\n", "a\"", long.as_str()]
+    {
+        let refused =
+            new_project(&folder.path().join("x"), Language::Go, Slot::Pricing, name).unwrap_err();
         assert!(matches!(refused, NewError::Name(_)), "{name:?}: {refused}");
     }
     assert!(!folder.path().join("x").exists());
@@ -77,18 +106,35 @@ fn bindings_are_for_c_and_go_and_a_world_that_there_is() {
     let folder = tempdir().unwrap();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.1");
     for language in [Language::C, Language::Go] {
-        let written = bindings(language, &wit, "pod-template-policy", &folder.path().join(language.as_str())).unwrap();
+        let written =
+            bindings(language, &wit, "pod-template-policy", &folder.path().join(language.as_str()))
+                .unwrap();
         assert!(written.iter().all(|path| path.exists()));
     }
-    let export = fs::read_to_string(folder.path().join("go/export_paygress_policy_pod_template/export.go")).unwrap();
+    let export =
+        fs::read_to_string(folder.path().join("go/export_paygress_policy_pod_template/export.go"))
+            .unwrap();
     assert!(export.contains("Render = policy.Render"), "{export}");
     assert!(!folder.path().join("go/go.mod").exists());
-    assert!(fs::read_to_string(folder.path().join("c/bindings.h")).unwrap().contains("bindings_string_t"));
+    assert!(
+        fs::read_to_string(folder.path().join("c/bindings.h"))
+            .unwrap()
+            .contains("bindings_string_t")
+    );
     for language in [Language::Rust, Language::JavaScript, Language::Python] {
-        assert!(matches!(bindings(language, &wit, "pricing-policy", folder.path()).unwrap_err(), ToolError::NoBindings(_)));
+        assert!(matches!(
+            bindings(language, &wit, "pricing-policy", folder.path()).unwrap_err(),
+            ToolError::NoBindings(_)
+        ));
     }
-    assert!(matches!(bindings(Language::C, &wit, "gambling", folder.path()).unwrap_err(), ToolError::World { .. }));
-    assert!(matches!(bindings(Language::C, folder.path(), "gambling", folder.path()).unwrap_err(), ToolError::Wit { .. }));
+    assert!(matches!(
+        bindings(Language::C, &wit, "gambling", folder.path()).unwrap_err(),
+        ToolError::World { .. }
+    ));
+    assert!(matches!(
+        bindings(Language::C, folder.path(), "gambling", folder.path()).unwrap_err(),
+        ToolError::Wit { .. }
+    ));
 }
 
 /// A module that asks WASI for something, and its contract.
@@ -106,15 +152,34 @@ fn a_component_of_a_wasi_module_imports_nothing() {
     fs::write(&wit, CONTRACT).unwrap();
     let module = wat::parse_str(MODULE).unwrap();
     let made = component(&module, Some((&wit, "w"))).unwrap();
-    let wit_component::DecodedWasm::Component(resolve, world) = wit_component::decode(&made).unwrap() else { panic!("no component") };
+    let wit_component::DecodedWasm::Component(resolve, world) =
+        wit_component::decode(&made).unwrap()
+    else {
+        panic!("no component")
+    };
     assert_eq!((resolve.worlds[world].imports.len(), resolve.worlds[world].exports.len()), (0, 1));
 
     for (broken, wanted) in [
-        (component(&made, Some((&wit, "w"))), "this is not a core WebAssembly module: it is a component already"),
+        (
+            component(&made, Some((&wit, "w"))),
+            "this is not a core WebAssembly module: it is a component already",
+        ),
         (component(&module, Some((&wit, "v"))), "there is no world v"),
-        (component(&module, Some((folder.path().join("c").as_path(), "w"))), "is not a WIT package"),
-        (component(&wat::parse_str("(module)").unwrap(), Some((&wit, "w"))), "no component can be made of this module"),
-        (component(&wat::parse_str(MODULE.replace("random_get", "sock_open")).unwrap(), Some((&wit, "w"))), "no component can be made"),
+        (
+            component(&module, Some((folder.path().join("c").as_path(), "w"))),
+            "is not a WIT package",
+        ),
+        (
+            component(&wat::parse_str("(module)").unwrap(), Some((&wit, "w"))),
+            "no component can be made of this module",
+        ),
+        (
+            component(
+                &wat::parse_str(MODULE.replace("random_get", "sock_open")).unwrap(),
+                Some((&wit, "w")),
+            ),
+            "no component can be made",
+        ),
     ] {
         let told = broken.unwrap_err().to_string();
         assert!(told.contains(wanted), "{told}");

@@ -82,9 +82,13 @@ impl PolicyDir {
     pub(crate) fn source(&self, slot: Slot) -> Result<Source, String> {
         let settings = self.settings.get(&slot).cloned().unwrap_or_else(|| "{}".to_owned());
         let file = self.file(slot);
-        let component = read(&file).map_err(|why| format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`"))?;
+        let component = read(&file).map_err(|why| {
+            format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`")
+        })?;
         let what = file.display().to_string();
-        self.trust.blob(&what, &component, signature(&file)?.as_deref()).map_err(|why| format!("the policy {what} is not taken: {why}"))?;
+        self.trust
+            .blob(&what, &component, signature(&file)?.as_deref())
+            .map_err(|why| format!("the policy {what} is not taken: {why}"))?;
         Ok(Source { component, settings })
     }
 }

@@ -1,8 +1,8 @@
 //! The engine that runs policies, and everything that bounds them.
 
 use crate::files::{private_directory, write_privately};
-use paygress_core::sanitize::plain;
 use paygress_core::backend::policy::{FaultKind, Placement, Rendered};
+use paygress_core::sanitize::plain;
 use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -13,7 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use wasmparser::{ElementItems, Parser, Payload};
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, UpdateDeadline, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Engine, PoolingAllocationConfig, ResourceLimiter, Store, UpdateDeadline,
+    WasmBacktraceDetails,
+};
 
 // The limits of one call. The default policies need 30 microseconds, 1.2 MiB and 2 KiB.
 
@@ -62,7 +65,8 @@ const FRAMES: usize = 20;
 /// orders with it.
 #[must_use]
 pub fn memory_at_once() -> usize {
-    usize::try_from(CALLS.saturating_add(SPARE)).map_or(usize::MAX, |guests| guests.saturating_mul(MEMORY_BYTES))
+    usize::try_from(CALLS.saturating_add(SPARE))
+        .map_or(usize::MAX, |guests| guests.saturating_mul(MEMORY_BYTES))
 }
 
 /// Why there is no engine.
@@ -72,7 +76,9 @@ pub enum EngineError {
     #[error("the WebAssembly engine cannot start: {0}")]
     Engine(String),
     /// The cache's directory cannot be used.
-    #[error("the cache of compiled policies {path} cannot be used: {why}; give it a directory that only this user can read and write")]
+    #[error(
+        "the cache of compiled policies {path} cannot be used: {why}; give it a directory that only this user can read and write"
+    )]
     Cache {
         /// The directory.
         path: PathBuf,
@@ -101,7 +107,8 @@ impl PolicyEngine {
     /// [`EngineError`].
     pub fn start(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
         if let Some(path) = cache {
-            private_directory(path).map_err(|why| EngineError::Cache { path: path.to_owned(), why })?;
+            private_directory(path)
+                .map_err(|why| EngineError::Cache { path: path.to_owned(), why })?;
         }
         Self::build(&config(), cache, false)
     }
@@ -114,7 +121,10 @@ impl PolicyEngine {
     pub fn with_fuel() -> Result<Arc<Self>, EngineError> {
         let mut config = config();
         let frames = NonZeroUsize::new(FRAMES);
-        config.consume_fuel(true).wasm_backtrace_max_frames(frames).wasm_backtrace_details(WasmBacktraceDetails::Enable);
+        config
+            .consume_fuel(true)
+            .wasm_backtrace_max_frames(frames)
+            .wasm_backtrace_details(WasmBacktraceDetails::Enable);
         Self::build(&config, None, true)
     }
 
@@ -128,12 +138,24 @@ impl PolicyEngine {
     }
 
     /// Whether a template may be.
-    pub(crate) fn allows(&self, rendered: &Rendered, placement: &Placement) -> Result<(), FaultKind> {
-        self.guard.as_ref().map_or(Ok(()), |guard| guard(rendered, placement)).map_err(FaultKind::Template)
+    pub(crate) fn allows(
+        &self,
+        rendered: &Rendered,
+        placement: &Placement,
+    ) -> Result<(), FaultKind> {
+        self.guard
+            .as_ref()
+            .map_or(Ok(()), |guard| guard(rendered, placement))
+            .map_err(FaultKind::Template)
     }
 
-    fn build(config: &Config, cache: Option<&Path>, metered: bool) -> Result<Arc<Self>, EngineError> {
-        let engine = Engine::new(config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+    fn build(
+        config: &Config,
+        cache: Option<&Path>,
+        metered: bool,
+    ) -> Result<Arc<Self>, EngineError> {
+        let engine =
+            Engine::new(config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
         let weak = engine.weak();
         let clock = std::thread::Builder::new().name("policy-clock".to_owned()).spawn(move || {
             let mut next = Instant::now();
@@ -151,7 +173,13 @@ impl PolicyEngine {
         });
         clock.map_err(|error| EngineError::Engine(error.to_string()))?;
         let calls = usize::try_from(CALLS).unwrap_or(1);
-        Ok(Arc::new(Self { engine, cache: cache.map(Path::to_owned), calls: Arc::new(Semaphore::new(calls)), metered, guard: None }))
+        Ok(Arc::new(Self {
+            engine,
+            cache: cache.map(Path::to_owned),
+            calls: Arc::new(Semaphore::new(calls)),
+            metered,
+            guard: None,
+        }))
     }
 
     /// A store for one call on this thread.
@@ -176,7 +204,11 @@ impl PolicyEngine {
 
     /// The instructions that a store's call took; 0 unless they are counted.
     pub(crate) fn fuel(&self, store: &Store<Limits>) -> u64 {
-        if self.metered { store.get_fuel().map_or(0, |left| u64::MAX.saturating_sub(left)) } else { 0 }
+        if self.metered {
+            store.get_fuel().map_or(0, |left| u64::MAX.saturating_sub(left))
+        } else {
+            0
+        }
     }
 
     /// Compiles a component, or takes it from the cache.
@@ -189,10 +221,11 @@ impl PolicyEngine {
             return Ok(component);
         }
         let component = attempt(&cache.join(format!("{digest}.trying")), || self.parse(bytes))?;
-        if let Err(error) = component
-            .serialize()
-            .map_err(|error| error.to_string())
-            .and_then(|code| write_privately(&path, &[&code, &Sha256::digest(&code)]).map_err(|error| error.to_string()))
+        if let Err(error) =
+            component.serialize().map_err(|error| error.to_string()).and_then(|code| {
+                write_privately(&path, &[&code, &Sha256::digest(&code)])
+                    .map_err(|error| error.to_string())
+            })
         {
             tracing::warn!(error, path = %path.display(), "a compiled policy could not be cached");
         }
@@ -203,7 +236,8 @@ impl PolicyEngine {
     /// Compiles a component.
     pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Component, String> {
         check_elements(bytes)?;
-        Component::from_binary(&self.engine, bytes).map_err(|error| plain(&format!("{error:#}"), 500))
+        Component::from_binary(&self.engine, bytes)
+            .map_err(|error| plain(&format!("{error:#}"), 500))
     }
 
     fn cached(&self, path: &Path) -> Option<Component> {
@@ -219,7 +253,10 @@ impl PolicyEngine {
         #[allow(unsafe_code)]
         let component = unsafe { Component::deserialize(&self.engine, code) };
         // Used just now: others are removed first. Best effort.
-        let _ = std::fs::File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = std::fs::File::options()
+            .append(true)
+            .open(path)
+            .and_then(|file| file.set_modified(SystemTime::now()));
         component.ok()
     }
 }
@@ -237,7 +274,11 @@ fn check_elements(component: &[u8]) -> Result<(), String> {
             });
         }
     }
-    if elements > ELEMENTS { Err(format!("its tables begin with {elements} elements, and may with {ELEMENTS}")) } else { Ok(()) }
+    if elements > ELEMENTS {
+        Err(format!("its tables begin with {elements} elements, and may with {ELEMENTS}"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Does what may be the end of this process, for want of memory for instance, and remembers that it
@@ -245,9 +286,16 @@ fn check_elements(component: &[u8]) -> Result<(), String> {
 fn attempt<T>(mark: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = std::fs::read(mark).map_or(0, |marks| marks.len());
     if before >= ATTEMPTS {
-        return Err(format!("the service ended {before} times while it compiled it; remove {} to have it tried again", mark.display()));
+        return Err(format!(
+            "the service ended {before} times while it compiled it; remove {} to have it tried again",
+            mark.display()
+        ));
     }
-    let begun = std::fs::File::options().create(true).append(true).open(mark).and_then(|mut file| file.write_all(b"."));
+    let begun = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(mark)
+        .and_then(|mut file| file.write_all(b"."));
     if let Err(error) = begun {
         tracing::warn!(%error, path = %mark.display(), "it is not remembered that a policy is being compiled");
     }
@@ -260,7 +308,10 @@ fn attempt<T>(mark: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T
 /// The time that this thread has run.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 /// Removes what was not used for longest, until the rest is small enough. Best effort: the next
@@ -270,7 +321,11 @@ fn tidy(cache: &Path, but: &Path) {
     let mut compiled: Vec<(SystemTime, u64, PathBuf)> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
-        .filter_map(|path| std::fs::metadata(&path).ok().and_then(|file| Some((file.modified().ok()?, file.len(), path))))
+        .filter_map(|path| {
+            std::fs::metadata(&path)
+                .ok()
+                .and_then(|file| Some((file.modified().ok()?, file.len(), path)))
+        })
         .collect();
     compiled.sort();
     let mut bytes = compiled.iter().fold(0_u64, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
@@ -327,7 +382,12 @@ pub(crate) struct Limits {
 pub(crate) struct MemoryCap(usize);
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
         if bytes > MEMORY_BYTES {
             return Err(MemoryCap(bytes).into());
@@ -336,7 +396,12 @@ impl ResourceLimiter for Limits {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS)
     }
 

@@ -8,7 +8,11 @@ use std::path::Path;
 /// Makes the directory if it is missing; says why it cannot be trusted.
 pub(crate) fn private_directory(path: &Path) -> Result<(), String> {
     if !path.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| error.to_string())?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| error.to_string())?;
     }
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     let own = rustix::process::geteuid().as_raw();
@@ -21,8 +25,10 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), String> {
 /// Removes what a process that was killed was writing. To be called by the only one who writes
 /// there.
 pub(crate) fn remove_partial(directory: &Path) {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "part")) {
+    let entries =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "part"))
+    {
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::warn!(%error, path = %path.display(), "half a file could not be removed");
         }
@@ -33,7 +39,12 @@ pub(crate) fn remove_partial(directory: &Path) {
 pub(crate) fn write_privately(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
     let partial = path.with_extension(format!("{}.part", std::process::id()));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         file.sync_all()?;
         std::fs::rename(&partial, path)?;

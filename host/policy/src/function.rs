@@ -6,10 +6,12 @@
 
 use crate::bindings::common::paygress::policy::types as wit;
 use crate::engine::Limits;
-use crate::slot::{Duration, LoadedComponent, Images, PodTemplate, Pricing, World};
+use crate::slot::{Duration, Images, LoadedComponent, PodTemplate, Pricing, World};
 use crate::v1_0;
+use paygress_core::backend::policy::{
+    Context, FaultKind, Grant, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
+};
 use paygress_core::model::order::OrderView;
-use paygress_core::backend::policy::{Context, FaultKind, Grant, Offer, Payment, Placement, Quote, RefundTerms, Rendered};
 use paygress_core::model::refusal::Refusal;
 use wasmtime::Store;
 
@@ -27,19 +29,39 @@ fn asked<W: World, R, T>(
     }
 }
 
-pub(crate) fn admit(order: &OrderView, context: &Context) -> impl FnOnce(&LoadedComponent<Images>) -> Answer<String> + Send + use<> {
+pub(crate) fn admit(
+    order: &OrderView,
+    context: &Context,
+) -> impl FnOnce(&LoadedComponent<Images>) -> Answer<String> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_0::context(context));
-    move |filled| asked(filled, v1_0::checked_image, |world, store| world.paygress_policy_images().call_admit(store, &order, &context))
+    move |filled| {
+        asked(filled, v1_0::checked_image, |world, store| {
+            world.paygress_policy_images().call_admit(store, &order, &context)
+        })
+    }
 }
 
-pub(crate) fn offers(context: &Context) -> impl FnOnce(&LoadedComponent<Pricing>) -> Answer<Vec<Offer>> + Send + use<> {
+pub(crate) fn offers(
+    context: &Context,
+) -> impl FnOnce(&LoadedComponent<Pricing>) -> Answer<Vec<Offer>> + Send + use<> {
     let context = v1_0::context(context);
-    move |filled| asked(filled, v1_0::checked_offers, |world, store| world.paygress_policy_pricing().call_offers(store, &context).map(Ok))
+    move |filled| {
+        asked(filled, v1_0::checked_offers, |world, store| {
+            world.paygress_policy_pricing().call_offers(store, &context).map(Ok)
+        })
+    }
 }
 
-pub(crate) fn quote(order: &OrderView, context: &Context) -> impl FnOnce(&LoadedComponent<Pricing>) -> Answer<Quote> + Send + use<> {
+pub(crate) fn quote(
+    order: &OrderView,
+    context: &Context,
+) -> impl FnOnce(&LoadedComponent<Pricing>) -> Answer<Quote> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_0::context(context));
-    move |filled| asked(filled, v1_0::checked_quote, |world, store| world.paygress_policy_pricing().call_quote(store, &order, &context))
+    move |filled| {
+        asked(filled, v1_0::checked_quote, |world, store| {
+            world.paygress_policy_pricing().call_quote(store, &order, &context)
+        })
+    }
 }
 
 pub(crate) fn grant(
@@ -48,8 +70,13 @@ pub(crate) fn grant(
     payment: &Payment,
     context: &Context,
 ) -> impl FnOnce(&LoadedComponent<Duration>) -> Answer<Grant> + Send + use<> {
-    let (order, quote, payment, context) = (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_0::context(context));
-    move |filled| asked(filled, v1_0::checked_grant, |world, store| world.call_grant(store, &order, &quote, &payment, &context))
+    let (order, quote, payment, context) =
+        (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_0::context(context));
+    move |filled| {
+        asked(filled, v1_0::checked_grant, |world, store| {
+            world.call_grant(store, &order, &quote, &payment, &context)
+        })
+    }
 }
 
 /// `None` from a component of 1.0, which knows no terms.
@@ -64,7 +91,9 @@ pub(crate) fn refund(
     let (grant, context) = (v1_0::grant(grant), v1_0::context(context));
     move |filled| {
         let check = |terms: Option<_>| terms.map(crate::v1_1::checked_refund_terms).transpose();
-        asked(filled, check, |world, store| world.call_refund(store, &order, &quote, &payment, &grant, &context).map(Ok))
+        asked(filled, check, |world, store| {
+            world.call_refund(store, &order, &quote, &payment, &grant, &context).map(Ok)
+        })
     }
 }
 
@@ -74,12 +103,15 @@ pub(crate) fn render(
     placement: &Placement,
 ) -> impl FnOnce(&LoadedComponent<PodTemplate>) -> Answer<Rendered> + Send + use<> {
     let place = placement.clone();
-    let (order, grant, placement) = (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
+    let (order, grant, placement) =
+        (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
     move |filled| {
         let check = |rendered| {
             let rendered = v1_0::checked_rendered(rendered)?;
             filled.machine.allows(&rendered, &place).map(|()| rendered)
         };
-        asked(filled, check, |world, store| world.paygress_policy_pod_template().call_render(store, &order, &grant, &placement))
+        asked(filled, check, |world, store| {
+            world.paygress_policy_pod_template().call_render(store, &order, &grant, &placement)
+        })
     }
 }

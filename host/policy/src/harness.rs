@@ -4,10 +4,12 @@
 use crate::engine::PolicyEngine;
 use crate::function::{Answer, admit, grant, offers, quote, refund, render};
 use crate::set::sample_placement;
-use crate::slot::{Duration, LoadedComponent, Images, PodTemplate, Pricing, Rejected};
+use crate::slot::{Duration, Images, LoadedComponent, PodTemplate, Pricing, Rejected};
 use crate::stats::CallStats;
+use paygress_core::backend::policy::{
+    Context, FaultKind, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
+};
 use paygress_core::model::order::OrderView;
-use paygress_core::backend::policy::{Context, FaultKind, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot};
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -82,12 +84,27 @@ impl TestCase {
     #[must_use]
     pub fn sample(slot: Slot) -> Self {
         let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
-        let order = OrderView { id: "sample".to_owned(), customer: "c".repeat(64), username: "alice".to_owned(), ..OrderView::default() };
+        let order = OrderView {
+            id: "sample".to_owned(),
+            customer: "c".repeat(64),
+            username: "alice".to_owned(),
+            ..OrderView::default()
+        };
         Self {
             ask: Function::of(slot),
             order,
-            context: Context { now: SAMPLE_TIME, capacity_leases: 100, active_leases: 10, customer_leases: Vec::new() },
-            payment: Payment { mint: "https://mint.example".to_owned(), gross: Sat(61), fee: Sat(1), net: Sat(60) },
+            context: Context {
+                now: SAMPLE_TIME,
+                capacity_leases: 100,
+                active_leases: 10,
+                customer_leases: Vec::new(),
+            },
+            payment: Payment {
+                mint: "https://mint.example".to_owned(),
+                gross: Sat(61),
+                fee: Sat(1),
+                net: Sat(60),
+            },
             quote: Quote {
                 tier: "standard".to_owned(),
                 resources,
@@ -133,25 +150,67 @@ impl TestCase {
         let mut samples = vec![
             ("an order with nothing special", with(|_| ())),
             ("an unknown tier", with(|case| case.order.tier = Some("no-such-tier".to_owned()))),
-            ("an image by name", with(|case| case.order.image = Some("docker.io/library/alpine:3".to_owned()))),
-            ("an image that is no name", with(|case| case.order.image = Some("\u{1f980} ".repeat(102)))),
+            (
+                "an image by name",
+                with(|case| case.order.image = Some("docker.io/library/alpine:3".to_owned())),
+            ),
+            (
+                "an image that is no name",
+                with(|case| case.order.image = Some("\u{1f980} ".repeat(102))),
+            ),
             ("a customer nobody knows", with(|case| case.order.customer = String::new())),
-            ("a bearer over HTTP", with(|case| case.order.customer = format!("bearer:{}", "b".repeat(64)))),
-            ("a wanted time that is too long", with(|case| case.order.wanted = Some(Seconds(u64::MAX)))),
+            (
+                "a bearer over HTTP",
+                with(|case| case.order.customer = format!("bearer:{}", "b".repeat(64))),
+            ),
+            (
+                "a wanted time that is too long",
+                with(|case| case.order.wanted = Some(Seconds(u64::MAX))),
+            ),
             ("no time wanted at all", with(|case| case.order.wanted = Some(Seconds(0)))),
-            ("one sat", with(|case| (case.payment.gross, case.payment.fee, case.payment.net) = (Sat(1), Sat(0), Sat(1)))),
-            ("nothing left after the fee", with(|case| (case.payment.gross, case.payment.net) = (Sat(1), Sat(0)))),
+            (
+                "one sat",
+                with(|case| {
+                    (case.payment.gross, case.payment.fee, case.payment.net) =
+                        (Sat(1), Sat(0), Sat(1))
+                }),
+            ),
+            (
+                "nothing left after the fee",
+                with(|case| (case.payment.gross, case.payment.net) = (Sat(1), Sat(0))),
+            ),
             ("all the money there is", with(|case| case.payment.net = Sat(2_100_000_000_000_000))),
             ("a price of nothing", with(|case| case.quote.price.msat = Msat(0))),
-            ("a full cluster", with(|case| case.context.active_leases = case.context.capacity_leases)),
-            ("a cluster without places", with(|case| (case.context.capacity_leases, case.context.active_leases) = (0, 0))),
+            (
+                "a full cluster",
+                with(|case| case.context.active_leases = case.context.capacity_leases),
+            ),
+            (
+                "a cluster without places",
+                with(|case| (case.context.capacity_leases, case.context.active_leases) = (0, 0)),
+            ),
             ("1970", with(|case| case.context.now = UnixTime(0))),
-            ("64 leases", with(|case| case.context.customer_leases = (0..64).map(|n| lease(&format!("lease{n}"), true)).collect())),
-            ("more time for his own pod", with(|case| case.order.extends = Some(lease("lease0", true)))),
-            ("more time for another's pod", with(|case| case.order.extends = Some(lease("lease0", false)))),
+            (
+                "64 leases",
+                with(|case| {
+                    case.context.customer_leases =
+                        (0..64).map(|n| lease(&format!("lease{n}"), true)).collect()
+                }),
+            ),
+            (
+                "more time for his own pod",
+                with(|case| case.order.extends = Some(lease("lease0", true))),
+            ),
+            (
+                "more time for another's pod",
+                with(|case| case.order.extends = Some(lease("lease0", false))),
+            ),
             (
                 "more time for a pod that is over",
-                with(|case| case.order.extends = Some(LeaseView { remaining: Seconds(0), ..lease("lease0", true) })),
+                with(|case| {
+                    case.order.extends =
+                        Some(LeaseView { remaining: Seconds(0), ..lease("lease0", true) })
+                }),
             ),
         ];
         let others: &[Function] = match slot {
@@ -159,7 +218,11 @@ impl TestCase {
             Slot::Duration => &[Function::Refund],
             Slot::Images | Slot::PodTemplate => &[],
         };
-        samples.extend(others.iter().map(|ask| ("the other question", Self { ask: *ask, ..Self::sample(slot) })));
+        samples.extend(
+            others
+                .iter()
+                .map(|ask| ("the other question", Self { ask: *ask, ..Self::sample(slot) })),
+        );
         samples
     }
 }
@@ -260,12 +323,25 @@ impl Harness {
     ///
     /// # Errors
     /// [`Rejected`].
-    pub fn load(machine: &Arc<PolicyEngine>, slot: Slot, component: &[u8], settings: &str) -> Result<Self, Rejected> {
+    pub fn load(
+        machine: &Arc<PolicyEngine>,
+        slot: Slot,
+        component: &[u8],
+        settings: &str,
+    ) -> Result<Self, Rejected> {
         let filling = match slot {
-            Slot::Images => ComponentRef::Images(LoadedComponent::load(machine, component, settings)?),
-            Slot::Pricing => ComponentRef::Pricing(LoadedComponent::load(machine, component, settings)?),
-            Slot::Duration => ComponentRef::Duration(LoadedComponent::load(machine, component, settings)?),
-            Slot::PodTemplate => ComponentRef::PodTemplate(LoadedComponent::load(machine, component, settings)?),
+            Slot::Images => {
+                ComponentRef::Images(LoadedComponent::load(machine, component, settings)?)
+            }
+            Slot::Pricing => {
+                ComponentRef::Pricing(LoadedComponent::load(machine, component, settings)?)
+            }
+            Slot::Duration => {
+                ComponentRef::Duration(LoadedComponent::load(machine, component, settings)?)
+            }
+            Slot::PodTemplate => {
+                ComponentRef::PodTemplate(LoadedComponent::load(machine, component, settings)?)
+            }
         };
         Ok(Self { slot, filling })
     }
@@ -297,16 +373,27 @@ impl Harness {
     /// Asks it. A question of another slot is not answered, which [`TestCase::read`] rules out.
     #[must_use]
     pub fn ask(&self, case: &TestCase) -> CallRecord {
-        let TestCase { ask, order, context, payment, quote: quoted, grant: granted, placement } = case;
+        let TestCase { ask, order, context, payment, quote: quoted, grant: granted, placement } =
+            case;
         match (&self.filling, ask) {
-            (ComponentRef::Images(filled), _) => heard(&filled.tally, || admit(order, context)(filled)),
-            (ComponentRef::Pricing(filled), Function::Offers) => heard(&filled.tally, || offers(context)(filled)),
-            (ComponentRef::Pricing(filled), _) => heard(&filled.tally, || quote(order, context)(filled)),
+            (ComponentRef::Images(filled), _) => {
+                heard(&filled.tally, || admit(order, context)(filled))
+            }
+            (ComponentRef::Pricing(filled), Function::Offers) => {
+                heard(&filled.tally, || offers(context)(filled))
+            }
+            (ComponentRef::Pricing(filled), _) => {
+                heard(&filled.tally, || quote(order, context)(filled))
+            }
             (ComponentRef::Duration(filled), Function::Refund) => {
                 heard(&filled.tally, || refund(order, quoted, payment, granted, context)(filled))
             }
-            (ComponentRef::Duration(filled), _) => heard(&filled.tally, || grant(order, quoted, payment, context)(filled)),
-            (ComponentRef::PodTemplate(filled), _) => heard(&filled.tally, || render(order, granted, placement)(filled)),
+            (ComponentRef::Duration(filled), _) => {
+                heard(&filled.tally, || grant(order, quoted, payment, context)(filled))
+            }
+            (ComponentRef::PodTemplate(filled), _) => {
+                heard(&filled.tally, || render(order, granted, placement)(filled))
+            }
         }
     }
 }
@@ -317,9 +404,15 @@ mod tests {
 
     #[test]
     fn a_case_is_the_sample_with_what_is_written() {
-        let case = TestCase::read(Slot::Duration, &json!({"ask": "refund", "payment": {"net": 5}, "order": {"extends": {"remaining": 7}}}));
+        let case = TestCase::read(
+            Slot::Duration,
+            &json!({"ask": "refund", "payment": {"net": 5}, "order": {"extends": {"remaining": 7}}}),
+        );
         let case = case.unwrap();
-        assert_eq!((case.ask, case.payment.net, case.payment.gross), (Function::Refund, Sat(5), Sat(61)));
+        assert_eq!(
+            (case.ask, case.payment.net, case.payment.gross),
+            (Function::Refund, Sat(5), Sat(61))
+        );
         assert_eq!(case.order.extends.unwrap().remaining, Seconds(7));
         for (written, why) in [
             (json!({"ordr": {}}), "/ordr: there is no such thing"),

@@ -1,13 +1,13 @@
 //! The set in force, and the pointer that publishes it.
 
 use crate::engine::PolicyEngine;
-use crate::set::{LoadError, ComponentSet, Sources};
+use crate::set::{ComponentSet, LoadError, Sources};
 use crate::shadow::{Shadow, ShadowReport};
 use crate::slot::Rejected;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
-use paygress_core::model::order::Order;
 use paygress_core::backend::policy::{FaultKind, PolicySet, SlotStats};
+use paygress_core::model::order::Order;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -45,7 +45,8 @@ impl SwapError {
     /// busy machine, may do better.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        let slow = |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
+        let slow =
+            |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
         matches!(self, Self::NotTaken(errors) if !errors.iter().any(slow))
     }
 }
@@ -55,7 +56,10 @@ impl Host {
     ///
     /// # Errors
     /// Every component that was not taken, with its reason.
-    pub fn load(machine: Arc<PolicyEngine>, sources: &Sources) -> Result<Arc<Self>, Vec<LoadError>> {
+    pub fn load(
+        machine: Arc<PolicyEngine>,
+        sources: &Sources,
+    ) -> Result<Arc<Self>, Vec<LoadError>> {
         let set = ComponentSet::load(&machine, sources)?;
         Ok(Arc::new(Self {
             machine,
@@ -72,7 +76,11 @@ impl Host {
     ///
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
-    pub fn swap(&self, sources: &Sources, last: impl FnOnce() -> Result<(), String>) -> Result<(), SwapError> {
+    pub fn swap(
+        &self,
+        sources: &Sources,
+        last: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), SwapError> {
         let _one = self.turn();
         let set = self.current.load().with(&self.machine, sources).map_err(SwapError::NotTaken)?;
         last().map_err(SwapError::NotKept)?;
@@ -93,7 +101,10 @@ impl Host {
         match Shadow::start(&self.machine, &self.set(), shadow.sources().clone()) {
             Ok(renewed) => self.shadow.store(Some(Arc::new(renewed))),
             Err(errors) => {
-                tracing::warn!(?errors, "the shadow does not go with the new policies, and is ended");
+                tracing::warn!(
+                    ?errors,
+                    "the shadow does not go with the new policies, and is ended"
+                );
                 self.shadow.store(None);
             }
         }
@@ -111,7 +122,8 @@ impl Host {
     /// Every component that was not taken, with its reason.
     pub fn start_shadow(self: &Arc<Self>, sources: Sources) -> Result<(), SwapError> {
         let _one = self.turn();
-        let shadow = Shadow::start(&self.machine, &self.set(), sources).map_err(SwapError::NotTaken)?;
+        let shadow =
+            Shadow::start(&self.machine, &self.set(), sources).map_err(SwapError::NotTaken)?;
         self.shadow.store(Some(Arc::new(shadow)));
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use crate::engine::{COMPONENT_BYTES, PolicyEngine};
 use crate::slot::{CONTRACT, Rejected};
-use paygress_core::sanitize::plain;
 use paygress_core::backend::policy::Slot;
+use paygress_core::sanitize::plain;
 
 /// Its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ impl Interfaces {
     /// The slot that it is for, and the version of the contract.
     #[must_use]
     pub fn slot(&self) -> Option<(Slot, &str)> {
-        let named = self.exports.iter().filter_map(|name| name.strip_prefix(CONTRACT)?.split_once('@'));
+        let named =
+            self.exports.iter().filter_map(|name| name.strip_prefix(CONTRACT)?.split_once('@'));
         let mut slots = named.filter_map(|(name, version)| Some((Slot::named(name)?, version)));
         slots.next()
     }

@@ -28,31 +28,34 @@
 //! This is the only room that knows wasmtime.
 
 mod bindings;
-mod files;
 mod directory;
+mod engine;
+mod files;
+mod function;
+mod harness;
 mod host;
 mod interfaces;
-mod engine;
 mod publisher;
-mod function;
 mod replay;
 mod set;
 mod shadow;
 mod slot;
-mod store;
 mod stats;
-mod harness;
+mod store;
 mod v1_0;
 mod v1_1;
 
 pub use directory::{PolicyDir, read, signature, signature_path};
+pub use engine::{
+    COMPONENT_BYTES, DEADLINE, EngineError, Guard, MEMORY_BYTES, OUTPUT_BYTES, PolicyEngine, TICK,
+    memory_at_once,
+};
+pub use harness::{CallRecord, CallResult, Function, Harness, TestCase};
 pub use host::{Host, SwapError};
 pub use interfaces::Interfaces;
-pub use engine::{COMPONENT_BYTES, DEADLINE, Guard, MEMORY_BYTES, PolicyEngine, EngineError, OUTPUT_BYTES, TICK, memory_at_once};
 pub use publisher::{Publisher, StartError, in_force};
 pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
-pub use set::{LoadError, ComponentSet, Source, Sources};
+pub use set::{ComponentSet, LoadError, Source, Sources};
 pub use shadow::ShadowReport;
 pub use slot::Rejected;
-pub use store::{Trigger, ComponentRef, ComponentRefs, Revision, StoreError, fillings, history};
-pub use harness::{TestCase, CallRecord, Function, CallResult, Harness};
+pub use store::{ComponentRef, ComponentRefs, Revision, StoreError, Trigger, fillings, history};

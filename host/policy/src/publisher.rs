@@ -1,10 +1,12 @@
 //! Who exchanges the policies: one mechanism, whoever asks for it. On disk first, then in force.
 
-use crate::directory::{PolicyDir, Look};
-use crate::host::{Host, SwapError};
+use crate::directory::{Look, PolicyDir};
 use crate::engine::PolicyEngine;
-use crate::set::{LoadError, ComponentSet, Source, Sources};
-use crate::store::{Trigger, ComponentRef, ComponentRefs, Revision, Store, StoreError, before, fillings};
+use crate::host::{Host, SwapError};
+use crate::set::{ComponentSet, LoadError, Source, Sources};
+use crate::store::{
+    ComponentRef, ComponentRefs, Revision, Store, StoreError, Trigger, before, fillings,
+};
 use paygress_core::backend::policy::Slot;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,17 +62,25 @@ impl Publisher {
     ///
     /// # Errors
     /// All that keeps four good components from being found.
-    pub fn open(machine: Arc<PolicyEngine>, directory: &Path, folder: PolicyDir) -> Result<Self, StartError> {
+    pub fn open(
+        machine: Arc<PolicyEngine>,
+        directory: &Path,
+        folder: PolicyDir,
+    ) -> Result<Self, StartError> {
         let (store, publications) = Store::open(directory)?;
         let last = publications.last().cloned();
         let tried = folder.look();
         let (mut wanted, mut accepted) = (Sources::new(), ComponentRefs::new());
         let mut problems = Vec::new();
         for slot in Slot::ALL {
-            let was = last.as_ref().and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
+            let was = last
+                .as_ref()
+                .and_then(|last| Some((last.set.get(&slot)?, last.folder.get(&slot)?)));
             let source = match (folder.source(slot), was) {
                 // What is in the folder comes back when the resource is gone.
-                (Ok(source), Some((set, _))) if folder.yields() && wish(&publications, slot).is_some() => {
+                (Ok(source), Some((set, _)))
+                    if folder.yields() && wish(&publications, slot).is_some() =>
+                {
                     accepted.insert(slot, ComponentRef::of(&source));
                     store.source(set)
                 }
@@ -102,7 +112,8 @@ impl Publisher {
                 let set = fillings(&wanted);
                 let news = last.is_none_or(|last| last.set != set || last.folder != accepted);
                 // A component that the disk has lost, and the folder still has.
-                if !news && let Err(why) = wanted.values().try_for_each(|source| store.keep(source)) {
+                if !news && let Err(why) = wanted.values().try_for_each(|source| store.keep(source))
+                {
                     tracing::error!(why, "a policy that is in force could not be kept");
                 }
                 (host, set, accepted, news)
@@ -111,14 +122,29 @@ impl Publisher {
                 for error in &errors {
                     tracing::error!(%error, "what POLICY_DIR holds now is not taken; the policies that were in force last go on");
                 }
-                let old: Result<Sources, String> = last.set.iter().map(|(slot, filling)| Ok((*slot, store.source(filling)?))).collect();
-                let old = old.map_err(|why| StartError(errors.iter().map(ToString::to_string).chain([why]).collect()))?;
+                let old: Result<Sources, String> = last
+                    .set
+                    .iter()
+                    .map(|(slot, filling)| Ok((*slot, store.source(filling)?)))
+                    .collect();
+                let old = old.map_err(|why| {
+                    StartError(errors.iter().map(ToString::to_string).chain([why]).collect())
+                })?;
                 (Host::load(machine, &old)?, last.set, last.folder, false)
             }
             (Err(errors), _) => return Err(errors.into()),
         };
         let unnoted = news.then_some(wanted);
-        let mut inner = Inner { store, publications, set, accepted, seen: None, tried: Some(tried), told: None, unnoted };
+        let mut inner = Inner {
+            store,
+            publications,
+            set,
+            accepted,
+            seen: None,
+            tried: Some(tried),
+            told: None,
+            unnoted,
+        };
         if let Err(why) = inner.note_start() {
             // Customers are served all the same; nothing is exchanged before it can be noted.
             tracing::error!(why, "the policies in force could not be noted");
@@ -164,10 +190,16 @@ impl Publisher {
     #[must_use]
     pub fn superseded(&self, slot: Slot, version: &str) -> Option<(u64, Trigger)> {
         let inner = self.lock();
-        let had = |publication: &Revision| publication.wishes.get(&slot).is_some_and(|wish| wish == version);
+        let had = |publication: &Revision| {
+            publication.wishes.get(&slot).is_some_and(|wish| wish == version)
+        };
         let since = inner.publications.iter().rposition(had)?;
         let by_hand = |publication: &&Revision| {
-            publication.slots.contains(&slot) && matches!(publication.by, Trigger::Operator | Trigger::Promotion | Trigger::Rollback(_))
+            publication.slots.contains(&slot)
+                && matches!(
+                    publication.by,
+                    Trigger::Operator | Trigger::Promotion | Trigger::Rollback(_)
+                )
         };
         let taken = inner.publications.iter().skip(since.saturating_add(1)).find(by_hand)?;
         Some((taken.number, taken.by))
@@ -195,7 +227,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`SwapError`]; then the old ones go on.
-    pub fn grant(&self, sources: &Sources, wishes: BTreeMap<Slot, String>) -> Result<Revision, SwapError> {
+    pub fn grant(
+        &self,
+        sources: &Sources,
+        wishes: BTreeMap<Slot, String>,
+    ) -> Result<Revision, SwapError> {
         self.lock().publish(&self.host, sources, Trigger::Resource, None, wishes)
     }
 
@@ -207,16 +243,24 @@ impl Publisher {
     pub fn rollback(&self, to: Option<u64>) -> Result<Revision, SwapError> {
         let mut inner = self.lock();
         let target = match to {
-            Some(number) => inner.publications.iter().find(|publication| publication.number == number),
+            Some(number) => {
+                inner.publications.iter().find(|publication| publication.number == number)
+            }
             None => before(&inner.publications),
         };
         let nothing = || match to {
-            Some(number) => format!("there is no publication {number}; see `paygress policy history`"),
+            Some(number) => {
+                format!("there is no publication {number}; see `paygress policy history`")
+            }
             None => "there is nothing before what is in force".to_owned(),
         };
         let target = target.ok_or_else(|| SwapError::Nothing(nothing()))?;
-        let (number, changes) = (target.number, target.set.iter().filter(|(slot, filling)| inner.set.get(slot) != Some(filling)));
-        let sources: Result<Sources, String> = changes.map(|(slot, filling)| Ok((*slot, inner.store.source(filling)?))).collect();
+        let (number, changes) = (
+            target.number,
+            target.set.iter().filter(|(slot, filling)| inner.set.get(slot) != Some(filling)),
+        );
+        let sources: Result<Sources, String> =
+            changes.map(|(slot, filling)| Ok((*slot, inner.store.source(filling)?))).collect();
         let sources = sources.map_err(SwapError::Nothing)?;
         inner.publish(&self.host, &sources, Trigger::Rollback(number), None, BTreeMap::new())
     }
@@ -226,9 +270,14 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then what is in force stays.
     pub fn promote(&self) -> Result<Revision, SwapError> {
-        let none = || SwapError::Nothing("there is no shadow; begin one with `paygress policy shadow start`".to_owned());
+        let none = || {
+            SwapError::Nothing(
+                "there is no shadow; begin one with `paygress policy shadow start`".to_owned(),
+            )
+        };
         let shadow = self.host.take_shadow().ok_or_else(none)?;
-        self.publish(shadow.sources(), Trigger::Promotion).inspect_err(|_| self.host.give_back(shadow))
+        self.publish(shadow.sources(), Trigger::Promotion)
+            .inspect_err(|_| self.host.give_back(shadow))
     }
 
     /// Looks at the folder, and publishes what has changed there: all of it, or none. To be called
@@ -247,32 +296,47 @@ impl Publisher {
         let found = match self.folder.sources() {
             Ok(found) => found,
             // Perhaps it can be read the next time, and looks no different then.
-            Err(why) => return inner.tell_once(why, "POLICY_DIR cannot be read; the policies in force go on"),
+            Err(why) => {
+                return inner
+                    .tell_once(why, "POLICY_DIR cannot be read; the policies in force go on");
+            }
         };
         inner.tried = Some(look);
         let held = fillings(&found);
         // A resource's slot is the resource's; what is in the folder comes back when that is gone.
-        let free = |slot: &Slot| !self.folder.yields() || wish(&inner.publications, *slot).is_none();
+        let free =
+            |slot: &Slot| !self.folder.yields() || wish(&inner.publications, *slot).is_none();
         let changed = |slot: &Slot| inner.accepted.get(slot) != held.get(slot);
-        let news: Sources = found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
+        let news: Sources =
+            found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
         if news.is_empty() {
             (inner.accepted, inner.told) = (held, None);
             return;
         }
-        let Err(error) = inner.publish(&self.host, &news, Trigger::PolicyDir, Some(held), BTreeMap::new()) else {
+        let Err(error) =
+            inner.publish(&self.host, &news, Trigger::PolicyDir, Some(held), BTreeMap::new())
+        else {
             inner.told = None;
             return;
         };
         if !error.is_final() {
             inner.tried = None;
         }
-        inner.tell_once(error.to_string(), "what POLICY_DIR holds now is not taken; the policies in force go on");
+        inner.tell_once(
+            error.to_string(),
+            "what POLICY_DIR holds now is not taken; the policies in force go on",
+        );
     }
 }
 
 /// The version of the resource that has this slot: the last that exchanged it was a resource.
 fn wish(publications: &[Revision], slot: Slot) -> Option<&str> {
-    publications.iter().rfind(|publication| publication.slots.contains(&slot))?.wishes.get(&slot).map(String::as_str)
+    publications
+        .iter()
+        .rfind(|publication| publication.slots.contains(&slot))?
+        .wishes
+        .get(&slot)
+        .map(String::as_str)
 }
 
 impl Inner {
@@ -296,7 +360,9 @@ impl Inner {
         let named = fillings(sources);
         let is_news = |slot: &Slot| {
             let changed = self.set.get(slot) != named.get(slot);
-            changed || (by == Trigger::Resource && wish(&self.publications, *slot) != wishes.get(slot).map(String::as_str))
+            changed
+                || (by == Trigger::Resource
+                    && wish(&self.publications, *slot) != wishes.get(slot).map(String::as_str))
         };
         let slots: Vec<Slot> = named.keys().copied().filter(is_news).collect();
         let accepted = accepted.unwrap_or_else(|| self.accepted.clone());
@@ -305,9 +371,23 @@ impl Inner {
         }
         let set = self.set.clone().into_iter().chain(named).collect();
         host.swap(sources, || {
-            self.note(sources, Revision { by, slots, wishes, set, folder: accepted, ..Revision::next(&self.publications) })
+            self.note(
+                sources,
+                Revision {
+                    by,
+                    slots,
+                    wishes,
+                    set,
+                    folder: accepted,
+                    ..Revision::next(&self.publications)
+                },
+            )
         })?;
-        let publication = self.publications.last().cloned().ok_or_else(|| SwapError::Nothing("nothing was published".to_owned()))?;
+        let publication = self
+            .publications
+            .last()
+            .cloned()
+            .ok_or_else(|| SwapError::Nothing("nothing was published".to_owned()))?;
         tracing::info!(number = publication.number, %by, slots = ?publication.slots.iter().map(|slot| slot.as_str()).collect::<Vec<_>>(), "policies published");
         Ok(publication)
     }
@@ -316,9 +396,19 @@ impl Inner {
     fn note_start(&mut self) -> Result<(), String> {
         let Some(sources) = self.unnoted.take() else { return Ok(()) };
         let was = self.publications.last().map(|last| last.set.clone()).unwrap_or_default();
-        let slots = Slot::ALL.into_iter().filter(|slot| was.get(slot) != self.set.get(slot)).collect();
+        let slots =
+            Slot::ALL.into_iter().filter(|slot| was.get(slot) != self.set.get(slot)).collect();
         let (set, folder) = (self.set.clone(), self.accepted.clone());
-        let noted = self.note(&sources, Revision { by: Trigger::Start, slots, set, folder, ..Revision::next(&self.publications) });
+        let noted = self.note(
+            &sources,
+            Revision {
+                by: Trigger::Start,
+                slots,
+                set,
+                folder,
+                ..Revision::next(&self.publications)
+            },
+        );
         noted.inspect_err(|_| self.unnoted = Some(sources))
     }
 
@@ -341,8 +431,12 @@ impl Inner {
 /// In words: no service has served from it yet, or a component is lost or no longer good.
 pub fn in_force(machine: &Arc<PolicyEngine>, directory: &Path) -> Result<ComponentSet, String> {
     let history = crate::store::history(directory).map_err(|error| error.to_string())?;
-    let last = history.last().ok_or_else(|| format!("no service has served from {} yet", directory.display()))?;
-    let source = |(slot, filling): (&Slot, &ComponentRef)| Ok((*slot, crate::store::source(directory, filling)?));
+    let last = history
+        .last()
+        .ok_or_else(|| format!("no service has served from {} yet", directory.display()))?;
+    let source = |(slot, filling): (&Slot, &ComponentRef)| {
+        Ok((*slot, crate::store::source(directory, filling)?))
+    };
     let sources: Sources = last.set.iter().map(source).collect::<Result<_, String>>()?;
     ComponentSet::load(machine, &sources).map_err(|errors| StartError::from(errors).to_string())
 }

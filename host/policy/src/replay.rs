@@ -7,10 +7,11 @@
 
 use crate::function::{Answer, admit, grant, quote, refund, render};
 use crate::set::{ComponentSet, sample_placement};
-use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::backend::policy::{
-    PolicyTrace, Context, Decision, Fault, Grant, PolicyError, Payment, Placement, PodDecision, Quote, RefundTerms, Slot,
+    Context, Decision, Fault, Grant, Payment, Placement, PodDecision, PolicyError, PolicyTrace,
+    Quote, RefundTerms, Slot,
 };
+use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Sat, Seconds};
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,11 @@ impl Recorded {
             (Some(policy_trace), _) => Some(Self::refused(policy_trace, order.refusal.as_ref()?)),
             (None, Some(decision)) => {
                 let refusal = order.refusal.as_ref().filter(|_| order.state == State::Refused);
-                Some(Self::granted(decision, order.payment.clone()?, refusal.map(|refusal| refusal.code)))
+                Some(Self::granted(
+                    decision,
+                    order.payment.clone()?,
+                    refusal.map(|refusal| refusal.code),
+                ))
             }
             (None, None) => None,
         }
@@ -77,12 +82,34 @@ impl Recorded {
             template: decision.pod.as_ref().map(|pod| Ok(template(pod))),
         };
         let placement = decision.pod.as_ref().map(|pod| pod.placement.clone());
-        Self { order: decision.order.clone(), context: decision.context.clone(), payment, placement, said, host_refused }
+        Self {
+            order: decision.order.clone(),
+            context: decision.context.clone(),
+            payment,
+            placement,
+            said,
+            host_refused,
+        }
     }
 
     fn refused(policy_trace: &PolicyTrace, refusal: &Refusal) -> Self {
-        let PolicyTrace { digests: _, order, context, payment, image, quote, grant, refund, placement } = policy_trace.clone();
-        let mut said = Answers { image: image.map(Ok), quote: quote.map(Ok), grant: grant.map(Ok), ..Answers::default() };
+        let PolicyTrace {
+            digests: _,
+            order,
+            context,
+            payment,
+            image,
+            quote,
+            grant,
+            refund,
+            placement,
+        } = policy_trace.clone();
+        let mut said = Answers {
+            image: image.map(Ok),
+            quote: quote.map(Ok),
+            grant: grant.map(Ok),
+            ..Answers::default()
+        };
         // The first that gave no answer is the one that said no.
         fn no<T>(refusal: &Refusal) -> Option<Result<T, Refusal>> {
             Some(Err(refusal.clone()))
@@ -93,9 +120,21 @@ impl Recorded {
             (_, _, None, _) => said.grant = no(refusal),
             (.., Some(_)) => (said.refund, said.template) = (Some(Ok(refund)), no(refusal)),
             // The host did: for the minimum, which a candidate may set otherwise…
-            (.., None) if said.quote.as_ref().is_some_and(|quote| quote.as_ref().is_ok_and(|quote| payment.net < quote.minimum)) => {}
+            (.., None)
+                if said.quote.as_ref().is_some_and(|quote| {
+                    quote.as_ref().is_ok_and(|quote| payment.net < quote.minimum)
+                }) => {}
             // …or for want of a port for instance.
-            (.., None) => return Self { order, context, payment, placement, said, host_refused: Some(refusal.code) },
+            (.., None) => {
+                return Self {
+                    order,
+                    context,
+                    payment,
+                    placement,
+                    said,
+                    host_refused: Some(refusal.code),
+                };
+            }
         }
         Self { order, context, payment, placement, said, host_refused: None }
     }
@@ -131,7 +170,9 @@ impl Pass<'_> {
         let answer = match recorded {
             // The host ended it before this slot was asked.
             None if self.as_recorded => return Err(()),
-            Some(recorded) if self.as_recorded && !self.candidate.slots.contains(&slot) => recorded.clone(),
+            Some(recorded) if self.as_recorded && !self.candidate.slots.contains(&slot) => {
+                recorded.clone()
+            }
             recorded => {
                 let begun = Instant::now();
                 let answer = ask(&self.candidate.set);
@@ -174,10 +215,12 @@ fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Answers) ->
         // The host holds to the minimum, whoever forgets it.
         return Err(());
     }
-    let ask = |set: &ComponentSet| refund(order, &quoted, payment, &granted, context)(&set.duration);
+    let ask =
+        |set: &ComponentSet| refund(order, &quoted, payment, &granted, context)(&set.duration);
     pass.step(Slot::Duration, then.refund.as_ref(), ask, &mut said.refund)?;
     let Some(image) = image else { return Ok(()) };
-    let mut placement = placement.clone().unwrap_or_else(|| sample_placement(image.clone(), quoted.resources));
+    let mut placement =
+        placement.clone().unwrap_or_else(|| sample_placement(image.clone(), quoted.resources));
     (placement.image, placement.resources) = (image, quoted.resources);
     let ask = |set: &ComponentSet| {
         let rendered = render(order, &granted, &placement)(&set.pod_template)?;
@@ -191,8 +234,14 @@ fn pass_through(recorded: &Recorded, pass: &mut Pass<'_>, said: &mut Answers) ->
 fn outcome(said: &Answers, recorded: &Recorded) -> Result<Seconds, ErrorType> {
     let no = |refusal: &Refusal| refusal.code;
     said.image.as_ref().map_or(Ok(()), |image| image.as_ref().map(drop).map_err(no))?;
-    let quote = said.quote.as_ref().map_or(Err(ErrorType::InternalError), |quote| quote.as_ref().map_err(no))?;
-    let grant = said.grant.as_ref().map_or(Err(ErrorType::InternalError), |grant| grant.as_ref().map_err(no))?;
+    let quote = said
+        .quote
+        .as_ref()
+        .map_or(Err(ErrorType::InternalError), |quote| quote.as_ref().map_err(no))?;
+    let grant = said
+        .grant
+        .as_ref()
+        .map_or(Err(ErrorType::InternalError), |grant| grant.as_ref().map_err(no))?;
     if recorded.payment.net < quote.minimum {
         return Err(ErrorType::InsufficientPayment);
     }
@@ -296,7 +345,9 @@ impl Comparison {
     /// Compares one order. One that no policy was asked for does not count, nor one that is not
     /// decided yet.
     pub fn add(&mut self, order: &Order, candidate: &Candidate) {
-        if let Some(recorded) = (order.state != State::Received).then(|| Recorded::of(order)).flatten() {
+        if let Some(recorded) =
+            (order.state != State::Received).then(|| Recorded::of(order)).flatten()
+        {
             let (said, faults) = again(&recorded, candidate);
             self.note(&recorded, &said, faults);
         }
@@ -309,7 +360,12 @@ impl Comparison {
         let net = recorded.payment.net;
         for (outcome, income, sold, refused) in [
             (was, &mut self.income_sat, &mut self.sold_seconds, &mut self.refused),
-            (would_be, &mut self.would_be_income_sat, &mut self.would_be_sold_seconds, &mut self.would_be_refused),
+            (
+                would_be,
+                &mut self.would_be_income_sat,
+                &mut self.would_be_sold_seconds,
+                &mut self.would_be_refused,
+            ),
         ] {
             match outcome {
                 Ok(seconds) => (*income, *sold) = (income.plus(net), sold.plus(seconds)),
@@ -323,7 +379,12 @@ impl Comparison {
         for (what, was, would_be) in differences(&recorded.said, said, was, would_be) {
             count(&mut self.differing, what);
             if self.differences.len() < DIFFERENCES_TOLD {
-                self.differences.push(Difference { order: recorded.order.id.clone(), what, was, would_be });
+                self.differences.push(Difference {
+                    order: recorded.order.id.clone(),
+                    what,
+                    was,
+                    would_be,
+                });
             }
         }
     }
@@ -335,7 +396,9 @@ fn differences(
     outcome: Result<Seconds, ErrorType>,
     new_outcome: Result<Seconds, ErrorType>,
 ) -> Vec<(Aspect, String, String)> {
-    let word = |outcome: Result<Seconds, ErrorType>| outcome.map_or_else(|code| code.as_str().to_owned(), |_| "granted".to_owned());
+    let word = |outcome: Result<Seconds, ErrorType>| {
+        outcome.map_or_else(|code| code.as_str().to_owned(), |_| "granted".to_owned())
+    };
     if outcome.is_ok() != new_outcome.is_ok() || outcome.err() != new_outcome.err() {
         return vec![(Aspect::Outcome, word(outcome), word(new_outcome))];
     }
@@ -345,17 +408,25 @@ fn differences(
             found.push((what, was, would_be));
         }
     };
-    let yes = |said: &Answers| (said.quote.clone().and_then(Result::ok), said.grant.clone().and_then(Result::ok));
+    let yes = |said: &Answers| {
+        (said.quote.clone().and_then(Result::ok), said.grant.clone().and_then(Result::ok))
+    };
     let ((quote, grant), (new_quote, new_grant)) = (yes(was), yes(would_be));
     let mut compare_quotes = |what, part: fn(&Quote) -> String| {
         let text = |quote: &Option<Quote>| quote.as_ref().map(part).unwrap_or_default();
         compare(what, text(&quote), text(&new_quote));
     };
     compare_quotes(Aspect::Tier, |quote| quote.tier.clone());
-    compare_quotes(Aspect::Price, |quote| format!("{} msat for {} s", quote.price.msat.0, quote.price.seconds.0));
-    compare_quotes(Aspect::Resources, |quote| format!("{} mCPU, {} MiB", quote.resources.cpu_millicores, quote.resources.memory_mib));
+    compare_quotes(Aspect::Price, |quote| {
+        format!("{} msat for {} s", quote.price.msat.0, quote.price.seconds.0)
+    });
+    compare_quotes(Aspect::Resources, |quote| {
+        format!("{} mCPU, {} MiB", quote.resources.cpu_millicores, quote.resources.memory_mib)
+    });
     compare_quotes(Aspect::Minimum, |quote| quote.minimum.to_string());
-    let seconds = |grant: &Option<Grant>| grant.as_ref().map(|grant| grant.seconds.0.to_string()).unwrap_or_default();
+    let seconds = |grant: &Option<Grant>| {
+        grant.as_ref().map(|grant| grant.seconds.0.to_string()).unwrap_or_default()
+    };
     compare(Aspect::Seconds, seconds(&grant), seconds(&new_grant));
     let image = |said: &Answers| said.image.clone().and_then(Result::ok).unwrap_or_default();
     compare(Aspect::Image, image(was), image(would_be));
@@ -375,7 +446,8 @@ fn differences(
     }
     if found.is_empty() {
         // The same code or time, said in other words.
-        let words = |said: &Answers| format!("{:?}", (&said.image, &said.quote, &said.grant, &said.refund));
+        let words =
+            |said: &Answers| format!("{:?}", (&said.image, &said.quote, &said.grant, &said.refund));
         let (was, would_be) = first_difference(&words(was), &words(would_be));
         found.push((Aspect::Words, was, would_be));
     }

@@ -2,13 +2,13 @@
 
 use crate::engine::PolicyEngine;
 use crate::function::{Answer, admit, grant, offers, quote, refund, render};
-use crate::slot::{Duration, LoadedComponent, Images, PodTemplate, Pricing, Rejected, World};
+use crate::slot::{Duration, Images, LoadedComponent, PodTemplate, Pricing, Rejected, World};
 use async_trait::async_trait;
-use paygress_core::model::order::OrderView;
 use paygress_core::backend::policy::{
-    Context, Digests, Fault, Grant, PolicyError, Offer, Payment, Placement, PolicySet, Price, Quote, RefundTerms, Rendered, Resources, Slot,
-    SlotStats,
+    Context, Digests, Fault, Grant, Offer, Payment, Placement, PolicyError, PolicySet, Price,
+    Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
 };
+use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use std::collections::BTreeMap;
@@ -86,17 +86,29 @@ impl ComponentSet {
     /// # Errors
     /// Every component that was not taken, with its reason.
     pub fn load(machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
-        fn first<W: World>(machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<LoadedComponent<W>, LoadError> {
-            fill(machine, sources).unwrap_or(Err(LoadError { slot: W::SLOT, reason: Rejected::Missing }))
+        fn first<W: World>(
+            machine: &Arc<PolicyEngine>,
+            sources: &Sources,
+        ) -> Result<LoadedComponent<W>, LoadError> {
+            fill(machine, sources)
+                .unwrap_or(Err(LoadError { slot: W::SLOT, reason: Rejected::Missing }))
         }
-        match (first(machine, sources), first(machine, sources), first(machine, sources), first(machine, sources)) {
+        match (
+            first(machine, sources),
+            first(machine, sources),
+            first(machine, sources),
+            first(machine, sources),
+        ) {
             (Ok(images), Ok(pricing), Ok(duration), Ok(pod_template)) => {
                 let set = Self { images, pricing, duration, pod_template };
                 set.dry_run().map_err(|error| vec![error])?;
                 Ok(set)
             }
             (images, pricing, duration, pod_template) => {
-                Err([images.err(), pricing.err(), duration.err(), pod_template.err()].into_iter().flatten().collect())
+                Err([images.err(), pricing.err(), duration.err(), pod_template.err()]
+                    .into_iter()
+                    .flatten()
+                    .collect())
             }
         }
     }
@@ -105,8 +117,17 @@ impl ComponentSet {
     ///
     /// # Errors
     /// Every component that was not taken, with its reason.
-    pub fn with(&self, machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
-        fn exchange<W: World>(filled: &mut LoadedComponent<W>, machine: &Arc<PolicyEngine>, sources: &Sources, errors: &mut Vec<LoadError>) {
+    pub fn with(
+        &self,
+        machine: &Arc<PolicyEngine>,
+        sources: &Sources,
+    ) -> Result<Self, Vec<LoadError>> {
+        fn exchange<W: World>(
+            filled: &mut LoadedComponent<W>,
+            machine: &Arc<PolicyEngine>,
+            sources: &Sources,
+            errors: &mut Vec<LoadError>,
+        ) {
             match fill(machine, sources) {
                 None => {}
                 Some(Ok(new)) => *filled = new,
@@ -144,22 +165,41 @@ impl ComponentSet {
     /// Tries a sample order. A refusal is an answer; a fault is not.
     fn dry_run(&self) -> Result<(), LoadError> {
         fn tried<T>(slot: Slot, answer: Answer<T>) -> Result<Option<T>, LoadError> {
-            answer.map(Result::ok).map_err(|kind| LoadError { slot, reason: Rejected::Faulty(kind) })
+            answer
+                .map(Result::ok)
+                .map_err(|kind| LoadError { slot, reason: Rejected::Faulty(kind) })
         }
-        let order = OrderView { id: "sample".to_owned(), username: "user".to_owned(), ..OrderView::default() };
+        let order = OrderView {
+            id: "sample".to_owned(),
+            username: "user".to_owned(),
+            ..OrderView::default()
+        };
         let context = Context { now: UnixTime::now(), capacity_leases: 1, ..Context::default() };
-        let image = tried(Slot::Images, admit(&order, &context)(&self.images))?.unwrap_or_else(|| "example.invalid/image:1".to_owned());
+        let image = tried(Slot::Images, admit(&order, &context)(&self.images))?
+            .unwrap_or_else(|| "example.invalid/image:1".to_owned());
         tried(Slot::Pricing, offers(&context)(&self.pricing))?;
-        let quoted = tried(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| Quote {
-            tier: "sample".to_owned(),
-            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
-            price: Price { msat: Msat(1_000), seconds: Seconds(60) },
-            minimum: Sat(1),
-        });
-        let payment = Payment { mint: "https://mint.invalid".to_owned(), gross: Sat(1_000), fee: Sat(0), net: Sat(1_000) };
-        let granted = tried(Slot::Duration, grant(&order, &quoted, &payment, &context)(&self.duration))?
-            .unwrap_or(Grant { seconds: Seconds(60), note: None });
-        tried(Slot::Duration, refund(&order, &quoted, &payment, &granted, &context)(&self.duration))?;
+        let quoted =
+            tried(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| {
+                Quote {
+                    tier: "sample".to_owned(),
+                    resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+                    price: Price { msat: Msat(1_000), seconds: Seconds(60) },
+                    minimum: Sat(1),
+                }
+            });
+        let payment = Payment {
+            mint: "https://mint.invalid".to_owned(),
+            gross: Sat(1_000),
+            fee: Sat(0),
+            net: Sat(1_000),
+        };
+        let granted =
+            tried(Slot::Duration, grant(&order, &quoted, &payment, &context)(&self.duration))?
+                .unwrap_or(Grant { seconds: Seconds(60), note: None });
+        tried(
+            Slot::Duration,
+            refund(&order, &quoted, &payment, &granted, &context)(&self.duration),
+        )?;
         let placement = sample_placement(image, quoted.resources);
         tried(Slot::PodTemplate, render(&order, &granted, &placement)(&self.pod_template)).map(drop)
     }
@@ -178,9 +218,15 @@ pub(crate) fn sample_placement(image: String, resources: Resources) -> Placement
     }
 }
 
-fn fill<W: World>(machine: &Arc<PolicyEngine>, sources: &Sources) -> Option<Result<LoadedComponent<W>, LoadError>> {
+fn fill<W: World>(
+    machine: &Arc<PolicyEngine>,
+    sources: &Sources,
+) -> Option<Result<LoadedComponent<W>, LoadError>> {
     let source = sources.get(&W::SLOT)?;
-    Some(LoadedComponent::load(machine, &source.component, &source.settings).map_err(|reason| LoadError { slot: W::SLOT, reason }))
+    Some(
+        LoadedComponent::load(machine, &source.component, &source.settings)
+            .map_err(|reason| LoadError { slot: W::SLOT, reason }),
+    )
 }
 
 /// Asks on a thread that may be held, counts, and tells a refusal from a fault. Faults are the
@@ -190,9 +236,15 @@ async fn ask<W: World, T: Send + 'static>(
     question: impl FnOnce(&LoadedComponent<W>) -> Answer<T> + Send + 'static,
 ) -> Result<T, PolicyError> {
     let begun = Instant::now();
-    let span = tracing::info_span!("policy", slot = W::SLOT.as_str(), digest = filled.digest, outcome = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "policy",
+        slot = W::SLOT.as_str(),
+        digest = filled.digest,
+        outcome = tracing::field::Empty
+    );
     let answer = filled.call_blocking(question).instrument(span.clone()).await;
-    let answer = answer.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
+    let answer =
+        answer.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
     filled.tally.note(begun.elapsed(), &answer);
     span.record("outcome", outcome(&answer));
     match answer {
@@ -216,7 +268,8 @@ fn outcome<T>(answer: &Result<Result<T, Refusal>, Fault>) -> &'static str {
 #[async_trait]
 impl PolicySet for ComponentSet {
     fn digests(&self) -> Digests {
-        let [images, pricing, duration, pod_template] = each!(self, filled => filled.digest.clone());
+        let [images, pricing, duration, pod_template] =
+            each!(self, filled => filled.digest.clone());
         Digests { images, pricing, duration, pod_template }
     }
 
@@ -232,7 +285,13 @@ impl PolicySet for ComponentSet {
         ask(&self.pricing, quote(order, context)).await
     }
 
-    async fn grant(&self, order: &OrderView, quote: &Quote, payment: &Payment, context: &Context) -> Result<Grant, PolicyError> {
+    async fn grant(
+        &self,
+        order: &OrderView,
+        quote: &Quote,
+        payment: &Payment,
+        context: &Context,
+    ) -> Result<Grant, PolicyError> {
         ask(&self.duration, grant(order, quote, payment, context)).await
     }
 
@@ -251,7 +310,12 @@ impl PolicySet for ComponentSet {
         ask(&self.duration, refund(order, quote, payment, grant, context)).await
     }
 
-    async fn render(&self, order: &OrderView, grant: &Grant, placement: &Placement) -> Result<Rendered, PolicyError> {
+    async fn render(
+        &self,
+        order: &OrderView,
+        grant: &Grant,
+        placement: &Placement,
+    ) -> Result<Rendered, PolicyError> {
         ask(&self.pod_template, render(order, grant, placement)).await
     }
 }

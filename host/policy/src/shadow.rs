@@ -7,9 +7,9 @@
 
 use crate::engine::PolicyEngine;
 use crate::replay::{Candidate, Comparison};
-use crate::set::{LoadError, ComponentSet, Sources};
-use paygress_core::model::order::{Order, OrderSecrets};
+use crate::set::{ComponentSet, LoadError, Sources};
 use paygress_core::backend::policy::SlotStats;
+use paygress_core::model::order::{Order, OrderSecrets};
 use paygress_core::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -71,15 +71,26 @@ impl Traffic {
     }
 
     fn wait_for_a_pause(&self) {
-        let quiet = || Duration::from_micros(self.now_us().saturating_sub(self.heard_us.load(Ordering::Relaxed))) >= PAUSE;
-        while !quiet() && !self.over.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed) < PRESSING {
+        let quiet = || {
+            Duration::from_micros(
+                self.now_us().saturating_sub(self.heard_us.load(Ordering::Relaxed)),
+            ) >= PAUSE
+        };
+        while !quiet()
+            && !self.over.load(Ordering::Relaxed)
+            && self.waiting.load(Ordering::Relaxed) < PRESSING
+        {
             std::thread::sleep(LOOK);
         }
     }
 }
 
 impl Shadow {
-    pub(crate) fn start(machine: &Arc<PolicyEngine>, set: &ComponentSet, sources: Sources) -> Result<Self, Vec<LoadError>> {
+    pub(crate) fn start(
+        machine: &Arc<PolicyEngine>,
+        set: &ComponentSet,
+        sources: Sources,
+    ) -> Result<Self, Vec<LoadError>> {
         let slots = sources.keys().copied().collect();
         let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
@@ -91,7 +102,8 @@ impl Shadow {
             waiting: AtomicUsize::new(0),
             left_out: AtomicU64::new(0),
         });
-        let (asked, compared, pauses) = (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
+        let (asked, compared, pauses) =
+            (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
         let work = move || {
             yield_to_everybody();
             while let Ok(order) = receiver.recv() {
@@ -124,7 +136,9 @@ impl Shadow {
         }
         let order = Order { secrets: OrderSecrets::default(), ..order.clone() };
         self.traffic.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(order) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.sender.try_send(order)
+        {
             self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
             self.traffic.left_out.fetch_add(1, Ordering::Relaxed);
         }

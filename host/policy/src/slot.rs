@@ -1,11 +1,13 @@
 //! One component in its slot.
 
-use crate::bindings::{common::paygress::policy::types as wit, duration, duration_1_1, images, pod_template, pricing};
-use crate::engine::{COMPONENT_BYTES, Limits, PolicyEngine, MemoryCap};
+use crate::bindings::{
+    common::paygress::policy::types as wit, duration, duration_1_1, images, pod_template, pricing,
+};
+use crate::engine::{COMPONENT_BYTES, Limits, MemoryCap, PolicyEngine};
 use crate::stats::CallStats;
 use crate::v1_0;
-use paygress_core::sanitize::plain;
 use paygress_core::backend::policy::{FaultKind, Slot, SlotStats};
+use paygress_core::sanitize::plain;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
@@ -44,7 +46,9 @@ pub enum Rejected {
 }
 
 fn problems(list: &[(String, String)]) -> String {
-    let line = |(path, message): &(String, String)| format!("{} {message}", if path.is_empty() { "the whole" } else { path });
+    let line = |(path, message): &(String, String)| {
+        format!("{} {message}", if path.is_empty() { "the whole" } else { path })
+    };
     list.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
@@ -75,7 +79,11 @@ pub(crate) trait World: Sized + Send + Sync + 'static {
     fn pre(instance: InstancePre<Limits>, contract: Contract) -> wasmtime::Result<Self::Pre>;
     fn instantiate(pre: &Self::Pre, store: &mut Store<Limits>) -> wasmtime::Result<Self>;
     fn schema(&self, store: &mut Store<Limits>) -> wasmtime::Result<String>;
-    fn configure(&self, store: &mut Store<Limits>, json: &str) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
+    fn configure(
+        &self,
+        store: &mut Store<Limits>,
+        json: &str,
+    ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
 }
 
 pub(crate) use images::ImagesPolicy as Images;
@@ -104,7 +112,11 @@ macro_rules! world {
                 self.paygress_policy_settings().call_schema(store)
             }
 
-            fn configure(&self, store: &mut Store<Limits>, json: &str) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
+            fn configure(
+                &self,
+                store: &mut Store<Limits>,
+                json: &str,
+            ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
                 self.paygress_policy_settings().call_configure(store, json)
             }
         }
@@ -159,7 +171,11 @@ impl World for Duration {
         }
     }
 
-    fn configure(&self, store: &mut Store<Limits>, json: &str) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
+    fn configure(
+        &self,
+        store: &mut Store<Limits>,
+        json: &str,
+    ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
         match self {
             Self::V1_0(world) => world.paygress_policy_settings().call_configure(store, json),
             Self::V1_1(world) => world.paygress_policy_settings().call_configure(store, json),
@@ -177,8 +193,12 @@ impl Duration {
         context: &wit::Context,
     ) -> wasmtime::Result<Result<wit::Grant, wit::Refusal>> {
         match self {
-            Self::V1_0(world) => world.paygress_policy_duration().call_grant(store, order, quote, payment, context),
-            Self::V1_1(world) => world.paygress_policy_duration().call_grant(store, order, quote, payment, context),
+            Self::V1_0(world) => {
+                world.paygress_policy_duration().call_grant(store, order, quote, payment, context)
+            }
+            Self::V1_1(world) => {
+                world.paygress_policy_duration().call_grant(store, order, quote, payment, context)
+            }
         }
     }
 
@@ -191,10 +211,14 @@ impl Duration {
         payment: &wit::Payment,
         grant: &wit::Grant,
         context: &wit::Context,
-    ) -> wasmtime::Result<Option<duration_1_1::exports::paygress::policy::duration::RefundTerms>> {
+    ) -> wasmtime::Result<Option<duration_1_1::exports::paygress::policy::duration::RefundTerms>>
+    {
         match self {
             Self::V1_0(_) => Ok(None),
-            Self::V1_1(world) => world.paygress_policy_duration().call_refund(store, order, quote, payment, grant, context).map(Some),
+            Self::V1_1(world) => world
+                .paygress_policy_duration()
+                .call_refund(store, order, quote, payment, grant, context)
+                .map(Some),
         }
     }
 }
@@ -233,7 +257,11 @@ impl<W: World> Clone for LoadedComponent<W> {
 
 impl<W: World> LoadedComponent<W> {
     /// Compiles, checks and configures. Nothing of the component runs before it was found to fit.
-    pub(crate) fn load(machine: &Arc<PolicyEngine>, bytes: &[u8], settings: &str) -> Result<Self, Rejected> {
+    pub(crate) fn load(
+        machine: &Arc<PolicyEngine>,
+        bytes: &[u8],
+        settings: &str,
+    ) -> Result<Self, Rejected> {
         if bytes.len() > COMPONENT_BYTES {
             return Err(Rejected::TooLarge(bytes.len()));
         }
@@ -244,7 +272,8 @@ impl<W: World> LoadedComponent<W> {
         let digest = hex::encode(Sha256::digest(bytes));
         let component = machine.compile(bytes, &digest).map_err(Rejected::NotAComponent)?;
         let contract = contract::<W>(machine, &component).map_err(Rejected::Skew)?;
-        let differs = |error: wasmtime::Error| Rejected::Skew(vec![plain(&format!("{error:#}"), 500)]);
+        let differs =
+            |error: wasmtime::Error| Rejected::Skew(vec![plain(&format!("{error:#}"), 500)]);
         let instance = Linker::new(&machine.engine).instantiate_pre(&component).map_err(differs)?;
         let pre = W::pre(instance, contract).map_err(differs)?;
         let mut filled = Self {
@@ -258,19 +287,29 @@ impl<W: World> LoadedComponent<W> {
         };
         // A differing signature shows only here.
         let mut store = machine.store();
-        let world = W::instantiate(&filled.pre, &mut store).map_err(|error| match classify(&error) {
-            FaultKind::InvalidOutput(_) => differs(error),
-            kind => Rejected::Faulty(kind),
-        })?;
-        filled.schema = world.schema(&mut store).map_err(|error| Rejected::Faulty(classify(&error)))?;
-        v1_0::check_schema(&filled.schema).map_err(|why| Rejected::Faulty(FaultKind::InvalidOutput(why)))?;
+        let world =
+            W::instantiate(&filled.pre, &mut store).map_err(|error| match classify(&error) {
+                FaultKind::InvalidOutput(_) => differs(error),
+                kind => Rejected::Faulty(kind),
+            })?;
+        filled.schema =
+            world.schema(&mut store).map_err(|error| Rejected::Faulty(classify(&error)))?;
+        v1_0::check_schema(&filled.schema)
+            .map_err(|why| Rejected::Faulty(FaultKind::InvalidOutput(why)))?;
         drop(store);
         let mut store = machine.store();
         let world = W::instantiate(&filled.pre, &mut store).map_err(differs)?;
-        match world.configure(&mut store, settings).map_err(|error| Rejected::Faulty(classify(&error)))? {
+        match world
+            .configure(&mut store, settings)
+            .map_err(|error| Rejected::Faulty(classify(&error)))?
+        {
             Ok(()) => Ok(filled),
             Err(problems) => Err(Rejected::Settings(
-                problems.into_iter().take(64).map(|problem| (plain(&problem.path, 200), plain(&problem.message, 500))).collect(),
+                problems
+                    .into_iter()
+                    .take(64)
+                    .map(|problem| (plain(&problem.path, 200), plain(&problem.message, 500)))
+                    .collect(),
             )),
         }
     }
@@ -286,7 +325,8 @@ impl<W: World> LoadedComponent<W> {
         question: impl FnOnce(&Self) -> Result<R, FaultKind> + Send + 'static,
     ) -> Result<R, FaultKind> {
         let trap = |error: &dyn std::fmt::Display| FaultKind::Trap(error.to_string());
-        let place = Arc::clone(&self.machine.calls).acquire_owned().await.map_err(|error| trap(&error))?;
+        let place =
+            Arc::clone(&self.machine.calls).acquire_owned().await.map_err(|error| trap(&error))?;
         let filled = self.clone();
         let job = move || {
             let done = question(&filled);
@@ -297,12 +337,19 @@ impl<W: World> LoadedComponent<W> {
     }
 
     /// One call in a fresh instance, on this thread.
-    pub(crate) fn call<R>(&self, function: impl FnOnce(&W, &mut Store<Limits>) -> wasmtime::Result<R>) -> Result<R, FaultKind> {
+    pub(crate) fn call<R>(
+        &self,
+        function: impl FnOnce(&W, &mut Store<Limits>) -> wasmtime::Result<R>,
+    ) -> Result<R, FaultKind> {
         let mut store = self.machine.store();
         let run = || {
             let world = W::instantiate(&self.pre, &mut store)?;
             if let Err(problems) = world.configure(&mut store, &self.settings)? {
-                let first = problems.into_iter().next().map(|problem| plain(&problem.message, 500)).unwrap_or_default();
+                let first = problems
+                    .into_iter()
+                    .next()
+                    .map(|problem| plain(&problem.message, 500))
+                    .unwrap_or_default();
                 return Ok(Err(FaultKind::Settings(first)));
             }
             function(&world, &mut store).map(Ok)
@@ -314,18 +361,24 @@ impl<W: World> LoadedComponent<W> {
 }
 
 /// The version of the contract that a component keeps to; else what it wants or lacks, in words.
-fn contract<W: World>(machine: &PolicyEngine, component: &Component) -> Result<Contract, Vec<String>> {
+fn contract<W: World>(
+    machine: &PolicyEngine,
+    component: &Component,
+) -> Result<Contract, Vec<String>> {
     let mut skew = Vec::new();
     let ty = component.component_type();
     for (name, import) in ty.imports(&machine.engine) {
         let only_types = match &import.ty {
-            ComponentItem::ComponentInstance(instance) => {
-                instance.exports(&machine.engine).all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
-            }
+            ComponentItem::ComponentInstance(instance) => instance
+                .exports(&machine.engine)
+                .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
             _ => false,
         };
         if !(name.starts_with(TYPES) && only_types) {
-            skew.push(format!("it imports {}, and a policy may import nothing but types", plain(name, 200)));
+            skew.push(format!(
+                "it imports {}, and a policy may import nothing but types",
+                plain(name, 200)
+            ));
         }
     }
     let exported: Vec<(String, String)> = ty
@@ -334,24 +387,35 @@ fn contract<W: World>(machine: &PolicyEngine, component: &Component) -> Result<C
         .map(|(interface, version)| (plain(interface, 200), plain(version, 40)))
         .collect();
     let slot = W::SLOT.as_str();
-    let version = exported.iter().find(|(interface, _)| interface == slot).map(|(_, version)| version.as_str());
+    let version = exported
+        .iter()
+        .find(|(interface, _)| interface == slot)
+        .map(|(_, version)| version.as_str());
     let served = Contract::ALL.map(Contract::as_str).join(" and ");
-    let found = version.and_then(|version| Contract::ALL.into_iter().find(|contract| contract.as_str() == version));
+    let found = version.and_then(|version| {
+        Contract::ALL.into_iter().find(|contract| contract.as_str() == version)
+    });
     let contract = match (found, version) {
         (Some(contract), _) => contract,
         (None, Some(version)) => {
-            skew.push(format!("it is written for version {version}, and this host serves {served}"));
+            skew.push(format!(
+                "it is written for version {version}, and this host serves {served}"
+            ));
             return Err(skew);
         }
         (None, None) => {
             let others = exported.iter().filter(|(interface, _)| Slot::named(interface).is_some());
-            let told: Vec<String> = others.map(|(interface, _)| format!("it is a component for the slot {interface}")).collect();
+            let told: Vec<String> = others
+                .map(|(interface, _)| format!("it is a component for the slot {interface}"))
+                .collect();
             skew.extend(told);
             skew.push(format!("it does not export {CONTRACT}{slot}@{}", Contract::V1_0.as_str()));
             return Err(skew);
         }
     };
-    for (interface, functions) in [("settings", &["schema", "configure"][..]), (slot, W::functions(contract))] {
+    for (interface, functions) in
+        [("settings", &["schema", "configure"][..]), (slot, W::functions(contract))]
+    {
         let name = format!("{CONTRACT}{interface}@{}", contract.as_str());
         let Some((_, instance)) = component.get_export(None, &name) else {
             skew.push(format!("it does not export {name}"));
@@ -370,11 +434,20 @@ fn contract<W: World>(machine: &PolicyEngine, component: &Component) -> Result<C
 /// Where in the source it happened, as far as the component says; nothing unless the machine is an
 /// author's.
 fn frames(error: &wasmtime::Error) -> String {
-    let symbols = error.downcast_ref::<WasmBacktrace>().into_iter().flat_map(|trace| trace.frames()).flat_map(|frame| frame.symbols());
+    let symbols = error
+        .downcast_ref::<WasmBacktrace>()
+        .into_iter()
+        .flat_map(|trace| trace.frames())
+        .flat_map(|frame| frame.symbols());
     let line = |symbol: &FrameSymbol| {
         // The author's lines, not those of the language's own library.
-        let (file, line) = (symbol.file().filter(|file| !file.starts_with("/rustc/"))?, symbol.line()?);
-        Some(format!("\n    at {} ({}:{line})", plain(symbol.name().unwrap_or("?"), 200), plain(file, 200)))
+        let (file, line) =
+            (symbol.file().filter(|file| !file.starts_with("/rustc/"))?, symbol.line()?);
+        Some(format!(
+            "\n    at {} ({}:{line})",
+            plain(symbol.name().unwrap_or("?"), 200),
+            plain(file, 200)
+        ))
     };
     symbols.filter_map(line).collect()
 }
@@ -383,7 +456,9 @@ fn frames(error: &wasmtime::Error) -> String {
 fn classify(error: &wasmtime::Error) -> FaultKind {
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return match trap {
-            Trap::Interrupt => FaultKind::Deadline(u64::try_from(crate::engine::DEADLINE.as_millis()).unwrap_or(u64::MAX)),
+            Trap::Interrupt => FaultKind::Deadline(
+                u64::try_from(crate::engine::DEADLINE.as_millis()).unwrap_or(u64::MAX),
+            ),
             Trap::StackOverflow => FaultKind::Stack,
             trap => FaultKind::Trap(format!("{trap}{}", frames(error))),
         };
@@ -393,7 +468,9 @@ fn classify(error: &wasmtime::Error) -> FaultKind {
     }
     let cause = error.root_cause().to_string();
     match cause.contains("fuel allocated for hostcalls") {
-        true => FaultKind::InvalidOutput(format!("more than {} bytes", crate::engine::OUTPUT_BYTES)),
+        true => {
+            FaultKind::InvalidOutput(format!("more than {} bytes", crate::engine::OUTPUT_BYTES))
+        }
         false => FaultKind::InvalidOutput(plain(&cause, 500)),
     }
 }
@@ -406,8 +483,12 @@ mod tests {
 
     #[test]
     fn a_call_that_was_kept_from_running_is_not_ended() {
-        let component = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm")).unwrap();
-        let filled = LoadedComponent::<Images>::load(&PolicyEngine::start(None).unwrap(), &component, "{}").unwrap();
+        let component =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm"))
+                .unwrap();
+        let filled =
+            LoadedComponent::<Images>::load(&PolicyEngine::start(None).unwrap(), &component, "{}")
+                .unwrap();
         let schema = filled.call(|world, store| {
             // As if others had the processor.
             std::thread::sleep(DEADLINE.saturating_mul(2));

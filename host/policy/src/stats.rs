@@ -27,7 +27,10 @@ impl CallStats {
     /// Counts a call.
     pub(crate) fn note<T, E>(&self, took: Duration, answer: &Result<Result<T, Refusal>, E>) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BUCKETS_US.iter().position(|bound| took <= *bound).unwrap_or(LATENCY_BUCKETS_US.len());
+        let bucket = LATENCY_BUCKETS_US
+            .iter()
+            .position(|bound| took <= *bound)
+            .unwrap_or(LATENCY_BUCKETS_US.len());
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.calls = counts.calls.saturating_add(1);
         counts.total_us = counts.total_us.saturating_add(took);
@@ -60,7 +63,16 @@ impl CallStats {
     pub(crate) fn report(&self, slot: Slot, digest: &str) -> SlotStats {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Counts { calls, refusals, faults, memory_bytes, last: _, total_us, latency } = counts;
-        SlotStats { slot, digest: digest.to_owned(), calls, refusals, faults, memory_bytes, total_us, latency: latency.to_vec() }
+        SlotStats {
+            slot,
+            digest: digest.to_owned(),
+            calls,
+            refusals,
+            faults,
+            memory_bytes,
+            total_us,
+            latency: latency.to_vec(),
+        }
     }
 }
 
@@ -76,7 +88,13 @@ mod tests {
             tally.note(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
         }
         let report = tally.report(Slot::Pricing, "abc");
-        assert_eq!((report.calls, report.refusals.len(), report.faults, report.total_us), (5, 0, 0, 1_001_139));
-        assert_eq!((report.percentile_us(50), report.percentile_us(80), report.percentile_us(99)), (Some(100), Some(1_000), None));
+        assert_eq!(
+            (report.calls, report.refusals.len(), report.faults, report.total_us),
+            (5, 0, 0, 1_001_139)
+        );
+        assert_eq!(
+            (report.percentile_us(50), report.percentile_us(80), report.percentile_us(99)),
+            (Some(100), Some(1_000), None)
+        );
     }
 }

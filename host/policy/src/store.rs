@@ -41,7 +41,10 @@ impl ComponentRef {
     /// The name of this.
     #[must_use]
     pub fn of(source: &Source) -> Self {
-        Self { digest: hex::encode(Sha256::digest(&source.component)), settings: source.settings.clone() }
+        Self {
+            digest: hex::encode(Sha256::digest(&source.component)),
+            settings: source.settings.clone(),
+        }
     }
 }
 
@@ -130,7 +133,9 @@ pub enum StoreError {
     #[error("POLICY_STATE_DIR {0} is another process's; give each its own")]
     Locked(PathBuf),
     /// What stands there is not what was written.
-    #[error("{path}, line {line}, cannot be read: {why}; move the directory away to begin anew from POLICY_DIR")]
+    #[error(
+        "{path}, line {line}, cannot be read: {why}; move the directory away to begin anew from POLICY_DIR"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -194,7 +199,12 @@ pub fn history(directory: &Path) -> Result<Vec<Revision>, StoreError> {
     let path = history_in(directory);
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StoreError::Directory { path: directory.to_owned(), why: error.to_string() }),
+        Err(error) => {
+            return Err(StoreError::Directory {
+                path: directory.to_owned(),
+                why: error.to_string(),
+            });
+        }
         Ok(text) => text,
     };
     // A last line without an end was being written when the power went: it was not in force.
@@ -216,7 +226,9 @@ pub fn history(directory: &Path) -> Result<Vec<Revision>, StoreError> {
 fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
     let path = directory.join(format!("{digest}.wasm"));
     let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("the component {digest} is not kept any longer; swap it in from its file"),
+        std::io::ErrorKind::NotFound => {
+            format!("the component {digest} is not kept any longer; swap it in from its file")
+        }
         _ => format!("{}: {error}", path.display()),
     })?;
     match hex::encode(Sha256::digest(&bytes)) == digest {
@@ -230,7 +242,10 @@ fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, String> {
 /// # Errors
 /// In words.
 pub(crate) fn source(directory: &Path, filling: &ComponentRef) -> Result<Source, String> {
-    Ok(Source { component: component(directory, &filling.digest)?, settings: filling.settings.clone() })
+    Ok(Source {
+        component: component(directory, &filling.digest)?,
+        settings: filling.settings.clone(),
+    })
 }
 
 impl Store {
@@ -243,8 +258,12 @@ impl Store {
         remove_partial(directory);
         let mut publications = history(directory)?;
         publications.drain(..surplus(&publications));
-        let history = write_history(directory, &publications).map_err(|error| unusable(error.to_string()))?;
-        Ok((Self { directory: directory.to_owned(), history, surplus: 0, _lock: lock }, publications))
+        let history =
+            write_history(directory, &publications).map_err(|error| unusable(error.to_string()))?;
+        Ok((
+            Self { directory: directory.to_owned(), history, surplus: 0, _lock: lock },
+            publications,
+        ))
     }
 
     /// A filling with its component.
@@ -259,7 +278,8 @@ impl Store {
             return Ok(());
         }
         let path = self.directory.join(format!("{digest}.wasm"));
-        write_privately(&path, &[&source.component]).map_err(|error| format!("{}: {error}", path.display()))
+        write_privately(&path, &[&source.component])
+            .map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// Notes a publication, before it is in force.
@@ -267,7 +287,8 @@ impl Store {
         let mut write = || {
             let before = self.history.seek(SeekFrom::End(0))?;
             let line = format!("{}\n", serde_json::to_string(publication)?);
-            let written = self.history.write_all(line.as_bytes()).and_then(|()| self.history.sync_data());
+            let written =
+                self.history.write_all(line.as_bytes()).and_then(|()| self.history.sync_data());
             written.inspect_err(|_| {
                 // What is half written must not stand before the next line.
                 if let Err(error) = self.history.set_len(before) {
@@ -280,13 +301,16 @@ impl Store {
 
     /// Forgets publications that are too old, here and, when there are many, on disk.
     pub(crate) fn forget(&mut self, publications: &mut Vec<Revision>) {
-        self.surplus = self.surplus.saturating_add(publications.drain(..surplus(publications)).count());
+        self.surplus =
+            self.surplus.saturating_add(publications.drain(..surplus(publications)).count());
         if self.surplus < publications.len() {
             return;
         }
         match write_history(&self.directory, publications) {
             Ok(history) => (self.history, self.surplus) = (history, 0),
-            Err(error) => tracing::warn!(%error, "the history of policies could not be made shorter"),
+            Err(error) => {
+                tracing::warn!(%error, "the history of policies could not be made shorter")
+            }
         }
     }
 
@@ -297,7 +321,9 @@ impl Store {
         let mut bytes = 0_u64;
         for (age, publication) in publications.iter().rev().enumerate() {
             for filling in publication.set.values() {
-                let size = std::fs::metadata(self.directory.join(format!("{}.wasm", filling.digest))).map_or(0, |metadata| metadata.len());
+                let size =
+                    std::fs::metadata(self.directory.join(format!("{}.wasm", filling.digest)))
+                        .map_or(0, |metadata| metadata.len());
                 if kept.contains(filling.digest.as_str()) {
                     continue;
                 }
@@ -310,7 +336,10 @@ impl Store {
         let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let ours = |digest: &&str| digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            let ours = |digest: &&str| {
+                digest.len() == 64
+                    && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            };
             let digest = name.to_str().and_then(|name| name.strip_suffix(".wasm")).filter(ours);
             let Some(digest) = digest.filter(|digest| !kept.contains(digest)) else { continue };
             if let Err(error) = std::fs::remove_file(entry.path()) {
@@ -321,9 +350,13 @@ impl Store {
 }
 
 /// The publication whose set this one put in force: itself, or what it went back to.
-fn resolved<'a>(publications: &'a [Revision], mut publication: &'a Revision) -> Option<&'a Revision> {
+fn resolved<'a>(
+    publications: &'a [Revision],
+    mut publication: &'a Revision,
+) -> Option<&'a Revision> {
     while let Trigger::Rollback(to) = publication.by {
-        publication = publications.iter().find(|earlier| earlier.number == to && to < publication.number)?;
+        publication =
+            publications.iter().find(|earlier| earlier.number == to && to < publication.number)?;
     }
     Some(publication)
 }
@@ -334,7 +367,10 @@ pub(crate) fn before(publications: &[Revision]) -> Option<&Revision> {
     let in_force = resolved(publications, publications.last()?)?;
     let mut at = in_force;
     while at.set == in_force.set {
-        at = resolved(publications, publications.iter().rev().find(|earlier| earlier.number < at.number)?)?;
+        at = resolved(
+            publications,
+            publications.iter().rev().find(|earlier| earlier.number < at.number)?,
+        )?;
     }
     Some(at)
 }
@@ -358,7 +394,11 @@ mod tests {
 
     #[test]
     fn going_back_twice_goes_back_further_and_never_forward() {
-        let mut all = vec![publication(1, Trigger::Start, "a"), publication(2, Trigger::PolicyDir, "b"), publication(3, Trigger::Operator, "c")];
+        let mut all = vec![
+            publication(1, Trigger::Start, "a"),
+            publication(2, Trigger::PolicyDir, "b"),
+            publication(3, Trigger::Operator, "c"),
+        ];
         assert_eq!(before(&all).unwrap().number, 2);
         all.push(publication(4, Trigger::Rollback(2), "b"));
         assert_eq!(before(&all).unwrap().number, 1);
@@ -427,7 +467,10 @@ mod tests {
         let one = ComponentRef::of(&source(b"one"));
         store.clean(&[publication(1, Trigger::Start, &one.digest)]);
         assert_eq!(store.source(&one).unwrap(), source(b"one"));
-        assert!(store.source(&ComponentRef::of(&source(b"two"))).is_err() && path.join("mine.wasm").exists());
+        assert!(
+            store.source(&ComponentRef::of(&source(b"two"))).is_err()
+                && path.join("mine.wasm").exists()
+        );
         // What was damaged is kept anew.
         std::fs::write(path.join(format!("{}.wasm", one.digest)), "damaged").unwrap();
         assert!(store.source(&one).is_err());

@@ -3,11 +3,14 @@
 //! What comes from a guest is checked here against the ranges that `wit/1.0/types.wit` documents.
 
 use crate::bindings::common::paygress::policy::types as wit;
+use paygress_core::backend::policy::{
+    Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered,
+    Resources,
+};
 use paygress_core::model::order::OrderView;
-use paygress_core::sanitize::{is_plain, plain};
-use paygress_core::backend::policy::{Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Msat, Sat, Seconds};
+use paygress_core::sanitize::{is_plain, plain};
 
 pub(crate) const TEN_YEARS: u64 = 315_360_000;
 const ALL_MONEY_MSAT: u64 = 2_100_000_000_000_000_000;
@@ -71,7 +74,10 @@ pub(crate) fn order(view: &OrderView) -> wit::Order {
     wit::Order {
         id: view.id.clone(),
         customer: view.customer.clone(),
-        purpose: view.extends.as_ref().map_or(wit::Purpose::Spawn, |view| wit::Purpose::Extend(lease(view))),
+        purpose: view
+            .extends
+            .as_ref()
+            .map_or(wit::Purpose::Spawn, |view| wit::Purpose::Extend(lease(view))),
         image: view.image.clone(),
         tier: view.tier.clone(),
         username: view.username.clone(),
@@ -98,7 +104,12 @@ pub(crate) fn quote(quote: &Quote) -> wit::Quote {
 }
 
 pub(crate) fn payment(payment: &Payment) -> wit::Payment {
-    wit::Payment { mint: payment.mint.clone(), gross_sat: payment.gross.0, fee_sat: payment.fee.0, net_sat: payment.net.0 }
+    wit::Payment {
+        mint: payment.mint.clone(),
+        gross_sat: payment.gross.0,
+        fee_sat: payment.fee.0,
+        net_sat: payment.net.0,
+    }
 }
 
 pub(crate) fn grant(grant: &Grant) -> wit::Grant {
@@ -119,7 +130,10 @@ pub(crate) fn placement(placement: &Placement) -> wit::Placement {
 
 pub(crate) fn refusal(refusal: wit::Refusal) -> Checked<Refusal> {
     let Some(code) = ErrorType::of_policy(&refusal.code) else {
-        return absurd(format!("the refusal code {} is not one that a policy may use", plain(&refusal.code, 40)));
+        return absurd(format!(
+            "the refusal code {} is not one that a policy may use",
+            plain(&refusal.code, 40)
+        ));
     };
     Ok(Refusal::new(code, text("the refusal's message", refusal.message, 1, 500)?))
 }
@@ -176,7 +190,10 @@ pub(crate) fn checked_grant(grant: wit::Grant) -> Checked<Grant> {
     if !(1..=TEN_YEARS).contains(&grant.seconds) {
         return absurd(format!("a grant of {} s", grant.seconds));
     }
-    Ok(Grant { seconds: Seconds(grant.seconds), note: grant.note.map(|note| text("the note", note, 0, 500)).transpose()? })
+    Ok(Grant {
+        seconds: Seconds(grant.seconds),
+        note: grant.note.map(|note| text("the note", note, 0, 500)).transpose()?,
+    })
 }
 
 pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
@@ -184,7 +201,12 @@ pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
         return absurd(format!("{} Services", rendered.services_json.len()));
     }
     Ok(Rendered {
-        pod_template_json: sized("the pod template", rendered.pod_template_json, 2, TEMPLATE_BYTES)?,
+        pod_template_json: sized(
+            "the pod template",
+            rendered.pod_template_json,
+            2,
+            TEMPLATE_BYTES,
+        )?,
         services_json: rendered
             .services_json
             .into_iter()

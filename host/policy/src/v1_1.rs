@@ -7,7 +7,10 @@ use paygress_core::model::units::Seconds;
 
 pub(crate) fn checked_refund_terms(terms: Terms) -> Result<RefundTerms, FaultKind> {
     if !(1..=TEN_YEARS).contains(&terms.step_seconds) || terms.percent > 100 {
-        return absurd(format!("refund terms of {} % in steps of {} s", terms.percent, terms.step_seconds));
+        return absurd(format!(
+            "refund terms of {} % in steps of {} s",
+            terms.percent, terms.step_seconds
+        ));
     }
     Ok(RefundTerms { step: Seconds(terms.step_seconds), percent: terms.percent })
 }

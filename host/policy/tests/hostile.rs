@@ -1,19 +1,30 @@
 //! A policy can be wrong, slow or hostile, and costs one order at most.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_core::Policy;
+use paygress_core::backend::policy::{Context, FaultKind, Grant, Placement, PolicyError, Slot};
 use paygress_core::model::order::OrderView;
-use paygress_core::backend::policy::{Context, FaultKind, Grant, PolicyError, Placement, Slot};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::Seconds;
-use paygress_policy::{TestCase, DEADLINE, Host, PolicyEngine, Rejected, Source, Sources, SwapError, TICK, memory_at_once};
+use paygress_policy::{
+    DEADLINE, Host, PolicyEngine, Rejected, Source, Sources, SwapError, TICK, TestCase,
+    memory_at_once,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn built(path: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; build the policies first: cargo xtask plugins", path.display()))
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; build the policies first: cargo xtask plugins", path.display())
+    })
 }
 
 fn default_policy(slot: Slot) -> Source {
@@ -47,14 +58,22 @@ fn host() -> Arc<Host> {
 }
 
 fn order(tier: &str) -> OrderView {
-    OrderView { id: "a".to_owned(), tier: Some(tier.to_owned()), username: "user".to_owned(), ..OrderView::default() }
+    OrderView {
+        id: "a".to_owned(),
+        tier: Some(tier.to_owned()),
+        username: "user".to_owned(),
+        ..OrderView::default()
+    }
 }
 
 async fn misdeed(host: &Host, tier: &str) -> FaultKind {
     match host.current().quote(&order(tier), &Context::default()).await {
         Err(PolicyError::Fault(fault)) => {
             assert_eq!(fault.slot, Slot::Pricing);
-            assert_eq!(Refusal::from(PolicyError::Fault(fault.clone())).code, ErrorType::PolicyUnavailable);
+            assert_eq!(
+                Refusal::from(PolicyError::Fault(fault.clone())).code,
+                ErrorType::PolicyUnavailable
+            );
             fault.kind
         }
         other => panic!("{tier}: {other:?}"),
@@ -78,12 +97,21 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
         ("no-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("too-many-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("long-tier", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
-        ("huge-tier", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("more than"))),
+        (
+            "huge-tier",
+            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("more than")),
+        ),
         ("hundred-megabytes", |kind| matches!(kind, FaultKind::Memory(_))),
         ("unknown-code", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("silent-refusal", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
-        ("escape", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("control character"))),
-        ("long-code", |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.len() < 1_000 && !why.contains('\u{1}'))),
+        (
+            "escape",
+            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("control character")),
+        ),
+        (
+            "long-code",
+            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.len() < 1_000 && !why.contains('\u{1}')),
+        ),
     ];
     for (tier, expected) in misdeeds {
         let kind = misdeed(&host, tier).await;
@@ -97,23 +125,38 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
 /// the service itself.
 #[test]
 fn guests_cannot_exhaust_the_memory_of_the_deployment() {
-    let deployment = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../k8s/overlays/cluster/deployment.yaml");
+    let deployment = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../k8s/overlays/cluster/deployment.yaml");
     let deployment = std::fs::read_to_string(deployment).unwrap();
-    let limit = deployment.split("limits: {memory: ").nth(1).unwrap().split("Gi}").next().unwrap().parse::<usize>().unwrap() << 30;
+    let limit = deployment
+        .split("limits: {memory: ")
+        .nth(1)
+        .unwrap()
+        .split("Gi}")
+        .next()
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        << 30;
     assert!(memory_at_once() + (384 << 20) <= limit, "{} of {limit}", memory_at_once());
 }
 
 #[tokio::test]
 async fn a_refusal_is_an_answer_and_not_a_fault() {
     let refused = host().current().quote(&order("refuse"), &Context::default()).await;
-    assert_eq!(refused, Err(PolicyError::Refused(Refusal::new(ErrorType::InvalidSpec, "no such tier"))));
+    assert_eq!(
+        refused,
+        Err(PolicyError::Refused(Refusal::new(ErrorType::InvalidSpec, "no such tier")))
+    );
 }
 
 #[tokio::test]
 async fn more_than_the_output_cap_is_not_copied() {
     let context = Context { active_leases: 7, ..Context::default() };
     let refused = host().current().offers(&context).await;
-    assert!(matches!(refused, Err(PolicyError::Fault(fault)) if matches!(fault.kind, FaultKind::InvalidOutput(_))));
+    assert!(
+        matches!(refused, Err(PolicyError::Fault(fault)) if matches!(fault.kind, FaultKind::InvalidOutput(_)))
+    );
 }
 
 /// On one executor thread: a spinning guest holds a thread of its own, is stopped in time, and
@@ -131,11 +174,18 @@ async fn a_spinning_guest_is_stopped_in_time_and_holds_nobody_up() {
     tokio::task::yield_now().await;
     let begun = Instant::now();
     assert!(host.current().quote(&order("good"), &Context::default()).await.is_ok());
-    assert!(!spinning.is_finished() && begun.elapsed() < DEADLINE, "the good call waited: {:?}", begun.elapsed());
+    assert!(
+        !spinning.is_finished() && begun.elapsed() < DEADLINE,
+        "the good call waited: {:?}",
+        begun.elapsed()
+    );
     let (kind, took) = spinning.await.unwrap();
     assert!(matches!(kind, FaultKind::Deadline(_)));
     // The deadline, two ticks of rounding, and what a busy test machine takes to wake a thread.
-    assert!(took >= DEADLINE && took < DEADLINE + 2 * TICK + Duration::from_millis(150), "{took:?}");
+    assert!(
+        took >= DEADLINE && took < DEADLINE + 2 * TICK + Duration::from_millis(150),
+        "{took:?}"
+    );
 }
 
 #[tokio::test]
@@ -143,9 +193,12 @@ async fn more_calls_than_places_wait_and_are_all_answered() {
     let host = host();
     let calls = (0..200).map(|n| {
         let host = Arc::clone(&host);
-        tokio::spawn(
-            async move { host.current().quote(&order(if n % 20 == 0 { "panic" } else { "good" }), &Context::default()).await.is_ok() },
-        )
+        tokio::spawn(async move {
+            host.current()
+                .quote(&order(if n % 20 == 0 { "panic" } else { "good" }), &Context::default())
+                .await
+                .is_ok()
+        })
     });
     let mut good = 0;
     for call in calls.collect::<Vec<_>>() {
@@ -159,10 +212,21 @@ fn what_misbehaves_when_it_is_loaded_is_not_taken() {
     let host = host();
     let before = host.current().digests();
     let refused = |source: Source| swap(&host, Slot::Pricing, source).unwrap_err();
-    assert!(matches!(refused(hostile(r#"{"configure": "spin"}"#)), Rejected::Faulty(FaultKind::Deadline(_))));
-    assert!(matches!(refused(hostile(r#"{"configure": "allocate"}"#)), Rejected::Faulty(FaultKind::Memory(_))));
-    assert!(matches!(refused(hostile(r#"{"configure": "panic"}"#)), Rejected::Faulty(FaultKind::Trap(_))));
-    assert!(matches!(refused(hostile(r#"{"configure": "problems"}"#)), Rejected::Settings(problems) if problems.len() == 64));
+    assert!(matches!(
+        refused(hostile(r#"{"configure": "spin"}"#)),
+        Rejected::Faulty(FaultKind::Deadline(_))
+    ));
+    assert!(matches!(
+        refused(hostile(r#"{"configure": "allocate"}"#)),
+        Rejected::Faulty(FaultKind::Memory(_))
+    ));
+    assert!(matches!(
+        refused(hostile(r#"{"configure": "panic"}"#)),
+        Rejected::Faulty(FaultKind::Trap(_))
+    ));
+    assert!(
+        matches!(refused(hostile(r#"{"configure": "problems"}"#)), Rejected::Settings(problems) if problems.len() == 64)
+    );
     assert_eq!(host.current().digests(), before, "the old one goes on");
 }
 
@@ -181,10 +245,13 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     assert!(errors[0].to_string().contains("template.spec: 30000 is another's"), "{}", errors[0]);
     // The port of the sample order: this one is loaded, and asked for another.
     let host = guarded(30_000).unwrap();
-    let placement = Placement { host_port: 30_001, ..TestCase::sample(Slot::PodTemplate).placement };
+    let placement =
+        Placement { host_port: 30_001, ..TestCase::sample(Slot::PodTemplate).placement };
     let grant = Grant { seconds: Seconds(60), note: None };
     let answer = host.current().render(&order("standard"), &grant, &placement).await;
-    assert!(matches!(answer, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001"))));
+    assert!(
+        matches!(answer, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001")))
+    );
 }
 
 #[test]
@@ -192,17 +259,34 @@ fn what_does_not_fit_is_told_before_it_runs() {
     let host = host();
     let refused = |slot, component| swap(&host, slot, Source::plain(component)).unwrap_err();
     assert!(matches!(refused(Slot::Images, Vec::new()), Rejected::NotAComponent(_)));
-    assert!(matches!(refused(Slot::Images, b"\0asm\x01\0\0\0".to_vec()), Rejected::NotAComponent(_)));
+    assert!(matches!(
+        refused(Slot::Images, b"\0asm\x01\0\0\0".to_vec()),
+        Rejected::NotAComponent(_)
+    ));
     assert!(matches!(refused(Slot::Images, vec![0; 33 << 20]), Rejected::TooLarge(_)));
-    let Rejected::Skew(skew) = refused(Slot::Images, built("plugins/duration.wasm")) else { panic!("not a skew") };
-    assert_eq!(skew, ["it is a component for the slot duration", "it does not export paygress:policy/images@1.0.0"]);
+    let Rejected::Skew(skew) = refused(Slot::Images, built("plugins/duration.wasm")) else {
+        panic!("not a skew")
+    };
+    assert_eq!(
+        skew,
+        [
+            "it is a component for the slot duration",
+            "it does not export paygress:policy/images@1.0.0"
+        ]
+    );
     let mut cut = built("plugins/images.wasm");
     cut.truncate(cut.len() / 2);
     assert!(matches!(refused(Slot::Images, cut), Rejected::NotAComponent(_)));
-    let wrong_settings =
-        swap(&host, Slot::Images, Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) });
+    let wrong_settings = swap(
+        &host,
+        Slot::Images,
+        Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) },
+    );
     let told = wrong_settings.unwrap_err().to_string();
-    assert!(told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"), "{told}");
+    assert!(
+        told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"),
+        "{told}"
+    );
 }
 
 /// A component of one core module, as far as its sections go.
@@ -225,15 +309,20 @@ fn component_with(section: u8, content: &[u8]) -> Vec<u8> {
 #[test]
 fn what_would_fill_the_hosts_memory_or_write_to_the_operators_terminal_is_refused() {
     let host = host();
-    let refused = |component| swap(&host, Slot::Images, Source::plain(component)).unwrap_err().to_string();
+    let refused =
+        |component| swap(&host, Slot::Images, Source::plain(component)).unwrap_err().to_string();
     // One passive segment of 50,000 functions: three bytes of LEB128 for the number.
     let elements = [&[1, 1, 0, 0xd0, 0x86, 0x03][..], &[0; 50_000]].concat();
     assert!(refused(component_with(9, &elements)).contains("50000 elements"));
     // An import, of an instance without anything, whose name clears the screen.
     let name = b"\x1b[2J";
-    let import = [&b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x09\x01\0\x04"[..], name, &[5, 0]].concat();
+    let import =
+        [&b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x09\x01\0\x04"[..], name, &[5, 0]].concat();
     let told = refused(import);
-    assert!(told.contains("\\u{1b}") && told.chars().all(|character| !character.is_control()), "{told}");
+    assert!(
+        told.contains("\\u{1b}") && told.chars().all(|character| !character.is_control()),
+        "{told}"
+    );
 }
 
 /// What a cache of compiled components holds.
@@ -245,10 +334,14 @@ fn held(cache: &Path) -> Vec<PathBuf> {
 fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
-    let load = || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
+    let load =
+        || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
     let files = held(&cache);
-    assert!(files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"), "{files:?}");
+    assert!(
+        files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"),
+        "{files:?}"
+    );
     let digest = files[0].file_name().unwrap().to_string_lossy()[..64].to_owned();
     std::fs::remove_file(&files[0]).unwrap();
     let mark = cache.join(format!("{digest}.trying"));
@@ -265,11 +358,16 @@ fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
 async fn an_order_keeps_the_set_that_it_began_with() {
     let host = Host::load(PolicyEngine::start(None).unwrap(), &default_policies()).unwrap();
     let begun = host.current();
-    let dearer = Source { settings: r#"{"sats_per_hour": 120}"#.to_owned(), ..default_policy(Slot::Pricing) };
+    let dearer = Source {
+        settings: r#"{"sats_per_hour": 120}"#.to_owned(),
+        ..default_policy(Slot::Pricing)
+    };
     swap(&host, Slot::Pricing, dearer).unwrap();
     let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
-    let (old, new) =
-        (begun.quote(&order, &Context::default()).await.unwrap(), host.current().quote(&order, &Context::default()).await.unwrap());
+    let (old, new) = (
+        begun.quote(&order, &Context::default()).await.unwrap(),
+        host.current().quote(&order, &Context::default()).await.unwrap(),
+    );
     assert_eq!((old.price.msat.0, new.price.msat.0), (1_000, 2_000));
     assert_eq!(old.price.seconds, new.price.seconds);
 }
@@ -279,7 +377,8 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
-    let load = || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
+    let load =
+        || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cache), 0o700);
@@ -292,7 +391,13 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
         std::fs::write(file, &code[..code.len() / 2]).unwrap();
     }
     load().unwrap();
-    assert!(files.iter().all(|file| std::fs::read(file).unwrap().len() > 100_000), "torn files were replaced");
+    assert!(
+        files.iter().all(|file| std::fs::read(file).unwrap().len() > 100_000),
+        "torn files were replaced"
+    );
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(PolicyEngine::start(Some(&cache)).err().unwrap().to_string().contains("0700"), "others could read or write there");
+    assert!(
+        PolicyEngine::start(Some(&cache)).err().unwrap().to_string().contains("0700"),
+        "others could read or write there"
+    );
 }

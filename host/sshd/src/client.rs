@@ -71,8 +71,13 @@ impl Client {
     ///
     /// # Errors
     /// [`LoginError`].
-    pub async fn login(address: impl ToSocketAddrs, username: &str, password: &str) -> Result<Self, LoginError> {
-        let (stream, cutter) = ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
+    pub async fn login(
+        address: impl ToSocketAddrs,
+        username: &str,
+        password: &str,
+    ) -> Result<Self, LoginError> {
+        let (stream, cutter) =
+            ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
         // A server that is gone is noticed.
         let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
         let mut handle = russh::client::connect_stream(Arc::new(config), stream, AnyHost).await?;
@@ -108,7 +113,12 @@ impl Client {
     ///
     /// # Errors
     /// [`LoginError::Unreachable`] when there is no terminal.
-    pub async fn terminal(self, size: (u16, u16), input: mpsc::Receiver<TerminalInput>, output: mpsc::Sender<Vec<u8>>) -> Result<(), LoginError> {
+    pub async fn terminal(
+        self,
+        size: (u16, u16),
+        input: mpsc::Receiver<TerminalInput>,
+        output: mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), LoginError> {
         let shown = output.clone();
         let carried = tokio::select! {
             carried = self.carry(size, input, output) => carried,

@@ -97,10 +97,18 @@ impl Account {
         };
         let key = match read("authorized_key") {
             Ok(line) => Some(parse_key(&line)?),
-            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                None
+            }
             Err(error) => return Err(error),
         };
-        Ok(Self { username: read("username")?, password: Password::new(read("password")?), key, shell, home })
+        Ok(Self {
+            username: read("username")?,
+            password: Password::new(read("password")?),
+            key,
+            shell,
+            home,
+        })
     }
 }
 
@@ -122,7 +130,12 @@ pub fn new_host_key() -> Result<PrivateKey, Error> {
 
 /// Takes logins until `stop` says `true` or its sender is gone; then cuts every connection and ends
 /// every process.
-pub async fn serve(listener: TcpListener, account: Account, host_key: PrivateKey, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    account: Account,
+    host_key: PrivateKey,
+    mut stop: watch::Receiver<bool>,
+) {
     let account = Arc::new(account);
     let config = Arc::new(session::config(host_key, AUTH_ATTEMPTS, KEEPALIVE));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -202,11 +215,15 @@ async fn connection(
     let (logged_in, mut login) = watch::channel(false);
     let handler = session::Session::new(account, logged_in);
     let grace = tokio::time::sleep(LOGIN_GRACE);
-    let mut session =
-        match tokio::time::timeout(LOGIN_GRACE, russh::server::run_stream(config, TcpStream::from_std(socket)?, handler)).await {
-            Ok(session) => session?,
-            Err(_) => return Ok(()),
-        };
+    let mut session = match tokio::time::timeout(
+        LOGIN_GRACE,
+        russh::server::run_stream(config, TcpStream::from_std(socket)?, handler),
+    )
+    .await
+    {
+        Ok(session) => session?,
+        Err(_) => return Ok(()),
+    };
     let too_late = async {
         tokio::select! {
             () = grace => {}

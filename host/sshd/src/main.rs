@@ -17,8 +17,12 @@ use tokio::sync::watch;
 
 /// As shells tell it: 128 and SIGTERM's number.
 const TERMINATED: u8 = 143;
-const OPTIONS: [(&str, &str); 4] =
-    [("--login", "/run/paygress/login"), ("--listen", "0.0.0.0:2222"), ("--shell", "/bin/sh"), ("--home", "/home/user")];
+const OPTIONS: [(&str, &str); 4] = [
+    ("--login", "/run/paygress/login"),
+    ("--listen", "0.0.0.0:2222"),
+    ("--shell", "/bin/sh"),
+    ("--home", "/home/user"),
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -36,8 +40,11 @@ async fn main() -> ExitCode {
 async fn init() -> Result<ExitCode, Box<dyn Error>> {
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let server = std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).spawn()?;
-    let server = Pid::from_raw(i32::try_from(server.id())?).ok_or("the server has no process id")?;
+    let server = std::process::Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .spawn()?;
+    let server =
+        Pid::from_raw(i32::try_from(server.id())?).ok_or("the server has no process id")?;
     loop {
         tokio::select! {
             _ = children.recv() => {}
@@ -55,7 +62,11 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let options = options(std::env::args().skip(1))?;
     let value = |name: &str| options.get(name).cloned().unwrap_or_default();
-    let account = Account::read(Path::new(&value("--login")), PathBuf::from(value("--shell")), PathBuf::from(value("--home")))?;
+    let account = Account::read(
+        Path::new(&value("--login")),
+        PathBuf::from(value("--shell")),
+        PathBuf::from(value("--home")),
+    )?;
     name_user(&account);
     let listener = TcpListener::bind(value("--listen")).await?;
     let (stop, stopped) = watch::channel(false);
@@ -69,11 +80,16 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(TERMINATED))
 }
 
-fn options(mut arguments: impl Iterator<Item = String>) -> Result<HashMap<&'static str, String>, String> {
-    let mut options: HashMap<&str, String> = OPTIONS.iter().map(|(name, default)| (*name, (*default).to_owned())).collect();
+fn options(
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<HashMap<&'static str, String>, String> {
+    let mut options: HashMap<&str, String> =
+        OPTIONS.iter().map(|(name, default)| (*name, (*default).to_owned())).collect();
     while let Some(argument) = arguments.next() {
         let known = OPTIONS.iter().find(|(name, _)| *name == argument);
-        let (name, _) = known.ok_or_else(|| format!("unknown option {argument}; known are --login, --listen, --shell, --home"))?;
+        let (name, _) = known.ok_or_else(|| {
+            format!("unknown option {argument}; known are --login, --listen, --shell, --home")
+        })?;
         options.insert(name, arguments.next().ok_or_else(|| format!("{name} needs a value"))?);
     }
     Ok(options)
@@ -87,7 +103,8 @@ fn name_user(account: &Account) {
         return;
     }
     let (home, shell) = (account.home.display(), account.shell.display());
-    let line = format!("{}:x:{}:{}::{home}:{shell}\n", account.username, uid.as_raw(), gid.as_raw());
+    let line =
+        format!("{}:x:{}:{}::{home}:{shell}\n", account.username, uid.as_raw(), gid.as_raw());
     // Best effort: with a read-only file the user is a number, nothing else changes.
     let _ = std::fs::write("/etc/passwd", format!("root:x:0:0::/:/sbin/nologin\n{line}"));
 }

@@ -164,7 +164,12 @@ fn spawn_pty(
     Ok(())
 }
 
-fn spawn_piped(program: &Program, out: Out, mut feed: Feed, alive: watch::Receiver<()>) -> io::Result<()> {
+fn spawn_piped(
+    program: &Program,
+    out: Out,
+    mut feed: Feed,
+    alive: watch::Receiver<()>,
+) -> io::Result<()> {
     let mut command = tokio::process::Command::new(&program.account.shell);
     match &program.command {
         Some(line) => command.arg("-c").arg(OsStr::from_bytes(line)),
@@ -260,7 +265,10 @@ async fn hang_up(group: Option<Pid>, child: &mut Child) {
 
 /// As shells tell it: 128 and the signal's number for a program that was killed.
 fn code(status: ExitStatus) -> u32 {
-    let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(128))).unwrap_or(255);
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| signal.saturating_add(128)))
+        .unwrap_or(255);
     u32::try_from(code).unwrap_or(255)
 }
 

@@ -3,8 +3,13 @@
 use crate::Account;
 use crate::process::{self, Input, Program, Terminal};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Preferred, Pty};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session as Ssh,
+    VerifiedPublicKey,
+};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Preferred, Pty,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +24,11 @@ const VARIABLE_BYTES: usize = 4_096;
 
 type Error = russh::Error;
 
-pub(crate) fn config(host_key: PrivateKey, max_auth_attempts: usize, keepalive: Duration) -> Config {
+pub(crate) fn config(
+    host_key: PrivateKey,
+    max_auth_attempts: usize,
+    keepalive: Duration,
+) -> Config {
     let curves = [EcdsaCurve::NistP256, EcdsaCurve::NistP384, EcdsaCurve::NistP521];
     let mut algorithms = vec![Algorithm::Ed25519];
     algorithms.extend(curves.map(|curve| Algorithm::Ecdsa { curve }));
@@ -60,11 +69,14 @@ impl Session {
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        user == self.account.username && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
+        user == self.account.username
+            && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
     }
 
     fn start(&mut self, id: ChannelId, command: Option<&[u8]>, ssh: &mut Ssh) -> Result<(), Error> {
-        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else { return ssh.channel_failure(id) };
+        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else {
+            return ssh.channel_failure(id);
+        };
         let program = Program {
             account: Arc::clone(&self.account),
             command: command.map(<[u8]>::to_vec),
@@ -98,11 +110,19 @@ impl Handler for Session {
         Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
     }
 
-    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Error> {
         Ok(if self.key_matches(user, offer.public_key) { Auth::Accept } else { Auth::reject() })
     }
 
-    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Error> {
         Ok(if self.key_matches(user, key.public_key) { Auth::Accept } else { Auth::reject() })
     }
 
@@ -111,7 +131,12 @@ impl Handler for Session {
         Ok(())
     }
 
-    async fn channel_open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, _: &mut Ssh) -> Result<(), Error> {
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Ssh,
+    ) -> Result<(), Error> {
         if self.lines.len() >= CHANNELS {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -119,7 +144,10 @@ impl Handler for Session {
         let id = channel.id();
         // Input arrives through `data` below; an unread half would stall the connection.
         let (_, out) = channel.split();
-        self.lines.insert(id, Line { out: Arc::new(out), terminal: None, variables: Vec::new(), input: None });
+        self.lines.insert(
+            id,
+            Line { out: Arc::new(out), terminal: None, variables: Vec::new(), input: None },
+        );
         reply.accept().await;
         Ok(())
     }
@@ -154,22 +182,40 @@ impl Handler for Session {
         _: &[(Pty, u32)],
         ssh: &mut Ssh,
     ) -> Result<(), Error> {
-        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else { return ssh.channel_failure(id) };
-        let sane = term.len() <= 64 && term.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.+".contains(&c));
+        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else {
+            return ssh.channel_failure(id);
+        };
+        let sane = term.len() <= 64
+            && term.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.+".contains(&c));
         line.terminal = Some(Terminal::new(if sane { term } else { "dumb" }, columns, rows));
         ssh.channel_success(id)
     }
 
-    async fn window_change_request(&mut self, id: ChannelId, columns: u32, rows: u32, _: u32, _: u32, _: &mut Ssh) -> Result<(), Error> {
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        columns: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        _: &mut Ssh,
+    ) -> Result<(), Error> {
         if let Some(input) = self.lines.get(&id).and_then(|line| line.input.as_ref()) {
             input.resize(columns, rows);
         }
         Ok(())
     }
 
-    async fn env_request(&mut self, id: ChannelId, name: &str, value: &str, ssh: &mut Ssh) -> Result<(), Error> {
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Error> {
         // The locale only, as OpenSSH's servers do: LD_PRELOAD and its like stay the image's.
-        let wanted = (name == "LANG" || name.starts_with("LC_")) && name.len().saturating_add(value.len()) <= VARIABLE_BYTES;
+        let wanted = (name == "LANG" || name.starts_with("LC_"))
+            && name.len().saturating_add(value.len()) <= VARIABLE_BYTES;
         let clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
         match self.lines.get_mut(&id) {
             Some(line) if wanted && clean && line.variables.len() < VARIABLES => {
@@ -184,11 +230,21 @@ impl Handler for Session {
         self.start(id, None, ssh)
     }
 
-    async fn exec_request(&mut self, id: ChannelId, command: &[u8], ssh: &mut Ssh) -> Result<(), Error> {
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        ssh: &mut Ssh,
+    ) -> Result<(), Error> {
         self.start(id, Some(command), ssh)
     }
 
-    async fn subsystem_request(&mut self, id: ChannelId, _: &str, ssh: &mut Ssh) -> Result<(), Error> {
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        _: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Error> {
         ssh.channel_failure(id)
     }
 }

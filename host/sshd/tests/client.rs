@@ -15,7 +15,10 @@ use tokio::sync::mpsc;
 async fn a_server_that_never_begins_is_let_go() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let login = tokio::time::timeout(Duration::from_secs(1), Client::login(address, "user", "any password"));
+    let login = tokio::time::timeout(
+        Duration::from_secs(1),
+        Client::login(address, "user", "any password"),
+    );
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
@@ -37,7 +40,12 @@ impl Handler for Mute {
         Ok(Auth::Accept)
     }
 
-    async fn channel_open_session(&mut self, _: Channel<Msg>, _: ChannelOpenHandle, _: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
         std::future::pending().await
     }
 }
@@ -57,5 +65,9 @@ async fn a_server_that_says_nothing_does_not_keep_who_has_gone() {
     let terminal = tokio::spawn(client.terminal((80, 24), input, shown));
     // Whether it is told so before or after it has begun to wait: it ends.
     drop(screen);
-    tokio::time::timeout(Duration::from_secs(40), terminal).await.expect("the terminal ends").unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(40), terminal)
+        .await
+        .expect("the terminal ends")
+        .unwrap()
+        .unwrap();
 }

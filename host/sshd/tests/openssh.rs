@@ -1,6 +1,12 @@
 //! The SSH server against OpenSSH's client: what a customer's own `ssh` meets. Needs `ssh`,
 //! `ssh-keygen` and `sshpass`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
 use std::io::Write;
@@ -37,9 +43,27 @@ impl Server {
 
     fn ssh(&self, user: &str, password: &str) -> Command {
         let mut command = Command::new("sshpass");
-        command.env("SSHPASS", password).args(["-e", "ssh", "-p", &self.port.to_string(), "-o", "StrictHostKeyChecking=no"]);
-        command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "NumberOfPasswordPrompts=1"]);
-        command.arg("-o").arg("PreferredAuthentications=password").arg(format!("{user}@127.0.0.1")).stdin(Stdio::null());
+        command.env("SSHPASS", password).args([
+            "-e",
+            "ssh",
+            "-p",
+            &self.port.to_string(),
+            "-o",
+            "StrictHostKeyChecking=no",
+        ]);
+        command.args([
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "NumberOfPasswordPrompts=1",
+        ]);
+        command
+            .arg("-o")
+            .arg("PreferredAuthentications=password")
+            .arg(format!("{user}@127.0.0.1"))
+            .stdin(Stdio::null());
         command
     }
 }
@@ -61,7 +85,9 @@ async fn only_the_right_login_gets_in() {
         text(&output(command).await.stdout)
     };
     assert_eq!(run("alice", PASSWORD).await, "in\n");
-    for (user, password) in [("alice", "wrong"), ("alice", ""), ("root", PASSWORD), ("alice;id", PASSWORD)] {
+    for (user, password) in
+        [("alice", "wrong"), ("alice", ""), ("root", PASSWORD), ("alice;id", PASSWORD)]
+    {
         assert_eq!(run(user, password).await, "", "{user}");
     }
 }
@@ -106,20 +132,40 @@ async fn input_and_terminals_work() {
 async fn a_key_works_instead_of_the_password() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "me@home", "-f"]).arg(&key).status().unwrap();
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "me@home", "-f"])
+        .arg(&key)
+        .status()
+        .unwrap();
     assert!(made.success());
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     let server = Server::start(Some(public.trim())).await;
     let with_key = |key: &Path| {
         let mut command = Command::new("ssh");
-        command.args(["-p", &server.port.to_string(), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(key);
+        command.args([
+            "-p",
+            &server.port.to_string(),
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]);
+        command
+            .args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"])
+            .arg(key);
         command.args(["alice@127.0.0.1", "echo in"]).stdin(Stdio::null());
         command
     };
     assert_eq!(text(&output(with_key(&key)).await.stdout), "in\n");
     let other = directory.path().join("other");
-    assert!(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other).status().unwrap().success());
+    assert!(
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&other)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(text(&output(with_key(&other)).await.stdout), "");
 }
 
@@ -152,7 +198,8 @@ async fn when_the_lease_ends_everything_of_it_ends() {
         std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
             // The group of what was started: field 5 of its stat.
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let fields: Vec<&str> =
+                stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
             fields.get(2) == Some(&pid.as_str()) && fields.first() != Some(&"Z")
         })
     };
@@ -168,7 +215,10 @@ async fn an_upload_that_is_faster_than_its_program_waits_for_it() {
     let server = Server::start(None).await;
     let mut command = server.ssh("alice", PASSWORD);
     // The program begins to read only when the file that a second login makes is there.
-    command.arg("while [ ! -e go ]; do :; done; wc -c").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("while [ ! -e go ]; do :; done; wc -c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     const BYTES: usize = 40 << 20;
@@ -176,7 +226,8 @@ async fn an_upload_that_is_faster_than_its_program_waits_for_it() {
     let mut go = server.ssh("alice", PASSWORD);
     go.arg("touch go");
     assert!(output(go).await.status.success());
-    let counted = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let counted =
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     upload.join().unwrap();
     assert_eq!(text(&counted.stdout).trim(), BYTES.to_string());
 }

@@ -15,7 +15,9 @@ mod component {
 
 use bindings::exports::paygress::policy::duration::{self, RefundTerms};
 use bindings::exports::paygress::policy::settings;
-use bindings::paygress::policy::types::{Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal};
+use bindings::paygress::policy::types::{
+    Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal,
+};
 use paygress_plugin_settings::Reader;
 
 /// Ten years, the contract's maximum.
@@ -76,13 +78,18 @@ paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 impl duration::Guest for Policy {
     fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
-        let Some(settings) = settings else { return Err(refuse("resource_unavailable", "the duration policy is not configured")) };
+        let Some(settings) = settings else {
+            return Err(refuse("resource_unavailable", "the duration policy is not configured"));
+        };
         grant(&settings, &order, quote.price, &payment)
     }
 
     fn refund(_: Order, _: Quote, _: Payment, _: Grant, _: Context) -> RefundTerms {
-        SETTINGS
-            .with_borrow(|settings| settings.as_ref().map_or(RefundTerms { percent: 100, step_seconds: 60 }, |settings| settings.refund))
+        SETTINGS.with_borrow(|settings| {
+            settings
+                .as_ref()
+                .map_or(RefundTerms { percent: 100, step_seconds: 60 }, |settings| settings.refund)
+        })
     }
 }
 
@@ -104,19 +111,30 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
         extend_by_others: reader.flag("extend_by_others", false),
     };
     if settings.minimum > settings.maximum {
-        reader.problem("minimum_seconds", format!("must not be more than maximum_seconds, {}", settings.maximum));
+        reader.problem(
+            "minimum_seconds",
+            format!("must not be more than maximum_seconds, {}", settings.maximum),
+        );
     }
     if settings.round_to > settings.minimum {
         reader.problem(
             "round_to_seconds",
-            format!("must not be more than minimum_seconds, {}: a payment could buy nothing", settings.minimum),
+            format!(
+                "must not be more than minimum_seconds, {}: a payment could buy nothing",
+                settings.minimum
+            ),
         );
     }
     let problems = reader.problems();
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
-fn grant(settings: &Settings, order: &Order, price: Price, payment: &Payment) -> Result<Grant, Refusal> {
+fn grant(
+    settings: &Settings,
+    order: &Order,
+    price: Price,
+    payment: &Payment,
+) -> Result<Grant, Refusal> {
     let remaining = match &order.purpose {
         Purpose::Spawn => 0,
         Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
@@ -130,7 +148,10 @@ fn grant(settings: &Settings, order: &Order, price: Price, payment: &Payment) ->
     let bought = match buys(price, payment.net_sat) {
         Some(seconds) => seconds,
         // A gift lasts as long as was asked for.
-        None => order.wanted_seconds.unwrap_or(settings.suggested).min(settings.maximum.saturating_sub(remaining)),
+        None => order
+            .wanted_seconds
+            .unwrap_or(settings.suggested)
+            .min(settings.maximum.saturating_sub(remaining)),
     };
     let seconds = bought.saturating_sub(bought.checked_rem(settings.round_to).unwrap_or(0));
     let least = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
@@ -145,30 +166,39 @@ fn grant(settings: &Settings, order: &Order, price: Price, payment: &Payment) ->
     }
     if seconds.saturating_add(remaining) > settings.maximum {
         let room = settings.maximum.saturating_sub(remaining);
-        let message =
-            format!("the token buys {seconds} s, and this pod may have at most {room} s more; send at most {} sat net", worth(price, room));
+        let message = format!(
+            "the token buys {seconds} s, and this pod may have at most {room} s more; send at most {} sat net",
+            worth(price, room)
+        );
         return Err(refuse("invalid_request", message));
     }
-    let note = (seconds < bought).then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
+    let note = (seconds < bought)
+        .then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
     Ok(Grant { seconds, note })
 }
 
 /// The whole seconds that an amount buys; `None` when time costs nothing.
 fn buys(price: Price, sat: u64) -> Option<u64> {
     let msat = u128::from(sat).saturating_mul(1_000);
-    let seconds = msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
+    let seconds =
+        msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
     Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 /// The least amount that buys so many seconds.
 fn costs(price: Price, seconds: u64) -> u64 {
-    let msat = u128::from(seconds).saturating_mul(u128::from(price.msat)).div_ceil(u128::from(price.seconds.max(1)));
+    let msat = u128::from(seconds)
+        .saturating_mul(u128::from(price.msat))
+        .div_ceil(u128::from(price.seconds.max(1)));
     u64::try_from(msat.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// The largest amount that buys no more than so many seconds.
 fn worth(price: Price, seconds: u64) -> u64 {
-    let msat = u128::from(seconds).saturating_mul(u128::from(price.msat)).checked_div(u128::from(price.seconds)).unwrap_or(0);
+    let msat = u128::from(seconds)
+        .saturating_mul(u128::from(price.msat))
+        .checked_div(u128::from(price.seconds))
+        .unwrap_or(0);
     u64::try_from(msat.checked_div(1_000).unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
@@ -180,7 +210,15 @@ mod tests {
     const MINUTE: Price = Price { msat: 1_000, seconds: 60 };
 
     fn order(purpose: Purpose, wanted_seconds: Option<u64>) -> Order {
-        Order { id: String::new(), customer: String::new(), purpose, image: None, tier: None, username: String::new(), wanted_seconds }
+        Order {
+            id: String::new(),
+            customer: String::new(),
+            purpose,
+            image: None,
+            tier: None,
+            username: String::new(),
+            wanted_seconds,
+        }
     }
 
     fn extend(remaining_seconds: u64, owned_by_customer: bool) -> Purpose {
@@ -200,7 +238,12 @@ mod tests {
             &read(json).unwrap(),
             order,
             price,
-            &Payment { mint: String::new(), gross_sat: net_sat.saturating_add(1), fee_sat: 1, net_sat },
+            &Payment {
+                mint: String::new(),
+                gross_sat: net_sat.saturating_add(1),
+                fee_sat: 1,
+                net_sat,
+            },
         )
     }
 
@@ -215,7 +258,10 @@ mod tests {
         let refused = ask("{}", &order(Purpose::Spawn, Some(600)), MINUTE, 9).unwrap_err();
         assert_eq!(refused.code, "insufficient_payment");
         assert!(refused.message.contains("600 s cost 10 sat"), "{}", refused.message);
-        assert_eq!(ask("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code, "insufficient_payment");
+        assert_eq!(
+            ask("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code,
+            "insufficient_payment"
+        );
     }
 
     #[test]
@@ -225,7 +271,13 @@ mod tests {
 
     #[test]
     fn rounding_is_told() {
-        let granted = ask(r#"{"round_to_seconds": 60}"#, &order(Purpose::Spawn, None), Price { msat: 7, seconds: 1 }, 1).unwrap();
+        let granted = ask(
+            r#"{"round_to_seconds": 60}"#,
+            &order(Purpose::Spawn, None),
+            Price { msat: 7, seconds: 1 },
+            1,
+        )
+        .unwrap();
         assert_eq!(granted.seconds, 120);
         assert_eq!(granted.note.unwrap(), "the payment bought 142 s, rounded down to 120 s");
     }
@@ -241,16 +293,34 @@ mod tests {
 
     #[test]
     fn strangers_extend_only_where_allowed() {
-        assert_eq!(ask("{}", &order(extend(300, false), None), MINUTE, 5).unwrap_err().code, "not_owner");
-        assert!(ask(r#"{"extend_by_others": true}"#, &order(extend(300, false), None), MINUTE, 5).is_ok());
-        assert_eq!(ask("{}", &order(extend(0, true), None), MINUTE, 5).unwrap_err().code, "lease_expired");
+        assert_eq!(
+            ask("{}", &order(extend(300, false), None), MINUTE, 5).unwrap_err().code,
+            "not_owner"
+        );
+        assert!(
+            ask(r#"{"extend_by_others": true}"#, &order(extend(300, false), None), MINUTE, 5)
+                .is_ok()
+        );
+        assert_eq!(
+            ask("{}", &order(extend(0, true), None), MINUTE, 5).unwrap_err().code,
+            "lease_expired"
+        );
     }
 
     #[test]
     fn no_amount_overflows() {
-        let refused = ask("{}", &order(Purpose::Spawn, None), Price { msat: 1, seconds: 315_360_000 }, u64::MAX - 1).unwrap_err();
+        let refused = ask(
+            "{}",
+            &order(Purpose::Spawn, None),
+            Price { msat: 1, seconds: 315_360_000 },
+            u64::MAX - 1,
+        )
+        .unwrap_err();
         assert_eq!(refused.code, "invalid_request");
-        assert!(ask("{}", &order(Purpose::Spawn, None), Price { msat: 0, seconds: 1 }, 0).is_ok_and(|gift| gift.seconds == 3_600));
+        assert!(
+            ask("{}", &order(Purpose::Spawn, None), Price { msat: 0, seconds: 1 }, 0)
+                .is_ok_and(|gift| gift.seconds == 3_600)
+        );
     }
 
     #[test]

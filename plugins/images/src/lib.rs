@@ -59,8 +59,12 @@ paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
 impl images::Guest for Policy {
     fn admit(order: Order, _: Context) -> Result<ImageRef, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
-        let Some(settings) = settings else { return Err(refuse("the image policy is not configured")) };
-        admit(&settings, order.image.as_deref()).map(|reference| ImageRef { reference }).map_err(refuse)
+        let Some(settings) = settings else {
+            return Err(refuse("the image policy is not configured"));
+        };
+        admit(&settings, order.image.as_deref())
+            .map(|reference| ImageRef { reference })
+            .map_err(refuse)
     }
 }
 
@@ -99,7 +103,10 @@ fn admit(settings: &Settings, wanted: Option<&str>) -> Result<String, String> {
     if wanted == settings.default || settings.allow.iter().any(|entry| entry.allows(&wanted)) {
         return Ok(wanted.to_string());
     }
-    Err(format!("that image is not on the operator's list; leave pod_image out to get {}; asked for was {wanted}", settings.default))
+    Err(format!(
+        "that image is not on the operator's list; leave pod_image out to get {}; asked for was {wanted}",
+        settings.default
+    ))
 }
 
 #[cfg(test)]
@@ -107,7 +114,8 @@ mod tests {
     use super::*;
 
     fn settings(allow: &[&str]) -> Settings {
-        read(&serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string()).unwrap()
+        read(&serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string())
+            .unwrap()
     }
 
     #[test]
@@ -116,7 +124,8 @@ mod tests {
         let settings = read(&serde_json::json!({"default": long}).to_string()).unwrap();
         let told = refuse(admit(&settings, Some(&long.replace('a', "b"))).unwrap_err());
         assert!(told.message.len() <= 500 && told.message.ends_with('…'), "{}", told.message);
-        let many: serde_json::Map<_, _> = (0..5_000).map(|n| (format!("ü{n}"), serde_json::json!(1))).collect();
+        let many: serde_json::Map<_, _> =
+            (0..5_000).map(|n| (format!("ü{n}"), serde_json::json!(1))).collect();
         let problems = read(&serde_json::Value::Object(many).to_string()).unwrap_err();
         assert_eq!(problems.len(), 64);
     }
@@ -130,9 +139,19 @@ mod tests {
     #[test]
     fn an_exact_entry_allows_that_tag_only() {
         let settings = settings(&["alpine:3.20"]);
-        assert_eq!(admit(&settings, Some("docker.io/library/alpine:3.20")).unwrap(), "docker.io/library/alpine:3.20");
+        assert_eq!(
+            admit(&settings, Some("docker.io/library/alpine:3.20")).unwrap(),
+            "docker.io/library/alpine:3.20"
+        );
         let digest = format!("alpine:3.20@sha256:{}", "a".repeat(64));
-        for bad in ["alpine", "alpine:latest", "alpine:3.20.1", "evil/alpine:3.20", "alpine.evil:3.20/x", digest.as_str()] {
+        for bad in [
+            "alpine",
+            "alpine:latest",
+            "alpine:3.20.1",
+            "evil/alpine:3.20",
+            "alpine.evil:3.20/x",
+            digest.as_str(),
+        ] {
             assert!(admit(&settings, Some(bad)).is_err(), "{bad}");
         }
     }
@@ -141,7 +160,11 @@ mod tests {
     fn a_repository_entry_allows_its_tags_and_digests() {
         let settings = settings(&["registry.example:5000/team/tools"]);
         let digest = format!("registry.example:5000/team/tools@sha256:{}", "0".repeat(64));
-        for good in ["registry.example:5000/team/tools", "registry.example:5000/team/tools:v1", digest.as_str()] {
+        for good in [
+            "registry.example:5000/team/tools",
+            "registry.example:5000/team/tools:v1",
+            digest.as_str(),
+        ] {
             assert!(admit(&settings, Some(good)).is_ok(), "{good}");
         }
         for bad in [
@@ -160,16 +183,24 @@ mod tests {
         let digest = format!("sha256:{}", "b".repeat(64));
         let settings = settings(&[&format!("alpine@{digest}")]);
         let admitted = admit(&settings, Some(&format!("alpine:any@{digest}"))).unwrap();
-        assert_eq!(admitted, format!("docker.io/library/alpine@{digest}"), "the tag, which means nothing, is dropped");
+        assert_eq!(
+            admitted,
+            format!("docker.io/library/alpine@{digest}"),
+            "the tag, which means nothing, is dropped"
+        );
         assert!(admit(&settings, Some(&format!("alpine@sha256:{}", "c".repeat(64)))).is_err());
         assert!(admit(&settings, Some("alpine")).is_err());
     }
 
     #[test]
     fn settings_tell_all_problems_at_once() {
-        let problems = read(r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "typo": 1}"#).unwrap_err();
+        let problems = read(r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "typo": 1}"#)
+            .unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["/default", "/allow/2", "/allow", "/typo"]);
-        assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap()["properties"]["allow"].is_object());
+        assert!(
+            serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap()["properties"]["allow"]
+                .is_object()
+        );
     }
 }

@@ -29,7 +29,9 @@ impl Reference {
         // The first part is a registry if it could not be a repository's: with a dot, a port, or
         // `localhost`.
         let (registry, repository) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+                (first, rest.to_owned())
+            }
             Some(_) => ("docker.io", name.to_owned()),
             None => ("docker.io", format!("library/{name}")),
         };
@@ -40,14 +42,25 @@ impl Reference {
         };
         let checked = [
             (is_registry(registry), "its registry is not a host name, with a port or without"),
-            (repository.split('/').all(is_component), "its repository may hold lower-case letters, digits and single separators . _ -"),
+            (
+                repository.split('/').all(is_component),
+                "its repository may hold lower-case letters, digits and single separators . _ -",
+            ),
             (tag.is_none_or(is_tag), "its tag may hold 1 to 128 letters, digits, _ . -"),
-            (digest.is_none_or(is_digest), "its digest must be sha256: and 64 lower-case hex digits"),
+            (
+                digest.is_none_or(is_digest),
+                "its digest must be sha256: and 64 lower-case hex digits",
+            ),
         ];
         if let Some((_, why)) = checked.iter().find(|(good, _)| !good) {
             return Err(format!("not an image's name: {why}"));
         }
-        Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
+        Ok(Self {
+            registry: registry.to_owned(),
+            repository,
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
     }
 
     /// The one image that it means: by digest if it has one (the tag beside it means nothing), or
@@ -62,7 +75,8 @@ impl Reference {
 
     /// Whether this entry of an allowlist allows that complete reference.
     pub(crate) fn allows(&self, wanted: &Self) -> bool {
-        let same_repository = self.registry == wanted.registry && self.repository == wanted.repository;
+        let same_repository =
+            self.registry == wanted.registry && self.repository == wanted.repository;
         let same_content = match (&self.digest, &self.tag) {
             (Some(digest), _) => wanted.digest.as_ref() == Some(digest),
             (None, Some(tag)) => wanted.digest.is_none() && wanted.tag.as_ref() == Some(tag),
@@ -93,7 +107,9 @@ fn is_registry(text: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     };
-    let port_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port));
+    let port_good = port.is_none_or(|port| {
+        port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port)
+    });
     host.split('.').all(label) && port_good
 }
 
@@ -101,17 +117,23 @@ fn is_component(text: &str) -> bool {
     let letter = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = text.as_bytes();
     let ends = bytes.first().is_some_and(letter) && bytes.last().is_some_and(letter);
-    let separators = bytes.split(letter).all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|c| *c == b'-'));
+    let separators = bytes
+        .split(letter)
+        .all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|c| *c == b'-'));
     ends && separators
 }
 
 fn is_tag(text: &str) -> bool {
     let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-    text.len() <= 128 && text.bytes().next().is_some_and(word) && text.bytes().all(|c| word(c) || c == b'.' || c == b'-')
+    text.len() <= 128
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|c| word(c) || c == b'.' || c == b'-')
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)))
+    text.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+    })
 }
 
 #[cfg(test)]

@@ -50,15 +50,24 @@ impl pod_template::Guest for Policy {
     fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
         let Some(settings) = settings else {
-            return Err(Refusal { code: "resource_unavailable".to_owned(), message: "the pod template is not configured".to_owned() });
+            return Err(Refusal {
+                code: "resource_unavailable".to_owned(),
+                message: "the pod template is not configured".to_owned(),
+            });
         };
-        Ok(Rendered { pod_template_json: render(&settings, &placement).to_string(), services_json: Vec::new() })
+        Ok(Rendered {
+            pod_template_json: render(&settings, &placement).to_string(),
+            services_json: Vec::new(),
+        })
     }
 }
 
 fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
     let mut reader = Reader::parse(json);
-    let settings = Settings { node_selector: reader.table("node_selector"), user_id: reader.number("user_id", 1_000, 1..=2_147_483_647) };
+    let settings = Settings {
+        node_selector: reader.table("node_selector"),
+        user_id: reader.number("user_id", 1_000, 1..=2_147_483_647),
+    };
     let problems = reader.problems();
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
@@ -95,7 +104,10 @@ mod tests {
             secret_name: "ssh-pod-a".to_owned(),
             secret_mount_path: "/run/paygress/login".to_owned(),
         };
-        let template = render(&read(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(), &placement);
+        let template = render(
+            &read(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(),
+            &placement,
+        );
         let container = &template["spec"]["containers"][0];
         assert_eq!(container["image"], "example.com/ssh:1");
         assert_eq!(container["ports"][0]["hostPort"], 31_000);

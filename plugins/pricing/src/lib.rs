@@ -13,7 +13,9 @@ mod component {
 }
 
 use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources};
+use bindings::paygress::policy::types::{
+    Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources,
+};
 use paygress_plugin_settings::Reader;
 
 const HOUR: u64 = 3_600;
@@ -101,7 +103,11 @@ fn default_tiers() -> Vec<Tier> {
         memory_mib: gib.saturating_mul(1_024),
         multiplier: u64::from(cores),
     };
-    vec![tier("basic", "Basic", 1, 1), tier("standard", "Standard", 2, 2), tier("premium", "Premium", 4, 4)]
+    vec![
+        tier("basic", "Basic", 1, 1),
+        tier("standard", "Standard", 2, 2),
+        tier("premium", "Premium", 4, 4),
+    ]
 }
 
 fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
@@ -118,7 +124,11 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
         let memory_mib = small(tier.number("memory_mib", 1_024, 1..=16_777_216));
         Tier {
             name: tier.text("name", if id.is_empty() { "?" } else { &id }, 100),
-            description: tier.text("description", &format!("{cpu_millicores} mCPU, {memory_mib} MiB of memory, SSH"), 500),
+            description: tier.text(
+                "description",
+                &format!("{cpu_millicores} mCPU, {memory_mib} MiB of memory, SSH"),
+                500,
+            ),
             cpu_millicores,
             memory_mib,
             multiplier: tier.number("multiplier", 1, 1..=1_000),
@@ -135,7 +145,11 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
         }
     }
     let problems = reader.problems();
-    if problems.is_empty() { Ok(Settings { sats_per_hour, minimum_sat, tiers }) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(Settings { sats_per_hour, minimum_sat, tiers })
+    } else {
+        Err(problems)
+    }
 }
 
 impl Settings {
@@ -154,7 +168,10 @@ impl Settings {
             id: tier.id.clone(),
             name: tier.name.clone(),
             description: tier.description.clone(),
-            resources: Resources { cpu_millicores: tier.cpu_millicores, memory_mib: tier.memory_mib },
+            resources: Resources {
+                cpu_millicores: tier.cpu_millicores,
+                memory_mib: tier.memory_mib,
+            },
             price: self.price(tier),
             minimum_sat: self.minimum_sat,
         };
@@ -172,7 +189,10 @@ impl Settings {
         };
         Ok(Quote {
             tier: tier.id.clone(),
-            resources: Resources { cpu_millicores: tier.cpu_millicores, memory_mib: tier.memory_mib },
+            resources: Resources {
+                cpu_millicores: tier.cpu_millicores,
+                memory_mib: tier.memory_mib,
+            },
             price: self.price(tier),
             minimum_sat: self.minimum_sat,
         })
@@ -187,27 +207,46 @@ mod tests {
     fn by_default_a_sat_is_a_minute() {
         let settings = read("{}").unwrap();
         let quote = settings.quote(None).unwrap();
-        assert_eq!((quote.tier.as_str(), quote.price.msat, quote.price.seconds, quote.minimum_sat), ("basic", 1_000, 60, 1));
+        assert_eq!(
+            (quote.tier.as_str(), quote.price.msat, quote.price.seconds, quote.minimum_sat),
+            ("basic", 1_000, 60, 1)
+        );
         assert_eq!((quote.resources.cpu_millicores, quote.resources.memory_mib), (1_000, 1_024));
         let offers = settings.offers();
-        let cpus: Vec<_> =
-            offers.iter().map(|offer| (offer.id.as_str(), offer.resources.cpu_millicores, offer.resources.memory_mib)).collect();
-        assert_eq!(cpus, [("basic", 1_000, 1_024), ("standard", 2_000, 2_048), ("premium", 4_000, 4_096)]);
+        let cpus: Vec<_> = offers
+            .iter()
+            .map(|offer| {
+                (offer.id.as_str(), offer.resources.cpu_millicores, offer.resources.memory_mib)
+            })
+            .collect();
+        assert_eq!(
+            cpus,
+            [("basic", 1_000, 1_024), ("standard", 2_000, 2_048), ("premium", 4_000, 4_096)]
+        );
     }
 
     #[test]
     fn prices_are_exact_and_do_not_overflow() {
-        let settings = read(r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#).unwrap();
+        let settings =
+            read(r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#).unwrap();
         let price = settings.quote(Some("a")).unwrap().price;
         assert_eq!(u128::from(price.msat) * 3_600, 21_000 * u128::from(price.seconds));
-        let dear = read(r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#).unwrap();
+        let dear =
+            read(r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#)
+                .unwrap();
         let price = dear.quote(None).unwrap().price;
-        assert_eq!(u128::from(price.msat) * 3_600, 10_000_000_000_000_000 * u128::from(price.seconds));
+        assert_eq!(
+            u128::from(price.msat) * 3_600,
+            10_000_000_000_000_000 * u128::from(price.seconds)
+        );
     }
 
     #[test]
     fn an_unknown_tier_is_told_the_known_ones() {
-        assert_eq!(read("{}").unwrap().quote(Some("huge")).unwrap_err(), "there is no such tier; choose one of: basic, standard, premium");
+        assert_eq!(
+            read("{}").unwrap().quote(Some("huge")).unwrap_err(),
+            "there is no such tier; choose one of: basic, standard, premium"
+        );
     }
 
     #[test]
@@ -216,7 +255,17 @@ mod tests {
             read(r#"{"sats_per_hour": 0, "minimum_sat": -1, "tiers": [{"cpu_millicores": 0}, {"id": "a"}, {"id": "a"}], "x": 1}"#)
                 .unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, ["/sats_per_hour", "/minimum_sat", "/tiers/0/id", "/tiers/0/cpu_millicores", "/tiers", "/x"]);
+        assert_eq!(
+            paths,
+            [
+                "/sats_per_hour",
+                "/minimum_sat",
+                "/tiers/0/id",
+                "/tiers/0/cpu_millicores",
+                "/tiers",
+                "/x"
+            ]
+        );
         assert!(read("nonsense").is_err());
         assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
     }

@@ -99,7 +99,10 @@ impl Reader {
         match value.as_u64().filter(|number| range.contains(number)) {
             Some(number) => number,
             None => {
-                self.problem(name, format!("must be a whole number from {} to {}", range.start(), range.end()));
+                self.problem(
+                    name,
+                    format!("must be a whole number from {} to {}", range.start(), range.end()),
+                );
                 default
             }
         }
@@ -139,7 +142,9 @@ impl Reader {
         for (index, item) in items.into_iter().enumerate() {
             match item {
                 Value::String(text) => texts.push(text),
-                _ => self.problems.push((format!("{}/{name}/{index}", self.path), "must be a text".to_owned())),
+                _ => self
+                    .problems
+                    .push((format!("{}/{name}/{index}", self.path), "must be a text".to_owned())),
             }
         }
         Some(texts)
@@ -163,7 +168,11 @@ impl Reader {
     }
 
     /// A list of objects, each read by `read`; `None` when it is left out.
-    pub fn objects<T>(&mut self, name: &'static str, mut read: impl FnMut(&mut Reader) -> T) -> Option<Vec<T>> {
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&mut Reader) -> T,
+    ) -> Option<Vec<T>> {
         let Value::Array(items) = self.take(name)? else {
             self.problem(name, "must be a list of objects");
             return None;
@@ -205,6 +214,10 @@ pub fn cut(message: &str) -> String {
     if message.len() <= MESSAGE {
         return message.to_owned();
     }
-    let end = message.char_indices().map(|(index, _)| index).take_while(|index| *index <= MESSAGE.saturating_sub('…'.len_utf8())).last();
+    let end = message
+        .char_indices()
+        .map(|(index, _)| index)
+        .take_while(|index| *index <= MESSAGE.saturating_sub('…'.len_utf8()))
+        .last();
     format!("{}…", message.get(..end.unwrap_or(0)).unwrap_or_default())
 }

@@ -30,8 +30,13 @@ impl Pod<'_> {
     #[must_use]
     pub fn template(&self) -> Value {
         let resources = json!({"cpu": format!("{}m", self.cpu_millicores), "memory": format!("{}Mi", self.memory_mib)});
-        let node_selector: Map<String, Value> = self.node_selector.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-        let mut port = json!({"name": "ssh", "containerPort": self.container_port, "protocol": "TCP"});
+        let node_selector: Map<String, Value> = self
+            .node_selector
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone().into()))
+            .collect();
+        let mut port =
+            json!({"name": "ssh", "containerPort": self.container_port, "protocol": "TCP"});
         if let (Some(host_port), Some(port)) = (self.host_port, port.as_object_mut()) {
             port.insert("hostPort".to_owned(), host_port.into());
         }

@@ -4,7 +4,9 @@ mod bindings {
     wit_bindgen::generate!({ path: "../../../wit/1.0", world: "pricing-policy" });
 }
 use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{Context, Offer, Order, Price, Problem, Quote, Refusal, Resources};
+use bindings::paygress::policy::types::{
+    Context, Offer, Order, Price, Problem, Quote, Refusal, Resources,
+};
 
 struct FlatPrice;
 
@@ -24,13 +26,25 @@ impl settings::Guest for FlatPrice {
 impl pricing::Guest for FlatPrice {
     fn offers(_: Context) -> Vec<Offer> {
         let (name, description) = ("Flat".to_owned(), "Half a CPU, half a GiB".to_owned());
-        vec![Offer { id: "flat".to_owned(), name, description, resources: SIZE, price: PRICE, minimum_sat: 1 }]
+        vec![Offer {
+            id: "flat".to_owned(),
+            name,
+            description,
+            resources: SIZE,
+            price: PRICE,
+            minimum_sat: 1,
+        }]
     }
 
     fn quote(order: Order, _: Context) -> Result<Quote, Refusal> {
         match order.tier.as_deref() {
-            None | Some("flat") => Ok(Quote { tier: "flat".to_owned(), resources: SIZE, price: PRICE, minimum_sat: 1 }),
-            Some(_) => Err(Refusal { code: "invalid_spec".to_owned(), message: "the only tier is: flat".to_owned() }),
+            None | Some("flat") => {
+                Ok(Quote { tier: "flat".to_owned(), resources: SIZE, price: PRICE, minimum_sat: 1 })
+            }
+            Some(_) => Err(Refusal {
+                code: "invalid_spec".to_owned(),
+                message: "the only tier is: flat".to_owned(),
+            }),
         }
     }
 }

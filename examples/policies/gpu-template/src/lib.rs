@@ -59,10 +59,16 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
 impl pod_template::Guest for GpuTemplate {
     fn render(order: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
         let Some(settings) = SETTINGS.with_borrow(Clone::clone) else {
-            return Err(Refusal { code: "resource_unavailable".to_owned(), message: "the pod template is not configured".to_owned() });
+            return Err(Refusal {
+                code: "resource_unavailable".to_owned(),
+                message: "the pod template is not configured".to_owned(),
+            });
         };
         let gpu = order.tier.as_ref().is_some_and(|tier| settings.gpu_tiers.contains(tier));
-        Ok(Rendered { pod_template_json: render(&settings, &placement, gpu).to_string(), services_json: Vec::new() })
+        Ok(Rendered {
+            pod_template_json: render(&settings, &placement, gpu).to_string(),
+            services_json: Vec::new(),
+        })
     }
 }
 
@@ -83,13 +89,18 @@ fn render(settings: &Settings, placement: &Placement, gpu: bool) -> Value {
     if gpu {
         // Requests and limits of a device must be the same.
         for kind in ["requests", "limits"] {
-            let amounts = template.pointer_mut(&format!("/spec/containers/0/resources/{kind}")).and_then(Value::as_object_mut);
+            let amounts = template
+                .pointer_mut(&format!("/spec/containers/0/resources/{kind}"))
+                .and_then(Value::as_object_mut);
             if let Some(amounts) = amounts {
                 amounts.insert(settings.device.clone(), settings.gpus.to_string().into());
             }
         }
         if let Some(spec) = template.pointer_mut("/spec").and_then(Value::as_object_mut) {
-            spec.insert("tolerations".to_owned(), json!([{"key": settings.device, "operator": "Exists", "effect": "NoSchedule"}]));
+            spec.insert(
+                "tolerations".to_owned(),
+                json!([{"key": settings.device, "operator": "Exists", "effect": "NoSchedule"}]),
+            );
         }
     }
     template

@@ -25,7 +25,12 @@ struct NodePort;
 #[derive(Clone, Copy, Debug)]
 struct Settings;
 
-paygress_plugin_settings::kept!(NodePort, Settings, r#"{"type": "object", "additionalProperties": false}"#, read);
+paygress_plugin_settings::kept!(
+    NodePort,
+    Settings,
+    r#"{"type": "object", "additionalProperties": false}"#,
+    read
+);
 
 fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
     let problems = Reader::parse(json).problems();

@@ -14,7 +14,9 @@ mod component {
 }
 
 use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{Context, Offer, Order, Price, Problem, Quote, Refusal, Resources};
+use bindings::paygress::policy::types::{
+    Context, Offer, Order, Price, Problem, Quote, Refusal, Resources,
+};
 use paygress_plugin_settings::Reader;
 
 const SCHEMA: &str = r#"{
@@ -60,11 +62,17 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
 impl Settings {
     /// For an hour, so that it is exact: at most 1e9 × 1e3 × 100 msat.
     fn price(self, context: &Context) -> Price {
-        let (active, capacity) = (u64::from(context.active_leases), u64::from(context.capacity_leases.max(1)));
+        let (active, capacity) =
+            (u64::from(context.active_leases), u64::from(context.capacity_leases.max(1)));
         let used = active.saturating_mul(100).checked_div(capacity).unwrap_or(100).min(100);
         let over = used.saturating_sub(self.from_percent);
         let room = 100_u64.saturating_sub(self.from_percent).max(1);
-        let rise = self.full_percent.saturating_sub(100).saturating_mul(over).checked_div(room).unwrap_or(0);
+        let rise = self
+            .full_percent
+            .saturating_sub(100)
+            .saturating_mul(over)
+            .checked_div(room)
+            .unwrap_or(0);
         let msat = self.sats_per_hour.saturating_mul(10).saturating_mul(rise.saturating_add(100));
         Price { msat, seconds: 3_600 }
     }
@@ -77,9 +85,19 @@ fn kept() -> Settings {
 
 impl pricing::Guest for SurgePrice {
     fn offers(context: Context) -> Vec<Offer> {
-        let (name, description) = ("Standard".to_owned(), "1 CPU, 1 GiB of memory; dearer when many are leased".to_owned());
+        let (name, description) = (
+            "Standard".to_owned(),
+            "1 CPU, 1 GiB of memory; dearer when many are leased".to_owned(),
+        );
         let (price, minimum_sat) = (kept().price(&context), kept().minimum_sat);
-        vec![Offer { id: "standard".to_owned(), name, description, resources: SIZE, price, minimum_sat }]
+        vec![Offer {
+            id: "standard".to_owned(),
+            name,
+            description,
+            resources: SIZE,
+            price,
+            minimum_sat,
+        }]
     }
 
     fn quote(order: Order, context: Context) -> Result<Quote, Refusal> {
@@ -88,7 +106,10 @@ impl pricing::Guest for SurgePrice {
                 let (price, minimum_sat) = (kept().price(&context), kept().minimum_sat);
                 Ok(Quote { tier: "standard".to_owned(), resources: SIZE, price, minimum_sat })
             }
-            Some(_) => Err(Refusal { code: "invalid_spec".to_owned(), message: "the only tier is: standard".to_owned() }),
+            Some(_) => Err(Refusal {
+                code: "invalid_spec".to_owned(),
+                message: "the only tier is: standard".to_owned(),
+            }),
         }
     }
 }

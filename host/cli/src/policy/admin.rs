@@ -51,9 +51,15 @@ async fn published(socket: &Path, request: Request, bodies: &[Vec<u8>]) -> Resul
 
 fn tell(publication: &Revision) {
     let Revision { number, at, by, slots, set, .. } = publication;
-    let changed = slots.iter().filter_map(|slot| Some(format!("{slot} {:.12}", set.get(slot)?.digest)));
+    let changed =
+        slots.iter().filter_map(|slot| Some(format!("{slot} {:.12}", set.get(slot)?.digest)));
     let changed = changed.collect::<Vec<_>>().join(", ");
-    println!("{number:>5}  {}  {:<14}  {}", at.rfc3339(), by.to_string(), if changed.is_empty() { "nothing new" } else { &changed });
+    println!(
+        "{number:>5}  {}  {:<14}  {}",
+        at.rfc3339(),
+        by.to_string(),
+        if changed.is_empty() { "nothing new" } else { &changed }
+    );
 }
 
 pub(super) async fn swap(socket: &Path, candidates: &Candidates) -> Result<()> {
@@ -87,7 +93,9 @@ pub(super) async fn shadow(socket: &Path, action: ShadowAction) -> Result<()> {
         ShadowAction::Stop => (Request::ShadowStop, Vec::new(), false),
     };
     match asked(socket, request, &bodies).await? {
-        Reply::Done => println!("it decides beside those in force from now on; see `paygress policy shadow report`"),
+        Reply::Done => println!(
+            "it decides beside those in force from now on; see `paygress policy shadow report`"
+        ),
         Reply::Shadow(report) if json => println!("{}", serde_json::to_string(&report)?),
         Reply::Shadow(report) => print!("{}", told(&report)),
         reply => return Err(unexpected(&reply)),
@@ -96,26 +104,43 @@ pub(super) async fn shadow(socket: &Path, action: ShadowAction) -> Result<()> {
 }
 
 fn told(report: &ShadowReport) -> String {
-    let mut text = format!("since {}\n\n{}\n", report.since.rfc3339(), reports(&report.candidates, None));
+    let mut text =
+        format!("since {}\n\n{}\n", report.since.rfc3339(), reports(&report.candidates, None));
     text.push_str(&table(&report.comparison));
     if report.left_out > 0 {
-        text.push_str(&format!("\n{} orders were left out: the candidates could not keep up\n", report.left_out));
+        text.push_str(&format!(
+            "\n{} orders were left out: the candidates could not keep up\n",
+            report.left_out
+        ));
     }
     text
 }
 
 /// One row a slot. With an earlier look, calls a second too.
 fn reports(reports: &[SlotStats], earlier: Option<&[SlotStats]>) -> String {
-    let calls: HashMap<&str, u64> = earlier.unwrap_or_default().iter().map(|report| (report.digest.as_str(), report.calls)).collect();
+    let calls: HashMap<&str, u64> = earlier
+        .unwrap_or_default()
+        .iter()
+        .map(|report| (report.digest.as_str(), report.calls))
+        .collect();
     let mut text = format!(
         "{:<14}{:<14}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
         "SLOT", "DIGEST", "CALLS", "/S", "REFUSED", "FAULTS", "P50 US", "P99 US", "KIB", "REFUSALS"
     );
     for report in reports {
         let refused = report.refusals.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        let bound = |percent| report.percentile_us(percent).map_or_else(|| "-".to_owned(), |bound| bound.to_string());
-        let rate = calls.get(report.digest.as_str()).map_or_else(|| "-".to_owned(), |was| report.calls.saturating_sub(*was).to_string());
-        let codes = report.refusals.iter().map(|(code, count)| format!("{} {count}", code.as_str())).collect::<Vec<_>>().join(", ");
+        let bound = |percent| {
+            report.percentile_us(percent).map_or_else(|| "-".to_owned(), |bound| bound.to_string())
+        };
+        let rate = calls
+            .get(report.digest.as_str())
+            .map_or_else(|| "-".to_owned(), |was| report.calls.saturating_sub(*was).to_string());
+        let codes = report
+            .refusals
+            .iter()
+            .map(|(code, count)| format!("{} {count}", code.as_str()))
+            .collect::<Vec<_>>()
+            .join(", ");
         text.push_str(&format!(
             "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
             report.slot.as_str(),

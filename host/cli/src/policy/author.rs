@@ -4,8 +4,8 @@
 use super::slot;
 use anyhow::{Context, Result};
 use clap::Args;
-use paygress_policy_tools::Language;
 use paygress_core::backend::policy::Slot;
+use paygress_policy_tools::Language;
 use std::path::PathBuf;
 
 /// Arguments of `paygress policy new`.
@@ -69,9 +69,11 @@ pub(super) fn bindings(arguments: &BindingsArguments) -> Result<()> {
 
 pub(super) fn component(arguments: &ComponentArguments) -> Result<()> {
     let ComponentArguments { wit, world, core, component } = arguments;
-    let module = std::fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
+    let module =
+        std::fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
     let embed = wit.as_deref().zip(world.as_deref());
-    let bytes = paygress_policy_tools::component(&module, embed).with_context(|| core.display().to_string())?;
+    let bytes = paygress_policy_tools::component(&module, embed)
+        .with_context(|| core.display().to_string())?;
     paygress_policy_tools::write_whole(component, &bytes)?;
     Ok(())
 }

@@ -6,7 +6,10 @@ use super::{object, slot};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use paygress_core::backend::policy::Slot;
-use paygress_policy::{TestCase, DEADLINE, Guard, CallRecord, MEMORY_BYTES, PolicyEngine, Rejected, CallResult, Harness};
+use paygress_policy::{
+    CallRecord, CallResult, DEADLINE, Guard, Harness, MEMORY_BYTES, PolicyEngine, Rejected,
+    TestCase,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -42,7 +45,9 @@ impl Component {
     /// Compiled, checked and configured.
     fn load(&self, machine: &Arc<PolicyEngine>) -> Result<Harness> {
         let trial = Harness::load(machine, self.slot, &self.bytes()?, &self.settings()?);
-        trial.map_err(|rejected| anyhow!("{} is not taken into the slot {}: {rejected}", self.file.display(), self.slot))
+        trial.map_err(|rejected| {
+            anyhow!("{} is not taken into the slot {}: {rejected}", self.file.display(), self.slot)
+        })
     }
 }
 
@@ -61,7 +66,13 @@ pub(super) fn check(component: &Component, guard: Guard) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    println!("✓ contract {}, slot {}, {} bytes, sha256:{}", trial.contract(), trial.slot(), bytes.len(), trial.digest());
+    println!(
+        "✓ contract {}, slot {}, {} bytes, sha256:{}",
+        trial.contract(),
+        trial.slot(),
+        bytes.len(),
+        trial.digest()
+    );
     println!("✓ compiled and configured in {} ms", begun.elapsed().as_millis());
     println!("✓ its schema of settings is JSON, {} bytes", trial.schema().len());
     let mut good = true;
@@ -71,7 +82,11 @@ pub(super) fn check(component: &Component, guard: Guard) -> Result<ExitCode> {
         let verdict = if let CallResult::Failed(kind) = &first.said {
             Err(kind.to_string())
         } else if first.said != second.said {
-            Err(format!("asked twice, it said {} and {}: a decision must be the same each time", told(&first.said), told(&second.said)))
+            Err(format!(
+                "asked twice, it said {} and {}: a decision must be the same each time",
+                told(&first.said),
+                told(&second.said)
+            ))
         } else {
             Ok(told(&first.said))
         };
@@ -84,7 +99,13 @@ pub(super) fn check(component: &Component, guard: Guard) -> Result<ExitCode> {
         slowest = slowest.max(first.took.max(second.took));
         memory = memory.max(first.memory_bytes);
     }
-    println!("  at most {} us of {} ms, {} KiB of {} MiB", slowest.as_micros(), DEADLINE.as_millis(), memory >> 10, MEMORY_BYTES >> 20);
+    println!(
+        "  at most {} us of {} ms, {} KiB of {} MiB",
+        slowest.as_micros(),
+        DEADLINE.as_millis(),
+        memory >> 10,
+        MEMORY_BYTES >> 20
+    );
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -100,8 +121,13 @@ pub(super) fn schema(component: &Component) -> Result<()> {
 fn refused(rejected: &Rejected) -> String {
     match rejected {
         Rejected::Settings(problems) => {
-            let line = |(path, message): &(String, String)| format!("\n    {} {message}", if path.is_empty() { "the whole" } else { path });
-            format!("it does not take its settings:{}", problems.iter().map(line).collect::<String>())
+            let line = |(path, message): &(String, String)| {
+                format!("\n    {} {message}", if path.is_empty() { "the whole" } else { path })
+            };
+            format!(
+                "it does not take its settings:{}",
+                problems.iter().map(line).collect::<String>()
+            )
         }
         other => other.to_string(),
     }
@@ -117,7 +143,9 @@ pub(super) fn told(said: &CallResult) -> String {
                 None => text,
             }
         }
-        CallResult::No(refusal) => format!("refused, {}: {}", refusal.code.as_str(), refusal.message),
+        CallResult::No(refusal) => {
+            format!("refused, {}: {}", refusal.code.as_str(), refusal.message)
+        }
         CallResult::Failed(kind) => format!("failed: {kind}"),
     }
 }
@@ -138,15 +166,22 @@ pub struct EvalArguments {
 /// When it cannot be asked.
 pub(super) fn eval(arguments: &EvalArguments, guard: Guard) -> Result<ExitCode> {
     let EvalArguments { component, order } = arguments;
-    let case = TestCase::read(component.slot, &Value::Object(object(order)?)).map_err(|why| anyhow!("{}: {why}", order.display()))?;
+    let case = TestCase::read(component.slot, &Value::Object(object(order)?))
+        .map_err(|why| anyhow!("{}: {why}", order.display()))?;
     let trial = component.load(&PolicyEngine::with_fuel()?.guarded(guard))?;
     let CallRecord { said, took, memory_bytes, fuel } = trial.ask(&case);
     println!("asked    {}", serde_json::to_string_pretty(&case)?);
     println!("settings {}", component.settings()?);
     match &said {
-        CallResult::Yes(value) => println!("says     yes: {}", serde_json::to_string_pretty(value)?),
-        CallResult::No(refusal) => println!("says     no, {}: {}", refusal.code.as_str(), refusal.message),
-        CallResult::Failed(kind) => println!("fails    {kind}\n         a customer would be told policy_unavailable, and keep the token"),
+        CallResult::Yes(value) => {
+            println!("says     yes: {}", serde_json::to_string_pretty(value)?)
+        }
+        CallResult::No(refusal) => {
+            println!("says     no, {}: {}", refusal.code.as_str(), refusal.message)
+        }
+        CallResult::Failed(kind) => println!(
+            "fails    {kind}\n         a customer would be told policy_unavailable, and keep the token"
+        ),
     }
     println!("cost     {} us, {fuel} instructions, {} KiB", took.as_micros(), memory_bytes >> 10);
     Ok(if matches!(said, CallResult::Failed(_)) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -195,7 +230,8 @@ struct Cost {
 pub(super) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     let slot = arguments.component.slot;
     let case = match &arguments.order {
-        Some(path) => TestCase::read(slot, &Value::Object(object(path)?)).map_err(|why| anyhow!("{}: {why}", path.display()))?,
+        Some(path) => TestCase::read(slot, &Value::Object(object(path)?))
+            .map_err(|why| anyhow!("{}: {why}", path.display()))?,
         None => TestCase::sample(slot),
     };
     let cost = measure(&arguments.component, &case, arguments.calls)?;
@@ -210,37 +246,60 @@ pub(super) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
         ("p99, us", cost.p99_us, before.as_ref().map(|before| before.p99_us), false),
         ("max, us", cost.max_us, before.as_ref().map(|before| before.max_us), false),
         ("instructions", cost.fuel, before.as_ref().map(|before| before.fuel), true),
-        ("memory, bytes", cost.memory_bytes, before.as_ref().map(|before| before.memory_bytes), true),
+        (
+            "memory, bytes",
+            cost.memory_bytes,
+            before.as_ref().map(|before| before.memory_bytes),
+            true,
+        ),
     ] {
-        let allowed = |then: u64| u128::from(then).saturating_mul(u128::from(arguments.tolerance.saturating_add(100))) / 100;
+        let allowed = |then: u64| {
+            u128::from(then).saturating_mul(u128::from(arguments.tolerance.saturating_add(100)))
+                / 100
+        };
         let worse = judged && then.is_some_and(|then| u128::from(now) > allowed(then));
         good &= !worse;
         let then = then.map(|then| format!("{then:>14}")).unwrap_or_default();
         println!("{name:<14}{now:>14}{then}{}", if worse { "  ✗ worse" } else { "" });
     }
     if let Some(path) = &arguments.save {
-        std::fs::write(path, serde_json::to_string_pretty(&cost)?).with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(path, serde_json::to_string_pretty(&cost)?)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn baseline(path: &Path) -> Result<Cost> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} was not kept by `paygress policy bench --save`", path.display()))
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} was not kept by `paygress policy bench --save`", path.display())
+    })
 }
 
 /// Times from the machine that serves; instructions from the one that counts them.
 fn measure(component: &Component, case: &TestCase, calls: u32) -> Result<Cost> {
-    let CallRecord { said, memory_bytes, fuel, .. } = component.load(&PolicyEngine::with_fuel()?)?.ask(case);
+    let CallRecord { said, memory_bytes, fuel, .. } =
+        component.load(&PolicyEngine::with_fuel()?)?.ask(case);
     if let CallResult::Failed(kind) = said {
         bail!("it failed: {kind}");
     }
     let trial = component.load(&PolicyEngine::start(None)?)?;
-    let mut times: Vec<u64> = (0..calls).map(|_| u64::try_from(trial.ask(case).took.as_micros()).unwrap_or(u64::MAX)).collect();
+    let mut times: Vec<u64> = (0..calls)
+        .map(|_| u64::try_from(trial.ask(case).took.as_micros()).unwrap_or(u64::MAX))
+        .collect();
     times.sort_unstable();
     let at = |percent: usize| {
         let index = times.len().saturating_mul(percent).div_ceil(100).saturating_sub(1);
         times.get(index).copied().unwrap_or_default()
     };
-    Ok(Cost { calls, p50_us: at(50), p90_us: at(90), p99_us: at(99), max_us: at(100), fuel, memory_bytes })
+    Ok(Cost {
+        calls,
+        p50_us: at(50),
+        p90_us: at(90),
+        p99_us: at(99),
+        max_us: at(100),
+        fuel,
+        memory_bytes,
+    })
 }

@@ -7,15 +7,15 @@
 //! - `check.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it
 //!   must meet.
 
-mod author;
 mod admin;
-mod replay;
-mod registry;
-mod suite;
+mod author;
 mod check;
+mod registry;
+mod replay;
+mod suite;
 
-use crate::config::{Config, Reader};
 use crate::app::{guard, supply};
+use crate::config::{Config, Reader};
 use crate::serve::{configured, configured_in_part};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -128,8 +128,15 @@ impl Component {
         if reference.starts_with("oci://") {
             return Ok(Self::Registry(reference.to_owned()));
         }
-        let read = || Ok::<_, String>((paygress_policy::read(Path::new(reference))?, paygress_policy::signature(Path::new(reference))?));
-        read().map(|(component, signature)| Self::Here(component, signature)).map_err(|why| anyhow!("{why}"))
+        let read = || {
+            Ok::<_, String>((
+                paygress_policy::read(Path::new(reference))?,
+                paygress_policy::signature(Path::new(reference))?,
+            ))
+        };
+        read()
+            .map(|(component, signature)| Self::Here(component, signature))
+            .map_err(|why| anyhow!("{why}"))
     }
 
     /// Its bytes, judged as the configuration wants it.
@@ -146,21 +153,33 @@ impl Component {
 }
 
 fn slot(name: &str) -> Result<Slot> {
-    Slot::named(name).ok_or_else(|| anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template"))
+    Slot::named(name).ok_or_else(|| {
+        anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template")
+    })
 }
 
 impl Candidates {
     fn read(&self) -> Result<BTreeMap<Slot, Candidate>> {
         let mut candidates = BTreeMap::new();
         for pair in self.pairs.chunks(2) {
-            let [name, reference] = pair else { bail!("name a slot and a component, and the next slot and its: pricing new.wasm") };
-            if candidates.insert(slot(name)?, Candidate { component: Component::of(reference)?, settings: None }).is_some() {
+            let [name, reference] = pair else {
+                bail!("name a slot and a component, and the next slot and its: pricing new.wasm")
+            };
+            if candidates
+                .insert(
+                    slot(name)?,
+                    Candidate { component: Component::of(reference)?, settings: None },
+                )
+                .is_some()
+            {
                 bail!("the slot {name} is named twice");
             }
         }
         for given in &self.settings {
             let (name, file) = given.split_once('=').context("settings are given as SLOT=FILE")?;
-            let candidate = candidates.get_mut(&slot(name)?).with_context(|| format!("settings for {name}, but no component for it"))?;
+            let candidate = candidates
+                .get_mut(&slot(name)?)
+                .with_context(|| format!("settings for {name}, but no component for it"))?;
             candidate.settings = Some(object(Path::new(file))?);
         }
         Ok(candidates)
@@ -169,7 +188,8 @@ impl Candidates {
 
 /// A JSON object in a file.
 fn object(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     match serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))? {
         Value::Object(object) => Ok(object),
         _ => bail!("{} is not a JSON object", path.display()),
@@ -192,7 +212,8 @@ pub async fn policy(config: Option<&Path>, action: PolicyAction) -> Result<ExitC
         PolicyAction::Replay(arguments) => replay::replay(&configured(config)?, &arguments).await?,
         PolicyAction::Push(arguments) => ship::push(&arguments).await?,
         PolicyAction::Pull(arguments) => {
-            let (trust, credentials) = configured_in_part(config, |reader| (reader.trust(), reader.registry_auth()))?;
+            let (trust, credentials) =
+                configured_in_part(config, |reader| (reader.trust(), reader.registry_auth()))?;
             ship::pull(&supply(trust, credentials.as_deref())?, &arguments).await?;
         }
         PolicyAction::Inspect(arguments) => ship::inspect(&arguments).await?,

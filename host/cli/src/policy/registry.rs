@@ -4,7 +4,7 @@
 use super::Component;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use paygress_oci::{Keys, Package, Reference, Registry, SigningKey, ComponentFetcher};
+use paygress_oci::{ComponentFetcher, Keys, Package, Reference, Registry, SigningKey};
 use paygress_policy::{COMPONENT_BYTES, Interfaces, PolicyEngine};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ pub struct SignArguments {
 }
 
 fn signing_key(path: &Path) -> Result<SigningKey> {
-    let pem = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let pem = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     SigningKey::from_pem(&pem).with_context(|| path.display().to_string())
 }
 
@@ -72,7 +73,8 @@ fn interfaces(component: &[u8]) -> Result<Interfaces> {
 pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     let reference: Reference = arguments.reference.parse()?;
     let component = read(&arguments.file)?;
-    let interfaces = interfaces(&component).with_context(|| arguments.file.display().to_string())?;
+    let interfaces =
+        interfaces(&component).with_context(|| arguments.file.display().to_string())?;
     let Some((slot, contract)) = interfaces.slot() else {
         bail!("{} exports nothing of paygress:policy; it is no policy", arguments.file.display());
     };
@@ -84,7 +86,14 @@ pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     let key = arguments.sign.as_deref().map(signing_key).transpose()?;
     let registry = Registry::new(arguments.auth.as_deref())?;
     let Interfaces { imports, exports } = &interfaces;
-    let package = Package { component: &component, exports, imports, author: None, created: None, annotations: &annotations };
+    let package = Package {
+        component: &component,
+        exports,
+        imports,
+        author: None,
+        created: None,
+        annotations: &annotations,
+    };
     let digest = registry.push(&reference, &package).await?;
     if let Some(key) = &key {
         registry.sign(&reference, &digest, key).await?;
@@ -95,7 +104,8 @@ pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
 
 pub(super) async fn pull(supply: &ComponentFetcher, arguments: &PullArguments) -> Result<()> {
     let artifact = supply.pull(&arguments.reference).await?;
-    std::fs::write(&arguments.file, &artifact.component).with_context(|| format!("{} cannot be written", arguments.file.display()))?;
+    std::fs::write(&arguments.file, &artifact.component)
+        .with_context(|| format!("{} cannot be written", arguments.file.display()))?;
     println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
     Ok(())
 }
@@ -104,7 +114,8 @@ pub(super) fn sign(arguments: &SignArguments) -> Result<()> {
     let key = signing_key(&arguments.key)?;
     let signature = key.sign_blob(&read(&arguments.file)?);
     let path = paygress_policy::signature_path(&arguments.file);
-    std::fs::write(&path, signature).with_context(|| format!("{} cannot be written", path.display()))?;
+    std::fs::write(&path, signature)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
     println!("{}", path.display());
     Ok(())
 }
@@ -138,7 +149,11 @@ pub(super) async fn inspect(arguments: &InspectArguments) -> Result<()> {
         }
     };
     let interfaces = interfaces(&component)?;
-    println!("component  sha256:{}, {} bytes", paygress_oci::Digest::of(&component).hex(), component.len());
+    println!(
+        "component  sha256:{}, {} bytes",
+        paygress_oci::Digest::of(&component).hex(),
+        component.len()
+    );
     match interfaces.slot() {
         Some((slot, contract)) => println!("slot       {slot}, contract {contract}"),
         None => println!("slot       none: it exports nothing of paygress:policy"),

@@ -1,13 +1,13 @@
 //! `paygress policy test`: cases that a policy must meet, in a file.
 #![allow(clippy::print_stdout)]
 
-use super::slot;
 use super::check::told;
+use super::slot;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use paygress_core::backend::policy::Slot;
 use paygress_core::model::refusal::ErrorType;
-use paygress_policy::{TestCase, Guard, PolicyEngine, Rejected, CallResult, Harness};
+use paygress_policy::{CallResult, Guard, Harness, PolicyEngine, Rejected, TestCase};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -82,13 +82,24 @@ impl Trials<'_> {
 /// When it cannot be run.
 pub(super) fn test(arguments: &Arguments, guard: Guard) -> Result<ExitCode> {
     let path = &arguments.suite;
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let suite: Suite = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    let file = arguments.component.clone().unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).join(&suite.component));
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    let suite: Suite =
+        serde_saphyr::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let file = arguments
+        .component
+        .clone()
+        .unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).join(&suite.component));
     let component = paygress_policy::read(&file).map_err(|why| anyhow!("{why}"))?;
     let slot = slot(&suite.slot)?;
-    let mut trials = Trials { machine: PolicyEngine::with_fuel()?.guarded(guard), slot, component: &component, loaded: BTreeMap::new() };
-    let mut results = TestSuite::new(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    let mut trials = Trials {
+        machine: PolicyEngine::with_fuel()?.guarded(guard),
+        slot,
+        component: &component,
+        loaded: BTreeMap::new(),
+    };
+    let mut results =
+        TestSuite::new(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let mut failed = 0_usize;
     for case in &suite.cases {
         let begun = Instant::now();
@@ -116,14 +127,20 @@ pub(super) fn test(arguments: &Arguments, guard: Guard) -> Result<ExitCode> {
         let mut report = Report::new("paygress policy test");
         report.add_test_suite(results);
         let text = report.to_string().context("the results are no XML")?;
-        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(path, text)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     // A suite without cases shows nothing.
     Ok(if failed == 0 && !suite.cases.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verdict(slot: Slot, expected: &Expected, trial: &Result<Harness, Rejected>) -> Result<(), String> {
-    let wishes = [expected.expect.is_some(), expected.refuses.is_some(), expected.problems.is_some()];
+fn verdict(
+    slot: Slot,
+    expected: &Expected,
+    trial: &Result<Harness, Rejected>,
+) -> Result<(), String> {
+    let wishes =
+        [expected.expect.is_some(), expected.refuses.is_some(), expected.problems.is_some()];
     if wishes.iter().filter(|wish| **wish).count() != 1 {
         return Err("a case has one of expect, refuses and problems".to_owned());
     }
@@ -135,8 +152,12 @@ fn verdict(slot: Slot, expected: &Expected, trial: &Result<Harness, Rejected>) -
     match (&said, &expected.expect, expected.refuses) {
         (CallResult::Yes(value), Some(part), _) => holds(value, part, ""),
         (CallResult::No(refusal), _, Some(code)) if refusal.code == code => Ok(()),
-        (_, Some(part), _) => Err(format!("it should have said yes, with {part}; it {}", told(&said))),
-        (_, _, Some(code)) => Err(format!("it should have refused with {}; it said {}", code.as_str(), told(&said))),
+        (_, Some(part), _) => {
+            Err(format!("it should have said yes, with {part}; it {}", told(&said)))
+        }
+        (_, _, Some(code)) => {
+            Err(format!("it should have refused with {}; it said {}", code.as_str(), told(&said)))
+        }
         (_, None, None) => Ok(()),
     }
 }
@@ -144,12 +165,19 @@ fn verdict(slot: Slot, expected: &Expected, trial: &Result<Harness, Rejected>) -
 fn problems(places: &[String], trial: &Result<Harness, Rejected>) -> Result<(), String> {
     match trial {
         Err(Rejected::Settings(found)) => {
-            let missing: Vec<&str> =
-                places.iter().filter(|place| !found.iter().any(|(path, _)| path == *place)).map(String::as_str).collect();
+            let missing: Vec<&str> = places
+                .iter()
+                .filter(|place| !found.iter().any(|(path, _)| path == *place))
+                .map(String::as_str)
+                .collect();
             let found: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
             match missing.is_empty() {
                 true => Ok(()),
-                false => Err(format!("it found nothing wrong at {}; it did at {}", missing.join(", "), found.join(", "))),
+                false => Err(format!(
+                    "it found nothing wrong at {}; it did at {}",
+                    missing.join(", "),
+                    found.join(", ")
+                )),
             }
         }
         Err(other) => Err(other.to_string()),
@@ -160,12 +188,20 @@ fn problems(places: &[String], trial: &Result<Harness, Rejected>) -> Result<(), 
 /// Whether everything that is expected is there; objects may hold more.
 fn holds(value: &Value, expected: &Value, path: &str) -> Result<(), String> {
     match (value, expected) {
-        (Value::Object(value), Value::Object(expected)) => expected.iter().try_for_each(|(name, expected)| {
-            let path = format!("{path}/{name}");
-            holds(value.get(name).ok_or_else(|| format!("{path} is not there"))?, expected, &path)
-        }),
+        (Value::Object(value), Value::Object(expected)) => {
+            expected.iter().try_for_each(|(name, expected)| {
+                let path = format!("{path}/{name}");
+                holds(
+                    value.get(name).ok_or_else(|| format!("{path} is not there"))?,
+                    expected,
+                    &path,
+                )
+            })
+        }
         (Value::Array(value), Value::Array(expected)) if value.len() == expected.len() => {
-            value.iter().zip(expected).enumerate().try_for_each(|(n, (value, expected))| holds(value, expected, &format!("{path}/{n}")))
+            value.iter().zip(expected).enumerate().try_for_each(|(n, (value, expected))| {
+                holds(value, expected, &format!("{path}/{n}"))
+            })
         }
         (value, expected) if value == expected => Ok(()),
         (value, expected) => Err(format!("{path} is {value}, and should be {expected}")),

@@ -2,9 +2,11 @@
 //! back) outlives it.
 
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{Cluster, ClusterError, EndReason, StartupPhase, LeasePlan, ClusterEvent};
-use paygress_core::backend::responder::{Responder, ReplyTo};
-use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, HourlyRevenue};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+};
+use paygress_core::backend::responder::{ReplyTo, Responder};
+use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, LedgerError, OpenOutcome};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
@@ -35,7 +37,10 @@ pub struct BadLedger {
 }
 
 impl BadLedger {
-    async fn write<T>(&self, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    async fn write<T>(
+        &self,
+        work: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
         let number = {
             let mut writes = self.writes.lock().unwrap();
             *writes += 1;
@@ -65,7 +70,12 @@ impl Ledger for BadLedger {
     async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError> {
         self.write(self.book.open(order)).await
     }
-    async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<(), LedgerError> {
+    async fn transition(
+        &self,
+        order: &Order,
+        from: State,
+        lease: LeaseUpdate<'_>,
+    ) -> Result<(), LedgerError> {
         self.write(self.book.transition(order, from, lease)).await
     }
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
@@ -98,10 +108,18 @@ impl Ledger for BadLedger {
     async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
         self.write(self.book.delivered(id, state)).await
     }
-    async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError> {
+    async fn reserve_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>, LedgerError> {
         self.write(self.book.reserve_port(lease, range)).await
     }
-    async fn reassign_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError> {
+    async fn reassign_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>, LedgerError> {
         self.write(self.book.reassign_port(lease, range)).await
     }
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError> {
@@ -125,7 +143,12 @@ impl Ledger for BadLedger {
     async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool, LedgerError> {
         self.book.claim_message(id, now).await
     }
-    async fn complete_message(&self, id: &str, now: UnixTime, forget_before: UnixTime) -> Result<(), LedgerError> {
+    async fn complete_message(
+        &self,
+        id: &str,
+        now: UnixTime,
+        forget_before: UnixTime,
+    ) -> Result<(), LedgerError> {
         self.book.complete_message(id, now, forget_before).await
     }
     async fn kv_read(&self, name: &str) -> Result<Option<String>, LedgerError> {
@@ -162,7 +185,12 @@ pub struct ScriptedCluster {
 
 impl ScriptedCluster {
     pub fn new() -> Self {
-        Self { fault: Mutex::new(ClusterFault::None), calls: Mutex::default(), pods: Mutex::default(), events: broadcast::Sender::new(64) }
+        Self {
+            fault: Mutex::new(ClusterFault::None),
+            calls: Mutex::default(),
+            pods: Mutex::default(),
+            events: broadcast::Sender::new(64),
+        }
     }
 
     fn call(&self) -> Result<ClusterFault, ClusterError> {
@@ -173,7 +201,9 @@ impl ScriptedCluster {
         };
         let fault = *self.fault.lock().unwrap();
         match fault {
-            ClusterFault::Away(after, times) if (after + 1..after + 1 + times).contains(&number) => {
+            ClusterFault::Away(after, times)
+                if (after + 1..after + 1 + times).contains(&number) =>
+            {
                 Err(ClusterError::Unavailable("a test".to_owned()))
             }
             fault => Ok(fault),
@@ -209,7 +239,9 @@ impl ScriptedCluster {
 impl Cluster for ScriptedCluster {
     async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         match self.call()? {
-            ClusterFault::Quota => Err(Refusal::new(ErrorType::ResourceUnavailable, "the quota is used up").into()),
+            ClusterFault::Quota => {
+                Err(Refusal::new(ErrorType::ResourceUnavailable, "the quota is used up").into())
+            }
             _ => Ok(()),
         }
     }

@@ -6,25 +6,31 @@
 //! `cargo test` makes a few runs; `cargo xtask faults` makes many. `FAULT_SEED` is the first seed,
 //! `FAULT_RUNS` how many,
 //! `FAULT_MINT` a Nutshell mint's URL and `FAULT_MINT_DATABASE` its database.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
 
 mod backends;
 mod scenario;
 
+use backends::ClusterFault;
 use paygress::app::default_policies;
 use paygress_cashu::fault_proxy::NetworkFault;
 use paygress_cashu::test_mint::TestMint;
 use paygress_core::model::order::RefundEnd;
 use paygress_core::model::units::Sat;
-use paygress_policy::{PolicyDir, Host, PolicyEngine};
-use backends::ClusterFault;
+use paygress_policy::{Host, PolicyDir, PolicyEngine};
+use scenario::{Action, DAY, ProcessRun, Scenario, Told, tell};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use scenario::{DAY, Action, ProcessRun, Scenario, Told, tell};
 use tokio::runtime::Runtime;
 
 /// Numbers by a seed (SplitMix64): the same seed is the same run.
@@ -77,9 +83,11 @@ impl AnyMint {
             Self::Nutshell { database, .. } => {
                 let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
                 let connection = rusqlite::Connection::open_with_flags(database, flags).unwrap();
-                let sum = "SELECT (SELECT coalesce(sum(amount), 0) FROM promises WHERE c_ IS NOT NULL)
+                let sum =
+                    "SELECT (SELECT coalesce(sum(amount), 0) FROM promises WHERE c_ IS NOT NULL)
                      - (SELECT coalesce(sum(amount), 0) FROM proofs_used)";
-                u64::try_from(connection.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap()).unwrap()
+                u64::try_from(connection.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap())
+                    .unwrap()
             }
         }
     }
@@ -92,7 +100,9 @@ pub struct World {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+    std::env::var(name)
+        .ok()
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 /// The clock is one for all tests of this program: they take turns.
@@ -117,7 +127,10 @@ fn outside() -> Runtime {
 fn told(deeds: Vec<Action>, lives: Vec<ProcessRun>) -> Told {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = outside();
-    let world = World { mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()), ..world(&outside) };
+    let world = World {
+        mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()),
+        ..world(&outside)
+    };
     tell(&world, &outside, Scenario { deeds, lives }, 0).unwrap_or_else(|why| panic!("{why}"))
 }
 
@@ -127,7 +140,8 @@ fn away(path: &'static str, mishap: NetworkFault) -> ProcessRun {
 
 #[test]
 fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
-    let day_later = || ProcessRun { clock: DAY, lasts: true, ..away("v1/", NetworkFault::Status(500)) };
+    let day_later =
+        || ProcessRun { clock: DAY, lasts: true, ..away("v1/", NetworkFault::Status(500)) };
     // It took the token, and the process was killed; or it never saw it, and the swap might be on
     // its way for ever. Either way the one thing that is certain is to ask again in the same words,
     // when it is back, and to give back what comes.
@@ -136,7 +150,11 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
         let first = story.letters[0]["message"].as_str().unwrap();
         assert!(first.contains("does not tell whether it has taken your token"), "{first}");
         let last = story.letters.last().unwrap();
-        assert_eq!((&last["error_type"], &last["refunded_sats"]), (&json!("mint_network_error"), &json!(29)), "{last}");
+        assert_eq!(
+            (&last["error_type"], &last["refunded_sats"]),
+            (&json!("mint_network_error"), &json!(29)),
+            "{last}"
+        );
         assert!(story.orders.iter().all(|order| order.state.is_final()));
     }
 }
@@ -147,7 +165,11 @@ fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
     let later = ProcessRun { clock: 40 * DAY, lasts: true, ..ProcessRun::good() };
     let story = told(vec![Action::Spawn(30)], vec![fails, later]);
     assert!(story.letters[0]["refund_token"].is_string(), "{}", story.letters[0]);
-    assert_eq!(story.orders[0].refund_end, Some(RefundEnd::Reclaimed(Sat(28))), "29 less the mint's fee");
+    assert_eq!(
+        story.orders[0].refund_end,
+        Some(RefundEnd::Reclaimed(Sat(28))),
+        "29 less the mint's fee"
+    );
     assert_eq!(story.orders[0].secrets.refund_token, None);
 }
 
@@ -183,7 +205,11 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
             println!("seed {seed} took {:.0} s: {what}", begun.elapsed().as_secs_f64());
         }
     }
-    println!("{runs} runs from seed {first}; the longest took {:.1} s (seed {})", longest.0.as_secs_f64(), longest.1);
+    println!(
+        "{runs} runs from seed {first}; the longest took {:.1} s (seed {})",
+        longest.0.as_secs_f64(),
+        longest.1
+    );
     for (fault, times) in &met {
         println!("  {fault}: {times}");
     }

@@ -5,14 +5,14 @@ use crate::{SeededRng, World};
 use paygress::commands::{all_orders, audited};
 use paygress_cashu::fault_proxy::{FaultProxy, NetworkFault};
 use paygress_cashu::test_mint::{TestWallet, partial, relabelled};
-use paygress_cashu::{CashuWallet, WalletStore, Seed, Settings as TillSettings};
-use paygress_core::backend::responder::{Transport, ReplyTo};
-use paygress_core::orders::{OrderService, NewOrder, Backends, Settings, Submission};
+use paygress_cashu::{CashuWallet, Seed, Settings as TillSettings, WalletStore};
+use paygress_core::backend::policy::RefundTerms;
+use paygress_core::backend::responder::{ReplyTo, Transport};
 use paygress_core::backend::store::Ledger;
 use paygress_core::model::order::{Order, Purchase};
-use paygress_core::backend::policy::RefundTerms;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, PodName, Seconds, set_clock_wrong};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
 use paygress_ledger::SqlStore;
 use serde_json::Value;
 use std::path::Path;
@@ -75,7 +75,13 @@ impl Scenario {
         let mut deeds = vec![Action::Spawn(3 + dice.roll(60))];
         for _ in 0..dice.roll(4) {
             let amount = 3 + dice.roll(30);
-            deeds.push(dice.one_of(&[Action::Spawn(amount), Action::SameToken, Action::SomeProofs, Action::TopUp(amount), Action::Stop]));
+            deeds.push(dice.one_of(&[
+                Action::Spawn(amount),
+                Action::SameToken,
+                Action::SomeProofs,
+                Action::TopUp(amount),
+                Action::Stop,
+            ]));
         }
         let lives = (0..1 + dice.roll(2)).map(|_| ProcessRun::of(&mut dice)).collect();
         Self { deeds, lives }
@@ -85,7 +91,14 @@ impl Scenario {
 impl ProcessRun {
     /// A life in which nothing goes wrong.
     pub fn good() -> Self {
-        Self { write: None, mint: None, cluster: ClusterFault::None, responder: 0, clock: 0, lasts: false }
+        Self {
+            write: None,
+            mint: None,
+            cluster: ClusterFault::None,
+            responder: 0,
+            clock: 0,
+            lasts: false,
+        }
     }
 
     fn of(dice: &mut SeededRng) -> Self {
@@ -96,12 +109,30 @@ impl ProcessRun {
             6 => Some((at, AtWrite::DiskFull(1 + dice.small(4)))),
             _ => None,
         };
-        let path = dice.one_of(&["v1/swap", "v1/swap", "v1/swap", "v1/restore", "v1/checkstate", "v1/key", "v1/"]);
+        let path = dice.one_of(&[
+            "v1/swap",
+            "v1/swap",
+            "v1/swap",
+            "v1/restore",
+            "v1/checkstate",
+            "v1/key",
+            "v1/",
+        ]);
         let mut mishaps = NetworkFault::ALL.to_vec();
-        mishaps.extend([NetworkFault::Hang(false), NetworkFault::Hang(true), NetworkFault::Hang(true), NetworkFault::Late(Duration::from_millis(200))]);
+        mishaps.extend([
+            NetworkFault::Hang(false),
+            NetworkFault::Hang(true),
+            NetworkFault::Hang(true),
+            NetworkFault::Late(Duration::from_millis(200)),
+        ]);
         let mishap = dice.one_of(&mishaps);
         let mint = dice.often(80).then(|| {
-            (path, mishap, if dice.often(70) { 0 } else { dice.small(4) }, if dice.often(20) { 10_000 } else { 1 + dice.small(4) })
+            (
+                path,
+                mishap,
+                if dice.often(70) { 0 } else { dice.small(4) },
+                if dice.often(20) { 10_000 } else { 1 + dice.small(4) },
+            )
         });
         let (after, times) = (dice.small(8), 1 + dice.small(2));
         let faults = [
@@ -113,7 +144,11 @@ impl ProcessRun {
         ];
         let cluster = if dice.often(40) { dice.one_of(&faults) } else { ClusterFault::None };
         let responder = if dice.often(20) { 1 + dice.small(3) } else { 0 };
-        let clock = if dice.often(10) { dice.one_of(&[-3_600, -60, 60, 600, 3_600, DAY, 40 * DAY]) } else { 0 };
+        let clock = if dice.often(10) {
+            dice.one_of(&[-3_600, -60, 60, 600, 3_600, DAY, 40 * DAY])
+        } else {
+            0
+        };
         let lasts = dice.often(20);
         Self { write, mint, cluster, responder, clock, lasts }
     }
@@ -148,12 +183,27 @@ impl TestEnv {
         let at = |name: &str| self.directory.path().join(name);
         let book = opened(&at("ledger.sqlite")).await;
         let seed = Seed::at(&at("mnemonic")).unwrap();
-        let settings = TillSettings { mints: vec![self.way.url().to_owned()], max_balance: None, lock: None };
-        let wallet = Arc::new(CashuWallet::open(WalletStore::sqlite(&at("purse.sqlite")).unwrap(), seed, &settings).await.unwrap());
+        let settings =
+            TillSettings { mints: vec![self.way.url().to_owned()], max_balance: None, lock: None };
+        let wallet = Arc::new(
+            CashuWallet::open(WalletStore::sqlite(&at("purse.sqlite")).unwrap(), seed, &settings)
+                .await
+                .unwrap(),
+        );
         let fault = life.and_then(|life| life.write);
-        let ledger = Arc::new(BadLedger { book: book.clone(), fault, writes: std::sync::Mutex::default(), killed });
-        let backends =
-            Backends { wallet: wallet.clone(), policy: world.policy.clone(), cluster: self.puppet.clone(), ledger, responder: self.mailbox.clone() };
+        let ledger = Arc::new(BadLedger {
+            book: book.clone(),
+            fault,
+            writes: std::sync::Mutex::default(),
+            killed,
+        });
+        let backends = Backends {
+            wallet: wallet.clone(),
+            policy: world.policy.clone(),
+            cluster: self.puppet.clone(),
+            ledger,
+            responder: self.mailbox.clone(),
+        };
         let settings = Settings {
             suggested: Seconds(3_600),
             ssh_host: "127.0.0.1".to_owned(),
@@ -187,18 +237,33 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Value>
     let refused = |refusal| Some(paygress_core::protocol::error(&refusal));
     match (&message.token, &message.purchase) {
         (Some(token), Some(purchase)) => {
-            let reply_to =
-                ReplyTo { door: Transport::Nostr, customer: message.customer.clone(), relay: None, request: Some(message.id.clone()) };
-            let password = matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
-            let incoming = NewOrder { message: message.id.clone(), reply_to, token: token.clone(), purchase: purchase.clone(), password };
+            let reply_to = ReplyTo {
+                door: Transport::Nostr,
+                customer: message.customer.clone(),
+                relay: None,
+                request: Some(message.id.clone()),
+            };
+            let password =
+                matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
+            let incoming = NewOrder {
+                message: message.id.clone(),
+                reply_to,
+                token: token.clone(),
+                purchase: purchase.clone(),
+                password,
+            };
             match orders.submit(incoming).await {
-                Ok(ticket @ (Submission::InProgress(..) | Submission::Joined(..))) => ticket.answer().await,
+                Ok(ticket @ (Submission::InProgress(..) | Submission::Joined(..))) => {
+                    ticket.answer().await
+                }
                 Ok(Submission::Completed(_, answer)) => Some(answer),
                 Ok(Submission::OnOtherReplica(_)) => None,
                 Err(refusal) => refused(refusal),
             }
         }
-        (None, Some(Purchase::TopUp { pod })) => Some(orders.stop(pod, &message.customer).await.unwrap_or_else(|r| refused(r).unwrap())),
+        (None, Some(Purchase::TopUp { pod })) => {
+            Some(orders.stop(pod, &message.customer).await.unwrap_or_else(|r| refused(r).unwrap()))
+        }
         _ => None,
     }
 }
@@ -208,29 +273,62 @@ fn customer(n: usize) -> Customer {
 }
 
 fn spawn() -> Purchase {
-    Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None }
+    Purchase::Spawn {
+        image: None,
+        tier: None,
+        username: "user".to_owned(),
+        public_key: None,
+        wanted: None,
+    }
 }
 
 /// Does the deeds one after the other, those of the same token at once; gives the messages with
 /// what was answered.
-async fn act(street: &TestEnv, orders: &Arc<OrderService>, deeds: &[Action], sent: &mut Vec<(Message, Option<Value>)>) {
+async fn act(
+    street: &TestEnv,
+    orders: &Arc<OrderService>,
+    deeds: &[Action],
+    sent: &mut Vec<(Message, Option<Value>)>,
+) {
     let pod = |sent: &[(Message, Option<Value>)]| {
-        sent.iter().find_map(|(_, answer)| answer.as_ref()?.get("ssh_port").and(answer.as_ref()?["pod_name"].as_str().map(str::to_owned)))
+        sent.iter().find_map(|(_, answer)| {
+            answer
+                .as_ref()?
+                .get("ssh_port")
+                .and(answer.as_ref()?["pod_name"].as_str().map(str::to_owned))
+        })
     };
     for (n, deed) in deeds.iter().enumerate().skip(sent.len()) {
         let id = format!("message {n}");
-        let fresh = async |sat| Secret::new(relabelled(&street.wallet.token(sat).await.unwrap(), street.way.url(), "sat").unwrap());
+        let fresh = async |sat| {
+            Secret::new(
+                relabelled(&street.wallet.token(sat).await.unwrap(), street.way.url(), "sat")
+                    .unwrap(),
+            )
+        };
         let last = sent.iter().rev().find_map(|(message, _)| message.token.clone());
         let message = match deed {
-            Action::Spawn(sat) => Message { id, customer: customer(1), token: Some(fresh(*sat).await), purchase: Some(spawn()) },
-            Action::SameToken => Message { id, customer: customer(2), token: last, purchase: Some(spawn()) },
+            Action::Spawn(sat) => Message {
+                id,
+                customer: customer(1),
+                token: Some(fresh(*sat).await),
+                purchase: Some(spawn()),
+            },
+            Action::SameToken => {
+                Message { id, customer: customer(2), token: last, purchase: Some(spawn()) }
+            }
             Action::SomeProofs => {
                 let token = last.and_then(|token| partial(token.expose()).ok()).map(Secret::new);
                 Message { id, customer: customer(1), token, purchase: Some(spawn()) }
             }
             Action::TopUp(sat) => {
                 let pod = PodName(pod(sent).unwrap_or_else(|| "ssh-pod-none".to_owned()));
-                Message { id, customer: customer(1), token: Some(fresh(*sat).await), purchase: Some(Purchase::TopUp { pod }) }
+                Message {
+                    id,
+                    customer: customer(1),
+                    token: Some(fresh(*sat).await),
+                    purchase: Some(Purchase::TopUp { pod }),
+                }
             }
             Action::Stop => {
                 let purchase = pod(sent).map(|pod| Purchase::TopUp { pod: PodName(pod) });
@@ -253,7 +351,14 @@ async fn act(street: &TestEnv, orders: &Arc<OrderService>, deeds: &[Action], sen
 
 /// One life with faults: until the process is killed, the deeds are done, or it has taken long
 /// enough.
-fn live(world: &World, street: &TestEnv, story: &Scenario, life: &ProcessRun, sent: &mut Vec<(Message, Option<Value>)>, met: &mut Vec<String>) {
+fn live(
+    world: &World,
+    street: &TestEnv,
+    story: &Scenario,
+    life: &ProcessRun,
+    sent: &mut Vec<(Message, Option<Value>)>,
+    met: &mut Vec<String>,
+) {
     let runtime = runtime();
     runtime.block_on(async {
         let killed = Arc::new(Notify::new());
@@ -317,7 +422,13 @@ pub fn tell(world: &World, outside: &Runtime, story: Scenario, kept: u64) -> Res
         let wallet = TestWallet::new(world.mint.url()).await.unwrap();
         wallet.fill(400).await.unwrap();
         let directory = tempfile::Builder::new().prefix("faults").tempdir_in(fast()).unwrap();
-        TestEnv { way, wallet, directory, puppet: Arc::new(ScriptedCluster::new()), mailbox: Arc::default() }
+        TestEnv {
+            way,
+            wallet,
+            directory,
+            puppet: Arc::new(ScriptedCluster::new()),
+            mailbox: Arc::default(),
+        }
     });
     let (mut sent, mut met) = (Vec::new(), Vec::new());
     for life in &story.lives {
@@ -328,7 +439,10 @@ pub fn tell(world: &World, outside: &Runtime, story: Scenario, kept: u64) -> Res
     // The clock stays where the last life had it: time that has passed does not come back.
     let runtime = runtime();
     let told = runtime.block_on(async {
-        let account = tokio::time::timeout(TIMEOUT.saturating_mul(2), account(world, &street, &story, sent, kept));
+        let account = tokio::time::timeout(
+            TIMEOUT.saturating_mul(2),
+            account(world, &street, &story, sent, kept),
+        );
         account.await.unwrap_or_else(|_| Err("a customer waits for ever".to_owned()))
     });
     runtime.shutdown_background();
@@ -364,13 +478,16 @@ async fn account(
     let begun = Instant::now();
     loop {
         let failed = |error: paygress_core::backend::store::LedgerError| error.to_string();
-        let (leases, pods) = (app.book.live_leases(None).await.map_err(failed)?.len(), street.puppet.running());
+        let (leases, pods) =
+            (app.book.live_leases(None).await.map_err(failed)?.len(), street.puppet.running());
         let left = app.book.unfinished().await.map_err(failed)?;
         if left.is_empty() && leases == pods {
             break;
         }
         if begun.elapsed() > TIMEOUT {
-            return Err(format!("it does not come to an end: {leases} leases, {pods} pods, {left:#?}"));
+            return Err(format!(
+                "it does not come to an end: {leases} leases, {pods} pods, {left:#?}"
+            ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -384,16 +501,21 @@ async fn account(
     }
     // The customers take back what is theirs: tokens that were refused, refunds that were answered
     // or are told on asking.
-    let paid: Vec<String> = sent.iter().filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned())).collect();
+    let paid: Vec<String> = sent
+        .iter()
+        .filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned()))
+        .collect();
     let mut refunds: Vec<String> = Vec::new();
-    let letters: Vec<Value> = street.mailbox.letters.lock().unwrap().iter().map(|(_, letter)| letter.clone()).collect();
+    let letters: Vec<Value> =
+        street.mailbox.letters.lock().unwrap().iter().map(|(_, letter)| letter.clone()).collect();
     for answer in sent.iter().filter_map(|(_, answer)| answer.as_ref()).chain(&letters) {
         refunds.extend(answer["refund_token"].as_str().map(str::to_owned));
         for token in answer["refund_tokens"].as_array().into_iter().flatten() {
             refunds.extend(token.as_str().map(str::to_owned));
         }
         if let Some(pod) = answer["pod_name"].as_str() {
-            let status = app.orders.status(&PodName(pod.to_owned()), &customer(1)).await.unwrap_or_default();
+            let status =
+                app.orders.status(&PodName(pod.to_owned()), &customer(1)).await.unwrap_or_default();
             for token in status["refund_tokens"].as_array().into_iter().flatten() {
                 refunds.extend(token.as_str().map(str::to_owned));
             }
@@ -407,7 +529,8 @@ async fn account(
     }
     let all: Vec<String> = paid.into_iter().chain(refunds).collect();
     let in_hand = street.wallet.unspent(&all).await?;
-    let in_purse: u64 = app.wallet.balances().await.unwrap().iter().map(|(_, free, held)| free.0 + held.0).sum();
+    let in_purse: u64 =
+        app.wallet.balances().await.unwrap().iter().map(|(_, free, held)| free.0 + held.0).sum();
     let in_wallet = street.wallet.balance().await.map_err(|error| error.to_string())?;
     let outstanding = world.mint.outstanding().await;
     let found = kept + in_purse + in_wallet + in_hand;

@@ -13,7 +13,12 @@ pub async fn paygress(sandbox: &Sandbox, arguments: &[&str]) -> Output {
 /// What it prints; it must not fail.
 pub async fn printed(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let output = paygress(sandbox, arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 

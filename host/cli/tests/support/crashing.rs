@@ -1,12 +1,15 @@
 //! A service whose process is killed at one point.
 
 use async_trait::async_trait;
-use paygress_core::orders::Backends;
 use paygress_core::backend::policy::Payment;
+use paygress_core::backend::wallet::{
+    MintReport, PaymentRequest, ReceiveError, RefundState, RefundToken, Resolution, TokenInfo,
+    Wallet,
+};
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
-use paygress_core::backend::wallet::{MintReport, ReceiveError, PaymentRequest, RefundState, RefundToken, Resolution, Wallet, TokenInfo};
 use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use paygress_core::orders::Backends;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -42,10 +45,19 @@ impl Wallet for CrashingWallet {
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
         self.wallet.verify(token, token_info).await
     }
-    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+    async fn verify_dleq(
+        &self,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Payment, Refusal> {
         self.wallet.verify_dleq(token, token_info).await
     }
-    async fn receive(&self, order: &OrderId, token: &Secret, token_info: &TokenInfo) -> Result<Sat, ReceiveError> {
+    async fn receive(
+        &self,
+        order: &OrderId,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError> {
         self.doom(Stop::BeforeTheSwap).await;
         let redeemed = self.wallet.receive(order, token, token_info).await;
         self.doom(Stop::AfterTheSwap).await;
@@ -54,7 +66,12 @@ impl Wallet for CrashingWallet {
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
         self.wallet.resolve(order, token_info).await
     }
-    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
+    async fn refund(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+        amount: Sat,
+    ) -> Result<RefundToken, String> {
         let made = self.wallet.refund(order, mint, amount).await;
         self.doom(Stop::AfterTheRefundWasMade).await;
         made
@@ -87,5 +104,8 @@ impl Wallet for CrashingWallet {
 
 /// Rooms whose till stops there.
 pub fn doomed(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
-    move |backends, reached| Backends { wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }), ..backends }
+    move |backends, reached| Backends {
+        wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }),
+        ..backends
+    }
 }

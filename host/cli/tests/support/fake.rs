@@ -3,15 +3,22 @@
 
 use async_trait::async_trait;
 use paygress_core::Policy;
-use paygress_core::backend::cluster::{Cluster, ClusterError, StartupPhase, LeasePlan, ClusterEvent};
-use paygress_core::backend::responder::{Responder, ReplyTo};
-use paygress_core::orders::{OrderService, NewOrder, Backends, Settings, Submission};
-use paygress_core::model::order::Purchase;
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+};
 use paygress_core::backend::policy::{Payment, RefundTerms};
+use paygress_core::backend::responder::{ReplyTo, Responder};
+use paygress_core::backend::wallet::{
+    MintReport, PaymentRequest, ReceiveError, RefundState, RefundToken, Resolution, TokenInfo,
+    Wallet,
+};
+use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::backend::wallet::{MintReport, ReceiveError, PaymentRequest, RefundState, RefundToken, Resolution, Wallet, TokenInfo};
-use paygress_core::model::units::{Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime};
+use paygress_core::model::units::{
+    Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime,
+};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
 use paygress_ledger::SqlStore;
 use serde_json::Value;
 use std::path::Path;
@@ -29,22 +36,46 @@ impl Wallet for FakeWallet {
             let (sat, number) = token.expose().split_once('-')?;
             Some((sat.parse().ok()?, number))
         };
-        let (sat, number) = read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not of paper"))?;
-        Ok(TokenInfo { mint: MintUrl("https://paper.invalid".to_owned()), gross: Sat(sat), ys: vec![ProofY(format!("{number:0>66}"))] })
+        let (sat, number) =
+            read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not of paper"))?;
+        Ok(TokenInfo {
+            mint: MintUrl("https://paper.invalid".to_owned()),
+            gross: Sat(sat),
+            ys: vec![ProofY(format!("{number:0>66}"))],
+        })
     }
     async fn verify(&self, _: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
-        Ok(Payment { mint: token_info.mint.0.clone(), gross: token_info.gross, fee: Sat(0), net: token_info.gross })
+        Ok(Payment {
+            mint: token_info.mint.0.clone(),
+            gross: token_info.gross,
+            fee: Sat(0),
+            net: token_info.gross,
+        })
     }
-    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+    async fn verify_dleq(
+        &self,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Payment, Refusal> {
         self.verify(token, token_info).await
     }
-    async fn receive(&self, _: &OrderId, _: &Secret, token_info: &TokenInfo) -> Result<Sat, ReceiveError> {
+    async fn receive(
+        &self,
+        _: &OrderId,
+        _: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError> {
         Ok(token_info.gross)
     }
     async fn resolve(&self, _: &OrderId, token_info: &TokenInfo) -> Resolution {
         Resolution::Received(token_info.gross)
     }
-    async fn refund(&self, order: &OrderId, _: &MintUrl, amount: Sat) -> Result<RefundToken, String> {
+    async fn refund(
+        &self,
+        order: &OrderId,
+        _: &MintUrl,
+        amount: Sat,
+    ) -> Result<RefundToken, String> {
         Ok(RefundToken { token: Secret::new(format!("{}-{order}", amount.0)), amount, fee: Sat(0) })
     }
     async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, String> {
@@ -138,8 +169,13 @@ impl FakeBackends {
             refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(86_400),
         };
-        let backends =
-            Backends { wallet: Arc::new(FakeWallet), policy, cluster: Arc::new(FakeCluster), ledger: book.clone(), responder: Arc::new(NullResponder) };
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy,
+            cluster: Arc::new(FakeCluster),
+            ledger: book.clone(),
+            responder: Arc::new(NullResponder),
+        };
         Self { orders: OrderService::new(settings, backends), book, tokens: AtomicU64::new(0) }
     }
 
@@ -148,7 +184,10 @@ impl FakeBackends {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let incoming = NewOrder {
             message: format!("{number:064x}"),
-            reply_to: ReplyTo { customer: Customer(format!("{:064x}", number % 1_000)), ..ReplyTo::default() },
+            reply_to: ReplyTo {
+                customer: Customer(format!("{:064x}", number % 1_000)),
+                ..ReplyTo::default()
+            },
             token: Secret::new(format!("{sat}-{number:x}")),
             purchase,
             password: Some(Secret::new("a password of paper".to_owned())),

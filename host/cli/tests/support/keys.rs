@@ -15,8 +15,17 @@ fn path(directory: &Path, name: &str) -> String {
 
 /// A key for signatures: the files of the private one, and of the public one.
 pub fn key(directory: &Path, name: &str) -> (String, String) {
-    let (private, public) = (path(directory, &format!("{name}.key")), path(directory, &format!("{name}.pub")));
-    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &private]);
+    let (private, public) =
+        (path(directory, &format!("{name}.key")), path(directory, &format!("{name}.pub")));
+    openssl(&[
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        &private,
+    ]);
     openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]);
     (private, public)
 }
@@ -26,9 +35,20 @@ pub fn key(directory: &Path, name: &str) -> (String, String) {
 pub fn certificate(directory: &Path, address: &str) -> (String, String) {
     let (private, public) = (path(directory, "server.key"), path(directory, "server.pem"));
     let names = format!("subjectAltName=IP:{address}");
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", &private];
-    let what =
-        ["req", "-x509", "-subj", "/CN=a registry", "-days", "1", "-addext", &names, "-addext", "basicConstraints=critical,CA:FALSE"];
+    let key =
+        ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", &private];
+    let what = [
+        "req",
+        "-x509",
+        "-subj",
+        "/CN=a registry",
+        "-days",
+        "1",
+        "-addext",
+        &names,
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ];
     openssl(&[&what[..], &key, &["-out", &public]].concat());
     (private, public)
 }

@@ -2,9 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod command;
-pub mod customer;
 pub mod crashing;
-pub mod keys;
+pub mod customer;
 pub mod fake;
+pub mod keys;
 pub mod testbed;
 pub mod web;

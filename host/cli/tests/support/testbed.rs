@@ -43,7 +43,12 @@ pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
 fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     // Not the arguments: they may hold a token.
-    assert!(output.status.success(), "{:?} failed: {}", command.get_program(), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{:?} failed: {}",
+        command.get_program(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -126,8 +131,14 @@ fn new_key() -> String {
 
 /// The service's public key, as its log tells it.
 fn npub(log: &str) -> String {
-    let npub = log.split_whitespace().find_map(|word| word.split("npub1").nth(1)).expect("the npub is logged");
-    format!("npub1{}", npub.trim_matches(|c: char| !c.is_ascii_alphanumeric())).chars().take(63).collect()
+    let npub = log
+        .split_whitespace()
+        .find_map(|word| word.split("npub1").nth(1))
+        .expect("the npub is logged");
+    format!("npub1{}", npub.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+        .chars()
+        .take(63)
+        .collect()
 }
 
 impl Outside {
@@ -139,16 +150,21 @@ impl Outside {
         let (mint_port, relay_port) = (free_port(host), free_port(host));
         let bin = root().join("target/venv/bin");
         let mut command = Command::new(bin.join("mint"));
-        command.args(["--host", host, "--port", &mint_port.to_string()]).current_dir(directory.path()).envs([
-            ("MINT_BACKEND_BOLT11_SAT", "FakeWallet"),
-            ("MINT_PRIVATE_KEY", "a key of a test mint"),
-            ("MINT_INPUT_FEE_PPK", "100"),
-            ("MINT_RATE_LIMIT", "FALSE"),
-            ("TOR", "FALSE"),
-            ("FAKEWALLET_BRR", "TRUE"),
-            ("FAKEWALLET_DELAY_INCOMING_PAYMENT", "0"),
-        ]);
-        command.env("MINT_DATABASE", directory.path().join("mint")).env("CASHU_DIR", directory.path().join("cashu"));
+        command
+            .args(["--host", host, "--port", &mint_port.to_string()])
+            .current_dir(directory.path())
+            .envs([
+                ("MINT_BACKEND_BOLT11_SAT", "FakeWallet"),
+                ("MINT_PRIVATE_KEY", "a key of a test mint"),
+                ("MINT_INPUT_FEE_PPK", "100"),
+                ("MINT_RATE_LIMIT", "FALSE"),
+                ("TOR", "FALSE"),
+                ("FAKEWALLET_BRR", "TRUE"),
+                ("FAKEWALLET_DELAY_INCOMING_PAYMENT", "0"),
+            ]);
+        command
+            .env("MINT_DATABASE", directory.path().join("mint"))
+            .env("CASHU_DIR", directory.path().join("cashu"));
         let mint = Daemon::start(&mut command, &logs.join("mint.log"));
         let relay_config = directory.path().join("relay.yaml");
         let text = format!(
@@ -160,10 +176,21 @@ impl Outside {
         command.arg("-c").arg(&relay_config).arg("serve").current_dir(directory.path());
         let relay = Daemon::start(&mut command, &logs.join("relay.log"));
         for port in [mint_port, relay_port] {
-            wait_for("the mint and the relay", Duration::from_secs(60), || TcpStream::connect((host, port)).is_ok());
+            wait_for("the mint and the relay", Duration::from_secs(60), || {
+                TcpStream::connect((host, port)).is_ok()
+            });
         }
-        let (mint_url, relay_url) = (format!("http://{host}:{mint_port}"), format!("ws://{host}:{relay_port}"));
-        Self { mint: mint_url, relay: relay_url, customer: new_key(), logs, _mint: mint, _relay: relay, directory }
+        let (mint_url, relay_url) =
+            (format!("http://{host}:{mint_port}"), format!("ws://{host}:{relay_port}"));
+        Self {
+            mint: mint_url,
+            relay: relay_url,
+            customer: new_key(),
+            logs,
+            _mint: mint,
+            _relay: relay,
+            directory,
+        }
     }
 
     fn customer(&self, key: &str, arguments: &[&str]) -> String {
@@ -203,7 +230,8 @@ impl Deployed {
     /// An image of the program and its policies, without a container engine: as the Dockerfile
     /// would have it.
     fn image() -> PathBuf {
-        let (rootfs, archive) = (root().join("target/service-image"), root().join("target/service-image.tar"));
+        let (rootfs, archive) =
+            (root().join("target/service-image"), root().join("target/service-image.tar"));
         let _ = std::fs::remove_dir_all(&rootfs);
         let copy = |from: &Path, to: &str| {
             let to = rootfs.join(to.trim_start_matches('/'));
@@ -216,14 +244,22 @@ impl Deployed {
             copy(Path::new(library), library);
         }
         for slot in Slot::ALL {
-            copy(&root().join(format!("target/plugins/{slot}.wasm")), &format!("usr/share/paygress/plugins/{slot}.wasm"));
+            copy(
+                &root().join(format!("target/plugins/{slot}.wasm")),
+                &format!("usr/share/paygress/plugins/{slot}.wasm"),
+            );
         }
         let to = rootfs.join("usr/local/bin/paygress");
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         output(Command::new("strip").arg("-o").arg(to).arg(program));
         let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
         pack.arg(&archive).arg("paygress.local/paygress:1").arg(&rootfs);
-        output(pack.args(["--entrypoint", r#"["/usr/local/bin/paygress"]"#, "--user", "1000:1000"]));
+        output(pack.args([
+            "--entrypoint",
+            r#"["/usr/local/bin/paygress"]"#,
+            "--user",
+            "1000:1000",
+        ]));
         archive
     }
 
@@ -236,10 +272,22 @@ impl Deployed {
         std::os::unix::fs::chown(&data, Some(1_000), Some(1_000)).unwrap();
         let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": data}});
         apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "paygress"}, "spec": volume}).to_string());
-        let (key, operator) =
-            (format!("--from-literal=NOSTR_PRIVATE_KEY={}", new_key()), format!("--from-literal=OPERATOR_TOKEN={OPERATOR}"));
-        kubectl(&["-n", "ingress-system", "create", "secret", "generic", "paygress", &key, &operator]);
-        let mut manifests = kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
+        let (key, operator) = (
+            format!("--from-literal=NOSTR_PRIVATE_KEY={}", new_key()),
+            format!("--from-literal=OPERATOR_TOKEN={OPERATOR}"),
+        );
+        kubectl(&[
+            "-n",
+            "ingress-system",
+            "create",
+            "secret",
+            "generic",
+            "paygress",
+            &key,
+            &operator,
+        ]);
+        let mut manifests =
+            kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
         // What is the operator's own there, and closed networks for once.
         for (theirs, ours) in [
             ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
@@ -259,8 +307,17 @@ impl Deployed {
 
     /// Waits until it serves.
     pub fn wait(&self) {
-        kubectl(&["-n", "ingress-system", "rollout", "status", "deployment/paygress", "--timeout=180s"]);
-        wait_for("the service to read its inbox", Duration::from_secs(60), || self.log().contains("inbox read"));
+        kubectl(&[
+            "-n",
+            "ingress-system",
+            "rollout",
+            "status",
+            "deployment/paygress",
+            "--timeout=180s",
+        ]);
+        wait_for("the service to read its inbox", Duration::from_secs(60), || {
+            self.log().contains("inbox read")
+        });
     }
 
     pub fn log(&self) -> String {
@@ -269,14 +326,28 @@ impl Deployed {
 
     /// A command of the operator's.
     pub fn paygress(&self, arguments: &[&str]) -> String {
-        kubectl(&[&["-n", "ingress-system", "exec", "deployment/paygress", "--", "paygress"], arguments].concat())
+        kubectl(
+            &[
+                &["-n", "ingress-system", "exec", "deployment/paygress", "--", "paygress"],
+                arguments,
+            ]
+            .concat(),
+        )
     }
 }
 
 impl Drop for Deployed {
     fn drop(&mut self) {
-        let delete = |arguments: &[&str]| kubectl(&[&["delete", "--wait", "--ignore-not-found", "-n"], arguments].concat());
-        delete(&["ingress-system", "deployment/paygress", "service/paygress", "persistentvolumeclaim/paygress", "secret/paygress"]);
+        let delete = |arguments: &[&str]| {
+            kubectl(&[&["delete", "--wait", "--ignore-not-found", "-n"], arguments].concat())
+        };
+        delete(&[
+            "ingress-system",
+            "deployment/paygress",
+            "service/paygress",
+            "persistentvolumeclaim/paygress",
+            "secret/paygress",
+        ]);
         delete(&["ingress-system", "persistentvolume/paygress"]);
         delete(&["user-workloads", "resourcequota/customers"]);
         delete(&["user-workloads", "jobs", "--all"]);
@@ -290,7 +361,8 @@ impl Testbed {
 
     /// A kubeconfig with the rights of the service's own account, and nothing more.
     pub fn kubeconfig_of_the_service() -> NamedTempFile {
-        let token = kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
+        let token =
+            kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
         let admin = std::fs::read_to_string(state().join("admin.kubeconfig")).unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
@@ -309,21 +381,29 @@ impl Testbed {
         std::fs::write(&config, settings).unwrap();
         let data = |name: &str| directory.join(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
-        command.arg("serve").arg("--config").arg(&config).env_clear().env("PATH", "/usr/bin:/bin").envs([
-            ("NOSTR_PRIVATE_KEY", new_key().as_str()),
-            ("NOSTR_RELAYS", &outside.relay),
-            ("ALLOW_PRIVATE_RELAYS", "true"),
-            ("WHITELISTED_MINTS", &outside.mint),
-            ("SSH_HOST", "127.0.0.1"),
-            ("SSH_PORT_RANGE_START", "31100"),
-            ("SSH_PORT_RANGE_END", "31199"),
-            ("POD_TTL_SECONDS", "5"),
-            ("RUN_MODE", "both"),
-            ("BIND_ADDR", &bind),
-            ("OPERATOR_TOKEN", OPERATOR),
-            ("POLICY_NAMESPACE", "ingress-system"),
-        ]);
-        command.env("KUBECONFIG", kubeconfig.path()).env("POLICY_DIR", root().join("target/plugins"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs([
+                ("NOSTR_PRIVATE_KEY", new_key().as_str()),
+                ("NOSTR_RELAYS", &outside.relay),
+                ("ALLOW_PRIVATE_RELAYS", "true"),
+                ("WHITELISTED_MINTS", &outside.mint),
+                ("SSH_HOST", "127.0.0.1"),
+                ("SSH_PORT_RANGE_START", "31100"),
+                ("SSH_PORT_RANGE_END", "31199"),
+                ("POD_TTL_SECONDS", "5"),
+                ("RUN_MODE", "both"),
+                ("BIND_ADDR", &bind),
+                ("OPERATOR_TOKEN", OPERATOR),
+                ("POLICY_NAMESPACE", "ingress-system"),
+            ]);
+        command
+            .env("KUBECONFIG", kubeconfig.path())
+            .env("POLICY_DIR", root().join("target/plugins"));
         command
             .env("CASHU_DB_PATH", data("wallet.sqlite"))
             .env("LEDGER_PATH", data("ledger.sqlite"))
@@ -334,9 +414,18 @@ impl Testbed {
         let log = outside.logs.join("paygress.log");
         let service = Daemon::start(&mut command, &log);
         let read = || std::fs::read_to_string(&log).unwrap_or_default();
-        wait_for("the service to read its inbox", Duration::from_secs(60), || read().contains("inbox read"));
+        wait_for("the service to read its inbox", Duration::from_secs(60), || {
+            read().contains("inbox read")
+        });
         let npub = npub(&read());
-        Self { web: format!("http://{bind}"), npub, log, _service: service, outside, _kubeconfig: kubeconfig }
+        Self {
+            web: format!("http://{bind}"),
+            npub,
+            log,
+            _service: service,
+            outside,
+            _kubeconfig: kubeconfig,
+        }
     }
 
     /// A token over so much, minted and paid for at the mint.
@@ -364,7 +453,11 @@ impl Testbed {
         std::fs::create_dir_all(&shots).unwrap();
         let mut command = Command::new("timeout");
         command.args(["300", "node"]).arg(root().join("host/http/web/test/customer.mjs"));
-        command.env("URL", &self.web).env("TOKENS", tokens.join(",")).env("OPERATOR", OPERATOR).env("SHOTS", shots);
+        command
+            .env("URL", &self.web)
+            .env("TOKENS", tokens.join(","))
+            .env("OPERATOR", OPERATOR)
+            .env("SHOTS", shots);
         command.env("WALLET", root().join("examples/customer-js/customer.mjs"));
         serde_json::from_str(output(&mut command).trim()).unwrap()
     }
@@ -396,7 +489,12 @@ impl Ssh<'_> {
             "-o",
             "ConnectTimeout=10",
         ]);
-        command.args(["-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1"]);
+        command.args([
+            "-o",
+            "PreferredAuthentications=password",
+            "-o",
+            "NumberOfPasswordPrompts=1",
+        ]);
         command.arg(format!("{}@127.0.0.1", self.username)).arg(line).stdin(Stdio::null());
         command
     }

@@ -23,10 +23,20 @@ impl Answer {
     /// It is that problem, and says so in full.
     pub fn is(&self, status: u16, code: &str) -> Value {
         let problem = self.json();
-        assert_eq!((self.status, problem["error_type"].as_str()), (status, Some(code)), "{problem}");
+        assert_eq!(
+            (self.status, problem["error_type"].as_str()),
+            (status, Some(code)),
+            "{problem}"
+        );
         assert_eq!(self.headers["content-type"], "application/problem+json");
-        assert_eq!((problem["status"].as_u64(), &problem["type"]), (Some(status.into()), &json!(format!("/problems/{code}"))));
-        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "it says what happened: {problem}");
+        assert_eq!(
+            (problem["status"].as_u64(), &problem["type"]),
+            (Some(status.into()), &json!(format!("/problems/{code}")))
+        );
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "it says what happened: {problem}"
+        );
         problem
     }
 
@@ -51,7 +61,13 @@ impl Web {
         format!("http://{}{path}", self.address)
     }
 
-    pub async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response<Incoming> {
+    pub async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response<Incoming> {
         let mut request = Request::builder().method(method).uri(self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -59,11 +75,21 @@ impl Web {
         self.client.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap()
     }
 
-    pub async fn payment_request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub async fn payment_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let response = self.open(method, path, headers, body).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     pub async fn get(&self, path: &str, bearer: &str) -> Answer {

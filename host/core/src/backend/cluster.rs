@@ -1,7 +1,7 @@
 //! The cluster as the desk sees it: leases that are rehearsed, launched, extended and observed.
 
-use crate::model::login::Login;
 use crate::backend::policy::{Placement, Rendered};
+use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
 use async_trait::async_trait;
@@ -53,10 +53,20 @@ impl From<ClusterError> for Refusal {
     fn from(error: ClusterError) -> Self {
         match error {
             ClusterError::Refused(refusal) => refusal,
-            ClusterError::PortTaken(_) => Self::new(ErrorType::ResourceUnavailable, "no node has the reserved port free; try again later"),
-            ClusterError::NotReady(why) => Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}")),
-            ClusterError::NotFound => Self::new(ErrorType::LeaseExpired, "the pod has ended; order a new one"),
-            ClusterError::Unavailable(_) => Self::new(ErrorType::BackendError, "the cluster cannot be reached right now; try again later"),
+            ClusterError::PortTaken(_) => Self::new(
+                ErrorType::ResourceUnavailable,
+                "no node has the reserved port free; try again later",
+            ),
+            ClusterError::NotReady(why) => {
+                Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
+            }
+            ClusterError::NotFound => {
+                Self::new(ErrorType::LeaseExpired, "the pod has ended; order a new one")
+            }
+            ClusterError::Unavailable(_) => Self::new(
+                ErrorType::BackendError,
+                "the cluster cannot be reached right now; try again later",
+            ),
         }
     }
 }

@@ -23,7 +23,8 @@ pub trait Policy: Send + Sync {
 
 /// The upper bounds of the latency buckets, in microseconds; what takes longer than the last is in
 /// one more bucket.
-pub const LATENCY_BUCKETS_US: [u64; 10] = [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
+pub const LATENCY_BUCKETS_US: [u64; 10] =
+    [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
 
 /// How one component does since it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +78,13 @@ pub trait PolicySet: Send + Sync {
     /// Slot pricing: the price of this order.
     async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, PolicyError>;
     /// Slot duration: the time that the payment buys.
-    async fn grant(&self, order: &OrderView, quote: &Quote, payment: &Payment, context: &Context) -> Result<Grant, PolicyError>;
+    async fn grant(
+        &self,
+        order: &OrderView,
+        quote: &Quote,
+        payment: &Payment,
+        context: &Context,
+    ) -> Result<Grant, PolicyError>;
     /// Slot duration: the terms of paying back unused time; none from a component that knows none.
     async fn refund(
         &self,
@@ -88,7 +95,12 @@ pub trait PolicySet: Send + Sync {
         context: &Context,
     ) -> Result<Option<RefundTerms>, PolicyError>;
     /// Slot pod-template: what to run.
-    async fn render(&self, order: &OrderView, grant: &Grant, placement: &Placement) -> Result<Rendered, PolicyError>;
+    async fn render(
+        &self,
+        order: &OrderView,
+        grant: &Grant,
+        placement: &Placement,
+    ) -> Result<Rendered, PolicyError>;
 }
 
 /// SHA-256 of each component, in hex.
@@ -200,9 +212,10 @@ impl From<PolicyError> for Refusal {
     fn from(not_granted: PolicyError) -> Self {
         match not_granted {
             PolicyError::Refused(refusal) => refusal,
-            PolicyError::Fault(fault) => {
-                Self::new(ErrorType::PolicyUnavailable, format!("the operator's {} policy failed; try again later", fault.slot))
-            }
+            PolicyError::Fault(fault) => Self::new(
+                ErrorType::PolicyUnavailable,
+                format!("the operator's {} policy failed; try again later", fault.slot),
+            ),
         }
     }
 }
@@ -229,7 +242,9 @@ impl Price {
     /// What so much time costs, rounded up to whole sats.
     #[must_use]
     pub fn costs(&self, time: Seconds) -> Sat {
-        let msat = u128::from(self.msat.0).saturating_mul(u128::from(time.0)).div_ceil(u128::from(self.seconds.0.max(1)));
+        let msat = u128::from(self.msat.0)
+            .saturating_mul(u128::from(time.0))
+            .div_ceil(u128::from(self.seconds.0.max(1)));
         Sat(u64::try_from(msat.div_ceil(1000)).unwrap_or(u64::MAX))
     }
 
@@ -237,7 +252,10 @@ impl Price {
     #[must_use]
     pub fn buys(&self, amount: Sat) -> Seconds {
         let msat = u128::from(amount.0).saturating_mul(1000);
-        let seconds = msat.saturating_mul(u128::from(self.seconds.0)).checked_div(u128::from(self.msat.0)).unwrap_or(u128::MAX);
+        let seconds = msat
+            .saturating_mul(u128::from(self.seconds.0))
+            .checked_div(u128::from(self.msat.0))
+            .unwrap_or(u128::MAX);
         Seconds(u64::try_from(seconds).unwrap_or(u64::MAX))
     }
 }
@@ -422,6 +440,8 @@ impl Decision {
     /// # Errors
     /// `internal_error`: the ledger holds an order without the decision that its state promises.
     pub fn of(order: &Order) -> Result<&Self, Refusal> {
-        order.decision.as_ref().ok_or_else(|| Refusal::new(ErrorType::InternalError, "the order's decision is missing"))
+        order.decision.as_ref().ok_or_else(|| {
+            Refusal::new(ErrorType::InternalError, "the order's decision is missing")
+        })
     }
 }

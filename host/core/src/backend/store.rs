@@ -73,7 +73,12 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`LedgerError::Conflict`] when it is not: then nothing is written.
-    async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<(), LedgerError>;
+    async fn transition(
+        &self,
+        order: &Order,
+        from: State,
+        lease: LeaseUpdate<'_>,
+    ) -> Result<(), LedgerError>;
 
     /// The order of that id.
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError>;
@@ -107,10 +112,18 @@ pub trait Ledger: Send + Sync {
 
     /// Reserves a port of the range for this lease; `None` when all are taken. A lease that has one
     /// gets it again.
-    async fn reserve_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError>;
+    async fn reserve_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>, LedgerError>;
 
     /// Gives the lease another port of the range; `None`, and it keeps its own, when all are taken.
-    async fn reassign_port(&self, lease: &LeaseId, range: RangeInclusive<u16>) -> Result<Option<u16>, LedgerError>;
+    async fn reassign_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>, LedgerError>;
 
     /// Frees the lease's port, if it has one.
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
@@ -146,7 +159,12 @@ pub trait Ledger: Send + Sync {
 
     /// Remembers an id that a door has finished with; forgets those that are older than
     /// `forget_before`.
-    async fn complete_message(&self, id: &str, now: UnixTime, forget_before: UnixTime) -> Result<(), LedgerError>;
+    async fn complete_message(
+        &self,
+        id: &str,
+        now: UnixTime,
+        forget_before: UnixTime,
+    ) -> Result<(), LedgerError>;
 
     /// A note that a door left under this name.
     async fn kv_read(&self, name: &str) -> Result<Option<String>, LedgerError>;

@@ -37,5 +37,11 @@ pub trait Shell: Send + Sync {
     ///
     /// # Errors
     /// In words, for the log.
-    async fn open(&self, host: &str, port: u16, login: &Login, size: Size) -> Result<Session, String>;
+    async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        login: &Login,
+        size: Size,
+    ) -> Result<Session, String>;
 }

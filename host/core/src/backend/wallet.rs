@@ -110,13 +110,19 @@ pub trait Wallet: Send + Sync {
     ///
     /// # Errors
     /// As [`Wallet::verify`].
-    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal>;
+    async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo)
+    -> Result<Payment, Refusal>;
 
     /// Swaps the token at its mint: only then is it paid. Gives the net amount.
     ///
     /// # Errors
     /// [`ReceiveError`]: refused for certain, or unknown.
-    async fn receive(&self, order: &OrderId, token: &Secret, token_info: &TokenInfo) -> Result<Sat, ReceiveError>;
+    async fn receive(
+        &self,
+        order: &OrderId,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError>;
 
     /// Finds out what became of a redemption that was begun and not seen to end.
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
@@ -127,7 +133,12 @@ pub trait Wallet: Send + Sync {
     ///
     /// # Errors
     /// In words, for the log: try again later.
-    async fn refund(&self, order: &OrderId, mint: &MintUrl, amount: Sat) -> Result<RefundToken, String>;
+    async fn refund(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+        amount: Sat,
+    ) -> Result<RefundToken, String>;
 
     /// Whether the refund of this order was redeemed.
     ///

@@ -54,12 +54,19 @@ impl Login {
     ///
     /// # Errors
     /// `invalid_request` that names the field and the rule.
-    pub fn check(username: Option<&str>, password: Option<&str>, public_key: Option<&str>) -> Result<Self, Refusal> {
+    pub fn check(
+        username: Option<&str>,
+        password: Option<&str>,
+        public_key: Option<&str>,
+    ) -> Result<Self, Refusal> {
         Ok(Self {
             username: check_username(username.unwrap_or(DEFAULT_USERNAME))?,
             password: match password {
                 Some(password) => check_password(password)?,
-                None => Secret::new(random_name(20, b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789")),
+                None => Secret::new(random_name(
+                    20,
+                    b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789",
+                )),
             },
             public_key: public_key.map(check_public_key).transpose()?,
         })
@@ -73,9 +80,12 @@ fn invalid(message: impl Into<String>) -> Refusal {
 fn check_username(name: &str) -> Result<String, Refusal> {
     let mut letters = name.bytes();
     let first = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == b'_');
-    let rest = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
+    let rest =
+        letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
     if !(first && rest && name.len() <= 32) {
-        return Err(invalid("ssh_username must be 1 to 32 lower-case letters, digits, '-' or '_', and must begin with a letter or '_'"));
+        return Err(invalid(
+            "ssh_username must be 1 to 32 lower-case letters, digits, '-' or '_', and must begin with a letter or '_'",
+        ));
     }
     if RESERVED.contains(&name) {
         return Err(invalid("ssh_username is the name of a system user; choose another one"));
@@ -86,7 +96,9 @@ fn check_username(name: &str) -> Result<String, Refusal> {
 fn check_password(password: &str) -> Result<Secret, Refusal> {
     let length = password.chars().count();
     if !limits::PASSWORD_CHARS.contains(&length) || password.chars().any(char::is_control) {
-        return Err(invalid("ssh_password must be 8 to 128 characters without control characters; leave it out and one is made for you"));
+        return Err(invalid(
+            "ssh_password must be 8 to 128 characters without control characters; leave it out and one is made for you",
+        ));
     }
     Ok(Secret::new(password))
 }
@@ -96,10 +108,24 @@ fn check_public_key(key: &str) -> Result<String, Refusal> {
     let mut words = key.split(' ');
     let kind = words.next().unwrap_or_default();
     let data = words.next().unwrap_or_default();
-    let known = ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"].contains(&kind);
-    let base64 = !data.is_empty() && data.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'='));
-    if !known || !base64 || key.len() > limits::PUBLIC_KEY_BYTES || key.chars().any(char::is_control) {
-        return Err(invalid("ssh_public_key must be one line as in an OpenSSH .pub file: its type, then its data in base64"));
+    let known = [
+        "ssh-ed25519",
+        "ssh-rsa",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+    ]
+    .contains(&kind);
+    let base64 = !data.is_empty()
+        && data.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'='));
+    if !known
+        || !base64
+        || key.len() > limits::PUBLIC_KEY_BYTES
+        || key.chars().any(char::is_control)
+    {
+        return Err(invalid(
+            "ssh_public_key must be one line as in an OpenSSH .pub file: its type, then its data in base64",
+        ));
     }
     Ok(format!("{kind} {data}"))
 }
@@ -110,8 +136,23 @@ mod tests {
 
     #[test]
     fn a_shell_or_another_field_is_never_reached_by_a_name() {
-        for bad in ["a;rm", "$(x)", "root", "-x", "a:b", "a\nb", "", "Ünal", "A", "0a", &"a".repeat(33), "daemon", "a b", "a/../b", "a\0"]
-        {
+        for bad in [
+            "a;rm",
+            "$(x)",
+            "root",
+            "-x",
+            "a:b",
+            "a\nb",
+            "",
+            "Ünal",
+            "A",
+            "0a",
+            &"a".repeat(33),
+            "daemon",
+            "a b",
+            "a/../b",
+            "a\0",
+        ] {
             let refused = Login::check(Some(bad), None, None).unwrap_err();
             assert_eq!(refused.code, ErrorType::InvalidRequest, "{bad:?}");
         }
@@ -124,14 +165,17 @@ mod tests {
     fn passwords_keep_every_printable_character() {
         let odd = r#"'"$;: `\äö"#;
         assert_eq!(Login::check(None, Some(odd), None).unwrap().password.expose(), odd);
-        for bad in ["short", "new\nline-long", "tab\tlong-enough", "\u{0}aaaaaaaaa", &"p".repeat(129)] {
+        for bad in
+            ["short", "new\nline-long", "tab\tlong-enough", "\u{0}aaaaaaaaa", &"p".repeat(129)]
+        {
             assert!(Login::check(None, Some(bad), None).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn what_is_left_out_is_filled_in() {
-        let (a, b) = (Login::check(None, None, None).unwrap(), Login::check(None, None, None).unwrap());
+        let (a, b) =
+            (Login::check(None, None, None).unwrap(), Login::check(None, None, None).unwrap());
         assert_eq!(a.username, "user");
         assert_eq!(a.password.expose().len(), 20);
         assert_ne!(a.password.expose(), b.password.expose());
@@ -139,9 +183,15 @@ mod tests {
 
     #[test]
     fn a_key_is_one_line_without_options() {
-        let good = Login::check(None, None, Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@home\n")).unwrap();
+        let good = Login::check(None, None, Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@home\n"))
+            .unwrap();
         assert_eq!(good.public_key.unwrap(), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA");
-        for bad in ["command=\"x\" ssh-rsa AAAA", "ssh-ed25519", "ssh-ed25519 AA\nssh-rsa BB", "ssh-ed25519 $(x)"] {
+        for bad in [
+            "command=\"x\" ssh-rsa AAAA",
+            "ssh-ed25519",
+            "ssh-ed25519 AA\nssh-rsa BB",
+            "ssh-ed25519 $(x)",
+        ] {
             assert!(Login::check(None, None, Some(bad)).is_err(), "{bad:?}");
         }
     }

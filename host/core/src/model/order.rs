@@ -1,12 +1,12 @@
 //! Orders and leases: what is kept of a sale, and the states that it goes through.
 
 use crate::backend::cluster::EndReason;
+use crate::backend::policy::{Decision, LeaseView, Payment, PodDecision, PolicyTrace, Resources};
 use crate::backend::responder::ReplyTo;
+use crate::backend::wallet::{RefundToken, TokenInfo};
 use crate::model::login::Login;
-use crate::backend::policy::{PolicyTrace, Decision, LeaseView, Payment, PodDecision, Resources};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
-use crate::backend::wallet::{RefundToken, TokenInfo};
 use crate::model::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -239,27 +239,47 @@ impl Order {
     #[must_use]
     pub fn view(&self, extended: Option<LeaseView>) -> OrderView {
         let (image, tier, username, wanted) = match &self.purchase {
-            Purchase::Spawn { image, tier, username, wanted, .. } => (image.clone(), tier.clone(), username.clone(), *wanted),
+            Purchase::Spawn { image, tier, username, wanted, .. } => {
+                (image.clone(), tier.clone(), username.clone(), *wanted)
+            }
             Purchase::TopUp { .. } => (None, None, String::new(), None),
         };
-        OrderView { id: self.id.0.clone(), customer: self.customer().0.clone(), extends: extended, image, tier, username, wanted }
+        OrderView {
+            id: self.id.0.clone(),
+            customer: self.customer().0.clone(),
+            extends: extended,
+            image,
+            tier,
+            username,
+            wanted,
+        }
     }
 
     /// The login of the pod that it buys; `None` for a top-up, or once the password is wiped.
     #[must_use]
     pub fn login(&self) -> Option<Login> {
         match (&self.purchase, &self.secrets.password) {
-            (Purchase::Spawn { username, public_key, .. }, Some(password)) => {
-                Some(Login { username: username.clone(), password: password.clone(), public_key: public_key.clone() })
-            }
+            (Purchase::Spawn { username, public_key, .. }, Some(password)) => Some(Login {
+                username: username.clone(),
+                password: password.clone(),
+                public_key: public_key.clone(),
+            }),
             _ => None,
         }
     }
 
     /// Makes a decision of what was considered and all said yes to.
     pub(crate) fn decide(&mut self, pod: Option<PodDecision>) {
-        let Some(PolicyTrace { digests, order, context, payment, quote: Some(quote), grant: Some(grant), refund, .. }) =
-            self.policy_trace.take()
+        let Some(PolicyTrace {
+            digests,
+            order,
+            context,
+            payment,
+            quote: Some(quote),
+            grant: Some(grant),
+            refund,
+            ..
+        }) = self.policy_trace.take()
         else {
             return;
         };

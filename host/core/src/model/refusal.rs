@@ -5,7 +5,19 @@ use std::fmt;
 
 /// The stable codes that go over the wire as `error_type`. Clients branch on them; none is ever
 /// renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorType {
     /// The message is malformed or contradicts itself.
@@ -133,7 +145,12 @@ mod tests {
 
     #[test]
     fn the_wire_name_is_the_serialised_name() {
-        for code in [ErrorType::InvalidRequest, ErrorType::NonWhitelistedMint, ErrorType::TokenAlreadySpent, ErrorType::InternalError] {
+        for code in [
+            ErrorType::InvalidRequest,
+            ErrorType::NonWhitelistedMint,
+            ErrorType::TokenAlreadySpent,
+            ErrorType::InternalError,
+        ] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

@@ -53,7 +53,9 @@ impl Sat {
     /// The part of it that `part` of `whole` is, rounded down.
     #[must_use]
     pub fn share(self, part: Seconds, whole: Seconds) -> Self {
-        let share = u128::from(self.0).saturating_mul(u128::from(part.0.min(whole.0))).checked_div(u128::from(whole.0));
+        let share = u128::from(self.0)
+            .saturating_mul(u128::from(part.0.min(whole.0)))
+            .checked_div(u128::from(whole.0));
         Self(share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0))
     }
 
@@ -65,7 +67,9 @@ impl Sat {
 }
 
 /// A point in time: seconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
 
@@ -161,7 +165,8 @@ impl LeaseId {
     pub fn of(order: &OrderId) -> Self {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = Sha256::digest(format!("lease of order {order}"));
-        let letter = |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied().map_or('a', char::from);
+        let letter =
+            |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied().map_or('a', char::from);
         Self(digest.iter().take(10).map(letter).collect())
     }
 
@@ -177,7 +182,8 @@ impl LeaseId {
 pub(crate) fn random_name(length: usize, alphabet: &[u8]) -> String {
     let mut name = String::with_capacity(length);
     // Bytes past the last whole multiple of the alphabet's size would favour its first letters.
-    let fair = 256_usize.checked_rem(alphabet.len()).map_or(0, |rest| 256_usize.saturating_sub(rest));
+    let fair =
+        256_usize.checked_rem(alphabet.len()).map_or(0, |rest| 256_usize.saturating_sub(rest));
     while name.len() < length {
         let mut byte = [0_u8];
         // The kernel's generator does not fail once it is seeded; without it no name is safe, so
@@ -186,7 +192,11 @@ pub(crate) fn random_name(length: usize, alphabet: &[u8]) -> String {
             continue;
         }
         let index = usize::from(byte[0]);
-        if let Some(letter) = (index < fair).then(|| index.checked_rem(alphabet.len())).flatten().and_then(|i| alphabet.get(i)) {
+        if let Some(letter) = (index < fair)
+            .then(|| index.checked_rem(alphabet.len()))
+            .flatten()
+            .and_then(|i| alphabet.get(i))
+        {
             name.push(char::from(*letter));
         }
     }
@@ -203,7 +213,9 @@ mod tests {
         assert_ne!(one, other);
         let (a, b) = (LeaseId::of(&one), LeaseId::of(&other));
         assert!(a != b && a == LeaseId::of(&one));
-        assert!(a.0.len() == 10 && a.0.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
+        assert!(
+            a.0.len() == 10 && a.0.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        );
         assert_eq!(a.pod_name().0.len(), "ssh-pod-".len() + 10);
     }
 

@@ -2,17 +2,23 @@
 
 use super::{OrderService, StepError, internal};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
+use crate::backend::policy::{
+    Decision, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
+};
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
 use crate::model::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
-use crate::backend::policy::{PolicyTrace, Decision, Payment, Placement, PodDecision, PolicySet, Quote};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
 
 impl OrderService {
     /// received → decided, or refused.
-    pub(super) async fn decide(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
+    pub(super) async fn decide(
+        &self,
+        order: &mut Order,
+        set: &dyn PolicySet,
+    ) -> Result<(), StepError> {
         let decided = match order.purchase.clone() {
             Purchase::Spawn { .. } => self.decide_spawn(order, set).await,
             Purchase::TopUp { pod } => self.decide_top_up(order, &pod, set).await,
@@ -20,7 +26,12 @@ impl OrderService {
         let policy_trace = match decided {
             Ok(lease) => {
                 order.state = State::Decided;
-                self.transition(order, State::Received, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put)).await
+                self.transition(
+                    order,
+                    State::Received,
+                    lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put),
+                )
+                .await
             }
             Err(refusal) => self.refuse(order, State::Received, refusal).await,
         };
@@ -32,7 +43,12 @@ impl OrderService {
 
     /// Refuses the order: nothing was taken, the token is forgotten here, its proofs and its port
     /// are free.
-    pub(super) async fn refuse(&self, order: &mut Order, from: State, refusal: Refusal) -> Result<(), StepError> {
+    pub(super) async fn refuse(
+        &self,
+        order: &mut Order,
+        from: State,
+        refusal: Refusal,
+    ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
         if let Purchase::Spawn { .. } = &order.purchase {
             self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
@@ -47,12 +63,15 @@ impl OrderService {
             order.lease = None;
         }
         order.state = State::Refused;
-        self.transition(order, from, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put)).await
+        self.transition(order, from, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put))
+            .await
     }
 
     /// The lease of a spawn that comes to nothing, as ended.
     pub(super) async fn ended_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
-        let (Purchase::Spawn { .. }, Some(lease)) = (&order.purchase, &order.lease) else { return Ok(None) };
+        let (Purchase::Spawn { .. }, Some(lease)) = (&order.purchase, &order.lease) else {
+            return Ok(None);
+        };
         let mut lease = self.backends.ledger.lease(&lease.pod_name()).await?;
         if let Some(lease) = &mut lease {
             lease.state = LeaseState::Ended;
@@ -62,11 +81,19 @@ impl OrderService {
 
     async fn verify(&self, order: &Order) -> Result<Payment, Refusal> {
         let none = Secret::default();
-        self.backends.wallet.verify(order.secrets.token.as_ref().unwrap_or(&none), &order.token_info).await
+        self.backends
+            .wallet
+            .verify(order.secrets.token.as_ref().unwrap_or(&none), &order.token_info)
+            .await
     }
 
     /// What the policies are asked.
-    async fn trace(&self, order: &Order, view: OrderView, set: &dyn PolicySet) -> Result<PolicyTrace, Refusal> {
+    async fn trace(
+        &self,
+        order: &Order,
+        view: OrderView,
+        set: &dyn PolicySet,
+    ) -> Result<PolicyTrace, Refusal> {
         let payment = self.verify(order).await?;
         let context = self.context(order.customer()).await?;
         Ok(PolicyTrace {
@@ -82,8 +109,13 @@ impl OrderService {
         })
     }
 
-    async fn decide_spawn(&self, order: &mut Order, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
-        let policy_trace = order.policy_trace.insert(self.trace(order, order.view(None), set).await?);
+    async fn decide_spawn(
+        &self,
+        order: &mut Order,
+        set: &dyn PolicySet,
+    ) -> Result<Option<Lease>, Refusal> {
+        let policy_trace =
+            order.policy_trace.insert(self.trace(order, order.view(None), set).await?);
         let PolicyTrace { order: view, context, payment, .. } = policy_trace;
         let image = policy_trace.image.insert(set.admit(view, context).await?);
         let quote = policy_trace.quote.insert(set.quote(view, context).await?);
@@ -112,14 +144,31 @@ impl OrderService {
         Ok(Some(new))
     }
 
-    async fn decide_top_up(&self, order: &mut Order, pod: &PodName, set: &dyn PolicySet) -> Result<Option<Lease>, Refusal> {
+    async fn decide_top_up(
+        &self,
+        order: &mut Order,
+        pod: &PodName,
+        set: &dyn PolicySet,
+    ) -> Result<Option<Lease>, Refusal> {
         let lease = self.find_lease(pod).await?;
         let now = UnixTime::now();
-        let expired = || Refusal::new(ErrorType::LeaseExpired, "this pod has ended or is about to; order a new one");
+        let expired = || {
+            Refusal::new(
+                ErrorType::LeaseExpired,
+                "this pod has ended or is about to; order a new one",
+            )
+        };
         let expires_at = match (lease.state, lease.expires_at) {
-            (LeaseState::Live, Some(at)) if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) => at,
+            (LeaseState::Live, Some(at))
+                if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) =>
+            {
+                at
+            }
             (LeaseState::Reserved, _) => {
-                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; try again in a minute"));
+                return Err(Refusal::new(
+                    ErrorType::ResourceUnavailable,
+                    "this pod is not ready yet; try again in a minute",
+                ));
             }
             _ => return Err(expired()),
         };
@@ -132,7 +181,10 @@ impl OrderService {
         check_minimum(payment, quote)?;
         let later = expires_at.after(grant.seconds);
         if later.since(now) > Seconds(limits::GRANT_SECONDS) {
-            return Err(Refusal::new(ErrorType::InvalidRequest, "the pod would live longer than ten years; send a smaller token"));
+            return Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "the pod would live longer than ten years; send a smaller token",
+            ));
         }
         order.lease = Some(lease.id.clone());
         order.decide(None);
@@ -141,11 +193,26 @@ impl OrderService {
     }
 
     /// Reserves a port and fixes what the template must keep to.
-    pub(super) async fn place(&self, lease: &LeaseId, image: &str, quote: &Quote) -> Result<Placement, Refusal> {
-        let port = self.backends.ledger.reserve_port(lease, self.settings.ports.clone()).await.map_err(|error| internal(&error))?;
+    pub(super) async fn place(
+        &self,
+        lease: &LeaseId,
+        image: &str,
+        quote: &Quote,
+    ) -> Result<Placement, Refusal> {
+        let port = self
+            .backends
+            .ledger
+            .reserve_port(lease, self.settings.ports.clone())
+            .await
+            .map_err(|error| internal(&error))?;
         let host_port = port.ok_or_else(|| {
-            Refusal::new(ErrorType::ResourceUnavailable, "No available ports in the configured range")
-                .with_details("all pods are leased; your token was not taken, try again when one has ended")
+            Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "No available ports in the configured range",
+            )
+            .with_details(
+                "all pods are leased; your token was not taken, try again when one has ended",
+            )
         })?;
         let name = lease.pod_name();
         Ok(Placement {

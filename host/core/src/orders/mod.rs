@@ -11,21 +11,21 @@
 //! - `inquire.rs`: what doors ask besides orders.
 
 mod decide;
-mod terminate;
 mod provision;
 mod queries;
 mod reconcile;
+mod terminate;
 
 pub use queries::{OrderStatus, Overview, PriceEstimate, Progress, Stage};
 
-use crate::backend::responder::{Responder, Transport, ReplyTo};
+use crate::backend::policy::{Context, Offer, Policy, PolicyError, PolicySet, RefundTerms};
+use crate::backend::responder::{ReplyTo, Responder, Transport};
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome};
+use crate::backend::wallet::Wallet;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderSecrets, Purchase, State};
-use crate::backend::policy::{Context, PolicyError, Offer, Policy, PolicySet, RefundTerms};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::backend::wallet::Wallet;
 use crate::model::units::{Customer, LeaseId, MintUrl, OrderId, PodName, Seconds, UnixTime};
 use crate::{Cluster, protocol};
 use serde_json::Value;
@@ -104,7 +104,10 @@ impl Submission {
     #[must_use]
     pub fn order(&self) -> &OrderId {
         match self {
-            Self::InProgress(order, _) | Self::Joined(order, _) | Self::OnOtherReplica(order) | Self::Completed(order, _) => order,
+            Self::InProgress(order, _)
+            | Self::Joined(order, _)
+            | Self::OnOtherReplica(order)
+            | Self::Completed(order, _) => order,
         }
     }
 
@@ -160,7 +163,9 @@ impl MintLimiter {
     async fn acquire(&self, mint: &MintUrl) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
+            Arc::clone(
+                all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each))),
+            )
         };
         turns.acquire_owned().await.ok()
     }
@@ -219,31 +224,51 @@ impl OrderService {
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
         let token_info = self.backends.wallet.decode(&incoming.token)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
-            Refusal::new(ErrorType::ResourceUnavailable, "too many orders are waiting; this one was not looked at, try again in a minute")
+            Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "too many orders are waiting; this one was not looked at, try again in a minute",
+            )
         })?;
         let mut order = Order {
             message: incoming.message,
             reply_to: incoming.reply_to,
             token_info,
-            secrets: OrderSecrets { token: Some(incoming.token), password: incoming.password, refund_token: None },
+            secrets: OrderSecrets {
+                token: Some(incoming.token),
+                password: incoming.password,
+                refund_token: None,
+            },
             ..Order::blank(incoming.purchase)
         };
         if let Purchase::Spawn { .. } = &order.purchase {
             order.lease = Some(LeaseId::of(&order.id));
         }
-        let entry = self.claim(&order.id).ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
+        let entry = self
+            .claim(&order.id)
+            .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.backends.ledger.open(&order).await.map_err(|error| internal(&error))? {
             OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
             // The words of a message are its id; a request's id is whatever its sender chose.
-            OpenOutcome::Duplicate(known) if known.reply_to.door == Transport::Nostr || same_purchase(&order, &known) => self.replay(*known).await,
-            OpenOutcome::Duplicate(_) => {
-                Err(Refusal::new(ErrorType::InvalidRequest, "this request's id was used for another request; choose a new one"))
+            OpenOutcome::Duplicate(known)
+                if known.reply_to.door == Transport::Nostr || same_purchase(&order, &known) =>
+            {
+                self.replay(*known).await
             }
-            OpenOutcome::ProofConflict(other) if same_purchase(&order, &other) => self.replay(*other).await,
-            OpenOutcome::ProofConflict(other) if other.state.is_final() => {
-                Err(Refusal::new(ErrorType::TokenAlreadySpent, "this token has paid for another order; send a fresh one"))
+            OpenOutcome::Duplicate(_) => Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "this request's id was used for another request; choose a new one",
+            )),
+            OpenOutcome::ProofConflict(other) if same_purchase(&order, &other) => {
+                self.replay(*other).await
             }
-            OpenOutcome::ProofConflict(_) => Err(Refusal::new(ErrorType::TokenPending, "this token is paying for another order right now")),
+            OpenOutcome::ProofConflict(other) if other.state.is_final() => Err(Refusal::new(
+                ErrorType::TokenAlreadySpent,
+                "this token has paid for another order; send a fresh one",
+            )),
+            OpenOutcome::ProofConflict(_) => Err(Refusal::new(
+                ErrorType::TokenPending,
+                "this token is paying for another order right now",
+            )),
         }
     }
 
@@ -253,8 +278,10 @@ impl OrderService {
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn status(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
-        let orders = self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
-        let refunds: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer).collect();
+        let orders =
+            self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+        let refunds: Vec<&Order> =
+            orders.iter().filter(|order| order.customer() == customer).collect();
         Ok(protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
     }
 
@@ -280,7 +307,11 @@ impl OrderService {
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
         let context = self.context(&Customer::default()).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
-        Ok(Catalog { offers, mints: self.backends.wallet.mints(), lock: self.backends.wallet.p2pk_pubkey() })
+        Ok(Catalog {
+            offers,
+            mints: self.backends.wallet.mints(),
+            lock: self.backends.wallet.p2pk_pubkey(),
+        })
     }
 
     /// Finishes what an earlier process began: first the wallets, then the orders.
@@ -302,7 +333,12 @@ impl OrderService {
             if order.state == State::Decided {
                 // Nothing was taken, and the world has moved on: decide again.
                 order.state = State::Received;
-                match self.backends.ledger.transition(&order, State::Decided, LeaseUpdate::Keep).await {
+                match self
+                    .backends
+                    .ledger
+                    .transition(&order, State::Decided, LeaseUpdate::Keep)
+                    .await
+                {
                     // It was finished between the reading and now.
                     Err(LedgerError::Conflict { .. }) => continue,
                     moved => moved?,
@@ -315,10 +351,13 @@ impl OrderService {
 
     /// The order again, for a customer who sent it again.
     async fn replay(self: &Arc<Self>, order: Order) -> Result<Submission, Refusal> {
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
+        let in_flight =
+            self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
         match in_flight {
             Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
-            None if order.state.is_final() => Ok(Submission::Completed(order.id.clone(), self.answer(&order).await)),
+            None if order.state.is_final() => {
+                Ok(Submission::Completed(order.id.clone(), self.answer(&order).await))
+            }
             None => Ok(Submission::OnOtherReplica(order.id)),
         }
     }
@@ -336,7 +375,12 @@ impl OrderService {
     }
 
     /// Works an order in a task of its own.
-    fn spawn(self: &Arc<Self>, order: Order, entry: InFlightGuard, place: Option<OwnedSemaphorePermit>) -> Submission {
+    fn spawn(
+        self: &Arc<Self>,
+        order: Order,
+        entry: InFlightGuard,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Submission {
         let (id, receiver) = (order.id.clone(), entry.sender.subscribe());
         let orders = Arc::clone(self);
         let span = tracing::info_span!("order", id = %id);
@@ -357,14 +401,20 @@ impl OrderService {
     }
 
     /// Steps until the order is settled; `None` when somebody else has it.
-    async fn drive(&self, mut order: Order, mut place: Option<OwnedSemaphorePermit>) -> Option<Order> {
+    async fn drive(
+        &self,
+        mut order: Order,
+        mut place: Option<OwnedSemaphorePermit>,
+    ) -> Option<Order> {
         let mut pause = Pause::new();
         // Taken once and kept to the end: no order is decided by two sets.
         let set = self.backends.policy.current();
         let mut acquire = None;
         while !order.state.is_final() {
             acquire = match acquire.take() {
-                None if order.state.is_awaiting_payment() => self.at_once.acquire(&order.token_info.mint).await,
+                None if order.state.is_awaiting_payment() => {
+                    self.at_once.acquire(&order.token_info.mint).await
+                }
                 acquire => acquire.filter(|_| order.state.is_awaiting_payment()),
             };
             if order.state == State::PaymentUnknown {
@@ -380,7 +430,11 @@ impl OrderService {
                     return None;
                 }
                 Err(StepError::Retry(why)) => {
-                    tracing::warn!(why, state = state.as_str(), "a step failed and will be tried again");
+                    tracing::warn!(
+                        why,
+                        state = state.as_str(),
+                        "a step failed and will be tried again"
+                    );
                     // Whoever waits does not keep the others waiting.
                     acquire = None;
                     pause.wait().await;
@@ -389,7 +443,11 @@ impl OrderService {
             }
         }
         drop(place);
-        tracing::info!(state = order.state.as_str(), refusal = order.refusal.as_ref().map(|r| r.code.as_str()), "settled");
+        tracing::info!(
+            state = order.state.as_str(),
+            refusal = order.refusal.as_ref().map(|r| r.code.as_str()),
+            "settled"
+        );
         Some(order)
     }
 
@@ -398,7 +456,9 @@ impl OrderService {
         loop {
             match self.backends.ledger.order(&order.id).await {
                 Ok(stored) => return stored,
-                Err(error) => tracing::warn!(%error, "the order cannot be read; the ledger is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the order cannot be read; the ledger is tried again")
+                }
             }
             pause.wait().await;
         }
@@ -418,7 +478,12 @@ impl OrderService {
     }
 
     /// Writes the move from `from` to the order's state.
-    async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<(), StepError> {
+    async fn transition(
+        &self,
+        order: &Order,
+        from: State,
+        lease: LeaseUpdate<'_>,
+    ) -> Result<(), StepError> {
         tracing::debug!(from = from.as_str(), to = order.state.as_str(), "advance");
         Ok(self.backends.ledger.transition(order, from, lease).await?)
     }
@@ -438,15 +503,23 @@ impl OrderService {
         }
         if order.state == State::Ended {
             let ended = order.expires_at.unwrap_or_default().rfc3339();
-            return protocol::error(&Refusal::new(ErrorType::LeaseExpired, format!("{pod} has ended; it was paid until {ended}")));
+            return protocol::error(&Refusal::new(
+                ErrorType::LeaseExpired,
+                format!("{pod} has ended; it was paid until {ended}"),
+            ));
         }
         let grant = order.decision.as_ref().map(|decision| &decision.grant);
         let note = grant.and_then(|grant| grant.note.as_deref());
         match &order.purchase {
-            Purchase::Spawn { .. } => protocol::access(order, &lease, &self.settings.ssh_host, note),
-            Purchase::TopUp { pod } => {
-                protocol::topped_up(pod, grant.map_or(Seconds(0), |grant| grant.seconds), order.expires_at.unwrap_or_default(), note)
+            Purchase::Spawn { .. } => {
+                protocol::access(order, &lease, &self.settings.ssh_host, note)
             }
+            Purchase::TopUp { pod } => protocol::topped_up(
+                pod,
+                grant.map_or(Seconds(0), |grant| grant.seconds),
+                order.expires_at.unwrap_or_default(),
+                note,
+            ),
         }
     }
 
@@ -468,12 +541,19 @@ impl OrderService {
         }
         match self.backends.ledger.delivered(&order.id, order.state).await {
             Ok(()) => tracing::info!("answered"),
-            Err(error) => tracing::warn!(%error, "the delivery could not be noted; it is made again"),
+            Err(error) => {
+                tracing::warn!(%error, "the delivery could not be noted; it is made again")
+            }
         }
     }
 
     async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
-        self.backends.ledger.lease(pod).await.map_err(|error| unreadable(&error))?.ok_or_else(queries::no_such_pod)
+        self.backends
+            .ledger
+            .lease(pod)
+            .await
+            .map_err(|error| unreadable(&error))?
+            .ok_or_else(queries::no_such_pod)
     }
 
     /// How many pods can be leased at the same time.
@@ -493,7 +573,11 @@ impl OrderService {
             now,
             capacity_leases: self.capacity(),
             active_leases: self.backends.ledger.ports_in_use().await.map_err(failed)?,
-            customer_leases: leases.iter().take(limits::CUSTOMER_LEASES_SHOWN).map(|lease| lease.view(customer, now)).collect(),
+            customer_leases: leases
+                .iter()
+                .take(limits::CUSTOMER_LEASES_SHOWN)
+                .map(|lease| lease.view(customer, now))
+                .collect(),
         })
     }
 }
@@ -503,18 +587,27 @@ impl OrderService {
 fn same_purchase(a: &Order, b: &Order) -> bool {
     // A token may name its proofs in any order.
     let proofs = |order: &Order| order.token_info.ys.iter().cloned().collect::<BTreeSet<_>>();
-    !a.customer().0.is_empty() && a.customer() == b.customer() && a.purchase == b.purchase && proofs(a) == proofs(b)
+    !a.customer().0.is_empty()
+        && a.customer() == b.customer()
+        && a.purchase == b.purchase
+        && proofs(a) == proofs(b)
 }
 
 fn internal(error: &LedgerError) -> Refusal {
     tracing::error!(%error, "the ledger failed");
-    Refusal::new(ErrorType::InternalError, "the service cannot keep its books right now; your token was not taken, try again later")
+    Refusal::new(
+        ErrorType::InternalError,
+        "the service cannot keep its books right now; your token was not taken, try again later",
+    )
 }
 
 /// For who only asks: whether anything was taken is another question.
 fn unreadable(error: &LedgerError) -> Refusal {
     tracing::error!(%error, "the ledger failed");
-    Refusal::new(ErrorType::InternalError, "the service cannot read its books right now; ask again later")
+    Refusal::new(
+        ErrorType::InternalError,
+        "the service cannot read its books right now; ask again later",
+    )
 }
 
 /// A pause that doubles.

@@ -2,12 +2,12 @@
 
 use super::{OrderService, StepError, decide::plan, unreadable};
 use crate::backend::cluster::ClusterError;
+use crate::backend::policy::{Decision, PolicySet};
 use crate::backend::store::LeaseUpdate;
+use crate::backend::wallet::{ReceiveError, Resolution};
 use crate::limits;
 use crate::model::order::{LeaseState, Order, Purchase, State};
-use crate::backend::policy::{Decision, PolicySet};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::backend::wallet::{ReceiveError, Resolution};
 use crate::model::units::{PodName, Sat, Seconds, UnixTime};
 
 impl OrderService {
@@ -45,7 +45,12 @@ impl OrderService {
         }
         // It came too late, or the mint gave less than it had said: what came goes back.
         tracing::warn!(%net, %promised, "the payment is not what was decided on; it goes back");
-        let less = || Refusal::new(ErrorType::MintError, format!("the mint gave {net} for a token that it had valued at {promised}"));
+        let less = || {
+            Refusal::new(
+                ErrorType::MintError,
+                format!("the mint gave {net} for a token that it had valued at {promised}"),
+            )
+        };
         let refusal = order.refusal.take().unwrap_or_else(less);
         self.start_refund(order, from, refusal).await
     }
@@ -60,10 +65,18 @@ impl OrderService {
                 None => self.swap(order).await,
             },
             Resolution::SpentElsewhere => {
-                self.refuse(order, from, Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere")).await
+                self.refuse(
+                    order,
+                    from,
+                    Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere"),
+                )
+                .await
             }
             Resolution::Unknown(why) => {
-                if order.refusal.is_none() && UnixTime::now().since(order.created_at) > Seconds(limits::PAYMENT_PATIENCE.as_secs()) {
+                if order.refusal.is_none()
+                    && UnixTime::now().since(order.created_at)
+                        > Seconds(limits::PAYMENT_PATIENCE.as_secs())
+                {
                     self.abandon_payment(order).await?;
                 }
                 Err(StepError::Retry(why))
@@ -86,9 +99,12 @@ impl OrderService {
         let lease = self.ended_lease(order).await?;
         order.refusal = Some(refusal.clone());
         order.state = State::PaymentUnknown;
-        self.transition(order, from, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put)).await?;
+        self.transition(order, from, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put))
+            .await?;
         // Once, and lost if nobody takes it: the answer comes when there is one.
-        if let Err(why) = self.backends.responder.send(&order.reply_to, &crate::protocol::error(&refusal)).await {
+        if let Err(why) =
+            self.backends.responder.send(&order.reply_to, &crate::protocol::error(&refusal)).await
+        {
             tracing::warn!(why, "the customer could not be told that his payment is unknown");
         }
         Ok(())
@@ -102,13 +118,19 @@ impl OrderService {
             Err(refusal) => return self.start_refund(order, State::Paid, refusal).await,
         };
         match &order.purchase {
-            Purchase::TopUp { pod } => self.transition(order, State::Paid, LeaseUpdate::Extend(pod, seconds)).await,
+            Purchase::TopUp { pod } => {
+                self.transition(order, State::Paid, LeaseUpdate::Extend(pod, seconds)).await
+            }
             Purchase::Spawn { .. } => self.transition(order, State::Paid, LeaseUpdate::Keep).await,
         }
     }
 
     /// provisioning → active, or refund-pending. Every effect here may be done twice.
-    pub(super) async fn provision(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
+    pub(super) async fn provision(
+        &self,
+        order: &mut Order,
+        set: &dyn PolicySet,
+    ) -> Result<(), StepError> {
         let done = match order.purchase.clone() {
             Purchase::Spawn { .. } => self.launch(order).await,
             Purchase::TopUp { pod } => self.extend(order, &pod).await,
@@ -116,10 +138,14 @@ impl OrderService {
         match done {
             Ok(()) => Ok(()),
             Err(ProvisionError::StepError(setback)) => Err(setback),
-            Err(ProvisionError::Cluster(ClusterError::Unavailable(why))) if order.created_at.after(patience()) > UnixTime::now() => {
+            Err(ProvisionError::Cluster(ClusterError::Unavailable(why)))
+                if order.created_at.after(patience()) > UnixTime::now() =>
+            {
                 Err(StepError::Retry(why))
             }
-            Err(ProvisionError::Cluster(ClusterError::PortTaken(why))) if order.launches < limits::LAUNCH_ATTEMPTS => {
+            Err(ProvisionError::Cluster(ClusterError::PortTaken(why)))
+                if order.launches < limits::LAUNCH_ATTEMPTS =>
+            {
                 self.reassign_port(order, &why, set).await
             }
             Err(ProvisionError::Cluster(error)) => {
@@ -163,17 +189,32 @@ impl OrderService {
     }
 
     /// Another port for a pod whose port turned out to be taken.
-    async fn reassign_port(&self, order: &mut Order, why: &str, set: &dyn PolicySet) -> Result<(), StepError> {
+    async fn reassign_port(
+        &self,
+        order: &mut Order,
+        why: &str,
+        set: &dyn PolicySet,
+    ) -> Result<(), StepError> {
         tracing::warn!(why, "moving the pod to another port");
-        let (Some(lease), Some(mut decision)) = (order.lease.clone(), order.decision.clone()) else {
+        let (Some(lease), Some(mut decision)) = (order.lease.clone(), order.decision.clone())
+        else {
             return Err(StepError::Retry("the order lacks its lease".to_owned()));
         };
-        self.backends.cluster.remove(&lease.pod_name()).await.map_err(|error| StepError::Retry(error.to_string()))?;
-        let image = decision.pod.as_ref().map(|pod| pod.placement.image.clone()).unwrap_or_default();
+        self.backends
+            .cluster
+            .remove(&lease.pod_name())
+            .await
+            .map_err(|error| StepError::Retry(error.to_string()))?;
+        let image =
+            decision.pod.as_ref().map(|pod| pod.placement.image.clone()).unwrap_or_default();
         let moved = async {
             let ports = self.settings.ports.clone();
             // With no other port free the same one is tried once more.
-            self.backends.ledger.reassign_port(&lease, ports).await.map_err(|error| unreadable(&error))?;
+            self.backends
+                .ledger
+                .reassign_port(&lease, ports)
+                .await
+                .map_err(|error| unreadable(&error))?;
             let placement = self.place(&lease, &image, &decision.quote).await?;
             let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
             Ok::<_, Refusal>((placement, rendered))
@@ -194,13 +235,21 @@ impl OrderService {
     }
 
     /// → refund-pending: the money must go back, for this reason.
-    pub(super) async fn start_refund(&self, order: &mut Order, from: State, refusal: Refusal) -> Result<(), StepError> {
-        let seconds = order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
+    pub(super) async fn start_refund(
+        &self,
+        order: &mut Order,
+        from: State,
+        refusal: Refusal,
+    ) -> Result<(), StepError> {
+        let seconds =
+            order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
         order.refusal = Some(refusal);
         order.state = State::RefundPending;
         match &order.purchase {
             // Only an extension that was written needs to be taken back.
-            Purchase::TopUp { pod } if from == State::Provisioning => self.transition(order, from, LeaseUpdate::Shorten(pod, seconds)).await,
+            Purchase::TopUp { pod } if from == State::Provisioning => {
+                self.transition(order, from, LeaseUpdate::Shorten(pod, seconds)).await
+            }
             _ => self.transition(order, from, LeaseUpdate::Keep).await,
         }
     }
@@ -223,11 +272,21 @@ impl OrderService {
             }
         }
         let amount = order.due.or(order.redeemed).unwrap_or_default();
-        let refund = self.backends.wallet.refund(&order.id, &order.token_info.mint, amount).await.map_err(StepError::Retry)?;
+        let refund = self
+            .backends
+            .wallet
+            .refund(&order.id, &order.token_info.mint, amount)
+            .await
+            .map_err(StepError::Retry)?;
         order.record_refund(&refund);
         order.secrets.password = None;
         order.state = State::Refunded;
-        self.transition(order, State::RefundPending, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put)).await
+        self.transition(
+            order,
+            State::RefundPending,
+            lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put),
+        )
+        .await
     }
 }
 

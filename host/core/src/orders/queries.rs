@@ -2,14 +2,16 @@
 
 use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
+use crate::backend::policy::{
+    Context, Payment, PolicyError, PolicySet, Price, Quote, Resources, SlotStats,
+};
 use crate::backend::store::HourlyRevenue;
+use crate::backend::wallet::{MintReport, PaymentRequest};
 use crate::limits;
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
-use crate::backend::policy::{Context, PolicyError, Payment, PolicySet, Price, Quote, Resources, SlotStats};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::backend::wallet::{MintReport, PaymentRequest};
 use crate::model::units::{Customer, MintUrl, OrderId, PodName, Sat, Seconds, UnixTime};
 use crate::protocol;
 use serde::Serialize;
@@ -124,7 +126,11 @@ impl PriceProbe<'_> {
         let payment = Payment { mint, gross: amount, fee: Sat(0), net: amount };
         match self.set.grant(self.view, self.quote, &payment, self.context).await {
             Ok(grant) => Ok(Some(Ok(grant.seconds))),
-            Err(PolicyError::Refused(refusal)) if refusal.code == ErrorType::InsufficientPayment => Ok(None),
+            Err(PolicyError::Refused(refusal))
+                if refusal.code == ErrorType::InsufficientPayment =>
+            {
+                Ok(None)
+            }
             Err(PolicyError::Refused(refusal)) => Ok(Some(Err(refusal))),
             Err(fault) => Err(fault.into()),
         }
@@ -142,7 +148,12 @@ impl PriceProbe<'_> {
             (little, much) = (Some(much), Sat(much.0.saturating_mul(2)));
             bought = self.buys(much).await?;
         }
-        let none = || Refusal::new(ErrorType::ResourceUnavailable, "the operator's policies take no payment for this now");
+        let none = || {
+            Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "the operator's policies take no payment for this now",
+            )
+        };
         let mut bought = bought.ok_or_else(none)?;
         // It is enough at once nearly always: then there is nothing to narrow.
         while let Some(less) = little
@@ -164,7 +175,12 @@ impl OrderService {
     ///
     /// # Errors
     /// What an order of it would be refused with, before its token is looked at.
-    pub async fn price(&self, purchase: &Purchase, wanted: Option<Seconds>, customer: &Customer) -> Result<PriceEstimate, Refusal> {
+    pub async fn price(
+        &self,
+        purchase: &Purchase,
+        wanted: Option<Seconds>,
+        customer: &Customer,
+    ) -> Result<PriceEstimate, Refusal> {
         let set = self.backends.policy.current();
         let context = self.context(customer).await?;
         let mut order = Order::blank(purchase.clone());
@@ -178,38 +194,74 @@ impl OrderService {
             Purchase::TopUp { pod } => {
                 let lease = self.find_lease(pod).await?;
                 if lease.state == LeaseState::Ended {
-                    return Err(Refusal::new(ErrorType::LeaseExpired, "this pod has ended; order a new one"));
+                    return Err(Refusal::new(
+                        ErrorType::LeaseExpired,
+                        "this pod has ended; order a new one",
+                    ));
                 }
                 order.view(Some(lease.view(customer, UnixTime::now())))
             }
         };
         let quote = set.quote(&view, &context).await?;
-        let asked = PriceProbe { set: &*set, view: &view, quote: &quote, context: &context, mint: self.backends.wallet.mints().first().cloned() };
+        let asked = PriceProbe {
+            set: &*set,
+            view: &view,
+            quote: &quote,
+            context: &context,
+            mint: self.backends.wallet.mints().first().cloned(),
+        };
         let least = quote.minimum.max(Sat(1));
         let amount = quote.price.costs(wanted.unwrap_or(self.settings.suggested)).max(least);
         let (amount, seconds) = match asked.enough(amount).await {
             // What is suggested is more than there may be: the least that there is.
-            Err(refusal) if wanted.is_none() && refusal.code == ErrorType::InvalidRequest => asked.enough(least).await?,
+            Err(refusal) if wanted.is_none() && refusal.code == ErrorType::InvalidRequest => {
+                asked.enough(least).await?
+            }
             priced => priced?,
         };
-        Ok(PriceEstimate { tier: quote.tier, resources: quote.resources, price: quote.price, seconds, amount })
+        Ok(PriceEstimate {
+            tier: quote.tier,
+            resources: quote.resources,
+            price: quote.price,
+            seconds,
+            amount,
+        })
     }
 
     /// Whether a token would buy so much time of a pod now. Takes nothing.
     ///
     /// # Errors
     /// What an order with it would be refused with.
-    pub async fn verify_payment(&self, token: &Secret, wanted: Option<Seconds>, customer: &Customer) -> Result<Payment, Refusal> {
+    pub async fn verify_payment(
+        &self,
+        token: &Secret,
+        wanted: Option<Seconds>,
+        customer: &Customer,
+    ) -> Result<Payment, Refusal> {
         let token_info = self.backends.wallet.decode(token)?;
-        let turn = tokio::time::timeout(limits::VOUCH_WAIT, self.verify_slots.acquire(&token_info.mint)).await;
-        let busy = || Refusal::new(ErrorType::ResourceUnavailable, "too many tokens are being looked at; try again in a moment");
+        let turn =
+            tokio::time::timeout(limits::VOUCH_WAIT, self.verify_slots.acquire(&token_info.mint))
+                .await;
+        let busy = || {
+            Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "too many tokens are being looked at; try again in a moment",
+            )
+        };
         let _turn = turn.ok().flatten().ok_or_else(busy)?;
         let payment = self.backends.wallet.verify_dleq(token, &token_info).await?;
         let login = Login::check(None, None, None)?;
-        let purchase = Purchase::Spawn { image: None, tier: None, username: login.username, public_key: None, wanted };
+        let purchase = Purchase::Spawn {
+            image: None,
+            tier: None,
+            username: login.username,
+            public_key: None,
+            wanted,
+        };
         let mut order = Order::blank(purchase);
         order.reply_to.customer = customer.clone();
-        let (set, context, view) = (self.backends.policy.current(), self.context(customer).await?, order.view(None));
+        let (set, context, view) =
+            (self.backends.policy.current(), self.context(customer).await?, order.view(None));
         let quote = set.quote(&view, &context).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         super::decide::check_minimum(&payment, &quote)?;
@@ -242,7 +294,8 @@ impl OrderService {
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn order(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
         let order = self.backends.ledger.order(id).await.map_err(|error| unreadable(&error))?;
-        let order = order.ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no order of that id"))?;
+        let order = order
+            .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no order of that id"))?;
         if customer.0.is_empty() || order.customer() != customer {
             return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
         }
@@ -254,7 +307,11 @@ impl OrderService {
     ///
     /// # Errors
     /// As [`OrderService::order`].
-    pub async fn wait_settled(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
+    pub async fn wait_settled(
+        &self,
+        id: &OrderId,
+        customer: &Customer,
+    ) -> Result<OrderStatus, Refusal> {
         loop {
             let status = self.order(id, customer).await?;
             if !status.state.is_awaiting_payment() {
@@ -282,7 +339,12 @@ impl OrderService {
     /// # Errors
     /// `internal_error`.
     pub async fn has_pods(&self, customer: &Customer) -> Result<bool, Refusal> {
-        let leases = self.backends.ledger.live_leases(Some(customer)).await.map_err(|error| unreadable(&error))?;
+        let leases = self
+            .backends
+            .ledger
+            .live_leases(Some(customer))
+            .await
+            .map_err(|error| unreadable(&error))?;
         Ok(!customer.0.is_empty() && leases.iter().any(|lease| lease.state == LeaseState::Live))
     }
 
@@ -298,13 +360,22 @@ impl OrderService {
         let failed = |error| unreadable(&error);
         let mut leases = self.backends.ledger.live_leases(Some(customer)).await.map_err(failed)?;
         let refunds = self.backends.ledger.pending_refunds(Some(customer)).await.map_err(failed)?;
-        for pod in refunds.iter().filter_map(|order| order.lease.as_ref()).map(crate::model::units::LeaseId::pod_name) {
+        for pod in refunds
+            .iter()
+            .filter_map(|order| order.lease.as_ref())
+            .map(crate::model::units::LeaseId::pod_name)
+        {
             let known = leases.iter().any(|lease| lease.pod() == pod);
-            let lease = if known { None } else { self.backends.ledger.lease(&pod).await.map_err(failed)? };
+            let lease = if known {
+                None
+            } else {
+                self.backends.ledger.lease(&pod).await.map_err(failed)?
+            };
             leases.extend(lease.filter(|lease| lease.customer == *customer));
         }
         let told = |lease: &Lease| {
-            let own: Vec<&Order> = refunds.iter().filter(|order| order.lease.as_ref() == Some(&lease.id)).collect();
+            let own: Vec<&Order> =
+                refunds.iter().filter(|order| order.lease.as_ref() == Some(&lease.id)).collect();
             protocol::status(lease, &own, &self.settings.ssh_host, UnixTime::now())
         };
         Ok(leases.iter().map(told).collect())
@@ -318,8 +389,10 @@ impl OrderService {
         let failed = |error| unreadable(&error);
         let lease = self.backends.ledger.lease(pod).await.map_err(failed)?;
         let orders = self.backends.ledger.orders_of(&pod.lease()).await.map_err(failed)?;
-        let spawn = orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
-        let owner = lease.as_ref().map(|lease| &lease.customer).or(spawn.as_ref().map(Order::customer));
+        let spawn =
+            orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
+        let owner =
+            lease.as_ref().map(|lease| &lease.customer).or(spawn.as_ref().map(Order::customer));
         match owner {
             None => return Err(no_such_pod()),
             Some(owner) if customer.0.is_empty() || owner != customer => return Err(not_owner()),
@@ -331,11 +404,13 @@ impl OrderService {
             (_, Some(State::Refused)) => Stage::Refused,
             (_, Some(state)) if state.is_awaiting_payment() => Stage::Received,
             (_, Some(State::Paid)) => Stage::Redeemed,
-            (Some(LeaseState::Reserved) | None, Some(State::Provisioning)) => match self.backends.cluster.startup_phase(pod).await {
-                Ok(StartupPhase::Scheduled) => Stage::Scheduled,
-                Ok(StartupPhase::Pulling | StartupPhase::Starting) => Stage::Pulling,
-                Ok(StartupPhase::Waiting) | Err(_) => Stage::Redeemed,
-            },
+            (Some(LeaseState::Reserved) | None, Some(State::Provisioning)) => {
+                match self.backends.cluster.startup_phase(pod).await {
+                    Ok(StartupPhase::Scheduled) => Stage::Scheduled,
+                    Ok(StartupPhase::Pulling | StartupPhase::Starting) => Stage::Pulling,
+                    Ok(StartupPhase::Waiting) | Err(_) => Stage::Redeemed,
+                }
+            }
             (Some(LeaseState::Live), _) => running(lease.as_ref(), UnixTime::now()),
             (_, Some(State::Refunded)) if expires_at.is_none() => Stage::Refunded,
             // The money is on its way back, and still with us.
@@ -352,7 +427,9 @@ impl OrderService {
     pub async fn access(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
-        let spawn = spawn.ok_or_else(|| Refusal::new(ErrorType::InternalError, "the order of this pod is missing"))?;
+        let spawn = spawn.ok_or_else(|| {
+            Refusal::new(ErrorType::InternalError, "the order of this pod is missing")
+        })?;
         let now = Order { expires_at: lease.expires_at, ..spawn.clone() };
         Ok(protocol::access(&now, &lease, &self.settings.ssh_host, None))
     }
@@ -362,23 +439,42 @@ impl OrderService {
     ///
     /// # Errors
     /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
-    pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<(String, u16, Login), Refusal> {
+    pub async fn login(
+        &self,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<(String, u16, Login), Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let login = orders.iter().find_map(Order::login);
-        let login = login.ok_or_else(|| Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more"))?;
+        let login = login.ok_or_else(|| {
+            Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
+        })?;
         Ok((self.settings.ssh_host.clone(), lease.port, login))
     }
 
-    async fn running_lease(&self, pod: &PodName, customer: &Customer) -> Result<(Lease, Vec<Order>), Refusal> {
+    async fn running_lease(
+        &self,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<(Lease, Vec<Order>), Refusal> {
         let lease = self.own_lease(pod, customer).await?;
         match lease.state {
             LeaseState::Live => {}
             LeaseState::Reserved => {
-                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; try again in a minute"));
+                return Err(Refusal::new(
+                    ErrorType::ResourceUnavailable,
+                    "this pod is not ready yet; try again in a minute",
+                ));
             }
-            LeaseState::Ended => return Err(Refusal::new(ErrorType::LeaseExpired, "this pod has ended; order a new one")),
+            LeaseState::Ended => {
+                return Err(Refusal::new(
+                    ErrorType::LeaseExpired,
+                    "this pod has ended; order a new one",
+                ));
+            }
         }
-        let orders = self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+        let orders =
+            self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         Ok((lease, orders))
     }
 
@@ -414,7 +510,8 @@ impl OrderService {
 
     /// What keeps the desk from serving; empty when nothing does.
     pub async fn unready_reasons(&self) -> Vec<&'static str> {
-        let ledger = tokio::time::timeout(limits::READY_PATIENCE, self.backends.ledger.ports_in_use());
+        let ledger =
+            tokio::time::timeout(limits::READY_PATIENCE, self.backends.ledger.ports_in_use());
         let cluster = tokio::time::timeout(limits::READY_PATIENCE, self.backends.cluster.check());
         let (ledger, cluster) = tokio::join!(ledger, cluster);
         let mut unready_reasons = Vec::new();
@@ -429,16 +526,25 @@ impl OrderService {
 }
 
 pub(super) fn no_such_pod() -> Refusal {
-    Refusal::new(ErrorType::NotFound, "there is no pod of that name; use pod_name as it was given to you")
+    Refusal::new(
+        ErrorType::NotFound,
+        "there is no pod of that name; use pod_name as it was given to you",
+    )
 }
 
 pub(super) fn not_owner() -> Refusal {
-    Refusal::new(ErrorType::NotOwner, "this pod is another customer's; ask with the key or the bearer token that bought it")
+    Refusal::new(
+        ErrorType::NotOwner,
+        "this pod is another customer's; ask with the key or the bearer token that bought it",
+    )
 }
 
 /// Ready, or about to end: in its last fifth, and five minutes at most.
 fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
-    let Some((made, ends)) = lease.and_then(|lease| Some((lease.created_at, lease.expires_at?))) else { return Stage::Ready };
+    let Some((made, ends)) = lease.and_then(|lease| Some((lease.created_at, lease.expires_at?)))
+    else {
+        return Stage::Ready;
+    };
     let fifth = Seconds(ends.since(made).0.checked_div(5).unwrap_or(0));
     if ends.since(now) <= fifth.min(limits::EXPIRING) { Stage::Expiring } else { Stage::Ready }
 }

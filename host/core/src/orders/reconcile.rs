@@ -2,7 +2,7 @@
 //! is asked for.
 
 use super::OrderService;
-use crate::backend::cluster::{ClusterError, EndReason, ClusterEvent};
+use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason};
 use crate::limits;
 use crate::model::order::{Lease, LeaseState};
 use crate::model::units::{PodName, Seconds, UnixTime};
@@ -36,9 +36,13 @@ impl OrderService {
             match observation {
                 ClusterEvent::Ended(pod, reason) => match self.backends.ledger.lease(&pod).await {
                     // An event may be older than the pod: it is asked for.
-                    Ok(Some(lease)) if lease.state == LeaseState::Live => self.check(lease, Some(reason)).await,
+                    Ok(Some(lease)) if lease.state == LeaseState::Live => {
+                        self.check(lease, Some(reason)).await
+                    }
                     Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, %pod, "the end of a pod could not be noted; it will be asked for again"),
+                    Err(error) => {
+                        tracing::warn!(%error, %pod, "the end of a pod could not be noted; it will be asked for again")
+                    }
                 },
                 ClusterEvent::Resync(pods) => {
                     let there: HashSet<PodName> = pods.into_iter().collect();
@@ -108,7 +112,9 @@ impl OrderService {
         if over > Seconds(limits::OVERDUE) || lease.end.is_some() {
             match self.backends.cluster.remove(&lease.pod()).await {
                 Ok(()) => self.record_end(&lease.pod(), EndReason::Expired).await,
-                Err(error) => tracing::warn!(%error, pod = %lease.pod(), "a pod past its end could not be removed"),
+                Err(error) => {
+                    tracing::warn!(%error, pod = %lease.pod(), "a pod past its end could not be removed")
+                }
             }
         } else if over > Seconds(0) {
             self.check(lease, None).await;
@@ -118,7 +124,9 @@ impl OrderService {
     /// Ends the lease if its pod is really gone: what was told may be older than the pod.
     async fn check(self: &Arc<Self>, lease: Lease, told: Option<EndReason>) {
         let at = lease.expires_at.unwrap_or_else(UnixTime::now);
-        if let Err(ClusterError::NotFound) = self.backends.cluster.check_running(&lease.pod(), at).await {
+        if let Err(ClusterError::NotFound) =
+            self.backends.cluster.check_running(&lease.pod(), at).await
+        {
             let guess = if at <= UnixTime::now() { EndReason::Expired } else { EndReason::Removed };
             self.record_end(&lease.pod(), told.unwrap_or(guess)).await;
         }
@@ -142,7 +150,9 @@ impl OrderService {
         let mut orphans = Vec::new();
         for pod in aged {
             let owned = self.backends.ledger.lease(&pod).await;
-            if matches!(&owned, Ok(None)) || matches!(&owned, Ok(Some(lease)) if lease.state == LeaseState::Ended) {
+            if matches!(&owned, Ok(None))
+                || matches!(&owned, Ok(Some(lease)) if lease.state == LeaseState::Ended)
+            {
                 orphans.push(pod);
             }
         }
@@ -158,7 +168,9 @@ impl OrderService {
 
     async fn live(&self) -> Vec<Lease> {
         match self.backends.ledger.live_leases(None).await {
-            Ok(leases) => leases.into_iter().filter(|lease| lease.state == LeaseState::Live).collect(),
+            Ok(leases) => {
+                leases.into_iter().filter(|lease| lease.state == LeaseState::Live).collect()
+            }
             Err(error) => {
                 tracing::warn!(%error, "the leases could not be read");
                 Vec::new()

@@ -2,12 +2,12 @@
 
 use super::{OrderService, unreadable};
 use crate::backend::cluster::EndReason;
+use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
+use crate::backend::wallet::RefundState;
 use crate::limits;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
-use crate::backend::policy::RefundTerms;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::backend::wallet::RefundState;
 use crate::model::units::{Customer, PodName, Sat, Seconds, UnixTime};
 use crate::protocol;
 use serde_json::Value;
@@ -20,15 +20,26 @@ impl OrderService {
     /// # Errors
     /// `not_found`, `not_owner`, `resource_unavailable` while the pod is being made,
     /// `backend_error` when the cluster does not end it.
-    pub async fn stop(self: &Arc<Self>, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+    pub async fn stop(
+        self: &Arc<Self>,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<Value, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
         match lease.state {
             LeaseState::Reserved => {
-                return Err(Refusal::new(ErrorType::ResourceUnavailable, "this pod is not ready yet; stop it when it is"));
+                return Err(Refusal::new(
+                    ErrorType::ResourceUnavailable,
+                    "this pod is not ready yet; stop it when it is",
+                ));
             }
             LeaseState::Live => {
                 // On disk first: whoever finds the pod gone knows why.
-                self.backends.ledger.mark_ending(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
+                self.backends
+                    .ledger
+                    .mark_ending(pod, EndReason::Stopped)
+                    .await
+                    .map_err(|error| unreadable(&error))?;
                 self.backends.cluster.remove(pod).await?;
                 self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
             }
@@ -38,12 +49,24 @@ impl OrderService {
         let orders = match patience {
             Ok(orders) => orders?,
             // The rest follows: `status` tells it.
-            Err(_) => self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?,
+            Err(_) => self
+                .backends
+                .ledger
+                .orders_of(&lease.id)
+                .await
+                .map_err(|error| unreadable(&error))?,
         };
-        let own: Vec<&Order> = orders.iter().filter(|order| order.customer() == customer && order.state == State::Refunded).collect();
+        let own: Vec<&Order> = orders
+            .iter()
+            .filter(|order| order.customer() == customer && order.state == State::Refunded)
+            .collect();
         for order in &own {
             // This is the answer that tells it.
-            self.backends.ledger.delivered(&order.id, order.state).await.map_err(|error| unreadable(&error))?;
+            self.backends
+                .ledger
+                .delivered(&order.id, order.state)
+                .await
+                .map_err(|error| unreadable(&error))?;
         }
         Ok(protocol::stopped(pod, &own))
     }
@@ -51,7 +74,12 @@ impl OrderService {
     /// The orders of a lease, once none of them owes money any more.
     async fn refunds_made(self: &Arc<Self>, lease: &Lease) -> Result<Vec<Order>, Refusal> {
         loop {
-            let orders = self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+            let orders = self
+                .backends
+                .ledger
+                .orders_of(&lease.id)
+                .await
+                .map_err(|error| unreadable(&error))?;
             if orders.iter().all(|order| order.state != State::RefundPending) {
                 return Ok(orders);
             }
@@ -61,21 +89,40 @@ impl OrderService {
 
     /// Ends a lease whose pod is gone: its port is free, its logins are wiped, and what is due is
     /// on its way.
-    pub(super) async fn end(self: &Arc<Self>, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
+    pub(super) async fn end(
+        self: &Arc<Self>,
+        pod: &PodName,
+        reason: EndReason,
+    ) -> Result<(), LedgerError> {
         loop {
-            let Some(mut lease) = self.backends.ledger.lease(pod).await?.filter(|lease| lease.state == LeaseState::Live) else {
+            let Some(mut lease) = self
+                .backends
+                .ledger
+                .lease(pod)
+                .await?
+                .filter(|lease| lease.state == LeaseState::Live)
+            else {
                 return Ok(());
             };
             let reason = *lease.end.get_or_insert(reason);
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
-            if orders.iter().any(|order| matches!(order.purchase, Purchase::Spawn { .. }) && order.state == State::Provisioning) {
+            if orders.iter().any(|order| {
+                matches!(order.purchase, Purchase::Spawn { .. })
+                    && order.state == State::Provisioning
+            }) {
                 // It is being made, for the second time perhaps: who makes it sees what has become
                 // of it.
                 return Ok(());
             }
             orders.retain(|order| order.state == State::Active);
-            close(&mut orders, self.settings.refund_on_stop, reason, &lease.customer, UnixTime::now());
+            close(
+                &mut orders,
+                self.settings.refund_on_stop,
+                reason,
+                &lease.customer,
+                UnixTime::now(),
+            );
             match self.backends.ledger.end_lease(&lease, &orders).await {
                 // An extension became active in between: it counts too.
                 Err(LedgerError::Conflict { .. }) => continue,
@@ -102,14 +149,16 @@ impl OrderService {
             let end = match self.backends.wallet.refund_state(&order.id, &mint).await {
                 Ok(RefundState::Redeemed) => RefundEnd::Redeemed,
                 Ok(RefundState::Waiting) if waited <= self.settings.refund_kept => continue,
-                Ok(RefundState::Waiting) => match self.backends.wallet.reclaim(&order.id, &mint).await {
-                    Ok(Some(back)) => RefundEnd::Reclaimed(back),
-                    Ok(None) => RefundEnd::Redeemed,
-                    Err(why) => {
-                        tracing::warn!(order = %order.id, why, "a refund could not be taken back yet");
-                        continue;
+                Ok(RefundState::Waiting) => {
+                    match self.backends.wallet.reclaim(&order.id, &mint).await {
+                        Ok(Some(back)) => RefundEnd::Reclaimed(back),
+                        Ok(None) => RefundEnd::Redeemed,
+                        Err(why) => {
+                            tracing::warn!(order = %order.id, why, "a refund could not be taken back yet");
+                            continue;
+                        }
                     }
-                },
+                }
                 Err(why) => {
                     tracing::debug!(order = %order.id, why, "a refund's state is not known");
                     continue;
@@ -123,7 +172,8 @@ impl OrderService {
                 Err(error) => return Err(error),
             }
         }
-        let forgotten = self.backends.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
+        let forgotten =
+            self.backends.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
         if forgotten > 0 {
             tracing::info!(forgotten, "old refused orders were forgotten");
         }
@@ -136,15 +186,27 @@ impl OrderService {
 /// we lost goes back to the last sat.
 fn terms(order: &Order, on_stop: Option<RefundTerms>, reason: EndReason) -> Option<RefundTerms> {
     match reason {
-        EndReason::Stopped => on_stop.map(|host| order.decision.as_ref().and_then(|decision| decision.refund).unwrap_or(host)),
-        reason => reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 }),
+        EndReason::Stopped => on_stop.map(|host| {
+            order.decision.as_ref().and_then(|decision| decision.refund).unwrap_or(host)
+        }),
+        reason => {
+            reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
+        }
     }
 }
 
 /// Closes the active orders of a lease that ends. What of their time is not used is due, on its
 /// terms; what was bought last is used last.
-fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, owner: &Customer, now: UnixTime) {
-    let sold = |order: &Order| order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
+fn close(
+    orders: &mut [Order],
+    on_stop: Option<RefundTerms>,
+    reason: EndReason,
+    owner: &Customer,
+    now: UnixTime,
+) {
+    let sold = |order: &Order| {
+        order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default()
+    };
     // A pod's time begins when it is ready: that is when its first order's would end, less what
     // that order bought.
     let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
@@ -156,7 +218,11 @@ fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, 
         elapsed = elapsed.minus(used);
         let due = terms(order, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
             let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
-            order.redeemed.unwrap_or_default().share(seconds.minus(charged), seconds).percent(percent)
+            order
+                .redeemed
+                .unwrap_or_default()
+                .share(seconds.minus(charged), seconds)
+                .percent(percent)
         });
         order.secrets.password = None;
         if due > Sat(0) {
@@ -165,7 +231,8 @@ fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, 
             // Who stops it is answered; whoever else has paid for it is told.
             order.delivered = reason == EndReason::Stopped && order.customer() == owner;
             let told = "the cluster lost your pod before its time was over; what you had not used is paid back";
-            order.refusal = reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, told));
+            order.refusal =
+                reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, told));
         } else {
             order.state = State::Ended;
         }
@@ -175,8 +242,8 @@ fn close(orders: &mut [Order], on_stop: Option<RefundTerms>, reason: EndReason, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::order::OrderView;
     use crate::backend::policy::{Context, Decision, Digests, Grant, Price, Quote, Resources};
+    use crate::model::order::OrderView;
     use crate::model::units::Msat;
 
     fn order(purchase: Purchase, seconds: u64, redeemed: u64, expires_at: u64) -> Order {
@@ -205,12 +272,23 @@ mod tests {
     }
 
     fn spawn() -> Purchase {
-        Purchase::Spawn { image: None, tier: None, username: "user".to_owned(), public_key: None, wanted: None }
+        Purchase::Spawn {
+            image: None,
+            tier: None,
+            username: "user".to_owned(),
+            public_key: None,
+            wanted: None,
+        }
     }
 
     const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
 
-    fn closed(sold_on: Option<RefundTerms>, on_stop: Option<RefundTerms>, reason: EndReason, now: u64) -> Vec<Option<u64>> {
+    fn closed(
+        sold_on: Option<RefundTerms>,
+        on_stop: Option<RefundTerms>,
+        reason: EndReason,
+        now: u64,
+    ) -> Vec<Option<u64>> {
         // Ten minutes for 10 sat from 1000 on, then ten more for 20.
         let top_up = Purchase::TopUp { pod: PodName::default() };
         let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
@@ -250,10 +328,21 @@ mod tests {
         let half = |seconds| Some(RefundTerms { step: Seconds(seconds), percent: 50 });
         let stopped = |sold_on, on_stop| closed(sold_on, on_stop, EndReason::Stopped, 1_300);
         assert_eq!(stopped(half(60), MINUTES), [Some(2), Some(10)]);
-        assert_eq!(stopped(half(600), MINUTES), [None, Some(10)], "a step longer than the time charges all of it once begun");
-        assert_eq!(stopped(Some(RefundTerms { step: Seconds(1), percent: 0 }), MINUTES), [None, None]);
+        assert_eq!(
+            stopped(half(600), MINUTES),
+            [None, Some(10)],
+            "a step longer than the time charges all of it once begun"
+        );
+        assert_eq!(
+            stopped(Some(RefundTerms { step: Seconds(1), percent: 0 }), MINUTES),
+            [None, None]
+        );
         assert_eq!(stopped(half(60), None), [None, None], "the operator pays nothing back");
-        assert_eq!(closed(half(60), None, EndReason::Removed, 1_300), [Some(5), Some(20)], "what we lose goes back in full");
+        assert_eq!(
+            closed(half(60), None, EndReason::Removed, 1_300),
+            [Some(5), Some(20)],
+            "what we lose goes back in full"
+        );
         assert_eq!(closed(half(u64::MAX), MINUTES, EndReason::Stopped, 1_300), [None, Some(10)]);
     }
 }

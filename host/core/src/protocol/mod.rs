@@ -15,10 +15,10 @@ pub use responses::*;
 use crate::limits;
 use crate::model::login::Login;
 use crate::model::order::Purchase;
-use crate::sanitize::is_plain;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{PodName, Seconds};
+use crate::sanitize::is_plain;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -93,8 +93,12 @@ fn invalid(message: impl Into<String>) -> Refusal {
 fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<String>, Refusal> {
     match value {
         Some(text) if text.is_empty() => Ok(None),
-        Some(text) if text.len() > bytes => Err(invalid(format!("{name} is longer than {bytes} bytes"))),
-        Some(text) if !text.chars().all(is_plain) => Err(invalid(format!("{name} must not hold control characters"))),
+        Some(text) if text.len() > bytes => {
+            Err(invalid(format!("{name} is longer than {bytes} bytes")))
+        }
+        Some(text) if !text.chars().all(is_plain) => {
+            Err(invalid(format!("{name} must not hold control characters")))
+        }
         value => Ok(value),
     }
 }
@@ -102,7 +106,10 @@ fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<Stri
 /// What is said of an order without a token.
 #[must_use]
 pub fn unpaid() -> Refusal {
-    Refusal::new(ErrorType::InvalidToken, "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there")
+    Refusal::new(
+        ErrorType::InvalidToken,
+        "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there",
+    )
 }
 
 /// Refuses nesting that could exhaust a parser's stack, and objects that say a thing twice: which
@@ -122,7 +129,10 @@ fn check_shape(text: &str) -> Result<(), Refusal> {
             _ => {}
         }
         if depth > limits::REQUEST_DEPTH {
-            return Err(invalid(format!("the request is nested deeper than {}", limits::REQUEST_DEPTH)));
+            return Err(invalid(format!(
+                "the request is nested deeper than {}",
+                limits::REQUEST_DEPTH
+            )));
         }
     }
     Ok(())
@@ -146,15 +156,27 @@ impl Request {
             within("pod_name", fields.pod_name, limits::POD_NAME_BYTES)?,
             within("pod_npub", fields.pod_npub, limits::POD_NAME_BYTES)?,
         ) {
-            (Some(name), Some(npub)) if name != npub => return Err(invalid("pod_name and pod_npub name two pods; send one of them")),
+            (Some(name), Some(npub)) if name != npub => {
+                return Err(invalid("pod_name and pod_npub name two pods; send one of them"));
+            }
             (name, npub) => name.or(npub).map(PodName),
         };
         let kind = fields.kind.as_deref();
         match (&pod, kind) {
-            (_, None) | (None, Some("spawn")) | (Some(_), Some("top_up" | "topup" | "top-up" | "status" | "stop")) => {}
-            (None, Some("status" | "stop" | "top_up" | "topup" | "top-up")) => return Err(invalid("pod_name is missing")),
-            (Some(_), Some("spawn")) => return Err(invalid("a spawn does not name a pod; leave pod_name out, or send a top-up")),
-            (_, Some(_)) => return Err(invalid("type must be spawn, top_up, status or stop, or be left out")),
+            (_, None)
+            | (None, Some("spawn"))
+            | (Some(_), Some("top_up" | "topup" | "top-up" | "status" | "stop")) => {}
+            (None, Some("status" | "stop" | "top_up" | "topup" | "top-up")) => {
+                return Err(invalid("pod_name is missing"));
+            }
+            (Some(_), Some("spawn")) => {
+                return Err(invalid(
+                    "a spawn does not name a pod; leave pod_name out, or send a top-up",
+                ));
+            }
+            (_, Some(_)) => {
+                return Err(invalid("type must be spawn, top_up, status or stop, or be left out"));
+            }
         }
         if let (Some("status"), Some(pod)) = (kind, &pod) {
             return Ok(Self::Status { pod: pod.clone() });
@@ -166,24 +188,36 @@ impl Request {
             Some(token) if token.len() > limits::TOKEN_BYTES => {
                 return Err(Refusal::new(
                     ErrorType::InvalidToken,
-                    format!("cashu_token is longer than {} bytes; send fewer, larger proofs", limits::TOKEN_BYTES),
+                    format!(
+                        "cashu_token is longer than {} bytes; send fewer, larger proofs",
+                        limits::TOKEN_BYTES
+                    ),
                 ));
             }
             Some(token) if !token.trim().is_empty() => Some(Secret::new(token.trim())),
-            _ if pod.is_some() && kind.is_none() => return Ok(Self::Status { pod: pod.unwrap_or_default() }),
+            _ if pod.is_some() && kind.is_none() => {
+                return Ok(Self::Status { pod: pod.unwrap_or_default() });
+            }
             _ => None,
         };
         if let Some(pod) = pod {
             return Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None });
         }
-        let tier = match (within("tier", fields.tier, limits::TIER_BYTES)?, within("pod_spec_id", fields.pod_spec_id, limits::TIER_BYTES)?)
-        {
-            (Some(tier), Some(spec)) if tier != spec => return Err(invalid("tier and pod_spec_id name two tiers; send one of them")),
+        let tier = match (
+            within("tier", fields.tier, limits::TIER_BYTES)?,
+            within("pod_spec_id", fields.pod_spec_id, limits::TIER_BYTES)?,
+        ) {
+            (Some(tier), Some(spec)) if tier != spec => {
+                return Err(invalid("tier and pod_spec_id name two tiers; send one of them"));
+            }
             (tier, spec) => tier.or(spec),
         };
         let wanted = match fields.duration_minutes {
             Some(minutes) if minutes == 0 || minutes > limits::WANTED_MINUTES => {
-                return Err(invalid(format!("duration_minutes must be 1 to {}, or be left out", limits::WANTED_MINUTES)));
+                return Err(invalid(format!(
+                    "duration_minutes must be 1 to {}, or be left out",
+                    limits::WANTED_MINUTES
+                )));
             }
             minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
         };
@@ -232,16 +266,26 @@ mod tests {
             (Some("a/b:1"), Some("basic"), "alice", Some(Seconds(120)))
         );
         assert_eq!(password.unwrap().expose(), "'\"$;: xx");
-        assert!(matches!(Request::parse(r#"{"cashu_token":"cashuBx"}"#), Ok(Request::Buy { purchase: Purchase::Spawn { .. }, .. })));
+        assert!(matches!(
+            Request::parse(r#"{"cashu_token":"cashuBx"}"#),
+            Ok(Request::Buy { purchase: Purchase::Spawn { .. }, .. })
+        ));
     }
 
     #[test]
     fn the_examples_read_as_what_they_are_named_for() {
         let spawn = Request::parse(include_str!("../../../../examples/orders/spawn.json")).unwrap();
-        assert!(matches!(spawn, Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }));
-        let top_up = Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
+        assert!(matches!(
+            spawn,
+            Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }
+        ));
+        let top_up =
+            Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
         assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
-        assert!(matches!(Request::parse(include_str!("../../../../examples/orders/status.json")), Ok(Request::Status { .. })));
+        assert!(matches!(
+            Request::parse(include_str!("../../../../examples/orders/status.json")),
+            Ok(Request::Status { .. })
+        ));
     }
 
     #[test]
@@ -256,9 +300,17 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.0 == "ssh-pod-a"));
-        for text in [r#"{"pod_name":"ssh-pod-a"}"#, r#"{"type":"status","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#] {
-            assert!(matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.0 == "ssh-pod-a"), "{text}");
+        assert!(
+            matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.0 == "ssh-pod-a")
+        );
+        for text in [
+            r#"{"pod_name":"ssh-pod-a"}"#,
+            r#"{"type":"status","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+        ] {
+            assert!(
+                matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.0 == "ssh-pod-a"),
+                "{text}"
+            );
         }
     }
 
@@ -279,7 +331,10 @@ mod tests {
             (r#"{"cashu_token":"a","cashu_token":"b"}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","duration_minutes":-1}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","duration_minutes":0}"#, ErrorType::InvalidRequest),
-            (r#"{"cashu_token":"a","duration_minutes":18446744073709551615}"#, ErrorType::InvalidRequest),
+            (
+                r#"{"cashu_token":"a","duration_minutes":18446744073709551615}"#,
+                ErrorType::InvalidRequest,
+            ),
             (r#"{"cashu_token":"a","tier":"x","pod_spec_id":"y"}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","pod_name":"x","pod_npub":"y"}"#, ErrorType::InvalidRequest),
             (r#"{"cashu_token":"a","pod_image":"x\u0000"}"#, ErrorType::InvalidRequest),
@@ -292,13 +347,19 @@ mod tests {
         }
         assert_eq!(code(&format!("{{\"a\":{}", "[".repeat(60_000))), ErrorType::InvalidRequest);
         assert_eq!(code(&" ".repeat(limits::REQUEST_BYTES + 1)), ErrorType::InvalidRequest);
-        assert_eq!(code(&format!("{{\"cashu_token\":\"{}\"}}", "a".repeat(limits::TOKEN_BYTES + 1))), ErrorType::InvalidToken);
+        assert_eq!(
+            code(&format!("{{\"cashu_token\":\"{}\"}}", "a".repeat(limits::TOKEN_BYTES + 1))),
+            ErrorType::InvalidToken
+        );
     }
 
     #[test]
     fn an_error_carries_the_refund_and_nothing_else() {
         let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
-        assert_eq!(error(&refusal), json!({"type": "error", "error_type": "provisioning_error", "message": "no"}));
+        assert_eq!(
+            error(&refusal),
+            json!({"type": "error", "error_type": "provisioning_error", "message": "no"})
+        );
         let mut order = Order::blank(Purchase::TopUp { pod: PodName::default() });
         order.secrets.token = Some(Secret::new("cashuBspent"));
         order.secrets.password = Some(Secret::new("hunter22"));
@@ -306,15 +367,23 @@ mod tests {
         (order.refunded, order.refund_fee) = (Some(Sat(7)), Some(Sat(1)));
         order.secrets.refund_token = Some(Secret::new("cashuBx"));
         let told = refused(&order, &refusal);
-        assert_eq!((&told["refund_token"], &told["refunded_sats"], &told["refund_fee_sats"]), (&json!("cashuBx"), &json!(7), &json!(1)));
+        assert_eq!(
+            (&told["refund_token"], &told["refunded_sats"], &told["refund_fee_sats"]),
+            (&json!("cashuBx"), &json!(7), &json!(1))
+        );
         assert!(told["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{told}");
         assert!(!told.to_string().contains("spent") && !told.to_string().contains("hunter22"));
     }
 
     #[test]
     fn what_cannot_be_read_is_not_quoted() {
-        for text in [r#""cashuBsecret""#, r#"{"duration_minutes":"cashuBsecret"}"#, r#"["cashuBsecret"]"#] {
-            assert!(!format!("{:?}", Request::parse(text).unwrap_err()).contains("secret"), "{text}");
+        for text in
+            [r#""cashuBsecret""#, r#"{"duration_minutes":"cashuBsecret"}"#, r#"["cashuBsecret"]"#]
+        {
+            assert!(
+                !format!("{:?}", Request::parse(text).unwrap_err()).contains("secret"),
+                "{text}"
+            );
         }
     }
 

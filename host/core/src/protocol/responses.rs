@@ -1,8 +1,8 @@
 //! What customers are told. The types are the schema that the HTTP door publishes.
 
 use super::check_shape;
-use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::backend::policy::Offer;
+use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
@@ -249,7 +249,10 @@ pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) 
     let expires_at = order.expires_at.unwrap_or_default().rfc3339();
     let mut instructions = vec![
         format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
-        format!("The pod lives until {expires_at}; send another token with pod_name {} to extend it.", lease.pod()),
+        format!(
+            "The pod lives until {expires_at}; send another token with pod_name {} to extend it.",
+            lease.pod()
+        ),
     ];
     instructions.extend(note.map(str::to_owned));
     json_of(&AccessDetails {
@@ -272,7 +275,12 @@ pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) 
 
 /// The pod lives longer.
 #[must_use]
-pub fn topped_up(pod: &PodName, extended: Seconds, new_expires_at: UnixTime, note: Option<&str>) -> Value {
+pub fn topped_up(
+    pod: &PodName,
+    extended: Seconds,
+    new_expires_at: UnixTime,
+    note: Option<&str>,
+) -> Value {
     let mut message = format!("extended by {} seconds", extended.0);
     if let Some(note) = note {
         message.push_str("; ");
@@ -309,22 +317,32 @@ pub fn refused(order: &Order, refusal: &Refusal) -> Value {
         fields.insert("pod_name".into(), json!(order.pod()));
     }
     if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
-        fields.insert("refund_token".into(), json!(order.secrets.refund_token.as_ref().map(Secret::expose)));
+        fields.insert(
+            "refund_token".into(),
+            json!(order.secrets.refund_token.as_ref().map(Secret::expose)),
+        );
         fields.insert("refunded_sats".into(), json!(refunded));
         fields.insert("refund_fee_sats".into(), json!(fee));
-        fields.insert("message".into(), json!(format!("{}; {}", refusal.message, refund_told(order))));
+        fields.insert(
+            "message".into(),
+            json!(format!("{}; {}", refusal.message, refund_told(order))),
+        );
     }
     answer
 }
 
 /// What a refund is, in words.
 fn refund_told(order: &Order) -> String {
-    let (refunded, fee) = (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
-    let fee = if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
+    let (refunded, fee) =
+        (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
+    let fee =
+        if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
     match order.refund_end {
         None => format!("refund_token gives {refunded} back{fee}; redeem it soon"),
         Some(RefundEnd::Redeemed) => format!("the refund of {refunded} was redeemed"),
-        Some(RefundEnd::Reclaimed(_)) => format!("the refund of {refunded} was not redeemed in time and is not good any more"),
+        Some(RefundEnd::Reclaimed(_)) => {
+            format!("the refund of {refunded} was not redeemed in time and is not good any more")
+        }
     }
 }
 
@@ -332,9 +350,14 @@ fn refund_told(order: &Order) -> String {
 /// yet.
 fn refunds(orders: &[&Order]) -> Refunds {
     let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
-    let sum = |of: fn(&Order) -> Option<Sat>| made.iter().filter_map(|order| of(order)).fold(Sat(0), Sat::plus).0;
-    let tokens: Vec<String> =
-        made.iter().filter_map(|order| order.secrets.refund_token.as_ref()).map(|token| token.expose().to_owned()).collect();
+    let sum = |of: fn(&Order) -> Option<Sat>| {
+        made.iter().filter_map(|order| of(order)).fold(Sat(0), Sat::plus).0
+    };
+    let tokens: Vec<String> = made
+        .iter()
+        .filter_map(|order| order.secrets.refund_token.as_ref())
+        .map(|token| token.expose().to_owned())
+        .collect();
     Refunds {
         refunded_sats: sum(|order| order.refunded),
         refund_fee_sats: sum(|order| order.refund_fee),
@@ -347,15 +370,28 @@ fn refunds(orders: &[&Order]) -> Refunds {
 #[must_use]
 pub fn stopped(pod: &PodName, orders: &[&Order]) -> Value {
     let told: Vec<String> = orders.iter().map(|order| refund_told(order)).collect();
-    let message = if told.is_empty() { "stopped; nothing is paid back".to_owned() } else { format!("stopped; {}", told.join("; ")) };
-    json_of(&StopResponse { kind: ResponseType::StopResponse, success: true, pod_name: pod.0.clone(), message, refunds: refunds(orders) })
+    let message = if told.is_empty() {
+        "stopped; nothing is paid back".to_owned()
+    } else {
+        format!("stopped; {}", told.join("; "))
+    };
+    json_of(&StopResponse {
+        kind: ResponseType::StopResponse,
+        success: true,
+        pod_name: pod.0.clone(),
+        message,
+        refunds: refunds(orders),
+    })
 }
 
 /// How a pod is, for the customer who bought it, with the refunds of his orders.
 #[must_use]
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> Value {
     let refunds = orders.iter().any(|order| order.refunded.is_some()).then(|| refunds(orders));
-    let left = lease.expires_at.filter(|_| lease.state != LeaseState::Ended).map_or(Seconds(0), |at| at.since(now));
+    let left = lease
+        .expires_at
+        .filter(|_| lease.state != LeaseState::Ended)
+        .map_or(Seconds(0), |at| at.since(now));
     json_of(&StatusResponse {
         kind: ResponseType::StatusResponse,
         pod_name: lease.pod().0,
@@ -392,7 +428,11 @@ pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> OfferCo
     };
     OfferContent {
         // Of the default tier; the dearer ones give less for their minimum.
-        minimum_duration_seconds: offers.first().map(|offer| offer.price.buys(offer.minimum)).unwrap_or_default().0,
+        minimum_duration_seconds: offers
+            .first()
+            .map(|offer| offer.price.buys(offer.minimum))
+            .unwrap_or_default()
+            .0,
         whitelisted_mints: mints.iter().map(|mint| mint.0.clone()).collect(),
         pod_specs: offers.iter().map(spec).collect(),
         p2pk_pubkey: lock.map(str::to_owned),

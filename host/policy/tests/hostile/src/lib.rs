@@ -17,7 +17,9 @@ mod component {
 }
 
 use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{Context, Offer, Order, Price, Problem, Quote, Refusal, Resources};
+use bindings::paygress::policy::types::{
+    Context, Offer, Order, Price, Problem, Quote, Refusal, Resources,
+};
 use std::hint::black_box;
 
 /// The policy.
@@ -31,7 +33,9 @@ impl settings::Guest for Policy {
     fn configure(json: String) -> Result<(), Vec<Problem>> {
         let settings: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
         match settings.get("configure").and_then(serde_json::Value::as_str) {
-            Some("problems") => Err((0..1_000).map(|_| Problem { path: "/x".to_owned(), message: "no".to_owned() }).collect()),
+            Some("problems") => Err((0..1_000)
+                .map(|_| Problem { path: "/x".to_owned(), message: "no".to_owned() })
+                .collect()),
             Some(misdeed) => {
                 let _ = do_it(misdeed);
                 Ok(())
@@ -94,11 +98,25 @@ fn do_it(misdeed: &str) -> Result<Quote, Refusal> {
         "long-tier" => quote.tier = "a".repeat(10_000),
         "huge-tier" => quote.tier = "a".repeat(30 << 20),
         "hundred-megabytes" => quote.tier = "a".repeat(100_000_000),
-        "unknown-code" => return Err(Refusal { code: "token_already_spent".to_owned(), message: "lies".to_owned() }),
-        "silent-refusal" => return Err(Refusal { code: "invalid_spec".to_owned(), message: String::new() }),
-        "refuse" => return Err(Refusal { code: "invalid_spec".to_owned(), message: "no such tier".to_owned() }),
+        "unknown-code" => {
+            return Err(Refusal {
+                code: "token_already_spent".to_owned(),
+                message: "lies".to_owned(),
+            });
+        }
+        "silent-refusal" => {
+            return Err(Refusal { code: "invalid_spec".to_owned(), message: String::new() });
+        }
+        "refuse" => {
+            return Err(Refusal {
+                code: "invalid_spec".to_owned(),
+                message: "no such tier".to_owned(),
+            });
+        }
         "escape" => quote.tier = "\u{1b}[2Ja".to_owned(),
-        "long-code" => return Err(Refusal { code: "\u{1}".repeat(500_000), message: "no".to_owned() }),
+        "long-code" => {
+            return Err(Refusal { code: "\u{1}".repeat(500_000), message: "no".to_owned() });
+        }
         _ => {}
     }
     Ok(quote)
