@@ -8,7 +8,7 @@ use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, LedgerEr
 use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
-use paygress_database::{Database, OpenError, Row, Schema, Transaction, Value};
+use crate::db::{Database, OpenError, Row, Schema, Transaction, Value};
 use std::ops::RangeInclusive;
 use std::path::Path;
 

@@ -19,9 +19,9 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{
     Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, Seconds, UnixTime,
 };
-use paygress_database::testing::Server;
-use paygress_database::{Database, OpenError, Schema, Value};
-use paygress_ledger::SqlStore;
+use paygress_store::db::testing::Server;
+use paygress_store::db::{Database, OpenError, Schema, Value};
+use paygress_store::SqlStore;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -350,7 +350,7 @@ async fn what_was_taken_is_told_by_the_hour(ledger: &dyn Ledger) {
     );
     assert_eq!(ledger.revenue(UnixTime(8_000)).await.unwrap(), [hour(90_000, 1, 26)]);
     let count_by_state = ledger.count_by_state().await.unwrap();
-    assert!(count_by_state.contains(&(State::Paid, 3)), "{census:?}");
+    assert!(count_by_state.contains(&(State::Paid, 3)), "{count_by_state:?}");
 }
 
 /// A ledger as version 1 left it knows what its orders have brought.

@@ -1,6 +1,6 @@
 //! One SQLite file.
 
-use crate::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
+use crate::db::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};

@@ -4,7 +4,7 @@
 //! advisory lock under its number: the server gives the lock free when the replica's connection is
 //! gone, however it died. Nobody's clock counts.
 
-use crate::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
+use crate::db::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
 use paygress_core::model::secret::Secret;
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
