@@ -231,7 +231,7 @@ pub(crate) async fn pay(
             "for must be bearer: and the SHA-256 of a bearer token, in hex",
         ));
     }
-    let token = app.orders.token_from_payload(&asked.body)?;
+    let token = app.orders.token_from_payload(&asked.body).await?;
     // One reader for orders, wherever they come from.
     let wishes = [
         ("pod_name", paid_for.pod_name),

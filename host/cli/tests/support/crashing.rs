@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
-    MintReport, PaymentRequest, ReceiveError, RefundState, RefundToken, Resolution, TokenInfo,
-    Wallet,
+    MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
+    TokenInfo, Wallet, WalletError,
 };
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
@@ -39,8 +39,8 @@ impl CrashingWallet {
 
 #[async_trait]
 impl Wallet for CrashingWallet {
-    fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
-        self.wallet.decode(token)
+    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        self.wallet.decode(token).await
     }
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
         self.wallet.verify(token, token_info).await
@@ -71,7 +71,7 @@ impl Wallet for CrashingWallet {
         order: &OrderId,
         mint: &MintUrl,
         amount: Sat,
-    ) -> Result<RefundToken, String> {
+    ) -> Result<RefundToken, WalletError> {
         let made = self.wallet.refund(order, mint, amount).await;
         self.doom(Stop::AfterTheRefundWasMade).await;
         made
@@ -79,19 +79,19 @@ impl Wallet for CrashingWallet {
     fn payment_request(&self, asked: &PaymentRequest) -> String {
         self.wallet.payment_request(asked)
     }
-    fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        self.wallet.token_from_payload(payload)
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.wallet.token_from_payload(payload).await
     }
-    async fn report(&self) -> Result<Vec<MintReport>, String> {
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
         self.wallet.report().await
     }
-    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String> {
+    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, WalletError> {
         self.wallet.refund_state(order, mint).await
     }
-    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String> {
+    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError> {
         self.wallet.reclaim(order, mint).await
     }
-    async fn recover(&self) -> Result<(), String> {
+    async fn recover(&self) -> Result<(), RecoveryError> {
         self.wallet.recover().await
     }
     fn mints(&self) -> Vec<MintUrl> {

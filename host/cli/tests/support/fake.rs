@@ -9,8 +9,8 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::policy::{Payment, RefundTerms};
 use paygress_core::backend::responder::{ReplyTo, Responder};
 use paygress_core::backend::wallet::{
-    MintReport, PaymentRequest, ReceiveError, RefundState, RefundToken, Resolution, TokenInfo,
-    Wallet,
+    MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
+    TokenInfo, Wallet, WalletError,
 };
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -19,7 +19,7 @@ use paygress_core::model::units::{
     Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime,
 };
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
-use paygress_ledger::SqlStore;
+use paygress_store::SqlStore;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct FakeWallet;
 
 #[async_trait]
 impl Wallet for FakeWallet {
-    fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         let read = || {
             let (sat, number) = token.expose().split_once('-')?;
             Some((sat.parse().ok()?, number))
@@ -75,16 +75,16 @@ impl Wallet for FakeWallet {
         order: &OrderId,
         _: &MintUrl,
         amount: Sat,
-    ) -> Result<RefundToken, String> {
+    ) -> Result<RefundToken, WalletError> {
         Ok(RefundToken { token: Secret::new(format!("{}-{order}", amount.0)), amount, fee: Sat(0) })
     }
-    async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, String> {
+    async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, WalletError> {
         Ok(RefundState::Waiting)
     }
-    async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, String> {
+    async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, WalletError> {
         Ok(None)
     }
-    async fn recover(&self) -> Result<(), String> {
+    async fn recover(&self) -> Result<(), RecoveryError> {
         Ok(())
     }
     fn mints(&self) -> Vec<MintUrl> {
@@ -96,10 +96,10 @@ impl Wallet for FakeWallet {
     fn payment_request(&self, _: &PaymentRequest) -> String {
         String::new()
     }
-    fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload.to_owned()))
     }
-    async fn report(&self) -> Result<Vec<MintReport>, String> {
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
         Ok(Vec::new())
     }
 }

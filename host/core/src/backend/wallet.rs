@@ -1,4 +1,4 @@
-//! The money as the desk sees it. The implementation keeps the wallets.
+//! What the order service needs of the wallets of all accepted mints.
 
 use crate::backend::policy::Payment;
 use crate::model::refusal::Refusal;
@@ -6,114 +6,185 @@ use crate::model::secret::Secret;
 use crate::model::units::{MintUrl, OrderId, ProofY, Sat};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 
-/// What can be read from a token without asking anybody.
+/// What can be read from a token offline.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {
-    /// The mint, one of the operator's.
+    /// One of the operator's mints.
     pub mint: MintUrl,
-    /// The sum of the proofs.
+    /// The sum of the proofs, before the mint's input fee.
     pub gross: Sat,
-    /// The Y of every proof: what makes a token pay only once.
+    /// The Y of every proof. It is unique across orders, so that a token pays only once.
     pub ys: Vec<ProofY>,
 }
 
-/// A fresh token that gives money back.
+/// A new token that returns money to a customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefundToken {
-    /// The token. Store it before it is sent.
+    /// Store it before it is sent.
     pub token: Secret,
-    /// What the customer can redeem it for, before the mint's fee on receiving.
+    /// Its value before the mint's fee on receiving it.
     pub amount: Sat,
-    /// What the mint kept for making it.
+    /// The mint's fee for making it.
     pub fee: Sat,
 }
 
-/// What became of a refund.
+/// Whether a refund token has been redeemed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefundState {
-    /// Nobody has redeemed it yet.
+    /// It is still unspent.
     Waiting,
     /// The customer has the money.
     Redeemed,
 }
 
-/// Why a token was not redeemed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiveError {
-    /// The mint said no, for certain: nothing was taken.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The mint's answer was lost: the money may be ours, or not. Ask [`Wallet::settle`] until it
-    /// knows.
-    #[error("the mint's answer was lost: {0}")]
-    Unknown(String),
+/// The cause of a [`WalletError`].
+pub type WalletErrorSource = Arc<dyn Error + Send + Sync>;
+
+/// Why a wallet operation has no result. Each is worth another try later.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WalletError {
+    #[error("wallet has no mint {0}")]
+    UnknownMint(MintUrl),
+    /// The operation stays open and is resumed: the mint has not said how it ended.
+    #[error("operation is not resolved yet: {0}")]
+    Unresolved(#[source] WalletErrorSource),
+    /// The operation was not done.
+    #[error("operation failed: {0}")]
+    Failed(#[source] WalletErrorSource),
+    #[error("wallet store is unavailable: {0}")]
+    Store(#[source] WalletErrorSource),
 }
 
-/// What became of a redemption whose answer was lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl WalletError {
+    pub fn unresolved(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Unresolved(Arc::new(source))
+    }
+
+    pub fn failed(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Failed(Arc::new(source))
+    }
+
+    pub fn store(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Store(Arc::new(source))
+    }
+}
+
+/// Why a mint's operations are not all resolved.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecoveryFailure {
+    #[error("{operations} operations are still open")]
+    Open { operations: usize },
+    #[error(transparent)]
+    Failed(WalletError),
+    #[error("mint has not answered in time")]
+    Timeout,
+}
+
+/// One mint that could not be recovered.
+#[derive(Clone, Debug)]
+pub struct MintRecoveryFailure {
+    pub mint: MintUrl,
+    pub failure: RecoveryFailure,
+}
+
+/// The mints that could not be recovered. The other mints were.
+#[derive(Clone, Debug)]
+pub struct RecoveryError {
+    pub mints: Vec<MintRecoveryFailure>,
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, failed) in self.mints.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", failed.mint, failed.failure)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for RecoveryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.mints.first().map(|failed| &failed.failure as &(dyn Error + 'static))
+    }
+}
+
+/// Why a token was not received.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// Final: nothing was taken.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The mint's answer was lost: the money may be ours, or not. Call [`Wallet::resolve`] until it
+    /// knows.
+    #[error("mint's answer was lost: {0}")]
+    Unknown(#[source] WalletError),
+}
+
+/// How a [`Wallet::receive`] ended whose answer was lost.
+#[derive(Clone, Debug)]
 pub enum Resolution {
-    /// The money is ours: this net amount.
+    /// The token was received; its net amount.
     Received(Sat),
-    /// The token was never taken and is still spendable.
+    /// The token is still unspent, and nothing of ours will spend it.
     NotSpent,
     /// The token was spent, but not by us.
     SpentElsewhere,
-    /// Still nobody knows; why.
-    Unknown(String),
+    /// The mint has not said yet.
+    Unknown(WalletError),
 }
 
-/// What a wallet is asked to pay (NUT-18).
+/// The content of a payment request (NUT-18).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PaymentRequest {
-    /// How much must be left after the mint's input fee.
+    /// What must be left after the mint's input fee.
     pub amount: Sat,
-    /// What for, in words; none in an answer to a request that was not paid (NUT-24).
+    /// None in the response to a request without payment (NUT-24).
     pub description: Option<String>,
-    /// Where the wallet posts its proofs to; none: with the request that they pay for.
+    /// Where the payer posts the proofs; none: they come with the request that they pay for.
     pub target: Option<String>,
 }
 
-/// How a mint is, and what it owes us.
+/// A mint's health, and what is held there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MintReport {
-    /// The mint.
     pub mint: MintUrl,
     /// Whether its tokens are accepted.
     pub accepted: bool,
-    /// What is held there.
     pub held: Sat,
-    /// Why its last request failed; none: it did not.
+    /// Why the last request failed, if it did.
     pub fault: Option<String>,
-    /// How long its last answer took, in milliseconds.
     pub answered_in_ms: Option<u64>,
 }
 
 /// The wallets of all accepted mints.
 #[async_trait]
 pub trait Wallet: Send + Sync {
-    /// Reads a token; asks nobody, keeps nothing.
+    /// Decodes a token offline.
     ///
     /// # Errors
     /// `invalid_token`, `non_whitelisted_mint`, `unsupported_unit`.
-    fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal>;
+    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal>;
 
-    /// What the token is worth after the mint's input fees, and that it is not spent. Takes
-    /// nothing.
+    /// The token's value after the mint's input fees. Checks that it is unspent; spends nothing.
     ///
     /// # Errors
     /// `invalid_token`, `token_already_spent`, `token_pending`, `mint_network_error`, `mint_error`.
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal>;
 
-    /// As [`Wallet::verify`], for who lets through without taking the token: every proof must show
-    /// that the mint has signed it (NUT-12), since nobody asks the mint to redeem it.
+    /// As [`Wallet::verify`], for callers that grant access without receiving the token: every
+    /// proof must carry a valid DLEQ proof (NUT-12), since no swap will check its signature.
     ///
     /// # Errors
     /// As [`Wallet::verify`].
     async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo)
     -> Result<Payment, Refusal>;
 
-    /// Swaps the token at its mint: only then is it paid. Gives the net amount.
+    /// Swaps the token at its mint (NUT-03): only then is it paid. Returns the net amount.
     ///
     /// # Errors
     /// [`ReceiveError`]: refused for certain, or unknown.
@@ -124,59 +195,60 @@ pub trait Wallet: Send + Sync {
         token_info: &TokenInfo,
     ) -> Result<Sat, ReceiveError>;
 
-    /// Finds out what became of a redemption that was begun and not seen to end.
+    /// Finds out how an interrupted [`Wallet::receive`] ended.
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
 
-    /// A fresh token over what is left of `amount` after the mint's fee for making it. Asked again
-    /// for the same order it gives the same token, so that a crash between making and storing it
-    /// costs nothing.
+    /// Makes a token over what is left of `amount` after the mint's fee for making it. Idempotent
+    /// per order: a crash between making and storing it loses nothing.
     ///
     /// # Errors
-    /// In words, for the log: try again later.
+    /// [`WalletError`]: try again later.
     async fn refund(
         &self,
         order: &OrderId,
         mint: &MintUrl,
         amount: Sat,
-    ) -> Result<RefundToken, String>;
+    ) -> Result<RefundToken, WalletError>;
 
-    /// Whether the refund of this order was redeemed.
+    /// # Errors
+    /// [`WalletError`]: try again later.
+    async fn refund_state(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+    ) -> Result<RefundState, WalletError>;
+
+    /// Reclaims a refund that was not redeemed. Returns the net amount, or `None` when the customer
+    /// was faster. Idempotent.
     ///
     /// # Errors
-    /// In words, for the log: try again later.
-    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, String>;
+    /// [`WalletError`]: try again later.
+    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError>;
 
-    /// Takes back a refund that nobody redeemed; the net amount, or `None` when the customer was
-    /// faster. Doing it twice is doing it once.
+    /// Finishes the operations that an earlier process began. Call it before the first order.
     ///
     /// # Errors
-    /// In words, for the log: try again later.
-    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, String>;
+    /// [`RecoveryError`]: orders of those mints wait for [`Wallet::resolve`].
+    async fn recover(&self) -> Result<(), RecoveryError>;
 
-    /// Finishes what an earlier process began at the mints. Called once, before the first order.
-    ///
-    /// # Errors
-    /// In words, for the log, one a mint: those mints' orders wait for [`Wallet::settle`].
-    async fn recover(&self) -> Result<(), String>;
-
-    /// The mints whose tokens are accepted, as published in offers.
+    /// The accepted mints, as published in offers.
     fn mints(&self) -> Vec<MintUrl>;
 
-    /// The public key that tokens may be locked to (NUT-11), in hex, as published in offers.
+    /// The public key that tokens may be locked to (P2PK, NUT-11), in hex, as published in offers.
     fn p2pk_pubkey(&self) -> Option<String>;
 
     /// A payment request (NUT-18) for any of the accepted mints.
-    fn payment_request(&self, asked: &PaymentRequest) -> String;
+    fn payment_request(&self, request: &PaymentRequest) -> String;
 
-    /// The token of what a wallet posts for a payment request: `{id, mint, unit, proofs}`.
+    /// The token in a payment payload (NUT-18): `{id, mint, unit, proofs}`.
     ///
     /// # Errors
     /// `invalid_token`.
-    fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal>;
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal>;
 
-    /// How each mint is that money is or may be held at. Asks none.
+    /// The health and balance of every mint, from what is known already.
     ///
     /// # Errors
-    /// In words, for the log.
-    async fn report(&self) -> Result<Vec<MintReport>, String>;
+    /// [`WalletError::Store`].
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError>;
 }

@@ -222,7 +222,7 @@ impl OrderService {
     /// The refusal to send to the customer when nothing was written: the token cannot be read, pays
     /// for another order, or the desk is full.
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
-        let token_info = self.backends.wallet.decode(&incoming.token)?;
+        let token_info = self.backends.wallet.decode(&incoming.token).await?;
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
             Refusal::new(
                 ErrorType::ResourceUnavailable,
@@ -320,7 +320,7 @@ impl OrderService {
     /// When the ledger cannot be read.
     pub async fn resume(self: &Arc<Self>) -> Result<(), LedgerError> {
         if let Err(why) = self.backends.wallet.recover().await {
-            tracing::warn!(why, "a wallet could not be recovered yet; its orders wait");
+            tracing::warn!(%why, "a wallet could not be recovered yet; its orders wait");
         }
         self.resume_unfinished().await
     }

@@ -28,7 +28,7 @@ impl OrderService {
             Ok(net) => self.paid(order, from, net).await,
             Err(ReceiveError::Refused(refusal)) => self.refuse(order, from, refusal).await,
             Err(ReceiveError::Unknown(why)) => {
-                tracing::warn!(why, "the mint's answer was lost");
+                tracing::warn!(%why, "the mint's answer was lost");
                 order.state = State::PaymentUnknown;
                 self.transition(order, from, LeaseUpdate::Keep).await
             }
@@ -79,7 +79,7 @@ impl OrderService {
                 {
                     self.abandon_payment(order).await?;
                 }
-                Err(StepError::Retry(why))
+                Err(StepError::Retry(why.to_string()))
             }
         }
     }
@@ -277,7 +277,7 @@ impl OrderService {
             .wallet
             .refund(&order.id, &order.token_info.mint, amount)
             .await
-            .map_err(StepError::Retry)?;
+            .map_err(|error| StepError::Retry(error.to_string()))?;
         order.record_refund(&refund);
         order.secrets.password = None;
         order.state = State::Refunded;

@@ -238,7 +238,7 @@ impl OrderService {
         wanted: Option<Seconds>,
         customer: &Customer,
     ) -> Result<Payment, Refusal> {
-        let token_info = self.backends.wallet.decode(token)?;
+        let token_info = self.backends.wallet.decode(token).await?;
         let turn =
             tokio::time::timeout(limits::VOUCH_WAIT, self.verify_slots.acquire(&token_info.mint))
                 .await;
@@ -284,8 +284,8 @@ impl OrderService {
     ///
     /// # Errors
     /// `invalid_token`.
-    pub fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        self.backends.wallet.token_from_payload(payload)
+    pub async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.backends.wallet.token_from_payload(payload).await
     }
 
     /// How far an order is, for the customer who gave it.
@@ -494,7 +494,7 @@ impl OrderService {
         let ledger = &self.backends.ledger;
         let failed = |error| unreadable(&error);
         let mints = self.backends.wallet.report().await.map_err(|why| {
-            tracing::error!(why, "the mints' report failed");
+            tracing::error!(%why, "the mints' report failed");
             Refusal::new(ErrorType::InternalError, "the purse cannot be read")
         })?;
         Ok(Overview {

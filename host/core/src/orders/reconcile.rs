@@ -71,7 +71,7 @@ impl OrderService {
         loop {
             tick.tick().await;
             if let Err(why) = self.backends.wallet.recover().await {
-                tracing::warn!(why, "something that was begun at a mint is still open");
+                tracing::warn!(%why, "something that was begun at a mint is still open");
             }
             if let Err(error) = self.sweep_refunds().await {
                 tracing::warn!(%error, "refunds could not be looked after");

@@ -154,13 +154,13 @@ impl OrderService {
                         Ok(Some(back)) => RefundEnd::Reclaimed(back),
                         Ok(None) => RefundEnd::Redeemed,
                         Err(why) => {
-                            tracing::warn!(order = %order.id, why, "a refund could not be taken back yet");
+                            tracing::warn!(order = %order.id, %why, "a refund could not be taken back yet");
                             continue;
                         }
                     }
                 }
                 Err(why) => {
-                    tracing::debug!(order = %order.id, why, "a refund's state is not known");
+                    tracing::debug!(order = %order.id, %why, "a refund's state is not known");
                     continue;
                 }
             };
