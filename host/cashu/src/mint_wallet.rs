@@ -19,7 +19,7 @@ use cdk::nuts::{
     RestoreRequest, State, SwapRequest, Token,
 };
 use paygress_core::model::units::{MintUrl, Seconds, UnixTime};
-use paygress_database::DatabaseError;
+use paygress_store::db::DatabaseError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;

@@ -20,7 +20,7 @@ use paygress_core::limits;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{self, OrderId, Sat};
-use paygress_database::DatabaseError;
+use paygress_store::db::DatabaseError;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;

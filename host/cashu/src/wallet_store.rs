@@ -10,7 +10,7 @@
 
 use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::model::units::{MintUrl, UnixTime};
-use paygress_database::{Database, DatabaseError, OpenError, Row, Schema, Transaction, Value};
+use paygress_store::db::{Database, DatabaseError, OpenError, Row, Schema, Transaction, Value};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

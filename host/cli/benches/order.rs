@@ -15,7 +15,7 @@ use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
 use paygress_core::orders::NewOrder;
-use paygress_ledger::SqlStore;
+use paygress_store::SqlStore;
 use paygress_nostr::{Keys, letter};
 use paygress_policy::{Host, PolicyEngine, Source};
 use std::sync::Arc;

@@ -76,7 +76,7 @@ async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -
     let begun = std::time::Instant::now();
     let override_backends = std::cell::Cell::new(Some(override_backends));
     loop {
-        match paygress_ledger::SqlStore::sqlite(&sandbox.config.ledger) {
+        match paygress_store::SqlStore::sqlite(&sandbox.config.ledger) {
             Ok(free) => drop(free),
             Err(error) if begun.elapsed() < TIMEOUT => {
                 tracing::debug!(%error, "waiting for the ledger");

@@ -18,7 +18,7 @@ use paygress::sandbox::Sandbox;
 use paygress_cluster::Local;
 use paygress_core::Ledger;
 use paygress_core::model::order::State;
-use paygress_database::testing::Server;
+use paygress_store::db::testing::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -10,7 +10,7 @@ use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, LedgerEr
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
-use paygress_ledger::SqlStore;
+use paygress_store::SqlStore;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;

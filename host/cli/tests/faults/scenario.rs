@@ -13,7 +13,7 @@ use paygress_core::model::order::{Order, Purchase};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, PodName, Seconds, set_clock_wrong};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
-use paygress_ledger::SqlStore;
+use paygress_store::SqlStore;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
