@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod checks;
 mod cluster;
 mod demo;
 mod faults;
@@ -73,6 +74,11 @@ enum Command {
     },
     /// Measure, and print a table with the bare libraries' figures beside ours.
     Bench,
+    /// List the retired words that are left, as `file:line: word`.
+    Words {
+        /// Only below this path.
+        path: Option<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -85,5 +91,6 @@ fn main() -> Result<()> {
         Command::Faults { runs, nutshell, seed } => faults::faults(seed, runs, nutshell),
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
+        Command::Words { path } => checks::vocabulary::print(path.as_deref()),
     }
 }

@@ -1,0 +1,5 @@
+//! The project's checks on its own source, as tests and as the first steps of `cargo xtask test`.
+
+mod files;
+mod rust_source;
+pub(crate) mod vocabulary;
