@@ -1,51 +1,73 @@
-//! `paygress-tls`: the way out, to mints, registries and databases. Certificates are those that the
-//! system trusts.
+//! `paygress-http-client`: the one way in which the service speaks HTTP to mints and registries.
+//!
+//! Every server out there is untrusted: it may be down, slow, endless or hostile. So nothing here
+//! is unbounded, and nothing happens implicitly:
+//!
+//! ```text
+//! Request<Bytes>
+//!      │
+//!      ▼
+//! HttpClient::send ──▶ connection pool ──▶ TLS with the system's roots (tls.rs)
+//!      │   connect time-out, head time-out, whole time-out (Timeouts)
+//!      ▼
+//! Response: status and headers; a redirect is a response like any other
+//!      │
+//!      ├──▶ Response::bytes(limit)        at most `limit` bytes, before the same deadline
+//!      └──▶ HttpClient::follow(…)         only on request: https, no private addresses, no
+//!                                         credentials for another server (redirect.rs)
+//! ```
+//!
+//! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
+//! or a body, which may contain secrets. [`error_chain`] prints an error with its sources.
+//!
+//! The crate opens TCP connections and reads the system's certificate store; it touches nothing
+//! else. It does not retry: only the caller knows whether a request may be repeated.
+//!
+//! ```
+//! use hyper::body::Bytes;
+//! use hyper::{Request, StatusCode};
+//! use paygress_http_client::{HttpClient, HttpError, Timeouts};
+//! use std::time::Duration;
+//! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let url = format!("http://{}/v1/info", listener.local_addr()?);
+//! # let server = tokio::spawn(async move {
+//! #     let (mut stream, _) = listener.accept().await?;
+//! #     let _ = stream.read(&mut [0; 4096]).await?;
+//! #     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await
+//! # });
+//! let client = HttpClient::new(Timeouts {
+//!     connect: Duration::from_secs(5),
+//!     head: Duration::from_secs(10),
+//!     whole: Duration::from_secs(60),
+//! })?;
+//! let request = Request::get(&url).header("accept", "application/json").body(Bytes::new())?;
+//! let response = client.send(request).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! let body = response.bytes(64 << 10).await?;
+//! assert_eq!(body, "{}");
+//! # server.await??;
+//!
+//! // A URL without a host never leaves this process.
+//! let request = Request::get("/v1/info").body(Bytes::new())?;
+//! assert!(matches!(client.send(request).await, Err(HttpError::InvalidUrl)));
+//! # Ok(())
+//! # }
+//! ```
 
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::{ClientConfig, RootCertStore};
-use std::sync::Arc;
-use std::time::Duration;
+mod client;
+mod error;
+mod redirect;
+mod response;
+mod tls;
+mod url;
 
-/// TLS as a client without a certificate of its own.
-///
-/// # Errors
-/// When this build has no version of TLS that is safe.
-pub fn client() -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    Ok(config
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-/// Connections for HTTP/1.1, by TLS where the URL says so, each made within this time.
-///
-/// # Errors
-/// As [`client`].
-pub fn connector(within: Duration) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(within));
-    tcp.set_nodelay(true);
-    Ok(HttpsConnectorBuilder::new()
-        .with_tls_config(client()?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp))
-}
-
-/// An error and what caused it: the outermost one says only that there was one.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        told = format!("{told}: {inner}");
-        cause = inner.source();
-    }
-    told
-}
+pub use client::{HttpClient, Timeouts};
+pub use error::{HttpError, Phase, error_chain};
+pub use redirect::{RedirectError, RedirectPolicy};
+pub use response::Response;
+pub use tls::{TlsError, tls_config};
+pub use url::{host, is_confidential, is_http_url, is_loopback, is_same_server};

@@ -1,0 +1,75 @@
+//! Why there is no response. No text contains a header, a path or a body: they may be secret.
+
+use crate::redirect::RedirectError;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a request got no usable response.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Nothing was sent.
+    #[error("not an http or https URL with a host and without user information")]
+    InvalidUrl,
+    /// No connection, or no TLS session. Nothing was sent.
+    #[error("{host} cannot be reached")]
+    Unreachable {
+        host: String,
+        #[source]
+        source: hyper_util::client::legacy::Error,
+    },
+    /// The connection broke after it was made: the server may have acted on the request.
+    #[error("the connection to {host} broke")]
+    Disconnected {
+        host: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The server may have acted on the request.
+    #[error("{host} did not send {phase} within {}", seconds(.limit))]
+    TimedOut { host: String, phase: Phase, limit: Duration },
+    /// The body is longer than the caller allows.
+    #[error("the response of {host} has more than {limit} bytes")]
+    BodyTooLarge { host: String, limit: usize },
+    /// A redirect that the [`RedirectPolicy`](crate::RedirectPolicy) does not allow.
+    #[error("a redirect by {host} is not followed")]
+    Redirect {
+        host: String,
+        #[source]
+        source: RedirectError,
+    },
+}
+
+/// What a server was late with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Status and headers.
+    Head,
+    /// The rest of the body.
+    Body,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Head => "a response",
+            Self::Body => "the whole response",
+        })
+    }
+}
+
+fn seconds(limit: &Duration) -> String {
+    format!("{} s", limit.as_secs_f64())
+}
+
+/// An error and its sources in one line: the outermost one often says only that there was one.
+#[must_use]
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,105 @@
+//! Where a redirect may lead.
+
+use crate::url::{is_confidential, is_http_url, is_private};
+use hyper::Uri;
+use hyper::header::HeaderMap;
+use hyper::header::LOCATION;
+
+/// The rule for redirects that a caller follows explicitly with
+/// [`HttpClient::follow`](crate::HttpClient::follow).
+///
+/// Every hop has to be https; plain HTTP is followed from this machine to this machine only. A
+/// server with a public name or address cannot send us to a private address, such as the metadata
+/// service of a cloud. Host names are not resolved for this check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedirectPolicy {
+    /// How many redirects may follow each other.
+    pub max_hops: usize,
+}
+
+/// Why a redirect is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectError {
+    #[error("its location is no URL")]
+    InvalidLocation,
+    #[error("its location is not https")]
+    NotConfidential,
+    #[error("its location is a private address")]
+    PrivateAddress,
+    #[error("it redirects without end: more than {max_hops} times")]
+    TooManyHops { max_hops: usize },
+}
+
+/// The absolute URL in the `Location` header: an absolute path on the same server, or a whole URL.
+/// Other forms are legal, but no registry uses them.
+pub(crate) fn location(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    let is_path = location.starts_with('/') && !location.starts_with("//");
+    let url = if is_path {
+        format!("{}://{}{location}", from.scheme_str()?, from.authority()?).parse()
+    } else {
+        location.parse()
+    };
+    url.ok().filter(is_http_url)
+}
+
+/// The URL to go to, if the rule allows it.
+pub(crate) fn destination(from: &Uri, headers: &HeaderMap) -> Result<Uri, RedirectError> {
+    let to = location(from, headers).ok_or(RedirectError::InvalidLocation)?;
+    let is_internal = |url: &Uri| is_private(url.host().unwrap_or_default());
+    if !is_confidential(from, &to) {
+        Err(RedirectError::NotConfidential)
+    } else if is_internal(&to) && !is_internal(from) {
+        Err(RedirectError::PrivateAddress)
+    } else {
+        Ok(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+    use proptest::prelude::*;
+
+    fn headers(location: &str) -> HeaderMap {
+        HeaderMap::from_iter([(LOCATION, HeaderValue::from_str(location).unwrap())])
+    }
+
+    #[test]
+    fn locations_are_paths_or_whole_urls() {
+        let from: Uri = "https://a.example:5000/v2/x".parse().unwrap();
+        let to = |text: &str| location(&from, &headers(text));
+        assert_eq!(to("/v2/y?z=1").unwrap(), "https://a.example:5000/v2/y?z=1");
+        assert_eq!(to("https://b.example/y").unwrap(), "https://b.example/y");
+        for bad in ["//b.example/y", "y", "ftp://b.example/y", "https://user:word@b.example/y", ""]
+        {
+            assert_eq!(to(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_public_server_leads_only_to_public_https() {
+        for (from, to, expected) in [
+            ("https://a.example/", "https://b.example/", None),
+            ("https://a.example/", "http://b.example/", Some(RedirectError::NotConfidential)),
+            ("https://a.example/", "https://10.0.0.1/", Some(RedirectError::PrivateAddress)),
+            ("https://a.example/", "https://localhost/", Some(RedirectError::PrivateAddress)),
+            ("https://9.9.9.9/", "https://[fd00::1]/", Some(RedirectError::PrivateAddress)),
+            ("https://10.0.0.1/", "https://10.0.0.2/", None),
+            ("http://127.0.0.1:1/", "http://localhost:2/", None),
+            ("http://127.0.0.1:1/", "http://b.example/", Some(RedirectError::NotConfidential)),
+            ("https://a.example/", "mailto:x", Some(RedirectError::InvalidLocation)),
+        ] {
+            let from: Uri = from.parse().unwrap();
+            assert_eq!(destination(&from, &headers(to)).err(), expected, "{from} to {to}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_location_is_survived(text in "[ -~]{0,60}") {
+            let _ = destination(&"https://a.example/".parse().unwrap(), &headers(&text));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A response whose body has not been read yet.
+
+use crate::error::{HttpError, Phase};
+use crate::redirect::location;
+use crate::url::host;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderMap;
+use hyper::http::response::Parts;
+use hyper::{StatusCode, Uri};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Status and headers. The body is still to come, and has the rest of the request's time.
+#[derive(Debug)]
+pub struct Response {
+    pub(crate) url: Uri,
+    pub(crate) head: Parts,
+    pub(crate) body: Incoming,
+    pub(crate) deadline: Deadline,
+}
+
+/// Until when a response has to be complete.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) started: Instant,
+    pub(crate) limit: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self { started: Instant::now(), limit }
+    }
+
+    pub(crate) fn remaining(self) -> Duration {
+        self.limit.saturating_sub(self.started.elapsed())
+    }
+}
+
+impl Response {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The URL that sent it; another one than the request's after
+    /// [`HttpClient::follow`](crate::HttpClient::follow).
+    #[must_use]
+    pub fn url(&self) -> &Uri {
+        &self.url
+    }
+
+    /// The `Location` header as an absolute URL: a path on the same server or a whole URL, without
+    /// user information.
+    #[must_use]
+    pub fn location(&self) -> Option<Uri> {
+        location(&self.url, &self.head.headers)
+    }
+
+    /// Reads the body. One of more than `limit` bytes is given up as soon as it is known to be.
+    pub async fn bytes(self, limit: usize) -> Result<Bytes, HttpError> {
+        let host = host(&self.url);
+        let reading = Limited::new(self.body, limit).collect();
+        match tokio::time::timeout(self.deadline.remaining(), reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(HttpError::BodyTooLarge { host, limit })
+            }
+            Ok(Err(source)) => Err(HttpError::Disconnected { host, source }),
+            Err(_) => {
+                Err(HttpError::TimedOut { host, phase: Phase::Body, limit: self.deadline.limit })
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Questions about URLs that decide what is sent where.
+
+use hyper::Uri;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The host and port of a URL, for messages; without user information.
+#[must_use]
+pub fn host(url: &Uri) -> String {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
+/// Whether this is an http or https URL with a host and without user information.
+#[must_use]
+pub fn is_http_url(url: &Uri) -> bool {
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let has_plain_host = |authority: &hyper::http::uri::Authority| {
+        !authority.as_str().contains('@') && !authority.host().is_empty()
+    };
+    is_http && url.authority().is_some_and(has_plain_host)
+}
+
+/// Whether what goes to `to` cannot be overheard: it is encrypted, or both URLs are on this machine.
+#[must_use]
+pub fn is_confidential(from: &Uri, to: &Uri) -> bool {
+    let is_local = |url: &Uri| is_loopback(url.host().unwrap_or_default());
+    to.scheme_str() == Some("https") || (is_local(from) && is_local(to))
+}
+
+/// Whether two URLs have the same scheme, host and port.
+#[must_use]
+pub fn is_same_server(one: &Uri, other: &Uri) -> bool {
+    let server = |url: &Uri| {
+        let default_port = if url.scheme_str() == Some("http") { 80 } else { 443 };
+        let host = url.host().map(str::to_ascii_lowercase);
+        (url.scheme_str().map(str::to_owned), host, url.port_u16().unwrap_or(default_port))
+    };
+    server(one) == server(other)
+}
+
+/// Whether a host (without its port; IPv6 in brackets) is this machine by its name alone.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// Whether a host is, by its name alone, not on the public internet.
+pub(crate) fn is_private(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost") || address(host).is_some_and(is_internal)
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_internal_v4(address),
+        IpAddr::V6(address) => is_internal_v6(address),
+    }
+}
+
+fn is_internal_v4(address: Ipv4Addr) -> bool {
+    // Carrier-grade NAT, RFC 6598.
+    let is_shared = matches!(address.octets(), [100, 64..=127, ..]);
+    address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_unspecified()
+        || address.is_broadcast()
+        || is_shared
+}
+
+fn is_internal_v6(address: Ipv6Addr) -> bool {
+    address.is_loopback()
+        || address.is_unspecified()
+        || address.is_unique_local()
+        || address.is_unicast_link_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        let confidential = |from: &str, to: &str| is_confidential(&url(from), &url(to));
+        assert!(confidential("https://a.example/", "https://b.example/"));
+        assert!(confidential("http://127.0.0.1:1/", "http://[::1]:2/"));
+        assert!(!confidential("https://a.example/", "http://localhost/"));
+        assert!(!confidential("http://localhost/", "http://a.example/"));
+        assert!(!confidential("http://localhost/", "http://localhost.example/"));
+    }
+
+    #[test]
+    fn private_addresses_are_recognised_in_every_form() {
+        for private in [
+            "localhost",
+            "a.localhost",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "[::1]",
+            "[fd00::1]",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+        ] {
+            assert!(is_private(private), "{private}");
+        }
+        for public in ["a.example", "localhost.example", "9.9.9.9", "100.128.0.1", "[2620:fe::fe]"]
+        {
+            assert!(!is_private(public), "{public}");
+        }
+    }
+
+    #[test]
+    fn servers_are_compared_with_their_default_ports() {
+        assert!(is_same_server(&url("https://A.example/x"), &url("https://a.example:443/y")));
+        assert!(is_same_server(&url("http://a.example/"), &url("http://a.example:80/")));
+        assert!(!is_same_server(&url("https://a.example/"), &url("http://a.example/")));
+        assert!(!is_same_server(&url("https://a.example/"), &url("https://a.example:444/")));
+    }
+
+    #[test]
+    fn urls_with_user_information_are_not_accepted() {
+        assert!(is_http_url(&url("https://a.example/")));
+        for bad in ["https://user:word@a.example/", "ftp://a.example/", "/path", "a.example:443"] {
+            assert!(!is_http_url(&url(bad)), "{bad}");
+        }
+        assert_eq!(host(&url("https://user:word@a.example:1/x")), "a.example:1");
+    }
+}
