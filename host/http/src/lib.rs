@@ -175,8 +175,8 @@ impl HttpServer {
 }
 
 fn router(app: &Arc<App>) -> Router {
-    let (api, _) = docs::api().split_for_parts();
-    gate::around(api.merge(web::routes()), app).with_state(Arc::clone(app))
+    let (api, _) = openapi::api().split_for_parts();
+    middleware::layer(api.merge(assets::routes()), app).with_state(Arc::clone(app))
 }
 
 /// The way back of orders that came over HTTP: their answers wait in the ledger until they are

@@ -170,7 +170,7 @@ impl Collector for Snapshot {
         let orders: Vec<_> = overview
             .count_by_state
             .iter()
-            .map(|(state, orders)| (vec![("state", state.as_str().to_owned())], *orders))
+            .map(|count| (vec![("state", count.state.as_str().to_owned())], count.orders))
             .collect();
         Self::gauges(&mut encoder, "orders", "Orders in each state", &orders)?;
         let mint = |name: &str| vec![("mint", name.to_owned())];

@@ -92,7 +92,7 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 }
 
 /// Everything around the routes.
-pub(crate) fn around(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     let nothing = || async { Problem::new(Fault::NoSuchPage, "there is nothing here; see /docs") };
     let not_so = || async {
         Problem::new(Fault::MethodNotAllowed, "this is not asked with that method; see /docs")
@@ -100,8 +100,8 @@ pub(crate) fn around(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App
     let mut router = router
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
-        .layer(from_fn_with_state(Arc::clone(app), slowly))
-        .layer(from_fn_with_state(Arc::clone(app), dressed));
+        .layer(from_fn_with_state(Arc::clone(app), rate_limit))
+        .layer(from_fn_with_state(Arc::clone(app), security_headers));
     let origins: Vec<HeaderValue> = app
         .settings
         .cors_origins
@@ -128,7 +128,7 @@ pub(crate) fn around(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App
     router
 }
 
-async fn slowly(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
     // Probes cost next to nothing, and who is not found alive or ready is cut off from everybody.
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
@@ -152,7 +152,7 @@ async fn slowly(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 }
 
 /// What every answer says. The page and its parts say more for themselves.
-async fn dressed(
+async fn security_headers(
     State(app): State<Arc<App>>,
     matched: Option<MatchedPath>,
     request: Request,

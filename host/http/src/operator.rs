@@ -140,9 +140,9 @@ impl OverviewView {
             orders: overview
                 .count_by_state
                 .iter()
-                .map(|(state, orders)| StateView {
-                    state: state.as_str().to_owned(),
-                    orders: *orders,
+                .map(|count| StateView {
+                    state: count.state.as_str().to_owned(),
+                    orders: count.orders,
                 })
                 .collect(),
             policies: overview.policies.iter().map(policy).collect(),

@@ -2,7 +2,7 @@
 //! off; the others do not notice.
 
 use crate::keyed_limit::{KeyedLimit, Permit};
-use crate::{gate, limits};
+use crate::{limits, middleware};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -48,7 +48,7 @@ impl Place {
         if is_proxy {
             return Some(Self { _all: all, _of_one: None });
         }
-        let of_one = counts.take(gate::network(address), limits::CONNECTIONS_OF_ONE)?;
+        let of_one = counts.take(middleware::network(address), limits::CONNECTIONS_OF_ONE)?;
         Some(Self { _all: all, _of_one: Some(Arc::new(of_one)) })
     }
 }

@@ -129,7 +129,7 @@ impl Customer {
             .await
             .map_err(client_error)?;
         progress("sending the request");
-        let (request_id, wrap) = letter::seal(&self.keys, &service, &request.to_string(), None)
+        let (request_id, wrap) = gift_wrap::gift_wrap(&self.keys, &service, &request.to_string(), None)
             .map_err(Error::Client)?;
         let sent = self.client.send_event_to(&targets, &wrap).await.map_err(client_error)?;
         if sent.success.is_empty() {
@@ -142,9 +142,9 @@ impl Customer {
         }
         progress("sent; waiting for the answer");
         let read = |event: &nostr_sdk::Event| {
-            let letter = letter::open(&self.keys, event).ok()?;
-            (letter.sender == service && letter.answers == Some(request_id))
-                .then(|| serde_json::from_str(&letter.text).ok())?
+            let message = gift_wrap::unwrap(&self.keys, event).ok()?;
+            (message.sender == service && message.answers == Some(request_id))
+                .then(|| serde_json::from_str(&message.text).ok())?
         };
         let wait = async {
             loop {

@@ -66,7 +66,7 @@ pub enum UnwrapError {
 ///
 /// # Errors
 /// [`UnwrapError`], the first that is found.
-pub fn open(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
+pub fn unwrap(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
     if wrap.kind != Kind::GiftWrap {
         return Err(UnwrapError::NotAWrap(wrap.kind.as_u16()));
     }
@@ -133,7 +133,7 @@ fn decrypt(keys: &Keys, from: &PublicKey, content: &str) -> Result<String, Unwra
 ///
 /// # Errors
 /// In words: the text is too long for NIP-44.
-pub fn seal(
+pub fn gift_wrap(
     keys: &Keys,
     to: &PublicKey,
     text: &str,
@@ -214,9 +214,9 @@ mod tests {
         let (alice, bob) = (Keys::generate(), Keys::generate());
         let request = EventId::all_zeros();
         let (id, wrap) = seal(&alice, &bob.public_key(), "hello", Some(request)).unwrap();
-        let letter = open(&bob, &wrap).unwrap();
+        let message = open(&bob, &wrap).unwrap();
         assert_eq!(
-            (letter.id, letter.sender, letter.text.as_str(), letter.answers),
+            (message.id, message.sender, message.text.as_str(), message.answers),
             (id, alice.public_key(), "hello", Some(request))
         );
         assert!(wrap.pubkey != alice.public_key() && wrap.created_at <= Timestamp::now());
@@ -267,8 +267,8 @@ mod tests {
         let mut rumor = rumor(&alice);
         let id = rumor["id"].take();
         rumor.as_object_mut().unwrap().remove("id");
-        let letter = open(&bob, &lie(&alice, &bob, &rumor, Kind::Seal, vec![])).unwrap();
-        assert_eq!(json!(letter.id.to_hex()), id);
+        let message = open(&bob, &lie(&alice, &bob, &rumor, Kind::Seal, vec![])).unwrap();
+        assert_eq!(json!(message.id.to_hex()), id);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use nostr_sdk::{
     RelayUrl, SubscribeOptions, SubscriptionId, Timestamp,
 };
 use paygress_core::backend::responder::{ReplyTo, Transport};
-use paygress_core::backend::store::{Ledger, LedgerError};
+use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, UnixTime};
 use paygress_core::orders::{NewOrder, OrderService, Submission};
@@ -94,7 +94,7 @@ impl AdmitPolicy for InboxAdmitPolicy {
 /// The inbox of the service.
 pub struct Inbox {
     connection: Arc<Connection>,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn InboxStore>,
     post: Arc<ReplyPublisher>,
     queue: mpsc::Receiver<(RelayUrl, Event)>,
     pages: mpsc::Sender<(RelayUrl, Event)>,
@@ -134,7 +134,7 @@ impl Inbox {
     #[must_use]
     pub fn new(
         settings: Settings,
-        ledger: Arc<dyn Ledger>,
+        ledger: Arc<dyn InboxStore>,
     ) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let id = SubscriptionId::new("inbox");
@@ -350,8 +350,8 @@ impl Inbox {
         }
         let me = self.connection.settings.keys.public_key();
         let served = match event.kind {
-            Kind::GiftWrap => match letter::open(&self.connection.settings.keys, event) {
-                Ok(letter) => self.serve(orders, relay, &letter).await,
+            Kind::GiftWrap => match gift_wrap::unwrap(&self.connection.settings.keys, event) {
+                Ok(message) => self.serve(orders, relay, &message).await,
                 Err(flaw) => {
                     tracing::debug!(%flaw, wrap = %event.id, "a wrap was dropped");
                     self.flawed.insert(event.id);
@@ -381,19 +381,19 @@ impl Inbox {
         &self,
         orders: &Arc<OrderService>,
         relay: &RelayUrl,
-        letter: &DirectMessage,
+        message: &DirectMessage,
     ) -> Result<(), LedgerError> {
         let (id, now, written) =
-            (letter.id.to_hex(), UnixTime::now().0, letter.written_at.as_secs());
+            (message.id.to_hex(), UnixTime::now().0, message.written_at.as_secs());
         let too_old = written.saturating_add(OLDEST) < now;
-        if letter.sender == self.connection.settings.keys.public_key()
-            || protocol::is_answer(&letter.text)
+        if message.sender == self.connection.settings.keys.public_key()
+            || protocol::is_answer(&message.text)
             || too_old
             || !self.ledger.claim_message(&id, UnixTime(now)).await?
         {
             return Ok(());
         }
-        let customer = Customer(letter.sender.to_hex());
+        let customer = Customer(message.sender.to_hex());
         let reply_to = ReplyTo {
             door: Transport::Nostr,
             customer: customer.clone(),
@@ -406,7 +406,7 @@ impl Inbox {
                 "the message is dated in the future; set your clock",
             ))
         } else {
-            match Request::parse(&letter.text) {
+            match Request::parse(&message.text) {
                 Ok(Request::Status { pod }) => orders.status(&pod, &customer).await.map(Some),
                 Ok(Request::Stop { pod }) => {
                     let (orders, own) = (Arc::clone(orders), customer.clone());
@@ -495,7 +495,7 @@ impl Inbox {
 
 /// So far back from the last complete reading of this relay.
 async fn since_of(
-    ledger: &dyn Ledger,
+    ledger: &dyn InboxStore,
     relay: &RelayUrl,
     back: u64,
 ) -> Result<Timestamp, LedgerError> {

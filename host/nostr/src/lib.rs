@@ -23,8 +23,6 @@ pub mod gift_wrap;
 pub mod http_auth;
 mod inbox;
 mod offers;
-#[cfg(feature = "relay")]
-pub mod relay;
 mod replies;
 
 pub use connection::{Connection, Error, Settings};

@@ -3,7 +3,7 @@
 use crate::connection::{Connection, Priority};
 use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind};
 use paygress_core::backend::policy::Offer;
-use paygress_core::orders::{OrderService, Window};
+use paygress_core::orders::{OrderService, Catalog};
 use paygress_core::protocol;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl OfferPublisher {
 
     /// Publishes at start, on change, and again after a while; until it is dropped.
     pub async fn run(self, orders: Arc<OrderService>) {
-        let mut shown: Option<Window> = None;
+        let mut shown: Option<Catalog> = None;
         let mut pending: Vec<(Event, HashSet<RelayUrl>)> = Vec::new();
         let mut published = Instant::now();
         let mut look = tokio::time::interval(LOOK);
@@ -101,7 +101,7 @@ impl OfferPublisher {
         pending.retain(|(_, missing)| !missing.is_empty());
     }
 
-    fn events(&self, window: &Window, changed: bool) -> Result<Vec<Event>, String> {
+    fn events(&self, window: &Catalog, changed: bool) -> Result<Vec<Event>, String> {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let offers = window.offers.as_slice();

@@ -102,7 +102,7 @@ impl ReplyPublisher {
             PublicKey::from_hex(to.customer.as_str()).map_err(|error| error.to_string())?;
         let request = to.request.as_deref().and_then(|id| EventId::from_hex(id).ok());
         let (_, wrap) =
-            letter::seal(&self.connection.settings.keys, &customer, &answer.to_string(), request)?;
+            gift_wrap::gift_wrap(&self.connection.settings.keys, &customer, &answer.to_string(), request)?;
         let named = self.relays_of(customer).await;
         if self.send_to_any(&named, &wrap, rank).await {
             return Ok(());

@@ -130,6 +130,7 @@ pub enum RefundEnd {
     /// The customer has redeemed it.
     Redeemed,
     /// Nobody has for a long time: this much of it is the operator's again.
+    #[serde(rename = "taken_back")]
     Reclaimed(Sat),
 }
 
@@ -156,6 +157,7 @@ pub struct Order {
     /// What is bought.
     pub purchase: Purchase,
     /// What the token says.
+    #[serde(rename = "facts")]
     pub token_info: TokenInfo,
     /// When it came.
     pub created_at: UnixTime,
@@ -164,7 +166,7 @@ pub struct Order {
     /// What the token is worth.
     pub payment: Option<Payment>,
     /// What the policies were asked and said, of an order that was not granted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "considered", skip_serializing_if = "Option::is_none")]
     pub policy_trace: Option<PolicyTrace>,
     /// What the policies said.
     pub decision: Option<Decision>,

@@ -5,7 +5,7 @@ use crate::backend::cluster::StartupPhase;
 use crate::backend::policy::{
     Context, Payment, PolicyError, PolicySet, Price, Quote, Resources, SlotStats,
 };
-use crate::backend::store::HourlyRevenue;
+use crate::backend::store::{HourlyRevenue, StateCount};
 use crate::backend::wallet::{MintReport, PaymentRequest};
 use crate::limits;
 use crate::model::login::Login;
@@ -103,7 +103,7 @@ pub struct Overview {
     /// What was taken, hour by hour.
     pub revenue: Vec<HourlyRevenue>,
     /// The orders in each state.
-    pub count_by_state: Vec<(State, u64)>,
+    pub count_by_state: Vec<StateCount>,
     /// How the policies do.
     pub policies: Vec<SlotStats>,
     /// How the mints are.
