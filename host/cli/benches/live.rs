@@ -44,7 +44,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 async fn shadow() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::load(PolicyEngine::start(None).unwrap(), &sources()).unwrap();
-    let paper = FakeBackends::new(directory.path(), host.clone());
+    let paper = FakeBackends::new(directory.path(), host.clone()).await;
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     let mut compared = 0;
     for turn in 0..3 * ORDERS / TURN {

@@ -9,7 +9,7 @@ use paygress_cashu::test_mint::TestWallet;
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
 use paygress_core::backend::responder::{ReplyTo, Transport};
-use paygress_core::backend::store::{LeaseUpdate, Ledger};
+use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -153,7 +153,8 @@ fn ledger(c: &mut Criterion) {
     c.bench_function("ledger transition/bare", |b| {
         b.iter(|| bare.execute("UPDATE t SET state = 'decided' WHERE id = 1", []).unwrap())
     });
-    let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    let ledger = runtime.block_on(SqlStore::sqlite(&path)).unwrap();
     c.bench_function("ledger transition/host", |b| {
         b.iter_batched(
             || {

@@ -112,13 +112,13 @@ pub async fn books(config: &Config, access: OpenMode) -> Result<(SqlStore, Cashu
                 Database::postgres(url, &[SqlStore::SCHEMA, WalletStore::SCHEMA]).await?;
             (SqlStore::new(database.clone()), WalletStore::new(database))
         }
-        (None, OpenMode::Serve) => {
-            (SqlStore::sqlite(&config.ledger)?, WalletStore::sqlite(&config.wallet)?)
+        (None, OpenMode::ReadWrite) => {
+            (SqlStore::sqlite(&config.ledger).await?, WalletStore::sqlite(&config.wallet).await?)
         }
         // The service may be running.
-        (None, OpenMode::Look) => (
-            SqlStore::new(Database::sqlite_to_read(&config.ledger, SqlStore::SCHEMA)?),
-            WalletStore::sqlite(&config.wallet)?,
+        (None, OpenMode::ReadOnly) => (
+            SqlStore::new(Database::sqlite_read_only(&config.ledger, SqlStore::SCHEMA).await?),
+            WalletStore::sqlite(&config.wallet).await?,
         ),
     };
     let seed = match &config.mnemonic {
@@ -173,13 +173,13 @@ async fn look_at_folder(policies: Arc<Publisher>) -> anyhow::Error {
     }
 }
 
-/// Who opens the books.
+/// How the stores are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// The service: nobody else serves from them.
-    Serve,
-    /// A command, beside the service.
-    Look,
+    /// By the service, alone.
+    ReadWrite,
+    /// By a command, beside the service.
+    ReadOnly,
 }
 
 impl App {
@@ -193,7 +193,7 @@ impl App {
         cluster: Arc<dyn Cluster>,
         override_backends: impl FnOnce(Backends) -> Backends,
     ) -> Result<Self> {
-        let (book, wallet) = books(config, OpenMode::Serve).await?;
+        let (book, wallet) = books(config, OpenMode::ReadWrite).await?;
         let (ledger, wallet) = (Arc::new(book), Arc::new(wallet));
         let policies = policies(config)?;
         let policy = Arc::clone(policies.host());

@@ -8,7 +8,7 @@ use crate::serve::configured;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use paygress_cashu::CashuWallet;
-use paygress_core::Ledger;
+use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::Order;
 use paygress_core::model::units::{MintUrl, OrderId, Sat};
 use serde_json::json;
@@ -72,7 +72,7 @@ pub enum WalletAction {
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub async fn all_orders(ledger: &dyn Ledger) -> Result<Vec<Order>> {
+pub async fn all_orders(ledger: &dyn Reporting) -> Result<Vec<Order>> {
     let mut all: Vec<Order> = Vec::new();
     loop {
         let page = ledger.page(all.last().map(|order| &order.id), PAGE).await?;
@@ -87,7 +87,7 @@ pub async fn all_orders(ledger: &dyn Ledger) -> Result<Vec<Order>> {
 ///
 /// # Errors
 /// When they cannot be read.
-pub async fn audited(ledger: &dyn Ledger, wallet: &CashuWallet) -> Result<Report> {
+pub async fn audited(ledger: &dyn Reporting, wallet: &CashuWallet) -> Result<Report> {
     let mut report =
         audit(&all_orders(ledger).await?, &wallet.entries().await?, &wallet.overview(false).await?);
     if !report.problems.is_empty() {
@@ -115,7 +115,7 @@ pub async fn audited(ledger: &dyn Ledger, wallet: &CashuWallet) -> Result<Report
 /// # Errors
 /// When the books cannot be read.
 pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitCode> {
-    let (book, wallet) = books(&configured(config)?, OpenMode::Look).await?;
+    let (book, wallet) = books(&configured(config)?, OpenMode::ReadOnly).await?;
     match action {
         LedgerAction::List => {
             for order in all_orders(&book).await? {
@@ -160,7 +160,7 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
 /// # Errors
 /// When it cannot be done; what to do.
 pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitCode> {
-    let (_, wallet) = books(&configured(config)?, OpenMode::Look).await?;
+    let (_, wallet) = books(&configured(config)?, OpenMode::ReadOnly).await?;
     match action {
         WalletAction::Balance => {
             for holding in wallet.overview(true).await? {

@@ -13,7 +13,7 @@ mod support;
 
 use nostr_sdk::{Client, Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
 use paygress::sandbox::Sandbox;
-use paygress_core::backend::store::Ledger;
+use paygress_core::backend::store::LeaseStore;
 use paygress_nostr::relay::Relay;
 use paygress_nostr::{customer::Customer, letter};
 use serde_json::{Value, json};

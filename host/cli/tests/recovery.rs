@@ -16,7 +16,7 @@ use paygress::sandbox::Sandbox;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::store::Ledger;
+use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator};
 use paygress_core::model::units::{PodName, UnixTime};
 use paygress_core::orders::Backends;
 use paygress_nostr::Keys;
@@ -76,7 +76,7 @@ async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -
     let begun = std::time::Instant::now();
     let override_backends = std::cell::Cell::new(Some(override_backends));
     loop {
-        match paygress_store::SqlStore::sqlite(&sandbox.config.ledger) {
+        match paygress_store::SqlStore::sqlite(&sandbox.config.ledger).await {
             Ok(free) => drop(free),
             Err(error) if begun.elapsed() < TIMEOUT => {
                 tracing::debug!(%error, "waiting for the ledger");

@@ -16,7 +16,7 @@ use paygress::commands::audited;
 use paygress::config::Config;
 use paygress::sandbox::Sandbox;
 use paygress_cluster::Local;
-use paygress_core::Ledger;
+use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::State;
 use paygress_store::db::testing::Server;
 use serde_json::json;
@@ -145,7 +145,7 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
             // The other one is there, and leaves alone what is being worked.
             let mut other = Replica::start(&sandbox, "");
             other.wait_for("open");
-            let (book, wallet) = books(&sandbox.config, OpenMode::Look).await.unwrap();
+            let (book, wallet) = books(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
             assert_eq!(book.page(None, 10).await.unwrap()[0].state, State::Redeeming);
             assert!(dying.child.try_wait().unwrap().is_none());
             dying.kill_9();
@@ -211,7 +211,7 @@ async fn two_replicas_serve_every_customer_once() {
         (third["ssh_username"].as_str(), fourth["ssh_username"].as_str()),
         (Some("one"), Some("two"))
     );
-    let (book, wallet) = books(&sandbox.config, OpenMode::Look).await.unwrap();
+    let (book, wallet) = books(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
     let report = audited(&book, &wallet).await.unwrap();
     assert!(report.problems.is_empty(), "{report}");
     assert_eq!(report.total.sold.0, 5 + 6 + 7, "{report}");

@@ -90,7 +90,7 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
     publisher.publish(&marked(1), Trigger::Operator).unwrap();
-    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()));
+    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     let (done, mut progress) = watch::channel(0_usize);
     let swaps = {
         let publisher = Arc::clone(&publisher);
@@ -188,7 +188,7 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         )])
     };
     publisher.host().start_shadow(dearer()).unwrap();
-    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()));
+    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     // Granted, refused by each slot that may, and topped up.
     let orders = futures::stream::iter(0..ORDERS).map(|number| {
         let paper = Arc::clone(&paper);

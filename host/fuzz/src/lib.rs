@@ -25,18 +25,19 @@ pub fn token(bytes: &[u8]) {
     TILL.with(|wallet| {
         let (wallet, _) = wallet.get_or_init(|| {
             let directory = tempfile::tempdir().expect("a directory");
-            let wallet_store =
-                WalletStore::sqlite(&directory.path().join("purse")).expect("a purse");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let wallet_store = runtime
+                .block_on(WalletStore::sqlite(&directory.path().join("purse")))
+                .expect("a wallet");
             let seed = Seed::at(&directory.path().join("mnemonic")).expect("a seed");
             let settings = Settings {
                 mints: vec![MINT.to_owned()],
                 max_balance: None,
                 lock: Some(Secret::new("7".repeat(64))),
             };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
             (
                 runtime.block_on(CashuWallet::open(wallet_store, seed, &settings)).expect("a till"),
                 directory,

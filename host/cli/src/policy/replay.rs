@@ -7,8 +7,8 @@ use crate::commands::PAGE;
 use crate::config::Config;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use paygress_core::Ledger;
 use paygress_core::backend::policy::Slot;
+use paygress_core::backend::store::Reporting;
 use paygress_core::model::units::UnixTime;
 use paygress_policy::{
     Candidate, Comparison, ComponentRef, DIFFERENCES_TOLD, PolicyEngine, Source, Sources, history,
@@ -53,7 +53,7 @@ pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()>
     let since = time(&arguments.since)?;
     let until = arguments.until.as_deref().map(time).transpose()?.unwrap_or(UnixTime(u64::MAX));
     let candidate = candidate(config, &arguments.candidates).await?;
-    let (book, _) = books(config, OpenMode::Look).await?;
+    let (book, _) = books(config, OpenMode::ReadOnly).await?;
     let mut comparison = Comparison::default();
     let mut last = None;
     loop {

@@ -6,7 +6,10 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
 use paygress_core::backend::responder::{ReplyTo, Responder};
-use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, LedgerError, OpenOutcome};
+use paygress_core::backend::store::{
+    HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
+    RefundStore, Reporting, StateCount,
+};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
@@ -49,7 +52,7 @@ impl BadLedger {
         match self.fault {
             Some((at, AtWrite::KilledBefore)) if number == at => self.die().await,
             Some((at, AtWrite::DiskFull(times))) if (at..at + times).contains(&number) => {
-                Err(LedgerError::Database("database or disk is full".to_owned()))
+                Err(LedgerError::database("database or disk is full"))
             }
             Some((at, AtWrite::KilledAfter)) if number == at => {
                 let _ = work.await;
@@ -66,7 +69,7 @@ impl BadLedger {
 }
 
 #[async_trait]
-impl Ledger for BadLedger {
+impl OrderStore for BadLedger {
     async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError> {
         self.write(self.book.open(order)).await
     }
@@ -81,33 +84,35 @@ impl Ledger for BadLedger {
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
         self.book.order(id).await
     }
-    async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError> {
-        self.book.revenue(since).await
-    }
-    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, LedgerError> {
-        self.book.count_by_state().await
+    async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
+        self.book.orders_of(lease).await
     }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
         self.book.unfinished().await
     }
-    async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError> {
-        self.book.page(after, limit).await
-    }
-    async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
-        self.book.orders_of(lease).await
-    }
-    async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
-        self.book.pending_refunds(of).await
-    }
-    async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
-        self.write(self.book.close_refund(order)).await
-    }
-    async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
-        self.book.forget_refused(before).await
-    }
     async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
         self.write(self.book.delivered(id, state)).await
     }
+}
+
+#[async_trait]
+impl LeaseStore for BadLedger {
+    async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
+        self.book.lease(pod).await
+    }
+    async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
+        self.book.live_leases(of).await
+    }
+    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
+        self.write(self.book.mark_ending(pod, reason)).await
+    }
+    async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
+        self.write(self.book.end_lease(lease, orders)).await
+    }
+}
+
+#[async_trait]
+impl PortAllocator for BadLedger {
     async fn reserve_port(
         &self,
         lease: &LeaseId,
@@ -128,34 +133,31 @@ impl Ledger for BadLedger {
     async fn ports_in_use(&self) -> Result<u32, LedgerError> {
         self.book.ports_in_use().await
     }
-    async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
-        self.book.lease(pod).await
+}
+
+#[async_trait]
+impl RefundStore for BadLedger {
+    async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
+        self.book.pending_refunds(of).await
     }
-    async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
-        self.book.live_leases(of).await
+    async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
+        self.write(self.book.close_refund(order)).await
     }
-    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
-        self.write(self.book.mark_ending(pod, reason)).await
+}
+
+#[async_trait]
+impl Reporting for BadLedger {
+    async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError> {
+        self.book.page(after, limit).await
     }
-    async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
-        self.write(self.book.end_lease(lease, orders)).await
+    async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError> {
+        self.book.revenue(since).await
     }
-    async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool, LedgerError> {
-        self.book.claim_message(id, now).await
+    async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError> {
+        self.book.count_by_state().await
     }
-    async fn complete_message(
-        &self,
-        id: &str,
-        now: UnixTime,
-        forget_before: UnixTime,
-    ) -> Result<(), LedgerError> {
-        self.book.complete_message(id, now, forget_before).await
-    }
-    async fn kv_read(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        self.book.kv_read(name).await
-    }
-    async fn kv_write(&self, name: &str, value: &str) -> Result<(), LedgerError> {
-        self.book.kv_write(name, value).await
+    async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
+        self.book.forget_refused(before).await
     }
 }
 

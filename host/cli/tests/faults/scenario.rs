@@ -8,7 +8,7 @@ use paygress_cashu::test_mint::{TestWallet, partial, relabelled};
 use paygress_cashu::{CashuWallet, Seed, Settings as TillSettings, WalletStore};
 use paygress_core::backend::policy::RefundTerms;
 use paygress_core::backend::responder::{ReplyTo, Transport};
-use paygress_core::backend::store::Ledger;
+use paygress_core::backend::store::{LeaseStore, OrderStore};
 use paygress_core::model::order::{Order, Purchase};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, PodName, Seconds, set_clock_wrong};
@@ -186,7 +186,7 @@ impl TestEnv {
         let settings =
             TillSettings { mints: vec![self.way.url().to_owned()], max_balance: None, lock: None };
         let wallet = Arc::new(
-            CashuWallet::open(WalletStore::sqlite(&at("purse.sqlite")).unwrap(), seed, &settings)
+            CashuWallet::open(WalletStore::sqlite(&at("purse.sqlite")).await.unwrap(), seed, &settings)
                 .await
                 .unwrap(),
         );
@@ -220,7 +220,7 @@ impl TestEnv {
 async fn opened(path: &Path) -> SqlStore {
     let begun = Instant::now();
     loop {
-        match SqlStore::sqlite(path) {
+        match SqlStore::sqlite(path).await {
             Ok(book) => return book,
             Err(error) => assert!(begun.elapsed() < TIMEOUT, "{error}"),
         }

@@ -158,8 +158,8 @@ pub struct FakeBackends {
 }
 
 impl FakeBackends {
-    pub fn new(directory: &Path, policy: Arc<dyn Policy>) -> Self {
-        let book = Arc::new(SqlStore::sqlite(&directory.join("paper.sqlite")).unwrap());
+    pub async fn new(directory: &Path, policy: Arc<dyn Policy>) -> Self {
+        let book = Arc::new(SqlStore::sqlite(&directory.join("paper.sqlite")).await.unwrap());
         let settings = Settings {
             suggested: Seconds(3_600),
             ssh_host: "127.0.0.1".to_owned(),

@@ -1,72 +1,74 @@
 //! A Postgres database that several replicas share.
 //!
-//! What is being worked belongs to one replica at a time. A replica is alive while it holds an
-//! advisory lock under its number: the server gives the lock free when the replica's connection is
-//! gone, however it died. Nobody's clock counts.
+//! An unfinished order belongs to one replica at a time. A replica is alive while it holds an
+//! advisory lock under its id: the server releases the lock when the replica's connection is gone,
+//! however the replica died. No clock is compared.
 
-use crate::db::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
+use crate::db::dialect::{Dialect, Schema};
+use crate::db::error::DatabaseError;
+use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
+use crate::db::value::{Row, Value};
 use paygress_core::model::secret::Secret;
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 use postgres::{Client, Config, IsolationLevel};
 use r2d2_postgres::PostgresConnectionManager;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Connections for transactions; the desk works this many orders' transactions at once.
+/// Connections for transactions: so many run at the same time.
 const CONNECTIONS: u32 = 8;
-/// How long a transaction waits for a connection, or for the server at all.
+/// How long to wait for a connection, or for the server.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Attempts at a transaction that met another one.
+/// Attempts at a transaction that conflicts with others. There is no back-off between them: one of
+/// the conflicting transactions has committed.
 const ATTEMPTS: u32 = 20;
-/// How often this replica's own lock is looked after.
+/// How often the connection that holds this replica's lock is checked.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The server notices a replica whose machine has vanished after about this many seconds.
-const VANISHED: u32 = 15;
-/// Our half of the advisory locks' space: "payg".
-const SPACE: i32 = 0x7061_7967;
+/// The server notices that a replica's machine is gone after about this many seconds.
+const KEEPALIVE_SECONDS: u32 = 15;
+/// The first key of our advisory locks: "payg". `sql/postgres/*.sql` look for it in `pg_locks`.
+pub(crate) const LOCK_CLASS: i32 = 0x7061_7967;
 
 type Manager = PostgresConnectionManager<MakeRustlsConnect>;
 
-/// Why a Postgres database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// The URL. What it is, is not told: it may hold a password.
+    /// The URL is left out: it may hold a password.
     #[error(
         "DATABASE_URL is not a Postgres URL; write postgres://user:password@host:port/database?sslmode=require"
     )]
     Url,
-    /// The server.
-    #[error("the Postgres of DATABASE_URL cannot be used: {0}")]
-    Connect(String),
-    /// A newer version wrote it.
+    #[error("Postgres at DATABASE_URL cannot be used: {0}")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
     #[error(
-        "the schema {name} in Postgres is of version {found}, and this program knows {known}; use the newer program"
+        "schema {name} in Postgres has version {found}, and this program supports {known}; use the newer program"
     )]
     Newer {
-        /// Which.
         name: &'static str,
-        /// Its version.
         found: usize,
-        /// The newest that this program knows.
+        /// The newest version that this program supports.
         known: usize,
     },
 }
 
-/// One database.
-pub(crate) struct Postgres {
-    // Until it is dropped.
-    pool: Option<r2d2::Pool<Manager>>,
-    worker: i32,
-    closing: Arc<AtomicBool>,
-    heart: Option<JoinHandle<()>>,
+impl PostgresError {
+    pub(crate) fn connect(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Connect(source.into())
+    }
 }
 
-fn connect_error(error: impl std::fmt::Display) -> PostgresError {
-    PostgresError::Connect(error.to_string())
+pub(crate) struct Postgres {
+    // `None` only while it is dropped.
+    pool: Option<r2d2::Pool<Manager>>,
+    replica_id: i32,
+    closing: Arc<AtomicBool>,
+    heartbeat: Option<JoinHandle<()>>,
 }
 
 impl Postgres {
@@ -74,19 +76,19 @@ impl Postgres {
         let mut config: Config = url.expose().parse().map_err(|_| PostgresError::Url)?;
         config.connect_timeout(TIMEOUT).tcp_user_timeout(TIMEOUT).application_name("paygress");
         let tls = tls()?;
-        let mut own = config.connect(tls.clone()).map_err(connect_error)?;
+        let mut client = config.connect(tls.clone()).map_err(PostgresError::connect)?;
         for schema in schemas {
-            migrate(&mut own, *schema)?;
+            migrate(&mut client, *schema)?;
         }
         let mut bytes = [0_u8; 4];
-        getrandom::fill(&mut bytes).map_err(connect_error)?;
+        getrandom::fill(&mut bytes).map_err(|error| PostgresError::connect(error.to_string()))?;
         // Never negative: `pg_locks` shows an unsigned number.
-        let worker = i32::from_be_bytes(bytes) & i32::MAX;
-        live(&mut own, worker).map_err(connect_error)?;
+        let replica_id = i32::from_be_bytes(bytes) & i32::MAX;
+        lock_as_alive(&mut client, replica_id).map_err(PostgresError::connect)?;
         let closing = Arc::new(AtomicBool::new(false));
-        let heart = {
+        let heartbeat = {
             let (closing, config, tls) = (Arc::clone(&closing), config.clone(), tls.clone());
-            std::thread::spawn(move || beat(own, &config, &tls, worker, &closing))
+            std::thread::spawn(move || stay_alive(client, &config, &tls, replica_id, &closing))
         };
         let manager = PostgresConnectionManager::new(config, tls);
         let pool = r2d2::Pool::builder()
@@ -94,80 +96,78 @@ impl Postgres {
             .min_idle(Some(1))
             .connection_timeout(TIMEOUT)
             .build(manager);
-        Ok(Self { pool: Some(pool.map_err(connect_error)?), worker, closing, heart: Some(heart) })
+        let pool = Some(pool.map_err(PostgresError::connect)?);
+        Ok(Self { pool, replica_id, closing, heartbeat: Some(heartbeat) })
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
-        let (pool, heart) = (self.pool.take(), self.heart.take());
+        let (pool, heartbeat) = (self.pool.take(), self.heartbeat.take());
         // Closing a connection blocks, and the thread that drops this may be an executor's.
         let closed = std::thread::spawn(move || {
             drop(pool);
-            if let Some(heart) = heart {
-                heart.thread().unpark();
-                let _ = heart.join();
+            if let Some(heartbeat) = heartbeat {
+                heartbeat.thread().unpark();
+                let _ = heartbeat.join();
             }
         });
         let _ = closed.join();
     }
 }
 
-/// The schema in Postgres' words: its types have other names, and its tables need no hints.
-fn in_postgres(step: &str) -> String {
-    step.replace(" STRICT, WITHOUT ROWID", "")
-        .replace(" STRICT", "")
-        .replace("INTEGER", "BIGINT")
-        .replace("body ->", "CAST(body AS json) ->")
-}
-
-/// Certificates are checked against the system's, whatever `sslmode` says beyond `disable`.
+/// Certificates are checked against the system's roots, whatever `sslmode` says beyond `disable`.
 fn tls() -> Result<MakeRustlsConnect, PostgresError> {
-    paygress_http_client::client().map(MakeRustlsConnect::new).map_err(connect_error)
+    paygress_http_client::tls_config().map(MakeRustlsConnect::new).map_err(PostgresError::connect)
 }
 
 fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
-    let mut transaction = client.transaction().map_err(connect_error)?;
-    // One replica at a time.
+    let mut transaction = client.transaction().map_err(PostgresError::connect)?;
+    // One replica migrates at a time.
     transaction
-        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&-SPACE])
-        .map_err(connect_error)?;
+        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&-LOCK_CLASS])
+        .map_err(PostgresError::connect)?;
     let versions = "CREATE TABLE IF NOT EXISTS paygress_schemas (name TEXT PRIMARY KEY, version BIGINT NOT NULL)";
-    transaction.batch_execute(versions).map_err(connect_error)?;
+    transaction.batch_execute(versions).map_err(PostgresError::connect)?;
     let row = transaction
         .query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name])
-        .map_err(connect_error)?;
-    let found =
-        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(connect_error)?.unwrap_or(0);
+        .map_err(PostgresError::connect)?;
+    let found = row
+        .map(|row| row.try_get::<_, i64>(0))
+        .transpose()
+        .map_err(PostgresError::connect)?
+        .unwrap_or(0);
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     if found > schema.steps.len() {
         return Err(PostgresError::Newer { name: schema.name, found, known: schema.steps.len() });
     }
     for step in schema.steps.iter().skip(found) {
-        transaction.batch_execute(&in_postgres(step)).map_err(connect_error)?;
+        transaction.batch_execute(step.postgres).map_err(PostgresError::connect)?;
     }
     let version = i64::try_from(schema.steps.len()).unwrap_or(i64::MAX);
     let write = "INSERT INTO paygress_schemas VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET version = excluded.version";
-    transaction.execute(write, &[&schema.name, &version]).map_err(connect_error)?;
-    transaction.commit().map_err(connect_error)
+    transaction.execute(write, &[&schema.name, &version]).map_err(PostgresError::connect)?;
+    transaction.commit().map_err(PostgresError::connect)
 }
 
-/// Says that this replica is alive, as long as this connection is.
-fn live(client: &mut Client, worker: i32) -> Result<(), postgres::Error> {
+/// Takes the lock that marks this replica as alive, for as long as the connection lasts.
+fn lock_as_alive(client: &mut Client, replica_id: i32) -> Result<(), postgres::Error> {
     client.batch_execute(&format!(
         "SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = 3",
-        VANISHED / 3,
-        VANISHED / 5
+        KEEPALIVE_SECONDS / 3,
+        KEEPALIVE_SECONDS / 5
     ))?;
-    client.execute("SELECT pg_advisory_lock($1, $2)", &[&SPACE, &worker]).map(drop)
+    client.execute("SELECT pg_advisory_lock($1, $2)", &[&LOCK_CLASS, &replica_id]).map(drop)
 }
 
-fn beat(
+/// Holds the lock that marks this replica as alive: connects and locks again when the connection is
+/// lost.
+fn stay_alive(
     client: Client,
     config: &Config,
     tls: &MakeRustlsConnect,
-    worker: i32,
+    replica_id: i32,
     closing: &AtomicBool,
 ) {
     let mut client = Some(client);
@@ -175,11 +175,13 @@ fn beat(
         let alive = client.as_mut().is_some_and(|client| client.is_valid(TIMEOUT).is_ok());
         if !alive {
             tracing::warn!(
-                "the connection to the ledger's Postgres was lost; other replicas may take our orders"
+                "connection to Postgres was lost; other replicas may take over this one's orders"
             );
             client = config.connect(tls.clone()).ok();
-            if let Some(Err(error)) = client.as_mut().map(|client| live(client, worker)) {
-                tracing::warn!(%error, "this replica could not say that it is alive");
+            if let Some(Err(error)) =
+                client.as_mut().map(|client| lock_as_alive(client, replica_id))
+            {
+                tracing::warn!(%error, "this replica cannot mark itself as alive");
                 client = None;
             }
         }
@@ -187,11 +189,27 @@ fn beat(
     }
 }
 
-fn failed(error: &postgres::Error) -> DatabaseError {
-    DatabaseError::Failed(error.as_db_error().map_or_else(
-        || error.to_string(),
-        |error| format!("{} ({})", error.message(), error.code().code()),
-    ))
+/// Shows the server's message and code, which the library's own text leaves out.
+#[derive(Debug)]
+struct StatementError(postgres::Error);
+
+impl fmt::Display for StatementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_db_error() {
+            Some(error) => write!(f, "{} ({})", error.message(), error.code().code()),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl Error for StatementError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+fn failed(error: postgres::Error) -> DatabaseError {
+    DatabaseError::failed(StatementError(error))
 }
 
 impl ToSql for Value {
@@ -199,7 +217,7 @@ impl ToSql for Value {
         &self,
         ty: &Type,
         out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),
             Self::Number(number) => match *ty {
@@ -217,15 +235,16 @@ impl ToSql for Value {
     to_sql_checked!();
 }
 
-/// `?1` is `$1` here.
-fn numbered(statement: &str) -> String {
+/// Shared statements have their parameters in SQLite's form, `?1`; Postgres' is `$1`. The files in
+/// `sql/postgres` have it already. No statement holds a question mark for anything else.
+fn with_postgres_parameters(statement: &str) -> String {
     statement.replace('?', "$")
 }
 
-/// A transaction, and the error that ended it: only that tells whether it may be tried again.
+/// A transaction, and the error that ended it, which decides whether it is tried again.
 struct Attempt<'a> {
     transaction: postgres::Transaction<'a>,
-    worker: i32,
+    replica_id: i32,
     error: Option<SqlState>,
 }
 
@@ -236,32 +255,31 @@ impl Attempt<'_> {
     ) -> Result<T, DatabaseError> {
         call(&mut self.transaction).map_err(|error| {
             self.error = error.code().cloned();
-            failed(&error)
+            failed(error)
         })
     }
 }
 
 impl Transaction for Attempt<'_> {
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, DatabaseError> {
-        self.run(|transaction| transaction.execute(&numbered(statement), &borrowed(values)))
+        self.run(|transaction| {
+            transaction.execute(&with_postgres_parameters(statement), &borrowed(values))
+        })
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
-        let rows =
-            self.run(|transaction| transaction.query(&numbered(statement), &borrowed(values)))?;
+        let rows = self.run(|transaction| {
+            transaction.query(&with_postgres_parameters(statement), &borrowed(values))
+        })?;
         rows.iter().map(read).collect()
     }
 
-    fn worker(&self) -> i64 {
-        self.worker.into()
+    fn replica_id(&self) -> ReplicaId {
+        ReplicaId::new(self.replica_id.into())
     }
 
-    fn is_alive_elsewhere(&self, column: &str) -> String {
-        format!(
-            "({column} <> {} AND {column} IN (SELECT CAST(objid AS BIGINT) FROM pg_locks WHERE locktype = 'advisory' AND classid = {SPACE}
-              AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))",
-            self.worker
-        )
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
     }
 }
 
@@ -278,7 +296,7 @@ fn borrowed(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
 fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {
     let value = |(index, column): (usize, &postgres::Column)| {
         let number = |number: Option<i64>| number.map_or(Value::Null, Value::Number);
-        let unreadable = |error: postgres::Error| DatabaseError::Unreadable(error.to_string());
+        let unreadable = |error: postgres::Error| DatabaseError::unreadable(error);
         match *column.type_() {
             Type::INT8 => row.try_get(index).map(number).map_err(unreadable),
             Type::INT4 => row
@@ -291,9 +309,9 @@ fn read(row: &postgres::Row) -> Result<Row, DatabaseError> {
     Ok(Row::new(row.columns().iter().enumerate().map(value).collect::<Result<_, _>>()?))
 }
 
-/// Whether another transaction came in between. A key that is taken is that too: seen again, it is
-/// an answer.
-fn met_another(state: Option<&SqlState>) -> bool {
+/// Whether another transaction interfered. A unique violation counts: on the next attempt the
+/// transaction reads the row that it ran into.
+fn is_conflict(state: Option<&SqlState>) -> bool {
     state.is_some_and(|state| {
         [
             SqlState::T_R_SERIALIZATION_FAILURE,
@@ -306,32 +324,34 @@ fn met_another(state: Option<&SqlState>) -> bool {
 
 impl Backend for Postgres {
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
-        let undo = |error: &postgres::Error| Undo::Database(failed(error));
+        let undo = |error: postgres::Error| Undo::Database(failed(error));
         let mut attempts = 0..ATTEMPTS;
         loop {
             let pool = self
                 .pool
                 .as_ref()
-                .ok_or_else(|| Undo::Database(DatabaseError::Failed("closed".to_owned())))?;
-            let mut client = pool
-                .get()
-                .map_err(|error| Undo::Database(DatabaseError::Failed(error.to_string())))?;
+                .ok_or_else(|| Undo::Database(DatabaseError::failed("database is closed")))?;
+            let mut client =
+                pool.get().map_err(|error| Undo::Database(DatabaseError::failed(error)))?;
             let begun =
                 client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
-            let mut this = Attempt {
-                transaction: begun.map_err(|error| undo(&error))?,
-                worker: self.worker,
+            let mut attempt = Attempt {
+                transaction: begun.map_err(undo)?,
+                replica_id: self.replica_id,
                 error: None,
             };
-            let (done, state) = match work(&mut this) {
-                Ok(()) => match this.transaction.commit() {
+            let (failure, state) = match work(&mut attempt) {
+                Ok(()) => match attempt.transaction.commit() {
                     Ok(()) => return Ok(()),
-                    Err(error) => (Err(undo(&error)), error.code().cloned()),
+                    Err(error) => {
+                        let state = error.code().cloned();
+                        (undo(error), state)
+                    }
                 },
-                Err(error) => (Err(error), this.error),
+                Err(failure) => (failure, attempt.error),
             };
-            if attempts.next().is_none() || !met_another(state.as_ref()) {
-                return done;
+            if attempts.next().is_none() || !is_conflict(state.as_ref()) {
+                return Err(failure);
             }
         }
     }

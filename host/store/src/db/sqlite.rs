@@ -1,6 +1,9 @@
 //! One SQLite file.
 
-use crate::db::{Backend, DatabaseError, Row, Schema, Transaction, Undo, Value, Work};
+use crate::db::dialect::{Dialect, Schema};
+use crate::db::error::DatabaseError;
+use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
+use crate::db::value::{Row, Value};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -12,128 +15,150 @@ use std::sync::{Mutex, PoisonError};
 /// How long a write waits for another connection's, a backup's for instance, before it fails.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Why a SQLite file could not be opened.
+/// There is one replica: whoever opens a file takes over all that an earlier process left in it.
+const REPLICA: ReplicaId = ReplicaId::new(0);
+
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file or its directory.
+pub enum SqliteError {
     #[error(
-        "the database {path} cannot be opened: {source}; check that the directory exists and belongs to this user"
+        "database {path} cannot be opened: {source}; check that the directory exists and belongs to this user"
     )]
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process has it.
+    File { path: PathBuf, source: io::Error },
     #[error(
-        "the database {0} is in use by another paygress; stop that one, or give this one files of its own"
+        "database {0} is in use by another paygress; stop it, or configure separate files for this one"
     )]
     InUse(PathBuf),
-    /// A newer version wrote it.
     #[error(
-        "the database {path} is of version {found}, and this program knows {known}; use the newer program"
+        "database {path} has schema version {found}, and this program supports {known}; use the newer program"
     )]
     Newer {
-        /// Its path.
         path: PathBuf,
-        /// Its version.
         found: usize,
-        /// The newest that this program knows.
+        /// The newest version that this program supports.
         known: usize,
     },
-    /// It is not a database, or a damaged one.
-    #[error("the database {path} cannot be read: {source}; restore it from a backup")]
-    Database {
-        /// Its path.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
+    /// The file is damaged, or not a database.
+    #[error("database {path} cannot be read: {source}; restore it from a backup")]
+    Database { path: PathBuf, source: rusqlite::Error },
+    #[error("opening the database was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// No other process may have the file open this way.
+    Exclusive,
+    Shared,
+    ReadOnly,
 }
 
 /// One file. Transactions run one after the other.
 pub(crate) struct Sqlite {
     connection: Mutex<Connection>,
-    writes: bool,
+    behavior: TransactionBehavior,
     // Held as long as the file is open.
     _lock: Option<File>,
 }
 
 impl Sqlite {
-    /// `alone`: no other process may have it open this way too.
-    pub(crate) fn open(path: &Path, schema: Schema, alone: bool) -> Result<Self, OpenError> {
-        let file = |source| OpenError::File { path: path.to_owned(), source };
-        if let Some(parent) =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
-        {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(file)?;
+    /// Blocks.
+    pub(crate) fn open(path: &Path, schema: Schema, access: Access) -> Result<Self, SqliteError> {
+        match access {
+            Access::Exclusive => {
+                create_directory(path)?;
+                Self::open_to_write(path, schema, Some(lock(path)?))
+            }
+            Access::Shared => {
+                create_directory(path)?;
+                Self::open_to_write(path, schema, None)
+            }
+            Access::ReadOnly => Self::open_to_read(path, schema),
         }
-        let lock = if alone { Some(lock(path)?) } else { None };
-        private(path).map_err(file)?;
-        let database = |source| OpenError::Database { path: path.to_owned(), source };
+    }
+
+    fn open_to_write(path: &Path, schema: Schema, lock: Option<File>) -> Result<Self, SqliteError> {
+        let file = |source| SqliteError::File { path: path.to_owned(), source };
+        open_private(path).map_err(file)?;
+        let database = |source| SqliteError::Database { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(database)?;
         connection.busy_timeout(BUSY).map_err(database)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(database)?;
-        // What is wiped must not linger in the file.
+        // Secrets that are wiped must not linger in the file.
         connection.pragma_update(None, "secure_delete", true).map_err(database)?;
-        version(&connection, path, schema)?;
+        check_version(&connection, path, schema)?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(database)?;
-        let found = version(&transaction, path, schema)?;
+        let found = check_version(&transaction, path, schema)?;
         for (step, version) in schema.steps.iter().zip(1_usize..).skip(found) {
-            transaction.execute_batch(step).map_err(database)?;
+            transaction.execute_batch(step.sqlite).map_err(database)?;
             transaction.pragma_update(None, "user_version", version).map_err(database)?;
         }
         transaction.commit().map_err(database)?;
-        Ok(Self { connection: Mutex::new(connection), writes: true, _lock: lock })
+        let behavior = TransactionBehavior::Immediate;
+        Ok(Self { connection: Mutex::new(connection), behavior, _lock: lock })
     }
 
-    pub(crate) fn open_to_read(path: &Path, schema: Schema) -> Result<Self, OpenError> {
-        // Without this SQLite would say only that it cannot.
-        File::open(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
-        let database = |source| OpenError::Database { path: path.to_owned(), source };
+    fn open_to_read(path: &Path, schema: Schema) -> Result<Self, SqliteError> {
+        // SQLite's own error would not say why.
+        File::open(path).map_err(|source| SqliteError::File { path: path.to_owned(), source })?;
+        let database = |source| SqliteError::Database { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(database)?;
         connection.busy_timeout(BUSY).map_err(database)?;
-        version(&connection, path, schema)?;
-        Ok(Self { connection: Mutex::new(connection), writes: false, _lock: None })
+        check_version(&connection, path, schema)?;
+        let behavior = TransactionBehavior::Deferred;
+        Ok(Self { connection: Mutex::new(connection), behavior, _lock: None })
     }
 }
 
-/// For this user only.
-fn private(path: &Path) -> io::Result<File> {
+fn create_directory(path: &Path) -> Result<(), SqliteError> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        Some(parent) => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|source| SqliteError::File { path: path.to_owned(), source }),
+        None => Ok(()),
+    }
+}
+
+/// Opens or creates a file that no other user may read.
+fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn lock(path: &Path) -> Result<File, SqliteError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
-    let file = |source| OpenError::File { path: path.to_owned(), source };
-    let lock = private(Path::new(&lock_path)).map_err(file)?;
+    let file = |source| SqliteError::File { path: path.to_owned(), source };
+    let lock = open_private(Path::new(&lock_path)).map_err(file)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::WouldBlock) => Err(SqliteError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(file(error)),
     }
 }
 
-/// The schema's version, if it is one that this program knows.
-fn version(connection: &Connection, path: &Path, schema: Schema) -> Result<usize, OpenError> {
-    let database = |source| OpenError::Database { path: path.to_owned(), source };
+/// The schema's version, if this program supports it.
+fn check_version(
+    connection: &Connection,
+    path: &Path,
+    schema: Schema,
+) -> Result<usize, SqliteError> {
+    let database = |source| SqliteError::Database { path: path.to_owned(), source };
     let found: usize =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
     match found > schema.steps.len() {
-        true => Err(OpenError::Newer { path: path.to_owned(), found, known: schema.steps.len() }),
+        true => Err(SqliteError::Newer { path: path.to_owned(), found, known: schema.steps.len() }),
         false => Ok(found),
     }
 }
 
 fn failed(error: rusqlite::Error) -> DatabaseError {
-    DatabaseError::Failed(error.to_string())
+    DatabaseError::failed(error)
 }
 
 impl rusqlite::ToSql for Value {
@@ -165,7 +190,7 @@ impl Transaction for rusqlite::Transaction<'_> {
                 ValueRef::Integer(number) => Ok(Value::Number(number)),
                 ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
                 ValueRef::Real(_) | ValueRef::Blob(_) => {
-                    Err(DatabaseError::Unreadable("a column of an unknown type".to_owned()))
+                    Err(DatabaseError::unreadable("a column is of an unknown type"))
                 }
             };
             all.push(Row::new((0..columns).map(value).collect::<Result<_, _>>()?));
@@ -173,13 +198,12 @@ impl Transaction for rusqlite::Transaction<'_> {
         Ok(all)
     }
 
-    fn worker(&self) -> i64 {
-        0
+    fn replica_id(&self) -> ReplicaId {
+        REPLICA
     }
 
-    fn is_alive_elsewhere(&self, _: &str) -> String {
-        // Whoever worked before us is gone: the file is ours.
-        "(1 = 0)".to_owned()
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
     }
 }
 
@@ -187,12 +211,7 @@ impl Backend for Sqlite {
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
         let undo = |error| Undo::Database(failed(error));
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let behavior = if self.writes {
-            TransactionBehavior::Immediate
-        } else {
-            TransactionBehavior::Deferred
-        };
-        let mut transaction = connection.transaction_with_behavior(behavior).map_err(undo)?;
+        let mut transaction = connection.transaction_with_behavior(self.behavior).map_err(undo)?;
         work(&mut transaction)?;
         transaction.commit().map_err(undo)
     }

@@ -1,5 +1,4 @@
-//! A Postgres server of a test's own: started in a directory of its own on a free port, ended with
-//! this value.
+//! A Postgres server for one test, in a temporary directory and on a free port.
 
 use paygress_core::model::secret::Secret;
 use std::fs::File;
@@ -8,17 +7,19 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Starting takes about a second.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Who runs it: the server refuses to be root.
+/// The server refuses to run as root.
 const USER: &str = "postgres";
 
-/// A server.
+/// Stopped when it is dropped.
 pub struct Server {
     child: Child,
     port: u16,
+    databases: AtomicUsize,
     _directory: tempfile::TempDir,
 }
 
@@ -28,10 +29,12 @@ fn programs() -> io::Result<PathBuf> {
         .map(|entry| entry.path().join("bin"))
         .collect();
     versions.sort();
-    versions.pop().ok_or_else(|| io::Error::other("no Postgres: apt-get install postgresql"))
+    versions.pop().ok_or_else(|| {
+        io::Error::other("Postgres is not installed; run apt-get install postgresql")
+    })
 }
 
-/// A program of Postgres', as its own user if we are root.
+/// A command that runs a Postgres program; as its own user when this process is root's.
 fn command(program: &Path) -> io::Result<Command> {
     if std::fs::metadata("/proc/self")?.uid() != 0 {
         return Ok(Command::new(program));
@@ -42,8 +45,6 @@ fn command(program: &Path) -> io::Result<Command> {
 }
 
 impl Server {
-    /// Starts a server.
-    ///
     /// # Errors
     /// When Postgres is not installed, or does not start.
     pub fn start() -> io::Result<Self> {
@@ -54,11 +55,11 @@ impl Server {
             let line = passwd.lines().find(|line| line.starts_with(&format!("{USER}:")));
             let id = line
                 .and_then(|line| line.split(':').nth(2)?.parse().ok())
-                .ok_or_else(|| io::Error::other("no user postgres"))?;
+                .ok_or_else(|| io::Error::other("there is no user postgres"))?;
             chown(directory.path(), Some(id), None)?;
         }
         let data = directory.path().join("data");
-        let made = command(&bin.join("initdb"))?
+        let initialized = command(&bin.join("initdb"))?
             .args([
                 "--no-sync",
                 "--auth=trust",
@@ -70,7 +71,7 @@ impl Server {
             .arg(&data)
             .stdout(Stdio::null())
             .status()?;
-        if !made.success() {
+        if !initialized.success() {
             return Err(io::Error::other("initdb failed"));
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -91,21 +92,53 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        let server = Self { child, port, _directory: directory };
+        let server = Self { child, port, databases: AtomicUsize::new(0), _directory: directory };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if begun.elapsed() > TIMEOUT {
-                return Err(io::Error::other("Postgres does not start"));
+                return Err(io::Error::other("Postgres did not start in time"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
     }
 
-    /// Its address.
+    /// The URL of a database that every caller shares.
     #[must_use]
     pub fn url(&self) -> Secret {
-        Secret::new(format!("postgres://paygress@127.0.0.1:{}/postgres?sslmode=disable", self.port))
+        self.url_of("postgres")
+    }
+
+    /// Creates an empty database; returns its URL.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn new_database(&self) -> io::Result<Secret> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        // The server may still be starting when it takes connections.
+        let begun = Instant::now();
+        loop {
+            let created = Command::new(programs()?.join("createdb"))
+                .args(["--host=127.0.0.1", "--username=paygress", "--maintenance-db=postgres"])
+                .arg(format!("--port={}", self.port))
+                .arg(&name)
+                .output()?;
+            if created.status.success() {
+                return Ok(self.url_of(&name));
+            }
+            if begun.elapsed() > TIMEOUT {
+                let error = String::from_utf8_lossy(&created.stderr).into_owned();
+                return Err(io::Error::other(error));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn url_of(&self, database: &str) -> Secret {
+        Secret::new(format!(
+            "postgres://paygress@127.0.0.1:{}/{database}?sslmode=disable",
+            self.port
+        ))
     }
 }
 

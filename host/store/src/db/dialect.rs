@@ -1,0 +1,45 @@
+//! Statements whose text differs between the databases.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// A statement, written once for each database. [`crate::dialect_sql!`] reads it from its files.
+#[derive(Clone, Copy, Debug)]
+pub struct DialectSql {
+    pub sqlite: &'static str,
+    pub postgres: &'static str,
+}
+
+impl DialectSql {
+    #[must_use]
+    pub fn text(self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Sqlite => self.sqlite,
+            Dialect::Postgres => self.postgres,
+        }
+    }
+}
+
+/// The statement in `sql/sqlite/<name>.sql` and `sql/postgres/<name>.sql`, beside the calling file.
+#[macro_export]
+macro_rules! dialect_sql {
+    ($name:literal) => {
+        $crate::db::DialectSql {
+            sqlite: include_str!(concat!("sql/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("sql/postgres/", $name, ".sql")),
+        }
+    };
+}
+
+/// Tables and their migrations. Forward only: a released step is never edited, the next one is
+/// added.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Its name among the schemas of one Postgres database.
+    pub name: &'static str,
+    /// Step `n` migrates from version `n` to `n + 1`.
+    pub steps: &'static [DialectSql],
+}

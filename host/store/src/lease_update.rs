@@ -1,0 +1,61 @@
+//! What a transition of an order does to a lease.
+
+use crate::db::{Transaction, Value};
+use crate::rows::{SELECT_LEASES, read_lease, write_lease};
+use crate::sql_store::Result;
+use paygress_core::backend::store::LeaseUpdate;
+use paygress_core::model::order::{Lease, LeaseState};
+use paygress_core::model::units::{PodName, Seconds, UnixTime};
+
+pub(crate) fn find_lease(
+    transaction: &mut dyn Transaction,
+    pod: &PodName,
+) -> Result<Option<Lease>> {
+    let statement = format!("{SELECT_LEASES} WHERE pod = ?1");
+    transaction.first(&statement, &[Value::from(&pod.0)])?.map(read_lease).transpose()
+}
+
+fn move_end(
+    transaction: &mut dyn Transaction,
+    pod: &PodName,
+    new_end: impl FnOnce(UnixTime) -> UnixTime,
+) -> Result<()> {
+    match find_lease(transaction, pod)? {
+        Some(mut lease) if lease.state != LeaseState::Ended => {
+            lease.expires_at = lease.expires_at.map(new_end);
+            write_lease(transaction, &lease)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A [`LeaseUpdate`] that the thread of the transaction can own.
+#[derive(Clone)]
+pub(crate) enum OwnedLeaseUpdate {
+    Keep,
+    Put(Box<Lease>),
+    Extend(PodName, Seconds),
+    Shorten(PodName, Seconds),
+}
+
+impl From<LeaseUpdate<'_>> for OwnedLeaseUpdate {
+    fn from(update: LeaseUpdate<'_>) -> Self {
+        match update {
+            LeaseUpdate::Keep => Self::Keep,
+            LeaseUpdate::Put(lease) => Self::Put(Box::new(lease.clone())),
+            LeaseUpdate::Extend(pod, by) => Self::Extend(pod.clone(), by),
+            LeaseUpdate::Shorten(pod, by) => Self::Shorten(pod.clone(), by),
+        }
+    }
+}
+
+impl OwnedLeaseUpdate {
+    pub(crate) fn write(&self, transaction: &mut dyn Transaction) -> Result<()> {
+        match self {
+            Self::Keep => Ok(()),
+            Self::Put(lease) => write_lease(transaction, lease),
+            Self::Extend(pod, by) => move_end(transaction, pod, |end| end.after(*by)),
+            Self::Shorten(pod, by) => move_end(transaction, pod, |end| end.minus(*by)),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+use crate::db::{Transaction, Value};
+use crate::lease_update::find_lease;
+use crate::orders::{conflict, find_orders, take_over};
+use crate::ports::release;
+use crate::rows::{SELECT_LEASES, read_lease, write_lease, write_order};
+use crate::sql_store::{Result, SqlStore};
+use async_trait::async_trait;
+use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::store::LeaseStore;
+use paygress_core::model::order::{Lease, LeaseState, Order, State};
+use paygress_core::model::units::{Customer, PodName};
+
+fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Result<()> {
+    let rest = "WHERE lease = ?1 AND state = 'active' ORDER BY created_at, id";
+    let active = find_orders(transaction, rest, &[Value::from(&lease.id.0)])?;
+    let is_unknown = |stored: &&Order| !orders.iter().any(|order| order.id == stored.id);
+    if let Some(unknown) = active.iter().find(is_unknown) {
+        return Err(conflict(&unknown.id, State::Active));
+    }
+    for order in orders {
+        let Some(stored) = active.iter().find(|active| active.id == order.id) else {
+            return Err(conflict(&order.id, State::Active));
+        };
+        // The response may have been delivered since the caller read the order. A refund is a new
+        // response.
+        let delivered = match order.state == State::RefundPending {
+            true => order.delivered,
+            false => stored.delivered,
+        };
+        write_order(transaction, &Order { delivered, ..order.clone() })?;
+        take_over(transaction, &order.id)?;
+    }
+    write_lease(transaction, lease)?;
+    release(transaction, &lease.id)
+}
+
+#[async_trait]
+impl LeaseStore for SqlStore {
+    async fn lease(&self, pod: &PodName) -> Result<Option<Lease>> {
+        let pod = pod.clone();
+        self.database.transact(move |transaction| find_lease(transaction, &pod)).await
+    }
+
+    async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>> {
+        let of = of.map(|customer| customer.0.clone());
+        self.database
+            .transact(move |transaction| {
+                let live = format!("{SELECT_LEASES} WHERE state <> 'ended'");
+                let rows = match &of {
+                    None => transaction.query(&format!("{live} ORDER BY created_at, id"), &[])?,
+                    Some(customer) => transaction.query(
+                        &format!("{live} AND customer = ?1 ORDER BY created_at, id"),
+                        &[Value::from(customer)],
+                    )?,
+                };
+                rows.into_iter().map(read_lease).collect()
+            })
+            .await
+    }
+
+    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<()> {
+        let pod = pod.clone();
+        self.database
+            .transact(move |transaction| match find_lease(transaction, &pod)? {
+                Some(mut lease) if lease.state == LeaseState::Live => {
+                    lease.end = Some(reason);
+                    write_lease(transaction, &lease)
+                }
+                _ => Ok(()),
+            })
+            .await
+    }
+
+    async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<()> {
+        let (lease, orders) = (lease.clone(), orders.to_vec());
+        self.database.transact(move |transaction| end(transaction, &lease, &orders)).await
+    }
+}

@@ -1,0 +1,67 @@
+use crate::db::{DialectSql, Value};
+use crate::dialect_sql;
+use crate::rows::time;
+use crate::sql_store::{Result, SqlStore};
+use async_trait::async_trait;
+use paygress_core::backend::store::{KvStore, MessageLog};
+use paygress_core::model::units::UnixTime;
+
+pub(crate) const CLAIM_MESSAGE: DialectSql = dialect_sql!("claim_message");
+
+#[async_trait]
+impl MessageLog for SqlStore {
+    async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool> {
+        let id = id.to_owned();
+        self.database
+            .transact(move |transaction| {
+                let values = [Value::from(&id), time(now), transaction.replica_id().into()];
+                Ok(transaction.execute_dialect(CLAIM_MESSAGE, &values)? == 1)
+            })
+            .await
+    }
+
+    async fn complete_message(
+        &self,
+        id: &str,
+        now: UnixTime,
+        forget_before: UnixTime,
+    ) -> Result<()> {
+        let id = id.to_owned();
+        self.database
+            .transact(move |transaction| {
+                let complete = "INSERT INTO seen (id, at, worker, done) VALUES (?1, ?2, ?3, 1)
+                     ON CONFLICT (id) DO UPDATE SET done = 1";
+                let values = [Value::from(&id), time(now), transaction.replica_id().into()];
+                transaction.execute(complete, &values)?;
+                let forget = "DELETE FROM seen WHERE at < ?1";
+                Ok(transaction.execute(forget, &[time(forget_before)]).map(drop)?)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl KvStore for SqlStore {
+    async fn kv_read(&self, name: &str) -> Result<Option<String>> {
+        let name = name.to_owned();
+        self.database
+            .transact(move |transaction| {
+                let statement = "SELECT value FROM notes WHERE name = ?1";
+                let row = transaction.first(statement, &[Value::from(&name)])?;
+                Ok(row.map(|mut row| row.text()).transpose()?)
+            })
+            .await
+    }
+
+    async fn kv_write(&self, name: &str, value: &str) -> Result<()> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.database
+            .transact(move |transaction| {
+                let statement = "INSERT INTO notes (name, value) VALUES (?1, ?2)
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+                let values = [Value::from(&name), Value::from(&value)];
+                Ok(transaction.execute(statement, &values).map(drop)?)
+            })
+            .await
+    }
+}

@@ -1,0 +1,151 @@
+use crate::db::{DialectSql, Transaction, Value};
+use crate::dialect_sql;
+use crate::lease_update::OwnedLeaseUpdate;
+use crate::rows::{SELECT_ORDERS, insert_order, may_be_repeated, read_order, write_order};
+use crate::sql_store::{Result, SqlStore};
+use async_trait::async_trait;
+use paygress_core::backend::store::{LeaseUpdate, LedgerError, OpenOutcome, OrderStore};
+use paygress_core::model::order::{Order, State};
+use paygress_core::model::units::{LeaseId, OrderId};
+
+pub(crate) const TAKE_OVER_ORDERS: DialectSql = dialect_sql!("take_over_orders");
+
+/// The orders that `rest`, the statement from `WHERE` on, selects.
+pub(crate) fn find_orders(
+    transaction: &mut dyn Transaction,
+    rest: &str,
+    values: &[Value],
+) -> Result<Vec<Order>> {
+    let statement = format!("{SELECT_ORDERS} {rest}");
+    transaction.query(&statement, values)?.into_iter().map(read_order).collect()
+}
+
+fn find_order(
+    transaction: &mut dyn Transaction,
+    condition: &str,
+    value: &str,
+) -> Result<Option<Order>> {
+    let found = find_orders(transaction, &format!("WHERE {condition}"), &[value.into()])?;
+    Ok(found.into_iter().next())
+}
+
+pub(crate) fn find_order_by_id(
+    transaction: &mut dyn Transaction,
+    id: &OrderId,
+) -> Result<Option<Order>> {
+    find_order(transaction, "id = ?1", id.as_str())
+}
+
+/// Makes this replica the owner of an order.
+pub(crate) fn take_over(transaction: &mut dyn Transaction, id: &OrderId) -> Result<()> {
+    let values = [Value::from(&id.0), transaction.replica_id().into()];
+    Ok(transaction.execute("UPDATE orders SET worker = ?2 WHERE id = ?1", &values).map(drop)?)
+}
+
+pub(crate) fn conflict(order: &OrderId, expected: State) -> LedgerError {
+    LedgerError::Conflict { order: order.clone(), expected: expected.as_str() }
+}
+
+/// Fails with [`LedgerError::Conflict`] unless the order is in this state and this replica's.
+fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State) -> Result<()> {
+    let statement = "SELECT state, worker FROM orders WHERE id = ?1";
+    let Some(mut row) = transaction.first(statement, &[Value::from(&id.0)])? else {
+        return Err(conflict(id, expected));
+    };
+    let (state, owner) = (row.text()?, row.number()?);
+    match state == expected.as_str() && owner == transaction.replica_id().as_i64() {
+        true => Ok(()),
+        false => Err(conflict(id, expected)),
+    }
+}
+
+/// Renames the message of an order so that it may make another one.
+fn release_message(transaction: &mut dyn Transaction, mut order: Order) -> Result<()> {
+    order.message = format!("{}:{}", order.message, order.id);
+    let statement = "UPDATE orders SET message = ?2 WHERE id = ?1";
+    transaction.execute(statement, &[Value::from(&order.id.0), Value::from(&order.message)])?;
+    write_order(transaction, &order)
+}
+
+fn open(transaction: &mut dyn Transaction, order: &Order) -> Result<OpenOutcome> {
+    match find_order(transaction, "message = ?1", &order.message)? {
+        Some(known) if may_be_repeated(&known) => release_message(transaction, known)?,
+        Some(known) => return Ok(OpenOutcome::Duplicate(Box::new(known))),
+        None => {}
+    }
+    for y in &order.token_info.ys {
+        let owner = "id = (SELECT order_id FROM proofs WHERE y = ?1)";
+        if let Some(other) = find_order(transaction, owner, y.as_str())? {
+            return Ok(OpenOutcome::ProofConflict(Box::new(other)));
+        }
+    }
+    insert_order(transaction, order)?;
+    for y in &order.token_info.ys {
+        let claim = "INSERT INTO proofs (y, order_id) VALUES (?1, ?2)";
+        transaction.execute(claim, &[Value::from(&y.0), Value::from(&order.id.0)])?;
+    }
+    Ok(OpenOutcome::Created)
+}
+
+#[async_trait]
+impl OrderStore for SqlStore {
+    async fn open(&self, order: &Order) -> Result<OpenOutcome> {
+        let order = order.clone();
+        self.database.transact(move |transaction| open(transaction, &order)).await
+    }
+
+    async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<()> {
+        let (order, lease) = (order.clone(), OwnedLeaseUpdate::from(lease));
+        self.database
+            .transact(move |transaction| {
+                check_state(transaction, &order.id, from)?;
+                write_order(transaction, &order)?;
+                if order.state == State::Refused {
+                    let release = "DELETE FROM proofs WHERE order_id = ?1";
+                    transaction.execute(release, &[Value::from(&order.id.0)])?;
+                }
+                lease.write(transaction)
+            })
+            .await
+    }
+
+    async fn order(&self, id: &OrderId) -> Result<Option<Order>> {
+        let id = id.clone();
+        self.database.transact(move |transaction| find_order_by_id(transaction, &id)).await
+    }
+
+    async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>> {
+        let lease = lease.clone();
+        self.database
+            .transact(move |transaction| {
+                let rest = "WHERE lease = ?1 ORDER BY created_at, id";
+                find_orders(transaction, rest, &[Value::from(&lease.0)])
+            })
+            .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Order>> {
+        self.database
+            .transact(move |transaction| {
+                let replica_id = Value::from(transaction.replica_id());
+                transaction.execute_dialect(TAKE_OVER_ORDERS, std::slice::from_ref(&replica_id))?;
+                let own = "WHERE (delivered = 0
+                        OR state NOT IN ('active', 'ended', 'refused', 'refunded'))
+                     AND worker = ?1 ORDER BY created_at, id";
+                find_orders(transaction, own, &[replica_id])
+            })
+            .await
+    }
+
+    async fn delivered(&self, id: &OrderId, state: State) -> Result<()> {
+        let id = id.clone();
+        self.database
+            .transact(move |transaction| {
+                let statement = "UPDATE orders SET delivered = 1
+                     WHERE id = ?1 AND (state = ?2 OR state = 'ended')";
+                let values = [Value::from(&id.0), state.as_str().into()];
+                Ok(transaction.execute(statement, &values).map(drop)?)
+            })
+            .await
+    }
+}

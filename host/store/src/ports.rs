@@ -1,0 +1,97 @@
+use crate::db::{Transaction, Value};
+use crate::sql_store::{Result, SqlStore};
+use async_trait::async_trait;
+use paygress_core::backend::store::{LedgerError, PortAllocator};
+use paygress_core::model::units::LeaseId;
+use std::ops::RangeInclusive;
+
+/// The first column of the first row, if there is one.
+fn number(
+    transaction: &mut dyn Transaction,
+    statement: &str,
+    values: &[Value],
+) -> Result<Option<i64>> {
+    Ok(transaction.first(statement, values)?.map(|mut row| row.number()).transpose()?)
+}
+
+fn port(number: i64) -> Result<u16> {
+    u16::try_from(number)
+        .map_err(|_| LedgerError::unreadable(format!("{number} is not a port number")))
+}
+
+/// Gives the lease a free port of the range, in the place of the one that it has.
+fn assign(
+    transaction: &mut dyn Transaction,
+    lease: &LeaseId,
+    range: &RangeInclusive<u16>,
+) -> Result<Option<u16>> {
+    // From a random port on, not from the lowest: a port that was just released is left alone for a
+    // while, so that old clients do not meet a new pod's host key.
+    let find_free = "WITH RECURSIVE probe (port, tried) AS (
+             SELECT CAST(?3 AS BIGINT), CAST(?1 AS BIGINT)
+             UNION ALL
+             SELECT CASE WHEN port < ?2 THEN port + 1 ELSE ?1 END, tried + 1 FROM probe
+             WHERE tried < ?2)
+         SELECT port FROM probe
+         WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.port = probe.port) LIMIT 1";
+    let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+    let from = i64::from(getrandom::u32().unwrap_or_default())
+        .checked_rem(last.saturating_sub(first).saturating_add(1))
+        .map_or(first, |offset| first.saturating_add(offset));
+    let values = [first.into(), last.into(), from.into()];
+    let Some(free) = number(transaction, find_free, &values)? else {
+        return Ok(None);
+    };
+    let take = "INSERT INTO ports (port, lease) VALUES (?1, ?2)
+         ON CONFLICT (lease) DO UPDATE SET port = excluded.port";
+    transaction.execute(take, &[free.into(), Value::from(&lease.0)])?;
+    port(free).map(Some)
+}
+
+pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
+    let statement = "DELETE FROM ports WHERE lease = ?1";
+    Ok(transaction.execute(statement, &[Value::from(&lease.0)]).map(drop)?)
+}
+
+#[async_trait]
+impl PortAllocator for SqlStore {
+    async fn reserve_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>> {
+        let lease = lease.clone();
+        self.database
+            .transact(move |transaction| {
+                let current = "SELECT port FROM ports WHERE lease = ?1";
+                match number(transaction, current, &[Value::from(&lease.0)])? {
+                    Some(current) => port(current).map(Some),
+                    None => assign(transaction, &lease, &range),
+                }
+            })
+            .await
+    }
+
+    async fn reassign_port(
+        &self,
+        lease: &LeaseId,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>> {
+        let lease = lease.clone();
+        self.database.transact(move |transaction| assign(transaction, &lease, &range)).await
+    }
+
+    async fn release_port(&self, lease: &LeaseId) -> Result<()> {
+        let lease = lease.clone();
+        self.database.transact(move |transaction| release(transaction, &lease)).await
+    }
+
+    async fn ports_in_use(&self) -> Result<u32> {
+        self.database
+            .transact(|transaction| {
+                let count = number(transaction, "SELECT count(*) FROM ports", &[])?;
+                Ok(u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX))
+            })
+            .await
+    }
+}

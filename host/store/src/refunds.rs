@@ -1,0 +1,44 @@
+use crate::db::Value;
+use crate::orders::{conflict, find_order_by_id, find_orders};
+use crate::rows::write_order;
+use crate::sql_store::{Result, SqlStore};
+use async_trait::async_trait;
+use paygress_core::backend::store::RefundStore;
+use paygress_core::model::order::{Order, State};
+use paygress_core::model::units::Customer;
+
+#[async_trait]
+impl RefundStore for SqlStore {
+    async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>> {
+        let of = of.map(|customer| customer.0.clone());
+        self.database
+            .transact(move |transaction| match &of {
+                None => {
+                    let all = "WHERE refund_token IS NOT NULL AND state = 'refunded'
+                         ORDER BY created_at, id";
+                    find_orders(transaction, all, &[])
+                }
+                Some(customer) => {
+                    let of_one = "WHERE customer = ?1
+                         AND ((refund_token IS NOT NULL AND state = 'refunded')
+                            OR state = 'refund-pending')
+                         ORDER BY created_at, id";
+                    find_orders(transaction, of_one, &[Value::from(customer)])
+                }
+            })
+            .await
+    }
+
+    async fn close_refund(&self, order: &Order) -> Result<()> {
+        let order = order.clone();
+        self.database
+            .transact(move |transaction| match find_order_by_id(transaction, &order.id)? {
+                Some(stored) if stored.state == State::Refunded && stored.refund_end.is_none() => {
+                    let closed = Order { delivered: stored.delivered, ..order.clone() };
+                    write_order(transaction, &closed)
+                }
+                _ => Err(conflict(&order.id, State::Refunded)),
+            })
+            .await
+    }
+}

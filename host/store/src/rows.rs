@@ -1,0 +1,103 @@
+//! The form in which orders and leases are stored.
+
+use crate::db::{Row, Transaction, Value};
+use crate::sql_store::Result;
+use paygress_core::backend::responder::Transport;
+use paygress_core::backend::store::LedgerError;
+use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, State};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{LeaseId, UnixTime};
+
+/// The columns that [`read_order`] takes.
+pub(crate) const SELECT_ORDERS: &str =
+    "SELECT body, token, password, refund_token, delivered FROM orders";
+/// The columns that [`read_lease`] takes.
+pub(crate) const SELECT_LEASES: &str = "SELECT body FROM leases";
+
+pub(crate) fn read_order(mut row: Row) -> Result<Order> {
+    let order: Order = from_json(&row.text()?)?;
+    let mut secret = || Ok::<_, LedgerError>(row.optional_text()?.map(Secret::new));
+    let secrets = OrderSecrets { token: secret()?, password: secret()?, refund_token: secret()? };
+    Ok(Order { secrets, delivered: row.number()? != 0, ..order })
+}
+
+/// Writes a new order, this replica's.
+pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let statement = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, '')";
+    let values = [
+        Value::from(&order.id.0),
+        Value::from(&order.message),
+        Value::from(&order.customer().0),
+        order.state.as_str().into(),
+        time(order.created_at),
+        transaction.replica_id().into(),
+    ];
+    transaction.execute(statement, &values)?;
+    write_order(transaction, order)
+}
+
+pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let text = |secret: &Option<Secret>| Value::from(secret.as_ref().map(Secret::expose));
+    let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
+         password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 WHERE id = ?1";
+    let values = [
+        Value::from(&order.id.0),
+        order.lease.as_ref().map(LeaseId::as_str).into(),
+        order.state.as_str().into(),
+        to_json(order)?,
+        text(&order.secrets.token),
+        text(&order.secrets.password),
+        text(&order.secrets.refund_token),
+        Value::Number(order.delivered.into()),
+        order.earned().0.into(),
+    ];
+    Ok(transaction.execute(statement, &values).map(drop)?)
+}
+
+/// Whether a message that made this order may make a new one. A refused HTTP request cost nothing,
+/// and is repeated under the same key; the id of a Nostr message is that of its content.
+pub(crate) fn may_be_repeated(order: &Order) -> bool {
+    order.reply_to.door == Transport::Http && order.state == State::Refused
+}
+
+pub(crate) fn read_state(text: &str) -> Result<State> {
+    State::parse(text).ok_or_else(|| LedgerError::unreadable(format!("unknown order state {text}")))
+}
+
+pub(crate) fn read_lease(mut row: Row) -> Result<Lease> {
+    from_json(&row.text()?)
+}
+
+/// Writes a lease, new or changed.
+pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> Result<()> {
+    let state = match lease.state {
+        LeaseState::Reserved => "reserved",
+        LeaseState::Live => "live",
+        LeaseState::Ended => "ended",
+    };
+    let statement = "INSERT INTO leases (id, pod, customer, state, created_at, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
+    let values = [
+        Value::from(&lease.id.0),
+        lease.pod().0.into(),
+        Value::from(&lease.customer.0),
+        state.into(),
+        time(lease.created_at),
+        to_json(lease)?,
+    ];
+    Ok(transaction.execute(statement, &values).map(drop)?)
+}
+
+pub(crate) fn time(time: UnixTime) -> Value {
+    time.0.into()
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(body: &str) -> Result<T> {
+    serde_json::from_str(body).map_err(LedgerError::unreadable)
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Value> {
+    serde_json::to_string(value).map(Value::Text).map_err(LedgerError::unreadable)
+}

@@ -1,0 +1,106 @@
+use crate::support::{customer, lease, new_lease_id, open, order, sell};
+use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
+use paygress_core::model::order::{Lease, LeaseState, Order, State};
+use paygress_core::model::units::{Seconds, UnixTime};
+use std::sync::Arc;
+
+/// A lease that ends at 1 000.
+async fn live_lease(ledger: &dyn Ledger) -> Lease {
+    let lease = lease(41_000, 1_000);
+    let mut order = order("e0", &["e0"]);
+    open(ledger, &order).await;
+    order.state = State::Decided;
+    ledger.transition(&order, State::Received, LeaseUpdate::Put(&lease)).await.unwrap();
+    lease
+}
+
+async fn extend(ledger: &dyn Ledger, lease: &Lease, seconds: u64) -> Order {
+    let name = format!("e{seconds}");
+    let mut order = order(&name, &[&name]);
+    open(ledger, &order).await;
+    order.state = State::Provisioning;
+    let update = LeaseUpdate::Extend(&lease.pod(), Seconds(seconds));
+    ledger.transition(&order, State::Received, update).await.unwrap();
+    order
+}
+
+async fn end_of(ledger: &dyn Ledger, lease: &Lease) -> Option<UnixTime> {
+    ledger.lease(&lease.pod()).await.unwrap().unwrap().expires_at
+}
+
+pub(crate) async fn extensions_at_the_same_time_add_up(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    let tasks = [10, 200, 3_000].map(|seconds| {
+        let (ledger, sold) = (Arc::clone(&ledger), sold.clone());
+        tokio::spawn(async move { extend(&*ledger, &sold, seconds).await })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(end_of(&*ledger, &sold).await, Some(UnixTime(4_210)));
+}
+
+pub(crate) async fn an_extension_can_be_taken_back(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    extend(&*ledger, &sold, 3_010).await;
+    let mut failed = extend(&*ledger, &sold, 200).await;
+    assert_eq!(end_of(&*ledger, &sold).await, Some(UnixTime(4_210)));
+    failed.state = State::RefundPending;
+    let update = LeaseUpdate::Shorten(&sold.pod(), Seconds(200));
+    ledger.transition(&failed, State::Provisioning, update).await.unwrap();
+    assert_eq!(end_of(&*ledger, &sold).await, Some(UnixTime(4_010)));
+}
+
+pub(crate) async fn an_ended_lease_is_not_extended(ledger: Arc<dyn Ledger>) {
+    let mut ended = live_lease(&*ledger).await;
+    ended.state = LeaseState::Ended;
+    ledger.end_lease(&ended, &[]).await.unwrap();
+    assert_eq!(extend(&*ledger, &ended, 7).await.state, State::Provisioning);
+    assert_eq!(end_of(&*ledger, &ended).await, ended.expires_at);
+}
+
+pub(crate) async fn live_leases_are_listed_by_customer(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    for (of, listed) in [(Some("c"), true), (Some("d"), false), (None, true)] {
+        let live = ledger.live_leases(of.map(customer).as_ref()).await.unwrap();
+        assert_eq!(live.contains(&sold), listed, "of {of:?}");
+    }
+}
+
+pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    ledger.mark_ending(&sold.pod(), EndReason::Stopped).await.unwrap();
+    let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
+    assert_eq!((marked.state, marked.end), (LeaseState::Live, Some(EndReason::Stopped)));
+}
+
+pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {
+    let mut sold = lease(42_000, 500);
+    sell(&*ledger, "l1", &sold).await;
+    sold.state = LeaseState::Ended;
+    let result = ledger.end_lease(&sold, &[]).await;
+    assert!(matches!(result, Err(LedgerError::Conflict { .. })));
+    let live = ledger.live_leases(None).await.unwrap();
+    assert!(live.iter().any(|live| live.id == sold.id), "nothing was written");
+}
+
+pub(crate) async fn an_end_releases_the_port_and_writes_the_orders(ledger: Arc<dyn Ledger>) {
+    let mut sold = lease(0, 500);
+    sold.port = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap().unwrap();
+    let mut order = sell(&*ledger, "l1", &sold).await;
+    sold.state = LeaseState::Ended;
+    sold.end = Some(EndReason::Expired);
+    order.state = State::Ended;
+    order.secrets.password = None;
+    // Delivered after the caller has read the order.
+    ledger.delivered(&order.id, State::Active).await.unwrap();
+    ledger.end_lease(&sold, std::slice::from_ref(&order)).await.unwrap();
+    assert_eq!(ledger.lease(&sold.pod()).await.unwrap(), Some(sold.clone()));
+    assert!(!ledger.live_leases(None).await.unwrap().contains(&sold));
+    let ended = ledger.order(&order.id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.secrets.password, ended.delivered), (State::Ended, None, true));
+    assert_eq!(ledger.orders_of(&sold.id).await.unwrap().len(), 1);
+    let reserved = ledger.reserve_port(&new_lease_id(), 42_000..=42_000).await.unwrap();
+    assert_eq!(reserved, Some(42_000), "the port is free");
+}

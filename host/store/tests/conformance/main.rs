@@ -1,0 +1,90 @@
+//! What any store must do, trait by trait. Every case runs on both databases, each time in an empty
+//! one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod leases;
+mod messages;
+mod migrations;
+mod orders;
+mod ports;
+mod postgres;
+mod refunds;
+mod reporting;
+mod sqlite;
+mod support;
+
+/// A test for each case and database. A case is a function that takes the store.
+macro_rules! suite {
+    ($($area:ident { $($case:ident,)+ })+) => {
+        mod on_sqlite {
+            $(mod $area {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let (store, _directory) = crate::support::sqlite().await;
+                    crate::$area::$case(store).await;
+                })+
+            })+
+        }
+        mod on_postgres {
+            $(mod $area {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let (store, _server) = crate::support::postgres().await;
+                    crate::$area::$case(store).await;
+                })+
+            })+
+        }
+    };
+}
+
+suite! {
+    orders {
+        a_proof_pays_for_one_order_until_a_refusal_releases_it,
+        a_message_makes_one_order,
+        a_transition_needs_the_state_that_was_seen,
+        what_is_written_is_read_and_secrets_are_not_serialised,
+        unfinished_orders_need_work_or_a_response,
+        a_refused_http_request_may_be_repeated,
+        a_refused_nostr_message_may_not_be_repeated,
+        of_orders_at_the_same_time_one_gets_the_proof,
+    }
+    leases {
+        extensions_at_the_same_time_add_up,
+        an_extension_can_be_taken_back,
+        an_ended_lease_is_not_extended,
+        live_leases_are_listed_by_customer,
+        the_reason_of_an_end_is_recorded_before_it,
+        an_end_needs_all_active_orders,
+        an_end_releases_the_port_and_writes_the_orders,
+    }
+    ports {
+        a_lease_keeps_its_port,
+        a_port_belongs_to_one_lease,
+        a_lease_is_given_another_port_if_there_is_one,
+        the_last_port_can_be_reserved,
+        leases_at_the_same_time_get_a_port_each,
+    }
+    refunds {
+        a_refund_is_pending_until_it_is_closed,
+        a_customer_sees_the_refund_that_is_being_made,
+        a_refund_is_closed_once,
+    }
+    reporting {
+        revenue_is_net_and_by_the_hour,
+        orders_are_counted_by_state,
+        pages_hold_every_order_once_oldest_first,
+        refused_orders_are_forgotten_once_their_response_is_delivered,
+        a_refused_top_up_does_not_take_the_lease_with_it,
+    }
+    messages {
+        a_message_is_claimed_until_it_is_completed,
+        old_messages_are_forgotten,
+        the_last_value_of_a_key_counts,
+    }
+}

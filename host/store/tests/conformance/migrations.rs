@@ -1,0 +1,60 @@
+//! Stores that an older version has left.
+
+use crate::support::{order, server};
+use paygress_core::backend::store::{HourlyRevenue, LedgerError, Reporting};
+use paygress_core::model::order::{Order, RefundEnd};
+use paygress_core::model::units::{Sat, UnixTime};
+use paygress_store::SqlStore;
+use paygress_store::db::{Database, Schema, Value};
+
+const VERSION_1: Schema =
+    Schema { name: SqlStore::SCHEMA.name, steps: SqlStore::SCHEMA.steps.split_at(1).0 };
+
+/// A paid order of which a part was refunded, and the refund reclaimed.
+fn paid_order() -> Order {
+    let mut paid = order("old", &["old"]);
+    paid.redeemed = Some(Sat(9));
+    (paid.refunded, paid.refund_fee) = (Some(Sat(2)), Some(Sat(1)));
+    paid.refund_end = Some(RefundEnd::Reclaimed(Sat(2)));
+    paid
+}
+
+/// Writes an order as version 1 did: without a column for what it has brought.
+async fn write_as_version_1(old: Database, order: &Order) {
+    let values = [Value::from(&order.id.0), Value::from(serde_json::to_string(order).unwrap())];
+    old.transact(move |transaction| {
+        let insert = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
+             VALUES (?1, ?1, '', 'paid', 100, 0, ?2)";
+        Ok::<_, LedgerError>(transaction.execute(insert, &values)?)
+    })
+    .await
+    .unwrap();
+}
+
+async fn check_revenue(migrated: Database) {
+    assert_eq!(
+        SqlStore::new(migrated).revenue(UnixTime(0)).await.unwrap(),
+        [HourlyRevenue { from: UnixTime(0), orders: 1, earned: Sat(8) }]
+    );
+}
+
+#[test]
+fn a_new_order_brings_as_much_as_a_migrated_one() {
+    assert_eq!(paid_order().earned(), Sat(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_of_version_1_is_migrated() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    write_as_version_1(Database::sqlite(&path, VERSION_1).await.unwrap(), &paid_order()).await;
+    check_revenue(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_database_of_version_1_is_migrated() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    write_as_version_1(Database::postgres(&url, &[VERSION_1]).await.unwrap(), &paid_order()).await;
+    check_revenue(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}

@@ -1,0 +1,125 @@
+use crate::support::{advance, open, order};
+use paygress_core::backend::responder::Transport;
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome};
+use paygress_core::model::order::{Order, State};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::Sat;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+async fn is_duplicate_of(ledger: &dyn Ledger, new: &Order, first: &Order) -> bool {
+    matches!(ledger.open(new).await.unwrap(), OpenOutcome::Duplicate(known) if known.id == first.id)
+}
+
+pub(crate) async fn a_proof_pays_for_one_order_until_a_refusal_releases_it(
+    ledger: Arc<dyn Ledger>,
+) {
+    let mut first = order("m1", &["y1", "y2"]);
+    open(&*ledger, &first).await;
+    let overlapping = order("m2", &["y2", "y3"]);
+    assert!(
+        matches!(ledger.open(&overlapping).await.unwrap(), OpenOutcome::ProofConflict(other) if other.id == first.id)
+    );
+    assert!(ledger.order(&overlapping.id).await.unwrap().is_none(), "nothing of it was written");
+    open(&*ledger, &order("m3", &["y3"])).await;
+    advance(&*ledger, &mut first, &[State::Refused]).await;
+    open(&*ledger, &order("m4", &["y1", "y2"])).await;
+}
+
+pub(crate) async fn a_message_makes_one_order(ledger: Arc<dyn Ledger>) {
+    let first = order("m1", &["y1", "y2"]);
+    open(&*ledger, &first).await;
+    assert!(is_duplicate_of(&*ledger, &order("m1", &["y9"]), &first).await);
+}
+
+pub(crate) async fn a_transition_needs_the_state_that_was_seen(ledger: Arc<dyn Ledger>) {
+    let mut current = order("s1", &["s"]);
+    open(&*ledger, &current).await;
+    let mut outdated = current.clone();
+    advance(&*ledger, &mut current, &[State::Decided, State::Redeeming]).await;
+    outdated.state = State::Decided;
+    let result = ledger.transition(&outdated, State::Received, LeaseUpdate::Keep).await;
+    assert!(matches!(result, Err(LedgerError::Conflict { .. })));
+    assert_eq!(ledger.order(&current.id).await.unwrap().unwrap().state, State::Redeeming);
+}
+
+pub(crate) async fn what_is_written_is_read_and_secrets_are_not_serialised(
+    ledger: Arc<dyn Ledger>,
+) {
+    let mut written = order("w1", &["w"]);
+    open(&*ledger, &written).await;
+    written.redeemed = Some(Sat(7));
+    written.secrets.token = None;
+    written.secrets.refund_token = Some(Secret::new("cashuBrefund"));
+    written.state = State::Decided;
+    ledger.transition(&written, State::Received, LeaseUpdate::Keep).await.unwrap();
+    assert_eq!(ledger.order(&written.id).await.unwrap().unwrap(), written);
+    assert!(!serde_json::to_string(&written).unwrap().contains("cashuB"));
+}
+
+pub(crate) async fn unfinished_orders_need_work_or_a_response(ledger: Arc<dyn Ledger>) {
+    let unfinished = async || {
+        let orders = ledger.unfinished().await.unwrap();
+        orders.into_iter().map(|order| order.id).collect::<HashSet<_>>()
+    };
+    let mut in_progress = order("u1", &["u1"]);
+    let mut refused = order("u2", &["u2"]);
+    let mut refunding = order("u3", &["u3"]);
+    for order in [&in_progress, &refused, &refunding] {
+        open(&*ledger, order).await;
+    }
+    advance(&*ledger, &mut in_progress, &[State::Decided]).await;
+    advance(&*ledger, &mut refused, &[State::Refused]).await;
+    advance(&*ledger, &mut refunding, &[State::RefundPending]).await;
+    ledger.delivered(&refunding.id, refunding.state).await.unwrap();
+    let (in_progress, refused, refunding) = (in_progress.id, refused.id, refunding.id);
+    let all = [in_progress.clone(), refused.clone(), refunding.clone()];
+    assert_eq!(unfinished().await, all.into());
+    ledger.delivered(&refused, State::Refused).await.unwrap();
+    assert_eq!(unfinished().await, [in_progress, refunding].into());
+}
+
+pub(crate) async fn a_refused_http_request_may_be_repeated(ledger: Arc<dyn Ledger>) {
+    let request = || {
+        let mut order = order("h1", &["h1"]);
+        order.reply_to.door = Transport::Http;
+        order
+    };
+    let mut first = request();
+    open(&*ledger, &first).await;
+    assert!(is_duplicate_of(&*ledger, &request(), &first).await);
+    advance(&*ledger, &mut first, &[State::Refused]).await;
+    ledger.delivered(&first.id, first.state).await.unwrap();
+    let second = request();
+    open(&*ledger, &second).await;
+    let kept = ledger.order(&first.id).await.unwrap().unwrap();
+    assert_eq!(
+        (kept.message, kept.delivered),
+        (format!("h1:{}", first.id), true),
+        "and the first one is still there"
+    );
+    assert!(is_duplicate_of(&*ledger, &request(), &second).await);
+}
+
+pub(crate) async fn a_refused_nostr_message_may_not_be_repeated(ledger: Arc<dyn Ledger>) {
+    let mut message = order("n1", &["n1"]);
+    open(&*ledger, &message).await;
+    advance(&*ledger, &mut message, &[State::Refused]).await;
+    assert!(is_duplicate_of(&*ledger, &order("n1", &["n1"]), &message).await);
+}
+
+pub(crate) async fn of_orders_at_the_same_time_one_gets_the_proof(ledger: Arc<dyn Ledger>) {
+    let tasks: Vec<_> = (0..12)
+        .map(|n| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move {
+                ledger.open(&order(&format!("many{n}"), &["contended"])).await.unwrap()
+            })
+        })
+        .collect();
+    let mut created = 0;
+    for task in tasks {
+        created += usize::from(task.await.unwrap() == OpenOutcome::Created);
+    }
+    assert_eq!(created, 1);
+}

@@ -1,0 +1,63 @@
+use crate::support::new_lease_id;
+use paygress_core::backend::store::PortAllocator;
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// Two ports.
+const RANGE: RangeInclusive<u16> = 40_000..=40_001;
+
+pub(crate) async fn a_lease_keeps_its_port(ports: Arc<dyn PortAllocator>) {
+    let lease = new_lease_id();
+    let first = ports.reserve_port(&lease, RANGE).await.unwrap();
+    assert!(first.is_some_and(|port| RANGE.contains(&port)));
+    assert_eq!(ports.reserve_port(&lease, RANGE).await.unwrap(), first);
+    assert_eq!(ports.ports_in_use().await.unwrap(), 1);
+}
+
+pub(crate) async fn a_port_belongs_to_one_lease(ports: Arc<dyn PortAllocator>) {
+    let (a, b, c) = (new_lease_id(), new_lease_id(), new_lease_id());
+    let first = ports.reserve_port(&a, RANGE).await.unwrap().unwrap();
+    let second = ports.reserve_port(&b, RANGE).await.unwrap().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), None, "all are taken");
+    assert_eq!(ports.ports_in_use().await.unwrap(), 2);
+    ports.release_port(&b).await.unwrap();
+    assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), Some(second));
+    ports.release_port(&a).await.unwrap();
+    ports.release_port(&c).await.unwrap();
+    assert_eq!(ports.ports_in_use().await.unwrap(), 0);
+}
+
+pub(crate) async fn a_lease_is_given_another_port_if_there_is_one(ports: Arc<dyn PortAllocator>) {
+    let (a, b, c) = (new_lease_id(), new_lease_id(), new_lease_id());
+    let first = ports.reserve_port(&a, RANGE).await.unwrap().unwrap();
+    let second = ports.reserve_port(&b, RANGE).await.unwrap().unwrap();
+    assert_eq!(ports.reassign_port(&a, RANGE).await.unwrap(), None, "there is no other one…");
+    assert_eq!(ports.reserve_port(&a, RANGE).await.unwrap(), Some(first), "…and it keeps its own");
+    ports.release_port(&b).await.unwrap();
+    assert_eq!(ports.reassign_port(&a, RANGE).await.unwrap(), Some(second));
+    assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), Some(first));
+}
+
+pub(crate) async fn the_last_port_can_be_reserved(ports: Arc<dyn PortAllocator>) {
+    let reserved = ports.reserve_port(&new_lease_id(), u16::MAX..=u16::MAX).await.unwrap();
+    assert_eq!(reserved, Some(u16::MAX));
+}
+
+pub(crate) async fn leases_at_the_same_time_get_a_port_each(ports: Arc<dyn PortAllocator>) {
+    let tasks: Vec<_> = (0..12)
+        .map(|_| {
+            let ports = Arc::clone(&ports);
+            tokio::spawn(async move {
+                ports.reserve_port(&new_lease_id(), 43_000..=43_004).await.unwrap()
+            })
+        })
+        .collect();
+    let mut reserved = Vec::new();
+    for task in tasks {
+        reserved.extend(task.await.unwrap());
+    }
+    let distinct: HashSet<_> = reserved.iter().collect();
+    assert_eq!((reserved.len(), distinct.len()), (5, 5), "each once, and none is left over");
+}

@@ -1,0 +1,53 @@
+use crate::support::{advance, customer, open, order};
+use paygress_core::backend::store::{Ledger, LedgerError};
+use paygress_core::model::order::{Order, RefundEnd, State};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{OrderId, Sat};
+use std::sync::Arc;
+
+/// An order whose refund token is made and delivered.
+async fn refunded(ledger: &dyn Ledger) -> Order {
+    let mut order = order("r1", &["r1"]);
+    open(ledger, &order).await;
+    order.secrets.refund_token = Some(Secret::new("cashuBrefund"));
+    advance(ledger, &mut order, &[State::RefundPending, State::Refunded]).await;
+    ledger.delivered(&order.id, order.state).await.unwrap();
+    order
+}
+
+async fn close(ledger: &dyn Ledger, order: &mut Order) {
+    order.refund_end = Some(RefundEnd::Reclaimed(Sat(3)));
+    order.secrets.refund_token = None;
+    ledger.close_refund(order).await.unwrap();
+}
+
+async fn pending(ledger: &dyn Ledger, of: Option<&str>) -> Vec<OrderId> {
+    let orders = ledger.pending_refunds(of.map(customer).as_ref()).await.unwrap();
+    orders.into_iter().map(|order| order.id).collect()
+}
+
+pub(crate) async fn a_refund_is_pending_until_it_is_closed(ledger: Arc<dyn Ledger>) {
+    let mut order = refunded(&*ledger).await;
+    assert_eq!(pending(&*ledger, None).await, [order.id.clone()]);
+    assert_eq!(pending(&*ledger, Some("c")).await, [order.id.clone()]);
+    assert!(pending(&*ledger, Some("d")).await.is_empty());
+    close(&*ledger, &mut order).await;
+    assert!(pending(&*ledger, None).await.is_empty());
+    let stored = ledger.order(&order.id).await.unwrap().unwrap();
+    assert_eq!((stored.refund_end, stored.delivered), (order.refund_end, true));
+}
+
+pub(crate) async fn a_customer_sees_the_refund_that_is_being_made(ledger: Arc<dyn Ledger>) {
+    let mut order = order("r2", &["r2"]);
+    open(&*ledger, &order).await;
+    advance(&*ledger, &mut order, &[State::RefundPending]).await;
+    assert_eq!(pending(&*ledger, Some("c")).await, [order.id]);
+    assert!(pending(&*ledger, None).await.is_empty(), "there is no token yet");
+}
+
+pub(crate) async fn a_refund_is_closed_once(ledger: Arc<dyn Ledger>) {
+    let mut order = refunded(&*ledger).await;
+    close(&*ledger, &mut order).await;
+    let again = ledger.close_refund(&order).await;
+    assert!(matches!(again, Err(LedgerError::Conflict { .. })));
+}
