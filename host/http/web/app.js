@@ -1,11 +1,11 @@
-// The customer's page: buy, watch, log in, add time, stop. Every rule is the service's; this only asks.
-import { $, Problem, ask, copy, element, events, reveal, spell } from '/shared.js';
+// The customer's page: buy, follow an order, log in, add time, stop. All rules are in the service.
+import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '/shared.js';
 
-const STAGES = { received: 'Order written down', redeemed: 'Token redeemed', scheduled: 'Node found', pulling: 'Image being fetched', ready: 'Ready' };
+const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
 const cards = new Map();
 let terminal;
 
-// ── The key: whoever shows it has the pods that it bought.
+// ── The access key: a bearer token that owns the pods bought with it
 
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(32));
@@ -13,44 +13,44 @@ function newKey() {
 }
 
 let key = localStorage.getItem('paygress.key') || newKey();
-keep(key);
+storeKey(key);
 
-function keep(text) {
+function storeKey(text) {
   key = text;
   localStorage.setItem('paygress.key', key);
   $('key').value = key;
 }
 
-// ── Telling
+// ── Messages
 
-function complain(error) {
+function showError(error) {
   $('alert').hidden = !error;
   $('alert').textContent = error ? error.message : '';
 }
 
 async function busy(button, work) {
   button.disabled = true;
-  complain();
+  showError();
   try {
     await work();
   } catch (error) {
-    complain(error);
-    // What was paid and comes back is shown with its pod.
-    if (error.body?.refund_token && error.body.pod_name) await settle(error.body.pod_name).catch(complain);
+    showError(error);
+    // A refund is shown on the card of its pod.
+    if (error.body?.refund_token && error.body.pod_name) await showEnd(error.body.pod_name).catch(showError);
   } finally {
     button.disabled = false;
   }
 }
 
-// ── What is for sale
+// ── Offers and prices
 
-function wishes() {
+function orderFields() {
   const form = new FormData($('buy'));
-  const wanted = { duration_minutes: Number($('minutes').value) || undefined };
-  if (form.get('tier')) wanted.tier = form.get('tier');
-  if ($('username').value.trim()) wanted.ssh_username = $('username').value.trim();
-  if ($('image').value.trim()) wanted.pod_image = $('image').value.trim();
-  return wanted;
+  const order = { duration_minutes: Number($('minutes').value) || undefined };
+  if (form.get('tier')) order.tier = form.get('tier');
+  if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
+  if ($('image').value.trim()) order.pod_image = $('image').value.trim();
+  return order;
 }
 
 async function showOffers() {
@@ -59,15 +59,15 @@ async function showOffers() {
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {
     const radio = element('input', '', { type: 'radio', name: 'tier', value: spec.id });
     radio.checked = index === 0;
-    const told = element('span');
-    told.append(element('strong', spec.name), element('span', `${spec.cpu_millicores / 1000} CPU, ${spec.memory_mb} MiB`));
+    const summary = element('span');
+    summary.append(element('strong', spec.name), element('span', `${spec.cpu_millicores / 1000} CPU, ${spec.memory_mb} MiB`));
     const label = element('label', '', { class: 'tier' });
-    label.append(radio, told);
+    label.append(radio, summary);
     return label;
   }));
 }
 
-/** An order without a token says what it costs: the price is the policy's own. */
+/** The service answers an order without a token with its price. */
 async function quote(order) {
   try {
     await ask('/spawn-pod', { method: 'POST', bearer: key, body: order });
@@ -75,72 +75,76 @@ async function quote(order) {
     if (error.status === 402) return error.body;
     throw error;
   }
-  throw new Error('the service sold something for nothing');
+  throw new Error('The service accepted an order without a payment.');
 }
 
-let asking = 0;
-let scanning = false;
-async function showPrice() {
-  const mine = ++asking;
-  $('pay').disabled = true;
-  try {
-    const price = await quote(wishes());
-    if (mine !== asking) return;
-    $('price').textContent = `${price.amount} ${price.unit} for ${spell(price.duration_seconds)}`;
-    $('pay').disabled = false;
-    if (scanning) showRequest(price);
-    complain();
-  } catch (error) {
-    if (mine !== asking) return;
-    $('price').textContent = error.message;
-    $('request').hidden = true;
+let latestQuote = 0;
+let requestOpen = false;
+
+/** Opens or closes the payment request for wallets. */
+function setRequestOpen(open, price) {
+  requestOpen = open;
+  $('scan').setAttribute('aria-expanded', String(open));
+  $('request').hidden = !(open && price);
+  if (open && price) {
+    $('qr').src = `/qr.svg?text=${encodeURIComponent(price.payment_request)}`;
+    $('creq').value = price.payment_request;
   }
 }
 
-let pause;
-function priceSoon() {
-  clearTimeout(pause);
-  pause = setTimeout(showPrice, 250);
+async function showPrice() {
+  const mine = ++latestQuote;
+  $('pay').disabled = true;
+  try {
+    const price = await quote(orderFields());
+    if (mine !== latestQuote) return;
+    $('price').textContent = `${price.amount} ${price.unit} for ${formatDuration(price.duration_seconds)}`;
+    $('pay').disabled = false;
+    if (requestOpen) setRequestOpen(true, price);
+    showError();
+  } catch (error) {
+    if (mine !== latestQuote) return;
+    $('price').textContent = error.message;
+    setRequestOpen(false);
+  }
+}
+
+let priceTimer;
+function schedulePrice() {
+  clearTimeout(priceTimer);
+  priceTimer = setTimeout(showPrice, 250);
 }
 
 // ── Buying
 
-$('buy').addEventListener('input', (event) => { if (event.target.id !== 'token') priceSoon(); });
+$('buy').addEventListener('input', (event) => { if (event.target.id !== 'token') schedulePrice(); });
 $('buy').addEventListener('submit', (event) => {
   event.preventDefault();
   busy($('pay'), async () => {
-    const order = { ...wishes(), cashu_token: $('token').value.trim() };
-    if (!order.cashu_token) throw new Error('Paste a Cashu token first, or have a wallet scan a request.');
+    const order = { ...orderFields(), cashu_token: $('token').value.trim() };
+    if (!order.cashu_token) throw new Error('Paste a Cashu token, or pay the payment request with a wallet.');
     showStage('received');
-    let taken;
+    let accepted;
     try {
-      taken = await ask('/spawn-pod', { method: 'POST', bearer: key, body: order, headers: { prefer: 'respond-async' } });
+      accepted = await ask('/spawn-pod', { method: 'POST', bearer: key, body: order, headers: { prefer: 'respond-async' } });
     } catch (error) {
       $('progress').hidden = true;
       throw error;
     }
     $('token').value = '';
-    await watch(taken.pod_name);
+    await watch(accepted.pod_name);
   });
 });
 
-function showRequest(price) {
-  $('qr').src = `/qr.svg?text=${encodeURIComponent(price.payment_request)}`;
-  $('creq').value = price.payment_request;
-  $('request').hidden = false;
-}
-
 $('scan').addEventListener('click', () => {
-  scanning = !scanning;
-  $('scan').setAttribute('aria-expanded', String(scanning));
-  if (scanning) busy($('scan'), showPrice);
-  else $('request').hidden = true;
+  setRequestOpen(!requestOpen);
+  if (requestOpen) busy($('scan'), showPrice);
 });
 $('copy-creq').addEventListener('click', () => copy($('copy-creq'), $('creq').value));
 
 // ── Progress
 
-function showStage(stage, told = '') {
+function showStage(stage, message = '') {
   const names = Object.keys(STAGES);
   const at = names.indexOf(stage);
   $('progress').hidden = false;
@@ -150,12 +154,12 @@ function showStage(stage, told = '') {
     if (name === stage && stage !== 'ready') item.setAttribute('aria-current', 'step');
     return item;
   }));
-  $('stage-now').textContent = told || (at >= 0 ? `${STAGES[stage]}.` : '');
+  $('stage-now').textContent = message || (at >= 0 ? `${STAGES[stage]}.` : '');
 }
 
 const watched = new Set();
 
-/** Follows a pod from its order to its end. */
+/** Follows the events of a pod until it ends; returns when it is ready or has failed. */
 async function watch(pod) {
   if (watched.has(pod)) return;
   watched.add(pod);
@@ -170,13 +174,13 @@ async function watch(pod) {
           if (['refused', 'refunded', 'ended'].includes(event.stage)) return;
         }
       } catch (error) {
-        // Too many are being watched already: the others are asked for now and then.
+        // 429: too many event streams are open; this pod is polled instead.
         if (error instanceof Problem && [401, 403, 404, 429].includes(error.status)) {
           if (error.status === 429) watched.delete(pod);
           return ready();
         }
       }
-      // The service was away for a moment.
+      // The service is unavailable for a moment.
       await new Promise((resolve) => { setTimeout(resolve, 2000); });
     }
   })();
@@ -187,18 +191,18 @@ async function onStage(pod, event) {
   if (!cards.has(pod)) showStage(event.stage, event.message);
   if (event.stage === 'refused' || event.stage === 'refunded') {
     $('progress').hidden = true;
-    complain(new Error(event.message || 'the order did not go through'));
+    showError(new Error(event.message || 'The order failed.'));
   }
   if (event.stage !== 'refused' && ['ready', 'expiring', 'ended', 'refunded'].includes(event.stage)) await showPods();
-  if (['ended', 'refunded'].includes(event.stage)) await settle(pod);
+  if (['ended', 'refunded'].includes(event.stage)) await showEnd(pod);
 }
 
-/** Shows how a pod ended, and what comes back, as soon as it is made. */
-async function settle(pod) {
+/** Shows how a pod ended, and its refund as soon as there is one. */
+async function showEnd(pod) {
   for (let tries = 0; tries < 150; tries += 1) {
     const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
     if (!cards.has(pod)) makeCard(pod);
-    fill(status);
+    fillCard(status);
     if (!status.refund_pending) return;
     await new Promise((resolve) => { setTimeout(resolve, 2000); });
   }
@@ -210,13 +214,13 @@ async function showPods() {
   const { pods } = await ask('/pods', { bearer: key });
   for (const pod of pods) {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
-    fill(pod);
+    fillCard(pod);
     if (pod.status !== 'ended') watch(pod.pod_name);
   }
 }
 
 async function refresh(pod) {
-  fill(await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key }));
+  fillCard(await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key }));
 }
 
 function makeCard(pod) {
@@ -230,19 +234,19 @@ function makeCard(pod) {
   part('copy-ssh').addEventListener('click', () => copy(part('copy-ssh'), part('ssh').value));
   part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
-    if (!confirm(`Stop ${pod}? Everything in it is lost.`)) return;
+    if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
-    part('pod-said').textContent = stopped.message;
-    await settle(pod);
+    part('pod-message').textContent = stopped.message;
+    await showEnd(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
     event.preventDefault();
     const field = part('top-up-token');
     busy(event.submitter, async () => {
       const body = { pod_name: pod, cashu_token: field.value.trim() };
-      const said = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
+      const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
       field.value = '';
-      part('pod-said').textContent = said.message;
+      part('pod-message').textContent = extended.message;
       await refresh(pod);
     });
   });
@@ -250,15 +254,15 @@ function makeCard(pod) {
   $('pods').append(card);
 }
 
-function fill(pod) {
+function fillCard(pod) {
   const { card, part } = cards.get(pod.pod_name);
-  const over = pod.status === 'ended';
-  card.dataset.expires = over ? '' : pod.expires_at || '';
+  const ended = pod.status === 'ended';
+  card.dataset.expires = ended ? '' : pod.expires_at || '';
   part('pod-status').textContent = pod.status;
-  part('pod-status').classList.toggle('over', over);
+  part('pod-status').classList.toggle('ended', ended);
   for (const name of ['actions', 'more']) part(name).hidden = pod.status !== 'running';
   part('login').hidden = pod.status !== 'running';
-  if (over) part('pod-left').textContent = '';
+  if (ended) part('pod-left').textContent = '';
   if (pod.refund_token) {
     part('refund').hidden = false;
     part('refund-token').value = pod.refund_tokens.join('\n');
@@ -266,21 +270,21 @@ function fill(pod) {
   if (pod.status === 'running' && !part('ssh').value) {
     part('ssh').value = `ssh -p ${pod.ssh_port} ${pod.ssh_username}@${pod.ssh_host}`;
     ask(`/pods/${encodeURIComponent(pod.pod_name)}/access`, { bearer: key })
-      .then((access) => { part('password').value = access.ssh_password; }, complain);
+      .then((access) => { part('password').value = access.ssh_password; }, showError);
   }
 }
 
 setInterval(() => {
   for (const { card, part } of cards.values()) {
     if (!card.dataset.expires) continue;
-    part('pod-left').textContent = `${spell((Date.parse(card.dataset.expires) - Date.now()) / 1000)} left`;
+    part('pod-left').textContent = `${formatDuration((Date.parse(card.dataset.expires) - Date.now()) / 1000)} left`;
   }
 }, 1000);
 
-// A wallet may have paid: its pod shows up by itself.
+// A wallet may have paid the open request: look for the new pod.
 setInterval(() => { if (!$('request').hidden && !document.hidden) showPods().catch(() => {}); }, 2000);
 
-// What is not watched is looked at now and then.
+// Pods whose events are not followed are polled.
 setInterval(async () => {
   for (const [pod, { card }] of cards) {
     if (card.dataset.expires && !watched.has(pod) && !document.hidden) await refresh(pod).catch(() => {});
@@ -293,7 +297,7 @@ function script(path) {
   return new Promise((resolve, reject) => {
     const loaded = element('script', '', { src: path });
     loaded.addEventListener('load', resolve);
-    loaded.addEventListener('error', () => reject(new Error('this build of the page has no terminal; use ssh')));
+    loaded.addEventListener('error', () => reject(new Error('This build has no web terminal; use ssh.')));
     document.head.append(loaded);
   });
 }
@@ -325,7 +329,7 @@ async function openTerminal(pod) {
   socket.addEventListener('close', (event) => state(event.reason || 'closed'));
   screen.onData((text) => {
     const bytes = encoder.encode(text);
-    // What is pasted at once goes in pieces that the service takes.
+    // The service bounds the size of a message.
     for (let at = 0; at < bytes.length && socket.readyState === 1; at += 32768) socket.send(bytes.slice(at, at + 32768));
   });
   screen.onResize(() => { if (socket.readyState === 1) socket.send(JSON.stringify(size())); });
@@ -336,17 +340,17 @@ async function openTerminal(pod) {
   $('shell').scrollIntoView({ block: 'nearest' });
 }
 
-$('hang-up').addEventListener('click', () => { terminal?.close(); terminal = undefined; $('shell').hidden = true; });
+$('close-terminal').addEventListener('click', () => { terminal?.close(); terminal = undefined; $('shell').hidden = true; });
 
-// ── The key, by hand
+// ── Showing and replacing the access key
 
 reveal($('show-key'), $('key'));
 $('use-key').addEventListener('click', () => {
-  if ($('key').value.length < 32) return complain(new Error('a key has 32 characters at least'));
-  keep($('key').value.trim());
+  if ($('key').value.length < 32) return showError(new Error('An access key must have at least 32 characters.'));
+  storeKey($('key').value.trim());
   location.reload();
 });
 
-ask('/service.json').then(({ name }) => { document.title = name; $('name').textContent = name; }, complain);
-showOffers().then(showPrice, complain);
-showPods().catch(complain);
+ask('/service.json').then(({ name }) => { document.title = name; $('name').textContent = name; }, showError);
+showOffers().then(showPrice, showError);
+showPods().catch(showError);

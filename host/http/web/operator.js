@@ -1,19 +1,19 @@
-// The operator's page: everything at once, asked for every few seconds.
-import { $, ask, element, spell } from '/shared.js';
+// The operator's page: one overview, refreshed every few seconds.
+import { $, ask, element, formatDuration } from '/shared.js';
 
-const EVERY = 5000;
+const REFRESH_MS = 5000;
 const DAYS = 14;
 const samples = [];
 let token;
 
-$('enter').addEventListener('submit', async (event) => {
+$('login').addEventListener('submit', async (event) => {
   event.preventDefault();
   token = $('operator-token').value.trim();
   if (await show()) {
     $('operator-token').value = '';
-    $('enter').hidden = true;
+    $('login').hidden = true;
     $('view').hidden = false;
-    setInterval(show, EVERY);
+    setInterval(show, REFRESH_MS);
   }
 });
 
@@ -44,29 +44,29 @@ function table(id, caption, columns, rows) {
 }
 
 function tile(name, value) {
-  const made = element('div', '', { class: 'card' });
-  const told = element('p');
-  told.append(element('strong', value), name);
-  made.append(told);
-  return made;
+  const card = element('div', '', { class: 'card' });
+  const line = element('p');
+  line.append(element('strong', value), name);
+  card.append(line);
+  return card;
 }
 
 function svg(name, attributes, title) {
-  const made = document.createElementNS('http://www.w3.org/2000/svg', name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  const created = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
   if (title) {
-    const told = document.createElementNS('http://www.w3.org/2000/svg', 'title');
-    told.textContent = title;
-    made.append(told);
+    const titleElement = document.createElementNS('http://www.w3.org/2000/svg', 'title');
+    titleElement.textContent = title;
+    created.append(titleElement);
   }
-  return made;
+  return created;
 }
 
-/** Income by day, the newest last; days without any are there too. */
-function byDay(income, now) {
+/** Revenue per day, the newest last, including days without any. */
+function byDay(hours, now) {
   const days = new Map();
   for (let back = DAYS - 1; back >= 0; back -= 1) days.set(new Date(now - back * 86400000).toISOString().slice(0, 10), { orders: 0, sats: 0 });
-  for (const hour of income) {
+  for (const hour of hours) {
     const day = days.get(hour.from.slice(0, 10));
     if (day) {
       day.orders += hour.orders;
@@ -76,16 +76,16 @@ function byDay(income, now) {
   return [...days];
 }
 
-function drawIncome(days) {
+function drawRevenue(days) {
   const most = Math.max(1, ...days.map(([, day]) => day.sats));
   const width = 600 / days.length;
-  $('income-chart').replaceChildren(...days.map(([date, day], index) => {
+  $('revenue-chart').replaceChildren(...days.map(([date, day], index) => {
     const height = (day.sats / most) * 140;
     return svg('rect', { x: index * width + 3, y: 150 - height, width: width - 6, height }, `${date}: ${day.sats} sat, ${day.orders} orders`);
   }));
   const [best] = [...days].sort(([, a], [, b]) => b.sats - a.sats);
-  $('income-told').textContent = `The last ${DAYS} days; the most was ${best[1].sats} sat, on ${best[0]}.`;
-  table('income', 'Income a day', [['Day'], ['Orders', 'number'], ['Sats', 'number']], days.map(([date, day]) => [date, day.orders, day.sats]));
+  $('revenue-summary').textContent = `Last ${DAYS} days; highest: ${best[1].sats} sat on ${best[0]}.`;
+  table('revenue', 'Revenue per day', [['Day'], ['Orders', 'number'], ['Sats', 'number']], days.map(([date, day]) => [date, day.orders, day.sats]));
 }
 
 function drawUtilisation(share) {
@@ -96,29 +96,29 @@ function drawUtilisation(share) {
   const points = line.map((value, index) => `${index ? 'L' : 'M'}${(index * step).toFixed(1)} ${(145 - value * 140).toFixed(1)}`);
   $('utilisation-chart').replaceChildren(svg('path', { d: points.join('') }));
   const percent = (value) => `${(value * 100).toFixed(1)} %`;
-  $('utilisation-told').textContent = `Since this page was opened: ${percent(Math.min(...samples))} to ${percent(Math.max(...samples))}.`;
+  $('utilisation-summary').textContent = `Range since this page was opened: ${percent(Math.min(...samples))} to ${percent(Math.max(...samples))}.`;
 }
 
 function draw(all) {
   const now = Date.parse(all.now);
   const share = all.capacity ? all.ports_in_use / all.capacity : 0;
   const days = byDay(all.income, now);
-  const held = all.mints.reduce((sum, mint) => sum + mint.held_sats, 0);
+  const balance = all.mints.reduce((sum, mint) => sum + mint.held_sats, 0);
   $('tiles').replaceChildren(
     tile('leases', String(all.leases.length)),
-    tile('of the ports in use', `${(share * 100).toFixed(1)} %`),
+    tile('of ports in use', `${(share * 100).toFixed(1)} %`),
     tile('sat today', String(days.at(-1)[1].sats)),
-    tile('sat held', String(held)),
+    tile('sat in the wallet', String(balance)),
   );
   $('utilisation').value = share;
   drawUtilisation(share);
-  drawIncome(days);
-  const left = (lease) => (lease.expires_at ? spell((Date.parse(lease.expires_at) - now) / 1000) : null);
-  table('leases', 'Leases that are not over', [['Pod'], ['Status'], ['Tier'], ['Image'], ['Port', 'number'], ['Left', 'number'], ['Customer']],
+  drawRevenue(days);
+  const left = (lease) => (lease.expires_at ? formatDuration((Date.parse(lease.expires_at) - now) / 1000) : null);
+  table('leases', 'Leases that have not ended', [['Pod'], ['Status'], ['Tier'], ['Image'], ['Port', 'number'], ['Left', 'number'], ['Customer']],
     all.leases.map((lease) => [lease.pod_name, lease.status, lease.tier, lease.image, lease.port, left(lease), `${lease.customer.slice(0, 20)}…`]));
-  table('policies', 'Since each was loaded', [['Slot'], ['SHA-256'], ['Calls', 'number'], ['Refusals', 'number'], ['Faults', 'number'], ['p50 ≤ µs', 'number'], ['p99 ≤ µs', 'number']],
+  table('policies', 'Statistics since each policy was loaded', [['Slot'], ['SHA-256'], ['Calls', 'number'], ['Refusals', 'number'], ['Faults', 'number'], ['p50 ≤ µs', 'number'], ['p99 ≤ µs', 'number']],
     all.policies.map((policy) => [policy.slot, policy.digest.slice(0, 16), policy.calls, policy.refusals, policy.faults, policy.p50_us, policy.p99_us]));
-  table('mints', 'Where money is or may be held', [['Mint'], ['Accepted'], ['Held, sat', 'number'], ['Answers in, ms', 'number'], ['Health']],
-    all.mints.map((mint) => [mint.mint, mint.accepted ? 'yes' : 'no', mint.held_sats, mint.answered_in_ms, mint.fault || 'good']));
+  table('mints', 'Accepted mints, and mints with a balance', [['Mint'], ['Accepted'], ['Balance, sat', 'number'], ['Latency, ms', 'number'], ['Health']],
+    all.mints.map((mint) => [mint.mint, mint.accepted ? 'yes' : 'no', mint.held_sats, mint.answered_in_ms, mint.fault || 'ok']));
   $('as-of').textContent = `As of ${all.now}`;
 }

@@ -1,29 +1,29 @@
-// What both pages use.
+// Shared by both pages.
 
-/** The element of that id. */
+/** The element with this id. */
 export const $ = (id) => document.getElementById(id);
 
-/** An answer that is not a success: a problem as RFC 9457 has it. */
+/** An error response: problem details as in RFC 9457. */
 export class Problem extends Error {
   constructor(status, body) {
-    super(body.detail || body.message || `the service answered ${status}`);
+    super(body.detail || body.message || `The service returned status ${status}.`);
     this.status = status;
     this.body = body;
   }
 }
 
-/** Asks the service; gives the JSON of its answer, or throws a Problem. */
+/** Sends a request; returns the JSON of the response, or throws a Problem. */
 export async function ask(path, { bearer, body, ...rest } = {}) {
   const headers = { ...rest.headers };
   if (bearer) headers.authorization = `Bearer ${bearer}`;
   if (body !== undefined) headers['content-type'] = 'application/json';
   const response = await fetch(path, { ...rest, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(response.status, answer);
-  return answer;
+  const json = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Problem(response.status, json);
+  return json;
 }
 
-/** Reads server-sent events with a bearer token, which EventSource cannot send. Ends when the stream does. */
+/** Server-sent events with a bearer token, which EventSource cannot send. Ends with the stream. */
 export async function* events(path, bearer, signal) {
   const response = await fetch(path, { headers: { authorization: `Bearer ${bearer}` }, signal });
   if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
@@ -41,8 +41,8 @@ export async function* events(path, bearer, signal) {
   }
 }
 
-/** A length of time for people. */
-export function spell(seconds) {
+/** Formats a duration in its two largest units. */
+export function formatDuration(seconds) {
   const left = Math.max(0, Math.round(seconds));
   const [days, hours, minutes] = [Math.floor(left / 86400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60];
   if (days) return `${days} d ${hours} h`;
@@ -51,27 +51,27 @@ export function spell(seconds) {
   return `${left} s`;
 }
 
-/** An element with text and attributes. Text is never markup. */
+/** Creates an element; the text is never parsed as markup. */
 export function element(name, text = '', attributes = {}) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const created = document.createElement(name);
+  created.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  return created;
 }
 
-/** Copies a field's text, and says so on the button for a moment. */
+/** Copies text, and shows the result on the button for a moment. */
 export async function copy(button, text) {
   const before = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = 'Copied';
   } catch {
-    button.textContent = 'Copy it by hand';
+    button.textContent = 'Copy failed';
   }
   setTimeout(() => { button.textContent = before; }, 1500);
 }
 
-/** A button that shows and hides what stands in a password field. */
+/** Makes a button show and hide the value of a password field. */
 export function reveal(button, field) {
   button.addEventListener('click', () => {
     const hidden = field.type === 'password';

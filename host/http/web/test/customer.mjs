@@ -1,8 +1,8 @@
-// A customer in a browser: buys, sees it run, logs in, adds time, stops. And the operator, who looks on.
+// A customer in a browser: buys, follows the order, logs in, adds time, stops. And the operator's page.
 //
 //   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory WALLET=customer.mjs node customer.mjs
 //
-// WALLET is a program that pays the payment request in its last argument. Prints what was seen as one line of JSON.
+// WALLET is a program that pays the payment request in its last argument. Prints the result as one line of JSON.
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
@@ -10,23 +10,23 @@ import { chromium } from 'playwright-core';
 
 const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
 const [spawn, more] = TOKENS.split(',');
-const PATIENCE = 90_000;
+const TIMEOUT_MS = 90_000;
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 });
 const context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] });
-context.setDefaultTimeout(PATIENCE);
+context.setDefaultTimeout(TIMEOUT_MS);
 const page = await context.newPage();
-const faults = [];
-const outside = [];
-page.on('pageerror', (error) => faults.push(String(error)));
-page.on('console', (message) => { if (message.type() === 'error' && !/status of 40[12]/.test(message.text())) faults.push(message.text()); });
-page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) outside.push(request.url()); });
+const errors = [];
+const external = [];
+page.on('pageerror', (error) => errors.push(String(error)));
+page.on('console', (message) => { if (message.type() === 'error' && !/status of 40[12]/.test(message.text())) errors.push(message.text()); });
+page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) external.push(request.url()); });
 page.on('dialog', (dialog) => dialog.accept());
-/** Whether who uses a keyboard, a screen reader or little contrast can use it: WCAG 2.2, levels A and AA. */
-async function isForEverybody(of = page) {
+/** WCAG 2.2, levels A and AA. */
+async function assertAccessible(of = page) {
   await of.evaluate(axe.source);
   const { violations } = await of.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }));
   assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
@@ -34,27 +34,40 @@ async function isForEverybody(of = page) {
 const shot = (name, of = page) => of.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
 
 await page.goto(url);
-// The price is the policy's, and live.
-await page.getByLabel('Time, in minutes').fill('2');
+// The price comes from the policy, and follows the form.
+await page.getByLabel('Duration in minutes').fill('2');
 await page.getByText('sat for 2 min').waitFor();
 const short = await page.locator('#price').textContent();
-await page.getByLabel('Time, in minutes').fill('4');
+await page.getByLabel('Duration in minutes').fill('4');
 await page.getByText('sat for 4 min').waitFor();
 const long = await page.locator('#price').textContent();
 assert.equal(Number.parseInt(long, 10), 2 * Number.parseInt(short, 10));
-await page.getByLabel('Login name').fill('alice');
+await page.getByLabel('SSH user name').fill('alice');
 
-// By keyboard alone: everything that is needed can be reached.
-await page.getByRole('button', { name: 'Or have a wallet scan a request' }).press('Enter');
+// With the keyboard alone.
+await page.getByRole('button', { name: 'Or scan a payment request with a wallet' }).press('Enter');
 await page.getByAltText('Payment request as a QR code').waitFor();
-assert.match(await page.getByLabel('The same as text').inputValue(), /^creqA/);
+assert.match(await page.getByLabel('Payment request as text').inputValue(), /^creqA/);
 assert.ok(await page.locator('#qr').evaluate((image) => image.decode().then(() => image.naturalWidth > 100)));
-await isForEverybody();
+await assertAccessible();
 await shot('1-shop');
-await page.getByRole('button', { name: 'Or have a wallet scan a request' }).press('Enter');
+const scan = page.getByRole('button', { name: 'Or scan a payment request with a wallet' });
+assert.equal(await scan.getAttribute('aria-expanded'), 'true');
+// Without a price there is no request, and the button shows it as closed.
+await page.route('**/spawn-pod', (route) => route.fulfill({ status: 401, json: { detail: 'no price now' } }));
+await page.getByLabel('Duration in minutes').fill('5');
+await page.getByText('no price now').first().waitFor();
+assert.equal(await scan.getAttribute('aria-expanded'), 'false');
+assert.ok(await page.locator('#request').isHidden());
+await page.unroute('**/spawn-pod');
+// It opens again, and closes.
+await scan.press('Enter');
+await page.locator('#request').waitFor();
+await scan.press('Enter');
+assert.ok(await page.locator('#request').isHidden());
 
-// Buy, and see it come.
-await page.getByLabel('Time, in minutes').fill('1');
+// Buy, and follow the order.
+await page.getByLabel('Duration in minutes').fill('1');
 await page.getByText('sat for 1 min').waitFor();
 await page.getByLabel('Paste a Cashu token').fill(spawn);
 await page.getByRole('button', { name: 'Buy', exact: true }).click();
@@ -71,10 +84,10 @@ await card.getByRole('button', { name: 'Show' }).click();
 await page.waitForFunction(() => document.querySelector('article.card .password').value.length >= 8);
 const left = async () => Date.parse(await card.getAttribute('data-expires'));
 const firstEnd = await left();
-await isForEverybody();
+await assertAccessible();
 await shot('3-running');
 
-// Log in, in the page.
+// Log in with the page's terminal.
 await card.getByRole('button', { name: 'Terminal' }).click();
 await page.getByText('connected').waitFor();
 await page.locator('.xterm').click();
@@ -82,7 +95,7 @@ await page.keyboard.type('echo "user is $USER, $((6 * 7))"\n');
 await page.locator('.xterm-accessibility').getByText('user is alice, 42').first().waitFor();
 await shot('4-terminal');
 
-// Add time: the shell stays open.
+// Add time: the terminal stays open.
 await card.getByText('Add time').first().click();
 await card.getByLabel('Cashu token').fill(more);
 await card.getByRole('button', { name: 'Add time' }).click();
@@ -92,10 +105,10 @@ await page.locator('.xterm').click();
 await page.keyboard.type('echo "still $((40 + 3))"\n');
 await page.locator('.xterm-accessibility').getByText('still 43').first().waitFor();
 
-// The operator looks on.
+// The operator's page.
 const operator = await context.newPage();
 await operator.goto(`${url}/operator`);
-await operator.getByLabel('OPERATOR_TOKEN').fill('not-the-operator-but-a-guess-of-his-token');
+await operator.getByLabel('OPERATOR_TOKEN').fill('not-the-token-of-the-operator-but-a-guess');
 await operator.getByRole('button', { name: 'Open' }).click();
 await operator.getByRole('alert').filter({ hasText: 'operator' }).waitFor();
 await operator.getByLabel('OPERATOR_TOKEN').fill(OPERATOR);
@@ -103,52 +116,52 @@ await operator.getByRole('button', { name: 'Open' }).click();
 const pod = await card.getAttribute('data-pod');
 await operator.getByText(pod).waitFor();
 await operator.getByRole('cell', { name: 'pricing', exact: true }).waitFor();
-assert.ok((await operator.locator('#income-chart rect').count()) >= 14);
-await isForEverybody(operator);
+assert.ok((await operator.locator('#revenue-chart rect').count()) >= 14);
+await assertAccessible(operator);
 await shot('5-operator', operator);
 await operator.close();
 
-// Come back later: the key is in this browser.
+// After a reload the key is still in this browser.
 await page.reload();
 await card.getByText('running').waitFor();
 
-// Stop: the unused time is paid back.
+// Stop: the unused time is refunded.
 await card.getByRole('button', { name: 'Stop' }).click();
 await card.getByText('ended').waitFor();
 await card.getByText('stopped', { exact: false }).waitFor();
 const refund = await card.locator('.refund-token').inputValue();
 assert.match(refund, /^cashu/);
 await shot('6-stopped');
-// Who comes back finds the refund again.
+// After a reload the refund is still shown.
 await page.reload();
 await card.getByText('ended').waitFor();
 assert.equal(await card.locator('.refund-token').inputValue(), refund);
 
-// A wallet scans the request and pays: the pod shows up by itself.
-await page.getByLabel('Time, in minutes').fill('3');
+// A wallet scans the request and pays: the pod appears without a click.
+await page.getByLabel('Duration in minutes').fill('3');
 await page.getByText('sat for 3 min').waitFor();
-await page.getByRole('button', { name: 'Or have a wallet scan a request' }).click();
+await page.getByRole('button', { name: 'Or scan a payment request with a wallet' }).click();
 await page.waitForFunction(() => document.getElementById('creq').value.startsWith('creqA'));
-execFileSync('node', [WALLET, 'pay', await page.getByLabel('The same as text').inputValue()], { timeout: PATIENCE, stdio: 'ignore' });
+execFileSync('node', [WALLET, 'pay', await page.getByLabel('Payment request as text').inputValue()], { timeout: TIMEOUT_MS, stdio: 'ignore' });
 const scanned = page.locator('article.card').filter({ hasText: 'running' });
 await scanned.getByText(/^2 min \d+ s left$/).waitFor();
 await scanned.getByRole('button', { name: 'Stop' }).click();
 await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
 
-// On a phone, in the dark: nothing runs out of the screen.
+// On a phone, in dark mode: nothing is wider than the screen.
 const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true });
 const small = await phone.newPage();
 await small.goto(url);
 await small.getByText('sat for').first().waitFor();
 assert.ok(await small.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'the page is wider than the phone');
-await isForEverybody(small);
+await assertAccessible(small);
 await small.screenshot({ path: `${SHOTS}/7-phone.png`, fullPage: true });
 
-// The description of the API can be browsed.
+// The API documentation can be browsed.
 await small.goto(`${url}/docs`);
 await small.getByText('/spawn-pod').first().waitFor();
 
-assert.deepEqual(faults, []);
-assert.deepEqual(outside, [], 'something was loaded from elsewhere');
+assert.deepEqual(errors, []);
+assert.deepEqual(external, [], 'something was loaded from another origin');
 console.log(JSON.stringify({ pod, ssh, refund }));
 await browser.close();
