@@ -1,9 +1,9 @@
-# The service's own image:
+# The image of the service:
 #   docker build -t paygress.local/paygress:1 .
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# The page's libraries, as its lock names them.
+# The libraries of the web page, as locked.
 RUN apt-get update && apt-get install -y --no-install-recommends npm && cd host/http/web && npm ci --ignore-scripts --omit=dev
 RUN cargo xtask plugins && cargo build --release --package paygress
 
