@@ -1,9 +1,9 @@
 //! The way back: a door that can bring an answer to a customer who is not connected.
 
 use crate::model::units::Customer;
+use crate::protocol::Response;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The door that an order came through; its answer goes back through the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,5 +37,5 @@ pub trait Responder: Send + Sync {
     ///
     /// # Errors
     /// In words, for the log: try again later.
-    async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String>;
+    async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), String>;
 }

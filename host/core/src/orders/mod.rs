@@ -18,6 +18,7 @@ mod terminate;
 
 pub use queries::{OrderStatus, Overview, PriceEstimate, Progress, Stage};
 
+use crate::Cluster;
 use crate::backend::policy::{Context, Offer, Policy, PolicyError, PolicySet, RefundTerms};
 use crate::backend::responder::{ReplyTo, Responder, Transport};
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome};
@@ -27,8 +28,7 @@ use crate::model::order::{Lease, Order, OrderSecrets, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Customer, LeaseId, MintUrl, OrderId, PodName, Seconds, UnixTime};
-use crate::{Cluster, protocol};
-use serde_json::Value;
+use crate::protocol::{self, Response, StatusResponse};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,14 +89,14 @@ pub struct NewOrder {
 #[derive(Debug)]
 pub enum Submission {
     /// It is being worked; the courier brings the answer, and whoever waits here sees it too.
-    InProgress(OrderId, channel::Receiver<Option<Value>>),
+    InProgress(OrderId, channel::Receiver<Option<Response>>),
     /// It is being worked for an earlier message: the courier answers that one, and whoever waits
     /// here sees the answer.
-    Joined(OrderId, channel::Receiver<Option<Value>>),
+    Joined(OrderId, channel::Receiver<Option<Response>>),
     /// It is being worked by another process, which answers.
     OnOtherReplica(OrderId),
     /// It was answered before: this is the answer again.
-    Completed(OrderId, Value),
+    Completed(OrderId, Response),
 }
 
 impl Submission {
@@ -113,7 +113,7 @@ impl Submission {
 
     /// Waits for the answer. `None` if this process stops working on the order: a later one brings
     /// the answer.
-    pub async fn answer(self) -> Option<Value> {
+    pub async fn answer(self) -> Option<Response> {
         match self {
             Self::Completed(_, answer) => Some(answer),
             Self::OnOtherReplica(_) => None,
@@ -128,7 +128,7 @@ impl Submission {
 struct InFlightGuard {
     orders: Arc<OrderService>,
     id: OrderId,
-    sender: channel::Sender<Option<Value>>,
+    sender: channel::Sender<Option<Response>>,
 }
 
 impl Drop for InFlightGuard {
@@ -197,7 +197,7 @@ pub struct OrderService {
     verify_slots: MintLimiter,
     waiting: Arc<Semaphore>,
     delivering: Semaphore,
-    in_flight: Mutex<HashMap<OrderId, channel::Receiver<Option<Value>>>>,
+    in_flight: Mutex<HashMap<OrderId, channel::Receiver<Option<Response>>>>,
 }
 
 impl OrderService {
@@ -276,7 +276,11 @@ impl OrderService {
     ///
     /// # Errors
     /// `not_found`, `not_owner`, `internal_error`.
-    pub async fn status(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+    pub async fn status(
+        &self,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<StatusResponse, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
         let orders =
             self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
@@ -489,21 +493,21 @@ impl OrderService {
     }
 
     /// What is said of a settled order.
-    async fn answer(&self, order: &Order) -> Value {
+    async fn answer(&self, order: &Order) -> Response {
         if let Some(refusal) = &order.refusal {
             return protocol::refused(order, refusal);
         }
         let pod = order.pod();
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
-            Err(refusal) => return protocol::error(&refusal),
+            Err(refusal) => return Response::from(&refusal),
         };
         if order.state == State::Refunded {
-            return protocol::stopped(&pod, &[order]);
+            return protocol::stopped(&pod, &[order]).into();
         }
         if order.state == State::Ended {
             let ended = order.expires_at.unwrap_or_default().rfc3339();
-            return protocol::error(&Refusal::new(
+            return Response::from(&Refusal::new(
                 ErrorType::LeaseExpired,
                 format!("{pod} has ended; it was paid until {ended}"),
             ));
@@ -512,7 +516,7 @@ impl OrderService {
         let note = grant.and_then(|grant| grant.note.as_deref());
         match &order.purchase {
             Purchase::Spawn { .. } => {
-                protocol::access(order, &lease, &self.settings.ssh_host, note)
+                protocol::access(order, &lease, &self.settings.ssh_host, note).into()
             }
             Purchase::TopUp { pod } => protocol::topped_up(
                 pod,
@@ -524,7 +528,7 @@ impl OrderService {
     }
 
     /// Brings the answer. What nobody takes is tried again at the next look around.
-    async fn send(&self, order: &Order, answer: &Value) {
+    async fn send(&self, order: &Order, answer: &Response) {
         let Ok(_place) = self.delivering.acquire().await else { return };
         let (mut pause, mut attempts) = (Pause::new(), 0..limits::DELIVERY_ATTEMPTS);
         while let Err(why) = self.backends.responder.send(&order.reply_to, answer).await {

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::model::order::{LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{PodName, Sat, Seconds, UnixTime};
+use crate::protocol::Response;
 
 impl OrderService {
     /// decided → redeeming → paid, refused or payment-unknown.
@@ -103,7 +104,7 @@ impl OrderService {
             .await?;
         // Once, and lost if nobody takes it: the answer comes when there is one.
         if let Err(why) =
-            self.backends.responder.send(&order.reply_to, &crate::protocol::error(&refusal)).await
+            self.backends.responder.send(&order.reply_to, &Response::from(&refusal)).await
         {
             tracing::warn!(why, "the customer could not be told that his payment is unknown");
         }

@@ -13,9 +13,8 @@ use crate::model::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Customer, MintUrl, OrderId, PodName, Sat, Seconds, UnixTime};
-use crate::protocol;
+use crate::protocol::{self, AccessDetails, Response, StatusResponse};
 use serde::Serialize;
-use serde_json::Value;
 
 /// How often a price is doubled until the duration policy takes it.
 const PRICE_STEPS: u32 = 16;
@@ -44,8 +43,8 @@ pub struct OrderStatus {
     pub state: State,
     /// The pod that it makes or extends.
     pub pod: PodName,
-    /// The answer, once there is one.
-    pub answer: Option<Value>,
+    /// The response, once there is one.
+    pub response: Option<Response>,
 }
 
 /// How far a pod is, for who waits for it or has it.
@@ -299,8 +298,8 @@ impl OrderService {
         if customer.0.is_empty() || order.customer() != customer {
             return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
         }
-        let answer = if order.state.is_final() { Some(self.answer(&order).await) } else { None };
-        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: order.pod(), answer })
+        let response = if order.state.is_final() { Some(self.answer(&order).await) } else { None };
+        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: order.pod(), response })
     }
 
     /// Waits until it is known whether the order's token was taken.
@@ -325,10 +324,14 @@ impl OrderService {
     ///
     /// # Errors
     /// As [`OrderService::order`].
-    pub async fn wait_response(&self, id: &OrderId, customer: &Customer) -> Result<Value, Refusal> {
+    pub async fn wait_response(
+        &self,
+        id: &OrderId,
+        customer: &Customer,
+    ) -> Result<Response, Refusal> {
         loop {
-            if let Some(answer) = self.order(id, customer).await?.answer {
-                return Ok(answer);
+            if let Some(response) = self.order(id, customer).await?.response {
+                return Ok(response);
             }
             tokio::time::sleep(limits::ORDER_POLL).await;
         }
@@ -353,7 +356,7 @@ impl OrderService {
     ///
     /// # Errors
     /// `internal_error`.
-    pub async fn pods(&self, customer: &Customer) -> Result<Vec<Value>, Refusal> {
+    pub async fn pods(&self, customer: &Customer) -> Result<Vec<StatusResponse>, Refusal> {
         if customer.0.is_empty() {
             return Ok(Vec::new());
         }
@@ -424,7 +427,11 @@ impl OrderService {
     ///
     /// # Errors
     /// As [`OrderService::login`].
-    pub async fn access(&self, pod: &PodName, customer: &Customer) -> Result<Value, Refusal> {
+    pub async fn access(
+        &self,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<AccessDetails, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
         let spawn = spawn.ok_or_else(|| {

@@ -9,8 +9,7 @@ use crate::limits;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Customer, PodName, Sat, Seconds, UnixTime};
-use crate::protocol;
-use serde_json::Value;
+use crate::protocol::{self, StopResponse};
 use std::sync::Arc;
 
 impl OrderService {
@@ -24,7 +23,7 @@ impl OrderService {
         self: &Arc<Self>,
         pod: &PodName,
         customer: &Customer,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<StopResponse, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
         match lease.state {
             LeaseState::Reserved => {

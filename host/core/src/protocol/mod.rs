@@ -19,7 +19,7 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{PodName, Seconds};
 use crate::sanitize::is_plain;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What a customer wants.
@@ -48,40 +48,51 @@ pub enum Request {
 
 /// A request as it is written. Fields that are not known are ignored; a field that is given twice
 /// is refused.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = Request)]
 pub struct RequestBody {
     /// `spawn`, `top_up`, `status` or `stop`; left out, the other fields tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(rename = "type")]
     pub kind: Option<String>,
     /// The Cashu token that pays: `cashuA…` or `cashuB…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cashu_token: Option<String>,
     /// The image to run; left out: the operator's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 512)]
     pub pod_image: Option<String>,
     /// The login's name; left out: `user`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32)]
     pub ssh_username: Option<String>,
     /// Its password, 8 to 128 characters; left out: one is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub ssh_password: Option<String>,
     /// One line of an OpenSSH `.pub` file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 4096)]
     pub ssh_public_key: Option<String>,
     /// The tier; left out: the operator's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 64)]
     pub tier: Option<String>,
     /// The same as `tier`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 64)]
     pub pod_spec_id: Option<String>,
     /// The wanted time: an order that does not pay for it is refused. Left out: whatever the token
     /// pays for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 5_256_000)]
     pub duration_minutes: Option<u64>,
     /// The pod, for a top-up, a status or a stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_name: Option<String>,
     /// The same as `pod_name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_npub: Option<String>,
 }
@@ -357,22 +368,28 @@ mod tests {
     fn an_error_carries_the_refund_and_nothing_else() {
         let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
         assert_eq!(
-            error(&refusal),
+            sorted(&Response::from(&refusal)),
             json!({"type": "error", "error_type": "provisioning_error", "message": "no"})
         );
         let mut order = Order::blank(Purchase::TopUp { pod: PodName::default() });
         order.secrets.token = Some(Secret::new("cashuBspent"));
         order.secrets.password = Some(Secret::new("hunter22"));
-        assert_eq!(refused(&order, &refusal), error(&refusal));
+        assert_eq!(refused(&order, &refusal), Response::from(&refusal));
         (order.refunded, order.refund_fee) = (Some(Sat(7)), Some(Sat(1)));
         order.secrets.refund_token = Some(Secret::new("cashuBx"));
-        let told = refused(&order, &refusal);
+        let response = refused(&order, &refusal);
+        let json = sorted(&response);
         assert_eq!(
-            (&told["refund_token"], &told["refunded_sats"], &told["refund_fee_sats"]),
+            (&json["refund_token"], &json["refunded_sats"], &json["refund_fee_sats"]),
             (&json!("cashuBx"), &json!(7), &json!(1))
         );
-        assert!(told["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{told}");
-        assert!(!told.to_string().contains("spent") && !told.to_string().contains("hunter22"));
+        assert!(json["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{json}");
+        assert!(!json.to_string().contains("spent") && !json.to_string().contains("hunter22"));
+        assert!(!format!("{response:?}").contains("cashuBx"), "a token is in Debug");
+        order.secrets.refund_token = None;
+        let json = refused(&order, &refusal).to_json();
+        assert!(json.contains(r#""refund_token":null"#), "{json}");
+        assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), refused(&order, &refusal));
     }
 
     #[test]

@@ -7,58 +7,130 @@ use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-/// What an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ResponseType {
-    /// The pod is ready.
-    AccessDetails,
-    /// The pod lives longer.
-    TopUpResponse,
-    /// It did not go through.
-    Error,
-    /// How a pod is.
-    StatusResponse,
-    /// The pod was stopped.
-    StopResponse,
+/// Declares a type with one value, the `type` of one response: another text does not parse.
+macro_rules! tag {
+    ($name:ident, $text:literal) => {
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        pub enum $name {
+            #[default]
+            #[serde(rename = $text)]
+            Tag,
+        }
+    };
 }
 
-/// Whether this is one of our own kind of answers. A service does not answer an answer: two would
-/// never stop.
-#[must_use]
-pub fn is_answer(text: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        _kind: ResponseType,
+tag!(AccessDetailsTag, "access_details");
+tag!(TopUpResponseTag, "top_up_response");
+tag!(ErrorTag, "error");
+tag!(StatusResponseTag, "status_response");
+tag!(StopResponseTag, "stop_response");
+
+/// Everything that the service answers a customer. Both transports send it, the client reads it,
+/// and the OpenAPI description is made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Response {
+    Access(AccessDetails),
+    ToppedUp(TopUpResponse),
+    Stopped(StopResponse),
+    Status(StatusResponse),
+    Error(ErrorResponse),
+}
+
+impl Response {
+    /// The JSON that is sent. Keys are sorted: customers of version 0.1.0 see the same bytes.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        sorted(self).to_string()
     }
-    check_shape(text).is_ok() && serde_json::from_str::<Kind>(text).is_ok()
+
+    /// The error, if it is one.
+    #[must_use]
+    pub fn error(&self) -> Option<&ErrorResponse> {
+        match self {
+            Self::Error(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
-/// The pod is ready: how to get in.
-#[derive(Serialize, ToSchema)]
+impl From<AccessDetails> for Response {
+    fn from(details: AccessDetails) -> Self {
+        Self::Access(details)
+    }
+}
+
+impl From<StopResponse> for Response {
+    fn from(stopped: StopResponse) -> Self {
+        Self::Stopped(stopped)
+    }
+}
+
+impl From<StatusResponse> for Response {
+    fn from(status: StatusResponse) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<&Refusal> for Response {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Error(ErrorResponse::from(refusal))
+    }
+}
+
+/// The value with sorted keys. The types here are of numbers and text: serialising cannot fail.
+#[must_use]
+pub fn sorted(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// Whether the text is a response of a service like this one. A service does not answer a
+/// response: two of them would never stop.
+#[must_use]
+pub fn is_response(text: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum AnyTag {
+        AccessDetails,
+        TopUpResponse,
+        Error,
+        StatusResponse,
+        StopResponse,
+    }
+    #[derive(Deserialize)]
+    struct Tagged {
+        #[serde(rename = "type")]
+        _tag: AnyTag,
+    }
+    check_shape(text).is_ok() && serde_json::from_str::<Tagged>(text).is_ok()
+}
+
+/// The pod is ready: how to log in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessDetails {
     /// `access_details`.
     #[serde(rename = "type")]
-    pub kind: ResponseType,
+    pub tag: AccessDetailsTag,
     /// The pod's name, for top-ups and status.
     pub pod_name: String,
-    /// The same, as older clients read it.
+    /// The same as `pod_name`, for older clients.
     pub pod_npub: String,
-    /// Where to log in.
+    /// The host to log in to.
     pub ssh_host: String,
-    /// At which port.
+    /// Its port.
     pub ssh_port: u16,
-    /// The same, as older clients read it.
+    /// The same as `ssh_port`, for older clients.
     pub node_port: u16,
-    /// As whom.
+    /// The user to log in as.
     pub ssh_username: String,
-    /// With which password.
-    pub ssh_password: Option<String>,
-    /// Until when it lives (RFC 3339).
+    /// The password.
+    #[serde(with = "exposed")]
+    #[schema(value_type = Option<String>)]
+    pub ssh_password: Option<Secret>,
+    /// When the pod ends (RFC 3339).
     pub expires_at: String,
     /// CPU, in thousandths of a core.
     pub cpu_millicores: u32,
@@ -68,69 +140,105 @@ pub struct AccessDetails {
     pub pod_spec_name: String,
     /// The image.
     pub pod_image: String,
-    /// What to type, in words.
+    /// Commands and hints for people.
     pub instructions: Vec<String>,
 }
 
 /// The pod lives longer.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TopUpResponse {
     /// `top_up_response`.
     #[serde(rename = "type")]
-    pub kind: ResponseType,
+    pub tag: TopUpResponseTag,
     /// `true`.
     pub success: bool,
     /// The pod's name.
     pub pod_name: String,
-    /// The same, as older clients read it.
+    /// The same as `pod_name`, for older clients.
     pub pod_npub: String,
-    /// By how much, in seconds.
+    /// The time that was added, in seconds.
     pub extended_duration_seconds: u64,
-    /// Until when it lives now (RFC 3339).
+    /// When the pod ends now (RFC 3339).
     pub new_expires_at: String,
-    /// The same in words.
+    /// The same, for people.
     pub message: String,
 }
 
-/// It did not go through. Unless a `refund_token` comes with it, nothing was taken.
-#[derive(Serialize, ToSchema)]
+/// The request failed. Unless a `refund_token` comes with it, nothing was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorResponse {
     /// `error`.
     #[serde(rename = "type")]
-    pub kind: ResponseType,
+    pub tag: ErrorTag,
     /// The stable code.
     pub error_type: crate::model::refusal::ErrorType,
     /// What happened and what to do.
     pub message: String,
-    /// More, when it helps.
+    /// More about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+    /// The pod that the order was for, once it was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+    /// What is paid back, when money was taken.
+    #[serde(flatten)]
+    pub refund: Option<Refund>,
 }
 
-/// What is paid back.
-#[derive(Serialize, ToSchema)]
+impl From<&Refusal> for ErrorResponse {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            tag: ErrorTag::Tag,
+            error_type: refusal.code,
+            message: refusal.message.clone(),
+            details: refusal.details.clone(),
+            pod_name: None,
+            refund: None,
+        }
+    }
+}
+
+/// The refund of one order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refund {
+    /// A token that gives back what was taken; null once it is redeemed.
+    #[serde(with = "exposed")]
+    #[schema(value_type = Option<String>)]
+    pub refund_token: Option<Secret>,
+    /// Its amount, before the mint's fee on receiving.
+    pub refunded_sats: u64,
+    /// What making it cost.
+    pub refund_fee_sats: u64,
+}
+
+/// The refunds of several orders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refunds {
-    /// What the refunds give back together, before the mint's fee on receiving.
+    /// Their sum, before the mint's fee on receiving.
     pub refunded_sats: u64,
     /// What making them cost.
     pub refund_fee_sats: u64,
-    /// The first of the tokens that nobody has redeemed yet.
-    pub refund_token: Option<String>,
+    /// The first of the tokens that are not redeemed yet.
+    #[serde(with = "exposed")]
+    #[schema(value_type = Option<String>)]
+    pub refund_token: Option<Secret>,
     /// All of them.
-    pub refund_tokens: Vec<String>,
+    #[serde(with = "exposed_list")]
+    #[schema(value_type = Vec<String>)]
+    pub refund_tokens: Vec<Secret>,
 }
 
 /// The pod was stopped.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StopResponse {
     /// `stop_response`.
     #[serde(rename = "type")]
-    pub kind: ResponseType,
+    pub tag: StopResponseTag,
     /// `true`.
     pub success: bool,
     /// The pod's name.
     pub pod_name: String,
-    /// What is paid back, in words.
+    /// What is paid back, for people.
     pub message: String,
     /// What is paid back.
     #[serde(flatten)]
@@ -138,7 +246,7 @@ pub struct StopResponse {
 }
 
 /// How far a pod is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PodStatus {
     /// It is being made.
@@ -159,12 +267,12 @@ impl From<LeaseState> for PodStatus {
     }
 }
 
-/// How a pod is, for the customer who bought it.
-#[derive(Serialize, ToSchema)]
+/// The state of a pod, for the customer who bought it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusResponse {
     /// `status_response`.
     #[serde(rename = "type")]
-    pub kind: ResponseType,
+    pub tag: StatusResponseTag,
     /// The pod's name.
     pub pod_name: String,
     /// How far it is.
@@ -194,15 +302,17 @@ pub struct StatusResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refund_fee_sats: Option<u64>,
     /// The first of the tokens that nobody has redeemed yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refund_token: Option<String>,
+    #[serde(default, with = "exposed", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub refund_token: Option<Secret>,
     /// All of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refund_tokens: Option<Vec<String>>,
+    #[serde(default, with = "exposed_option_list", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub refund_tokens: Option<Vec<Secret>>,
 }
 
 /// One tier of an offer.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PodSpec {
     /// What orders say.
     pub id: String,
@@ -217,15 +327,18 @@ pub struct PodSpec {
     /// The price, rounded up for old readers.
     pub rate_msats_per_sec: u64,
     /// The price, exactly: so many thousandths of a sat…
+    #[serde(default)]
     pub price_msats: u64,
     /// …for so many seconds.
+    #[serde(default)]
     pub price_seconds: u64,
     /// The least that is accepted, after the mint's fee.
+    #[serde(default)]
     pub minimum_sats: u64,
 }
 
 /// What is for sale.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OfferContent {
     /// What the least payment buys of the first tier.
     pub minimum_duration_seconds: u64,
@@ -238,14 +351,9 @@ pub struct OfferContent {
     pub p2pk_pubkey: Option<String>,
 }
 
-/// An answer as JSON. The types above are of numbers and text: nothing in them can fail.
-fn json_of(answer: &impl Serialize) -> Value {
-    serde_json::to_value(answer).unwrap_or_default()
-}
-
-/// The pod is ready: how to get in.
+/// The pod is ready.
 #[must_use]
-pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> Value {
+pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> AccessDetails {
     let expires_at = order.expires_at.unwrap_or_default().rfc3339();
     let mut instructions = vec![
         format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
@@ -255,22 +363,22 @@ pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) 
         ),
     ];
     instructions.extend(note.map(str::to_owned));
-    json_of(&AccessDetails {
-        kind: ResponseType::AccessDetails,
+    AccessDetails {
+        tag: AccessDetailsTag::Tag,
         pod_name: lease.pod().0,
         pod_npub: lease.pod().0,
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         node_port: lease.port,
         ssh_username: lease.username.clone(),
-        ssh_password: order.secrets.password.as_ref().map(|password| password.expose().to_owned()),
+        ssh_password: order.secrets.password.clone(),
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.clone(),
         pod_image: lease.image.clone(),
         instructions,
-    })
+    }
 }
 
 /// The pod lives longer.
@@ -280,14 +388,14 @@ pub fn topped_up(
     extended: Seconds,
     new_expires_at: UnixTime,
     note: Option<&str>,
-) -> Value {
+) -> Response {
     let mut message = format!("extended by {} seconds", extended.0);
     if let Some(note) = note {
         message.push_str("; ");
         message.push_str(note);
     }
-    json_of(&TopUpResponse {
-        kind: ResponseType::TopUpResponse,
+    Response::ToppedUp(TopUpResponse {
+        tag: TopUpResponseTag::Tag,
         success: true,
         pod_name: pod.0.clone(),
         pod_npub: pod.0.clone(),
@@ -297,42 +405,24 @@ pub fn topped_up(
     })
 }
 
-/// It did not go through, and nothing was taken.
+/// An order that failed; with the refund when money had been taken.
 #[must_use]
-pub fn error(refusal: &Refusal) -> Value {
-    json_of(&ErrorResponse {
-        kind: ResponseType::Error,
-        error_type: refusal.code,
-        message: refusal.message.clone(),
-        details: refusal.details.clone(),
-    })
-}
-
-/// An order that did not go through; with the refund when money had been taken.
-#[must_use]
-pub fn refused(order: &Order, refusal: &Refusal) -> Value {
-    let mut answer = error(refusal);
-    let Some(fields) = answer.as_object_mut() else { return answer };
-    if order.decision.is_some() {
-        fields.insert("pod_name".into(), json!(order.pod()));
-    }
+pub fn refused(order: &Order, refusal: &Refusal) -> Response {
+    let mut error = ErrorResponse::from(refusal);
+    error.pod_name = order.decision.is_some().then(|| order.pod().0);
     if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
-        fields.insert(
-            "refund_token".into(),
-            json!(order.secrets.refund_token.as_ref().map(Secret::expose)),
-        );
-        fields.insert("refunded_sats".into(), json!(refunded));
-        fields.insert("refund_fee_sats".into(), json!(fee));
-        fields.insert(
-            "message".into(),
-            json!(format!("{}; {}", refusal.message, refund_told(order))),
-        );
+        error.message = format!("{}; {}", refusal.message, describe_refund(order));
+        error.refund = Some(Refund {
+            refund_token: order.secrets.refund_token.clone(),
+            refunded_sats: refunded.0,
+            refund_fee_sats: fee.0,
+        });
     }
-    answer
+    Response::Error(error)
 }
 
-/// What a refund is, in words.
-fn refund_told(order: &Order) -> String {
+/// A refund, for people.
+fn describe_refund(order: &Order) -> String {
     let (refunded, fee) =
         (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
     let fee =
@@ -346,18 +436,14 @@ fn refund_told(order: &Order) -> String {
     }
 }
 
-/// The refunds of orders: what they give back together, and the tokens that nobody has redeemed
-/// yet.
+/// The sum of the orders' refunds, and the tokens that are not redeemed yet.
 fn refunds(orders: &[&Order]) -> Refunds {
     let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
-    let sum = |of: fn(&Order) -> Option<Sat>| {
-        made.iter().filter_map(|order| of(order)).fold(Sat(0), Sat::plus).0
+    let sum = |amount: fn(&Order) -> Option<Sat>| {
+        made.iter().filter_map(|order| amount(order)).fold(Sat(0), Sat::plus).0
     };
-    let tokens: Vec<String> = made
-        .iter()
-        .filter_map(|order| order.secrets.refund_token.as_ref())
-        .map(|token| token.expose().to_owned())
-        .collect();
+    let tokens: Vec<Secret> =
+        made.iter().filter_map(|order| order.secrets.refund_token.clone()).collect();
     Refunds {
         refunded_sats: sum(|order| order.refunded),
         refund_fee_sats: sum(|order| order.refund_fee),
@@ -368,32 +454,32 @@ fn refunds(orders: &[&Order]) -> Refunds {
 
 /// The pod was stopped; with what is paid back for its unused time.
 #[must_use]
-pub fn stopped(pod: &PodName, orders: &[&Order]) -> Value {
-    let told: Vec<String> = orders.iter().map(|order| refund_told(order)).collect();
-    let message = if told.is_empty() {
+pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
+    let described: Vec<String> = orders.iter().map(|order| describe_refund(order)).collect();
+    let message = if described.is_empty() {
         "stopped; nothing is paid back".to_owned()
     } else {
-        format!("stopped; {}", told.join("; "))
+        format!("stopped; {}", described.join("; "))
     };
-    json_of(&StopResponse {
-        kind: ResponseType::StopResponse,
+    StopResponse {
+        tag: StopResponseTag::Tag,
         success: true,
         pod_name: pod.0.clone(),
         message,
         refunds: refunds(orders),
-    })
+    }
 }
 
-/// How a pod is, for the customer who bought it, with the refunds of his orders.
+/// The state of a pod, with the refunds of the customer's orders for it.
 #[must_use]
-pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> Value {
+pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
     let refunds = orders.iter().any(|order| order.refunded.is_some()).then(|| refunds(orders));
     let left = lease
         .expires_at
         .filter(|_| lease.state != LeaseState::Ended)
         .map_or(Seconds(0), |at| at.since(now));
-    json_of(&StatusResponse {
-        kind: ResponseType::StatusResponse,
+    StatusResponse {
+        tag: StatusResponseTag::Tag,
         pod_name: lease.pod().0,
         status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),
@@ -409,7 +495,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
         refund_token: refunds.as_ref().and_then(|refunds| refunds.refund_token.clone()),
         refund_tokens: refunds.map(|refunds| refunds.refund_tokens),
-    })
+    }
 }
 
 /// What is for sale.
@@ -436,5 +522,63 @@ pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> OfferCo
         whitelisted_mints: mints.iter().map(|mint| mint.0.clone()).collect(),
         pod_specs: offers.iter().map(spec).collect(),
         p2pk_pubkey: lock.map(str::to_owned),
+    }
+}
+
+/// Secrets that are meant for the customer who reads the response. They stay out of `Debug`.
+mod exposed {
+    use crate::model::secret::Secret;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Secret>, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.map(Secret::new))
+    }
+}
+
+mod exposed_list {
+    use crate::model::secret::Secret;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        secrets: &[Secret],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(secrets.iter().map(Secret::expose))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Secret>, D::Error> {
+        Ok(Vec::<String>::deserialize(deserializer)?.into_iter().map(Secret::new).collect())
+    }
+}
+
+mod exposed_option_list {
+    use crate::model::secret::Secret;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        secrets: &Option<Vec<Secret>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let texts: Option<Vec<&str>> =
+            secrets.as_ref().map(|secrets| secrets.iter().map(Secret::expose).collect());
+        texts.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<Secret>>, D::Error> {
+        let texts = Option::<Vec<String>>::deserialize(deserializer)?;
+        Ok(texts.map(|texts| texts.into_iter().map(Secret::new).collect()))
     }
 }
