@@ -1,15 +1,16 @@
 //! Terminals in pods, over SSH.
 
 use async_trait::async_trait;
-use paygress_core::backend::terminal::{Input, Session, Shell, Size};
+use futures::stream::{StreamExt, poll_fn};
+use paygress_core::backend::terminal::{Input, Session, Shell, ShellError, Size};
 use paygress_core::model::login::Login;
-use paygress_sshd::client::{Client, TerminalInput};
+use paygress_sshd::client::{Client, TerminalInput, WindowSize};
 use tokio::sync::mpsc;
 
-/// Pieces that may wait on either side; a full channel holds up who fills it.
-const PIECES: usize = 32;
+/// Messages that may wait in either direction; a full channel slows its sender down.
+const BUFFERED_MESSAGES: usize = 32;
 
-/// Logs in as a customer would.
+/// Logs in with the customer's user name and password.
 pub(crate) struct SshShell;
 
 #[async_trait]
@@ -20,29 +21,29 @@ impl Shell for SshShell {
         port: u16,
         login: &Login,
         size: Size,
-    ) -> Result<Session, String> {
+    ) -> Result<Session, ShellError> {
         let client = Client::login((host, port), &login.username, login.password.expose())
             .await
-            .map_err(|error| error.to_string())?;
-        let (input, mut inputs) = mpsc::channel(PIECES);
-        let (typed, keys) = mpsc::channel(1);
-        let (shown, output) = mpsc::channel(PIECES);
+            .map_err(ShellError::new)?;
+        let (input, mut inputs) = mpsc::channel(BUFFERED_MESSAGES);
+        let (shown, output) = mpsc::channel(BUFFERED_MESSAGES);
         tokio::spawn(async move {
-            while let Some(input) = inputs.recv().await {
-                let piece = match input {
-                    Input::Keys(keys) => TerminalInput::Keys(keys),
-                    Input::Resize(size) => TerminalInput::Resize(size.columns, size.rows),
-                };
-                if typed.send(piece).await.is_err() {
-                    return;
-                }
-            }
-        });
-        tokio::spawn(async move {
-            if let Err(error) = client.terminal((size.columns, size.rows), keys, shown).await {
-                tracing::debug!(%error, "a terminal ended");
+            let inputs = poll_fn(|context| inputs.poll_recv(context)).map(terminal_input);
+            if let Err(error) = client.terminal(window_size(size), inputs, shown).await {
+                tracing::debug!(%error, "a terminal failed");
             }
         });
         Ok(Session { input, output })
     }
+}
+
+fn terminal_input(input: Input) -> TerminalInput {
+    match input {
+        Input::Keys(keys) => TerminalInput::Keys(keys),
+        Input::Resize(size) => TerminalInput::Resize(window_size(size)),
+    }
+}
+
+fn window_size(Size { columns, rows }: Size) -> WindowSize {
+    WindowSize { columns, rows }
 }

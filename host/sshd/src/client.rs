@@ -1,10 +1,14 @@
-//! A client that trusts any host key: a pod makes a new one when it starts, and its address is the
-//! ledger's, no stranger's.
+//! An SSH client for pods: a login with a password, one command or one terminal.
+//!
+//! It accepts any host key: a pod generates a new one at every start, and the address comes from
+//! the store, not from an untrusted client.
 
+use futures::{Stream, StreamExt};
 use russh::client::{Config, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Disconnect};
 use std::net::Shutdown;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, ToSocketAddrs};
@@ -12,10 +16,11 @@ use tokio::sync::mpsc;
 
 /// A dead server is noticed after three of these.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+const TERM: &str = "xterm-256color";
 
-struct AnyHost;
+struct AcceptAnyHostKey;
 
-impl Handler for AnyHost {
+impl Handler for AcceptAnyHostKey {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
@@ -23,40 +28,50 @@ impl Handler for AnyHost {
     }
 }
 
-/// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// The server does not answer, or stopped in between.
-    #[error("the SSH server is not there: {0}")]
+    /// The server does not answer, or the connection broke.
+    #[error("cannot reach the SSH server: {0}")]
     Unreachable(#[from] russh::Error),
-    /// Wrong user or password.
-    #[error("the SSH server refused the login")]
+    #[error("the SSH server rejected the user name or the password")]
     Refused,
 }
 
-/// What is typed into a terminal.
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// What the user of a terminal does.
 pub enum TerminalInput {
-    /// Keys.
     Keys(Vec<u8>),
-    /// The window has this many columns and rows now.
-    Resize(u16, u16),
+    Resize(WindowSize),
 }
 
-/// A session that is logged in.
+/// What a command has printed, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOutput {
+    pub stdout: String,
+    pub exit_status: u32,
+}
+
+/// An authenticated connection.
 pub struct Client {
-    handle: Handle<AnyHost>,
-    _cutter: ShutdownOnDrop,
+    handle: Handle<AcceptAnyHostKey>,
+    _shutdown: ShutdownOnDrop,
 }
 
-/// Cuts the connection when it is dropped: russh's own task lives as long as its socket does,
-/// whatever the server does.
+/// Shuts the socket down when it is dropped: russh's own task lives as long as its socket, whatever
+/// the server does.
 struct ShutdownOnDrop(std::net::TcpStream);
 
 impl ShutdownOnDrop {
     async fn connect(address: impl ToSocketAddrs) -> std::io::Result<(TcpStream, Self)> {
         let stream = TcpStream::connect(address).await?.into_std()?;
-        let cutter = Self(stream.try_clone()?);
-        Ok((TcpStream::from_std(stream)?, cutter))
+        let shutdown = Self(stream.try_clone()?);
+        Ok((TcpStream::from_std(stream)?, shutdown))
     }
 }
 
@@ -76,73 +91,73 @@ impl Client {
         username: &str,
         password: &str,
     ) -> Result<Self, LoginError> {
-        let (stream, cutter) =
+        let (stream, shutdown) =
             ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
-        // A server that is gone is noticed.
         let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
-        let mut handle = russh::client::connect_stream(Arc::new(config), stream, AnyHost).await?;
+        let mut handle =
+            russh::client::connect_stream(Arc::new(config), stream, AcceptAnyHostKey).await?;
         match handle.authenticate_password(username, password).await?.success() {
-            true => Ok(Self { handle, _cutter: cutter }),
+            true => Ok(Self { handle, _shutdown: shutdown }),
             false => Err(LoginError::Refused),
         }
     }
 
-    /// Runs a command; gives its output and exit status.
+    /// Runs a command to its end.
     ///
     /// # Errors
-    /// [`LoginError::Unreachable`] when the session ends in between.
-    pub async fn run(&self, command: &str) -> Result<(String, u32), LoginError> {
+    /// [`LoginError::Unreachable`] when the connection breaks before the command has ended.
+    pub async fn run(&self, command: &str) -> Result<CommandOutput, LoginError> {
         let mut channel = self.handle.channel_open_session().await?;
         channel.exec(true, command).await?;
-        let (mut output, mut status) = (Vec::new(), None);
+        let (mut stdout, mut status) = (Vec::new(), None);
         while let Some(message) = channel.wait().await {
             match message {
-                ChannelMsg::Data { data } => output.extend_from_slice(&data),
+                ChannelMsg::Data { data } => stdout.extend_from_slice(&data),
                 ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
                 _ => {}
             }
         }
-        match status {
-            Some(status) => Ok((String::from_utf8_lossy(&output).into_owned(), status)),
-            None => Err(LoginError::Unreachable(russh::Error::Disconnect)),
-        }
+        let exit_status = status.ok_or(LoginError::Unreachable(russh::Error::Disconnect))?;
+        Ok(CommandOutput { stdout: String::from_utf8_lossy(&stdout).into_owned(), exit_status })
     }
 
-    /// A shell in a terminal of this size: what comes from `input` is typed, what is shown goes to
-    /// `output`. Returns when the shell ends or either side is dropped, whatever the server does.
+    /// Opens a shell in a terminal and connects it with `input` and `output`. Returns when the
+    /// shell ends, `input` ends or the receiver of `output` is dropped, whatever the server does.
     ///
     /// # Errors
-    /// [`LoginError::Unreachable`] when there is no terminal.
+    /// [`LoginError::Unreachable`] when no terminal can be opened or the connection breaks.
     pub async fn terminal(
         self,
-        size: (u16, u16),
-        input: mpsc::Receiver<TerminalInput>,
+        size: WindowSize,
+        input: impl Stream<Item = TerminalInput>,
         output: mpsc::Sender<Vec<u8>>,
     ) -> Result<(), LoginError> {
-        let shown = output.clone();
-        let carried = tokio::select! {
-            carried = self.carry(size, input, output) => carried,
-            // Who looks has gone: a server that answers nothing does not keep us.
-            () = shown.closed() => Ok(()),
+        let result = tokio::select! {
+            result = self.forward(size, input, &output) => result,
+            // A server that answers nothing must not keep a terminal open that nobody sees.
+            () = output.closed() => Ok(()),
         };
         let _ = tokio::time::timeout(KEEPALIVE, self.close()).await;
-        carried
+        result
     }
 
-    async fn carry(
+    async fn forward(
         &self,
-        (columns, rows): (u16, u16),
-        mut input: mpsc::Receiver<TerminalInput>,
-        output: mpsc::Sender<Vec<u8>>,
+        WindowSize { columns, rows }: WindowSize,
+        input: impl Stream<Item = TerminalInput>,
+        output: &mpsc::Sender<Vec<u8>>,
     ) -> Result<(), LoginError> {
+        let mut input = pin!(input);
         let mut channel = self.handle.channel_open_session().await?;
-        channel.request_pty(true, "xterm-256color", columns.into(), rows.into(), 0, 0, &[]).await?;
+        channel.request_pty(true, TERM, columns.into(), rows.into(), 0, 0, &[]).await?;
         channel.request_shell(true).await?;
         loop {
             tokio::select! {
-                typed = input.recv() => match typed {
+                next = input.next() => match next {
                     Some(TerminalInput::Keys(keys)) => channel.data_bytes(keys).await?,
-                    Some(TerminalInput::Resize(columns, rows)) => channel.window_change(columns.into(), rows.into(), 0, 0).await?,
+                    Some(TerminalInput::Resize(WindowSize { columns, rows })) => {
+                        channel.window_change(columns.into(), rows.into(), 0, 0).await?;
+                    }
                     None => return Ok(()),
                 },
                 message = channel.wait() => match message {
@@ -158,13 +173,13 @@ impl Client {
         }
     }
 
-    /// Waits until the server ends the session.
-    pub async fn ended(self) {
-        let Self { handle, _cutter } = self;
+    /// Waits until the server closes the connection.
+    pub async fn closed(self) {
+        let Self { handle, _shutdown } = self;
         let _ = handle.await;
     }
 
-    /// Says goodbye.
+    /// Sends SSH_MSG_DISCONNECT.
     pub async fn close(self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }

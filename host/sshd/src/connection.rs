@@ -1,11 +1,10 @@
-//! One connection: who may in, and what each channel runs.
+//! One connection: authentication, and the requests on its channels.
 
-use crate::Account;
-use crate::process::{self, Input, Program, Terminal};
+use crate::account::Account;
+use crate::process::{self, Program, ProgramInput, Terminal};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session as Ssh,
-    VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Preferred, Pty,
@@ -17,18 +16,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Channels of one connection.
-const CHANNELS: usize = 16;
-/// Environment variables that a client may set, and how long each may be.
-const VARIABLES: usize = 32;
-const VARIABLE_BYTES: usize = 4_096;
+const MAX_CHANNELS: usize = 16;
+/// Environment variables that a client may set, and the size of each with its name.
+const MAX_VARIABLES: usize = 32;
+const MAX_VARIABLE_BYTES: usize = 4_096;
+/// The longest name of a terminal type.
+const MAX_TERM_BYTES: usize = 64;
+/// Failed attempts in one connection, each but the first answered after a second.
+const MAX_AUTH_TRIES: usize = 6;
+/// A dead peer is noticed after three of these.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 type Error = russh::Error;
 
-pub(crate) fn config(
-    host_key: PrivateKey,
-    max_auth_attempts: usize,
-    keepalive: Duration,
-) -> Config {
+pub(crate) fn config(host_key: PrivateKey) -> Config {
     let curves = [EcdsaCurve::NistP256, EcdsaCurve::NistP384, EcdsaCurve::NistP521];
     let mut algorithms = vec![Algorithm::Ed25519];
     algorithms.extend(curves.map(|curve| Algorithm::Ecdsa { curve }));
@@ -37,35 +38,37 @@ pub(crate) fn config(
         auth_rejection_time: Duration::from_secs(1),
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
-        max_auth_attempts,
-        inactivity_timeout: Some(keepalive.saturating_mul(4)),
-        keepalive_interval: Some(keepalive),
-        // Only what this build can verify is offered.
+        max_auth_attempts: MAX_AUTH_TRIES,
+        inactivity_timeout: Some(KEEPALIVE.saturating_mul(4)),
+        keepalive_interval: Some(KEEPALIVE),
+        // Only what this build of russh can verify: it has no RSA.
         preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
         ..Config::default()
     }
 }
 
-/// What is known of a channel before and after its program runs.
-struct Line {
-    out: Arc<ChannelWriteHalf<Msg>>,
+/// A session channel, before and after its program starts.
+struct SessionChannel {
+    output: Arc<ChannelWriteHalf<Msg>>,
+    /// From `pty-req` and `env`, until the program starts.
     terminal: Option<Terminal>,
     variables: Vec<(String, String)>,
-    input: Option<Input>,
+    /// Set when the program has started.
+    input: Option<ProgramInput>,
 }
 
-/// One client. When it is dropped, every process of it is ended.
-pub(crate) struct Session {
+/// Handles one client. When it is dropped, all processes that it started are ended.
+pub(crate) struct Connection {
     account: Arc<Account>,
-    logged_in: watch::Sender<bool>,
-    lines: HashMap<ChannelId, Line>,
-    // Dropped with the session: the pumps and programs see it and stop.
+    authenticated: watch::Sender<bool>,
+    channels: HashMap<ChannelId, SessionChannel>,
+    // Its receivers, one in each program's task, notice when it is dropped with the connection.
     alive: watch::Sender<()>,
 }
 
-impl Session {
-    pub(crate) fn new(account: Arc<Account>, logged_in: watch::Sender<bool>) -> Self {
-        Self { account, logged_in, lines: HashMap::new(), alive: watch::Sender::new(()) }
+impl Connection {
+    pub(crate) fn new(account: Arc<Account>, authenticated: watch::Sender<bool>) -> Self {
+        Self { account, authenticated, channels: HashMap::new(), alive: watch::Sender::new(()) }
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
@@ -73,37 +76,43 @@ impl Session {
             && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
     }
 
-    fn start(&mut self, id: ChannelId, command: Option<&[u8]>, ssh: &mut Ssh) -> Result<(), Error> {
-        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else {
-            return ssh.channel_failure(id);
+    fn start(
+        &mut self,
+        id: ChannelId,
+        command: Option<&[u8]>,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
+        else {
+            return session.channel_failure(id);
         };
         let program = Program {
             account: Arc::clone(&self.account),
             command: command.map(<[u8]>::to_vec),
-            terminal: line.terminal.take(),
-            variables: std::mem::take(&mut line.variables),
+            terminal: channel.terminal.take(),
+            variables: std::mem::take(&mut channel.variables),
         };
-        match process::start(program, Arc::clone(&line.out), self.alive.subscribe()) {
+        match process::start(program, Arc::clone(&channel.output), self.alive.subscribe()) {
             Ok(input) => {
-                line.input = Some(input);
-                ssh.channel_success(id)
+                channel.input = Some(input);
+                session.channel_success(id)
             }
             Err(error) => {
-                tracing::warn!(%error, "a program could not be started");
-                ssh.channel_failure(id)
+                tracing::warn!(%error, "cannot start a program");
+                session.channel_failure(id)
             }
         }
     }
 }
 
-impl Handler for Session {
+impl Handler for Connection {
     type Error = Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        // Both are compared, so that the time does not tell which one was wrong.
-        let name = user == self.account.username;
-        let word = self.account.password.matches(password);
-        if name && word {
+        // Both are compared, so that the time does not show which one is wrong.
+        let user_matches = user == self.account.username;
+        let password_matches = self.account.password.matches(password);
+        if user_matches && password_matches {
             return Ok(Auth::Accept);
         }
         let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
@@ -126,8 +135,8 @@ impl Handler for Session {
         Ok(if self.key_matches(user, key.public_key) { Auth::Accept } else { Auth::reject() })
     }
 
-    async fn auth_succeeded(&mut self, _: &mut Ssh) -> Result<(), Error> {
-        self.logged_in.send_replace(true);
+    async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
+        self.authenticated.send_replace(true);
         Ok(())
     }
 
@@ -135,38 +144,48 @@ impl Handler for Session {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _: &mut Ssh,
+        _: &mut Session,
     ) -> Result<(), Error> {
-        if self.lines.len() >= CHANNELS {
+        if self.channels.len() >= MAX_CHANNELS {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
         let id = channel.id();
-        // Input arrives through `data` below; an unread half would stall the connection.
-        let (_, out) = channel.split();
-        self.lines.insert(
+        // Input arrives through `data` below; a read half that nobody reads would stall the connection.
+        let (_, output) = channel.split();
+        self.channels.insert(
             id,
-            Line { out: Arc::new(out), terminal: None, variables: Vec::new(), input: None },
+            SessionChannel {
+                output: Arc::new(output),
+                terminal: None,
+                variables: Vec::new(),
+                input: None,
+            },
         );
         reply.accept().await;
         Ok(())
     }
 
-    async fn channel_close(&mut self, id: ChannelId, _: &mut Ssh) -> Result<(), Error> {
-        self.lines.remove(&id);
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.channels.remove(&id);
         Ok(())
     }
 
-    async fn channel_eof(&mut self, id: ChannelId, _: &mut Ssh) -> Result<(), Error> {
-        if let Some(input) = self.lines.get_mut(&id).and_then(|line| line.input.as_mut()) {
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        if let Some(input) = self.channels.get_mut(&id).and_then(|channel| channel.input.as_mut()) {
             input.end();
         }
         Ok(())
     }
 
-    async fn data(&mut self, id: ChannelId, data: &[u8], ssh: &mut Ssh) -> Result<(), Error> {
-        match self.lines.get(&id).and_then(|line| line.input.as_ref()) {
-            Some(input) if !input.push(data).await => ssh.close(id),
+    async fn data(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        match self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
+            Some(input) if !input.push(data).await => session.close(id),
             _ => Ok(()),
         }
     }
@@ -180,15 +199,16 @@ impl Handler for Session {
         _: u32,
         _: u32,
         _: &[(Pty, u32)],
-        ssh: &mut Ssh,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(line) = self.lines.get_mut(&id).filter(|line| line.input.is_none()) else {
-            return ssh.channel_failure(id);
+        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
+        else {
+            return session.channel_failure(id);
         };
-        let sane = term.len() <= 64
+        let is_valid = term.len() <= MAX_TERM_BYTES
             && term.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.+".contains(&c));
-        line.terminal = Some(Terminal::new(if sane { term } else { "dumb" }, columns, rows));
-        ssh.channel_success(id)
+        channel.terminal = Some(Terminal::new(if is_valid { term } else { "dumb" }, columns, rows));
+        session.channel_success(id)
     }
 
     async fn window_change_request(
@@ -198,9 +218,9 @@ impl Handler for Session {
         rows: u32,
         _: u32,
         _: u32,
-        _: &mut Ssh,
+        _: &mut Session,
     ) -> Result<(), Error> {
-        if let Some(input) = self.lines.get(&id).and_then(|line| line.input.as_ref()) {
+        if let Some(input) = self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
             input.resize(columns, rows);
         }
         Ok(())
@@ -211,40 +231,41 @@ impl Handler for Session {
         id: ChannelId,
         name: &str,
         value: &str,
-        ssh: &mut Ssh,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        // The locale only, as OpenSSH's servers do: LD_PRELOAD and its like stay the image's.
-        let wanted = (name == "LANG" || name.starts_with("LC_"))
-            && name.len().saturating_add(value.len()) <= VARIABLE_BYTES;
-        let clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
-        match self.lines.get_mut(&id) {
-            Some(line) if wanted && clean && line.variables.len() < VARIABLES => {
-                line.variables.push((name.to_owned(), value.to_owned()));
-                ssh.channel_success(id)
+        // Only the locale, as Debian's sshd_config does (`AcceptEnv LANG LC_*`): a client must not
+        // set LD_PRELOAD.
+        let is_locale = (name == "LANG" || name.starts_with("LC_"))
+            && name.len().saturating_add(value.len()) <= MAX_VARIABLE_BYTES;
+        let is_clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
+        match self.channels.get_mut(&id) {
+            Some(channel) if is_locale && is_clean && channel.variables.len() < MAX_VARIABLES => {
+                channel.variables.push((name.to_owned(), value.to_owned()));
+                session.channel_success(id)
             }
-            _ => ssh.channel_failure(id),
+            _ => session.channel_failure(id),
         }
     }
 
-    async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Error> {
-        self.start(id, None, ssh)
+    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.start(id, None, session)
     }
 
     async fn exec_request(
         &mut self,
         id: ChannelId,
         command: &[u8],
-        ssh: &mut Ssh,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        self.start(id, Some(command), ssh)
+        self.start(id, Some(command), session)
     }
 
     async fn subsystem_request(
         &mut self,
         id: ChannelId,
         _: &str,
-        ssh: &mut Ssh,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        ssh.channel_failure(id)
+        session.channel_failure(id)
     }
 }

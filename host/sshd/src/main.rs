@@ -1,33 +1,26 @@
-//! `paygress-sshd`: what a leased pod runs. See `k8s/ssh-image/README.md`.
+//! `paygress-sshd`: the SSH server of a leased pod. See `k8s/ssh-image/README.md`.
 //!
 //! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--shell PATH] [--home DIR]`
 //!
-//! As process 1 of a container it starts itself once more and only reaps and forwards signals:
-//! orphans of the customer's programs must not pile up.
+//! As process 1 of a container it starts itself once more as a child and only reaps processes and
+//! forwards SIGTERM: orphans of the user's programs must not pile up.
 
 use paygress_sshd::{Account, new_host_key, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
-use std::collections::HashMap;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// As shells tell it: 128 and SIGTERM's number.
+/// As in shells: 128 plus the number of SIGTERM.
 const TERMINATED: u8 = 143;
-const OPTIONS: [(&str, &str); 4] = [
-    ("--login", "/run/paygress/login"),
-    ("--listen", "0.0.0.0:2222"),
-    ("--shell", "/bin/sh"),
-    ("--home", "/home/user"),
-];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let done = if std::process::id() == 1 { init().await } else { run().await };
-    match done {
+    let result = if std::process::id() == 1 { init().await } else { run().await };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("paygress-sshd: {error}");
@@ -36,7 +29,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Process 1: starts the server, reaps what is orphaned, ends when the server does.
+/// Process 1: starts the server, reaps orphans, exits when the server does.
 async fn init() -> Result<ExitCode, Box<dyn Error>> {
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -60,15 +53,10 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn run() -> Result<ExitCode, Box<dyn Error>> {
-    let options = options(std::env::args().skip(1))?;
-    let value = |name: &str| options.get(name).cloned().unwrap_or_default();
-    let account = Account::read(
-        Path::new(&value("--login")),
-        PathBuf::from(value("--shell")),
-        PathBuf::from(value("--home")),
-    )?;
+    let Options { login, listen, shell, home } = Options::parse(std::env::args().skip(1))?;
+    let account = Account::read(&login, shell, home)?;
     name_user(&account);
-    let listener = TcpListener::bind(value("--listen")).await?;
+    let listener = TcpListener::bind(listen).await?;
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -76,27 +64,53 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         stop.send_replace(true);
     });
     serve(listener, account, new_host_key()?, stopped).await;
-    // It ends only when it is told to: a Job must not take that for a work that is done.
+    // The server ends only on SIGTERM: a Job must not take that for success.
     Ok(ExitCode::from(TERMINATED))
 }
 
-fn options(
-    mut arguments: impl Iterator<Item = String>,
-) -> Result<HashMap<&'static str, String>, String> {
-    let mut options: HashMap<&str, String> =
-        OPTIONS.iter().map(|(name, default)| (*name, (*default).to_owned())).collect();
-    while let Some(argument) = arguments.next() {
-        let known = OPTIONS.iter().find(|(name, _)| *name == argument);
-        let (name, _) = known.ok_or_else(|| {
-            format!("unknown option {argument}; known are --login, --listen, --shell, --home")
-        })?;
-        options.insert(name, arguments.next().ok_or_else(|| format!("{name} needs a value"))?);
-    }
-    Ok(options)
+struct Options {
+    login: PathBuf,
+    listen: String,
+    shell: PathBuf,
+    home: PathBuf,
 }
 
-/// Gives the user a name in the container's own /etc/passwd, where the image allows it: prompts and
-/// `whoami` show it.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("unknown option {0}; the options are --login, --listen, --shell and --home")]
+    UnknownOption(String),
+    #[error("{0} needs a value")]
+    MissingValue(String),
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, UsageError> {
+        let mut options = Self {
+            login: "/run/paygress/login".into(),
+            listen: "0.0.0.0:2222".to_owned(),
+            shell: "/bin/sh".into(),
+            home: "/home/user".into(),
+        };
+        while let Some(option) = arguments.next() {
+            if !matches!(option.as_str(), "--login" | "--listen" | "--shell" | "--home") {
+                return Err(UsageError::UnknownOption(option));
+            }
+            let Some(value) = arguments.next() else {
+                return Err(UsageError::MissingValue(option));
+            };
+            match option.as_str() {
+                "--login" => options.login = value.into(),
+                "--listen" => options.listen = value,
+                "--shell" => options.shell = value.into(),
+                _ => options.home = value.into(),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Adds the user to the container's own /etc/passwd, if the image allows it, so that prompts and
+/// `whoami` show the name.
 fn name_user(account: &Account) {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     if uid.is_root() {
@@ -105,6 +119,6 @@ fn name_user(account: &Account) {
     let (home, shell) = (account.home.display(), account.shell.display());
     let line =
         format!("{}:x:{}:{}::{home}:{shell}\n", account.username, uid.as_raw(), gid.as_raw());
-    // Best effort: with a read-only file the user is a number, nothing else changes.
+    // Best effort: if the file is read-only, the user is shown as a number, and nothing else changes.
     let _ = std::fs::write("/etc/passwd", format!("root:x:0:0::/:/sbin/nologin\n{line}"));
 }

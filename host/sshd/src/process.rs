@@ -1,7 +1,7 @@
-//! One program of one channel: on a terminal or on pipes, pumped until it ends or the client is
-//! gone.
+//! The program of one channel: on a PTY or on pipes, copied to and from the channel until it ends
+//! or the client disconnects.
 
-use crate::Account;
+use crate::account::Account;
 use pty_process::Size;
 use russh::ChannelWriteHalf;
 use russh::server::Msg;
@@ -17,21 +17,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
-/// Input that a program has not read yet. A client that is this far ahead waits, and its whole
+/// Input that a program has not read yet. A client that is further ahead waits, and its whole
 /// connection with it…
-const INPUT_BYTES: usize = 8 << 20;
-/// …but not longer than this: a program that waits for its own output to be taken would never read
-/// on.
-const STALL: Duration = Duration::from_secs(30);
-/// Output is sent in pieces of this size: russh's packet.
-const CHUNK: usize = 32_768;
-/// After the program's end, what is still in its pipes is sent for so long; a background process
-/// may hold them open.
-const DRAIN: Duration = Duration::from_millis(300);
-/// From the hang-up to the kill.
-const GRACE: Duration = Duration::from_millis(500);
+const MAX_BUFFERED_BYTES: usize = 8 << 20;
+/// …for at most this time: a program whose own output is not being read may never read its input.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Output is sent in pieces of this size: the largest packet of russh.
+const CHUNK_BYTES: usize = 32_768;
+/// How long output is still sent after the program's end; a background process may keep the pipes
+/// open for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+/// From SIGHUP to SIGKILL.
+const KILL_GRACE: Duration = Duration::from_millis(500);
+/// The code of SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
+const STDERR: u32 = 1;
+/// EOT: the end of input on a terminal in canonical mode.
+const END_OF_TRANSMISSION: u8 = 4;
 
-/// The terminal that the client asked for.
+/// The terminal of a `pty-req`.
 pub(crate) struct Terminal {
     term: String,
     size: Size,
@@ -48,7 +51,6 @@ fn size(columns: u32, rows: u32) -> Size {
     Size::new(clamp(rows), clamp(columns))
 }
 
-/// What to run.
 pub(crate) struct Program {
     pub(crate) account: Arc<Account>,
     pub(crate) command: Option<Vec<u8>>,
@@ -56,27 +58,29 @@ pub(crate) struct Program {
     pub(crate) variables: Vec<(String, String)>,
 }
 
-/// The near end of a running program.
-pub(crate) struct Input {
+/// The input of a running program.
+pub(crate) struct ProgramInput {
     bytes: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    waiting: watch::Sender<usize>,
+    /// Bytes that the program has not read yet.
+    buffered: watch::Sender<usize>,
     size: watch::Sender<Option<Size>>,
 }
 
-impl Input {
-    /// Hands bytes to the program; `false` when it does not read them.
+impl ProgramInput {
+    /// Queues bytes for the program, and waits while too many are queued; `false` when it has not
+    /// read on in time.
     pub(crate) async fn push(&self, data: &[u8]) -> bool {
         let Some(bytes) = &self.bytes else { return true };
-        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_add(data.len()));
+        self.buffered.send_modify(|buffered| *buffered = buffered.saturating_add(data.len()));
         if bytes.send(data.to_vec()).is_err() {
             return true;
         }
-        let mut behind = self.waiting.subscribe();
-        let synced = behind.wait_for(|waiting| *waiting <= INPUT_BYTES);
-        tokio::time::timeout(STALL, synced).await.is_ok()
+        let mut buffered = self.buffered.subscribe();
+        let has_room = buffered.wait_for(|buffered| *buffered <= MAX_BUFFERED_BYTES);
+        tokio::time::timeout(STALL_TIMEOUT, has_room).await.is_ok()
     }
 
-    /// The client sends no more.
+    /// Closes the program's standard input.
     pub(crate) fn end(&mut self) {
         self.bytes = None;
     }
@@ -86,20 +90,25 @@ impl Input {
     }
 }
 
-type Out = Arc<ChannelWriteHalf<Msg>>;
+type Output = Arc<ChannelWriteHalf<Msg>>;
 
-/// Starts the program; it ends by itself, when its channel is dropped, or when `alive`'s sender is.
-pub(crate) fn start(program: Program, out: Out, alive: watch::Receiver<()>) -> io::Result<Input> {
-    let (bytes, input) = mpsc::unbounded_channel();
-    let waiting = watch::Sender::new(0);
+/// Starts the program. It runs until it exits, until its channel is closed, or until the sender of
+/// `alive` is dropped.
+pub(crate) fn start(
+    program: Program,
+    output: Output,
+    alive: watch::Receiver<()>,
+) -> io::Result<ProgramInput> {
+    let (bytes, queue) = mpsc::unbounded_channel();
+    let buffered = watch::Sender::new(0);
     let (size, resizes) = watch::channel(None);
-    let feed = Feed { input, waiting: waiting.clone() };
+    let input = InputQueue { bytes: queue, buffered: buffered.clone() };
     if program.terminal.is_some() {
-        spawn_pty(program, out, feed, resizes, alive)?;
+        spawn_pty(program, output, input, resizes, alive)?;
     } else {
-        spawn_piped(&program, out, feed, alive)?;
+        spawn_piped(&program, output, input, alive)?;
     }
-    Ok(Input { bytes: Some(bytes), waiting, size })
+    Ok(ProgramInput { bytes: Some(bytes), buffered, size })
 }
 
 fn environment(program: &Program, term: Option<&str>) -> Vec<(String, String)> {
@@ -120,8 +129,8 @@ fn environment(program: &Program, term: Option<&str>) -> Vec<(String, String)> {
 
 fn spawn_pty(
     program: Program,
-    out: Out,
-    feed: Feed,
+    output: Output,
+    mut input: InputQueue,
     mut resizes: watch::Receiver<Option<Size>>,
     alive: watch::Receiver<()>,
 ) -> io::Result<()> {
@@ -140,14 +149,12 @@ fn spawn_pty(
     let child = command.spawn(pts).map_err(io::Error::other)?;
     let (mut read, mut write) = pty.into_split();
     tokio::spawn(async move {
-        let mut feed = feed;
-        let input = async {
+        let copy_input = async {
             loop {
                 tokio::select! {
-                    bytes = feed.next() => match bytes {
+                    bytes = input.next() => match bytes {
                         Some(bytes) => if write.write_all(&bytes).await.is_err() { break },
-                        // The end of input on a terminal is a character.
-                        None => { let _ = write.write_all(&[4]).await; break }
+                        None => { let _ = write.write_all(&[END_OF_TRANSMISSION]).await; break }
                     },
                     changed = resizes.changed() => match changed {
                         Ok(()) => if let Some(size) = *resizes.borrow_and_update() { let _ = write.resize(size); },
@@ -155,19 +162,19 @@ fn spawn_pty(
                     },
                 }
             }
-            // The write half stays open: closing it would hang the terminal up.
+            // The write half stays open: closing it would send SIGHUP to the program.
             std::future::pending::<()>().await;
         };
-        let output = pump(&mut read, &out, None);
-        finish(child, input, output, &out, alive).await;
+        let copy_output = copy(&mut read, &output, None);
+        finish(child, copy_input, copy_output, &output, alive).await;
     });
     Ok(())
 }
 
 fn spawn_piped(
     program: &Program,
-    out: Out,
-    mut feed: Feed,
+    output: Output,
+    mut input: InputQueue,
     alive: watch::Receiver<()>,
 ) -> io::Result<()> {
     let mut command = tokio::process::Command::new(&program.account.shell);
@@ -190,8 +197,8 @@ fn spawn_piped(
     let mut stdout = child.stdout.take().ok_or_else(missing)?;
     let mut stderr = child.stderr.take().ok_or_else(missing)?;
     tokio::spawn(async move {
-        let input = async move {
-            while let Some(bytes) = feed.next().await {
+        let copy_input = async move {
+            while let Some(bytes) = input.next().await {
                 if write_flushed(&mut stdin, &bytes).await.is_err() {
                     break;
                 }
@@ -199,10 +206,13 @@ fn spawn_piped(
             drop(stdin);
             std::future::pending::<()>().await;
         };
-        let output = async {
-            tokio::join!(pump(&mut stdout, &out, None), pump(&mut stderr, &out, Some(1)));
+        let copy_output = async {
+            tokio::join!(
+                copy(&mut stdout, &output, None),
+                copy(&mut stderr, &output, Some(STDERR))
+            );
         };
-        finish(child, input, output, &out, alive).await;
+        finish(child, copy_input, copy_output, &output, alive).await;
     });
     Ok(())
 }
@@ -212,41 +222,41 @@ async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::
     to.flush().await
 }
 
-/// Runs the pumps until the program has ended and its output is sent, or the client is gone; then
-/// says how it ended.
+/// Copies until the program has ended and its output is sent, or the client disconnects; then sends
+/// the exit status or ends the program.
 async fn finish(
     mut child: Child,
-    input: impl Future<Output = ()>,
-    output: impl Future<Output = ()>,
-    out: &Out,
+    copy_input: impl Future<Output = ()>,
+    copy_output: impl Future<Output = ()>,
+    output: &Output,
     mut alive: watch::Receiver<()>,
 ) {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let run = async {
-        tokio::pin!(input, output);
+        tokio::pin!(copy_input, copy_output);
         let mut drained = false;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
-                () = &mut output, if !drained => drained = true,
-                () = &mut input => {}
+                () = &mut copy_output, if !drained => drained = true,
+                () = &mut copy_input => {}
             }
         };
         if !drained {
-            let _ = tokio::time::timeout(DRAIN, &mut output).await;
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut copy_output).await;
         }
         status
     };
     let status = tokio::select! {
         status = run => status.ok(),
-        // The sender never sends; this ends when the session is dropped.
+        // The sender never sends: this returns when the connection is dropped.
         _ = alive.changed() => None,
     };
     match status {
         Some(status) => {
-            let _ = out.exit_status(code(status)).await;
-            let _ = out.eof().await;
-            let _ = out.close().await;
+            let _ = output.exit_status(exit_code(status)).await;
+            let _ = output.eof().await;
+            let _ = output.close().await;
         }
         None => {
             hang_up(group, &mut child).await;
@@ -254,17 +264,17 @@ async fn finish(
     }
 }
 
-/// As a terminal that is closed, then for good.
+/// SIGHUP, as when a terminal is closed; SIGKILL to what is left.
 async fn hang_up(group: Option<Pid>, child: &mut Child) {
     let Some(group) = group else { return };
     let _ = kill_process_group(group, Signal::HUP);
-    let _ = tokio::time::timeout(GRACE, child.wait()).await;
+    let _ = tokio::time::timeout(KILL_GRACE, child.wait()).await;
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait().await;
 }
 
-/// As shells tell it: 128 and the signal's number for a program that was killed.
-fn code(status: ExitStatus) -> u32 {
+/// As in shells: 128 plus the signal's number for a program that was killed.
+fn exit_code(status: ExitStatus) -> u32 {
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| signal.saturating_add(128)))
@@ -272,15 +282,15 @@ fn code(status: ExitStatus) -> u32 {
     u32::try_from(code).unwrap_or(255)
 }
 
-async fn pump(from: &mut (impl AsyncRead + Unpin), out: &Out, extended: Option<u32>) {
-    let mut buffer = vec![0; CHUNK];
-    // A terminal whose program has ended reads as an I/O error; a pipe, as zero bytes.
+async fn copy(from: &mut (impl AsyncRead + Unpin), output: &Output, extended: Option<u32>) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    // At the program's end a PTY returns an I/O error, a pipe zero bytes.
     while let Ok(read) = from.read(&mut buffer).await {
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { return };
         let bytes = bytes.to_vec();
         let sent = match extended {
-            Some(code) => out.extended_data_bytes(code, bytes).await,
-            None => out.data_bytes(bytes).await,
+            Some(code) => output.extended_data_bytes(code, bytes).await,
+            None => output.data_bytes(bytes).await,
         };
         if sent.is_err() {
             return;
@@ -288,23 +298,23 @@ async fn pump(from: &mut (impl AsyncRead + Unpin), out: &Out, extended: Option<u
     }
 }
 
-/// The far end of [`Input`].
-struct Feed {
-    input: mpsc::UnboundedReceiver<Vec<u8>>,
-    waiting: watch::Sender<usize>,
+/// The receiving end of [`ProgramInput`].
+struct InputQueue {
+    bytes: mpsc::UnboundedReceiver<Vec<u8>>,
+    buffered: watch::Sender<usize>,
 }
 
-impl Drop for Feed {
-    fn drop(&mut self) {
-        // Nobody reads any more, and nobody waits for that.
-        self.waiting.send_replace(0);
+impl InputQueue {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.bytes.recv().await?;
+        self.buffered.send_modify(|buffered| *buffered = buffered.saturating_sub(bytes.len()));
+        Some(bytes)
     }
 }
 
-impl Feed {
-    async fn next(&mut self) -> Option<Vec<u8>> {
-        let bytes = self.input.recv().await?;
-        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(bytes.len()));
-        Some(bytes)
+impl Drop for InputQueue {
+    fn drop(&mut self) {
+        // The program reads no more: nobody must wait for it.
+        self.buffered.send_replace(0);
     }
 }

@@ -1,7 +1,8 @@
-//! The client in front of a server that means harm.
+//! The client against a hostile server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use paygress_sshd::client::Client;
+use futures::stream;
+use paygress_sshd::client::{Client, WindowSize};
 use paygress_sshd::new_host_key;
 use russh::Channel;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
@@ -12,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 #[tokio::test]
-async fn a_server_that_never_begins_is_let_go() {
+async fn the_connection_to_a_server_that_never_answers_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let login = tokio::time::timeout(
@@ -22,15 +23,15 @@ async fn a_server_that_never_begins_is_let_go() {
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
-        let mut told = Vec::new();
-        stream.read_to_end(&mut told).await.unwrap_or(0);
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap_or(0);
     };
     let (login, ended) = tokio::join!(login, tokio::time::timeout(Duration::from_secs(20), server));
-    assert!(login.is_err(), "it has not answered");
-    ended.expect("the connection ends with who wanted it");
+    assert!(login.is_err(), "the server has not answered");
+    ended.expect("the connection is closed with its client");
 }
 
-/// Takes every login, and then says nothing any more.
+/// Accepts every login, and answers nothing after it.
 struct Mute;
 
 impl Handler for Mute {
@@ -51,7 +52,7 @@ impl Handler for Mute {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_does_not_keep_who_has_gone() {
+async fn a_mute_server_does_not_keep_a_terminal_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -60,10 +61,10 @@ async fn a_server_that_says_nothing_does_not_keep_who_has_gone() {
         russh::server::run_stream(config, stream, Mute).await.unwrap().await
     });
     let client = Client::login(address, "user", "any password").await.unwrap();
-    let (_keys, input) = mpsc::channel(1);
-    let (shown, screen) = mpsc::channel(1);
-    let terminal = tokio::spawn(client.terminal((80, 24), input, shown));
-    // Whether it is told so before or after it has begun to wait: it ends.
+    let (output, screen) = mpsc::channel(1);
+    let size = WindowSize { columns: 80, rows: 24 };
+    let terminal = tokio::spawn(client.terminal(size, stream::pending(), output));
+    // Whether the receiver is dropped before or after the terminal waits for it, the terminal ends.
     drop(screen);
     tokio::time::timeout(Duration::from_secs(40), terminal)
         .await

@@ -1,5 +1,5 @@
-//! The SSH server against OpenSSH's client: what a customer's own `ssh` meets. Needs `ssh`,
-//! `ssh-keygen` and `sshpass`.
+//! The server against OpenSSH's client, which is what customers use. Needs `ssh`, `ssh-keygen` and
+//! `sshpass`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -77,7 +77,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_right_login_gets_in() {
+async fn only_the_right_user_and_password_are_accepted() {
     let server = Server::start(None).await;
     let run = async |user: &str, password: &str| {
         let mut command = server.ssh(user, password);
@@ -124,20 +124,20 @@ async fn input_and_terminals_work() {
     assert_eq!(counted.await.unwrap().trim(), "3000000");
     let mut terminal = server.ssh("alice", PASSWORD);
     terminal.arg("-tt").arg("tty && echo $TERM && stty size").env("TERM", "xterm");
-    let said = text(&output(terminal).await.stdout);
-    assert!(said.contains("/dev/pts/") && said.contains("xterm"), "{said}");
+    let shown = text(&output(terminal).await.stdout);
+    assert!(shown.contains("/dev/pts/") && shown.contains("xterm"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_works_instead_of_the_password() {
+async fn a_public_key_is_accepted_instead_of_the_password() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    let made = Command::new("ssh-keygen")
+    let generated = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", "me@home", "-f"])
         .arg(&key)
         .status()
         .unwrap();
-    assert!(made.success());
+    assert!(generated.success());
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     let server = Server::start(Some(public.trim())).await;
     let with_key = |key: &Path| {
@@ -178,17 +178,17 @@ async fn forwarding_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_lease_ends_everything_of_it_ends() {
+async fn stopping_the_server_ends_all_sessions_and_processes() {
     let server = Server::start(None).await;
     let marker = server.home.path().join("pid");
     let mut command = server.ssh("alice", PASSWORD);
     command.arg("echo $$ > pid; sleep 1000 & sleep 1000");
     let session = tokio::task::spawn_blocking(move || command.status().unwrap());
-    let begun = Instant::now();
+    let started = Instant::now();
     let pid = loop {
         match std::fs::read_to_string(&marker) {
             Ok(pid) if pid.ends_with('\n') => break pid.trim().to_owned(),
-            _ => assert!(begun.elapsed() < Duration::from_secs(20), "the session did not start"),
+            _ => assert!(started.elapsed() < Duration::from_secs(20), "the session did not start"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
@@ -196,7 +196,7 @@ async fn when_the_lease_ends_everything_of_it_ends() {
     assert!(!session.await.unwrap().success());
     let alive = || {
         std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            // The group of what was started: field 5 of its stat.
+            // The process group is field 5 of `stat`, the third after the name.
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let fields: Vec<&str> =
                 stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -204,17 +204,17 @@ async fn when_the_lease_ends_everything_of_it_ends() {
         })
     };
     while alive() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "a process outlived its lease");
+        assert!(started.elapsed() < Duration::from_secs(20), "a process has survived the server");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_is_faster_than_its_program_waits_for_it() {
+async fn an_upload_waits_for_a_slow_program() {
     let server = Server::start(None).await;
     let mut command = server.ssh("alice", PASSWORD);
-    // The program begins to read only when the file that a second login makes is there.
+    // The program starts to read only when a second login has created the file `go`.
     command
         .arg("while [ ! -e go ]; do :; done; wc -c")
         .stdin(Stdio::piped())
@@ -233,28 +233,28 @@ async fn an_upload_that_is_faster_than_its_program_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_knocks_without_end_is_not_let_pile_up() {
+async fn unauthenticated_connections_of_one_address_are_bounded() {
     let server = Server::start(None).await;
-    let mut knocking: Vec<std::net::TcpStream> = Vec::new();
+    let mut unauthenticated: Vec<std::net::TcpStream> = Vec::new();
     for _ in 0..200 {
-        knocking.push(std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap());
+        unauthenticated.push(std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap());
     }
-    // Those beyond the few are closed at once; the few say who they are.
+    // Connections above the limit are closed at once; the others receive the banner.
     let mut open = 0;
-    for stream in &mut knocking {
+    for stream in &mut unauthenticated {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut banner = [0; 4];
         open += usize::from(std::io::Read::read(stream, &mut banner).is_ok_and(|read| read > 0));
     }
     assert!((1..=8).contains(&open), "{open} of 200 are served");
-    drop(knocking);
-    let begun = Instant::now();
+    drop(unauthenticated);
+    let started = Instant::now();
     loop {
         let mut again = server.ssh("alice", PASSWORD);
         again.arg("echo in");
         if text(&output(again).await.stdout) == "in\n" {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "the owner gets in again");
+        assert!(started.elapsed() < Duration::from_secs(30), "the user cannot log in again");
     }
 }
