@@ -1,17 +1,30 @@
-//! `paygress-core`: the words of the trade, and the desk.
+//! `paygress-core`: the order service and the traits that it needs.
 //!
-//! This room knows what an order is and in which states it may be; it knows nothing of WebAssembly,
-//! Kubernetes, Cashu wallets, Nostr relays or SQL. Those rooms implement the traits below and are
-//! handed to the [`orders::OrderService`]:
+//! It knows what an order is and which states it goes through. It knows nothing of WebAssembly,
+//! Kubernetes, Cashu wallets, Nostr relays, HTTP or SQL: other crates implement the traits of
+//! [`backend`] and are handed to the [`orders::OrderService`].
 //!
 //! ```text
-//! door ─ Request ─▶ appraise ─▶ decide ─▶ rehearse ─▶ redeem ─▶ launch ─▶ ready ─▶ answer
-//!                   Till        Policy    Cluster     Till      Cluster   Cluster  Courier
-//!                   └────────── each state is in the Ledger before the effect that it announces ──────────┘
+//! transport ─ NewOrder ─▶ verify ─▶ decide ─▶ dry run ─▶ receive ─▶ launch ─▶ ready ─▶ respond
+//!                         Wallet    Policy    Cluster    Wallet     Cluster   Cluster  Responder
+//!                         └──── every state is in the Ledger before the effect that it announces ────┘
 //! ```
 //!
-//! A door (Nostr, HTTP) turns bytes into a [`protocol::Request`], hands it to the desk, and brings
-//! the answer back.
+//! - [`model`]: ids, amounts, orders, leases, error codes. Plain data.
+//! - [`backend`]: the traits, split by reader.
+//! - [`orders`]: the order service.
+//! - [`protocol`]: requests and responses of both transports, as types.
+//! - [`limits`]: every limit that untrusted input meets. [`sanitize`]: untrusted text for
+//!   terminals.
+//!
+//! ```
+//! use paygress_core::protocol::{Request, Response};
+//!
+//! // A transport parses what it received…
+//! let refusal = Request::parse(r#"{"cashu_token": "cashuB…", "tier": 7}"#).unwrap_err();
+//! // …and sends what the order service answers.
+//! assert!(Response::from(&refusal).to_json().contains("invalid_request"));
+//! ```
 
 pub mod backend;
 pub mod limits;

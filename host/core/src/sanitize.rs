@@ -1,7 +1,6 @@
-//! Strangers' texts, for terminals and logs.
+//! Untrusted text, made safe for terminals and logs.
 
-/// In one line of at most so many characters; what a terminal would take for an order, or a log for
-/// a line, is escaped.
+/// One line of at most `most` characters. Control sequences and line breaks are escaped.
 #[must_use]
 pub fn plain(text: &str, most: usize) -> String {
     let mut line = String::new();
@@ -18,7 +17,7 @@ pub fn plain(text: &str, most: usize) -> String {
     line
 }
 
-/// Neither a control character nor one that turns the direction of what follows.
+/// Neither a control character nor one that changes the direction of the text after it.
 #[must_use]
 pub fn is_plain(character: char) -> bool {
     !character.is_control()

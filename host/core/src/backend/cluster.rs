@@ -1,4 +1,4 @@
-//! The cluster as the desk sees it: leases that are rehearsed, launched, extended and observed.
+//! The cluster: leases are dry-run, launched, extended and observed.
 
 use crate::backend::policy::{Placement, Rendered};
 use crate::model::login::Login;
@@ -22,7 +22,7 @@ pub struct LeasePlan {
     pub placement: Placement,
     /// What the policy made of it; not trusted.
     pub rendered: Rendered,
-    /// How the customer gets in.
+    /// How the customer logs in.
     pub login: Login,
     /// The time that was sold; it counts from readiness.
     pub sold: Seconds,
@@ -31,19 +31,19 @@ pub struct LeasePlan {
 /// Why the cluster did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// It said no, for a reason that trying again does not change.
+    /// Rejected for a reason that a retry does not change.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The port is taken on every node: another one may do.
     #[error("the port is taken: {0}")]
     PortTaken(String),
-    /// The pod did not become ready in time; why.
+    /// The pod did not become ready in time.
     #[error("the pod did not become ready: {0}")]
     NotReady(String),
     /// The pod has ended, or never was.
     #[error("the pod is gone")]
     NotFound,
-    /// It cannot be reached, or had a fault of its own: trying again later may do.
+    /// Unreachable, or it failed: a later retry may succeed.
     #[error("the cluster cannot be reached: {0}")]
     Unavailable(String),
 }
@@ -71,7 +71,7 @@ impl From<ClusterError> for Refusal {
     }
 }
 
-/// What the cluster tells of its own accord.
+/// What the cluster reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
@@ -90,7 +90,7 @@ pub enum EndReason {
     Exited,
     /// Somebody removed it.
     Removed,
-    /// The cluster took it away: its node was lost or drained, or another pod was more important.
+    /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
     Disrupted,
     /// The customer stopped it.
     Stopped,
@@ -120,15 +120,14 @@ pub enum StartupPhase {
 /// Where pods run.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// Tries everything without doing anything: the guard over the template, quota, admission,
-    /// schema.
+    /// Validates everything without an effect: the template guard, quota, admission, schema.
     ///
     /// # Errors
     /// What launching would meet: [`ClusterError::Refused`] with the field or the quota, or
     /// [`ClusterError::Unavailable`].
     async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
 
-    /// Starts the pod. Doing it twice is doing it once.
+    /// Starts the pod. Idempotent.
     ///
     /// # Errors
     /// As [`Cluster::dry_run`].
@@ -141,7 +140,7 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::Unavailable`].
     async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
 
-    /// How far a launched pod is: for who waits for it.
+    /// How far a launched pod is.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
@@ -153,27 +152,27 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError>;
 
-    /// Lets the pod live until `at`, without touching it. Doing it twice is doing it once.
+    /// Lets the pod live until `at`, without a restart. Idempotent.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError>;
 
-    /// Removes the pod and all that is its own, and waits until its port is free. What is not there
-    /// is removed.
+    /// Removes the pod and everything that belongs to it, and waits until its port is free.
+    /// Idempotent.
     ///
     /// # Errors
     /// [`ClusterError::Unavailable`].
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError>;
 
-    /// Tells what happens, until the receiver is dropped. Events may be missed; inventories make up
-    /// for it.
+    /// Reports events until the receiver is dropped. Events may be missed; a resync makes up for
+    /// it.
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>);
 
-    /// Whether it can be reached and lets us see our pods.
+    /// Whether it can be reached and permits listing our pods.
     ///
     /// # Errors
-    /// In words.
+    /// [`ClusterError::Unavailable`].
     async fn check(&self) -> Result<(), ClusterError>;
 
     /// The pods of this operator that were made longer ago than [`crate::limits::ORPHAN_AGE`].

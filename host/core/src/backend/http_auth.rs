@@ -1,26 +1,54 @@
-//! Who asks: customers who sign their requests with a Nostr key, at a door that is not Nostr's.
+//! Customers who sign their HTTP requests with a Nostr key (NIP-98).
 
 use crate::model::units::{Customer, UnixTime};
+use std::error::Error;
 
 /// A request as it was signed.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedRequest<'a> {
-    /// The HTTP method.
     pub method: &'a str,
-    /// The whole URL, as the world sees it.
+    /// The whole URL, as customers call it.
     pub url: &'a str,
-    /// The body.
     pub body: &'a [u8],
-    /// When it came.
+    /// When the request came.
     pub now: UnixTime,
 }
 
-/// Reads signatures (NIP-98).
+/// Why a signature is not accepted. The text is for the customer.
+#[derive(Debug, thiserror::Error)]
+pub enum SignatureError {
+    #[error("it is longer than {limit} bytes")]
+    TooLong { limit: usize },
+    #[error("it is not base64")]
+    NotBase64(#[source] Box<dyn Error + Send + Sync>),
+    #[error("it is not a Nostr event")]
+    NotAnEvent(#[source] Box<dyn Error + Send + Sync>),
+    #[error("its kind is {kind}, not 27235")]
+    WrongKind { kind: u16 },
+    #[error("its id or signature is wrong")]
+    Forged(#[source] Box<dyn Error + Send + Sync>),
+    #[error(
+        "it was not made within the last {seconds} s; sign each request anew, and set your clock"
+    )]
+    Expired { seconds: u64 },
+    #[error("its tag u must be {url}")]
+    WrongUrl { url: String },
+    #[error("its tag method must be {method}")]
+    WrongMethod { method: String },
+    #[error("its tag payload must be the SHA-256 of the body, in hex")]
+    WrongPayload,
+}
+
+/// Verifies signatures (NIP-98).
 pub trait Nip98Verifier: Send + Sync {
-    /// Who signed this request: `evidence` is what stands after `Nostr` in the `Authorization`
+    /// The customer who signed this request. `evidence` stands after `Nostr` in the `Authorization`
     /// header.
     ///
     /// # Errors
-    /// What is wrong with it, for the customer.
-    fn signer(&self, evidence: &str, request: &SignedRequest<'_>) -> Result<Customer, String>;
+    /// [`SignatureError`].
+    fn verify(
+        &self,
+        evidence: &str,
+        request: &SignedRequest<'_>,
+    ) -> Result<Customer, SignatureError>;
 }

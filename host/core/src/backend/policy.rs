@@ -1,4 +1,4 @@
-//! The policies as the desk sees them: four questions, answered by one set of components.
+//! The policies: four functions, served by one set of components.
 
 use crate::model::order::{Order, OrderView};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -13,11 +13,11 @@ use std::sync::Arc;
 pub trait Policy: Send + Sync {
     /// The set that decides the next order.
     fn current(&self) -> Arc<dyn PolicySet>;
-    /// How the components in force do.
+    /// Statistics of the components in force.
     fn report(&self) -> Vec<SlotStats>;
-    /// Tells when another set is published.
+    /// Notifies when another set is published.
     fn changes(&self) -> tokio::sync::watch::Receiver<()>;
-    /// Is shown an order that was decided, for who compares; never holds up the order.
+    /// Observes a decided order, for shadow comparison; never delays the order.
     fn observe(&self, order: &Order);
 }
 
@@ -26,16 +26,16 @@ pub trait Policy: Send + Sync {
 pub const LATENCY_BUCKETS_US: [u64; 10] =
     [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
 
-/// How one component does since it was loaded.
+/// Statistics of one component since it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotStats {
     /// The slot.
     pub slot: Slot,
     /// SHA-256 of the component.
     pub digest: String,
-    /// How often it was asked.
+    /// How often it was called.
     pub calls: u64,
-    /// How often it said no, by code.
+    /// Refusals by code.
     pub refusals: BTreeMap<ErrorType, u64>,
     /// How often it failed.
     pub faults: u64,
@@ -66,7 +66,7 @@ impl SlotStats {
     }
 }
 
-/// Four components, one a slot, exchanged only together.
+/// Four components, one for each slot, replaced only together.
 #[async_trait]
 pub trait PolicySet: Send + Sync {
     /// What these components are: recorded with each decision.
@@ -158,10 +158,10 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Why a question was not answered with a yes.
+/// Why a policy call did not grant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The policy said no.
+    /// The policy refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The component failed.
@@ -208,7 +208,7 @@ pub enum FaultKind {
 }
 
 impl From<PolicyError> for Refusal {
-    /// What the customer is told: the refusal as it is, but of a fault only that there was one.
+    /// A refusal is passed to the customer as it is; of a fault only that there was one.
     fn from(not_granted: PolicyError) -> Self {
         match not_granted {
             PolicyError::Refused(refusal) => refusal,
@@ -299,12 +299,12 @@ pub struct Grant {
     pub note: Option<String>,
 }
 
-/// What goes back to a customer who stops the pod before its time is over.
+/// What a customer who stops the pod early is refunded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundTerms {
     /// The steps in which used time is charged; what is left is unused.
     pub step: Seconds,
-    /// How much of the price of the unused time goes back: 0 to 100.
+    /// The percentage of the unused time's price that is refunded: 0 to 100.
     pub percent: u8,
 }
 
@@ -321,7 +321,7 @@ pub struct Payment {
     pub net: Sat,
 }
 
-/// What the host has fixed before the template is rendered.
+/// What the host fixes before the template is rendered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// The pod's name.
@@ -349,7 +349,7 @@ pub struct Rendered {
     pub services_json: Vec<String>,
 }
 
-/// What is so at the moment of the order.
+/// The circumstances of a decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// The time of the decision.
@@ -381,38 +381,38 @@ pub struct LeaseView {
     pub owned_by_customer: bool,
 }
 
-/// What the policies were asked for an order, and what they said before one of them, or the host,
-/// said no. The first that gave no answer is the one that did; if there is none, the host did.
+/// The policy calls of an order that was refused, by one of them or by the host. The first without
+/// a result refused it; if all have one, the host did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTrace {
-    /// The components that were asked.
+    /// The components that were called.
     pub digests: Digests,
-    /// What they were shown of the order.
+    /// Their view of the order.
     pub order: OrderView,
-    /// What they were shown of the world.
+    /// Their context.
     pub context: Context,
-    /// What they were shown of the payment.
+    /// Their view of the payment.
     pub payment: Payment,
-    /// What images said; it is not asked for a top-up.
+    /// The result of images; not called for a top-up.
     pub image: Option<String>,
-    /// What pricing said.
+    /// The result of pricing.
     pub quote: Option<Quote>,
-    /// What duration said.
+    /// The result of duration.
     pub grant: Option<Grant>,
-    /// What it said of paying back.
+    /// Its refund terms.
     pub refund: Option<RefundTerms>,
-    /// What pod-template was shown; it is not asked for a top-up.
+    /// The input of pod-template; not called for a top-up.
     pub placement: Option<Placement>,
 }
 
-/// A decision with all that made it: what is recorded, and can be replayed.
+/// A decision with everything that led to it: it is recorded and can be replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// The components that decided.
     pub digests: Digests,
-    /// What they were shown of the order.
+    /// Their view of the order.
     pub order: OrderView,
-    /// What they were shown of the world.
+    /// Their context.
     pub context: Context,
     /// The price.
     pub quote: Quote,

@@ -1,4 +1,4 @@
-//! The customer's login: checked here once, so that no other room has to think about it.
+//! The customer's login, validated once: other crates rely on it.
 
 use crate::limits;
 use crate::model::refusal::{ErrorType, Refusal};
@@ -37,7 +37,7 @@ const RESERVED: &[&str] = &[
     "adm",
 ];
 
-/// How the customer gets in.
+/// How the customer logs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// The user, `[a-z_][a-z0-9_-]{0,31}`.
@@ -49,8 +49,8 @@ pub struct Login {
 }
 
 impl Login {
-    /// Checks what the customer wrote and fills in the rest: the user `user`, a password of 119
-    /// random bits.
+    /// Validates the fields and fills in missing ones: the user `user`, a password of 119 random
+    /// bits.
     ///
     /// # Errors
     /// `invalid_request` that names the field and the rule.

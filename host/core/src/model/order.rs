@@ -21,19 +21,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Written down; nothing was asked of anybody.
+    /// Stored; no backend was called yet.
     Received,
-    /// Granted and rehearsed; nothing is taken yet.
+    /// Decided and dry-run; nothing is taken yet.
     Decided,
-    /// The mint is being asked; from here on money may move.
+    /// The mint is being asked to swap; from here on money may move.
     Redeeming,
     /// The mint's answer was lost.
     PaymentUnknown,
     /// The money is ours.
     Paid,
-    /// The cluster is being asked.
+    /// The cluster is making or extending the pod.
     Provisioning,
-    /// The customer has what was sold.
+    /// The customer can use what was sold.
     Active,
     /// The time is over.
     Ended,
@@ -85,14 +85,14 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// Whether the money is still the customer's, or nobody knows whose: at the mint these take
-    /// turns.
+    /// Whether the money is still the customer's, or it is not known whose: few such orders run at
+    /// once at each mint.
     #[must_use]
     pub fn is_awaiting_payment(self) -> bool {
         matches!(self, Self::Received | Self::Decided | Self::Redeeming | Self::PaymentUnknown)
     }
 
-    /// Whether the desk has nothing more to do for it but to bring the answer.
+    /// Whether nothing is left to do but to send the response.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Active | Self::Ended | Self::Refused | Self::Refunded)
@@ -129,12 +129,12 @@ pub enum Purchase {
 pub enum RefundEnd {
     /// The customer has redeemed it.
     Redeemed,
-    /// Nobody has for a long time: this much of it is the operator's again.
+    /// Not redeemed in time: reclaimed by the operator, this net amount.
     #[serde(rename = "taken_back")]
     Reclaimed(Sat),
 }
 
-/// The parts of an order that must not leave the ledger's secret column.
+/// The secrets of an order: they are stored in columns of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderSecrets {
     /// The customer's token, until it is redeemed or the order refused.
@@ -145,7 +145,7 @@ pub struct OrderSecrets {
     pub refund_token: Option<Secret>,
 }
 
-/// An order, from the first word to the last.
+/// An order, from its receipt to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Its id.
@@ -165,7 +165,7 @@ pub struct Order {
     pub state: State,
     /// What the token is worth.
     pub payment: Option<Payment>,
-    /// What the policies were asked and said, of an order that was not granted.
+    /// The policy calls of an order that was not granted.
     #[serde(default, rename = "considered", skip_serializing_if = "Option::is_none")]
     pub policy_trace: Option<PolicyTrace>,
     /// What the policies said.
@@ -193,10 +193,10 @@ pub struct Order {
     /// How it ended.
     #[serde(default)]
     pub refund_end: Option<RefundEnd>,
-    /// Whether the answer has been taken for the customer; kept beside the order, not in it.
+    /// Whether the response was delivered; stored beside the order, not in it.
     #[serde(skip)]
     pub delivered: bool,
-    /// What must not leave; never serialised with the rest.
+    /// Never serialised with the rest.
     #[serde(skip)]
     pub secrets: OrderSecrets,
 }
@@ -231,7 +231,7 @@ impl Order {
         }
     }
 
-    /// The customer who gave the order.
+    /// The customer who placed the order.
     #[must_use]
     pub fn customer(&self) -> &Customer {
         &self.reply_to.customer
@@ -298,7 +298,7 @@ impl Order {
         }
     }
 
-    /// What it has brought so far: what was redeemed, less what went back.
+    /// The revenue of it so far: what was received, less what was paid back.
     #[must_use]
     pub fn earned(&self) -> Sat {
         let back = self.refunded.unwrap_or_default().plus(self.refund_fee.unwrap_or_default());
@@ -354,7 +354,7 @@ pub enum LeaseState {
 pub struct Lease {
     /// Its id; its pod's name follows from it.
     pub id: LeaseId,
-    /// Who bought it.
+    /// The customer who bought it.
     pub customer: Customer,
     /// The tier.
     pub tier: String,

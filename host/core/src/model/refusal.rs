@@ -1,4 +1,4 @@
-//! What a customer is told when an order does not go through.
+//! Why a request fails: a stable code, what happened and what to do.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

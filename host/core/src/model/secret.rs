@@ -1,20 +1,21 @@
-//! Text that must not leave: it prints as `…`, it does not serialise, and it has to be asked for by
-//! name.
+//! Secret text: `Debug` shows `…`, it does not serialise, and its memory is wiped when it is
+//! dropped.
 
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// A token, a password, a key.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text into custody.
+    /// Wraps the text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself. Every call is a place to look at when something leaked.
+    /// The text itself. Every call is a place to review when something leaked.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,5 +1,4 @@
-//! Quantities and names with their meaning in the type. No bare `u64` or `String` crosses from room
-//! to room.
+//! Amounts, times and ids as types. No bare `u64` or `String` passes between crates.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -39,18 +38,18 @@ quantity!(/** An amount of money, in sat. */ Sat, " sat");
 quantity!(/** An amount of money, in thousandths of a sat. */ Msat, " msat");
 quantity!(/** A length of time, in seconds. */ Seconds, " s");
 
-/// By how much the clock of this process is wrong.
+/// By how much the clock of this process is shifted.
 #[cfg(feature = "testing")]
 static SHIFT: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
 
-/// Sets the clock of this process wrong: for tests of what a jump does.
+/// Shifts the clock of this process, for tests of clock jumps.
 #[cfg(feature = "testing")]
 pub fn set_clock_wrong(by_seconds: i64) {
     SHIFT.store(by_seconds, std::sync::atomic::Ordering::Relaxed);
 }
 
 impl Sat {
-    /// The part of it that `part` of `whole` is, rounded down.
+    /// This amount times `part / whole`, rounded down.
     #[must_use]
     pub fn share(self, part: Seconds, whole: Seconds) -> Self {
         let share = u128::from(self.0)
@@ -59,7 +58,7 @@ impl Sat {
         Self(share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0))
     }
 
-    /// So many hundredths of it, at most all, rounded down.
+    /// This percentage of the amount, at most all of it, rounded down.
     #[must_use]
     pub fn percent(self, percent: u8) -> Self {
         self.share(Seconds(percent.into()), Seconds(100))
@@ -83,13 +82,13 @@ impl UnixTime {
         Self(now)
     }
 
-    /// This point and so much later.
+    /// This point plus a duration.
     #[must_use]
     pub fn after(self, time: Seconds) -> Self {
         Self(self.0.saturating_add(time.0))
     }
 
-    /// This point and so much earlier.
+    /// This point minus a duration.
     #[must_use]
     pub fn minus(self, time: Seconds) -> Self {
         Self(self.0.saturating_sub(time.0))
@@ -134,8 +133,8 @@ macro_rules! name {
     };
 }
 
-name!(/** The desk's id of an order: 16 lower-case hex digits. */ OrderId);
-name!(/** The desk's id of a lease: 10 lower-case letters and digits. */ LeaseId);
+name!(/** The id of an order: 16 lower-case hex digits. */ OrderId);
+name!(/** The id of a lease: 10 lower-case letters and digits. */ LeaseId);
 name!(/** The name of a lease's pod, as customers and Kubernetes see it: `ssh-pod-<lease>`. */ PodName);
 name!(/** A customer: a Nostr public key (64 lower-case hex digits), or `bearer:` and the SHA-256 of an HTTP customer's bearer token. */ Customer);
 name!(/** A mint's URL in its canonical form; two are the same mint only if they are equal. */ MintUrl);
@@ -150,7 +149,7 @@ impl OrderId {
 }
 
 impl PodName {
-    /// The lease that a pod of this name is of; one that nobody has when it is no name of ours.
+    /// The lease of this pod; the empty id, which no lease has, if the name is not one of ours.
     #[must_use]
     pub fn lease(&self) -> LeaseId {
         LeaseId(self.0.strip_prefix("ssh-pod-").unwrap_or_default().to_owned())
@@ -158,9 +157,8 @@ impl PodName {
 }
 
 impl LeaseId {
-    /// The lease that an order makes: always the same, so that an order that is begun again finds
-    /// the port that it had reserved. 50 bits that tell nothing of the order's id, since a pod's
-    /// name is public.
+    /// The lease that an order makes. It is derived, so that a resumed order finds the port that it
+    /// had reserved. A pod's name is public: its 50 bits reveal nothing of the order's id.
     #[must_use]
     pub fn of(order: &OrderId) -> Self {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";

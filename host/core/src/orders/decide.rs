@@ -7,7 +7,7 @@ use crate::backend::policy::{
 };
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
-use crate::model::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, OrderSecrets, OrderView, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
@@ -55,9 +55,9 @@ impl OrderService {
         }
         let lease = self.ended_lease(order).await?;
         order.refusal = Some(refusal);
-        order.secrets = crate::model::order::OrderSecrets::default();
-        // A stranger may invent as many as fit into a message, and as many top-ups of a lease as he
-        // likes.
+        order.secrets = OrderSecrets::default();
+        // A forged token may hold as many proofs as fit into a message, and forged top-ups of a
+        // lease cost nothing.
         order.token_info.ys.clear();
         if let Purchase::TopUp { .. } = &order.purchase {
             order.lease = None;
@@ -87,7 +87,7 @@ impl OrderService {
             .await
     }
 
-    /// What the policies are asked.
+    /// What the policies are called with.
     async fn trace(
         &self,
         order: &Order,
@@ -241,7 +241,7 @@ pub(super) fn plan(order: &Order) -> Result<LeasePlan, Refusal> {
     })
 }
 
-/// The minimum that the pricing policy named holds even if the duration policy forgets it.
+/// The minimum of the pricing policy holds even if the duration policy ignores it.
 pub(super) fn check_minimum(payment: &Payment, quote: &Quote) -> Result<(), Refusal> {
     if payment.net >= quote.minimum {
         return Ok(());

@@ -1,38 +1,14 @@
-//! What doors ask besides orders. Nothing here moves anything.
+//! What a customer asks about their orders and pods. Nothing here changes state.
 
 use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
-use crate::backend::policy::{
-    Context, Payment, PolicyError, PolicySet, Price, Quote, Resources, SlotStats,
-};
-use crate::backend::store::{HourlyRevenue, StateCount};
-use crate::backend::wallet::{MintReport, PaymentRequest};
 use crate::limits;
 use crate::model::login::Login;
-use crate::model::order::{Lease, LeaseState, Order, OrderView, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::secret::Secret;
-use crate::model::units::{Customer, MintUrl, OrderId, PodName, Sat, Seconds, UnixTime};
+use crate::model::units::{Customer, LeaseId, OrderId, PodName, Seconds, UnixTime};
 use crate::protocol::{self, AccessDetails, Response, StatusResponse};
 use serde::Serialize;
-
-/// How often a price is doubled until the duration policy takes it.
-const PRICE_STEPS: u32 = 16;
-
-/// What an order would cost, by the policies in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PriceEstimate {
-    /// The tier.
-    pub tier: String,
-    /// What the pod may use.
-    pub resources: Resources,
-    /// What it costs.
-    pub price: Price,
-    /// How long it would live.
-    pub seconds: Seconds,
-    /// What must be left of the payment after the mint's fee.
-    pub amount: Sat,
-}
 
 /// How far an order is.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +23,7 @@ pub struct OrderStatus {
     pub response: Option<Response>,
 }
 
-/// How far a pod is, for who waits for it or has it.
+/// How far a pod is, for the customer who waits for it or uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -79,6 +55,14 @@ impl Stage {
     }
 }
 
+/// How to log in to a running pod.
+#[derive(Clone, Debug)]
+pub struct RunningLogin {
+    pub host: String,
+    pub port: u16,
+    pub login: Login,
+}
+
 /// How far a pod is, and how long it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -90,204 +74,25 @@ pub struct Progress {
     pub refusal: Option<Refusal>,
 }
 
-/// The operator's view of everything at once. No secret is in it.
-#[derive(Clone, Debug)]
-pub struct Overview {
-    /// The pods that can be leased at the same time.
-    pub capacity: u32,
-    /// The ports that are taken.
-    pub ports_in_use: u32,
-    /// The leases that are not over.
-    pub leases: Vec<Lease>,
-    /// What was taken, hour by hour.
-    pub revenue: Vec<HourlyRevenue>,
-    /// The orders in each state.
-    pub count_by_state: Vec<StateCount>,
-    /// How the policies do.
-    pub policies: Vec<SlotStats>,
-    /// How the mints are.
-    pub mints: Vec<MintReport>,
-}
-
-/// What is asked of the duration policy before anybody pays.
-struct PriceProbe<'a> {
-    set: &'a dyn PolicySet,
-    view: &'a OrderView,
-    quote: &'a Quote,
-    context: &'a Context,
-    mint: Option<MintUrl>,
-}
-
-impl PriceProbe<'_> {
-    /// The time that this amount would buy, or why not; none: it is too little.
-    async fn buys(&self, amount: Sat) -> Result<Option<Result<Seconds, Refusal>>, Refusal> {
-        let mint = self.mint.as_ref().map(|mint| mint.0.clone()).unwrap_or_default();
-        let payment = Payment { mint, gross: amount, fee: Sat(0), net: amount };
-        match self.set.grant(self.view, self.quote, &payment, self.context).await {
-            Ok(grant) => Ok(Some(Ok(grant.seconds))),
-            Err(PolicyError::Refused(refusal))
-                if refusal.code == ErrorType::InsufficientPayment =>
-            {
-                Ok(None)
-            }
-            Err(PolicyError::Refused(refusal)) => Ok(Some(Err(refusal))),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    /// The least amount from this one on that is not too little, and what it buys: nobody is asked
-    /// to pay what he would be refused with.
-    async fn enough(&self, amount: Sat) -> Result<(Sat, Seconds), Refusal> {
-        let (mut little, mut much) = (None, amount);
-        let mut bought = self.buys(much).await?;
-        for _ in 0..PRICE_STEPS {
-            if bought.is_some() {
-                break;
-            }
-            (little, much) = (Some(much), Sat(much.0.saturating_mul(2)));
-            bought = self.buys(much).await?;
-        }
-        let none = || {
-            Refusal::new(
-                ErrorType::ResourceUnavailable,
-                "the operator's policies take no payment for this now",
-            )
-        };
-        let mut bought = bought.ok_or_else(none)?;
-        // It is enough at once nearly always: then there is nothing to narrow.
-        while let Some(less) = little
-            && much.minus(less) > Sat(1)
-        {
-            let middle = Sat(less.0.midpoint(much.0));
-            match self.buys(middle).await? {
-                Some(there) => (much, bought) = (middle, there),
-                None => little = Some(middle),
-            }
-        }
-        Ok((much, bought?))
-    }
-}
-
 impl OrderService {
-    /// What this purchase would cost this customer now: for the wanted time, or the one that is
-    /// suggested.
+    /// How a pod is, for the customer who bought it: also the refunds that are not redeemed yet.
     ///
     /// # Errors
-    /// What an order of it would be refused with, before its token is looked at.
-    pub async fn price(
+    /// `not_found`, `not_owner`, `internal_error`.
+    pub async fn status(
         &self,
-        purchase: &Purchase,
-        wanted: Option<Seconds>,
+        pod: &PodName,
         customer: &Customer,
-    ) -> Result<PriceEstimate, Refusal> {
-        let set = self.backends.policy.current();
-        let context = self.context(customer).await?;
-        let mut order = Order::blank(purchase.clone());
-        order.reply_to.customer = customer.clone();
-        let view = match purchase {
-            Purchase::Spawn { .. } => {
-                let view = order.view(None);
-                set.admit(&view, &context).await?;
-                view
-            }
-            Purchase::TopUp { pod } => {
-                let lease = self.find_lease(pod).await?;
-                if lease.state == LeaseState::Ended {
-                    return Err(Refusal::new(
-                        ErrorType::LeaseExpired,
-                        "this pod has ended; order a new one",
-                    ));
-                }
-                order.view(Some(lease.view(customer, UnixTime::now())))
-            }
-        };
-        let quote = set.quote(&view, &context).await?;
-        let asked = PriceProbe {
-            set: &*set,
-            view: &view,
-            quote: &quote,
-            context: &context,
-            mint: self.backends.wallet.mints().first().cloned(),
-        };
-        let least = quote.minimum.max(Sat(1));
-        let amount = quote.price.costs(wanted.unwrap_or(self.settings.suggested)).max(least);
-        let (amount, seconds) = match asked.enough(amount).await {
-            // What is suggested is more than there may be: the least that there is.
-            Err(refusal) if wanted.is_none() && refusal.code == ErrorType::InvalidRequest => {
-                asked.enough(least).await?
-            }
-            priced => priced?,
-        };
-        Ok(PriceEstimate {
-            tier: quote.tier,
-            resources: quote.resources,
-            price: quote.price,
-            seconds,
-            amount,
-        })
+    ) -> Result<StatusResponse, Refusal> {
+        let lease = self.own_lease(pod, customer).await?;
+        let orders =
+            self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+        let refunds: Vec<&Order> =
+            orders.iter().filter(|order| order.customer() == customer).collect();
+        Ok(protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
     }
 
-    /// Whether a token would buy so much time of a pod now. Takes nothing.
-    ///
-    /// # Errors
-    /// What an order with it would be refused with.
-    pub async fn verify_payment(
-        &self,
-        token: &Secret,
-        wanted: Option<Seconds>,
-        customer: &Customer,
-    ) -> Result<Payment, Refusal> {
-        let token_info = self.backends.wallet.decode(token).await?;
-        let turn =
-            tokio::time::timeout(limits::VOUCH_WAIT, self.verify_slots.acquire(&token_info.mint))
-                .await;
-        let busy = || {
-            Refusal::new(
-                ErrorType::ResourceUnavailable,
-                "too many tokens are being looked at; try again in a moment",
-            )
-        };
-        let _turn = turn.ok().flatten().ok_or_else(busy)?;
-        let payment = self.backends.wallet.verify_dleq(token, &token_info).await?;
-        let login = Login::check(None, None, None)?;
-        let purchase = Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: login.username,
-            public_key: None,
-            wanted,
-        };
-        let mut order = Order::blank(purchase);
-        order.reply_to.customer = customer.clone();
-        let (set, context, view) =
-            (self.backends.policy.current(), self.context(customer).await?, order.view(None));
-        let quote = set.quote(&view, &context).await?;
-        set.grant(&view, &quote, &payment, &context).await?;
-        super::decide::check_minimum(&payment, &quote)?;
-        Ok(payment)
-    }
-
-    /// The mints whose tokens are accepted.
-    #[must_use]
-    pub fn mints(&self) -> Vec<MintUrl> {
-        self.backends.wallet.mints()
-    }
-
-    /// A payment request for a wallet.
-    #[must_use]
-    pub fn payment_request(&self, asked: &PaymentRequest) -> String {
-        self.backends.wallet.payment_request(asked)
-    }
-
-    /// The token of what a wallet posts for a payment request.
-    ///
-    /// # Errors
-    /// `invalid_token`.
-    pub async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        self.backends.wallet.token_from_payload(payload).await
-    }
-
-    /// How far an order is, for the customer who gave it.
+    /// How far an order is, for the customer who placed it.
     ///
     /// # Errors
     /// `not_found`, `not_owner`, `internal_error`.
@@ -363,11 +168,7 @@ impl OrderService {
         let failed = |error| unreadable(&error);
         let mut leases = self.backends.ledger.live_leases(Some(customer)).await.map_err(failed)?;
         let refunds = self.backends.ledger.pending_refunds(Some(customer)).await.map_err(failed)?;
-        for pod in refunds
-            .iter()
-            .filter_map(|order| order.lease.as_ref())
-            .map(crate::model::units::LeaseId::pod_name)
-        {
+        for pod in refunds.iter().filter_map(|order| order.lease.as_ref()).map(LeaseId::pod_name) {
             let known = leases.iter().any(|lease| lease.pod() == pod);
             let lease = if known {
                 None
@@ -376,12 +177,12 @@ impl OrderService {
             };
             leases.extend(lease.filter(|lease| lease.customer == *customer));
         }
-        let told = |lease: &Lease| {
+        let status = |lease: &Lease| {
             let own: Vec<&Order> =
                 refunds.iter().filter(|order| order.lease.as_ref() == Some(&lease.id)).collect();
             protocol::status(lease, &own, &self.settings.ssh_host, UnixTime::now())
         };
-        Ok(leases.iter().map(told).collect())
+        Ok(leases.iter().map(status).collect())
     }
 
     /// How far a pod is, from the order on that makes it.
@@ -423,7 +224,7 @@ impl OrderService {
         Ok(Progress { stage, expires_at, refusal: spawn.and_then(|order| order.refusal) })
     }
 
-    /// What the customer who bought a running pod was told when it was ready, again.
+    /// The access details of a running pod again, for the customer who bought it.
     ///
     /// # Errors
     /// As [`OrderService::login`].
@@ -441,22 +242,17 @@ impl OrderService {
         Ok(protocol::access(&now, &lease, &self.settings.ssh_host, None))
     }
 
-    /// The login of a running pod, for the customer who bought it: its host and port, and how to
-    /// get in.
+    /// The login of a running pod, for the customer who bought it.
     ///
     /// # Errors
     /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
-    pub async fn login(
-        &self,
-        pod: &PodName,
-        customer: &Customer,
-    ) -> Result<(String, u16, Login), Refusal> {
+    pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<RunningLogin, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let login = orders.iter().find_map(Order::login);
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        Ok((self.settings.ssh_host.clone(), lease.port, login))
+        Ok(RunningLogin { host: self.settings.ssh_host.clone(), port: lease.port, login })
     }
 
     async fn running_lease(
@@ -483,52 +279,6 @@ impl OrderService {
         let orders =
             self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         Ok((lease, orders))
-    }
-
-    /// The leases that are not over, for the operator.
-    ///
-    /// # Errors
-    /// `internal_error`.
-    pub async fn leases(&self) -> Result<Vec<Lease>, Refusal> {
-        self.backends.ledger.live_leases(None).await.map_err(|error| unreadable(&error))
-    }
-
-    /// Everything at once, for the operator; takings since then.
-    ///
-    /// # Errors
-    /// `internal_error`.
-    pub async fn overview(&self, since: UnixTime) -> Result<Overview, Refusal> {
-        let ledger = &self.backends.ledger;
-        let failed = |error| unreadable(&error);
-        let mints = self.backends.wallet.report().await.map_err(|why| {
-            tracing::error!(%why, "the mints' report failed");
-            Refusal::new(ErrorType::InternalError, "the purse cannot be read")
-        })?;
-        Ok(Overview {
-            capacity: self.capacity(),
-            ports_in_use: ledger.ports_in_use().await.map_err(failed)?,
-            leases: self.leases().await?,
-            revenue: ledger.revenue(since).await.map_err(failed)?,
-            count_by_state: ledger.count_by_state().await.map_err(failed)?,
-            policies: self.backends.policy.report(),
-            mints,
-        })
-    }
-
-    /// What keeps the desk from serving; empty when nothing does.
-    pub async fn unready_reasons(&self) -> Vec<&'static str> {
-        let ledger =
-            tokio::time::timeout(limits::READY_PATIENCE, self.backends.ledger.ports_in_use());
-        let cluster = tokio::time::timeout(limits::READY_PATIENCE, self.backends.cluster.check());
-        let (ledger, cluster) = tokio::join!(ledger, cluster);
-        let mut unready_reasons = Vec::new();
-        if !matches!(ledger, Ok(Ok(_))) {
-            unready_reasons.push("the ledger does not answer");
-        }
-        if !matches!(cluster, Ok(Ok(()))) {
-            unready_reasons.push("the cluster does not answer, or does not let us see our pods");
-        }
-        unready_reasons
     }
 }
 
@@ -559,10 +309,11 @@ fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::policy::Resources;
 
     fn lease(created_at: u64, expires_at: u64) -> Lease {
         Lease {
-            id: crate::model::units::LeaseId::default(),
+            id: LeaseId::default(),
             customer: Customer::default(),
             tier: String::new(),
             image: String::new(),

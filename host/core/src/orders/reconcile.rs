@@ -1,5 +1,5 @@
-//! The cluster is the truth about pods: what it tells is written down, and what it forgot to tell
-//! is asked for.
+//! The cluster decides what pods exist: its events are recorded, and missed events are made up for
+//! by polling.
 
 use super::OrderService;
 use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason};
@@ -11,37 +11,36 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-/// Observations that may wait: the watcher stops reading the cluster's events when the desk is
-/// behind.
-const OBSERVATIONS: usize = 256;
+/// Events that may wait: the watcher stops reading when the order service is behind.
+const EVENT_QUEUE: usize = 256;
 
 impl OrderService {
     /// Follows the cluster and looks after what is unfinished, until it is dropped. Run it once,
-    /// beside the doors.
+    /// beside the transports.
     pub async fn watch(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
-        let (sender, receiver) = mpsc::channel(OBSERVATIONS);
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         let cluster = Arc::clone(&self.backends.cluster);
         tasks.spawn(async move { cluster.observe(sender).await });
         tasks.spawn(Arc::clone(&self).follow(receiver));
         tasks.spawn(Arc::clone(&self).reconcile());
         tasks.spawn(Arc::clone(&self).run_resume_loop());
         tasks.spawn(Arc::clone(&self).run_refund_loop());
-        // None of them ends by itself; if one does, the house is told.
+        // None of them ends by itself; if one does, the caller ends.
         let _ = tasks.join_next().await;
     }
 
-    async fn follow(self: Arc<Self>, mut observations: mpsc::Receiver<ClusterEvent>) {
-        while let Some(observation) = observations.recv().await {
-            match observation {
+    async fn follow(self: Arc<Self>, mut events: mpsc::Receiver<ClusterEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
                 ClusterEvent::Ended(pod, reason) => match self.backends.ledger.lease(&pod).await {
-                    // An event may be older than the pod: it is asked for.
+                    // An event may be older than the pod: the cluster is asked.
                     Ok(Some(lease)) if lease.state == LeaseState::Live => {
                         self.check(lease, Some(reason)).await
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, %pod, "the end of a pod could not be noted; it will be asked for again")
+                        tracing::warn!(%error, %pod, "the end of a pod could not be recorded; it is polled again")
                     }
                 },
                 ClusterEvent::Resync(pods) => {
@@ -57,11 +56,11 @@ impl OrderService {
     }
 
     async fn run_resume_loop(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(limits::LOOK_AROUND);
+        let mut tick = tokio::time::interval(limits::RESUME_EVERY);
         loop {
             tick.tick().await;
             if let Err(error) = self.resume_unfinished().await {
-                tracing::warn!(%error, "unfinished orders could not be looked for");
+                tracing::warn!(%error, "unfinished orders could not be listed");
             }
         }
     }
@@ -74,7 +73,7 @@ impl OrderService {
                 tracing::warn!(%why, "something that was begun at a mint is still open");
             }
             if let Err(error) = self.sweep_refunds().await {
-                tracing::warn!(%error, "refunds could not be looked after");
+                tracing::warn!(%error, "refunds could not be swept");
             }
         }
     }
@@ -121,20 +120,20 @@ impl OrderService {
         }
     }
 
-    /// Ends the lease if its pod is really gone: what was told may be older than the pod.
-    async fn check(self: &Arc<Self>, lease: Lease, told: Option<EndReason>) {
+    /// Ends the lease if its pod is really gone: an event may be older than the pod.
+    async fn check(self: &Arc<Self>, lease: Lease, reported: Option<EndReason>) {
         let at = lease.expires_at.unwrap_or_else(UnixTime::now);
         if let Err(ClusterError::NotFound) =
             self.backends.cluster.check_running(&lease.pod(), at).await
         {
             let guess = if at <= UnixTime::now() { EndReason::Expired } else { EndReason::Removed };
-            self.record_end(&lease.pod(), told.unwrap_or(guess)).await;
+            self.record_end(&lease.pod(), reported.unwrap_or(guess)).await;
         }
     }
 
     async fn record_end(self: &Arc<Self>, pod: &PodName, reason: EndReason) {
         if let Err(error) = self.end(pod, reason).await {
-            tracing::warn!(%error, %pod, "the end of a lease could not be written; it is asked for again");
+            tracing::warn!(%error, %pod, "the end of a lease could not be stored; it is polled again");
         }
     }
 

@@ -1,20 +1,19 @@
-//! What is due when a lease ends, by whomever; and refunds that nobody redeems.
+//! The end of a lease, whatever caused it, and what is due then.
 
 use super::{OrderService, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
-use crate::backend::wallet::RefundState;
 use crate::limits;
-use crate::model::order::{Lease, LeaseState, Order, Purchase, RefundEnd, State};
+use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Customer, PodName, Sat, Seconds, UnixTime};
 use crate::protocol::{self, StopResponse};
 use std::sync::Arc;
 
 impl OrderService {
-    /// Stops a pod for the customer who bought it; the unused time is paid back where the operator
-    /// grants it. Asked again it gives the same answer again.
+    /// Stops a pod for the customer who bought it; unused time is refunded where the operator
+    /// grants it. Idempotent: it gives the same response again.
     ///
     /// # Errors
     /// `not_found`, `not_owner`, `resource_unavailable` while the pod is being made,
@@ -33,7 +32,7 @@ impl OrderService {
                 ));
             }
             LeaseState::Live => {
-                // On disk first: whoever finds the pod gone knows why.
+                // On disk first: when the pod is found gone, the reason is known.
                 self.backends
                     .ledger
                     .mark_ending(pod, EndReason::Stopped)
@@ -44,10 +43,10 @@ impl OrderService {
             }
             LeaseState::Ended => {}
         }
-        let patience = tokio::time::timeout(limits::STOP_PATIENCE, self.refunds_made(&lease)).await;
-        let orders = match patience {
+        let refunded = tokio::time::timeout(limits::STOP_TIMEOUT, self.refunds_made(&lease)).await;
+        let orders = match refunded {
             Ok(orders) => orders?,
-            // The rest follows: `status` tells it.
+            // The rest follows: `status` returns it.
             Err(_) => self
                 .backends
                 .ledger
@@ -60,7 +59,7 @@ impl OrderService {
             .filter(|order| order.customer() == customer && order.state == State::Refunded)
             .collect();
         for order in &own {
-            // This is the answer that tells it.
+            // This response delivers it.
             self.backends
                 .ledger
                 .delivered(&order.id, order.state)
@@ -86,8 +85,8 @@ impl OrderService {
         }
     }
 
-    /// Ends a lease whose pod is gone: its port is free, its logins are wiped, and what is due is
-    /// on its way.
+    /// Ends a lease whose pod is gone: frees its port, wipes its logins, starts the refunds that
+    /// are due.
     pub(super) async fn end(
         self: &Arc<Self>,
         pod: &PodName,
@@ -110,7 +109,7 @@ impl OrderService {
                 matches!(order.purchase, Purchase::Spawn { .. })
                     && order.state == State::Provisioning
             }) {
-                // It is being made, for the second time perhaps: who makes it sees what has become
+                // It is being made, perhaps for the second time: its worker finds out what became
                 // of it.
                 return Ok(());
             }
@@ -137,50 +136,9 @@ impl OrderService {
             return Ok(());
         }
     }
-
-    /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long
-    /// are taken back.
-    pub(super) async fn sweep_refunds(&self) -> Result<(), LedgerError> {
-        let now = UnixTime::now();
-        for mut order in self.backends.ledger.pending_refunds(None).await? {
-            let mint = order.token_info.mint.clone();
-            let waited = order.refunded_at.map_or(Seconds(0), |at| now.since(at));
-            let end = match self.backends.wallet.refund_state(&order.id, &mint).await {
-                Ok(RefundState::Redeemed) => RefundEnd::Redeemed,
-                Ok(RefundState::Waiting) if waited <= self.settings.refund_kept => continue,
-                Ok(RefundState::Waiting) => {
-                    match self.backends.wallet.reclaim(&order.id, &mint).await {
-                        Ok(Some(back)) => RefundEnd::Reclaimed(back),
-                        Ok(None) => RefundEnd::Redeemed,
-                        Err(why) => {
-                            tracing::warn!(order = %order.id, %why, "a refund could not be taken back yet");
-                            continue;
-                        }
-                    }
-                }
-                Err(why) => {
-                    tracing::debug!(order = %order.id, %why, "a refund's state is not known");
-                    continue;
-                }
-            };
-            order.refund_end = Some(end);
-            order.secrets.refund_token = None;
-            match self.backends.ledger.close_refund(&order).await {
-                Ok(()) => tracing::info!(order = %order.id, ?end, "refund closed"),
-                Err(LedgerError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let forgotten =
-            self.backends.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
-        if forgotten > 0 {
-            tracing::info!(forgotten, "old refused orders were forgotten");
-        }
-        Ok(())
-    }
 }
 
-/// The terms on which unused time of an order goes back. Who stops a pod has those that it was sold
+/// The terms on which unused time of an order is refunded. A stop has those that the pod was sold
 /// on, or the host's where the policy had none, unless the operator pays nothing back at all; what
 /// we lost goes back to the last sat.
 fn terms(order: &Order, on_stop: Option<RefundTerms>, reason: EndReason) -> Option<RefundTerms> {
@@ -227,11 +185,11 @@ fn close(
         if due > Sat(0) {
             order.due = Some(due);
             order.state = State::RefundPending;
-            // Who stops it is answered; whoever else has paid for it is told.
+            // The customer who stops it gets a response; others who paid for it get a message.
             order.delivered = reason == EndReason::Stopped && order.customer() == owner;
-            let told = "the cluster lost your pod before its time was over; what you had not used is paid back";
+            let message = "the cluster lost your pod before its time was over; what you had not used is paid back";
             order.refusal =
-                reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, told));
+                reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, message));
         } else {
             order.state = State::Ended;
         }

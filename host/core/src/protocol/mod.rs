@@ -1,12 +1,11 @@
-//! The messages that customers and service exchange, as JSON. One reader and one writer for every
-//! door.
+//! The messages that customers and the service exchange, as JSON. Both transports share them.
 //!
 //! Names of fields are those that existing customers speak; unknown fields are ignored, unknown
 //! values are not guessed.
 
 //!
-//! - `mod.rs`: requests, as strangers write them.
-//! - `answers.rs`: what we write.
+//! - `mod.rs`: requests.
+//! - `responses.rs`: responses.
 
 mod responses;
 
@@ -22,7 +21,7 @@ use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a customer wants.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// To buy: a new pod or more time.
@@ -51,7 +50,7 @@ pub enum Request {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = Request)]
 pub struct RequestBody {
-    /// `spawn`, `top_up`, `status` or `stop`; left out, the other fields tell.
+    /// `spawn`, `top_up`, `status` or `stop`; left out, the other fields decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -114,7 +113,7 @@ fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<Stri
     }
 }
 
-/// What is said of an order without a token.
+/// The refusal of an order without a token.
 #[must_use]
 pub fn unpaid() -> Refusal {
     Refusal::new(
@@ -159,7 +158,7 @@ impl Request {
         check_shape(text)?;
         // Parsed straight into the fields: serde refuses a field that is given twice.
         let fields: RequestBody = serde_json::from_str(text).map_err(|error| {
-            // The parser's own words would quote what it met, and that may be a token.
+            // The parser's own message would quote its input, which may be a token.
             let (line, column) = (error.line(), error.column());
             invalid(format!("the request is not a JSON object with the known fields (line {line}, column {column})"))
         })?;

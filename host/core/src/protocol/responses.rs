@@ -1,4 +1,4 @@
-//! What customers are told. The types are the schema that the HTTP door publishes.
+//! Responses to customers. The OpenAPI description is made of these types.
 
 use super::check_shape;
 use crate::backend::policy::Offer;
@@ -291,7 +291,7 @@ pub struct StatusResponse {
     pub ssh_host: String,
     /// At which port.
     pub ssh_port: u16,
-    /// As whom.
+    /// The user to log in as.
     pub ssh_username: String,
     /// Whether a refund is being made: ask again.
     pub refund_pending: bool,

@@ -1,0 +1,77 @@
+//! The operator's view of the whole service. No secret is in it.
+
+use super::{OrderService, unreadable};
+use crate::backend::policy::SlotStats;
+use crate::backend::store::{HourlyRevenue, StateCount};
+use crate::backend::wallet::MintReport;
+use crate::limits;
+use crate::model::order::Lease;
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::units::UnixTime;
+
+/// The operator's view of everything at once. No secret is in it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The pods that can be leased at the same time.
+    pub capacity: u32,
+    /// The ports that are taken.
+    pub ports_in_use: u32,
+    /// The leases that are not over.
+    pub leases: Vec<Lease>,
+    /// What was taken, hour by hour.
+    pub revenue: Vec<HourlyRevenue>,
+    /// The orders in each state.
+    pub count_by_state: Vec<StateCount>,
+    /// How the policies do.
+    pub policies: Vec<SlotStats>,
+    /// How the mints are.
+    pub mints: Vec<MintReport>,
+}
+
+impl OrderService {
+    /// The leases that are not over, for the operator.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn leases(&self) -> Result<Vec<Lease>, Refusal> {
+        self.backends.ledger.live_leases(None).await.map_err(|error| unreadable(&error))
+    }
+
+    /// Everything at once, for the operator; takings since then.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn overview(&self, since: UnixTime) -> Result<Overview, Refusal> {
+        let ledger = &self.backends.ledger;
+        let failed = |error| unreadable(&error);
+        let mints = self.backends.wallet.report().await.map_err(|why| {
+            tracing::error!(%why, "the mints' report failed");
+            Refusal::new(ErrorType::InternalError, "the wallet cannot be read")
+        })?;
+        Ok(Overview {
+            capacity: self.capacity(),
+            ports_in_use: ledger.ports_in_use().await.map_err(failed)?,
+            leases: self.leases().await?,
+            revenue: ledger.revenue(since).await.map_err(failed)?,
+            count_by_state: ledger.count_by_state().await.map_err(failed)?,
+            policies: self.backends.policy.report(),
+            mints,
+        })
+    }
+
+    /// Why the service is not ready; empty when it is.
+    pub async fn unready_reasons(&self) -> Vec<&'static str> {
+        let ledger =
+            tokio::time::timeout(limits::READY_TIMEOUT, self.backends.ledger.ports_in_use());
+        let cluster = tokio::time::timeout(limits::READY_TIMEOUT, self.backends.cluster.check());
+        let (ledger, cluster) = tokio::join!(ledger, cluster);
+        let mut unready_reasons = Vec::new();
+        if !matches!(ledger, Ok(Ok(_))) {
+            unready_reasons.push("the ledger does not answer");
+        }
+        if !matches!(cluster, Ok(Ok(()))) {
+            unready_reasons.push("the cluster does not answer, or does not let us see our pods");
+        }
+        unready_reasons
+    }
+}

@@ -1,0 +1,173 @@
+//! New orders, and the same order sent again.
+
+use super::{OrderService, internal};
+use crate::backend::responder::{ReplyTo, Transport};
+use crate::backend::store::OpenOutcome;
+use crate::model::order::{Order, OrderSecrets, Purchase};
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::secret::Secret;
+use crate::model::units::{LeaseId, OrderId};
+use crate::protocol::Response;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::watch;
+
+/// An order as a transport submits it.
+#[derive(Clone, Debug)]
+pub struct NewOrder {
+    /// The id of the message that brought it: the same message is the same order.
+    pub message: String,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
+    /// The token that pays.
+    pub token: Secret,
+    /// What is bought.
+    pub purchase: Purchase,
+    /// The password of a new pod.
+    pub password: Option<Secret>,
+}
+
+/// What a door gets for an order that was taken.
+#[derive(Debug)]
+pub enum Submission {
+    /// It is being worked; the courier brings the answer, and whoever waits here sees it too.
+    InProgress(OrderId, watch::Receiver<Option<Response>>),
+    /// It is being worked for an earlier message: the courier answers that one, and whoever waits
+    /// here sees the answer.
+    Joined(OrderId, watch::Receiver<Option<Response>>),
+    /// It is being worked by another process, which answers.
+    OnOtherReplica(OrderId),
+    /// It was answered before: this is the answer again.
+    Completed(OrderId, Response),
+}
+
+impl Submission {
+    /// The order.
+    #[must_use]
+    pub fn order(&self) -> &OrderId {
+        match self {
+            Self::InProgress(order, _)
+            | Self::Joined(order, _)
+            | Self::OnOtherReplica(order)
+            | Self::Completed(order, _) => order,
+        }
+    }
+
+    /// Waits for the answer. `None` if this process stops working on the order: a later one brings
+    /// the answer.
+    pub async fn answer(self) -> Option<Response> {
+        match self {
+            Self::Completed(_, answer) => Some(answer),
+            Self::OnOtherReplica(_) => None,
+            Self::InProgress(_, mut receiver) | Self::Joined(_, mut receiver) => {
+                receiver.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+            }
+        }
+    }
+}
+
+/// Marks an order as worked on here, until it is dropped.
+pub(super) struct InFlightGuard {
+    orders: Arc<OrderService>,
+    pub(super) id: OrderId,
+    pub(super) sender: watch::Sender<Option<Response>>,
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.orders.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl OrderService {
+    /// Takes an order: once this returns a submission the order is in the ledger and will be
+    /// answered, whatever happens to this process.
+    ///
+    /// # Errors
+    /// The refusal to send to the customer when nothing was written: the token cannot be read, pays
+    /// for another order, or too many orders are waiting.
+    pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
+        let token_info = self.backends.wallet.decode(&incoming.token).await?;
+        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "too many orders are waiting; this one was not looked at, try again in a minute",
+            )
+        })?;
+        let mut order = Order {
+            message: incoming.message,
+            reply_to: incoming.reply_to,
+            token_info,
+            secrets: OrderSecrets {
+                token: Some(incoming.token),
+                password: incoming.password,
+                refund_token: None,
+            },
+            ..Order::blank(incoming.purchase)
+        };
+        if let Purchase::Spawn { .. } = &order.purchase {
+            order.lease = Some(LeaseId::of(&order.id));
+        }
+        let entry = self
+            .claim(&order.id)
+            .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
+        match self.backends.ledger.open(&order).await.map_err(|error| internal(&error))? {
+            OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
+            // A message's id is derived from its content; a request's id is chosen by its sender.
+            OpenOutcome::Duplicate(known)
+                if known.reply_to.door == Transport::Nostr || same_purchase(&order, &known) =>
+            {
+                self.replay(*known).await
+            }
+            OpenOutcome::Duplicate(_) => Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "this request's id was used for another request; choose a new one",
+            )),
+            OpenOutcome::ProofConflict(other) if same_purchase(&order, &other) => {
+                self.replay(*other).await
+            }
+            OpenOutcome::ProofConflict(other) if other.state.is_final() => Err(Refusal::new(
+                ErrorType::TokenAlreadySpent,
+                "this token has paid for another order; send a fresh one",
+            )),
+            OpenOutcome::ProofConflict(_) => Err(Refusal::new(
+                ErrorType::TokenPending,
+                "this token is paying for another order right now",
+            )),
+        }
+    }
+
+    /// The same order, for a customer who sent it again.
+    async fn replay(self: &Arc<Self>, order: Order) -> Result<Submission, Refusal> {
+        let in_flight =
+            self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
+        match in_flight {
+            Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
+            None if order.state.is_final() => {
+                Ok(Submission::Completed(order.id.clone(), self.answer(&order).await))
+            }
+            None => Ok(Submission::OnOtherReplica(order.id)),
+        }
+    }
+
+    /// Marks the order as worked on, before anybody can find it; `None` if it is already.
+    pub(super) fn claim(self: &Arc<Self>, id: &OrderId) -> Option<InFlightGuard> {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_flight.contains_key(id) {
+            return None;
+        }
+        let (sender, receiver) = watch::channel(None);
+        in_flight.insert(id.clone(), receiver);
+        Some(InFlightGuard { orders: Arc::clone(self), id: id.clone(), sender })
+    }
+}
+
+/// Whether the same customer buys the same: a message sent twice, or again after silence.
+fn same_purchase(a: &Order, b: &Order) -> bool {
+    // A token may name its proofs in any order.
+    let proofs = |order: &Order| order.token_info.ys.iter().cloned().collect::<BTreeSet<_>>();
+    !a.customer().0.is_empty()
+        && a.customer() == b.customer()
+        && a.purchase == b.purchase
+        && proofs(a) == proofs(b)
+}
