@@ -1,6 +1,7 @@
-//! The way to a mint, with faults in it: for tests. What a mint does and what its caller sees come
-//! apart here.
+//! A proxy before a mint that injects network faults: what the mint does and what its caller sees
+//! differ.
 
+use crate::error::{Result, during};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
@@ -19,21 +20,21 @@ use tokio::task::JoinHandle;
 pub enum NetworkFault {
     /// The mint never sees it; the connection is cut.
     LostOnTheWay,
-    /// The mint does it; its answer is lost.
+    /// The mint does it; its response is lost.
     AnswerLost,
-    /// The mint does it; what comes back is no answer.
+    /// The mint does it; what comes back is no response.
     Garbage,
-    /// The mint does it; the answer's amounts are others.
+    /// The mint does it; the response's amounts are changed.
     WrongAmounts,
-    /// The mint does it; the answer never ends.
+    /// The mint does it; the response never ends.
     Endless,
     /// The mint never sees it.
     Status(u16),
     /// The mint does it, and a server between says that it did not.
     DoneAnd(u16),
-    /// It is done after the caller has given up.
+    /// The mint does it after the caller has given up.
     Late(Duration),
-    /// The answer drips.
+    /// The response comes in small pieces.
     Drip,
     /// The caller waits for ever: where a process is killed inside a request. `true`: the mint does
     /// it before.
@@ -58,7 +59,7 @@ impl NetworkFault {
 
 struct Plan {
     path: String,
-    mishap: NetworkFault,
+    fault: NetworkFault,
     times: usize,
     /// Requests of this path that pass before.
     after: usize,
@@ -86,14 +87,12 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// A way to the mint at this address.
-    ///
-    /// # Errors
-    /// In words.
-    pub async fn to(mint: &str) -> Result<Self, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(text)?;
-        let url = format!("http://{}", listener.local_addr().map_err(text)?);
+    /// A proxy before the mint at this address.
+    pub async fn to(mint: &str) -> Result<Self> {
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.map_err(during("start the fault proxy"))?;
+        let address = listener.local_addr().map_err(during("start the fault proxy"))?;
+        let url = format!("http://{address}");
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
         let shared = Arc::new(Shared {
             mint: mint.to_owned(),
@@ -109,20 +108,19 @@ impl FaultProxy {
         Ok(Self { url, shared, server })
     }
 
-    /// Where it is.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// From now on, after so many of them, so many requests whose path holds this meet a mishap.
-    pub fn plan(&self, path: &str, mishap: NetworkFault, after: usize, times: usize) {
+    /// From now on, after `after` of them, `times` requests whose path contains this fail.
+    pub fn plan(&self, path: &str, fault: NetworkFault, after: usize, times: usize) {
         *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner) = 0;
         *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Plan { path: path.to_owned(), mishap, times, after });
+            Some(Plan { path: path.to_owned(), fault, times, after });
     }
 
-    /// No mishaps any more.
+    /// Lets everything pass.
     pub fn clear(&self) {
         *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -132,7 +130,7 @@ impl FaultProxy {
         self.shared.hung.notified().await;
     }
 
-    /// How many requests have met the planned mishap.
+    /// How many requests have failed as planned.
     #[must_use]
     pub fn met(&self) -> usize {
         *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +138,7 @@ impl FaultProxy {
 }
 
 impl Shared {
-    fn mishap(&self, path: &str) -> Option<NetworkFault> {
+    fn fault(&self, path: &str) -> Option<NetworkFault> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let planned = plan.as_mut().filter(|plan| path.contains(&plan.path))?;
         if planned.after > 0 {
@@ -153,28 +151,28 @@ impl Shared {
         planned.times = planned.times.saturating_sub(1);
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         *met = met.saturating_add(1);
-        Some(planned.mishap)
+        Some(planned.fault)
     }
 
-    async fn ask(&self, request: Request<Body>) -> Result<(StatusCode, Bytes), String> {
+    async fn forward(&self, request: Request<Body>) -> Result<(StatusCode, Bytes)> {
         let (parts, body) = request.into_parts();
-        let body = to_bytes(body, 10 << 20).await.map_err(|error| error.to_string())?;
+        let body = to_bytes(body, 10 << 20).await.map_err(during("read the request"))?;
         let path = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
-        let asked = Request::builder()
+        let forwarded = Request::builder()
             .method(parts.method)
             .uri(format!("{}{path}", self.mint))
-            .header("content-type", "application/json");
-        let asked = asked.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let answer = self.client.request(asked).await.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        Ok((
-            status,
-            answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes(),
-        ))
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(during("forward the request"))?;
+        let response =
+            self.client.request(forwarded).await.map_err(during("forward the request"))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(during("read the response"))?;
+        Ok((status, body.to_bytes()))
     }
 }
 
-fn answer(status: StatusCode, body: Body) -> Response<Body> {
+fn response(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
@@ -188,13 +186,13 @@ fn cut() -> Body {
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
-    let mishap = shared.mishap(request.uri().path());
+    let fault = shared.fault(request.uri().path());
     let hung = Arc::clone(&shared);
     let status =
         |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    match mishap {
-        Some(NetworkFault::LostOnTheWay) => return answer(StatusCode::OK, cut()),
-        Some(NetworkFault::Status(code)) => return answer(status(code), Body::empty()),
+    match fault {
+        Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
+        Some(NetworkFault::Status(code)) => return response(status(code), Body::empty()),
         Some(NetworkFault::Hang(false)) => {
             shared.hung.notify_one();
             return std::future::pending().await;
@@ -202,35 +200,35 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Some(NetworkFault::Late(by)) => {
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
-                let _ = shared.ask(request).await;
+                let _ = shared.forward(request).await;
             });
-            return answer(StatusCode::OK, cut());
+            return response(StatusCode::OK, cut());
         }
         _ => {}
     }
-    // Whoever asked may be killed meanwhile; what the mint has begun it ends. (cdk's mint, cut off
+    // The caller may be killed meanwhile; the mint finishes what it has begun. (cdk's mint, cut off
     // in between, would hold the proofs as pending until it is started again.)
-    let done = tokio::spawn(async move { shared.ask(request).await }).await;
+    let done = tokio::spawn(async move { shared.forward(request).await }).await;
     let (code, bytes) = match done {
         Ok(Ok(done)) => done,
-        _ => return answer(StatusCode::BAD_GATEWAY, Body::empty()),
+        _ => return response(StatusCode::BAD_GATEWAY, Body::empty()),
     };
-    match mishap {
+    match fault {
         Some(NetworkFault::Hang(_)) => {
             hung.hung.notify_one();
             std::future::pending().await
         }
-        Some(NetworkFault::AnswerLost) => answer(StatusCode::OK, cut()),
-        Some(NetworkFault::Garbage) => answer(StatusCode::OK, Body::from("{\"signatures\": 7}")),
+        Some(NetworkFault::AnswerLost) => response(StatusCode::OK, cut()),
+        Some(NetworkFault::Garbage) => response(StatusCode::OK, Body::from("{\"signatures\": 7}")),
         Some(NetworkFault::WrongAmounts) => {
             let text = String::from_utf8_lossy(&bytes)
                 .replace("\"amount\":1,", "\"amount\":64,")
                 .replace("\"amount\":4,", "\"amount\":2,");
-            answer(code, Body::from(text))
+            response(code, Body::from(text))
         }
         Some(NetworkFault::Endless) => {
             let chunk = Bytes::from(vec![b' '; 64 << 10]);
-            answer(
+            response(
                 code,
                 Body::from_stream(futures::stream::repeat_with(move || {
                     Ok::<_, std::io::Error>(chunk.clone())
@@ -244,9 +242,9 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 drops.next().map(|drop| (Ok::<_, std::io::Error>(drop), drops))
             });
-            answer(code, Body::from_stream(slow))
+            response(code, Body::from_stream(slow))
         }
-        Some(NetworkFault::DoneAnd(code)) => answer(status(code), Body::empty()),
-        _ => answer(code, Body::from(bytes)),
+        Some(NetworkFault::DoneAnd(code)) => response(status(code), Body::empty()),
+        _ => response(code, Body::from(bytes)),
     }
 }

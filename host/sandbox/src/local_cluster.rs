@@ -1,11 +1,11 @@
-//! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod, for the demo and for
-//! tests.
+//! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod.
 //!
 //! **No isolation**: whoever logs in is the user who runs this process. What holds: the guard, the
 //! port, the login, the deadline, and that everything a customer started ends with the lease.
 
-use crate::guard::Allowed;
 use async_trait::async_trait;
+use paygress_cluster::check_plan;
+use paygress_cluster::guard::Allowed;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -19,12 +19,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 
-/// Ends that an observer may be behind before it is told to look at the inventory.
+/// How many events an observer may be behind before it gets a resync.
 const EVENTS: usize = 256;
 
 struct Pod {
     stop: watch::Sender<bool>,
-    /// When it was told to end; none until it is told.
+    /// None until it is set.
     expiry: watch::Sender<Option<UnixTime>>,
 }
 
@@ -34,12 +34,12 @@ struct Shared {
 }
 
 /// SSH servers on 127.0.0.1. They end with this value.
-pub struct Local {
+pub struct LocalCluster {
     homes: PathBuf,
     shared: Arc<Shared>,
 }
 
-impl Local {
+impl LocalCluster {
     /// Servers whose users have their homes in this directory.
     #[must_use]
     pub fn new(homes: PathBuf) -> Self {
@@ -68,13 +68,13 @@ fn fault(error: impl ToString) -> ClusterError {
 }
 
 #[async_trait]
-impl Cluster for Local {
+impl Cluster for LocalCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(crate::checked(plan, &Allowed::default()).map(drop)?)
+        Ok(check_plan(plan, &Allowed::default()).map(drop)?)
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        crate::checked(plan, &Allowed::default())?;
+        check_plan(plan, &Allowed::default())?;
         let pod = PodName(plan.placement.pod_name.clone());
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
@@ -98,8 +98,8 @@ impl Cluster for Local {
         };
         let host_key = new_host_key().map_err(fault)?;
         let (stop, stopped) = watch::channel(false);
-        // Until it is told when to end the pod has all the time that was sold.
-        let unless_told = UnixTime::now().after(plan.sold);
+        // Until its expiry is set the pod has all the time that was sold.
+        let until_set = UnixTime::now().after(plan.sold);
         let (expiry, expires) = watch::channel(None);
         self.shared
             .pods
@@ -110,7 +110,7 @@ impl Cluster for Local {
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
-            let reason = lifetime(unless_told, expires, stopped).await;
+            let reason = lifetime(until_set, expires, stopped).await;
             if let Some(shared) = shared.upgrade() {
                 // Dropping its handle stops the server.
                 drop(shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod));
@@ -139,9 +139,9 @@ impl Cluster for Local {
 
     async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
         self.with(pod, |pod| {
-            pod.expiry.send_if_modified(|told| {
-                let later = Some(at) > *told;
-                *told = (*told).max(Some(at));
+            pod.expiry.send_if_modified(|expiry| {
+                let later = Some(at) > *expiry;
+                *expiry = (*expiry).max(Some(at));
                 later
             });
         })
@@ -161,8 +161,8 @@ impl Cluster for Local {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut events = self.shared.events.subscribe();
         loop {
-            let told = match events.recv().await {
-                Ok(observation) => observation,
+            let event = match events.recv().await {
+                Ok(event) => event,
                 Err(broadcast::error::RecvError::Lagged(_)) => ClusterEvent::Resync(
                     self.shared
                         .pods
@@ -174,7 +174,7 @@ impl Cluster for Local {
                 ),
                 Err(broadcast::error::RecvError::Closed) => return,
             };
-            if sink.send(told).await.is_err() {
+            if sink.send(event).await.is_err() {
                 return;
             }
         }
@@ -192,15 +192,15 @@ impl Cluster for Local {
 
 /// Waits until the time is over or the pod is stopped.
 async fn lifetime(
-    unless_told: UnixTime,
+    until_set: UnixTime,
     mut expiry: watch::Receiver<Option<UnixTime>>,
     mut stop: watch::Receiver<bool>,
 ) -> EndReason {
     loop {
-        let left = expiry.borrow_and_update().unwrap_or(unless_told).since(UnixTime::now());
+        let left = expiry.borrow_and_update().unwrap_or(until_set).since(UnixTime::now());
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(left.0)) => {
-                if expiry.borrow().unwrap_or(unless_told) <= UnixTime::now() {
+                if expiry.borrow().unwrap_or(until_set) <= UnixTime::now() {
                     return EndReason::Expired;
                 }
             }

@@ -1,5 +1,6 @@
-//! A relay of our own in this process, for the demo and for tests.
+//! A Nostr relay in this process.
 
+use crate::error::{Result, during};
 use nostr_relay_builder::builder::{RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use nostr_sdk::RelayUrl;
@@ -15,34 +16,31 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts one on a free port. `private`: it wants authentication (NIP-42), and shows wraps only
-    /// to their receiver.
-    ///
-    /// # Errors
-    /// In words.
-    pub async fn start(private: bool) -> Result<Self, String> {
-        let mut builder = RelayBuilder::default()
-            .rate_limit(RateLimit { max_reqs: 500, notes_per_minute: 100_000 });
-        if private {
-            builder = builder
-                .nip42(RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Read })
-                .auth_dm(true);
-        }
+    /// Starts one on a free port.
+    pub async fn start() -> Result<Self> {
+        Self::bind(unlimited()).await
+    }
+
+    /// Starts one that wants authentication (NIP-42) and shows gift wraps only to their receiver.
+    pub async fn start_private() -> Result<Self> {
+        let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Read };
+        Self::bind(unlimited().nip42(nip42).auth_dm(true)).await
+    }
+
+    async fn bind(builder: RelayBuilder) -> Result<Self> {
         // A fixed port, so that the relay can come back at the same address.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|socket| socket.local_addr())
-            .map_err(|error| error.to_string())?;
-        let builder = builder.port(free.port());
-        Self::run(builder).await
+            .map_err(during("find a port for the relay"))?;
+        Self::run(builder.port(free.port())).await
     }
 
-    async fn run(builder: RelayBuilder) -> Result<Self, String> {
+    async fn run(builder: RelayBuilder) -> Result<Self> {
         let relay = LocalRelay::new(builder.clone());
-        relay.run().await.map_err(|error| error.to_string())?;
+        relay.run().await.map_err(during("start the relay"))?;
         Ok(Self { relay, builder })
     }
 
-    /// Its address.
     pub async fn url(&self) -> RelayUrl {
         self.relay.url().await
     }
@@ -53,10 +51,7 @@ impl Relay {
     }
 
     /// Starts it again at the same address, with what it stored.
-    ///
-    /// # Errors
-    /// In words.
-    pub async fn restart(&mut self) -> Result<(), String> {
+    pub async fn restart(&mut self) -> Result<()> {
         let begun = std::time::Instant::now();
         loop {
             match Self::run(self.builder.clone()).await {
@@ -71,4 +66,8 @@ impl Relay {
             return Ok(());
         }
     }
+}
+
+fn unlimited() -> RelayBuilder {
+    RelayBuilder::default().rate_limit(RateLimit { max_reqs: 500, notes_per_minute: 100_000 })
 }
