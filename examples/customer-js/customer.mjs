@@ -1,9 +1,9 @@
-// A customer of Paygress on nostr-tools and cashu-ts: no library in common with the service.
+// A Paygress client on nostr-tools and cashu-ts, without any library in common with the service.
 //
-//   node customer.mjs token MINT SAT              prints a token of SAT sat (mints of tests pay their own invoices)
-//   node customer.mjs state MINT TOKEN            prints the state of the token's proofs at the mint: UNSPENT or SPENT
+//   node customer.mjs token MINT SAT              prints a new token (test mints pay their own invoices)
+//   node customer.mjs state MINT TOKEN            prints the state of the token at the mint: UNSPENT or SPENT
 //   node customer.mjs buy URL REQUEST             posts REQUEST (JSON) to URL, pays the 402, prints the answer (NUT-24)
-//   node customer.mjs pay REQUEST                 pays a payment request (creqA…) where it says (NUT-18), as a wallet that scans it
+//   node customer.mjs pay REQUEST                 pays a payment request (creqA…), as a wallet that scans it (NUT-18)
 //   node customer.mjs ask RELAY SERVICE REQUEST   sends REQUEST (JSON) to SERVICE (hex or npub), prints the answer
 //
 // CUSTOMER_KEY holds the customer's secret key in hex; pods belong to it. WebSocket is built into Node from version 22.
@@ -27,39 +27,39 @@ async function mintProofs(wallet, sat) {
 async function token(mint, sat) {
   const wallet = new Wallet(mint, { unit: 'sat' });
   await wallet.loadMint();
-  // A little more than the token: the mint keeps a fee for every proof that is swapped.
+  // More than the token: the mint charges a fee for every proof that is swapped.
   const total = Number(sat) + 10;
   const proofs = await mintProofs(wallet, total);
   const { send } = await wallet.send(Number(sat), proofs);
   return getEncodedToken({ mint, proofs: send, unit: 'sat' });
 }
 
-/** Proofs for what is asked, at a mint that is accepted. The amount is what must be left when the mint has taken its fee. */
-async function proofsFor(asked) {
-  const wallet = new Wallet(asked.mints[0], { unit: asked.unit });
+/** Proofs for a payment request. Its amount is net: the fee of the mint comes on top. */
+async function proofsFor(payment) {
+  const wallet = new Wallet(payment.mints[0], { unit: payment.unit });
   await wallet.loadMint();
-  const proofs = await mintProofs(wallet, Number(asked.amount) + 10);
-  const { send } = await wallet.send(Number(asked.amount), proofs, { includeFees: true });
-  return { mint: asked.mints[0], unit: asked.unit, proofs: send };
+  const proofs = await mintProofs(wallet, Number(payment.amount) + 10);
+  const { send } = await wallet.send(Number(payment.amount), proofs, { includeFees: true });
+  return { mint: payment.mints[0], unit: payment.unit, proofs: send };
 }
 
 async function pay(request) {
-  const asked = decodePaymentRequest(request);
-  const { target } = asked.transport.find(({ type }) => type === 'post');
-  // Amounts are numbers of cashu-ts' own kind.
-  const payment = JSON.stringify({ id: asked.id, ...(await proofsFor(asked)) }, (name, value) => (name === 'amount' ? Number(value) : value));
+  const requested = decodePaymentRequest(request);
+  const { target } = requested.transport.find(({ type }) => type === 'post');
+  // cashu-ts has a type of its own for amounts.
+  const payment = JSON.stringify({ id: requested.id, ...(await proofsFor(requested)) }, (name, value) => (name === 'amount' ? Number(value) : value));
   const answer = await fetch(target, { method: 'POST', headers: { 'content-type': 'application/json' }, body: payment });
-  if (!answer.ok) throw new Error(`not taken: ${answer.status} ${await answer.text()}`);
+  if (!answer.ok) throw new Error(`the payment was rejected: ${answer.status} ${await answer.text()}`);
   return answer.text();
 }
 
 async function buy(url, request) {
   const post = (headers) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: request });
   const unpaid = await post({});
-  if (unpaid.status !== 402) throw new Error(`not asked to pay: ${unpaid.status} ${await unpaid.text()}`);
-  const asked = decodePaymentRequest(unpaid.headers.get('x-cashu'));
-  const paid = await post({ 'x-cashu': getEncodedToken(await proofsFor(asked)) });
-  if (!paid.ok) throw new Error(`not sold: ${paid.status} ${await paid.text()}`);
+  if (unpaid.status !== 402) throw new Error(`no payment was requested: ${unpaid.status} ${await unpaid.text()}`);
+  const requested = decodePaymentRequest(unpaid.headers.get('x-cashu'));
+  const paid = await post({ 'x-cashu': getEncodedToken(await proofsFor(requested)) });
+  if (!paid.ok) throw new Error(`the order was rejected: ${paid.status} ${await paid.text()}`);
   return paid.text();
 }
 
@@ -75,18 +75,18 @@ async function ask(relayUrl, service, request) {
   const me = getPublicKey(key);
   const to = service.startsWith('npub') ? decode(service).data : service;
   const relay = await Relay.connect(relayUrl);
-  // Where I read private messages (NIP-17): the service answers there. A relay that has it already may say so.
+  // The relays of this customer for private messages (NIP-17): the service replies there. The relay may reject a duplicate.
   const list = finalizeEvent({ kind: 10050, created_at: Math.floor(Date.now() / 1000), tags: [['relay', relayUrl]], content: '' }, key);
   await relay.publish(list).catch(() => {});
   const message = createRumor({ kind: 14, content: request, tags: [['p', to, relayUrl]] }, key);
   const answer = new Promise((resolve) => {
-    // Wraps are dated up to two days back. Mine is the one that answers my message.
+    // Gift wraps are dated up to two days back. The reply has an e tag with the id of the message.
     const since = Math.floor(Date.now() / 1000) - 3 * 86400;
     relay.subscribe([{ kinds: [1059], '#p': [me], since }], {
       onevent(wrap) {
-        const letter = unwrapEvent(wrap, key);
-        const mine = letter.tags.some(([name, id]) => name === 'e' && id === message.id);
-        if (letter.pubkey === to && mine) resolve(letter.content);
+        const rumor = unwrapEvent(wrap, key);
+        const isReply = rumor.tags.some(([name, id]) => name === 'e' && id === message.id);
+        if (rumor.pubkey === to && isReply) resolve(rumor.content);
       },
     });
   });

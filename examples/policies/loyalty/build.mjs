@@ -1,4 +1,4 @@
-// Makes policy.wasm of policy.js, for the world that is named.
+// Builds policy.wasm from policy.js for the WIT world in the argument.
 import { componentize } from "@bytecodealliance/componentize-js";
 import { rename, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -9,9 +9,9 @@ const { component } = await componentize({
   sourcePath: here("policy.js"),
   witPath: here("wit"),
   worldName: process.argv[2],
-  // A policy imports nothing. Each of these features would import a part of WASI.
+  // A policy must import nothing; each of these features imports a part of WASI.
   disableFeatures: ["stdio", "random", "clocks", "http", "fetch-event"],
 });
-// Whole or not at all: a running host may be reading it.
+// Replaced atomically: a running host may be reading it.
 await writeFile(here("policy.wasm.part"), component);
 await rename(here("policy.wasm.part"), here("policy.wasm"));

@@ -1,4 +1,4 @@
-// Reads settings: every problem is noted with its JSON Pointer, and reading goes on, so that all are told at once.
+// Reads settings. A mistake does not stop it: all problems are reported at once, each with its JSON Pointer.
 
 export class Reader {
   #path;
@@ -8,17 +8,17 @@ export class Reader {
 
   constructor(path, value) {
     this.#path = path;
-    const good = typeof value === "object" && value !== null && !Array.isArray(value);
-    this.#object = good ? value : {};
-    if (!good) this.#problems.push({ path, message: "must be a JSON object" });
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    this.#object = isObject ? value : {};
+    if (!isObject) this.#problems.push({ path, message: "must be a JSON object" });
   }
 
-  // What `read` makes of the settings. Throws the problems, as the contract wants it, if there are some.
+  // Returns what `read` makes of the settings; throws the problems, if any, as the contract requires.
   static read(json, read) {
     const reader = Reader.#parse(json);
     const settings = read(reader);
     const problems = reader.problems();
-    // More than anybody reads at once, and an answer has a largest size.
+    // The contract bounds the size of an answer.
     if (problems.length > 0) throw problems.slice(0, 64);
     return settings;
   }
@@ -33,7 +33,7 @@ export class Reader {
     }
   }
 
-  // RFC 6901: these two characters are escaped in a pointer.
+  // RFC 6901 escapes these two characters.
   #pointer(name) {
     return `${this.#path}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
   }
@@ -43,12 +43,12 @@ export class Reader {
     return Object.hasOwn(this.#object, name) ? this.#object[name] : undefined;
   }
 
-  // Notes a problem with a setting.
+  // Reports a problem with a setting.
   note(name, message) {
     this.#problems.push({ path: this.#pointer(name), message });
   }
 
-  // A whole number within a range. Without a default (undefined) it must be there.
+  // A whole number within a range. Without a default (undefined) it is required.
   number(name, fallback, least, most) {
     const value = this.#take(name);
     if (value === undefined && fallback !== undefined) return fallback;
@@ -57,7 +57,7 @@ export class Reader {
     return least;
   }
 
-  // A text. `wrong` returns what is wrong with one, or undefined.
+  // A string. `wrong` returns what is wrong with it, or undefined.
   text(name, fallback, wrong) {
     const value = this.#take(name);
     if (value === undefined) return fallback;
@@ -75,14 +75,14 @@ export class Reader {
       return undefined;
     }
     if (value.length > most) {
-      // One problem, not thousands of what a list of this length holds.
+      // One problem, not one per entry.
       this.note(name, `must hold at most ${most} entries`);
       return undefined;
     }
     return value;
   }
 
-  // A list of texts, empty when it is left out. `wrong` returns what is wrong with one, or undefined.
+  // An array of strings, empty if omitted. `wrong` returns what is wrong with one, or undefined.
   texts(name, most, wrong) {
     const texts = this.#list(name, most, "texts") ?? [];
     texts.forEach((text, index) => {
@@ -92,7 +92,7 @@ export class Reader {
     return texts;
   }
 
-  // A list of objects, each read by `read`; undefined when it is left out.
+  // An array of objects, each read by `read`; undefined if omitted.
   objects(name, most, read) {
     return this.#list(name, most, "objects")?.map((item, index) => {
       const reader = new Reader(`${this.#pointer(name)}/${index}`, item);
@@ -102,7 +102,7 @@ export class Reader {
     });
   }
 
-  // All problems, those of unknown settings last. Empty: the settings are good.
+  // All problems, those of unknown settings last.
   problems() {
     const unknown = Object.keys(this.#object).filter((name) => !this.#known.includes(name));
     const message = `is not a setting; known are: ${this.#known.join(", ")}`;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes policy.wasm of policy.c. Wants paygress, and clang and lld (of Debian: clang-19 and lld-19).
+# Builds policy.wasm from policy.c. Requires paygress, clang and lld (in Debian: clang-19 and lld-19).
 set -eu
 cd "$(dirname "$0")"
 world=pricing-policy
@@ -7,7 +7,7 @@ PAYGRESS="${PAYGRESS:-paygress}" CLANG="${CLANG:-$(command -v clang-19 || echo c
 
 "$PAYGRESS" policy bindings --lang c --world "$world" --wit wit build
 
-# No operating system and no C library, so nothing is imported. The object file of the bindings holds the types.
+# No operating system and no C library, so that nothing is imported. The object file of the bindings has the types.
 "$CLANG" --target=wasm32-unknown-unknown -std=c17 -Os -ffreestanding -nostdlib -mbulk-memory -ffunction-sections -fdata-sections \
     -Wall -Wextra -Werror -isystem lib/freestanding -isystem build -I lib \
     -Wl,--no-entry -Wl,--gc-sections -Wl,--stack-first -Wl,--strip-debug \

@@ -1,7 +1,7 @@
-//! The default duration policy: the whole amount at the quoted price, between a minimum and a
-//! maximum.
+//! The default duration policy: sells the whole net amount at the quoted price, between a minimum
+//! and a maximum duration.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../wit/1.1", world: "duration-policy" });
 }
@@ -18,10 +18,10 @@ use bindings::exports::paygress::policy::settings;
 use bindings::paygress::policy::types::{
     Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal,
 };
-use paygress_plugin_settings::Reader;
+use paygress_plugin_settings::SettingsReader;
 
-/// Ten years, the contract's maximum.
-const LONGEST: u64 = 315_360_000;
+/// Ten years, the maximum of the contract.
+const MAX_SECONDS: u64 = 315_360_000;
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -31,36 +31,35 @@ const SCHEMA: &str = r#"{
   "properties": {
     "minimum_seconds": {
       "type": "integer", "minimum": 1, "maximum": 315360000, "default": 60,
-      "description": "A payment that buys less is refused."
+      "description": "The shortest duration. A payment that buys less is refused."
     },
     "maximum_seconds": {
       "type": "integer", "minimum": 1, "maximum": 315360000, "default": 2592000,
-      "description": "A pod never has more than this before it; a payment that would exceed it is refused."
+      "description": "The longest remaining duration of a pod. A payment that would exceed it is refused."
     },
     "round_to_seconds": {
       "type": "integer", "minimum": 1, "maximum": 86400, "default": 1,
-      "description": "Time is rounded down to a multiple of this, and the customer is told."
+      "description": "Durations are rounded down to a multiple of this; the customer gets a note."
     },
     "suggested_minutes": {
       "type": "integer", "minimum": 1, "maximum": 5256000, "default": 60,
-      "description": "What is suggested to customers who pay too little, and given when the price is zero."
+      "description": "The duration that is suggested when a payment is too low, and granted when the price is zero."
     },
     "refund_percent": {
       "type": "integer", "minimum": 0, "maximum": 100, "default": 100,
-      "description": "How much of the price of unused time goes back to who stops a pod; 0: nothing."
+      "description": "The share of the price of unused time that is refunded when the customer stops the pod; 0: no refund."
     },
     "refund_step_seconds": {
       "type": "integer", "minimum": 1, "maximum": 86400, "default": 60,
-      "description": "Used time is charged in whole steps of this when a pod is stopped."
+      "description": "When a pod is stopped, used time is charged in whole steps of this length."
     },
     "extend_by_others": {
       "type": "boolean", "default": false,
-      "description": "Whether anyone may extend a pod, or only the customer who bought it."
+      "description": "If true, anyone may extend a pod; if false, only the customer who bought it."
     }
   }
 }"#;
 
-/// The policy.
 pub struct Policy;
 
 #[derive(Clone, Debug)]
@@ -73,7 +72,7 @@ struct Settings {
     extend_by_others: bool,
 }
 
-paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
+paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
 
 impl duration::Guest for Policy {
     fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {
@@ -97,18 +96,18 @@ fn refuse(code: &str, message: impl Into<String>) -> Refusal {
     Refusal { code: code.to_owned(), message: message.into() }
 }
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let mut reader = Reader::parse(json);
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    let mut reader = SettingsReader::parse(json);
     let settings = Settings {
-        minimum: reader.number("minimum_seconds", 60, 1..=LONGEST),
-        maximum: reader.number("maximum_seconds", 2_592_000, 1..=LONGEST),
+        minimum: reader.number("minimum_seconds", 60, 1..=MAX_SECONDS),
+        maximum: reader.number("maximum_seconds", 2_592_000, 1..=MAX_SECONDS),
         round_to: reader.number("round_to_seconds", 1, 1..=86_400),
         suggested: reader.number("suggested_minutes", 60, 1..=5_256_000).saturating_mul(60),
         refund: RefundTerms {
             percent: u8::try_from(reader.number("refund_percent", 100, 0..=100)).unwrap_or(100),
             step_seconds: reader.number("refund_step_seconds", 60, 1..=86_400),
         },
-        extend_by_others: reader.flag("extend_by_others", false),
+        extend_by_others: reader.boolean("extend_by_others", false),
     };
     if settings.minimum > settings.maximum {
         reader.problem(
@@ -125,8 +124,7 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
             ),
         );
     }
-    let problems = reader.problems();
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    reader.finish(settings)
 }
 
 fn grant(
@@ -145,30 +143,31 @@ fn grant(
         }
         Purpose::Extend(lease) => lease.remaining_seconds,
     };
-    let bought = match buys(price, payment.net_sat) {
+    let bought = match seconds_for(price, payment.net_sat) {
         Some(seconds) => seconds,
-        // A gift lasts as long as was asked for.
+        // At a price of zero, the order says how long.
         None => order
             .wanted_seconds
             .unwrap_or(settings.suggested)
             .min(settings.maximum.saturating_sub(remaining)),
     };
     let seconds = bought.saturating_sub(bought.checked_rem(settings.round_to).unwrap_or(0));
-    let least = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
-    if seconds < least {
+    let minimum = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
+    if seconds < minimum {
         let (net, fee) = (payment.net_sat, payment.fee_sat);
-        let (cost, suggested) = (costs(price, least), costs(price, settings.suggested.max(least)));
+        let (cost, suggested) =
+            (sat_for(price, minimum), sat_for(price, settings.suggested.max(minimum)));
         let message = format!(
-            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {least} s cost {cost} sat, {} minutes cost {suggested} sat",
-            settings.suggested.max(least).div_ceil(60),
+            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat, {} minutes cost {suggested} sat",
+            settings.suggested.max(minimum).div_ceil(60),
         );
         return Err(refuse("insufficient_payment", message));
     }
     if seconds.saturating_add(remaining) > settings.maximum {
-        let room = settings.maximum.saturating_sub(remaining);
+        let available = settings.maximum.saturating_sub(remaining);
         let message = format!(
-            "the token buys {seconds} s, and this pod may have at most {room} s more; send at most {} sat net",
-            worth(price, room)
+            "the token buys {seconds} s, and this pod may have at most {available} s more; send at most {} sat net",
+            max_sat_for(price, available)
         );
         return Err(refuse("invalid_request", message));
     }
@@ -177,24 +176,24 @@ fn grant(
     Ok(Grant { seconds, note })
 }
 
-/// The whole seconds that an amount buys; `None` when time costs nothing.
-fn buys(price: Price, sat: u64) -> Option<u64> {
+/// The whole seconds that an amount buys; `None` at a price of zero.
+fn seconds_for(price: Price, sat: u64) -> Option<u64> {
     let msat = u128::from(sat).saturating_mul(1_000);
     let seconds =
         msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
     Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
-/// The least amount that buys so many seconds.
-fn costs(price: Price, seconds: u64) -> u64 {
+/// The smallest amount that buys at least this duration.
+fn sat_for(price: Price, seconds: u64) -> u64 {
     let msat = u128::from(seconds)
         .saturating_mul(u128::from(price.msat))
         .div_ceil(u128::from(price.seconds.max(1)));
     u64::try_from(msat.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-/// The largest amount that buys no more than so many seconds.
-fn worth(price: Price, seconds: u64) -> u64 {
+/// The largest amount that buys at most this duration.
+fn max_sat_for(price: Price, seconds: u64) -> u64 {
     let msat = u128::from(seconds)
         .saturating_mul(u128::from(price.msat))
         .checked_div(u128::from(price.seconds))
@@ -233,9 +232,9 @@ mod tests {
         })
     }
 
-    fn ask(json: &str, order: &Order, price: Price, net_sat: u64) -> Result<Grant, Refusal> {
+    fn grant_for(json: &str, order: &Order, price: Price, net_sat: u64) -> Result<Grant, Refusal> {
         grant(
-            &read(json).unwrap(),
+            &parse_settings(json).unwrap(),
             order,
             price,
             &Payment {
@@ -248,30 +247,33 @@ mod tests {
     }
 
     #[test]
-    fn a_sat_is_a_minute() {
-        let granted = ask("{}", &order(Purpose::Spawn, None), MINUTE, 20).unwrap();
+    fn by_default_a_sat_buys_a_minute() {
+        let granted = grant_for("{}", &order(Purpose::Spawn, None), MINUTE, 20).unwrap();
         assert_eq!((granted.seconds, granted.note), (1_200, None));
     }
 
     #[test]
-    fn too_little_is_told_what_it_takes() {
-        let refused = ask("{}", &order(Purpose::Spawn, Some(600)), MINUTE, 9).unwrap_err();
+    fn the_refusal_of_a_low_payment_says_what_is_needed() {
+        let refused = grant_for("{}", &order(Purpose::Spawn, Some(600)), MINUTE, 9).unwrap_err();
         assert_eq!(refused.code, "insufficient_payment");
         assert!(refused.message.contains("600 s cost 10 sat"), "{}", refused.message);
         assert_eq!(
-            ask("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code,
+            grant_for("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code,
             "insufficient_payment"
         );
     }
 
     #[test]
-    fn all_that_was_paid_is_sold_even_if_less_was_wanted() {
-        assert_eq!(ask("{}", &order(Purpose::Spawn, Some(60)), MINUTE, 5).unwrap().seconds, 300);
+    fn the_whole_payment_is_sold_even_if_less_was_wanted() {
+        assert_eq!(
+            grant_for("{}", &order(Purpose::Spawn, Some(60)), MINUTE, 5).unwrap().seconds,
+            300
+        );
     }
 
     #[test]
-    fn rounding_is_told() {
-        let granted = ask(
+    fn rounding_is_noted_in_the_grant() {
+        let granted = grant_for(
             r#"{"round_to_seconds": 60}"#,
             &order(Purpose::Spawn, None),
             Price { msat: 7, seconds: 1 },
@@ -283,33 +285,36 @@ mod tests {
     }
 
     #[test]
-    fn the_maximum_counts_what_is_left() {
+    fn the_maximum_includes_the_remaining_time() {
         let json = r#"{"maximum_seconds": 600}"#;
-        assert_eq!(ask(json, &order(extend(300, true), None), MINUTE, 5).unwrap().seconds, 300);
-        let refused = ask(json, &order(extend(301, true), None), MINUTE, 5).unwrap_err();
+        assert_eq!(
+            grant_for(json, &order(extend(300, true), None), MINUTE, 5).unwrap().seconds,
+            300
+        );
+        let refused = grant_for(json, &order(extend(301, true), None), MINUTE, 5).unwrap_err();
         assert_eq!(refused.code, "invalid_request");
         assert!(refused.message.contains("at most 4 sat"), "{}", refused.message);
     }
 
     #[test]
-    fn strangers_extend_only_where_allowed() {
+    fn other_customers_extend_only_if_allowed() {
         assert_eq!(
-            ask("{}", &order(extend(300, false), None), MINUTE, 5).unwrap_err().code,
+            grant_for("{}", &order(extend(300, false), None), MINUTE, 5).unwrap_err().code,
             "not_owner"
         );
         assert!(
-            ask(r#"{"extend_by_others": true}"#, &order(extend(300, false), None), MINUTE, 5)
+            grant_for(r#"{"extend_by_others": true}"#, &order(extend(300, false), None), MINUTE, 5)
                 .is_ok()
         );
         assert_eq!(
-            ask("{}", &order(extend(0, true), None), MINUTE, 5).unwrap_err().code,
+            grant_for("{}", &order(extend(0, true), None), MINUTE, 5).unwrap_err().code,
             "lease_expired"
         );
     }
 
     #[test]
     fn no_amount_overflows() {
-        let refused = ask(
+        let refused = grant_for(
             "{}",
             &order(Purpose::Spawn, None),
             Price { msat: 1, seconds: 315_360_000 },
@@ -318,17 +323,17 @@ mod tests {
         .unwrap_err();
         assert_eq!(refused.code, "invalid_request");
         assert!(
-            ask("{}", &order(Purpose::Spawn, None), Price { msat: 0, seconds: 1 }, 0)
-                .is_ok_and(|gift| gift.seconds == 3_600)
+            grant_for("{}", &order(Purpose::Spawn, None), Price { msat: 0, seconds: 1 }, 0)
+                .is_ok_and(|grant| grant.seconds == 3_600)
         );
     }
 
     #[test]
-    fn settings_tell_all_problems_at_once() {
+    fn all_problems_of_the_settings_are_reported_at_once() {
         let problems =
-            read(r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "extend_by_others": 1}"#).unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(read("{}").unwrap().refund.percent, 100);
+            parse_settings(r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "extend_by_others": 1}"#).unwrap_err();
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(parse_settings("{}").unwrap().refund.percent, 100);
         assert_eq!(paths, ["/extend_by_others", "/minimum_seconds", "/round_to_seconds"]);
         assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
     }

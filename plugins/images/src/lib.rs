@@ -2,11 +2,11 @@
 //!
 //! An entry allows one image (`registry/repository:tag`), one digest
 //! (`registry/repository@sha256:…`) or a whole repository (`registry/repository`). Images are
-//! compared after they were made complete, so that `alpine`,
-//! `docker.io/alpine` and `docker.io/library/alpine:latest` are the same, and `registry:5000/x` is
-//! never taken for a tag.
+//! compared in their complete form: `alpine`, `docker.io/alpine` and
+//! `docker.io/library/alpine:latest` are the same image, and the port in `registry:5000/x` is never
+//! mistaken for a tag.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../wit/1.0", world: "images-policy" });
 }
@@ -22,11 +22,11 @@ mod reference;
 
 use bindings::exports::paygress::policy::{images, settings};
 use bindings::paygress::policy::types::{Context, ImageRef, Order, Problem, Refusal};
-use paygress_plugin_settings::{Reader, cut};
-use reference::Reference;
+use paygress_plugin_settings::{SettingsReader, truncate_message};
+use reference::{MAX_NAME_BYTES, Reference};
 
-/// What runs when the customer names no image: the one that `cargo xtask ssh-image` makes.
-const DEFAULT: &str = "paygress.local/ssh:1";
+/// The image that `cargo xtask ssh-image` builds.
+const DEFAULT_IMAGE: &str = "paygress.local/ssh:1";
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -36,16 +36,15 @@ const SCHEMA: &str = r#"{
   "properties": {
     "default": {
       "type": "string", "default": "paygress.local/ssh:1",
-      "description": "The image of orders that name none; always allowed."
+      "description": "The image of orders that do not name one; always allowed."
     },
     "allow": {
       "type": "array", "items": {"type": "string"}, "default": [],
-      "description": "What customers may ask for: registry/repository:tag, registry/repository@sha256:… or registry/repository (every tag and digest of it)."
+      "description": "The images that customers may choose: registry/repository:tag, registry/repository@sha256:… or registry/repository (all its tags and digests)."
     }
   }
 }"#;
 
-/// The policy.
 pub struct Policy;
 
 #[derive(Debug, Clone)]
@@ -54,59 +53,60 @@ struct Settings {
     allow: Vec<Reference>,
 }
 
-paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
+paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
 
 impl images::Guest for Policy {
     fn admit(order: Order, _: Context) -> Result<ImageRef, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
         let Some(settings) = settings else {
-            return Err(refuse("the image policy is not configured"));
+            return Err(refuse("the images policy is not configured"));
         };
-        admit(&settings, order.image.as_deref())
-            .map(|reference| ImageRef { reference })
-            .map_err(refuse)
+        let reference = admit(&settings, order.image.as_deref())?.to_string();
+        Ok(ImageRef { reference })
     }
 }
 
-fn refuse(message: impl Into<String>) -> Refusal {
-    Refusal { code: "image_not_allowed".to_owned(), message: cut(&message.into()) }
+fn refuse(message: impl std::fmt::Display) -> Refusal {
+    let message = truncate_message(&message.to_string());
+    Refusal { code: "image_not_allowed".to_owned(), message }
 }
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let mut reader = Reader::parse(json);
-    let default = reader.text("default", DEFAULT, 512);
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    let mut reader = SettingsReader::parse(json);
+    let default = reader.string("default", DEFAULT_IMAGE, MAX_NAME_BYTES);
     let default = match Reference::parse(&default) {
         Ok(reference) => Some(reference.complete()),
-        Err(why) => {
-            reader.problem("default", why);
+        Err(error) => {
+            reader.problem("default", error.to_string());
             None
         }
     };
     let mut allow = Vec::new();
-    for (index, entry) in reader.texts("allow").unwrap_or_default().iter().enumerate() {
+    for (index, entry) in reader.strings("allow").unwrap_or_default().iter().enumerate() {
         match Reference::parse(entry) {
             Ok(reference) => allow.push(reference),
-            Err(why) => reader.problem("allow", format!("entry {index}: {why}")),
+            Err(error) => reader.problem("allow", format!("entry {index}: {error}")),
         }
     }
-    let problems = reader.problems();
     match default {
-        Some(default) if problems.is_empty() => Ok(Settings { default, allow }),
-        _ => Err(problems),
+        Some(default) => reader.finish(Settings { default, allow }),
+        None => Err(reader.into_problems()),
     }
 }
 
-/// The complete reference of the wanted image, if it is allowed.
-fn admit(settings: &Settings, wanted: Option<&str>) -> Result<String, String> {
-    let Some(wanted) = wanted else { return Ok(settings.default.to_string()) };
-    let wanted = Reference::parse(wanted)?.complete();
-    if wanted == settings.default || settings.allow.iter().any(|entry| entry.allows(&wanted)) {
-        return Ok(wanted.to_string());
+/// The complete reference of the requested image, if it is allowed.
+fn admit(settings: &Settings, requested: Option<&str>) -> Result<Reference, Refusal> {
+    let Some(requested) = requested else { return Ok(settings.default.clone()) };
+    let requested = Reference::parse(requested).map_err(refuse)?.complete();
+    if requested == settings.default || settings.allow.iter().any(|entry| entry.allows(&requested))
+    {
+        return Ok(requested);
     }
-    Err(format!(
-        "that image is not on the operator's list; leave pod_image out to get {}; asked for was {wanted}",
+    // The remedy first: a long name may be cut off.
+    Err(refuse(format!(
+        "this image is not on the operator's list; leave pod_image out to get {}; requested was {requested}",
         settings.default
-    ))
+    )))
 }
 
 #[cfg(test)]
@@ -114,33 +114,36 @@ mod tests {
     use super::*;
 
     fn settings(allow: &[&str]) -> Settings {
-        read(&serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string())
-            .unwrap()
+        parse_settings(
+            &serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string(),
+        )
+        .unwrap()
     }
 
     #[test]
-    fn what_is_told_is_short_enough_however_long_the_names_are() {
+    fn messages_keep_to_the_limit_of_the_contract() {
         let long = format!("registry.example/{}", "a".repeat(490));
-        let settings = read(&serde_json::json!({"default": long}).to_string()).unwrap();
-        let told = refuse(admit(&settings, Some(&long.replace('a', "b"))).unwrap_err());
-        assert!(told.message.len() <= 500 && told.message.ends_with('…'), "{}", told.message);
+        let settings = parse_settings(&serde_json::json!({"default": long}).to_string()).unwrap();
+        let refusal = admit(&settings, Some(&long.replace('a', "b"))).unwrap_err();
+        let message = refusal.message;
+        assert!(message.len() <= 500 && message.ends_with('…'), "{message}");
         let many: serde_json::Map<_, _> =
             (0..5_000).map(|n| (format!("ü{n}"), serde_json::json!(1))).collect();
-        let problems = read(&serde_json::Value::Object(many).to_string()).unwrap_err();
+        let problems = parse_settings(&serde_json::Value::Object(many).to_string()).unwrap_err();
         assert_eq!(problems.len(), 64);
     }
 
     #[test]
-    fn no_wish_is_the_default() {
-        assert_eq!(admit(&settings(&[]), None).unwrap(), "example.com:5000/ssh:1");
-        assert_eq!(admit(&read("{}").unwrap(), None).unwrap(), DEFAULT);
+    fn an_order_without_an_image_gets_the_default() {
+        assert_eq!(admit(&settings(&[]), None).unwrap().to_string(), "example.com:5000/ssh:1");
+        assert_eq!(admit(&parse_settings("{}").unwrap(), None).unwrap().to_string(), DEFAULT_IMAGE);
     }
 
     #[test]
-    fn an_exact_entry_allows_that_tag_only() {
+    fn an_entry_with_a_tag_allows_that_tag_only() {
         let settings = settings(&["alpine:3.20"]);
         assert_eq!(
-            admit(&settings, Some("docker.io/library/alpine:3.20")).unwrap(),
+            admit(&settings, Some("docker.io/library/alpine:3.20")).unwrap().to_string(),
             "docker.io/library/alpine:3.20"
         );
         let digest = format!("alpine:3.20@sha256:{}", "a".repeat(64));
@@ -179,24 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_entry_allows_that_digest_whatever_the_tag_claims() {
+    fn an_entry_with_a_digest_allows_that_digest_whatever_the_tag() {
         let digest = format!("sha256:{}", "b".repeat(64));
         let settings = settings(&[&format!("alpine@{digest}")]);
         let admitted = admit(&settings, Some(&format!("alpine:any@{digest}"))).unwrap();
         assert_eq!(
-            admitted,
+            admitted.to_string(),
             format!("docker.io/library/alpine@{digest}"),
-            "the tag, which means nothing, is dropped"
+            "a tag beside a digest is dropped"
         );
         assert!(admit(&settings, Some(&format!("alpine@sha256:{}", "c".repeat(64)))).is_err());
         assert!(admit(&settings, Some("alpine")).is_err());
     }
 
     #[test]
-    fn settings_tell_all_problems_at_once() {
-        let problems = read(r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "typo": 1}"#)
-            .unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
+    fn all_problems_of_the_settings_are_reported_at_once() {
+        let problems =
+            parse_settings(r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "typo": 1}"#)
+                .unwrap_err();
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["/default", "/allow/2", "/allow", "/typo"]);
         assert!(
             serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap()["properties"]["allow"]

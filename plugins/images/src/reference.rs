@@ -1,6 +1,26 @@
-//! The name of an image, taken apart as container runtimes do.
+//! OCI image references, parsed as container runtimes do.
 
 use std::fmt;
+
+pub(crate) const MAX_NAME_BYTES: usize = 512;
+
+/// Why a name is not an image reference.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum InvalidReference {
+    Length,
+    Syntax(&'static str),
+}
+
+impl fmt::Display for InvalidReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length => write!(f, "an image name must have 1 to {MAX_NAME_BYTES} bytes"),
+            Self::Syntax(reason) => write!(f, "not an image name: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidReference {}
 
 /// `registry/repository[:tag][@digest]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,22 +32,21 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// Reads a name as a customer or an operator writes it, and fills in the registry.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > 512 {
-            return Err("an image's name has 1 to 512 bytes".to_owned());
+    /// Parses a name as people write it; a missing registry is `docker.io`.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidReference> {
+        if text.is_empty() || text.len() > MAX_NAME_BYTES {
+            return Err(InvalidReference::Length);
         }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
             None => (text, None),
         };
-        // A colon after the last slash begins a tag; before it, a registry's port.
+        // A colon after the last slash starts a tag; before it, the port of the registry.
         let (name, tag) = match name.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (name, None),
         };
-        // The first part is a registry if it could not be a repository's: with a dot, a port, or
-        // `localhost`.
+        // The first component is a registry if it has a dot or a port, or is `localhost`.
         let (registry, repository) = match name.split_once('/') {
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
                 (first, rest.to_owned())
@@ -40,20 +59,20 @@ impl Reference {
             true => repository,
             false => format!("library/{repository}"),
         };
-        let checked = [
-            (is_registry(registry), "its registry is not a host name, with a port or without"),
+        let checks = [
+            (is_registry(registry), "the registry must be a host name with an optional port"),
             (
                 repository.split('/').all(is_component),
-                "its repository may hold lower-case letters, digits and single separators . _ -",
+                "the repository may have lower-case letters, digits and single separators . _ -",
             ),
-            (tag.is_none_or(is_tag), "its tag may hold 1 to 128 letters, digits, _ . -"),
+            (tag.is_none_or(is_tag), "the tag must have 1 to 128 letters, digits, _ . -"),
             (
                 digest.is_none_or(is_digest),
-                "its digest must be sha256: and 64 lower-case hex digits",
+                "the digest must be sha256: and 64 lower-case hex digits",
             ),
         ];
-        if let Some((_, why)) = checked.iter().find(|(good, _)| !good) {
-            return Err(format!("not an image's name: {why}"));
+        if let Some((_, reason)) = checks.iter().find(|(is_valid, _)| !is_valid) {
+            return Err(InvalidReference::Syntax(reason));
         }
         Ok(Self {
             registry: registry.to_owned(),
@@ -63,8 +82,8 @@ impl Reference {
         })
     }
 
-    /// The one image that it means: by digest if it has one (the tag beside it means nothing), or
-    /// by tag.
+    /// With exactly one of digest and tag: a tag beside a digest has no meaning, and the default tag
+    /// is `latest`.
     pub(crate) fn complete(mut self) -> Self {
         self.tag = match &self.digest {
             Some(_) => None,
@@ -73,13 +92,13 @@ impl Reference {
         self
     }
 
-    /// Whether this entry of an allowlist allows that complete reference.
-    pub(crate) fn allows(&self, wanted: &Self) -> bool {
+    /// Whether this entry of an allowlist allows a complete reference.
+    pub(crate) fn allows(&self, requested: &Self) -> bool {
         let same_repository =
-            self.registry == wanted.registry && self.repository == wanted.repository;
+            self.registry == requested.registry && self.repository == requested.repository;
         let same_content = match (&self.digest, &self.tag) {
-            (Some(digest), _) => wanted.digest.as_ref() == Some(digest),
-            (None, Some(tag)) => wanted.digest.is_none() && wanted.tag.as_ref() == Some(tag),
+            (Some(digest), _) => requested.digest.as_ref() == Some(digest),
+            (None, Some(tag)) => requested.digest.is_none() && requested.tag.as_ref() == Some(tag),
             (None, None) => true,
         };
         same_repository && same_content
@@ -107,27 +126,28 @@ fn is_registry(text: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     };
-    let port_good = port.is_none_or(|port| {
+    let is_port_valid = port.is_none_or(|port| {
         port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port)
     });
-    host.split('.').all(label) && port_good
+    host.split('.').all(label) && is_port_valid
 }
 
 fn is_component(text: &str) -> bool {
-    let letter = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_alphanumeric = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = text.as_bytes();
-    let ends = bytes.first().is_some_and(letter) && bytes.last().is_some_and(letter);
+    let ends =
+        bytes.first().is_some_and(is_alphanumeric) && bytes.last().is_some_and(is_alphanumeric);
     let separators = bytes
-        .split(letter)
+        .split(is_alphanumeric)
         .all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|c| *c == b'-'));
     ends && separators
 }
 
 fn is_tag(text: &str) -> bool {
-    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+    let is_word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
     text.len() <= 128
-        && text.bytes().next().is_some_and(word)
-        && text.bytes().all(|c| word(c) || c == b'.' || c == b'-')
+        && text.bytes().next().is_some_and(is_word)
+        && text.bytes().all(|c| is_word(c) || c == b'.' || c == b'-')
 }
 
 fn is_digest(text: &str) -> bool {
@@ -141,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_made_complete() {
+    fn short_names_are_completed() {
         for (text, complete) in [
             ("alpine", "docker.io/library/alpine:latest"),
             ("docker.io/alpine", "docker.io/library/alpine:latest"),
@@ -156,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn tricks_are_no_names() {
+    fn malformed_names_are_rejected() {
         for bad in [
             "",
             ":",

@@ -1,7 +1,6 @@
-//! The default pod-template policy: one container that serves SSH on a port of its node, without
-//! any privilege.
+//! The default pod-template policy: one unprivileged container that serves SSH on a host port.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../wit/1.1", world: "pod-template-policy" });
 }
@@ -15,7 +14,7 @@ mod component {
 
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
-use paygress_plugin_settings::{Pod, Reader};
+use paygress_plugin_settings::{SettingsReader, SshPod};
 use serde_json::Value;
 
 const SCHEMA: &str = r#"{
@@ -26,16 +25,15 @@ const SCHEMA: &str = r#"{
   "properties": {
     "node_selector": {
       "type": "object", "additionalProperties": {"type": "string"}, "default": {},
-      "description": "Labels that a node must have."
+      "description": "The labels that a node must have."
     },
     "user_id": {
       "type": "integer", "minimum": 1, "maximum": 2147483647, "default": 1000,
-      "description": "The user and group that the pod runs as."
+      "description": "The user and group id that the container runs as."
     }
   }
 }"#;
 
-/// The policy.
 pub struct Policy;
 
 #[derive(Clone, Debug)]
@@ -44,7 +42,7 @@ struct Settings {
     user_id: u64,
 }
 
-paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
+paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
 
 impl pod_template::Guest for Policy {
     fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
@@ -62,18 +60,17 @@ impl pod_template::Guest for Policy {
     }
 }
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let mut reader = Reader::parse(json);
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    let mut reader = SettingsReader::parse(json);
     let settings = Settings {
-        node_selector: reader.table("node_selector"),
+        node_selector: reader.string_map("node_selector"),
         user_id: reader.number("user_id", 1_000, 1..=2_147_483_647),
     };
-    let problems = reader.problems();
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    reader.finish(settings)
 }
 
 fn render(settings: &Settings, placement: &Placement) -> Value {
-    let pod = Pod {
+    let pod = SshPod {
         image: &placement.image,
         cpu_millicores: placement.resources.cpu_millicores,
         memory_mib: placement.resources.memory_mib,
@@ -94,7 +91,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_template_keeps_to_the_placement() {
+    fn the_template_follows_the_placement() {
         let placement = Placement {
             pod_name: "ssh-pod-a".to_owned(),
             image: "example.com/ssh:1".to_owned(),
@@ -105,7 +102,7 @@ mod tests {
             secret_mount_path: "/run/paygress/login".to_owned(),
         };
         let template = render(
-            &read(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(),
+            &parse_settings(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(),
             &placement,
         );
         let container = &template["spec"]["containers"][0];
@@ -117,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_tell_all_problems_at_once() {
-        let problems = read(r#"{"node_selector": [], "user_id": 0}"#).unwrap_err();
+    fn all_problems_of_the_settings_are_reported_at_once() {
+        let problems = parse_settings(r#"{"node_selector": [], "user_id": 0}"#).unwrap_err();
         assert_eq!(problems.len(), 2);
         assert!(serde_json::from_str::<Value>(SCHEMA).is_ok());
     }

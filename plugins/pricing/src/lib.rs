@@ -1,6 +1,6 @@
-//! The default pricing policy: so many sat an hour, in tiers.
+//! The default pricing policy: a price per hour, times the multiplier of a tier.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../wit/1.0", world: "pricing-policy" });
 }
@@ -16,11 +16,11 @@ use bindings::exports::paygress::policy::{pricing, settings};
 use bindings::paygress::policy::types::{
     Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources,
 };
-use paygress_plugin_settings::Reader;
+use paygress_plugin_settings::SettingsReader;
 
 const HOUR: u64 = 3_600;
 /// A hundred bitcoin an hour: more is a mistake in the settings.
-const SATS_PER_HOUR: u64 = 10_000_000_000;
+const MAX_SATS_PER_HOUR: u64 = 10_000_000_000;
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -30,15 +30,15 @@ const SCHEMA: &str = r#"{
   "properties": {
     "sats_per_hour": {
       "type": "integer", "minimum": 1, "maximum": 10000000000, "default": 60,
-      "description": "The price of a tier whose multiplier is 1."
+      "description": "The price of an hour in a tier with the multiplier 1."
     },
     "minimum_sat": {
       "type": "integer", "minimum": 0, "maximum": 10000000000, "default": 1,
-      "description": "The least net amount that is accepted, in sat."
+      "description": "The smallest net amount that is accepted, in sat."
     },
     "tiers": {
       "type": "array", "minItems": 1, "maxItems": 64,
-      "description": "What is for sale, the default first. Left out: basic, standard and premium.",
+      "description": "The tiers for sale, the default tier first. If omitted: basic, standard and premium.",
       "items": {
         "type": "object", "additionalProperties": false, "required": ["id"],
         "properties": {
@@ -54,7 +54,6 @@ const SCHEMA: &str = r#"{
   }
 }"#;
 
-/// The policy.
 pub struct Policy;
 
 #[derive(Clone, Debug)]
@@ -74,7 +73,7 @@ struct Settings {
     tiers: Vec<Tier>,
 }
 
-paygress_plugin_settings::kept!(Policy, Settings, SCHEMA, read);
+paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
 
 impl pricing::Guest for Policy {
     fn offers(_: Context) -> Vec<Offer> {
@@ -87,11 +86,13 @@ impl pricing::Guest for Policy {
             Purpose::Extend(lease) => Some(lease.tier.clone()),
         };
         let settings = SETTINGS.with_borrow(Clone::clone);
-        let quoted = settings
-            .ok_or_else(|| "the pricing policy is not configured".to_owned())
-            .and_then(|settings| settings.quote(wanted.as_deref()));
-        quoted.map_err(|message| Refusal { code: "invalid_spec".to_owned(), message })
+        let settings = settings.ok_or_else(|| refuse("the pricing policy is not configured"))?;
+        settings.quote(wanted.as_deref())
     }
+}
+
+fn refuse(message: impl Into<String>) -> Refusal {
+    Refusal { code: "invalid_spec".to_owned(), message: message.into() }
 }
 
 fn default_tiers() -> Vec<Tier> {
@@ -110,21 +111,21 @@ fn default_tiers() -> Vec<Tier> {
     ]
 }
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let mut reader = Reader::parse(json);
-    let sats_per_hour = reader.number("sats_per_hour", 60, 1..=SATS_PER_HOUR);
-    let minimum_sat = reader.number("minimum_sat", 1, 0..=SATS_PER_HOUR);
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    let mut reader = SettingsReader::parse(json);
+    let sats_per_hour = reader.number("sats_per_hour", 60, 1..=MAX_SATS_PER_HOUR);
+    let minimum_sat = reader.number("minimum_sat", 1, 0..=MAX_SATS_PER_HOUR);
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let tiers = reader.objects("tiers", |tier| {
-        let id = tier.text("id", "", 64);
+        let id = tier.string("id", "", 64);
         if id.is_empty() {
             tier.problem("id", "is missing");
         }
         let cpu_millicores = small(tier.number("cpu_millicores", 1_000, 1..=1_000_000));
         let memory_mib = small(tier.number("memory_mib", 1_024, 1..=16_777_216));
         Tier {
-            name: tier.text("name", if id.is_empty() { "?" } else { &id }, 100),
-            description: tier.text(
+            name: tier.string("name", if id.is_empty() { "?" } else { &id }, 100),
+            description: tier.string(
                 "description",
                 &format!("{cpu_millicores} mCPU, {memory_mib} MiB of memory, SSH"),
                 500,
@@ -144,19 +145,14 @@ fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
             reader.problem("tiers", format!("two tiers have the id {}", tier.id));
         }
     }
-    let problems = reader.problems();
-    if problems.is_empty() {
-        Ok(Settings { sats_per_hour, minimum_sat, tiers })
-    } else {
-        Err(problems)
-    }
+    reader.finish(Settings { sats_per_hour, minimum_sat, tiers })
 }
 
 impl Settings {
     fn price(&self, tier: &Tier) -> Price {
-        // At most 1e10 × 1e3 × 1e3: 64 bits hold it.
+        // At most 1e10 × 1e3 × 1e3, which fits in 64 bits.
         let msat = self.sats_per_hour.saturating_mul(tier.multiplier).saturating_mul(1_000);
-        // A minute's price where it is whole, since that reads best; the hour's is always exact.
+        // Per minute if that is a whole number, since it is easier to read; per hour is always exact.
         match msat.checked_rem(60) {
             Some(0) => Price { msat: msat.checked_div(60).unwrap_or(msat), seconds: 60 },
             _ => Price { msat, seconds: HOUR },
@@ -178,14 +174,15 @@ impl Settings {
         self.tiers.iter().map(offer).collect()
     }
 
-    fn quote(&self, wanted: Option<&str>) -> Result<Quote, String> {
+    fn quote(&self, wanted: Option<&str>) -> Result<Quote, Refusal> {
         let tier = match wanted {
             None => self.tiers.first(),
             Some(id) => self.tiers.iter().find(|tier| tier.id == id),
         };
         let Some(tier) = tier else {
             let known: Vec<&str> = self.tiers.iter().map(|tier| tier.id.as_str()).collect();
-            return Err(format!("there is no such tier; choose one of: {}", known.join(", ")));
+            let known = known.join(", ");
+            return Err(refuse(format!("there is no such tier; choose one of: {known}")));
         };
         Ok(Quote {
             tier: tier.id.clone(),
@@ -204,8 +201,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn by_default_a_sat_is_a_minute() {
-        let settings = read("{}").unwrap();
+    fn by_default_a_minute_costs_a_sat() {
+        let settings = parse_settings("{}").unwrap();
         let quote = settings.quote(None).unwrap();
         assert_eq!(
             (quote.tier.as_str(), quote.price.msat, quote.price.seconds, quote.minimum_sat),
@@ -228,13 +225,15 @@ mod tests {
     #[test]
     fn prices_are_exact_and_do_not_overflow() {
         let settings =
-            read(r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#).unwrap();
+            parse_settings(r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#)
+                .unwrap();
         let price = settings.quote(Some("a")).unwrap().price;
         assert_eq!(u128::from(price.msat) * 3_600, 21_000 * u128::from(price.seconds));
-        let dear =
-            read(r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#)
-                .unwrap();
-        let price = dear.quote(None).unwrap().price;
+        let expensive = parse_settings(
+            r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#,
+        )
+        .unwrap();
+        let price = expensive.quote(None).unwrap().price;
         assert_eq!(
             u128::from(price.msat) * 3_600,
             10_000_000_000_000_000 * u128::from(price.seconds)
@@ -242,19 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_tier_is_told_the_known_ones() {
+    fn the_refusal_of_an_unknown_tier_lists_the_tiers() {
         assert_eq!(
-            read("{}").unwrap().quote(Some("huge")).unwrap_err(),
+            parse_settings("{}").unwrap().quote(Some("huge")).unwrap_err().message,
             "there is no such tier; choose one of: basic, standard, premium"
         );
     }
 
     #[test]
-    fn settings_tell_all_problems_at_once() {
+    fn all_problems_of_the_settings_are_reported_at_once() {
         let problems =
-            read(r#"{"sats_per_hour": 0, "minimum_sat": -1, "tiers": [{"cpu_millicores": 0}, {"id": "a"}, {"id": "a"}], "x": 1}"#)
+            parse_settings(r#"{"sats_per_hour": 0, "minimum_sat": -1, "tiers": [{"cpu_millicores": 0}, {"id": "a"}, {"id": "a"}], "x": 1}"#)
                 .unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|(path, _)| path.as_str()).collect();
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(
             paths,
             [
@@ -266,7 +265,7 @@ mod tests {
                 "/x"
             ]
         );
-        assert!(read("nonsense").is_err());
+        assert!(parse_settings("nonsense").is_err());
         assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
     }
 }

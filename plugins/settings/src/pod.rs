@@ -1,32 +1,29 @@
-//! The pod that every template policy begins with: one container that serves SSH, without any
+//! The pod that the template policies start from: one container that serves SSH, without any
 //! privilege.
 
 use serde_json::{Map, Value, json};
 
-/// What is in it.
-pub struct Pod<'a> {
+/// The parameters of an SSH pod.
+pub struct SshPod<'a> {
     /// The admitted image.
     pub image: &'a str,
-    /// CPU, in thousandths of a core.
     pub cpu_millicores: u32,
-    /// Memory, in MiB.
     pub memory_mib: u32,
-    /// The port of its SSH server.
+    /// The port on which the SSH server listens.
     pub container_port: u16,
-    /// The node's port that leads there; none: a Service does.
+    /// The port of the node that is forwarded to it; `None` if a Service is used.
     pub host_port: Option<u16>,
-    /// The Secret with its login.
+    /// The Secret that holds the login.
     pub secret_name: &'a str,
-    /// Where it finds the login.
     pub secret_mount_path: &'a str,
-    /// The user and group that it runs as.
+    /// The user and the group of the container.
     pub user_id: u64,
-    /// Labels that its node must have.
+    /// Labels that the node must have.
     pub node_selector: &'a [(String, String)],
 }
 
-impl Pod<'_> {
-    /// A PodTemplateSpec as JSON.
+impl SshPod<'_> {
+    /// Renders a PodTemplateSpec as JSON.
     #[must_use]
     pub fn template(&self) -> Value {
         let resources = json!({"cpu": format!("{}m", self.cpu_millicores), "memory": format!("{}Mi", self.memory_mib)});

@@ -1,4 +1,4 @@
-// Package bonus is a duration policy: who pays for long at once gets some time on top.
+// Package bonus is a duration policy: large payments get extra time.
 package bonus
 
 import (
@@ -6,13 +6,13 @@ import (
 	"math/bits"
 )
 
-// longest is ten years, the contract's maximum.
+// longest is ten years, the maximum of the contract.
 const longest = 315_360_000
 
-// money is more than there will ever be, in sat: 21 million bitcoin.
-const money = 2_100_000_000_000_000
+// maxSat is the number of sat that will ever exist: 21 million bitcoin.
+const maxSat = 2_100_000_000_000_000
 
-// Lease is what the policy asks of a running pod.
+// Lease is what the policy needs to know of a running pod.
 type Lease struct {
 	Remaining uint64
 	Own       bool
@@ -22,14 +22,14 @@ type Lease struct {
 type Deal struct {
 	Extends      *Lease  // nil: a new pod
 	Wanted       *uint64 // in seconds; nil: whatever the token pays for
-	Msat, Per    uint64  // the price: so many msat for so many seconds
+	Msat, Per    uint64  // the price: Msat per so many seconds
 	NetSat, Fees uint64
 }
 
-// Refusal is why nothing is granted.
+// Refusal says why nothing is granted.
 type Refusal struct{ Code, Message string }
 
-// Grant is the time for all of the net amount in seconds, and a note for the customer or none.
+// Grant returns the duration in seconds that the net amount buys, and an optional note for the customer.
 func (s Settings) Grant(deal Deal) (seconds uint64, note string, refused *Refusal) {
 	var remaining uint64
 	if lease := deal.Extends; lease != nil {
@@ -41,45 +41,45 @@ func (s Settings) Grant(deal Deal) (seconds uint64, note string, refused *Refusa
 		}
 		remaining = lease.Remaining
 	}
-	var room uint64
+	var available uint64
 	if remaining < s.Maximum {
-		room = s.Maximum - remaining
+		available = s.Maximum - remaining
 	}
 
-	least := s.Minimum
+	minimum := s.Minimum
 	if deal.Wanted != nil {
-		least = max(least, *deal.Wanted)
+		minimum = max(minimum, *deal.Wanted)
 	}
 	var bought, extra uint64
 	switch {
 	case deal.Msat > 0:
-		bought = buys(deal)
+		bought = secondsFor(deal)
 	case deal.Wanted != nil:
-		bought = least
+		bought = minimum
 	default:
-		// A gift lasts an hour unless something else was asked for.
-		bought = max(s.Minimum, min(3_600, room))
+		// At a price of zero the duration is an hour, unless the order says another.
+		bought = max(s.Minimum, min(3_600, available))
 	}
-	if bought > room {
-		message := fmt.Sprintf("this would be %d s, and this pod may have at most %d s more", bought, room)
+	if bought > available {
+		message := fmt.Sprintf("this order is for %d s, and this pod may have at most %d s more", bought, available)
 		return 0, "", &Refusal{"invalid_request", message}
 	}
 	if percent := s.percent(bought); percent > 0 && deal.Msat > 0 {
-		// What was paid for is never cut; what was not is.
-		extra = min(bought*percent/100, room-bought)
+		// Only the bonus may be shortened, not what was paid for.
+		extra = min(bought*percent/100, available-bought)
 	}
-	if bought+extra < least {
+	if bought+extra < minimum {
 		message := fmt.Sprintf("the token is worth %d sat after the mint's fee of %d sat and buys %d s; %d s cost %d sat, without a bonus",
-			deal.NetSat, deal.Fees, bought+extra, least, costs(deal, least))
+			deal.NetSat, deal.Fees, bought+extra, minimum, satFor(deal, minimum))
 		return 0, "", &Refusal{"insufficient_payment", message}
 	}
 	if extra > 0 {
-		note = fmt.Sprintf("the payment bought %d s, and %d s come on top", bought, extra)
+		note = fmt.Sprintf("the payment bought %d s, plus a bonus of %d s", bought, extra)
 	}
 	return bought + extra, note, nil
 }
 
-// percent is the largest bonus for so many seconds.
+// percent returns the largest bonus for a duration.
 func (s Settings) percent(seconds uint64) uint64 {
 	var most uint64
 	for _, step := range s.Bonuses {
@@ -90,9 +90,9 @@ func (s Settings) percent(seconds uint64) uint64 {
 	return most
 }
 
-// buys is the whole seconds that the net amount buys, or one more than the longest.
-func buys(deal Deal) uint64 {
-	high, low := bits.Mul64(min(deal.NetSat, money)*1_000, deal.Per)
+// secondsFor returns the whole seconds that the net amount buys, or longest+1 if there are more.
+func secondsFor(deal Deal) uint64 {
+	high, low := bits.Mul64(min(deal.NetSat, maxSat)*1_000, deal.Per)
 	if high >= deal.Msat {
 		return longest + 1
 	}
@@ -100,15 +100,15 @@ func buys(deal Deal) uint64 {
 	return min(seconds, longest+1)
 }
 
-// costs is the least amount in sat that buys so many seconds.
-func costs(deal Deal, seconds uint64) uint64 {
+// satFor returns the smallest amount in sat that buys at least this duration.
+func satFor(deal Deal, seconds uint64) uint64 {
 	high, low := bits.Mul64(seconds, deal.Msat)
-	// A sat is a thousand msat. Both divisions round up, at once.
+	// A sat is a thousand msat: one division for both roundings.
 	per := deal.Per * 1_000
 	low, carry := bits.Add64(low, per-1, 0)
 	high += carry
 	if high >= per {
-		return money
+		return maxSat
 	}
 	sat, _ := bits.Div64(high, low, per)
 	return sat

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func ask(t *testing.T, text string, deal Deal) (uint64, string, string) {
+func grantFor(t *testing.T, text string, deal Deal) (uint64, string, string) {
 	t.Helper()
 	settings, problems := Read(text)
 	if len(problems) > 0 {
@@ -31,33 +31,33 @@ func TestGrant(t *testing.T) {
 		seconds  uint64
 		code     string
 	}{
-		"a sat is a minute":                {`{}`, Deal{NetSat: 20}, 1_200, ""},
-		"a day has a bonus":                {`{}`, Deal{NetSat: 1_440}, 95_040, ""},
-		"a minute less has none":           {`{}`, Deal{NetSat: 1_439}, 86_340, ""},
-		"the largest counts":               {`{}`, Deal{NetSat: 10_080}, 725_760, ""},
-		"no bonuses":                       {`{"bonuses": []}`, Deal{NetSat: 1_440}, 86_400, ""},
-		"too little":                       {`{}`, Deal{NetSat: 0}, 0, "insufficient_payment"},
-		"less than was asked for":          {`{}`, Deal{NetSat: 9, Wanted: number(600)}, 0, "insufficient_payment"},
-		"a bonus counts for what is asked": {`{}`, Deal{NetSat: 1_440, Wanted: number(95_040)}, 95_040, ""},
-		"more than may be":                 {`{"maximum_seconds": 600}`, Deal{NetSat: 11}, 0, "invalid_request"},
-		"more than may be with the rest":   {`{"maximum_seconds": 600}`, Deal{NetSat: 5, Extends: &Lease{301, true}}, 0, "invalid_request"},
-		"a bonus is cut":                   {`{"maximum_seconds": 90000}`, Deal{NetSat: 1_440}, 90_000, ""},
-		"a stranger":                       {`{}`, Deal{NetSat: 5, Extends: &Lease{300, false}}, 0, "not_owner"},
-		"too late":                         {`{}`, Deal{NetSat: 5, Extends: &Lease{0, true}}, 0, "lease_expired"},
-		"a gift":                           {`{}`, Deal{Per: 1}, 3_600, ""},
-		"a gift as asked for":              {`{}`, Deal{Per: 1, Wanted: number(600)}, 600, ""},
-		"a gift beyond measure":            {`{}`, Deal{Per: 1, Wanted: number(math.MaxUint64)}, 0, "invalid_request"},
-		"all the money and more":           {`{}`, Deal{NetSat: math.MaxUint64, Msat: 1, Per: longest}, 0, "invalid_request"},
-		"more than can be paid for":        {`{}`, Deal{NetSat: 1, Msat: 2_100_000_000_000_000_000, Per: 1, Wanted: number(math.MaxUint64)}, 0, "insufficient_payment"},
+		"a sat buys a minute":             {`{}`, Deal{NetSat: 20}, 1_200, ""},
+		"a day has a bonus":               {`{}`, Deal{NetSat: 1_440}, 95_040, ""},
+		"a minute less has no bonus":      {`{}`, Deal{NetSat: 1_439}, 86_340, ""},
+		"the largest bonus is given":      {`{}`, Deal{NetSat: 10_080}, 725_760, ""},
+		"no bonuses":                      {`{"bonuses": []}`, Deal{NetSat: 1_440}, 86_400, ""},
+		"too little":                      {`{}`, Deal{NetSat: 0}, 0, "insufficient_payment"},
+		"less than was requested":         {`{}`, Deal{NetSat: 9, Wanted: number(600)}, 0, "insufficient_payment"},
+		"a bonus counts for the request":  {`{}`, Deal{NetSat: 1_440, Wanted: number(95_040)}, 95_040, ""},
+		"above the maximum":               {`{"maximum_seconds": 600}`, Deal{NetSat: 11}, 0, "invalid_request"},
+		"above the maximum with the rest": {`{"maximum_seconds": 600}`, Deal{NetSat: 5, Extends: &Lease{301, true}}, 0, "invalid_request"},
+		"a bonus is shortened":            {`{"maximum_seconds": 90000}`, Deal{NetSat: 1_440}, 90_000, ""},
+		"another customer":                {`{}`, Deal{NetSat: 5, Extends: &Lease{300, false}}, 0, "not_owner"},
+		"after the end":                   {`{}`, Deal{NetSat: 5, Extends: &Lease{0, true}}, 0, "lease_expired"},
+		"free":                            {`{}`, Deal{Per: 1}, 3_600, ""},
+		"free, with a requested duration": {`{}`, Deal{Per: 1, Wanted: number(600)}, 600, ""},
+		"free, above the maximum":         {`{}`, Deal{Per: 1, Wanted: number(math.MaxUint64)}, 0, "invalid_request"},
+		"more money than exists":          {`{}`, Deal{NetSat: math.MaxUint64, Msat: 1, Per: longest}, 0, "invalid_request"},
+		"more than can ever be paid for":  {`{}`, Deal{NetSat: 1, Msat: 2_100_000_000_000_000_000, Per: 1, Wanted: number(math.MaxUint64)}, 0, "insufficient_payment"},
 	} {
-		seconds, _, code := ask(t, c.settings, c.deal)
+		seconds, _, code := grantFor(t, c.settings, c.deal)
 		if seconds != c.seconds || code != c.code {
 			t.Errorf("%s: %d s, %q", name, seconds, code)
 		}
 	}
 }
 
-func TestAllProblemsAreToldAtOnce(t *testing.T) {
+func TestAllProblemsAreReportedAtOnce(t *testing.T) {
 	_, problems := Read(`{"minimum_seconds": 100, "maximum_seconds": 50, "bonuses": [{"hours": 1.5}, null, {"hours": 1, "percent": null, "x~/": 1}], "b": 1, "a": 1}`)
 	var paths []string
 	for _, problem := range problems {

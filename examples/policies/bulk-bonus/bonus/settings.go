@@ -6,7 +6,7 @@ import (
 	"wit_component/settings"
 )
 
-// Schema is of the settings.
+// Schema is the JSON Schema of the settings.
 const Schema = `{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "Bulk bonus",
@@ -15,25 +15,25 @@ const Schema = `{
   "properties": {
     "minimum_seconds": {
       "type": "integer", "minimum": 1, "maximum": 315360000, "default": 60,
-      "description": "A payment that buys less is refused."
+      "description": "The shortest duration. A payment that buys less is refused."
     },
     "maximum_seconds": {
       "type": "integer", "minimum": 1, "maximum": 315360000, "default": 2592000,
-      "description": "A pod never has more than this before it; a payment that would exceed it is refused, a bonus is cut."
+      "description": "The longest remaining duration of a pod. A payment that would exceed it is refused; a bonus is shortened."
     },
     "refund_percent": {
       "type": "integer", "minimum": 0, "maximum": 100, "default": 100,
-      "description": "How much of the price of unused time goes back to who stops a pod; 0: nothing. Used minutes are whole."
+      "description": "The share of the price of unused time that is refunded when the customer stops the pod; 0: no refund. Used time is charged in whole minutes."
     },
     "bonuses": {
       "type": "array", "maxItems": 16,
-      "description": "Who gets time on top; of those that apply, the largest counts. Left out: 10 % from 24 hours, 20 % from 168 hours.",
+      "description": "The bonuses; the largest one that applies is given. If omitted: 10 % from 24 hours, 20 % from 168 hours.",
       "items": {
         "type": "object", "additionalProperties": false, "required": ["hours", "percent"],
         "properties": {
           "hours": {
             "type": "integer", "minimum": 1, "maximum": 87600,
-            "description": "The payment buys at least so many hours."
+            "description": "Applies to payments that buy at least this many hours."
           },
           "percent": {"type": "integer", "minimum": 1, "maximum": 100}
         }
@@ -42,17 +42,17 @@ const Schema = `{
   }
 }`
 
-// Settings are what the operator set.
+// Settings are the settings of the operator.
 type Settings struct {
 	Minimum, Maximum uint64
 	Refund           uint8 // in percent
 	Bonuses          []Step
 }
 
-// Step is a bonus from so many hours.
+// Step is a bonus for payments of at least Hours.
 type Step struct{ Hours, Percent uint64 }
 
-// Read reads settings.
+// Read parses settings.
 func Read(text string) (Settings, []settings.Problem) {
 	read := Settings{Bonuses: []Step{{Hours: 24, Percent: 10}, {Hours: 168, Percent: 20}}}
 	reader := settings.Read(text)

@@ -1,4 +1,4 @@
-// Package policy is what the contract asks for, answered by the package bonus.
+// Package policy implements the contract with the package bonus.
 package policy
 
 import (
@@ -20,17 +20,17 @@ type (
 	terms   = paygress_policy_duration.RefundTerms
 )
 
-// Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
-var kept bonus.Settings
+// Set by Configure, the first call in every instance. An instance serves one call, so there is no other state.
+var config bonus.Settings
 
-// Schema is a JSON Schema of the settings.
+// Schema returns the JSON Schema of the settings.
 func Schema() string { return bonus.Schema }
 
-// Configure takes the settings.
+// Configure applies the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
 	read, found := bonus.Read(json)
 	if len(found) == 0 {
-		kept = read
+		config = read
 		return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
 	}
 	problems := make([]problem, len(found))
@@ -40,7 +40,7 @@ func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
 	return wit_types.Err[wit_types.Unit](problems)
 }
 
-// Grant is the time that the net amount buys, and the bonus.
+// Grant returns the duration that the net amount buys, with the bonus.
 func Grant(order order, quote quote, payment payment, _ context) wit_types.Result[grant, refusal] {
 	deal := bonus.Deal{Msat: quote.Price.Msat, Per: quote.Price.Seconds, NetSat: payment.NetSat, Fees: payment.FeeSat}
 	if order.Purpose.Tag() == paygress_policy_types.PurposeExtend {
@@ -51,7 +51,7 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 		wanted := order.WantedSeconds.Some()
 		deal.Wanted = &wanted
 	}
-	seconds, note, refused := kept.Grant(deal)
+	seconds, note, refused := config.Grant(deal)
 	if refused != nil {
 		return wit_types.Err[grant](refusal(*refused))
 	}
@@ -62,7 +62,7 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 	return wit_types.Ok[grant, refusal](granted)
 }
 
-// Refund is how a customer is paid back who stops the pod: by the minute.
+// Refund returns the terms for customers who stop a pod: used time is charged by the minute.
 func Refund(order, quote, payment, grant, context) terms {
-	return terms{StepSeconds: 60, Percent: kept.Refund}
+	return terms{StepSeconds: 60, Percent: config.Refund}
 }

@@ -1,5 +1,5 @@
-// Package settings reads settings: every problem is noted with its JSON Pointer, and reading goes on, so that all are told
-// at once.
+// Package settings reads settings. A mistake does not stop it: all problems are reported at once, each with its JSON
+// Pointer.
 package settings
 
 import (
@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Problem is a mistake: its JSON Pointer, and what to write instead.
+// Problem is a mistake in the settings, at a JSON Pointer.
 type Problem struct{ Path, Message string }
 
 // Reader reads a JSON object.
@@ -20,7 +20,7 @@ type Reader struct {
 	problems *[]Problem
 }
 
-// Read is for the whole settings.
+// Read parses the settings.
 func Read(text string) *Reader {
 	reader := &Reader{problems: new([]Problem)}
 	if json.Valid([]byte(text)) {
@@ -32,7 +32,7 @@ func Read(text string) *Reader {
 }
 
 func (r *Reader) open(raw json.RawMessage) {
-	// null is taken for an object by Unmarshal, and leaves the map nil.
+	// Unmarshal accepts null for a map, and leaves it nil.
 	if json.Unmarshal(raw, &r.members) != nil || r.members == nil {
 		r.add("", "must be a JSON object")
 	}
@@ -42,16 +42,16 @@ func (r *Reader) add(path, message string) {
 	*r.problems = append(*r.problems, Problem{r.path + path, message})
 }
 
-// RFC 6901: these two characters are escaped in a pointer.
+// RFC 6901 escapes these two characters.
 var escaped = strings.NewReplacer("~", "~0", "/", "~1")
 
-// Note notes a problem with a setting.
+// Note reports a problem with a setting.
 func (r *Reader) Note(name, message string) { r.add("/"+escaped.Replace(name), message) }
 
-// Problems are all problems, those of unknown settings last. None: the settings are good.
+// Problems returns all problems, those of unknown settings last.
 func (r *Reader) Problems() []Problem {
 	r.close()
-	// More than anybody reads at once, and an answer has a largest size.
+	// The contract bounds the size of an answer.
 	return (*r.problems)[:min(len(*r.problems), 64)]
 }
 
@@ -62,7 +62,7 @@ func (r *Reader) close() {
 			unknown = append(unknown, name)
 		}
 	}
-	// A map has no order, and the same settings have the same problems.
+	// Sorted, because a map has no order.
 	slices.Sort(unknown)
 	for _, name := range unknown {
 		r.Note(name, "is not a setting; known are: "+strings.Join(r.known, ", "))
@@ -75,7 +75,7 @@ func (r *Reader) take(name string) (json.RawMessage, bool) {
 	return value, given
 }
 
-// Number is a whole number within a range. With a default below the range it must be there.
+// Number returns a whole number within a range. With a default below the range it is required.
 func (r *Reader) Number(name string, otherwise, least, most uint64) uint64 {
 	value, given := r.take(name)
 	if !given && otherwise >= least {
@@ -85,7 +85,7 @@ func (r *Reader) Number(name string, otherwise, least, most uint64) uint64 {
 		r.Note(name, "is missing")
 		return otherwise
 	}
-	// A pointer tells null from a number.
+	// A pointer distinguishes null from a number.
 	var number *uint64
 	if json.Unmarshal(value, &number) != nil || number == nil || *number < least || *number > most {
 		r.Note(name, fmt.Sprintf("must be a whole number from %d to %d", least, most))
@@ -102,7 +102,7 @@ func text(value json.RawMessage, wrong func(string) string) (string, string) {
 	return *text, wrong(*text)
 }
 
-// Text is a text. `wrong` says what is wrong with one; nothing: it is good.
+// Text returns a string. `wrong` returns what is wrong with it, or "".
 func (r *Reader) Text(name, otherwise string, wrong func(string) string) string {
 	value, given := r.take(name)
 	if !given {
@@ -116,7 +116,7 @@ func (r *Reader) Text(name, otherwise string, wrong func(string) string) string 
 	return text
 }
 
-// Texts is a list of texts, empty when it is left out. `wrong` says what is wrong with one; nothing: it is good.
+// Texts returns a list of strings, empty if omitted. `wrong` returns what is wrong with one, or "".
 func (r *Reader) Texts(name string, most int, wrong func(string) string) []string {
 	items, _ := r.list(name, most, "texts")
 	texts := make([]string, len(items))
@@ -130,7 +130,7 @@ func (r *Reader) Texts(name string, most int, wrong func(string) string) []strin
 	return texts
 }
 
-// Objects calls `read` for each of a list of objects, and says whether there is a list.
+// Objects calls `read` for each of a list of objects, and returns whether there is a list.
 func (r *Reader) Objects(name string, most int, read func(*Reader)) bool {
 	items, given := r.list(name, most, "objects")
 	for i, item := range items {
@@ -153,7 +153,7 @@ func (r *Reader) list(name string, most int, of string) ([]json.RawMessage, bool
 		return nil, false
 	}
 	if len(items) > most {
-		// One problem, not thousands of what a list of this length holds.
+		// One problem, not one per entry.
 		r.Note(name, fmt.Sprintf("must hold at most %d entries", most))
 		return nil, false
 	}

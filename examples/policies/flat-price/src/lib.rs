@@ -1,4 +1,4 @@
-//! A first policy: two sat a minute, one size, nothing to set. The shortest there is.
+//! A minimal pricing policy: one tier at two sat per minute, no settings.
 
 mod bindings {
     wit_bindgen::generate!({ path: "../../../wit/1.0", world: "pricing-policy" });

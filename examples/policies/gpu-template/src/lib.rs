@@ -1,7 +1,7 @@
-//! Pods with a GPU, for the tiers that have one, on nodes with the right labels. The operator
-//! allows the device and the taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
+//! Pods with GPUs for some tiers, on nodes with given labels. The operator must allow the device and
+//! the taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../../wit/1.1", world: "pod-template-policy" });
 }
@@ -15,7 +15,7 @@ mod component {
 
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
-use paygress_plugin_settings::{Pod, Reader};
+use paygress_plugin_settings::{SettingsReader, SshPod};
 use serde_json::{Value, json};
 
 const SCHEMA: &str = r#"{
@@ -24,14 +24,13 @@ const SCHEMA: &str = r#"{
   "type": "object",
   "additionalProperties": false,
   "properties": {
-    "gpu_tiers": {"type": "array", "items": {"type": "string"}, "default": [], "description": "The tiers that have GPUs. Name them so that customers ask for them: an order that names no tier gets none."},
-    "device": {"type": "string", "minLength": 1, "maxLength": 63, "default": "nvidia.com/gpu", "description": "The extended resource, and the taint of its nodes."},
-    "gpus": {"type": "integer", "minimum": 1, "maximum": 16, "default": 1, "description": "GPUs a pod."},
-    "node_selector": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}, "description": "Labels that a node with a GPU must have."}
+    "gpu_tiers": {"type": "array", "items": {"type": "string"}, "default": [], "description": "The tiers with GPUs. They must be named explicitly: an order without a tier gets no GPU."},
+    "device": {"type": "string", "minLength": 1, "maxLength": 63, "default": "nvidia.com/gpu", "description": "The extended resource, and the key of the taint on its nodes."},
+    "gpus": {"type": "integer", "minimum": 1, "maximum": 16, "default": 1, "description": "The number of GPUs per pod."},
+    "node_selector": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}, "description": "The labels that a node must have, in tiers with GPUs."}
   }
 }"#;
 
-/// The policy.
 struct GpuTemplate;
 
 #[derive(Clone, Debug)]
@@ -42,18 +41,17 @@ struct Settings {
     node_selector: Vec<(String, String)>,
 }
 
-paygress_plugin_settings::kept!(GpuTemplate, Settings, SCHEMA, read);
+paygress_plugin_settings::export_settings!(GpuTemplate, Settings, SCHEMA, parse_settings);
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let mut reader = Reader::parse(json);
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    let mut reader = SettingsReader::parse(json);
     let settings = Settings {
-        gpu_tiers: reader.texts("gpu_tiers").unwrap_or_default(),
-        device: reader.text("device", "nvidia.com/gpu", 63),
+        gpu_tiers: reader.strings("gpu_tiers").unwrap_or_default(),
+        device: reader.string("device", "nvidia.com/gpu", 63),
         gpus: reader.number("gpus", 1, 1..=16),
-        node_selector: reader.table("node_selector"),
+        node_selector: reader.string_map("node_selector"),
     };
-    let problems = reader.problems();
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    reader.finish(settings)
 }
 
 impl pod_template::Guest for GpuTemplate {
@@ -64,17 +62,18 @@ impl pod_template::Guest for GpuTemplate {
                 message: "the pod template is not configured".to_owned(),
             });
         };
-        let gpu = order.tier.as_ref().is_some_and(|tier| settings.gpu_tiers.contains(tier));
+        let has_gpu = order.tier.as_ref().is_some_and(|tier| settings.gpu_tiers.contains(tier));
+        let gpus = has_gpu.then_some(settings.gpus);
         Ok(Rendered {
-            pod_template_json: render(&settings, &placement, gpu).to_string(),
+            pod_template_json: render(&settings, &placement, gpus).to_string(),
             services_json: Vec::new(),
         })
     }
 }
 
-fn render(settings: &Settings, placement: &Placement, gpu: bool) -> Value {
-    let node_selector: &[_] = if gpu { &settings.node_selector } else { &[] };
-    let pod = Pod {
+fn render(settings: &Settings, placement: &Placement, gpus: Option<u64>) -> Value {
+    let node_selector: &[_] = if gpus.is_some() { &settings.node_selector } else { &[] };
+    let pod = SshPod {
         image: &placement.image,
         cpu_millicores: placement.resources.cpu_millicores,
         memory_mib: placement.resources.memory_mib,
@@ -86,14 +85,14 @@ fn render(settings: &Settings, placement: &Placement, gpu: bool) -> Value {
         node_selector,
     };
     let mut template = pod.template();
-    if gpu {
-        // Requests and limits of a device must be the same.
+    if let Some(gpus) = gpus {
+        // Kubernetes wants requests and limits of an extended resource to be equal.
         for kind in ["requests", "limits"] {
             let amounts = template
                 .pointer_mut(&format!("/spec/containers/0/resources/{kind}"))
                 .and_then(Value::as_object_mut);
             if let Some(amounts) = amounts {
-                amounts.insert(settings.device.clone(), settings.gpus.to_string().into());
+                amounts.insert(settings.device.clone(), gpus.to_string().into());
             }
         }
         if let Some(spec) = template.pointer_mut("/spec").and_then(Value::as_object_mut) {

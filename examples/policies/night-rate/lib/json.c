@@ -1,16 +1,16 @@
 #include "json.h"
 
-// Each level takes of the stack. Settings have one.
+// Each level uses stack space. Settings have one level.
 enum { DEEPEST = 100 };
 
-// Passes over the next byte if it is one of these.
+// Skips the next byte if it is in this range.
 static bool next(json *in, char least, char most) {
     if (in->at == in->end || *in->at < least || *in->at > most) return false;
     in->at++;
     return true;
 }
 
-static bool word(json *in, const char *text) {
+static bool literal(json *in, const char *text) {
     while (*text && next(in, *text, *text)) text++;
     return !*text;
 }
@@ -27,7 +27,7 @@ static void put(json_string *to, uint32_t byte) {
     to->length++;
 }
 
-// A character as UTF-8: never more bytes than its `\u` and four digits were.
+// A character as UTF-8: never more bytes than its `\u` escape.
 static void put_character(json_string *to, uint32_t c) {
     if (c < 0x80) {
         put(to, c);
@@ -60,11 +60,11 @@ static bool hex(json *in, uint32_t *unit) {
     return true;
 }
 
-// What follows a backslash.
+// The part of an escape after the backslash.
 static bool escape(json *in, json_string *to) {
-    static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
-    for (int i = 0; letters[i]; i++) {
-        if (next(in, letters[i], letters[i])) {
+    static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+    for (int i = 0; escapes[i]; i++) {
+        if (next(in, escapes[i], escapes[i])) {
             put(to, (uint32_t)meanings[i]);
             return true;
         }
@@ -72,9 +72,9 @@ static bool escape(json *in, json_string *to) {
     uint32_t unit, low;
     if (!next(in, 'u', 'u') || !hex(in, &unit)) return false;
     if (unit >= 0xd800 && unit < 0xe000) {
-        // Two halves make a character. One alone is no text: U+FFFD stands for it.
+        // Two surrogates are a character. A lone one is replaced with U+FFFD.
         json ahead = *in;
-        bool pair = unit < 0xdc00 && word(&ahead, "\\u") && hex(&ahead, &low) && low >= 0xdc00 && low < 0xe000;
+        bool pair = unit < 0xdc00 && literal(&ahead, "\\u") && hex(&ahead, &low) && low >= 0xdc00 && low < 0xe000;
         if (pair) *in = ahead;
         unit = pair ? 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00) : 0xfffd;
     }
@@ -90,7 +90,7 @@ bool json_text(json *in, json_string *to) {
             if (!escape(in, to)) return false;
             continue;
         }
-        // The host hands over UTF-8; JSON wants control characters escaped.
+        // The host guarantees UTF-8; JSON requires control characters to be escaped.
         if (in->at == in->end || (unsigned char)*in->at < 0x20) return false;
         put(to, (unsigned char)*in->at++);
     }
@@ -147,9 +147,9 @@ static json_kind value(json *in, int64_t *read, int depth) {
     if (in->at == in->end) return JSON_BROKEN;
     switch (*in->at) {
     case '"': good = json_text(in, &unseen); break;
-    case 't': good = word(in, "true"); break;
-    case 'f': good = word(in, "false"); break;
-    case 'n': good = word(in, "null"); break;
+    case 't': good = literal(in, "true"); break;
+    case 'f': good = literal(in, "false"); break;
+    case 'n': good = literal(in, "null"); break;
     default: return number(in, read);
     }
     return good ? JSON_OTHER : JSON_BROKEN;

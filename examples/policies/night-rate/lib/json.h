@@ -1,4 +1,4 @@
-// As much JSON as settings need: one object of whole numbers. What else there may be is checked and passed over.
+// As much JSON as settings need. Other values are checked and skipped.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@ typedef struct {
     const char *at, *end;
 } json;
 
-// `start` is null for a text that nobody wants to see.
+// `start` is null to skip a string.
 typedef struct {
     char *start;
     size_t length;
@@ -16,14 +16,14 @@ typedef struct {
 
 typedef enum { JSON_BROKEN, JSON_NUMBER, JSON_OTHER } json_kind;
 
-// Passes over white space, and over `sign` if it follows.
+// Skips white space, and `sign` if it follows.
 bool json_take(json *in, char sign);
 
-// Passes over white space. Whether nothing follows.
+// Skips white space; returns whether nothing follows.
 bool json_end(json *in);
 
-// Reads a text to `to`, which needs room for as many bytes as are left: nothing gets longer when it is decoded.
+// Reads a string into `to`, which needs as many bytes as are left: decoding never makes a string longer.
 bool json_text(json *in, json_string *to);
 
-// Reads a value. A number is one that is written as a whole number and has at most 18 digits; 1.0 and 1e3 are other values.
+// Reads a value. Only whole numbers of at most 18 digits are JSON_NUMBER; 1.0 and 1e3 are JSON_OTHER.
 json_kind json_value(json *in, int64_t *number);

@@ -1,30 +1,30 @@
-// Memory without a C library, which would want WASI.
+// Memory without a C library, which would import WASI.
 //
-// An instance serves one call and is thrown away with all its memory. So memory is handed out and never taken back, and
-// what is handed to the host may as well be a constant.
+// An instance serves one call and is dropped with its memory. So nothing is ever freed, and constants may be returned to
+// the host.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-extern unsigned char __heap_base; // by the linker: where data and stack end
+extern unsigned char __heap_base; // set by the linker: the end of data and stack
 
 static uintptr_t next = 0;
 
-// The host puts the arguments of a call where this says. The bindings have one of their own, which this replaces.
+// Allocates the arguments of a call for the host. Replaces the weak definition in the bindings.
 __attribute__((export_name("cabi_realloc"))) void *cabi_realloc(void *old, size_t old_size, size_t align, size_t size) {
     if (next == 0) next = (uintptr_t)&__heap_base;
     uintptr_t start = (next + align - 1) & ~(uintptr_t)(align - 1);
     uintptr_t end = start + size;
     if (end < next) abort();
     uintptr_t have = (uintptr_t)__builtin_wasm_memory_size(0) << 16;
-    // Beyond the memory cap of the host this fails.
+    // Fails above the memory limit of the host.
     if (end > have && __builtin_wasm_memory_grow(0, (end - have + 0xffff) >> 16) == (size_t)-1) abort();
     next = end;
     if (old_size > 0) memcpy((void *)start, old, old_size < size ? old_size : size);
     return (void *)start;
 }
 
-// Only for new memory: how large the old was is not known here.
+// Only for new memory: the old size is unknown here.
 void *realloc(void *old, size_t size) {
     if (old) abort();
     return cabi_realloc(NULL, 0, 8, size);

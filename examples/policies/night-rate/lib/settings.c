@@ -3,18 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-// More than anybody reads at once, and an answer has a largest size.
+// The contract bounds the size of an answer.
 enum { PROBLEMS = 64 };
 static problem noted[PROBLEMS];
 
-// With a message of 500 bytes at most.
+// The longest message of the contract, in bytes.
 enum { MESSAGE = 500 };
 
 static void add(problem_list *problems, string path, string message) {
     if (problems->len < PROBLEMS) problems->ptr[problems->len++] = (problem){path, message};
 }
 
-// A JSON Pointer to a setting of this name (RFC 6901): two characters are escaped. There is room for an index.
+// A JSON Pointer to a setting (RFC 6901 escapes two characters), with room for an index.
 static writer pointer(string name) {
     writer path = write_text(1 + 2 * name.len + 20);
     put(&path, "/");
@@ -57,7 +57,7 @@ static string unknown(const setting *settings, size_t count) {
     return message.text;
 }
 
-// Reads a text. It is measured first: for what is left of the JSON there may be no room many times.
+// Reads a string. Its length is measured first, so that no more memory than needed is allocated.
 static bool text(json *in, string *read) {
     json ahead = *in;
     json_string measured = {0};
@@ -70,7 +70,7 @@ static bool text(json *in, string *read) {
 
 static bool begins(json in, char sign) { return json_take(&in, sign); }
 
-// Each reads a value and notes what is wrong with it. False: this is no JSON.
+// Each function reads a value and reports its problems. Returns false if it is not JSON.
 
 static bool read_number(json *in, setting *to, problem_list *problems) {
     int64_t number;
@@ -122,13 +122,13 @@ static bool read_value(json *in, setting *to, problem_list *problems) {
     }
 }
 
-// The members of the object, the `{` of which is behind us. False: this is no JSON.
+// The members of an object, after its `{`. Returns false if it is not JSON.
 static bool members(json *in, setting *settings, size_t count, problem_list *problems) {
     if (json_take(in, '}')) return true;
     do {
         string name;
         int64_t ignored;
-        // White space before a text is passed over by `text` too.
+        // `text` also skips white space.
         if (!text(in, &name) || !json_take(in, ':')) return false;
         size_t i = 0;
         while (i < count && !same(of(settings[i].name), name)) i++;

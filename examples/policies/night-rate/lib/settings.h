@@ -1,24 +1,24 @@
-// Reads settings: every problem is noted with its JSON Pointer, and reading goes on, so that all are told at once.
+// Reads settings. A mistake does not stop it: all problems are reported at once, each with its JSON Pointer.
 #pragma once
 #include "text.h"
 
 typedef exports_paygress_policy_settings_problem_t problem;
 typedef exports_paygress_policy_settings_list_problem_t problem_list;
 
-// What may be set. Its value is the default until `read_settings` has found another.
+// A setting. Its value is the default until `read_settings` has read another.
 typedef struct {
     const char *name;
     enum { A_NUMBER, A_TEXT, SOME_TEXTS } kind;
-    // A whole number, and its range. Of texts: how many there may be at most.
+    // A whole number and its range. For SOME_TEXTS, `most` is the maximum number of entries.
     int64_t number, least, most;
     string text;
     bindings_list_string_t texts;
-    // What is wrong with a text, or null; left out: any text is good.
+    // Returns what is wrong with a string, or null; optional.
     const char *(*wrong)(string);
 } setting;
 
-// Reads the JSON. The settings are good if no problem is in the list afterwards. False: it is no object of JSON at all.
+// Parses the JSON. The settings are valid if there are no problems. Returns false if it is not a JSON object.
 bool read_settings(string json, setting *settings, size_t count, problem_list *problems);
 
-// Notes a problem with a setting.
+// Reports a problem with a setting.
 void note(problem_list *problems, const char *name, string message);

@@ -1,15 +1,15 @@
-// Texts of the contract, and how they are put together.
+// Strings of the contract, and how to write them.
 #pragma once
 #include "bindings.h"
 
 typedef bindings_string_t string;
 
-// What is handed to the host may be constant: nothing is ever freed, see memory.c.
+// Constants may be returned to the host: nothing is ever freed, see memory.c.
 #define TEXT(constant) ((string){(uint8_t *)(constant), sizeof(constant) - 1})
 
 bool same(string left, string right);
 
-// A text that is being written. What has no room is a trap: a mistake of the policy.
+// A string that is being written. It traps if there is no room: that is a bug in the policy.
 typedef struct {
     string text;
     size_t room;
@@ -20,5 +20,5 @@ void put(writer *to, const char *constant);
 void put_text(writer *to, string text);
 void put_number(writer *to, int64_t number);
 
-// As a text of JSON, with its quotation marks.
+// Writes a JSON string, with quotation marks.
 void put_json(writer *to, string text);

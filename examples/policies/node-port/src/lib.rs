@@ -1,8 +1,8 @@
-//! A NodePort Service instead of a host port: a pod is reached at every node, wherever it runs. The
-//! ports for sale must be the cluster's node ports: SSH_PORT_RANGE_START=30000
+//! A NodePort Service instead of a host port: a pod is reachable at every node, wherever it runs.
+//! The port range must be that of the cluster's node ports: SSH_PORT_RANGE_START=30000
 //! SSH_PORT_RANGE_END=32767.
 
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
+#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
     wit_bindgen::generate!({ path: "../../../wit/1.1", world: "pod-template-policy" });
 }
@@ -16,31 +16,29 @@ mod component {
 
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
-use paygress_plugin_settings::{Pod, Reader};
+use paygress_plugin_settings::{SettingsReader, SshPod};
 use serde_json::json;
 
-/// The policy.
 struct NodePort;
 
 #[derive(Clone, Copy, Debug)]
 struct Settings;
 
-paygress_plugin_settings::kept!(
+paygress_plugin_settings::export_settings!(
     NodePort,
     Settings,
     r#"{"type": "object", "additionalProperties": false}"#,
-    read
+    parse_settings
 );
 
-fn read(json: &str) -> Result<Settings, Vec<(String, String)>> {
-    let problems = Reader::parse(json).problems();
-    if problems.is_empty() { Ok(Settings) } else { Err(problems) }
+fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
+    SettingsReader::parse(json).finish(Settings)
 }
 
 impl pod_template::Guest for NodePort {
     fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
         let pod = pod(&placement).to_string();
-        // The host gives it its name and selector, and the reserved port of the nodes.
+        // The host sets the name and the selector of the Service.
         let service = json!({
             "spec": {"type": "NodePort", "ports": [{"name": "ssh", "port": 22, "nodePort": placement.host_port}]}
         });
@@ -49,7 +47,7 @@ impl pod_template::Guest for NodePort {
 }
 
 fn pod(placement: &Placement) -> serde_json::Value {
-    let pod = Pod {
+    let pod = SshPod {
         image: &placement.image,
         cpu_millicores: placement.resources.cpu_millicores,
         memory_mib: placement.resources.memory_mib,

@@ -1,4 +1,4 @@
-"""Nostr public keys as people write them (NIP-19), read without a library.
+"""Nostr public keys in hex or as npubs (NIP-19), parsed without a library.
 
 An npub is bech32 (BIP 173): the prefix `npub`, a `1`, and 5-bit digits, of which the last six are a checksum.
 """
@@ -20,7 +20,7 @@ def _remainders() -> list[int]:
     return table
 
 
-# What the checksum makes of each value of its top five bits. A table, since hundreds of keys are read at every call.
+# The step of the checksum for each value of its top five bits: a table, since each call parses hundreds of keys.
 _REMAINDERS = _remainders()
 
 
@@ -31,28 +31,28 @@ def _checksum(values: list[int]) -> int:
     return checksum
 
 
-# The prefix enters the checksum as the upper halves of its letters, a zero, and their lower halves.
+# The checksum includes the prefix: the high bits of its characters, a zero, and their low bits.
 _PREFIX = [ord(c) >> 5 for c in "npub"] + [0] + [ord(c) & 31 for c in "npub"]
 
 
 def public_key(text: str) -> str:
-    """The key as 64 lower-case hex digits, of these or of an npub. Raises ValueError with what is wrong."""
+    """The key as 64 lower-case hex digits, from hex or an npub. Raises ValueError with what is wrong."""
     if re.fullmatch("[0-9a-f]{64}", text):
         return text
-    # BIP 173: all in capitals is the same, for QR codes; a mixture is not.
+    # BIP 173 allows upper case, for QR codes, but not mixed case.
     if text == text.upper():
         text = text.lower()
     if not text.startswith("npub1") or text != text.lower():
         raise ValueError("must be a public key: npub1… or 64 lower-case hex digits")
     data = text.removeprefix("npub1")
     if len(data) != 58:
-        raise ValueError("is not a whole npub: it has 63 characters")
+        raise ValueError("is not an npub: it must have 63 characters")
     try:
         values = [_DIGITS[digit] for digit in data]
     except KeyError:
-        raise ValueError("is not an npub: after npub1 it has no 1, b, i, o nor other signs") from None
+        raise ValueError("is not an npub: it has a character that bech32 does not allow") from None
     if _checksum(_PREFIX + values) != 1:
-        raise ValueError("is not an npub: its checksum is wrong; was it mistyped?")
+        raise ValueError("is not an npub: the checksum is wrong; check for typing errors")
     bits = 0
     for value in values[:-6]:
         bits = bits << 5 | value

@@ -1,4 +1,4 @@
-"""Reads settings: every problem is noted with its JSON Pointer, and reading goes on, so that all are told at once."""
+"""Reads settings. A mistake does not stop it: all problems are reported at once, each with its JSON Pointer."""
 
 import json
 from collections.abc import Callable
@@ -25,23 +25,23 @@ class Reader:
 
     @classmethod
     def parse(cls, text: str) -> "Reader":
-        """The whole settings."""
+        """Parses the settings."""
         try:
-            # Python takes NaN and Infinity for numbers; JSON has none.
+            # Python accepts NaN and Infinity; JSON does not.
             return cls(json.loads(text, parse_constant=_no_number))
-        except ValueError as why:
+        except ValueError as error:
             reader = cls({})
-            reader._note(f"is not JSON: {why}")
+            reader._note(f"is not JSON: {error}")
             return reader
 
     def _note(self, message: str, *steps: str | int) -> None:
-        # RFC 6901: these two characters are escaped in a pointer.
+        # RFC 6901 escapes these two characters.
         pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in (*self.path, *steps))
-        # JSON can escape halves of characters, which are no text outside of it.
+        # JSON can escape lone surrogates, which UTF-8 cannot encode.
         self.problems.append(Problem(pointer.encode(errors="replace").decode(), message))
 
     def note(self, name: str, message: str) -> None:
-        """Notes a problem with a setting."""
+        """Reports a problem with a setting."""
         self._note(message, name)
 
     def _take(self, name: str, default: object) -> object:
@@ -51,7 +51,7 @@ class Reader:
     def number(self, name: str, default: int, least: int, most: int) -> int:
         """A whole number within a range."""
         value = self._take(name, default)
-        # True and False are numbers to Python.
+        # True and False are integers in Python.
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
         self._note(f"must be a whole number from {least} to {most}", name)
@@ -63,40 +63,40 @@ class Reader:
             return None
         try:
             return read(value)
-        except ValueError as why:
-            self._note(str(why), *steps)
+        except ValueError as error:
+            self._note(str(error), *steps)
             return None
 
     def text(self, name: str, default: str, read: Callable[[str], T]) -> T:
-        """What `read` makes of a text. It raises ValueError with what is wrong."""
+        """What `read` makes of a string. It raises ValueError with what is wrong."""
         value = self._text(self._take(name, default), read, name)
-        # Then there is a problem, and the settings are not used.
+        # After a problem the settings are not used.
         return read(default) if value is None else value
 
     def texts(self, name: str, most: int, read: Callable[[str], T]) -> list[T]:
-        """What `read` makes of each of a list of texts, empty when it is left out. It raises ValueError with what is wrong."""
+        """What `read` makes of each of a list of strings, empty if omitted. It raises ValueError with what is wrong."""
         entries = self._take(name, [])
         if not isinstance(entries, list):
             self._note("must be a list of texts", name)
             return []
         if len(entries) > most:
-            # One problem, not thousands of what a list of this length holds.
+            # One problem, not one per entry.
             self._note(f"must hold at most {most} entries", name)
             return []
         values = (self._text(entry, read, name, index) for index, entry in enumerate(entries))
         return [value for value in values if value is not None]
 
     def inner(self, name: str) -> "Reader":
-        """An object of its own settings, empty when it is left out."""
+        """An object with settings of its own, empty if omitted."""
         return Reader(self._take(name, {}), (*self.path, name), self.problems)
 
     def end(self) -> None:
-        """Notes what is no setting, and raises all problems as the contract wants it."""
+        """Reports unknown settings, and raises all problems as the contract requires."""
         for name in self.object:
             if name not in self.known:
                 self._note(f"is not a setting; known are: {', '.join(self.known)}", name)
         if self.problems:
-            # More than anybody reads at once, and an answer has a largest size.
+            # The contract bounds the size of an answer.
             raise Err(self.problems[:64])
 
 

@@ -1,4 +1,4 @@
-// What the bindings take from the standard library. See memory.c.
+// What the bindings use of the standard library. See memory.c.
 #pragma once
 #include <stddef.h>
 

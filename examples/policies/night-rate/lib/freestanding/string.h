@@ -1,4 +1,4 @@
-// The bindings include it. Clang calls these of its own accord too. See memory.c.
+// For the bindings, and for calls that Clang generates. See memory.c.
 #pragma once
 #include <stddef.h>
 
