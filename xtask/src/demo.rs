@@ -2,25 +2,32 @@
 
 use crate::run::{cargo, root, step, target};
 use anyhow::{Result, bail};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) fn demo(arguments: &[String]) -> Result<()> {
-    crate::plugins::build()?;
-    crate::web::page_if_it_can_be();
-    step(
-        "build paygress",
-        &mut cargo(&["build", "--quiet", "--package", "paygress", "--features", "demo"])?,
-    )?;
-    tell(arguments)
+    if !program().exists() {
+        println!(
+            "── The first build compiles some 700 crates: about 8 minutes on 2 cores, 4 on 4. \
+             Later ones take seconds."
+        );
+    }
+    crate::plugins::build_for_demo()?;
+    crate::web::page_if_possible();
+    // Not quiet: cargo shows how far it is.
+    let build = ["build", "--package", "paygress", "--features", "demo"];
+    step("build paygress", &mut cargo(&build)?)?;
+    run(arguments)
 }
 
-/// Runs the demo of the binary that is there.
-pub(crate) fn tell(arguments: &[String]) -> Result<()> {
-    let status = Command::new(target().join("debug/paygress"))
-        .arg("demo")
-        .args(arguments)
-        .current_dir(root())
-        .status()?;
+fn program() -> PathBuf {
+    target().join("debug/paygress")
+}
+
+/// Runs the demo of the binary that is built.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let status =
+        Command::new(program()).arg("demo").args(arguments).current_dir(root()).status()?;
     if !status.success() {
         bail!("the demo failed: {status}");
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: many seeded runs in which everything goes wrong, on several processes.
+//! `cargo xtask faults`: many seeded runs with faults injected everywhere, on several processes.
 
 use crate::run::{ALL, cargo, output, root, step, target};
 use anyhow::{Context, Result, bail};
@@ -104,7 +104,7 @@ struct Nutshell {
 
 impl Nutshell {
     fn start() -> Result<Self> {
-        crate::test::python()?;
+        crate::python::mint_and_relay()?;
         let directory = target().join("faults/nutshell");
         if directory.exists() {
             std::fs::remove_dir_all(&directory)?;

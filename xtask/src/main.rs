@@ -7,14 +7,16 @@ mod cluster;
 mod demo;
 mod faults;
 mod fuzz;
+mod generate;
 mod plugins;
+mod python;
 mod run;
 mod ssh_image;
 mod test;
 mod web;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(
@@ -43,16 +45,21 @@ enum Command {
     },
     /// Build the policies into target/plugins.
     Plugins,
+    /// Write the files that are derived from Rust types.
+    Generate {
+        /// Write nothing; fail if a file is out of date.
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the pods' SSH image into target/ssh-image.tar, an archive for `ctr images import` or
     /// `docker load`.
     SshImage,
-    /// The testbed: a real one-node Kubernetes on this machine. Needs root.
+    /// Manage the testbed: a one-node Kubernetes on this machine. Needs root.
     Cluster {
-        /// What to do with it.
         #[command(subcommand)]
         action: cluster::Action,
     },
-    /// Make everything go wrong, by a seed, and account for every sat afterwards.
+    /// Run orders with injected faults, chosen by a seed, and account for every sat afterwards.
     Faults {
         /// How many runs at cdk's mint.
         #[arg(long, default_value_t = 1_000)]
@@ -64,7 +71,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Feed strangers' bytes to what reads them: tokens, messages, rendered templates, components.
+    /// Fuzz what reads untrusted bytes: tokens, messages, rendered templates, components.
     Fuzz {
         /// How long each, in seconds.
         #[arg(long, default_value_t = 600)]
@@ -72,8 +79,10 @@ enum Command {
         /// One of: token, message, template, component. Left out: all.
         target: Option<String>,
     },
-    /// Measure, and print a table with the bare libraries' figures beside ours.
+    /// Run the benchmarks and compare them with the bare libraries.
     Bench,
+    /// Check the source: vocabulary, layers, cycles between modules, sizes, links.
+    Check,
     /// List the retired words that are left, as `file:line: word`.
     Words {
         /// Only below this path.
@@ -84,13 +93,16 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Demo { arguments } => demo::demo(&arguments),
-        Command::Test { without_cluster } => test::test(without_cluster),
+        Command::Test { without_cluster } => test::test(without_cluster, &Cli::command()),
         Command::Plugins => plugins::build(),
+        Command::Generate { check: true } => generate::generate(generate::Mode::Check),
+        Command::Generate { check: false } => generate::generate(generate::Mode::Write),
         Command::SshImage => ssh_image::build(),
         Command::Cluster { action } => cluster::cluster(&action),
         Command::Faults { runs, nutshell, seed } => faults::faults(seed, runs, nutshell),
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
+        Command::Check => checks::source(),
         Command::Words { path } => checks::vocabulary::print(path.as_deref()),
     }
 }

@@ -25,9 +25,26 @@ const OTHERS: [(&str, &str); 6] = [
 ];
 
 pub(crate) fn build() -> Result<()> {
+    let defaults = DEFAULTS.map(|(slot, package)| (format!("plugins/{slot}.wasm"), package));
+    let others = OTHERS.map(|(path, package)| (path.to_owned(), package));
+    compile(&[defaults.as_slice(), &others].concat())
+}
+
+/// The default policies, and the one that the demo exchanges one for.
+pub(crate) fn build_for_demo() -> Result<()> {
+    let defaults = DEFAULTS.map(|(slot, package)| (format!("plugins/{slot}.wasm"), package));
+    let flat_price = OTHERS
+        .iter()
+        .filter(|(_, package)| *package == "paygress-example-flat-price")
+        .map(|(path, package)| ((*path).to_owned(), *package));
+    compile(&defaults.into_iter().chain(flat_price).collect::<Vec<_>>())
+}
+
+/// Builds these crates into these files below `target`.
+fn compile(components: &[(String, &str)]) -> Result<()> {
     toolchain(&[TARGET])?;
-    let mut command = cargo(&["build", "--quiet", "--profile", "plugin", "--target", TARGET])?;
-    for (_, package) in DEFAULTS.iter().chain(&OTHERS) {
+    let mut command = cargo(&["build", "--profile", "plugin", "--target", TARGET])?;
+    for (_, package) in components {
         command.args(["--package", package]);
     }
     // The same source gives the same bytes wherever it is built: panics name files.
@@ -42,10 +59,7 @@ pub(crate) fn build() -> Result<()> {
         ),
     );
     step("build the policies", &mut command)?;
-    for (slot, package) in DEFAULTS {
-        component(package, &target().join(format!("plugins/{slot}.wasm")))?;
-    }
-    for (path, package) in OTHERS {
+    for (path, package) in components {
         component(package, &target().join(path))?;
     }
     Ok(())
@@ -57,7 +71,7 @@ fn component(package: &str, to: &Path) -> Result<()> {
     let module = std::fs::read(&core).with_context(|| format!("{} is missing", core.display()))?;
     let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     std::fs::create_dir_all(to.parent().unwrap_or(to))?;
-    // Whole or not at all: a running host may be reading it.
+    // Atomically: a running host may be reading it.
     let partial = to.with_extension("part");
     std::fs::write(&partial, &component)?;
     std::fs::rename(&partial, to)?;

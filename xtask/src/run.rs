@@ -1,12 +1,12 @@
-//! Running other programs: loudly, and failing when they fail.
+//! Running other programs, and failing when they fail.
 
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-/// What every build of the tests says, so that nothing is built twice: other packages or features
-/// make other libraries.
+/// The same arguments for every build of the tests, so that nothing is built twice: other packages
+/// or features make other libraries.
 pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "paygress/demo"];
 
 /// The workspace's directory.
@@ -63,7 +63,7 @@ pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a step: says what and how long, and fails if it does.
+/// Runs a step: prints its name and how long it took, and fails if it does.
 pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     println!("── {name}");
     let begun = Instant::now();

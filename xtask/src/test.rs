@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
 use crate::run::{ALL, cargo, output, step, target};
-use crate::{cluster, demo, faults, fuzz, plugins, web};
+use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, web};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -19,8 +19,8 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
 ];
-/// Programs that Debian's packages are too old for, how they tell their version, and the least that
-/// is good.
+/// Programs for which Debian's packages are too old: how they print their version, and the oldest
+/// that works.
 const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
     ("go", "version", (1, 25), "https://go.dev/dl"),
     ("node", "--version", (20, 0), "https://nodejs.org"),
@@ -30,14 +30,11 @@ const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
 const FAULT_RUNS: u64 = 120;
 const NUTSHELL_RUNS: u64 = 12;
-/// What the Python parts are: a mint and a relay that are not ours…
-const PYTHON: [&str; 4] = ["cashu==0.20.2", "marshmallow<4", "limits<4", "nostr-relay==1.14"];
-/// …and what tries the HTTP door; apart, since both name their own versions of the same packages.
-const SCHEMATHESIS: [&str; 1] = ["schemathesis==4.32.5"];
-
-pub(crate) fn test(without_cluster: bool) -> Result<()> {
+/// `xtask` is the command line of these commands, which the documents show.
+pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     programs()?;
     versions()?;
+    checks::source()?;
     plugins::build()?;
     web::page()?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
@@ -51,19 +48,21 @@ pub(crate) fn test(without_cluster: bool) -> Result<()> {
         "documentation",
         cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
+    generate::generate(generate::Mode::Check)?;
     step("tests on this machine", cargo(&["test"])?.args(ALL))?;
+    checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz(FUZZ_SECONDS, None)?;
-    python()?;
+    python::mint_and_relay()?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
     web::packages("examples/customer-js")?;
-    venv("venv-schemathesis", &SCHEMATHESIS)?;
-    let door = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
-    step("tests of the HTTP door with others' programs", cargo(&["test"])?.args(ALL).args(door))?;
+    python::schemathesis()?;
+    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
+    step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
     let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
     step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
-    // The story as a visitor sees it, told by the binary that the tests have built.
-    demo::tell(&["--once".to_owned()])?;
+    // The demo of the binary that the tests have built.
+    demo::run(&["--once".to_owned()])?;
     if without_cluster {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
@@ -113,9 +112,9 @@ fn programs() -> Result<()> {
 
 fn versions() -> Result<()> {
     for (program, argument, (major, minor), source) in VERSIONS {
-        let told = output(Command::new(program).arg(argument))
+        let version = output(Command::new(program).arg(argument))
             .with_context(|| format!("install {program} from {source}"))?;
-        let mut numbers = told
+        let mut numbers = version
             .split(|c: char| !c.is_ascii_digit())
             .filter(|part| !part.is_empty())
             .map_while(|part| part.parse::<u32>().ok());
@@ -128,27 +127,5 @@ fn versions() -> Result<()> {
             );
         }
     }
-    Ok(())
-}
-
-/// The mint and the relay in Python.
-pub(crate) fn python() -> Result<()> {
-    venv("venv", &PYTHON)
-}
-
-fn venv(name: &str, packages: &[&str]) -> Result<()> {
-    let venv = target().join(name);
-    let wanted = packages.join("\n");
-    // Made once for what it holds.
-    let mark = venv.join("holds");
-    if std::fs::read_to_string(&mark).is_ok_and(|holds| holds == wanted) {
-        return Ok(());
-    }
-    step("python3 -m venv", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    step(
-        "pip install",
-        Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages),
-    )?;
-    std::fs::write(mark, wanted)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the page is served with: npm's packages, as its lock names them.
+//! The npm packages of the web page, as its lock names them.
 
 use crate::run::{root, step};
 use anyhow::Result;
@@ -8,31 +8,29 @@ use std::process::Command;
 /// Where the page's files are.
 const PAGE: &str = "host/http/web";
 
-/// Installs a folder's packages, unless those that its lock names are there. What packages would
-/// run when they are installed is not run.
-pub(crate) fn packages(folder: &str) -> Result<()> {
-    let directory = root().join(folder);
-    let lock = std::fs::read(directory.join("package-lock.json"))?;
-    // npm keeps a copy in words of its own; ours says for which lock it was.
-    let mark = directory.join("node_modules/.installed-for");
+/// Installs a directory's packages, unless those that its lock names are there. Their install
+/// scripts are not run.
+pub(crate) fn packages(directory: &str) -> Result<()> {
+    let path = root().join(directory);
+    let lock = std::fs::read(path.join("package-lock.json"))?;
+    // npm's own copy is in another form; this one says for which lock it was.
+    let mark = path.join("node_modules/.installed-for");
     if std::fs::read(&mark).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"])
-        .current_dir(&directory);
-    step(&format!("npm ci in {folder}"), &mut npm)?;
+    npm.args(["ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"]).current_dir(&path);
+    step(&format!("npm ci in {directory}"), &mut npm)?;
     std::fs::write(mark, lock)?;
     Ok(())
 }
 
-/// The page's own.
 pub(crate) fn page() -> Result<()> {
     packages(PAGE)
 }
 
-/// The same for a demo: without npm the page has no terminal, and all the rest goes on.
-pub(crate) fn page_if_it_can_be() {
+/// For the demo, which goes on without npm: then the page has no terminal.
+pub(crate) fn page_if_possible() {
     if root().join(Path::new(PAGE).join("node_modules")).exists()
         || Command::new("npm").arg("--version").output().is_ok()
     {

@@ -67,7 +67,8 @@ impl<'a> Scanner<'a> {
 
     fn blank(&mut self, length: usize) {
         let (blanked, rest) = self.rest.split_at(length);
-        self.code.extend(blanked.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        // A space a byte: offsets stay.
+        self.code.extend(blanked.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
         self.rest = rest;
     }
 
@@ -127,8 +128,7 @@ fn character(text: &str) -> Option<usize> {
     let mut characters = text.char_indices().skip(1);
     let (_, first) = characters.next()?;
     if first == '\\' {
-        let escaped = characters.nth(1).filter(|_| true);
-        let from = escaped.map(|(at, _)| at)?;
+        let (from, _) = characters.nth(1)?;
         return text.get(from..)?.find('\'').map(|end| from.saturating_add(end).saturating_add(1));
     }
     characters.next().filter(|(_, c)| *c == '\'').map(|(at, _)| at.saturating_add(1))

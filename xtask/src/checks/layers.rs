@@ -1,0 +1,124 @@
+//! Which crate may depend on what, over `cargo metadata`. Dependencies of tests and benchmarks are
+//! free.
+
+use crate::run::{cargo, output};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// Libraries, and the only crates that may use them.
+const LIBRARIES: [(&[&str], &[&str]); 8] = [
+    (&["wasmtime"], &["paygress-policy", "paygress-policy-tools"]),
+    (
+        &["cashu", "cdk", "cdk-axum", "cdk-common", "cdk-fake-wallet", "cdk-sqlite"],
+        &["paygress-cashu", "paygress-sandbox"],
+    ),
+    (&["k8s-openapi", "kube"], &["paygress-cluster", "paygress-policy-controller"]),
+    (&["nostr", "nostr-relay-builder", "nostr-sdk"], &["paygress-nostr", "paygress-sandbox"]),
+    // The registry of the tests is a feature of paygress-oci.
+    (&["axum"], &["paygress-http", "paygress-oci", "paygress-sandbox"]),
+    (&["postgres", "r2d2", "r2d2_postgres", "rusqlite"], &["paygress-store"]),
+    (&["russh"], &["paygress-sshd"]),
+    (&["oci-client"], &["paygress-oci"]),
+];
+
+/// Crates, and the prefixes of what they may not depend on.
+const FORBIDDEN: [(&str, &[&str]); 3] =
+    [("paygress-core", &["paygress-"]), ("paygress-http", BACKENDS), ("paygress-nostr", BACKENDS)];
+const BACKENDS: &[&str] =
+    &["paygress-cashu", "paygress-cluster", "paygress-policy", "paygress-store"];
+
+/// For the demo and tests: an option of what is deployed, never a part of it.
+const DEVELOPMENT: &str = "paygress-sandbox";
+
+pub(crate) fn check() -> Result<()> {
+    let metadata =
+        output(&mut cargo(&["metadata", "--no-deps", "--format-version", "1", "--quiet"])?)?;
+    let found = violations(&serde_json::from_str(&metadata)?)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    bail!("dependencies between layers:\n{}", found.join("\n"))
+}
+
+fn violations(metadata: &Value) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for package in array(metadata, "packages")? {
+        let name = text(package, "name")?;
+        for dependency in array(package, "dependencies")? {
+            if !dependency.get("kind").is_none_or(Value::is_null) {
+                continue;
+            }
+            let on = text(dependency, "name")?;
+            let optional = dependency.get("optional").and_then(Value::as_bool).unwrap_or(false);
+            if let Some(reason) = violation(name, on, optional) {
+                found.push(format!("{name} depends on {on}: {reason}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn violation(name: &str, on: &str, optional: bool) -> Option<String> {
+    for (libraries, users) in LIBRARIES {
+        if libraries.contains(&on) && !users.contains(&name) {
+            return Some(format!("only {} may", users.join(" and ")));
+        }
+    }
+    for (package, prefixes) in FORBIDDEN {
+        if package == name && prefixes.iter().any(|prefix| on.starts_with(prefix)) {
+            return Some("its layer is below or beside that".to_owned());
+        }
+    }
+    (on == DEVELOPMENT && !optional).then(|| "an optional dependency at most".to_owned())
+}
+
+fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+    value.get(key).and_then(Value::as_array).with_context(|| format!("cargo metadata: no {key}"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value.get(key).and_then(Value::as_str).with_context(|| format!("cargo metadata: no {key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, violations};
+    use serde_json::{Value, json};
+
+    fn of(name: &str, dependency: Value) -> Vec<String> {
+        let package = json!({"name": name, "dependencies": [dependency]});
+        violations(&json!({"packages": [package]})).unwrap()
+    }
+
+    #[test]
+    fn a_library_has_its_crate() {
+        let wasmtime = json!({"name": "wasmtime", "kind": null});
+        assert_eq!(of("paygress-policy", wasmtime.clone()), Vec::<String>::new());
+        assert_eq!(
+            of("paygress-http", wasmtime),
+            [
+                "paygress-http depends on wasmtime: only paygress-policy and paygress-policy-tools may"
+            ]
+        );
+        let for_tests = json!({"name": "wasmtime", "kind": "dev"});
+        assert_eq!(of("paygress-http", for_tests), Vec::<String>::new());
+    }
+
+    #[test]
+    fn transports_have_no_backends_and_core_has_nothing() {
+        assert_eq!(of("paygress-nostr", json!({"name": "paygress-cluster"})).len(), 1);
+        assert_eq!(of("paygress-core", json!({"name": "paygress-oci"})).len(), 1);
+    }
+
+    #[test]
+    fn the_sandbox_is_optional() {
+        let sandbox = |optional| json!({"name": "paygress-sandbox", "optional": optional});
+        assert_eq!(of("paygress", sandbox(false)).len(), 1);
+        assert_eq!(of("paygress", sandbox(true)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_workspace_keeps_its_layers() {
+        check().unwrap();
+    }
+}
