@@ -72,7 +72,8 @@ mod tests {
         let to = |text: &str| location(&from, &headers(text));
         assert_eq!(to("/v2/y?z=1").unwrap(), "https://a.example:5000/v2/y?z=1");
         assert_eq!(to("https://b.example/y").unwrap(), "https://b.example/y");
-        for bad in ["//b.example/y", "y", "ftp://b.example/y", "https://user:word@b.example/y", ""]
+        for bad in
+            ["//b.example/y", "y", "ftp://b.example/y", "https://user:secret@b.example/y", ""]
         {
             assert_eq!(to(bad), None, "{bad}");
         }

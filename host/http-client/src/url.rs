@@ -133,9 +133,10 @@ mod tests {
     #[test]
     fn urls_with_user_information_are_not_accepted() {
         assert!(is_http_url(&url("https://a.example/")));
-        for bad in ["https://user:word@a.example/", "ftp://a.example/", "/path", "a.example:443"] {
+        for bad in ["https://user:secret@a.example/", "ftp://a.example/", "/path", "a.example:443"]
+        {
             assert!(!is_http_url(&url(bad)), "{bad}");
         }
-        assert_eq!(host(&url("https://user:word@a.example:1/x")), "a.example:1");
+        assert_eq!(host(&url("https://user:secret@a.example:1/x")), "a.example:1");
     }
 }

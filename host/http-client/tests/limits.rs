@@ -115,7 +115,7 @@ async fn errors_keep_their_source() {
     let (url, _requests) = server(vec![short.to_owned()]).await;
     let error = client(5_000, 5_000).send(get(&url)).await.unwrap_err();
     assert!(matches!(error, HttpError::Disconnected { .. }), "{error}");
-    for bad in ["http://user:word@127.0.0.1/", "ftp://127.0.0.1/", "/only/a/path"] {
+    for bad in ["http://user:secret@127.0.0.1/", "ftp://127.0.0.1/", "/only/a/path"] {
         let error = client(5_000, 5_000).send(get(bad)).await.unwrap_err();
         assert!(matches!(error, HttpError::InvalidUrl), "{bad}: {error}");
     }

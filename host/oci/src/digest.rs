@@ -1,29 +1,27 @@
-//! The name of some bytes: their SHA-256.
+//! SHA-256 digests, by which registries address content.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
-/// A SHA-256 digest. It reads as `sha256:` and 64 digits.
+/// A SHA-256 digest, written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// This is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a digest is written sha256: and 64 lowercase hexadecimal digits; other algorithms are not read"
+    "a digest is written sha256: and 64 lowercase hexadecimal digits; other algorithms are not supported"
 )]
 pub struct DigestError;
 
 impl Digest {
-    /// The digest of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digits without the algorithm.
+    /// The digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
         hex::encode(self.0)

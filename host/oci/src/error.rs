@@ -1,136 +1,105 @@
-//! Why an errand at a registry failed. No text holds credentials, nor a registry's own words, which
-//! may repeat them.
+//! Why a request to a registry failed. No text contains credentials, nor a registry's own error
+//! message, which may repeat them.
 
+use crate::credentials::{AuthFileError, HelperError};
 use crate::digest::Digest;
+use crate::manifest::ManifestError;
+use paygress_http_client::{HttpError, TlsError};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Why an artefact or a signature did not come or go.
+/// Why an artifact or a signature was not transferred.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The auth file cannot be used.
-    #[error("the auth file {path}: {reason}")]
+    #[error("the auth file {path} cannot be used")]
     AuthFile {
-        /// Which file.
         path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
+        #[source]
+        source: AuthFileError,
     },
-    /// The credentials are in a program's custody.
+    /// The credentials are kept by a credential helper, and running it is not allowed.
     #[error(
-        "the credentials of {host} are kept by the helper {helper:?}, which is not run: write them as auths → {host:?} → auth"
+        "the credentials of {registry} are kept by the helper {helper:?}, which is not run: write them as auths → {registry:?} → auth"
     )]
+    HelperNotAllowed { registry: String, helper: String },
+    #[error("the credential helper {helper:?} gave no credentials for {registry}")]
     Helper {
-        /// Which registry.
-        host: String,
-        /// Which helper keeps them.
+        registry: String,
         helper: String,
+        #[source]
+        source: HelperError,
     },
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(String),
-    /// No connection, or one that broke.
-    #[error("{host} cannot be reached: {cause}")]
-    Away {
-        /// Which host.
-        host: String,
-        /// What the network said.
-        cause: String,
-    },
-    /// It took too long.
-    #[error("{host} was not done within {seconds} s")]
-    Slow {
-        /// Which host.
-        host: String,
-        /// How long it had.
-        seconds: u64,
-    },
-    /// The registry does not know us.
-    #[error("{host} wants credentials: write them into the auth file, as auths → {host:?} → auth")]
-    Anonymous {
-        /// Which registry.
-        host: String,
-    },
-    /// The registry knows us, and says no.
-    #[error("{host} denies {what}: the credentials are wrong, or do not suffice")]
-    Denied {
-        /// Which registry.
-        host: String,
-        /// What was asked for.
-        what: String,
-    },
-    /// It is not there.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// All requests of one call together took too long.
+    #[error("{registry} did not complete within {} s", .limit.as_secs_f64())]
+    TimedOut { registry: String, limit: Duration },
+    /// The registry requires credentials, and there are none.
+    #[error(
+        "{registry} requires credentials: write them into the auth file, as auths → {registry:?} → auth"
+    )]
+    Unauthenticated { registry: String },
+    #[error("{registry} denies {subject}: the credentials are wrong, or do not suffice")]
+    Denied { registry: String, subject: String },
+    /// An identity token can be exchanged for access tokens only.
+    #[error("{registry} requires a user name and a password, but there is an identity token only")]
+    PasswordRequired { registry: String },
     #[error("{0} is not there")]
-    Missing(String),
-    /// The registry says no for another reason.
-    #[error("{host} refused {what}: HTTP {status} {code}")]
-    Refused {
-        /// Which host.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// The status of HTTP.
-        status: u16,
-        /// The code of the distribution specification, or nothing.
-        code: String,
+    NotFound(String),
+    /// `code` is that of the distribution specification.
+    #[error("{registry} rejected {subject}: HTTP {status} {}", .code.as_deref().unwrap_or_default())]
+    Rejected { registry: String, subject: String, status: u16, code: Option<String> },
+    /// Credentials could be overheard where the registry wants them sent.
+    #[error("{registry} wants tokens fetched from {realm:?}, which is not https")]
+    InsecureRealm { registry: String, realm: String },
+    #[error("{registry} sent an invalid response")]
+    InvalidResponse {
+        registry: String,
+        #[source]
+        source: ResponseError,
     },
-    /// Credentials would be overheard where the registry wants them sent.
-    #[error("{host} wants tokens fetched from {realm:?}: that has to be https")]
-    Realm {
-        /// Which registry.
-        host: String,
-        /// The host of the realm.
-        realm: String,
-    },
-    /// A blob is somewhere where it is not fetched from.
-    #[error("{host} redirects {what} where it is not fetched from: {reason}")]
-    Redirect {
-        /// Which host.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// It answered what no registry answers.
-    #[error("{host} answered what no registry answers: {reason}")]
-    Garbage {
-        /// Which host.
-        host: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// It is too large.
-    #[error("{what} has more than {limit} bytes")]
-    TooLarge {
-        /// What was read.
-        what: String,
-        /// How many bytes it might have.
-        limit: usize,
-    },
-    /// The bytes are others than those that were asked for.
-    #[error("{what} was tampered with: it should be {expected}, and is {found}")]
-    Tampered {
-        /// What was read.
-        what: String,
-        /// The digest that was asked for.
-        expected: Digest,
-        /// The digest of what came.
-        found: Digest,
-    },
-    /// It is no artefact of ours.
-    #[error("{reference} is not a WebAssembly component: {reason}")]
-    Unfit {
-        /// Which artefact.
+    #[error("{subject} has more than {limit} bytes")]
+    TooLarge { subject: String, limit: usize },
+    /// The bytes are not those that were requested.
+    #[error("{subject} was tampered with: its digest is {found} instead of {expected}")]
+    DigestMismatch { subject: String, expected: Digest, found: Digest },
+    #[error("{reference} is not a WebAssembly component")]
+    NotAComponent {
         reference: String,
-        /// What it is instead.
-        reason: String,
+        #[source]
+        source: ManifestError,
     },
-    /// There is something else at the tag of the signatures, or too many of them.
-    #[error("the signatures at {reference} cannot be used: {reason}")]
+    /// The signatures of an artifact cannot be read, or no more can be added.
+    #[error("the signatures at {reference} cannot be used")]
     Signatures {
-        /// Where they are.
         reference: String,
-        /// What is wrong with them.
-        reason: String,
+        #[source]
+        source: SignaturesError,
     },
+}
+
+/// What is invalid in a registry's response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    #[error("it requires credentials without an authentication scheme that is supported")]
+    NoChallenge,
+    #[error("the realm for tokens is not a URL")]
+    InvalidRealm,
+    #[error("the location of an upload is not on the same server")]
+    UploadElsewhere,
+    #[error("the realm's response has no token")]
+    NoToken,
+}
+
+/// What is wrong with the manifest of signatures.
+#[derive(Debug, thiserror::Error)]
+pub enum SignaturesError {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("there are {count}, and at most {limit} are read")]
+    TooMany { count: usize, limit: usize },
+    #[error("there are {limit} already, and no more are read")]
+    Full { limit: usize },
 }

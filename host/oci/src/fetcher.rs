@@ -1,87 +1,91 @@
-//! Where components come from: a registry, and a judgement of whose they are.
+//! Components from registries, verified.
 
+use crate::artifact::Artifact;
 use crate::error::Error;
 use crate::keys::Unverified;
 use crate::reference::{Reference, ReferenceError};
-use crate::registry::{Artifact, Registry};
+use crate::registry::Registry;
 use crate::verification::{SignatureMode, VerificationPolicy};
+use paygress_http_client::error_chain;
 use std::sync::Arc;
 
-/// Registries and known keys.
+/// Fetches components and applies the operator's verification policy to them.
 pub struct ComponentFetcher {
     registry: Registry,
-    trust: Arc<VerificationPolicy>,
+    verification: Arc<VerificationPolicy>,
     limit_bytes: usize,
 }
 
-/// Why there is no component.
+/// Why there is no component. The text is complete, for operators, and includes that of the sources;
+/// so they are fields, and not printed again by whoever prints sources too.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It is named in a way that names nothing.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// It could not be had.
-    #[error(transparent)]
-    Registry(#[from] Error),
-    /// It is nobody's whom we know.
-    #[error("{what}: {why}")]
+    #[error("{}", error_chain(.0))]
+    Registry(Error),
+    #[error("{subject}: {reason}")]
     Unverified {
         /// The reference or file.
-        what: String,
-        /// Why.
-        why: Unverified,
+        subject: String,
+        reason: Unverified,
     },
 }
 
+impl From<Error> for FetchError {
+    fn from(error: Error) -> Self {
+        Self::Registry(error)
+    }
+}
+
 impl ComponentFetcher {
-    /// Components of at most so many bytes.
+    /// Components may have at most `limit_bytes`.
     #[must_use]
-    pub fn new(registry: Registry, trust: Arc<VerificationPolicy>, limit_bytes: usize) -> Self {
-        Self { registry, trust, limit_bytes }
+    pub fn new(
+        registry: Registry,
+        verification: Arc<VerificationPolicy>,
+        limit_bytes: usize,
+    ) -> Self {
+        Self { registry, verification, limit_bytes }
     }
 
-    /// The component of this reference, verified.
-    ///
-    /// # Errors
-    /// [`FetchError`].
+    /// Fetches the component of this reference and verifies it.
     pub async fn pull(&self, reference: &str) -> Result<Artifact, FetchError> {
         let reference: Reference = reference.parse()?;
         let artifact = self.registry.pull(&reference, self.limit_bytes).await?;
-        if self.trust.wanted() != SignatureMode::Off {
-            let what = reference.to_string();
-            let signatures = match self
-                .registry
-                .signatures(&reference, &artifact.manifest_digest)
-                .await
-            {
-                Ok(signatures) => signatures,
-                Err(why) if self.trust.wanted() == SignatureMode::Required => {
-                    return Err(why.into());
-                }
-                Err(why) => {
-                    tracing::warn!(what, %why, "a policy is taken although its signatures cannot be read");
-                    return Ok(artifact);
-                }
-            };
-            self.trust
-                .image(&what, &artifact.manifest_digest, &signatures)
-                .map_err(|why| FetchError::Unverified { what, why })?;
+        if self.verification.mode() == SignatureMode::Off {
+            return Ok(artifact);
+        }
+        let subject = reference.to_string();
+        let digest = &artifact.manifest_digest;
+        match self.registry.signatures(&reference, digest).await {
+            Ok(signatures) => {
+                let verified = self.verification.verify_image(&subject, digest, &signatures);
+                verified.map_err(|reason| FetchError::Unverified { subject, reason })?;
+            }
+            Err(error) if self.verification.mode() == SignatureMode::Required => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(
+                    subject,
+                    error,
+                    "a policy is accepted although its signatures cannot be read"
+                );
+            }
         }
         Ok(artifact)
     }
 
-    /// Judges a component that is here, with the signature that came with it.
-    ///
-    /// # Errors
-    /// [`FetchError::Unverified`].
-    pub fn judge(
+    /// Verifies a component that did not come from a registry, by the signature that came with it.
+    pub fn verify(
         &self,
-        what: &str,
+        subject: &str,
         component: &[u8],
         signature: Option<&str>,
     ) -> Result<(), FetchError> {
-        self.trust
-            .blob(what, component, signature)
-            .map_err(|why| FetchError::Unverified { what: what.to_owned(), why })
+        let verified = self.verification.verify_blob(subject, component, signature);
+        verified.map_err(|reason| FetchError::Unverified { subject: subject.to_owned(), reason })
     }
 }

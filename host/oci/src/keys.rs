@@ -1,69 +1,64 @@
-//! Who signed it: keys on the curve P-256, and cosign's words for what they sign.
+//! Keys on the curve P-256, and the signatures that they make: those of cosign and openssl.
 
 use crate::digest::Digest;
-use crate::reference::Reference;
-use crate::signatures::Signature;
+use crate::signature::{PayloadError, Signature, signed_digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use p256::PublicKey;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{Signature as Ecdsa, SigningKey as Secret, VerifyingKey};
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey, LineEnding};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 
-const KIND: &str = "cosign container image signature";
-
-/// Why a key is not taken.
+/// Why a key is not accepted. No source of a parser is kept: it could describe a private key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It needs a password.
     #[error(
-        "the key is encrypted, and no password is asked for: make one with `openssl genpkey -algorithm EC -pkeyopt \
-         ec_paramgen_curve:P-256`, which `cosign import-key-pair` takes too"
+        "the key is encrypted, which is not supported: make one with `openssl genpkey -algorithm EC -pkeyopt \
+         ec_paramgen_curve:P-256`, which `cosign import-key-pair` accepts too"
     )]
     Encrypted,
-    /// It is in the form of `openssl ecparam`.
+    /// As `openssl ecparam` writes it.
     #[error("the key is in an older form: convert it with `openssl pkcs8 -topk8 -nocrypt`")]
-    Older,
-    /// It is not a private key.
+    OldFormat,
     #[error(
         "this is not a private key on the curve P-256 in PEM, which begins -----BEGIN PRIVATE KEY-----"
     )]
     NotPrivate,
-    /// It is not a public key.
     #[error(
         "{0}: this is not a public key on the curve P-256 in PEM, which begins -----BEGIN PUBLIC KEY-----, as cosign.pub"
     )]
     NotPublic(String),
-    /// There is one of this name.
     #[error("{0}: there is another key of this name")]
-    Twice(String),
+    Duplicate(String),
 }
 
-/// Why something is not known to be from somebody whom we know.
+/// Why a file with a public key is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    #[error("{name} cannot be read: {error}")]
+    Read { name: String, error: io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Why something is not known to be signed by a known key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
-    /// Nobody signed it.
     #[error("there is no signature")]
     NoSignature,
-    /// Somebody signed it, or it has changed since.
+    /// It is signed by another key, or has changed since.
     #[error("no signature is by a known key ({known}), or what was signed has changed since")]
     UnknownKey {
-        /// The names of the keys that are known.
+        /// The names of the known keys.
         known: String,
     },
-    /// A signature was carried here from elsewhere.
-    #[error("the signature by {key} is for another artefact, {digest:?}")]
-    OtherArtefact {
-        /// Whose signature it is.
-        key: String,
-        /// What it is for, as it says itself.
-        digest: String,
-    },
-    /// It is no signature.
+    /// A valid signature of something else was copied.
+    #[error("the signature by {key} is for another artifact, {digest:?}")]
+    OtherArtifact { key: String, digest: String },
     #[error("the signature is malformed: {0}")]
     Malformed(&'static str),
 }
@@ -78,33 +73,32 @@ impl Keys {
         let key = VerifyingKey::from_public_key_pem(pem.trim())
             .map_err(|_| KeyError::NotPublic(name.to_owned()))?;
         if self.0.contains_key(name) {
-            return Err(KeyError::Twice(name.to_owned()));
+            return Err(KeyError::Duplicate(name.to_owned()));
         }
         self.0.insert(name.to_owned(), key);
         Ok(())
     }
 
-    /// Adds the key in this file, by its path.
-    pub fn add_file(&mut self, path: &Path) -> Result<(), String> {
+    /// Adds the key in this file, named by its path.
+    pub fn add_file(&mut self, path: &Path) -> Result<(), KeyFileError> {
         let name = path.display().to_string();
-        let pem = std::fs::read_to_string(path)
-            .map_err(|error| format!("{name} cannot be read: {error}"))?;
-        self.add(&name, &pem).map_err(|error| error.to_string())
+        match std::fs::read_to_string(path) {
+            Ok(pem) => Ok(self.add(&name, &pem)?),
+            Err(error) => Err(KeyFileError::Read { name, error }),
+        }
     }
 
-    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Who signed the artefact with this digest. One good signature is enough; if there is none,
-    /// the error tells of the one that came nearest.
+    /// The name of the key that signed the artifact with this digest. One valid signature is
+    /// enough; if there is none, the error is about the one that came nearest.
     pub fn verify_image(
         &self,
         digest: &Digest,
@@ -123,20 +117,20 @@ impl Keys {
 
     fn verify_one(&self, digest: &Digest, signature: &Signature) -> Result<&str, Unverified> {
         let name = self.verify_blob(&signature.payload, &signature.signature)?;
-        let payload: Payload = serde_json::from_slice(&signature.payload)
-            .map_err(|_| Unverified::Malformed("its payload is not cosign's"))?;
-        if payload.critical.kind != KIND {
-            return Err(Unverified::Malformed("its payload is of another type than cosign's"));
-        }
-        let signed = payload.critical.image.digest;
+        let signed = signed_digest(&signature.payload).map_err(|error| match error {
+            PayloadError::Malformed => Unverified::Malformed("its payload is not cosign's"),
+            PayloadError::OtherType => {
+                Unverified::Malformed("its payload is of another type than cosign's")
+            }
+        })?;
         if signed != digest.to_string() {
-            return Err(Unverified::OtherArtefact { key: name.to_owned(), digest: signed });
+            return Err(Unverified::OtherArtifact { key: name.to_owned(), digest: signed });
         }
         Ok(name)
     }
 
-    /// Who signed these bytes, with a signature as `cosign sign-blob` and [`SigningKey::sign_blob`]
-    /// write it.
+    /// The name of the key that signed these bytes, with a signature as `cosign sign-blob` and
+    /// [`SigningKey::sign_blob`] write it.
     pub fn verify_blob(&self, bytes: &[u8], signature: &str) -> Result<&str, Unverified> {
         let signature = signature.trim();
         if signature.is_empty() {
@@ -159,40 +153,11 @@ fn nearness(error: &Unverified) -> u8 {
         Unverified::NoSignature => 0,
         Unverified::Malformed(_) => 1,
         Unverified::UnknownKey { .. } => 2,
-        Unverified::OtherArtefact { .. } => 3,
+        Unverified::OtherArtifact { .. } => 3,
     }
 }
 
-/// What cosign signs, as far as it is read.
-#[derive(Deserialize)]
-struct Payload {
-    critical: Critical,
-}
-
-#[derive(Deserialize)]
-struct Critical {
-    image: Image,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct Image {
-    #[serde(rename = "docker-manifest-digest")]
-    digest: String,
-}
-
-/// What is signed for an artefact.
-pub(crate) fn payload(reference: &Reference, digest: &Digest) -> Vec<u8> {
-    let name = format!("{}/{}", reference.registry(), reference.repository());
-    let payload = serde_json::json!({
-        "critical": {"identity": {"docker-reference": name}, "image": {"docker-manifest-digest": digest}, "type": KIND},
-        "optional": null,
-    });
-    crate::manifest::written(&payload)
-}
-
-/// A private key.
+/// A private key. It is never shown.
 #[derive(Clone)]
 pub struct SigningKey(Secret);
 
@@ -204,12 +169,12 @@ impl SigningKey {
             return Err(KeyError::Encrypted);
         }
         if first.contains("EC PRIVATE KEY") || first.contains("EC PARAMETERS") {
-            return Err(KeyError::Older);
+            return Err(KeyError::OldFormat);
         }
         Secret::from_pkcs8_pem(pem.trim()).map(Self).map_err(|_| KeyError::NotPrivate)
     }
 
-    /// Signs bytes, as `cosign sign-blob` does. The same bytes have the same signature.
+    /// Signs bytes, as `cosign sign-blob` does. The same bytes always get the same signature.
     #[must_use]
     pub fn sign_blob(&self, bytes: &[u8]) -> String {
         let signature: Ecdsa = self.0.sign(bytes);

@@ -1,49 +1,71 @@
-//! `paygress-oci`: policies come from OCI registries, and a signature says whose they are.
+//! `paygress-oci`: policies in OCI registries, and their signatures.
 //!
 //! ```text
 //! "oci://registry.example/policies/pricing:1.2"
-//!      │ reference.rs                       web.rs: HTTP with an end to everything
-//!      ▼                                      ▲
-//! registry.rs ─▶ session.rs: one errand at one registry ─▶ auth.rs: tokens and passwords
-//!  pull, push    manifest.rs: what it keeps there
-//!      │
+//!      │ reference.rs
 //!      ▼
-//! signatures.rs: the signatures beside an artefact, as cosign keeps them ─▶ keys.rs: are they ours?
+//! registry.rs: pull, push ───▶ repository.rs ──▶ challenge.rs, credentials.rs
+//!      │   artifact.rs            one repository's requests, by paygress-http-client;
+//!      │   manifest.rs            digests checked
+//!      ▼
+//! signatures.rs: the signatures beside an artifact, as cosign keeps them
+//!      │   signature.rs: their payload
+//!      ▼
+//! keys.rs: is one of them by a known key? ──▶ verification.rs: is it accepted without?
 //! ```
 //!
-//! `fetcher.rs` puts them together for the service: what is pulled is judged by `verification.rs`,
-//! as the operator wants it.
+//! [`ComponentFetcher`] (`fetcher.rs`) does all of this for the service, as the operator configured
+//! it. The crate sends HTTP requests and reads the auth file; if [`CredentialHelpers::Run`] allows
+//! it, it runs credential helpers. It touches nothing else, and does not know what a component
+//! does. `testing.rs` (feature `testing`) is a registry in memory.
 //!
-//! What a registry sends is a stranger's until its digest is checked, and a component is a
-//! stranger's until [`Keys::verify_image`] has named the key that signed it. A signature is for
-//! bytes, and not for a name or a time: whoever may write to the registry can put an older
-//! component there that was signed too, or another of the same signer. A reference that is pinned
-//! to a digest is safe from that.
+//! What a registry sends is untrusted until its digest is checked, and a component is untrusted
+//! until [`Keys::verify_image`] has named the key that signed it. A signature is for bytes, not for
+//! a name or a time: a registry can serve an older component that was signed too, or another one by
+//! the same key. A reference that is pinned to a digest is safe from that.
 //!
-//! `testing.rs` (feature `testing`) is a registry in memory. Nothing here knows what a component
-//! does: this is the only room that knows registries and signatures.
+//! ```no_run
+//! use paygress_oci::{ComponentFetcher, Keys, Registry, SignatureMode, VerificationPolicy};
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut keys = Keys::default();
+//! keys.add_file(Path::new("cosign.pub"))?;
+//! let verification = VerificationPolicy::new(keys, SignatureMode::Required);
+//! let fetcher = ComponentFetcher::new(Registry::new(None)?, Arc::new(verification), 32 << 20);
+//! let artifact = fetcher.pull("oci://registry.example/policies/pricing:1.2").await?;
+//! println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
+//! # Ok(())
+//! # }
+//! ```
 
-mod auth;
+mod artifact;
+mod challenge;
+mod credentials;
 mod digest;
 mod error;
 mod fetcher;
-mod http;
 mod keys;
 mod manifest;
 mod reference;
 mod registry;
 mod repository;
+mod signature;
 mod signatures;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod verification;
 
+pub use artifact::{Artifact, Package};
+pub use credentials::{AuthFileError, CredentialHelpers, DecodeError, HelperError};
 pub use digest::{Digest, DigestError};
-pub use error::Error;
+pub use error::{Error, ResponseError, SignaturesError};
 pub use fetcher::{ComponentFetcher, FetchError};
-pub use http::Timeouts;
-pub use keys::{KeyError, Keys, SigningKey, Unverified};
+pub use keys::{KeyError, KeyFileError, Keys, SigningKey, Unverified};
+pub use manifest::ManifestError;
+pub use paygress_http_client::{HttpError, Timeouts, error_chain};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Artifact, Package, Registry};
-pub use signatures::Signature;
+pub use registry::{Registry, RegistryOptions};
+pub use signature::Signature;
 pub use verification::{SignatureMode, VerificationPolicy};

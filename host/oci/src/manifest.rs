@@ -1,5 +1,5 @@
-//! What a registry keeps: manifests, and the configurations that they name. Written the same way
-//! every time.
+//! OCI image manifests and descriptors. The same manifest is always written in the same way, so it
+//! has one digest.
 
 use crate::digest::Digest;
 use serde::de::IgnoredAny;
@@ -9,18 +9,30 @@ use std::collections::BTreeMap;
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
-const WASM: &str = "application/wasm";
-/// What came before the type above was registered.
+pub(crate) const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+pub(crate) const WASM: &str = "application/wasm";
+/// What tools wrote before `application/wasm` was registered.
 const OLD_WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
-const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// How much of a registry's text is shown.
+const SHOWN_CHARS: usize = 100;
 
-/// What `oras pull` calls the file.
-const TITLE: &str = "org.opencontainers.image.title";
-const FILE: &str = "component.wasm";
-/// When nobody says when it was made: the same component has the same digest always.
-const NO_TIME: &str = "1970-01-01T00:00:00Z";
+/// Why a manifest is not one that is read. Texts of the registry are shown in part.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    // Without its source: that quotes the manifest, which is the registry's text.
+    #[error("its manifest cannot be read: line {line}: {category:?}")]
+    Json { line: usize, category: serde_json::error::Category },
+    #[error("it is an index of several images: name one of them by its digest")]
+    Index,
+    #[error("it is of type {0:?}, and not an OCI image manifest")]
+    MediaType(String),
+    #[error("its configuration is of type {0:?}, and not {WASM_CONFIG}")]
+    ConfigType(String),
+    #[error("it has {0} layers, and not one")]
+    LayerCount(usize),
+    #[error("its layer is of type {0:?}, and not {WASM}")]
+    LayerType(String),
+}
 
 /// A blob that a manifest names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +57,7 @@ impl Descriptor {
     }
 }
 
-/// An image manifest of OCI.
+/// An OCI image manifest.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
@@ -57,10 +69,10 @@ pub(crate) struct Manifest {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What tells a manifest from other things.
+/// What distinguishes an image manifest from other documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kind {
+struct ManifestKind {
     media_type: Option<String>,
     manifests: Option<IgnoredAny>,
 }
@@ -80,102 +92,43 @@ impl Manifest {
         }
     }
 
-    /// Reads an image manifest and nothing else: what could be read as two things is neither.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let broken = |error: serde_json::Error| {
-            format!("its manifest cannot be read: line {}: {:?}", error.line(), error.classify())
-        };
-        let kind: Kind = serde_json::from_slice(bytes).map_err(broken)?;
+    /// Parses an image manifest and nothing else: what could be read as two things is rejected.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let kind: ManifestKind = serde_json::from_slice(bytes).map_err(json_error)?;
         let media_type = kind.media_type.as_deref().unwrap_or(MANIFEST);
         if kind.manifests.is_some() || [INDEX, DOCKER_LIST].contains(&media_type) {
-            return Err(
-                "it is an index of several images: name one of them by its digest".to_owned()
-            );
+            return Err(ManifestError::Index);
         }
         if media_type != MANIFEST {
-            return Err(format!(
-                "it is of type {}, and not an OCI image manifest",
-                quoted(media_type)
-            ));
+            return Err(ManifestError::MediaType(shortened(media_type)));
         }
-        serde_json::from_slice(bytes).map_err(broken)
+        serde_json::from_slice(bytes).map_err(json_error)
     }
 
-    /// The one layer of a component.
-    pub(crate) fn component(&self) -> Result<&Descriptor, String> {
+    /// The only layer of a component.
+    pub(crate) fn component(&self) -> Result<&Descriptor, ManifestError> {
         if self.config.media_type != WASM_CONFIG {
-            return Err(format!(
-                "its configuration is of type {}, and not {WASM_CONFIG}",
-                quoted(&self.config.media_type)
-            ));
+            return Err(ManifestError::ConfigType(shortened(&self.config.media_type)));
         }
         let [layer] = self.layers.as_slice() else {
-            return Err(format!("it has {} layers, and not one", self.layers.len()));
+            return Err(ManifestError::LayerCount(self.layers.len()));
         };
         if ![WASM, OLD_WASM].contains(&layer.media_type.as_str()) {
-            return Err(format!(
-                "its layer is of type {}, and not {WASM}",
-                quoted(&layer.media_type)
-            ));
+            return Err(ManifestError::LayerType(shortened(&layer.media_type)));
         }
         Ok(layer)
     }
 }
 
-/// A stranger's word, as long as it may be in a log.
-fn quoted(word: &str) -> String {
-    format!("{:?}", word.chars().take(100).collect::<String>())
+fn json_error(error: serde_json::Error) -> ManifestError {
+    ManifestError::Json { line: error.line(), category: error.classify() }
 }
 
-/// A component's configuration, in the form of the CNCF's artefacts.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct WasmConfig<'a> {
-    created: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    author: Option<&'a str>,
-    architecture: &'a str,
-    os: &'a str,
-    layer_digests: [Digest; 1],
-    component: Interfaces<'a>,
+fn shortened(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).collect()
 }
 
-#[derive(Serialize)]
-struct Interfaces<'a> {
-    exports: &'a [String],
-    imports: &'a [String],
-    target: Option<&'a str>,
-}
-
-/// The configuration of a component, and the layer that the component is.
-pub(crate) fn describe(package: &crate::Package<'_>) -> (Vec<u8>, Descriptor, Descriptor) {
-    let mut layer = Descriptor::of(WASM, package.component);
-    layer.annotations.insert(TITLE.to_owned(), FILE.to_owned());
-    let config = written(&WasmConfig {
-        created: package.created.unwrap_or(NO_TIME),
-        author: package.author,
-        architecture: "wasm",
-        os: "wasip2",
-        layer_digests: [layer.digest],
-        component: Interfaces { exports: package.exports, imports: package.imports, target: None },
-    });
-    let described = Descriptor::of(WASM_CONFIG, &config);
-    (config, described, layer)
-}
-
-/// The configuration that cosign writes for signatures: an image's, with nothing in it but the
-/// layers.
-pub(crate) fn describe_signatures(layers: &[Descriptor]) -> (Vec<u8>, Descriptor) {
-    let layers = layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
-    let config = written(&serde_json::json!({
-        "architecture": "", "config": {}, "created": "0001-01-01T00:00:00Z", "history": [{"created": "0001-01-01T00:00:00Z"}],
-        "os": "", "rootfs": {"diff_ids": layers, "type": "layers"},
-    }));
-    let described = Descriptor::of(IMAGE_CONFIG, &config);
-    (config, described)
-}
-
-/// JSON of what always can be written as JSON.
-pub(crate) fn written(value: &impl Serialize) -> Vec<u8> {
+/// JSON of a value whose serialization cannot fail.
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,17 +1,18 @@
-//! Where an artefact is: `registry.example:5000/name/path:tag@sha256:…`. Nothing of it is guessed.
+//! References such as `registry.example:5000/name/path:tag@sha256:…`. There are no defaults: neither a
+//! registry nor a tag is assumed.
 
 use crate::digest::{Digest, DigestError};
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// A reference, the longest parts of all kinds together.
+/// Enough for the longest registry, repository, tag and digest.
 const REFERENCE_CHARS: usize = 512;
 /// The registry and the repository, as the distribution specification recommends.
 const NAME_CHARS: usize = 255;
 const TAG_CHARS: usize = 128;
 
-/// An artefact in a registry, by its tag or by its digest. If both are given, the digest counts.
+/// An artifact in a registry, by its tag or by its digest. If both are given, the digest counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     registry: String,
@@ -23,37 +24,30 @@ pub struct Reference {
 /// Why a text is not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// Nobody writes such a one by hand.
     #[error(
         "a reference has at most {REFERENCE_CHARS} characters, and its registry and repository {NAME_CHARS} of them"
     )]
     TooLong,
-    /// There is only a repository.
     #[error(
         "the registry is missing: begin with its host, as in registry.example/name:tag or localhost:5000/name:tag"
     )]
     NoRegistry,
-    /// The host is none.
     #[error("{0:?} is not a registry: write its host in lowercase, with a port if it has one")]
     Registry(String),
-    /// The name that Docker expands.
-    #[error("docker.io keeps no artefacts: write registry-1.docker.io")]
+    /// Docker expands this name; it is not the host of the registry.
+    #[error("docker.io is not the host of a registry: write registry-1.docker.io")]
     DockerHub,
-    /// The path is none.
     #[error(
         "{0:?} is not a repository: write lowercase letters and digits, with single . _ or - between, and / between parts"
     )]
     Repository(String),
-    /// The tag is none.
     #[error(
         "{0:?} is not a tag: write at most {TAG_CHARS} letters, digits, _ . or -, and neither . nor - first"
     )]
     Tag(String),
-    /// The digest is none.
-    #[error("after the @ stands no digest: {0}")]
-    Digest(#[from] DigestError),
-    /// Neither tag nor digest.
-    #[error("which version is missing: add :tag or @sha256:…; there is no tag by default")]
+    #[error("there is no digest after the @: {0}")]
+    Digest(DigestError),
+    #[error("the version is missing: add :tag or @sha256:…; there is no tag by default")]
     NoVersion,
 }
 
@@ -64,19 +58,17 @@ impl Reference {
         &self.registry
     }
 
-    /// The path in the registry.
     #[must_use]
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest that the artefact is pinned to.
+    /// The digest that the artifact is pinned to.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.digest
@@ -89,7 +81,7 @@ impl Reference {
         self
     }
 
-    /// What the registry is asked for: the digest if there is one, else the tag.
+    /// What is requested from the registry: the digest if there is one, else the tag.
     pub(crate) fn version(&self) -> String {
         match self.digest {
             Some(digest) => digest.to_string(),
@@ -107,7 +99,9 @@ impl FromStr for Reference {
         }
         let text = text.strip_prefix("oci://").unwrap_or(text);
         let (text, digest) = match text.split_once('@') {
-            Some((before, digest)) => (before, Some(digest.parse()?)),
+            Some((before, digest)) => {
+                (before, Some(digest.parse().map_err(ReferenceError::Digest)?))
+            }
             None => (text, None),
         };
         let (registry, path) = text.split_once('/').ok_or(ReferenceError::NoRegistry)?;
@@ -174,7 +168,7 @@ fn is_host(host: &str) -> bool {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     host.split('.').all(|label| {
-        begins_and_ends_well(label) && label.chars().all(|each| is_plain(each) || each == '-')
+        has_plain_ends(label) && label.chars().all(|each| is_plain(each) || each == '-')
     })
 }
 
@@ -188,7 +182,7 @@ fn is_path_part(part: &str) -> bool {
     let is_separator = |between: &str| {
         ["", ".", "_", "__"].contains(&between) || between.chars().all(|each| each == '-')
     };
-    begins_and_ends_well(part) && part.split(is_plain).all(is_separator)
+    has_plain_ends(part) && part.split(is_plain).all(is_separator)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -198,7 +192,7 @@ fn is_tag(tag: &str) -> bool {
         && tag.chars().all(|each| is_word(each) || each == '.' || each == '-')
 }
 
-fn begins_and_ends_well(text: &str) -> bool {
+fn has_plain_ends(text: &str) -> bool {
     text.starts_with(is_plain) && text.ends_with(is_plain)
 }
 
@@ -211,15 +205,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> Result<Reference, ReferenceError> {
+    fn parse(text: &str) -> Result<Reference, ReferenceError> {
         text.parse()
     }
 
     #[test]
-    fn reads_every_part() {
+    fn every_part_is_parsed() {
         let digest = Digest::of(b"");
         let reference =
-            read(&format!("oci://registry.example:5000/a/b__c-d/e.f:V1.0-x@{digest}")).unwrap();
+            parse(&format!("oci://registry.example:5000/a/b__c-d/e.f:V1.0-x@{digest}")).unwrap();
         assert_eq!(
             (reference.registry(), reference.repository()),
             ("registry.example:5000", "a/b__c-d/e.f")
@@ -233,13 +227,13 @@ mod tests {
             "127.0.0.1:5000/a:b",
             "r.example/a--b:c",
         ] {
-            assert_eq!(read(fine).unwrap().to_string(), fine);
+            assert_eq!(parse(fine).unwrap().to_string(), fine);
         }
     }
 
     #[test]
-    fn says_what_to_do() {
-        for (text, told) in [
+    fn errors_say_what_to_do() {
+        for (text, expected) in [
             ("name:tag", "registry is missing"),
             ("library/name:tag", "registry is missing"),
             ("docker.io/library/name:tag", "registry-1"),
@@ -261,40 +255,40 @@ mod tests {
             ("user:password@r.example/name:tag", "no digest"),
             ("https://r.example/name:tag", "not a registry"),
         ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(told), "{text}: {error}");
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
         }
         assert!(matches!(
-            read(&format!("r.example/a:{}", "b".repeat(129))),
+            parse(&format!("r.example/a:{}", "b".repeat(129))),
             Err(ReferenceError::Tag(_))
         ));
         assert!(matches!(
-            read(&format!("r.example/{}:b", "a".repeat(250))),
+            parse(&format!("r.example/{}:b", "a".repeat(250))),
             Err(ReferenceError::TooLong)
         ));
     }
 
     proptest! {
         #[test]
-        fn strangers_texts_are_survived(text in ".{0,64}") {
-            let _ = read(&text);
+        fn any_text_is_survived(text in ".{0,64}") {
+            let _ = parse(&text);
         }
 
         #[test]
         fn similar_texts_are_survived(text in r"[a-z\[\]:./@_-]{0,40}(@sha256:[0-9a-f]{60,66})?") {
-            if let Ok(reference) = read(&text) {
-                prop_assert_eq!(read(&reference.to_string()).unwrap(), reference);
+            if let Ok(reference) = parse(&text) {
+                prop_assert_eq!(parse(&reference.to_string()).unwrap(), reference);
             }
         }
 
         #[test]
-        fn what_is_shown_is_read_again(
+        fn what_is_shown_is_parsed_again(
             host in "[a-z]{1,9}\\.[a-z]{1,9}(:[1-9][0-9]{0,3})?", path in "[a-z0-9]{1,9}(/[a-z0-9]{1,4}(__|-{1,3})[a-z0-9]{1,9}){0,3}",
             tag in "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", digest in proptest::option::of(any::<[u8; 4]>())
         ) {
             let digest = digest.map(|bytes| format!("@{}", Digest::of(&bytes))).unwrap_or_default();
             let text = format!("{host}/{path}:{tag}{digest}");
-            let reference = read(&text).unwrap();
+            let reference = parse(&text).unwrap();
             prop_assert_eq!(reference.to_string(), text);
         }
     }

@@ -1,69 +1,72 @@
-//! Components come and go.
+//! Pulling and pushing components.
 
-use crate::auth::AuthFile;
+use crate::artifact::{Artifact, Encoded, Package};
+use crate::credentials::{CredentialHelpers, Credentials};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::http::{HttpClient, Timeouts, within};
-use crate::manifest::{Manifest, describe, written};
+use crate::manifest::{Manifest, ManifestError};
 use crate::reference::Reference;
 use crate::repository::{Access, RepositoryClient, checked};
 use hyper::body::Bytes;
-use std::collections::BTreeMap;
-use std::path::Path;
+use paygress_http_client::{HttpClient, Timeouts};
+use std::path::{Path, PathBuf};
 
-/// The way to all registries.
+/// How registries are used.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryOptions {
+    /// A file in the form of docker's `config.json` or podman's `auth.json`. It is read again
+    /// whenever a registry requires credentials.
+    pub auth_file: Option<PathBuf>,
+    pub credential_helpers: CredentialHelpers,
+    /// `whole` is also the limit of a whole call, with all its requests.
+    pub timeouts: Timeouts,
+}
+
+/// A client for all registries.
+///
+/// ```no_run
+/// use paygress_oci::{Keys, Reference, Registry};
+/// use std::path::Path;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::new(Some(Path::new("/etc/paygress/auth.json")))?;
+/// let reference: Reference = "registry.example/policies/pricing:1.2".parse()?;
+/// let artifact = registry.pull(&reference, 32 << 20).await?;
+///
+/// let mut keys = Keys::default();
+/// keys.add("release", &std::fs::read_to_string("cosign.pub")?)?;
+/// let signatures = registry.signatures(&reference, &artifact.manifest_digest).await?;
+/// let key = keys.verify_image(&artifact.manifest_digest, &signatures)?;
+/// println!("{} is signed by {key}", reference.pinned(artifact.manifest_digest));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Registry {
-    pub(crate) web: HttpClient,
-    pub(crate) auth: AuthFile,
-}
-
-/// What was pulled: its bytes are those that its digests name. Whose they are is another question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Artifact {
-    /// The component.
-    pub component: Vec<u8>,
-    /// The digest of the manifest: this is what is signed, and what a reference is pinned to.
-    pub manifest_digest: Digest,
-    /// What the publisher wrote on it.
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// What is to be pushed. The same package has the same digest, wherever and whenever it is pushed.
-#[derive(Clone, Copy, Debug)]
-pub struct Package<'a> {
-    /// The component.
-    pub component: &'a [u8],
-    /// The interfaces that it exports, as `paygress:policy/pricing@1.0.0`.
-    pub exports: &'a [String],
-    /// The interfaces that it imports.
-    pub imports: &'a [String],
-    /// Who made it.
-    pub author: Option<&'a str>,
-    /// When it was made, in the form of RFC 3339; none: at the beginning of time.
-    pub created: Option<&'a str>,
-    /// What is written on it.
-    pub annotations: &'a BTreeMap<String, String>,
+    http: HttpClient,
+    credentials: Credentials,
 }
 
 impl Registry {
-    /// With the credentials of a file in the form of docker's `config.json`, or with none.
+    /// With the credentials of this file, or with none; otherwise with the default options.
     pub fn new(auth_file: Option<&Path>) -> Result<Self, Error> {
-        Self::with_patience(auth_file, Timeouts::default())
+        let auth_file = auth_file.map(Path::to_owned);
+        Self::with_options(&RegistryOptions { auth_file, ..RegistryOptions::default() })
     }
 
-    /// The same, with other limits to how long registries have.
-    pub fn with_patience(auth_file: Option<&Path>, patience: Timeouts) -> Result<Self, Error> {
-        let auth = auth_file.map(AuthFile::read).transpose()?.unwrap_or_default();
-        Ok(Self { web: HttpClient::new(patience)?, auth })
+    pub fn with_options(options: &RegistryOptions) -> Result<Self, Error> {
+        let credentials =
+            Credentials::new(options.auth_file.as_deref(), options.credential_helpers)?;
+        Ok(Self { http: HttpClient::new(options.timeouts)?, credentials })
     }
 
-    /// Fetches a component of at most so many bytes.
+    /// Fetches a component of at most `limit_bytes`.
     pub async fn pull(&self, reference: &Reference, limit_bytes: usize) -> Result<Artifact, Error> {
-        self.in_time(reference, async {
-            let mut session = RepositoryClient::new(self, reference, Access::Pull);
-            let (manifest_digest, manifest) = component_manifest(&mut session, reference).await?;
-            let layer = manifest.component().map_err(|reason| unfit(reference, reason))?;
-            let component = session.blob(layer, limit_bytes).await?.into();
+        self.within_timeout(reference, async {
+            let mut client = self.client(reference, Access::Pull);
+            let (manifest_digest, manifest) = component_manifest(&mut client, reference).await?;
+            let layer =
+                manifest.component().map_err(|source| not_a_component(reference, source))?;
+            let component = client.blob(layer, limit_bytes).await?.into();
             Ok(Artifact { component, manifest_digest, annotations: manifest.annotations })
         })
         .await
@@ -71,10 +74,10 @@ impl Registry {
 
     /// The digest of the component that is at a reference now, without fetching the component.
     pub async fn resolve(&self, reference: &Reference) -> Result<Digest, Error> {
-        self.in_time(reference, async {
-            let mut session = RepositoryClient::new(self, reference, Access::Pull);
-            let (digest, manifest) = component_manifest(&mut session, reference).await?;
-            manifest.component().map_err(|reason| unfit(reference, reason))?;
+        self.within_timeout(reference, async {
+            let mut client = self.client(reference, Access::Pull);
+            let (digest, manifest) = component_manifest(&mut client, reference).await?;
+            manifest.component().map_err(|source| not_a_component(reference, source))?;
             Ok(digest)
         })
         .await
@@ -87,45 +90,54 @@ impl Registry {
         reference: &Reference,
         package: &Package<'_>,
     ) -> Result<Digest, Error> {
-        let (config, described, layer) = describe(package);
-        let manifest = written(&Manifest::new(described, vec![layer], package.annotations.clone()));
-        let digest = Digest::of(&manifest);
+        let Encoded { config, manifest, digest } = package.encode();
         if let Some(expected) = reference.digest().filter(|expected| *expected != digest) {
-            return Err(Error::Tampered { what: reference.to_string(), expected, found: digest });
+            let subject = reference.to_string();
+            return Err(Error::DigestMismatch { subject, expected, found: digest });
         }
-        self.in_time(reference, async {
-            let mut session = RepositoryClient::new(self, reference, Access::Push);
-            session.put_blob(&Bytes::copy_from_slice(package.component)).await?;
-            session.put_blob(&config.into()).await?;
+        self.within_timeout(reference, async {
+            let mut client = self.client(reference, Access::Push);
+            client.put_blob(&Bytes::copy_from_slice(package.component)).await?;
+            client.put_blob(&config.into()).await?;
             let version = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-            session.put_manifest(&version, manifest).await
+            client.put_manifest(&version, manifest).await
         })
         .await?;
         Ok(digest)
     }
 
-    /// Ends an errand that takes longer than a call may.
-    pub(crate) async fn in_time<T>(
+    pub(crate) fn client<'a>(
+        &'a self,
+        reference: &'a Reference,
+        access: Access,
+    ) -> RepositoryClient<'a> {
+        RepositoryClient::new(&self.http, &self.credentials, reference, access)
+    }
+
+    /// Gives up a call that takes longer than all its requests together may.
+    pub(crate) async fn within_timeout<T>(
         &self,
         reference: &Reference,
-        errand: impl Future<Output = Result<T, Error>>,
+        call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        within(reference.registry(), self.web.patience.whole, errand).await
+        let limit = self.http.timeouts().whole;
+        let timed_out = |_| Error::TimedOut { registry: reference.registry().to_owned(), limit };
+        tokio::time::timeout(limit, call).await.map_err(timed_out)?
     }
 }
 
 async fn component_manifest(
-    session: &mut RepositoryClient<'_>,
+    client: &mut RepositoryClient<'_>,
     reference: &Reference,
 ) -> Result<(Digest, Manifest), Error> {
-    let mut bytes = session.manifest(&reference.version()).await?;
+    let mut bytes = client.manifest(&reference.version()).await?;
     if let Some(expected) = reference.digest() {
         bytes = checked(bytes, expected, &format!("the manifest of {reference}"))?;
     }
-    let manifest = Manifest::read(&bytes).map_err(|reason| unfit(reference, reason))?;
+    let manifest = Manifest::parse(&bytes).map_err(|source| not_a_component(reference, source))?;
     Ok((Digest::of(&bytes), manifest))
 }
 
-fn unfit(reference: &Reference, reason: String) -> Error {
-    Error::Unfit { reference: reference.to_string(), reason }
+fn not_a_component(reference: &Reference, source: ManifestError) -> Error {
+    Error::NotAComponent { reference: reference.to_string(), source }
 }

@@ -1,295 +1,347 @@
-//! One errand in one repository: requests that answer challenges, and blobs whose digests are
-//! checked.
+//! The distribution specification's requests for one repository. Challenges are answered, and what
+//! is addressed by a digest is checked against it.
 
-use crate::auth::{Bearer, Challenge, challenge, secret};
+use crate::challenge::{Bearer, Challenge, challenge};
+use crate::credentials::{Credential, Credentials};
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::http::{host_of, is_loopback, is_private, is_same_server, is_whole, location, read};
+use crate::error::{Error, ResponseError};
 use crate::manifest::{Descriptor, INDEX, MANIFEST};
 use crate::reference::Reference;
-use crate::registry::Registry;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
+};
+use hyper::{Method, Request, StatusCode, Uri};
+use paygress_http_client::{
+    HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential, is_http_url,
+    is_loopback, is_same_server,
+};
 use serde::Deserialize;
 
-const MANIFEST_BYTES: usize = 1 << 20;
-/// Errors and tokens.
-const WORDS_BYTES: usize = 64 << 10;
-const REDIRECTS: usize = 3;
+const MAX_MANIFEST_BYTES: usize = 1 << 20;
+const MAX_ERROR_BYTES: usize = 64 << 10;
+const MAX_TOKEN_BYTES: usize = 64 << 10;
+/// Blobs are often kept by an object store.
+const BLOB_REDIRECTS: RedirectPolicy = RedirectPolicy { max_hops: 3 };
 const BLOB: &str = "application/octet-stream";
+const FORM: &str = "application/x-www-form-urlencoded";
 
-/// What the errand may do.
+/// What the client may do in the repository.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
     Push,
 }
 
-/// An errand.
+/// A client for one repository. It keeps the authorization of its last challenge.
 pub(crate) struct RepositoryClient<'a> {
-    registry: &'a Registry,
-    host: &'a str,
-    repository: &'a str,
+    http: &'a HttpClient,
+    credentials: &'a Credentials,
+    reference: &'a Reference,
     access: Access,
     authorization: Option<HeaderValue>,
 }
 
+/// One request, which may have to be sent again with an authorization.
+struct Call<'a> {
+    method: Method,
+    url: &'a Uri,
+    content_type: &'static str,
+    body: Bytes,
+}
+
+impl<'a> Call<'a> {
+    fn get(url: &'a Uri) -> Self {
+        Self { method: Method::GET, url, content_type: BLOB, body: Bytes::new() }
+    }
+}
+
+/// Realms name it in either way.
 #[derive(Deserialize)]
-struct Token {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
 }
 
 /// The distribution specification's errors; their messages are not repeated.
 #[derive(Deserialize)]
-struct Words {
-    errors: Vec<Word>,
+struct ErrorResponse {
+    errors: Vec<ErrorEntry>,
 }
 
 #[derive(Deserialize)]
-struct Word {
+struct ErrorEntry {
     code: String,
 }
 
 impl<'a> RepositoryClient<'a> {
-    pub(crate) fn new(registry: &'a Registry, reference: &'a Reference, access: Access) -> Self {
-        Self {
-            registry,
-            host: reference.registry(),
-            repository: reference.repository(),
-            access,
-            authorization: None,
-        }
+    pub(crate) fn new(
+        http: &'a HttpClient,
+        credentials: &'a Credentials,
+        reference: &'a Reference,
+        access: Access,
+    ) -> Self {
+        Self { http, credentials, reference, access, authorization: None }
     }
 
-    /// A manifest, by its tag or digest. It is whatever the registry says, unless the caller knows
-    /// its digest.
+    /// A manifest, by its tag or digest. The caller checks it against a digest, if there is one.
     pub(crate) async fn manifest(&mut self, version: &str) -> Result<Bytes, Error> {
-        let what = self.named(version);
-        let answer = self
-            .send(Method::GET, &self.url(&format!("manifests/{version}"))?, "", Bytes::new())
-            .await?;
-        let answer = self.succeeded(answer, &what).await?;
-        read(self.host, answer.into_body(), MANIFEST_BYTES, &format!("the manifest of {what}"))
-            .await
+        let subject = self.versioned(version);
+        let url = self.url(&format!("manifests/{version}"))?;
+        let response = self.send(Call::get(&url)).await?;
+        let response = self.succeeded(response, &subject).await?;
+        read(response, MAX_MANIFEST_BYTES, &format!("the manifest of {subject}")).await
     }
 
     /// A blob, as the manifest describes it.
-    pub(crate) async fn blob(&mut self, wanted: &Descriptor, limit: usize) -> Result<Bytes, Error> {
-        let what = format!("the blob {} of {}/{}", wanted.digest, self.host, self.repository);
-        let Some(size) = usize::try_from(wanted.size).ok().filter(|size| *size <= limit) else {
-            return Err(Error::TooLarge { what, limit });
+    pub(crate) async fn blob(
+        &mut self,
+        descriptor: &Descriptor,
+        limit: usize,
+    ) -> Result<Bytes, Error> {
+        let subject = format!("the blob {} of {}", descriptor.digest, self.name());
+        let Some(size) = usize::try_from(descriptor.size).ok().filter(|size| *size <= limit) else {
+            return Err(Error::TooLarge { subject, limit });
         };
-        let url = self.url(&format!("blobs/{}", wanted.digest))?;
-        let answer = self.send(Method::GET, &url, "", Bytes::new()).await?;
-        let answer = self.followed(url, answer, &what).await?;
-        let answer = self.succeeded(answer, &what).await?;
-        checked(read(self.host, answer.into_body(), size, &what).await?, wanted.digest, &what)
+        let url = self.url(&format!("blobs/{}", descriptor.digest))?;
+        let response = self.send(Call::get(&url)).await?;
+        let headers = self.headers(&Call::get(&url), self.authorization.clone());
+        let response = self.http.follow(response, headers, BLOB_REDIRECTS).await?;
+        let response = self.succeeded(response, &subject).await?;
+        checked(read(response, size, &subject).await?, descriptor.digest, &subject)
     }
 
     /// Sends a blob, if it is not there.
     pub(crate) async fn put_blob(&mut self, bytes: &Bytes) -> Result<(), Error> {
         let digest = Digest::of(bytes);
-        let there = self
-            .send(Method::HEAD, &self.url(&format!("blobs/{digest}"))?, "", Bytes::new())
-            .await?;
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let there = self.send(Call { method: Method::HEAD, ..Call::get(&url) }).await?;
         if there.status().is_success() {
             return Ok(());
         }
-        let what = format!("the upload of {digest} to {}/{}", self.host, self.repository);
+        let subject = format!("the upload of {digest} to {}", self.name());
         let url = self.url("blobs/uploads/")?;
-        let begun = self.send(Method::POST, &url, BLOB, Bytes::new()).await?;
-        let begun = self.succeeded(begun, &what).await?;
-        let upload = location(&url, &begun).filter(|upload| is_same_server(&url, upload));
-        let upload = upload
-            .ok_or_else(|| self.garbage("an upload's location has to be on the same server"))?;
+        let started = self.send(Call { method: Method::POST, ..Call::get(&url) }).await?;
+        let started = self.succeeded(started, &subject).await?;
+        let upload = started.location().filter(|upload| is_same_server(&url, upload));
+        let upload = upload.ok_or_else(|| self.invalid(ResponseError::UploadElsewhere))?;
         let join = if upload.query().is_some() { '&' } else { '?' };
-        let upload = self.parse(&format!("{upload}{join}digest={digest}"))?;
-        let done = self.send(Method::PUT, &upload, BLOB, bytes.clone()).await?;
-        self.succeeded(done, &what).await.map(drop)
+        let url = parse(&format!("{upload}{join}digest={digest}"))
+            .ok_or_else(|| self.invalid(ResponseError::UploadElsewhere))?;
+        let call = Call { method: Method::PUT, url: &url, content_type: BLOB, body: bytes.clone() };
+        let response = self.send(call).await?;
+        self.succeeded(response, &subject).await.map(drop)
     }
 
-    /// Sends a manifest.
     pub(crate) async fn put_manifest(
         &mut self,
         version: &str,
         bytes: Vec<u8>,
     ) -> Result<(), Error> {
         let url = self.url(&format!("manifests/{version}"))?;
-        let done = self.send(Method::PUT, &url, MANIFEST, bytes.into()).await?;
-        self.succeeded(done, &self.named(version)).await.map(drop)
+        let call =
+            Call { method: Method::PUT, url: &url, content_type: MANIFEST, body: bytes.into() };
+        let response = self.send(call).await?;
+        let subject = format!("the upload of {}", self.versioned(version));
+        self.succeeded(response, &subject).await.map(drop)
     }
 
-    /// Sends a request, and again with what the challenge asks for.
-    async fn send(
-        &mut self,
-        method: Method,
-        url: &Uri,
-        content: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
-        let answer =
-            self.once(&method, url, content, body.clone(), self.authorization.clone()).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+    /// Sends a request, and sends it once more if the registry requires credentials for it.
+    async fn send(&mut self, call: Call<'_>) -> Result<Response, Error> {
+        let response = self.send_once(&call, self.authorization.clone()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
         }
-        let asked = challenge(answer.headers())
-            .ok_or_else(|| self.garbage("it asks for credentials, and not for which kind"))?;
-        self.authorization = Some(match asked {
-            Challenge::Basic => {
-                self.registry.auth.of(self.host)?.ok_or_else(|| self.anonymous())?
-            }
-            Challenge::Bearer(bearer) => self.token(&bearer).await?,
-        });
-        self.once(&method, url, content, body, self.authorization.clone()).await
+        let authorization = match challenge(response.headers()) {
+            Some(Challenge::Basic) => self.basic().await?,
+            Some(Challenge::Bearer(bearer)) => self.token(&bearer).await?,
+            None => return Err(self.invalid(ResponseError::NoChallenge)),
+        };
+        self.authorization = Some(authorization);
+        self.send_once(&call, self.authorization.clone()).await
     }
 
-    async fn once(
+    async fn send_once(
         &self,
-        method: &Method,
-        url: &Uri,
-        content: &str,
-        body: Bytes,
+        call: &Call<'_>,
         authorization: Option<HeaderValue>,
-    ) -> Result<Response<Incoming>, Error> {
-        let mut request = Request::builder().method(method).uri(url).header(USER_AGENT, "paygress");
-        if method == Method::GET {
-            request = request.header(ACCEPT, format!("{MANIFEST}, {INDEX}, */*"));
-        } else if method != Method::HEAD {
-            request = request.header(CONTENT_TYPE, content).header(CONTENT_LENGTH, body.len());
-        }
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let request =
-            request.body(Full::new(body)).map_err(|_| self.garbage("a URL that is none"))?;
-        self.registry.web.send(request).await
+    ) -> Result<Response, Error> {
+        let mut request = Request::new(call.body.clone());
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = call.url.clone();
+        *request.headers_mut() = self.headers(call, authorization);
+        Ok(self.http.send(request).await?)
     }
 
-    /// Goes where the registry keeps a blob. Credentials go along as far as its own server, and no
-    /// further.
-    async fn followed(
-        &self,
-        mut at: Uri,
-        mut answer: Response<Incoming>,
-        what: &str,
-    ) -> Result<Response<Incoming>, Error> {
-        let wrong =
-            |reason| Error::Redirect { host: self.host.to_owned(), what: what.to_owned(), reason };
-        let mut authorization = self.authorization.clone();
-        for _ in 0..REDIRECTS {
-            if !answer.status().is_redirection() {
-                return Ok(answer);
-            }
-            let to = location(&at, &answer).ok_or_else(|| wrong("its location is no URL"))?;
-            if !is_private(&at, &to) {
-                return Err(wrong("its location is not https"));
-            }
-            authorization = authorization.filter(|_| is_same_server(&at, &to));
-            answer = self.once(&Method::GET, &to, "", Bytes::new(), authorization.clone()).await?;
-            at = to;
+    fn headers(&self, call: &Call<'_>, authorization: Option<HeaderValue>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static("paygress"));
+        if call.method == Method::GET {
+            let types = format!("{MANIFEST}, {INDEX}, */*");
+            headers.extend(HeaderValue::try_from(types).ok().map(|types| (ACCEPT, types)));
+        } else if call.method != Method::HEAD {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(call.content_type));
+            headers.insert(CONTENT_LENGTH, call.body.len().into());
         }
-        if answer.status().is_redirection() {
-            Err(wrong("it does so without end"))
-        } else {
-            Ok(answer)
+        headers.extend(authorization.map(|authorization| (AUTHORIZATION, authorization)));
+        headers
+    }
+
+    async fn basic(&self) -> Result<HeaderValue, Error> {
+        match self.credentials.get(self.reference).await? {
+            Some(Credential::Basic(pair)) => {
+                secret(&format!("Basic {pair}")).ok_or_else(|| self.unauthenticated())
+            }
+            Some(Credential::IdentityToken(_)) => {
+                Err(Error::PasswordRequired { registry: self.registry() })
+            }
+            None => Err(self.unauthenticated()),
         }
     }
 
-    /// Fetches a token. What we are goes to the realm only if it is not overheard there.
+    /// Fetches a token. Credentials go to the realm only if they cannot be overheard on the way.
     async fn token(&self, bearer: &Bearer) -> Result<HeaderValue, Error> {
-        let scope = format!(
-            "repository:{}:{}",
-            self.repository,
-            if self.access == Access::Push { "pull,push" } else { "pull" }
-        );
-        let url = self.parse(&bearer.url(&scope))?;
-        if !is_private(&self.url("")?, &url) {
-            return Err(Error::Realm { host: self.host.to_owned(), realm: host_of(&url) });
+        let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
+        let scope = format!("repository:{}:{actions}", self.reference.repository());
+        let invalid_realm = || self.invalid(ResponseError::InvalidRealm);
+        let url = parse(&bearer.url(&scope)).ok_or_else(invalid_realm)?;
+        if !is_confidential(&self.url("")?, &url) {
+            let realm = host(&url);
+            return Err(Error::InsecureRealm { registry: self.registry(), realm });
         }
-        let basic = self.registry.auth.of(self.host)?;
-        let is_anonymous = basic.is_none();
-        let answer = self.once(&Method::GET, &url, "", Bytes::new(), basic).await?;
-        if is_anonymous && answer.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.anonymous());
+        let credential = self.credentials.get(self.reference).await?;
+        let is_anonymous = credential.is_none();
+        let response = match credential {
+            Some(Credential::IdentityToken(token)) => {
+                let realm = parse(&bearer.realm).ok_or_else(invalid_realm)?;
+                let body = bearer.form(&scope, &token).into();
+                let call = Call { method: Method::POST, url: &realm, content_type: FORM, body };
+                self.send_once(&call, None).await?
+            }
+            Some(Credential::Basic(pair)) => {
+                self.send_once(&Call::get(&url), secret(&format!("Basic {pair}"))).await?
+            }
+            None => self.send_once(&Call::get(&url), None).await?,
+        };
+        if is_anonymous && response.status() == StatusCode::UNAUTHORIZED {
+            return Err(self.unauthenticated());
         }
-        let answer = self.succeeded(answer, &format!("a token for {}", self.repository)).await?;
-        let bytes = read(self.host, answer.into_body(), WORDS_BYTES, "the token").await?;
-        let token: Option<Token> = serde_json::from_slice(&bytes).ok();
-        let token = token
-            .and_then(|token| token.token.or(token.access_token))
-            .and_then(|token| secret(&format!("Bearer {token}")));
-        token.ok_or_else(|| self.garbage("there is no token in the realm's answer"))
+        let subject = format!("a token for {}", self.reference.repository());
+        let response = self.succeeded(response, &subject).await?;
+        let bytes = read(response, MAX_TOKEN_BYTES, "the token").await?;
+        let token: Option<TokenResponse> = serde_json::from_slice(&bytes).ok();
+        token
+            .and_then(|response| response.token.or(response.access_token))
+            .and_then(|token| secret(&format!("Bearer {token}")))
+            .ok_or_else(|| self.invalid(ResponseError::NoToken))
     }
 
-    /// The answer, if it is a yes.
-    async fn succeeded(
-        &self,
-        answer: Response<Incoming>,
-        what: &str,
-    ) -> Result<Response<Incoming>, Error> {
-        let (host, what, status) = (self.host.to_owned(), what.to_owned(), answer.status());
-        match status {
-            status if status.is_success() => Ok(answer),
-            StatusCode::NOT_FOUND => Err(Error::Missing(what)),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::Denied { host, what }),
-            _ => {
-                let words = read(self.host, answer.into_body(), WORDS_BYTES, "the error")
-                    .await
-                    .unwrap_or_default();
-                Err(Error::Refused { host, what, status: status.as_u16(), code: code(&words) })
+    /// The response, if its status says that the request succeeded.
+    async fn succeeded(&self, response: Response, subject: &str) -> Result<Response, Error> {
+        let (registry, subject) = (self.registry(), subject.to_owned());
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            StatusCode::NOT_FOUND => Err(Error::NotFound(subject)),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(Error::Denied { registry, subject })
+            }
+            status => {
+                let body = response.bytes(MAX_ERROR_BYTES).await.unwrap_or_default();
+                let (status, code) = (status.as_u16(), error_code(&body));
+                Err(Error::Rejected { registry, subject, status, code })
             }
         }
     }
 
-    /// The registry is asked in the clear only on this machine.
+    /// Plain HTTP is spoken to a registry on this machine only.
     fn url(&self, path: &str) -> Result<Uri, Error> {
-        let host = self
-            .host
-            .parse::<hyper::http::uri::Authority>()
-            .map_err(|_| self.garbage("its name is none"))?;
-        let scheme = if is_loopback(host.host()) { "http" } else { "https" };
-        self.parse(&format!("{scheme}://{host}/v2/{}/{path}", self.repository))
+        let registry = self.reference.registry();
+        let authority = registry.parse::<hyper::http::uri::Authority>();
+        let is_local = authority.is_ok_and(|authority| is_loopback(authority.host()));
+        let scheme = if is_local { "http" } else { "https" };
+        let url = format!("{scheme}://{registry}/v2/{}/{path}", self.reference.repository());
+        Ok(parse(&url).ok_or(HttpError::InvalidUrl)?)
     }
 
-    fn parse(&self, url: &str) -> Result<Uri, Error> {
-        url.parse().ok().filter(is_whole).ok_or_else(|| self.garbage("a URL that is none"))
+    fn registry(&self) -> String {
+        self.reference.registry().to_owned()
     }
 
-    fn named(&self, version: &str) -> String {
-        let mark = if version.contains(':') { '@' } else { ':' };
-        format!("{}/{}{mark}{version}", self.host, self.repository)
+    fn name(&self) -> String {
+        format!("{}/{}", self.reference.registry(), self.reference.repository())
     }
 
-    fn anonymous(&self) -> Error {
-        Error::Anonymous { host: self.host.to_owned() }
+    fn versioned(&self, version: &str) -> String {
+        let separator = if version.contains(':') { '@' } else { ':' };
+        format!("{}{separator}{version}", self.name())
     }
 
-    fn garbage(&self, reason: &str) -> Error {
-        Error::Garbage { host: self.host.to_owned(), reason: reason.to_owned() }
+    fn unauthenticated(&self) -> Error {
+        Error::Unauthenticated { registry: self.registry() }
+    }
+
+    fn invalid(&self, source: ResponseError) -> Error {
+        Error::InvalidResponse { registry: self.registry(), source }
     }
 }
 
-/// The bytes, if they are those of the digest.
-pub(crate) fn checked(bytes: Bytes, expected: Digest, what: &str) -> Result<Bytes, Error> {
+/// The bytes, if they have this digest.
+pub(crate) fn checked(bytes: Bytes, expected: Digest, subject: &str) -> Result<Bytes, Error> {
     let found = Digest::of(&bytes);
     if found == expected {
         Ok(bytes)
     } else {
-        Err(Error::Tampered { what: what.to_owned(), expected, found })
+        Err(Error::DigestMismatch { subject: subject.to_owned(), expected, found })
     }
 }
 
-/// The first code of an error, if it looks like one.
-fn code(words: &[u8]) -> String {
-    let words: Option<Words> = serde_json::from_slice(words).ok();
-    let code = words
-        .and_then(|words| words.errors.into_iter().next())
-        .map(|word| word.code)
-        .unwrap_or_default();
+async fn read(response: Response, limit: usize, subject: &str) -> Result<Bytes, Error> {
+    response.bytes(limit).await.map_err(|error| match error {
+        HttpError::BodyTooLarge { limit, .. } => {
+            Error::TooLarge { subject: subject.to_owned(), limit }
+        }
+        error => error.into(),
+    })
+}
+
+fn parse(url: &str) -> Option<Uri> {
+    url.parse().ok().filter(is_http_url)
+}
+
+/// A header that no log shows.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The first code of an error response, if it looks like one.
+fn error_code(body: &[u8]) -> Option<String> {
+    let response: ErrorResponse = serde_json::from_slice(body).ok()?;
+    let code = response.errors.into_iter().next()?.code;
     let is_code =
         code.len() <= 40 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    if is_code { code } else { String::new() }
+    is_code.then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorizations_are_not_shown() {
+        assert!(!format!("{:?}", secret("Basic dTpw").unwrap()).contains("dTpw"));
+    }
+
+    #[test]
+    fn error_codes_are_repeated_and_messages_are_not() {
+        let code = |code: &str| {
+            error_code(
+                format!(r#"{{"errors": [{{"code": {code:?}, "message": "x"}}]}}"#).as_bytes(),
+            )
+        };
+        assert_eq!(code("MANIFEST_UNKNOWN").as_deref(), Some("MANIFEST_UNKNOWN"));
+        assert_eq!(code("a secret"), None);
+        assert_eq!(error_code(b"<html>"), None);
+    }
 }

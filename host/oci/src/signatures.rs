@@ -1,60 +1,44 @@
-//! The signatures of an artefact lie beside it, where cosign keeps them: at the tag `sha256-….sig`.
+//! The signatures of an artifact, where cosign keeps them: beside it, at the tag `sha256-….sig`.
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::keys::{SigningKey, payload};
-use crate::manifest::{Descriptor, Manifest, SIMPLE_SIGNING, describe_signatures, written};
+use crate::error::{Error, SignaturesError};
+use crate::keys::SigningKey;
+use crate::manifest::{Descriptor, Manifest, to_json};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::repository::{Access, RepositoryClient};
+use crate::signature::{SIMPLE_SIGNING, Signature, payload, signatures_config};
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
 
-/// Signatures of one artefact.
-const SIGNATURES: usize = 50;
-/// One signature's payload.
-const PAYLOAD_BYTES: usize = 64 << 10;
+/// Signatures of one artifact.
+const MAX_SIGNATURES: usize = 50;
+const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 
-/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says what it is
-/// worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signature {
-    /// What was signed: JSON that names the artefact.
-    pub payload: Vec<u8>,
-    /// The signature: base64 of DER.
-    pub signature: String,
-}
-
 impl Registry {
-    /// The signatures of the artefact with this digest, in the repository of the reference.
+    /// The signatures of the artifact with this digest, in the repository of the reference.
     pub async fn signatures(
         &self,
         reference: &Reference,
         digest: &Digest,
     ) -> Result<Vec<Signature>, Error> {
-        self.in_time(reference, async {
-            let mut session = RepositoryClient::new(self, reference, Access::Pull);
+        self.within_timeout(reference, async {
+            let mut client = self.client(reference, Access::Pull);
+            let layers = signatures_manifest(&mut client, reference, digest).await?.layers;
             let mut found = Vec::new();
-            for mut layer in present(&mut session, reference, digest)
-                .await?
-                .layers
-                .into_iter()
-                .filter(is_signature)
-            {
-                let payload = session.blob(&layer, PAYLOAD_BYTES).await?.into();
-                found.push(Signature {
-                    payload,
-                    signature: layer.annotations.remove(ANNOTATION).unwrap_or_default(),
-                });
+            for mut layer in layers.into_iter().filter(is_signature) {
+                let payload = client.blob(&layer, MAX_PAYLOAD_BYTES).await?.into();
+                let signature = layer.annotations.remove(ANNOTATION).unwrap_or_default();
+                found.push(Signature { payload, signature });
             }
             Ok(found)
         })
         .await
     }
 
-    /// Signs the artefact with this digest, and puts the signature beside those that are there. Of
-    /// two who sign at the same moment one may be lost: registries have no way to add.
+    /// Signs the artifact with this digest, and adds the signature to those that are there. If two
+    /// clients sign at the same moment, one signature may be lost: registries cannot append.
     pub async fn sign(
         &self,
         reference: &Reference,
@@ -64,47 +48,48 @@ impl Registry {
         let payload = Bytes::from(payload(reference, digest));
         let mut layer = Descriptor::of(SIMPLE_SIGNING, &payload);
         layer.annotations.insert(ANNOTATION.to_owned(), key.sign_blob(&payload));
-        self.in_time(reference, async {
-            let mut session = RepositoryClient::new(self, reference, Access::Push);
+        self.within_timeout(reference, async {
+            let mut client = self.client(reference, Access::Push);
             let Manifest { mut layers, annotations, .. } =
-                present(&mut session, reference, digest).await?;
+                signatures_manifest(&mut client, reference, digest).await?;
             if layers.contains(&layer) {
                 return Ok(());
             }
-            if layers.len() >= SIGNATURES {
-                let reason = format!("there are {SIGNATURES} already, and no more are read");
-                return Err(Error::Signatures { reference: reference.to_string(), reason });
+            if layers.len() >= MAX_SIGNATURES {
+                let source = SignaturesError::Full { limit: MAX_SIGNATURES };
+                return Err(Error::Signatures { reference: reference.to_string(), source });
             }
             layers.push(layer);
-            let (config, described) = describe_signatures(&layers);
-            session.put_blob(&payload).await?;
-            session.put_blob(&config.into()).await?;
-            session
-                .put_manifest(&tag(digest), written(&Manifest::new(described, layers, annotations)))
-                .await
+            let (config, descriptor) = signatures_config(&layers);
+            client.put_blob(&payload).await?;
+            client.put_blob(&config.into()).await?;
+            let manifest = Manifest::new(descriptor, layers, annotations);
+            client.put_manifest(&tag(digest), to_json(&manifest)).await
         })
         .await
     }
 }
 
 /// The manifest of the signatures that are there; an empty one if there is none.
-async fn present(
-    session: &mut RepositoryClient<'_>,
+async fn signatures_manifest(
+    client: &mut RepositoryClient<'_>,
     reference: &Reference,
     digest: &Digest,
 ) -> Result<Manifest, Error> {
-    let bytes = match session.manifest(&tag(digest)).await {
-        Err(Error::Missing(_)) => {
-            return Ok(Manifest::new(describe_signatures(&[]).1, Vec::new(), BTreeMap::new()));
+    let bytes = match client.manifest(&tag(digest)).await {
+        Err(Error::NotFound(_)) => {
+            return Ok(Manifest::new(signatures_config(&[]).1, Vec::new(), BTreeMap::new()));
         }
         other => other?,
     };
-    let at = format!("{}/{}:{}", reference.registry(), reference.repository(), tag(digest));
-    let wrong = |reason| Error::Signatures { reference: at.clone(), reason };
-    let manifest = Manifest::read(&bytes).map_err(wrong)?;
+    let wrong = |source| {
+        let (registry, repository) = (reference.registry(), reference.repository());
+        Error::Signatures { reference: format!("{registry}/{repository}:{}", tag(digest)), source }
+    };
+    let manifest = Manifest::parse(&bytes).map_err(|error| wrong(error.into()))?;
     match manifest.layers.len() {
-        ..=SIGNATURES => Ok(manifest),
-        many => Err(wrong(format!("there are {many}, and at most {SIGNATURES} are read"))),
+        ..=MAX_SIGNATURES => Ok(manifest),
+        count => Err(wrong(SignaturesError::TooMany { count, limit: MAX_SIGNATURES })),
     }
 }
 

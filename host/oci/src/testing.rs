@@ -1,5 +1,5 @@
-//! A registry in memory, for tests: it can ask for passwords, encrypt, forget itself, lie and send
-//! one elsewhere.
+//! A registry in memory, for tests: it can require credentials, speak TLS, send wrong or endless
+//! bytes and redirect.
 
 use crate::digest::Digest;
 use axum::Router;
@@ -30,73 +30,70 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-const BODY_BYTES: usize = 64 << 20;
+const MAX_BODY_BYTES: usize = 64 << 20;
 const TOKEN: &str = "a-token-of-the-realm";
 
-/// What the registry asks of everybody.
+/// What the registry requires of every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Demand {
-    /// Nothing.
+pub enum RequiredAuth {
     #[default]
-    Nothing,
+    None,
     /// This `user:password`.
     Basic(String),
-    /// A token, which is had for this `user:password`, or for nothing, at this realm, or at the
-    /// registry itself.
+    /// A token from a realm.
     Bearer {
-        /// Who gets a token; none: everybody.
+        /// The `user:password` that the registry's own realm issues tokens for; none: it issues
+        /// them to everybody.
         credentials: Option<String>,
-        /// Where; none: at the registry's own `/token`.
+        /// Where tokens are issued; none: at the registry's own `/token`.
         realm: Option<String>,
     },
+    /// A token that the registry's own `/token` issues for this identity token.
+    IdentityToken(String),
 }
 
-/// How blobs are answered.
+/// How a request for a blob is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Blobs {
-    /// With their bytes.
+pub enum BlobBehavior {
     #[default]
-    Sent,
-    /// With a redirect to this server, which has the same path.
-    At(String),
-    /// With bytes that never end.
+    Serve,
+    /// A redirect to the same path of this server.
+    Redirect(String),
+    /// Bytes that never end.
     Endless,
-    /// With a head, and then nothing.
-    Stalled,
+    /// Headers without a body.
+    Stall,
 }
 
-/// A request that came.
+/// A request that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Its method.
+pub struct ReceivedRequest {
     pub method: Method,
-    /// Its path and query.
     pub path: String,
-    /// Its credentials.
     pub authorization: Option<String>,
 }
 
 #[derive(Default)]
-struct Shelf {
-    demand: Demand,
-    answer: Blobs,
+struct Contents {
+    required_auth: RequiredAuth,
+    blob_behavior: BlobBehavior,
     upload_server: String,
     blobs: HashMap<String, Bytes>,
     manifests: HashMap<String, (String, Bytes)>,
     uploads: HashMap<String, Vec<u8>>,
-    begun: u64,
-    seen: Vec<Seen>,
+    uploads_started: u64,
+    requests: Vec<ReceivedRequest>,
 }
 
 #[derive(Clone)]
-struct Shop {
+struct Server {
     address: SocketAddr,
-    shelf: Arc<Mutex<Shelf>>,
+    contents: Arc<Mutex<Contents>>,
 }
 
-/// The registry. It is gone when this is dropped.
+/// The registry. It stops when this is dropped.
 pub struct TestRegistry {
-    shop: Shop,
+    server: Server,
     task: JoinHandle<()>,
 }
 
@@ -107,12 +104,12 @@ impl Drop for TestRegistry {
 }
 
 impl TestRegistry {
-    /// Opens at a free port of 127.0.0.1.
-    pub async fn open(demand: Demand) -> io::Result<Self> {
-        Self::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), demand).await
+    /// Listens on a free port of 127.0.0.1.
+    pub async fn open(required_auth: RequiredAuth) -> io::Result<Self> {
+        Self::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), required_auth).await
     }
 
-    /// Opens at a free port of 127.0.0.1 and speaks TLS, with a certificate and its key in PEM.
+    /// Listens on a free port of 127.0.0.1 and speaks TLS, with a certificate and its key in PEM.
     pub async fn open_tls(certificate: &[u8], key: &[u8]) -> io::Result<Self> {
         let certificate = CertificateDer::from_pem_slice(certificate).map_err(io::Error::other)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(io::Error::other)?;
@@ -126,94 +123,100 @@ impl TestRegistry {
             .map_err(io::Error::other)?;
         let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = tcp.local_addr()?;
-        Ok(Self::serve(Tls { tcp, acceptor: Arc::new(config).into() }, address, Demand::Nothing))
+        Ok(Self::serve(
+            TlsListener { tcp, acceptor: Arc::new(config).into() },
+            address,
+            RequiredAuth::None,
+        ))
     }
 
-    /// Opens at this address.
-    pub async fn open_at(address: SocketAddr, demand: Demand) -> io::Result<Self> {
+    pub async fn open_at(address: SocketAddr, required_auth: RequiredAuth) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self::serve(listener, address, demand))
+        Ok(Self::serve(listener, address, required_auth))
     }
 
-    fn serve<L: Listener<Addr: Debug>>(listener: L, address: SocketAddr, demand: Demand) -> Self {
-        let shop =
-            Shop { address, shelf: Arc::new(Mutex::new(Shelf { demand, ..Shelf::default() })) };
-        let router = Router::new().fallback(serve).with_state(shop.clone());
+    fn serve<L: Listener<Addr: Debug>>(
+        listener: L,
+        address: SocketAddr,
+        required_auth: RequiredAuth,
+    ) -> Self {
+        let contents = Contents { required_auth, ..Contents::default() };
+        let server = Server { address, contents: Arc::new(Mutex::new(contents)) };
+        let router = Router::new().fallback(serve).with_state(server.clone());
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap_or_default() });
-        Self { shop, task }
+        Self { server, task }
     }
 
-    /// What a reference begins with: its host and port.
+    /// Its host and port, with which a reference begins.
     #[must_use]
     pub fn host(&self) -> String {
-        self.shop.address.to_string()
+        self.server.address.to_string()
     }
 
-    /// Says how blobs are answered from now on.
-    pub fn answer_blobs(&self, how: Blobs) {
-        self.shop.shelf().answer = how;
+    pub fn set_blob_behavior(&self, behavior: BlobBehavior) {
+        self.server.contents().blob_behavior = behavior;
     }
 
-    /// Says at which server uploads go on; at first they have a path only.
-    pub fn take_uploads_at(&self, server: &str) {
-        self.shop.shelf().upload_server = server.to_owned();
+    /// Sets the server in the location of uploads; without one it is a path.
+    pub fn set_upload_server(&self, server: &str) {
+        self.server.contents().upload_server = server.to_owned();
     }
 
-    /// Puts bytes in the place of a blob, whatever their digest is.
+    /// Serves these bytes as a blob, whatever their digest is.
     pub fn replace_blob(&self, digest: &Digest, bytes: &[u8]) {
-        self.shop.shelf().blobs.insert(digest.to_string(), Bytes::copy_from_slice(bytes));
+        self.server.contents().blobs.insert(digest.to_string(), Bytes::copy_from_slice(bytes));
     }
 
-    /// Puts bytes in the place of a manifest: at a tag, or at a digest, whatever theirs is.
+    /// Serves these bytes as a manifest, at a tag or at a digest, whatever theirs is.
     pub fn replace_manifest(&self, repository: &str, version: &str, bytes: &[u8]) {
         let manifest = (crate::manifest::MANIFEST.to_owned(), Bytes::copy_from_slice(bytes));
-        self.shop.shelf().manifests.insert(format!("{repository}/manifests/{version}"), manifest);
+        self.server
+            .contents()
+            .manifests
+            .insert(format!("{repository}/manifests/{version}"), manifest);
     }
 
-    /// A manifest, as it was put.
     #[must_use]
     pub fn manifest(&self, repository: &str, version: &str) -> Option<Vec<u8>> {
-        self.shop
-            .shelf()
+        self.server
+            .contents()
             .manifests
             .get(&format!("{repository}/manifests/{version}"))
             .map(|(_, bytes)| bytes.to_vec())
     }
 
-    /// A blob, as it was put.
     #[must_use]
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
-        self.shop.shelf().blobs.get(&digest.to_string()).map(|bytes| bytes.to_vec())
+        self.server.contents().blobs.get(&digest.to_string()).map(|bytes| bytes.to_vec())
     }
 
-    /// The blobs of this registry are in the other one too.
     pub fn copy_blobs_to(&self, other: &Self) {
-        let blobs = self.shop.shelf().blobs.clone();
-        other.shop.shelf().blobs.extend(blobs);
+        let blobs = self.server.contents().blobs.clone();
+        other.server.contents().blobs.extend(blobs);
     }
 
-    /// The requests that came since the last call.
+    /// The requests that were received since the last call.
     #[must_use]
-    pub fn seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.shop.shelf().seen)
+    pub fn take_requests(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut self.server.contents().requests)
     }
 }
 
-/// Connections that begin with a handshake.
-struct Tls {
+/// Accepts TLS connections.
+struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
 }
 
-impl Listener for Tls {
+impl Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
             let (stream, from) = Listener::accept(&mut self.tcp).await;
-            // Who does not trust the certificate goes away.
+            // A client that does not trust the certificate closes the connection.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, from);
             }
@@ -225,112 +228,129 @@ impl Listener for Tls {
     }
 }
 
-impl Shop {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+impl Server {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who has not what is demanded is told what that is.
-    fn refusal(&self, demand: &Demand, uri: &Uri, given: Option<&str>) -> Option<Response> {
+    /// The response to a request for a token, or to one without the required credentials.
+    fn authenticate(
+        &self,
+        uri: &Uri,
+        authorization: Option<&str>,
+        body: &[u8],
+    ) -> Option<Response> {
+        let required = self.contents().required_auth.clone();
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
-        let (is_welcome, challenge) = match demand {
-            Demand::Nothing => (true, String::new()),
-            Demand::Basic(pair) => {
-                (given == Some(&*basic(pair)), "Basic realm=\"test\"".to_owned())
+        let own_realm = format!("http://{}/token", self.address);
+        let (expected, challenge) = match &required {
+            RequiredAuth::None => return None,
+            RequiredAuth::Basic(pair) => (basic(pair), "Basic realm=\"test\"".to_owned()),
+            RequiredAuth::Bearer { credentials, realm: None } if uri.path() == "/token" => {
+                let is_known =
+                    credentials.as_ref().is_none_or(|pair| authorization == Some(&*basic(pair)));
+                return Some(token_response(is_known, "token"));
             }
-            Demand::Bearer { credentials, realm } if uri.path() == "/token" && realm.is_none() => {
-                let is_welcome =
-                    credentials.as_ref().is_none_or(|pair| given == Some(&*basic(pair)));
-                return Some(if is_welcome {
-                    format!("{{\"token\":\"{TOKEN}\"}}").into_response()
-                } else {
-                    told(StatusCode::UNAUTHORIZED)
-                });
+            RequiredAuth::IdentityToken(token) if uri.path() == "/token" => {
+                let body = String::from_utf8_lossy(body);
+                let is_known = body.starts_with("grant_type=refresh_token&")
+                    && body.ends_with(&format!("&refresh_token={token}"));
+                return Some(token_response(is_known, "access_token"));
             }
-            Demand::Bearer { realm, .. } => {
-                let realm =
-                    realm.clone().unwrap_or_else(|| format!("http://{}/token", self.address));
-                (
-                    given == Some(&*format!("Bearer {TOKEN}")),
-                    format!("Bearer realm=\"{realm}\",service=\"test\""),
-                )
+            RequiredAuth::Bearer { realm: Some(realm), .. } => bearer(realm),
+            RequiredAuth::Bearer { realm: None, .. } | RequiredAuth::IdentityToken(_) => {
+                bearer(&own_realm)
             }
         };
-        (!is_welcome)
+        (authorization != Some(&*expected))
             .then(|| (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response())
     }
 }
 
-async fn serve(State(shop): State<Shop>, request: Request) -> Response {
+/// The expected authorization and the challenge for it.
+fn bearer(realm: &str) -> (String, String) {
+    (format!("Bearer {TOKEN}"), format!("Bearer realm=\"{realm}\",service=\"test\""))
+}
+
+fn token_response(is_known: bool, field: &str) -> Response {
+    if is_known {
+        format!("{{\"{field}\":\"{TOKEN}\"}}").into_response()
+    } else {
+        error_response(StatusCode::UNAUTHORIZED)
+    }
+}
+
+async fn serve(State(server): State<Server>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
-        return told(StatusCode::PAYLOAD_TOO_LARGE);
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
+        return error_response(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let given = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let demand = shop.shelf().demand.clone();
-    let seen = Seen {
+    let authorization = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let received = ReceivedRequest {
         method: head.method.clone(),
         path: head.uri.to_string(),
-        authorization: given.map(str::to_owned),
+        authorization: authorization.map(str::to_owned),
     };
-    shop.shelf().seen.push(seen);
-    if let Some(refusal) = shop.refusal(&demand, &head.uri, given) {
-        return refusal;
+    server.contents().requests.push(received);
+    if let Some(response) = server.authenticate(&head.uri, authorization, &body) {
+        return response;
     }
     let path = head.uri.path().strip_prefix("/v2/").unwrap_or_default();
     if path.is_empty() {
         return StatusCode::OK.into_response();
     }
-    let mut shelf = shop.shelf();
+    let mut contents = server.contents();
     if path.contains("/blobs/uploads/") {
-        return shelf.upload(&head.method, &head.uri, path, &body);
+        return contents.upload(&head.method, &head.uri, path, &body);
     }
     match path.rsplit_once("/blobs/") {
-        Some((_, digest)) => shelf.blob(&head.method, &head.uri, digest),
+        Some((_, digest)) => contents.blob(&head.method, &head.uri, digest),
         None if path.contains("/manifests/") => {
-            shelf.manifest(&head.method, &head.headers, path, body)
+            contents.manifest(&head.method, &head.headers, path, body)
         }
-        None => told(StatusCode::NOT_FOUND),
+        None => error_response(StatusCode::NOT_FOUND),
     }
 }
 
-impl Shelf {
+impl Contents {
     fn blob(&self, method: &Method, uri: &Uri, digest: &str) -> Response {
-        match (&self.answer, self.blobs.get(digest)) {
-            (Blobs::At(server), _) if method == Method::GET => {
+        match (&self.blob_behavior, self.blobs.get(digest)) {
+            (BlobBehavior::Redirect(server), _) if method == Method::GET => {
                 (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, format!("{server}{uri}"))])
                     .into_response()
             }
-            (Blobs::Endless, Some(_)) if method == Method::GET => {
-                Body::new(Odd { is_endless: true }).into_response()
+            (BlobBehavior::Endless, Some(_)) if method == Method::GET => {
+                Body::new(UnfinishedBody::Endless).into_response()
             }
-            (Blobs::Stalled, Some(_)) if method == Method::GET => {
-                Body::new(Odd { is_endless: false }).into_response()
+            (BlobBehavior::Stall, Some(_)) if method == Method::GET => {
+                Body::new(UnfinishedBody::Stalled).into_response()
             }
             (_, Some(bytes)) => bytes.clone().into_response(),
-            (_, None) => told(StatusCode::NOT_FOUND),
+            (_, None) => error_response(StatusCode::NOT_FOUND),
         }
     }
 
     fn upload(&mut self, method: &Method, uri: &Uri, path: &str, body: &Bytes) -> Response {
         let server = self.upload_server.clone();
-        let here = |path: &str| (LOCATION, format!("{server}/v2/{path}"));
+        let location = |path: &str| (LOCATION, format!("{server}/v2/{path}"));
         if method == Method::POST {
-            self.begun = self.begun.wrapping_add(1);
-            let path = format!("{path}{}", self.begun);
+            self.uploads_started = self.uploads_started.wrapping_add(1);
+            let path = format!("{path}{}", self.uploads_started);
             self.uploads.insert(path.clone(), Vec::new());
-            return (StatusCode::ACCEPTED, [here(&path)]).into_response();
+            return (StatusCode::ACCEPTED, [location(&path)]).into_response();
         }
-        let Some(upload) = self.uploads.get_mut(path) else { return told(StatusCode::NOT_FOUND) };
+        let Some(upload) = self.uploads.get_mut(path) else {
+            return error_response(StatusCode::NOT_FOUND);
+        };
         upload.extend_from_slice(body);
         if method == Method::PATCH {
             let range = format!("0-{}", upload.len().saturating_sub(1));
-            return (StatusCode::ACCEPTED, [here(path), (RANGE, range)]).into_response();
+            return (StatusCode::ACCEPTED, [location(path), (RANGE, range)]).into_response();
         }
         let digest = Digest::of(upload).to_string();
         let query = uri.query().unwrap_or_default().replace("%3A", ":");
         if !query.contains(&format!("digest={digest}")) {
-            return told(StatusCode::BAD_REQUEST);
+            return error_response(StatusCode::BAD_REQUEST);
         }
         let bytes = self.uploads.remove(path).unwrap_or_default();
         self.blobs.insert(digest, bytes.into());
@@ -361,7 +381,7 @@ impl Shelf {
                 .into_response();
         }
         let Some((content, bytes)) = self.manifests.get(path) else {
-            return told(StatusCode::NOT_FOUND);
+            return error_response(StatusCode::NOT_FOUND);
         };
         let digest = Digest::of(bytes).to_string();
         (
@@ -372,18 +392,19 @@ impl Shelf {
     }
 }
 
-/// An error, with a body that is not to be repeated.
-fn told(status: StatusCode) -> Response {
-    (status, r#"{"errors":[{"code":"UNKNOWN","message":"the registry's own words"}]}"#)
+/// An error, with a message that clients must not repeat.
+fn error_response(status: StatusCode) -> Response {
+    (status, r#"{"errors":[{"code":"UNKNOWN","message":"the registry's own message"}]}"#)
         .into_response()
 }
 
-/// A body that never ends: with bytes, or without.
-struct Odd {
-    is_endless: bool,
+/// A body that never ends.
+enum UnfinishedBody {
+    Endless,
+    Stalled,
 }
 
-impl hyper::body::Body for Odd {
+impl hyper::body::Body for UnfinishedBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -391,10 +412,9 @@ impl hyper::body::Body for Odd {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.is_endless {
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 4096])))))
-        } else {
-            Poll::Pending
+        match *self {
+            Self::Endless => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 4096]))))),
+            Self::Stalled => Poll::Pending,
         }
     }
 }

@@ -1,88 +1,75 @@
-//! Whose policies are taken.
+//! Which components are accepted, by their signatures.
 
 use crate::digest::Digest;
 use crate::keys::{Keys, Unverified};
-use crate::signatures::Signature;
+use crate::signature::Signature;
 
-/// What the operator wants of signatures.
+/// What is done about components without a signature by a known key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SignatureMode {
-    /// Nobody looks at them.
+    /// Signatures are not checked.
     #[default]
     Off,
-    /// What is not signed by a known key is taken, and the log says so.
+    /// They are accepted, with a warning in the log.
     Warn,
-    /// What is not signed by a known key is not taken.
+    /// They are rejected.
     Required,
 }
 
-/// Known keys, and what follows when none of them has signed.
+/// The known keys, and what is done about components that none of them has signed.
 #[derive(Clone, Debug, Default)]
 pub struct VerificationPolicy {
     keys: Keys,
-    wanted: SignatureMode,
+    mode: SignatureMode,
 }
 
 impl VerificationPolicy {
-    /// These keys; without any, everything but [`SignatureMode::Off`] takes nothing for signed.
+    /// Without any key, [`SignatureMode::Required`] accepts nothing.
     #[must_use]
-    pub fn new(keys: Keys, wanted: SignatureMode) -> Self {
-        Self { keys, wanted }
+    pub fn new(keys: Keys, mode: SignatureMode) -> Self {
+        Self { keys, mode }
     }
 
-    /// What is wanted.
     #[must_use]
-    pub fn wanted(&self) -> SignatureMode {
-        self.wanted
+    pub fn mode(&self) -> SignatureMode {
+        self.mode
     }
 
-    /// Judges a file with the signature beside it. `what` is its name, for the log.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub fn blob(
+    /// Verifies a file by the signature beside it. `subject` is its name, for the log.
+    pub fn verify_blob(
         &self,
-        what: &str,
+        subject: &str,
         bytes: &[u8],
         signature: Option<&str>,
     ) -> Result<(), Unverified> {
-        self.judge(what, || self.keys.verify_blob(bytes, signature.unwrap_or_default()))
+        self.enforce(subject, || self.keys.verify_blob(bytes, signature.unwrap_or_default()))
     }
 
-    /// Judges an artefact with its signatures.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub fn image(
+    /// Verifies an artifact by its signatures.
+    pub fn verify_image(
         &self,
-        what: &str,
+        subject: &str,
         digest: &Digest,
         signatures: &[Signature],
     ) -> Result<(), Unverified> {
-        self.judge(what, || self.keys.verify_image(digest, signatures))
+        self.enforce(subject, || self.keys.verify_image(digest, signatures))
     }
 
-    fn judge<'a>(
+    fn enforce<'a>(
         &self,
-        what: &str,
-        verdict: impl FnOnce() -> Result<&'a str, Unverified>,
+        subject: &str,
+        verify: impl FnOnce() -> Result<&'a str, Unverified>,
     ) -> Result<(), Unverified> {
-        match self.wanted {
-            SignatureMode::Off => Ok(()),
-            SignatureMode::Warn => {
-                match verdict() {
-                    Ok(key) => tracing::debug!(what, key, "a policy's signature is good"),
-                    Err(why) => {
-                        tracing::warn!(what, %why, "a policy is taken although it is not signed as it should be")
-                    }
-                }
-                Ok(())
-            }
-            SignatureMode::Required => {
-                let key = verdict()?;
-                tracing::debug!(what, key, "a policy's signature is good");
-                Ok(())
+        if self.mode == SignatureMode::Off {
+            return Ok(());
+        }
+        match verify() {
+            Ok(key) => tracing::debug!(subject, key, "a policy's signature is valid"),
+            Err(error) if self.mode == SignatureMode::Required => return Err(error),
+            Err(error) => {
+                tracing::warn!(subject, %error, "a policy is accepted without a valid signature");
             }
         }
+        Ok(())
     }
 }

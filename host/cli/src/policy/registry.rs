@@ -1,11 +1,15 @@
-//! Components to registries and back, and whose they are.
+//! Components in registries, and their signatures.
 #![allow(clippy::print_stdout)]
 
 use super::Component;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use paygress_oci::{ComponentFetcher, Keys, Package, Reference, Registry, SigningKey};
-use paygress_policy::{COMPONENT_BYTES, Interfaces, PolicyEngine};
+use paygress_oci::{
+    ComponentFetcher, Digest, Keys, Package, Reference, Registry, SigningKey, Unverified,
+};
+use paygress_policy::{
+    COMPONENT_BYTES, Interfaces, PolicyEngine, SlotInterface, read_component, signature_path,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +18,12 @@ use std::path::{Path, PathBuf};
 pub struct PushArguments {
     /// The component's file.
     file: PathBuf,
-    /// Where to: registry.example/name:tag.
+    /// The reference to push to: registry.example/name:tag.
     reference: String,
     /// Sign it with this key: PEM, PKCS #8, on the curve P-256, not encrypted.
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
-    /// Credentials: a file like docker's config.json.
+    /// The file with credentials, as docker's config.json or podman's auth.json.
     #[arg(long, env = "REGISTRY_AUTH_FILE")]
     auth: Option<PathBuf>,
 }
@@ -27,7 +31,7 @@ pub struct PushArguments {
 /// Arguments of `paygress policy pull`.
 #[derive(Args)]
 pub struct PullArguments {
-    /// Where from: registry.example/name:tag, or with @sha256:….
+    /// The reference to pull from: registry.example/name:tag, or with @sha256:….
     reference: String,
     /// The file to write.
     file: PathBuf,
@@ -41,7 +45,7 @@ pub struct InspectArguments {
     /// A public key that may have signed it; several may be given.
     #[arg(long)]
     key: Vec<PathBuf>,
-    /// Credentials: a file like docker's config.json.
+    /// The file with credentials, as docker's config.json or podman's auth.json.
     #[arg(long, env = "REGISTRY_AUTH_FILE")]
     auth: Option<PathBuf>,
 }
@@ -62,27 +66,29 @@ fn signing_key(path: &Path) -> Result<SigningKey> {
     SigningKey::from_pem(&pem).with_context(|| path.display().to_string())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    paygress_policy::read(path).map_err(|why| anyhow!("{why}"))
-}
-
-fn interfaces(component: &[u8]) -> Result<Interfaces> {
-    Ok(Interfaces::of(&*PolicyEngine::start(None)?, component)?)
+/// Compiles the component, which takes a while.
+async fn interfaces(component: Vec<u8>) -> Result<Interfaces> {
+    let read = move || anyhow::Ok(Interfaces::of(&*PolicyEngine::start(None)?, &component)?);
+    tokio::task::spawn_blocking(read).await?
 }
 
 pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     let reference: Reference = arguments.reference.parse()?;
-    let component = read(&arguments.file)?;
-    let interfaces =
-        interfaces(&component).with_context(|| arguments.file.display().to_string())?;
-    let Some((slot, contract)) = interfaces.slot() else {
-        bail!("{} exports nothing of paygress:policy; it is no policy", arguments.file.display());
+    let component = read_component(&arguments.file)?;
+    let interfaces = interfaces(component.clone())
+        .await
+        .with_context(|| arguments.file.display().to_string())?;
+    let Some(SlotInterface { slot, contract }) = interfaces.slot() else {
+        bail!(
+            "{} is not a policy: it exports nothing of paygress:policy",
+            arguments.file.display()
+        );
     };
     let annotations = BTreeMap::from([
         ("dev.paygress.policy.slot".to_owned(), slot.to_string()),
         ("dev.paygress.policy.contract".to_owned(), contract.to_owned()),
     ]);
-    // Before anything is sent: a key that is no good is better known now.
+    // A key that cannot be used is noticed before anything is sent.
     let key = arguments.sign.as_deref().map(signing_key).transpose()?;
     let registry = Registry::new(arguments.auth.as_deref())?;
     let Interfaces { imports, exports } = &interfaces;
@@ -102,8 +108,8 @@ pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn pull(supply: &ComponentFetcher, arguments: &PullArguments) -> Result<()> {
-    let artifact = supply.pull(&arguments.reference).await?;
+pub(super) async fn pull(fetcher: &ComponentFetcher, arguments: &PullArguments) -> Result<()> {
+    let artifact = fetcher.pull(&arguments.reference).await?;
     std::fs::write(&arguments.file, &artifact.component)
         .with_context(|| format!("{} cannot be written", arguments.file.display()))?;
     println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
@@ -112,8 +118,8 @@ pub(super) async fn pull(supply: &ComponentFetcher, arguments: &PullArguments) -
 
 pub(super) fn sign(arguments: &SignArguments) -> Result<()> {
     let key = signing_key(&arguments.key)?;
-    let signature = key.sign_blob(&read(&arguments.file)?);
-    let path = paygress_policy::signature_path(&arguments.file);
+    let signature = key.sign_blob(&read_component(&arguments.file)?);
+    let path = signature_path(&arguments.file);
     std::fs::write(&path, signature)
         .with_context(|| format!("{} cannot be written", path.display()))?;
     println!("{}", path.display());
@@ -123,47 +129,59 @@ pub(super) fn sign(arguments: &SignArguments) -> Result<()> {
 pub(super) async fn inspect(arguments: &InspectArguments) -> Result<()> {
     let mut keys = Keys::default();
     for path in &arguments.key {
-        keys.add_file(path).map_err(|why| anyhow!("{why}"))?;
+        keys.add_file(path)?;
     }
-    let (component, signed) = match Component::of(&arguments.component)? {
+    let (component, signature) = match Component::of(&arguments.component)? {
         Component::Here(component, signature) => {
-            let signed = match (&signature, keys.is_empty()) {
-                (None, _) => "not signed: there is no file with its signature beside it".to_owned(),
-                (Some(_), true) => "signed; name keys with --key to know by whom".to_owned(),
-                (Some(signature), false) => verdict(keys.verify_blob(&component, signature)),
-            };
-            (component, signed)
+            let status = file_signature(&keys, &component, signature.as_deref());
+            (component, status)
         }
         Component::Registry(reference) => {
             let reference: Reference = reference.parse()?;
             let registry = Registry::new(arguments.auth.as_deref())?;
-            let artifact = registry.pull(&reference, COMPONENT_BYTES).await?;
-            let signatures = registry.signatures(&reference, &artifact.manifest_digest).await?;
-            println!("manifest   {}", artifact.manifest_digest);
-            let signed = match (signatures.len(), keys.is_empty()) {
-                (0, _) => "not signed".to_owned(),
-                (count, true) => format!("{count} signatures; name keys with --key to know whose"),
-                (_, false) => verdict(keys.verify_image(&artifact.manifest_digest, &signatures)),
-            };
-            (artifact.component, signed)
+            inspect_artifact(&registry, &reference, &keys).await?
         }
     };
-    let interfaces = interfaces(&component)?;
-    println!(
-        "component  sha256:{}, {} bytes",
-        paygress_oci::Digest::of(&component).hex(),
-        component.len()
-    );
+    let (digest, length) = (Digest::of(&component), component.len());
+    let interfaces = interfaces(component).await?;
+    println!("component  {digest}, {length} bytes");
     match interfaces.slot() {
-        Some((slot, contract)) => println!("slot       {slot}, contract {contract}"),
+        Some(SlotInterface { slot, contract }) => {
+            println!("slot       {slot}, contract {contract}");
+        }
         None => println!("slot       none: it exports nothing of paygress:policy"),
     }
     println!("imports    {}", interfaces.imports.join(", "));
     println!("exports    {}", interfaces.exports.join(", "));
-    println!("signature  {signed}");
+    println!("signature  {signature}");
     Ok(())
 }
 
-fn verdict(verdict: Result<&str, paygress_oci::Unverified>) -> String {
-    verdict.map_or_else(|why| format!("not good: {why}"), |key| format!("good, by {key}"))
+/// The component of an artifact, and what is known of its signatures.
+async fn inspect_artifact(
+    registry: &Registry,
+    reference: &Reference,
+    keys: &Keys,
+) -> Result<(Vec<u8>, String)> {
+    let artifact = registry.pull(reference, COMPONENT_BYTES).await?;
+    let signatures = registry.signatures(reference, &artifact.manifest_digest).await?;
+    println!("manifest   {}", artifact.manifest_digest);
+    let status = match (signatures.len(), keys.is_empty()) {
+        (0, _) => "not signed".to_owned(),
+        (count, true) => format!("{count} signatures; name keys with --key to verify them"),
+        (_, false) => describe(keys.verify_image(&artifact.manifest_digest, &signatures)),
+    };
+    Ok((artifact.component, status))
+}
+
+fn file_signature(keys: &Keys, component: &[u8], signature: Option<&str>) -> String {
+    match (signature, keys.is_empty()) {
+        (None, _) => "not signed: there is no file with a signature beside it".to_owned(),
+        (Some(_), true) => "signed; name keys with --key to verify it".to_owned(),
+        (Some(signature), false) => describe(keys.verify_blob(component, signature)),
+    }
+}
+
+fn describe(verified: Result<&str, Unverified>) -> String {
+    verified.map_or_else(|error| format!("not good: {error}"), |key| format!("good, by {key}"))
 }

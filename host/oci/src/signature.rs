@@ -1,0 +1,76 @@
+//! A signature in the form of cosign's simple signing.
+
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, to_json};
+use crate::reference::Reference;
+use serde::Deserialize;
+
+pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const PAYLOAD_TYPE: &str = "cosign container image signature";
+
+/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says whether it is
+/// valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// What was signed: JSON that names the artifact.
+    pub payload: Vec<u8>,
+    /// Base64 of DER.
+    pub signature: String,
+}
+
+/// The parts of a payload that are read.
+#[derive(Deserialize)]
+struct Payload {
+    critical: Critical,
+}
+
+#[derive(Deserialize)]
+struct Critical {
+    image: Image,
+    #[serde(rename = "type")]
+    payload_type: String,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    #[serde(rename = "docker-manifest-digest")]
+    digest: String,
+}
+
+/// Why a payload does not name an artifact.
+pub(crate) enum PayloadError {
+    Malformed,
+    OtherType,
+}
+
+/// What is signed for an artifact.
+pub(crate) fn payload(reference: &Reference, digest: &Digest) -> Vec<u8> {
+    let name = format!("{}/{}", reference.registry(), reference.repository());
+    to_json(&serde_json::json!({
+        "critical": {"identity": {"docker-reference": name}, "image": {"docker-manifest-digest": digest}, "type": PAYLOAD_TYPE},
+        "optional": null,
+    }))
+}
+
+/// The digest of the artifact that a payload is for, as it was written.
+pub(crate) fn signed_digest(payload: &[u8]) -> Result<String, PayloadError> {
+    let payload: Payload = serde_json::from_slice(payload).map_err(|_| PayloadError::Malformed)?;
+    if payload.critical.payload_type == PAYLOAD_TYPE {
+        Ok(payload.critical.image.digest)
+    } else {
+        Err(PayloadError::OtherType)
+    }
+}
+
+/// The configuration that cosign writes for signatures: an image's, with nothing in it but the
+/// layers.
+pub(crate) fn signatures_config(layers: &[Descriptor]) -> (Vec<u8>, Descriptor) {
+    let layers = layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
+    let config = to_json(&serde_json::json!({
+        "architecture": "", "config": {}, "created": "0001-01-01T00:00:00Z", "history": [{"created": "0001-01-01T00:00:00Z"}],
+        "os": "", "rootfs": {"diff_ids": layers, "type": "layers"},
+    }));
+    let descriptor = Descriptor::of(IMAGE_CONFIG, &config);
+    (config, descriptor)
+}
