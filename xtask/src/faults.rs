@@ -18,6 +18,18 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
     crate::plugins::build()?;
     let program = program()?;
+    seeded(&program, seed, runs)?;
+    if nutshell > 0 {
+        let mint = Nutshell::start()?;
+        let mut command = run(&program, seed, nutshell);
+        command.env("FAULT_MINT", &mint.url).env("FAULT_MINT_DATABASE", &mint.database);
+        step(&format!("{nutshell} runs at a Nutshell mint"), &mut command)?;
+    }
+    Ok(())
+}
+
+/// Runs in several processes, and what they met, together.
+fn seeded(program: &PathBuf, seed: u64, runs: u64) -> Result<()> {
     let each = runs.div_ceil(PROCESSES);
     let begun = Instant::now();
     println!("── {runs} runs at cdk's mint");
@@ -28,7 +40,7 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
         let done = n.saturating_mul(each).min(runs);
         let (first, count) = (seed.saturating_add(done), each.min(runs.saturating_sub(done)));
         if count > 0 {
-            let mut command = run(&program, first, count);
+            let mut command = run(program, first, count);
             let log = logs.join(format!("{first}.log"));
             let file = File::create(&log)?;
             processes.push((command.stdout(file.try_clone()?).stderr(file).spawn()?, log));
@@ -38,20 +50,10 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
     for (mut process, log) in processes {
         let ended = process.wait()?;
         let text = std::fs::read_to_string(&log)?;
-        for (fault, times) in
-            text.lines().filter_map(|line| line.strip_prefix("  ")?.rsplit_once(": "))
-        {
-            let sum = met.entry(fault.to_owned()).or_default();
-            *sum = sum.saturating_add(times.parse().unwrap_or(0));
-        }
+        count(&text, &mut met);
         if !ended.success() || !text.contains("0 sats unaccounted for") {
-            failed.push(
-                text.lines()
-                    .skip_while(|line| !line.contains("panicked"))
-                    .take(60)
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-            );
+            let panic = text.lines().skip_while(|line| !line.contains("panicked")).take(60);
+            failed.push(panic.collect::<Vec<_>>().join("\n"));
         }
     }
     for (fault, times) in &met {
@@ -61,13 +63,16 @@ pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
         bail!("{}", failed.join("\n"));
     }
     println!("── {runs} runs: 0 sats unaccounted for, in {:.0} s", begun.elapsed().as_secs_f64());
-    if nutshell > 0 {
-        let mint = Nutshell::start()?;
-        let mut command = run(&program, seed, nutshell);
-        command.env("FAULT_MINT", &mint.url).env("FAULT_MINT_DATABASE", &mint.database);
-        step(&format!("{nutshell} runs at a Nutshell mint"), &mut command)?;
-    }
     Ok(())
+}
+
+/// Adds the faults that a run's log lists, as `  fault: times`.
+fn count(log: &str, met: &mut BTreeMap<String, u64>) {
+    let lines = log.lines().filter_map(|line| line.strip_prefix("  ")?.rsplit_once(": "));
+    for (fault, times) in lines {
+        let sum = met.entry(fault.to_owned()).or_default();
+        *sum = sum.saturating_add(times.parse().unwrap_or(0));
+    }
 }
 
 /// The test program, built.

@@ -34,33 +34,36 @@ pub(crate) fn fuzz(seconds: u64, only: Option<&str>) -> Result<()> {
     ])?;
     step("build the fuzz targets", build.env("RUSTFLAGS", FLAGS))?;
     for name in targets {
-        let corpus = target().join("fuzz-corpus").join(name);
-        std::fs::create_dir_all(&corpus)?;
-        let seeds = root().join("host/fuzz/seeds").join(name);
-        let mut command =
-            Command::new(target().join(TRIPLE).join("fuzz").join(format!("fuzz-{name}")));
-        command.arg(&corpus);
-        for seeds in [
-            seeds,
-            if name == "component" { target().join("plugins") } else { Path::new("").to_owned() },
-        ] {
-            if seeds.is_dir() {
-                command.arg(seeds);
-            }
-        }
-        let artifacts =
-            format!("-artifact_prefix={}/crash-{name}-", target().join("fuzz-corpus").display());
-        let longest = if name == "component" { 131_072 } else { 8_192 };
-        command.args([
-            &format!("-max_total_time={seconds}"),
-            &format!("-max_len={longest}"),
-            "-rss_limit_mb=4096",
-            "-timeout=20",
-        ]);
-        command
-            .args([&artifacts, "-print_final_stats=1", "-verbosity=0"])
-            .env("FUZZ_PLUGINS", target().join("plugins"));
-        step(&format!("fuzz {name} for {seconds} s"), &mut command)?;
+        run(name, seconds)?;
     }
     Ok(())
+}
+
+fn run(name: &str, seconds: u64) -> Result<()> {
+    let corpus = target().join("fuzz-corpus").join(name);
+    std::fs::create_dir_all(&corpus)?;
+    let seeds = root().join("host/fuzz/seeds").join(name);
+    let mut command = Command::new(target().join(TRIPLE).join("fuzz").join(format!("fuzz-{name}")));
+    command.arg(&corpus);
+    for seeds in [
+        seeds,
+        if name == "component" { target().join("plugins") } else { Path::new("").to_owned() },
+    ] {
+        if seeds.is_dir() {
+            command.arg(seeds);
+        }
+    }
+    let artifacts =
+        format!("-artifact_prefix={}/crash-{name}-", target().join("fuzz-corpus").display());
+    let longest = if name == "component" { 131_072 } else { 8_192 };
+    command.args([
+        &format!("-max_total_time={seconds}"),
+        &format!("-max_len={longest}"),
+        "-rss_limit_mb=4096",
+        "-timeout=20",
+    ]);
+    command
+        .args([&artifacts, "-print_final_stats=1", "-verbosity=0"])
+        .env("FUZZ_PLUGINS", target().join("plugins"));
+    step(&format!("fuzz {name} for {seconds} s"), &mut command)
 }

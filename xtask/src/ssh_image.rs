@@ -32,6 +32,12 @@ pub(crate) fn build() -> Result<()> {
     if rootfs.exists() {
         fs::remove_dir_all(&rootfs)?;
     }
+    fill(&rootfs, busybox)?;
+    pack(&rootfs)
+}
+
+/// Puts together what the image holds.
+fn fill(rootfs: &Path, busybox: &str) -> Result<()> {
     for directory in [
         "bin",
         "etc",
@@ -72,9 +78,13 @@ pub(crate) fn build() -> Result<()> {
         chown(rootfs.join(own), Some(USER), Some(USER))
             .context("building the image needs root, for the owner of the user's home")?;
     }
+    Ok(())
+}
+
+fn pack(rootfs: &Path) -> Result<()> {
     let archive = target().join("ssh-image.tar");
     let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
-    pack.arg(&archive).arg(IMAGE).arg(&rootfs);
+    pack.arg(&archive).arg(IMAGE).arg(rootfs);
     pack.args([
         "--entrypoint",
         r#"["/bin/paygress-sshd"]"#,

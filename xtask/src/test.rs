@@ -30,6 +30,7 @@ const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
 const FAULT_RUNS: u64 = 120;
 const NUTSHELL_RUNS: u64 = 12;
+
 /// `xtask` is the command line of these commands, which the documents show.
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     programs()?;
@@ -67,19 +68,15 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
     }
+    on_cluster()
+}
+
+fn on_cluster() -> Result<()> {
     cluster::up()?;
-    let mut tests = cargo(&["test"])?;
-    tests.args(ALL).args([
-        "--test",
-        "cluster",
-        "--test",
-        "conformance",
-        "--",
-        "--ignored",
-        "--test-threads",
-        "1",
-    ]);
-    let tested = step("tests on the real cluster", &mut tests);
+    let tests = ["--test", "cluster", "--test", "conformance", "--"];
+    let mut command = cargo(&["test"])?;
+    command.args(ALL).args(tests).args(["--ignored", "--test-threads", "1"]);
+    let tested = step("tests on the real cluster", &mut command);
     let down = cluster::down();
     tested.and(down)
 }
