@@ -76,7 +76,7 @@ impl Postgres {
         let mut config: Config = url.expose().parse().map_err(|_| PostgresError::Url)?;
         config.connect_timeout(TIMEOUT).tcp_user_timeout(TIMEOUT).application_name("paygress");
         let tls = tls()?;
-        let mut client = config.connect(tls.clone()).map_err(PostgresError::connect)?;
+        let mut client = config.connect(tls.clone()).map_err(cannot_open)?;
         for schema in schemas {
             migrate(&mut client, *schema)?;
         }
@@ -84,7 +84,7 @@ impl Postgres {
         getrandom::fill(&mut bytes).map_err(|error| PostgresError::connect(error.to_string()))?;
         // Never negative: `pg_locks` shows an unsigned number.
         let replica_id = i32::from_be_bytes(bytes) & i32::MAX;
-        lock_as_alive(&mut client, replica_id).map_err(PostgresError::connect)?;
+        lock_as_alive(&mut client, replica_id).map_err(cannot_open)?;
         let closing = Arc::new(AtomicBool::new(false));
         let heartbeat = {
             let (closing, config, tls) = (Arc::clone(&closing), config.clone(), tls.clone());
@@ -123,38 +123,38 @@ fn tls() -> Result<MakeRustlsConnect, PostgresError> {
 }
 
 fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
-    let mut transaction = client.transaction().map_err(PostgresError::connect)?;
+    let mut transaction = client.transaction().map_err(cannot_open)?;
     // One replica migrates at a time.
     transaction
         .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&-LOCK_CLASS])
-        .map_err(PostgresError::connect)?;
-    let versions = "CREATE TABLE IF NOT EXISTS paygress_schemas (name TEXT PRIMARY KEY, version BIGINT NOT NULL)";
-    transaction.batch_execute(versions).map_err(PostgresError::connect)?;
+        .map_err(cannot_open)?;
+    let versions = "CREATE TABLE IF NOT EXISTS paygress_schemas
+         (name TEXT PRIMARY KEY, version BIGINT NOT NULL)";
+    transaction.batch_execute(versions).map_err(cannot_open)?;
     let row = transaction
         .query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name])
-        .map_err(PostgresError::connect)?;
-    let found = row
-        .map(|row| row.try_get::<_, i64>(0))
-        .transpose()
-        .map_err(PostgresError::connect)?
-        .unwrap_or(0);
+        .map_err(cannot_open)?;
+    let found =
+        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(cannot_open)?.unwrap_or(0);
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     if found > schema.steps.len() {
         return Err(PostgresError::Newer { name: schema.name, found, known: schema.steps.len() });
     }
     for step in schema.steps.iter().skip(found) {
-        transaction.batch_execute(step.postgres).map_err(PostgresError::connect)?;
+        transaction.batch_execute(step.postgres).map_err(cannot_open)?;
     }
     let version = i64::try_from(schema.steps.len()).unwrap_or(i64::MAX);
-    let write = "INSERT INTO paygress_schemas VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET version = excluded.version";
-    transaction.execute(write, &[&schema.name, &version]).map_err(PostgresError::connect)?;
-    transaction.commit().map_err(PostgresError::connect)
+    let write = "INSERT INTO paygress_schemas VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET version = excluded.version";
+    transaction.execute(write, &[&schema.name, &version]).map_err(cannot_open)?;
+    transaction.commit().map_err(cannot_open)
 }
 
 /// Takes the lock that marks this replica as alive, for as long as the connection lasts.
 fn lock_as_alive(client: &mut Client, replica_id: i32) -> Result<(), postgres::Error> {
     client.batch_execute(&format!(
-        "SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = 3",
+        "SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; \
+         SET tcp_keepalives_count = 3",
         KEEPALIVE_SECONDS / 3,
         KEEPALIVE_SECONDS / 5
     ))?;
@@ -206,6 +206,10 @@ impl Error for StatementError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.0)
     }
+}
+
+fn cannot_open(error: postgres::Error) -> PostgresError {
+    PostgresError::connect(StatementError(error))
 }
 
 fn failed(error: postgres::Error) -> DatabaseError {

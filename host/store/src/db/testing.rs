@@ -134,6 +134,23 @@ impl Server {
         }
     }
 
+    /// Runs the statements in a file.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn run_file(&self, database: &Secret, file: &Path) -> io::Result<()> {
+        let output = Command::new(programs()?.join("psql"))
+            .args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])
+            .arg("--file")
+            .arg(file)
+            .arg(database.expose())
+            .output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+        }
+    }
+
     fn url_of(&self, database: &str) -> Secret {
         Secret::new(format!(
             "postgres://paygress@127.0.0.1:{}/{database}?sslmode=disable",

@@ -18,6 +18,7 @@ mod refunds;
 mod reporting;
 mod sqlite;
 mod support;
+mod version_0_1_0;
 
 /// A test for each case and database. A case is a function that takes the store.
 macro_rules! suite {

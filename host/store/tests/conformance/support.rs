@@ -39,8 +39,8 @@ pub(crate) async fn replica(url: &Secret) -> SqlStore {
     SqlStore::new(Database::postgres(url, &[SqlStore::SCHEMA]).await.unwrap())
 }
 
-pub(crate) fn customer(letter: &str) -> Customer {
-    Customer(letter.repeat(64))
+pub(crate) fn customer(digit: &str) -> Customer {
+    Customer(digit.repeat(64))
 }
 
 /// A new order of customer `c` that this message has made.

@@ -18,7 +18,7 @@ CREATE INDEX orders_unclaimed ON orders (created_at) WHERE refund_token IS NOT N
 CREATE INDEX orders_lease ON orders (lease);
 CREATE INDEX orders_by_age ON orders (created_at, id);
 
--- A proof pays for one order, whichever door or pod it is sent to.
+-- A proof pays for one order, whatever the transport, message or pod.
 CREATE TABLE proofs (
     y        TEXT PRIMARY KEY,
     order_id TEXT NOT NULL REFERENCES orders (id)
@@ -40,7 +40,7 @@ CREATE TABLE ports (
     lease TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- Messages: who is at it, and whether it is done.
+-- Incoming messages: the replica that has claimed it, and whether it is completed.
 CREATE TABLE seen (
     id     TEXT PRIMARY KEY,
     at     INTEGER NOT NULL,
