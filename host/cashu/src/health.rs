@@ -1,80 +1,124 @@
-//! How a mint is, and when to leave it alone.
+//! A circuit breaker for each mint: one that fails repeatedly gets no requests for a while.
 
-use crate::client::MintError;
+use crate::error::{MintError, UnavailableReason};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use cdk::mint_url::MintUrl;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures in a row after which a mint is left alone for a while.
-const TIMEOUT: u32 = 3;
-/// The first such while…
-const FIRST: Duration = Duration::from_secs(1);
-/// …doubling up to this one.
-const LONGEST: Duration = Duration::from_secs(30);
+/// Consecutive failures after which a mint is suspended.
+const FAILURE_THRESHOLD: u32 = 3;
+const MIN_SUSPENSION: Duration = Duration::from_secs(1);
+const MAX_SUSPENSION: Duration = Duration::from_secs(30);
 
-/// What is known of a mint.
+/// A mint's health, from the requests made so far.
 #[derive(Clone, Debug, Default)]
-pub struct State {
-    /// Requests that failed since the last one that did not.
+pub struct MintHealth {
+    /// Consecutive failures, up to now.
     pub failures: u32,
-    /// Why the last one failed.
-    pub why: Option<String>,
-    /// When it is asked again, while it is left alone.
-    pub until: Option<Instant>,
-    /// How long its last answer took.
-    pub took: Option<Duration>,
+    pub last_error: Option<String>,
+    /// Set while the mint is suspended.
+    pub suspended_until: Option<Instant>,
+    pub latency: Option<Duration>,
 }
 
 #[derive(Default)]
-pub(crate) struct Health(Mutex<State>);
+struct State {
+    health: MintHealth,
+    suspension: Duration,
+    backoff: Option<ExponentialBackoff>,
+}
 
-impl Health {
-    /// Whether the mint may be asked; why not.
-    pub(crate) fn check(&self) -> Result<(), String> {
+impl State {
+    fn suspend(&mut self) {
+        self.health.suspended_until = Instant::now().checked_add(self.suspension);
+    }
+
+    fn lengthen_suspension(&mut self) {
+        let backoff = self.backoff.get_or_insert_with(|| {
+            ExponentialBuilder::new()
+                .with_min_delay(MIN_SUSPENSION)
+                .with_max_delay(MAX_SUSPENSION)
+                .without_max_times()
+                .with_jitter()
+                .build()
+        });
+        self.suspension = backoff.next().unwrap_or(MAX_SUSPENSION);
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct CircuitBreaker(Mutex<State>);
+
+impl CircuitBreaker {
+    /// Whether a request may be made now.
+    pub(crate) fn check(&self) -> Result<(), UnavailableReason> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.until {
-            Some(until) if until > Instant::now() => Err(format!(
-                "left alone after {} failures: {}",
-                state.failures,
-                state.why.as_deref().unwrap_or_default()
-            )),
+        match state.health.suspended_until {
+            Some(until) if until > Instant::now() => Err(UnavailableReason::Suspended {
+                failures: state.health.failures,
+                last_error: state.health.last_error.clone().unwrap_or_default(),
+            }),
             Some(_) => {
-                // One asks; the others wait for what it finds out.
-                state.until = Instant::now().checked_add(pause(state.failures));
+                // One caller probes the mint; the others fail until its result is known.
+                state.suspend();
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    pub(crate) fn note(&self, mint: &MintUrl, took: Duration, fault: Option<&MintError>) {
+    pub(crate) fn record_success(&self, mint: &MintUrl, latency: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match fault {
-            None => {
-                if state.until.is_some() {
-                    tracing::info!(%mint, "the mint is back");
-                }
-                *state = State { took: Some(took), ..State::default() };
-            }
-            Some(fault) => {
-                state.failures = state.failures.saturating_add(1);
-                state.why = Some(fault.to_string());
-                if state.failures >= TIMEOUT {
-                    if state.failures == TIMEOUT {
-                        tracing::warn!(%mint, %fault, "the mint is away; its orders wait");
-                    }
-                    state.until = Instant::now().checked_add(pause(state.failures));
-                }
-            }
+        if state.health.suspended_until.is_some() {
+            tracing::info!(%mint, "mint is available again");
         }
+        let health = MintHealth { latency: Some(latency), ..MintHealth::default() };
+        *state = State { health, ..State::default() };
     }
 
-    pub(crate) fn state(&self) -> State {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn record_failure(&self, mint: &MintUrl, error: &MintError) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.health.failures = state.health.failures.saturating_add(1);
+        state.health.last_error = Some(error.to_string());
+        if state.health.failures < FAILURE_THRESHOLD {
+            return;
+        }
+        if state.health.failures == FAILURE_THRESHOLD {
+            tracing::warn!(%mint, %error, "mint is unavailable; its orders wait");
+        }
+        state.lengthen_suspension();
+        state.suspend();
+    }
+
+    pub(crate) fn health(&self) -> MintHealth {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).health.clone()
     }
 }
 
-fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(TIMEOUT).min(16);
-    FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    #[test]
+    fn a_mint_is_suspended_after_three_failures_and_for_a_bounded_time() {
+        let (breaker, mint) =
+            (CircuitBreaker::default(), MintUrl::from_str("https://mint.example").unwrap());
+        let error = MintError::Unavailable(UnavailableReason::Closed);
+        for _ in 1..FAILURE_THRESHOLD {
+            breaker.record_failure(&mint, &error);
+            assert!(breaker.check().is_ok());
+        }
+        for _ in 0..20 {
+            breaker.record_failure(&mint, &error);
+            assert!(matches!(breaker.check(), Err(UnavailableReason::Suspended { .. })));
+            let until = breaker.health().suspended_until.unwrap();
+            // Jitter at most doubles it.
+            let suspension = until.duration_since(Instant::now());
+            assert!(suspension <= MAX_SUSPENSION.saturating_mul(2));
+        }
+        breaker.record_success(&mint, Duration::ZERO);
+        assert!(breaker.check().is_ok() && breaker.health().failures == 0);
+    }
 }

@@ -1,43 +1,99 @@
-//! `paygress-cashu`: the till. One drawer for each mint, one purse, one seed.
+//! `paygress-cashu`: the Cashu wallets that verify, receive and refund customers' tokens. One
+//! wallet for each mint, one store, one seed.
 //!
 //! ```text
-//! Till (till.rs) ─▶ Drawer (drawer.rs) ─▶ Purse (purse.rs)    on disk before the mint is asked
-//!   token.rs           │   pay.rs: Lightning
-//!   offline checks     └─▶ Mint (client.rs) ─▶ HTTP           an end to every wait, answer and queue; health.rs
+//! order service ─▶ CashuWallet ─────────▶ MintWallet ──────────▶ WalletStore   before and after
+//!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
+//! operator ──────▶ operator.rs             melt.rs, restore.rs
+//!                  token.rs: offline           └────────────────▶ MintClient ─▶ HTTP
+//!                                                                 health.rs: circuit breaker
 //! ```
 //!
-//! - `token.rs`: what can be read from a token offline. Strangers' bytes; nothing is asked of
-//!   anybody.
-//! - `transactions.rs`: the operator's side: balance, send, pay, restore, entries for an audit.
-//! - `seed.rs`: the mnemonic, which alone brings all money back (NUT-13).
-//! - `test_mint.rs`, `fault_proxy.rs` (feature `mint`): a mint of our own with fake Lightning, and
-//!   a bad way to it: for the demo and
-//!   for tests.
+//! cdk has the protocol: tokens, blinding, signatures, derivation. What is stored around each
+//! request is this crate's own, since its rule is stricter than an interactive wallet's: an
+//! operation whose response was lost stays open, with its request unchanged, until the mint
+//! reports how it ended. It is never given up because something else went wrong.
 //!
-//! cdk has the protocol: tokens, blinding, signatures, derivation. What is written down before and
-//! after each request is this room's own, since its one rule is stricter than a wallet's: an
-//! operation whose answer was lost stays open, with its very words, until the mint tells how it
-//! ended. It is never given up because something else went wrong.
+//! ```text
+//!             stored with inputs,
+//!             outputs, counters
+//! (purpose) ───────▶ Open ──▶ request ──▶ signatures are valid ───────────────▶ Done
+//!                     ▲          └──▶ rejected, lost or invalid: resolve
+//!                     │                 ├ inputs spent, our outputs signed ───▶ Done
+//!                     │                 ├ inputs spent, outputs not signed ───▶ Failed (spent elsewhere)
+//!                     │                 ├ inputs unspent, rejected for good ──▶ Failed (try again)
+//!                     └─────────────────┘ otherwise: resumed at the next call or start
+//! ```
 //!
-//! This is the only room that knows cdk.
+//! A [`Purpose`] is the idempotency key: at most one operation of a purpose is ever done, whatever
+//! is repeated, restarted or run by several replicas.
+//!
+//! The crate speaks HTTP to the configured mints (and to the Lightning address of a payout) and
+//! writes to its database. Everything that comes from there or from a customer is untrusted:
+//! bounded in size and time, verified before use, never quoted in an error. It is the only crate
+//! that knows cdk. Curve operations over many proofs run off the async threads.
+//!
+//! # Example
+//! ```
+//! use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
+//! use paygress_core::backend::wallet::Wallet;
+//! use paygress_core::model::refusal::ErrorType;
+//! use paygress_core::model::secret::Secret;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let seed = Seed::load_or_create(&directory.path().join("mnemonic")).await?;
+//! let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await?;
+//! let settings = Settings {
+//!     mints: vec!["https://mint.example".to_owned()],
+//!     max_balance: None,
+//!     p2pk_secret_key: None,
+//! };
+//! let wallet = CashuWallet::open(store, seed, &settings).await?;
+//! wallet.recover().await?;
+//!
+//! // What is no token is refused offline; `verify` and `receive` would ask the mint.
+//! let refused = wallet.decode(&Secret::new("cashuBnonsense".to_owned())).await;
+//! assert_eq!(refused.map_err(|refusal| refusal.code), Err(ErrorType::InvalidToken));
+//! assert_eq!(wallet.balances().await?, []);
+//! # Ok(())
+//! # }
+//! ```
 
+mod backend;
 mod client;
-#[cfg(feature = "mint")]
-pub mod fault_proxy;
+mod compute;
+mod crypto;
+mod error;
 mod health;
+mod http;
+mod keyset;
+mod lightning_address;
 mod melt;
 mod mint_wallet;
+mod operation;
+mod operator;
+mod purpose;
+mod refusal;
+mod restore;
 mod seed;
-#[cfg(feature = "mint")]
-pub mod test_mint;
+mod send;
+mod swap;
+mod tables;
 mod token;
-mod transactions;
+mod verify;
 mod wallet;
 mod wallet_store;
 
-pub use health::State as Health;
+pub use error::{
+    LightningAddressError, MintError, MintWalletError, OperatorError, ResponseError,
+    SignatureError, UnavailableReason, Unresolved,
+};
+pub use health::MintHealth;
 pub use melt::Melted;
+pub use operation::{MintBalance, OperationState, Transaction};
+pub use purpose::{PaymentHash, Purpose, SendId, UnknownPurpose};
 pub use seed::{Seed, SeedError};
-pub use transactions::{MintBalance, Transaction, WalletError};
-pub use wallet::{CashuWallet, OpenError, Settings};
-pub use wallet_store::{OperationState, WalletStore};
+pub use wallet::{CashuWallet, HealthCheck, MintStatus, OpenError, Settings};
+pub use wallet_store::WalletStore;

@@ -1,8 +1,8 @@
-//! The wallet's seed: a BIP-39 mnemonic, given by the operator or made once.
+//! The wallet's seed: a BIP-39 mnemonic, given by the operator or generated once.
 
 use bip39::Mnemonic;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,29 +10,32 @@ use std::str::FromStr;
 /// Why there is no seed.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// It is not a mnemonic. What it is, is not told.
+    /// The mnemonic is not quoted, nor is the library's error, which would quote a part of it.
     #[error(
-        "the wallet's mnemonic is not valid; it has 12 to 24 English words of the BIP-39 list, and its last one is a checksum"
+        "wallet mnemonic is invalid: it needs 12 to 24 English words of the BIP-39 list, the last of which is a checksum"
     )]
     Invalid,
-    /// Its file cannot be read or made.
-    #[error("the wallet's mnemonic {path} cannot be read or written: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The system gives no randomness.
-    #[error("the system gives no randomness")]
-    Randomness,
+    #[error("wallet mnemonic {path} cannot be read or written: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("system has no randomness: {0}")]
+    Randomness(#[source] getrandom::Error),
+    #[error("wallet mnemonic was not loaded: {0}")]
+    Task(#[from] tokio::task::JoinError),
 }
 
-/// The seed, and whether money may lie on it already.
+/// Whether the seed may have been used before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeedOrigin {
+    /// Mints may hold money of it: it is restored before it is used.
+    Existing,
+    Created,
+}
+
+/// From a mnemonic, which alone brings all money back (NUT-13).
 #[derive(Clone)]
 pub struct Seed {
     pub(crate) bytes: [u8; 64],
-    pub(crate) known: bool,
+    pub(crate) origin: SeedOrigin,
 }
 
 impl std::fmt::Debug for Seed {
@@ -42,28 +45,31 @@ impl std::fmt::Debug for Seed {
 }
 
 impl Seed {
-    /// The seed of this mnemonic.
-    ///
     /// # Errors
     /// [`SeedError::Invalid`].
-    pub fn of(mnemonic: &str) -> Result<Self, SeedError> {
+    pub fn from_mnemonic(mnemonic: &str) -> Result<Self, SeedError> {
         let mnemonic = Mnemonic::from_str(mnemonic.trim()).map_err(|_| SeedError::Invalid)?;
-        Ok(Self { bytes: mnemonic.to_seed_normalized(""), known: true })
+        Ok(Self { bytes: mnemonic.to_seed_normalized(""), origin: SeedOrigin::Existing })
     }
 
-    /// The seed of the mnemonic in this file, which is made, for this user only, if there is none.
+    /// Loads the mnemonic from a file, or creates the file, readable by this user only.
     ///
     /// # Errors
     /// [`SeedError`].
-    pub fn at(path: &Path) -> Result<Self, SeedError> {
+    pub async fn load_or_create(path: &Path) -> Result<Self, SeedError> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || Self::load_or_create_now(&path)).await?
+    }
+
+    fn load_or_create_now(path: &Path) -> Result<Self, SeedError> {
         let failed = |source| SeedError::File { path: path.to_owned(), source };
         match std::fs::read_to_string(path) {
-            Ok(text) => return Self::of(&text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(text) => return Self::from_mnemonic(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
         let mut entropy = [0_u8; 16];
-        getrandom::fill(&mut entropy).map_err(|_| SeedError::Randomness)?;
+        getrandom::fill(&mut entropy).map_err(SeedError::Randomness)?;
         let mnemonic = Mnemonic::from_entropy(&entropy).map_err(|_| SeedError::Invalid)?;
         let mut file = OpenOptions::new()
             .write(true)
@@ -73,8 +79,8 @@ impl Seed {
             .map_err(failed)?;
         writeln!(file, "{mnemonic}").map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        tracing::info!(path = %path.display(), "made a new wallet; keep a copy of its mnemonic in a safe place");
-        Ok(Self { bytes: mnemonic.to_seed_normalized(""), known: false })
+        tracing::info!(path = %path.display(), "created a wallet; keep a copy of its mnemonic in a safe place");
+        Ok(Self { bytes: mnemonic.to_seed_normalized(""), origin: SeedOrigin::Created })
     }
 }
 
@@ -83,15 +89,17 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn a_mnemonic_is_made_once_and_for_its_owner_only() {
+    #[tokio::test]
+    async fn a_mnemonic_is_created_once_and_for_its_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mnemonic");
-        let (made, read) = (Seed::at(&path).unwrap(), Seed::at(&path).unwrap());
-        assert_eq!(made.bytes, read.bytes);
-        assert_eq!((made.known, read.known), (false, true));
+        let created = Seed::load_or_create(&path).await.unwrap();
+        let loaded = Seed::load_or_create(&path).await.unwrap();
+        assert_eq!(created.bytes, loaded.bytes);
+        let origins = (created.origin, loaded.origin);
+        assert_eq!(origins, (SeedOrigin::Created, SeedOrigin::Existing));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(Seed::of("abandon abandon abandon"), Err(SeedError::Invalid)));
-        assert_eq!(format!("{made:?}"), "…");
+        assert!(matches!(Seed::from_mnemonic("abandon abandon abandon"), Err(SeedError::Invalid)));
+        assert_eq!(format!("{created:?}"), "…");
     }
 }

@@ -1,5 +1,6 @@
-//! What a token says, read offline.
+//! What a token says, read offline. Its bytes are untrusted.
 
+use crate::refusal;
 use cdk::dhke::hash_to_curve;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::nut10::{Kind, Secret as Nut10Secret};
@@ -12,34 +13,33 @@ use paygress_core::model::units::{self, ProofY, Sat};
 use std::collections::HashSet;
 use std::str::FromStr;
 
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(ErrorType::InvalidToken, message)
-}
-
-/// The token itself, without what wallets put around it.
+/// Parses a token, without the URI prefix that some wallets add.
 pub(crate) fn parse(text: &str) -> Result<Token, Refusal> {
     let text = text.trim();
     let bare =
         text.strip_prefix("cashu://").or_else(|| text.strip_prefix("cashu:")).unwrap_or(text);
     if bare.len() > limits::TOKEN_BYTES {
-        return Err(invalid(format!("the token is longer than {} bytes", limits::TOKEN_BYTES)));
+        return Err(refusal::invalid_token(format!(
+            "the token is longer than {} bytes",
+            limits::TOKEN_BYTES
+        )));
     }
-    // The library's reason may quote the token.
+    // The library's error may quote the token.
     Token::from_str(bare).map_err(|_| {
-        invalid(
+        refusal::invalid_token(
             "this is not a Cashu token; a token begins with cashuA or cashuB and is copied whole",
         )
     })
 }
 
-/// Whether a proof's secret is a condition (NUT-10): a JSON list. One that cannot be read counts:
-/// the mint may read it.
+/// Whether a proof's secret is a spending condition (NUT-10): a JSON list. An unknown condition
+/// counts: the mint may know it.
 pub(crate) fn has_conditions(secret: &Secret) -> bool {
     secret.as_bytes().first() == Some(&b'[')
 }
 
-/// Whether this condition is met by our signature alone, now: P2PK to our key, one signature, each
-/// input by itself.
+/// Whether our signature alone meets this condition now: P2PK to our key, one signature, each input
+/// by itself.
 fn is_p2pk_to_us(secret: &Secret, ours: &PublicKey) -> bool {
     let Ok(condition) = Nut10Secret::try_from(secret) else { return false };
     let Ok(SpendingConditions::P2PKConditions { data, conditions }) =
@@ -47,15 +47,17 @@ fn is_p2pk_to_us(secret: &Secret, ours: &PublicKey) -> bool {
     else {
         return false;
     };
-    let simple = conditions.is_none_or(|conditions| {
+    let is_simple = conditions.is_none_or(|conditions| {
         conditions.num_sigs.unwrap_or(1) <= 1
             && conditions.sig_flag == cdk::nuts::SigFlag::SigInputs
             && conditions.locktime.is_none()
     });
-    condition.kind() == Kind::P2PK && data.x_only_public_key() == ours.x_only_public_key() && simple
+    condition.kind() == Kind::P2PK
+        && data.x_only_public_key() == ours.x_only_public_key()
+        && is_simple
 }
 
-/// Reads a token of one of these mints; `ours` is the key that it may be locked to.
+/// Reads a token of one of these mints. `ours` is the key that it may be locked to.
 pub(crate) fn decode(
     text: &str,
     accepted: &[MintUrl],
@@ -64,51 +66,72 @@ pub(crate) fn decode(
     let token = parse(text)?;
     let secrets = token.token_secrets();
     if secrets.is_empty() || secrets.len() > limits::TOKEN_PROOFS {
-        return Err(invalid(format!(
+        return Err(refusal::invalid_token(format!(
             "the token holds {} proofs; 1 to {} are accepted",
             secrets.len(),
             limits::TOKEN_PROOFS
         )));
     }
-    let mint =
-        token.mint_url().map_err(|_| invalid("the token is of several mints; send one mint's"))?;
-    // Equality of the whole URL: a look-alike is another mint.
-    if !accepted.contains(&mint) {
-        let mut known: Vec<String> = accepted.iter().map(ToString::to_string).collect();
-        known.sort();
-        return Err(Refusal::new(
-            ErrorType::NonWhitelistedMint,
-            format!("tokens of this mint are not accepted; accepted are: {}", known.join(", ")),
-        ));
-    }
+    let mint = accepted_mint(&token, accepted)?;
     if token.unit().is_some_and(|unit| unit != CurrencyUnit::Sat) {
         return Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"));
     }
-    if secrets.iter().any(|secret| {
-        has_conditions(secret) && !ours.is_some_and(|ours| is_p2pk_to_us(secret, ours))
-    }) {
-        let to = ours.map_or_else(String::new, |ours| {
-            format!(", or one that is locked (P2PK) to {ours} without a time")
-        });
-        return Err(invalid(format!(
-            "the token is locked (P2PK or HTLC); send one that anybody can redeem{to}"
+    require_spendable(&secrets, ours)?;
+    let ys = distinct_ys(&secrets)?;
+    let gross = token
+        .value()
+        .map_err(|_| refusal::invalid_token("the token's amounts do not add up"))?
+        .to_u64();
+    if gross == 0 || gross > limits::TOKEN_SAT {
+        return Err(refusal::invalid_token(format!(
+            "the token's amount must be 1 to {} sat",
+            limits::TOKEN_SAT
         )));
     }
-    let ys: Result<Vec<PublicKey>, _> =
-        secrets.iter().map(|secret| hash_to_curve(secret.as_bytes())).collect();
-    let ys: Vec<ProofY> = ys
-        .map_err(|_| invalid("a proof's secret is not usable"))?
-        .iter()
-        .map(|y| ProofY(y.to_hex()))
-        .collect();
-    if ys.iter().collect::<HashSet<_>>().len() != ys.len() {
-        return Err(invalid("the token holds a proof twice"));
-    }
-    let gross = token.value().map_err(|_| invalid("the token's amounts do not add up"))?.to_u64();
-    if gross == 0 || gross > limits::TOKEN_SAT {
-        return Err(invalid(format!("the token's amount must be 1 to {} sat", limits::TOKEN_SAT)));
-    }
     Ok(TokenInfo { mint: units::MintUrl(mint.to_string()), gross: Sat(gross), ys })
+}
+
+fn accepted_mint(token: &Token, accepted: &[MintUrl]) -> Result<MintUrl, Refusal> {
+    let mint = token
+        .mint_url()
+        .map_err(|_| refusal::invalid_token("the token is of several mints; send one mint's"))?;
+    // By equality: a URL with an accepted prefix is another mint.
+    if accepted.contains(&mint) {
+        return Ok(mint);
+    }
+    let mut known: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+    known.sort();
+    Err(Refusal::new(
+        ErrorType::NonWhitelistedMint,
+        format!("tokens of this mint are not accepted; accepted are: {}", known.join(", ")),
+    ))
+}
+
+fn require_spendable(secrets: &[&Secret], ours: Option<&PublicKey>) -> Result<(), Refusal> {
+    let is_spendable = |secret: &Secret| {
+        !has_conditions(secret) || ours.is_some_and(|ours| is_p2pk_to_us(secret, ours))
+    };
+    if secrets.iter().all(|secret| is_spendable(secret)) {
+        return Ok(());
+    }
+    let alternative = ours.map_or_else(String::new, |ours| {
+        format!(", or one that is locked (P2PK) to {ours} without a time")
+    });
+    Err(refusal::invalid_token(format!(
+        "the token is locked (P2PK or HTLC); send one that anybody can redeem{alternative}"
+    )))
+}
+
+fn distinct_ys(secrets: &[&Secret]) -> Result<Vec<ProofY>, Refusal> {
+    let mut ys = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        let y = hash_to_curve(secret.as_bytes()).map_err(|_| refusal::unusable_secret())?;
+        ys.push(ProofY(y.to_hex()));
+    }
+    if ys.iter().collect::<HashSet<_>>().len() != ys.len() {
+        return Err(refusal::invalid_token("the token holds a proof twice"));
+    }
+    Ok(ys)
 }
 
 #[cfg(test)]
@@ -197,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_pay_is_told_apart() {
+    fn every_kind_of_unusable_token_has_its_error_type() {
         let twice = proof(1, Secret::generate());
         let key = SecretKey::generate().public_key();
         let locked = Secret::new(format!(r#"["P2PK",{{"nonce":"00","data":"{key}","tags":[]}}]"#));
@@ -253,7 +276,7 @@ mod tests {
         assert!(read(&to(&ours, "")).is_ok());
         assert!(
             decode(&to(&ours, ""), &accepted(), None).is_err(),
-            "without a key nothing is opened"
+            "without a key no locked token is accepted"
         );
         for tags in [
             r#"["locktime","1"]"#,

@@ -49,7 +49,7 @@ pub type WalletErrorSource = Arc<dyn Error + Send + Sync>;
 pub enum WalletError {
     #[error("wallet has no mint {0}")]
     UnknownMint(MintUrl),
-    /// The operation stays open and is resumed: the mint has not said how it ended.
+    /// The operation stays open and is resumed: it is not known yet how it ended.
     #[error("operation is not resolved yet: {0}")]
     Unresolved(#[source] WalletErrorSource),
     /// The operation was not done.
@@ -134,7 +134,7 @@ pub enum Resolution {
     NotSpent,
     /// The token was spent, but not by us.
     SpentElsewhere,
-    /// The mint has not said yet.
+    /// It is not known yet.
     Unknown(WalletError),
 }
 

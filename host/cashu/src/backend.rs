@@ -1,0 +1,248 @@
+//! [`CashuWallet`] as the order service's wallet.
+
+use crate::compute::compute;
+use crate::error::{MintWalletError, Unresolved};
+use crate::mint_wallet::MintWallet;
+use crate::operation::{OperationOutcome, OperationState, total};
+use crate::purpose::Purpose;
+use crate::refusal;
+use crate::send::FeeMode;
+use crate::token;
+use crate::verify::DleqPolicy;
+use crate::wallet::{CashuWallet, HealthCheck, MintStatus};
+use async_trait::async_trait;
+use cdk::nuts::{CurrencyUnit, PaymentRequestPayload, Token, Transport, TransportType};
+use paygress_core::backend::policy::Payment;
+use paygress_core::backend::wallet::{
+    MintRecoveryFailure, MintReport, PaymentRequest, ReceiveError, RecoveryError, RecoveryFailure,
+    RefundState, RefundToken, Resolution, TokenInfo, Wallet, WalletError,
+};
+use paygress_core::limits;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use std::time::Duration;
+
+/// How long the start waits for each mint's recovery. Afterwards only that mint's orders wait.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
+
+fn wallet_error(error: MintWalletError) -> WalletError {
+    match error {
+        MintWalletError::Store(error) => WalletError::store(error),
+        MintWalletError::Unresolved(reason) => WalletError::unresolved(*reason),
+        error => WalletError::failed(error),
+    }
+}
+
+fn unresolved(reason: Unresolved) -> WalletError {
+    WalletError::unresolved(reason)
+}
+
+impl CashuWallet {
+    fn existing_wallet_of(&self, mint: &MintUrl) -> Result<&MintWallet, WalletError> {
+        self.wallets.get(mint).ok_or_else(|| WalletError::UnknownMint(mint.clone()))
+    }
+}
+
+#[async_trait]
+impl Wallet for CashuWallet {
+    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        let (token, accepted) = (token.clone(), self.accepted.clone());
+        let key = self.p2pk_public_key();
+        compute(move || token::decode(token.expose(), &accepted, key.as_ref())).await
+    }
+
+    async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.verify_token(token, token_info, DleqPolicy::Optional).await
+    }
+
+    async fn verify_dleq(
+        &self,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Payment, Refusal> {
+        self.verify_token(token, token_info, DleqPolicy::Required).await
+    }
+
+    async fn receive(
+        &self,
+        order: &OrderId,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError> {
+        let wallet = self.wallet_of(&token_info.mint)?;
+        let proofs = self.spendable_proofs(wallet, token).await?;
+        match wallet.receive(&Purpose::Receive { order: order.clone() }, proofs).await {
+            Ok(OperationOutcome::Done(operation)) => Ok(Sat(operation.data.received)),
+            Ok(OperationOutcome::SpentElsewhere) => Err(refusal::spent().into()),
+            Ok(OperationOutcome::Failed(Some(error))) => Err(refusal::of_mint_error(&error).into()),
+            Ok(OperationOutcome::Failed(None)) => Err(refusal::not_taken().into()),
+            Ok(OperationOutcome::Unknown(reason)) => Err(ReceiveError::Unknown(unresolved(reason))),
+            // The operation may have been stored before the database failed.
+            Err(MintWalletError::Store(error)) => {
+                Err(ReceiveError::Unknown(WalletError::store(error)))
+            }
+            Err(error) => Err(refusal::of_wallet_error(&error).into()),
+        }
+    }
+
+    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
+        let wallet = match self.existing_wallet_of(&token_info.mint) {
+            Ok(wallet) => wallet,
+            Err(error) => return Resolution::Unknown(error),
+        };
+        match wallet.resume_latest(&Purpose::Receive { order: order.clone() }).await {
+            Ok(OperationOutcome::Done(operation)) => {
+                Resolution::Received(Sat(operation.data.received))
+            }
+            Ok(OperationOutcome::Failed(_)) => Resolution::NotSpent,
+            Ok(OperationOutcome::SpentElsewhere) => Resolution::SpentElsewhere,
+            Ok(OperationOutcome::Unknown(reason)) => Resolution::Unknown(unresolved(reason)),
+            Err(error) => Resolution::Unknown(wallet_error(error)),
+        }
+    }
+
+    async fn refund(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+        amount: Sat,
+    ) -> Result<RefundToken, WalletError> {
+        let wallet = self.existing_wallet_of(mint)?;
+        let purpose = Purpose::Refund { order: order.clone() };
+        let sent =
+            wallet.send(&purpose, amount.0, FeeMode::FromAmount).await.map_err(wallet_error)?;
+        let value = Sat(sent.operation.data.sent);
+        Ok(RefundToken {
+            token: Secret::new(sent.token.to_string()),
+            amount: value,
+            fee: amount.minus(value),
+        })
+    }
+
+    async fn refund_state(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+    ) -> Result<RefundState, WalletError> {
+        let wallet = self.existing_wallet_of(mint)?;
+        // Proofs that we have begun to reclaim are not the customer's redemption.
+        let reclaim = Purpose::Reclaim { order: order.clone() };
+        let reclaim = self.store.latest(&reclaim).await.map_err(WalletError::store)?;
+        if reclaim.is_some_and(|reclaim| reclaim.state != OperationState::Failed) {
+            return Ok(RefundState::Waiting);
+        }
+        let purpose = Purpose::Refund { order: order.clone() };
+        if !wallet.is_redeemed(&purpose).await.map_err(wallet_error)? {
+            return Ok(RefundState::Waiting);
+        }
+        self.store.forget_sent(&purpose).await.map_err(WalletError::store)?;
+        Ok(RefundState::Redeemed)
+    }
+
+    async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError> {
+        let wallet = self.existing_wallet_of(mint)?;
+        let refund = Purpose::Refund { order: order.clone() };
+        let reclaim = Purpose::Reclaim { order: order.clone() };
+        let proofs = self.store.sent(&refund).await.map_err(WalletError::store)?;
+        let outcome = match wallet.resume_latest(&reclaim).await.map_err(wallet_error)? {
+            OperationOutcome::Failed(_) => {
+                if total(&proofs) <= wallet.fee(&proofs).await.map_err(wallet_error)? {
+                    // The mint's fee would take all of it: the customer may keep it.
+                    return Ok(Some(Sat(0)));
+                }
+                wallet.receive(&reclaim, proofs).await.map_err(wallet_error)?
+            }
+            known => known,
+        };
+        let reclaimed = match outcome {
+            OperationOutcome::Done(operation) => Some(Sat(operation.data.received)),
+            OperationOutcome::SpentElsewhere => None,
+            OperationOutcome::Failed(Some(error)) => return Err(WalletError::failed(error)),
+            OperationOutcome::Failed(None) => {
+                return Err(WalletError::failed(MintWalletError::NotDone));
+            }
+            OperationOutcome::Unknown(reason) => return Err(unresolved(reason)),
+        };
+        self.store.forget_sent(&refund).await.map_err(WalletError::store)?;
+        Ok(reclaimed)
+    }
+
+    async fn recover(&self) -> Result<(), RecoveryError> {
+        let recoveries = self.wallets.iter().map(|(mint, wallet)| async move {
+            let failure = match tokio::time::timeout(RECOVERY_TIMEOUT, wallet.recover()).await {
+                Ok(Ok(0)) => return None,
+                Ok(Ok(operations)) => RecoveryFailure::Open { operations },
+                Ok(Err(error)) => RecoveryFailure::Failed(wallet_error(error)),
+                Err(_) => RecoveryFailure::Timeout,
+            };
+            Some(MintRecoveryFailure { mint: mint.clone(), failure })
+        });
+        let failures = futures::future::join_all(recoveries).await;
+        let mints: Vec<MintRecoveryFailure> = failures.into_iter().flatten().collect();
+        if mints.is_empty() { Ok(()) } else { Err(RecoveryError { mints }) }
+    }
+
+    fn mints(&self) -> Vec<MintUrl> {
+        self.accepted_mints()
+    }
+
+    fn p2pk_pubkey(&self) -> Option<String> {
+        self.p2pk_public_key().map(|key| key.to_hex())
+    }
+
+    fn payment_request(&self, request: &PaymentRequest) -> String {
+        let transport = |target: &String| Transport {
+            _type: TransportType::HttpPost,
+            target: target.clone(),
+            tags: Vec::new(),
+        };
+        let request = cdk::nuts::PaymentRequest {
+            payment_id: None,
+            amount: Some(request.amount.0.into()),
+            unit: Some(CurrencyUnit::Sat),
+            single_use: Some(true),
+            mints: self.accepted.clone(),
+            mint_preferred: None,
+            supported_methods: Vec::new(),
+            description: request.description.clone(),
+            transports: request.target.iter().map(transport).collect(),
+            nut10: None,
+        };
+        request.to_string()
+    }
+
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        let payload = payload.to_owned();
+        compute(move || token_from_payload(&payload)).await
+    }
+
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
+        let report = |status: MintStatus| MintReport {
+            mint: status.balance.mint,
+            accepted: status.accepted,
+            held: status.balance.available.plus(status.balance.reserved),
+            fault: status.health.last_error,
+            answered_in_ms: status
+                .health
+                .latency
+                .and_then(|latency| u64::try_from(latency.as_millis()).ok()),
+        };
+        let overview = self.overview(HealthCheck::Cached).await.map_err(WalletError::store)?;
+        Ok(overview.into_iter().map(report).collect())
+    }
+}
+
+fn token_from_payload(payload: &str) -> Result<Secret, Refusal> {
+    // The parser's error would quote its input, which may be a proof's secret.
+    let payload: PaymentRequestPayload = serde_json::from_str(payload).map_err(|_| {
+        refusal::invalid_token("this is no payment: send {mint, unit, proofs} as JSON (NUT-18)")
+    })?;
+    if payload.proofs.is_empty() || payload.proofs.len() > limits::TOKEN_PROOFS {
+        return Err(Refusal::new(
+            ErrorType::InvalidToken,
+            format!("a payment has 1 to {} proofs", limits::TOKEN_PROOFS),
+        ));
+    }
+    Ok(Secret::new(Token::new(payload.mint, payload.proofs, None, payload.unit).to_string()))
+}

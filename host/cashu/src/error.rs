@@ -1,0 +1,208 @@
+//! What can go wrong at a mint, and in a wallet.
+
+use cdk::lightning_invoice::ParseOrSemanticError;
+use hyper::StatusCode;
+use paygress_core::model::units::MintUrl;
+use paygress_http_client::{HttpError, TlsError};
+use paygress_store::db::DatabaseError;
+use std::error::Error;
+
+/// An error of the protocol library, whose types differ from function to function.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a request to a mint failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// It may have done it.
+    #[error("mint is unavailable: {0}")]
+    Unavailable(#[source] UnavailableReason),
+    /// It may have done it.
+    #[error("mint's response is invalid: {0}")]
+    InvalidResponse(#[source] ResponseError),
+    #[error("mint rejected the request ({code}): {detail:?}")]
+    Rejected {
+        /// See the NUTs' table of errors; 0 when it sent none.
+        code: u32,
+        /// The mint's own text: untrusted.
+        detail: String,
+    },
+}
+
+/// Why a server has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UnavailableReason {
+    #[error("{}", paygress_http_client::error_chain(.0))]
+    Http(#[source] HttpError),
+    #[error("HTTP {}", .0.as_u16())]
+    Status(StatusCode),
+    /// Nothing was sent.
+    #[error("suspended after {failures} failures: {last_error}")]
+    Suspended { failures: u32, last_error: String },
+    #[error("URL is invalid: {0}")]
+    Url(#[source] BoxError),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] TlsError),
+    #[error("request queue is closed")]
+    Closed,
+}
+
+/// What is wrong with a server's response. The response itself is not quoted: it may hold proofs.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseError {
+    #[error("{}", paygress_http_client::error_chain(.0))]
+    Http(#[source] HttpError),
+    #[error("unexpected HTTP status {}", .0.as_u16())]
+    Status(StatusCode),
+    #[error("line {line}: {category:?}")]
+    Json { line: usize, category: serde_json::error::Category },
+    #[error("request cannot be encoded: {0}")]
+    Encode(#[source] serde_json::Error),
+    #[error("keyset was requested and not returned")]
+    KeysetMissing,
+    #[error("keyset's id does not match its keys")]
+    KeysetId,
+    #[error("no active keyset in sat")]
+    NoActiveKeyset,
+    #[error("a proof's state was requested and not returned")]
+    StateMissing,
+    #[error(transparent)]
+    Signatures(#[from] SignatureError),
+}
+
+/// What is wrong with a mint's blind signatures.
+#[derive(Debug, thiserror::Error)]
+pub enum SignatureError {
+    #[error("{signatures} signatures for {outputs} outputs")]
+    Count { signatures: usize, outputs: usize },
+    #[error("a signature is by an unknown key")]
+    UnknownKey,
+    #[error("a signature is over another amount than requested")]
+    Amount,
+    #[error("a signature's DLEQ proof is invalid")]
+    Dleq,
+    #[error("signatures cannot be unblinded: {0}")]
+    Unblind(#[source] BoxError),
+}
+
+/// The NUTs' error codes that are handled differently.
+pub(crate) mod codes {
+    pub(crate) const NOT_VERIFIED: u32 = 10_001;
+    pub(crate) const SPENT: u32 = 11_001;
+    pub(crate) const PENDING: u32 = 11_002;
+    pub(crate) const SIGNED: u32 = 11_003;
+    pub(crate) const OUTPUTS_PENDING: u32 = 11_004;
+    pub(crate) const TOO_MANY_INPUTS: u32 = 11_014;
+    pub(crate) const KEYSET_UNKNOWN: u32 = 12_001;
+    pub(crate) const KEYSET_INACTIVE: u32 = 12_002;
+    pub(crate) const KEYSET_EXPIRED: u32 = 12_003;
+
+    /// Whether a swap that is rejected with this code was not done and will not be. Codes beyond
+    /// the table, and none at all, are a mint's own troubles: a busy database, for instance.
+    pub(crate) fn is_final(code: u32) -> bool {
+        (10_000..13_000).contains(&code) && ![PENDING, OUTPUTS_PENDING].contains(&code)
+    }
+}
+
+/// Why it is not known yet how an operation ended. It stays open.
+#[derive(Debug, thiserror::Error)]
+pub enum Unresolved {
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    #[error("mint's signatures are invalid: {0}")]
+    Signatures(#[source] SignatureError),
+    #[error("proofs are pending at the mint")]
+    ProofsPending,
+    #[error("swap may still be on its way")]
+    SwapInFlight,
+    #[error("payment is in progress")]
+    PaymentPending,
+    #[error("payment is in progress, or its quote has not expired yet")]
+    QuoteOpen,
+    #[error("mint does not know the payment's state yet")]
+    PaymentUnknown,
+    #[error(transparent)]
+    Check(Box<MintWalletError>),
+}
+
+/// Why an operation of one mint's wallet was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum MintWalletError {
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    #[error("wallet store failed: {0}")]
+    Store(#[from] DatabaseError),
+    /// Among the proofs that one request can spend.
+    #[error("wallet has {available} sat at this mint, which is not enough")]
+    InsufficientFunds { available: u64 },
+    #[error("not resolved yet: {0}")]
+    Unresolved(#[from] Box<Unresolved>),
+    #[error("proofs were not accepted; try again")]
+    NotDone,
+    #[error("proofs were spent elsewhere: another program uses this wallet's seed")]
+    SpentElsewhere,
+    #[error("operation has no outputs")]
+    NoOutputs,
+    #[error("payment has no quote")]
+    NoQuote,
+    #[error("keyset's derivation counter is exhausted")]
+    CounterExhausted,
+    #[error("{0}")]
+    Cdk(#[source] BoxError),
+}
+
+impl MintWalletError {
+    pub(crate) fn cdk(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Cdk(Box::new(error))
+    }
+}
+
+impl From<SignatureError> for MintWalletError {
+    fn from(error: SignatureError) -> Self {
+        Self::Mint(MintError::InvalidResponse(error.into()))
+    }
+}
+
+/// Why an operator's command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    #[error("wallet has no mint {0}; it has those of WHITELISTED_MINTS and of earlier payments")]
+    UnknownMint(MintUrl),
+    #[error("neither a bolt11 invoice nor a Lightning address: {0}")]
+    Destination(#[source] ParseOrSemanticError),
+    #[error("Lightning address without an amount; give one with --amount")]
+    Amount,
+    #[error(transparent)]
+    LightningAddress(#[from] LightningAddressError),
+    /// It is resolved by the next call or at the next start.
+    #[error("not known yet: {0}; repeat the command")]
+    Unresolved(#[source] Unresolved),
+    #[error("an earlier payment is in progress: {0}; repeat the command later")]
+    EarlierPayment(#[source] Unresolved),
+    #[error("no Lightning route was found; nothing was paid")]
+    NoRoute,
+    #[error(transparent)]
+    Wallet(#[from] MintWalletError),
+}
+
+impl From<DatabaseError> for OperatorError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Wallet(error.into())
+    }
+}
+
+/// Why a Lightning address (LUD-16) gave no invoice.
+#[derive(Debug, thiserror::Error)]
+pub enum LightningAddressError {
+    #[error("not a Lightning address; write name@domain")]
+    Malformed,
+    #[error("Lightning address accepts {min} to {max} msat")]
+    AmountOutOfRange { min: u64, max: u64 },
+    #[error("Lightning address redirects to an insecure URL")]
+    InsecureCallback,
+    #[error("Lightning address's server: {0}")]
+    Server(#[from] MintError),
+    #[error("invoice is invalid: {0}")]
+    Invoice(#[source] ParseOrSemanticError),
+    #[error("invoice is over another amount than requested")]
+    WrongAmount,
+}

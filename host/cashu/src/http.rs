@@ -1,0 +1,129 @@
+//! JSON over HTTP from an untrusted server, with a limit to everything.
+
+use crate::compute::compute;
+use crate::error::{MintError, ResponseError, UnavailableReason};
+use hyper::body::Bytes;
+use hyper::http::Result as RequestResult;
+use hyper::{Method, Request, StatusCode};
+use paygress_http_client::{HttpError, Timeouts};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// For requests that only read. Mints answer in tenths of a second.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest responses are the signatures of a thousand outputs, at 400 bytes each.
+const MAX_RESPONSE_BYTES: usize = 2 << 20;
+/// Responses above this may hold hundreds of curve points, and are decoded off the async threads.
+const INLINE_DECODE_BYTES: usize = 16 << 10;
+/// What is kept of a server's error text.
+const MAX_DETAIL_CHARS: usize = 200;
+
+#[derive(Deserialize)]
+struct ErrorResponse {
+    #[serde(default)]
+    code: u32,
+    #[serde(default, alias = "error")]
+    detail: serde_json::Value,
+}
+
+/// What a server answered: yes, or no with a reason.
+pub(crate) struct JsonResponse {
+    status: StatusCode,
+    body: Bytes,
+}
+
+pub(crate) struct JsonClient(paygress_http_client::HttpClient);
+
+impl JsonClient {
+    pub(crate) fn new() -> Result<Self, MintError> {
+        paygress_http_client::HttpClient::new(Timeouts::all(READ_TIMEOUT))
+            .map(Self)
+            .map_err(|error| MintError::Unavailable(error.into()))
+    }
+
+    /// `Ok` is an answer of the server itself, not of a broken or overloaded part of it.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<JsonResponse, MintError> {
+        let request = build(method, url, body)
+            .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
+        let timeouts = Timeouts { connect: READ_TIMEOUT, head: timeout, whole: timeout };
+        let response = self.0.send_within(request, timeouts).await.map_err(http_error)?;
+        let status = response.status();
+        let body = response.bytes(MAX_RESPONSE_BYTES).await.map_err(http_error)?;
+        let is_overloaded = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
+        );
+        if status.is_server_error() || is_overloaded {
+            return Err(MintError::Unavailable(UnavailableReason::Status(status)));
+        }
+        if status.is_redirection() || status.is_informational() {
+            return Err(MintError::InvalidResponse(ResponseError::Status(status)));
+        }
+        Ok(JsonResponse { status, body })
+    }
+
+    pub(crate) async fn get<T>(&self, url: &str) -> Result<T, MintError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?.decode().await
+    }
+}
+
+fn build(method: Method, url: &str, body: Vec<u8>) -> RequestResult<Request<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(url)
+        .header("accept", "application/json")
+        .header("content-type", "application/json")
+        .body(Bytes::from(body))
+}
+
+fn http_error(error: HttpError) -> MintError {
+    match error {
+        HttpError::BodyTooLarge { .. } | HttpError::Redirect { .. } => {
+            MintError::InvalidResponse(ResponseError::Http(error))
+        }
+        error => MintError::Unavailable(UnavailableReason::Http(error)),
+    }
+}
+
+impl JsonResponse {
+    pub(crate) async fn decode<T>(self) -> Result<T, MintError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        if self.body.len() <= INLINE_DECODE_BYTES {
+            return self.decode_now();
+        }
+        compute(move || self.decode_now()).await
+    }
+
+    fn decode_now<T: DeserializeOwned>(self) -> Result<T, MintError> {
+        if self.status.is_success() {
+            return serde_json::from_slice(&self.body).map_err(|error| {
+                MintError::InvalidResponse(ResponseError::Json {
+                    line: error.line(),
+                    category: error.classify(),
+                })
+            });
+        }
+        let response = serde_json::from_slice(&self.body)
+            .unwrap_or(ErrorResponse { code: 0, detail: serde_json::Value::Null });
+        let detail = response
+            .detail
+            .as_str()
+            .map_or_else(|| response.detail.to_string(), str::to_owned)
+            .chars()
+            .take(MAX_DETAIL_CHARS)
+            .collect();
+        Err(MintError::Rejected { code: response.code, detail })
+    }
+}

@@ -1,0 +1,200 @@
+//! What changes a wallet's balance, as it is stored. `lib.rs` draws the states.
+
+use crate::error::{MintError, Unresolved};
+use crate::purpose::Purpose;
+use cdk::nuts::{Id, Proof, Proofs};
+use paygress_core::model::units::{MintUrl, Sat, UnixTime};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationState {
+    /// It is not known yet how it ended.
+    Open,
+    Done,
+    /// It was not done and will not be.
+    Failed,
+}
+
+impl OperationState {
+    const ALL: [Self; 3] = [Self::Open, Self::Done, Self::Failed];
+
+    /// The stored form.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    pub(crate) fn from_stored(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// The state of a stored proof, named as in cdk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProofState {
+    Unspent,
+    /// An input of an open operation.
+    Reserved,
+    /// In a token that was sent, until the token is known to be redeemed.
+    PendingSpent,
+}
+
+impl ProofState {
+    /// The stored form.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspent => "unspent",
+            Self::Reserved => "held",
+            Self::PendingSpent => "given",
+        }
+    }
+}
+
+/// What an operation does, and all that is needed to repeat its request unchanged. The renamed
+/// fields are the stored forms of the first version.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct OperationData {
+    pub(crate) inputs: Proofs,
+    /// Whether the inputs are this wallet's own.
+    #[serde(rename = "own")]
+    pub(crate) has_own_inputs: bool,
+    /// The outputs' keyset.
+    pub(crate) keyset: Option<Id>,
+    /// The derivation counter of the first output (NUT-13).
+    #[serde(rename = "start")]
+    pub(crate) first_counter: u32,
+    /// The outputs' amounts. Those of a payment's change are zero: the mint chooses them.
+    pub(crate) amounts: Vec<u64>,
+    /// How many outputs, from the first, are to be sent.
+    #[serde(rename = "given")]
+    pub(crate) sent_outputs: usize,
+    /// The quote of a Lightning payment.
+    pub(crate) quote: Option<String>,
+    /// Set when it has failed because inputs were spent elsewhere.
+    pub(crate) spent_elsewhere: bool,
+    /// What was sent or paid, once it is done.
+    #[serde(rename = "gave")]
+    pub(crate) sent: u64,
+    /// What the mint and Lightning kept, once it is done.
+    pub(crate) fee: u64,
+    /// What was added to the balance, once it is done.
+    #[serde(rename = "got")]
+    pub(crate) received: u64,
+}
+
+/// Something that changes a wallet's balance at a mint.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) id: String,
+    pub(crate) purpose: Purpose,
+    pub(crate) mint: MintUrl,
+    pub(crate) state: OperationState,
+    pub(crate) at: UnixTime,
+    /// By how much it changed the balance.
+    pub(crate) delta: i64,
+    pub(crate) data: OperationData,
+}
+
+impl Operation {
+    /// It gets its id when it is stored.
+    pub(crate) fn new(purpose: Purpose, mint: &MintUrl, data: OperationData) -> Self {
+        Self {
+            id: String::new(),
+            purpose,
+            mint: mint.clone(),
+            state: OperationState::Open,
+            at: UnixTime::now(),
+            delta: 0,
+            data,
+        }
+    }
+}
+
+/// How an operation ended, as far as it is known.
+#[derive(Debug)]
+pub(crate) enum OperationOutcome {
+    Done(Box<Operation>),
+    /// Nothing was taken, and nothing will be; the mint's error, if this process has seen it.
+    Failed(Option<MintError>),
+    SpentElsewhere,
+    Unknown(Unresolved),
+}
+
+/// An operation as an audit sees it.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub purpose: Purpose,
+    pub mint: MintUrl,
+    pub at: UnixTime,
+    pub state: OperationState,
+    /// What was added to the balance.
+    pub received: Sat,
+    /// What was sent or paid.
+    pub sent: Sat,
+    /// What the mint and Lightning kept.
+    pub fee: Sat,
+    /// By how much it changed the balance.
+    pub delta: i64,
+}
+
+impl From<Operation> for Transaction {
+    fn from(operation: Operation) -> Self {
+        Self {
+            purpose: operation.purpose,
+            mint: operation.mint,
+            at: operation.at,
+            state: operation.state,
+            received: Sat(operation.data.received),
+            sent: Sat(operation.data.sent),
+            fee: Sat(operation.data.fee),
+            delta: operation.delta,
+        }
+    }
+}
+
+/// What a wallet holds at a mint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MintBalance {
+    pub mint: MintUrl,
+    pub available: Sat,
+    /// Inputs of open operations.
+    pub reserved: Sat,
+}
+
+/// The value of these proofs.
+pub(crate) fn total(proofs: &[Proof]) -> u64 {
+    proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operation's body as the first version wrote it.
+    const STORED: &str = r#"{"inputs":[],"own":true,"keyset":"009a1f293253e41e","start":7,"amounts":[1,2],"given":1,"quote":null,"spent_elsewhere":false,"gave":1,"fee":0,"got":2}"#;
+
+    #[test]
+    fn the_stored_body_is_unchanged() {
+        let data: OperationData = serde_json::from_str(STORED).unwrap();
+        assert_eq!((data.has_own_inputs, data.first_counter, data.sent_outputs), (true, 7, 1));
+        assert_eq!((data.sent, data.received), (1, 2));
+        assert_eq!(serde_json::to_string(&data).unwrap(), STORED);
+    }
+
+    #[test]
+    fn the_stored_states_are_unchanged() {
+        for (state, text) in [
+            (OperationState::Open, "open"),
+            (OperationState::Done, "done"),
+            (OperationState::Failed, "failed"),
+        ] {
+            assert_eq!((state.as_str(), OperationState::from_stored(text)), (text, Some(state)));
+        }
+        assert_eq!(OperationState::from_stored("given"), None);
+        let stored = [ProofState::Unspent, ProofState::Reserved, ProofState::PendingSpent];
+        assert_eq!(stored.map(ProofState::as_str), ["unspent", "held", "given"]);
+    }
+}

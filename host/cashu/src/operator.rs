@@ -1,0 +1,143 @@
+//! The operator's commands: getting money out, and getting it back from the mnemonic.
+
+use crate::error::{MintWalletError, OperatorError};
+use crate::lightning_address::{invoice_of, is_lightning_address};
+use crate::melt::Melted;
+use crate::mint_wallet::MintWallet;
+use crate::operation::OperationOutcome;
+use crate::purpose::{Purpose, SendId};
+use crate::send::FeeMode;
+use crate::wallet::{CashuWallet, HealthCheck};
+use cdk::lightning_invoice::Bolt11Invoice;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{MintUrl, Sat};
+use std::str::FromStr;
+use std::time::Duration;
+
+const PAYOUT_INTERVAL: Duration = Duration::from_secs(600);
+/// One in so many sat is not paid out, for Lightning's fee…
+const PAYOUT_RESERVE_DIVISOR: u64 = 50;
+/// …and so many more, for the mint's.
+const PAYOUT_MIN_RESERVE: Sat = Sat(5);
+
+type Result<T> = std::result::Result<T, OperatorError>;
+
+impl CashuWallet {
+    fn operators_wallet(&self, mint: &MintUrl) -> Result<&MintWallet> {
+        self.wallets.get(mint).ok_or_else(|| OperatorError::UnknownMint(mint.clone()))
+    }
+
+    /// Makes a token over `amount`. The mint's fee for making it comes on top.
+    ///
+    /// # Errors
+    /// [`OperatorError`].
+    pub async fn send(&self, mint: &MintUrl, amount: Sat) -> Result<Secret> {
+        let wallet = self.operators_wallet(mint)?;
+        let purpose = Purpose::Send { id: SendId::random() };
+        let sent = wallet.send(&purpose, amount.0, FeeMode::OnTop).await?;
+        Ok(Secret::new(sent.token.to_string()))
+    }
+
+    /// The tokens of [`CashuWallet::send`] that are not redeemed: its output may have been lost.
+    ///
+    /// # Errors
+    /// [`OperatorError`].
+    pub async fn sent(&self) -> Result<Vec<Secret>> {
+        let mut tokens = Vec::new();
+        for transaction in self.transactions().await? {
+            let Purpose::Send { .. } = transaction.purpose else { continue };
+            let Some(wallet) = self.wallets.get(&transaction.mint) else { continue };
+            wallet.resume_latest(&transaction.purpose).await?;
+            let proofs = self.store.sent(&transaction.purpose).await?;
+            if !proofs.is_empty() && !wallet.is_redeemed(&transaction.purpose).await? {
+                tokens.push(Secret::new(wallet.token(proofs).to_string()));
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Pays a bolt11 invoice, or `amount` to a Lightning address.
+    ///
+    /// # Errors
+    /// [`OperatorError`].
+    pub async fn melt(
+        &self,
+        mint: &MintUrl,
+        destination: &str,
+        amount: Option<Sat>,
+    ) -> Result<Melted> {
+        let wallet = self.operators_wallet(mint)?;
+        let invoice = if is_lightning_address(destination) {
+            // An address gives a new invoice each time: without this, a payment whose response was
+            // lost would be made twice.
+            self.require_no_open_payment(wallet).await?;
+            invoice_of(destination, amount.ok_or(OperatorError::Amount)?).await?
+        } else {
+            Bolt11Invoice::from_str(destination).map_err(OperatorError::Destination)?
+        };
+        match wallet.melt(&invoice).await? {
+            OperationOutcome::Done(operation) => {
+                Ok(Melted { amount: Sat(operation.data.sent), fee: Sat(operation.data.fee) })
+            }
+            OperationOutcome::Unknown(reason) => Err(OperatorError::Unresolved(reason)),
+            OperationOutcome::Failed(Some(error)) => Err(MintWalletError::from(error).into()),
+            OperationOutcome::Failed(None) => Err(OperatorError::NoRoute),
+            OperationOutcome::SpentElsewhere => Err(MintWalletError::SpentElsewhere.into()),
+        }
+    }
+
+    async fn require_no_open_payment(&self, wallet: &MintWallet) -> Result<()> {
+        for operation in self.store.open_operations(&wallet.mint).await? {
+            let Purpose::Melt { .. } = operation.purpose else { continue };
+            if let OperationOutcome::Unknown(reason) = wallet.resume(operation).await? {
+                return Err(OperatorError::EarlierPayment(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pays out what exceeds `above` at any mint, periodically, until it is dropped.
+    pub async fn run_payout_loop(&self, address: &str, above: Sat) {
+        let mut tick = tokio::time::interval(PAYOUT_INTERVAL);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.pay_out(address, above).await {
+                tracing::warn!(%error, "payout failed; it is tried again");
+            }
+        }
+    }
+
+    /// Pays out what exceeds `above` at any mint, less a reserve for fees.
+    ///
+    /// # Errors
+    /// [`OperatorError`] of the last mint where it failed.
+    pub async fn pay_out(&self, address: &str, above: Sat) -> Result<Vec<Melted>> {
+        let (mut payments, mut failure) = (Vec::new(), None);
+        for status in self.overview(HealthCheck::Cached).await? {
+            let balance = status.balance;
+            if balance.available <= above {
+                continue;
+            }
+            let Some(wallet) = self.wallets.get(&balance.mint) else { continue };
+            let spendable = Sat(wallet.max_spendable().await?);
+            let reserve = Sat(spendable.0 / PAYOUT_RESERVE_DIVISOR).plus(PAYOUT_MIN_RESERVE);
+            match self.melt(&balance.mint, address, Some(spendable.minus(reserve))).await {
+                Ok(paid) => {
+                    tracing::info!(mint = %balance.mint, amount = %paid.amount, fee = %paid.fee, "paid out");
+                    payments.push(paid);
+                }
+                // Other mints' payouts do not wait for it.
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(payments), Err)
+    }
+
+    /// Adds the seed's unspent proofs at a mint that the wallet does not have.
+    ///
+    /// # Errors
+    /// [`OperatorError`].
+    pub async fn restore(&self, mint: &MintUrl) -> Result<Sat> {
+        Ok(Sat(self.operators_wallet(mint)?.restore().await?))
+    }
+}

@@ -1,0 +1,84 @@
+//! The response to customers whose token is not taken. Never the mint's own text: it is
+//! untrusted.
+
+use crate::error::{MintError, MintWalletError, codes};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_store::db::DatabaseError;
+
+pub(crate) fn invalid_token(message: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorType::InvalidToken, message)
+}
+
+pub(crate) fn spent() -> Refusal {
+    Refusal::new(ErrorType::TokenAlreadySpent, "the token has been spent; send a fresh one")
+}
+
+pub(crate) fn pending() -> Refusal {
+    Refusal::new(ErrorType::TokenPending, "the token is being spent elsewhere; try again later")
+}
+
+pub(crate) fn unusable_secret() -> Refusal {
+    invalid_token("a proof's secret is not usable")
+}
+
+pub(crate) fn foreign_keys() -> Refusal {
+    invalid_token("the token's keys are not the mint's")
+}
+
+pub(crate) fn not_taken() -> Refusal {
+    Refusal::new(
+        ErrorType::MintError,
+        "the mint did not accept the token; it was not taken, try again",
+    )
+}
+
+/// The wallet store failed before anything was taken.
+pub(crate) fn of_store_error(error: &DatabaseError) -> Refusal {
+    tracing::error!(%error, "wallet store failed");
+    Refusal::new(
+        ErrorType::InternalError,
+        "the service cannot reach its wallet right now; your token was not taken, try again later",
+    )
+}
+
+/// A mint's error while nothing was taken.
+pub(crate) fn of_mint_error(error: &MintError) -> Refusal {
+    match error {
+        MintError::Unavailable(_) => Refusal::new(
+            ErrorType::MintNetworkError,
+            "the token's mint cannot be reached; your token was not taken, try again later",
+        ),
+        MintError::InvalidResponse(_) => Refusal::new(
+            ErrorType::MintError,
+            "the mint's responses are invalid; your token was not taken",
+        ),
+        MintError::Rejected { code, .. } => match *code {
+            codes::SPENT => spent(),
+            codes::PENDING | codes::OUTPUTS_PENDING => pending(),
+            codes::NOT_VERIFIED => invalid_token("the mint says that the token is forged"),
+            codes::KEYSET_UNKNOWN => foreign_keys(),
+            codes::TOO_MANY_INPUTS => {
+                invalid_token("the token has too many proofs; send fewer, larger ones")
+            }
+            code => Refusal::new(
+                ErrorType::MintError,
+                format!("the mint did not accept the token (code {code}); it was not taken"),
+            ),
+        },
+    }
+}
+
+/// An error while nothing was taken.
+pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
+    match error {
+        MintWalletError::Mint(error) => of_mint_error(error),
+        MintWalletError::Store(error) => of_store_error(error),
+        error => {
+            tracing::error!(%error, "wallet failed");
+            Refusal::new(
+                ErrorType::InternalError,
+                "the service cannot take the token; your token was not taken",
+            )
+        }
+    }
+}

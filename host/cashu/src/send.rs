@@ -1,0 +1,189 @@
+//! Making tokens from the wallet's proofs.
+
+use crate::crypto::proof_ys;
+use crate::error::MintWalletError;
+use crate::keyset::split;
+use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
+use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
+use crate::purpose::Purpose;
+use crate::swap::MAX_ATTEMPTS;
+use cdk::nuts::{Proofs, State, Token};
+
+/// What the mint's fee for making a token is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FeeMode {
+    /// The amount: the token is over less.
+    FromAmount,
+    /// The rest of the wallet: the token is over the amount.
+    OnTop,
+}
+
+/// The proofs that a token or a payment is made of.
+pub(crate) enum Selection {
+    /// Their sum is the amount: no swap is needed.
+    Exact(Proofs),
+    Swap {
+        inputs: Proofs,
+        fee: u64,
+    },
+}
+
+pub(crate) struct SentToken {
+    pub(crate) token: Token,
+    pub(crate) operation: Box<Operation>,
+}
+
+/// One attempt to send.
+enum Attempt {
+    Ended(OperationOutcome),
+    /// Selected proofs were spent by another program, and are written off.
+    ProofsWereSpent,
+}
+
+impl MintWallet {
+    /// Selects unspent proofs for `amount`.
+    pub(crate) async fn select_proofs(&self, amount: u64, fee_mode: FeeMode) -> Result<Selection> {
+        let unspent = self.store.unspent(&self.mint).await?;
+        let mut exact = Vec::new();
+        let mut missing = amount;
+        for proof in unspent.iter().filter(|proof| proof.amount.to_u64() > 0) {
+            if let Some(left) = missing.checked_sub(proof.amount.to_u64()) {
+                exact.push(proof.clone());
+                missing = left;
+            }
+        }
+        if missing == 0 && exact.len() <= MAX_INPUTS {
+            return Ok(Selection::Exact(exact));
+        }
+        let mut inputs: Proofs = Vec::new();
+        for proof in unspent.into_iter().take(MAX_INPUTS) {
+            inputs.push(proof);
+            let fee = self.fee(&inputs).await?;
+            let is_enough = match fee_mode {
+                FeeMode::OnTop => total(&inputs) >= amount.saturating_add(fee),
+                FeeMode::FromAmount => total(&inputs) >= amount && fee < amount,
+            };
+            if is_enough {
+                return Ok(Selection::Swap { inputs, fee });
+            }
+        }
+        Err(MintWalletError::InsufficientFunds { available: total(&inputs) })
+    }
+
+    /// Makes a token. Idempotent per purpose.
+    pub(crate) async fn send(
+        &self,
+        purpose: &Purpose,
+        amount: u64,
+        fee_mode: FeeMode,
+    ) -> Result<SentToken> {
+        self.ensure_restored().await?;
+        let latest = self.store.latest(purpose).await?;
+        if latest.is_none_or(|latest| latest.state == OperationState::Failed) {
+            for _ in 0..MAX_ATTEMPTS {
+                match self.try_send(purpose, amount, fee_mode).await? {
+                    Attempt::ProofsWereSpent => {}
+                    Attempt::Ended(outcome) => {
+                        let is_retryable = matches!(outcome, OperationOutcome::SpentElsewhere)
+                            || self.prepare_retry(&outcome).await?;
+                        if !is_retryable {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        match self.resume_latest(purpose).await? {
+            OperationOutcome::Done(operation) => {
+                Ok(SentToken { token: self.token(self.store.sent(purpose).await?), operation })
+            }
+            OperationOutcome::Unknown(reason) => Err(Box::new(reason).into()),
+            OperationOutcome::Failed(Some(error)) => Err(error.into()),
+            OperationOutcome::Failed(None) | OperationOutcome::SpentElsewhere => {
+                Err(MintWalletError::NotDone)
+            }
+        }
+    }
+
+    async fn try_send(&self, purpose: &Purpose, amount: u64, fee_mode: FeeMode) -> Result<Attempt> {
+        let (selection, fee_mode) = match self.select_proofs(amount, fee_mode).await {
+            // The fee would take all of it: an amount so small is sent whole.
+            Err(MintWalletError::InsufficientFunds { .. }) if fee_mode == FeeMode::FromAmount => {
+                (self.select_proofs(amount, FeeMode::OnTop).await?, FeeMode::OnTop)
+            }
+            selection => (selection?, fee_mode),
+        };
+        match selection {
+            Selection::Exact(proofs) => self.send_exact(purpose, amount, proofs).await,
+            Selection::Swap { inputs, fee } => {
+                self.send_swapped(purpose, amount, fee_mode, inputs, fee).await.map(Attempt::Ended)
+            }
+        }
+    }
+
+    async fn send_exact(&self, purpose: &Purpose, amount: u64, proofs: Proofs) -> Result<Attempt> {
+        let states = self.client.states(&proof_ys(&proofs).await?).await?;
+        let spent: Proofs = proofs
+            .iter()
+            .zip(&states)
+            .filter(|(_, state)| **state == State::Spent)
+            .map(|(proof, _)| proof.clone())
+            .collect();
+        if !spent.is_empty() {
+            let sat = total(&spent);
+            tracing::error!(mint = %self.mint, sat, "another program has spent proofs of this wallet");
+            self.store.write_off(&self.mint, spent).await?;
+            return Ok(Attempt::ProofsWereSpent);
+        }
+        let operation = self.store.send_unchanged(purpose, &self.mint, proofs, amount).await?;
+        self.resume(operation).await.map(Attempt::Ended)
+    }
+
+    async fn send_swapped(
+        &self,
+        purpose: &Purpose,
+        amount: u64,
+        fee_mode: FeeMode,
+        inputs: Proofs,
+        fee: u64,
+    ) -> Result<OperationOutcome> {
+        let keyset = self.active_keyset().await?;
+        let rest = total(&inputs).saturating_sub(amount);
+        let (sent, change) = match fee_mode {
+            FeeMode::OnTop => (amount, rest.saturating_sub(fee)),
+            FeeMode::FromAmount => (amount.saturating_sub(fee), rest),
+        };
+        let mut amounts = split(sent, &keyset.keys)?;
+        let sent_outputs = amounts.len();
+        amounts.extend(split(change, &keyset.keys)?);
+        let data = OperationData {
+            inputs: inputs.clone(),
+            has_own_inputs: true,
+            keyset: Some(keyset.info.id),
+            amounts,
+            sent_outputs,
+            ..OperationData::default()
+        };
+        let operation = Operation::new(purpose.clone(), &self.mint, data);
+        match self.store.begin(operation, inputs).await? {
+            Some(operation) => self.perform_swap(&operation).await,
+            None => self.resume_latest(purpose).await,
+        }
+    }
+
+    /// The most that one request can spend.
+    pub(crate) async fn max_spendable(&self) -> Result<u64> {
+        let unspent = self.store.unspent(&self.mint).await?;
+        Ok(total(unspent.get(..MAX_INPUTS).unwrap_or(&unspent)))
+    }
+
+    /// Whether a token that was sent has been redeemed, in whole or in part.
+    pub(crate) async fn is_redeemed(&self, purpose: &Purpose) -> Result<bool> {
+        let proofs = self.store.sent(purpose).await?;
+        if proofs.is_empty() {
+            return Ok(true);
+        }
+        let states = self.client.states(&proof_ys(&proofs).await?).await?;
+        Ok(states.contains(&State::Spent))
+    }
+}

@@ -1,0 +1,344 @@
+//! Statements on the wallet's tables, inside a transaction. Rows are rejected when this version
+//! cannot read them; errors do not quote them: a proof is money.
+
+use crate::operation::{MintBalance, Operation, OperationData, OperationState, ProofState};
+use crate::purpose::Purpose;
+use cdk::nuts::{Id, Proof, Proofs};
+use paygress_core::model::units::{MintUrl, Sat, UnixTime};
+use paygress_store::db::{DatabaseError, Row, Transaction, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) type Result<T> = std::result::Result<T, DatabaseError>;
+
+fn encode<T: Serialize>(value: &T) -> Result<Value> {
+    serde_json::to_string(value).map(Value::Text).map_err(DatabaseError::unreadable)
+}
+
+fn decode<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|_| DatabaseError::unreadable("a wallet row is unreadable"))
+}
+
+fn y_of(proof: &Proof) -> Result<Value> {
+    proof.y().map(|y| Value::Text(y.to_hex())).map_err(DatabaseError::unreadable)
+}
+
+fn mint_value(mint: &MintUrl) -> Value {
+    mint.as_str().into()
+}
+
+fn read_operation(mut row: Row) -> Result<Operation> {
+    Ok(Operation {
+        id: row.text()?,
+        purpose: row.text()?.parse().map_err(DatabaseError::unreadable)?,
+        mint: MintUrl(row.text()?),
+        state: OperationState::from_stored(&row.text()?)
+            .ok_or_else(|| DatabaseError::unreadable("an operation's state is unknown"))?,
+        at: UnixTime(row.amount()?),
+        delta: row.number()?,
+        data: decode(&row.text()?)?,
+    })
+}
+
+fn select_operations(
+    transaction: &mut dyn Transaction,
+    condition: &str,
+    values: &[Value],
+) -> Result<Vec<Operation>> {
+    let columns = "id, purpose, mint, state, at, delta, body";
+    let statement = format!("SELECT {columns} FROM purse_operations {condition}");
+    transaction.query(&statement, values)?.into_iter().map(read_operation).collect()
+}
+
+/// The last operation of this purpose.
+pub(crate) fn latest_operation(
+    transaction: &mut dyn Transaction,
+    purpose: &Purpose,
+) -> Result<Option<Operation>> {
+    let condition = "WHERE purpose = ?1 ORDER BY id DESC LIMIT 1";
+    let found = select_operations(transaction, condition, &[purpose.to_string().into()])?;
+    Ok(found.into_iter().next())
+}
+
+/// The open operations of a mint, the oldest first.
+pub(crate) fn open_operations(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+) -> Result<Vec<Operation>> {
+    let condition = "WHERE mint = ?1 AND state = 'open' ORDER BY at, id";
+    select_operations(transaction, condition, &[mint_value(mint)])
+}
+
+/// Operations that are done, open, or failed at a loss; the oldest first.
+pub(crate) fn relevant_operations(transaction: &mut dyn Transaction) -> Result<Vec<Operation>> {
+    select_operations(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])
+}
+
+/// Stores a new operation, numbered after those of the same purpose.
+pub(crate) fn insert_operation(
+    transaction: &mut dyn Transaction,
+    operation: &mut Operation,
+) -> Result<()> {
+    let purpose = operation.purpose.to_string();
+    let count = transaction.first(
+        "SELECT count(*) FROM purse_operations WHERE purpose = ?1",
+        &[Value::from(&purpose)],
+    )?;
+    let number = count.map(|mut row| row.number()).transpose()?.unwrap_or_default();
+    operation.id = format!("{purpose} #{number:06}");
+    let statement = "INSERT INTO purse_operations (id, purpose, mint, state, at, delta, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let values = [
+        Value::from(&operation.id),
+        purpose.into(),
+        mint_value(&operation.mint),
+        operation.state.as_str().into(),
+        operation.at.0.into(),
+        operation.delta.into(),
+        encode(&operation.data)?,
+    ];
+    transaction.execute(statement, &values).map(drop)
+}
+
+/// Whether an operation was ended by this call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndResult {
+    Ended,
+    /// Another process was faster.
+    AlreadyEnded,
+}
+
+/// Stores the end of an operation. `Done` wins over `Failed`: the mint has done it after all.
+pub(crate) fn end_operation(
+    transaction: &mut dyn Transaction,
+    operation: &Operation,
+) -> Result<EndResult> {
+    let statement = match operation.state {
+        OperationState::Done => {
+            "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4
+             WHERE id = ?1 AND state <> 'done'"
+        }
+        OperationState::Open | OperationState::Failed => {
+            "UPDATE purse_operations SET state = ?2, delta = ?3, body = ?4
+             WHERE id = ?1 AND state = 'open'"
+        }
+    };
+    // Spent inputs are worth nothing, and need not be kept.
+    let data = OperationData { inputs: Vec::new(), ..operation.data.clone() };
+    let values = [
+        Value::from(&operation.id),
+        operation.state.as_str().into(),
+        operation.delta.into(),
+        encode(&data)?,
+    ];
+    Ok(match transaction.execute(statement, &values)? {
+        1 => EndResult::Ended,
+        _ => EndResult::AlreadyEnded,
+    })
+}
+
+pub(crate) fn delete_failed_operations(
+    transaction: &mut dyn Transaction,
+    before: UnixTime,
+) -> Result<()> {
+    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
+    transaction.execute(statement, &[before.0.into()]).map(drop)
+}
+
+/// Stores a proof that the wallet does not know yet. Returns whether it was new.
+pub(crate) fn insert_proof(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    proof: &Proof,
+    state: ProofState,
+    holder: Option<&str>,
+) -> Result<bool> {
+    let statement = "INSERT INTO purse_proofs (y, mint, amount, state, holder, proof)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (y) DO NOTHING";
+    let values = [
+        y_of(proof)?,
+        mint_value(mint),
+        proof.amount.to_u64().into(),
+        state.as_str().into(),
+        holder.into(),
+        encode(proof)?,
+    ];
+    Ok(transaction.execute(statement, &values)? == 1)
+}
+
+/// Stores a proof in this state, whatever its state was before.
+pub(crate) fn put_proof(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    proof: &Proof,
+    state: ProofState,
+    holder: Option<&str>,
+) -> Result<()> {
+    delete_proof(transaction, proof)?;
+    insert_proof(transaction, mint, proof, state, holder).map(drop)
+}
+
+/// Deletes a proof: it is spent.
+pub(crate) fn delete_proof(transaction: &mut dyn Transaction, proof: &Proof) -> Result<()> {
+    transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[y_of(proof)?]).map(drop)
+}
+
+fn select_proofs(
+    transaction: &mut dyn Transaction,
+    condition: &str,
+    values: &[Value],
+) -> Result<Proofs> {
+    let rows = transaction.query(&format!("SELECT proof FROM purse_proofs {condition}"), values)?;
+    rows.into_iter().map(|mut row| decode(&row.text()?)).collect()
+}
+
+/// The unspent proofs of a mint, the largest first.
+pub(crate) fn unspent_proofs(transaction: &mut dyn Transaction, mint: &MintUrl) -> Result<Proofs> {
+    let condition = "WHERE mint = ?1 AND state = 'unspent' ORDER BY amount DESC, y";
+    select_proofs(transaction, condition, &[mint_value(mint)])
+}
+
+/// The proofs of the token that was sent for this purpose.
+pub(crate) fn sent_proofs(transaction: &mut dyn Transaction, purpose: &Purpose) -> Result<Proofs> {
+    let condition = "WHERE holder = ?1 AND state = 'given' ORDER BY y";
+    select_proofs(transaction, condition, &[purpose.to_string().into()])
+}
+
+pub(crate) fn delete_sent_proofs(
+    transaction: &mut dyn Transaction,
+    purpose: &Purpose,
+) -> Result<()> {
+    let statement = "DELETE FROM purse_proofs WHERE holder = ?1 AND state = 'given'";
+    transaction.execute(statement, &[purpose.to_string().into()]).map(drop)
+}
+
+/// Fails when another operation has taken one of these proofs since they were selected.
+pub(crate) fn require_unspent(transaction: &mut dyn Transaction, selected: &[Proof]) -> Result<()> {
+    for proof in selected {
+        let statement = "SELECT 1 FROM purse_proofs WHERE y = ?1 AND state = 'unspent'";
+        if transaction.first(statement, &[y_of(proof)?])?.is_none() {
+            return Err(DatabaseError::failed("a selected proof was spent meanwhile; try again"));
+        }
+    }
+    Ok(())
+}
+
+/// Moves these proofs to a state and a holder (an operation's id, or a purpose).
+pub(crate) fn assign_proofs(
+    transaction: &mut dyn Transaction,
+    proofs: &[Proof],
+    state: ProofState,
+    holder: &str,
+) -> Result<()> {
+    for proof in proofs {
+        let statement = "UPDATE purse_proofs SET state = ?2, holder = ?3 WHERE y = ?1";
+        let values = [y_of(proof)?, state.as_str().into(), holder.into()];
+        transaction.execute(statement, &values)?;
+    }
+    Ok(())
+}
+
+/// Makes the proofs that this operation has reserved unspent again.
+pub(crate) fn release_proofs(transaction: &mut dyn Transaction, operation_id: &str) -> Result<()> {
+    let statement = "UPDATE purse_proofs SET state = 'unspent', holder = NULL WHERE holder = ?1";
+    transaction.execute(statement, &[operation_id.into()]).map(drop)
+}
+
+/// Whether the wallet has one of these proofs.
+pub(crate) fn has_any_proof(transaction: &mut dyn Transaction, ys: &[String]) -> Result<bool> {
+    for y in ys {
+        let statement = "SELECT 1 FROM purse_proofs WHERE y = ?1";
+        if transaction.first(statement, &[Value::from(y)])?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is held at each mint, proofs in sent tokens excepted.
+pub(crate) fn balances(transaction: &mut dyn Transaction) -> Result<Vec<MintBalance>> {
+    let statement = "SELECT mint,
+            CAST(sum(CASE WHEN state = 'unspent' THEN amount ELSE 0 END) AS BIGINT),
+            CAST(sum(CASE WHEN state = 'held' THEN amount ELSE 0 END) AS BIGINT)
+         FROM purse_proofs WHERE state <> 'given' GROUP BY mint ORDER BY mint";
+    let read = |mut row: Row| {
+        Ok(MintBalance {
+            mint: MintUrl(row.text()?),
+            available: Sat(row.amount()?),
+            reserved: Sat(row.amount()?),
+        })
+    };
+    transaction.query(statement, &[])?.into_iter().map(read).collect()
+}
+
+/// Reserves derivation counters (NUT-13). Returns the first. None is ever used for two outputs
+/// that a mint has signed.
+pub(crate) fn reserve_counters(
+    transaction: &mut dyn Transaction,
+    keyset: Id,
+    count: usize,
+) -> Result<u32> {
+    let id = keyset.to_string();
+    let next = transaction
+        .first("SELECT next FROM purse_counters WHERE keyset = ?1", &[Value::from(&id)])?
+        .map(|mut row| row.amount())
+        .transpose()?
+        .unwrap_or(0);
+    let after = next.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+    advance_counter(transaction, keyset, after)?;
+    u32::try_from(next)
+        .map_err(|_| DatabaseError::unreadable("a keyset's derivation counter is exhausted"))
+}
+
+/// Makes the counters of a failed operation available again: the mint has not signed its outputs.
+/// Not if later counters are taken already. Without this, forged tokens could spread the wallet's
+/// proofs over counters so far apart that a restore stops in a gap.
+pub(crate) fn release_counters(
+    transaction: &mut dyn Transaction,
+    data: &OperationData,
+) -> Result<()> {
+    let Some(keyset) = data.keyset else { return Ok(()) };
+    let first = u64::from(data.first_counter);
+    let after = first.saturating_add(u64::try_from(data.amounts.len()).unwrap_or(u64::MAX));
+    let statement = "UPDATE purse_counters SET next = ?2 WHERE keyset = ?1 AND next = ?3";
+    let values = [keyset.to_string().into(), first.into(), after.into()];
+    transaction.execute(statement, &values).map(drop)
+}
+
+/// Moves a keyset's next counter forward, never back.
+pub(crate) fn advance_counter(
+    transaction: &mut dyn Transaction,
+    keyset: Id,
+    next: u64,
+) -> Result<()> {
+    let statement = "INSERT INTO purse_counters (keyset, next) VALUES (?1, ?2)
+         ON CONFLICT (keyset) DO UPDATE SET next = excluded.next
+         WHERE purse_counters.next < excluded.next";
+    transaction.execute(statement, &[keyset.to_string().into(), next.into()]).map(drop)
+}
+
+/// The mints that the wallet has ever used.
+pub(crate) fn mints(transaction: &mut dyn Transaction) -> Result<Vec<MintUrl>> {
+    let rows = transaction.query("SELECT url FROM purse_mints ORDER BY url", &[])?;
+    rows.into_iter().map(|mut row| Ok(MintUrl(row.text()?))).collect()
+}
+
+/// Whether the seed's use at this mint is known, if the mint is.
+pub(crate) fn mint_is_restored(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+) -> Result<Option<bool>> {
+    let statement = "SELECT restored FROM purse_mints WHERE url = ?1";
+    let row = transaction.first(statement, &[mint_value(mint)])?;
+    row.map(|mut row| Ok(row.number()? == 1)).transpose()
+}
+
+pub(crate) fn put_mint(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    restored: bool,
+) -> Result<()> {
+    let statement = "INSERT INTO purse_mints (url, restored) VALUES (?1, ?2)
+         ON CONFLICT (url) DO UPDATE SET restored = excluded.restored";
+    transaction.execute(statement, &[mint_value(mint), i64::from(restored).into()]).map(drop)
+}
