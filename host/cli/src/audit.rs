@@ -1,47 +1,46 @@
-//! The audit: for every order, what came in is what was sold, paid back, kept by the mint, or kept
-//! for a stated reason; and the purse says the same.
+//! The audit: for every order, what was received equals what was sold, refunded, kept by the mint,
+//! or held for a stated reason; and the wallet's transactions agree.
 
-use paygress_cashu::{Entry, MintBalance};
+use paygress_cashu::{MintBalance, OperationState, Purpose, Transaction};
 use paygress_core::model::order::{Order, RefundEnd, State};
-use paygress_core::model::units::{MintUrl, Sat};
-use std::collections::{BTreeMap, HashMap};
+use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 /// Where the sats of one order, or of all, are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// The tokens' worth.
-    pub taken: Sat,
-    /// What the mints kept of it when they were swapped.
+pub struct Breakdown {
+    /// The value of the tokens.
+    pub gross: Sat,
+    /// The mints' fees for receiving them.
     pub fees: Sat,
-    /// Time that was delivered, or is being.
+    /// For time that was delivered, or is being delivered.
     pub sold: Sat,
-    /// Given back.
     pub refunded: Sat,
-    /// What the mints kept for making that.
+    /// The mints' fees for making the refunds.
     pub refund_fees: Sat,
-    /// Must be given back, and is not yet.
+    /// To be refunded.
     pub owed: Sat,
     /// Paid, and not yet delivered.
-    pub in_work: Sat,
-    /// The mint has not told whether it took it.
-    pub in_question: Sat,
-    /// Of what was refunded: taken back, since nobody redeemed it.
-    pub taken_back: Sat,
+    pub in_progress: Sat,
+    /// It is not known yet whether the mint has swapped the token.
+    pub in_doubt: Sat,
+    /// Of what was refunded: reclaimed, since it was not redeemed.
+    pub reclaimed: Sat,
 }
 
-impl Parts {
+impl Breakdown {
     fn add(&mut self, other: &Self) {
         for (sum, part) in [
-            (&mut self.taken, other.taken),
+            (&mut self.gross, other.gross),
             (&mut self.fees, other.fees),
             (&mut self.sold, other.sold),
             (&mut self.refunded, other.refunded),
             (&mut self.refund_fees, other.refund_fees),
             (&mut self.owed, other.owed),
-            (&mut self.in_work, other.in_work),
-            (&mut self.in_question, other.in_question),
-            (&mut self.taken_back, other.taken_back),
+            (&mut self.in_progress, other.in_progress),
+            (&mut self.in_doubt, other.in_doubt),
+            (&mut self.reclaimed, other.reclaimed),
         ] {
             *sum = sum.plus(part);
         }
@@ -54,169 +53,194 @@ impl Parts {
             self.refunded,
             self.refund_fees,
             self.owed,
-            self.in_work,
-            self.in_question,
+            self.in_progress,
+            self.in_doubt,
         ]
         .into_iter()
         .fold(Sat(0), Sat::plus)
     }
 }
 
-/// What an audit found.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many orders there are.
     pub orders: usize,
-    /// All of them together.
-    pub total: Parts,
-    /// What the purse holds at each mint.
+    pub total: Breakdown,
     pub balances: BTreeMap<MintUrl, Sat>,
-    /// What the operator took out.
+    /// What the operator sent or paid.
     pub withdrawn: Sat,
     /// What the mints and Lightning kept for that.
     pub withdrawal_fees: Sat,
-    /// What does not add up, one a line, each naming its order or mint.
+    /// What does not add up, one a line; each names its order or mint.
     pub problems: Vec<String>,
 }
 
-/// Compares the ledger with the purse.
+/// The wallet's transactions that have ended, by what they were for.
+type ByPurpose<'a> = HashMap<&'a Purpose, &'a Transaction>;
+
+/// Compares the ledger with the wallet.
 #[must_use]
-pub fn audit(orders: &[Order], entries: &[Entry], balances: &[MintBalance]) -> Report {
+pub fn audit(orders: &[Order], transactions: &[Transaction], balances: &[MintBalance]) -> Report {
     let mut report = Report { orders: orders.len(), ..Report::default() };
-    let by_purpose: HashMap<&str, &Entry> = entries
+    let ended: Vec<&Transaction> = transactions
         .iter()
-        .filter(|entry| !entry.open)
-        .map(|entry| (entry.purpose.as_str(), entry))
+        .filter(|transaction| transaction.state != OperationState::Open)
         .collect();
-    let mut receipts: HashMap<String, &Entry> = by_purpose
-        .iter()
-        .filter(|(purpose, _)| purpose.starts_with("receive "))
-        .map(|(purpose, entry)| ((*purpose).to_owned(), *entry))
-        .collect();
+    let by_purpose: ByPurpose<'_> =
+        ended.iter().map(|transaction| (&transaction.purpose, *transaction)).collect();
     for order in orders {
-        let mut problems = Vec::new();
-        let parts = parts(order, &by_purpose, &mut problems);
-        receipts.remove(&format!("receive {}", order.id));
-        if parts.taken != parts.accounted() {
-            problems.push(format!(
-                "{} came in and {} are accounted for",
-                parts.taken,
-                parts.accounted()
-            ));
+        audit_order(order, &by_purpose, &mut report);
+    }
+    find_orphans(orders, &by_purpose, &mut report);
+    for transaction in &ended {
+        if matches!(transaction.purpose, Purpose::Send { .. } | Purpose::Melt { .. }) {
+            report.withdrawn = report.withdrawn.plus(transaction.sent);
+            report.withdrawal_fees = report.withdrawal_fees.plus(transaction.fee);
         }
-        report.total.add(&parts);
-        report
-            .problems
-            .extend(problems.into_iter().map(|problem| format!("order {}: {problem}", order.id)));
     }
-    for (purpose, entry) in receipts {
-        report.problems.push(format!(
-            "the purse has {} of `{purpose}`, and there is no such order",
-            entry.got
-        ));
-    }
-    for entry in entries.iter().filter(|entry| {
-        !entry.open && (entry.purpose.starts_with("send ") || entry.purpose.starts_with("pay "))
-    }) {
-        report.withdrawn = report.withdrawn.plus(entry.gave);
-        report.withdrawal_fees = report.withdrawal_fees.plus(entry.fee);
-    }
-    let mut booked: BTreeMap<&MintUrl, i64> = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| !entry.open) {
-        let sum = booked.entry(&entry.mint).or_default();
-        *sum = sum.saturating_add(entry.delta);
-    }
-    for holding in balances {
-        let (held, booked) =
-            (holding.free.plus(holding.held), booked.get(&holding.mint).copied().unwrap_or(0));
-        if i64::try_from(held.0) != Ok(booked) {
-            report.problems.push(format!(
-                "mint {}: the purse holds {held}, and its operations make {booked} sat",
-                holding.mint
-            ));
-        }
-        report.balances.insert(holding.mint.clone(), held);
-    }
+    audit_balances(&ended, balances, &mut report);
     report
 }
 
-fn parts(order: &Order, wallet_store: &HashMap<&str, &Entry>, problems: &mut Vec<String>) -> Parts {
-    let entry = |what: &str| wallet_store.get(format!("{what} {}", order.id).as_str()).copied();
+fn audit_order(order: &Order, by_purpose: &ByPurpose<'_>, report: &mut Report) {
+    let mut problems = Vec::new();
+    let breakdown = break_down(order, by_purpose, &mut problems);
+    if breakdown.gross != breakdown.accounted() {
+        problems.push(format!(
+            "{} were received and {} are accounted for",
+            breakdown.gross,
+            breakdown.accounted()
+        ));
+    }
+    report.total.add(&breakdown);
+    let problems = problems.into_iter().map(|problem| format!("order {}: {problem}", order.id));
+    report.problems.extend(problems);
+}
+
+/// Tokens that the wallet has received for orders that the ledger does not have.
+fn find_orphans(orders: &[Order], by_purpose: &ByPurpose<'_>, report: &mut Report) {
+    let known: HashSet<&OrderId> = orders.iter().map(|order| &order.id).collect();
+    for (purpose, transaction) in by_purpose {
+        if let Purpose::Receive { order } = purpose
+            && !known.contains(order)
+        {
+            report.problems.push(format!(
+                "wallet has received {} for order {order}, which does not exist",
+                transaction.received
+            ));
+        }
+    }
+}
+
+/// A mint's balance is what its transactions add up to.
+fn audit_balances(ended: &[&Transaction], balances: &[MintBalance], report: &mut Report) {
+    let mut booked: BTreeMap<&MintUrl, i64> = BTreeMap::new();
+    for transaction in ended {
+        let sum = booked.entry(&transaction.mint).or_default();
+        *sum = sum.saturating_add(transaction.delta);
+    }
+    for balance in balances {
+        let held = balance.available.plus(balance.reserved);
+        let booked = booked.get(&balance.mint).copied().unwrap_or(0);
+        if i64::try_from(held.0) != Ok(booked) {
+            report.problems.push(format!(
+                "mint {}: wallet holds {held}, and its transactions add up to {booked} sat",
+                balance.mint
+            ));
+        }
+        report.balances.insert(balance.mint.clone(), held);
+    }
+}
+
+fn break_down(order: &Order, by_purpose: &ByPurpose<'_>, problems: &mut Vec<String>) -> Breakdown {
+    let receipt = by_purpose.get(&Purpose::Receive { order: order.id.clone() });
     let Some(redeemed) = order.redeemed else {
         return match order.state {
-            State::Redeeming | State::PaymentUnknown => Parts {
-                taken: order.token_info.gross,
-                in_question: order.token_info.gross,
-                ..Parts::default()
+            State::Redeeming | State::PaymentUnknown => Breakdown {
+                gross: order.token_info.gross,
+                in_doubt: order.token_info.gross,
+                ..Breakdown::default()
             },
             state => {
-                if let Some(receipt) = entry("receive") {
+                if let Some(receipt) = receipt {
                     problems.push(format!(
-                        "it is {}, and the purse has received {}",
+                        "order is {}, and the wallet has received {}",
                         state.as_str(),
-                        receipt.got
+                        receipt.received
                     ));
                 }
-                Parts::default()
+                Breakdown::default()
             }
         };
     };
-    if entry("receive").is_none_or(|receipt| receipt.got != redeemed) {
-        let got = entry("receive").map(|receipt| receipt.got).unwrap_or_default();
-        problems
-            .push(format!("the ledger says that {redeemed} were redeemed, and the purse {got}"));
+    let received = receipt.map(|receipt| receipt.received);
+    if received != Some(redeemed) {
+        problems.push(format!(
+            "ledger has {redeemed} received, and the wallet {}",
+            received.unwrap_or_default()
+        ));
     }
     let due = order.due.unwrap_or(redeemed);
-    let taken = Parts {
-        taken: order.token_info.gross,
+    let paid = Breakdown {
+        gross: order.token_info.gross,
         fees: order.token_info.gross.minus(redeemed),
-        ..Parts::default()
+        ..Breakdown::default()
     };
     match order.state {
-        State::Active | State::Ended => Parts { sold: redeemed, ..taken },
-        State::RefundPending => Parts { owed: due, sold: redeemed.minus(due), ..taken },
+        State::Active | State::Ended => Breakdown { sold: redeemed, ..paid },
+        State::RefundPending => Breakdown { owed: due, sold: redeemed.minus(due), ..paid },
         State::Refunded => {
-            let (refunded, refund_fees) =
-                (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
-            if entry("refund").is_none_or(|refund| refund.gave != refunded) {
-                let gave = entry("refund").map(|refund| refund.gave).unwrap_or_default();
-                problems.push(format!(
-                    "the ledger says that {refunded} were paid back, and the purse {gave}"
-                ));
-            }
-            let taken_back = match order.refund_end {
-                Some(RefundEnd::Reclaimed(back)) => back,
-                _ => Sat(0),
-            };
-            if taken_back != Sat(0) && entry("sweep").is_none_or(|sweep| sweep.got != taken_back) {
-                problems.push(format!(
-                    "{taken_back} of its refund were taken back, and the purse does not have them"
-                ));
-            }
-            Parts { refunded, refund_fees, taken_back, sold: redeemed.minus(due), ..taken }
+            let refund = Breakdown { sold: redeemed.minus(due), ..paid };
+            break_down_refund(order, refund, by_purpose, problems)
         }
-        _ => Parts { in_work: redeemed, ..taken },
+        _ => Breakdown { in_progress: redeemed, ..paid },
     }
+}
+
+fn break_down_refund(
+    order: &Order,
+    paid: Breakdown,
+    by_purpose: &ByPurpose<'_>,
+    problems: &mut Vec<String>,
+) -> Breakdown {
+    let refunded = order.refunded.unwrap_or_default();
+    let refund = by_purpose.get(&Purpose::Refund { order: order.id.clone() });
+    let sent = refund.map(|refund| refund.sent);
+    if sent != Some(refunded) {
+        problems.push(format!(
+            "ledger has {refunded} refunded, and the wallet {}",
+            sent.unwrap_or_default()
+        ));
+    }
+    let reclaimed = match order.refund_end {
+        Some(RefundEnd::Reclaimed(net)) => net,
+        _ => Sat(0),
+    };
+    let reclaim = by_purpose.get(&Purpose::Reclaim { order: order.id.clone() });
+    if reclaimed != Sat(0) && reclaim.is_none_or(|reclaim| reclaim.received != reclaimed) {
+        problems.push(format!("ledger has {reclaimed} reclaimed, and the wallet does not"));
+    }
+    let refund_fees = order.refund_fee.unwrap_or_default();
+    Breakdown { refunded, refund_fees, reclaimed, ..paid }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = &self.total;
         writeln!(f, "{} orders", self.orders)?;
-        for (what, amount) in [
-            ("taken in", total.taken),
-            ("  kept by mints on the way in", total.fees),
+        for (label, amount) in [
+            ("received, before fees", total.gross),
+            ("  mints' fees for receiving", total.fees),
             ("  sold", total.sold),
-            ("  paid back", total.refunded),
-            ("  kept by mints on the way back", total.refund_fees),
-            ("  to be paid back", total.owed),
-            ("  paid, being delivered", total.in_work),
-            ("  at a mint that has not told yet", total.in_question),
-            ("of what was paid back: taken back", total.taken_back),
+            ("  refunded", total.refunded),
+            ("  mints' fees for refunds", total.refund_fees),
+            ("  to be refunded", total.owed),
+            ("  paid, being delivered", total.in_progress),
+            ("  in doubt at a mint", total.in_doubt),
+            ("of the refunds: reclaimed", total.reclaimed),
             ("withdrawn by the operator", self.withdrawn),
-            ("  kept by mints and Lightning", self.withdrawal_fees),
+            ("  fees of mints and Lightning", self.withdrawal_fees),
         ] {
-            writeln!(f, "{what:<36} {:>14}", amount.to_string())?;
+            writeln!(f, "{label:<36} {:>14}", amount.to_string())?;
         }
         for (mint, held) in &self.balances {
             writeln!(f, "held at {mint:<28} {:>14}", held.to_string())?;
@@ -225,5 +249,48 @@ impl fmt::Display for Report {
             [] => write!(f, "every sat is accounted for"),
             problems => write!(f, "{} PROBLEM(S)\n  {}", problems.len(), problems.join("\n  ")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_core::model::units::UnixTime;
+
+    fn transaction(purpose: &str, received: u64) -> Transaction {
+        Transaction {
+            purpose: purpose.parse().unwrap(),
+            mint: MintUrl("https://mint.example".to_owned()),
+            at: UnixTime(0),
+            state: OperationState::Done,
+            received: Sat(received),
+            sent: Sat(0),
+            fee: Sat(0),
+            delta: i64::try_from(received).unwrap(),
+        }
+    }
+
+    fn balance(available: u64) -> MintBalance {
+        let mint = MintUrl("https://mint.example".to_owned());
+        MintBalance { mint, available: Sat(available), reserved: Sat(0) }
+    }
+
+    #[test]
+    fn a_received_token_without_an_order_is_a_problem() {
+        let transactions = [transaction("receive 00ff", 7), transaction("restore", 3)];
+        let report = audit(&[], &transactions, &[balance(10)]);
+        assert_eq!(
+            report.problems,
+            ["wallet has received 7 sat for order 00ff, which does not exist"]
+        );
+    }
+
+    #[test]
+    fn a_balance_that_the_transactions_do_not_explain_is_a_problem() {
+        let report = audit(&[], &[transaction("restore", 3)], &[balance(4)]);
+        let problem =
+            "mint https://mint.example: wallet holds 4 sat, and its transactions add up to 3 sat";
+        assert_eq!(report.problems, [problem]);
+        assert!(audit(&[], &[transaction("restore", 3)], &[balance(3)]).problems.is_empty());
     }
 }

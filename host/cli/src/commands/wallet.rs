@@ -1,0 +1,114 @@
+//! `paygress wallet`.
+#![allow(clippy::print_stdout)]
+
+use crate::app::{OpenMode, open_stores};
+use crate::serve::configured;
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use paygress_cashu::{CashuWallet, HealthCheck, MintStatus};
+use paygress_core::model::units::{MintUrl, Sat};
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Subcommand)]
+pub enum WalletAction {
+    /// Show the balance and the health of each mint.
+    Balance,
+    /// Print a token. Whoever has it has the money.
+    Send {
+        /// Amount in sat
+        amount: u64,
+        /// URL of the mint; may be left out if there is one only
+        #[arg(long)]
+        mint: Option<String>,
+    },
+    /// Print the tokens that were sent and are not redeemed.
+    Sent,
+    /// Pay a bolt11 invoice, or an amount to a Lightning address.
+    Pay {
+        /// Invoice, or name@domain
+        destination: String,
+        /// Amount in sat, for an address
+        #[arg(long)]
+        amount: Option<u64>,
+        /// URL of the mint; may be left out if there is one only
+        #[arg(long)]
+        mint: Option<String>,
+    },
+    /// Restore what the mnemonic has at every mint: after the loss of a disk, for instance.
+    Restore,
+}
+
+/// Runs `paygress wallet`.
+///
+/// # Errors
+/// What failed, and what to do.
+pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitCode> {
+    let (_, wallet) = open_stores(&configured(config)?, OpenMode::ReadOnly).await?;
+    match action {
+        WalletAction::Balance => {
+            for status in wallet.overview(HealthCheck::Probe).await? {
+                print_status(&status);
+            }
+        }
+        WalletAction::Send { amount, mint } => {
+            let mint = select_mint(&wallet, mint).await?;
+            println!("{}", wallet.send(&mint, Sat(amount)).await?.expose());
+        }
+        WalletAction::Sent => {
+            for token in wallet.sent().await? {
+                println!("{}", token.expose());
+            }
+        }
+        WalletAction::Pay { destination, amount, mint } => {
+            let mint = select_mint(&wallet, mint).await?;
+            let melted = wallet.melt(&mint, &destination, amount.map(Sat)).await?;
+            println!("paid {}, and {} in fees", melted.amount, melted.fee);
+        }
+        WalletAction::Restore => {
+            for mint in mints(&wallet).await? {
+                let restored = wallet.restore(&mint).await?;
+                println!("{mint} {}", json!({ "restored_sats": restored }));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_status(status: &MintStatus) {
+    let (balance, health) = (&status.balance, &status.health);
+    let mut notes = Vec::new();
+    if balance.reserved > Sat(0) {
+        notes.push(format!("{} in open operations", balance.reserved));
+    }
+    if !status.accepted {
+        notes.push("no longer accepted".to_owned());
+    }
+    match (&health.last_error, health.latency) {
+        (Some(error), _) => notes.push(error.clone()),
+        (None, Some(latency)) => notes.push(format!("answers in {} ms", latency.as_millis())),
+        (None, None) => {}
+    }
+    let available = balance.available.to_string();
+    println!("{} {available:>14}  {}", balance.mint, notes.join("; "));
+}
+
+async fn mints(wallet: &CashuWallet) -> Result<Vec<MintUrl>> {
+    let overview = wallet.overview(HealthCheck::Cached).await?;
+    Ok(overview.into_iter().map(|status| status.balance.mint).collect())
+}
+
+/// The named mint, or the only one.
+async fn select_mint(wallet: &CashuWallet, named: Option<String>) -> Result<MintUrl> {
+    if let Some(named) = named {
+        return Ok(MintUrl(named));
+    }
+    match mints(wallet).await?.as_slice() {
+        [one] => Ok(one.clone()),
+        several => {
+            let names: Vec<&str> = several.iter().map(MintUrl::as_str).collect();
+            bail!("several mints; name one with --mint: {}", names.join(", "))
+        }
+    }
+}
