@@ -25,7 +25,7 @@ pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
-/// The longest duration that may be asked for, in minutes: ten years.
+/// The longest duration that may be requested, in minutes: ten years.
 pub const WANTED_MINUTES: u64 = 5_256_000;
 /// The longest grant of a policy, in seconds: ten years. Job deadlines are 32 bits of seconds and
 /// multiply by 1e9.

@@ -49,7 +49,7 @@ pub enum ClusterError {
 }
 
 impl From<ClusterError> for Refusal {
-    /// What the customer is told.
+    /// What the customer sees.
     fn from(error: ClusterError) -> Self {
         match error {
             ClusterError::Refused(refusal) => refusal,
@@ -97,7 +97,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// Whether the customer gets the unused time back without having asked for it.
+    /// Whether the customer gets the unused time back without a request.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
         matches!(self, Self::Removed | Self::Disrupted)

@@ -1,4 +1,4 @@
-//! The traits that the order service needs, split by who calls them.
+//! The traits that the order service needs, split by caller.
 
 pub mod cluster;
 pub mod http_auth;

@@ -187,8 +187,8 @@ pub enum FaultKind {
     /// It ran past its deadline.
     #[error("ran longer than {0} ms and was stopped")]
     Deadline(u64),
-    /// It asked for more memory, tables or instances than it may have.
-    #[error("asked for more memory than it may have: {0}")]
+    /// It requested more memory, tables or instances than allowed.
+    #[error("requested more memory than allowed: {0}")]
     Memory(String),
     /// It recursed too deep.
     #[error("its stack overflowed")]
@@ -197,7 +197,7 @@ pub enum FaultKind {
     #[error("trapped: {0}")]
     Trap(String),
     /// It returned a value outside the contract's ranges.
-    #[error("returned an absurd value: {0}")]
+    #[error("returned an invalid value: {0}")]
     InvalidOutput(String),
     /// Its template is one that no pod may have here.
     #[error("its template is not allowed: {0}")]

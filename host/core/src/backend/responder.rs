@@ -20,8 +20,8 @@ pub enum Transport {
 /// Where a response goes. Opaque to the order service; the transport that made it reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
-    #[serde(default)]
-    pub door: Transport,
+    #[serde(default, rename = "door")]
+    pub transport: Transport,
     pub customer: Customer,
     /// The relay that brought the order, if one did.
     pub relay: Option<String>,

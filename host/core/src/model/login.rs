@@ -78,10 +78,10 @@ fn invalid(message: impl Into<String>) -> Refusal {
 }
 
 fn check_username(name: &str) -> Result<String, Refusal> {
-    let mut letters = name.bytes();
-    let first = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == b'_');
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|c| c.is_ascii_lowercase() || c == b'_');
     let rest =
-        letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
+        bytes.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
     if !(first && rest && name.len() <= 32) {
         return Err(invalid(
             "ssh_username must be 1 to 32 lower-case letters, digits, '-' or '_', and must begin with a letter or '_'",
@@ -105,9 +105,9 @@ fn check_password(password: &str) -> Result<Secret, Refusal> {
 
 fn check_public_key(key: &str) -> Result<String, Refusal> {
     let key = key.trim();
-    let mut words = key.split(' ');
-    let kind = words.next().unwrap_or_default();
-    let data = words.next().unwrap_or_default();
+    let mut fields = key.split(' ');
+    let kind = fields.next().unwrap_or_default();
+    let data = fields.next().unwrap_or_default();
     let known = [
         "ssh-ed25519",
         "ssh-rsa",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_filled_in() {
+    fn missing_fields_get_defaults() {
         let (a, b) =
             (Login::check(None, None, None).unwrap(), Login::check(None, None, None).unwrap());
         assert_eq!(a.username, "user");

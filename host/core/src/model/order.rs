@@ -25,7 +25,7 @@ pub enum State {
     Received,
     /// Decided and dry-run; nothing is taken yet.
     Decided,
-    /// The mint is being asked to swap; from here on money may move.
+    /// The swap is requested; from here on money may move.
     Redeeming,
     /// The mint's answer was lost.
     PaymentUnknown,
@@ -168,7 +168,7 @@ pub struct Order {
     /// The policy calls of an order that was not granted.
     #[serde(default, rename = "considered", skip_serializing_if = "Option::is_none")]
     pub policy_trace: Option<PolicyTrace>,
-    /// What the policies said.
+    /// What the policies decided.
     pub decision: Option<Decision>,
     /// The lease that it makes or extends.
     pub lease: Option<LeaseId>,
@@ -270,7 +270,7 @@ impl Order {
         }
     }
 
-    /// Makes a decision of what was considered and all said yes to.
+    /// Makes a decision of a trace in which every policy granted.
     pub(crate) fn decide(&mut self, pod: Option<PodDecision>) {
         let Some(PolicyTrace {
             digests,

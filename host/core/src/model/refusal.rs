@@ -50,7 +50,7 @@ pub enum ErrorType {
     NotFound,
     /// The lease is over.
     LeaseExpired,
-    /// A policy failed; the operator has been told.
+    /// A policy failed; the log and the metrics say so.
     PolicyUnavailable,
     /// The cluster refused or cannot be reached.
     BackendError,

@@ -134,7 +134,7 @@ macro_rules! name {
 }
 
 name!(/** The id of an order: 16 lower-case hex digits. */ OrderId);
-name!(/** The id of a lease: 10 lower-case letters and digits. */ LeaseId);
+name!(/** The id of a lease: 10 characters of `a-z2-7`. */ LeaseId);
 name!(/** The name of a lease's pod, as customers and Kubernetes see it: `ssh-pod-<lease>`. */ PodName);
 name!(/** A customer: a Nostr public key (64 lower-case hex digits), or `bearer:` and the SHA-256 of an HTTP customer's bearer token. */ Customer);
 name!(/** A mint's URL in its canonical form; two are the same mint only if they are equal. */ MintUrl);
@@ -161,11 +161,11 @@ impl LeaseId {
     /// had reserved. A pod's name is public: its 50 bits reveal nothing of the order's id.
     #[must_use]
     pub fn of(order: &OrderId) -> Self {
-        const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = Sha256::digest(format!("lease of order {order}"));
-        let letter =
-            |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied().map_or('a', char::from);
-        Self(digest.iter().take(10).map(letter).collect())
+        let symbol =
+            |byte: &u8| ALPHABET.get(usize::from(byte & 31)).copied().map_or('a', char::from);
+        Self(digest.iter().take(10).map(symbol).collect())
     }
 
     /// The name of its pod.
@@ -175,11 +175,11 @@ impl LeaseId {
     }
 }
 
-/// `length` letters drawn evenly from an alphabet of at most 256, by the operating system's
+/// `length` characters drawn evenly from an alphabet of at most 256, by the operating system's
 /// generator.
 pub(crate) fn random_name(length: usize, alphabet: &[u8]) -> String {
     let mut name = String::with_capacity(length);
-    // Bytes past the last whole multiple of the alphabet's size would favour its first letters.
+    // Bytes past the last whole multiple of the alphabet's size would favour its first characters.
     let fair =
         256_usize.checked_rem(alphabet.len()).map_or(0, |rest| 256_usize.saturating_sub(rest));
     while name.len() < length {
@@ -190,12 +190,12 @@ pub(crate) fn random_name(length: usize, alphabet: &[u8]) -> String {
             continue;
         }
         let index = usize::from(byte[0]);
-        if let Some(letter) = (index < fair)
+        if let Some(symbol) = (index < fair)
             .then(|| index.checked_rem(alphabet.len()))
             .flatten()
             .and_then(|i| alphabet.get(i))
         {
-            name.push(char::from(*letter));
+            name.push(char::from(*symbol));
         }
     }
     name

@@ -37,7 +37,7 @@ impl OrderService {
         self.backends.ledger.live_leases(None).await.map_err(|error| unreadable(&error))
     }
 
-    /// Everything at once, for the operator; takings since then.
+    /// Everything at once, for the operator; revenue since then.
     ///
     /// # Errors
     /// `internal_error`.

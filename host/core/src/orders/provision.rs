@@ -38,9 +38,9 @@ impl OrderService {
         };
         match done {
             Ok(()) => Ok(()),
-            Err(ProvisionError::StepError(setback)) => Err(setback),
+            Err(ProvisionError::StepError(error)) => Err(error),
             Err(ProvisionError::Cluster(ClusterError::Unavailable(why)))
-                if order.created_at.after(patience()) > UnixTime::now() =>
+                if order.created_at.after(timeout()) > UnixTime::now() =>
             {
                 Err(StepError::Retry(why))
             }
@@ -136,7 +136,7 @@ impl OrderService {
     }
 }
 
-fn patience() -> Seconds {
+fn timeout() -> Seconds {
     Seconds(limits::PROVISION_TIMEOUT.as_secs())
 }
 
@@ -147,8 +147,8 @@ enum ProvisionError {
 }
 
 impl From<StepError> for ProvisionError {
-    fn from(setback: StepError) -> Self {
-        Self::StepError(setback)
+    fn from(error: StepError) -> Self {
+        Self::StepError(error)
     }
 }
 

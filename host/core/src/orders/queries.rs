@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_said_to_expire_in_its_last_fifth_and_five_minutes_at_most() {
+    fn a_pod_is_reported_as_expiring_in_its_last_fifth_and_five_minutes_at_most() {
         let stage = |lease: &Lease, now| running(Some(lease), UnixTime(now));
         let (short, long) = (lease(0, 100), lease(0, 100_000));
         assert_eq!((stage(&short, 79), stage(&short, 80)), (Stage::Ready, Stage::Expiring));

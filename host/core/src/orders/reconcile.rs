@@ -34,7 +34,7 @@ impl OrderService {
         while let Some(event) = events.recv().await {
             match event {
                 ClusterEvent::Ended(pod, reason) => match self.backends.ledger.lease(&pod).await {
-                    // An event may be older than the pod: the cluster is asked.
+                    // An event may be older than the pod: the cluster decides.
                     Ok(Some(lease)) if lease.state == LeaseState::Live => {
                         self.check(lease, Some(reason)).await
                     }

@@ -17,7 +17,7 @@ impl OrderService {
         self.swap(order).await
     }
 
-    /// Asks the mint, and writes down what it said.
+    /// Requests the swap, and stores its result.
     async fn swap(&self, order: &mut Order) -> Result<(), StepError> {
         let from = order.state;
         let Some(token) = order.secrets.token.clone() else {
@@ -42,7 +42,7 @@ impl OrderService {
             order.state = State::Paid;
             return self.transition(order, from, LeaseUpdate::Keep).await;
         }
-        // It came too late, or the mint gave less than it had said: what came goes back.
+        // It came too late, or the mint gave less than it had quoted: it is refunded.
         tracing::warn!(%net, %promised, "the payment is not what was decided on; it goes back");
         let less = || {
             Refusal::new(
@@ -90,7 +90,7 @@ impl OrderService {
         let message = "the mint does not answer whether it has taken your token: if it has not, the token is still good; if it has, you get what it \
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
-        tracing::warn!("the payment stays unknown for long; the port is given free");
+        tracing::warn!("the payment stays unknown for long; the port is released");
         if let Purchase::Spawn { .. } = &order.purchase {
             self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
         }

@@ -27,17 +27,17 @@ pub struct NewOrder {
     pub password: Option<Secret>,
 }
 
-/// What a door gets for an order that was taken.
+/// What a transport gets for an order that was accepted.
 #[derive(Debug)]
 pub enum Submission {
-    /// It is being worked; the courier brings the answer, and whoever waits here sees it too.
+    /// In progress: the responder sends the response, and the receiver gets it too.
     InProgress(OrderId, watch::Receiver<Option<Response>>),
-    /// It is being worked for an earlier message: the courier answers that one, and whoever waits
-    /// here sees the answer.
+    /// In progress for an earlier message: the responder answers that one, and the receiver gets
+    /// the response too.
     Joined(OrderId, watch::Receiver<Option<Response>>),
-    /// It is being worked by another process, which answers.
+    /// In progress on another replica, which sends the response.
     OnOtherReplica(OrderId),
-    /// It was answered before: this is the answer again.
+    /// Already answered: the same response again.
     Completed(OrderId, Response),
 }
 
@@ -115,7 +115,8 @@ impl OrderService {
             OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
             // A message's id is derived from its content; a request's id is chosen by its sender.
             OpenOutcome::Duplicate(known)
-                if known.reply_to.door == Transport::Nostr || same_purchase(&order, &known) =>
+                if known.reply_to.transport == Transport::Nostr
+                    || same_purchase(&order, &known) =>
             {
                 self.replay(*known).await
             }

@@ -256,28 +256,28 @@ mod tests {
         orders.iter().map(|order| order.due.map(|due| due.0)).collect()
     }
 
-    fn due(reason: EndReason, now: u64) -> Vec<Option<u64>> {
+    fn amounts_due(reason: EndReason, now: u64) -> Vec<Option<u64>> {
         closed(None, MINUTES, reason, now)
     }
 
     #[test]
     fn what_was_bought_last_is_unused_first() {
-        assert_eq!(due(EndReason::Stopped, 1_000), [Some(10), Some(20)]);
-        assert_eq!(due(EndReason::Stopped, 1_300), [Some(5), Some(20)]);
-        assert_eq!(due(EndReason::Stopped, 1_600), [None, Some(20)]);
-        assert_eq!(due(EndReason::Stopped, 1_900), [None, Some(10)]);
-        assert_eq!(due(EndReason::Stopped, 2_200), [None, None]);
-        assert_eq!(due(EndReason::Stopped, 9_999), [None, None]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1_000), [Some(10), Some(20)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1_300), [Some(5), Some(20)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1_600), [None, Some(20)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1_900), [None, Some(10)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 2_200), [None, None]);
+        assert_eq!(amounts_due(EndReason::Stopped, 9_999), [None, None]);
     }
 
     #[test]
     fn used_time_is_charged_in_whole_steps() {
-        assert_eq!(due(EndReason::Stopped, 2_141), [None, None]);
-        assert_eq!(due(EndReason::Stopped, 2_140), [None, Some(2)]);
-        assert_eq!(due(EndReason::Removed, 2_141), [None, Some(1)]);
-        assert_eq!(due(EndReason::Expired, 1_000), [None, None]);
+        assert_eq!(amounts_due(EndReason::Stopped, 2_141), [None, None]);
+        assert_eq!(amounts_due(EndReason::Stopped, 2_140), [None, Some(2)]);
+        assert_eq!(amounts_due(EndReason::Removed, 2_141), [None, Some(1)]);
+        assert_eq!(amounts_due(EndReason::Expired, 1_000), [None, None]);
         // A clock that jumped back does not give more than was paid.
-        assert_eq!(due(EndReason::Stopped, 1), [Some(10), Some(20)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1), [Some(10), Some(20)]);
     }
 
     #[test]

@@ -231,11 +231,11 @@ impl Request {
             }
             minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
         };
-        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
-            filled(&fields.ssh_username).as_deref(),
-            filled(&fields.ssh_password).as_deref(),
-            filled(&fields.ssh_public_key).as_deref(),
+            non_empty(&fields.ssh_username).as_deref(),
+            non_empty(&fields.ssh_password).as_deref(),
+            non_empty(&fields.ssh_public_key).as_deref(),
         )?;
         Ok(Self::Buy {
             token,
