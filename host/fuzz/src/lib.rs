@@ -1,6 +1,16 @@
-//! What strangers' bytes meet first, one function each; the targets in `bin/` feed them. A function
-//! panics when a promise is broken, so that the fuzzer finds it.
-#![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target tells by panicking")]
+//! Fuzz targets: one function for each parser of untrusted bytes. It panics when the parser breaks a
+//! promise.
+//!
+//! ```text
+//! libFuzzer ─▶ bin/{token,message,template,component}.rs ─▶ a function here ─▶ the crate's parser
+//! ```
+//!
+//! The seeds of the corpus are in `seeds/`. Run a target with `cargo xtask fuzz`.
+//!
+//! ```
+//! paygress_fuzz::message(br#"{"cashu_token": "cashuB", "duration_minutes": 5}"#);
+//! ```
+#![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target reports by panicking")]
 
 use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_cluster::guard::{Allowed, check};
@@ -13,37 +23,39 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The mint of the seeds in the corpus.
+/// The mint of the tokens in `seeds/`.
 pub const MINT: &str = "https://mint.example";
 
-/// A token in a request: it is read or refused, and what is read keeps to the limits.
+/// A Cashu token: a decoded token keeps to the limits, a refusal has a message.
 pub fn token(bytes: &[u8]) {
     thread_local! {
-        static TILL: OnceCell<(CashuWallet, tempfile::TempDir)> = const { OnceCell::new() };
+        static WALLET: OnceCell<(CashuWallet, tokio::runtime::Runtime, tempfile::TempDir)> = const { OnceCell::new() };
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    TILL.with(|wallet| {
-        let (wallet, _) = wallet.get_or_init(|| {
+    WALLET.with(|wallet| {
+        let (wallet, runtime, _) = wallet.get_or_init(|| {
             let directory = tempfile::tempdir().expect("a directory");
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime");
             let wallet_store = runtime
-                .block_on(WalletStore::sqlite(&directory.path().join("purse")))
-                .expect("a wallet");
-            let seed = Seed::at(&directory.path().join("mnemonic")).expect("a seed");
+                .block_on(WalletStore::sqlite(&directory.path().join("wallet")))
+                .expect("a wallet store");
+            let seed = runtime
+                .block_on(Seed::load_or_create(&directory.path().join("mnemonic")))
+                .expect("a seed");
             let settings = Settings {
                 mints: vec![MINT.to_owned()],
                 max_balance: None,
-                lock: Some(Secret::new("7".repeat(64))),
+                p2pk_secret_key: Some(Secret::new("7".repeat(64))),
             };
-            (
-                runtime.block_on(CashuWallet::open(wallet_store, seed, &settings)).expect("a till"),
-                directory,
-            )
+            let wallet = runtime
+                .block_on(CashuWallet::open(wallet_store, seed, &settings))
+                .expect("a wallet");
+            (wallet, runtime, directory)
         });
-        match wallet.decode(&Secret::new(text)) {
+        match runtime.block_on(wallet.decode(&Secret::new(text))) {
             Ok(token_info) => {
                 assert_eq!(token_info.mint.as_str(), MINT);
                 assert!(
@@ -54,16 +66,16 @@ pub fn token(bytes: &[u8]) {
             }
             Err(refusal) => assert!(!refusal.message.is_empty()),
         }
-        // The same bytes as what a wallet posts for a payment request.
-        match wallet.token_from_payload(text) {
-            Ok(token) => drop(wallet.decode(&token)),
+        // The same bytes as the payload of a payment request (NUT-18).
+        match runtime.block_on(wallet.token_from_payload(text)) {
+            Ok(token) => drop(runtime.block_on(wallet.decode(&token))),
             Err(refusal) => assert!(!refusal.message.is_empty()),
         }
     });
 }
 
-/// A message's text: it is a request or refused, its login never reaches a shell, and nothing of it
-/// is quoted.
+/// The text of a message: a user name has no character that a shell interprets, and a refusal never
+/// quotes a token.
 pub fn message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = protocol::is_answer(text);
@@ -87,19 +99,19 @@ pub fn message(bytes: &[u8]) {
         }
         Ok(_) => {}
         Err(refusal) => {
-            let quoted = text
+            let tokens = text
                 .match_indices("cashuB")
                 .filter_map(|(at, _)| text.get(at..at.saturating_add(16)));
-            quoted.for_each(|token| {
+            tokens.for_each(|token| {
                 assert!(!refusal.message.contains(token), "a token is quoted: {}", refusal.message)
             });
         }
     }
-    // The same bytes as a sealed letter's inside.
-    let _ = paygress_nostr::letter::open_text(text);
+    // The same bytes as the content of a seal (NIP-59).
+    let _ = paygress_nostr::gift_wrap::parse_decrypted(text);
 }
 
-/// A rendered template: refused, or a pod that has none of the ways out.
+/// A rendered template: a pod that passes the guard has no access to the host.
 pub fn template(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let placement = Placement {
@@ -146,7 +158,7 @@ pub fn template(bytes: &[u8]) {
     );
 }
 
-/// A component file: refused with a reason, or taken; the old one goes on either way.
+/// A component: it is loaded, or rejected with a reason; the host keeps working either way.
 pub fn component(bytes: &[u8]) {
     thread_local! {
         static HOST: OnceCell<Arc<Host>> = const { OnceCell::new() };
@@ -154,17 +166,17 @@ pub fn component(bytes: &[u8]) {
     HOST.with(|host| {
         let host = host.get_or_init(|| {
             let plugins = std::env::var("FUZZ_PLUGINS")
-                .expect("FUZZ_PLUGINS names the folder of the default policies");
+                .expect("FUZZ_PLUGINS is the directory of the default policies");
             let sources = PolicyDir::new(plugins.into(), BTreeMap::new())
                 .sources()
                 .expect("the policies are built");
-            Host::load(PolicyEngine::start(None).expect("a machine"), &sources)
+            Host::load(PolicyEngine::start(None).expect("a policy engine"), &sources)
                 .expect("the default policies load")
         });
-        if let Err(refused) =
+        if let Err(rejected) =
             host.swap(&Sources::from([(Slot::Pricing, Source::plain(bytes.to_vec()))]), || Ok(()))
         {
-            assert!(!refused.to_string().is_empty());
+            assert!(!rejected.to_string().is_empty());
         }
     });
 }
