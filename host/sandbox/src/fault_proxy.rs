@@ -23,7 +23,7 @@ pub enum NetworkFault {
     /// The mint does it; its response is lost.
     AnswerLost,
     /// The mint does it; what comes back is no response.
-    Garbage,
+    InvalidBody,
     /// The mint does it; the response's amounts are changed.
     WrongAmounts,
     /// The mint does it; the response never ends.
@@ -46,7 +46,7 @@ impl NetworkFault {
     pub const ALL: [Self; 10] = [
         Self::LostOnTheWay,
         Self::AnswerLost,
-        Self::Garbage,
+        Self::InvalidBody,
         Self::WrongAmounts,
         Self::Endless,
         Self::Status(500),
@@ -219,7 +219,9 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
             std::future::pending().await
         }
         Some(NetworkFault::AnswerLost) => response(StatusCode::OK, cut()),
-        Some(NetworkFault::Garbage) => response(StatusCode::OK, Body::from("{\"signatures\": 7}")),
+        Some(NetworkFault::InvalidBody) => {
+            response(StatusCode::OK, Body::from("{\"signatures\": 7}"))
+        }
         Some(NetworkFault::WrongAmounts) => {
             let text = String::from_utf8_lossy(&bytes)
                 .replace("\"amount\":1,", "\"amount\":64,")

@@ -87,13 +87,13 @@ impl TestWallet {
             .map_err(during("pay a payment request"))
     }
 
-    /// Redeems a token; gives the net amount.
-    pub async fn redeem(&self, token: &str) -> Result<u64> {
+    /// Receives a token; returns the net amount.
+    pub async fn receive(&self, token: &str) -> Result<u64> {
         Ok(self
             .wallet
             .receive(token, ReceiveOptions::default())
             .await
-            .map_err(during("redeem a token"))?
+            .map_err(during("receive a token"))?
             .to_u64())
     }
 
