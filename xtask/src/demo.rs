@@ -12,11 +12,15 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
              Later ones take seconds."
         );
     }
-    crate::plugins::build_for_demo()?;
     crate::web::page_if_possible();
+    // At the same time: each has its own directory in target/, and both have stretches with work
+    // for one core only.
+    let policies = std::thread::spawn(crate::plugins::build_for_demo);
     // Not quiet: cargo shows how far it is.
     let build = ["build", "--package", "paygress", "--features", "demo"];
-    step("build paygress", &mut cargo(&build)?)?;
+    let built = step("build paygress", &mut cargo(&build)?);
+    policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
+    built?;
     run(arguments)
 }
 

@@ -83,8 +83,8 @@ enum Command {
     Bench,
     /// Check the source: vocabulary, layers, cycles between modules, sizes, links.
     Check,
-    /// List the retired words that are left, as `file:line: word`.
-    Words {
+    /// List the retired terms that are left, as `file:line: term`.
+    Vocabulary {
         /// Only below this path.
         path: Option<String>,
     },
@@ -103,6 +103,6 @@ fn main() -> Result<()> {
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
         Command::Check => checks::source(),
-        Command::Words { path } => checks::vocabulary::print(path.as_deref()),
+        Command::Vocabulary { path } => checks::vocabulary::print(path.as_deref()),
     }
 }

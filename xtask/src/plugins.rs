@@ -43,7 +43,7 @@ pub(crate) fn build_for_demo() -> Result<()> {
 /// Builds these crates into these files below `target`.
 fn compile(components: &[(String, &str)]) -> Result<()> {
     toolchain(&[TARGET])?;
-    let mut command = cargo(&["build", "--profile", "plugin", "--target", TARGET])?;
+    let mut command = cargo(&["build", "--quiet", "--profile", "plugin", "--target", TARGET])?;
     for (_, package) in components {
         command.args(["--package", package]);
     }

@@ -1,4 +1,4 @@
-//! No retired word is left: `cargo xtask words`.
+//! No retired word is left: `cargo xtask vocabulary`.
 //!
 //! `retired.txt` is the list, `allowed.txt` are its exceptions, each with a reason. What
 //! `#[serde(rename = "…")]` and `alias` keep is a stored form, and is always allowed.
@@ -40,7 +40,7 @@ pub(crate) fn check(files: &[SourceFile]) -> Result<()> {
     }
     let lines: Vec<String> =
         hits.iter().map(|hit| format!("{}:{}: {}", hit.path, hit.line, hit.word)).collect();
-    bail!("{} retired words; see `cargo xtask words`\n{}", hits.len(), lines.join("\n"))
+    bail!("{} retired words; see `cargo xtask vocabulary`\n{}", hits.len(), lines.join("\n"))
 }
 
 struct Rule {
