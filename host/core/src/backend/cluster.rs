@@ -1,6 +1,8 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
-use crate::backend::policy::{Placement, Rendered};
+pub use crate::model::lease::EndReason;
+
+use crate::model::decision::{Placement, Rendered};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
@@ -78,30 +80,6 @@ pub enum ClusterEvent {
     Ended(PodName, EndReason),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
-}
-
-/// Why a pod ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// Its time was over.
-    Expired,
-    /// It stopped by itself: the customer's process ended or failed.
-    Exited,
-    /// Somebody removed it.
-    Removed,
-    /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
-    Disrupted,
-    /// The customer stopped it.
-    Stopped,
-}
-
-impl EndReason {
-    /// Whether the customer gets the unused time back without a request.
-    #[must_use]
-    pub fn is_provider_fault(self) -> bool {
-        matches!(self, Self::Removed | Self::Disrupted)
-    }
 }
 
 /// How far a launched pod is.

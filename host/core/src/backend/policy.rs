@@ -1,8 +1,13 @@
 //! The policies: four functions, served by one set of components.
 
-use crate::model::order::{Order, OrderView};
+pub use crate::model::decision::{
+    Context, Decision, Digests, Grant, LeaseView, Offer, Payment, Placement, PodDecision,
+    PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
+};
+
+use crate::model::decision::OrderView;
+use crate::model::order::Order;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,19 +106,6 @@ pub trait PolicySet: Send + Sync {
         grant: &Grant,
         placement: &Placement,
     ) -> Result<Rendered, PolicyError>;
-}
-
-/// SHA-256 of each component, in hex.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Digests {
-    /// Of the images component.
-    pub images: String,
-    /// Of the pricing component.
-    pub pricing: String,
-    /// Of the duration component.
-    pub duration: String,
-    /// Of the pod-template component.
-    pub pod_template: String,
 }
 
 /// The four places of a set.
@@ -217,231 +209,5 @@ impl From<PolicyError> for Refusal {
                 format!("the operator's {} policy failed; try again later", fault.slot),
             ),
         }
-    }
-}
-
-/// What a pod may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// CPU, in thousandths of a core.
-    pub cpu_millicores: u32,
-    /// Memory, in MiB.
-    pub memory_mib: u32,
-}
-
-/// A price: so many msat for every so many seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Price {
-    /// The money.
-    pub msat: Msat,
-    /// The time; at least one second.
-    pub seconds: Seconds,
-}
-
-impl Price {
-    /// What so much time costs, rounded up to whole sats.
-    #[must_use]
-    pub fn costs(&self, time: Seconds) -> Sat {
-        let msat = u128::from(self.msat.0)
-            .saturating_mul(u128::from(time.0))
-            .div_ceil(u128::from(self.seconds.0.max(1)));
-        Sat(u64::try_from(msat.div_ceil(1000)).unwrap_or(u64::MAX))
-    }
-
-    /// The time that an amount buys, rounded down; as long as time goes when it costs nothing.
-    #[must_use]
-    pub fn buys(&self, amount: Sat) -> Seconds {
-        let msat = u128::from(amount.0).saturating_mul(1000);
-        let seconds = msat
-            .saturating_mul(u128::from(self.seconds.0))
-            .checked_div(u128::from(self.msat.0))
-            .unwrap_or(u128::MAX);
-        Seconds(u64::try_from(seconds).unwrap_or(u64::MAX))
-    }
-}
-
-/// What is for sale.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The tier's id.
-    pub id: String,
-    /// Its name for people.
-    pub name: String,
-    /// One or two sentences.
-    pub description: String,
-    /// What the pod may use.
-    pub resources: Resources,
-    /// What it costs.
-    pub price: Price,
-    /// The least net amount that is accepted.
-    pub minimum: Sat,
-}
-
-/// What an order would cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quote {
-    /// The tier.
-    pub tier: String,
-    /// What the pod may use.
-    pub resources: Resources,
-    /// What it costs.
-    pub price: Price,
-    /// The least net amount that is accepted.
-    pub minimum: Sat,
-}
-
-/// The time that is sold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// How long.
-    pub seconds: Seconds,
-    /// What the customer should know of it.
-    pub note: Option<String>,
-}
-
-/// What a customer who stops the pod early is refunded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefundTerms {
-    /// The steps in which used time is charged; what is left is unused.
-    pub step: Seconds,
-    /// The percentage of the unused time's price that is refunded: 0 to 100.
-    pub percent: u8,
-}
-
-/// What a token is worth.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payment {
-    /// The mint's URL.
-    pub mint: String,
-    /// The sum of the proofs.
-    pub gross: Sat,
-    /// What the mint keeps of it.
-    pub fee: Sat,
-    /// What is left: the amount that counts.
-    pub net: Sat,
-}
-
-/// What the host fixes before the template is rendered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placement {
-    /// The pod's name.
-    pub pod_name: String,
-    /// The admitted image.
-    pub image: String,
-    /// What the pod may use.
-    pub resources: Resources,
-    /// The node's port that is reserved for it.
-    pub host_port: u16,
-    /// The port that its SSH server listens on.
-    pub container_port: u16,
-    /// The Secret with its login.
-    pub secret_name: String,
-    /// Where the pod finds the login.
-    pub secret_mount_path: String,
-}
-
-/// A template as a policy returned it: not trusted until the cluster's guard has read it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rendered {
-    /// A core/v1 PodTemplateSpec as JSON.
-    pub pod_template_json: String,
-    /// core/v1 Services as JSON.
-    pub services_json: Vec<String>,
-}
-
-/// The circumstances of a decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
-    /// The time of the decision.
-    pub now: UnixTime,
-    /// How many pods can be leased at the same time.
-    pub capacity_leases: u32,
-    /// How many are leased now.
-    pub active_leases: u32,
-    /// This customer's leases, oldest first.
-    pub customer_leases: Vec<LeaseView>,
-}
-
-/// A lease as a policy sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseView {
-    /// Its id.
-    pub id: String,
-    /// Its tier.
-    pub tier: String,
-    /// Its image.
-    pub image: String,
-    /// When it was ordered.
-    pub created_at: UnixTime,
-    /// When it ends.
-    pub expires_at: UnixTime,
-    /// What is left of it.
-    pub remaining: Seconds,
-    /// Whether this customer bought it.
-    pub owned_by_customer: bool,
-}
-
-/// The policy calls of an order that was refused, by one of them or by the host. The first without
-/// a result refused it; if all have one, the host did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyTrace {
-    /// The components that were called.
-    pub digests: Digests,
-    /// Their view of the order.
-    pub order: OrderView,
-    /// Their context.
-    pub context: Context,
-    /// Their view of the payment.
-    pub payment: Payment,
-    /// The result of images; not called for a top-up.
-    pub image: Option<String>,
-    /// The result of pricing.
-    pub quote: Option<Quote>,
-    /// The result of duration.
-    pub grant: Option<Grant>,
-    /// Its refund terms.
-    pub refund: Option<RefundTerms>,
-    /// The input of pod-template; not called for a top-up.
-    pub placement: Option<Placement>,
-}
-
-/// A decision with everything that led to it: it is recorded and can be replayed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// The components that decided.
-    pub digests: Digests,
-    /// Their view of the order.
-    pub order: OrderView,
-    /// Their context.
-    pub context: Context,
-    /// The price.
-    pub quote: Quote,
-    /// The time.
-    pub grant: Grant,
-    /// The terms of paying back unused time; none: the component knew none, and the host's hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refund: Option<RefundTerms>,
-    /// Where the pod goes and what it looks like; none for a top-up.
-    pub pod: Option<PodDecision>,
-}
-
-/// The part of a decision that only a new pod has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodDecision {
-    /// What the host had fixed.
-    pub placement: Placement,
-    /// The template.
-    pub rendered: Rendered,
-}
-
-impl Decision {
-    /// The decision that this order is past; orders from `decided` on have one.
-    ///
-    /// # Errors
-    /// `internal_error`: the ledger holds an order without the decision that its state promises.
-    pub fn of(order: &Order) -> Result<&Self, Refusal> {
-        order.decision.as_ref().ok_or_else(|| {
-            Refusal::new(ErrorType::InternalError, "the order's decision is missing")
-        })
     }
 }

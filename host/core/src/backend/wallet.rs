@@ -1,36 +1,16 @@
 //! What the order service needs of the wallets of all accepted mints.
 
-use crate::backend::policy::Payment;
+pub use crate::model::token::{RefundToken, TokenInfo};
+
+use crate::model::decision::Payment;
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
-use crate::model::units::{MintUrl, OrderId, ProofY, Sat};
+use crate::model::units::{MintUrl, OrderId, Sat};
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-
-/// What can be read from a token offline.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenInfo {
-    /// One of the operator's mints.
-    pub mint: MintUrl,
-    /// The sum of the proofs, before the mint's input fee.
-    pub gross: Sat,
-    /// The Y of every proof. It is unique across orders, so that a token pays only once.
-    pub ys: Vec<ProofY>,
-}
-
-/// A new token that returns money to a customer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefundToken {
-    /// Store it before it is sent.
-    pub token: Secret,
-    /// Its value before the mint's fee on receiving it.
-    pub amount: Sat,
-    /// The mint's fee for making it.
-    pub fee: Sat,
-}
 
 /// Whether a refund token has been redeemed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,14 @@
-//! Orders and leases: what is kept of a sale, and the states that it goes through.
+//! Orders: what is kept of a sale, and the states that it goes through.
 
-use crate::backend::cluster::EndReason;
-use crate::backend::policy::{Decision, LeaseView, Payment, PodDecision, PolicyTrace, Resources};
-use crate::backend::responder::ReplyTo;
-use crate::backend::wallet::{RefundToken, TokenInfo};
+pub use crate::model::decision::OrderView;
+pub use crate::model::lease::{Lease, LeaseState};
+
+use crate::model::decision::{Decision, LeaseView, Payment, PodDecision, PolicyTrace};
 use crate::model::login::Login;
-use crate::model::refusal::Refusal;
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::reply_to::ReplyTo;
 use crate::model::secret::Secret;
+use crate::model::token::{RefundToken, TokenInfo};
 use crate::model::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -231,6 +233,16 @@ impl Order {
         }
     }
 
+    /// The decision of an order that is past [`State::Decided`].
+    ///
+    /// # Errors
+    /// `internal_error`: the ledger holds an order without the decision that its state promises.
+    pub fn decided(&self) -> Result<&Decision, Refusal> {
+        self.decision.as_ref().ok_or_else(|| {
+            Refusal::new(ErrorType::InternalError, "the order's decision is missing")
+        })
+    }
+
     /// The customer who placed the order.
     #[must_use]
     pub fn customer(&self) -> &Customer {
@@ -315,87 +327,6 @@ impl Order {
         self.refunded = Some(refund.amount);
         self.refund_fee = Some(refund.fee);
         self.secrets.refund_token = Some(refund.token.clone());
-    }
-}
-
-/// What a policy sees of an order: no token, no password.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderView {
-    /// The order's id.
-    pub id: String,
-    /// The customer's public key, or empty.
-    pub customer: String,
-    /// The lease to extend; none: a new pod.
-    pub extends: Option<LeaseView>,
-    /// The wanted image.
-    pub image: Option<String>,
-    /// The wanted tier.
-    pub tier: Option<String>,
-    /// The SSH user.
-    pub username: String,
-    /// The wanted time.
-    pub wanted: Option<Seconds>,
-}
-
-/// How far a lease has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LeaseState {
-    /// It has a port and no pod yet.
-    Reserved,
-    /// Its pod runs.
-    Live,
-    /// Its pod is gone and its port free.
-    Ended,
-}
-
-/// A pod that is being, is or was sold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// Its id; its pod's name follows from it.
-    pub id: LeaseId,
-    /// The customer who bought it.
-    pub customer: Customer,
-    /// The tier.
-    pub tier: String,
-    /// The image.
-    pub image: String,
-    /// What the pod may use.
-    pub resources: Resources,
-    /// The SSH user.
-    pub username: String,
-    /// The node's port.
-    pub port: u16,
-    /// How far it is.
-    pub state: LeaseState,
-    /// When it was ordered.
-    pub created_at: UnixTime,
-    /// When it ends; none until the pod is ready.
-    pub expires_at: Option<UnixTime>,
-    /// Why it ended.
-    pub end: Option<EndReason>,
-}
-
-impl Lease {
-    /// The name of its pod.
-    #[must_use]
-    pub fn pod(&self) -> PodName {
-        self.id.pod_name()
-    }
-
-    /// What a policy sees of it when this customer asks at this time.
-    #[must_use]
-    pub fn view(&self, customer: &Customer, now: UnixTime) -> LeaseView {
-        let expires_at = self.expires_at.unwrap_or(now);
-        LeaseView {
-            id: self.id.0.clone(),
-            tier: self.tier.clone(),
-            image: self.image.clone(),
-            created_at: self.created_at,
-            expires_at,
-            remaining: expires_at.since(now),
-            owned_by_customer: !customer.0.is_empty() && self.customer == *customer,
-        }
     }
 }
 

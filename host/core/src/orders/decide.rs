@@ -2,9 +2,7 @@
 
 use super::{OrderService, StepError, internal};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
-use crate::backend::policy::{
-    Decision, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
-};
+use crate::backend::policy::{Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote};
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
 use crate::model::order::{Lease, LeaseState, Order, OrderSecrets, OrderView, Purchase, State};
@@ -229,7 +227,7 @@ impl OrderService {
 
 /// The pod of a decided order, for the cluster.
 pub(super) fn plan(order: &Order) -> Result<LeasePlan, Refusal> {
-    let decision = Decision::of(order)?;
+    let decision = order.decided()?;
     let missing = || Refusal::new(ErrorType::InternalError, "the order lacks its pod or its login");
     let pod = decision.pod.clone().ok_or_else(missing)?;
     Ok(LeasePlan {

@@ -42,9 +42,9 @@ use crate::backend::responder::Responder;
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
 use crate::limits;
-use crate::model::order::{Lease, State};
+use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Customer, MintUrl, OrderId, PodName, Seconds, UnixTime};
+use crate::model::units::{Customer, MintUrl, OrderId, Seconds, UnixTime};
 use crate::protocol::Response;
 use limiter::MintLimiter;
 use std::collections::HashMap;
@@ -191,24 +191,6 @@ impl OrderService {
             self.spawn(order, entry, None);
         }
         Ok(())
-    }
-
-    async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
-        self.backends
-            .ledger
-            .lease(pod)
-            .await
-            .map_err(|error| unreadable(&error))?
-            .ok_or_else(queries::no_such_pod)
-    }
-
-    /// The lease of this pod, if it is this customer's.
-    async fn own_lease(&self, pod: &PodName, customer: &Customer) -> Result<Lease, Refusal> {
-        let lease = self.find_lease(pod).await?;
-        match !customer.0.is_empty() && lease.customer == *customer {
-            true => Ok(lease),
-            false => Err(queries::not_owner()),
-        }
     }
 
     /// How many pods can be leased at the same time.

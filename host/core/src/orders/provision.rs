@@ -3,7 +3,7 @@
 use super::decide::plan;
 use super::{OrderService, StepError, unreadable};
 use crate::backend::cluster::ClusterError;
-use crate::backend::policy::{Decision, PodDecision, PolicySet};
+use crate::backend::policy::{PodDecision, PolicySet};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::order::{LeaseState, Order, Purchase, State};
@@ -14,7 +14,7 @@ impl OrderService {
     /// paid → provisioning. A top-up's time is on the lease before the cluster is called.
     pub(super) async fn start_provisioning(&self, order: &mut Order) -> Result<(), StepError> {
         order.state = State::Provisioning;
-        let seconds = match Decision::of(order) {
+        let seconds = match order.decided() {
             Ok(decision) => decision.grant.seconds,
             Err(refusal) => return self.start_refund(order, State::Paid, refusal).await,
         };

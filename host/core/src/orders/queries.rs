@@ -75,6 +75,28 @@ pub struct Progress {
 }
 
 impl OrderService {
+    /// The lease of this pod, if it is this customer's.
+    pub(super) async fn own_lease(
+        &self,
+        pod: &PodName,
+        customer: &Customer,
+    ) -> Result<Lease, Refusal> {
+        let lease = self.find_lease(pod).await?;
+        match !customer.0.is_empty() && lease.customer == *customer {
+            true => Ok(lease),
+            false => Err(not_owner()),
+        }
+    }
+
+    pub(super) async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
+        self.backends
+            .ledger
+            .lease(pod)
+            .await
+            .map_err(|error| unreadable(&error))?
+            .ok_or_else(no_such_pod)
+    }
+
     /// How a pod is, for the customer who bought it: also the refunds that are not redeemed yet.
     ///
     /// # Errors

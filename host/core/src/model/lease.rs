@@ -1,0 +1,91 @@
+//! Leases: pods that are being, are or were sold.
+
+use crate::model::decision::{LeaseView, Resources};
+use crate::model::units::{Customer, LeaseId, PodName, UnixTime};
+use serde::{Deserialize, Serialize};
+
+/// How far a lease has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaseState {
+    /// It has a port and no pod yet.
+    Reserved,
+    /// Its pod runs.
+    Live,
+    /// Its pod is gone and its port free.
+    Ended,
+}
+
+/// A pod that is being, is or was sold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its id; its pod's name follows from it.
+    pub id: LeaseId,
+    /// The customer who bought it.
+    pub customer: Customer,
+    /// The tier.
+    pub tier: String,
+    /// The image.
+    pub image: String,
+    /// What the pod may use.
+    pub resources: Resources,
+    /// The SSH user.
+    pub username: String,
+    /// The node's port.
+    pub port: u16,
+    /// How far it is.
+    pub state: LeaseState,
+    /// When it was ordered.
+    pub created_at: UnixTime,
+    /// When it ends; none until the pod is ready.
+    pub expires_at: Option<UnixTime>,
+    /// Why it ended.
+    pub end: Option<EndReason>,
+}
+
+impl Lease {
+    /// The name of its pod.
+    #[must_use]
+    pub fn pod(&self) -> PodName {
+        self.id.pod_name()
+    }
+
+    /// What a policy sees of it when this customer asks at this time.
+    #[must_use]
+    pub fn view(&self, customer: &Customer, now: UnixTime) -> LeaseView {
+        let expires_at = self.expires_at.unwrap_or(now);
+        LeaseView {
+            id: self.id.0.clone(),
+            tier: self.tier.clone(),
+            image: self.image.clone(),
+            created_at: self.created_at,
+            expires_at,
+            remaining: expires_at.since(now),
+            owned_by_customer: !customer.0.is_empty() && self.customer == *customer,
+        }
+    }
+}
+
+/// Why a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its time was over.
+    Expired,
+    /// It stopped by itself: the customer's process ended or failed.
+    Exited,
+    /// Somebody removed it.
+    Removed,
+    /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
+    Disrupted,
+    /// The customer stopped it.
+    Stopped,
+}
+
+impl EndReason {
+    /// Whether the customer gets the unused time back without a request.
+    #[must_use]
+    pub fn is_provider_fault(self) -> bool {
+        matches!(self, Self::Removed | Self::Disrupted)
+    }
+}

@@ -1,0 +1,186 @@
+//! Makes responses of orders and leases.
+
+use super::responses::{
+    AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refund, Refunds,
+    Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
+    TopUpResponseTag,
+};
+use crate::model::decision::Offer;
+use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
+use crate::model::refusal::Refusal;
+use crate::model::secret::Secret;
+use crate::model::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
+
+/// The pod is ready.
+#[must_use]
+pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> AccessDetails {
+    let expires_at = order.expires_at.unwrap_or_default().rfc3339();
+    let mut instructions = vec![
+        format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
+        format!(
+            "The pod lives until {expires_at}; send another token with pod_name {} to extend it.",
+            lease.pod()
+        ),
+    ];
+    instructions.extend(note.map(str::to_owned));
+    AccessDetails {
+        tag: AccessDetailsTag::Tag,
+        pod_name: lease.pod().0,
+        pod_npub: lease.pod().0,
+        ssh_host: ssh_host.to_owned(),
+        ssh_port: lease.port,
+        node_port: lease.port,
+        ssh_username: lease.username.clone(),
+        ssh_password: order.secrets.password.clone(),
+        expires_at,
+        cpu_millicores: lease.resources.cpu_millicores,
+        memory_mb: lease.resources.memory_mib,
+        pod_spec_name: lease.tier.clone(),
+        pod_image: lease.image.clone(),
+        instructions,
+    }
+}
+
+/// The pod lives longer.
+#[must_use]
+pub fn topped_up(
+    pod: &PodName,
+    extended: Seconds,
+    new_expires_at: UnixTime,
+    note: Option<&str>,
+) -> Response {
+    let mut message = format!("extended by {} seconds", extended.0);
+    if let Some(note) = note {
+        message.push_str("; ");
+        message.push_str(note);
+    }
+    Response::ToppedUp(TopUpResponse {
+        tag: TopUpResponseTag::Tag,
+        success: true,
+        pod_name: pod.0.clone(),
+        pod_npub: pod.0.clone(),
+        extended_duration_seconds: extended.0,
+        new_expires_at: new_expires_at.rfc3339(),
+        message,
+    })
+}
+
+/// An order that failed; with the refund when money had been taken.
+#[must_use]
+pub fn refused(order: &Order, refusal: &Refusal) -> Response {
+    let mut error = ErrorResponse::from(refusal);
+    error.pod_name = order.decision.is_some().then(|| order.pod().0);
+    if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
+        error.message = format!("{}; {}", refusal.message, describe_refund(order));
+        error.refund = Some(Refund {
+            refund_token: order.secrets.refund_token.clone(),
+            refunded_sats: refunded.0,
+            refund_fee_sats: fee.0,
+        });
+    }
+    Response::Error(error)
+}
+
+/// A refund, for people.
+fn describe_refund(order: &Order) -> String {
+    let (refunded, fee) =
+        (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
+    let fee =
+        if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
+    match order.refund_end {
+        None => format!("refund_token gives {refunded} back{fee}; redeem it soon"),
+        Some(RefundEnd::Redeemed) => format!("the refund of {refunded} was redeemed"),
+        Some(RefundEnd::Reclaimed(_)) => {
+            format!("the refund of {refunded} was not redeemed in time and is not good any more")
+        }
+    }
+}
+
+/// The sum of the orders' refunds, and the tokens that are not redeemed yet.
+fn refunds(orders: &[&Order]) -> Refunds {
+    let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
+    let sum = |amount: fn(&Order) -> Option<Sat>| {
+        made.iter().filter_map(|order| amount(order)).fold(Sat(0), Sat::plus).0
+    };
+    let tokens: Vec<Secret> =
+        made.iter().filter_map(|order| order.secrets.refund_token.clone()).collect();
+    Refunds {
+        refunded_sats: sum(|order| order.refunded),
+        refund_fee_sats: sum(|order| order.refund_fee),
+        refund_token: tokens.first().cloned(),
+        refund_tokens: tokens,
+    }
+}
+
+/// The pod was stopped; with what is paid back for its unused time.
+#[must_use]
+pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
+    let described: Vec<String> = orders.iter().map(|order| describe_refund(order)).collect();
+    let message = if described.is_empty() {
+        "stopped; nothing is paid back".to_owned()
+    } else {
+        format!("stopped; {}", described.join("; "))
+    };
+    StopResponse {
+        tag: StopResponseTag::Tag,
+        success: true,
+        pod_name: pod.0.clone(),
+        message,
+        refunds: refunds(orders),
+    }
+}
+
+/// The state of a pod, with the refunds of the customer's orders for it.
+#[must_use]
+pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
+    let refunds = orders.iter().any(|order| order.refunded.is_some()).then(|| refunds(orders));
+    let left = lease
+        .expires_at
+        .filter(|_| lease.state != LeaseState::Ended)
+        .map_or(Seconds(0), |at| at.since(now));
+    StatusResponse {
+        tag: StatusResponseTag::Tag,
+        pod_name: lease.pod().0,
+        status: lease.state.into(),
+        expires_at: lease.expires_at.map(UnixTime::rfc3339),
+        time_remaining_seconds: left.0,
+        cpu_millicores: lease.resources.cpu_millicores,
+        memory_mb: lease.resources.memory_mib,
+        pod_spec_name: lease.tier.clone(),
+        ssh_host: ssh_host.to_owned(),
+        ssh_port: lease.port,
+        ssh_username: lease.username.clone(),
+        refund_pending: orders.iter().any(|order| order.state == State::RefundPending),
+        refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
+        refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
+        refund_token: refunds.as_ref().and_then(|refunds| refunds.refund_token.clone()),
+        refund_tokens: refunds.map(|refunds| refunds.refund_tokens),
+    }
+}
+
+/// What is for sale.
+#[must_use]
+pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> OfferContent {
+    let spec = |offer: &Offer| PodSpec {
+        id: offer.id.clone(),
+        name: offer.name.clone(),
+        description: offer.description.clone(),
+        cpu_millicores: offer.resources.cpu_millicores,
+        memory_mb: offer.resources.memory_mib,
+        rate_msats_per_sec: offer.price.msat.0.div_ceil(offer.price.seconds.0.max(1)),
+        price_msats: offer.price.msat.0,
+        price_seconds: offer.price.seconds.0,
+        minimum_sats: offer.minimum.0,
+    };
+    OfferContent {
+        // Of the default tier; the dearer ones give less for their minimum.
+        minimum_duration_seconds: offers
+            .first()
+            .map(|offer| offer.price.buys(offer.minimum))
+            .unwrap_or_default()
+            .0,
+        whitelisted_mints: mints.iter().map(|mint| mint.0.clone()).collect(),
+        pod_specs: offers.iter().map(spec).collect(),
+        p2pk_pubkey: lock.map(str::to_owned),
+    }
+}

@@ -1,0 +1,240 @@
+//! Requests.
+
+use super::shape::{check_shape, invalid};
+use crate::limits;
+use crate::model::login::Login;
+use crate::model::order::Purchase;
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::secret::Secret;
+use crate::model::units::{PodName, Seconds};
+use crate::sanitize::is_plain;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A parsed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To buy: a new pod or more time.
+    Buy {
+        /// The token that pays; none: it was not sent, or not in here.
+        token: Option<Secret>,
+        /// What for.
+        purchase: Purchase,
+        /// The login's password, when a new pod is bought.
+        password: Option<Secret>,
+    },
+    /// To know how a pod is, and which refunds wait.
+    Status {
+        /// Which.
+        pod: PodName,
+    },
+    /// To end a pod before its time.
+    Stop {
+        /// Which.
+        pod: PodName,
+    },
+}
+
+/// A request as it is written. Fields that are not known are ignored; a field that is given twice
+/// is refused.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = Request)]
+pub struct RequestBody {
+    /// `spawn`, `top_up`, `status` or `stop`; left out, the other fields decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The Cashu token that pays: `cashuA…` or `cashuB…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cashu_token: Option<String>,
+    /// The image to run; left out: the operator's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 512)]
+    pub pod_image: Option<String>,
+    /// The login's name; left out: `user`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 32)]
+    pub ssh_username: Option<String>,
+    /// Its password, 8 to 128 characters; left out: one is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub ssh_password: Option<String>,
+    /// One line of an OpenSSH `.pub` file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096)]
+    pub ssh_public_key: Option<String>,
+    /// The tier; left out: the operator's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
+    pub tier: Option<String>,
+    /// The same as `tier`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
+    pub pod_spec_id: Option<String>,
+    /// The wanted time: an order that does not pay for it is refused. Left out: whatever the token
+    /// pays for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 5_256_000)]
+    pub duration_minutes: Option<u64>,
+    /// The pod, for a top-up, a status or a stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub pod_name: Option<String>,
+    /// The same as `pod_name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub pod_npub: Option<String>,
+}
+
+fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<String>, Refusal> {
+    match value {
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) if text.len() > bytes => {
+            Err(invalid(format!("{name} is longer than {bytes} bytes")))
+        }
+        Some(text) if !text.chars().all(is_plain) => {
+            Err(invalid(format!("{name} must not hold control characters")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// The refusal of an order without a token.
+#[must_use]
+pub fn unpaid() -> Refusal {
+    Refusal::new(
+        ErrorType::InvalidToken,
+        "cashu_token is missing; put a Cashu token (cashuA… or cashuB…) there",
+    )
+}
+
+impl Request {
+    /// Reads a request. A message that names a pod is a top-up, a status or a stop, whatever else it
+    /// holds.
+    ///
+    /// # Errors
+    /// `invalid_request` that names the field and says what to write.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        check_shape(text)?;
+        // Parsed straight into the fields: serde refuses a field that is given twice.
+        let mut body: RequestBody = serde_json::from_str(text).map_err(|error| {
+            // The parser's own message would quote its input, which may be a token.
+            let (line, column) = (error.line(), error.column());
+            invalid(format!(
+                "the request is not a JSON object with the known fields (line {line}, column {column})"
+            ))
+        })?;
+        let pod = body.take_pod()?;
+        let kind = body.kind(pod.as_ref())?;
+        match (kind, pod) {
+            (Some(Kind::Status), Some(pod)) => Ok(Self::Status { pod }),
+            (Some(Kind::Stop), Some(pod)) => Ok(Self::Stop { pod }),
+            (kind, pod) => match (body.take_token()?, pod) {
+                (None, Some(pod)) if kind.is_none() => Ok(Self::Status { pod }),
+                (token, Some(pod)) => {
+                    Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None })
+                }
+                (token, None) => body.into_spawn(token),
+            },
+        }
+    }
+}
+
+/// What `type` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Spawn,
+    TopUp,
+    Status,
+    Stop,
+}
+
+impl RequestBody {
+    fn take_pod(&mut self) -> Result<Option<PodName>, Refusal> {
+        let name = within("pod_name", self.pod_name.take(), limits::POD_NAME_BYTES)?;
+        let npub = within("pod_npub", self.pod_npub.take(), limits::POD_NAME_BYTES)?;
+        match (name, npub) {
+            (Some(name), Some(npub)) if name != npub => {
+                Err(invalid("pod_name and pod_npub name two pods; send one of them"))
+            }
+            (name, npub) => Ok(name.or(npub).map(PodName)),
+        }
+    }
+
+    /// `None`: the other fields decide.
+    fn kind(&self, pod: Option<&PodName>) -> Result<Option<Kind>, Refusal> {
+        let kind = match self.kind.as_deref() {
+            None => return Ok(None),
+            Some("spawn") => Kind::Spawn,
+            Some("top_up" | "topup" | "top-up") => Kind::TopUp,
+            Some("status") => Kind::Status,
+            Some("stop") => Kind::Stop,
+            Some(_) => {
+                return Err(invalid("type must be spawn, top_up, status or stop, or be left out"));
+            }
+        };
+        match (kind, pod) {
+            (Kind::Spawn, Some(_)) => {
+                Err(invalid("a spawn does not name a pod; leave pod_name out, or send a top-up"))
+            }
+            (Kind::TopUp | Kind::Status | Kind::Stop, None) => Err(invalid("pod_name is missing")),
+            _ => Ok(Some(kind)),
+        }
+    }
+
+    fn take_token(&mut self) -> Result<Option<Secret>, Refusal> {
+        match self.cashu_token.take() {
+            Some(token) if token.len() > limits::TOKEN_BYTES => Err(Refusal::new(
+                ErrorType::InvalidToken,
+                format!(
+                    "cashu_token is longer than {} bytes; send fewer, larger proofs",
+                    limits::TOKEN_BYTES
+                ),
+            )),
+            Some(token) if !token.trim().is_empty() => Ok(Some(Secret::new(token.trim()))),
+            _ => Ok(None),
+        }
+    }
+
+    fn take_tier(&mut self) -> Result<Option<String>, Refusal> {
+        let tier = within("tier", self.tier.take(), limits::TIER_BYTES)?;
+        let spec = within("pod_spec_id", self.pod_spec_id.take(), limits::TIER_BYTES)?;
+        match (tier, spec) {
+            (Some(tier), Some(spec)) if tier != spec => {
+                Err(invalid("tier and pod_spec_id name two tiers; send one of them"))
+            }
+            (tier, spec) => Ok(tier.or(spec)),
+        }
+    }
+
+    fn wanted(&self) -> Result<Option<Seconds>, Refusal> {
+        match self.duration_minutes {
+            Some(minutes) if minutes == 0 || minutes > limits::WANTED_MINUTES => Err(invalid(
+                format!("duration_minutes must be 1 to {}, or be left out", limits::WANTED_MINUTES),
+            )),
+            minutes => Ok(minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))),
+        }
+    }
+
+    fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
+        let tier = self.take_tier()?;
+        let wanted = self.wanted()?;
+        let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let login = Login::check(
+            non_empty(&self.ssh_username).as_deref(),
+            non_empty(&self.ssh_password).as_deref(),
+            non_empty(&self.ssh_public_key).as_deref(),
+        )?;
+        Ok(Request::Buy {
+            token,
+            purchase: Purchase::Spawn {
+                image: within("pod_image", self.pod_image, limits::IMAGE_BYTES)?,
+                tier,
+                username: login.username,
+                public_key: login.public_key,
+                wanted,
+            },
+            password: Some(login.password),
+        })
+    }
+}

@@ -1,0 +1,165 @@
+use super::*;
+use crate::limits;
+use crate::model::order::Order;
+use crate::model::order::Purchase;
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::secret::Secret;
+use crate::model::units::Sat;
+use crate::model::units::{PodName, Seconds};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn code(text: &str) -> ErrorType {
+    Request::parse(text).unwrap_err().code
+}
+
+#[test]
+fn a_spawn_reads_with_all_and_with_no_options() {
+    let Request::Buy { token, purchase: Purchase::Spawn { image, tier, username, wanted, .. }, password } =
+        Request::parse(r#"{"cashu_token":" cashuBx ","pod_image":"a/b:1","ssh_username":"alice","ssh_password":"'\"$;: xx","pod_spec_id":"basic","duration_minutes":2,"other":[{}]}"#).unwrap()
+    else {
+        panic!("not a spawn")
+    };
+    assert_eq!(token.unwrap().expose(), "cashuBx");
+    assert_eq!(
+        (image.as_deref(), tier.as_deref(), username.as_str(), wanted),
+        (Some("a/b:1"), Some("basic"), "alice", Some(Seconds(120)))
+    );
+    assert_eq!(password.unwrap().expose(), "'\"$;: xx");
+    assert!(matches!(
+        Request::parse(r#"{"cashu_token":"cashuBx"}"#),
+        Ok(Request::Buy { purchase: Purchase::Spawn { .. }, .. })
+    ));
+}
+
+#[test]
+fn the_examples_read_as_what_they_are_named_for() {
+    let spawn = Request::parse(include_str!("../../../../examples/orders/spawn.json")).unwrap();
+    assert!(matches!(
+        spawn,
+        Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }
+    ));
+    let top_up = Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
+    assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
+    assert!(matches!(
+        Request::parse(include_str!("../../../../examples/orders/status.json")),
+        Ok(Request::Status { .. })
+    ));
+}
+
+#[test]
+fn what_names_a_pod_is_a_top_up_or_a_status() {
+    for text in [
+        r#"{"pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+        r#"{"pod_npub":"ssh-pod-a","cashu_token":"cashuBx","pod_image":"x","ssh_username":"ro;ot"}"#,
+        r#"{"type":"top_up","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+    ] {
+        assert!(
+            matches!(Request::parse(text), Ok(Request::Buy { purchase: Purchase::TopUp { pod }, .. }) if pod.0 == "ssh-pod-a"),
+            "{text}"
+        );
+    }
+    assert!(
+        matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.0 == "ssh-pod-a")
+    );
+    for text in [
+        r#"{"pod_name":"ssh-pod-a"}"#,
+        r#"{"type":"status","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
+    ] {
+        assert!(
+            matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.0 == "ssh-pod-a"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_order_without_a_token_is_not_paid_for() {
+    for text in ["{}", r#"{"cashu_token":""}"#, r#"{"type":"top_up","pod_name":"ssh-pod-a"}"#] {
+        assert!(matches!(Request::parse(text), Ok(Request::Buy { token: None, .. })), "{text}");
+    }
+}
+
+#[test]
+fn bad_requests_say_what_is_wrong() {
+    for (text, expected) in [
+        ("", ErrorType::InvalidRequest),
+        ("[]", ErrorType::InvalidRequest),
+        ("nonsense", ErrorType::InvalidRequest),
+        (r#"{"cashu_token":7}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","cashu_token":"b"}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","duration_minutes":-1}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","duration_minutes":0}"#, ErrorType::InvalidRequest),
+        (
+            r#"{"cashu_token":"a","duration_minutes":18446744073709551615}"#,
+            ErrorType::InvalidRequest,
+        ),
+        (r#"{"cashu_token":"a","tier":"x","pod_spec_id":"y"}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","pod_name":"x","pod_npub":"y"}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","pod_image":"x\u0000"}"#, ErrorType::InvalidRequest),
+        (r#"{"cashu_token":"a","ssh_username":"root"}"#, ErrorType::InvalidRequest),
+        (r#"{"type":"status"}"#, ErrorType::InvalidRequest),
+        (r#"{"type":"spawn","pod_name":"x","cashu_token":"a"}"#, ErrorType::InvalidRequest),
+        (r#"{"type":"dance","cashu_token":"a"}"#, ErrorType::InvalidRequest),
+    ] {
+        assert_eq!(code(text), expected, "{text}");
+    }
+    assert_eq!(code(&format!("{{\"a\":{}", "[".repeat(60_000))), ErrorType::InvalidRequest);
+    assert_eq!(code(&" ".repeat(limits::REQUEST_BYTES + 1)), ErrorType::InvalidRequest);
+    assert_eq!(
+        code(&format!("{{\"cashu_token\":\"{}\"}}", "a".repeat(limits::TOKEN_BYTES + 1))),
+        ErrorType::InvalidToken
+    );
+}
+
+#[test]
+fn an_error_carries_the_refund_and_nothing_else() {
+    let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
+    assert_eq!(
+        sorted(&Response::from(&refusal)),
+        json!({"type": "error", "error_type": "provisioning_error", "message": "no"})
+    );
+    let mut order = Order::blank(Purchase::TopUp { pod: PodName::default() });
+    order.secrets.token = Some(Secret::new("cashuBspent"));
+    order.secrets.password = Some(Secret::new("hunter22"));
+    assert_eq!(refused(&order, &refusal), Response::from(&refusal));
+    (order.refunded, order.refund_fee) = (Some(Sat(7)), Some(Sat(1)));
+    order.secrets.refund_token = Some(Secret::new("cashuBx"));
+    let response = refused(&order, &refusal);
+    let json = sorted(&response);
+    assert_eq!(
+        (&json["refund_token"], &json["refunded_sats"], &json["refund_fee_sats"]),
+        (&json!("cashuBx"), &json!(7), &json!(1))
+    );
+    assert!(json["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{json}");
+    assert!(!json.to_string().contains("spent") && !json.to_string().contains("hunter22"));
+    assert!(!format!("{response:?}").contains("cashuBx"), "a token is in Debug");
+    order.secrets.refund_token = None;
+    let json = refused(&order, &refusal).to_json();
+    assert!(json.contains(r#""refund_token":null"#), "{json}");
+    assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), refused(&order, &refusal));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_quoted() {
+    for text in
+        [r#""cashuBsecret""#, r#"{"duration_minutes":"cashuBsecret"}"#, r#"["cashuBsecret"]"#]
+    {
+        assert!(!format!("{:?}", Request::parse(text).unwrap_err()).contains("secret"), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(text in ".{0,400}") {
+        let _ = Request::parse(&text);
+    }
+
+    #[test]
+    fn no_fields_panic(name in ".{0,40}", password in ".{0,140}", minutes in any::<u64>(), pod in proptest::option::of(".{0,140}")) {
+        let text = json!({"cashu_token": "x", "ssh_username": name, "ssh_password": password, "duration_minutes": minutes, "pod_name": pod}).to_string();
+        if let Ok(Request::Buy { purchase: Purchase::Spawn { username, .. }, .. }) = Request::parse(&text) {
+            prop_assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
+        }
+    }
+}
