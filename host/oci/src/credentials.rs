@@ -5,7 +5,7 @@
 //! then on. This module finds the entry for a repository; `docker_credential` decodes it, and runs
 //! a credential helper if [`CredentialHelpers::Run`] allows it.
 
-use crate::error::Error;
+use crate::error::{AuthFileError, DecodeError, Error, HelperError};
 use crate::reference::Reference;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -30,48 +30,6 @@ pub enum CredentialHelpers {
     #[default]
     Refuse,
     Run,
-}
-
-/// What is wrong with an auth file. Its content is never repeated.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthFileError {
-    #[error("it cannot be read")]
-    Read(#[source] io::Error),
-    #[error("it has more than {MAX_FILE_BYTES} bytes")]
-    TooLarge,
-    // Without its source: that quotes the file.
-    #[error("it is not docker's config.json: line {line}: {category:?}")]
-    Json { line: usize, category: serde_json::error::Category },
-    #[error("auths → {key:?} has no valid credentials: auth is the base64 of user:password")]
-    Entry {
-        key: String,
-        #[source]
-        source: DecodeError,
-    },
-    #[error("{0:?} is not the name of a credential helper")]
-    HelperName(String),
-}
-
-/// Why the credentials of an entry cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    #[error("it cannot be decoded")]
-    Malformed,
-    #[error("the user name is empty or has a colon")]
-    UserName,
-    #[error("auth and username, password differ")]
-    Mismatch,
-}
-
-/// Why a credential helper gave nothing. What it printed is not repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HelperError {
-    #[error("it cannot be run")]
-    NotRun,
-    #[error("it failed")]
-    Failed,
-    #[error("its output is malformed")]
-    Malformed,
 }
 
 /// Credentials of one repository.
@@ -174,7 +132,7 @@ impl AuthFile {
         let mut bounded = file.take(MAX_FILE_BYTES.saturating_add(1));
         let length = bounded.read_to_end(&mut bytes).map_err(AuthFileError::Read)?;
         if u64::try_from(length).is_ok_and(|length| length > MAX_FILE_BYTES) {
-            return Err(AuthFileError::TooLarge);
+            return Err(AuthFileError::TooLarge { limit: MAX_FILE_BYTES });
         }
         serde_json::from_slice(&bytes)
             .map_err(|error| AuthFileError::Json { line: error.line(), category: error.classify() })

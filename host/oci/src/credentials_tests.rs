@@ -119,30 +119,33 @@ fn helpers_are_not_run() {
 #[test]
 fn helpers_are_run_if_allowed() {
     const MARKER: &str = "PAYGRESS_TEST_CREDENTIAL_HELPERS";
-    if std::env::var_os(MARKER).is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, script) in [
-            ("good", r#"read server; echo "{\"Username\":\"u\",\"Secret\":\"$server\"}""#),
-            ("token", r#"cat >/dev/null; echo '{"Username":"<token>","Secret":"t"}'"#),
-            ("none", "cat >/dev/null; echo credentials not found in native keychain; exit 1"),
-            ("broken", "cat >/dev/null; echo hunter2; echo hunter2 >&2; exit 1"),
-            ("strange", "cat >/dev/null; echo hunter2"),
-        ] {
-            let path = directory.path().join(format!("docker-credential-{name}"));
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
-        let again = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "credentials::tests::helpers_are_run_if_allowed"])
-            .env("PATH", path)
-            .env(MARKER, "1")
-            .output()
-            .unwrap();
-        let output = String::from_utf8_lossy(&again.stdout);
-        assert!(again.status.success() && output.contains("1 passed"), "{output}");
-        return;
+    if std::env::var_os(MARKER).is_some() {
+        return check_helpers();
     }
+    let directory = tempfile::tempdir().unwrap();
+    for (name, script) in [
+        ("good", r#"read server; echo "{\"Username\":\"u\",\"Secret\":\"$server\"}""#),
+        ("token", r#"cat >/dev/null; echo '{"Username":"<token>","Secret":"t"}'"#),
+        ("none", "cat >/dev/null; echo credentials not found in native keychain; exit 1"),
+        ("broken", "cat >/dev/null; echo hunter2; echo hunter2 >&2; exit 1"),
+        ("strange", "cat >/dev/null; echo hunter2"),
+    ] {
+        let path = directory.path().join(format!("docker-credential-{name}"));
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "credentials::tests::helpers_are_run_if_allowed"])
+        .env("PATH", path)
+        .env(MARKER, "1")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && output.contains("1 passed"), "{output}");
+}
+
+fn check_helpers() {
     let file = fixture(
         r#"{
             "auths": {"a.example": {"auth": "dTpw"}, "b.example": {"auth": "dTpw"}},

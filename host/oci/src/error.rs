@@ -1,10 +1,10 @@
 //! Why a request to a registry failed. No text contains credentials, nor a registry's own error
 //! message, which may repeat them.
 
-use crate::credentials::{AuthFileError, HelperError};
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
 use paygress_http_client::{HttpError, TlsError};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +78,48 @@ pub enum Error {
         #[source]
         source: SignaturesError,
     },
+}
+
+/// What is wrong with an auth file. Its content is never repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthFileError {
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    #[error("it has more than {limit} bytes")]
+    TooLarge { limit: u64 },
+    // Without its source: that quotes the file.
+    #[error("it is not docker's config.json: line {line}: {category:?}")]
+    Json { line: usize, category: serde_json::error::Category },
+    #[error("auths → {key:?} has no valid credentials: auth is the base64 of user:password")]
+    Entry {
+        key: String,
+        #[source]
+        source: DecodeError,
+    },
+    #[error("{0:?} is not the name of a credential helper")]
+    HelperName(String),
+}
+
+/// Why the credentials of an entry cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("it cannot be decoded")]
+    Malformed,
+    #[error("the user name is empty or has a colon")]
+    UserName,
+    #[error("auth and username, password differ")]
+    Mismatch,
+}
+
+/// Why a credential helper gave nothing. What it printed is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HelperError {
+    #[error("it cannot be run")]
+    NotRun,
+    #[error("it failed")]
+    Failed,
+    #[error("its output is malformed")]
+    Malformed,
 }
 
 /// What is invalid in a registry's response.

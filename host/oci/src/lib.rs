@@ -58,9 +58,9 @@ pub mod testing;
 mod verification;
 
 pub use artifact::{Artifact, Package};
-pub use credentials::{AuthFileError, CredentialHelpers, DecodeError, HelperError};
+pub use credentials::CredentialHelpers;
 pub use digest::{Digest, DigestError};
-pub use error::{Error, ResponseError, SignaturesError};
+pub use error::{AuthFileError, DecodeError, Error, HelperError, ResponseError, SignaturesError};
 pub use fetcher::{ComponentFetcher, FetchError};
 pub use keys::{KeyError, KeyFileError, Keys, SigningKey, Unverified};
 pub use manifest::ManifestError;

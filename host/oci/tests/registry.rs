@@ -209,6 +209,7 @@ async fn uploads_stay_on_the_same_server() {
 
 #[tokio::test]
 async fn other_artifacts_are_rejected_with_a_reason() {
+    // long: a table
     let fixture = fixture().await;
     let original = fixture.server.manifest("policies/pricing", "1").unwrap();
     let index = "application/vnd.oci.image.index.v1+json";
