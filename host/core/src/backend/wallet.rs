@@ -89,7 +89,8 @@ impl fmt::Display for RecoveryError {
 
 impl Error for RecoveryError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.mints.first().map(|failed| &failed.failure as &(dyn Error + 'static))
+        let failed = self.mints.first()?;
+        Some(&failed.failure)
     }
 }
 
