@@ -34,7 +34,7 @@ mod worker;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage};
-pub use submit::{NewOrder, Submission};
+pub use submit::{NewOrder, Repetition, Submission};
 
 use crate::backend::cluster::Cluster;
 use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms};

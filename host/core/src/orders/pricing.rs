@@ -102,25 +102,7 @@ impl OrderService {
     ) -> Result<PriceEstimate, Refusal> {
         let set = self.backends.policy.current();
         let context = self.context(customer).await?;
-        let mut order = Order::blank(purchase.clone());
-        order.reply_to.customer = customer.clone();
-        let view = match purchase {
-            Purchase::Spawn { .. } => {
-                let view = order.view(None);
-                set.admit(&view, &context).await?;
-                view
-            }
-            Purchase::TopUp { pod } => {
-                let lease = self.find_lease(pod).await?;
-                if lease.state == LeaseState::Ended {
-                    return Err(Refusal::new(
-                        ErrorType::LeaseExpired,
-                        "this pod has ended; order a new one",
-                    ));
-                }
-                order.view(Some(lease.view(customer, UnixTime::now())))
-            }
-        };
+        let view = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         let probe = PriceProbe {
             set: &*set,
@@ -145,6 +127,35 @@ impl OrderService {
             seconds,
             amount,
         })
+    }
+
+    /// What the policies see of an order of this purchase, if they admit it.
+    async fn view_of(
+        &self,
+        purchase: &Purchase,
+        customer: &Customer,
+        set: &dyn PolicySet,
+        context: &Context,
+    ) -> Result<OrderView, Refusal> {
+        let mut order = Order::blank(purchase.clone());
+        order.reply_to.customer = customer.clone();
+        match purchase {
+            Purchase::Spawn { .. } => {
+                let view = order.view(None);
+                set.admit(&view, context).await?;
+                Ok(view)
+            }
+            Purchase::TopUp { pod } => {
+                let lease = self.find_lease(pod).await?;
+                if lease.state == LeaseState::Ended {
+                    return Err(Refusal::new(
+                        ErrorType::LeaseExpired,
+                        "this pod has ended; order a new one",
+                    ));
+                }
+                Ok(order.view(Some(lease.view(customer, UnixTime::now()))))
+            }
+        }
     }
 
     /// Whether a token would buy so much time of a pod now. Takes nothing.

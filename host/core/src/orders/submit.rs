@@ -1,10 +1,10 @@
 //! New orders, and the same order sent again.
 
 use super::{OrderService, internal};
-use crate::backend::responder::{ReplyTo, Transport};
 use crate::backend::store::OpenOutcome;
 use crate::model::order::{Order, OrderSecrets, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::reply_to::ReplyTo;
 use crate::model::secret::Secret;
 use crate::model::units::{LeaseId, OrderId};
 use crate::protocol::Response;
@@ -12,9 +12,19 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
+/// What makes a message with a known id the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// The id is derived from the content: an equal id is enough.
+    ByContent,
+    /// The sender chooses the id: the purchase must be the same too.
+    ByChosenId,
+}
+
 /// An order as a transport submits it.
 #[derive(Clone, Debug)]
 pub struct NewOrder {
+    pub repetition: Repetition,
     /// The id of the message that brought it: the same message is the same order.
     pub message: String,
     /// Where the answer goes.
@@ -113,28 +123,23 @@ impl OrderService {
             .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.backends.ledger.open(&order).await.map_err(|error| internal(&error))? {
             OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
-            // A message's id is derived from its content; a request's id is chosen by its sender.
-            OpenOutcome::Duplicate(known)
-                if known.reply_to.transport == Transport::Nostr
-                    || same_purchase(&order, &known) =>
-            {
-                self.replay(*known).await
+            OpenOutcome::Duplicate(known) => {
+                let is_same = match incoming.repetition {
+                    Repetition::ByContent => true,
+                    Repetition::ByChosenId => same_purchase(&order, &known),
+                };
+                match is_same {
+                    true => self.replay(*known).await,
+                    false => Err(Refusal::new(
+                        ErrorType::InvalidRequest,
+                        "this request's id was used for another request; choose a new one",
+                    )),
+                }
             }
-            OpenOutcome::Duplicate(_) => Err(Refusal::new(
-                ErrorType::InvalidRequest,
-                "this request's id was used for another request; choose a new one",
-            )),
             OpenOutcome::ProofConflict(other) if same_purchase(&order, &other) => {
                 self.replay(*other).await
             }
-            OpenOutcome::ProofConflict(other) if other.state.is_final() => Err(Refusal::new(
-                ErrorType::TokenAlreadySpent,
-                "this token has paid for another order; send a fresh one",
-            )),
-            OpenOutcome::ProofConflict(_) => Err(Refusal::new(
-                ErrorType::TokenPending,
-                "this token is paying for another order right now",
-            )),
+            OpenOutcome::ProofConflict(other) => Err(already_paying(&other)),
         }
     }
 
@@ -171,4 +176,18 @@ fn same_purchase(a: &Order, b: &Order) -> bool {
         && a.customer() == b.customer()
         && a.purchase == b.purchase
         && proofs(a) == proofs(b)
+}
+
+/// The refusal of a token that pays for this other order.
+fn already_paying(other: &Order) -> Refusal {
+    match other.state.is_final() {
+        true => Refusal::new(
+            ErrorType::TokenAlreadySpent,
+            "this token has paid for another order; send a fresh one",
+        ),
+        false => Refusal::new(
+            ErrorType::TokenPending,
+            "this token is paying for another order right now",
+        ),
+    }
 }
