@@ -1,50 +1,32 @@
-//! `paygress-cluster`: where pods run. Two implementations of `paygress_core::Cluster`, which pass
-//! one suite.
+//! `paygress-cluster`: leases on a Kubernetes cluster.
 //!
-//! - [`Kubernetes`]: a lease is a Job that owns its Secret and Services. Kubernetes ends it
-//!   (`activeDeadlineSeconds`) and
-//!   cleans up after it (`ttlSecondsAfterFinished`), with or without us; we raise the deadline and
-//! watch.
-//! - [`Local`]: for the demo and for tests: an SSH server on 127.0.0.1 instead of a pod. No
-//!   isolation.
+//! [`Kubernetes`] implements `paygress_core::Cluster`. A lease is a Job that owns the lease's Secret
+//! and Services. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
+//! (`ttlSecondsAfterFinished`), whether or not this process runs; it raises the deadline, and
+//! watches.
 //!
-//! [`Policies`] watches the `Policy` resources of the operator's namespace, and writes their
-//! status.
+//! ```text
+//! LeasePlan ─▶ check_plan ─▶ objects: Job, Secret, Services ─┬─▶ dry_run: dryRun=All, the pod included
+//!              (guard)                                       │
+//!                                                            └─▶ launch: suspended Job ─▶ Secret,
+//!                                                                Services ─▶ resume ─▶ ready
 //!
-//! Either way the template that the policy rendered passes [`guard::check`] first, which trusts
-//! nothing of it.
+//! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Resync}
+//! ```
 //!
-//! This is the only room that knows kube.
+//! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
+//! trusted. [`check_plan()`] is public for other implementations of `Cluster`, such as the sandbox's
+//! local pods.
+//!
+//! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
+mod check_plan;
+pub mod connection;
 pub mod guard;
 mod kubernetes;
-mod local;
 mod objects;
-mod policies;
+mod status;
 
-pub use kubernetes::{ConnectError, Kubernetes, Settings};
-pub use local::Local;
-pub use policies::{ApplyStatus, DesiredPolicy, FetchError, Fetched, Mode, Policies, Reconcile};
-
-use guard::Checked;
-use paygress_core::backend::cluster::LeasePlan;
-use paygress_core::model::refusal::{ErrorType, Refusal};
-
-/// What any cluster checks of a plan before it runs anything: the template, and a key that the
-/// pod's server can read.
-fn checked(plan: &LeasePlan, allowed: &guard::Allowed) -> Result<Checked, Refusal> {
-    if let Some(key) = &plan.login.public_key {
-        paygress_sshd::parse_key(key).map_err(|error| {
-            Refusal::new(ErrorType::InvalidRequest, format!("ssh_public_key: {error}"))
-        })?;
-    }
-    // The customer cannot mend it, and the operator finds it in the log.
-    guard::check(&plan.rendered, &plan.placement, allowed).map_err(|why| {
-        tracing::error!(why, "the rendered template was refused");
-        Refusal::new(
-            ErrorType::PolicyUnavailable,
-            "the operator's pod-template policy asks for what is not allowed",
-        )
-        .with_details(why)
-    })
-}
+pub use check_plan::check_plan;
+pub use connection::ConnectError;
+pub use kubernetes::{Kubernetes, Settings};

@@ -1,4 +1,4 @@
-//! What any cluster must do. The local runtime and Kubernetes pass this one suite.
+//! The behaviour of every `Cluster`. The sandbox's local pods and Kubernetes pass the same suite.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,7 +8,7 @@
 )]
 
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, Local, Settings};
+use paygress_cluster::{Kubernetes, Settings};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -17,6 +17,7 @@ use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
+use paygress_sandbox::LocalCluster;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,11 +70,11 @@ async fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).await.is_ok()
 }
 
-/// Waits for what the cluster tells of this pod.
+/// Waits for the end of this pod.
 async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> EndReason {
-    let told = async {
-        while let Some(observation) = events.recv().await {
-            if let ClusterEvent::Ended(ended, reason) = observation
+    let end = async {
+        while let Some(event) = events.recv().await {
+            if let ClusterEvent::Ended(ended, reason) = event
                 && ended == *pod
             {
                 return reason;
@@ -81,7 +82,7 @@ async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> End
         }
         panic!("the observer stopped")
     };
-    tokio::time::timeout(TIMEOUT, told).await.expect("the end of the pod is told")
+    tokio::time::timeout(TIMEOUT, end).await.expect("the end of the pod is observed")
 }
 
 async fn conforms(cluster: Arc<dyn Cluster>) {
@@ -89,7 +90,7 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     let observer = Arc::clone(&cluster);
     tokio::spawn(async move { observer.observe(sink).await });
 
-    // What the guard refuses is refused in rehearsal, and nothing is there afterwards.
+    // A dry run refuses what the guard refuses, and leaves nothing behind.
     let mut greedy = plan(free_port(), 60);
     greedy.rendered.pod_template_json = greedy
         .rendered
@@ -104,7 +105,7 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
         Err(ClusterError::NotFound)
     );
 
-    // Rehearsing does nothing; launching twice is launching once.
+    // A dry run changes nothing; launching is idempotent.
     let port = free_port();
     let sold = plan(port, 60);
     let pod = sold.lease.pod_name();
@@ -117,27 +118,27 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     assert_eq!(
         cluster.startup_phase(&pod).await,
         Ok(StartupPhase::Starting),
-        "it is past being fetched"
+        "its image is pulled"
     );
     assert_eq!(cluster.check().await, Ok(()));
 
-    // It ends when it was told to: the later of two times, however they come.
+    // It ends at the latest expiry that was set, in whatever order.
     let end = UnixTime(UnixTime::now().0 + 8);
     cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
     cluster.check_running(&pod, end).await.unwrap();
     cluster.set_expiry(&pod, end).await.unwrap();
     cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
     assert_eq!(end_of(&pod, &mut events).await, EndReason::Expired);
-    let late = UnixTime::now().0.abs_diff(end.0);
-    assert!(late <= 8, "it ended {late} s off");
-    assert!(!listens(port).await, "its port is free when its end is told");
+    let deviation = UnixTime::now().0.abs_diff(end.0);
+    assert!(deviation <= 8, "it ended {deviation} s off");
+    assert!(!listens(port).await, "its port is free when its end is reported");
     assert_eq!(
         cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await,
         Err(ClusterError::NotFound),
-        "what has ended is not revived"
+        "a pod that has ended is not revived"
     );
 
-    // A removed pod is gone when the call returns, and its port can be had again.
+    // A removed pod is gone when the call returns, and its port is free.
     let again = plan(port, 60);
     cluster.launch(&again).await.unwrap();
     cluster.ready(&again.lease.pod_name()).await.unwrap();
@@ -145,7 +146,7 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     assert!(!listens(port).await);
     cluster.remove(&again.lease.pod_name()).await.unwrap();
 
-    // A port that somebody else has.
+    // A port that is in use.
     let first = plan(port, 60);
     cluster.launch(&first).await.unwrap();
     cluster.ready(&first.lease.pod_name()).await.unwrap();
@@ -160,9 +161,9 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_local_runtime_conforms() {
+async fn local_pods_conform() {
     let homes = tempfile::tempdir().unwrap();
-    conforms(Arc::new(Local::new(homes.path().to_owned()))).await;
+    conforms(Arc::new(LocalCluster::new(homes.path().to_owned()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,7 +185,7 @@ async fn kubernetes_conforms() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_away_is_told_so_in_time() {
+async fn an_unreachable_cluster_is_reported_as_unavailable() {
     let kubeconfig = tempfile::NamedTempFile::new().unwrap();
     let text = format!(
         "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: \"http://127.0.0.1:{}\"}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",

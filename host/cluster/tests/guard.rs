@@ -1,4 +1,4 @@
-//! A template asks for too much: refused, with the field's path.
+//! A template that asks for too much is refused with the path of the field.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,7 +24,7 @@ fn placement() -> Placement {
     }
 }
 
-fn good() -> Value {
+fn valid() -> Value {
     json!({"spec": {
         "restartPolicy": "Never",
         "containers": [{"name": "ssh", "image": "example.com/ssh:1", "ports": [{"containerPort": 2222, "hostPort": 31000}]}],
@@ -38,9 +38,9 @@ fn rendered(template: &Value, services: &[Value]) -> Rendered {
     }
 }
 
-/// The good template with a value at a JSON Pointer, whose last step is made if it is not there.
+/// The valid template with a value at a JSON Pointer; its last step is created if it is missing.
 fn with(pointer: &str, value: Value) -> Value {
-    let mut template = good();
+    let mut template = valid();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     let parent = template.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}"));
     match parent {
@@ -51,13 +51,13 @@ fn with(pointer: &str, value: Value) -> Value {
     template
 }
 
-fn why(template: &Value, services: &[Value]) -> String {
-    check(&rendered(template, services), &placement(), &Allowed::default()).unwrap_err()
+fn refusal(template: &Value, services: &[Value]) -> String {
+    check(&rendered(template, services), &placement(), &Allowed::default()).unwrap_err().to_string()
 }
 
 #[test]
-fn what_a_pod_must_have_is_filled_in() {
-    let checked = check(&rendered(&good(), &[]), &placement(), &Allowed::default()).unwrap();
+fn a_template_is_completed_with_the_values_that_every_pod_must_have() {
+    let checked = check(&rendered(&valid(), &[]), &placement(), &Allowed::default()).unwrap();
     let spec = checked.template.spec.unwrap();
     let pod = spec.security_context.as_ref().unwrap();
     let container = &spec.containers[0];
@@ -88,7 +88,7 @@ fn what_a_pod_must_have_is_filled_in() {
 }
 
 #[test]
-fn every_way_out_of_the_pod_is_refused_by_its_path() {
+fn every_escape_from_the_pod_is_refused_with_its_path() {
     let container = "/spec/containers/0";
     for (pointer, value, path) in [
         ("/spec/hostNetwork", json!(true), "template.spec.hostNetwork"),
@@ -171,8 +171,8 @@ fn every_way_out_of_the_pod_is_refused_by_its_path() {
             "template.spec.containers",
         ),
     ] {
-        let told = why(&with(pointer, value), &[]);
-        assert!(told.starts_with(path), "{pointer}: {told}");
+        let message = refusal(&with(pointer, value), &[]);
+        assert!(message.starts_with(path), "{pointer}: {message}");
     }
     for (field, value, path) in [
         ("image", json!("example.com/ssh:2"), "image"),
@@ -231,19 +231,19 @@ fn every_way_out_of_the_pod_is_refused_by_its_path() {
             "ports[1].hostPort",
         ),
     ] {
-        let told = why(&with(&format!("{container}/{field}"), value), &[]);
+        let message = refusal(&with(&format!("{container}/{field}"), value), &[]);
         assert!(
-            told.starts_with(&format!("template.spec.containers[0].{path}")),
-            "{field}: {told}"
+            message.starts_with(&format!("template.spec.containers[0].{path}")),
+            "{field}: {message}"
         );
     }
 }
 
 #[test]
-fn a_pod_is_reached_by_one_port_and_by_the_reserved_one() {
-    let mut unreachable = good();
+fn a_pod_is_reachable_by_one_port_which_is_the_reserved_one() {
+    let mut unreachable = valid();
     unreachable["spec"]["containers"][0]["ports"] = json!([]);
-    assert!(why(&unreachable, &[]).contains("nobody could log in"));
+    assert!(refusal(&unreachable, &[]).contains("nobody could log in"));
     let node_port = json!({"spec": {"type": "NodePort", "ports": [{"port": 22}]}});
     let checked = check(
         &rendered(&unreachable, std::slice::from_ref(&node_port)),
@@ -257,7 +257,7 @@ fn a_pod_is_reached_by_one_port_and_by_the_reserved_one() {
         (checked.services[0].metadata.name.as_deref(), port.node_port),
         (Some("ssh-pod-a"), Some(31_000))
     );
-    assert!(why(&good(), std::slice::from_ref(&node_port)).contains("use one of them"));
+    assert!(refusal(&valid(), std::slice::from_ref(&node_port)).contains("use one of them"));
     for (service, path) in [
         (json!({"metadata": {"name": "kubernetes"}, "spec": {}}), "services[0].metadata.name"),
         (json!({"spec": {"type": "LoadBalancer"}}), "services[0].spec.type"),
@@ -269,13 +269,13 @@ fn a_pod_is_reached_by_one_port_and_by_the_reserved_one() {
         ),
         (json!([]), "services[0]"),
     ] {
-        let told = why(&unreachable, &[service]);
-        assert!(told.starts_with(path), "{path}: {told}");
+        let message = refusal(&unreachable, &[service]);
+        assert!(message.starts_with(path), "{path}: {message}");
     }
 }
 
 #[test]
-fn what_is_no_template_is_told_so() {
+fn malformed_templates_are_refused() {
     for text in [
         "",
         "null",
@@ -329,10 +329,10 @@ proptest! {
         let _ = check(&rendered(&template, &[service]), &placement(), &Allowed::default());
     }
 
-    /// Whatever is added anywhere, what passes is as tight as the good one.
+    /// Whatever is added anywhere, a template that passes is as restricted as the valid one.
     #[test]
-    fn what_passes_is_tight(field in "[a-zA-Z]{1,12}", value in any_json(), place in proptest::sample::select(vec!["/spec", "/spec/containers/0", ""])) {
-        let mut template = good();
+    fn a_template_that_passes_is_restricted(field in "[a-zA-Z]{1,12}", value in any_json(), place in proptest::sample::select(vec!["/spec", "/spec/containers/0", ""])) {
+        let mut template = valid();
         if let Some(object) = template.pointer_mut(place).and_then(Value::as_object_mut) {
             object.entry(field).or_insert(value);
         }

@@ -1,0 +1,73 @@
+//! The guard over rendered templates: which fields a pod may have, and the values that it must
+//! have.
+//!
+//! It is an allowlist: a field that is not named here is refused, and with it every field that
+//! future versions of Kubernetes add. What passes satisfies the `restricted` Pod Security Standard,
+//! except for the one host port.
+
+mod allowed;
+mod error;
+mod fields;
+mod pod;
+mod service;
+
+pub use allowed::Allowed;
+pub use error::{GuardError, Violation};
+
+use fields::Object;
+use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
+use paygress_core::backend::policy::{Placement, Rendered};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A template that passed, completed with the values that every pod must have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    pub template: PodTemplateSpec,
+    pub services: Vec<Service>,
+}
+
+/// Parses, checks and completes a rendered template.
+///
+/// # Errors
+/// The first violation, with the path of its field.
+pub fn check(
+    rendered: &Rendered,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<Checked, GuardError> {
+    let mut template = parse(&rendered.pod_template_json, "pod template")?;
+    let mut services = rendered
+        .services_json
+        .iter()
+        .map(|service| parse(service, "Service"))
+        .collect::<Result<Vec<Value>, _>>()?;
+    let host_port = pod::check(&mut Object::root("template", &mut template), placement, allowed)?;
+    let mut node_port = false;
+    for (index, value) in services.iter_mut().enumerate() {
+        let path = format!("services[{index}]");
+        let reserved = service::check(&mut Object::root(&path, value), placement, index)?;
+        if reserved && node_port {
+            return Err(GuardError::SecondNodePort { path });
+        }
+        node_port |= reserved;
+    }
+    match (host_port, node_port) {
+        (true, true) => return Err(GuardError::PortTwice(placement.host_port)),
+        (false, false) => return Err(GuardError::Unreachable(placement.host_port)),
+        _ => {}
+    }
+    // Only now: deserialising drops unknown fields, and these must be refused.
+    Ok(Checked {
+        template: typed(template)?,
+        services: services.into_iter().map(typed).collect::<Result<_, _>>()?,
+    })
+}
+
+fn parse(json: &str, what: &'static str) -> Result<Value, GuardError> {
+    serde_json::from_str(json).map_err(|source| GuardError::NotJson { what, source })
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, GuardError> {
+    serde_json::from_value(value).map_err(GuardError::WrongType)
+}

@@ -1,0 +1,258 @@
+//! The pod and its container.
+
+use super::allowed::Allowed;
+use super::error::GuardError;
+use super::fields::Object;
+use paygress_core::backend::policy::Placement;
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, GuardError>;
+
+/// The longest grace period, in seconds: the port of a pod that is being stopped is not free.
+const GRACE_SECONDS: i64 = 30;
+const VOLUMES: usize = 8;
+const VARIABLES: usize = 64;
+
+/// Labels that the host or the cluster's controllers select by.
+const RESERVED_LABELS: [&str; 3] = ["app", "job-name", "controller-uid"];
+const POD: [&str; 14] = [
+    "affinity",
+    "automountServiceAccountToken",
+    "containers",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "hostUsers",
+    "nodeSelector",
+    "restartPolicy",
+    "runtimeClassName",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+];
+const POD_SECURITY: [&str; 7] = [
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "seccompProfile",
+    "supplementalGroups",
+];
+const CONTAINER: [&str; 17] = [
+    "args",
+    "command",
+    "env",
+    "image",
+    "imagePullPolicy",
+    "livenessProbe",
+    "name",
+    "ports",
+    "readinessProbe",
+    "resources",
+    "securityContext",
+    "startupProbe",
+    "stdin",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeMounts",
+    "workingDir",
+];
+const CONTAINER_SECURITY: [&str; 8] = [
+    "allowPrivilegeEscalation",
+    "capabilities",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "seccompProfile",
+];
+const PROBE: [&str; 7] = [
+    "exec",
+    "failureThreshold",
+    "initialDelaySeconds",
+    "periodSeconds",
+    "successThreshold",
+    "tcpSocket",
+    "timeoutSeconds",
+];
+
+/// Checks and completes the pod; returns whether it has the reserved port as its hostPort.
+pub(super) fn check(
+    template: &mut Object<'_>,
+    placement: &Placement,
+    allowed: &Allowed,
+) -> Result<bool> {
+    template.only(&["metadata", "spec"])?;
+    labels(&mut template.object("metadata"))?;
+    let mut spec = template.object("spec");
+    spec.only(&POD)?;
+    spec.require("automountServiceAccountToken", json!(false))?;
+    spec.require("enableServiceLinks", json!(false))?;
+    spec.number("terminationGracePeriodSeconds", 0..=GRACE_SECONDS)?;
+    if spec.get("hostUsers").is_some() {
+        spec.require("hostUsers", json!(false))?;
+    }
+    scheduling(&mut spec, allowed)?;
+    match spec.get("restartPolicy").and_then(Value::as_str) {
+        Some("Never" | "OnFailure") => {}
+        _ => return Err(spec.field_error("restartPolicy", "must be Never or OnFailure")),
+    }
+    match spec.get("dnsPolicy").map(Value::as_str) {
+        None | Some(Some("ClusterFirst" | "Default")) => {}
+        _ => return Err(spec.field_error("dnsPolicy", "must be ClusterFirst or Default")),
+    }
+    security(&mut spec.object("securityContext"), &POD_SECURITY)?;
+    volumes(&mut spec, placement)?;
+    let mut containers = spec.list("containers")?;
+    match containers.as_mut_slice() {
+        [one] => container(one, placement, allowed),
+        _ => Err(spec.field_error("containers", "must have exactly one container")),
+    }
+}
+
+fn labels(metadata: &mut Object<'_>) -> Result<()> {
+    metadata.only(&["labels"])?;
+    let is_reserved = |key: &str| RESERVED_LABELS.contains(&key) || key.contains('/');
+    let labels = metadata.map("labels")?;
+    match labels.and_then(|labels| labels.keys().find(|key| is_reserved(key)).cloned()) {
+        Some(label) => Err(metadata.object("labels").field_error(
+            &label,
+            "is reserved for the host or the cluster; use another label, without a slash",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_one_of(value: &Value, names: &[String]) -> bool {
+    value.as_str().is_some_and(|value| names.iter().any(|name| name == value))
+}
+
+fn scheduling(spec: &mut Object<'_>, allowed: &Allowed) -> Result<()> {
+    if spec.get("runtimeClassName").is_some_and(|class| !is_one_of(class, &allowed.runtime_classes))
+    {
+        return Err(spec
+            .field_error("runtimeClassName", "is not one of the operator's POD_RUNTIME_CLASSES"));
+    }
+    for mut toleration in spec.list("tolerations")? {
+        toleration.only(&["effect", "key", "operator", "tolerationSeconds", "value"])?;
+        if !toleration.get("key").is_some_and(|key| is_one_of(key, &allowed.tolerations)) {
+            return Err(
+                toleration.field_error("key", "is not one of the operator's POD_TOLERATIONS")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What pod and container have in common: a user other than root, and the runtime's default seccomp
+/// profile.
+fn security(context: &mut Object<'_>, known: &[&str]) -> Result<()> {
+    context.only(known)?;
+    context.require("runAsNonRoot", json!(true))?;
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        context.number(field, 1..=i64::from(i32::MAX))?;
+    }
+    if let Some(groups) = context.get("supplementalGroups")
+        && !groups.as_array().is_some_and(|groups| {
+            groups.iter().all(|group| group.as_i64().is_some_and(|id| id > 0))
+        })
+    {
+        return Err(context.field_error("supplementalGroups", "must be a list of numbers above 0"));
+    }
+    context.require("seccompProfile", json!({"type": "RuntimeDefault"}))
+}
+
+fn volumes(spec: &mut Object<'_>, placement: &Placement) -> Result<()> {
+    for mut volume in spec.list_of_at_most("volumes", VOLUMES)? {
+        volume.only(&["name", "emptyDir", "secret"])?;
+        let (empty_dir, secret) =
+            (volume.get("emptyDir").is_some(), volume.get("secret").is_some());
+        if empty_dir {
+            volume.object("emptyDir").only(&["medium", "sizeLimit"])?;
+        }
+        if secret {
+            let mut secret = volume.object("secret");
+            secret.only(&["defaultMode", "items", "secretName"])?;
+            secret.require("secretName", json!(placement.secret_name))?;
+        }
+        if empty_dir == secret {
+            return Err(volume.error("must be either an emptyDir or the login's Secret"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks and completes the container; returns whether it has the reserved hostPort.
+fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowed) -> Result<bool> {
+    container.only(&CONTAINER)?;
+    if container.get("image") != Some(&json!(placement.image)) {
+        return Err(container.field_error("image", "must be the admitted image"));
+    }
+    let mut context = container.object("securityContext");
+    security(&mut context, &CONTAINER_SECURITY)?;
+    context.require("privileged", json!(false))?;
+    context.require("allowPrivilegeEscalation", json!(false))?;
+    context.require("capabilities", json!({"drop": ["ALL"]}))?;
+    resources(&mut container.object("resources"), placement, allowed)?;
+    for mut variable in container.list_of_at_most("env", VARIABLES)? {
+        variable.only(&["name", "value"])?;
+    }
+    for mut mount in container.list("volumeMounts")? {
+        mount.only(&["mountPath", "name", "readOnly"])?;
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if container.get(probe).is_some() {
+            let mut probe = container.object(probe);
+            probe.only(&PROBE)?;
+            if probe.get("tcpSocket").is_some() {
+                // With a host the kubelet would connect to wherever the template says.
+                probe.object("tcpSocket").only(&["port"])?;
+            }
+        }
+    }
+    ports(container, placement)
+}
+
+fn ports(container: &mut Object<'_>, placement: &Placement) -> Result<bool> {
+    let mut host_port = false;
+    for mut port in container.list("ports")? {
+        port.only(&["containerPort", "hostPort", "name", "protocol"])?;
+        if port.get("hostPort").is_some() {
+            if host_port {
+                return Err(port.field_error("hostPort", "is a second one; a pod has one"));
+            }
+            port.require("hostPort", json!(placement.host_port))?;
+            port.require("containerPort", json!(placement.container_port))?;
+            port.require("protocol", json!("TCP"))?;
+            host_port = true;
+        }
+    }
+    Ok(host_port)
+}
+
+/// CPU and memory are those that were sold. The template sets the storage, and the devices that the
+/// operator allows.
+fn resources(resources: &mut Object<'_>, placement: &Placement, allowed: &Allowed) -> Result<()> {
+    resources.only(&["limits", "requests"])?;
+    let cpu = format!("{}m", placement.resources.cpu_millicores);
+    let memory = format!("{}Mi", placement.resources.memory_mib);
+    for field in ["limits", "requests"] {
+        let mut amounts = resources.object(field);
+        let unknown = amounts.unknown_field(|name| {
+            matches!(name, "cpu" | "memory" | "ephemeral-storage")
+                || allowed.devices.iter().any(|device| device == name)
+        })?;
+        if let Some(name) = unknown {
+            return Err(amounts.field_error(
+                &name,
+                "is not allowed; devices are those of the operator's POD_DEVICES",
+            ));
+        }
+        amounts.require("cpu", json!(cpu))?;
+        amounts.require("memory", json!(memory))?;
+    }
+    Ok(())
+}

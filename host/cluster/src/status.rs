@@ -1,0 +1,115 @@
+//! What the status of a Job or a pod says about a lease.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodStatus};
+use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
+use std::time::Duration;
+
+/// How long a pod may be unschedulable: an autoscaler may add a node for it.
+const UNSCHEDULABLE: Duration = Duration::from_secs(30);
+
+/// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
+/// pods are being stopped.
+pub(crate) fn ended(job: &Job) -> Option<EndReason> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let met = conditions.iter().find(|condition| {
+        condition.status == "True"
+            && matches!(
+                condition.type_.as_str(),
+                "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet"
+            )
+    })?;
+    Some(match met.reason.as_deref() {
+        Some("DeadlineExceeded") => EndReason::Expired,
+        Some("PodFailurePolicy") => EndReason::Disrupted,
+        _ => EndReason::Exited,
+    })
+}
+
+/// As [`ended`], once its pods are gone too, so that the port is free.
+pub(crate) fn finished(job: &Job) -> Option<EndReason> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .any(|condition| {
+            condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed")
+        })
+        .then(|| ended(job))
+        .flatten()
+}
+
+/// Whether a pod is ready; an error when it will not become so, none while it may. `waited` is how
+/// long it has been watched.
+pub(crate) fn readiness(pod: &Pod, waited: Duration) -> Option<Result<(), ClusterError>> {
+    let status = pod.status.as_ref()?;
+    if pod.metadata.deletion_timestamp.is_some()
+        || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
+    {
+        return Some(Err(ClusterError::NotReady("it ended during startup".to_owned())));
+    }
+    if is_met(status, "Ready") {
+        return Some(Ok(()));
+    }
+    let unschedulable = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(message) = unschedulable.and_then(|condition| condition.message.as_deref()) {
+        if message.contains("free ports") {
+            return Some(Err(ClusterError::PortTaken(message.to_owned())));
+        }
+        if waited >= UNSCHEDULABLE {
+            tracing::warn!(message, "no node has room for a pod");
+            return Some(Err(ClusterError::NotReady("no node has room for it".to_owned())));
+        }
+    }
+    let waiting = cannot_start(status)?;
+    let reason = waiting.reason.clone().unwrap_or_default();
+    tracing::warn!(reason, message = waiting.message, "a pod cannot start");
+    Some(Err(ClusterError::NotReady(reason)))
+}
+
+fn is_met(status: &PodStatus, condition_type: &str) -> bool {
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == condition_type && condition.status == "True")
+}
+
+/// The state of a container that is stuck.
+fn cannot_start(status: &PodStatus) -> Option<&ContainerStateWaiting> {
+    let is_stuck = |waiting: &&ContainerStateWaiting| {
+        matches!(
+            waiting.reason.as_deref(),
+            Some(
+                "ImagePullBackOff"
+                    | "ErrImageNeverPull"
+                    | "InvalidImageName"
+                    | "CreateContainerConfigError"
+                    | "CrashLoopBackOff"
+            )
+        )
+    };
+    status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+        .find(is_stuck)
+}
+
+/// How far the startup of a pod that is not ready yet has come.
+pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
+    let Some(status) = &pod.status else { return StartupPhase::Waiting };
+    let started =
+        status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
+    // Once the sandbox is there and no container runs, the image is being pulled.
+    match (started, is_met(status, "PodReadyToStartContainers"), is_met(status, "PodScheduled")) {
+        (true, _, _) => StartupPhase::Starting,
+        (_, true, _) => StartupPhase::Pulling,
+        (_, _, true) => StartupPhase::Scheduled,
+        _ => StartupPhase::Waiting,
+    }
+}

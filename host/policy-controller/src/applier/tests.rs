@@ -1,0 +1,233 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::*;
+use paygress_policy::{PolicyDir, PolicyEngine, Trigger, read_component};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn desired(slot: Slot, settings: &str, mode: Mode, version: &str) -> DesiredPolicy {
+    let component = read_component(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/plugins/{slot}.wasm")),
+    )
+    .unwrap();
+    DesiredPolicy {
+        slot,
+        mode,
+        component: Some(component),
+        settings: settings.to_owned(),
+        version: version.to_owned(),
+    }
+}
+
+/// A policy whose component is not available.
+fn unavailable(slot: Slot, mode: Mode, version: &str) -> DesiredPolicy {
+    DesiredPolicy {
+        slot,
+        mode,
+        component: None,
+        settings: String::new(),
+        version: version.to_owned(),
+    }
+}
+
+fn pricing(settings: &str, version: &str) -> DesiredPolicy {
+    desired(Slot::Pricing, settings, Mode::Enforce, version)
+}
+
+const DEAR: &str = r#"{"sats_per_hour":120}"#;
+const CHEAP: &str = r#"{"sats_per_hour":30}"#;
+const BROKEN: &str = r#"{"sats_per_hour":-1}"#;
+const LONG: &str = r#"{"minimum_seconds":600}"#;
+
+struct Installation {
+    directory: tempfile::TempDir,
+}
+
+impl Installation {
+    fn open(&self) -> Applier {
+        let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins");
+        let policy_dir = PolicyDir::new(plugins, BTreeMap::new()).defer_to_resources();
+        let engine = PolicyEngine::start(Some(&self.directory.path().join("compiled"))).unwrap();
+        Applier::new(Arc::new(
+            Publisher::open(engine, &self.directory.path().join("policies"), policy_dir).unwrap(),
+        ))
+    }
+}
+
+impl Applier {
+    fn one(&self, policy: DesiredPolicy) -> ApplyStatus {
+        self.apply(vec![policy], Completeness::Complete).remove(0)
+    }
+
+    fn settings(&self, slot: Slot) -> String {
+        self.publisher.active()[&slot].settings.clone()
+    }
+}
+
+fn installation() -> Installation {
+    Installation { directory: tempfile::tempdir().unwrap() }
+}
+
+#[test]
+fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
+    let installation = installation();
+    let applier = installation.open();
+    let publisher = Arc::clone(&applier.publisher);
+    let price = || applier.settings(Slot::Pricing);
+
+    assert!(
+        matches!(
+            applier.apply(vec![pricing(DEAR, "p 1")], Completeness::Partial).remove(0),
+            ApplyStatus::Waiting(_)
+        ),
+        "the set is partial"
+    );
+    assert_eq!((applier.one(pricing(DEAR, "p 1")), price().as_str()), (ApplyStatus::Active, DEAR));
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    assert_eq!(publisher.history().len(), 2, "nothing is published twice");
+
+    // The operator rolls back: only a resource that changes is applied again, whatever else
+    // happens.
+    publisher.rollback(None).unwrap();
+    let superseded = |status: ApplyStatus| {
+        assert!(
+            matches!(&status, ApplyStatus::Superseded(message) if message.contains("revision 3")),
+            "{status:?}"
+        )
+    };
+    superseded(applier.one(pricing(DEAR, "p 1")));
+    superseded(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")));
+    superseded(applier.apply(vec![pricing(DEAR, "p 1")], Completeness::Partial).remove(0));
+    let both = |settings: &str, version: &str| {
+        vec![pricing(DEAR, "p 1"), desired(Slot::Duration, settings, Mode::Enforce, version)]
+    };
+    let mut statuses =
+        applier.apply(both(r#"{"minimum_seconds":-1}"#, "d 1"), Completeness::Complete);
+    assert!(matches!(statuses.remove(1), ApplyStatus::Refused(_)));
+    superseded(statuses.remove(0));
+    superseded(applier.apply(both(LONG, "d 2"), Completeness::Complete).remove(0));
+    assert_eq!((price().as_str(), applier.settings(Slot::Duration).as_str()), ("{}", LONG));
+    publisher
+        .publish(
+            &Sources::from([(
+                Slot::Pricing,
+                Candidate::new(pricing(CHEAP, "")).component.unwrap().0,
+            )]),
+            Trigger::PolicyDir,
+        )
+        .unwrap();
+    superseded(applier.one(pricing(DEAR, "p 1")));
+    assert_eq!(applier.settings(Slot::Duration), "{}", "its resource is deleted");
+    assert_eq!((applier.one(pricing(DEAR, "p 2")), price().as_str()), (ApplyStatus::Active, DEAR));
+
+    // An invalid one is refused for as long as it exists, and tried once.
+    let refused = applier.one(pricing(BROKEN, "p 3"));
+    assert!(
+        matches!(&refused, ApplyStatus::Refused(message) if message.contains("/sats_per_hour")),
+        "{refused:?}"
+    );
+    assert_eq!((applier.one(pricing(BROKEN, "p 3")), price().as_str()), (refused, DEAR));
+
+    // Without resources POLICY_DIR is restored, but not while the set is partial.
+    assert!(applier.apply(Vec::new(), Completeness::Partial).is_empty());
+    assert_eq!(
+        applier.one(unavailable(Slot::Images, Mode::Enforce, "i 1")),
+        ApplyStatus::Waiting("its component is not available".to_owned())
+    );
+    assert_eq!(price(), DEAR);
+    assert!(applier.apply(Vec::new(), Completeness::Complete).is_empty());
+    assert_eq!(price(), "{}");
+    // What the operator activated stays, although no resource is left.
+    publisher
+        .publish(
+            &Sources::from([(
+                Slot::Pricing,
+                Candidate::new(pricing(CHEAP, "")).component.unwrap().0,
+            )]),
+            Trigger::Operator,
+        )
+        .unwrap();
+    assert!(applier.apply(Vec::new(), Completeness::Complete).is_empty());
+    assert_eq!(price(), CHEAP);
+}
+
+#[test]
+fn the_status_tells_what_is_active_and_survives_a_restart() {
+    let installation = installation();
+    let applier = installation.open();
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    // Its source is unavailable: it is active nevertheless, also after a restart.
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::Active);
+    drop(applier);
+    let applier = installation.open();
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::Active);
+    assert_eq!(
+        (applier.one(pricing(DEAR, "p 1")), applier.publisher.history().len()),
+        (ApplyStatus::Active, 2)
+    );
+    // The content of its source has changed: that is applied, or refused with a reason.
+    assert!(matches!(applier.one(pricing(BROKEN, "p 1")), ApplyStatus::Refused(_)));
+    assert_eq!(
+        (applier.one(pricing(CHEAP, "p 1")), applier.settings(Slot::Pricing).as_str()),
+        (ApplyStatus::Active, CHEAP)
+    );
+    // A rollback by hand is known after a restart, too.
+    applier.publisher.rollback(None).unwrap();
+    assert_eq!(applier.settings(Slot::Pricing), DEAR);
+    drop(applier);
+    let applier = installation.open();
+    assert!(matches!(applier.one(pricing(CHEAP, "p 1")), ApplyStatus::Superseded(_)));
+
+    // A resource for what is active already takes the slot: when it is deleted, POLICY_DIR is
+    // restored.
+    let own = Candidate::new(pricing(CHEAP, "")).component.unwrap().0;
+    applier.publisher.publish(&Sources::from([(Slot::Pricing, own)]), Trigger::Operator).unwrap();
+    assert_eq!(applier.one(pricing(CHEAP, "p 2")), ApplyStatus::Active);
+    assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("p 2"));
+    // A resource that is refused keeps slots from being released, too: it is one change.
+    let statuses = applier.apply(
+        vec![desired(Slot::Duration, r#"{"minimum_seconds":-1}"#, Mode::Enforce, "d 1")],
+        Completeness::Complete,
+    );
+    assert!(matches!(statuses[0], ApplyStatus::Refused(_)));
+    assert_eq!(applier.settings(Slot::Pricing), CHEAP);
+    applier
+        .apply(vec![desired(Slot::Duration, LONG, Mode::Enforce, "d 2")], Completeness::Complete);
+    assert_eq!(
+        (applier.settings(Slot::Pricing).as_str(), applier.settings(Slot::Duration).as_str()),
+        ("{}", LONG)
+    );
+    assert_eq!(applier.publisher.desired_version(Slot::Pricing), None);
+}
+
+#[test]
+fn a_shadow_runs_until_its_resource_is_deleted_or_promoted() {
+    let installation = installation();
+    let applier = installation.open();
+    let host = Arc::clone(applier.publisher.host());
+    let shadow = || desired(Slot::Pricing, CHEAP, Mode::Shadow, "s 1");
+    assert_eq!(
+        applier.apply(vec![pricing(DEAR, "p 1"), shadow()], Completeness::Complete),
+        [ApplyStatus::Active, ApplyStatus::Shadowing]
+    );
+    // Its source is unavailable for a moment: it goes on.
+    let statuses = applier.apply(
+        vec![pricing(DEAR, "p 1"), unavailable(Slot::Pricing, Mode::Shadow, "s 1")],
+        Completeness::Complete,
+    );
+    assert_eq!(statuses[0], ApplyStatus::Active);
+    assert!(host.shadow_report().is_some());
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    assert!(host.shadow_report().is_none());
+    // Promoted, and then enforced by a resource.
+    assert_eq!(applier.one(shadow()), ApplyStatus::Shadowing);
+    assert_eq!(applier.settings(Slot::Pricing), "{}");
+    applier.publisher.promote().unwrap();
+    assert_eq!(
+        (applier.settings(Slot::Pricing).as_str(), host.shadow_report().is_none()),
+        (CHEAP, true)
+    );
+    assert!(matches!(applier.one(shadow()), ApplyStatus::Waiting(_)));
+    assert_eq!(applier.one(pricing(CHEAP, "s 2")), ApplyStatus::Active);
+    assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("s 2"));
+}
