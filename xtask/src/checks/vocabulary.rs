@@ -349,4 +349,9 @@ mod tests {
         assert_eq!(segments("HTTPDoor_of2"), ["http", "door", "of2"]);
         assert_eq!(segments("ALL_DOORS"), ["all", "doors"]);
     }
+
+    #[test]
+    fn the_tree_has_none() {
+        super::check(&crate::checks::files::tracked().unwrap()).unwrap();
+    }
 }
