@@ -185,6 +185,7 @@ fn cut() -> Body {
     }))
 }
 
+// long: an arm for each fault
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
     let fault = shared.fault(request.uri().path());
     let hung = Arc::clone(&shared);
