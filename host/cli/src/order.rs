@@ -4,9 +4,10 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use paygress_nostr::customer::{Customer, DiscoveredOffer};
+use paygress_core::protocol::{OfferContent, PodStatus, RequestBody, Response, sorted};
+use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,10 @@ pub struct Arguments {
     /// Relays to use, several times or separated by commas.
     #[arg(long = "relay", env = "NOSTR_RELAYS", value_delimiter = ',', global = true)]
     relays: Vec<String>,
-    /// The service, npub or hex. Left out: the one that has an offer on these relays.
+    /// The service, npub or hex. Left out: the only one that has an offer on these relays.
     #[arg(long, env = "PAYGRESS_SERVICE", global = true)]
     service: Option<String>,
-    /// Your key; made if it is not there. Only it can extend your pods or ask for their status.
+    /// File of your key; created if it does not exist. Pods belong to this key.
     #[arg(long, env = "PAYGRESS_CUSTOMER_KEY_FILE", global = true)]
     key_file: Option<PathBuf>,
     /// Print the answer as JSON.
@@ -54,10 +55,10 @@ enum Action {
         /// The SSH user.
         #[arg(long)]
         username: Option<String>,
-        /// The SSH password. Left out: a good one is made for you.
+        /// The SSH password. Left out: the service generates one.
         #[arg(long, env = "PAYGRESS_PASSWORD", hide_env_values = true)]
         password: Option<String>,
-        /// A public key file that may log in too.
+        /// A public key file to log in with.
         #[arg(long)]
         public_key: Option<PathBuf>,
     },
@@ -69,25 +70,25 @@ enum Action {
         #[arg(long, env = "PAYGRESS_TOKEN", hide_env_values = true)]
         token: String,
     },
-    /// Ask how a pod of yours is.
+    /// Show the status of a pod of yours.
     Status {
         /// The pod's name.
         pod: String,
     },
-    /// End a pod before its time; what was not used comes back, if the operator grants it.
+    /// Stop a pod before its end; unused time is refunded if the operator grants it.
     Stop {
         /// The pod's name.
         pod: String,
     },
-    /// Show what is for sale.
+    /// Show the offers.
     Offers,
 }
 
 /// Runs one order.
 ///
 /// # Errors
-/// When there is no service, no relay or no answer. An answer that says no is printed, with exit
-/// code 1.
+/// When there is no service, no relay or no response. An error response is printed, with exit code
+/// 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     if arguments.relays.is_empty() {
         bail!(
@@ -107,31 +108,31 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .transpose()?;
     let request = request(&arguments.action)?;
     let progress = Progress::new();
-    progress.say("connecting");
-    let customer = Customer::connect(keys, relays?).await?;
+    progress.show("connecting");
+    let client = Client::connect(keys, relays?).await?;
     let Some(request) = request else {
-        let offers = customer.offers(service).await?;
+        let offers = client.offers(service).await?;
         progress.done();
         return print_offers(&offers, arguments.json);
     };
     let service = match service {
         Some(service) => service,
         None => {
-            progress.say("looking for offers");
-            the_only_one(&customer.offers(None).await?)?
+            progress.show("looking for offers");
+            only_service(&client.offers(None).await?)?
         }
     };
-    let answer = customer
-        .ask(service, &request, Duration::from_secs(arguments.timeout), |what| progress.say(what))
+    let response = client
+        .ask(service, &request, Duration::from_secs(arguments.timeout), |step| progress.show(step))
         .await?;
     progress.done();
-    print_answer(&answer, arguments.json)
+    print_response(&response, arguments.json)
 }
 
-fn the_only_one(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
+fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     match offers {
         [] => bail!("no service has an offer on these relays; name one with --service"),
-        [one] => Ok(one.service),
+        [offer] => Ok(offer.service),
         several => {
             let names: Vec<String> = several.iter().map(|offer| npub(&offer.service)).collect();
             bail!(
@@ -142,13 +143,19 @@ fn the_only_one(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     }
 }
 
-fn request(action: &Action) -> Result<Option<Value>> {
+/// `None`: the offers need no request.
+fn request(action: &Action) -> Result<Option<RequestBody>> {
+    let of_pod = |kind: &str, pod: &str| RequestBody {
+        kind: Some(kind.to_owned()),
+        pod_name: Some(pod.to_owned()),
+        ..RequestBody::default()
+    };
     Ok(match action {
         Action::Offers => None,
-        Action::Status { pod } => Some(json!({"type": "status", "pod_name": pod})),
-        Action::Stop { pod } => Some(json!({"type": "stop", "pod_name": pod})),
+        Action::Status { pod } => Some(of_pod("status", pod)),
+        Action::Stop { pod } => Some(of_pod("stop", pod)),
         Action::TopUp { pod, token } => {
-            Some(json!({"type": "top_up", "pod_name": pod, "cashu_token": read_token(token)?}))
+            Some(RequestBody { cashu_token: Some(read_token(token)?), ..of_pod("top_up", pod) })
         }
         Action::Spawn { token, image, tier, minutes, username, password, public_key } => {
             let key = public_key
@@ -156,23 +163,17 @@ fn request(action: &Action) -> Result<Option<Value>> {
                 .map(std::fs::read_to_string)
                 .transpose()
                 .context("the public key cannot be read")?;
-            let fields = [
-                ("type", Some(json!("spawn"))),
-                ("cashu_token", Some(json!(read_token(token)?))),
-                ("pod_image", image.as_ref().map(|text| json!(text))),
-                ("tier", tier.as_ref().map(|text| json!(text))),
-                ("duration_minutes", minutes.map(|minutes| json!(minutes))),
-                ("ssh_username", username.as_ref().map(|text| json!(text))),
-                ("ssh_password", password.as_ref().map(|text| json!(text))),
-                ("ssh_public_key", key.map(|text| json!(text.trim()))),
-            ];
-            Some(
-                fields
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into(),
-            )
+            Some(RequestBody {
+                kind: Some("spawn".to_owned()),
+                cashu_token: Some(read_token(token)?),
+                pod_image: image.clone(),
+                tier: tier.clone(),
+                duration_minutes: *minutes,
+                ssh_username: username.clone(),
+                ssh_password: password.clone(),
+                ssh_public_key: key.map(|text| text.trim().to_owned()),
+                ..RequestBody::default()
+            })
         }
     })
 }
@@ -226,77 +227,81 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
     Ok(keys)
 }
 
-fn field<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, name: &str) -> u64 {
-    value.get(name).and_then(Value::as_u64).unwrap_or_default()
-}
-
-fn print_answer(answer: &Value, json: bool) -> Result<ExitCode> {
-    let failed = answer.get("error_type").is_some();
+fn print_response(response: &Response, json: bool) -> Result<ExitCode> {
     if json {
-        println!("{}", serde_json::to_string_pretty(answer)?);
-    } else if failed {
-        eprintln!("{}: {}", field(answer, "error_type"), field(answer, "message"));
-        if let Some(details) = answer.get("details").and_then(Value::as_str) {
-            eprintln!("{details}");
-        }
-        if let Some(token) = answer.get("refund_token").and_then(Value::as_str) {
-            eprintln!("Your money back, redeem it soon:");
-            println!("{token}");
-        }
-    } else if answer.get("extended_duration_seconds").is_some() {
-        println!(
-            "{}: {}; it lives until {}",
-            field(answer, "pod_name"),
-            field(answer, "message"),
-            field(answer, "new_expires_at")
-        );
-    } else if answer.get("type").and_then(Value::as_str) == Some("stop_response") {
-        eprintln!("{}: {}", field(answer, "pod_name"), field(answer, "message"));
-        for token in answer
-            .get("refund_tokens")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            println!("{token}");
-        }
-    } else if answer.get("status").is_some() {
-        println!(
-            "{}: {}, {} s left, until {}",
-            field(answer, "pod_name"),
-            field(answer, "status"),
-            number(answer, "time_remaining_seconds"),
-            field(answer, "expires_at")
-        );
-    } else {
-        println!(
-            "ssh -p {} {}@{}",
-            number(answer, "ssh_port"),
-            field(answer, "ssh_username"),
-            field(answer, "ssh_host")
-        );
-        println!("password: {}", field(answer, "ssh_password"));
-        println!(
-            "{} ({}) lives until {}",
-            field(answer, "pod_name"),
-            field(answer, "pod_spec_name"),
-            field(answer, "expires_at")
-        );
+        println!("{}", serde_json::to_string_pretty(&sorted(response))?);
+        let failed = response.error().is_some();
+        return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    match response {
+        Response::Error(error) => {
+            eprintln!("{}: {}", error.error_type.as_str(), error.message);
+            if let Some(details) = &error.details {
+                eprintln!("{details}");
+            }
+            let token = error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref());
+            if let Some(token) = token {
+                eprintln!("Your money back, redeem it soon:");
+                println!("{}", token.expose());
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+        Response::ToppedUp(top_up) => println!(
+            "{}: {}; it lives until {}",
+            top_up.pod_name, top_up.message, top_up.new_expires_at
+        ),
+        Response::Stopped(stopped) => {
+            eprintln!("{}: {}", stopped.pod_name, stopped.message);
+            for token in &stopped.refunds.refund_tokens {
+                println!("{}", token.expose());
+            }
+        }
+        Response::Status(status) => println!(
+            "{}: {}, {} s left, until {}",
+            status.pod_name,
+            status_name(status.status),
+            status.time_remaining_seconds,
+            status.expires_at.as_deref().unwrap_or_default()
+        ),
+        Response::Access(access) => {
+            println!("ssh -p {} {}@{}", access.ssh_port, access.ssh_username, access.ssh_host);
+            let password = access.ssh_password.as_ref().map_or("", |password| password.expose());
+            println!("password: {password}");
+            println!(
+                "{} ({}) lives until {}",
+                access.pod_name, access.pod_spec_name, access.expires_at
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_name(status: PodStatus) -> &'static str {
+    match status {
+        PodStatus::Provisioning => "provisioning",
+        PodStatus::Running => "running",
+        PodStatus::Ended => "ended",
+    }
+}
+
+/// An offer as `--json` prints it.
+#[derive(Serialize)]
+struct PrintedOffer<'a> {
+    service: String,
+    published_at: u64,
+    offer: &'a OfferContent,
 }
 
 fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
     if json {
-        let all: Vec<Value> = offers
-            .iter()
-            .map(|offer| json!({"service": npub(&offer.service), "published_at": offer.published_at, "offer": offer.content}))
-            .collect();
+        let printed = |offer: &DiscoveredOffer| {
+            sorted(&PrintedOffer {
+                service: npub(&offer.service),
+                published_at: offer.published_at,
+                offer: &offer.content,
+            })
+        };
+        let all: Vec<_> = offers.iter().map(printed).collect();
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -305,29 +310,18 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
     }
     for offer in offers {
         println!("{}", npub(&offer.service));
-        let mints: Vec<&str> = offer
-            .content
-            .get("whitelisted_mints")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        println!("  mints: {}", mints.join(", "));
-        for spec in offer.content.get("pod_specs").and_then(Value::as_array).into_iter().flatten() {
-            let (msat, seconds) = (number(spec, "price_msats"), number(spec, "price_seconds"));
+        println!("  mints: {}", offer.content.whitelisted_mints.join(", "));
+        for spec in &offer.content.pod_specs {
             println!(
-                "  {:<12} {:>6} mCPU {:>6} MiB  {msat} msat for {seconds} s",
-                field(spec, "id"),
-                number(spec, "cpu_millicores"),
-                number(spec, "memory_mb")
+                "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",
+                spec.id, spec.cpu_millicores, spec.memory_mb, spec.price_msats, spec.price_seconds
             );
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is being done, on a terminal only.
+/// The current step, on a terminal only.
 struct Progress(Option<ProgressBar>);
 
 impl Progress {
@@ -343,9 +337,9 @@ impl Progress {
         Self(Some(bar))
     }
 
-    fn say(&self, what: &str) {
+    fn show(&self, step: &str) {
         if let Some(bar) = &self.0 {
-            bar.set_message(what.to_owned());
+            bar.set_message(step.to_owned());
         }
     }
 

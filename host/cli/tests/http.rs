@@ -1,4 +1,4 @@
-//! The HTTP door of a whole town: what is paid, who may see what, and what strangers may do to it.
+//! The HTTP API of a whole service: payment, access control, and hostile clients.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,8 +12,8 @@ mod support;
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use paygress::sandbox::Sandbox;
-use paygress_cashu::test_mint::{asked, inflated, unsigned};
 use paygress_nostr::http_auth;
+use paygress_sandbox::token::{RequestedPayment, inflated, requested_payment, without_dleq};
 use paygress_sshd::client::Client;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -46,7 +46,7 @@ async fn says(answer: &Value, command: &str) -> String {
     let client = Client::login(address, text(answer, "ssh_username"), text(answer, "ssh_password"))
         .await
         .unwrap();
-    client.run(command).await.unwrap().0
+    client.run(command).await.unwrap().stdout
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,10 +59,14 @@ async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
         (price["amount"].as_u64(), &price["unit"], price["duration_seconds"].as_u64()),
         (Some(10), &json!("sat"), Some(300))
     );
-    let (amount, mints, has_target) = asked(unpaid.headers["x-cashu"].to_str().unwrap()).unwrap();
+    let requested = requested_payment(unpaid.headers["x-cashu"].to_str().unwrap()).unwrap();
     assert_eq!(
-        (amount, mints, has_target),
-        (10, vec![sandbox.mint.url().to_owned()], false),
+        requested,
+        RequestedPayment {
+            sat: 10,
+            mints: vec![sandbox.mint.url().to_owned()],
+            has_transport: false
+        },
         "in band (NUT-24)"
     );
 
@@ -92,9 +96,9 @@ async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
         web.ask("POST", "/spawn-pod", &[("authorization", &authorization)], "").await.good();
     assert_eq!(text(&second, "ssh_username"), "user");
 
-    // By a wallet that is shown the request: whoever has the bearer token has the pod.
-    let (_, _, has_target) = asked(text(&price, "payment_request")).unwrap();
-    assert!(has_target);
+    // By a wallet that reads the payment request: the pod belongs to the bearer token's customer.
+    let requested = requested_payment(text(&price, "payment_request")).unwrap();
+    assert!(requested.has_transport);
     buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
     let bearer = text(&price, "bearer_token");
     let pods = web.get("/pods", bearer).await.good();
@@ -114,10 +118,10 @@ async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
     buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
     let now = web.get(&format!("/pods/{pod}"), bearer).await.good();
     assert!(now["time_remaining_seconds"].as_u64().unwrap() > 400, "{now}");
-    // A wallet that pays for what is over is told so.
+    // A wallet that pays for a pod that has ended is refused.
     web.ask("DELETE", &format!("/pods/{pod}"), &headers, "").await.good();
-    let told = buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap_err();
-    assert!(told.contains("lease_expired"), "{told}");
+    let error = buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap_err();
+    assert!(error.to_string().contains("lease_expired"), "{error}");
 }
 
 /// The pod's login, once it takes it.
@@ -147,7 +151,10 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         )
         .await
         .good();
-    assert!(bought.get("bearer_token").is_none(), "his own is enough");
+    assert!(
+        bought.get("bearer_token").is_none(),
+        "a customer with a bearer token of their own gets none"
+    );
     let pod = text(&bought, "pod_name");
     let other = "x".repeat(40);
     for (method, path) in [
@@ -183,7 +190,7 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     web.get(&format!("/pods/{pod}/events"), mine).await.is(429, "too_many_requests");
     drop(streams);
 
-    // The operator sees that it is there, and nothing to get in with.
+    // The operator sees that it exists, and no login.
     let listing = web.get("/pods", OPERATOR).await;
     assert!(listing.good()["pods"][0]["pod_name"] == pod);
     let overview = web.get("/operator/overview", OPERATOR).await;
@@ -210,7 +217,7 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
         web.get(path, mine).await.is(401, "unauthorized");
         web.ask("GET", path, &[], "").await.is(401, "unauthorized");
     }
-    // A stranger may not extend it, by this policy: he is not asked to pay, and his token stays
+    // Another customer may not extend it, by this policy: there is no 402, and their token stays
     // good.
     web.ask("POST", "/top-up-pod", &[], &json!({"pod_name": pod}).to_string())
         .await
@@ -224,8 +231,8 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     )
     .await
     .is(403, "not_owner");
-    assert!(buyer.wallet.redeem(&token).await.unwrap() > 0);
-    // Its customer may, and stop it: the unused time is paid back, and told again when asked again.
+    assert!(buyer.wallet.receive(&token).await.unwrap() > 0);
+    // Its customer may, and stop it: the unused time is paid back, and a repeated request says so again.
     let bearer = format!("Bearer {mine}");
     let more = web
         .ask(
@@ -242,7 +249,7 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     let refunds: u64 = {
         let mut sum = 0;
         for token in stopped["refund_tokens"].as_array().unwrap() {
-            sum += buyer.wallet.redeem(token.as_str().unwrap()).await.unwrap();
+            sum += buyer.wallet.receive(token.as_str().unwrap()).await.unwrap();
         }
         sum
     };
@@ -304,7 +311,7 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     web.ask("POST", "/spawn-pod", &[("idempotency-key", "1")], &body)
         .await
         .is(400, "invalid_request");
-    // What was refused may be asked anew with the same key.
+    // A refused request may be repeated with the same key.
     let key = [("idempotency-key", "refused-at-first-0001")];
     let token = buyer.token(6).await;
     let order =
@@ -312,7 +319,7 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     web.ask("POST", "/spawn-pod", &key, &order(50)).await.is(400, "insufficient_payment");
     web.ask("POST", "/spawn-pod", &key, &order(5)).await.good();
 
-    // Who does not want to wait is told where to look.
+    // A client that does not want to wait gets a location.
     let accepted = web
         .ask(
             "POST",
@@ -321,8 +328,8 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
             &json!({"cashu_token": other}).to_string(),
         )
         .await;
-    let told = accepted.good();
-    let answer = ready(&web, text(&told, "pod_name"), text(&told, "bearer_token")).await;
+    let response = accepted.good();
+    let answer = ready(&web, text(&response, "pod_name"), text(&response, "bearer_token")).await;
     assert_eq!(says(&answer, "echo async").await, "async\n");
     // And at once when it is refused.
     web.ask(
@@ -336,14 +343,13 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_bought_at_one_door_is_used_at_the_other() {
+async fn a_pod_bought_over_one_transport_is_used_over_the_other() {
     let (_town, _running, web, buyer) = opened(&[], "").await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
     let pod = text(&bought, "pod_name");
     let signed = async |method: &str, path: &str, body: &str| {
         let evidence =
-            http_auth::sign(buyer.customer.keys(), method, &web.url(path), body.as_bytes())
-                .unwrap();
+            http_auth::sign(buyer.client.keys(), method, &web.url(path), body.as_bytes()).unwrap();
         web.ask(method, path, &[("authorization", &format!("Nostr {evidence}"))], body).await
     };
     assert_eq!(signed("GET", &format!("/pods/{pod}"), "").await.good()["status"], "running");
@@ -359,12 +365,12 @@ async fn what_is_bought_at_one_door_is_used_at_the_other() {
     assert_eq!(buyer.ask(json!({"type": "stop", "pod_name": pod})).await["success"], true);
     // A signature for something else opens nothing.
     let evidence =
-        http_auth::sign(buyer.customer.keys(), "GET", &web.url("/pods/other"), b"").unwrap();
+        http_auth::sign(buyer.client.keys(), "GET", &web.url("/pods/other"), b"").unwrap();
     let forged = web
         .ask("GET", &format!("/pods/{pod}"), &[("authorization", &format!("Nostr {evidence}"))], "")
         .await;
     assert!(text(&forged.is(401, "unauthorized"), "detail").contains("tag u"));
-    // One token at both doors at once buys one pod.
+    // One token over both transports at once buys one pod.
     let token = buyer.token(6).await;
     let (here, there) = tokio::join!(
         web.spawn(json!({"cashu_token": token})),
@@ -388,7 +394,7 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     gate("", &[]).await.is(401, "unauthorized");
     // Who invents proofs shows no signature for them; who changes what they are worth shows a wrong
     // one.
-    gate("", &[("x-cashu", &unsigned(&token).unwrap())]).await.is(403, "invalid_token");
+    gate("", &[("x-cashu", &without_dleq(&token).unwrap())]).await.is(403, "invalid_token");
     gate("", &[("x-cashu", &inflated(&token).unwrap())]).await.is(403, "invalid_token");
     gate("?token=cashuBnonsense", &[]).await.is(403, "invalid_token");
     gate("?duration_minutes=x", &[]).await.is(403, "invalid_request");
@@ -409,16 +415,17 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_is_told_from_the_order_to_the_end() {
+async fn progress_is_sent_from_the_order_to_the_end() {
     let (_town, _running, web, buyer) = opened(
         &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")],
         "[policy.duration]\nminimum_seconds = 5\n",
     )
     .await;
     let body = json!({"cashu_token": buyer.token(9).await}).to_string();
-    let told = web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &body).await.good();
-    let path = format!("/pods/{}/events", text(&told, "pod_name"));
-    let bearer = format!("Bearer {}", text(&told, "bearer_token"));
+    let response =
+        web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &body).await.good();
+    let path = format!("/pods/{}/events", text(&response, "pod_name"));
+    let bearer = format!("Bearer {}", text(&response, "bearer_token"));
     let response = web.open("GET", &path, &[("authorization", &bearer)], "").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let whole = tokio::time::timeout(TIMEOUT, response.into_body().collect())
@@ -430,8 +437,8 @@ async fn progress_is_told_from_the_order_to_the_end() {
     let at = |stage: &str| {
         stages
             .iter()
-            .position(|told| *told == stage)
-            .unwrap_or_else(|| panic!("{stage} was not told: {stages:?}"))
+            .position(|response| *response == stage)
+            .unwrap_or_else(|| panic!("{stage} was not sent: {stages:?}"))
     };
     assert!(at("ready") < at("expiring") && at("expiring") < at("ended"), "{stages:?}");
     assert!(whole.contains("\"expires_at\":\"20"), "{whole}");
@@ -483,7 +490,7 @@ async fn a_terminal_opens_for_its_customer_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_buyers_at_once_each_get_their_pod() {
     const BUYERS: usize = 200;
-    // Behind a proxy: each has an address of his own.
+    // Behind a proxy: each buyer has an address of their own.
     let (sandbox, _running, web, buyer) =
         opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
     buyer.wallet.fill(2_000).await.unwrap();
@@ -513,15 +520,19 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
     );
     let pods: HashSet<String> =
         answers.iter().map(|answer| text(&answer.good(), "pod_name").to_owned()).collect();
-    assert_eq!(pods.len(), BUYERS, "each his own");
+    assert_eq!(pods.len(), BUYERS, "each buyer has their own pod");
     assert!(
         lorises.iter().all(|(took, _)| *took < Duration::from_secs(20)),
         "a slow head is cut off"
     );
-    assert!(drips.iter().all(|(took, told)| *took < Duration::from_secs(40) && told.starts_with("HTTP/1.1 408")), "{drips:?}");
-    assert!(oversized.iter().all(|told| told.starts_with("HTTP/1.1 413")), "{oversized:?}");
+    assert!(
+        drips.iter().all(|(took, response)| *took < Duration::from_secs(40)
+            && response.starts_with("HTTP/1.1 408")),
+        "{drips:?}"
+    );
+    assert!(oversized.iter().all(|response| response.starts_with("HTTP/1.1 413")), "{oversized:?}");
 
-    // The books show each.
+    // The ledger has each order.
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_paygress"));
     command.args(["ledger", "list"]).env_clear().envs(&sandbox.environment);
     let listed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -533,27 +544,26 @@ async fn two_hundred_buyers_at_once_each_get_their_pod() {
             .count(),
         BUYERS
     );
-    // Who asks too often is told when to come again; the others are not.
+    // A client that sends too many requests gets Retry-After; the others are served.
     let greedy = [("x-forwarded-for", "203.0.113.5")];
-    let mut told = web.ask("GET", "/offers", &greedy, "").await;
+    let mut response = web.ask("GET", "/offers", &greedy, "").await;
     for _ in 0..40 {
-        told = web.ask("GET", "/offers", &greedy, "").await;
+        response = web.ask("GET", "/offers", &greedy, "").await;
     }
-    told.is(429, "too_many_requests");
-    assert!(told.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    response.is(429, "too_many_requests");
+    assert!(response.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
     assert_eq!(
         web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status,
         200
     );
 }
 
-/// Sends this and then a byte a second, until it is cut off; how long that took, and what it was
-/// told.
+/// Sends this and then a byte a second, until it is cut off; how long that took, and the response.
 async fn slow(web: &Web, head: &str) -> (Duration, String) {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(web.address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut told = Vec::new();
+    let mut response = Vec::new();
     let (mut read, mut write) = stream.split();
     let drip = async {
         while write.write_all(b"x").await.is_ok() {
@@ -562,14 +572,14 @@ async fn slow(web: &Web, head: &str) -> (Duration, String) {
         std::future::pending::<()>().await
     };
     tokio::select! {
-        _ = read.read_to_end(&mut told) => {}
+        _ = read.read_to_end(&mut response) => {}
         () = drip => {}
         () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
     }
-    (begun.elapsed(), String::from_utf8_lossy(&told).into_owned())
+    (begun.elapsed(), String::from_utf8_lossy(&response).into_owned())
 }
 
-/// Sends a body that does not end; what it was told.
+/// Sends a body that does not end; gives the response.
 async fn oversized(web: &Web) -> String {
     let mut stream = TcpStream::connect(web.address).await.unwrap();
     stream
@@ -581,9 +591,9 @@ async fn oversized(web: &Web) -> String {
         while write.write_all(&[b'x'; 4_096]).await.is_ok() {}
         std::future::pending::<()>().await
     };
-    let mut told = [0_u8; 64];
+    let mut response = [0_u8; 64];
     tokio::select! {
-        length = read.read(&mut told) => String::from_utf8_lossy(&told[..length.unwrap_or(0)]).into_owned(),
+        length = read.read(&mut response) => String::from_utf8_lossy(&response[..length.unwrap_or(0)]).into_owned(),
         () = flood => unreachable!("it waits for ever"),
         () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
     }
@@ -732,21 +742,21 @@ async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
     ] {
         let mut stream = TcpStream::connect(web.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
-        let mut told = Vec::new();
-        tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut told))
+        let mut response = Vec::new();
+        tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut response))
             .await
             .expect("it is cut off")
             .unwrap_or(0);
     }
     assert!(
-        buyer.wallet.redeem(&token).await.unwrap() > 0,
+        buyer.wallet.receive(&token).await.unwrap() > 0,
         "after all of it the token is still good"
     );
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_asked_to_pay_what_he_would_be_refused_with() {
+async fn the_price_is_never_an_amount_that_would_be_refused() {
     // Whole hours, two at least, four at most; an hour is what is suggested.
     let rules = "[policy.duration]\nminimum_seconds = 7200\nmaximum_seconds = 14400\nround_to_seconds = 3600\n";
     let (_town, _running, web, buyer) = opened(&[], rules).await;
@@ -764,7 +774,7 @@ async fn nobody_is_asked_to_pay_what_he_would_be_refused_with() {
         );
     }
     web.spawn(json!({"duration_minutes": 600})).await.is(400, "invalid_request");
-    // And what is asked is what is taken.
+    // And the price is what is taken.
     let price = web.spawn(json!({"duration_minutes": 150})).await.json();
     buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
     let access = web.get("/pods", text(&price, "bearer_token")).await.good();

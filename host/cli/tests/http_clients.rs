@@ -1,4 +1,4 @@
-//! The HTTP door against what others wrote: cashu-ts, nginx, schemathesis. Run by `cargo xtask
+//! The HTTP API with independent clients: cashu-ts, nginx, schemathesis. Run by `cargo xtask
 //! test`, which installs them.
 #![allow(
     clippy::unwrap_used,
@@ -159,8 +159,8 @@ async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
     let (sandbox, _running, web) = opened(&[]).await;
     let token = Buyer::new(&sandbox).await.token(100).await;
     let mut cases = 0;
-    // As nobody, as a customer who pays, as the operator.
-    for (who, examples) in
+    // Anonymous, as a customer who pays, as the operator.
+    for (caller, examples) in
         [(None, "80"), (Some("c".repeat(40)), "80"), (Some(OPERATOR.to_owned()), "40")]
     {
         let report = tempfile::NamedTempFile::new().unwrap();
@@ -186,22 +186,22 @@ async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
             .arg(report.path());
         // The stream lasts as long as a pod does, and a customer who has no pod has none.
         command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
-        if let Some(who) = who {
+        if let Some(caller) = caller {
             command.args([
                 "-H",
-                &format!("Authorization: Bearer {who}"),
+                &format!("Authorization: Bearer {caller}"),
                 "-H",
                 &format!("X-Cashu: {token}"),
             ]);
         }
         command.env("HOME", root().join("target")).current_dir(root().join("target"));
         let output = run(command).await;
-        let told = text(&output.stdout);
-        assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
-        let summary = told
+        let report = text(&output.stdout);
+        assert!(output.status.success(), "{report}\n{}", text(&output.stderr));
+        let summary = report
             .lines()
             .find(|line| line.contains(" generated,"))
-            .unwrap_or_else(|| panic!("no count in {told}"));
+            .unwrap_or_else(|| panic!("no count in {report}"));
         cases += summary
             .split_whitespace()
             .next()

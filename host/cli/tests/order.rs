@@ -86,7 +86,7 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_description_of_the_http_door_is_printed() {
+async fn the_openapi_document_is_printed() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let printed = paygress(&sandbox, &["openapi"], "").await;
     let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
@@ -97,7 +97,7 @@ async fn the_description_of_the_http_door_is_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_and_mistakes_are_told_on_one_screen() {
+async fn the_keys_and_all_mistakes_are_printed_at_once() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let keys = text(&paygress(&sandbox, &["keys", "generate"], "").await.stdout);
     let lines: Vec<&str> = keys.lines().collect();
@@ -109,8 +109,8 @@ async fn keys_and_mistakes_are_told_on_one_screen() {
         text(&nobody.stderr)
     );
     let served = paygress(&sandbox, &["serve"], "").await;
-    let told = text(&served.stderr);
+    let printed = text(&served.stderr);
     for missing in ["NOSTR_PRIVATE_KEY", "WHITELISTED_MINTS", "SSH_HOST"] {
-        assert!(told.contains(missing), "{told}");
+        assert!(printed.contains(missing), "{printed}");
     }
 }

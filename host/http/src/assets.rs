@@ -2,8 +2,9 @@
 //! the binary.
 
 use crate::extract::{PathParam, Query};
-use crate::problem::{Fault, Problem};
-use crate::{App, limits};
+use crate::problem::{Fault, Problem, describe_error};
+use crate::state::App;
+use crate::{limits, openapi};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -19,7 +20,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// The page may load what is ours and nothing else.
+/// The page may load its own files and nothing else.
 const PAGE: &str = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// xterm.js and Swagger UI write styles into their elements.
@@ -55,8 +56,8 @@ const FILES: &[File] = &[
     file!("/docs.js", SCRIPT, PAGE, "docs.js"),
 ];
 
-/// Without them the page has no terminal, and `/docs` is the bare description: `npm ci` in `../web`
-/// brings them.
+/// Without them the page has no terminal, and `/docs` is the bare document: run `npm ci` in
+/// `../web`.
 #[cfg(has_libraries)]
 const LIBRARIES: &[File] = &[
     file!("/lib/xterm.js", SCRIPT, PAGE, "node_modules/@xterm/xterm/lib/xterm.js"),
@@ -69,23 +70,22 @@ const LIBRARIES: &[File] = &[
 const LIBRARIES: &[File] = &[];
 
 impl File {
-    /// A name for these bytes.
+    /// The hash of these bytes.
     fn tag(&self) -> HeaderValue {
         let digest = hex::encode(Sha256::digest(self.bytes));
         HeaderValue::from_str(&format!("\"{digest:.32}\""))
             .unwrap_or(HeaderValue::from_static("\"\""))
     }
 
-    fn answer(&self, tag: &HeaderValue, asked: &HeaderMap) -> Response {
+    fn respond(&self, tag: &HeaderValue, request: &HeaderMap) -> Response {
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(self.kind)),
             (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(self.policy)),
-            // Another version of the binary has other files at the same addresses: ask, and be told
-            // that it is the same.
+            // Another version of the binary has other files at the same URLs: browsers revalidate.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::ETAG, tag.clone()),
         ];
-        match asked.get(header::IF_NONE_MATCH) == Some(tag) {
+        match request.get(header::IF_NONE_MATCH) == Some(tag) {
             true => (StatusCode::NOT_MODIFIED, headers).into_response(),
             false => (headers, self.bytes).into_response(),
         }
@@ -94,7 +94,7 @@ impl File {
 
 pub(crate) fn routes() -> Router<Arc<App>> {
     let mut router = Router::new()
-        .route("/openapi.json", get(openapi))
+        .route("/openapi.json", get(openapi_json))
         .route("/qr.svg", get(qr))
         .route("/service.json", get(service))
         .route("/problems/{code}", get(problem));
@@ -102,42 +102,42 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         let tag = file.tag();
         router = router.route(
             file.path,
-            get(move |asked: HeaderMap| std::future::ready(file.answer(&tag, &asked))),
+            get(move |request: HeaderMap| std::future::ready(file.respond(&tag, &request))),
         );
     }
     router
 }
 
-async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], crate::openapi())
+async fn openapi_json() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], openapi::openapi())
         .into_response()
 }
 
-/// What the page wants to know of us.
+/// The settings of the page.
 async fn service(State(app): State<Arc<App>>) -> Response {
     axum::Json(serde_json::json!({ "name": app.settings.name, "terminal": !LIBRARIES.is_empty() }))
         .into_response()
 }
 
 #[derive(Deserialize)]
-struct Drawn {
+struct QrQuery {
     text: String,
 }
 
 /// A payment request as a QR code.
-async fn qr(Query(Drawn { text }): Query<Drawn>) -> Result<Response, Problem> {
+async fn qr(Query(QrQuery { text }): Query<QrQuery>) -> Result<Response, Problem> {
     if text.is_empty() || text.len() > limits::QR_BYTES {
         return Err(Problem::invalid(&format!("text has 1 to {} bytes", limits::QR_BYTES)));
     }
     let code =
         QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
-    let drawn = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], drawn).into_response())
+    let svg = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], svg).into_response())
 }
 
-/// What a problem's `type` leads to.
+/// The page of a problem's `type`.
 async fn problem(PathParam(code): PathParam) -> Result<Response, Problem> {
-    let known = crate::problem::told(&code)
+    let known = describe_error(&code)
         .ok_or_else(|| Problem::new(Fault::NoSuchPage, "there is no problem of that name"))?;
     Ok(axum::Json(serde_json::json!({ "error_type": code, "meaning": known })).into_response())
 }

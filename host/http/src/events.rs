@@ -1,10 +1,10 @@
 //! Progress of a pod as server-sent events: from the order to the end.
 
-use crate::App;
 use crate::extract::{ApiRequest, PathParam};
 use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::problem::{Fault, Problem, ProblemBody};
+use crate::state::App;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
@@ -33,17 +33,17 @@ pub(crate) struct StageEvent {
     message: Option<String>,
 }
 
-struct Watch {
+struct ProgressStream {
     app: Arc<App>,
     pod: PodName,
     customer: Customer,
     tick: Interval,
     until: Instant,
-    told: Option<Progress>,
-    _places: (OwnedSemaphorePermit, Permit<Customer>),
+    sent: Option<Progress>,
+    _permits: (OwnedSemaphorePermit, Permit<Customer>),
 }
 
-impl Watch {
+impl ProgressStream {
     fn event(&self, progress: &Progress) -> Event {
         let data = StageEvent {
             pod_name: self.pod.0.clone(),
@@ -64,18 +64,18 @@ impl Watch {
 
     /// Waits until there is something new; `None` when nothing more comes.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        if self.told.as_ref().is_some_and(|told| told.stage.is_last()) {
+        if self.sent.as_ref().is_some_and(|sent| sent.stage.is_last()) {
             return None;
         }
         while Instant::now() < self.until {
             self.tick.tick().await;
-            // A ledger that is away for a moment is not the pod's end.
+            // A ledger that fails for a moment is not the pod's end.
             let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else {
                 continue;
             };
-            if self.told.as_ref() != Some(&progress) {
+            if self.sent.as_ref() != Some(&progress) {
                 let event = self.event(&progress);
-                self.told = Some(progress);
+                self.sent = Some(progress);
                 return Some((Ok(event), self));
             }
         }
@@ -96,21 +96,23 @@ impl Watch {
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
     PathParam(name): PathParam,
-    asked: ApiRequest,
+    request: ApiRequest,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let (pod, customer) = (PodName(name), asked.customer()?.clone());
+    let (pod, customer) = (PodName(name), request.customer()?.clone());
     app.orders.progress(&pod, &customer).await?;
     let full = || {
         Problem::new(
             Fault::TooManyRequests,
-            "too many streams are open; ask for the pod's status instead",
+            "too many streams are open; poll the pod's status instead",
         )
     };
-    let own = app.streams_of.take(customer.clone(), limits::STREAMS_OF_ONE).ok_or_else(full)?;
-    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| full())?;
+    let own =
+        app.streams_of.try_acquire(customer.clone(), limits::STREAMS_OF_ONE).ok_or_else(full)?;
+    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| full())?;
     let until = Instant::now().checked_add(limits::STREAM_LIFE).unwrap_or_else(Instant::now);
     let mut tick = tokio::time::interval(limits::STREAM_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let watch = Watch { app, pod, customer, tick, until, told: None, _places: (place, own) };
-    Ok(Sse::new(stream::unfold(watch, Watch::next)).keep_alive(KeepAlive::default()))
+    let events =
+        ProgressStream { app, pod, customer, tick, until, sent: None, _permits: (permit, own) };
+    Ok(Sse::new(stream::unfold(events, ProgressStream::next)).keep_alive(KeepAlive::default()))
 }

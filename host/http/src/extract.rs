@@ -1,8 +1,9 @@
-//! A request as the handlers see it: its body, who asks, and what pays.
+//! A request as the handlers see it: its body, its caller, and the token that pays.
 
 use crate::identity::{Caller, customer_of, derived_bearer, same};
+use crate::limits;
 use crate::problem::{Fault, Problem};
-use crate::{App, limits};
+use crate::state::App;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, header, request::Parts};
@@ -14,15 +15,11 @@ use serde::de::DeserializeOwned;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// A request.
 pub(crate) struct ApiRequest {
-    /// Its headers.
     pub(crate) headers: HeaderMap,
-    /// Its body.
     pub(crate) body: String,
-    /// Who asks.
     pub(crate) caller: Caller,
-    /// The token in its headers.
+    /// The Cashu token in its headers.
     pub(crate) token: Option<Secret>,
 }
 
@@ -31,17 +28,17 @@ impl FromRequest<Arc<App>> for ApiRequest {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let body = read(body).await?;
-        let (caller, token) = authorised(&parts, &body, app)?;
-        let in_header = one(&parts.headers, "x-cashu")?.map(Secret::new);
-        let token = agreed(token, in_header)?;
+        let body = read_body(body).await?;
+        let (caller, token) = authenticate(&parts, &body, app)?;
+        let in_header = single_header(&parts.headers, "x-cashu")?.map(Secret::new);
+        let token = single_token(token, in_header)?;
         let body =
             String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
         Ok(Self { headers: parts.headers, body, caller, token })
     }
 }
 
-/// What stands in the query.
+/// The query.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -49,10 +46,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
-        // The parser's own words may quote what it met, and that may be a token.
-        let odd =
-            |_| Problem::invalid("the query cannot be read: see /docs for what is asked here");
-        Ok(Self(query.map_err(odd)?.0))
+        // The parser's message may quote the query, and that may hold a token.
+        let invalid =
+            |_| Problem::invalid("the query cannot be read; see /docs for its parameters");
+        Ok(Self(query.map_err(invalid)?.0))
     }
 }
 
@@ -69,7 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
     let limited = Limited::new(body, limits::BODY_BYTES);
     match tokio::time::timeout(limits::BODY, limited.collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
@@ -77,7 +74,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Problem> {
             Fault::PayloadTooLarge,
             &format!("a body has {} bytes at the most", limits::BODY_BYTES),
         )),
-        Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
+        Ok(Err(_)) => Err(Problem::invalid("the body is incomplete")),
         Err(_) => Err(Problem::new(
             Fault::RequestTimeout,
             &format!("the body took longer than {} s", limits::BODY.as_secs()),
@@ -86,38 +83,43 @@ async fn read(body: Body) -> Result<Vec<u8>, Problem> {
 }
 
 /// The only value of a header; `None` when it is not there or empty.
-pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(crate) fn single_header<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str() {
             Ok(text) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
-            Err(_) => {
-                Err(Problem::invalid(&format!("the header {name} holds what is not printable")))
-            }
+            Err(_) => Err(Problem::invalid(&format!("the header {name} must be printable"))),
         },
         (Some(_), Some(_)) => {
-            Err(Problem::invalid(&format!("the header {name} is there twice; send it once")))
+            Err(Problem::invalid(&format!("the header {name} must be sent once")))
         }
     }
 }
 
-/// The token, if there is one, wherever it stands.
-pub(crate) fn agreed(
-    one: Option<Secret>,
-    other: Option<Secret>,
+/// The only token of a request, from its two places.
+pub(crate) fn single_token(
+    first: Option<Secret>,
+    second: Option<Secret>,
 ) -> Result<Option<Secret>, Problem> {
-    match (one, other) {
-        (Some(one), Some(other)) if one != other => {
+    match (first, second) {
+        (Some(first), Some(second)) if first != second => {
             Err(Problem::invalid("the request holds two tokens; send one"))
         }
-        (one, other) => Ok(one.or(other)),
+        (first, second) => Ok(first.or(second)),
     }
 }
 
-fn authorised(parts: &Parts, body: &[u8], app: &App) -> Result<(Caller, Option<Secret>), Problem> {
-    let Some(text) = one(&parts.headers, header::AUTHORIZATION.as_str())? else {
-        return Ok((Caller::Nobody, None));
+fn authenticate(
+    parts: &Parts,
+    body: &[u8],
+    app: &App,
+) -> Result<(Caller, Option<Secret>), Problem> {
+    let Some(text) = single_header(&parts.headers, header::AUTHORIZATION.as_str())? else {
+        return Ok((Caller::Anonymous, None));
     };
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim();
@@ -135,30 +137,29 @@ fn authorised(parts: &Parts, body: &[u8], app: &App) -> Result<(Caller, Option<S
                 body,
                 now: UnixTime::now(),
             };
-            let signer = app.verifier.signer(rest, &signed);
-            let signer = signer.map_err(|why| {
-                Problem::unauthorized(&format!("the NIP-98 signature is not good: {why}"))
+            let customer = app.verifier.verify(rest, &signed).map_err(|error| {
+                Problem::unauthorized(&format!("the NIP-98 signature is not good: {error}"))
             })?;
-            Ok((Caller::Customer(signer), None))
+            Ok((Caller::Customer(customer), None))
         }
-        "cashu" if !rest.is_empty() => Ok((Caller::Nobody, Some(Secret::new(rest)))),
+        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(Secret::new(rest)))),
         _ => Err(Problem::unauthorized(
             "Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it",
         )),
     }
 }
 
-/// Whether a text has so many characters, all of them visible.
+/// Whether the text has so many characters, all of them visible.
 pub(crate) fn is_visible(text: &str, chars: &RangeInclusive<usize>) -> bool {
     chars.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic())
 }
 
-/// A bearer token that a customer has made or been given.
+/// A bearer token, made by the service or by the customer.
 pub(crate) fn bearer(text: &str) -> Result<Secret, Problem> {
     if !is_visible(text, &limits::BEARER_CHARS) {
         let (least, most) = (limits::BEARER_CHARS.start(), limits::BEARER_CHARS.end());
         return Err(Problem::unauthorized(&format!(
-            "a bearer token has {least} to {most} visible characters; make one at random"
+            "a bearer token has {least} to {most} visible characters; generate one at random"
         )));
     }
     Ok(Secret::new(text))
@@ -170,15 +171,15 @@ impl ApiRequest {
         match &self.caller {
             Caller::Customer(customer) => Ok(customer),
             Caller::Operator => Err(Problem::unauthorized(
-                "this is the customer's; the operator's token does not open it",
+                "this is for customers; the operator's token is not valid here",
             )),
-            Caller::Nobody => Err(Problem::unauthorized(
-                "say who you are: Authorization: Bearer, with the bearer_token that came with the pod, or a NIP-98 signature",
+            Caller::Anonymous => Err(Problem::unauthorized(
+                "authenticate: Authorization: Bearer, with the bearer_token that came with the pod, or a NIP-98 signature",
             )),
         }
     }
 
-    /// The operator, where it must be him.
+    /// Fails unless the caller is the operator.
     pub(crate) fn operator(&self, app: &App) -> Result<(), Problem> {
         match (&self.caller, &app.settings.operator_token) {
             (_, None) => Err(Problem::new(
@@ -187,25 +188,25 @@ impl ApiRequest {
             )),
             (Caller::Operator, Some(_)) => Ok(()),
             (_, Some(_)) => Err(Problem::unauthorized(
-                "this is the operator's: Authorization: Bearer, with OPERATOR_TOKEN",
+                "this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN",
             )),
         }
     }
 
-    /// Who buys with this token: who says so, or whoever has the token, with the bearer token that
-    /// is his from now on.
+    /// The customer who buys with this token: the caller, or the one of a bearer token that is
+    /// derived from it.
     pub(crate) fn buyer(&self, app: &App, token: &Secret) -> (Customer, Option<Secret>) {
         self.customer_or(|| derived_bearer(&app.settings.bearer_key, token))
     }
 
-    /// The customer who says so, or the one of this bearer token, with it.
+    /// The caller, or the customer of this bearer token, with the token.
     pub(crate) fn customer_or(
         &self,
         bearer: impl FnOnce() -> Secret,
     ) -> (Customer, Option<Secret>) {
         match &self.caller {
             Caller::Customer(customer) => (customer.clone(), None),
-            Caller::Nobody | Caller::Operator => {
+            Caller::Anonymous | Caller::Operator => {
                 let bearer = bearer();
                 (customer_of(&bearer), Some(bearer))
             }

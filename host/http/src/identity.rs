@@ -1,4 +1,4 @@
-//! Who asks. A customer is a Nostr key (NIP-98), or whoever shows the bearer token that bought.
+//! Callers. A customer is a Nostr key (NIP-98), or the bearer of the token that came with the pod.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,19 +8,16 @@ use paygress_core::model::units::Customer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Who asks.
+/// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// Nobody says.
-    Nobody,
-    /// A customer, proven.
+    Anonymous,
     Customer(Customer),
-    /// The operator.
     Operator,
 }
 
 /// The key that bearer tokens are derived with, from the service's own: replicas share it, and it
-/// tells nothing of that one.
+/// reveals nothing about that one.
 #[must_use]
 pub fn bearer_key(service: &Secret) -> Secret {
     let mut hash = Sha256::new_with_prefix(b"paygress http bearer\0");
@@ -28,7 +25,7 @@ pub fn bearer_key(service: &Secret) -> Secret {
     Secret::new(hex::encode(hash.finalize()))
 }
 
-/// The customer who shows this bearer token. Only its hash is kept.
+/// The customer of this bearer token. Only its hash is kept.
 pub(crate) fn customer_of(bearer: &Secret) -> Customer {
     Customer(format!("bearer:{}", hex::encode(Sha256::digest(bearer.expose()))))
 }
@@ -39,8 +36,8 @@ pub(crate) fn is_bearer_customer(text: &str) -> bool {
     hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
-/// The bearer token of who pays with this and shows none: always the same, so that the same token
-/// again is the same customer's; nobody makes it who has not both the token and our key.
+/// The bearer token of a customer who pays with this Cashu token and sends none: always the same, so
+/// that a repeated order is the same customer's. Making it needs both the token and our key.
 pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
     let mut code = match Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) {
         Ok(code) => code,
@@ -51,18 +48,18 @@ pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
     Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(code.finalize().into_bytes())))
 }
 
-/// A bearer token that nobody has.
+/// A random bearer token.
 pub(crate) fn fresh_bearer() -> Secret {
     let mut bytes = [0_u8; 32];
-    // The kernel's generator does not fail once it is seeded; without it no token is safe, so wait
-    // for it.
+    // The kernel's generator does not fail once it is seeded; without it no token is safe: wait for
+    // it.
     while getrandom::fill(&mut bytes).is_err() {}
     Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-/// Whether two secrets are equal, in a time that does not tell where they differ.
+/// Whether two secrets are equal, in constant time.
 pub(crate) fn same(a: &Secret, b: &str) -> bool {
-    // Of equal length, whatever they are.
+    // Hashes have the same length.
     let (a, b) = (Sha256::digest(a.expose()), Sha256::digest(b));
     a.as_slice().ct_eq(b.as_slice()).into()
 }
@@ -72,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_derived_bearer_is_the_tokens_and_the_keys() {
+    fn a_derived_bearer_depends_on_the_token_and_the_key() {
         let (key, other) = (bearer_key(&Secret::new("a")), bearer_key(&Secret::new("b")));
         let token = Secret::new("cashuBx");
         let bearer = derived_bearer(&key, &token);

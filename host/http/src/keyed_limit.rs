@@ -1,10 +1,10 @@
-//! How many of something each one has: connections of an address, streams of a customer.
+//! How many of something each key has: connections of an address, streams of a customer.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts by key; a key that has nothing is forgotten.
+/// Counts by key; a key without permits is forgotten.
 pub(crate) struct KeyedLimit<K>(Arc<Mutex<HashMap<K, usize>>>);
 
 impl<K> Default for KeyedLimit<K> {
@@ -13,18 +13,18 @@ impl<K> Default for KeyedLimit<K> {
     }
 }
 
-/// One of them; given back when it is dropped.
+/// Released when it is dropped.
 pub(crate) struct Permit<K: Eq + Hash> {
     counts: Arc<Mutex<HashMap<K, usize>>>,
     key: K,
 }
 
 impl<K: Eq + Hash + Clone> KeyedLimit<K> {
-    /// One more for this key, unless it has as many as it may.
-    pub(crate) fn take(&self, key: K, most: usize) -> Option<Permit<K>> {
+    /// One more for this key, unless it has reached the limit.
+    pub(crate) fn try_acquire(&self, key: K, limit: usize) -> Option<Permit<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key.clone()).or_default();
-        if *count >= most {
+        if *count >= limit {
             return None;
         }
         *count = count.saturating_add(1);
@@ -49,12 +49,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_his_own_and_no_more() {
-        let counted = KeyedLimit::default();
-        let (a, _b) = (counted.take("a", 1), counted.take("b", 1));
-        assert!(a.is_some() && counted.take("a", 1).is_none());
+    fn each_key_has_its_own_limit() {
+        let limit = KeyedLimit::default();
+        let (a, _b) = (limit.try_acquire("a", 1), limit.try_acquire("b", 1));
+        assert!(a.is_some() && limit.try_acquire("a", 1).is_none());
         drop(a);
-        assert!(counted.take("a", 1).is_some());
-        assert_eq!(counted.0.lock().unwrap().len(), 1, "who has nothing is forgotten");
+        assert!(limit.try_acquire("a", 1).is_some());
+        assert_eq!(limit.0.lock().unwrap().len(), 1, "a key without permits is forgotten");
     }
 }

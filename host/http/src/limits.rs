@@ -1,11 +1,11 @@
-//! What strangers meet at this door, in one table, each with its reason.
+//! The limits of the HTTP transport for external clients, each with its reason.
 
 use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.
 pub(crate) const CONNECTIONS: usize = 2_048;
-/// Of these, from one address, unless it is a trusted proxy: nobody locks the others out by holding
-/// connections.
+/// Of these, from one address, unless it is a trusted proxy: one client cannot block the others by
+/// holding connections.
 pub(crate) const CONNECTIONS_OF_ONE: usize = 64;
 /// A request's head. A token in `X-Cashu` has 60 kB at the most.
 pub(crate) const HEAD_BYTES: usize = 96 << 10;
@@ -13,16 +13,15 @@ pub(crate) const HEAD_BYTES: usize = 96 << 10;
 pub(crate) const HEAD: Duration = Duration::from_secs(10);
 /// How long its body may take: 64 KiB at modem speed.
 pub(crate) const BODY: Duration = Duration::from_secs(20);
-/// A client that takes nothing for so long is cut off.
+/// A client that reads nothing for so long is cut off.
 pub(crate) const WRITE: Duration = Duration::from_secs(30);
 /// A request's body; a request has no more, and a wallet's payment is hardly longer.
 pub(crate) const BODY_BYTES: usize = 128 << 10;
-/// How long who buys waits for the pod, unless he says less; then he fetches the order.
+/// How long a buyer waits for the pod, unless they prefer less; then they fetch the order.
 pub(crate) const WAIT: Duration = Duration::from_secs(150);
-/// How long it may take until it is known whether a token was taken, before who does not want to
-/// wait is sent away.
+/// How long a client that does not want to wait waits until it is known whether the token was taken.
 pub(crate) const TAKEN: Duration = Duration::from_secs(30);
-/// Progress streams at the same time: each asks the ledger once a tick.
+/// Progress streams at the same time: each reads the ledger once a tick.
 pub(crate) const STREAMS: usize = 512;
 /// Of these, of one customer.
 pub(crate) const STREAMS_OF_ONE: usize = 8;
@@ -34,20 +33,20 @@ pub(crate) const STREAM_LIFE: Duration = Duration::from_secs(3_600);
 pub(crate) const TERMINALS: usize = 128;
 /// Of these, of one customer.
 pub(crate) const TERMINALS_OF_ONE: usize = 8;
-/// How often a terminal's browser is asked whether it is there…
+/// How often a terminal's browser is pinged…
 pub(crate) const TERMINAL_PING: Duration = Duration::from_secs(30);
-/// …and how long it may say nothing.
+/// …and how long it may send nothing.
 pub(crate) const TERMINAL_SILENCE: Duration = Duration::from_secs(100);
-/// How long a terminal waits for its first message, which says whose it is.
+/// How long a terminal waits for its first message, which authenticates.
 pub(crate) const TERMINAL_HELLO: Duration = Duration::from_secs(10);
-/// A terminal's login may take so long.
+/// How long a terminal's login may take.
 pub(crate) const TERMINAL_LOGIN: Duration = Duration::from_secs(20);
 /// One message from a terminal: what is pasted at once.
 pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
-/// Pods of one customer that are being stopped at the same time: each asks the cluster until it is
+/// Pods of one customer that are being stopped at the same time: each polls the cluster until it is
 /// done.
 pub(crate) const STOPS_OF_ONE: usize = 4;
-/// How long `/readyz` says the same: it asks the cluster.
+/// How long the result of `/readyz` is cached: it checks the cluster.
 pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);
 /// A bearer token's length: shorter ones are guessed.
 pub(crate) const BEARER_CHARS: std::ops::RangeInclusive<usize> = 32..=256;

@@ -1,6 +1,7 @@
-//! OpenAPI, made from the types and handlers.
+//! The OpenAPI document, made from the types and handlers.
 
-use crate::{App, events, metrics, operator, orders, payment, pods, terminal};
+use crate::state::App;
+use crate::{auth, events, health, metrics, operator, orders, pay, pods, terminal};
 use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -21,15 +22,15 @@ struct Security;
 
 impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let described = |scheme: HttpAuthScheme, told: &str| {
+        let described = |scheme: HttpAuthScheme, description: &str| {
             let mut http = Http::new(scheme);
-            http.description = Some(told.to_owned());
+            http.description = Some(description.to_owned());
             SecurityScheme::Http(http)
         };
-        let header = |told: &str| {
+        let header = |description: &str| {
             SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
                 "Authorization",
-                told,
+                description,
             )))
         };
         let components = document.components.get_or_insert_default();
@@ -59,22 +60,22 @@ pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(pods::access))
         .routes(routes!(events::events))
         .routes(routes!(terminal::terminal))
-        .routes(routes!(payment::auth))
-        .routes(routes!(payment::pay))
+        .routes(routes!(auth::auth))
+        .routes(routes!(pay::pay))
         .routes(routes!(operator::overview))
         .routes(routes!(metrics::metrics))
-        .routes(routes!(pods::healthz))
-        .routes(routes!(pods::readyz))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
 }
 
-/// The description as JSON; it is made once.
+/// The OpenAPI document as JSON. It is made once.
 #[must_use]
 pub fn openapi() -> &'static str {
-    static MADE: LazyLock<String> = LazyLock::new(|| {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         let (_, document) = api().split_for_parts();
         document.to_pretty_json().unwrap_or_default()
     });
-    &MADE
+    &DOCUMENT
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! The operator's view: everything at once, and no secret in it.
+//! The operator's view, without secrets.
 
-use crate::App;
 use crate::extract::ApiRequest;
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
+use crate::state::App;
 use axum::Json;
 use axum::extract::State;
+use paygress_core::backend::policy::SlotStats;
+use paygress_core::backend::store::HourlyRevenue;
+use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::order::Lease;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::Overview;
@@ -58,7 +61,7 @@ pub(crate) struct HourView {
     earned_sats: u64,
 }
 
-/// How a policy does since it was loaded.
+/// The calls of a policy since it was loaded.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PolicyView {
     slot: String,
@@ -67,13 +70,13 @@ pub(crate) struct PolicyView {
     calls: u64,
     refusals: u64,
     faults: u64,
-    /// Half of the calls took at most so long; null without calls, or beyond 100 ms.
+    /// The median; null without calls, or beyond 100 ms.
     p50_us: Option<u64>,
-    /// Ninety-nine of a hundred.
+    /// The 99th percentile.
     p99_us: Option<u64>,
 }
 
-/// How a mint is.
+/// A mint.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MintView {
     mint: String,
@@ -91,7 +94,7 @@ pub(crate) struct StateView {
     orders: u64,
 }
 
-/// Everything at once.
+/// The overview.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OverviewView {
     /// Now (RFC 3339).
@@ -110,12 +113,12 @@ pub(crate) struct OverviewView {
 
 impl OverviewView {
     fn of(overview: &Overview, now: UnixTime) -> Self {
-        let hour = |hour: &paygress_core::backend::store::HourlyRevenue| HourView {
+        let hour = |hour: &HourlyRevenue| HourView {
             from: hour.from.rfc3339(),
             orders: hour.orders,
             earned_sats: hour.earned.0,
         };
-        let policy = |report: &paygress_core::backend::policy::SlotStats| PolicyView {
+        let policy = |report: &SlotStats| PolicyView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
             calls: report.calls,
@@ -124,7 +127,7 @@ impl OverviewView {
             p50_us: report.percentile_us(50),
             p99_us: report.percentile_us(99),
         };
-        let mint = |report: &paygress_core::backend::wallet::MintReport| MintView {
+        let mint = |report: &MintReport| MintView {
             mint: report.mint.0.clone(),
             accepted: report.accepted,
             held_sats: report.held.0,
@@ -151,16 +154,16 @@ impl OverviewView {
     }
 }
 
-/// Everything at once
+/// Overview
 #[utoipa::path(get, path = "/operator/overview", tag = "operator",
     responses((status = 200, description = "Leases, income, policies, mints", body = OverviewView),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
     security(("operator" = [])))]
 pub(crate) async fn overview(
     State(app): State<Arc<App>>,
-    asked: ApiRequest,
+    request: ApiRequest,
 ) -> Result<Json<OverviewView>, Problem> {
-    asked.operator(&app)?;
+    request.operator(&app)?;
     let now = UnixTime::now();
     let overview = app.orders.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;
     Ok(Json(OverviewView::of(&overview, now)))

@@ -1,11 +1,16 @@
-//! Problem details (RFC 9457), with the stable `error_type` of every door.
+//! Problem details (RFC 9457), with the `error_type` of both transports.
 
-use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use crate::receipt::Receipt;
+use crate::sorted_json::SortedJson;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::protocol::ErrorResponse;
+use serde::Deserialize;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// What is wrong with a request before it is an order, and has no [`ErrorType`] of its own.
@@ -20,7 +25,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    fn token_info(self) -> (&'static str, StatusCode) {
+    fn code_and_status(self) -> (&'static str, StatusCode) {
         match self {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
             Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE),
@@ -32,22 +37,32 @@ impl Fault {
     }
 }
 
-/// A problem, as it goes out.
-#[derive(Debug)]
+/// A problem with its status and headers.
 pub(crate) struct Problem {
     status: StatusCode,
-    fields: Map<String, Value>,
-    headers: Vec<(header::HeaderName, HeaderValue)>,
+    body: Box<ProblemBody>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// The body of every answer that is not a success (RFC 9457).
+/// Tokens in the body stay out of logs.
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Problem")
+            .field("status", &self.status)
+            .field("error_type", &self.body.error_type)
+            .field("message", &self.body.message)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of every response that is not a success (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody {
     /// `/problems/` and the `error_type`.
     #[serde(rename = "type")]
     kind: String,
-    /// The `error_type` in words.
+    /// The `error_type` as text.
     title: String,
     /// The HTTP status.
     status: u16,
@@ -55,7 +70,7 @@ pub(crate) struct ProblemBody {
     detail: String,
     /// The stable code: branch on it.
     error_type: String,
-    /// The same as `detail`, as older clients read it.
+    /// The same as `detail`, for older clients.
     message: String,
     /// More, when it helps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,18 +78,29 @@ pub(crate) struct ProblemBody {
     /// The order, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_id: Option<String>,
-    /// A token that gives back what was taken. Without it nothing was taken.
+    /// Its bearer is the order's customer. Only if the request carried none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    refund_token: Option<String>,
-    /// What it is worth.
+    bearer_token: Option<String>,
+    /// The pod that the order was for, once it was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<String>,
+    /// A token that gives back what was taken; null once it is redeemed. Without it nothing was
+    /// taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    refund_token: Option<Option<String>>,
+    /// Its amount.
     #[serde(skip_serializing_if = "Option::is_none")]
     refunded_sats: Option<u64>,
+    /// What making it cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund_fee_sats: Option<u64>,
 }
 
 /// The HTTP status of an error.
 pub(crate) fn status_of(code: ErrorType) -> StatusCode {
     match code {
-        // A payment that does not fit is a bad request (NUT-24).
+        // A payment that does not match is a bad request (NUT-24).
         ErrorType::InvalidRequest
         | ErrorType::InvalidSpec
         | ErrorType::InvalidToken
@@ -97,21 +123,30 @@ pub(crate) fn status_of(code: ErrorType) -> StatusCode {
 
 impl Problem {
     fn build(code: &str, status: StatusCode, message: &str) -> Self {
-        let title = code.replace('_', " ");
-        let fields = json!({
-            "type": format!("/problems/{code}"), "title": title, "status": status.as_u16(), "detail": message,
-            "error_type": code, "message": message,
-        });
-        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
-        let mut problem = Self { status, fields, headers: Vec::new() };
+        let body = ProblemBody {
+            kind: format!("/problems/{code}"),
+            title: code.replace('_', " "),
+            status: status.as_u16(),
+            detail: message.to_owned(),
+            error_type: code.to_owned(),
+            message: message.to_owned(),
+            details: None,
+            order_id: None,
+            bearer_token: None,
+            pod_name: None,
+            refund_token: None,
+            refunded_sats: None,
+            refund_fee_sats: None,
+        };
+        let problem = Self { status, body: Box::new(body), headers: Vec::new() };
         if status == StatusCode::SERVICE_UNAVAILABLE || code == ErrorType::TokenPending.as_str() {
-            problem = problem.header(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            return problem.header(header::RETRY_AFTER, HeaderValue::from_static("30"));
         }
         problem
     }
 
     pub(crate) fn new(fault: Fault, message: &str) -> Self {
-        let (code, status) = fault.token_info();
+        let (code, status) = fault.code_and_status();
         Self::build(code, status, message)
     }
 
@@ -119,86 +154,98 @@ impl Problem {
         Refusal::new(ErrorType::InvalidRequest, message).into()
     }
 
-    /// What to show who has not said who he is.
+    pub(crate) fn internal(message: &str) -> Self {
+        Refusal::new(ErrorType::InternalError, message).into()
+    }
+
     pub(crate) fn unauthorized(message: &str) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"paygress\", Nostr, Cashu");
         Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
     }
 
-    /// What must be paid first.
     pub(crate) fn payment_required(message: &str) -> Self {
         Self::build("payment_required", StatusCode::PAYMENT_REQUIRED, message)
     }
 
-    /// An answer of the desk that says no.
-    pub(crate) fn of_answer(answer: &Value) -> Self {
-        let code = answer
-            .get("error_type")
-            .and_then(Value::as_str)
-            .unwrap_or(ErrorType::InternalError.as_str());
-        let known: Option<ErrorType> = serde_json::from_value(json!(code)).ok();
-        let message = answer.get("message").and_then(Value::as_str).unwrap_or_default();
-        let mut problem =
-            Self::build(code, known.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of), message);
-        for (name, value) in answer.as_object().into_iter().flatten() {
-            // `type` is the kind of an answer there, and the problem's here.
-            if name != "type" {
-                problem.fields.entry(name.clone()).or_insert_with(|| value.clone());
-            }
+    /// The order service's response that an order failed.
+    pub(crate) fn of_response(error: &ErrorResponse) -> Self {
+        let code = error.error_type;
+        let mut problem = Self::build(code.as_str(), status_of(code), &error.message);
+        problem.body.details.clone_from(&error.details);
+        problem.body.pod_name.clone_from(&error.pod_name);
+        if let Some(refund) = &error.refund {
+            let token = refund.refund_token.as_ref().map(|token| token.expose().to_owned());
+            problem.body.refund_token = Some(token);
+            problem.body.refunded_sats = Some(refund.refunded_sats);
+            problem.body.refund_fee_sats = Some(refund.refund_fee_sats);
         }
         problem
     }
 
-    pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    pub(crate) fn with(mut self, more: Value) -> Self {
-        if let Value::Object(more) = more {
-            self.fields.extend(more);
-        }
+    pub(crate) fn with_receipt(mut self, receipt: Receipt) -> Self {
+        self.body.order_id = Some(receipt.order_id);
+        self.body.bearer_token = receipt.bearer_token;
         self
     }
 
-    /// For a gate that knows only yes, 401 and 403 (nginx's `auth_request`).
+    /// For a proxy that understands only success, 401 and 403 (nginx's `auth_request`).
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
-        self.fields.insert("status".to_owned(), json!(status.as_u16()));
+        self.body.status = status.as_u16();
         self
     }
 
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// The problem as a part of a longer body.
+    pub(crate) fn into_response_as<B: Serialize>(
+        self,
+        extend: impl FnOnce(ProblemBody) -> B,
+    ) -> Response {
+        let mut response = (self.status, SortedJson(extend(*self.body))).into_response();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().extend(self.headers);
+        response
+    }
 }
 
 /// What an `error_type` means, in a sentence; `None` for any other text.
-pub(crate) fn told(code: &str) -> Option<&'static str> {
-    let door = [
+pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
+    let http_only = [
         (
             "payment_required",
             "The order is not paid for; the answer says what it costs and how to pay.",
         ),
-        ("unauthorized", "Say who you are: a bearer token, a NIP-98 signature, or a Cashu token."),
+        ("unauthorized", "Authenticate with a bearer token, a NIP-98 signature, or a Cashu token."),
         ("payload_too_large", "The body is longer than any request is."),
         ("request_timeout", "The body came too slowly."),
-        ("too_many_requests", "This address asks too often; Retry-After says when to come again."),
-        ("method_not_allowed", "This address is not asked with that method."),
+        (
+            "too_many_requests",
+            "Too many requests from this address; wait for the time in Retry-After.",
+        ),
+        ("method_not_allowed", "The path does not support this method."),
     ];
-    if let Some((_, meaning)) = door.iter().find(|(name, _)| *name == code) {
+    if let Some((_, meaning)) = http_only.iter().find(|(name, _)| *name == code) {
         return Some(meaning);
     }
-    let code: ErrorType = serde_json::from_value(json!(code)).ok()?;
+    let name: StrDeserializer<'_, ValueError> = code.into_deserializer();
+    let code = ErrorType::deserialize(name).ok()?;
     Some(match code {
         ErrorType::InvalidRequest => "The request is malformed or contradicts itself.",
         ErrorType::InvalidSpec => "There is no such tier.",
         ErrorType::InvalidToken => {
-            "The token cannot be read, is empty, or is locked to somebody else."
+            "The token cannot be read, is empty, or is locked to another key."
         }
-        ErrorType::NonWhitelistedMint => {
-            "The token is of a mint that this service does not accept."
-        }
+        ErrorType::NonWhitelistedMint => "The service does not accept tokens of this mint.",
         ErrorType::UnsupportedUnit => "The token's unit is not sat.",
         ErrorType::InsufficientPayment => "What is left after the mint's fee buys too little.",
         ErrorType::TokenAlreadySpent => "The token was spent before; send a fresh one.",
@@ -213,7 +260,7 @@ pub(crate) fn told(code: &str) -> Option<&'static str> {
         ErrorType::NotFound => "There is no such thing.",
         ErrorType::LeaseExpired => "The pod has ended.",
         ErrorType::PolicyUnavailable => {
-            "One of the operator's policies failed; the operator has been told."
+            "One of the operator's policies failed; the operator has been notified."
         }
         ErrorType::BackendError => "The cluster refused, or cannot be reached.",
         ErrorType::ProvisioningError => {
@@ -227,42 +274,93 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let mut problem =
             Self::build(refusal.code.as_str(), status_of(refusal.code), &refusal.message);
-        if let Some(details) = refusal.details {
-            problem.fields.insert("details".to_owned(), details.into());
-        }
+        problem.body.details = refusal.details;
         problem
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(Value::Object(self.fields))).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response.headers_mut().extend(self.headers);
-        response
+        self.into_response_as(|body| body)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt;
+    use serde_json::Value;
 
-    #[test]
-    fn a_refund_is_told_in_the_problem() {
-        let answer = json!({"type": "error", "error_type": "provisioning_error", "message": "no; refund", "refund_token": "cashuBx"});
-        let problem = Problem::of_answer(&answer);
-        assert_eq!(
-            (problem.status, &problem.fields["type"]),
-            (StatusCode::BAD_GATEWAY, &json!("/problems/provisioning_error"))
-        );
-        assert_eq!(problem.fields["refund_token"], "cashuBx");
+    /// What version 0.1.0 sent for each of its responses and refusals.
+    const RECORDED: &str = include_str!("../../cli/tests/fixtures/v0.1.0/wire/problems.jsonl");
+
+    async fn body(problem: Problem) -> (Vec<(String, String)>, String) {
+        let (parts, body) = problem.into_response().into_parts();
+        let headers = parts.headers.iter();
+        let mut headers: Vec<(String, String)> = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        headers.sort();
+        let body = body.collect().await.unwrap().to_bytes();
+        (headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn problems_have_the_bytes_of_version_0_1_0() {
+        let mut compared = 0;
+        for line in RECORDED.lines() {
+            let recorded: Value = serde_json::from_str(line).unwrap();
+            let input = recorded["input"].clone();
+            let problem = if let Some(refusal) = input.get("refusal") {
+                Problem::from(Refusal {
+                    code: serde_json::from_value(refusal["code"].clone()).unwrap(),
+                    message: refusal["message"].as_str().unwrap().to_owned(),
+                    details: refusal["details"].as_str().map(str::to_owned),
+                })
+            } else if input.is_object() {
+                Problem::of_response(&serde_json::from_value(input).unwrap())
+            } else {
+                continue;
+            };
+            assert_eq!(u64::from(problem.status.as_u16()), recorded["status"], "{line}");
+            let mut headers: Vec<(String, String)> =
+                serde_json::from_value(recorded["headers"].clone()).unwrap();
+            headers.sort();
+            assert_eq!(
+                body(problem).await,
+                (headers, recorded["body"].as_str().unwrap().to_owned()),
+                "{line}"
+            );
+            compared += 1;
+        }
+        assert!(compared >= 60, "only {compared} problems were compared");
+    }
+
+    #[tokio::test]
+    async fn the_problem_carries_the_refund() {
+        let error: ErrorResponse = serde_json::from_str(
+            r#"{"type": "error", "error_type": "provisioning_error", "message": "no; refund",
+                "refund_token": "cashuBx", "refunded_sats": 7, "refund_fee_sats": 1}"#,
+        )
+        .unwrap();
+        let problem = Problem::of_response(&error);
+        assert!(!format!("{problem:?}").contains("cashuBx"), "a token is in Debug");
+        assert_eq!(problem.status, StatusCode::BAD_GATEWAY);
+        let body: Value = serde_json::from_str(&body(problem).await.1).unwrap();
+        assert_eq!(body["type"], "/problems/provisioning_error");
+        assert_eq!(body["refund_token"], "cashuBx");
     }
 
     #[test]
-    fn what_passes_says_when_to_come_again() {
+    fn a_temporary_problem_says_when_to_retry() {
         let problem = Problem::from(Refusal::new(ErrorType::ResourceUnavailable, "full"));
         assert_eq!(problem.into_response().headers()[header::RETRY_AFTER], "30");
+    }
+
+    #[test]
+    fn every_error_type_has_a_description() {
+        assert!(describe_error("payment_required").is_some());
+        assert!(describe_error("invalid_token").is_some());
+        assert!(describe_error("no_such_code").is_none());
     }
 }

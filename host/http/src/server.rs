@@ -1,8 +1,9 @@
-//! The socket: how many connections there are, and how slow they may be. Whoever is too slow is cut
-//! off; the others do not notice.
+//! The socket: how many connections there are, and how slow they may be. Slow clients are cut off
+//! and do not affect the others.
 
 use crate::keyed_limit::{KeyedLimit, Permit};
-use crate::{limits, middleware};
+use crate::limits;
+use crate::rate_limit::network;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -20,36 +21,43 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-/// Who is connected, and the place that he holds: an extension of every request.
+/// The client's address and the permit of its connection: an extension of every request.
 #[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    _place: Place,
+    _permit: ConnectionPermit,
 }
 
 /// After the system had no descriptor for a connection.
-const BREATH: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection's place, and its address's: as long as anything of it goes on.
+/// Held as long as anything of the connection is in use.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPermit {
     _all: Arc<OwnedSemaphorePermit>,
-    _of_one: Option<Arc<Permit<IpAddr>>>,
+    _of_address: Option<Arc<Permit<IpAddr>>>,
 }
 
-impl Place {
-    fn take(
+/// A trusted proxy's connections are not limited by address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Direct,
+    Proxy,
+}
+
+impl ConnectionPermit {
+    fn acquire(
         all: &Arc<Semaphore>,
         counts: &KeyedLimit<IpAddr>,
         address: IpAddr,
-        is_proxy: bool,
+        client: Client,
     ) -> Option<Self> {
         let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
-        if is_proxy {
-            return Some(Self { _all: all, _of_one: None });
+        if client == Client::Proxy {
+            return Some(Self { _all: all, _of_address: None });
         }
-        let of_one = counts.take(middleware::network(address), limits::CONNECTIONS_OF_ONE)?;
-        Some(Self { _all: all, _of_one: Some(Arc::new(of_one)) })
+        let of_address = counts.try_acquire(network(address), limits::CONNECTIONS_OF_ONE)?;
+        Some(Self { _all: all, _of_address: Some(Arc::new(of_address)) })
     }
 }
 
@@ -63,21 +71,25 @@ pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[Ip
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             },
             Some(_) = connections.join_next() => continue,
         };
-        // An address of IPv4 that came over a socket of both is still one.
+        // On a dual-stack socket, an IPv4 address looks like one of IPv6.
         let address = peer.ip().to_canonical();
-        let is_proxy = proxies.iter().any(|network| network.contains(&address));
-        let Some(place) = Place::take(&all, &counts, address, is_proxy) else {
+        let client = if proxies.iter().any(|network| network.contains(&address)) {
+            Client::Proxy
+        } else {
+            Client::Direct
+        };
+        let Some(permit) = ConnectionPermit::acquire(&all, &counts, address, client) else {
             tracing::debug!(%peer, "too many connections; one more was closed");
             continue;
         };
         let router = router.clone();
-        connections.spawn(connection(stream, Peer { address, _place: place }, router));
+        connections.spawn(connection(stream, Peer { address, _permit: permit }, router));
     }
 }
 

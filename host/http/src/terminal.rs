@@ -1,15 +1,15 @@
 //! A shell in the browser: a WebSocket on one side, the pod's SSH server on the other.
 //!
-//! The first message says whose it is (`{"bearer_token": …, "columns": 80, "rows": 24}`): a browser
+//! The first message authenticates (`{"bearer_token": …, "columns": 80, "rows": 24}`): a browser
 //! cannot send headers with a WebSocket, and what stands in a URL is kept in logs. Then binary
 //! messages are keys, and text messages new sizes.
 
-use crate::App;
 use crate::extract::{PathParam, bearer};
 use crate::identity::customer_of;
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
 use crate::server::Peer;
+use crate::state::App;
 use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -17,6 +17,7 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use paygress_core::backend::terminal::{Input, Session, Size};
 use paygress_core::model::units::PodName;
+use paygress_core::orders::RunningLogin;
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -49,27 +50,27 @@ const DONE: u16 = 1_000;
 
 /// Open a terminal
 ///
-/// A WebSocket. The first message is text and says whose it is: `{"bearer_token": "…", "columns":
+/// A WebSocket. The first message is text and authenticates: `{"bearer_token": "…", "columns":
 /// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
-/// It is closed with 4403 when it may not be, with 4502 when the pod does not answer.
+/// It is closed with 4403 when the pod is not the customer's, with 4502 when the pod does not answer.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
 pub(crate) async fn terminal(
     State(app): State<Arc<App>>,
     PathParam(name): PathParam,
-    // The connection's place is held as long as the terminal is.
+    // The connection's permit is held as long as the terminal is open.
     peer: Option<Extension<Peer>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade =
-        upgrade.map_err(|_| Problem::invalid("this is for WebSockets; ask for an upgrade"))?;
+        upgrade.map_err(|_| Problem::invalid("this is for WebSockets; send an upgrade request"))?;
     let upgrade =
         upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
     Ok(upgrade.on_upgrade(move |mut socket| async move {
         let (code, reason) = match serve(&app, PodName(name), &mut socket).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
-            Err(told) => told,
+            Err(Closed { code, reason }) => (code, reason),
         };
         let closing = socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() })));
         let _ = tokio::time::timeout(limits::WRITE, closing).await;
@@ -77,23 +78,31 @@ pub(crate) async fn terminal(
     }))
 }
 
-/// Why a terminal is closed: a code and a reason.
-type Closed = (u16, String);
-
-fn refused(why: &str) -> Closed {
-    (REFUSED, why.to_owned())
+/// Why a terminal is closed.
+struct Closed {
+    code: u16,
+    reason: String,
 }
 
-/// One terminal, in a place of its own.
+fn refused(reason: &str) -> Closed {
+    Closed { code: REFUSED, reason: reason.to_owned() }
+}
+
+fn failed(reason: &str) -> Closed {
+    Closed { code: FAILED, reason: reason.to_owned() }
+}
+
+/// One terminal, within the limits.
 async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Closed> {
     let hello = hello(socket).await?;
-    let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is no bearer token"))?;
+    let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is not a bearer token"))?;
     let customer = customer_of(&bearer);
-    let full = || (FAILED, "too many terminals are open; use ssh".to_owned());
-    let (host, port, login) =
+    let full = || failed("too many terminals are open; use ssh");
+    let RunningLogin { host, port, login } =
         app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
-    let _own = app.terminals_of.take(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
-    let _place = app.terminals.try_acquire().map_err(|_| full())?;
+    let _of_customer =
+        app.terminals_of.try_acquire(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
+    let _permit = app.terminals.try_acquire().map_err(|_| full())?;
     let session = match tokio::time::timeout(
         limits::TERMINAL_LOGIN,
         app.shell.open(&host, port, &login, hello.size.size()),
@@ -101,13 +110,14 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
     .await
     {
         Ok(Ok(session)) => session,
-        Ok(Err(why)) => {
-            tracing::warn!(why, %pod, "a terminal could not be opened");
-            return Err((FAILED, "the pod does not take the login".to_owned()));
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, %pod, "a terminal could not be opened");
+            return Err(failed("the pod refuses the login"));
         }
-        Err(_) => return Err((FAILED, "the pod does not answer".to_owned())),
+        Err(_) => return Err(failed("the pod does not answer")),
     };
-    carry(socket, session).await;
+    forward(socket, session).await;
     Ok(())
 }
 
@@ -115,19 +125,21 @@ async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Cl
 async fn hello(socket: &mut WebSocket) -> Result<Hello, Closed> {
     let hello = tokio::time::timeout(limits::TERMINAL_HELLO, socket.recv()).await;
     let Ok(Some(Ok(Message::Text(text)))) = hello else {
-        return Err(refused("the first message says whose terminal it is"));
+        return Err(refused(
+            "the first message authenticates: send bearer_token, columns and rows",
+        ));
     };
     serde_json::from_str(text.as_str()).map_err(|_| refused("send bearer_token, columns and rows"))
 }
 
-/// Carries keys one way and the screen the other, until one side ends.
-async fn carry(socket: &mut WebSocket, session: Session) {
+/// Forwards keys one way and output the other, until one side ends.
+async fn forward(socket: &mut WebSocket, session: Session) {
     let Session { input, mut output } = session;
     let mut ping = tokio::time::interval(limits::TERMINAL_PING);
-    let mut heard = Instant::now();
+    let mut last_received = Instant::now();
     loop {
         tokio::select! {
-            shown = output.recv() => match shown {
+            bytes = output.recv() => match bytes {
                 Some(bytes) => {
                     let sent = tokio::time::timeout(limits::WRITE, socket.send(Message::Binary(bytes.into()))).await;
                     if !matches!(sent, Ok(Ok(()))) {
@@ -138,13 +150,13 @@ async fn carry(socket: &mut WebSocket, session: Session) {
             },
             _ = ping.tick() => {
                 let sent = tokio::time::timeout(limits::WRITE, socket.send(Message::Ping(Bytes::new()))).await;
-                if heard.elapsed() > limits::TERMINAL_SILENCE || !matches!(sent, Ok(Ok(()))) {
+                if last_received.elapsed() > limits::TERMINAL_SILENCE || !matches!(sent, Ok(Ok(()))) {
                     return;
                 }
             }
             message = socket.recv() => {
-                heard = Instant::now();
-                let typed = match message {
+                last_received = Instant::now();
+                let sent = match message {
                     Some(Ok(Message::Binary(keys))) => Input::Keys(keys.to_vec()),
                     Some(Ok(Message::Text(text))) => match serde_json::from_str::<Dimensions>(text.as_str()) {
                         Ok(dimensions) => Input::Resize(dimensions.size()),
@@ -153,8 +165,8 @@ async fn carry(socket: &mut WebSocket, session: Session) {
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 };
-                // A shell that takes nothing holds up its own typist.
-                if !matches!(tokio::time::timeout(limits::WRITE, input.send(typed)).await, Ok(Ok(()))) {
+                // A shell that reads nothing slows down its own browser only.
+                if !matches!(tokio::time::timeout(limits::WRITE, input.send(sent)).await, Ok(Ok(()))) {
                     return;
                 }
             }

@@ -1,4 +1,4 @@
-//! Which relays we connect to because a stranger says so.
+//! Which relays we connect to because a customer names them.
 
 use async_wsocket::futures_util::stream::SplitSink;
 use async_wsocket::futures_util::{Sink, SinkExt, StreamExt, TryStreamExt};
@@ -13,6 +13,19 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+
+/// Why an external relay is not connected to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AddressError {
+    #[error("the relay's URL must be wss:// without credentials")]
+    Url,
+    #[error("the relay's name cannot be resolved")]
+    Lookup(#[source] std::io::Error),
+    #[error("the relay's address is not public")]
+    NotPublic,
+    #[error("the relay does not answer in time")]
+    Timeout,
+}
 
 /// Whether an address is on the public internet: not this machine, not a private network, not a
 /// cloud's metadata.
@@ -55,35 +68,31 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b == 0xdb8 || b == 0)) && a != 0x2002
 }
 
-/// The addresses where a stranger may have us connect: encrypted, without credentials in the URL,
-/// and public wherever the name leads.
-pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, String> {
+/// The addresses of an external relay: encrypted, without credentials in the URL, and public
+/// wherever the name resolves to.
+pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, AddressError> {
     if url.scheme() != "wss" || !url.username().is_empty() || url.password().is_some() {
-        return Err("only wss:// without credentials".to_owned());
+        return Err(AddressError::Url);
     }
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses: Vec<SocketAddr> = match url.host() {
         Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
         Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
-        Some(Host::Domain(name)) => tokio::net::lookup_host((name, port))
-            .await
-            .map_err(|error| error.to_string())?
-            .collect(),
+        Some(Host::Domain(name)) => {
+            tokio::net::lookup_host((name, port)).await.map_err(AddressError::Lookup)?.collect()
+        }
         None => Vec::new(),
     };
     if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
-        return Err("its address is not public".to_owned());
+        return Err(AddressError::NotPublic);
     }
     Ok(addresses)
 }
 
-/// Dials the addresses that were checked, and no others: asked again, a name may lead elsewhere.
+/// Connects to the addresses that were checked, and no others: resolved again, a name may lead
+/// elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PublicOnly;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Undialled(String);
 
 impl WebSocketTransport for PublicOnly {
     fn support_ping(&self) -> bool {
@@ -97,9 +106,8 @@ impl WebSocketTransport for PublicOnly {
         timeout: Duration,
     ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
         Box::pin(async move {
-            let dial = async {
-                let addresses =
-                    resolve(url).await.map_err(|why| TransportError::backend(Undialled(why)))?;
+            let connect = async {
+                let addresses = resolve(url).await.map_err(TransportError::backend)?;
                 let tcp = TcpStream::connect(addresses.as_slice())
                     .await
                     .map_err(TransportError::backend)?;
@@ -108,21 +116,21 @@ impl WebSocketTransport for PublicOnly {
                     .map_err(TransportError::backend)?;
                 Ok::<_, TransportError>(WebSocket::Tokio(socket))
             };
-            let late =
-                |_| TransportError::backend(Undialled("it does not answer in time".to_owned()));
-            let (sink, stream) = tokio::time::timeout(timeout, dial).await.map_err(late)??.split();
-            let sink: WebSocketSink = Box::new(Typed(sink));
+            let timed_out = |_| TransportError::backend(AddressError::Timeout);
+            let connected = tokio::time::timeout(timeout, connect).await.map_err(timed_out)??;
+            let (sink, stream) = connected.split();
+            let sink: WebSocketSink = Box::new(TransportSink(sink));
             let stream: WebSocketStream = Box::pin(stream.map_err(TransportError::backend));
             Ok((sink, stream))
         })
     }
 }
 
-/// The sink with the library's type of error. Not `sink_map_err`: that one panics when it is polled
+/// The sink with the library's error type. Not `sink_map_err`: that one panics when it is polled
 /// after an error.
-struct Typed(SplitSink<WebSocket, Message>);
+struct TransportSink(SplitSink<WebSocket, Message>);
 
-impl Sink<Message> for Typed {
+impl Sink<Message> for TransportSink {
     type Error = TransportError;
 
     fn poll_ready(
@@ -156,7 +164,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stranger_does_not_lead_us_into_private_networks() {
+    async fn an_external_relay_is_not_in_a_private_network() {
         for bad in [
             "ws://8.8.8.8",
             "wss://127.0.0.1",
@@ -194,8 +202,8 @@ mod tests {
             ("wss://[2606:4700::1111]:444/path", "[2606:4700::1111]:444"),
         ] {
             assert_eq!(
-                resolve(&Url::parse(good).unwrap()).await,
-                Ok(vec![address.parse().unwrap()]),
+                resolve(&Url::parse(good).unwrap()).await.unwrap(),
+                vec![address.parse::<SocketAddr>().unwrap()],
                 "{good}"
             );
         }

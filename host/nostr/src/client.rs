@@ -1,60 +1,60 @@
-//! A customer: finds offers, sends a request, waits for its answer.
+//! The customer's side: finds offers, sends a request, waits for its response.
 
-use crate::connection::{client_error, options};
+use crate::connection::{client_options, inbox_relays};
+use crate::error::Error;
 use crate::gift_wrap;
 use crate::offers::{OFFER, identifier};
-use crate::{Error, Keys, PublicKey, RelayUrl};
-use nostr_sdk::nips::nip17;
 use nostr_sdk::{
-    Client, EventBuilder, Filter, Kind, RelayPoolNotification, SubscriptionId, Tag, Timestamp,
+    Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayPoolNotification, RelayUrl,
+    SubscriptionId, Tag, Timestamp,
 };
-use serde_json::Value;
+use paygress_core::protocol::{OfferContent, RequestBody, Response, sorted};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// Connecting to the relays.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Asking them for events.
-const FETCH: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Fetching stored events from them.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wraps are dated up to two days back (NIP-59), and clocks differ.
+const BACKDATED_SECONDS: u64 = 2 * 86_400 + 3_600;
 
 /// An offer that was found.
 #[derive(Clone, Debug)]
 pub struct DiscoveredOffer {
-    /// The service.
+    /// The key of the service that signed it.
     pub service: PublicKey,
-    /// When it was published.
+    /// In seconds since 1970.
     pub published_at: u64,
-    /// The offer, see `paygress_core::protocol::offer`.
-    pub content: Value,
+    pub content: OfferContent,
 }
 
-/// One customer on some relays.
-pub struct Customer {
+/// A customer on some relays.
+pub struct Client {
     keys: Keys,
     relays: Vec<RelayUrl>,
-    client: Client,
+    client: nostr_sdk::Client,
 }
 
-impl Customer {
-    /// Connects, and says where this customer reads private messages.
+impl Client {
+    /// Connects, and publishes where this customer reads private messages.
     ///
     /// # Errors
     /// When no relay can be reached.
     pub async fn connect(keys: Keys, relays: Vec<RelayUrl>) -> Result<Self, Error> {
-        let client = Client::builder().signer(keys.clone()).opts(options()).build();
+        let client =
+            nostr_sdk::Client::builder().signer(keys.clone()).opts(client_options()).build();
         for relay in &relays {
-            client.add_relay(relay).await.map_err(client_error)?;
+            client.add_relay(relay).await.map_err(Error::sdk)?;
         }
-        let connected = client.try_connect(CONNECT).await;
+        let connected = client.try_connect(CONNECT_TIMEOUT).await;
         if connected.success.is_empty() {
-            let reasons: Vec<String> =
-                connected.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
-            return Err(Error::Client(format!("no relay can be reached ({})", reasons.join("; "))));
+            return Err(Error::NoRelay(connected.failed.into()));
         }
         let list = EventBuilder::new(Kind::InboxRelays, "")
             .tags(relays.iter().take(3).cloned().map(Tag::relay));
-        let list = list.sign_with_keys(&keys).map_err(client_error)?;
-        client.send_event(&list).await.map_err(client_error)?;
+        let list = list.sign_with_keys(&keys).map_err(Error::sdk)?;
+        client.send_event(&list).await.map_err(Error::sdk)?;
         Ok(Self { keys, relays, client })
     }
 
@@ -64,121 +64,124 @@ impl Customer {
         &self.keys
     }
 
-    /// The offers on these relays, of one service or of all.
+    /// The offers on these relays, of one service or of all. Offers that cannot be read are left
+    /// out.
     ///
     /// # Errors
-    /// When the relays cannot be asked.
+    /// When the relays cannot be queried.
     pub async fn offers(&self, service: Option<PublicKey>) -> Result<Vec<DiscoveredOffer>, Error> {
         let mut filter = Filter::new().kind(Kind::Custom(OFFER)).hashtag("paygress");
         if let Some(service) = service {
             filter = filter.author(service);
         }
-        let events = self.client.fetch_events(filter, FETCH).await.map_err(client_error)?;
-        // The kind is NIP-69's too: only what says that it is ours, and is signed by whom it says.
-        let ours = |event: &nostr_sdk::Event| {
+        let events = self.client.fetch_events(filter, FETCH_TIMEOUT).await.map_err(Error::sdk)?;
+        // NIP-69 has the same kind: an offer of ours has our identifier, and its author's
+        // signature.
+        let is_offer = |event: &Event| {
             event.tags.identifier() == Some(identifier(&event.pubkey).as_str())
                 && event.verify().is_ok()
         };
-        let found = events.into_iter().filter(ours).filter_map(|event| {
+        let offers = events.into_iter().filter(is_offer).filter_map(|event| {
             let content = serde_json::from_str(&event.content).ok()?;
-            Some(DiscoveredOffer {
-                service: event.pubkey,
-                published_at: event.created_at.as_secs(),
-                content,
-            })
+            let published_at = event.created_at.as_secs();
+            Some(DiscoveredOffer { service: event.pubkey, published_at, content })
         });
-        Ok(found.collect())
+        Ok(offers.collect())
     }
 
-    /// Sends a request and waits for its answer. `progress` is told what is being done.
+    /// Sends a request and waits for its response. `progress` is called with each step.
     ///
     /// # Errors
-    /// When nothing could be sent, or no answer came in time.
+    /// When the request could not be sent, or no response came in time.
     pub async fn ask(
         &self,
         service: PublicKey,
-        request: &Value,
-        patience: Duration,
+        request: &RequestBody,
+        timeout: Duration,
         progress: impl Fn(&str),
-    ) -> Result<Value, Error> {
+    ) -> Result<Response, Error> {
         progress("looking up the service's relays");
-        let filter = Filter::new().kind(Kind::InboxRelays).author(service).limit(1);
-        let lists = self.client.fetch_events(filter, FETCH).await.map_err(client_error)?;
-        let list =
-            lists.into_iter().find(|event| event.pubkey == service && event.verify().is_ok());
-        let mut targets: Vec<RelayUrl> = list
-            .map(|event| nip17::extract_relay_list(&event).take(3).cloned().collect())
-            .unwrap_or_default();
+        let targets = self.connect_to_inbox_of(service).await?;
+        // Subscribed before sending: the response may be quick.
+        let notifications = self.client.notifications();
+        let id = SubscriptionId::generate();
+        let inbox = self.inbox_filter();
+        self.client.subscribe_with_id(id.clone(), inbox.clone(), None).await.map_err(Error::sdk)?;
+        progress("sending the request");
+        let text = sorted(request).to_string();
+        let (request_id, wrap) = gift_wrap::gift_wrap(&self.keys, &service, &text, None)?;
+        let sent = self.client.send_event_to(&targets, &wrap).await.map_err(Error::sdk)?;
+        if sent.success.is_empty() {
+            return Err(Error::NotSent(sent.failed.into()));
+        }
+        progress("sent; waiting for the answer");
+        let read = |event: &Event| self.read_response(event, service, request_id);
+        let response = tokio::time::timeout(timeout, self.wait(notifications, inbox, read)).await;
+        self.client.unsubscribe(&id).await;
+        response.unwrap_or(Err(Error::NoResponse { seconds: timeout.as_secs() }))
+    }
+
+    /// Connects to the relays where the service reads private messages; ours if it does not say.
+    async fn connect_to_inbox_of(&self, service: PublicKey) -> Result<Vec<RelayUrl>, Error> {
+        let mut targets =
+            inbox_relays(&self.client, service, FETCH_TIMEOUT).await.map_err(Error::sdk)?;
         if targets.is_empty() {
             targets.clone_from(&self.relays);
         }
         for target in &targets {
-            if self.client.add_relay(target).await.map_err(client_error)? {
-                self.client.connect_relay(target).await.map_err(client_error)?;
+            if self.client.add_relay(target).await.map_err(Error::sdk)? {
+                self.client.connect_relay(target).await.map_err(Error::sdk)?;
             }
         }
-        // Listening before sending: the answer may be quick.
-        let mut notifications = self.client.notifications();
-        let me = self.keys.public_key();
-        let since =
-            Timestamp::from_secs(Timestamp::now().as_secs().saturating_sub(2 * 86_400 + 3_600));
-        let inbox = Filter::new().kind(Kind::GiftWrap).pubkey(me).since(since);
-        let id = SubscriptionId::generate();
-        self.client
-            .subscribe_with_id(id.clone(), inbox.clone(), None)
-            .await
-            .map_err(client_error)?;
-        progress("sending the request");
-        let (request_id, wrap) = gift_wrap::gift_wrap(&self.keys, &service, &request.to_string(), None)
-            .map_err(Error::Client)?;
-        let sent = self.client.send_event_to(&targets, &wrap).await.map_err(client_error)?;
-        if sent.success.is_empty() {
-            let reasons: Vec<String> =
-                sent.failed.iter().map(|(relay, why)| format!("{relay}: {why}")).collect();
-            return Err(Error::Client(format!(
-                "no relay took the request ({})",
-                reasons.join("; ")
-            )));
+        Ok(targets)
+    }
+
+    fn inbox_filter(&self) -> Filter {
+        let since = Timestamp::now().as_secs().saturating_sub(BACKDATED_SECONDS);
+        Filter::new()
+            .kind(Kind::GiftWrap)
+            .pubkey(self.keys.public_key())
+            .since(Timestamp::from_secs(since))
+    }
+
+    /// The response to this request; `None` for every other event.
+    fn read_response(
+        &self,
+        event: &Event,
+        service: PublicKey,
+        request: EventId,
+    ) -> Option<Response> {
+        let message = gift_wrap::unwrap(&self.keys, event).ok()?;
+        if message.sender != service || message.answers != Some(request) {
+            return None;
         }
-        progress("sent; waiting for the answer");
-        let read = |event: &nostr_sdk::Event| {
-            let message = gift_wrap::unwrap(&self.keys, event).ok()?;
-            (message.sender == service && message.answers == Some(request_id))
-                .then(|| serde_json::from_str(&message.text).ok())?
-        };
-        let wait = async {
-            loop {
-                match notifications.recv().await {
-                    Ok(RelayPoolNotification::Event { event, .. }) => {
-                        if let Some(answer) = read(&event) {
-                            return Ok(answer);
-                        }
-                    }
-                    Ok(RelayPoolNotification::Message { .. }) => {}
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        let missed = self
-                            .client
-                            .fetch_events(inbox.clone(), FETCH)
-                            .await
-                            .map_err(client_error)?;
-                        if let Some(answer) = missed.iter().find_map(&read) {
-                            return Ok(answer);
-                        }
-                    }
-                    Ok(RelayPoolNotification::Shutdown)
-                    | Err(broadcast::error::RecvError::Closed) => {
-                        return Err(Error::Client("the connection was closed".to_owned()));
+        serde_json::from_str(&message.text).ok()
+    }
+
+    async fn wait(
+        &self,
+        mut notifications: broadcast::Receiver<RelayPoolNotification>,
+        inbox: Filter,
+        read: impl Fn(&Event) -> Option<Response>,
+    ) -> Result<Response, Error> {
+        loop {
+            match notifications.recv().await {
+                Ok(RelayPoolNotification::Event { event, .. }) => {
+                    if let Some(response) = read(&event) {
+                        return Ok(response);
                     }
                 }
+                Ok(RelayPoolNotification::Message { .. }) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let missed = self.client.fetch_events(inbox.clone(), FETCH_TIMEOUT).await;
+                    if let Some(response) = missed.map_err(Error::sdk)?.iter().find_map(&read) {
+                        return Ok(response);
+                    }
+                }
+                Ok(RelayPoolNotification::Shutdown) | Err(broadcast::error::RecvError::Closed) => {
+                    return Err(Error::Closed);
+                }
             }
-        };
-        let answer = tokio::time::timeout(patience, wait).await;
-        self.client.unsubscribe(&id).await;
-        answer.unwrap_or_else(|_| {
-            Err(Error::Client(format!(
-                "no answer within {} s; the service may be away, and answers when it is back",
-                patience.as_secs()
-            )))
-        })
+        }
     }
 }

@@ -1,23 +1,29 @@
 //! The relays: one client for ours, and one, without our key, for those that customers name.
 
 use crate::address::PublicOnly;
+use crate::error::RelayError;
+use nostr_sdk::nips::nip17;
 use nostr_sdk::pool::RelayLimits;
 use nostr_sdk::pool::relay::limits::{RelayEventLimits, RelayMessageLimits};
-use nostr_sdk::{Client, ClientOptions, Event, Keys, RelayOptions, RelayServiceFlags, RelayUrl};
+use nostr_sdk::{
+    Client, ClientOptions, Event, Filter, Keys, Kind, PublicKey, RelayOptions, RelayServiceFlags,
+    RelayUrl, client,
+};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// A message of a relay: a wrap of the largest letter, with air.
+/// A relay's message: a wrap of the largest direct message, with room to spare.
 const MESSAGE_BYTES: u32 = 256 << 10;
 /// An event in it.
 const EVENT_BYTES: u32 = 200 << 10;
-/// Connecting to a relay that a customer named.
-const CONNECT: Duration = Duration::from_secs(5);
-/// All that is done with one: finding it, connecting, sending, waiting for its OK.
-const VISIT: Duration = Duration::from_secs(10);
-/// Such visits at the same time, for answers to orders; and as many for all others, so that nobody
-/// who pays waits for who does not.
+/// Connecting to an external relay.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A whole visit to one: resolving, connecting, sending, waiting for its OK.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Visits at the same time, of each [`Priority`].
 const VISITS: usize = 32;
+/// Relays of one key that are used: NIP-17 says that a list has one to three.
+const INBOX_RELAYS: usize = 3;
 
 /// What the operator decides.
 #[derive(Clone)]
@@ -30,38 +36,24 @@ pub struct Settings {
     pub private_relays: bool,
     /// The service's name, for its profile and offers.
     pub name: String,
-    /// What it says of itself.
+    /// The service's description, for its profile and offers.
     pub about: String,
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The library said no.
-    #[error("nostr: {0}")]
-    Client(String),
-    /// The ledger failed.
-    #[error(transparent)]
-    Ledger(#[from] paygress_core::backend::store::LedgerError),
-}
-
-pub(crate) fn client_error(error: impl std::fmt::Display) -> Error {
-    Error::Client(error.to_string())
 }
 
 /// Both clients.
 pub struct Connection {
     pub(crate) settings: Settings,
     pub(crate) ours: Client,
-    strangers: Client,
-    ordered: Semaphore,
-    others: Semaphore,
+    external: Client,
+    order_visits: Semaphore,
+    other_visits: Semaphore,
 }
 
-/// Whose letter it is.
+/// Each priority has its own visits to external relays: customers who pay do not wait for those
+/// who do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// An order's answer.
+    /// The response to an order.
     Order,
     /// Anything else.
     Other,
@@ -74,34 +66,50 @@ fn limits() -> RelayLimits {
     }
 }
 
-pub(crate) fn options() -> ClientOptions {
+pub(crate) fn client_options() -> ClientOptions {
     ClientOptions::new()
         .automatic_authentication(true)
         .verify_subscriptions(true)
         .relay_limits(limits())
 }
 
-/// A relay of ours: what it sends is what was asked for, and not without end. (The pool knows
-/// nothing of the client's options for relays that are added to it.)
+/// The pool does not apply the client's options to relays that are added to it: the same limits
+/// again.
 pub(crate) fn relay_options() -> RelayOptions {
     RelayOptions::new().verify_subscriptions(true).limits(limits())
 }
 
+/// The relays where this key reads private messages (kind 10050); none if there is no list.
+pub(crate) async fn inbox_relays(
+    client: &Client,
+    owner: PublicKey,
+    timeout: Duration,
+) -> Result<Vec<RelayUrl>, client::Error> {
+    let filter = Filter::new().kind(Kind::InboxRelays).author(owner).limit(1);
+    let lists = client.fetch_events(filter, timeout).await?;
+    let newest = lists.into_iter().find(|event| {
+        event.kind == Kind::InboxRelays && event.pubkey == owner && event.verify().is_ok()
+    });
+    Ok(newest
+        .map(|event| nip17::extract_relay_list(&event).take(INBOX_RELAYS).cloned().collect())
+        .unwrap_or_default())
+}
+
 impl Connection {
     pub(crate) fn new(settings: Settings, ours: Client) -> Self {
-        // Strangers' relays do not learn who we are: no key, no authentication.
-        let strangers = Client::builder().opts(options().automatic_authentication(false));
-        let strangers = if settings.private_relays {
-            strangers
+        // External relays do not learn who we are: no key, no authentication.
+        let external = Client::builder().opts(client_options().automatic_authentication(false));
+        let external = if settings.private_relays {
+            external
         } else {
-            strangers.websocket_transport(PublicOnly)
+            external.websocket_transport(PublicOnly)
         };
         Self {
             settings,
             ours,
-            strangers: strangers.build(),
-            ordered: Semaphore::new(VISITS),
-            others: Semaphore::new(VISITS),
+            external: external.build(),
+            order_visits: Semaphore::new(VISITS),
+            other_visits: Semaphore::new(VISITS),
         }
     }
 
@@ -110,35 +118,37 @@ impl Connection {
         &self,
         url: &RelayUrl,
         event: &Event,
-        rank: Priority,
-    ) -> Result<(), String> {
+        priority: Priority,
+    ) -> Result<(), RelayError> {
         if self.settings.relays.contains(url) {
-            let relay = self.ours.relay(url).await.map_err(|error| error.to_string())?;
-            return relay.send_event(event).await.map(drop).map_err(|error| error.to_string());
+            let relay = self.ours.relay(url).await.map_err(RelayError::sdk)?;
+            return relay.send_event(event).await.map(drop).map_err(RelayError::sdk);
         }
-        let places = if rank == Priority::Order { &self.ordered } else { &self.others };
-        let visit = async {
-            let _place = places.acquire().await.map_err(|error| error.to_string())?;
-            let visited = tokio::time::timeout(VISIT, self.visit(url, event)).await;
-            // Another answer may be using it; that one is tried again.
-            let _ = self.strangers.pool().force_remove_relay(url).await;
-            visited.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
+        let visits = match priority {
+            Priority::Order => &self.order_visits,
+            Priority::Other => &self.other_visits,
         };
-        // Waiting for a place has an end too: the customer's other relays may do.
-        tokio::time::timeout(VISIT.saturating_mul(2), visit)
+        let visit = async {
+            let _permit = visits.acquire().await.map_err(RelayError::sdk)?;
+            let visited = tokio::time::timeout(VISIT_TIMEOUT, self.visit(url, event)).await;
+            // Another response may be using it; that one is sent again.
+            let _ = self.external.pool().force_remove_relay(url).await;
+            visited.unwrap_or(Err(RelayError::Timeout))
+        };
+        // Waiting for a permit ends too: another relay of the customer may take the event.
+        tokio::time::timeout(VISIT_TIMEOUT.saturating_mul(2), visit)
             .await
-            .unwrap_or_else(|_| Err("too many relays are being visited".to_owned()))
+            .unwrap_or(Err(RelayError::Busy))
     }
 
-    async fn visit(&self, url: &RelayUrl, event: &Event) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let pool = self.strangers.pool();
+    async fn visit(&self, url: &RelayUrl, event: &Event) -> Result<(), RelayError> {
+        let pool = self.external.pool();
         let once = relay_options()
             .reconnect(false)
             .flags(RelayServiceFlags::WRITE | RelayServiceFlags::PING);
-        pool.add_relay(url, once).await.map_err(|error| text(&error))?;
-        let relay = self.strangers.relay(url).await.map_err(|error| text(&error))?;
-        relay.try_connect(CONNECT).await.map_err(|error| text(&error))?;
-        relay.send_event(event).await.map(drop).map_err(|error| text(&error))
+        pool.add_relay(url, once).await.map_err(RelayError::sdk)?;
+        let relay = self.external.relay(url).await.map_err(RelayError::sdk)?;
+        relay.try_connect(CONNECT_TIMEOUT).await.map_err(RelayError::sdk)?;
+        relay.send_event(event).await.map(drop).map_err(RelayError::sdk)
     }
 }

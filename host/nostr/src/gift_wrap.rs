@@ -6,63 +6,68 @@
 use nostr_sdk::nips::{nip44, nip59::RANGE_RANDOM_TIMESTAMP_TWEAK};
 use nostr_sdk::{
     Event, EventBuilder, EventId, JsonUtil, Keys, Kind, PublicKey, Tag, Timestamp, UnsignedEvent,
+    event,
 };
 
 /// A wrap's content: NIP-44's own limit. Relays take 64 KiB, so this is generous.
 pub const WRAP_BYTES: usize = 87_472;
 
-/// A message that was opened, and whose sender is proven.
+/// A message that was unwrapped, and whose sender is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectMessage {
-    /// The id of the message itself, computed here: however often and in whatever wraps it is sent,
-    /// it is the same.
+    /// The id of the message itself, computed here: the same in whatever wraps it is sent.
     pub id: EventId,
-    /// Who wrote it.
     pub sender: PublicKey,
-    /// When, as the sender says.
+    /// As the sender says.
     pub written_at: Timestamp,
     /// The message that it answers, if it says so.
     pub answers: Option<EventId>,
-    /// The text.
     pub text: String,
 }
 
-/// What is wrong with a letter. The sender is not told: it may not be the sender.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a gift wrap is dropped. No response is sent: the sender is not known.
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub enum UnwrapError {
-    /// Not a gift wrap.
-    #[error("kind {0} is no gift wrap")]
+    #[error("kind {0} is not a gift wrap")]
     NotAWrap(u16),
     /// Longer than NIP-44 allows.
-    #[error("{0} bytes are too long")]
+    #[error("the content is too long: {0} bytes")]
     TooLong(usize),
-    /// The wrap's id or signature is wrong.
+    /// Its id or signature is wrong.
     #[error("the wrap is forged")]
     ForgedWrap,
     /// For somebody else, or damaged.
-    #[error("it cannot be decrypted: {0}")]
-    Undecryptable(String),
-    /// What was decrypted is no event.
-    #[error("what is inside is not an event: {0}")]
-    Garbage(String),
+    #[error("the content cannot be decrypted")]
+    Undecryptable(#[source] nip44::Error),
+    #[error("the decrypted content is not an event")]
+    NotAnEvent(#[source] event::Error),
     /// Not kind 13, or with tags.
-    #[error("the seal is not a seal")]
+    #[error("the content is not a seal")]
     NotASeal,
-    /// The seal's id or signature is wrong.
+    /// Its id or signature is wrong.
     #[error("the seal is forged")]
     ForgedSeal,
     /// The message claims another author than the one who sealed it.
-    #[error("the seal is not its author's")]
+    #[error("the message was sealed by another key than its author's")]
     Impersonation,
     /// The message carries an id that is not its own.
     #[error("the message's id is forged")]
     ForgedId,
     /// Not kind 14.
-    #[error("kind {0} is no direct message")]
+    #[error("kind {0} is not a direct message")]
     NotAMessage(u16),
 }
 
-/// Opens a gift wrap that is addressed to these keys.
+/// Why a message was not wrapped.
+#[derive(Debug, thiserror::Error)]
+pub enum WrapError {
+    #[error("the message cannot be encrypted")]
+    Encrypt(#[from] nip44::Error),
+    #[error("the message cannot be signed")]
+    Sign(#[from] event::builder::Error),
+}
+
+/// Unwraps a message that is addressed to these keys.
 ///
 /// # Errors
 /// [`UnwrapError`], the first that is found.
@@ -74,8 +79,8 @@ pub fn unwrap(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
         return Err(UnwrapError::TooLong(wrap.content.len()));
     }
     wrap.verify().map_err(|_| UnwrapError::ForgedWrap)?;
-    let seal = sealed(&decrypt(keys, &wrap.pubkey, &wrap.content)?)?;
-    let rumor = unsigned(&decrypt(keys, &seal.pubkey, &seal.content)?)?;
+    let seal = parse_seal(&decrypt(keys, &wrap.pubkey, &wrap.content)?)?;
+    let rumor = parse_rumor(&decrypt(keys, &seal.pubkey, &seal.content)?)?;
     if rumor.pubkey != seal.pubkey {
         return Err(UnwrapError::Impersonation);
     }
@@ -102,8 +107,8 @@ pub fn unwrap(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
     })
 }
 
-fn sealed(text: &str) -> Result<Event, UnwrapError> {
-    let seal = Event::from_json(text).map_err(|error| UnwrapError::Garbage(error.to_string()))?;
+fn parse_seal(text: &str) -> Result<Event, UnwrapError> {
+    let seal = Event::from_json(text).map_err(UnwrapError::NotAnEvent)?;
     if seal.kind != Kind::Seal || !seal.tags.is_empty() {
         return Err(UnwrapError::NotASeal);
     }
@@ -111,34 +116,32 @@ fn sealed(text: &str) -> Result<Event, UnwrapError> {
     Ok(seal)
 }
 
-fn unsigned(text: &str) -> Result<UnsignedEvent, UnwrapError> {
-    UnsignedEvent::from_json(text).map_err(|error| UnwrapError::Garbage(error.to_string()))
+fn parse_rumor(text: &str) -> Result<UnsignedEvent, UnwrapError> {
+    UnsignedEvent::from_json(text).map_err(UnwrapError::NotAnEvent)
 }
 
-/// What a stranger has encrypted is read as a seal and as a message: for fuzzing, which cannot
-/// encrypt.
+/// Parses decrypted text as a seal and as a rumor: for fuzzing, which cannot encrypt.
 ///
 /// # Errors
 /// [`UnwrapError`].
-pub fn open_text(text: &str) -> Result<(), UnwrapError> {
-    unsigned(text).map(drop).or_else(|_| sealed(text).map(drop))
+pub fn parse_decrypted(text: &str) -> Result<(), UnwrapError> {
+    parse_rumor(text).map(drop).or_else(|_| parse_seal(text).map(drop))
 }
 
 fn decrypt(keys: &Keys, from: &PublicKey, content: &str) -> Result<String, UnwrapError> {
-    nip44::decrypt(keys.secret_key(), from, content)
-        .map_err(|error| UnwrapError::Undecryptable(error.to_string()))
+    nip44::decrypt(keys.secret_key(), from, content).map_err(UnwrapError::Undecryptable)
 }
 
 /// Writes, seals and wraps a message. Gives the message's own id and the wrap to publish.
 ///
 /// # Errors
-/// In words: the text is too long for NIP-44.
+/// [`WrapError`]: the text is too long for NIP-44.
 pub fn gift_wrap(
     keys: &Keys,
     to: &PublicKey,
     text: &str,
     answers: Option<EventId>,
-) -> Result<(EventId, Event), String> {
+) -> Result<(EventId, Event), WrapError> {
     let mut tags = vec![Tag::public_key(*to)];
     tags.extend(answers.map(Tag::event));
     let rumor = UnsignedEvent::new(
@@ -148,26 +151,25 @@ pub fn gift_wrap(
         tags,
         text,
     );
-    wrap(keys, to, rumor)
+    seal_and_wrap(keys, to, rumor)
 }
 
-fn wrap(keys: &Keys, to: &PublicKey, mut rumor: UnsignedEvent) -> Result<(EventId, Event), String> {
+fn seal_and_wrap(
+    keys: &Keys,
+    to: &PublicKey,
+    mut rumor: UnsignedEvent,
+) -> Result<(EventId, Event), WrapError> {
     let id = rumor.id();
-    let text = |error: &dyn std::fmt::Display| error.to_string();
     let past = || Timestamp::tweaked(RANGE_RANDOM_TIMESTAMP_TWEAK);
-    let sealed = nip44::encrypt(keys.secret_key(), to, rumor.as_json(), nip44::Version::V2)
-        .map_err(|error| text(&error))?;
-    let seal = EventBuilder::new(Kind::Seal, sealed)
-        .custom_created_at(past())
-        .sign_with_keys(keys)
-        .map_err(|error| text(&error))?;
-    let once = Keys::generate();
-    let content = nip44::encrypt(once.secret_key(), to, seal.as_json(), nip44::Version::V2)
-        .map_err(|error| text(&error))?;
+    let sealed = nip44::encrypt(keys.secret_key(), to, rumor.as_json(), nip44::Version::V2)?;
+    let seal =
+        EventBuilder::new(Kind::Seal, sealed).custom_created_at(past()).sign_with_keys(keys)?;
+    let one_time = Keys::generate();
+    let content = nip44::encrypt(one_time.secret_key(), to, seal.as_json(), nip44::Version::V2)?;
     let wrap = EventBuilder::new(Kind::GiftWrap, content)
         .tag(Tag::public_key(*to))
         .custom_created_at(past());
-    Ok((id, wrap.sign_with_keys(&once).map_err(|error| text(&error))?))
+    Ok((id, wrap.sign_with_keys(&one_time)?))
 }
 
 #[cfg(test)]
@@ -180,9 +182,9 @@ mod tests {
         nip44::encrypt(from.secret_key(), &to.public_key(), text, nip44::Version::V2).unwrap()
     }
 
-    fn rumor(by: &Keys) -> Value {
+    fn rumor(author: &Keys) -> Value {
         let mut rumor = UnsignedEvent::new(
-            by.public_key(),
+            author.public_key(),
             Timestamp::now(),
             Kind::PrivateDirectMessage,
             [],
@@ -192,58 +194,58 @@ mod tests {
         serde_json::from_str(&rumor.as_json()).unwrap()
     }
 
-    /// A wrap as a liar makes it: any rumor, any kind of seal, any tags.
-    fn lie(sealer: &Keys, to: &Keys, rumor: &Value, kind: Kind, tags: Vec<Tag>) -> Event {
+    /// A forged wrap: any rumor, any kind of seal, any tags.
+    fn forge(sealer: &Keys, to: &Keys, rumor: &Value, kind: Kind, tags: Vec<Tag>) -> Event {
         let seal = EventBuilder::new(kind, encrypt(sealer, to, &rumor.to_string()))
             .tags(tags)
             .sign_with_keys(sealer)
             .unwrap();
-        around(to, &seal.as_json())
+        wrap_text(to, &seal.as_json())
     }
 
-    fn around(to: &Keys, inside: &str) -> Event {
-        let once = Keys::generate();
-        EventBuilder::new(Kind::GiftWrap, encrypt(&once, to, inside))
+    fn wrap_text(to: &Keys, content: &str) -> Event {
+        let one_time = Keys::generate();
+        EventBuilder::new(Kind::GiftWrap, encrypt(&one_time, to, content))
             .tag(Tag::public_key(to.public_key()))
-            .sign_with_keys(&once)
+            .sign_with_keys(&one_time)
             .unwrap()
     }
 
     #[test]
-    fn what_is_sealed_can_be_opened_by_its_receiver_only() {
+    fn only_the_receiver_can_unwrap_a_message() {
         let (alice, bob) = (Keys::generate(), Keys::generate());
         let request = EventId::all_zeros();
-        let (id, wrap) = seal(&alice, &bob.public_key(), "hello", Some(request)).unwrap();
-        let message = open(&bob, &wrap).unwrap();
+        let (id, wrap) = gift_wrap(&alice, &bob.public_key(), "hello", Some(request)).unwrap();
+        let message = unwrap(&bob, &wrap).unwrap();
         assert_eq!(
             (message.id, message.sender, message.text.as_str(), message.answers),
             (id, alice.public_key(), "hello", Some(request))
         );
         assert!(wrap.pubkey != alice.public_key() && wrap.created_at <= Timestamp::now());
-        assert!(matches!(open(&Keys::generate(), &wrap), Err(UnwrapError::Undecryptable(_))));
-        assert!(seal(&alice, &bob.public_key(), &"x".repeat(70_000), None).is_err());
+        assert!(matches!(unwrap(&Keys::generate(), &wrap), Err(UnwrapError::Undecryptable(_))));
+        assert!(gift_wrap(&alice, &bob.public_key(), &"x".repeat(70_000), None).is_err());
     }
 
     #[test]
-    fn every_lie_is_found() {
+    fn every_forgery_is_rejected() {
         let (mallory, alice, bob) = (Keys::generate(), Keys::generate(), Keys::generate());
         let good = rumor(&mallory);
         let with = |change: &dyn Fn(&mut Value)| {
             let mut rumor = good.clone();
             change(&mut rumor);
-            open(&bob, &lie(&mallory, &bob, &rumor, Kind::Seal, vec![]))
+            unwrap(&bob, &forge(&mallory, &bob, &rumor, Kind::Seal, vec![]))
         };
         assert!(with(&|_| ()).is_ok());
         assert_eq!(
-            open(&bob, &lie(&mallory, &bob, &rumor(&alice), Kind::Seal, vec![])),
+            unwrap(&bob, &forge(&mallory, &bob, &rumor(&alice), Kind::Seal, vec![])),
             Err(UnwrapError::Impersonation)
         );
         assert_eq!(
-            open(&bob, &lie(&mallory, &bob, &good, Kind::TextNote, vec![])),
+            unwrap(&bob, &forge(&mallory, &bob, &good, Kind::TextNote, vec![])),
             Err(UnwrapError::NotASeal)
         );
         assert_eq!(
-            open(&bob, &lie(&mallory, &bob, &good, Kind::Seal, vec![Tag::hashtag("x")])),
+            unwrap(&bob, &forge(&mallory, &bob, &good, Kind::Seal, vec![Tag::hashtag("x")])),
             Err(UnwrapError::NotASeal)
         );
         assert_eq!(with(&|rumor| rumor["id"] = json!("0".repeat(64))), Err(UnwrapError::ForgedId));
@@ -252,13 +254,22 @@ mod tests {
             UnsignedEvent::new(mallory.public_key(), Timestamp::now(), Kind::Reaction, [], "+")
                 .as_json();
         assert_eq!(
-            open(
+            unwrap(
                 &bob,
-                &lie(&mallory, &bob, &serde_json::from_str(&reaction).unwrap(), Kind::Seal, vec![])
+                &forge(
+                    &mallory,
+                    &bob,
+                    &serde_json::from_str(&reaction).unwrap(),
+                    Kind::Seal,
+                    vec![]
+                )
             ),
             Err(UnwrapError::NotAMessage(7))
         );
-        assert!(matches!(open(&bob, &around(&bob, "not an event")), Err(UnwrapError::Garbage(_))));
+        assert!(matches!(
+            unwrap(&bob, &wrap_text(&bob, "not an event")),
+            Err(UnwrapError::NotAnEvent(_))
+        ));
     }
 
     #[test]
@@ -267,43 +278,44 @@ mod tests {
         let mut rumor = rumor(&alice);
         let id = rumor["id"].take();
         rumor.as_object_mut().unwrap().remove("id");
-        let message = open(&bob, &lie(&alice, &bob, &rumor, Kind::Seal, vec![])).unwrap();
+        let message = unwrap(&bob, &forge(&alice, &bob, &rumor, Kind::Seal, vec![])).unwrap();
         assert_eq!(json!(message.id.to_hex()), id);
     }
 
     #[test]
-    fn forged_signatures_and_odd_wraps_are_found() {
+    fn forged_signatures_and_invalid_wraps_are_rejected() {
         let (alice, bob) = (Keys::generate(), Keys::generate());
-        let (_, wrap) = seal(&alice, &bob.public_key(), "hello", None).unwrap();
+        let (_, wrap) = gift_wrap(&alice, &bob.public_key(), "hello", None).unwrap();
         let mut forged = wrap.clone();
         forged.tags = Tags::new();
-        assert_eq!(open(&bob, &forged), Err(UnwrapError::ForgedWrap));
+        assert_eq!(unwrap(&bob, &forged), Err(UnwrapError::ForgedWrap));
         let seal_json = nip44::decrypt(bob.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
         let mut seal: Value = serde_json::from_str(&seal_json).unwrap();
         seal["created_at"] = json!(1);
-        assert_eq!(open(&bob, &around(&bob, &seal.to_string())), Err(UnwrapError::ForgedSeal));
-        let once = Keys::generate();
-        let event =
-            |kind, content: &str| EventBuilder::new(kind, content).sign_with_keys(&once).unwrap();
+        assert_eq!(unwrap(&bob, &wrap_text(&bob, &seal.to_string())), Err(UnwrapError::ForgedSeal));
+        let one_time = Keys::generate();
+        let event = |kind, content: &str| {
+            EventBuilder::new(kind, content).sign_with_keys(&one_time).unwrap()
+        };
         assert_eq!(
-            open(&bob, &event(Kind::PrivateDirectMessage, "x")),
+            unwrap(&bob, &event(Kind::PrivateDirectMessage, "x")),
             Err(UnwrapError::NotAWrap(14))
         );
         assert_eq!(
-            open(&bob, &event(Kind::Custom(21_059), "x")),
+            unwrap(&bob, &event(Kind::Custom(21_059), "x")),
             Err(UnwrapError::NotAWrap(21_059))
         );
-        for garbage in ["", "#unknown", "AQ==", "A", "ä", &"A".repeat(80_000)] {
+        for content in ["", "#unknown", "AQ==", "A", "ä", &"A".repeat(80_000)] {
             assert!(
                 matches!(
-                    open(&bob, &event(Kind::GiftWrap, garbage)),
+                    unwrap(&bob, &event(Kind::GiftWrap, content)),
                     Err(UnwrapError::Undecryptable(_))
                 ),
-                "{garbage:.9}"
+                "{content:.9}"
             );
         }
         assert_eq!(
-            open(&bob, &event(Kind::GiftWrap, &"A".repeat(100_000))),
+            unwrap(&bob, &event(Kind::GiftWrap, &"A".repeat(100_000))),
             Err(UnwrapError::TooLong(100_000))
         );
     }

@@ -1,10 +1,11 @@
 //! HTTP requests that are signed with a Nostr key (NIP-98).
 
+use crate::error::Error;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nostr_sdk::hashes::{Hash, sha256};
-use nostr_sdk::{Event, JsonUtil, Kind};
-use paygress_core::backend::http_auth::{Nip98Verifier, SignedRequest};
+use nostr_sdk::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, TagKind};
+use paygress_core::backend::http_auth::{Nip98Verifier, SignatureError, SignedRequest};
 use paygress_core::model::units::Customer;
 
 /// A signature's age, and how far a clock may be ahead (NIP-98 suggests a minute).
@@ -12,25 +13,30 @@ const AGE_SECONDS: u64 = 60;
 /// An event with a URL, a method and a hash has a few hundred bytes.
 const EVIDENCE_BYTES: usize = 8_192;
 
-/// Reads NIP-98 signatures.
+/// Verifies NIP-98 signatures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpAuth;
 
 impl Nip98Verifier for HttpAuth {
-    fn signer(&self, evidence: &str, request: &SignedRequest<'_>) -> Result<Customer, String> {
+    fn verify(
+        &self,
+        evidence: &str,
+        request: &SignedRequest<'_>,
+    ) -> Result<Customer, SignatureError> {
         if evidence.len() > EVIDENCE_BYTES {
-            return Err(format!("it is longer than {EVIDENCE_BYTES} bytes"));
+            return Err(SignatureError::TooLong { limit: EVIDENCE_BYTES });
         }
-        let json = STANDARD.decode(evidence.trim()).map_err(|_| "it is not base64")?;
-        let event = Event::from_json(json).map_err(|_| "it is not a Nostr event")?;
+        let json = STANDARD
+            .decode(evidence.trim())
+            .map_err(|error| SignatureError::NotBase64(error.into()))?;
+        let event =
+            Event::from_json(json).map_err(|error| SignatureError::NotAnEvent(error.into()))?;
         if event.kind != Kind::HttpAuth {
-            return Err(format!("its kind is {}, not 27235", event.kind));
+            return Err(SignatureError::WrongKind { kind: event.kind.as_u16() });
         }
-        event.verify().map_err(|_| "its id or signature is wrong")?;
+        event.verify().map_err(|error| SignatureError::Forged(error.into()))?;
         if event.created_at.as_secs().abs_diff(request.now.0) > AGE_SECONDS {
-            return Err(format!(
-                "it was not made within the last {AGE_SECONDS} s; sign each request anew, and set your clock"
-            ));
+            return Err(SignatureError::Expired { seconds: AGE_SECONDS });
         }
         let tag = |name: &str| {
             let mut values = event
@@ -44,44 +50,37 @@ impl Nip98Verifier for HttpAuth {
             }
         };
         if tag("u").as_deref() != Some(request.url) {
-            return Err(format!("its tag u must be {}", request.url));
+            return Err(SignatureError::WrongUrl { url: request.url.to_owned() });
         }
         if !tag("method").is_some_and(|method| method.eq_ignore_ascii_case(request.method)) {
-            return Err(format!("its tag method must be {}", request.method));
+            return Err(SignatureError::WrongMethod { method: request.method.to_owned() });
         }
         let hash = sha256::Hash::hash(request.body).to_string();
         match tag("payload") {
             Some(payload) if payload == hash => {}
             None if request.body.is_empty() => {}
-            _ => return Err("its tag payload must be the SHA-256 of the body, in hex".to_owned()),
+            _ => return Err(SignatureError::WrongPayload),
         }
         Ok(Customer(event.pubkey.to_hex()))
     }
 }
 
-/// Signs a request: what stands after `Nostr` in its `Authorization` header.
+/// Signs a request. Gives what stands after `Nostr` in its `Authorization` header.
 ///
 /// # Errors
 /// When the key cannot sign.
-pub fn sign(
-    keys: &crate::Keys,
-    method: &str,
-    url: &str,
-    body: &[u8],
-) -> Result<String, crate::Error> {
-    let tag = |name: &'static str, value: &str| {
-        nostr_sdk::Tag::custom(nostr_sdk::TagKind::custom(name), [value.to_owned()])
-    };
+pub fn sign(keys: &Keys, method: &str, url: &str, body: &[u8]) -> Result<String, Error> {
+    let tag =
+        |name: &'static str, value: &str| Tag::custom(TagKind::custom(name), [value.to_owned()]);
     let payload = sha256::Hash::hash(body).to_string();
     let tags = [tag("u", url), tag("method", method), tag("payload", &payload)];
-    let event = nostr_sdk::EventBuilder::new(Kind::HttpAuth, "").tags(tags).sign_with_keys(keys);
-    Ok(STANDARD.encode(event.map_err(crate::connection::client_error)?.as_json()))
+    let event = EventBuilder::new(Kind::HttpAuth, "").tags(tags).sign_with_keys(keys);
+    Ok(STANDARD.encode(event.map_err(Error::sdk)?.as_json()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Keys;
     use paygress_core::model::units::UnixTime;
 
     #[test]
@@ -95,8 +94,11 @@ mod tests {
             body: b"{}",
             now,
         };
-        assert_eq!(HttpAuth.signer(&evidence, &good), Ok(Customer(keys.public_key().to_hex())));
-        for (bad, why) in [
+        assert_eq!(
+            HttpAuth.verify(&evidence, &good).unwrap(),
+            Customer(keys.public_key().to_hex())
+        );
+        for (bad, reason) in [
             (SignedRequest { method: "GET", ..good }, "method"),
             (SignedRequest { url: "https://b.example/top-up-pod?x=1", ..good }, "tag u"),
             (SignedRequest { url: "https://a.example/top-up-pod", ..good }, "tag u"),
@@ -104,13 +106,14 @@ mod tests {
             (SignedRequest { now: UnixTime(now.0 + 70), ..good }, "within"),
             (SignedRequest { now: UnixTime(now.0 - 70), ..good }, "within"),
         ] {
-            assert!(HttpAuth.signer(&evidence, &bad).unwrap_err().contains(why), "{why}");
+            let error = HttpAuth.verify(&evidence, &bad).unwrap_err().to_string();
+            assert!(error.contains(reason), "{reason}: {error}");
         }
         let mut forged = Event::from_json(STANDARD.decode(&evidence).unwrap()).unwrap();
         forged.pubkey = Keys::generate().public_key();
-        assert!(HttpAuth.signer(&STANDARD.encode(forged.as_json()), &good).is_err());
-        for garbage in ["", "x", "e30=", &"A".repeat(9_000)] {
-            assert!(HttpAuth.signer(garbage, &good).is_err());
+        assert!(HttpAuth.verify(&STANDARD.encode(forged.as_json()), &good).is_err());
+        for evidence in ["", "x", "e30=", &"A".repeat(9_000)] {
+            assert!(HttpAuth.verify(evidence, &good).is_err());
         }
     }
 }

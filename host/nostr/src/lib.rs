@@ -1,31 +1,59 @@
-//! `paygress-nostr`: a door. Customers' NIP-17 messages come in, answers and offers go out.
+//! `paygress-nostr`: the Nostr transport. Customers' NIP-17 messages come in, responses and offers
+//! go out.
 //!
 //! ```text
-//! relays ─▶ Tap ─▶ seen? ─▶ letter::open ─▶ wire::Request ─▶ desk.submit ─▶ remember
-//!          (every receipt,  (every check of      │
-//!           backpressure)    NIP-17, 44, 59)     └─ refused ─▶ Post
-//! desk ─▶ Post (the courier) ─▶ letter::seal ─▶ the customer's 10050 relays, or the relay of receipt
+//! relays ─▶ InboxAdmitPolicy ─▶ gift_wrap::unwrap ─▶ claim the id ─▶ protocol::Request ─▶ orders.submit
+//!           (every receipt,      (every check of      (durable         │
+//!            back-pressure)       NIP-17, 44, 59)      deduplication)  └─ refused ─▶ ReplyPublisher
+//! orders ─▶ ReplyPublisher ─▶ gift_wrap::gift_wrap ─▶ the customer's 10050 relays, or the relay of receipt
+//! orders ─▶ OfferPublisher ─▶ profile, relay lists and offers on our relays
 //! ```
 //!
-//! - `gift_wrap.rs`: sealing and opening, and what is wrong with a letter.
-//! - `connection.rs`: relays, one client for ours and one, without our key, for strangers'.
-//! - `inbox.rs`: subscriptions that lose nothing, durable dedupe.
-//! - `replies.rs`: answers. `offers.rs`: what is published. `address.rs`: which relays of strangers
-//!   we connect to.
-//! - `client.rs`: the other side, for `paygress order`.
+//! - `gift_wrap.rs`: wrapping and unwrapping of direct messages.
+//! - `connection.rs`: one client for our relays, and one, without our key, for external ones.
+//!   `address.rs`: which external relays we connect to.
+//! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
+//! - `replies.rs`: responses. `offers.rs`: what is published.
+//! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
+//! - `client.rs`: the customer's side, for `paygress order`.
 //!
-//! This is the only room that knows nostr-sdk.
+//! It uses `paygress-core` and relays, nothing else: no cluster, no wallet, no database of its own.
+//! It is the only crate that knows nostr-sdk.
+//!
+//! A customer buys a pod with [`client::Client`]:
+//!
+//! ```no_run
+//! use paygress_core::protocol::{RequestBody, Response};
+//! use paygress_nostr::client::Client;
+//! use paygress_nostr::{Keys, RelayUrl};
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let relays = vec![RelayUrl::parse("wss://relay.example.com")?];
+//! let client = Client::connect(Keys::generate(), relays).await?;
+//! let offers = client.offers(None).await?;
+//! let service = offers.first().ok_or("there is no offer on these relays")?.service;
+//! let request = RequestBody { cashu_token: Some("cashuB…".to_owned()), ..RequestBody::default() };
+//! let response = client.ask(service, &request, Duration::from_secs(180), |_| ()).await?;
+//! if let Response::Access(access) = response {
+//!     println!("ssh -p {} {}@{}", access.ssh_port, access.ssh_username, access.ssh_host);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod address;
 pub mod client;
 mod connection;
+mod error;
 pub mod gift_wrap;
 pub mod http_auth;
 mod inbox;
 mod offers;
 mod replies;
 
-pub use connection::{Connection, Error, Settings};
+pub use connection::{Connection, Settings};
+pub use error::Error;
 pub use inbox::Inbox;
 pub use nostr_sdk::{Keys, PublicKey, RelayUrl};
 pub use offers::OfferPublisher;

@@ -1,126 +1,134 @@
-//! Answers: to the relays that the customer reads (kind 10050), or to the one that brought the
-//! order.
+//! Responses: to the relays that the customer reads (kind 10050), or to the one that brought the
+//! request.
 
-use crate::connection::{Connection, Priority};
+use crate::connection::{Connection, Priority, inbox_relays};
+use crate::error::ReplyError;
 use crate::gift_wrap;
 use async_trait::async_trait;
-use nostr_sdk::nips::nip17;
-use nostr_sdk::{EventId, Filter, Kind, PublicKey, RelayUrl};
-use paygress_core::backend::responder::{ReplyTo, Responder};
-use serde_json::Value;
+use backon::{ExponentialBuilder, Retryable};
+use nostr_sdk::{Event, EventId, PublicKey, RelayUrl};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::protocol::Response;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Looking for a customer's relays, at all of ours at once.
-const LOOKUP: Duration = Duration::from_secs(3);
-/// Relays of a customer that we write to: NIP-17 says that a list has one to three.
-const RELAYS: usize = 3;
-/// Answers under way that are not in the ledger: errors of requests that were never orders. More
-/// are dropped.
+/// Looking up a customer's relays, at all of ours at once.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Responses in flight that are not in the ledger: errors of requests that never became orders.
+/// More are dropped.
 const IN_FLIGHT: usize = 128;
-/// Attempts for these.
-const ATTEMPTS: u32 = 5;
+/// Attempts for these, after the first.
+const RETRIES: usize = 4;
+/// The first pause between them; each one is twice as long.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The way back to customers.
+/// Sends responses to customers.
 pub struct ReplyPublisher {
     connection: Arc<Connection>,
-    places: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
 }
 
 impl ReplyPublisher {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, places: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        Self { connection, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) }
     }
 
-    /// Sends an answer that is not in the ledger, a few times at most.
-    pub(crate) fn send_soon(self: &Arc<Self>, to: ReplyTo, answer: Value) {
-        self.send_when(to, std::future::ready(Some(answer)));
+    /// Sends a response that is not in the ledger, a few times at most.
+    pub(crate) fn send_soon(self: &Arc<Self>, to: ReplyTo, response: Response) {
+        self.send_when(to, std::future::ready(Some(response)));
     }
 
-    /// As [`ReplyPublisher::send_soon`], once there is an answer.
+    /// As [`ReplyPublisher::send_soon`], once there is a response.
     pub(crate) fn send_when(
         self: &Arc<Self>,
         to: ReplyTo,
-        answer: impl Future<Output = Option<Value>> + Send + 'static,
+        response: impl Future<Output = Option<Response>> + Send + 'static,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            tracing::warn!("too many answers are under way; one was dropped");
+        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+            tracing::warn!("too many responses are in flight; one was dropped");
             return;
         };
-        let post = Arc::clone(self);
+        let replies = Arc::clone(self);
         tokio::spawn(async move {
-            if let Some(answer) = answer.await {
-                for attempt in 0..ATTEMPTS {
-                    match post.bring(&to, &answer, Priority::Other).await {
-                        Ok(()) => break,
-                        Err(why) => tracing::warn!(why, attempt, "an answer could not be sent"),
-                    }
-                    tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
+            if let Some(response) = response.await {
+                let backoff = ExponentialBuilder::new()
+                    .with_min_delay(RETRY_DELAY)
+                    .with_factor(2.0)
+                    .with_max_times(RETRIES)
+                    .with_jitter();
+                let log = |error: &ReplyError| {
+                    let error: &dyn Error = error;
+                    tracing::warn!(error, "a response could not be sent");
+                };
+                let sent = (|| replies.publish(&to, &response, Priority::Other))
+                    .retry(backoff)
+                    .notify(|error, _| log(error))
+                    .await;
+                if let Err(error) = sent {
+                    log(&error);
                 }
             }
-            drop(place);
+            drop(permit);
         });
     }
 
     /// The relays where this customer reads private messages.
     async fn relays_of(&self, customer: PublicKey) -> Vec<RelayUrl> {
-        let filter = Filter::new().kind(Kind::InboxRelays).author(customer).limit(1);
-        let found = match self.connection.ours.fetch_events(filter, LOOKUP).await {
-            Ok(found) => found,
+        match inbox_relays(&self.connection.ours, customer, LOOKUP_TIMEOUT).await {
+            Ok(relays) => relays,
             Err(error) => {
-                tracing::debug!(%error, "no list of relays");
-                return Vec::new();
+                tracing::debug!(%error, "the customer's list of relays could not be read");
+                Vec::new()
             }
-        };
-        let newest = found.into_iter().find(|event| {
-            event.kind == Kind::InboxRelays && event.pubkey == customer && event.verify().is_ok()
-        });
-        newest
-            .map(|event| nip17::extract_relay_list(&event).take(RELAYS).cloned().collect())
-            .unwrap_or_default()
+        }
     }
 
-    async fn send_to_any(
-        &self,
-        relays: &[RelayUrl],
-        wrap: &nostr_sdk::Event,
-        rank: Priority,
-    ) -> bool {
+    async fn send_to_any(&self, relays: &[RelayUrl], wrap: &Event, priority: Priority) -> bool {
         let sent = relays.iter().map(|relay| async move {
-            let sent = self.connection.send(relay, wrap, rank).await;
-            if let Err(why) = &sent {
-                tracing::debug!(%relay, why, "a relay did not take an answer");
+            let sent = self.connection.send(relay, wrap, priority).await;
+            if let Err(error) = &sent {
+                let error: &dyn Error = error;
+                tracing::debug!(%relay, error, "a relay did not take a response");
             }
             sent.is_ok()
         });
         futures::future::join_all(sent).await.contains(&true)
     }
 
-    async fn bring(&self, to: &ReplyTo, answer: &Value, rank: Priority) -> Result<(), String> {
-        let customer =
-            PublicKey::from_hex(to.customer.as_str()).map_err(|error| error.to_string())?;
+    async fn publish(
+        &self,
+        to: &ReplyTo,
+        response: &Response,
+        priority: Priority,
+    ) -> Result<(), ReplyError> {
+        let customer = PublicKey::from_hex(to.customer.as_str())
+            .map_err(|error| ReplyError::Customer(error.into()))?;
         let request = to.request.as_deref().and_then(|id| EventId::from_hex(id).ok());
-        let (_, wrap) =
-            gift_wrap::gift_wrap(&self.connection.settings.keys, &customer, &answer.to_string(), request)?;
-        let named = self.relays_of(customer).await;
-        if self.send_to_any(&named, &wrap, rank).await {
+        let keys = &self.connection.settings.keys;
+        let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &response.to_json(), request)?;
+        let inbox = self.relays_of(customer).await;
+        if self.send_to_any(&inbox, &wrap, priority).await {
             return Ok(());
         }
         let receipt: Vec<RelayUrl> =
             to.relay.iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
-        if self.send_to_any(&receipt, &wrap, rank).await
-            || self.send_to_any(&self.connection.settings.relays, &wrap, rank).await
+        if self.send_to_any(&receipt, &wrap, priority).await
+            || self.send_to_any(&self.connection.settings.relays, &wrap, priority).await
         {
             return Ok(());
         }
-        Err("no relay took it".to_owned())
+        Err(ReplyError::NotTaken)
     }
 }
 
 #[async_trait]
 impl Responder for ReplyPublisher {
-    async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
-        self.bring(to, answer, Priority::Order).await
+    async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
+        self.publish(to, response, Priority::Order).await.map_err(|error| match error {
+            ReplyError::Customer(_) => SendError::recipient(error),
+            ReplyError::GiftWrap(_) | ReplyError::NotTaken => SendError::undelivered(error),
+        })
     }
 }

@@ -1,11 +1,11 @@
-//! The rooms of the desk, with faults in them. What is outside of the process (the cluster, the way
-//! back) outlives it.
+//! The backends of the order service, with injected faults. What is outside of the process (the
+//! cluster, the way back) outlives it.
 
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::responder::{ReplyTo, Responder};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
     HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
     RefundStore, Reporting, StateCount,
@@ -13,8 +13,8 @@ use paygress_core::backend::store::{
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
+use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ pub enum AtWrite {
 
 /// A ledger on a bad disk, in a process that is killed.
 pub struct BadLedger {
-    pub book: SqlStore,
+    pub ledger: SqlStore,
     pub fault: Option<(usize, AtWrite)>,
     pub writes: Mutex<usize>,
     pub killed: Arc<Notify>,
@@ -71,7 +71,7 @@ impl BadLedger {
 #[async_trait]
 impl OrderStore for BadLedger {
     async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError> {
-        self.write(self.book.open(order)).await
+        self.write(self.ledger.open(order)).await
     }
     async fn transition(
         &self,
@@ -79,35 +79,35 @@ impl OrderStore for BadLedger {
         from: State,
         lease: LeaseUpdate<'_>,
     ) -> Result<(), LedgerError> {
-        self.write(self.book.transition(order, from, lease)).await
+        self.write(self.ledger.transition(order, from, lease)).await
     }
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
-        self.book.order(id).await
+        self.ledger.order(id).await
     }
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
-        self.book.orders_of(lease).await
+        self.ledger.orders_of(lease).await
     }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
-        self.book.unfinished().await
+        self.ledger.unfinished().await
     }
     async fn delivered(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
-        self.write(self.book.delivered(id, state)).await
+        self.write(self.ledger.delivered(id, state)).await
     }
 }
 
 #[async_trait]
 impl LeaseStore for BadLedger {
     async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
-        self.book.lease(pod).await
+        self.ledger.lease(pod).await
     }
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
-        self.book.live_leases(of).await
+        self.ledger.live_leases(of).await
     }
     async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
-        self.write(self.book.mark_ending(pod, reason)).await
+        self.write(self.ledger.mark_ending(pod, reason)).await
     }
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
-        self.write(self.book.end_lease(lease, orders)).await
+        self.write(self.ledger.end_lease(lease, orders)).await
     }
 }
 
@@ -118,46 +118,46 @@ impl PortAllocator for BadLedger {
         lease: &LeaseId,
         range: RangeInclusive<u16>,
     ) -> Result<Option<u16>, LedgerError> {
-        self.write(self.book.reserve_port(lease, range)).await
+        self.write(self.ledger.reserve_port(lease, range)).await
     }
     async fn reassign_port(
         &self,
         lease: &LeaseId,
         range: RangeInclusive<u16>,
     ) -> Result<Option<u16>, LedgerError> {
-        self.write(self.book.reassign_port(lease, range)).await
+        self.write(self.ledger.reassign_port(lease, range)).await
     }
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError> {
-        self.write(self.book.release_port(lease)).await
+        self.write(self.ledger.release_port(lease)).await
     }
     async fn ports_in_use(&self) -> Result<u32, LedgerError> {
-        self.book.ports_in_use().await
+        self.ledger.ports_in_use().await
     }
 }
 
 #[async_trait]
 impl RefundStore for BadLedger {
     async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
-        self.book.pending_refunds(of).await
+        self.ledger.pending_refunds(of).await
     }
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
-        self.write(self.book.close_refund(order)).await
+        self.write(self.ledger.close_refund(order)).await
     }
 }
 
 #[async_trait]
 impl Reporting for BadLedger {
     async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError> {
-        self.book.page(after, limit).await
+        self.ledger.page(after, limit).await
     }
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError> {
-        self.book.revenue(since).await
+        self.ledger.revenue(since).await
     }
     async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError> {
-        self.book.count_by_state().await
+        self.ledger.count_by_state().await
     }
     async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
-        self.book.forget_refused(before).await
+        self.ledger.forget_refused(before).await
     }
 }
 
@@ -166,12 +166,12 @@ impl Reporting for BadLedger {
 pub enum ClusterFault {
     None,
     /// The API server is away for so many calls, after so many.
-    Away(usize, usize),
+    Unavailable(usize, usize),
     /// No node has room, or the image is missing: the pod never becomes ready.
     NeverReady,
     /// The port is taken, so many times.
     PortTaken(usize),
-    /// The quota is used up: refused in rehearsal.
+    /// The quota is used up: refused in the dry run.
     Quota,
     /// The node is lost once the pod is ready.
     NodeLost,
@@ -203,7 +203,7 @@ impl ScriptedCluster {
         };
         let fault = *self.fault.lock().unwrap();
         match fault {
-            ClusterFault::Away(after, times)
+            ClusterFault::Unavailable(after, times)
                 if (after + 1..after + 1 + times).contains(&number) =>
             {
                 Err(ClusterError::Unavailable("a test".to_owned()))
@@ -308,22 +308,24 @@ impl Cluster for ScriptedCluster {
     }
 }
 
-/// The customers' letter boxes; now and then nobody is there to take a letter.
+/// The customers' inboxes; now and then sending fails.
 #[derive(Default)]
 pub struct FakeResponder {
     pub failing: Mutex<usize>,
-    pub letters: Mutex<Vec<(String, Value)>>,
+    /// The request that is answered, and the response.
+    pub responses: Mutex<Vec<(String, Response)>>,
 }
 
 #[async_trait]
 impl Responder for FakeResponder {
-    async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
+    async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
         let mut failing = self.failing.lock().unwrap();
         if *failing > 0 {
             *failing -= 1;
-            return Err("no relay took it".to_owned());
+            return Err(SendError::undelivered("no relay took it"));
         }
-        self.letters.lock().unwrap().push((to.request.clone().unwrap_or_default(), answer.clone()));
+        let request = to.request.clone().unwrap_or_default();
+        self.responses.lock().unwrap().push((request, response.clone()));
         Ok(())
     }
 }

@@ -19,13 +19,12 @@ mod backends;
 mod scenario;
 
 use backends::ClusterFault;
-use paygress::app::default_policies;
-use paygress_cashu::fault_proxy::NetworkFault;
-use paygress_cashu::test_mint::TestMint;
+use paygress::config::default_policies;
 use paygress_core::model::order::RefundEnd;
 use paygress_core::model::units::Sat;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
-use scenario::{Action, DAY, ProcessRun, Scenario, Told, tell};
+use paygress_sandbox::{NetworkFault, TestMint};
+use scenario::{Action, DAY, Outcome, ProcessRun, Scenario, run_scenario};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -76,7 +75,7 @@ impl AnyMint {
         }
     }
 
-    /// What it has signed and nobody has brought back, by its own books.
+    /// What it has signed and nobody has redeemed, by its own accounts.
     pub async fn outstanding(&self) -> u64 {
         match self {
             Self::Cdk(mint) => mint.outstanding().await.unwrap(),
@@ -124,18 +123,19 @@ fn outside() -> Runtime {
 }
 
 /// Tells one story in a world of its own.
-fn told(deeds: Vec<Action>, lives: Vec<ProcessRun>) -> Told {
+fn outcome(actions: Vec<Action>, runs: Vec<ProcessRun>) -> Outcome {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = outside();
     let world = World {
         mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()),
         ..world(&outside)
     };
-    tell(&world, &outside, Scenario { deeds, lives }, 0).unwrap_or_else(|why| panic!("{why}"))
+    run_scenario(&world, &outside, Scenario { actions, runs }, 0)
+        .unwrap_or_else(|why| panic!("{why}"))
 }
 
-fn away(path: &'static str, mishap: NetworkFault) -> ProcessRun {
-    ProcessRun { mint: Some((path, mishap, 0, 10_000)), ..ProcessRun::good() }
+fn away(path: &'static str, fault: NetworkFault) -> ProcessRun {
+    ProcessRun { mint: Some((path, fault, 0, 10_000)), ..ProcessRun::good() }
 }
 
 #[test]
@@ -143,19 +143,19 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
     let day_later =
         || ProcessRun { clock: DAY, lasts: true, ..away("v1/", NetworkFault::Status(500)) };
     // It took the token, and the process was killed; or it never saw it, and the swap might be on
-    // its way for ever. Either way the one thing that is certain is to ask again in the same words,
+    // its way for ever. Either way the one thing that is certain is to repeat the same request,
     // when it is back, and to give back what comes.
     for lost in [NetworkFault::Hang(true), NetworkFault::LostOnTheWay] {
-        let story = told(vec![Action::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
-        let first = story.letters[0]["message"].as_str().unwrap();
+        let scenario = outcome(vec![Action::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
+        let first = scenario.responses[0]["message"].as_str().unwrap();
         assert!(first.contains("does not tell whether it has taken your token"), "{first}");
-        let last = story.letters.last().unwrap();
+        let last = scenario.responses.last().unwrap();
         assert_eq!(
             (&last["error_type"], &last["refunded_sats"]),
             (&json!("mint_network_error"), &json!(29)),
             "{last}"
         );
-        assert!(story.orders.iter().all(|order| order.state.is_final()));
+        assert!(scenario.orders.iter().all(|order| order.state.is_final()));
     }
 }
 
@@ -163,19 +163,19 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
 fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
     let fails = ProcessRun { cluster: ClusterFault::NeverReady, ..ProcessRun::good() };
     let later = ProcessRun { clock: 40 * DAY, lasts: true, ..ProcessRun::good() };
-    let story = told(vec![Action::Spawn(30)], vec![fails, later]);
-    assert!(story.letters[0]["refund_token"].is_string(), "{}", story.letters[0]);
+    let scenario = outcome(vec![Action::Spawn(30)], vec![fails, later]);
+    assert!(scenario.responses[0]["refund_token"].is_string(), "{}", scenario.responses[0]);
     assert_eq!(
-        story.orders[0].refund_end,
+        scenario.orders[0].refund_end,
         Some(RefundEnd::Reclaimed(Sat(28))),
         "29 less the mint's fee"
     );
-    assert_eq!(story.orders[0].secrets.refund_token, None);
+    assert_eq!(scenario.orders[0].secrets.refund_token, None);
 }
 
 #[test]
 fn no_sat_is_lost_and_none_is_spent_twice() {
-    // What happens, for who looks into a seed: FAULT_LOG=debug.
+    // To look into a seed: FAULT_LOG=debug.
     if let Ok(filter) = std::env::var("FAULT_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
@@ -183,18 +183,18 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = outside();
     let world = world(&outside);
-    // What earlier runs have left in wallets and purses.
+    // What earlier runs have left in wallets.
     let mut kept = outside.block_on(world.mint.outstanding());
     let mut met: BTreeMap<String, usize> = BTreeMap::new();
     let mut longest = (Duration::ZERO, 0);
     for seed in first..first + runs {
         let begun = Instant::now();
-        let story = Scenario::of(seed);
-        let what = format!("{story:?}");
-        match tell(&world, &outside, story, kept) {
-            Ok(told) => {
-                kept = told.outstanding;
-                for fault in told.met {
+        let scenario = Scenario::of(seed);
+        let what = format!("{scenario:?}");
+        match run_scenario(&world, &outside, scenario, kept) {
+            Ok(outcome) => {
+                kept = outcome.outstanding;
+                for fault in outcome.met {
                     *met.entry(fault).or_default() += 1;
                 }
             }

@@ -2,19 +2,19 @@
 
 use crate::backends::{AtWrite, BadLedger, ClusterFault, FakeResponder, ScriptedCluster};
 use crate::{SeededRng, World};
-use paygress::commands::{all_orders, audited};
-use paygress_cashu::fault_proxy::{FaultProxy, NetworkFault};
-use paygress_cashu::test_mint::{TestWallet, partial, relabelled};
-use paygress_cashu::{CashuWallet, Seed, Settings as TillSettings, WalletStore};
+use paygress::commands::ledger::{all_orders, audited};
+use paygress_cashu::{CashuWallet, Seed, Settings as WalletSettings, WalletStore};
 use paygress_core::backend::policy::RefundTerms;
 use paygress_core::backend::responder::{ReplyTo, Transport};
 use paygress_core::backend::store::{LeaseStore, OrderStore};
 use paygress_core::model::order::{Order, Purchase};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, PodName, Seconds, set_clock_wrong};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Repetition, Settings, Submission};
+use paygress_core::protocol::Response;
+use paygress_sandbox::token::{partial, relabelled};
+use paygress_sandbox::{FaultProxy, NetworkFault, TestWallet};
 use paygress_store::SqlStore;
-use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub struct ProcessRun {
     pub cluster: ClusterFault,
     pub responder: usize,
     pub clock: i64,
-    /// Whether it goes on when the deeds are done.
+    /// Whether it goes on when the actions are done.
     pub lasts: bool,
 }
 
@@ -44,9 +44,9 @@ pub struct ProcessRun {
 pub enum Action {
     /// Buys a pod for so many sat.
     Spawn(u64),
-    /// Sends the same token as the deed before, from another key, at the same time.
+    /// Sends the same token as the action before, from another key, at the same time.
     SameToken,
-    /// Sends a part of the proofs of the deed before.
+    /// Sends a part of the proofs of the action before.
     SomeProofs,
     /// Extends the first pod.
     TopUp(u64),
@@ -56,26 +56,26 @@ pub enum Action {
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    pub deeds: Vec<Action>,
-    pub lives: Vec<ProcessRun>,
+    pub actions: Vec<Action>,
+    pub runs: Vec<ProcessRun>,
 }
 
 /// How it ended.
-pub struct Told {
+pub struct Outcome {
     pub outstanding: u64,
     pub met: Vec<String>,
     /// What was brought by the way back.
-    pub letters: Vec<Value>,
+    pub responses: Vec<Response>,
     pub orders: Vec<Order>,
 }
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        let mut dice = SeededRng::new(seed);
-        let mut deeds = vec![Action::Spawn(3 + dice.roll(60))];
-        for _ in 0..dice.roll(4) {
-            let amount = 3 + dice.roll(30);
-            deeds.push(dice.one_of(&[
+        let mut rng = SeededRng::new(seed);
+        let mut actions = vec![Action::Spawn(3 + rng.roll(60))];
+        for _ in 0..rng.roll(4) {
+            let amount = 3 + rng.roll(30);
+            actions.push(rng.one_of(&[
                 Action::Spawn(amount),
                 Action::SameToken,
                 Action::SomeProofs,
@@ -83,8 +83,8 @@ impl Scenario {
                 Action::Stop,
             ]));
         }
-        let lives = (0..1 + dice.roll(2)).map(|_| ProcessRun::of(&mut dice)).collect();
-        Self { deeds, lives }
+        let runs = (0..1 + rng.roll(2)).map(|_| ProcessRun::of(&mut rng)).collect();
+        Self { actions, runs }
     }
 }
 
@@ -101,15 +101,15 @@ impl ProcessRun {
         }
     }
 
-    fn of(dice: &mut SeededRng) -> Self {
-        let at = 1 + dice.small(24);
-        let write = match dice.roll(10) {
+    fn of(rng: &mut SeededRng) -> Self {
+        let at = 1 + rng.small(24);
+        let write = match rng.roll(10) {
             0..=2 => Some((at, AtWrite::KilledBefore)),
             3..=5 => Some((at, AtWrite::KilledAfter)),
-            6 => Some((at, AtWrite::DiskFull(1 + dice.small(4)))),
+            6 => Some((at, AtWrite::DiskFull(1 + rng.small(4)))),
             _ => None,
         };
-        let path = dice.one_of(&[
+        let path = rng.one_of(&[
             "v1/swap",
             "v1/swap",
             "v1/swap",
@@ -118,38 +118,38 @@ impl ProcessRun {
             "v1/key",
             "v1/",
         ]);
-        let mut mishaps = NetworkFault::ALL.to_vec();
-        mishaps.extend([
+        let mut faults = NetworkFault::ALL.to_vec();
+        faults.extend([
             NetworkFault::Hang(false),
             NetworkFault::Hang(true),
             NetworkFault::Hang(true),
             NetworkFault::Late(Duration::from_millis(200)),
         ]);
-        let mishap = dice.one_of(&mishaps);
-        let mint = dice.often(80).then(|| {
+        let fault = rng.one_of(&faults);
+        let mint = rng.often(80).then(|| {
             (
                 path,
-                mishap,
-                if dice.often(70) { 0 } else { dice.small(4) },
-                if dice.often(20) { 10_000 } else { 1 + dice.small(4) },
+                fault,
+                if rng.often(70) { 0 } else { rng.small(4) },
+                if rng.often(20) { 10_000 } else { 1 + rng.small(4) },
             )
         });
-        let (after, times) = (dice.small(8), 1 + dice.small(2));
+        let (after, times) = (rng.small(8), 1 + rng.small(2));
         let faults = [
-            ClusterFault::Away(after, times),
+            ClusterFault::Unavailable(after, times),
             ClusterFault::NeverReady,
             ClusterFault::PortTaken(1 + times),
             ClusterFault::Quota,
             ClusterFault::NodeLost,
         ];
-        let cluster = if dice.often(40) { dice.one_of(&faults) } else { ClusterFault::None };
-        let responder = if dice.often(20) { 1 + dice.small(3) } else { 0 };
-        let clock = if dice.often(10) {
-            dice.one_of(&[-3_600, -60, 60, 600, 3_600, DAY, 40 * DAY])
+        let cluster = if rng.often(40) { rng.one_of(&faults) } else { ClusterFault::None };
+        let responder = if rng.often(20) { 1 + rng.small(3) } else { 0 };
+        let clock = if rng.often(10) {
+            rng.one_of(&[-3_600, -60, 60, 600, 3_600, DAY, 40 * DAY])
         } else {
             0
         };
-        let lasts = dice.often(20);
+        let lasts = rng.often(20);
         Self { write, mint, cluster, responder, clock, lasts }
     }
 }
@@ -167,32 +167,39 @@ struct TestEnv {
     way: FaultProxy,
     wallet: TestWallet,
     directory: tempfile::TempDir,
-    puppet: Arc<ScriptedCluster>,
-    mailbox: Arc<FakeResponder>,
+    cluster: Arc<ScriptedCluster>,
+    responder: Arc<FakeResponder>,
 }
 
 struct App {
     orders: Arc<OrderService>,
-    book: SqlStore,
+    ledger: SqlStore,
     wallet: Arc<CashuWallet>,
 }
 
 impl TestEnv {
     /// Opens the service on what is on its disk, as soon as the last one is gone.
-    async fn app(&self, world: &World, life: Option<&ProcessRun>, killed: Arc<Notify>) -> App {
+    async fn app(&self, world: &World, run: Option<&ProcessRun>, killed: Arc<Notify>) -> App {
         let at = |name: &str| self.directory.path().join(name);
-        let book = opened(&at("ledger.sqlite")).await;
-        let seed = Seed::at(&at("mnemonic")).unwrap();
-        let settings =
-            TillSettings { mints: vec![self.way.url().to_owned()], max_balance: None, lock: None };
+        let ledger = opened(&at("ledger.sqlite")).await;
+        let seed = Seed::load_or_create(&at("mnemonic")).await.unwrap();
+        let settings = WalletSettings {
+            mints: vec![self.way.url().to_owned()],
+            max_balance: None,
+            p2pk_secret_key: None,
+        };
         let wallet = Arc::new(
-            CashuWallet::open(WalletStore::sqlite(&at("purse.sqlite")).await.unwrap(), seed, &settings)
-                .await
-                .unwrap(),
+            CashuWallet::open(
+                WalletStore::sqlite(&at("wallet.sqlite")).await.unwrap(),
+                seed,
+                &settings,
+            )
+            .await
+            .unwrap(),
         );
-        let fault = life.and_then(|life| life.write);
+        let fault = run.and_then(|run| run.write);
         let ledger = Arc::new(BadLedger {
-            book: book.clone(),
+            ledger: ledger.clone(),
             fault,
             writes: std::sync::Mutex::default(),
             killed,
@@ -200,9 +207,9 @@ impl TestEnv {
         let backends = Backends {
             wallet: wallet.clone(),
             policy: world.policy.clone(),
-            cluster: self.puppet.clone(),
+            cluster: self.cluster.clone(),
             ledger,
-            responder: self.mailbox.clone(),
+            responder: self.responder.clone(),
         };
         let settings = Settings {
             suggested: Seconds(3_600),
@@ -213,7 +220,7 @@ impl TestEnv {
             refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
             refund_kept: Seconds(30 * 86_400),
         };
-        App { orders: OrderService::new(settings, backends), book, wallet }
+        App { orders: OrderService::new(settings, backends), ledger, wallet }
     }
 }
 
@@ -221,7 +228,7 @@ async fn opened(path: &Path) -> SqlStore {
     let begun = Instant::now();
     loop {
         match SqlStore::sqlite(path).await {
-            Ok(book) => return book,
+            Ok(ledger) => return ledger,
             Err(error) => assert!(begun.elapsed() < TIMEOUT, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -232,13 +239,13 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Hands a message in, as a door does, and waits for what comes of it.
-async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Value> {
-    let refused = |refusal| Some(paygress_core::protocol::error(&refusal));
+/// Submits a message, as a transport does, and waits for the response.
+async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Response> {
+    let refused = |refusal| Some(Response::from(&refusal));
     match (&message.token, &message.purchase) {
         (Some(token), Some(purchase)) => {
             let reply_to = ReplyTo {
-                door: Transport::Nostr,
+                transport: Transport::Nostr,
                 customer: message.customer.clone(),
                 relay: None,
                 request: Some(message.id.clone()),
@@ -246,6 +253,7 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Value>
             let password =
                 matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
             let incoming = NewOrder {
+                repetition: Repetition::ByContent,
                 message: message.id.clone(),
                 reply_to,
                 token: token.clone(),
@@ -261,9 +269,10 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Value>
                 Err(refusal) => refused(refusal),
             }
         }
-        (None, Some(Purchase::TopUp { pod })) => {
-            Some(orders.stop(pod, &message.customer).await.unwrap_or_else(|r| refused(r).unwrap()))
-        }
+        (None, Some(Purchase::TopUp { pod })) => match orders.stop(pod, &message.customer).await {
+            Ok(stopped) => Some(stopped.into()),
+            Err(refusal) => refused(refusal),
+        },
         _ => None,
     }
 }
@@ -282,32 +291,29 @@ fn spawn() -> Purchase {
     }
 }
 
-/// Does the deeds one after the other, those of the same token at once; gives the messages with
+/// Does the actions one after the other, those of the same token at once; gives the messages with
 /// what was answered.
 async fn act(
-    street: &TestEnv,
+    env: &TestEnv,
     orders: &Arc<OrderService>,
-    deeds: &[Action],
-    sent: &mut Vec<(Message, Option<Value>)>,
+    actions: &[Action],
+    sent: &mut Vec<(Message, Option<Response>)>,
 ) {
-    let pod = |sent: &[(Message, Option<Value>)]| {
-        sent.iter().find_map(|(_, answer)| {
-            answer
-                .as_ref()?
-                .get("ssh_port")
-                .and(answer.as_ref()?["pod_name"].as_str().map(str::to_owned))
+    let pod = |sent: &[(Message, Option<Response>)]| {
+        sent.iter().find_map(|(_, response)| match response {
+            Some(Response::Access(access)) => Some(access.pod_name.clone()),
+            _ => None,
         })
     };
-    for (n, deed) in deeds.iter().enumerate().skip(sent.len()) {
+    for (n, action) in actions.iter().enumerate().skip(sent.len()) {
         let id = format!("message {n}");
         let fresh = async |sat| {
             Secret::new(
-                relabelled(&street.wallet.token(sat).await.unwrap(), street.way.url(), "sat")
-                    .unwrap(),
+                relabelled(&env.wallet.token(sat).await.unwrap(), env.way.url(), "sat").unwrap(),
             )
         };
         let last = sent.iter().rev().find_map(|(message, _)| message.token.clone());
-        let message = match deed {
+        let message = match action {
             Action::Spawn(sat) => Message {
                 id,
                 customer: customer(1),
@@ -338,7 +344,7 @@ async fn act(
         let at = sent.len();
         sent.push((message.clone(), None));
         // The next one may want to be there at the same time.
-        let together = matches!(deeds.get(n + 1), Some(Action::SameToken | Action::SomeProofs));
+        let together = matches!(actions.get(n + 1), Some(Action::SameToken | Action::SomeProofs));
         if together {
             let orders = Arc::clone(orders);
             tokio::spawn(async move { hand_in(&orders, &message).await });
@@ -349,74 +355,79 @@ async fn act(
     }
 }
 
-/// One life with faults: until the process is killed, the deeds are done, or it has taken long
+/// One run with faults: until the process is killed, the actions are done, or it has taken long
 /// enough.
 fn live(
     world: &World,
-    street: &TestEnv,
-    story: &Scenario,
-    life: &ProcessRun,
-    sent: &mut Vec<(Message, Option<Value>)>,
+    env: &TestEnv,
+    scenario: &Scenario,
+    run: &ProcessRun,
+    sent: &mut Vec<(Message, Option<Response>)>,
     met: &mut Vec<String>,
 ) {
     let runtime = runtime();
     runtime.block_on(async {
         let killed = Arc::new(Notify::new());
-        *street.puppet.fault.lock().unwrap() = life.cluster;
-        *street.mailbox.failing.lock().unwrap() = life.responder;
-        set_clock_wrong(life.clock);
-        let app = street.app(world, Some(life), Arc::clone(&killed)).await;
-        if let Some((path, mishap, after, times)) = life.mint {
-            street.way.plan(path, mishap, after, times);
+        *env.cluster.fault.lock().unwrap() = run.cluster;
+        *env.responder.failing.lock().unwrap() = run.responder;
+        set_clock_wrong(run.clock);
+        let app = env.app(world, Some(run), Arc::clone(&killed)).await;
+        if let Some((path, fault, after, times)) = run.mint {
+            env.way.plan(path, fault, after, times);
         }
         let watch = tokio::spawn(Arc::clone(&app.orders).watch());
         let work = async {
             let _ = app.orders.resume().await;
-            act(street, &app.orders, &story.deeds, sent).await;
-            if life.lasts {
+            act(env, &app.orders, &scenario.actions, sent).await;
+            if run.lasts {
                 std::future::pending::<()>().await;
             }
         };
         let hung = async {
-            match life.mint {
-                Some((_, NetworkFault::Hang(_), ..)) => street.way.hung().await,
+            match run.mint {
+                Some((_, NetworkFault::Hang(_), ..)) => env.way.hung().await,
                 _ => std::future::pending().await,
             }
         };
         let end = tokio::select! {
             () = work => None,
-            () = killed.notified() => Some(format!("killed {} a write", if life.write.unwrap().1 == AtWrite::KilledBefore { "before" } else { "after" })),
-            () = hung => Some(format!("killed in a request to the mint ({:?})", life.mint.unwrap().1)),
+            () = killed.notified() => Some(format!("killed {} a write", if run.write.unwrap().1 == AtWrite::KilledBefore { "before" } else { "after" })),
+            () = hung => Some(format!("killed in a request to the mint ({:?})", run.mint.unwrap().1)),
             () = tokio::time::sleep(LIFE) => Some("killed while waiting".to_owned()),
         };
         met.extend(end);
         watch.abort();
     });
-    if let Some((_, mishap, ..)) = life.mint.filter(|_| street.way.met() > 0) {
-        met.push(format!("mint: {mishap:?}"));
+    if let Some((_, fault, ..)) = run.mint.filter(|_| env.way.met() > 0) {
+        met.push(format!("mint: {fault:?}"));
     }
-    if life.cluster != ClusterFault::None {
-        let name = format!("{:?}", life.cluster);
+    if run.cluster != ClusterFault::None {
+        let name = format!("{:?}", run.cluster);
         met.push(format!("cluster: {}", name.split('(').next().unwrap()));
     }
-    if life.clock != 0 {
+    if run.clock != 0 {
         met.push("clock: jumped".to_owned());
     }
-    if life.responder != 0 {
-        met.push("courier: nobody took the answer".to_owned());
+    if run.responder != 0 {
+        met.push("responder: answer not accepted".to_owned());
     }
-    if let Some((_, AtWrite::DiskFull(_))) = life.write {
+    if let Some((_, AtWrite::DiskFull(_))) = run.write {
         met.push("disk: full".to_owned());
     }
     // As sudden as a kill: what runs is dropped where it is.
     runtime.shutdown_background();
-    street.way.clear();
+    env.way.clear();
 }
 
 /// Tells the story; `kept` is what was outstanding at the mint before it.
-pub fn tell(world: &World, outside: &Runtime, story: Scenario, kept: u64) -> Result<Told, String> {
+pub fn run_scenario(
+    world: &World,
+    outside: &Runtime,
+    scenario: Scenario,
+    kept: u64,
+) -> Result<Outcome, String> {
     set_clock_wrong(0);
-    let street = outside.block_on(async {
+    let env = outside.block_on(async {
         let way = FaultProxy::to(world.mint.url()).await.unwrap();
         // The customers' own way to the mint is good.
         let wallet = TestWallet::new(world.mint.url()).await.unwrap();
@@ -426,28 +437,28 @@ pub fn tell(world: &World, outside: &Runtime, story: Scenario, kept: u64) -> Res
             way,
             wallet,
             directory,
-            puppet: Arc::new(ScriptedCluster::new()),
-            mailbox: Arc::default(),
+            cluster: Arc::new(ScriptedCluster::new()),
+            responder: Arc::default(),
         }
     });
     let (mut sent, mut met) = (Vec::new(), Vec::new());
-    for life in &story.lives {
-        live(world, &street, &story, life, &mut sent, &mut met);
+    for run in &scenario.runs {
+        live(world, &env, &scenario, run, &mut sent, &mut met);
     }
-    *street.puppet.fault.lock().unwrap() = ClusterFault::None;
-    *street.mailbox.failing.lock().unwrap() = 0;
+    *env.cluster.fault.lock().unwrap() = ClusterFault::None;
+    *env.responder.failing.lock().unwrap() = 0;
     // The clock stays where the last life had it: time that has passed does not come back.
     let runtime = runtime();
-    let told = runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let account = tokio::time::timeout(
             TIMEOUT.saturating_mul(2),
-            account(world, &street, &story, sent, kept),
+            account(world, &env, &scenario, sent, kept),
         );
         account.await.unwrap_or_else(|_| Err("a customer waits for ever".to_owned()))
     });
     runtime.shutdown_background();
     set_clock_wrong(0);
-    told.map(|told| Told { met, ..told })
+    outcome.map(|outcome| Outcome { met, ..outcome })
 }
 
 /// Where nothing waits for a disk: what is tested is the order of writes, not the disk.
@@ -459,15 +470,15 @@ fn fast() -> std::path::PathBuf {
 /// Nothing is wrong any more: everything comes to an end, and every sat is somewhere.
 async fn account(
     world: &World,
-    street: &TestEnv,
-    story: &Scenario,
-    mut sent: Vec<(Message, Option<Value>)>,
+    env: &TestEnv,
+    scenario: &Scenario,
+    mut sent: Vec<(Message, Option<Response>)>,
     kept: u64,
-) -> Result<Told, String> {
-    let app = street.app(world, None, Arc::default()).await;
+) -> Result<Outcome, String> {
+    let app = env.app(world, None, Arc::default()).await;
     let watch = tokio::spawn(Arc::clone(&app.orders).watch());
     app.orders.resume().await.map_err(|error| error.to_string())?;
-    act(street, &app.orders, &story.deeds, &mut sent).await;
+    act(env, &app.orders, &scenario.actions, &mut sent).await;
     // A customer who got no answer sends the same message again.
     for (message, answer) in &mut sent {
         if answer.is_none() {
@@ -479,8 +490,8 @@ async fn account(
     loop {
         let failed = |error: paygress_core::backend::store::LedgerError| error.to_string();
         let (leases, pods) =
-            (app.book.live_leases(None).await.map_err(failed)?.len(), street.puppet.running());
-        let left = app.book.unfinished().await.map_err(failed)?;
+            (app.ledger.live_leases(None).await.map_err(failed)?.len(), env.cluster.running());
+        let left = app.ledger.unfinished().await.map_err(failed)?;
         if left.is_empty() && leases == pods {
             break;
         }
@@ -492,56 +503,91 @@ async fn account(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     watch.abort();
-    let report = audited(&app.book, &app.wallet).await.map_err(|error| error.to_string())?;
+    let report = audited(&app.ledger, &app.wallet).await.map_err(|error| error.to_string())?;
     if !report.problems.is_empty() {
         return Err(format!("the audit fails: {report}"));
     }
-    if report.total.in_question.0 + report.total.in_work.0 + report.total.owed.0 != 0 {
+    if report.total.in_doubt.0 + report.total.in_progress.0 + report.total.owed.0 != 0 {
         return Err(format!("something is still open: {report}"));
     }
     // The customers take back what is theirs: tokens that were refused, refunds that were answered
-    // or are told on asking.
+    // or are returned by a status request.
     let paid: Vec<String> = sent
         .iter()
         .filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned()))
         .collect();
     let mut refunds: Vec<String> = Vec::new();
-    let letters: Vec<Value> =
-        street.mailbox.letters.lock().unwrap().iter().map(|(_, letter)| letter.clone()).collect();
-    for answer in sent.iter().filter_map(|(_, answer)| answer.as_ref()).chain(&letters) {
-        refunds.extend(answer["refund_token"].as_str().map(str::to_owned));
-        for token in answer["refund_tokens"].as_array().into_iter().flatten() {
-            refunds.extend(token.as_str().map(str::to_owned));
-        }
-        if let Some(pod) = answer["pod_name"].as_str() {
-            let status =
-                app.orders.status(&PodName(pod.to_owned()), &customer(1)).await.unwrap_or_default();
-            for token in status["refund_tokens"].as_array().into_iter().flatten() {
-                refunds.extend(token.as_str().map(str::to_owned));
-            }
+    let responses: Vec<Response> = env
+        .responder
+        .responses
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, response)| response.clone())
+        .collect();
+    for answer in sent.iter().filter_map(|(_, answer)| answer.as_ref()).chain(&responses) {
+        refunds.extend(refund_tokens(answer));
+        if let Some(pod) = pod_of(answer)
+            && let Ok(status) = app.orders.status(&PodName(pod), &customer(1)).await
+        {
+            refunds.extend(refund_tokens(&status.into()));
         }
     }
     refunds.sort();
     refunds.dedup();
     // (One of a sat is worth as much as redeeming it costs.)
     for refund in &refunds {
-        let _ = street.wallet.redeem(&relabelled(refund, world.mint.url(), "sat")?).await;
+        let _ = env.wallet.receive(&relabelled(refund, world.mint.url(), "sat")?).await;
     }
     let all: Vec<String> = paid.into_iter().chain(refunds).collect();
-    let in_hand = street.wallet.unspent(&all).await?;
-    let in_purse: u64 =
-        app.wallet.balances().await.unwrap().iter().map(|(_, free, held)| free.0 + held.0).sum();
-    let in_wallet = street.wallet.balance().await.map_err(|error| error.to_string())?;
+    let in_hand = env.wallet.unspent(&all).await?;
+    let in_wallet_store: u64 = app
+        .wallet
+        .balances()
+        .await
+        .unwrap()
+        .iter()
+        .map(|balance| balance.available.0 + balance.reserved.0)
+        .sum();
+    let in_wallet = env.wallet.balance().await.map_err(|error| error.to_string())?;
     let outstanding = world.mint.outstanding().await;
-    let found = kept + in_purse + in_wallet + in_hand;
+    let found = kept + in_wallet_store + in_wallet + in_hand;
     if outstanding != found {
         return Err(format!(
-            "the mint has {outstanding} sat outstanding; before were {kept}, the purse holds {in_purse}, the customers' wallet {in_wallet} \
+            "the mint has {outstanding} sat outstanding; before were {kept}, the wallet store holds {in_wallet_store}, the customers' wallet {in_wallet} \
              and their hands {in_hand}: {} are lost\n{report}\n{:#?}",
             i128::from(outstanding) - i128::from(found),
-            app.wallet.entries().await.unwrap()
+            app.wallet.transactions().await.unwrap()
         ));
     }
-    let orders = all_orders(&app.book).await.map_err(|error| error.to_string())?;
-    Ok(Told { outstanding, met: Vec::new(), letters, orders })
+    let orders = all_orders(&app.ledger).await.map_err(|error| error.to_string())?;
+    Ok(Outcome { outstanding, met: Vec::new(), responses, orders })
+}
+
+/// All refund tokens that a response carries.
+fn refund_tokens(response: &Response) -> Vec<String> {
+    let (first, all) = match response {
+        Response::Error(error) => {
+            (error.refund.as_ref().and_then(|refund| refund.refund_token.clone()), Vec::new())
+        }
+        Response::Stopped(stopped) => {
+            (stopped.refunds.refund_token.clone(), stopped.refunds.refund_tokens.clone())
+        }
+        Response::Status(status) => {
+            (status.refund_token.clone(), status.refund_tokens.clone().unwrap_or_default())
+        }
+        Response::Access(_) | Response::ToppedUp(_) => (None, Vec::new()),
+    };
+    first.into_iter().chain(all).map(|token| token.expose().to_owned()).collect()
+}
+
+/// The pod that a response names.
+fn pod_of(response: &Response) -> Option<String> {
+    match response {
+        Response::Access(access) => Some(access.pod_name.clone()),
+        Response::ToppedUp(top_up) => Some(top_up.pod_name.clone()),
+        Response::Stopped(stopped) => Some(stopped.pod_name.clone()),
+        Response::Status(status) => Some(status.pod_name.clone()),
+        Response::Error(error) => error.pod_name.clone(),
+    }
 }

@@ -1,18 +1,20 @@
-//! A customer of a town in this process.
+//! A customer of a sandbox in this process.
 
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_cashu::test_mint::TestWallet;
-use paygress_nostr::{Keys, PublicKey, customer::Customer};
+use paygress_core::protocol::{RequestBody, sorted};
+use paygress_nostr::client::Client;
+use paygress_nostr::{Keys, PublicKey};
+use paygress_sandbox::TestWallet;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How long an answer may take.
+/// How long a response may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Buyer {
-    pub customer: Customer,
+    pub client: Client,
     pub wallet: TestWallet,
     pub service: PublicKey,
 }
@@ -23,14 +25,16 @@ impl Buyer {
     }
 
     pub async fn with_keys(sandbox: &Sandbox, keys: Keys) -> Self {
-        let customer = Customer::connect(keys, sandbox.config.relays.clone()).await.unwrap();
+        let client = Client::connect(keys, sandbox.config.relays.clone()).await.unwrap();
         let wallet = TestWallet::new(sandbox.mint.url()).await.unwrap();
         wallet.fill(1_000).await.unwrap();
-        Self { customer, wallet, service: sandbox.config.keys.public_key() }
+        Self { client, wallet, service: sandbox.config.keys.public_key() }
     }
 
-    pub async fn payment_request(&self, request: Value) -> Value {
-        self.customer.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap()
+    /// Sends a request, and gives the response as JSON.
+    pub async fn ask(&self, request: Value) -> Value {
+        let request: RequestBody = serde_json::from_value(request).unwrap();
+        sorted(&self.client.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap())
     }
 
     pub async fn token(&self, sat: u64) -> String {

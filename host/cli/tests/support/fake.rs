@@ -1,4 +1,4 @@
-//! Rooms of paper: a till that takes every token at its word, and pods that are only remembered.
+//! Fake backends: a wallet that accepts every token, and pods that exist in memory only.
 //! For tests of policies, which need many orders and no money.
 
 use async_trait::async_trait;
@@ -7,7 +7,7 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
 use paygress_core::backend::policy::{Payment, RefundTerms};
-use paygress_core::backend::responder::{ReplyTo, Responder};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::wallet::{
     MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
     TokenInfo, Wallet, WalletError,
@@ -18,7 +18,8 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{
     Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime,
 };
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Repetition, Settings, Submission};
+use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
 use std::path::Path;
@@ -37,9 +38,9 @@ impl Wallet for FakeWallet {
             Some((sat.parse().ok()?, number))
         };
         let (sat, number) =
-            read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not of paper"))?;
+            read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not a fake token"))?;
         Ok(TokenInfo {
-            mint: MintUrl("https://paper.invalid".to_owned()),
+            mint: MintUrl("https://fake.invalid".to_owned()),
             gross: Sat(sat),
             ys: vec![ProofY(format!("{number:0>66}"))],
         })
@@ -145,21 +146,21 @@ struct NullResponder;
 
 #[async_trait]
 impl Responder for NullResponder {
-    async fn send(&self, _: &ReplyTo, _: &Value) -> Result<(), String> {
+    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
         Ok(())
     }
 }
 
-/// A desk in rooms of paper, with a real ledger.
+/// An order service on fake backends, with a real ledger.
 pub struct FakeBackends {
     pub orders: Arc<OrderService>,
-    pub book: Arc<SqlStore>,
+    pub ledger: Arc<SqlStore>,
     tokens: AtomicU64,
 }
 
 impl FakeBackends {
     pub async fn new(directory: &Path, policy: Arc<dyn Policy>) -> Self {
-        let book = Arc::new(SqlStore::sqlite(&directory.join("paper.sqlite")).await.unwrap());
+        let ledger = Arc::new(SqlStore::sqlite(&directory.join("fake.sqlite")).await.unwrap());
         let settings = Settings {
             suggested: Seconds(3_600),
             ssh_host: "127.0.0.1".to_owned(),
@@ -173,16 +174,17 @@ impl FakeBackends {
             wallet: Arc::new(FakeWallet),
             policy,
             cluster: Arc::new(FakeCluster),
-            ledger: book.clone(),
+            ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
-        Self { orders: OrderService::new(settings, backends), book, tokens: AtomicU64::new(0) }
+        Self { orders: OrderService::new(settings, backends), ledger, tokens: AtomicU64::new(0) }
     }
 
     /// What is answered to an order over so many sat.
     pub async fn order(&self, sat: u64, purchase: Purchase) -> Value {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let incoming = NewOrder {
+            repetition: Repetition::ByContent,
             message: format!("{number:064x}"),
             reply_to: ReplyTo {
                 customer: Customer(format!("{:064x}", number % 1_000)),
@@ -190,10 +192,10 @@ impl FakeBackends {
             },
             token: Secret::new(format!("{sat}-{number:x}")),
             purchase,
-            password: Some(Secret::new("a password of paper".to_owned())),
+            password: Some(Secret::new("a fake password".to_owned())),
         };
         match self.orders.submit(incoming).await.map(Submission::answer) {
-            Ok(answer) => answer.await.expect("an answer"),
+            Ok(response) => sorted(&response.await.expect("a response")),
             Err(refusal) => panic!("the order was not taken: {refusal:?}"),
         }
     }

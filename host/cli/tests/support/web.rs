@@ -1,4 +1,4 @@
-//! A client of the HTTP door.
+//! A client of the HTTP API.
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -75,7 +75,7 @@ impl Web {
         self.client.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap()
     }
 
-    pub async fn payment_request(
+    pub async fn ask(
         &self,
         method: &str,
         path: &str,

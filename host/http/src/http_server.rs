@@ -1,0 +1,74 @@
+//! The server, from binding to serving.
+
+use crate::router::router;
+use crate::state::{App, Backends, Settings};
+use crate::{limits, server};
+use async_trait::async_trait;
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::protocol::Response;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is in use, or is not an address of this machine.
+    #[error("the HTTP server cannot listen on {address}; set BIND_ADDR")]
+    Bind { address: SocketAddr, source: std::io::Error },
+}
+
+/// The server: listening, and not yet serving.
+pub struct HttpServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+}
+
+impl HttpServer {
+    /// Listens. Nobody is served yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bind(settings: Settings, backends: Backends) -> Result<Self, Error> {
+        let failed = |source| Error::Bind { address: settings.bind, source };
+        let listener = TcpListener::bind(settings.bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let app = App::new(settings, backends, address);
+        Ok(Self { listener, address, app: Arc::new(app) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until it is dropped.
+    pub async fn run(self) {
+        tracing::info!(address = %self.address, url = self.app.public_url, "HTTP server started");
+        let router = router(&self.app);
+        let forget = async {
+            let mut tick = tokio::time::interval(limits::FORGET_RATES);
+            loop {
+                tick.tick().await;
+                self.app.rates.forget();
+            }
+        };
+        tokio::select! {
+            () = server::serve(&self.listener, &router, &self.app.settings.trusted_proxies) => {}
+            () = forget => {}
+        }
+    }
+}
+
+/// Responses to orders that came over HTTP wait in the ledger until they are fetched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PolledResponder;
+
+#[async_trait]
+impl Responder for PolledResponder {
+    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
+        Ok(())
+    }
+}

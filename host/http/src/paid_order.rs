@@ -1,0 +1,239 @@
+//! An order that is paid for: submitted, waited for, answered.
+
+use crate::extract::{is_visible, single_header};
+use crate::limits;
+use crate::problem::Problem;
+use crate::receipt::Receipt;
+use crate::sorted_json::SortedJson;
+use crate::state::App;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::model::order::Purchase;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Customer, OrderId};
+use paygress_core::orders::{NewOrder, OrderStatus, Repetition, Submission};
+use paygress_core::protocol::{self, AccessDetails, StopResponse, TopUpResponse};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// A pod that was bought.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Spawned {
+    #[serde(flatten)]
+    details: AccessDetails,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// A pod that was extended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ToppedUp {
+    #[serde(flatten)]
+    details: TopUpResponse,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// A pod that was stopped.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stopped {
+    #[serde(flatten)]
+    details: StopResponse,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+/// The response to an order. An order whose pod was stopped since has the response of the stop.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Answer)]
+pub(crate) enum OrderResponse {
+    Spawned(Box<Spawned>),
+    ToppedUp(ToppedUp),
+    Stopped(Stopped),
+}
+
+impl OrderResponse {
+    fn new(response: protocol::Response, receipt: Receipt) -> Result<Self, Problem> {
+        match response {
+            protocol::Response::Access(details) => {
+                Ok(Self::Spawned(Box::new(Spawned { details, receipt })))
+            }
+            protocol::Response::ToppedUp(details) => {
+                Ok(Self::ToppedUp(ToppedUp { details, receipt }))
+            }
+            protocol::Response::Stopped(details) => Ok(Self::Stopped(Stopped { details, receipt })),
+            protocol::Response::Error(error) => {
+                Err(Problem::of_response(&error).with_receipt(receipt))
+            }
+            protocol::Response::Status(_) => {
+                let problem = Problem::internal("the order has the response to another request");
+                Err(problem.with_receipt(receipt))
+            }
+        }
+    }
+}
+
+/// An order that is in progress.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// How far it is.
+    state: String,
+    /// The pod that it makes or extends.
+    pod_name: String,
+    /// What to do now.
+    message: String,
+    #[serde(flatten)]
+    receipt: Receipt,
+}
+
+pub(crate) struct PaidOrder {
+    pub(crate) token: Secret,
+    pub(crate) purchase: Purchase,
+    pub(crate) password: Option<Secret>,
+    pub(crate) customer: Customer,
+    /// The bearer token that was made for the customer; none if the request carried one.
+    pub(crate) bearer: Option<Secret>,
+    pub(crate) message: MessageId,
+}
+
+/// The id of the message that an order is: the same id is the same order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MessageId(String);
+
+impl MessageId {
+    pub(crate) fn random() -> Self {
+        Self(format!("http:{}", OrderId::random()))
+    }
+
+    /// Of the `Idempotency-Key`; without one, the request is an order of its own.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(key) = single_header(headers, "idempotency-key")? else {
+            return Ok(Self::random());
+        };
+        if !is_visible(key, &limits::KEY_CHARS) {
+            let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
+            return Err(Problem::invalid(&format!(
+                "an Idempotency-Key has {least} to {most} visible characters; a UUID is a good one"
+            )));
+        }
+        Ok(Self(format!("http:{}", hex::encode(Sha256::digest(key)))))
+    }
+}
+
+impl PaidOrder {
+    fn receipt(&self, id: &OrderId) -> Receipt {
+        Receipt::new(id, self.bearer.as_ref())
+    }
+
+    /// A client that disconnects loses nothing: the order goes on.
+    pub(crate) async fn submit(&self, app: &App) -> Result<Submission, Problem> {
+        let order = NewOrder {
+            repetition: Repetition::ByChosenId,
+            message: self.message.0.clone(),
+            reply_to: ReplyTo {
+                transport: Transport::Http,
+                customer: self.customer.clone(),
+                relay: None,
+                request: None,
+            },
+            token: self.token.clone(),
+            purchase: self.purchase.clone(),
+            password: self.password.clone(),
+        };
+        let orders = Arc::clone(&app.orders);
+        // In a task of its own: this one ends with its connection.
+        let submitted = tokio::spawn(async move { orders.submit(order).await }).await;
+        let failed = |_| Problem::internal("try again with the same token");
+        let submission = submitted.map_err(failed)??;
+        tracing::info!(order = %submission.order(), customer = %self.customer, "order submitted");
+        Ok(submission)
+    }
+
+    /// The response; or where to fetch it, if it takes longer than the client waits.
+    pub(crate) async fn respond(
+        &self,
+        app: &App,
+        submission: Submission,
+        wait: Duration,
+    ) -> Result<Response, Problem> {
+        let id = submission.order().clone();
+        let response = async {
+            match submission.answer().await {
+                Some(response) => Ok(response),
+                None => app.orders.wait_response(&id, &self.customer).await,
+            }
+        };
+        let response =
+            if wait.is_zero() { None } else { tokio::time::timeout(wait, response).await.ok() };
+        let receipt = self.receipt(&id);
+        match response {
+            Some(Ok(response)) => {
+                Ok(SortedJson(OrderResponse::new(response, receipt)?).into_response())
+            }
+            // Whatever is wrong, the customer can fetch the order.
+            Some(Err(refusal)) => Err(Problem::from(refusal).with_receipt(receipt)),
+            None => self.accepted(app, &id).await.map_err(|problem| problem.with_receipt(receipt)),
+        }
+    }
+
+    /// The order is in progress, once it is known that its token was taken; or it is over already.
+    async fn accepted(&self, app: &App, id: &OrderId) -> Result<Response, Problem> {
+        in_progress(self.wait_settled(app, id).await?, self.receipt(id))
+    }
+
+    /// The order's status, once it is known whether its token was taken, or that takes too long.
+    pub(crate) async fn wait_settled(
+        &self,
+        app: &App,
+        id: &OrderId,
+    ) -> Result<OrderStatus, Problem> {
+        match tokio::time::timeout(limits::TAKEN, app.orders.wait_settled(id, &self.customer)).await
+        {
+            Ok(status) => Ok(status?),
+            Err(_) => Ok(app.orders.order(id, &self.customer).await?),
+        }
+    }
+}
+
+/// The order's response, or 202.
+pub(crate) fn in_progress(status: OrderStatus, receipt: Receipt) -> Result<Response, Problem> {
+    if let Some(response) = status.response {
+        return Ok(SortedJson(OrderResponse::new(response, receipt)?).into_response());
+    }
+    let location = format!("/orders/{}", status.id);
+    let message = format!(
+        "the order is on its way; ask for {location}, or watch /pods/{}/events",
+        status.pod
+    );
+    let state = status.state.as_str().to_owned();
+    let body = Accepted { state, pod_name: status.pod.0, message, receipt };
+    let mut response = (StatusCode::ACCEPTED, SortedJson(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_key_is_the_same_message() {
+        let of = |text: &'static str| {
+            MessageId::from_headers(&HeaderMap::from_iter([(
+                header::HeaderName::from_static("idempotency-key"),
+                HeaderValue::from_static(text),
+            )]))
+        };
+        let without_key = || MessageId::from_headers(&HeaderMap::new()).unwrap();
+        assert_eq!(of("0123456789abcdef").unwrap(), of("0123456789abcdef").unwrap());
+        assert_ne!(without_key(), without_key());
+        assert!(of("1").is_err() && of("with spaces in it!").is_err());
+    }
+}

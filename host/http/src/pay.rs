@@ -1,0 +1,140 @@
+//! Where wallets post their payments to (NUT-18).
+
+use crate::extract::{ApiRequest, Query};
+use crate::identity::is_bearer_customer;
+use crate::paid_order::{MessageId, PaidOrder};
+use crate::problem::{Problem, ProblemBody};
+use crate::state::App;
+use axum::Json;
+use axum::extract::State;
+use paygress_core::model::order::State as OrderState;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::Customer;
+use paygress_core::protocol::{Request, RequestBody, Response, sorted, unpaid};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// What a wallet's payment is for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PaidFor {
+    /// The customer: `bearer:` and the SHA-256 of the bearer token, in hex.
+    #[serde(rename = "for")]
+    customer: String,
+    /// As in `/top-up-pod`.
+    pod_name: Option<String>,
+    /// As in `/spawn-pod`.
+    pod_image: Option<String>,
+    /// As in `/spawn-pod`.
+    tier: Option<String>,
+    /// As in `/spawn-pod`.
+    ssh_username: Option<String>,
+    /// As in `/spawn-pod`.
+    ssh_public_key: Option<String>,
+    /// As in `/spawn-pod`.
+    duration_minutes: Option<u64>,
+}
+
+impl PaidFor {
+    fn into_request(self, token: &Secret) -> RequestBody {
+        let is_top_up = self.pod_name.is_some();
+        RequestBody {
+            cashu_token: Some(token.expose().to_owned()),
+            pod_name: self.pod_name,
+            pod_image: self.pod_image,
+            tier: self.tier,
+            ssh_username: self.ssh_username,
+            ssh_public_key: self.ssh_public_key,
+            duration_minutes: self.duration_minutes.filter(|_| !is_top_up),
+            ..RequestBody::default()
+        }
+    }
+}
+
+/// A payment as a wallet posts it (NUT-18).
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "the schema of what the wallet reads")]
+pub(crate) struct PaymentPayload {
+    /// The payment request's id.
+    id: Option<String>,
+    /// Anything.
+    memo: Option<String>,
+    /// The mint.
+    mint: String,
+    /// `sat`.
+    unit: String,
+    /// The proofs (NUT-00).
+    proofs: Vec<ProofPayload>,
+}
+
+/// A proof (NUT-00).
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, non_snake_case, reason = "the schema of what the wallet reads")]
+pub(crate) struct ProofPayload {
+    /// In the unit.
+    amount: u64,
+    /// The keyset's id.
+    id: String,
+    /// The secret.
+    secret: String,
+    /// The mint's signature.
+    C: String,
+}
+
+/// The response to a wallet.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Paid {
+    /// The order that was paid for.
+    order_id: String,
+    /// How far it is.
+    state: String,
+}
+
+/// Pay as a wallet
+///
+/// Where wallets post the payment of a payment request (NUT-18). The pod belongs to the bearer
+/// token's customer, not to the wallet.
+#[utoipa::path(post, path = "/pay", tag = "wallet", params(PaidFor), request_body = PaymentPayload,
+    responses((status = 200, description = "The payment was taken", body = Paid),
+        (status = "default", description = "A problem; the payment was not taken", body = ProblemBody, content_type = "application/problem+json")))]
+pub(crate) async fn pay(
+    State(app): State<Arc<App>>,
+    Query(paid_for): Query<PaidFor>,
+    request: ApiRequest,
+) -> Result<Json<Paid>, Problem> {
+    if !is_bearer_customer(&paid_for.customer) {
+        return Err(Problem::invalid(
+            "for must be bearer: and the SHA-256 of a bearer token, in hex",
+        ));
+    }
+    let token = app.orders.token_from_payload(&request.body).await?;
+    let customer = Customer(paid_for.customer.clone());
+    // One parser for orders, whatever they come in.
+    let body = sorted(&paid_for.into_request(&token)).to_string();
+    let Request::Buy { token: Some(token), purchase, password } = Request::parse(&body)? else {
+        return Err(unpaid().into());
+    };
+    let order = PaidOrder {
+        token,
+        purchase,
+        password,
+        customer,
+        bearer: None,
+        message: MessageId::random(),
+    };
+    let submission = order.submit(&app).await?;
+    let id = submission.order().clone();
+    let status = order.wait_settled(&app, &id).await?;
+    match (status.state, status.response) {
+        (OrderState::Refused, Some(Response::Error(error))) => Err(Problem::of_response(&error)),
+        (state, _) if state.is_awaiting_payment() => {
+            let message =
+                "it is not known yet whether the payment was taken; post the same again in a while";
+            Err(Refusal::new(ErrorType::TokenPending, message).into())
+        }
+        // What follows, a refund too, is for the customer to know, not for the wallet.
+        (state, _) => Ok(Json(Paid { order_id: id.0, state: state.as_str().to_owned() })),
+    }
+}

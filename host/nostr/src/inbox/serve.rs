@@ -1,0 +1,187 @@
+//! One message: unwrapped, parsed, submitted, and marked as complete.
+
+use super::admit::Receipt;
+use super::{Inbox, PLAIN_SECONDS};
+use crate::gift_wrap::{self, DirectMessage};
+use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
+use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::store::LedgerError;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::{Customer, PodName, UnixTime};
+use paygress_core::orders::{NewOrder, OrderService, Repetition, Submission};
+use paygress_core::protocol::{Request, Response, is_response, unpaid};
+use std::sync::Arc;
+
+/// Ids of served messages are kept for this long…
+const KEPT_SECONDS: u64 = 30 * 86_400;
+/// …and older messages are not served, so that none is served twice.
+const OLDEST_SECONDS: u64 = 14 * 86_400;
+/// A message from the future would outlive its id.
+const FUTURE_SECONDS: u64 = 3_600;
+
+impl Inbox {
+    /// One receipt. A message is marked as complete only when it was served: after a crash before
+    /// that it is served again, and the ledger knows the order.
+    pub(super) async fn receive(&mut self, orders: &Arc<OrderService>, receipt: &Receipt) {
+        let Receipt { relay, event } = receipt;
+        if self.rejected.contains(&event.id) {
+            return;
+        }
+        let keys = &self.connection.settings.keys;
+        let served = match event.kind {
+            Kind::GiftWrap => match gift_wrap::unwrap(keys, event) {
+                Ok(message) => self.serve(orders, relay, &message).await,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
+                    self.rejected.insert(event.id);
+                    Ok(())
+                }
+            },
+            // A relay may send what was not subscribed to.
+            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
+                if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
+            {
+                self.rejected.insert(event.id);
+                self.warn(relay, event).await
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, "a message could not be served; it is read again at the next start");
+        }
+    }
+
+    async fn complete_message(&self, id: &EventId) -> Result<(), LedgerError> {
+        let now = UnixTime::now();
+        let forget_before = UnixTime(now.0.saturating_sub(KEPT_SECONDS));
+        self.ledger.complete_message(&id.to_hex(), now, forget_before).await
+    }
+
+    async fn serve(
+        &self,
+        orders: &Arc<OrderService>,
+        relay: &RelayUrl,
+        message: &DirectMessage,
+    ) -> Result<(), LedgerError> {
+        let (now, written) = (UnixTime::now(), message.written_at.as_secs());
+        let is_too_old = written.saturating_add(OLDEST_SECONDS) < now.0;
+        if message.sender == self.connection.settings.keys.public_key()
+            || is_response(&message.text)
+            || is_too_old
+            || !self.ledger.claim_message(&message.id.to_hex(), now).await?
+        {
+            return Ok(());
+        }
+        let to = reply_to(&message.sender, relay, &message.id);
+        let response = if written > now.0.saturating_add(FUTURE_SECONDS) {
+            Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "the message is dated in the future; set your clock",
+            ))
+        } else {
+            self.dispatch(orders, message, &to).await
+        };
+        match response {
+            Ok(None) => {}
+            Ok(Some(response)) => self.replies.send_soon(to, response),
+            Err(refusal) => {
+                tracing::info!(code = refusal.code.as_str(), reason = refusal.message, customer = %to.customer, "refused");
+                self.replies.send_soon(to, Response::from(&refusal));
+            }
+        }
+        self.complete_message(&message.id).await
+    }
+
+    /// The response to a request; `None` if somebody else sends it, or sends it later.
+    async fn dispatch(
+        &self,
+        orders: &Arc<OrderService>,
+        message: &DirectMessage,
+        to: &ReplyTo,
+    ) -> Result<Option<Response>, Refusal> {
+        match Request::parse(&message.text)? {
+            Request::Status { pod } => Ok(Some(orders.status(&pod, &to.customer).await?.into())),
+            Request::Stop { pod } => {
+                // A pod takes its time to end, and the next customer does not wait for it.
+                let stopped = stop(Arc::clone(orders), pod, to.customer.clone());
+                self.replies.send_when(to.clone(), async move { Some(stopped.await) });
+                Ok(None)
+            }
+            Request::Buy { token: None, .. } => Err(unpaid()),
+            Request::Buy { token: Some(token), purchase, password } => {
+                let order = NewOrder {
+                    repetition: Repetition::ByContent,
+                    message: message.id.to_hex(),
+                    reply_to: to.clone(),
+                    token,
+                    purchase,
+                    password,
+                };
+                self.submit(orders, order, to).await
+            }
+        }
+    }
+
+    async fn submit(
+        &self,
+        orders: &Arc<OrderService>,
+        order: NewOrder,
+        to: &ReplyTo,
+    ) -> Result<Option<Response>, Refusal> {
+        match orders.submit(order).await? {
+            // The order service responds.
+            Submission::InProgress(order, _) => {
+                tracing::info!(%order, customer = %to.customer, "order submitted");
+                Ok(None)
+            }
+            submission @ Submission::Joined(..) => {
+                self.replies.send_when(to.clone(), submission.answer());
+                Ok(None)
+            }
+            // The other replica responds.
+            Submission::OnOtherReplica(_) => Ok(None),
+            Submission::Completed(_, response) => Ok(Some(response)),
+        }
+    }
+
+    /// A message that everybody could read, or whose sender everybody sees.
+    async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
+        if !self.ledger.claim_message(&event.id.to_hex(), UnixTime::now()).await? {
+            return Ok(());
+        }
+        let is_recent =
+            event.created_at.as_secs().saturating_add(PLAIN_SECONDS) > UnixTime::now().0;
+        let is_own = event.pubkey == self.connection.settings.keys.public_key();
+        if event.verify().is_ok() && is_recent && !is_own {
+            let warning = match event.kind {
+                Kind::PrivateDirectMessage => {
+                    "your message was not encrypted: any token in it is exposed, swap it at its mint at once; send orders as NIP-17 gift wraps"
+                }
+                _ => {
+                    "kind 4 messages (NIP-04) are not served and show who talks to whom: swap any token in it at its mint; send orders as NIP-17 gift wraps"
+                }
+            };
+            let refusal = Refusal::new(ErrorType::InvalidRequest, warning);
+            let to = reply_to(&event.pubkey, relay, &event.id);
+            self.replies.send_soon(to, Response::from(&refusal));
+        }
+        self.complete_message(&event.id).await
+    }
+}
+
+fn reply_to(sender: &PublicKey, relay: &RelayUrl, request: &EventId) -> ReplyTo {
+    ReplyTo {
+        transport: Transport::Nostr,
+        customer: Customer(sender.to_hex()),
+        relay: Some(relay.to_string()),
+        request: Some(request.to_hex()),
+    }
+}
+
+async fn stop(orders: Arc<OrderService>, pod: PodName, customer: Customer) -> Response {
+    match orders.stop(&pod, &customer).await {
+        Ok(stopped) => stopped.into(),
+        Err(refusal) => Response::from(&refusal),
+    }
+}
