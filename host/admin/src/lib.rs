@@ -1,21 +1,48 @@
-//! `paygress-admin`: the operator's door. A Unix socket for one user, over which `paygress policy`
-//! exchanges policies in a running service.
+//! `paygress-admin`: the operator's API. A Unix socket, accessible to one user, through which
+//! `paygress policy` replaces policies in a running service.
 //!
 //! ```text
-//! paygress policy swap pricing new.wasm ─▶ Request, a line of JSON; then the components' bytes
-//!                                          ─▶ Publisher (compile, check, keep, put in force)
-//!                     told what happened ◀─ Reply, a line of JSON
+//! AdminClient ─▶ Request, a line of JSON; then the components' bytes ─▶ AdminServer
+//!                                            │ upload: read, verify, fetch from registries
+//!                                            ▼
+//!                                     Publisher: compile, check, store, activate
+//!                                            │
+//! AdminClient ◀─ Reply, a line of JSON ◀─────┘
 //! ```
 //!
-//! - `protocol.rs`: what is said.
-//! - `server.rs`: who listens. `client.rs`: who asks.
+//! - `protocol.rs`: requests and replies.
+//! - `server.rs`, `upload.rs`, `dispatch.rs`: the server: connections, what a request brings, what it
+//!   does.
+//! - `client.rs`: the client.
 //!
-//! Nothing here decides: it hands sources to the [`Publisher`](paygress_policy::Publisher).
+//! It decides nothing: it passes components to the [`Publisher`](paygress_policy::Publisher), and
+//! touches no other file than its socket.
+//!
+//! ```no_run
+//! # async fn example(
+//! #     publisher: std::sync::Arc<paygress_policy::Publisher>,
+//! #     fetcher: std::sync::Arc<paygress_oci::ComponentFetcher>,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! use paygress_admin::{AdminClient, AdminServer, Reply, Request};
+//!
+//! let socket = "admin.sock".into();
+//! let server = AdminServer::bind(socket, publisher, fetcher).await?;
+//! tokio::spawn(server.run());
+//!
+//! let client = AdminClient::new("admin.sock");
+//! if let Reply::History(revisions) = client.send(&Request::History, &[]).await? {
+//!     println!("{} revisions", revisions.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
+mod dispatch;
 mod protocol;
 mod server;
+mod upload;
 
-pub use client::{AskError, ask};
+pub use client::{AdminClient, ClientError};
 pub use protocol::{ComponentUpload, Reply, Request};
-pub use server::{Admin, SocketError};
+pub use server::{AdminServer, BindError, BindProblem};

@@ -1,81 +1,78 @@
-//! What is said over the socket: one request and one reply a connection, each a line of JSON. The
-//! components that a request names follow its line, one after the other.
+//! One request and one reply per connection, each a line of JSON. The components that a request
+//! announces follow its line, one after the other. The JSON forms are a protocol: they stay as they
+//! are.
 
 use paygress_core::backend::policy::{Slot, SlotStats};
 use paygress_policy::{Revision, ShadowReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The longest request line: settings of four components.
-pub(crate) const LINE_BYTES: u64 = 512 << 10;
-/// The longest reply: the whole history.
+/// Length of a request line: the settings of four components.
+pub(crate) const REQUEST_BYTES: u64 = 512 << 10;
+/// Length of a reply: the whole history.
 pub(crate) const REPLY_BYTES: u64 = 16 << 20;
 
 /// A component for a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComponentUpload {
-    /// The slot.
     pub slot: Slot,
-    /// How many bytes of it follow; 0 for one in a registry.
+    /// How many bytes of it follow; 0 if it is in a registry.
     #[serde(default)]
     pub bytes: u64,
     /// The signature of those bytes.
     #[serde(default)]
     pub signature: Option<String>,
-    /// Where it is, in a registry.
+    /// Its reference, if it is in a registry.
     #[serde(default)]
     pub reference: Option<String>,
-    /// Its settings; left out: those of the component in force.
+    /// Its settings; by default those of the active component.
     #[serde(default)]
     pub settings: Option<Map<String, Value>>,
 }
 
-/// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Put these in force, all or none.
+    /// Activate these components, all or none.
     Swap(Vec<ComponentUpload>),
-    /// Go back: to that publication, or to what was in force before.
+    /// Go back to this revision, or to the one before the active one.
     Rollback(Option<u64>),
-    /// What has been in force?
+    /// List the revisions.
     History,
-    /// How do the policies in force do?
+    /// Return the statistics of the active policies.
     Report,
-    /// Have these decide beside those in force.
+    /// Run these components beside the active ones.
     ShadowStart(Vec<ComponentUpload>),
-    /// How do they do?
+    /// Return how the shadow compares so far.
     ShadowReport,
-    /// End that.
+    /// Stop the shadow.
     ShadowStop,
-    /// Put them in force.
+    /// Activate the components of the shadow.
     Promote,
 }
 
 impl Request {
-    pub(crate) fn parts(&self) -> &[ComponentUpload] {
+    pub(crate) fn uploads(&self) -> &[ComponentUpload] {
         match self {
-            Self::Swap(parts) | Self::ShadowStart(parts) => parts,
+            Self::Swap(uploads) | Self::ShadowStart(uploads) => uploads,
             _ => &[],
         }
     }
 }
 
-/// What is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// This is in force now.
+    /// This revision is active now.
     Published(Revision),
-    /// What has been in force, oldest first.
+    /// All revisions, oldest first.
     History(Vec<Revision>),
-    /// How the policies in force do.
+    /// The statistics of the active policies.
     Report(Vec<SlotStats>),
-    /// How the candidates do.
+    /// How the shadow compares.
     Shadow(ShadowReport),
-    /// It is done.
     Done,
-    /// It was not done, and what was in force is: why.
+    /// Nothing was done, for this reason.
     Refused(String),
 }

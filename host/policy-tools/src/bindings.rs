@@ -1,26 +1,42 @@
-//! Bindings: what the contract is in a language.
+//! Bindings: the contract in a language.
 
 use crate::Language;
-use crate::tool::{ToolError, contract, write_whole};
-use std::fmt::Write as _;
+use crate::files::{WriteError, write_atomically};
+use crate::wit::{BoxError, Contract, WitError};
 use std::path::{Path, PathBuf};
 use wit_bindgen_core::wit_parser::{Resolve, WorldId, WorldItem};
 use wit_bindgen_core::{Files, WorldGenerator};
 
-/// Writes the bindings of a world into a folder, and returns the files.
+/// Why no bindings were generated.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingsError {
+    /// This language has its own tools.
+    #[error("bindings are generated for c and go; the tools of {0} generate their own")]
+    NotGenerated(Language),
+    #[error(transparent)]
+    Wit(#[from] WitError),
+    #[error("no bindings can be generated")]
+    Generator(#[source] BoxError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Writes the bindings of a world into a directory, and returns the files.
 ///
 /// - C: `bindings.h`, `bindings.c` and an object file with the types, `bindings_component_type.o`.
-///   Types begin with
-///   `bindings_`, `paygress_policy_types_` or `exports_paygress_policy_`, whatever the world.
-/// - Go: the packages of a module `wit_component`, to be written into its folder. What is exported
-///   is taken from its package
-///   `policy`, which has a function for each of the contract's.
+///   Types begin with `bindings_`, `paygress_policy_types_` or `exports_paygress_policy_`, whatever
+///   the world.
+/// - Go: the packages of a module `wit_component`, to be written into its directory. The exports call
+///   its package `policy`, which has each of the contract's functions.
+///
+/// # Errors
+/// [`BindingsError`].
 pub fn bindings(
     language: Language,
     wit: &Path,
     world: &str,
     into: &Path,
-) -> Result<Vec<PathBuf>, ToolError> {
+) -> Result<Vec<PathBuf>, BindingsError> {
     let mut generator: Box<dyn WorldGenerator> = match language {
         Language::C => {
             let options = wit_bindgen_c::Opts {
@@ -34,30 +50,30 @@ pub fn bindings(
             wit_bindgen_go::Opts { format: wit_bindgen_go::Format::False, ..Default::default() }
                 .build()
         }
-        other => return Err(ToolError::NoBindings(other)),
+        other => return Err(BindingsError::NotGenerated(other)),
     };
-    let (mut resolve, world) = contract(wit, world)?;
+    let Contract { mut resolve, world } = Contract::read(wit, world)?;
     let mut files = Files::default();
     if language == Language::Go {
-        exports_of_go(&resolve, world, &mut files)?;
+        go_exports(&resolve, world, &mut files);
     }
     generator
         .generate(&mut resolve, world, &mut files)
-        .map_err(|error| ToolError::Bindings(format!("{error:#}")))?;
-    // The project has a go.mod of its own, and a go.sum that fits.
+        .map_err(|error| BindingsError::Generator(error.into()))?;
+    // The project has its own go.mod, and a go.sum that matches it.
     files.remove("go.mod");
     let mut written = Vec::new();
     for (name, bytes) in files.iter() {
         let path = into.join(name);
-        write_whole(&path, bytes)?;
+        write_atomically(&path, bytes)?;
         written.push(path);
     }
     Ok(written)
 }
 
-/// The bindings of Go call a package for each exported interface. Each gets one that calls the
-/// package `policy`.
-fn exports_of_go(resolve: &Resolve, world: WorldId, files: &mut Files) -> Result<(), ToolError> {
+/// The bindings of Go call one package per exported interface. Each of them is generated, and calls
+/// the package `policy`.
+fn go_exports(resolve: &Resolve, world: WorldId, files: &mut Files) {
     let items = resolve.worlds.get(world).map(|world| &world.exports);
     for item in items.into_iter().flat_map(|exports| exports.values()) {
         let WorldItem::Interface { id, .. } = item else { continue };
@@ -66,24 +82,27 @@ fn exports_of_go(resolve: &Resolve, world: WorldId, files: &mut Files) -> Result
         let name = name.split('@').next().unwrap_or_default().replace([':', '/', '-'], "_");
         let functions = interface.into_iter().flat_map(|interface| interface.functions.keys());
         let mut source = format!(
-            "// Package export_{name} is what the bindings call.\npackage export_{name}\n\nimport \"wit_component/policy\"\n\nvar (\n"
+            "// Package export_{name} is called by the bindings.\npackage export_{name}\n\nimport \"wit_component/policy\"\n\nvar (\n"
         );
         for function in functions {
-            let function = capitals(function);
-            writeln!(source, "\t{function} = policy.{function}")
-                .map_err(|error| ToolError::Bindings(error.to_string()))?;
+            let function = camel_case(function);
+            source.push_str(&format!("\t{function} = policy.{function}\n"));
         }
         source.push_str(")\n");
         files.push(&format!("export_{name}/export.go"), source.as_bytes());
     }
-    Ok(())
 }
 
 /// `some-name` as `SomeName`.
-fn capitals(name: &str) -> String {
+fn camel_case(name: &str) -> String {
     let word = |word: &str| {
-        let mut letters = word.chars();
-        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect::<String>()
+        let mut characters = word.chars();
+        characters
+            .next()
+            .into_iter()
+            .flat_map(char::to_uppercase)
+            .chain(characters)
+            .collect::<String>()
     };
     name.split('-').map(word).collect()
 }

@@ -1,28 +1,21 @@
-//! The languages that a new policy may be written in.
+//! The languages in which a new policy can be written.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A language of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {
-    /// Rust.
     Rust,
-    /// JavaScript.
     JavaScript,
-    /// Python.
     Python,
-    /// Go.
     Go,
-    /// C.
     C,
 }
 
 impl Language {
-    /// All of them.
     pub const ALL: [Self; 5] = [Self::Rust, Self::JavaScript, Self::Python, Self::Go, Self::C];
 
-    /// The word for it on the command line.
+    /// Its name on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,9 +34,8 @@ impl fmt::Display for Language {
     }
 }
 
-/// There is no such language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a language of policies; choose one of: rust, js, python, go, c")]
+#[error("policies are not written in {0}; choose one of: rust, js, python, go, c")]
 pub struct UnknownLanguage(pub String);
 
 impl FromStr for Language {
@@ -62,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_language_is_read_as_it_is_written() {
+    fn a_language_is_parsed_from_its_name() {
         for language in Language::ALL {
             assert_eq!(language.to_string().parse(), Ok(language));
         }

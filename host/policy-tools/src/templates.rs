@@ -1,7 +1,7 @@
-//! The files of a new project. Those that every project of a language has are taken from
-//! `examples/policies`, and the schemas of the settings are the same in all languages.
+//! The files of a new project. Those common to all projects of a language are taken from
+//! `examples/policies`; the schemas of the settings are the same in all languages.
 
-use crate::Language;
+use crate::language::Language;
 use paygress_core::backend::policy::Slot;
 
 const CONTRACT: [File; 3] = [
@@ -65,12 +65,12 @@ const C: [File; 11] = [
     ),
 ];
 
-/// Where a file goes in the project, and what is in it.
+/// The path of a file in the project, and its content.
 type File = (&'static str, &'static str);
 
 /// All files of a project.
 pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static str, String)> {
-    let (of_all, source, title, tools): (&[File], _, _, _) = match language {
+    let (common, source, title, tools): (&[File], _, _, _) = match language {
         Language::Rust => {
             (&RUST, "src/lib.rs", "Rust", "Rust by rustup, and `paygress` in the `PATH`")
         }
@@ -108,10 +108,10 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
         ("suite.yaml", suite.to_owned()),
         ("order.json", include_str!("../templates/order.json").to_owned()),
     ]);
-    for (path, text) in of_all.iter().chain(&CONTRACT) {
+    for (path, text) in common.iter().chain(&CONTRACT) {
         let text = match *path {
             "Cargo.toml" => text.replace("{name}", name),
-            "build.sh" => world_of(text, slot_name),
+            "build.sh" => set_world(text, slot_name),
             _ => (*text).to_owned(),
         };
         files.push((path, text));
@@ -119,8 +119,8 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
     files
 }
 
-/// The build file, for the world of this slot.
-fn world_of(text: &str, slot: &str) -> String {
+/// Sets the world of the build script to that of the slot.
+fn set_world(text: &str, slot: &str) -> String {
     let line = |line: &str| match line.starts_with("world=") {
         true => format!("world={slot}-policy\n"),
         false => line.to_owned(),
@@ -128,7 +128,7 @@ fn world_of(text: &str, slot: &str) -> String {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// The author's own file, to begin with.
+/// The policy itself, for the author to change.
 fn policy(language: Language, slot: Slot) -> String {
     let schema = match slot {
         Slot::Images => include_str!("../templates/schema/images.json"),
@@ -164,7 +164,7 @@ fn policy(language: Language, slot: Slot) -> String {
     };
     let schema = schema.trim_end();
     match language {
-        // Each line is a literal of its own.
+        // Each line is a separate literal.
         Language::C => {
             let literal =
                 |line: &str| format!("    \"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""));

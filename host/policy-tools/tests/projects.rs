@@ -1,4 +1,4 @@
-//! What is written for an author, and what becomes of modules that are none.
+//! New projects, bindings, and components of good and of broken modules.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,7 +8,9 @@
 )]
 
 use paygress_core::backend::policy::Slot;
-use paygress_policy_tools::{Language, NewError, ToolError, bindings, component, new_project};
+use paygress_policy_tools::{
+    BindingsError, Language, ProjectError, WitError, World, bindings, component, new_project,
+};
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
@@ -17,12 +19,12 @@ use tempfile::tempdir;
 fn every_language_has_a_project_for_every_slot() {
     for language in Language::ALL {
         for slot in Slot::ALL {
-            let folder = tempdir().unwrap();
-            let project = folder.path().join("not/there/yet");
+            let directory = tempdir().unwrap();
+            let project = directory.path().join("not/there/yet");
             let written = new_project(&project, language, slot, "night-owl").unwrap();
             for path in &written {
                 let text = fs::read_to_string(path).unwrap();
-                for gap in [
+                for placeholder in [
                     "{name}",
                     "{slot}",
                     "{schema}",
@@ -32,7 +34,7 @@ fn every_language_has_a_project_for_every_slot() {
                     "loyalty",
                     "night-rate",
                 ] {
-                    assert!(!text.contains(gap), "{gap} in {}", path.display());
+                    assert!(!text.contains(placeholder), "{placeholder} in {}", path.display());
                 }
             }
             let read = |path: &str| {
@@ -67,77 +69,84 @@ fn every_language_has_a_project_for_every_slot() {
 }
 
 #[test]
-fn the_rust_project_has_the_authors_name() {
-    let folder = tempdir().unwrap();
-    new_project(folder.path(), Language::Rust, Slot::Images, "a1-b").unwrap();
+fn the_rust_project_has_the_policys_name() {
+    let directory = tempdir().unwrap();
+    new_project(directory.path(), Language::Rust, Slot::Images, "a1-b").unwrap();
     assert!(
-        fs::read_to_string(folder.path().join("Cargo.toml")).unwrap().contains("name = \"a1-b\"")
+        fs::read_to_string(directory.path().join("Cargo.toml"))
+            .unwrap()
+            .contains("name = \"a1-b\"")
     );
 }
 
 #[test]
-fn a_folder_that_is_not_empty_is_left_alone() {
-    let folder = tempdir().unwrap();
-    fs::write(folder.path().join("mine"), "mine").unwrap();
-    let refused = new_project(folder.path(), Language::C, Slot::Pricing, "a").unwrap_err();
-    assert!(matches!(refused, NewError::NotEmpty(_)), "{refused}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+fn a_directory_that_is_not_empty_is_left_alone() {
+    let directory = tempdir().unwrap();
+    fs::write(directory.path().join("mine"), "mine").unwrap();
+    let refused = new_project(directory.path(), Language::C, Slot::Pricing, "a").unwrap_err();
+    assert!(matches!(refused, ProjectError::NotEmpty(_)), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     let refused =
-        new_project(&folder.path().join("mine"), Language::C, Slot::Pricing, "a").unwrap_err();
-    assert!(matches!(refused, NewError::Write { .. }), "{refused}");
+        new_project(&directory.path().join("mine"), Language::C, Slot::Pricing, "a").unwrap_err();
+    assert!(matches!(refused, ProjectError::Write(_)), "{refused}");
 }
 
 #[test]
-fn a_name_is_that_of_a_package() {
-    let folder = tempdir().unwrap();
+fn a_name_must_be_a_package_name() {
+    let directory = tempdir().unwrap();
     let long = "a".repeat(42);
     for name in ["", "A", "1a", "-a", "a_b", "a b", "a/b", "../a", "ä", "a\n", "a\"", long.as_str()]
     {
-        let refused =
-            new_project(&folder.path().join("x"), Language::Go, Slot::Pricing, name).unwrap_err();
-        assert!(matches!(refused, NewError::Name(_)), "{name:?}: {refused}");
+        let refused = new_project(&directory.path().join("x"), Language::Go, Slot::Pricing, name)
+            .unwrap_err();
+        assert!(matches!(refused, ProjectError::Name(_)), "{name:?}: {refused}");
     }
-    assert!(!folder.path().join("x").exists());
-    new_project(&folder.path().join("x"), Language::Go, Slot::Pricing, &"a".repeat(41)).unwrap();
+    assert!(!directory.path().join("x").exists());
+    new_project(&directory.path().join("x"), Language::Go, Slot::Pricing, &"a".repeat(41)).unwrap();
 }
 
 #[test]
-fn bindings_are_for_c_and_go_and_a_world_that_there_is() {
-    let folder = tempdir().unwrap();
+fn bindings_are_generated_for_c_and_go_and_known_worlds() {
+    let directory = tempdir().unwrap();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.1");
     for language in [Language::C, Language::Go] {
-        let written =
-            bindings(language, &wit, "pod-template-policy", &folder.path().join(language.as_str()))
-                .unwrap();
+        let written = bindings(
+            language,
+            &wit,
+            "pod-template-policy",
+            &directory.path().join(language.as_str()),
+        )
+        .unwrap();
         assert!(written.iter().all(|path| path.exists()));
     }
-    let export =
-        fs::read_to_string(folder.path().join("go/export_paygress_policy_pod_template/export.go"))
-            .unwrap();
+    let export = fs::read_to_string(
+        directory.path().join("go/export_paygress_policy_pod_template/export.go"),
+    )
+    .unwrap();
     assert!(export.contains("Render = policy.Render"), "{export}");
-    assert!(!folder.path().join("go/go.mod").exists());
+    assert!(!directory.path().join("go/go.mod").exists());
     assert!(
-        fs::read_to_string(folder.path().join("c/bindings.h"))
+        fs::read_to_string(directory.path().join("c/bindings.h"))
             .unwrap()
             .contains("bindings_string_t")
     );
     for language in [Language::Rust, Language::JavaScript, Language::Python] {
         assert!(matches!(
-            bindings(language, &wit, "pricing-policy", folder.path()).unwrap_err(),
-            ToolError::NoBindings(_)
+            bindings(language, &wit, "pricing-policy", directory.path()).unwrap_err(),
+            BindingsError::NotGenerated(_)
         ));
     }
     assert!(matches!(
-        bindings(Language::C, &wit, "gambling", folder.path()).unwrap_err(),
-        ToolError::World { .. }
+        bindings(Language::C, &wit, "gambling", directory.path()).unwrap_err(),
+        BindingsError::Wit(WitError::World { .. })
     ));
     assert!(matches!(
-        bindings(Language::C, folder.path(), "gambling", folder.path()).unwrap_err(),
-        ToolError::Wit { .. }
+        bindings(Language::C, directory.path(), "gambling", directory.path()).unwrap_err(),
+        BindingsError::Wit(WitError::Package { .. })
     ));
 }
 
-/// A module that asks WASI for something, and its contract.
+/// A module that imports a function of WASI, and its contract.
 const MODULE: &str = r#"(module
     (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
     (memory (export "memory") 1)
@@ -147,11 +156,11 @@ const CONTRACT: &str = "package a:b; world w { export answer: func() -> u32; }";
 
 #[test]
 fn a_component_of_a_wasi_module_imports_nothing() {
-    let folder = tempdir().unwrap();
-    let wit = folder.path().join("b.wit");
+    let directory = tempdir().unwrap();
+    let wit = directory.path().join("b.wit");
     fs::write(&wit, CONTRACT).unwrap();
     let module = wat::parse_str(MODULE).unwrap();
-    let made = component(&module, Some((&wit, "w"))).unwrap();
+    let made = component(&module, Some(World { wit: &wit, name: "w" })).unwrap();
     let wit_component::DecodedWasm::Component(resolve, world) =
         wit_component::decode(&made).unwrap()
     else {
@@ -159,47 +168,50 @@ fn a_component_of_a_wasi_module_imports_nothing() {
     };
     assert_eq!((resolve.worlds[world].imports.len(), resolve.worlds[world].exports.len()), (0, 1));
 
-    for (broken, wanted) in [
+    for (broken, expected) in [
         (
-            component(&made, Some((&wit, "w"))),
-            "this is not a core WebAssembly module: it is a component already",
+            component(&made, Some(World { wit: &wit, name: "w" })),
+            "this is not a core WebAssembly module: it is already a component",
         ),
-        (component(&module, Some((&wit, "v"))), "there is no world v"),
+        (component(&module, Some(World { wit: &wit, name: "v" })), "there is no world v"),
         (
-            component(&module, Some((folder.path().join("c").as_path(), "w"))),
+            component(&module, Some(World { wit: &directory.path().join("c"), name: "w" })),
             "is not a WIT package",
         ),
         (
-            component(&wat::parse_str("(module)").unwrap(), Some((&wit, "w"))),
+            component(&wat::parse_str("(module)").unwrap(), Some(World { wit: &wit, name: "w" })),
             "no component can be made of this module",
         ),
         (
             component(
                 &wat::parse_str(MODULE.replace("random_get", "sock_open")).unwrap(),
-                Some((&wit, "w")),
+                Some(World { wit: &wit, name: "w" }),
             ),
             "no component can be made",
         ),
     ] {
-        let told = broken.unwrap_err().to_string();
-        assert!(told.contains(wanted), "{told}");
+        let message = broken.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[test]
 fn a_broken_module_is_an_error() {
-    let folder = tempdir().unwrap();
-    let wit = folder.path().join("b.wit");
+    let directory = tempdir().unwrap();
+    let wit = directory.path().join("b.wit");
     fs::write(&wit, CONTRACT).unwrap();
     let module = wat::parse_str(MODULE).unwrap();
     for end in 0..module.len() {
-        // What ends between two sections may be a module still, but not one of this contract.
-        assert!(component(&module[..end], Some((&wit, "w"))).is_err(), "the first {end} bytes");
+        // A module cut between two sections may be valid, but does not fit this contract.
+        assert!(
+            component(&module[..end], Some(World { wit: &wit, name: "w" })).is_err(),
+            "the first {end} bytes"
+        );
         for wrong in [0, 1, 0x7f, 0x80, 0xff] {
             let mut broken = module.clone();
             broken[end] ^= wrong;
-            // One or the other, and no panic.
-            let _ = component(&broken, Some((&wit, "w"))).is_ok();
+            // Success or an error, and no panic.
+            let _ = component(&broken, Some(World { wit: &wit, name: "w" })).is_ok();
         }
     }
 }

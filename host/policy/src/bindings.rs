@@ -1,8 +1,7 @@
-//! What wasmtime makes of `wit/`: one set of types, shared by all worlds.
+//! Bindings generated from `wit/`: one set of types, shared by all worlds.
 //!
-//! The worlds of 1.0 call what 1.1 has in common with it, in components of either: a minor version
-//! only adds, and wasmtime finds an export by its major version. What 1.1 adds has a world of its
-//! own here.
+//! The worlds of 1.0 serve components of 1.1 too: a minor version only adds, and wasmtime matches
+//! exports by major version. What 1.1 adds has a world of its own here.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction)]
 
 pub(crate) mod common {

@@ -1,102 +1,138 @@
-//! The folder of components that operators put files into, with the settings of the config file.
+//! The directory into which operators put components, with the settings of the configuration.
 
-use crate::engine::COMPONENT_BYTES;
+use crate::limits::COMPONENT_BYTES;
 use crate::set::{Source, Sources};
 use paygress_core::backend::policy::Slot;
-use paygress_oci::VerificationPolicy;
+use paygress_oci::{Unverified, VerificationPolicy};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Four files, `images.wasm` and so on; beside each perhaps its signature, `images.wasm.sig`.
+/// A component's file, or its signature's, cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{} cannot be read: {source}", .path.display())]
+pub struct ReadError {
+    pub path: PathBuf,
+    pub source: Arc<io::Error>,
+}
+
+/// Why the directory has no usable component for a slot.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A file cannot be read.
+    #[error(
+        "the policy {0}; set POLICY_DIR, or build the default policies with `cargo xtask plugins`"
+    )]
+    Read(#[from] ReadError),
+    /// It is not signed as the operator requires.
+    #[error("the policy {} is rejected: {source}", .path.display())]
+    Unverified { path: PathBuf, source: Unverified },
+}
+
+/// Whether `Policy` resources take precedence over the files of the directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Precedence {
+    #[default]
+    Files,
+    Resources,
+}
+
+/// A directory with four files, `images.wasm` and so on, each perhaps with its signature beside it,
+/// `images.wasm.sig`.
 #[derive(Clone, Debug)]
 pub struct PolicyDir {
     path: PathBuf,
     settings: BTreeMap<Slot, String>,
-    trust: VerificationPolicy,
-    yields: bool,
+    verification: VerificationPolicy,
+    precedence: Precedence,
 }
 
-/// How a file looks from outside: who changes the file, or its rights, changes this.
+/// Metadata of a file. Changing the file or its permissions changes this.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    File { inode: u64, bytes: u64, modified: (i64, i64), changed: (i64, i64) },
-    Unseen(String),
+pub(crate) enum FileState {
+    Present { inode: u64, bytes: u64, modified: (i64, i64), changed: (i64, i64) },
+    Unreadable(io::ErrorKind),
 }
 
 impl PolicyDir {
-    /// A folder, with the settings of its components; a slot that has none has `{}`.
+    /// A directory, with the settings of its components; a slot without settings has `{}`.
     #[must_use]
     pub fn new(path: PathBuf, settings: BTreeMap<Slot, String>) -> Self {
-        Self { path, settings, trust: VerificationPolicy::default(), yields: false }
+        Self {
+            path,
+            settings,
+            verification: VerificationPolicy::default(),
+            precedence: Precedence::default(),
+        }
     }
 
-    /// The same, for a service that heeds resources: a slot that one of them has filled is left to
-    /// it.
+    /// Leaves a slot that a `Policy` resource has set to that resource.
     #[must_use]
-    pub fn defer_to_resources(self, yields: bool) -> Self {
-        Self { yields, ..self }
+    pub fn defer_to_resources(self) -> Self {
+        Self { precedence: Precedence::Resources, ..self }
     }
 
-    pub(crate) fn yields(&self) -> bool {
-        self.yields
+    pub(crate) fn defers_to_resources(&self) -> bool {
+        self.precedence == Precedence::Resources
     }
 
-    /// The same, with an eye on whose the components are.
+    /// Requires signatures as this policy says.
     #[must_use]
-    pub fn trusting(self, trust: VerificationPolicy) -> Self {
-        Self { trust, ..self }
+    pub fn with_verification(self, verification: VerificationPolicy) -> Self {
+        Self { verification, ..self }
     }
 
     fn file(&self, slot: Slot) -> PathBuf {
         self.path.join(format!("{slot}.wasm"))
     }
 
-    /// How its files look.
-    pub(crate) fn look(&self) -> Vec<Look> {
+    /// The state of its files and their signatures.
+    pub(crate) fn file_states(&self) -> Vec<FileState> {
         let files = Slot::ALL.map(|slot| self.file(slot));
         let signatures = files.each_ref().map(|file| signature_path(file));
-        let look = |file: &PathBuf| match std::fs::metadata(file) {
-            Ok(file) => Look::File {
+        let state = |file: &PathBuf| match std::fs::metadata(file) {
+            Ok(file) => FileState::Present {
                 inode: file.ino(),
                 bytes: file.len(),
                 modified: (file.mtime(), file.mtime_nsec()),
                 changed: (file.ctime(), file.ctime_nsec()),
             },
-            Err(error) => Look::Unseen(error.to_string()),
+            Err(error) => FileState::Unreadable(error.kind()),
         };
-        files.iter().chain(&signatures).map(look).collect()
+        files.iter().chain(&signatures).map(state).collect()
     }
 
-    /// What is in it, for all slots.
+    /// Reads the components for all slots. Blocks.
     ///
     /// # Errors
-    /// In words, of the first that cannot be read.
-    pub fn sources(&self) -> Result<Sources, String> {
+    /// The first that cannot be used.
+    pub fn sources(&self) -> Result<Sources, SourceError> {
         Slot::ALL.into_iter().map(|slot| Ok((slot, self.source(slot)?))).collect()
     }
 
-    /// What is in it for this slot.
-    pub(crate) fn source(&self, slot: Slot) -> Result<Source, String> {
+    pub(crate) fn source(&self, slot: Slot) -> Result<Source, SourceError> {
         let settings = self.settings.get(&slot).cloned().unwrap_or_else(|| "{}".to_owned());
-        let file = self.file(slot);
-        let component = read(&file).map_err(|why| {
-            format!("{why}; set POLICY_DIR, or build it with `cargo xtask plugins`")
-        })?;
-        let what = file.display().to_string();
-        self.trust
-            .blob(&what, &component, signature(&file)?.as_deref())
-            .map_err(|why| format!("the policy {what} is not taken: {why}"))?;
-        Ok(Source { component, settings })
+        let path = self.file(slot);
+        let component = read_component(&path)?;
+        let signature = read_signature(&path)?;
+        match self.verification.verify_blob(
+            &path.display().to_string(),
+            &component,
+            signature.as_deref(),
+        ) {
+            Ok(()) => Ok(Source { component, settings }),
+            Err(source) => Err(SourceError::Unverified { path, source }),
+        }
     }
 }
 
-/// A signature is a hundred bytes.
+/// A signature has a hundred bytes.
 const SIGNATURE_BYTES: u64 = 4 << 10;
 
-/// Where the signature of a component's file is: `pricing.wasm.sig`.
+/// The path of a component's signature: `pricing.wasm.sig`.
 #[must_use]
 pub fn signature_path(component: &Path) -> PathBuf {
     let mut name = component.as_os_str().to_owned();
@@ -104,30 +140,29 @@ pub fn signature_path(component: &Path) -> PathBuf {
     name.into()
 }
 
-/// The signature beside a component's file, if there is one.
+/// Reads the signature beside a component's file; `None` if there is none.
 ///
 /// # Errors
-/// In words.
-pub fn signature(component: &Path) -> Result<Option<String>, String> {
+/// [`ReadError`].
+pub fn read_signature(component: &Path) -> Result<Option<String>, ReadError> {
     let path = signature_path(component);
     let mut text = String::new();
     match File::open(&path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_string(&mut text)) {
         Ok(_) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("the signature {} cannot be read: {error}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ReadError { path, source: Arc::new(error) }),
     }
 }
 
-/// Reads a component's file, and no more of it than a component may have and one byte.
+/// Reads a component's file, up to one byte more than a component may have.
 ///
 /// # Errors
-/// In words.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let most = u64::try_from(COMPONENT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+/// [`ReadError`].
+pub fn read_component(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let limit = u64::try_from(COMPONENT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut component = Vec::new();
-    let read = || File::open(path)?.take(most).read_to_end(&mut component);
-    match { read }() {
-        Ok(_) => Ok(component),
-        Err(error) => Err(format!("the policy {} cannot be read: {error}", path.display())),
-    }
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut component))
+        .map_err(|error| ReadError { path: path.to_owned(), source: Arc::new(error) })?;
+    Ok(component)
 }

@@ -1,42 +1,56 @@
-//! Files that are whole or absent, in directories of this user's own.
+//! Atomic file writes, in directories that only this user can access.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
-/// Makes the directory if it is missing; says why it cannot be trusted.
-pub(crate) fn private_directory(path: &Path) -> Result<(), String> {
-    if !path.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| error.to_string())?;
+/// Why a directory cannot be trusted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be created or read.
+    #[error(transparent)]
+    Io(Arc<io::Error>),
+    /// Other users can access it.
+    #[error("it must be a directory of this user with mode 0700")]
+    NotPrivate,
+}
+
+impl From<io::Error> for DirectoryError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
     }
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+}
+
+/// Creates the directory if it is missing, and checks that only this user can access it.
+pub(crate) fn private_directory(path: &Path) -> Result<(), DirectoryError> {
+    if !path.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    }
+    let metadata = std::fs::metadata(path)?;
     let own = rustix::process::geteuid().as_raw();
     if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
-        return Err("it is not a directory of this user's with mode 0700".to_owned());
+        return Err(DirectoryError::NotPrivate);
     }
     Ok(())
 }
 
-/// Removes what a process that was killed was writing. To be called by the only one who writes
-/// there.
+/// Removes files that a killed process left half-written. Only the directory's single writer may
+/// call this.
 pub(crate) fn remove_partial(directory: &Path) {
     let entries =
         std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "part"))
     {
         if let Err(error) = std::fs::remove_file(&path) {
-            tracing::warn!(%error, path = %path.display(), "half a file could not be removed");
+            tracing::warn!(%error, path = %path.display(), "a partial file could not be removed");
         }
     }
 }
 
-/// Writes a file that is there as a whole, or not at all, and still is after a power cut.
-pub(crate) fn write_privately(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+/// Writes a file completely or not at all, also across a power failure.
+pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let partial = path.with_extension(format!("{}.part", std::process::id()));
     let write = || {
         let mut file = OpenOptions::new()
@@ -51,7 +65,7 @@ pub(crate) fn write_privately(path: &Path, parts: &[&[u8]]) -> std::io::Result<(
         path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
     write().inspect_err(|_| {
-        // Best effort: what failed is told anyway.
+        // Best effort: the write error is reported anyway.
         let _ = std::fs::remove_file(&partial);
     })
 }

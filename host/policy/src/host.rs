@@ -1,9 +1,10 @@
-//! The set in force, and the pointer that publishes it.
+//! The active set, and the pointer through which it is replaced.
 
+use crate::component::RejectReason;
 use crate::engine::PolicyEngine;
+use crate::history::StoreError;
 use crate::set::{ComponentSet, LoadError, Sources};
 use crate::shadow::{Shadow, ShadowReport};
-use crate::slot::Rejected;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
 use paygress_core::backend::policy::{FaultKind, PolicySet, SlotStats};
@@ -11,124 +12,136 @@ use paygress_core::model::order::Order;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// The policies in force.
+/// The active policies.
+///
+/// ```no_run
+/// use paygress_core::Policy;
+/// use paygress_policy::{Host, PolicyDir, PolicyEngine};
+/// use std::collections::BTreeMap;
+///
+/// let engine = PolicyEngine::start(None)?;
+/// let directory = PolicyDir::new("target/plugins".into(), BTreeMap::new());
+/// let host = Host::load(engine, &directory.sources()?).map_err(paygress_policy::SwapError::Rejected)?;
+/// println!("pricing is {}", host.current().digests().pricing);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Host {
-    machine: Arc<PolicyEngine>,
-    current: ArcSwap<ComponentSet>,
+    engine: Arc<PolicyEngine>,
+    active: ArcSwap<ComponentSet>,
     changed: watch::Sender<()>,
-    // One swap at a time: two at once could each publish without the other's component. The shadow
-    // begins and ends in turn with them: it must not decide beside a set that is no longer in
-    // force.
-    swapping: Mutex<()>,
+    // One swap at a time: two concurrent ones could each publish without the other's component. The
+    // shadow starts and stops under the same lock: it must not run beside a set that is no longer
+    // active.
+    swap_lock: Mutex<()>,
     shadow: ArcSwapOption<Shadow>,
 }
 
-/// Why nothing was exchanged; the old ones go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why nothing was replaced. The active policies stay.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SwapError {
-    /// Components that were not taken.
+    /// Components were rejected.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    NotTaken(Vec<LoadError>),
-    /// What is in force must be on disk first, and is not.
-    #[error("the policies cannot be kept, so the old ones go on: {0}")]
-    NotKept(String),
+    Rejected(Vec<LoadError>),
+    /// The new policies must be on disk before they become active, and cannot be written.
+    #[error("the policies cannot be stored, so the old ones stay active: {0}")]
+    NotStored(#[source] StoreError),
     /// Nothing would change.
-    #[error("this is in force already")]
-    InForce,
-    /// There is nothing to go back to, or nothing to promote.
-    #[error("{0}")]
-    Nothing(String),
+    #[error("these policies are already active")]
+    AlreadyActive,
+    #[error("there is no revision {0}; see `paygress policy history`")]
+    UnknownRevision(u64),
+    #[error("there is no revision before the active one")]
+    NoEarlierRevision,
+    /// A component of the revision to go back to cannot be read.
+    #[error("the revision cannot be restored: {0}")]
+    NotRestorable(#[source] StoreError),
+    #[error("there is no shadow; start one with `paygress policy shadow start`")]
+    NoShadow,
 }
 
 impl SwapError {
-    /// Whether it would be the same the next time: what could not be kept, or was too slow on a
-    /// busy machine, may do better.
+    /// Whether the same attempt would fail again. A full disk or a busy machine may be better off
+    /// next time.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        let slow =
-            |error: &LoadError| matches!(error.reason, Rejected::Faulty(FaultKind::Deadline(_)));
-        matches!(self, Self::NotTaken(errors) if !errors.iter().any(slow))
+        let slow = |error: &LoadError| {
+            matches!(error.reason, RejectReason::Faulty(FaultKind::Deadline(_)))
+        };
+        matches!(self, Self::Rejected(errors) if !errors.iter().any(slow))
     }
 }
 
 impl Host {
-    /// Publishes four components.
+    /// Loads and activates four components. Blocks: compiling takes seconds.
     ///
     /// # Errors
-    /// Every component that was not taken, with its reason.
-    pub fn load(
-        machine: Arc<PolicyEngine>,
-        sources: &Sources,
-    ) -> Result<Arc<Self>, Vec<LoadError>> {
-        let set = ComponentSet::load(&machine, sources)?;
+    /// Every component that was rejected, with its reason.
+    pub fn load(engine: Arc<PolicyEngine>, sources: &Sources) -> Result<Arc<Self>, Vec<LoadError>> {
+        let set = ComponentSet::load(&engine, sources)?;
         Ok(Arc::new(Self {
-            machine,
-            current: ArcSwap::from_pointee(set),
+            engine,
+            active: ArcSwap::from_pointee(set),
             changed: watch::Sender::new(()),
-            swapping: Mutex::new(()),
+            swap_lock: Mutex::new(()),
             shadow: ArcSwapOption::empty(),
         }))
     }
 
-    /// Exchanges components, all of these or none. Orders under way end with the set that they
-    /// began with. `last` is called when all have been found good; if it fails, nothing is
-    /// exchanged.
+    /// Replaces components, all of these or none. Orders in progress finish with the set that they
+    /// started with. `persist` is called when all components were accepted; if it fails, nothing is
+    /// replaced. Blocks.
     ///
     /// # Errors
-    /// [`SwapError`]; then the old ones go on.
-    pub fn swap(
+    /// [`SwapError`]; then the old ones stay.
+    pub fn swap<T>(
         &self,
         sources: &Sources,
-        last: impl FnOnce() -> Result<(), String>,
-    ) -> Result<(), SwapError> {
-        let _one = self.turn();
-        let set = self.current.load().with(&self.machine, sources).map_err(SwapError::NotTaken)?;
-        last().map_err(SwapError::NotKept)?;
-        self.current.store(Arc::new(set));
+        persist: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, SwapError> {
+        let _guard = self.lock();
+        let set = self.active.load().with(&self.engine, sources).map_err(SwapError::Rejected)?;
+        let persisted = persist().map_err(SwapError::NotStored)?;
+        self.active.store(Arc::new(set));
         self.changed.send_replace(());
-        self.renew_shadow();
-        Ok(())
+        self.restart_shadow();
+        Ok(persisted)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.swapping.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.swap_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Candidates decide beside the set that is in force: beside the new one from now on, and what
-    /// was counted beside the old one is over.
-    fn renew_shadow(&self) {
+    /// Runs the candidates beside the new set. The comparison with the old set ends.
+    fn restart_shadow(&self) {
         let Some(shadow) = self.shadow.load_full() else { return };
-        match Shadow::start(&self.machine, &self.set(), shadow.sources().clone()) {
-            Ok(renewed) => self.shadow.store(Some(Arc::new(renewed))),
+        match Shadow::start(&self.engine, &self.set(), shadow.sources().clone()) {
+            Ok(restarted) => self.shadow.store(Some(Arc::new(restarted))),
             Err(errors) => {
-                tracing::warn!(
-                    ?errors,
-                    "the shadow does not go with the new policies, and is ended"
-                );
+                tracing::warn!(?errors, "the shadow does not fit the new policies and was stopped");
                 self.shadow.store(None);
             }
         }
     }
 
-    /// The set in force.
+    /// The active set.
     #[must_use]
     pub fn set(&self) -> Arc<ComponentSet> {
-        self.current.load_full()
+        self.active.load_full()
     }
 
-    /// Has candidates decide beside the set in force, from now on; instead of others that did.
+    /// Runs candidates beside the active set, in place of any that already do. Blocks.
     ///
     /// # Errors
-    /// Every component that was not taken, with its reason.
+    /// Every component that was rejected, with its reason.
     pub fn start_shadow(self: &Arc<Self>, sources: Sources) -> Result<(), SwapError> {
-        let _one = self.turn();
+        let _guard = self.lock();
         let shadow =
-            Shadow::start(&self.machine, &self.set(), sources).map_err(SwapError::NotTaken)?;
+            Shadow::start(&self.engine, &self.set(), sources).map_err(SwapError::Rejected)?;
         self.shadow.store(Some(Arc::new(shadow)));
         Ok(())
     }
 
-    /// How the candidates do.
+    /// How the candidates compare so far.
     #[must_use]
     pub fn shadow_report(&self) -> Option<ShadowReport> {
         self.shadow.load().as_ref().map(|shadow| shadow.report())
@@ -136,24 +149,24 @@ impl Host {
 
     /// The candidates.
     #[must_use]
-    pub fn shadowing(&self) -> Option<Sources> {
+    pub fn shadow_sources(&self) -> Option<Sources> {
         self.shadow.load().as_ref().map(|shadow| shadow.sources().clone())
     }
 
-    /// Ends what [`Host::start_shadow`] began; tells how the candidates did.
+    /// Stops the shadow and returns its last report.
     pub fn stop_shadow(&self) -> Option<ShadowReport> {
-        self.take_shadow().map(|shadow| shadow.report())
+        self.detach_shadow().map(|shadow| shadow.report())
     }
 
-    /// The shadow, which sees no orders any longer.
-    pub(crate) fn take_shadow(&self) -> Option<Arc<Shadow>> {
-        let _one = self.turn();
+    /// Detaches the shadow: it receives no more orders.
+    pub(crate) fn detach_shadow(&self) -> Option<Arc<Shadow>> {
+        let _guard = self.lock();
         self.shadow.swap(None)
     }
 
-    /// It goes on, unless another one has begun.
-    pub(crate) fn give_back(&self, shadow: Arc<Shadow>) {
-        let _one = self.turn();
+    /// Attaches a detached shadow again, unless another one has started.
+    pub(crate) fn reattach_shadow(&self, shadow: Arc<Shadow>) {
+        let _guard = self.lock();
         self.shadow.compare_and_swap(&None::<Arc<Shadow>>, Some(shadow));
     }
 }
@@ -161,13 +174,13 @@ impl Host {
 impl Policy for Host {
     fn current(&self) -> Arc<dyn PolicySet> {
         if let Some(shadow) = &*self.shadow.load() {
-            shadow.heard();
+            shadow.note_traffic();
         }
         self.set()
     }
 
     fn report(&self) -> Vec<SlotStats> {
-        self.current.load().report()
+        self.active.load().report()
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -1,61 +1,76 @@
-//! `paygress-policy`: the policy host. Loads, checks, calls and exchanges the four WebAssembly
-//! components of `wit/`.
+//! `paygress-policy`: the policy host. Loads, checks, calls and replaces the four WebAssembly
+//! components that implement the contract of `wit/`.
 //!
 //! ```text
-//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample order ─▶ Set ─▶ kept on disk ─▶ in force
-//!          (cached)   (skew is reported here)     (all problems)
-//!
-//! order ─▶ Host::current() ─▶ Arc<Set> ─▶ call: fresh store ─▶ configure ─▶ admit | quote | grant | refund | render
-//!                                │        deadline, memory cap, output cap ─▶ typed fault
-//!                                └─ decided ─▶ Host::observe ─▶ the shadow's thread ─▶ Comparison
+//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample order ─▶ ComponentSet
+//!          (cached)   (contract mismatch)         (all problems)                    │
+//!                                                    on disk: Revision ◀─ Publisher ┤
+//!                                                                                   ▼
+//! order ─▶ Host::current() ─▶ Arc<ComponentSet> ─▶ call: fresh store, configure, admit | quote | …
+//!                                 │                deadline, memory and output limits ─▶ typed fault
+//!                                 └─ decided ─▶ Host::observe ─▶ the shadow's thread ─▶ Comparison
 //! ```
 //!
-//! - `engine.rs`: the engine, its limits in one table, the clock that enforces deadlines, the
-//!   compiled cache.
-//! - `slot.rs`: one component in its slot: what it must import and export, and how it is called.
-//! - `function.rs`: what a set is asked. `v1_0.rs`, `v1_1.rs`: the contract's versions and the
-//!   words of `paygress-core`,
-//!   converted into each other; values outside the contract's ranges stop here.
-//! - `set.rs`: four components that decide together. `host.rs`: the set in force. `stats.rs`: what
-//!   is counted of it.
-//! - `publisher.rs`: who exchanges them, `store.rs`: what was in force, on disk, `directory.rs`:
-//!   the files of an operator.
-//! - `replay.rs`: what a candidate would have said of a recorded order; `shadow.rs`: what it says
-//!   of the orders of this moment.
-//! - `interfaces.rs`: what a component says of itself, before anything of it runs.
-//! - `harness.rs`: one component by itself, for who writes it.
+//! | modules | |
+//! |---|---|
+//! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces deadlines, the cache of compiled components |
+//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1` | the contract's versions, and their types converted into those of `paygress-core`; output outside the contract's ranges stops here |
+//! | `component`, `fault`, `function`, `stats` | one component: loading it, calling it, what its errors mean, statistics |
+//! | `set`, `host` | four components that decide together, and the active set |
+//! | `directory`, `revision`, `history`, `startup`, `publisher` | which components are active, and what was |
+//! | `recorded`, `replay`, `comparison`, `shadow` | what a candidate decides on past and on live orders |
+//! | `interfaces`, `harness` | one component by itself, for authors |
 //!
-//! This is the only room that knows wasmtime.
+//! Only this crate uses wasmtime. It may read and write the policy directories, and nothing else.
+//! What compiles or calls components blocks; its documentation says so. Async callers move it to a
+//! blocking thread.
+//!
+//! The main types are [`Host`], which decides orders, and [`Publisher`], which changes what is
+//! active: each has an example.
 
 mod bindings;
+mod cache;
+mod comparison;
+mod component;
+mod contract;
 mod directory;
 mod engine;
+mod fault;
 mod files;
 mod function;
 mod harness;
+mod history;
 mod host;
 mod interfaces;
+mod limits;
 mod publisher;
+mod recorded;
 mod replay;
+mod revision;
 mod set;
 mod shadow;
-mod slot;
+mod startup;
 mod stats;
-mod store;
 mod v1_0;
 mod v1_1;
+mod world;
 
-pub use directory::{PolicyDir, read, signature, signature_path};
-pub use engine::{
-    COMPONENT_BYTES, DEADLINE, EngineError, Guard, MEMORY_BYTES, OUTPUT_BYTES, PolicyEngine, TICK,
-    memory_at_once,
+pub use cache::CompileError;
+pub use comparison::{Aspect, Comparison, Difference, MAX_DIFFERENCES};
+pub use component::{RejectReason, SettingsProblem};
+pub use directory::{
+    PolicyDir, ReadError, SourceError, read_component, read_signature, signature_path,
 };
-pub use harness::{CallRecord, CallResult, Function, Harness, TestCase};
+pub use engine::{BoxError, EngineError, PolicyEngine, TemplateGuard};
+pub use files::DirectoryError;
+pub use harness::{Call, CallRecord, CallResult, Harness, Output, WrongSlot};
+pub use history::{StoreError, history};
 pub use host::{Host, SwapError};
-pub use interfaces::Interfaces;
-pub use publisher::{Publisher, StartError, in_force};
-pub use replay::{Aspect, Candidate, Comparison, DIFFERENCES_TOLD, Difference};
-pub use set::{ComponentSet, LoadError, Source, Sources};
+pub use interfaces::{Interfaces, SlotInterface};
+pub use limits::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, OUTPUT_BYTES, TICK, max_total_memory};
+pub use publisher::{Publisher, Superseded};
+pub use replay::Candidate;
+pub use revision::{ComponentRef, ComponentRefs, Revision, Trigger, component_refs};
+pub use set::{ComponentSet, LoadError, Source, Sources, sample_placement};
 pub use shadow::ShadowReport;
-pub use slot::Rejected;
-pub use store::{ComponentRef, ComponentRefs, Revision, StoreError, Trigger, fillings, history};
+pub use startup::{StartError, StartProblem, load_active};

@@ -1,8 +1,9 @@
-//! Four components that decide together: what is published, and exchanged, as one value.
+//! Four components that decide together, published and replaced as one value.
 
+use crate::component::{LoadedComponent, RejectReason};
 use crate::engine::PolicyEngine;
-use crate::function::{Answer, admit, grant, offers, quote, refund, render};
-use crate::slot::{Duration, Images, LoadedComponent, PodTemplate, Pricing, Rejected, World};
+use crate::function::{Outcome, admit, grant, offers, quote, refund, render};
+use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
 use paygress_core::backend::policy::{
     Context, Digests, Fault, Grant, Offer, Payment, Placement, PolicyError, PolicySet, Price,
@@ -16,17 +17,16 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
 
-/// A component's bytes and its settings.
+/// A component and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The component.
     pub component: Vec<u8>,
     /// A JSON object.
     pub settings: String,
 }
 
 impl Source {
-    /// A component that is left to its defaults.
+    /// A component with its default settings.
     #[must_use]
     pub fn plain(component: Vec<u8>) -> Self {
         Self { component, settings: "{}".to_owned() }
@@ -36,14 +36,13 @@ impl Source {
 /// Components for some of the slots.
 pub type Sources = BTreeMap<Slot, Source>;
 
-/// Why a component was not taken; the one in force stays.
+/// Why a component was not loaded. The active one stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {slot} policy was not taken: {reason}")]
+#[error("the {slot} policy was rejected: {reason}")]
 pub struct LoadError {
-    /// The slot.
     pub slot: Slot,
-    /// Why.
-    pub reason: Rejected,
+    #[source]
+    pub reason: RejectReason,
 }
 
 /// Four components that decide together.
@@ -55,25 +54,26 @@ pub struct ComponentSet {
     pub(crate) pod_template: LoadedComponent<PodTemplate>,
 }
 
-/// The same for each slot, in their order: the four have four types, so that no loop can do it.
+/// Evaluates an expression for each slot, in their order. The four have different types, so that a
+/// loop cannot do it.
 macro_rules! each {
-    ($set:expr, $filled:ident => $done:expr) => {{
+    ($set:expr, $component:ident => $done:expr) => {{
         let set = $set;
         [
             {
-                let $filled = &set.images;
+                let $component = &set.images;
                 $done
             },
             {
-                let $filled = &set.pricing;
+                let $component = &set.pricing;
                 $done
             },
             {
-                let $filled = &set.duration;
+                let $component = &set.duration;
                 $done
             },
             {
-                let $filled = &set.pod_template;
+                let $component = &set.pod_template;
                 $done
             },
         ]
@@ -81,23 +81,23 @@ macro_rules! each {
 }
 
 impl ComponentSet {
-    /// Loads four components and tries them on a sample order.
+    /// Loads four components and tests them on a sample order. Blocks: compiling takes seconds.
     ///
     /// # Errors
-    /// Every component that was not taken, with its reason.
-    pub fn load(machine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
-        fn first<W: World>(
-            machine: &Arc<PolicyEngine>,
+    /// Every component that was rejected, with its reason.
+    pub fn load(engine: &Arc<PolicyEngine>, sources: &Sources) -> Result<Self, Vec<LoadError>> {
+        fn required<W: World>(
+            engine: &Arc<PolicyEngine>,
             sources: &Sources,
         ) -> Result<LoadedComponent<W>, LoadError> {
-            fill(machine, sources)
-                .unwrap_or(Err(LoadError { slot: W::SLOT, reason: Rejected::Missing }))
+            load_slot(engine, sources)
+                .unwrap_or(Err(LoadError { slot: W::SLOT, reason: RejectReason::Missing }))
         }
         match (
-            first(machine, sources),
-            first(machine, sources),
-            first(machine, sources),
-            first(machine, sources),
+            required(engine, sources),
+            required(engine, sources),
+            required(engine, sources),
+            required(engine, sources),
         ) {
             (Ok(images), Ok(pricing), Ok(duration), Ok(pod_template)) => {
                 let set = Self { images, pricing, duration, pod_template };
@@ -113,32 +113,32 @@ impl ComponentSet {
         }
     }
 
-    /// This set with other components in some of its slots, tried on a sample order.
+    /// This set with other components in some of its slots, tested on a sample order. Blocks.
     ///
     /// # Errors
-    /// Every component that was not taken, with its reason.
+    /// Every component that was rejected, with its reason.
     pub fn with(
         &self,
-        machine: &Arc<PolicyEngine>,
+        engine: &Arc<PolicyEngine>,
         sources: &Sources,
     ) -> Result<Self, Vec<LoadError>> {
-        fn exchange<W: World>(
-            filled: &mut LoadedComponent<W>,
-            machine: &Arc<PolicyEngine>,
+        fn replace<W: World>(
+            component: &mut LoadedComponent<W>,
+            engine: &Arc<PolicyEngine>,
             sources: &Sources,
             errors: &mut Vec<LoadError>,
         ) {
-            match fill(machine, sources) {
+            match load_slot(engine, sources) {
                 None => {}
-                Some(Ok(new)) => *filled = new,
+                Some(Ok(new)) => *component = new,
                 Some(Err(error)) => errors.push(error),
             }
         }
         let (mut set, mut errors) = (self.clone(), Vec::new());
-        exchange(&mut set.images, machine, sources, &mut errors);
-        exchange(&mut set.pricing, machine, sources, &mut errors);
-        exchange(&mut set.duration, machine, sources, &mut errors);
-        exchange(&mut set.pod_template, machine, sources, &mut errors);
+        replace(&mut set.images, engine, sources, &mut errors);
+        replace(&mut set.pricing, engine, sources, &mut errors);
+        replace(&mut set.duration, engine, sources, &mut errors);
+        replace(&mut set.pod_template, engine, sources, &mut errors);
         if errors.is_empty() {
             set.dry_run().map_err(|error| vec![error])?;
             Ok(set)
@@ -147,27 +147,30 @@ impl ComponentSet {
         }
     }
 
-    /// How its components do.
     #[must_use]
     pub fn report(&self) -> Vec<SlotStats> {
-        each!(self, filled => filled.report()).into()
+        each!(self, component => component.report()).into()
     }
 
-    /// Counts a call of a slot.
-    pub(crate) fn note<T>(&self, slot: Slot, took: std::time::Duration, answer: &Answer<T>) {
-        for (tally, of) in each!(self, filled => &filled.tally).into_iter().zip(Slot::ALL) {
+    pub(crate) fn record_call<T>(
+        &self,
+        slot: Slot,
+        took: std::time::Duration,
+        result: &Outcome<T>,
+    ) {
+        for (stats, of) in each!(self, component => &component.stats).into_iter().zip(Slot::ALL) {
             if of == slot {
-                tally.note(took, answer);
+                stats.record(took, result);
             }
         }
     }
 
-    /// Tries a sample order. A refusal is an answer; a fault is not.
+    /// Runs a sample order. A refusal is fine; a fault is not.
     fn dry_run(&self) -> Result<(), LoadError> {
-        fn tried<T>(slot: Slot, answer: Answer<T>) -> Result<Option<T>, LoadError> {
-            answer
+        fn tested<T>(slot: Slot, result: Outcome<T>) -> Result<Option<T>, LoadError> {
+            result
                 .map(Result::ok)
-                .map_err(|kind| LoadError { slot, reason: Rejected::Faulty(kind) })
+                .map_err(|kind| LoadError { slot, reason: RejectReason::Faulty(kind) })
         }
         let order = OrderView {
             id: "sample".to_owned(),
@@ -175,11 +178,11 @@ impl ComponentSet {
             ..OrderView::default()
         };
         let context = Context { now: UnixTime::now(), capacity_leases: 1, ..Context::default() };
-        let image = tried(Slot::Images, admit(&order, &context)(&self.images))?
+        let image = tested(Slot::Images, admit(&order, &context)(&self.images))?
             .unwrap_or_else(|| "example.invalid/image:1".to_owned());
-        tried(Slot::Pricing, offers(&context)(&self.pricing))?;
+        tested(Slot::Pricing, offers(&context)(&self.pricing))?;
         let quoted =
-            tried(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| {
+            tested(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| {
                 Quote {
                     tier: "sample".to_owned(),
                     resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
@@ -194,19 +197,21 @@ impl ComponentSet {
             net: Sat(1_000),
         };
         let granted =
-            tried(Slot::Duration, grant(&order, &quoted, &payment, &context)(&self.duration))?
+            tested(Slot::Duration, grant(&order, &quoted, &payment, &context)(&self.duration))?
                 .unwrap_or(Grant { seconds: Seconds(60), note: None });
-        tried(
+        tested(
             Slot::Duration,
             refund(&order, &quoted, &payment, &granted, &context)(&self.duration),
         )?;
         let placement = sample_placement(image, quoted.resources);
-        tried(Slot::PodTemplate, render(&order, &granted, &placement)(&self.pod_template)).map(drop)
+        tested(Slot::PodTemplate, render(&order, &granted, &placement)(&self.pod_template))
+            .map(drop)
     }
 }
 
-/// Where a pod would go that nobody has placed.
-pub(crate) fn sample_placement(image: String, resources: Resources) -> Placement {
+/// The placement of a pod that is only rendered for a test.
+#[must_use]
+pub fn sample_placement(image: String, resources: Resources) -> Placement {
     Placement {
         pod_name: "ssh-pod-sample".to_owned(),
         image,
@@ -218,36 +223,36 @@ pub(crate) fn sample_placement(image: String, resources: Resources) -> Placement
     }
 }
 
-fn fill<W: World>(
-    machine: &Arc<PolicyEngine>,
+fn load_slot<W: World>(
+    engine: &Arc<PolicyEngine>,
     sources: &Sources,
 ) -> Option<Result<LoadedComponent<W>, LoadError>> {
     let source = sources.get(&W::SLOT)?;
     Some(
-        LoadedComponent::load(machine, &source.component, &source.settings)
+        LoadedComponent::load(engine, &source.component, &source.settings)
             .map_err(|reason| LoadError { slot: W::SLOT, reason }),
     )
 }
 
-/// Asks on a thread that may be held, counts, and tells a refusal from a fault. Faults are the
-/// operator's to know.
-async fn ask<W: World, T: Send + 'static>(
-    filled: &LoadedComponent<W>,
-    question: impl FnOnce(&LoadedComponent<W>) -> Answer<T> + Send + 'static,
+/// Calls a component on a thread that may block, records the call, and tells a refusal from a fault.
+/// Faults are logged for the operator.
+async fn call<W: World, T: Send + 'static>(
+    component: &LoadedComponent<W>,
+    function: impl FnOnce(&LoadedComponent<W>) -> Outcome<T> + Send + 'static,
 ) -> Result<T, PolicyError> {
     let begun = Instant::now();
     let span = tracing::info_span!(
         "policy",
         slot = W::SLOT.as_str(),
-        digest = filled.digest,
+        digest = component.digest,
         outcome = tracing::field::Empty
     );
-    let answer = filled.call_blocking(question).instrument(span.clone()).await;
-    let answer =
-        answer.map_err(|kind| Fault { slot: W::SLOT, digest: filled.digest.clone(), kind });
-    filled.tally.note(begun.elapsed(), &answer);
-    span.record("outcome", outcome(&answer));
-    match answer {
+    let result = component.call_blocking(function).instrument(span.clone()).await;
+    let result =
+        result.map_err(|kind| Fault { slot: W::SLOT, digest: component.digest.clone(), kind });
+    component.stats.record(begun.elapsed(), &result);
+    span.record("outcome", outcome_label(&result));
+    match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(refusal)) => Err(refusal.into()),
         Err(fault) => {
@@ -257,8 +262,8 @@ async fn ask<W: World, T: Send + 'static>(
     }
 }
 
-fn outcome<T>(answer: &Result<Result<T, Refusal>, Fault>) -> &'static str {
-    match answer {
+fn outcome_label<T>(result: &Result<Result<T, Refusal>, Fault>) -> &'static str {
+    match result {
         Ok(Ok(_)) => "yes",
         Ok(Err(refusal)) => refusal.code.as_str(),
         Err(_) => "fault",
@@ -269,20 +274,20 @@ fn outcome<T>(answer: &Result<Result<T, Refusal>, Fault>) -> &'static str {
 impl PolicySet for ComponentSet {
     fn digests(&self) -> Digests {
         let [images, pricing, duration, pod_template] =
-            each!(self, filled => filled.digest.clone());
+            each!(self, component => component.digest.clone());
         Digests { images, pricing, duration, pod_template }
     }
 
     async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {
-        ask(&self.images, admit(order, context)).await
+        call(&self.images, admit(order, context)).await
     }
 
     async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError> {
-        ask(&self.pricing, offers(context)).await
+        call(&self.pricing, offers(context)).await
     }
 
     async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, PolicyError> {
-        ask(&self.pricing, quote(order, context)).await
+        call(&self.pricing, quote(order, context)).await
     }
 
     async fn grant(
@@ -292,7 +297,7 @@ impl PolicySet for ComponentSet {
         payment: &Payment,
         context: &Context,
     ) -> Result<Grant, PolicyError> {
-        ask(&self.duration, grant(order, quote, payment, context)).await
+        call(&self.duration, grant(order, quote, payment, context)).await
     }
 
     async fn refund(
@@ -303,11 +308,11 @@ impl PolicySet for ComponentSet {
         grant: &Grant,
         context: &Context,
     ) -> Result<Option<RefundTerms>, PolicyError> {
-        // Nothing is called, so nothing is counted, where the component knows no terms.
-        if !self.duration.knows_refunds() {
+        // A component without refund terms is not called, so no call is counted.
+        if !self.duration.has_refund_terms() {
             return Ok(None);
         }
-        ask(&self.duration, refund(order, quote, payment, grant, context)).await
+        call(&self.duration, refund(order, quote, payment, grant, context)).await
     }
 
     async fn render(
@@ -316,6 +321,6 @@ impl PolicySet for ComponentSet {
         grant: &Grant,
         placement: &Placement,
     ) -> Result<Rendered, PolicyError> {
-        ask(&self.pod_template, render(order, grant, placement)).await
+        call(&self.pod_template, render(order, grant, placement)).await
     }
 }

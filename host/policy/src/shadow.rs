@@ -1,12 +1,12 @@
-//! Candidates that decide beside the set in force, on the orders of this moment; nothing that they
-//! say is used.
+//! Candidates that run beside the active set, on live orders. Nothing that they decide is used.
 //!
-//! A live order pays for a copy of what was asked and said, and never waits: a thread of its own,
-//! which yields to everybody else, asks the candidates in the pauses between orders, since even on
-//! another processor it would slow them. When it cannot keep up, orders are left out, and counted.
+//! A live order costs a copy of what was decided, and never waits. A thread of its own, with the
+//! lowest priority, calls the candidates in the pauses between orders, since even on another
+//! processor it would slow them. When it cannot keep up, orders are skipped, and counted.
 
+use crate::comparison::Comparison;
 use crate::engine::PolicyEngine;
-use crate::replay::{Candidate, Comparison};
+use crate::replay::Candidate;
 use crate::set::{ComponentSet, LoadError, Sources};
 use paygress_core::backend::policy::SlotStats;
 use paygress_core::model::order::{Order, OrderSecrets};
@@ -17,28 +17,28 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Orders that wait for the candidates: a burst; each is a few KB, or as large as the largest
+/// Orders that wait for the candidates: a burst. Each has a few KB, or as much as the largest
 /// template.
-const WAITING: usize = 256;
+const QUEUE: usize = 256;
 
-/// From this number on it does not wait for a pause any longer.
-const PRESSING: usize = WAITING / 2;
-/// When nothing was heard of a live order for so long, there is a pause.
+/// With so many orders waiting, the thread no longer waits for a pause.
+const QUEUE_PRESSURE: usize = QUEUE / 2;
+/// Time without live orders that counts as a pause.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often it is looked whether there is one.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often the thread checks for a pause.
+const PAUSE_CHECK: Duration = Duration::from_millis(1);
 
-/// How candidates do.
+/// How candidates compare.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowReport {
-    /// Since when.
     pub since: UnixTime,
-    /// The candidates: their slots, digests, calls and latencies.
+    /// Statistics of the candidates' slots.
     pub candidates: Vec<SlotStats>,
-    /// How what they say compares with what was said.
+    /// Their decisions compared with the active ones.
     pub comparison: Comparison,
-    /// Orders that were left out, since the candidates could not keep up.
-    pub left_out: u64,
+    /// Orders that were skipped, since the candidates could not keep up.
+    #[serde(rename = "left_out")]
+    pub skipped: u64,
 }
 
 pub(crate) struct Shadow {
@@ -52,85 +52,95 @@ pub(crate) struct Shadow {
 
 impl Drop for Shadow {
     fn drop(&mut self) {
-        self.traffic.over.store(true, Ordering::Relaxed);
+        self.traffic.stopped.store(true, Ordering::Relaxed);
     }
 }
 
-/// When a live order was heard of last, and how many wait for the candidates.
+/// When the last live order was seen, and how many wait for the candidates.
 struct Traffic {
-    over: AtomicBool,
+    stopped: AtomicBool,
     begun: Instant,
-    heard_us: AtomicU64,
+    last_order_us: AtomicU64,
     waiting: AtomicUsize,
-    left_out: AtomicU64,
+    skipped: AtomicU64,
 }
 
 impl Traffic {
+    fn new() -> Self {
+        Self {
+            stopped: AtomicBool::new(false),
+            begun: Instant::now(),
+            last_order_us: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
     fn now_us(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn wait_for_a_pause(&self) {
+    fn wait_for_pause(&self) {
         let quiet = || {
             Duration::from_micros(
-                self.now_us().saturating_sub(self.heard_us.load(Ordering::Relaxed)),
+                self.now_us().saturating_sub(self.last_order_us.load(Ordering::Relaxed)),
             ) >= PAUSE
         };
         while !quiet()
-            && !self.over.load(Ordering::Relaxed)
-            && self.waiting.load(Ordering::Relaxed) < PRESSING
+            && !self.stopped.load(Ordering::Relaxed)
+            && self.waiting.load(Ordering::Relaxed) < QUEUE_PRESSURE
         {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(PAUSE_CHECK);
         }
     }
 }
 
 impl Shadow {
+    /// Loads the candidates and starts their thread. Blocks: compiling takes seconds.
     pub(crate) fn start(
-        machine: &Arc<PolicyEngine>,
+        engine: &Arc<PolicyEngine>,
         set: &ComponentSet,
         sources: Sources,
     ) -> Result<Self, Vec<LoadError>> {
         let slots = sources.keys().copied().collect();
-        let candidate = Arc::new(Candidate { set: set.with(machine, &sources)?, slots });
+        let candidate = Arc::new(Candidate { set: set.with(engine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
-        let (sender, receiver) = sync_channel::<Order>(WAITING);
-        let traffic = Arc::new(Traffic {
-            over: AtomicBool::new(false),
-            begun: Instant::now(),
-            heard_us: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            left_out: AtomicU64::new(0),
-        });
-        let (asked, compared, pauses) =
-            (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
-        let work = move || {
-            yield_to_everybody();
-            while let Ok(order) = receiver.recv() {
-                pauses.wait_for_a_pause();
-                // It ends with the shadow, whatever still waits.
-                if pauses.over.load(Ordering::Relaxed) {
-                    return;
+        let traffic = Arc::new(Traffic::new());
+        let (sender, receiver) = sync_channel::<Order>(QUEUE);
+        let work = {
+            let (candidate, comparison, traffic) =
+                (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
+            move || {
+                lower_priority();
+                while let Ok(order) = receiver.recv() {
+                    traffic.wait_for_pause();
+                    // Stops with the shadow, even if orders still wait.
+                    if traffic.stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    traffic.waiting.fetch_sub(1, Ordering::Relaxed);
+                    comparison
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(&order, &candidate);
                 }
-                pauses.waiting.fetch_sub(1, Ordering::Relaxed);
-                compared.lock().unwrap_or_else(PoisonError::into_inner).add(&order, &asked);
             }
         };
         let thread = std::thread::Builder::new().name("policy-shadow".to_owned()).spawn(work);
         if let Err(error) = thread {
-            tracing::error!(%error, "the shadow has no thread; its orders are left out");
+            tracing::error!(%error, "the shadow has no thread; it skips all orders");
         }
         Ok(Self { sources, since: UnixTime::now(), candidate, comparison, traffic, sender })
     }
 
-    /// A live order begins, or goes on.
-    pub(crate) fn heard(&self) {
-        self.traffic.heard_us.store(self.traffic.now_us(), Ordering::Relaxed);
+    /// A live order starts or continues.
+    pub(crate) fn note_traffic(&self) {
+        self.traffic.last_order_us.store(self.traffic.now_us(), Ordering::Relaxed);
     }
 
-    /// Shows it an order that was decided; never waits.
+    /// Queues an order that was decided. Never waits.
     pub(crate) fn offer(&self, order: &Order) {
-        self.heard();
+        self.note_traffic();
         if order.policy_trace.is_none() && order.decision.is_none() {
             return;
         }
@@ -140,7 +150,7 @@ impl Shadow {
             self.sender.try_send(order)
         {
             self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.traffic.left_out.fetch_add(1, Ordering::Relaxed);
+            self.traffic.skipped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -149,19 +159,19 @@ impl Shadow {
     }
 
     pub(crate) fn report(&self) -> ShadowReport {
-        let tried = |report: &SlotStats| self.candidate.slots.contains(&report.slot);
+        let is_candidate = |stats: &SlotStats| self.candidate.slots.contains(&stats.slot);
         ShadowReport {
             since: self.since,
-            candidates: self.candidate.set.report().into_iter().filter(tried).collect(),
+            candidates: self.candidate.set.report().into_iter().filter(is_candidate).collect(),
             comparison: self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            left_out: self.traffic.left_out.load(Ordering::Relaxed),
+            skipped: self.traffic.skipped.load(Ordering::Relaxed),
         }
     }
 }
 
-/// Live orders come first: this thread runs when nobody else wants the processor.
-fn yield_to_everybody() {
+/// Live orders come first: this thread runs when no other wants the processor.
+fn lower_priority() {
     if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "the shadow's thread runs like any other");
+        tracing::warn!(%error, "the shadow's thread has normal priority");
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted of a component's calls.
+//! Statistics of a component's calls.
 
 use paygress_core::backend::policy::{LATENCY_BUCKETS_US, Slot, SlotStats};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -13,19 +13,26 @@ struct Counts {
     refusals: BTreeMap<ErrorType, u64>,
     faults: u64,
     memory_bytes: u64,
-    last: (u64, u64),
+    last: CallUsage,
     total_us: u64,
-    // One for each bound, and one for the rest.
+    // One bucket per bound, and one for the rest.
     latency: [u64; LATENCY_BUCKETS_US.len() + 1],
 }
 
-/// The counts of one component since it was loaded.
+/// What one call used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CallUsage {
+    pub(crate) memory_bytes: u64,
+    /// Instructions; 0 unless the engine counts them.
+    pub(crate) fuel: u64,
+}
+
+/// The statistics of one component since it was loaded.
 #[derive(Default)]
 pub(crate) struct CallStats(Mutex<Counts>);
 
 impl CallStats {
-    /// Counts a call.
-    pub(crate) fn note<T, E>(&self, took: Duration, answer: &Result<Result<T, Refusal>, E>) {
+    pub(crate) fn record<T, E>(&self, took: Duration, result: &Result<Result<T, Refusal>, E>) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BUCKETS_US
             .iter()
@@ -34,7 +41,7 @@ impl CallStats {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.calls = counts.calls.saturating_add(1);
         counts.total_us = counts.total_us.saturating_add(took);
-        match answer {
+        match result {
             Ok(Ok(_)) => {}
             Ok(Err(refusal)) => {
                 let count = counts.refusals.entry(refusal.code).or_default();
@@ -47,16 +54,14 @@ impl CallStats {
         }
     }
 
-    /// Notes the memory that a call had, and the instructions that it took, if they are counted.
-    pub(crate) fn note_usage(&self, bytes: usize, fuel: u64) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    pub(crate) fn record_usage(&self, bytes: usize, fuel: u64) {
+        let memory_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.memory_bytes = counts.memory_bytes.max(bytes);
-        counts.last = (bytes, fuel);
+        counts.memory_bytes = counts.memory_bytes.max(memory_bytes);
+        counts.last = CallUsage { memory_bytes, fuel };
     }
 
-    /// Memory and instructions of the last call.
-    pub(crate) fn last_usage(&self) -> (u64, u64) {
+    pub(crate) fn last_usage(&self) -> CallUsage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
@@ -82,12 +87,12 @@ mod tests {
 
     #[test]
     fn a_percentile_is_the_bound_of_its_bucket() {
-        let tally = CallStats::default();
-        assert_eq!(tally.report(Slot::Pricing, "").percentile_us(50), None);
+        let stats = CallStats::default();
+        assert_eq!(stats.report(Slot::Pricing, "").percentile_us(50), None);
         for took in [10, 60, 70, 999, 1_000_000] {
-            tally.note(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
+            stats.record(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
         }
-        let report = tally.report(Slot::Pricing, "abc");
+        let report = stats.report(Slot::Pricing, "abc");
         assert_eq!(
             (report.calls, report.refusals.len(), report.faults, report.total_us),
             (5, 0, 0, 1_001_139)

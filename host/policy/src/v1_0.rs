@@ -1,6 +1,6 @@
-//! The contract's version 1.0 and the words of `paygress-core`, converted into each other.
+//! Conversions between the types of contract 1.0 and those of `paygress-core`.
 //!
-//! What comes from a guest is checked here against the ranges that `wit/1.0/types.wit` documents.
+//! A guest's output is checked here against the ranges that `wit/1.0/types.wit` documents.
 
 use crate::bindings::common::paygress::policy::types as wit;
 use paygress_core::backend::policy::{
@@ -15,6 +15,7 @@ use paygress_core::sanitize::{is_plain, plain};
 pub(crate) const TEN_YEARS: u64 = 315_360_000;
 const ALL_MONEY_MSAT: u64 = 2_100_000_000_000_000_000;
 const ALL_MONEY_SAT: u64 = 2_100_000_000_000_000;
+const SCHEMA_BYTES: usize = 65_536;
 const TEMPLATE_BYTES: usize = 65_536;
 const SERVICE_BYTES: usize = 16_384;
 const SERVICES: usize = 4;
@@ -22,35 +23,35 @@ const OFFERS: usize = 64;
 
 type Checked<T> = Result<T, FaultKind>;
 
-pub(crate) fn absurd<T>(what: impl Into<String>) -> Checked<T> {
-    Err(FaultKind::InvalidOutput(what.into()))
+pub(crate) fn invalid<T>(reason: impl Into<String>) -> Checked<T> {
+    Err(FaultKind::InvalidOutput(reason.into()))
 }
 
-/// A text of so many bytes.
-fn sized(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
-    if (least..=most).contains(&text.len()) {
+/// Checks a text's length in bytes.
+fn sized(name: &str, text: String, min: usize, max: usize) -> Checked<String> {
+    if (min..=max).contains(&text.len()) {
         Ok(text)
     } else {
-        absurd(format!("{name} has {} bytes, and should have {least} to {most}", text.len()))
+        invalid(format!("{name} has {} bytes instead of {min} to {max}", text.len()))
     }
 }
 
-/// A line that people read, in terminals too.
-fn text(name: &str, text: String, least: usize, most: usize) -> Checked<String> {
-    let text = sized(name, text, least, most)?;
+/// Checks a line of text that is shown to people, also in terminals.
+fn text(name: &str, text: String, min: usize, max: usize) -> Checked<String> {
+    let text = sized(name, text, min, max)?;
     match text.chars().all(is_plain) {
         true => Ok(text),
-        false => absurd(format!("{name} has a control character, and should be one line of text")),
+        false => invalid(format!("{name} has a control character; it must be one line of text")),
     }
 }
 
-pub(crate) fn check_schema(schema: &str) -> Result<(), String> {
-    if schema.len() > TEMPLATE_BYTES {
-        return Err("its settings schema is too long".to_owned());
+pub(crate) fn check_schema(schema: &str) -> Checked<()> {
+    if schema.len() > SCHEMA_BYTES {
+        return invalid(format!("a settings schema of {} bytes", schema.len()));
     }
     match serde_json::from_str::<serde_json::Value>(schema) {
         Ok(serde_json::Value::Object(_)) => Ok(()),
-        _ => Err("its settings schema is not a JSON object".to_owned()),
+        _ => invalid("a settings schema that is not a JSON object"),
     }
 }
 
@@ -130,8 +131,8 @@ pub(crate) fn placement(placement: &Placement) -> wit::Placement {
 
 pub(crate) fn refusal(refusal: wit::Refusal) -> Checked<Refusal> {
     let Some(code) = ErrorType::of_policy(&refusal.code) else {
-        return absurd(format!(
-            "the refusal code {} is not one that a policy may use",
+        return invalid(format!(
+            "the refusal code {}, which a policy may not use",
             plain(&refusal.code, 40)
         ));
     };
@@ -140,20 +141,20 @@ pub(crate) fn refusal(refusal: wit::Refusal) -> Checked<Refusal> {
 
 fn checked_resources(of: wit::Resources) -> Checked<Resources> {
     if !(1..=1_000_000).contains(&of.cpu_millicores) || !(1..=16_777_216).contains(&of.memory_mib) {
-        return absurd(format!("{} mCPU and {} MiB", of.cpu_millicores, of.memory_mib));
+        return invalid(format!("{} mCPU and {} MiB", of.cpu_millicores, of.memory_mib));
     }
     Ok(Resources { cpu_millicores: of.cpu_millicores, memory_mib: of.memory_mib })
 }
 
 fn checked_price(price: wit::Price) -> Checked<Price> {
     if price.msat > ALL_MONEY_MSAT || !(1..=TEN_YEARS).contains(&price.seconds) {
-        return absurd(format!("a price of {} msat for {} s", price.msat, price.seconds));
+        return invalid(format!("a price of {} msat for {} s", price.msat, price.seconds));
     }
     Ok(Price { msat: Msat(price.msat), seconds: Seconds(price.seconds) })
 }
 
 fn checked_minimum(sat: u64) -> Checked<Sat> {
-    if sat > ALL_MONEY_SAT { absurd(format!("a minimum of {sat} sat")) } else { Ok(Sat(sat)) }
+    if sat > ALL_MONEY_SAT { invalid(format!("a minimum of {sat} sat")) } else { Ok(Sat(sat)) }
 }
 
 pub(crate) fn checked_image(image: wit::ImageRef) -> Checked<String> {
@@ -162,7 +163,7 @@ pub(crate) fn checked_image(image: wit::ImageRef) -> Checked<String> {
 
 pub(crate) fn checked_offers(offers: Vec<wit::Offer>) -> Checked<Vec<Offer>> {
     if !(1..=OFFERS).contains(&offers.len()) {
-        return absurd(format!("{} offers", offers.len()));
+        return invalid(format!("{} offers", offers.len()));
     }
     let offer = |offer: wit::Offer| {
         Ok(Offer {
@@ -188,7 +189,7 @@ pub(crate) fn checked_quote(quote: wit::Quote) -> Checked<Quote> {
 
 pub(crate) fn checked_grant(grant: wit::Grant) -> Checked<Grant> {
     if !(1..=TEN_YEARS).contains(&grant.seconds) {
-        return absurd(format!("a grant of {} s", grant.seconds));
+        return invalid(format!("a grant of {} s", grant.seconds));
     }
     Ok(Grant {
         seconds: Seconds(grant.seconds),
@@ -198,7 +199,7 @@ pub(crate) fn checked_grant(grant: wit::Grant) -> Checked<Grant> {
 
 pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
     if rendered.services_json.len() > SERVICES {
-        return absurd(format!("{} Services", rendered.services_json.len()));
+        return invalid(format!("{} Services", rendered.services_json.len()));
     }
     Ok(Rendered {
         pod_template_json: sized(

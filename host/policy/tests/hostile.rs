@@ -1,4 +1,4 @@
-//! A policy can be wrong, slow or hostile, and costs one order at most.
+//! A wrong, slow or hostile policy costs one order at most.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,13 +8,15 @@
 )]
 
 use paygress_core::Policy;
-use paygress_core::backend::policy::{Context, FaultKind, Grant, Placement, PolicyError, Slot};
+use paygress_core::backend::policy::{
+    Context, FaultKind, Grant, Placement, PolicyError, Resources, Slot,
+};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::Seconds;
 use paygress_policy::{
-    DEADLINE, Host, PolicyEngine, Rejected, Source, Sources, SwapError, TICK, TestCase,
-    memory_at_once,
+    BoxError, DEADLINE, Host, PolicyEngine, RejectReason, Source, Sources, SwapError, TICK,
+    max_total_memory, sample_placement,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,10 +37,10 @@ fn default_policies() -> Sources {
     Slot::ALL.into_iter().map(|slot| (slot, default_policy(slot))).collect()
 }
 
-fn swap(host: &Host, slot: Slot, source: Source) -> Result<(), Rejected> {
+fn swap(host: &Host, slot: Slot, source: Source) -> Result<(), RejectReason> {
     match host.swap(&Sources::from([(slot, source)]), || Ok(())) {
         Ok(()) => Ok(()),
-        Err(SwapError::NotTaken(errors)) => {
+        Err(SwapError::Rejected(errors)) => {
             assert_eq!((errors.len(), errors[0].slot), (1, slot));
             Err(errors[0].reason.clone())
         }
@@ -51,10 +53,10 @@ fn hostile(settings: &str) -> Source {
 }
 
 fn host() -> Arc<Host> {
-    let machine = PolicyEngine::start(None).unwrap();
+    let engine = PolicyEngine::start(None).unwrap();
     let mut sources = default_policies();
     sources.insert(Slot::Pricing, hostile("{}"));
-    Host::load(machine, &sources).unwrap()
+    Host::load(engine, &sources).unwrap()
 }
 
 fn order(tier: &str) -> OrderView {
@@ -66,7 +68,7 @@ fn order(tier: &str) -> OrderView {
     }
 }
 
-async fn misdeed(host: &Host, tier: &str) -> FaultKind {
+async fn fault_of(host: &Host, tier: &str) -> FaultKind {
     match host.current().quote(&order(tier), &Context::default()).await {
         Err(PolicyError::Fault(fault)) => {
             assert_eq!(fault.slot, Slot::Pricing);
@@ -81,14 +83,14 @@ async fn misdeed(host: &Host, tier: &str) -> FaultKind {
 }
 
 #[tokio::test]
-async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
+async fn each_fault_costs_its_own_call_and_the_next_succeeds() {
     let host = host();
     type Expected = fn(&FaultKind) -> bool;
-    let misdeeds: [(&str, Expected); 16] = [
+    let faults: [(&str, Expected); 16] = [
         ("spin", |kind| matches!(kind, FaultKind::Deadline(100))),
         ("allocate", |kind| matches!(kind, FaultKind::Memory(_))),
-        // Rust keeps part of its stack in linear memory: which of the two ends first is the
-        // compiler's choice.
+        // Rust keeps part of its stack in linear memory: which of the two overflows first is up to
+        // the compiler.
         ("recurse", |kind| matches!(kind, FaultKind::Stack | FaultKind::Trap(_))),
         ("panic", |kind| matches!(kind, FaultKind::Trap(_))),
         ("divide", |kind| matches!(kind, FaultKind::Trap(_))),
@@ -99,30 +101,30 @@ async fn each_misdeed_costs_its_own_call_and_the_next_succeeds() {
         ("long-tier", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         (
             "huge-tier",
-            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("more than")),
+            |kind| matches!(kind, FaultKind::InvalidOutput(reason) if reason.contains("more than")),
         ),
         ("hundred-megabytes", |kind| matches!(kind, FaultKind::Memory(_))),
         ("unknown-code", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("silent-refusal", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         (
             "escape",
-            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.contains("control character")),
+            |kind| matches!(kind, FaultKind::InvalidOutput(reason) if reason.contains("control character")),
         ),
         (
             "long-code",
-            |kind| matches!(kind, FaultKind::InvalidOutput(why) if why.len() < 1_000 && !why.contains('\u{1}')),
+            |kind| matches!(kind, FaultKind::InvalidOutput(reason) if reason.len() < 1_000 && !reason.contains('\u{1}')),
         ),
     ];
-    for (tier, expected) in misdeeds {
-        let kind = misdeed(&host, tier).await;
+    for (tier, expected) in faults {
+        let kind = fault_of(&host, tier).await;
         assert!(expected(&kind), "{tier}: {kind:?}");
         let next = host.current().quote(&order("good"), &Context::default()).await;
         assert!(next.is_ok(), "after {tier}: {next:?}");
     }
 }
 
-/// What all guests together may use fits into what the Deployment gives the service, with room for
-/// the service itself.
+/// The memory of all guests fits into the memory limit of the Deployment, with room for the service
+/// itself.
 #[test]
 fn guests_cannot_exhaust_the_memory_of_the_deployment() {
     let deployment = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -138,11 +140,11 @@ fn guests_cannot_exhaust_the_memory_of_the_deployment() {
         .parse::<usize>()
         .unwrap()
         << 30;
-    assert!(memory_at_once() + (384 << 20) <= limit, "{} of {limit}", memory_at_once());
+    assert!(max_total_memory() + (384 << 20) <= limit, "{} of {limit}", max_total_memory());
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_answer_and_not_a_fault() {
+async fn a_refusal_is_not_a_fault() {
     let refused = host().current().quote(&order("refuse"), &Context::default()).await;
     assert_eq!(
         refused,
@@ -159,16 +161,16 @@ async fn more_than_the_output_cap_is_not_copied() {
     );
 }
 
-/// On one executor thread: a spinning guest holds a thread of its own, is stopped in time, and
-/// nobody else waits for it.
+/// On one executor thread: a spinning guest blocks a thread of its own, is stopped in time, and no
+/// other call waits for it.
 #[tokio::test(flavor = "current_thread")]
-async fn a_spinning_guest_is_stopped_in_time_and_holds_nobody_up() {
+async fn a_spinning_guest_is_stopped_in_time_and_delays_no_other_call() {
     let host = host();
     let spinning = {
         let host = Arc::clone(&host);
         tokio::spawn(async move {
             let begun = Instant::now();
-            (misdeed(&host, "spin").await, begun.elapsed())
+            (fault_of(&host, "spin").await, begun.elapsed())
         })
     };
     tokio::task::yield_now().await;
@@ -189,7 +191,7 @@ async fn a_spinning_guest_is_stopped_in_time_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn more_calls_than_places_wait_and_are_all_answered() {
+async fn more_calls_than_permits_wait_and_are_all_served() {
     let host = host();
     let calls = (0..200).map(|n| {
         let host = Arc::clone(&host);
@@ -208,67 +210,74 @@ async fn more_calls_than_places_wait_and_are_all_answered() {
 }
 
 #[test]
-fn what_misbehaves_when_it_is_loaded_is_not_taken() {
+fn a_component_that_misbehaves_while_loading_is_rejected() {
     let host = host();
     let before = host.current().digests();
     let refused = |source: Source| swap(&host, Slot::Pricing, source).unwrap_err();
     assert!(matches!(
         refused(hostile(r#"{"configure": "spin"}"#)),
-        Rejected::Faulty(FaultKind::Deadline(_))
+        RejectReason::Faulty(FaultKind::Deadline(_))
     ));
     assert!(matches!(
         refused(hostile(r#"{"configure": "allocate"}"#)),
-        Rejected::Faulty(FaultKind::Memory(_))
+        RejectReason::Faulty(FaultKind::Memory(_))
     ));
     assert!(matches!(
         refused(hostile(r#"{"configure": "panic"}"#)),
-        Rejected::Faulty(FaultKind::Trap(_))
+        RejectReason::Faulty(FaultKind::Trap(_))
     ));
     assert!(
-        matches!(refused(hostile(r#"{"configure": "problems"}"#)), Rejected::Settings(problems) if problems.len() == 64)
+        matches!(refused(hostile(r#"{"configure": "problems"}"#)), RejectReason::Settings(problems) if problems.len() == 64)
     );
-    assert_eq!(host.current().digests(), before, "the old one goes on");
+    assert_eq!(host.current().digests(), before, "the old one stays");
 }
 
-/// What the cluster would refuse of every order is not put in force at all.
+/// A template that the cluster would reject for every order is not activated at all.
 #[tokio::test]
 async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
-    let guarded = |place: u16| {
-        let guard = move |_: &_, placement: &Placement| match placement.host_port == place {
+    let load_for_port = |port: u16| {
+        let guard = move |_: &_, placement: &Placement| match placement.host_port == port {
             true => Ok(()),
-            false => Err(format!("template.spec: {} is another's", placement.host_port)),
+            false => {
+                let message = format!("template.spec: {} is another's", placement.host_port);
+                Err(BoxError::from(message))
+            }
         };
-        Host::load(PolicyEngine::start(None).unwrap().guarded(Box::new(guard)), &default_policies())
+        let engine = PolicyEngine::start(None).unwrap().with_template_guard(Box::new(guard));
+        Host::load(engine, &default_policies())
     };
-    let errors = guarded(1).err().unwrap();
+    let errors = load_for_port(1).err().unwrap();
     assert_eq!((errors.len(), errors[0].slot), (1, Slot::PodTemplate));
     assert!(errors[0].to_string().contains("template.spec: 30000 is another's"), "{}", errors[0]);
-    // The port of the sample order: this one is loaded, and asked for another.
-    let host = guarded(30_000).unwrap();
-    let placement =
-        Placement { host_port: 30_001, ..TestCase::sample(Slot::PodTemplate).placement };
+    // The port of the sample order: the set is loaded, and then renders for another port.
+    let host = load_for_port(30_000).unwrap();
+    let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
+    let placement = Placement { host_port: 30_001, ..sample };
     let grant = Grant { seconds: Seconds(60), note: None };
-    let answer = host.current().render(&order("standard"), &grant, &placement).await;
+    let rendered = host.current().render(&order("standard"), &grant, &placement).await;
     assert!(
-        matches!(answer, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(why) if why.contains("30001")))
+        matches!(rendered, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(reason) if reason.contains("30001")))
     );
 }
 
 #[test]
-fn what_does_not_fit_is_told_before_it_runs() {
+fn a_contract_mismatch_is_reported_before_the_component_runs() {
     let host = host();
     let refused = |slot, component| swap(&host, slot, Source::plain(component)).unwrap_err();
-    assert!(matches!(refused(Slot::Images, Vec::new()), Rejected::NotAComponent(_)));
+    assert!(matches!(refused(Slot::Images, Vec::new()), RejectReason::NotAComponent(_)));
     assert!(matches!(
         refused(Slot::Images, b"\0asm\x01\0\0\0".to_vec()),
-        Rejected::NotAComponent(_)
+        RejectReason::NotAComponent(_)
     ));
-    assert!(matches!(refused(Slot::Images, vec![0; 33 << 20]), Rejected::TooLarge(_)));
-    let Rejected::Skew(skew) = refused(Slot::Images, built("plugins/duration.wasm")) else {
-        panic!("not a skew")
+    assert!(matches!(refused(Slot::Images, vec![0; 33 << 20]), RejectReason::TooLarge(_)));
+    let RejectReason::ContractMismatch(mismatches) =
+        refused(Slot::Images, built("plugins/duration.wasm"))
+    else {
+        panic!("not a contract mismatch")
     };
     assert_eq!(
-        skew,
+        mismatches,
         [
             "it is a component for the slot duration",
             "it does not export paygress:policy/images@1.0.0"
@@ -276,20 +285,21 @@ fn what_does_not_fit_is_told_before_it_runs() {
     );
     let mut cut = built("plugins/images.wasm");
     cut.truncate(cut.len() / 2);
-    assert!(matches!(refused(Slot::Images, cut), Rejected::NotAComponent(_)));
+    assert!(matches!(refused(Slot::Images, cut), RejectReason::NotAComponent(_)));
     let wrong_settings = swap(
         &host,
         Slot::Images,
         Source { settings: r#"{"allow": 3, "x": 1}"#.to_owned(), ..default_policy(Slot::Images) },
     );
-    let told = wrong_settings.unwrap_err().to_string();
+    let message = wrong_settings.unwrap_err().to_string();
     assert!(
-        told.contains("/allow must be a list of texts") && told.contains("/x is not a setting"),
-        "{told}"
+        message.contains("/allow must be a list of texts")
+            && message.contains("/x is not a setting"),
+        "{message}"
     );
 }
 
-/// A component of one core module, as far as its sections go.
+/// A component of one core module with one section.
 fn component_with(section: u8, content: &[u8]) -> Vec<u8> {
     let sized = |id: u8, content: &[u8]| {
         let (mut section, mut left) = (vec![id], content.len());
@@ -307,37 +317,37 @@ fn component_with(section: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_would_fill_the_hosts_memory_or_write_to_the_operators_terminal_is_refused() {
+fn large_tables_are_rejected_and_control_characters_are_escaped() {
     let host = host();
     let refused =
         |component| swap(&host, Slot::Images, Source::plain(component)).unwrap_err().to_string();
-    // One passive segment of 50,000 functions: three bytes of LEB128 for the number.
+    // One passive segment of 50,000 functions; the number has three bytes in LEB128.
     let elements = [&[1, 1, 0, 0xd0, 0x86, 0x03][..], &[0; 50_000]].concat();
     assert!(refused(component_with(9, &elements)).contains("50000 elements"));
-    // An import, of an instance without anything, whose name clears the screen.
+    // An import of an empty instance, whose name clears the screen.
     let name = b"\x1b[2J";
     let import =
         [&b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a\x09\x01\0\x04"[..], name, &[5, 0]].concat();
-    let told = refused(import);
+    let message = refused(import);
     assert!(
-        told.contains("\\u{1b}") && told.chars().all(|character| !character.is_control()),
-        "{told}"
+        message.contains("\\u{1b}") && message.chars().all(|character| !character.is_control()),
+        "{message}"
     );
 }
 
-/// What a cache of compiled components holds.
-fn held(cache: &Path) -> Vec<PathBuf> {
+/// The files of a cache of compiled components.
+fn cached(cache: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 #[test]
-fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
+fn a_component_that_crashed_the_service_is_not_compiled_forever() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
     let load =
         || Host::load(PolicyEngine::start(Some(&cache)).unwrap(), &default_policies()).map(drop);
     load().unwrap();
-    let files = held(&cache);
+    let files = cached(&cache);
     assert!(
         files.len() == 4 && files.iter().all(|file| file.extension().unwrap() == "cwasm"),
         "{files:?}"
@@ -347,15 +357,15 @@ fn a_component_that_the_service_died_of_is_not_compiled_for_ever() {
     let mark = cache.join(format!("{digest}.trying"));
     std::fs::write(&mark, "..").unwrap();
     load().unwrap();
-    assert!(!mark.exists(), "it was compiled after all");
+    assert!(!mark.exists(), "it was compiled");
     std::fs::remove_file(&files[0]).unwrap();
     std::fs::write(&mark, "...").unwrap();
-    let told = load().unwrap_err()[0].to_string();
-    assert!(told.contains("ended 3 times") && told.contains(".trying"), "{told}");
+    let message = load().unwrap_err()[0].to_string();
+    assert!(message.contains("ended 3 times") && message.contains(".trying"), "{message}");
 }
 
 #[tokio::test]
-async fn an_order_keeps_the_set_that_it_began_with() {
+async fn an_order_keeps_the_set_that_it_started_with() {
     let host = Host::load(PolicyEngine::start(None).unwrap(), &default_policies()).unwrap();
     let begun = host.current();
     let dearer = Source {
@@ -373,7 +383,7 @@ async fn an_order_keeps_the_set_that_it_began_with() {
 }
 
 #[test]
-fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
+fn cached_code_is_private_and_torn_files_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("compiled");
@@ -382,11 +392,11 @@ fn compiled_code_is_kept_for_its_owner_only_and_torn_files_are_not_run() {
     load().unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cache), 0o700);
-    let files = held(&cache);
+    let files = cached(&cache);
     assert_eq!(files.len(), 4);
     for file in &files {
         assert_eq!(mode(file), 0o600);
-        // Cut short: it must be compiled anew, not run.
+        // Truncated: it must be compiled again, not run.
         let code = std::fs::read(file).unwrap();
         std::fs::write(file, &code[..code.len() / 2]).unwrap();
     }

@@ -79,7 +79,7 @@ bool exports_paygress_policy_duration_grant(paygress_policy_types_order_t *order
     if (quote->price.msat > 0) {
         seconds = buys(quote->price, payment->net_sat);
     } else {
-        // A gift lasts as long as was asked for, or an hour.
+        // Free time lasts as long as requested, or an hour.
         seconds = order->wanted_seconds.is_some || least > 3600 ? least : 3600;
         if (seconds > room) seconds = room;
     }

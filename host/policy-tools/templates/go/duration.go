@@ -82,7 +82,7 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 	}
 	room := maximum - min(maximum, remaining)
 	least := max(minimum, order.WantedSeconds.SomeOr(0))
-	// A gift lasts as long as was asked for, or an hour.
+	// Free time lasts as long as requested, or an hour.
 	seconds := min(max(order.WantedSeconds.SomeOr(3_600), minimum), room)
 	if quote.Price.Msat > 0 {
 		seconds = buys(quote.Price, payment.NetSat)
@@ -96,7 +96,7 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 	return wit_types.Ok[grant, refusal](grant{Seconds: seconds, Note: wit_types.None[string]()})
 }
 
-// Refund is how a customer is paid back who stops the pod. Used minutes are charged whole.
+// Refund returns the terms for a customer who stops the pod. Used minutes are charged whole.
 func Refund(order, quote, payment, grant, context) terms {
 	return terms{StepSeconds: 60, Percent: uint8(percent)}
 }

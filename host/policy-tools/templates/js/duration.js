@@ -39,7 +39,7 @@ export const duration = {
     }
     const room = larger(BigInt(kept.maximum) - (lease?.remainingSeconds ?? 0n), 0n);
     const least = larger(BigInt(kept.minimum), order.wantedSeconds ?? 0n);
-    // A gift lasts as long as was asked for, or an hour.
+    // Free time lasts as long as requested, or an hour.
     const seconds =
       quote.price.msat > 0n
         ? (payment.netSat * 1_000n * quote.price.seconds) / quote.price.msat

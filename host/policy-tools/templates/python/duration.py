@@ -68,7 +68,7 @@ class Duration(exports.Duration):
         if quote.price.msat > 0:
             seconds = payment.net_sat * 1_000 * quote.price.seconds // quote.price.msat
         else:
-            # A gift lasts as long as was asked for, or an hour.
+            # Free time lasts as long as requested, or an hour.
             wanted = 3_600 if order.wanted_seconds is None else order.wanted_seconds
             seconds = min(max(wanted, kept.minimum), room)
         if seconds < least:

@@ -81,7 +81,7 @@ impl duration::Guest for Policy {
         };
         let room = settings.maximum.saturating_sub(remaining);
         let least = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
-        // A gift lasts as long as was asked for, or an hour.
+        // Free time lasts as long as requested, or an hour.
         let seconds = buys(quote.price, payment.net_sat).unwrap_or(order.wanted_seconds.unwrap_or(3_600).max(settings.minimum).min(room));
         if seconds < least {
             let message = format!("the token is worth {} sat and buys {seconds} s; the least is {least} s", payment.net_sat);

@@ -1,4 +1,4 @@
-//! Reads settings: every problem is noted with its JSON Pointer, and reading goes on, so that all are told at once.
+//! Reads settings. Every problem is recorded with its JSON Pointer and reading continues, so that all are reported at once.
 #![allow(dead_code)]
 
 use crate::bindings::paygress::policy::types::Problem;

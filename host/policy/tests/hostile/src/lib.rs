@@ -1,6 +1,6 @@
-//! A pricing policy for tests that does what a policy must not.
+//! A pricing policy for tests that misbehaves on demand.
 //!
-//! It behaves until the order's tier names a misdeed; the settings may name one for `configure`:
+//! It behaves until the order's tier names a fault; the settings may name one for `configure`:
 //! `{"configure": "spin"}`.
 #![allow(clippy::panic, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
@@ -36,8 +36,8 @@ impl settings::Guest for Policy {
             Some("problems") => Err((0..1_000)
                 .map(|_| Problem { path: "/x".to_owned(), message: "no".to_owned() })
                 .collect()),
-            Some(misdeed) => {
-                let _ = do_it(misdeed);
+            Some(fault) => {
+                let _ = misbehave(fault);
                 Ok(())
             }
             None => Ok(()),
@@ -47,7 +47,7 @@ impl settings::Guest for Policy {
 
 impl pricing::Guest for Policy {
     fn offers(context: Context) -> Vec<Offer> {
-        // Called with this many active leases it offers the same large text over and over.
+        // With this many active leases it offers a large text.
         let description = "x".repeat(if context.active_leases == 7 { 1_000_000 } else { 10 });
         let offer = || Offer {
             id: "a".to_owned(),
@@ -61,7 +61,7 @@ impl pricing::Guest for Policy {
     }
 
     fn quote(order: Order, _: Context) -> Result<Quote, Refusal> {
-        do_it(order.tier.as_deref().unwrap_or_default())
+        misbehave(order.tier.as_deref().unwrap_or_default())
     }
 }
 
@@ -70,21 +70,21 @@ fn recurse(depth: u64) -> u64 {
     if depth == u64::MAX { 0 } else { recurse(depth + 1) + page[0] }
 }
 
-fn do_it(misdeed: &str) -> Result<Quote, Refusal> {
+fn misbehave(fault: &str) -> Result<Quote, Refusal> {
     let mut quote = Quote {
         tier: "a".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
         price: Price { msat: 1_000, seconds: 60 },
         minimum_sat: 1,
     };
-    match misdeed {
+    match fault {
         "spin" => loop {
             black_box(0);
         },
         "allocate" => {
             let mut hoard = Vec::new();
             loop {
-                // Not written to: a busy machine must not meet its deadline first.
+                // Not written to: on a busy machine the deadline must not pass first.
                 hoard.push(black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }

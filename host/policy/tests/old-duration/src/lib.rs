@@ -1,4 +1,4 @@
-//! A duration policy of contract 1.0, as it was built before there was 1.1: a second a sat.
+//! A duration policy of contract 1.0, as it was built before 1.1: one second per sat.
 
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

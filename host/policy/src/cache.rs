@@ -1,0 +1,150 @@
+//! The cache of compiled components.
+//!
+//! A file's name is `DIGEST-ENGINE.cwasm`: the SHA-256 of the component, and a hash of the engine's
+//! version and settings. It ends with the SHA-256 of its content, so that a torn write is not run.
+
+use crate::files::{DirectoryError, private_directory, write_atomically};
+use crate::limits::{CACHE_BYTES, COMPILE_ATTEMPTS};
+use sha2::{Digest, Sha256};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Bytes of the SHA-256 at the end of a file.
+const CHECKSUM_BYTES: usize = 32;
+
+/// A directory of compiled components.
+#[derive(Clone)]
+pub(crate) struct CompiledCache {
+    directory: PathBuf,
+}
+
+/// Why a component was not compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// It is not a component, or this engine cannot compile it. Sanitized: the text comes from the
+    /// component.
+    #[error("{0}")]
+    Invalid(String),
+    /// Its instances would fill the host's memory.
+    #[error("its tables start with {0} elements; the limit is {max}", max = crate::limits::INITIAL_ELEMENTS)]
+    TooManyElements(u32),
+    /// Earlier processes ended while they compiled it, for lack of memory for example.
+    #[error(
+        "the service ended {attempts} times while it compiled this component; remove {} to try again",
+        .mark.display()
+    )]
+    Crashed {
+        /// How often.
+        attempts: usize,
+        /// The file that counts the attempts.
+        mark: PathBuf,
+    },
+}
+
+impl CompiledCache {
+    /// Opens a directory that only this user can access: whoever can write there decides which code
+    /// this process runs.
+    pub(crate) fn open(directory: &Path) -> Result<Self, DirectoryError> {
+        private_directory(directory)?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// The compiled component, from the cache if it is there.
+    pub(crate) fn get_or_compile(
+        &self,
+        engine: &Engine,
+        digest: &str,
+        compile: impl FnOnce() -> Result<Component, CompileError>,
+    ) -> Result<Component, CompileError> {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let path = self.directory.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
+        if let Some(component) = load(engine, &path) {
+            return Ok(component);
+        }
+        let component = attempt(&self.directory.join(format!("{digest}.trying")), compile)?;
+        if let Err(error) = save(&component, &path) {
+            tracing::warn!(%error, path = %path.display(), "a compiled policy could not be cached");
+        }
+        self.evict_except(&path);
+        Ok(component)
+    }
+
+    /// Removes the least recently used files until the rest is small enough. Best effort: the next
+    /// compilation tries again.
+    fn evict_except(&self, keep: &Path) {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let mut compiled: Vec<(SystemTime, u64, PathBuf)> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+            .filter_map(|path| {
+                std::fs::metadata(&path)
+                    .ok()
+                    .and_then(|file| Some((file.modified().ok()?, file.len(), path)))
+            })
+            .collect();
+        compiled.sort();
+        let mut bytes =
+            compiled.iter().fold(0_u64, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+        for (_, size, path) in compiled {
+            if bytes <= CACHE_BYTES {
+                return;
+            }
+            if path != keep && std::fs::remove_file(&path).is_ok() {
+                bytes = bytes.saturating_sub(size);
+            }
+        }
+    }
+}
+
+fn save(component: &Component, path: &Path) -> io::Result<()> {
+    let code = component.serialize().map_err(io::Error::other)?;
+    write_atomically(path, &[&code, &Sha256::digest(&code)])
+}
+
+fn load(engine: &Engine, path: &Path) -> Option<Component> {
+    let code = std::fs::read(path).ok()?;
+    let (code, checksum) = code.split_at_checked(code.len().checked_sub(CHECKSUM_BYTES)?)?;
+    if Sha256::digest(code).as_slice() != checksum {
+        return None;
+    }
+    // SAFETY: only code that `Component::serialize` made may come here. The directory belongs to
+    // this user and nobody else can write there (checked when it is opened), and the checksum rules
+    // out a file that was cut short.
+    #[allow(unsafe_code)]
+    let component = unsafe { Component::deserialize(engine, code) };
+    // Marks it as recently used. Best effort.
+    let _ = std::fs::File::options()
+        .append(true)
+        .open(path)
+        .and_then(|file| file.set_modified(SystemTime::now()));
+    component.ok()
+}
+
+/// Runs work that may end this process, and records that it began: a service that restarts must not
+/// crash over the same component forever.
+fn attempt<T>(
+    mark: &Path,
+    work: impl FnOnce() -> Result<T, CompileError>,
+) -> Result<T, CompileError> {
+    let attempts = std::fs::read(mark).map_or(0, |marks| marks.len());
+    if attempts >= COMPILE_ATTEMPTS {
+        return Err(CompileError::Crashed { attempts, mark: mark.to_owned() });
+    }
+    let begun = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(mark)
+        .and_then(|mut file| file.write_all(b"."));
+    if let Err(error) = begun {
+        tracing::warn!(%error, path = %mark.display(), "a compilation attempt could not be recorded");
+    }
+    let done = work();
+    // Best effort: it may not exist.
+    let _ = std::fs::remove_file(mark);
+    done
+}

@@ -1,0 +1,233 @@
+//! One component in its slot: loading, checking and calling it.
+
+use crate::bindings::common::paygress::policy::types as wit;
+use crate::cache::CompileError;
+use crate::contract::{self, ContractVersion};
+use crate::engine::PolicyEngine;
+use crate::fault::classify;
+use crate::limits::{COMPONENT_BYTES, CallLimiter, SETTINGS_BYTES, SETTINGS_PROBLEMS};
+use crate::stats::CallStats;
+use crate::v1_0;
+use crate::world::{Duration, World};
+use paygress_core::backend::policy::{FaultKind, SlotStats};
+use paygress_core::sanitize::plain;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::sync::Arc;
+use wasmtime::Store;
+use wasmtime::component::Linker;
+
+/// Why a component was rejected for its slot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RejectReason {
+    /// A set of four needs one.
+    #[error("there is no component for it")]
+    Missing,
+    /// The file is too large.
+    #[error("it has {0} bytes; a policy may have {COMPONENT_BYTES}")]
+    TooLarge(usize),
+    /// It is not a component, or this engine cannot compile it.
+    #[error("it is not a WebAssembly component that can be compiled: {0}")]
+    NotAComponent(#[source] CompileError),
+    /// It imports too much, or does not export what the contract requires.
+    #[error("it does not fit the contract paygress:policy: {}", .0.join("; "))]
+    ContractMismatch(Vec<String>),
+    /// It rejected its settings.
+    #[error("it rejected its settings: {}", join(.0))]
+    Settings(Vec<SettingsProblem>),
+    /// It failed while it was loaded, or on the sample order.
+    #[error("it failed when it was tested: {0}")]
+    Faulty(#[source] FaultKind),
+}
+
+/// What is wrong with one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsProblem {
+    /// A JSON Pointer; `None` for the settings as a whole.
+    pub path: Option<String>,
+    pub message: String,
+}
+
+impl fmt::Display for SettingsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.path.as_deref().unwrap_or("the whole"), self.message)
+    }
+}
+
+impl From<wit::Problem> for SettingsProblem {
+    fn from(problem: wit::Problem) -> Self {
+        let path = Some(plain(&problem.path, 200)).filter(|path| !path.is_empty());
+        Self { path, message: plain(&problem.message, 500) }
+    }
+}
+
+fn join(problems: &[SettingsProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A component that was compiled, checked and configured.
+pub(crate) struct LoadedComponent<W: World> {
+    pub(crate) engine: Arc<PolicyEngine>,
+    pre: W::Pre,
+    settings: Arc<str>,
+    pub(crate) digest: String,
+    pub(crate) schema: String,
+    pub(crate) contract: ContractVersion,
+    pub(crate) stats: Arc<CallStats>,
+}
+
+impl<W: World> Clone for LoadedComponent<W> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: Arc::clone(&self.engine),
+            pre: self.pre.clone(),
+            settings: Arc::clone(&self.settings),
+            digest: self.digest.clone(),
+            schema: self.schema.clone(),
+            contract: self.contract,
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+impl LoadedComponent<Duration> {
+    pub(crate) fn has_refund_terms(&self) -> bool {
+        self.contract != ContractVersion::V1_0
+    }
+}
+
+impl<W: World> LoadedComponent<W> {
+    /// Compiles, checks and configures. Nothing of the component runs before its imports and exports
+    /// are known to fit. Blocks: compiling takes seconds.
+    pub(crate) fn load(
+        engine: &Arc<PolicyEngine>,
+        bytes: &[u8],
+        settings: &str,
+    ) -> Result<Self, RejectReason> {
+        if bytes.len() > COMPONENT_BYTES {
+            return Err(RejectReason::TooLarge(bytes.len()));
+        }
+        if settings.len() > SETTINGS_BYTES {
+            let message = format!("have {} bytes; the limit is {SETTINGS_BYTES}", settings.len());
+            return Err(RejectReason::Settings(vec![SettingsProblem { path: None, message }]));
+        }
+        let digest = hex::encode(Sha256::digest(bytes));
+        let compiled = engine.compile(bytes, &digest).map_err(RejectReason::NotAComponent)?;
+        let contract = contract::check(engine, &compiled, W::SLOT, W::functions)
+            .map_err(RejectReason::ContractMismatch)?;
+        let pre = Linker::new(&engine.engine)
+            .instantiate_pre(&compiled)
+            .and_then(|instance| W::pre(instance, contract))
+            .map_err(|error| mismatch(&error))?;
+        let mut component = Self {
+            engine: Arc::clone(engine),
+            pre,
+            settings: settings.into(),
+            digest,
+            schema: String::new(),
+            contract,
+            stats: Arc::default(),
+        };
+        component.schema = component.read_schema()?;
+        component.test_settings()?;
+        Ok(component)
+    }
+
+    fn read_schema(&self) -> Result<String, RejectReason> {
+        let mut store = self.engine.store();
+        // A differing signature shows only here.
+        let world =
+            W::instantiate(&self.pre, &mut store).map_err(|error| match classify(&error) {
+                FaultKind::InvalidOutput(_) => mismatch(&error),
+                kind => RejectReason::Faulty(kind),
+            })?;
+        let schema =
+            world.schema(&mut store).map_err(|error| RejectReason::Faulty(classify(&error)))?;
+        v1_0::check_schema(&schema).map_err(RejectReason::Faulty)?;
+        Ok(schema)
+    }
+
+    fn test_settings(&self) -> Result<(), RejectReason> {
+        let mut store = self.engine.store();
+        let world = W::instantiate(&self.pre, &mut store).map_err(|error| mismatch(&error))?;
+        let configured = world
+            .configure(&mut store, &self.settings)
+            .map_err(|error| RejectReason::Faulty(classify(&error)))?;
+        configured.map_err(|problems| {
+            let problems = problems.into_iter().take(SETTINGS_PROBLEMS);
+            RejectReason::Settings(problems.map(SettingsProblem::from).collect())
+        })
+    }
+
+    pub(crate) fn report(&self) -> SlotStats {
+        self.stats.report(W::SLOT, &self.digest)
+    }
+
+    /// Calls the component on a thread that may block.
+    pub(crate) async fn call_blocking<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Self) -> Result<R, FaultKind> + Send + 'static,
+    ) -> Result<R, FaultKind> {
+        let trap = |error: &dyn fmt::Display| FaultKind::Trap(error.to_string());
+        let permit =
+            Arc::clone(&self.engine.calls).acquire_owned().await.map_err(|error| trap(&error))?;
+        let component = self.clone();
+        let job = move || {
+            let done = call(&component);
+            drop(permit);
+            done
+        };
+        tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(trap(&error)))
+    }
+
+    /// One call in a fresh instance, on this thread.
+    pub(crate) fn call<R>(
+        &self,
+        function: impl FnOnce(&W, &mut Store<CallLimiter>) -> wasmtime::Result<R>,
+    ) -> Result<R, FaultKind> {
+        let mut store = self.engine.store();
+        let run = || {
+            let world = W::instantiate(&self.pre, &mut store)?;
+            if let Err(problems) = world.configure(&mut store, &self.settings)? {
+                let first = problems
+                    .into_iter()
+                    .next()
+                    .map(|problem| plain(&problem.message, 500))
+                    .unwrap_or_default();
+                return Ok(Err(FaultKind::Settings(first)));
+            }
+            function(&world, &mut store).map(Ok)
+        };
+        let result = run().unwrap_or_else(|error| Err(classify(&error)));
+        self.stats.record_usage(store.data().memory_bytes, self.engine.fuel(&store));
+        result
+    }
+}
+
+fn mismatch(error: &wasmtime::Error) -> RejectReason {
+    RejectReason::ContractMismatch(vec![plain(&format!("{error:#}"), 500)])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::limits::DEADLINE;
+    use crate::world::Images;
+
+    #[test]
+    fn a_call_that_was_not_scheduled_is_not_interrupted() {
+        let bytes =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm"))
+                .unwrap();
+        let component =
+            LoadedComponent::<Images>::load(&PolicyEngine::start(None).unwrap(), &bytes, "{}")
+                .unwrap();
+        let schema = component.call(|world, store| {
+            // As if other threads had the processor.
+            std::thread::sleep(DEADLINE.saturating_mul(2));
+            world.schema(store)
+        });
+        assert_eq!(schema.unwrap(), component.schema);
+    }
+}

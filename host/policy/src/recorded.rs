@@ -1,0 +1,125 @@
+//! What an order records of its policies' decisions: their input and their output.
+
+use paygress_core::backend::policy::{
+    Context, Decision, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms,
+};
+use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use serde_json::Value;
+
+/// The input of the policies for an order, and their decisions.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) order: OrderView,
+    pub(crate) context: Context,
+    pub(crate) payment: Payment,
+    pub(crate) placement: Option<Placement>,
+    pub(crate) decisions: Decisions,
+    /// The host refused with this code although the policies had not: it would have again.
+    pub(crate) host_refusal: Option<ErrorType>,
+}
+
+/// The decisions of the four slots, in the order of their calls. The last one may be a refusal;
+/// `None` after that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Decisions {
+    pub(crate) image: Option<Result<String, Refusal>>,
+    pub(crate) quote: Option<Result<Quote, Refusal>>,
+    pub(crate) grant: Option<Result<Grant, Refusal>>,
+    pub(crate) refund: Option<Result<Option<RefundTerms>, Refusal>>,
+    pub(crate) template: Option<Result<Vec<Value>, Refusal>>,
+}
+
+impl Recorded {
+    /// Reads them from an order; `None` if it is not decided yet, or no policy was called.
+    ///
+    /// The only place here that looks into an [`Order`].
+    pub(crate) fn of(order: &Order) -> Option<Self> {
+        if order.state == State::Received {
+            return None;
+        }
+        match (&order.policy_trace, &order.decision) {
+            (Some(trace), _) => Some(Self::refused(trace, order.refusal.as_ref()?)),
+            (None, Some(decision)) => {
+                let refusal = order.refusal.as_ref().filter(|_| order.state == State::Refused);
+                Some(Self::granted(
+                    decision,
+                    order.payment.clone()?,
+                    refusal.map(|refusal| refusal.code),
+                ))
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn granted(decision: &Decision, payment: Payment, host_refusal: Option<ErrorType>) -> Self {
+        let decisions = Decisions {
+            image: decision.pod.as_ref().map(|pod| Ok(pod.placement.image.clone())),
+            quote: Some(Ok(decision.quote.clone())),
+            grant: Some(Ok(decision.grant.clone())),
+            refund: Some(Ok(decision.refund)),
+            template: decision.pod.as_ref().map(|pod| Ok(template(pod))),
+        };
+        let placement = decision.pod.as_ref().map(|pod| pod.placement.clone());
+        Self {
+            order: decision.order.clone(),
+            context: decision.context.clone(),
+            payment,
+            placement,
+            decisions,
+            host_refusal,
+        }
+    }
+
+    fn refused(trace: &PolicyTrace, refusal: &Refusal) -> Self {
+        fn refuse<T>(refusal: &Refusal) -> Option<Result<T, Refusal>> {
+            Some(Err(refusal.clone()))
+        }
+        let PolicyTrace {
+            digests: _,
+            order,
+            context,
+            payment,
+            image,
+            quote,
+            grant,
+            refund,
+            placement,
+        } = trace.clone();
+        let mut decisions = Decisions {
+            image: image.map(Ok),
+            quote: quote.map(Ok),
+            grant: grant.map(Ok),
+            ..Decisions::default()
+        };
+        let below_minimum = decisions
+            .quote
+            .as_ref()
+            .is_some_and(|quote| quote.as_ref().is_ok_and(|quote| payment.net < quote.minimum));
+        let mut host_refusal = None;
+        // The first slot without a decision is the one that refused.
+        match (&decisions.image, &decisions.quote, &decisions.grant, &placement) {
+            (None, ..) if order.extends.is_none() => decisions.image = refuse(refusal),
+            (_, None, ..) => decisions.quote = refuse(refusal),
+            (_, _, None, _) => decisions.grant = refuse(refusal),
+            (.., Some(_)) => {
+                (decisions.refund, decisions.template) = (Some(Ok(refund)), refuse(refusal));
+            }
+            // The host refused: below the minimum, which a candidate may set differently…
+            (.., None) if below_minimum => {}
+            // …or for lack of a port, for example.
+            (.., None) => host_refusal = Some(refusal.code),
+        }
+        Self { order, context, payment, placement, decisions, host_refusal }
+    }
+}
+
+fn template(pod: &PodDecision) -> Vec<Value> {
+    parse_objects(&pod.rendered.pod_template_json, &pod.rendered.services_json)
+}
+
+/// Parses a template and its Services: texts that are the same JSON are the same.
+pub(crate) fn parse_objects(pod: &str, services: &[String]) -> Vec<Value> {
+    let parse = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+    std::iter::once(pod).chain(services.iter().map(String::as_str)).map(parse).collect()
+}
