@@ -139,7 +139,7 @@ async fn ready(web: &Web, pod: &str, bearer: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_or_touches_the_pod_of_another() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let mine = "the-bearer-token-of-one-customer-at-random";
     let bearer = format!("Bearer {mine}");
     let bought = web
@@ -264,7 +264,7 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothing() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let body = json!({"cashu_token": buyer.token(6).await}).to_string();
     // Hang up as soon as it is sent.
     let mut stream = TcpStream::connect(web.address).await.unwrap();
@@ -344,7 +344,7 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_bought_over_one_transport_is_used_over_the_other() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(6).await})).await;
     let pod = text(&bought, "pod_name");
     let signed = async |method: &str, path: &str, body: &str| {
@@ -382,7 +382,7 @@ async fn a_pod_bought_over_one_transport_is_used_over_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_lets_through_what_would_buy_or_has_bought() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let token = buyer.token(6).await;
     let gate = async |query: &str, headers: &[(&str, &str)]| {
         web.ask("GET", &format!("/auth{query}"), headers, "").await
@@ -416,7 +416,7 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_sent_from_the_order_to_the_end() {
-    let (_town, _running, web, buyer) = opened(
+    let (_sandbox, _running, web, buyer) = opened(
         &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")],
         "[policy.duration]\nminimum_seconds = 5\n",
     )
@@ -446,7 +446,7 @@ async fn progress_is_sent_from_the_order_to_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_opens_for_its_customer_only() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let bought = web
         .spawn(json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"}))
         .await
@@ -601,7 +601,7 @@ async fn oversized(web: &Web) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_and_its_parts_say_what_may_be_loaded() {
-    let (_town, _running, web, _buyer) =
+    let (_sandbox, _running, web, _buyer) =
         opened(&[("CORS_ORIGINS", "https://shop.example")], "").await;
     for path in [
         "/",
@@ -676,7 +676,7 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
-    let (_town, _running, web, buyer) = opened(&[], "").await;
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     for body in [
         "nonsense",
         "[]",
@@ -759,7 +759,7 @@ async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
 async fn the_price_is_never_an_amount_that_would_be_refused() {
     // Whole hours, two at least, four at most; an hour is what is suggested.
     let rules = "[policy.duration]\nminimum_seconds = 7200\nmaximum_seconds = 14400\nround_to_seconds = 3600\n";
-    let (_town, _running, web, buyer) = opened(&[], rules).await;
+    let (_sandbox, _running, web, buyer) = opened(&[], rules).await;
     for (order, amount, seconds) in [
         (json!({}), 120, 7_200),
         (json!({"duration_minutes": 60}), 120, 7_200),

@@ -43,7 +43,7 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm's packages: run `cargo xtask test`"]
 async fn a_cashu_ts_wallet_pays_a_402() {
-    let (_town, _running, web) = opened(&[]).await;
+    let (_sandbox, _running, web) = opened(&[]).await;
     let mut command = Command::new("timeout");
     command.args(["60", "node"]).arg(root().join("examples/customer-js/customer.mjs"));
     command.args([
@@ -64,7 +64,7 @@ async fn a_cashu_ts_wallet_pays_a_402() {
     let left = status["time_remaining_seconds"].as_u64().unwrap();
     assert!(
         (400..=420).contains(&left),
-        "seven minutes were asked for and paid, with the mint's fee on top: {status}"
+        "seven minutes were requested and paid, with the mint's fee on top: {status}"
     );
 }
 
@@ -159,7 +159,7 @@ async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
     let (sandbox, _running, web) = opened(&[]).await;
     let token = Buyer::new(&sandbox).await.token(100).await;
     let mut cases = 0;
-    // Anonymous, as a customer who pays, as the operator.
+    // Anonymous, as a paying customer, as the operator.
     for (caller, examples) in
         [(None, "80"), (Some("c".repeat(40)), "80"), (Some(OPERATOR.to_owned()), "40")]
     {

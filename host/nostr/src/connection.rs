@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Sends to one relay; `Ok` once it has said OK.
+    /// Sends to one relay; `Ok` once it has confirmed it.
     pub(crate) async fn send(
         &self,
         url: &RelayUrl,

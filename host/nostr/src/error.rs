@@ -35,7 +35,7 @@ impl Error {
     }
 }
 
-/// What each relay said.
+/// The reason of each relay.
 #[derive(Debug)]
 pub struct RelayFailures(HashMap<RelayUrl, String>);
 
