@@ -15,11 +15,11 @@
 mod fake;
 
 use fake::{FakeBackends, spawn};
-use paygress::app::default_policies;
+use paygress::config::default_policies;
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, FaultKind, PolicyError, Slot};
 use paygress_core::model::order::OrderView;
-use paygress_policy::{DEADLINE, Host, PolicyDir, PolicyEngine, Source, Sources, read};
+use paygress_policy::{DEADLINE, Host, PolicyDir, PolicyEngine, Source, Sources, read_component};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 async fn shadow() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::load(PolicyEngine::start(None).unwrap(), &sources()).unwrap();
-    let paper = FakeBackends::new(directory.path(), host.clone()).await;
+    let backends = FakeBackends::new(directory.path(), host.clone()).await;
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     let mut compared = 0;
     for turn in 0..3 * ORDERS / TURN {
@@ -55,7 +55,7 @@ async fn shadow() {
         }
         for number in 0..TURN {
             let begun = Instant::now();
-            paper.order(10, spawn(None, None)).await;
+            backends.order(10, spawn(None, None)).await;
             // The first ones meet what starting a shadow leaves behind: a compiler's threads, cold
             // pages.
             if number >= SETTLING {
@@ -95,7 +95,7 @@ async fn shadow() {
 async fn spinning() {
     let hostile = default_policies().join("../plugins-for-tests/hostile.wasm");
     let mut sources = sources();
-    sources.insert(Slot::Pricing, Source::plain(read(&hostile).unwrap()));
+    sources.insert(Slot::Pricing, Source::plain(read_component(&hostile).unwrap()));
     let host = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap();
     let order = |tier: &str| OrderView {
         id: "a".to_owned(),

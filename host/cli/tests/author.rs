@@ -1,4 +1,4 @@
-//! The loop of who writes a policy: check, ask, test, measure.
+//! The commands of authors: check, eval, test, bench.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,9 +20,9 @@ fn built(name: &str) -> String {
         .into_owned()
 }
 
-struct OrderService(TempDir);
+struct Workspace(TempDir);
 
-impl OrderService {
+impl Workspace {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -36,7 +36,7 @@ impl OrderService {
         self.path(name).to_string_lossy().into_owned()
     }
 
-    /// Whether it was content, and what it said.
+    /// Whether it succeeded, and what it printed.
     fn run(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_paygress"))
             .arg("policy")
@@ -50,27 +50,30 @@ impl OrderService {
 }
 
 #[test]
-fn the_defaults_pass_the_check_and_what_does_not_fit_is_told_why() {
-    let orders = OrderService::new();
+fn the_defaults_pass_the_check_and_others_fail_with_a_reason() {
+    let workspace = Workspace::new();
     for slot in ["images", "pricing", "duration", "pod-template"] {
-        let (good, told) = orders.run(&["check", slot, &built(&format!("plugins/{slot}.wasm"))]);
-        assert!(good && !told.contains('✗') && told.lines().count() > 20, "{told}");
+        let (success, output) =
+            workspace.run(&["check", slot, &built(&format!("plugins/{slot}.wasm"))]);
+        assert!(success && !output.contains('✗') && output.lines().count() > 20, "{output}");
     }
-    let (good, told) =
-        orders.run(&["check", "duration", &built("plugins-for-tests/old-duration.wasm")]);
+    let (success, output) =
+        workspace.run(&["check", "duration", &built("plugins-for-tests/old-duration.wasm")]);
     assert!(
-        !good && told.contains("contract 1.0.0") && told.contains("✗ nothing left after the fee"),
-        "one that is thoughtless: {told}"
+        !success
+            && output.contains("contract 1.0.0")
+            && output.contains("✗ nothing left after the fee"),
+        "a careless one: {output}"
     );
     let settings =
-        orders.file("settings.json", &json!({"sats_per_hour": -1, "colour": "red"}).to_string());
+        workspace.file("settings.json", &json!({"sats_per_hour": -1, "colour": "red"}).to_string());
     for (arguments, whys) in [
         (
             vec!["check", "pricing", &built("plugins/images.wasm")],
             vec!["component for the slot images"],
         ),
         (
-            vec!["check", "pricing", &orders.file("text.wasm", "no component")],
+            vec!["check", "pricing", &workspace.file("text.wasm", "no component")],
             vec!["not a WebAssembly component"],
         ),
         (
@@ -80,48 +83,51 @@ fn the_defaults_pass_the_check_and_what_does_not_fit_is_told_why() {
         (vec!["check", "prices", &built("plugins/pricing.wasm")], vec!["there is no slot prices"]),
         (vec!["check", "pricing", "nowhere.wasm"], vec!["nowhere.wasm"]),
     ] {
-        let (good, told) = orders.run(&arguments);
-        assert!(!good && whys.iter().all(|why| told.contains(why)), "{whys:?}: {told}");
+        let (success, output) = workspace.run(&arguments);
+        assert!(!success && whys.iter().all(|why| output.contains(why)), "{whys:?}: {output}");
     }
 }
 
 #[test]
 fn a_trap_names_the_line_of_the_source() {
-    let orders = OrderService::new();
+    let workspace = Workspace::new();
     let hostile = built("plugins-for-tests/hostile.wasm");
-    let order = orders.file("order.json", &json!({"order": {"tier": "panic"}}).to_string());
-    let (good, told) = orders.run(&["eval", "pricing", &hostile, &order]);
-    assert!(!good && told.contains("tests/hostile/src/lib.rs:"), "{told}");
+    let order = workspace.file("order.json", &json!({"order": {"tier": "panic"}}).to_string());
+    let (success, output) = workspace.run(&["eval", "pricing", &hostile, &order]);
+    assert!(!success && output.contains("tests/hostile/src/lib.rs:"), "{output}");
     let source = std::fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/hostile/src/lib.rs"),
     )
     .unwrap();
     let line: usize =
-        told.split("src/lib.rs:").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
+        output.split("src/lib.rs:").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
     assert!(source.lines().nth(line - 1).unwrap().contains("panic"), "line {line}");
 
-    let order = orders.file("order.json", "{}");
-    let (good, told) = orders.run(&["eval", "pricing", &built("plugins/pricing.wasm"), &order]);
+    let order = workspace.file("order.json", "{}");
+    let (success, output) =
+        workspace.run(&["eval", "pricing", &built("plugins/pricing.wasm"), &order]);
     assert!(
-        good && told.contains("says     yes")
-            && told.contains("\"msat\": 1000")
-            && told.contains("instructions"),
-        "{told}"
+        success
+            && output.contains("returned {")
+            && output.contains("\"msat\": 1000")
+            && output.contains("instructions"),
+        "{output}"
     );
-    let order = orders.file("order.json", &json!({"order": {"teir": "x"}}).to_string());
-    let (good, told) = orders.run(&["eval", "pricing", &built("plugins/pricing.wasm"), &order]);
-    assert!(!good && told.contains("/order/teir") && told.contains("tier"), "{told}");
+    let order = workspace.file("order.json", &json!({"order": {"teir": "x"}}).to_string());
+    let (success, output) =
+        workspace.run(&["eval", "pricing", &built("plugins/pricing.wasm"), &order]);
+    assert!(!success && output.contains("/order/teir") && output.contains("tier"), "{output}");
 }
 
 #[test]
-fn a_suite_passes_or_says_which_case_does_not() {
-    let orders = OrderService::new();
+fn a_suite_passes_or_names_the_failed_cases() {
+    let workspace = Workspace::new();
     let suite = |cases: &str| {
         let head = format!(
             "slot: pricing\ncomponent: {}\nsettings: {{sats_per_hour: 120}}\ncases:\n",
             built("plugins/pricing.wasm")
         );
-        orders.file("suite.yaml", &(head + cases))
+        workspace.file("suite.yaml", &(head + cases))
     };
     let good_ones = r"
   - name: two sat a minute
@@ -137,9 +143,9 @@ fn a_suite_passes_or_says_which_case_does_not() {
     settings: {sats_per_hour: -1}
     problems: [/sats_per_hour]
 ";
-    let junit = orders.path("junit.xml").to_string_lossy().into_owned();
-    let (good, told) = orders.run(&["test", &suite(good_ones), "--junit", &junit]);
-    assert!(good && told.contains("4 cases, 0 failed"), "{told}");
+    let junit = workspace.path("junit.xml").to_string_lossy().into_owned();
+    let (success, output) = workspace.run(&["test", &suite(good_ones), "--junit", &junit]);
+    assert!(success && output.contains("4 cases, 0 failed"), "{output}");
     let xml = std::fs::read_to_string(&junit).unwrap();
     assert!(
         xml.contains("tests=\"4\"")
@@ -159,17 +165,17 @@ fn a_suite_passes_or_says_which_case_does_not() {
   - name: taken
     settings: {}
     problems: [/sats_per_hour]
-  - name: nothing is wished
-  - name: no such word
+  - name: no expectation
+  - name: no such field
     given: {ordr: {}}
     expect: {}
 ";
-    let (good, told) = orders.run(&["test", &suite(bad_ones), "--junit", &junit]);
+    let (success, output) = workspace.run(&["test", &suite(bad_ones), "--junit", &junit]);
     assert!(
         !good
-            && told.contains("6 cases, 6 failed")
-            && told.contains("/price/msat is 2000, and should be 1000"),
-        "{told}"
+            && output.contains("6 cases, 6 failed")
+            && output.contains("/price/msat is 2000, and should be 1000"),
+        "{output}"
     );
     let xml = std::fs::read_to_string(&junit).unwrap();
     assert!(
@@ -177,33 +183,33 @@ fn a_suite_passes_or_says_which_case_does_not() {
         "{xml}"
     );
     // The same suite with another component.
-    let (good, told) = orders.run(&[
+    let (success, output) = workspace.run(&[
         "test",
         &suite(good_ones),
         "--component",
         &built("plugins-examples/flat-price.wasm"),
     ]);
-    assert!(!good, "{told}");
+    assert!(!success, "{output}");
     for (text, why) in [
         ("cases: [", "suite.yaml"),
         ("slot: pricing\ncomponent: x\ncase: []\n", "case"),
         ("", "suite.yaml"),
     ] {
-        let (good, told) = orders.run(&["test", &orders.file("suite.yaml", text)]);
-        assert!(!good && told.contains(why), "{told}");
+        let (success, output) = workspace.run(&["test", &workspace.file("suite.yaml", text)]);
+        assert!(!success && output.contains(why), "{output}");
     }
-    assert!(!orders.run(&["test", &suite(" []")]).0, "a suite without cases shows nothing");
+    assert!(!workspace.run(&["test", &suite(" []")]).0, "a suite without cases shows nothing");
 }
 
 #[test]
-fn a_component_that_got_dearer_fails_against_its_baseline() {
-    let orders = OrderService::new();
-    let kept = orders.path("cost.json").to_string_lossy().into_owned();
+fn a_component_that_costs_more_fails_against_its_baseline() {
+    let workspace = Workspace::new();
+    let kept = workspace.path("cost.json").to_string_lossy().into_owned();
     let pricing = built("plugins/pricing.wasm");
-    let (good, told) =
-        orders.run(&["bench", "pricing", &pricing, "--calls", "50", "--save", &kept]);
-    assert!(good && told.contains("p99, us"), "{told}");
-    let (good, told) = orders.run(&[
+    let (success, output) =
+        workspace.run(&["bench", "pricing", &pricing, "--calls", "50", "--save", &kept]);
+    assert!(success && output.contains("p99, us"), "{output}");
+    let (success, output) = workspace.run(&[
         "bench",
         "pricing",
         &pricing,
@@ -214,18 +220,23 @@ fn a_component_that_got_dearer_fails_against_its_baseline() {
         "--tolerance",
         "0",
     ]);
-    assert!(good, "the same component takes the same instructions: {told}");
+    assert!(success, "the same component takes the same instructions: {output}");
     let mut cost: Value = serde_json::from_str(&std::fs::read_to_string(&kept).unwrap()).unwrap();
     assert!(
         cost["fuel"].as_u64().unwrap() > 1_000 && cost["memory_bytes"].as_u64().unwrap() > 65_536,
         "{cost}"
     );
     cost["fuel"] = json!(cost["fuel"].as_u64().unwrap() / 2);
-    let before = orders.file("before.json", &cost.to_string());
-    let (good, told) =
-        orders.run(&["bench", "pricing", &pricing, "--calls", "50", "--baseline", &before]);
-    assert!(!good && told.contains("worse"), "{told}");
-    let (good, told) =
-        orders.run(&["bench", "pricing", &pricing, "--baseline", &orders.file("other.json", "{}")]);
-    assert!(!good && told.contains("--save"), "{told}");
+    let before = workspace.file("before.json", &cost.to_string());
+    let (success, output) =
+        workspace.run(&["bench", "pricing", &pricing, "--calls", "50", "--baseline", &before]);
+    assert!(!success && output.contains("worse"), "{output}");
+    let (success, output) = workspace.run(&[
+        "bench",
+        "pricing",
+        &pricing,
+        "--baseline",
+        &workspace.file("other.json", "{}"),
+    ]);
+    assert!(!success && output.contains("--save"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! Every example of a policy, in its language: taken by the host, and as its suite says.
+//! Every example of a policy is accepted by the host and passes its suite.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +9,8 @@
 
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Slot};
-use paygress_policy::{CallResult, Harness, PolicyEngine, TestCase, read};
+use paygress_policy::{CallResult, Harness, Output, PolicyEngine, read_component};
+use paygress_policy_tools::TestCase;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,12 +34,12 @@ fn passes(example: &str) {
 }
 
 #[test]
-fn the_examples_in_rust_do_as_their_suites_say() {
+fn the_examples_in_rust_pass_their_suites() {
     ["flat-price", "gpu-template", "node-port", "surge-price"].into_iter().for_each(passes);
 }
 
 #[test]
-fn what_the_operator_must_allow_is_named() {
+fn the_setting_that_allows_a_template_is_named() {
     let suite = root().join("examples/policies/gpu-template/suite.yaml");
     let output = Command::new(env!("CARGO_BIN_EXE_paygress"))
         .args(["policy", "test"])
@@ -46,23 +47,24 @@ fn what_the_operator_must_allow_is_named() {
         .env_clear()
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         !output.status.success()
-            && told.contains("POD_TOLERATIONS")
-            && told.contains("3 cases, 1 failed"),
-        "{told}"
+            && output_text.contains("POD_TOLERATIONS")
+            && output_text.contains("3 cases, 1 failed"),
+        "{output_text}"
     );
 }
 
 fn rendered(example: &str, settings: &str, order: &serde_json::Value) -> (Rendered, Placement) {
-    let component = read(&root().join(format!("target/plugins-examples/{example}.wasm"))).unwrap();
-    let trial =
+    let component =
+        read_component(&root().join(format!("target/plugins-examples/{example}.wasm"))).unwrap();
+    let harness =
         Harness::load(&PolicyEngine::start(None).unwrap(), Slot::PodTemplate, &component, settings)
             .unwrap();
-    let case = TestCase::read(Slot::PodTemplate, order).unwrap();
-    match trial.ask(&case).said {
-        CallResult::Yes(value) => (serde_json::from_value(value).unwrap(), case.placement),
+    let case = TestCase::from_changes(Slot::PodTemplate, order).unwrap();
+    match case.run(&harness).unwrap().result {
+        CallResult::Returned(Output::Rendered(rendered)) => (rendered, case.placement),
         other => panic!("{example}: {other:?}"),
     }
 }

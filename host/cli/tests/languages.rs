@@ -1,6 +1,6 @@
-//! Builds a project of every language for every slot, and the examples in other languages than
-//! Rust; what they make is checked, and does what its suite says. For this the languages have to be
-//! installed: `cargo xtask test` sees to that.
+//! Builds a project in every language for every slot, and the examples in languages other than Rust;
+//! checks the components and runs their suites. The languages must be installed: `cargo xtask test`
+//! installs them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use tempfile::tempdir;
 
-/// What is kept from one build to the next.
+/// A directory that is reused by later builds.
 fn cache(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("author").join(name)
 }
@@ -32,32 +32,32 @@ fn run(what: &str, command: &mut Command) {
     );
 }
 
-/// The program, for the build files and for what comes after them.
+/// The program, for the build scripts and the checks.
 const PAYGRESS: &str = env!("CARGO_BIN_EXE_paygress");
 
-/// One installation for all projects: they have the same package-lock.json.
+/// One installation for all projects: they share a package-lock.json.
 fn node_modules(project: &Path) -> PathBuf {
     static MODULES: OnceLock<PathBuf> = OnceLock::new();
     let modules = MODULES.get_or_init(|| {
-        let folder = cache("npm");
-        fs::create_dir_all(&folder).unwrap();
+        let directory = cache("npm");
+        fs::create_dir_all(&directory).unwrap();
         let same =
-            |file: &str| fs::read(folder.join(file)).ok() == fs::read(project.join(file)).ok();
-        if !folder.join("node_modules").exists() || !same("package-lock.json") {
+            |file: &str| fs::read(directory.join(file)).ok() == fs::read(project.join(file)).ok();
+        if !directory.join("node_modules").exists() || !same("package-lock.json") {
             for file in ["package.json", "package-lock.json"] {
-                fs::copy(project.join(file), folder.join(file)).unwrap();
+                fs::copy(project.join(file), directory.join(file)).unwrap();
             }
             run(
                 "npm ci",
-                Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder),
+                Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory),
             );
         }
-        folder.join("node_modules")
+        directory.join("node_modules")
     });
     modules.clone()
 }
 
-/// Builds the project, and looks at what it made.
+/// Builds the project, and tests the component.
 fn build(project: &Path, language: Language, slot: Slot) {
     let what = format!("{} ({language}, {slot})", project.display());
     if language == Language::JavaScript {
@@ -87,8 +87,8 @@ fn build(project: &Path, language: Language, slot: Slot) {
 
 fn builds(language: Language) {
     for slot in Slot::ALL {
-        let folder = tempdir().unwrap();
-        let project = folder.path().join(format!("my-{slot}"));
+        let directory = tempdir().unwrap();
+        let project = directory.path().join(format!("my-{slot}"));
         let mut new = Command::new(PAYGRESS);
         run(
             "policy new",
@@ -99,36 +99,36 @@ fn builds(language: Language) {
 }
 
 #[test]
-#[ignore = "wants Rust's target wasm32-unknown-unknown"]
+#[ignore = "needs Rust's target wasm32-unknown-unknown"]
 fn builds_rust() {
     builds(Language::Rust);
 }
 
 #[test]
-#[ignore = "wants Node.js"]
+#[ignore = "needs Node.js"]
 fn builds_js() {
     builds(Language::JavaScript);
 }
 
 #[test]
-#[ignore = "wants Python"]
+#[ignore = "needs Python"]
 fn builds_python() {
     builds(Language::Python);
 }
 
 #[test]
-#[ignore = "wants Go"]
+#[ignore = "needs Go"]
 fn builds_go() {
     builds(Language::Go);
 }
 
 #[test]
-#[ignore = "wants clang and lld"]
+#[ignore = "needs clang and lld"]
 fn builds_c() {
     builds(Language::C);
 }
 
-/// Copies a project's sources, and what its symbolic links lead to.
+/// Copies a project's sources, and the targets of its symbolic links.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -145,7 +145,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-#[ignore = "wants all languages"]
+#[ignore = "needs all languages"]
 fn builds_examples() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/policies");
     for (name, language, slot) in [
@@ -154,13 +154,13 @@ fn builds_examples() {
         ("night-rate", Language::C, Slot::Pricing),
         ("bulk-bonus", Language::Go, Slot::Duration),
     ] {
-        let folder = tempdir().unwrap();
-        copy(&examples.join(name), folder.path());
-        build(folder.path(), language, slot);
+        let directory = tempdir().unwrap();
+        copy(&examples.join(name), directory.path());
+        build(directory.path(), language, slot);
         if language == Language::Go {
             run(
                 "the tests of bulk-bonus",
-                Command::new("go").args(["test", "./bonus"]).current_dir(folder.path()),
+                Command::new("go").args(["test", "./bonus"]).current_dir(directory.path()),
             );
         }
     }

@@ -1,5 +1,5 @@
 //! What an operator does with the policies of a running service: with the program, over the admin
-//! socket and by the folder.
+//! socket and through the policy directory.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,7 +45,7 @@ async fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// What so many sat buy, in whole minutes; else the error type.
+/// How many whole minutes an amount in sat buys, or the error type.
 async fn bought(buyer: &Buyer, sat: u64) -> Value {
     let answer = buyer.ask(json!({"cashu_token": buyer.token(sat).await})).await;
     let Some(expires_at) = answer["expires_at"].as_str() else {
@@ -62,7 +62,7 @@ async fn bought(buyer: &Buyer, sat: u64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_exchanges_compares_and_goes_back() {
+async fn an_operator_replaces_compares_and_goes_back() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
@@ -76,33 +76,33 @@ async fn an_operator_exchanges_compares_and_goes_back() {
     // Two slots, one of them bad: neither.
     let dear = write(&sandbox, "dear.json", &json!({"sats_per_hour": 120}));
     let dear = format!("pricing={dear}");
-    let why = refusal(
+    let reason = refusal(
         &sandbox,
         &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear],
     )
     .await;
-    assert!(why.contains("duration") && why.contains("images"), "{why}");
+    assert!(reason.contains("duration") && reason.contains("images"), "{reason}");
     let wrong = write(&sandbox, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
-    let why = refusal(
+    let reason = refusal(
         &sandbox,
         &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")],
     )
     .await;
     assert!(
-        why.contains("/sats_per_hour") && why.contains("/sats_per_day"),
-        "all problems at once: {why}"
+        reason.contains("/sats_per_hour") && reason.contains("/sats_per_day"),
+        "all problems at once: {reason}"
     );
     assert_eq!(bought(&buyer, 11).await, 10);
 
-    let told = printed(
+    let output = printed(
         &sandbox,
         &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear],
     )
     .await;
-    assert!(told.contains("operator") && told.contains("pricing "), "{told}");
+    assert!(output.contains("operator") && output.contains("pricing "), "{output}");
     assert_eq!(bought(&buyer, 11).await, 5);
 
-    // The hostile one decides beside it, and only there.
+    // The hostile one runs only as a shadow.
     let hostile = built("plugins-for-tests/hostile.wasm");
     printed(&sandbox, &["policy", "shadow", "start", "pricing", &hostile]).await;
     assert_eq!(bought(&buyer, 11).await, 5);
@@ -131,7 +131,7 @@ async fn an_operator_exchanges_compares_and_goes_back() {
     assert!(printed(&sandbox, &["policy", "promote"]).await.contains("promotion"));
     assert_eq!(bought(&buyer, 11).await, 20);
 
-    // What would it have said of the orders so far? Six were granted, of which one was its own.
+    // What would it have decided on the orders so far? Six were granted, one of them by itself.
     let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing, "--json"];
     let replayed: Value = serde_json::from_str(&printed(&sandbox, &replay).await).unwrap();
     assert_eq!((&replayed["orders"], &replayed["same"]), (&json!(6), &json!(1)), "{replayed}");
@@ -139,10 +139,11 @@ async fn an_operator_exchanges_compares_and_goes_back() {
         (&replayed["differing"]["seconds"], &replayed["income_sat"]),
         (&json!(5), &json!(60))
     );
-    let told = printed(&sandbox, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
+    let output =
+        printed(&sandbox, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
     assert!(
-        told.contains("6 orders, 1 of them the same") && told.contains("sold, in seconds"),
-        "{told}"
+        output.contains("6 orders, 1 of them the same") && output.contains("sold, in seconds"),
+        "{output}"
     );
     assert!(
         refusal(&sandbox, &["policy", "replay", "--since", "yesterday", "pricing", &pricing])
@@ -150,7 +151,7 @@ async fn an_operator_exchanges_compares_and_goes_back() {
             .contains("7d")
     );
 
-    // Back, and back once more: not to the one that was left.
+    // Back, and back once more: not to the one that was rolled back.
     printed(&sandbox, &["policy", "rollback"]).await;
     assert_eq!(bought(&buyer, 11).await, 5);
     printed(&sandbox, &["policy", "rollback"]).await;
@@ -173,29 +174,29 @@ async fn an_operator_exchanges_compares_and_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+async fn a_file_that_changes_in_the_directory_is_active_a_moment_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
     for slot in ["images", "pricing", "duration", "pod-template"] {
         std::fs::copy(built(&format!("plugins/{slot}.wasm")), at(&format!("{slot}.wasm"))).unwrap();
     }
     let sandbox =
-        Sandbox::new(&[("POLICY_DIR", &folder.path().to_string_lossy())], "").await.unwrap();
+        Sandbox::new(&[("POLICY_DIR", &directory.path().to_string_lossy())], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
     assert_eq!(bought(&buyer, 11).await, 10);
-    let changed = async |file: PathBuf, to: &str, publications: usize| {
+    let changed = async |file: PathBuf, to: &str, revisions: usize| {
         std::fs::copy(built(to), file).unwrap();
         let begun = Instant::now();
-        while printed(&sandbox, &["policy", "history"]).await.lines().count() < publications {
-            assert!(begun.elapsed() < TIMEOUT, "it was not seen");
+        while printed(&sandbox, &["policy", "history"]).await.lines().count() < revisions {
+            assert!(begun.elapsed() < TIMEOUT, "the change was not seen");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     changed(at("pricing.wasm"), "plugins-examples/flat-price.wasm", 2).await;
     assert_ne!(bought(&buyer, 11).await, 10);
-    assert!(printed(&sandbox, &["policy", "history"]).await.contains("folder"));
-    // What was refused costs nothing, and what is good afterwards is taken.
+    assert!(printed(&sandbox, &["policy", "history"]).await.contains("policy-dir"));
+    // A rejected file changes nothing, and a good one after it is accepted.
     std::fs::write(at("pricing.wasm"), "no component").unwrap();
     assert_ne!(bought(&buyer, 11).await, 10);
     changed(at("pricing.wasm"), "plugins/pricing.wasm", 3).await;
@@ -203,11 +204,11 @@ async fn a_file_that_changes_in_the_folder_is_in_force_a_moment_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
+async fn the_admin_socket_is_private_and_refuses_malformed_requests() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let socket = sandbox.config.admin_socket.clone();
     assert!(refusal(&sandbox, &["policy", "history"]).await.contains("is it running"));
-    // One that a killed process has left is taken over; anything else is not.
+    // A stale socket of a killed process is replaced; anything else is not.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let running = Running::start(sandbox.app().await.unwrap());
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
@@ -220,14 +221,14 @@ async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
             // It may have hung up before the end.
             let _ = stream.write_all(&bytes);
             let _ = stream.shutdown(std::net::Shutdown::Write);
-            let mut told = String::new();
-            stream.read_to_string(&mut told).unwrap();
-            told
+            let mut output = String::new();
+            stream.read_to_string(&mut output).unwrap();
+            output
         })
     };
     let part = |slot: &str, bytes: u64| json!({"slot": slot, "bytes": bytes, "settings": null});
     let swap = |parts: Vec<Value>| format!("{}\n", json!({"swap": parts})).into_bytes();
-    for (bytes, why) in [
+    for (bytes, reason) in [
         (b"hello\n".to_vec(), "cannot be read"),
         (b"{\"history\"".to_vec(), "one line"),
         (vec![b' '; 600_000], "one line"),
@@ -239,8 +240,8 @@ async fn the_admin_socket_is_the_operators_and_takes_no_nonsense() {
         (swap(Vec::new()), "name a slot"),
         (swap(vec![part("pricing", 0)]), "pricing"),
     ] {
-        let told = say(bytes).await.unwrap();
-        assert!(told.contains("refused") && told.contains(why), "{why}: {told}");
+        let output = say(bytes).await.unwrap();
+        assert!(output.contains("refused") && output.contains(reason), "{reason}: {output}");
     }
     // It still answers.
     assert_eq!(printed(&sandbox, &["policy", "history"]).await.lines().count(), 1);

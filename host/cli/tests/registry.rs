@@ -1,4 +1,4 @@
-//! Policies from a registry: pushed, signed, pulled, and refused for every reason that there is.
+//! Policies from a registry: pushed, signed, pulled, and rejected for every possible reason.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,7 @@ mod support;
 
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
-use paygress_oci::testing::{Demand, TestRegistry};
+use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn built(name: &str) -> PathBuf {
 }
 
 /// Files for all slots, signed.
-async fn folder(sandbox: &Sandbox, directory: &Path, key: &str) {
+async fn directory(sandbox: &Sandbox, directory: &Path, key: &str) {
     for slot in Slot::ALL {
         let file = directory.join(format!("{slot}.wasm"));
         std::fs::copy(built(&format!("plugins/{slot}.wasm")), &file).unwrap();
@@ -38,13 +38,13 @@ fn pricing_digest(history: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
+async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
     let plain = Sandbox::new(&[], "").await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let ((ours, ours_public), (theirs, theirs_public)) =
         (key(directory.path(), "ours"), key(directory.path(), "theirs"));
-    folder(&plain, directory.path(), &ours).await;
+    directory(&plain, directory.path(), &ours).await;
     let sandbox = Sandbox::new(
         &[("POLICY_DIR", &directory.path().to_string_lossy()), ("POLICY_KEYS", &ours_public)],
         "",
@@ -52,7 +52,7 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     .await
     .unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
-    let registry = TestRegistry::open(Demand::Nothing).await.unwrap();
+    let registry = TestRegistry::open(RequiredAuth::None).await.unwrap();
     let named = |name: &str| format!("{}/policies/{name}", registry.host());
     let push = async |file: &Path, name: &str, sign: Option<&str>| {
         let (file, reference) = (file.to_string_lossy().into_owned(), named(name));
@@ -146,7 +146,7 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
     let back = at("back.wasm");
     printed(&sandbox, &["policy", "pull", &pinned, &back]).await;
     assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&surge).unwrap());
-    let told = printed(
+    let output = printed(
         &sandbox,
         &["policy", "inspect", &format!("oci://{pinned}"), "--key", &ours_public],
     )
@@ -157,12 +157,13 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
         "good, by",
         "paygress:policy/types@1.1.0",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(output.contains(part), "{part}: {output}");
     }
-    let told = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &theirs_public]).await;
-    assert!(told.contains("good, by"), "{told}");
-    let told = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &ours_public]).await;
-    assert!(told.contains("not good"), "{told}");
+    let output =
+        printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &theirs_public]).await;
+    assert!(output.contains("good, by"), "{output}");
+    let output = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &ours_public]).await;
+    assert!(output.contains("not good"), "{output}");
     push(&built("plugins/pricing.wasm"), "unsigned:2", None).await;
     let replay =
         ["policy", "replay", "--since", "1d", "pricing", &format!("oci://{}", named("unsigned:2"))];
@@ -173,7 +174,7 @@ async fn a_registrys_policies_are_taken_when_a_known_key_has_signed_them() {
 async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_that_the_system_trusts()
  {
     let directory = tempfile::tempdir().unwrap();
-    // An address of this machine that looks like a stranger's: only plain ones do without TLS.
+    // An address of this machine that looks external: only loopback ones work without TLS.
     let name = "::ffff:127.0.0.1";
     let (private, public) = certificate(directory.path(), name);
     let registry =
@@ -214,7 +215,7 @@ fn newer_contract(component: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_wants_signatures_does_not_start_without_them_unless_a_warning_will_do() {
+async fn with_required_signatures_the_service_does_not_start_without_them() {
     let directory = tempfile::tempdir().unwrap();
     let (ours, ours_public) = key(directory.path(), "ours");
     let environment = |wanted: &'static str| {
@@ -240,18 +241,19 @@ async fn who_wants_signatures_does_not_start_without_them_unless_a_warning_will_
     assert!(sandbox("off").await.app().await.is_ok());
 
     // A signature that comes later is seen, and so is one that does not fit what it lies beside.
-    folder(&strict, directory.path(), &ours).await;
-    let folder = directory.path().to_string_lossy().into_owned();
-    let sandbox =
-        Sandbox::new(&[("POLICY_DIR", &folder), ("POLICY_KEYS", &ours_public)], "").await.unwrap();
+    directory(&strict, directory.path(), &ours).await;
+    let directory = directory.path().to_string_lossy().into_owned();
+    let sandbox = Sandbox::new(&[("POLICY_DIR", &directory), ("POLICY_KEYS", &ours_public)], "")
+        .await
+        .unwrap();
     let app = sandbox.app().await.unwrap();
     let file = directory.path().join("pricing.wasm");
     std::fs::copy(built("plugins-examples/flat-price.wasm"), &file).unwrap();
-    let publications = |looks: usize| {
-        (0..looks).for_each(|_| app.policies.look_at_folder());
+    let revisions = |looks: usize| {
+        (0..looks).for_each(|_| app.policies.poll_policy_dir());
         app.policies.history().len()
     };
-    assert_eq!(publications(3), 1, "the signature is the old component's");
+    assert_eq!(revisions(3), 1, "the signature is the old component's");
     printed(&sandbox, &["policy", "sign", &file.to_string_lossy(), "--key", &ours]).await;
-    assert_eq!(publications(3), 2);
+    assert_eq!(revisions(3), 2);
 }

@@ -1,4 +1,4 @@
-//! Orders flow while policies are exchanged, compared and replayed.
+//! Orders flow while policies are replaced, compared and replayed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,13 +11,13 @@
 mod support;
 
 use futures::StreamExt;
-use paygress::app::default_policies;
-use paygress::commands::all_orders;
+use paygress::commands::ledger::all_orders;
+use paygress::config::default_policies;
 use paygress_core::backend::policy::{Digests, Slot};
 use paygress_core::model::order::State;
 use paygress_policy::{
     Aspect, Candidate, Comparison, PolicyDir, PolicyEngine, Publisher, Source, Sources, SwapError,
-    Trigger, read,
+    Trigger, read_component,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 const ORDERS: usize = 10_000;
 const SWAPS: usize = 200;
-/// Customers who ask at the same time.
+/// Concurrent customers.
 const AT_ONCE: usize = 32;
 
 /// Each fills the machine: at the same time they would keep calls from running until their
@@ -36,14 +36,14 @@ const AT_ONCE: usize = 32;
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn built(path: &str) -> Vec<u8> {
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path)).unwrap()
+    read_component(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path)).unwrap()
 }
 
 fn publisher(directory: &Path) -> Arc<Publisher> {
-    let machine = PolicyEngine::start(Some(&directory.join("compiled"))).unwrap();
+    let engine = PolicyEngine::start(Some(&directory.join("compiled"))).unwrap();
     Arc::new(
         Publisher::open(
-            machine,
+            engine,
             &directory.join("policies"),
             PolicyDir::new(default_policies(), BTreeMap::new()),
         )
@@ -51,7 +51,7 @@ fn publisher(directory: &Path) -> Arc<Publisher> {
     )
 }
 
-/// Pricing and duration with the same mark: which of them decided can be read from the decision.
+/// Pricing and duration with the same mark: the decision shows which of them decided.
 fn marked(mark: u64) -> Sources {
     let pricing = format!(r#"{{"sats_per_hour": {}}}"#, 60 * mark);
     let duration = format!(r#"{{"refund_step_seconds": {mark}, "minimum_seconds": 1}}"#);
@@ -61,7 +61,7 @@ fn marked(mark: u64) -> Sources {
     ])
 }
 
-/// Something that must not be taken, together with something that could be.
+/// A component that must be rejected, together with a good one.
 fn broken(number: usize) -> Sources {
     let mut sources = marked(9_999);
     let hostile = |settings: &str| Source {
@@ -85,12 +85,12 @@ fn broken(number: usize) -> Sources {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times() {
+async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times() {
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
     publisher.publish(&marked(1), Trigger::Operator).unwrap();
-    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
+    let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     let (done, mut progress) = watch::channel(0_usize);
     let swaps = {
         let publisher = Arc::clone(&publisher);
@@ -111,8 +111,8 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
                 .await
                 .unwrap();
                 match swapped {
-                    Ok(_) => assert_ne!(number % 4, 0, "a broken one was taken"),
-                    Err(SwapError::NotTaken(_)) => refused += 1,
+                    Ok(_) => assert_ne!(number % 4, 0, "a broken one was accepted"),
+                    Err(SwapError::Rejected(_)) => refused += 1,
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -120,9 +120,9 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
         })
     };
     let orders = futures::stream::iter(0..ORDERS).map(|_| {
-        let (paper, done) = (Arc::clone(&paper), done.clone());
+        let (backends, done) = (Arc::clone(&backends), done.clone());
         async move {
-            let answer = paper.order(1_000, spawn(None, None)).await;
+            let answer = backends.order(1_000, spawn(None, None)).await;
             done.send_modify(|done| *done += 1);
             assert!(answer.get("pod_name").is_some(), "{answer}");
         }
@@ -132,7 +132,7 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
     let took = begun.elapsed();
     assert_eq!(swaps.await.unwrap(), SWAPS / 4, "each broken one was refused");
 
-    let orders = all_orders(&*paper.book).await.unwrap();
+    let orders = all_orders(&*backends.ledger).await.unwrap();
     assert_eq!(
         (orders.len(), orders.iter().filter(|order| order.state == State::Active).count()),
         (ORDERS, ORDERS),
@@ -140,10 +140,8 @@ async fn ten_thousand_orders_flow_while_policies_are_exchanged_two_hundred_times
     );
     let history = publisher.history();
     assert_eq!(history.len(), 2 + SWAPS - SWAPS / 4);
-    let published: BTreeSet<String> = history
-        .iter()
-        .map(|publication| publication.set[&Slot::Pricing].settings.clone())
-        .collect();
+    let published: BTreeSet<String> =
+        history.iter().map(|revision| revision.set[&Slot::Pricing].settings.clone()).collect();
     let mut marks = BTreeSet::new();
     for order in &orders {
         let decision = order.decision.as_ref().unwrap();
@@ -188,29 +186,29 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         )])
     };
     publisher.host().start_shadow(dearer()).unwrap();
-    let paper = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
+    let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     // Granted, refused by each slot that may, and topped up.
     let orders = futures::stream::iter(0..ORDERS).map(|number| {
-        let paper = Arc::clone(&paper);
+        let backends = Arc::clone(&backends);
         async move {
             match number % 10 {
-                0 => paper.order(10, spawn(Some("galactic"), None)).await,
-                1 => paper.order(10, spawn(None, Some("evil.example/miner:1"))).await,
-                2 => paper.order(1, spawn(None, None)).await,
-                3 => paper.order(100_000, spawn(None, None)).await,
-                _ => paper.order(10, spawn(None, None)).await,
+                0 => backends.order(10, spawn(Some("galactic"), None)).await,
+                1 => backends.order(10, spawn(None, Some("evil.example/miner:1"))).await,
+                2 => backends.order(1, spawn(None, None)).await,
+                3 => backends.order(100_000, spawn(None, None)).await,
+                _ => backends.order(10, spawn(None, None)).await,
             }
         }
     });
     orders.buffer_unordered(AT_ONCE).for_each(|_| std::future::ready(())).await;
-    let orders = all_orders(&*paper.book).await.unwrap();
+    let orders = all_orders(&*backends.ledger).await.unwrap();
     let granted = orders.iter().filter(|order| order.state == State::Active).count();
     assert_eq!((orders.len(), granted), (ORDERS, ORDERS / 10 * 7));
 
     let compare = |sources: Sources| {
-        let machine = PolicyEngine::start(Some(&directory.path().join("compiled"))).unwrap();
+        let engine = PolicyEngine::start(Some(&directory.path().join("compiled"))).unwrap();
         let candidate = Candidate::new(
-            publisher.host().set().with(&machine, &sources).unwrap(),
+            publisher.host().set().with(&engine, &sources).unwrap(),
             sources.keys().copied().collect(),
         );
         let mut comparison = Comparison::default();
@@ -231,8 +229,8 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         serde_json::to_string(&compare(dearer())).unwrap(),
         "to the byte"
     );
-    // Who paid 1 sat gets too little now; who paid far too much still does; the others get half the
-    // time.
+    // An order of 1 sat is too small now; one that paid far too much still is refused; the others
+    // get half the time.
     assert_eq!(first.differing[&Aspect::Outcome], 1_000);
     assert_eq!(
         (first.differing[&Aspect::Price], first.differing[&Aspect::Seconds]),
@@ -247,15 +245,15 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     let begun = Instant::now();
     let report = loop {
         let report = publisher.host().shadow_report().unwrap();
-        if report.comparison.orders + report.left_out == 10_000 {
+        if report.comparison.orders + report.skipped == 10_000 {
             break report;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{report:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     // Without a pause it takes what fits into its queue, and what it can beside the orders.
-    assert!(report.comparison.orders > 256, "{} were left out", report.left_out);
-    if report.left_out == 0 {
+    assert!(report.comparison.orders > 256, "{} were skipped", report.skipped);
+    if report.skipped == 0 {
         assert_eq!(
             (report.comparison.same, &report.comparison.differing),
             (first.same, &first.differing)
@@ -276,6 +274,6 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
             .0
             == 1_000)
     );
-    assert_eq!(publisher.promote().unwrap().by, Trigger::Promotion);
+    assert_eq!(publisher.promote().unwrap().trigger, Trigger::Promotion);
     assert!(publisher.host().shadow_report().is_none());
 }

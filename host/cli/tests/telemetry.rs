@@ -1,5 +1,5 @@
-//! Traces: where they go, what is in them, and what is not. A program of its own, since it sets the
-//! subscriber for all.
+//! Traces: where they are sent, what they contain, and what they must not. A program of its own, since
+//! it sets the global subscriber.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// A collector: keeps what it is sent.
+/// A collector that stores what it receives.
 async fn collector() -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -90,7 +90,7 @@ async fn an_order_is_a_trace_and_its_secrets_are_not_in_it() {
     ] {
         assert!(has(text), "{text} is not in the traces");
     }
-    assert!(has(&digest), "which component decided");
+    assert!(has(&digest), "the digest of the component that decided");
     for secret in [&token[..], password, "trudy", "cashuA", "cashuB", "nsec1"] {
         assert!(!has(secret), "a secret is in the traces");
     }

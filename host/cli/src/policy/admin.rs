@@ -1,183 +1,137 @@
 //! What an operator does with the policies of a running service, over its admin socket.
 #![allow(clippy::print_stdout)]
 
-use super::replay::table;
-use super::{Candidate, Candidates, Component, ShadowAction};
+use super::candidates::{Candidate, Candidates, Component};
+use super::{ShadowAction, blocking, tables};
 use anyhow::{Result, anyhow, bail};
-use paygress_admin::{ComponentUpload, Reply, Request, ask};
+use paygress_admin::{AdminClient, ComponentUpload, Reply, Request};
 use paygress_core::backend::policy::SlotStats;
-use paygress_policy::{Revision, ShadowReport};
-use std::collections::HashMap;
+use paygress_policy::Revision;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-/// How often the table is new.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often `top` refreshes.
+const REFRESH: Duration = Duration::from_secs(1);
 
-async fn asked(socket: &Path, request: Request, bodies: &[Vec<u8>]) -> Result<Reply> {
-    match ask(socket, &request, bodies).await? {
-        Reply::Refused(why) => bail!("{why}"),
+async fn send(socket: &Path, request: Request, components: &[Vec<u8>]) -> Result<Reply> {
+    match AdminClient::new(socket).send(&request, components).await? {
+        Reply::Refused(reason) => bail!("{reason}"),
         reply => Ok(reply),
     }
 }
 
 fn unexpected(reply: &Reply) -> anyhow::Error {
-    anyhow!("the service gave another answer than was asked for: {reply:?}")
+    anyhow!("the service sent a reply of another kind: {reply:?}")
 }
 
-/// The request's parts, and the components that follow it.
-fn parts(candidates: &Candidates) -> Result<(Vec<ComponentUpload>, Vec<Vec<u8>>)> {
-    let read = candidates.read()?.into_iter();
-    Ok(read
-        .map(|(slot, Candidate { component, settings })| {
-            let (component, signature, reference) = match component {
-                Component::Here(component, signature) => (component, signature, None),
-                Component::Registry(reference) => (Vec::new(), None, Some(reference)),
-            };
-            let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
-            (ComponentUpload { slot, bytes, signature, reference, settings }, component)
-        })
-        .unzip())
+/// What a request announces, and the components that follow it.
+struct Uploads {
+    uploads: Vec<ComponentUpload>,
+    components: Vec<Vec<u8>>,
 }
 
-async fn published(socket: &Path, request: Request, bodies: &[Vec<u8>]) -> Result<()> {
-    match asked(socket, request, bodies).await? {
-        Reply::Published(publication) => tell(&publication),
+async fn uploads(candidates: Candidates) -> Result<Uploads> {
+    let candidates = blocking(move || candidates.read()).await?;
+    let upload = |(slot, Candidate { component, settings })| {
+        let (component, signature, reference) = match component {
+            Component::Local { bytes, signature } => (bytes, signature, None),
+            Component::Registry(reference) => (Vec::new(), None, Some(reference)),
+        };
+        let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
+        (ComponentUpload { slot, bytes, signature, reference, settings }, component)
+    };
+    let (uploads, components) = candidates.into_iter().map(upload).unzip();
+    Ok(Uploads { uploads, components })
+}
+
+async fn publish(socket: &Path, request: Request, components: &[Vec<u8>]) -> Result<()> {
+    match send(socket, request, components).await? {
+        Reply::Published(revision) => print_revision(&revision),
         reply => return Err(unexpected(&reply)),
     }
     Ok(())
 }
 
-fn tell(publication: &Revision) {
-    let Revision { number, at, by, slots, set, .. } = publication;
+fn print_revision(revision: &Revision) {
+    let Revision { number, at, trigger, slots, set, .. } = revision;
     let changed =
         slots.iter().filter_map(|slot| Some(format!("{slot} {:.12}", set.get(slot)?.digest)));
     let changed = changed.collect::<Vec<_>>().join(", ");
     println!(
         "{number:>5}  {}  {:<14}  {}",
         at.rfc3339(),
-        by.to_string(),
-        if changed.is_empty() { "nothing new" } else { &changed }
+        trigger.to_string(),
+        if changed.is_empty() { "no change" } else { &changed }
     );
 }
 
-pub(super) async fn swap(socket: &Path, candidates: &Candidates) -> Result<()> {
-    let (parts, bodies) = parts(candidates)?;
-    published(socket, Request::Swap(parts), &bodies).await
+pub(super) async fn swap(socket: &Path, candidates: Candidates) -> Result<()> {
+    let Uploads { uploads, components } = uploads(candidates).await?;
+    publish(socket, Request::Swap(uploads), &components).await
 }
 
 pub(super) async fn rollback(socket: &Path, number: Option<u64>) -> Result<()> {
-    published(socket, Request::Rollback(number), &[]).await
+    publish(socket, Request::Rollback(number), &[]).await
 }
 
 pub(super) async fn promote(socket: &Path) -> Result<()> {
-    published(socket, Request::Promote, &[]).await
+    publish(socket, Request::Promote, &[]).await
 }
 
 pub(super) async fn history(socket: &Path) -> Result<()> {
-    match asked(socket, Request::History, &[]).await? {
-        Reply::History(publications) => publications.iter().for_each(tell),
+    match send(socket, Request::History, &[]).await? {
+        Reply::History(revisions) => revisions.iter().for_each(print_revision),
         reply => return Err(unexpected(&reply)),
     }
     Ok(())
 }
 
 pub(super) async fn shadow(socket: &Path, action: ShadowAction) -> Result<()> {
-    let (request, bodies, json) = match action {
+    let (reply, json) = match action {
         ShadowAction::Start(candidates) => {
-            let (parts, bodies) = parts(&candidates)?;
-            (Request::ShadowStart(parts), bodies, false)
+            let Uploads { uploads, components } = uploads(candidates).await?;
+            (send(socket, Request::ShadowStart(uploads), &components).await?, false)
         }
-        ShadowAction::Report { json } => (Request::ShadowReport, Vec::new(), json),
-        ShadowAction::Stop => (Request::ShadowStop, Vec::new(), false),
+        ShadowAction::Report { json } => (send(socket, Request::ShadowReport, &[]).await?, json),
+        ShadowAction::Stop => (send(socket, Request::ShadowStop, &[]).await?, false),
     };
-    match asked(socket, request, &bodies).await? {
-        Reply::Done => println!(
-            "it decides beside those in force from now on; see `paygress policy shadow report`"
-        ),
+    match reply {
+        Reply::Done => {
+            println!("the shadow runs; see `paygress policy shadow report`");
+        }
         Reply::Shadow(report) if json => println!("{}", serde_json::to_string(&report)?),
-        Reply::Shadow(report) => print!("{}", told(&report)),
+        Reply::Shadow(report) => print!("{}", tables::shadow(&report)),
         reply => return Err(unexpected(&reply)),
     }
     Ok(())
 }
 
-fn told(report: &ShadowReport) -> String {
-    let mut text =
-        format!("since {}\n\n{}\n", report.since.rfc3339(), reports(&report.candidates, None));
-    text.push_str(&table(&report.comparison));
-    if report.left_out > 0 {
-        text.push_str(&format!(
-            "\n{} orders were left out: the candidates could not keep up\n",
-            report.left_out
-        ));
-    }
-    text
+pub(super) enum TopMode {
+    Once,
+    Refresh,
 }
 
-/// One row a slot. With an earlier look, calls a second too.
-fn reports(reports: &[SlotStats], earlier: Option<&[SlotStats]>) -> String {
-    let calls: HashMap<&str, u64> = earlier
-        .unwrap_or_default()
-        .iter()
-        .map(|report| (report.digest.as_str(), report.calls))
-        .collect();
-    let mut text = format!(
-        "{:<14}{:<14}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
-        "SLOT", "DIGEST", "CALLS", "/S", "REFUSED", "FAULTS", "P50 US", "P99 US", "KIB", "REFUSALS"
-    );
-    for report in reports {
-        let refused = report.refusals.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        let bound = |percent| {
-            report.percentile_us(percent).map_or_else(|| "-".to_owned(), |bound| bound.to_string())
-        };
-        let rate = calls
-            .get(report.digest.as_str())
-            .map_or_else(|| "-".to_owned(), |was| report.calls.saturating_sub(*was).to_string());
-        let codes = report
-            .refusals
-            .iter()
-            .map(|(code, count)| format!("{} {count}", code.as_str()))
-            .collect::<Vec<_>>()
-            .join(", ");
-        text.push_str(&format!(
-            "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
-            report.slot.as_str(),
-            report.digest,
-            report.calls,
-            rate,
-            refused,
-            report.faults,
-            bound(50),
-            bound(99),
-            report.memory_bytes.div_ceil(1_024),
-            codes
-        ));
-    }
-    text
-}
-
-pub(super) async fn top(socket: &Path, once: bool) -> Result<()> {
-    let mut earlier: Option<Vec<SlotStats>> = None;
+pub(super) async fn top(socket: &Path, mode: TopMode) -> Result<()> {
+    let mut before: Option<Vec<SlotStats>> = None;
     loop {
-        let now = match asked(socket, Request::Report, &[]).await? {
-            Reply::Report(reports) => reports,
+        let now = match send(socket, Request::Report, &[]).await? {
+            Reply::Report(stats) => stats,
             reply => return Err(unexpected(&reply)),
         };
-        let text = reports(&now, earlier.as_deref());
-        if once {
+        let text = tables::stats(&now, before.as_deref());
+        if matches!(mode, TopMode::Once) {
             print!("{text}");
             return Ok(());
         }
-        // Home, and clear to the end: without a flicker.
+        // Cursor home, then clear to the end: no flicker.
         if std::io::stdout().is_terminal() {
             print!("\u{1b}[H\u{1b}[2J");
         }
         println!("{text}");
-        earlier = Some(now);
+        before = Some(now);
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(REFRESH) => {}
             interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
         }
     }

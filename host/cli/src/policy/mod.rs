@@ -1,155 +1,95 @@
-//! `paygress policy`: for who operates policies, and for who writes them.
+//! `paygress policy`: arguments and calls. For operators and for authors of policies.
 //!
-//! - `author.rs`: new projects, and components of what they build.
-//! - `admin.rs`: exchange them in a running service, go back, have candidates decide beside them.
-//! - `replay.rs`: what would a candidate have said of the orders in the ledger?
-//! - `registry.rs`: to registries and back, signed.
-//! - `check.rs`: one component by itself: check it, ask it, measure it. `suite.rs`: cases that it
-//!   must meet.
+//! - `admin.rs`: replaces policies in a running service, over its admin socket. `tables.rs` prints
+//!   statistics and comparisons.
+//! - `replay.rs`: what would a candidate have decided on the orders in the ledger?
+//! - `registry.rs`: registries and signatures.
+//! - `candidates.rs`: slots and components on the command line.
+//! - `author.rs`: the authors' commands of `paygress-policy-tools`.
 
 mod admin;
 mod author;
-mod check;
+mod candidates;
 mod registry;
 mod replay;
-mod suite;
+mod tables;
 
-use crate::app::{guard, supply};
-use crate::config::{Config, Reader};
+use crate::app::{fetcher, guard};
+use crate::config::Reader;
 use crate::serve::{configured, configured_in_part};
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Subcommand};
+use anyhow::{Result, anyhow};
+use candidates::Candidates;
+use clap::Subcommand;
 use paygress_core::backend::policy::Slot;
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What to do with policies.
 #[derive(Subcommand)]
 pub enum PolicyAction {
-    /// Put components in force in the running service, all or none; orders under way end with the
+    /// Activate components in the running service, all or none. Orders in progress finish with the
     /// old ones.
     Swap(Candidates),
-    /// Go back to what was in force before, or to a publication of `history`.
+    /// Go back to the previous revision, or to one of `history`.
     Rollback {
         /// Its number.
         number: Option<u64>,
     },
-    /// What has been in force, the newest last.
+    /// List the revisions, the newest last.
     History,
-    /// Have components decide beside those in force, on the live orders; nothing that they say is
-    /// used.
+    /// Run components beside the active ones, on live orders. Their decisions are not used.
     Shadow {
-        /// What to do with it.
         #[command(subcommand)]
         action: ShadowAction,
     },
-    /// Put the components of the shadow in force.
+    /// Activate the components of the shadow.
     Promote,
-    /// What would components have said of the orders in the ledger? The service may be running.
+    /// Compare what components would have decided on the orders in the ledger. The service may be
+    /// running.
     Replay(replay::Arguments),
-    /// Put a component into a registry, signed if a key is given.
-    Push(ship::PushArguments),
-    /// Fetch a component from a registry, its signature judged as the configuration wants it.
-    Pull(ship::PullArguments),
-    /// What is it: its digest, slot and contract, and who signed it?
-    Inspect(ship::InspectArguments),
-    /// Sign a component's file, as `cosign sign-blob` does: the signature is written beside it.
-    Sign(ship::SignArguments),
-    /// Begin a project for a policy, in a language; it builds at once.
+    /// Push a component to a registry, signed if a key is given.
+    Push(registry::PushArguments),
+    /// Pull a component from a registry, and verify its signature as configured.
+    Pull(registry::PullArguments),
+    /// Show a component's digest, slot, contract and signature.
+    Inspect(registry::InspectArguments),
+    /// Sign a component's file, like `cosign sign-blob`. Writes the signature beside it.
+    Sign(registry::SignArguments),
+    /// Create a project for a policy that builds at once.
     New(author::NewArguments),
-    /// Write the bindings of the contract, for C or Go. Called by a project's build.sh.
+    /// Generate bindings of the contract for C or Go. Called by a project's build.sh.
     Bindings(author::BindingsArguments),
     /// Make a component of a core module. Called by a project's build.sh.
     Component(author::ComponentArguments),
-    /// Does a component keep to the contract, take its settings, and stand up to strange orders?
-    Check(trial::Component),
-    /// Which settings does a component take? Prints its JSON schema.
-    Schema(trial::Component),
-    /// What does a component say of an order, and what was it shown?
-    Eval(trial::EvalArguments),
-    /// Does a component meet the cases of a suite?
-    Test(suite::Arguments),
-    /// What does a call cost: time, instructions, memory?
-    Bench(trial::BenchArguments),
-    /// How the policies in force do, as a table that is always new.
+    /// Check a component: its contract, its settings, and unusual orders.
+    Check(author::ComponentFile),
+    /// Print the JSON Schema of a component's settings.
+    Schema(author::ComponentFile),
+    /// Call a component with an order. Shows the input, the result and the cost.
+    Eval(author::EvalArguments),
+    /// Run a suite of test cases.
+    Test(author::TestArguments),
+    /// Measure the cost of a call: time, instructions, memory.
+    Bench(author::BenchArguments),
+    /// Show statistics of the active policies, refreshed every second.
     Top {
-        /// Print it once, and end.
+        /// Print them once and exit.
         #[arg(long)]
         once: bool,
     },
 }
 
-/// What to do with a shadow.
 #[derive(Subcommand)]
 pub enum ShadowAction {
-    /// Begin, instead of one that runs.
+    /// Start a shadow, in place of a running one.
     Start(Candidates),
-    /// How it compares so far.
+    /// Show how it compares so far.
     Report {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// End it, and tell how it compared.
+    /// Stop it, and show how it compared.
     Stop,
-}
-
-/// Components for slots.
-#[derive(Args)]
-pub struct Candidates {
-    /// A slot (images, pricing, duration, pod-template) and the component: a file, or oci:// and a
-    /// reference. Several slots are exchanged together. The signature of a file is the one beside
-    /// it, FILE.sig.
-    #[arg(required = true, num_args = 2.., value_names = ["SLOT", "REF"])]
-    pairs: Vec<String>,
-    /// The settings of a slot, a file with a JSON object; left out: those in force.
-    #[arg(long, value_name = "SLOT=FILE")]
-    settings: Vec<String>,
-}
-
-/// A component, and the settings that were given with it.
-struct Candidate {
-    component: Component,
-    settings: Option<Map<String, Value>>,
-}
-
-/// Where a component is.
-enum Component {
-    /// Here, with its signature, if it has one.
-    Here(Vec<u8>, Option<String>),
-    /// In a registry.
-    Registry(String),
-}
-
-impl Component {
-    fn of(reference: &str) -> Result<Self> {
-        if reference.starts_with("oci://") {
-            return Ok(Self::Registry(reference.to_owned()));
-        }
-        let read = || {
-            Ok::<_, String>((
-                paygress_policy::read(Path::new(reference))?,
-                paygress_policy::signature(Path::new(reference))?,
-            ))
-        };
-        read()
-            .map(|(component, signature)| Self::Here(component, signature))
-            .map_err(|why| anyhow!("{why}"))
-    }
-
-    /// Its bytes, judged as the configuration wants it.
-    async fn obtained(self, config: &Config) -> Result<Vec<u8>> {
-        let supply = supply(config.trust.clone(), config.registry_auth.as_deref())?;
-        Ok(match self {
-            Self::Here(component, signature) => {
-                supply.judge("the component", &component, signature.as_deref())?;
-                component
-            }
-            Self::Registry(reference) => supply.pull(&reference).await?.component,
-        })
-    }
 }
 
 fn slot(name: &str) -> Result<Slot> {
@@ -158,75 +98,58 @@ fn slot(name: &str) -> Result<Slot> {
     })
 }
 
-impl Candidates {
-    fn read(&self) -> Result<BTreeMap<Slot, Candidate>> {
-        let mut candidates = BTreeMap::new();
-        for pair in self.pairs.chunks(2) {
-            let [name, reference] = pair else {
-                bail!("name a slot and a component, and the next slot and its: pricing new.wasm")
-            };
-            if candidates
-                .insert(
-                    slot(name)?,
-                    Candidate { component: Component::of(reference)?, settings: None },
-                )
-                .is_some()
-            {
-                bail!("the slot {name} is named twice");
-            }
-        }
-        for given in &self.settings {
-            let (name, file) = given.split_once('=').context("settings are given as SLOT=FILE")?;
-            let candidate = candidates
-                .get_mut(&slot(name)?)
-                .with_context(|| format!("settings for {name}, but no component for it"))?;
-            candidate.settings = Some(object(Path::new(file))?);
-        }
-        Ok(candidates)
-    }
-}
-
-/// A JSON object in a file.
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read", path.display()))?;
-    match serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))? {
-        Value::Object(object) => Ok(object),
-        _ => bail!("{} is not a JSON object", path.display()),
-    }
+/// Runs blocking work, such as compiling, off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Runs `paygress policy`.
 ///
 /// # Errors
-/// What was not done, and why.
+/// Why the command failed.
 pub async fn policy(config: Option<&Path>, action: PolicyAction) -> Result<ExitCode> {
     let socket = || configured_in_part(config, Reader::admin_socket);
     let guard = || configured_in_part(config, Reader::allowed).map(guard);
     match action {
-        PolicyAction::Swap(candidates) => operate::swap(&socket()?, &candidates).await?,
-        PolicyAction::Rollback { number } => operate::rollback(&socket()?, number).await?,
-        PolicyAction::History => operate::history(&socket()?).await?,
-        PolicyAction::Shadow { action } => operate::shadow(&socket()?, action).await?,
-        PolicyAction::Promote => operate::promote(&socket()?).await?,
-        PolicyAction::Replay(arguments) => replay::replay(&configured(config)?, &arguments).await?,
-        PolicyAction::Push(arguments) => ship::push(&arguments).await?,
+        PolicyAction::Swap(candidates) => admin::swap(&socket()?, candidates).await?,
+        PolicyAction::Rollback { number } => admin::rollback(&socket()?, number).await?,
+        PolicyAction::History => admin::history(&socket()?).await?,
+        PolicyAction::Shadow { action } => admin::shadow(&socket()?, action).await?,
+        PolicyAction::Promote => admin::promote(&socket()?).await?,
+        PolicyAction::Replay(arguments) => replay::replay(&configured(config)?, arguments).await?,
+        PolicyAction::Push(arguments) => registry::push(&arguments).await?,
         PolicyAction::Pull(arguments) => {
-            let (trust, credentials) =
+            let (verification, credentials) =
                 configured_in_part(config, |reader| (reader.trust(), reader.registry_auth()))?;
-            ship::pull(&supply(trust, credentials.as_deref())?, &arguments).await?;
+            registry::pull(&fetcher(verification, credentials.as_deref())?, &arguments).await?;
         }
-        PolicyAction::Inspect(arguments) => ship::inspect(&arguments).await?,
-        PolicyAction::Sign(arguments) => ship::sign(&arguments)?,
+        PolicyAction::Inspect(arguments) => registry::inspect(&arguments).await?,
+        PolicyAction::Sign(arguments) => registry::sign(&arguments)?,
         PolicyAction::New(arguments) => author::new(&arguments)?,
         PolicyAction::Bindings(arguments) => author::bindings(&arguments)?,
         PolicyAction::Component(arguments) => author::component(&arguments)?,
-        PolicyAction::Check(component) => return trial::check(&component, guard()?),
-        PolicyAction::Schema(component) => trial::schema(&component)?,
-        PolicyAction::Eval(arguments) => return trial::eval(&arguments, guard()?),
-        PolicyAction::Test(arguments) => return suite::test(&arguments, guard()?),
-        PolicyAction::Bench(arguments) => return trial::bench(&arguments),
-        PolicyAction::Top { once } => operate::top(&socket()?, once).await?,
+        PolicyAction::Check(file) => {
+            let guard = guard()?;
+            return blocking(move || author::check(file, guard)).await;
+        }
+        PolicyAction::Schema(file) => blocking(move || author::schema(file)).await?,
+        PolicyAction::Eval(arguments) => {
+            let guard = guard()?;
+            return blocking(move || author::eval(arguments, guard)).await;
+        }
+        PolicyAction::Test(arguments) => {
+            let guard = guard()?;
+            return blocking(move || author::test(&arguments, guard)).await;
+        }
+        PolicyAction::Bench(arguments) => {
+            return blocking(move || author::bench(arguments)).await;
+        }
+        PolicyAction::Top { once } => {
+            let mode = if once { admin::TopMode::Once } else { admin::TopMode::Refresh };
+            admin::top(&socket()?, mode).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! Components in registries, and their signatures.
 #![allow(clippy::print_stdout)]
 
-use super::Component;
+use super::candidates::Component;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use paygress_oci::{
@@ -131,10 +131,10 @@ pub(super) async fn inspect(arguments: &InspectArguments) -> Result<()> {
     for path in &arguments.key {
         keys.add_file(path)?;
     }
-    let (component, signature) = match Component::of(&arguments.component)? {
-        Component::Here(component, signature) => {
-            let status = file_signature(&keys, &component, signature.as_deref());
-            (component, status)
+    let (component, signature) = match Component::read(&arguments.component)? {
+        Component::Local { bytes, signature } => {
+            let status = file_signature(&keys, &bytes, signature.as_deref());
+            (bytes, status)
         }
         Component::Registry(reference) => {
             let reference: Reference = reference.parse()?;

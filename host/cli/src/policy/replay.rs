@@ -1,38 +1,38 @@
-//! What would a candidate have said of the orders in the ledger?
+//! `paygress policy replay`: what would a candidate have decided on the orders in the ledger?
 #![allow(clippy::print_stdout)]
 
-use super::Candidates;
-use crate::app::{OpenMode, books, guard};
-use crate::commands::PAGE;
+use super::candidates::Candidates;
+use super::{blocking, tables};
+use crate::app::{OpenMode, guard, open_stores};
+use crate::commands::ledger::PAGE_SIZE;
 use crate::config::Config;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
-use paygress_core::backend::policy::Slot;
-use paygress_core::backend::store::Reporting;
+use paygress_core::Ledger;
 use paygress_core::model::units::UnixTime;
 use paygress_policy::{
-    Candidate, Comparison, ComponentRef, DIFFERENCES_TOLD, PolicyEngine, Source, Sources, history,
-    in_force,
+    Candidate, Comparison, ComponentRefs, PolicyEngine, Source, Sources, SwapError, history,
+    load_active,
 };
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::sync::Arc;
 
-/// Arguments of `paygress policy replay`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Orders that came after this: 7d, 12h, or a time like 2026-11-01T00:00:00Z.
+    /// Orders after this time: 7d, 12h, or a time like 2026-11-01T00:00:00Z.
     #[arg(long)]
     since: String,
-    /// And before this; left out: until now.
+    /// Orders before this time. Default: now.
     #[arg(long)]
     until: Option<String>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     candidates: Candidates,
 }
 
-/// A point in time, or so long ago.
+/// Parses a point in time, or how long ago it was.
 fn time(text: &str) -> Result<UnixTime> {
     let at = text.parse::<jiff::Timestamp>().or_else(|_| {
         let ago: jiff::Span = text.parse()?;
@@ -44,105 +44,67 @@ fn time(text: &str) -> Result<UnixTime> {
         )
     });
     let at = at.map_err(|_| {
-        anyhow!("{text} is neither a time nor so long ago; write 7d, 12h or 2026-11-01T00:00:00Z")
+        anyhow!("{text} is neither a time nor a duration; write 7d, 12h or 2026-11-01T00:00:00Z")
     })?;
     Ok(UnixTime(u64::try_from(at.as_second()).unwrap_or(0)))
 }
 
-pub(super) async fn replay(config: &Config, arguments: &Arguments) -> Result<()> {
-    let since = time(&arguments.since)?;
-    let until = arguments.until.as_deref().map(time).transpose()?.unwrap_or(UnixTime(u64::MAX));
-    let candidate = candidate(config, &arguments.candidates).await?;
-    let (book, _) = books(config, OpenMode::ReadOnly).await?;
+pub(super) async fn replay(config: &Config, arguments: Arguments) -> Result<()> {
+    let Arguments { since, until, json, candidates } = arguments;
+    let since = time(&since)?;
+    let until = until.as_deref().map(time).transpose()?.unwrap_or(UnixTime(u64::MAX));
+    let candidate = Arc::new(candidate(config, candidates).await?);
+    let (ledger, _) = open_stores(config, OpenMode::ReadOnly).await?;
     let mut comparison = Comparison::default();
     let mut last = None;
     loop {
-        let page = book.page(last.as_ref(), PAGE).await?;
+        let page = ledger.page(last.as_ref(), PAGE_SIZE).await?;
         let Some(end) = page.last() else { break };
         last = Some(end.id.clone());
-        let asked = page.iter().filter(|order| (since..until).contains(&order.created_at));
-        tokio::task::block_in_place(|| asked.for_each(|order| comparison.add(order, &candidate)));
+        let candidate = Arc::clone(&candidate);
+        comparison = blocking(move || {
+            let orders = page.iter().filter(|order| (since..until).contains(&order.created_at));
+            orders.for_each(|order| comparison.add(order, &candidate));
+            Ok(comparison)
+        })
+        .await?;
     }
-    match arguments.json {
+    match json {
         true => println!("{}", serde_json::to_string_pretty(&comparison)?),
-        false => print!("{}", table(&comparison)),
+        false => print!("{}", tables::comparison(&comparison)),
     }
     Ok(())
 }
 
-/// The candidates among what the service has in force.
-async fn candidate(config: &Config, candidates: &Candidates) -> Result<Candidate> {
-    let machine =
-        PolicyEngine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
-    let set = in_force(&machine, &config.policy_state).map_err(|why| anyhow!("{why}"))?;
-    let publications = history(&config.policy_state)?;
-    let settings: &BTreeMap<Slot, ComponentRef> =
-        &publications.last().context("nothing is in force")?.set;
+/// The candidates among the active components of the service.
+async fn candidate(config: &Config, candidates: Candidates) -> Result<Candidate> {
+    let state = config.policy_state.clone();
+    let (given, active) = blocking(move || {
+        let revisions = history(&state)?;
+        let active = revisions.into_iter().next_back().map(|last| last.set).unwrap_or_default();
+        Ok((candidates.read()?, active))
+    })
+    .await?;
+    let active: ComponentRefs = active;
     let mut sources = Sources::new();
-    for (slot, candidate) in candidates.read()? {
-        let kept = || {
-            settings.get(&slot).map_or_else(|| "{}".to_owned(), |filling| filling.settings.clone())
+    for (slot, candidate) in given {
+        let settings = match (candidate.settings, active.get(&slot)) {
+            (Some(settings), _) => Value::Object(settings).to_string(),
+            (None, Some(active)) => active.settings.clone(),
+            (None, None) => "{}".to_owned(),
         };
-        let settings = candidate
-            .settings
-            .map_or_else(kept, |settings| serde_json::Value::Object(settings).to_string());
-        sources.insert(
-            slot,
-            Source { component: candidate.component.obtained(config).await?, settings },
-        );
+        let component = candidate.component.fetch(config).await?;
+        sources.insert(slot, Source { component, settings });
     }
-    let set = set
-        .with(&machine, &sources)
-        .map_err(|errors| anyhow!("{}", paygress_policy::StartError::from(errors)))?;
-    Ok(Candidate::new(set, sources.keys().copied().collect()))
-}
-
-/// A comparison, for an operator to read.
-pub(super) fn table(comparison: &Comparison) -> String {
-    let Comparison { orders, same, faults, .. } = comparison;
-    let mut text = format!("{orders} orders, {same} of them the same, {faults} faults\n");
-    if orders == same {
-        return text;
-    }
-    let mut row = |name: &str, was: u64, would_be: u64| {
-        let (sign, by) = if would_be < was {
-            ("-", was.abs_diff(would_be))
-        } else {
-            ("+", would_be.abs_diff(was))
-        };
-        text.push_str(&format!("{name:<34}{was:>16}{would_be:>16}{:>16}\n", format!("{sign}{by}")));
-    };
-    row("income in sat", comparison.income_sat.0, comparison.would_be_income_sat.0);
-    row("sold, in seconds", comparison.sold_seconds.0, comparison.would_be_sold_seconds.0);
-    let codes = comparison.refused.keys().chain(comparison.would_be_refused.keys());
-    for code in codes.collect::<std::collections::BTreeSet<_>>() {
-        let count = |counts: &BTreeMap<_, u64>| counts.get(code).copied().unwrap_or_default();
-        row(
-            &format!("refused, {}", code.as_str()),
-            count(&comparison.refused),
-            count(&comparison.would_be_refused),
-        );
-    }
-    let text = text.split_once('\n').map(|(first, rows)| {
-        format!("{first}\n\n{:<34}{:>16}{:>16}{:>16}\n{rows}", "", "was", "would be", "difference")
-    });
-    let mut text = text.unwrap_or_default();
-    let differing: Vec<String> =
-        comparison.differing.iter().map(|(what, count)| format!("{what} {count}")).collect();
-    text.push_str(&format!("\norders that differ, by what: {}\n\n", differing.join(", ")));
-    for difference in &comparison.differences {
-        text.push_str(&format!(
-            "{}  {:<12}  {}  →  {}\n",
-            difference.order,
-            difference.what.to_string(),
-            difference.was,
-            difference.would_be
-        ));
-    }
-    if comparison.differences.len() >= DIFFERENCES_TOLD {
-        text.push_str(&format!("… the first {DIFFERENCES_TOLD} differences\n"));
-    }
-    text
+    let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
+    let guard = guard(config.allowed.clone());
+    blocking(move || {
+        let engine = PolicyEngine::start(Some(&cache))?.with_template_guard(guard);
+        let set =
+            load_active(&engine, &state)?.with(&engine, &sources).map_err(SwapError::Rejected)?;
+        Ok(Candidate::new(set, sources.into_keys().collect()))
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -150,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_points_or_so_long_ago() {
+    fn times_are_points_or_durations() {
         assert_eq!(time("1970-01-01T00:01:00Z").unwrap(), UnixTime(60));
         let ago = UnixTime::now().since(time("7d").unwrap()).0;
         assert!((7 * 86_400..7 * 86_400 + 10).contains(&ago), "{ago}");
