@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use paygress::app::default_policies;
+use paygress::config::default_policies;
 use paygress::sandbox::Sandbox;
-use paygress_cashu::test_mint::TestWallet;
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
 use paygress_core::backend::responder::{ReplyTo, Transport};
@@ -14,16 +13,18 @@ use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
-use paygress_core::orders::NewOrder;
-use paygress_store::SqlStore;
-use paygress_nostr::{Keys, letter};
+use paygress_core::orders::{NewOrder, Repetition};
+use paygress_core::protocol::Response;
+use paygress_nostr::{Keys, gift_wrap};
 use paygress_policy::{Host, PolicyEngine, Source};
+use paygress_sandbox::TestWallet;
+use paygress_store::SqlStore;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
 fn source(slot: Slot) -> Source {
-    Source::plain(paygress_policy::read(&default_policies().join(format!("{slot}.wasm"))).unwrap())
+    Source::plain(paygress_policy::read_component(&default_policies().join(format!("{slot}.wasm"))).unwrap())
 }
 
 fn view() -> OrderView {
@@ -99,18 +100,18 @@ fn policies(c: &mut Criterion) {
     });
 }
 
-fn letters(c: &mut Criterion) {
+fn gift_wraps(c: &mut Criterion) {
     use nostr_sdk::nips::nip59::UnwrappedGift;
     let (alice, service) = (Keys::generate(), Keys::generate());
     let request =
         serde_json::json!({"cashu_token": format!("cashuB{}", "x".repeat(1_000))}).to_string();
-    let (_, wrap) = letter::seal(&alice, &service.public_key(), &request, None).unwrap();
+    let (_, wrap) = gift_wrap::gift_wrap(&alice, &service.public_key(), &request, None).unwrap();
     let runtime = Runtime::new().unwrap();
     c.bench_function("unwrap of one gift wrap/bare", |b| {
         b.iter(|| runtime.block_on(UnwrappedGift::from_gift_wrap(&service, &wrap)).unwrap())
     });
     c.bench_function("unwrap of one gift wrap/host", |b| {
-        b.iter(|| letter::open(&service, &wrap).unwrap())
+        b.iter(|| gift_wrap::unwrap(&service, &wrap).unwrap())
     });
 }
 
@@ -119,7 +120,7 @@ fn order() -> Order {
     Order {
         message: id.0.clone(),
         reply_to: ReplyTo {
-            door: Transport::Nostr,
+            transport: Transport::Nostr,
             customer: Customer("c".repeat(64)),
             relay: None,
             request: None,
@@ -173,30 +174,30 @@ fn ledger(c: &mut Criterion) {
     });
 }
 
-/// An order from the desk's door to the answer, on a mint in this process and pods without walls.
+/// An order from submission to response, on a mint in this process and pods without isolation.
 /// The bare figure is the swap at that mint alone.
 fn whole_order(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let (sandbox, wallet, wallet_store, app) = runtime.block_on(async {
+    let (sandbox, payer, receiver, app) = runtime.block_on(async {
         let sandbox =
             Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "")
                 .await
                 .unwrap();
-        let (wallet, wallet_store) = (
+        let (payer, receiver) = (
             TestWallet::new(sandbox.mint.url()).await.unwrap(),
             TestWallet::new(sandbox.mint.url()).await.unwrap(),
         );
-        wallet.fill(100_000).await.unwrap();
+        payer.fill(100_000).await.unwrap();
         let app = sandbox.app().await.unwrap();
-        (sandbox, wallet, wallet_store, app)
+        (sandbox, payer, receiver, app)
     });
-    let token = || runtime.block_on(wallet.token(16)).unwrap();
+    let token = || runtime.block_on(payer.token(16)).unwrap();
     let mut group = c.benchmark_group("whole order");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     group.bench_function("bare", |b| {
         b.iter_batched(
             token,
-            |token| runtime.block_on(wallet_store.redeem(&token)).unwrap(),
+            |token| runtime.block_on(receiver.receive(&token)).unwrap(),
             BatchSize::PerIteration,
         )
     });
@@ -207,8 +208,9 @@ fn whole_order(c: &mut Criterion) {
             |token| {
                 runtime.block_on(async {
                     let incoming = NewOrder {
+                        repetition: Repetition::ByContent,
                         message: OrderId::random().0,
-                        // Nobody to answer to: the courier is not part of the measurement.
+                        // No recipient: sending is not part of the measurement.
                         reply_to: ReplyTo::default(),
                         token: Secret::new(token),
                         purchase: Purchase::Spawn {
@@ -220,8 +222,8 @@ fn whole_order(c: &mut Criterion) {
                         },
                         password: Some(Secret::new("a good password")),
                     };
-                    let answer = orders.submit(incoming).await.unwrap().answer().await.unwrap();
-                    assert!(answer.get("pod_name").is_some(), "{answer}");
+                    let response = orders.submit(incoming).await.unwrap().answer().await.unwrap();
+                    assert!(matches!(response, Response::Access(_)), "{response:?}");
                 })
             },
             BatchSize::PerIteration,
@@ -234,6 +236,6 @@ fn whole_order(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
-    targets = bare_wasmtime, policies, letters, ledger, whole_order
+    targets = bare_wasmtime, policies, gift_wraps, ledger, whole_order
 }
 criterion_main!(benches);

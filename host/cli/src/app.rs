@@ -1,112 +1,97 @@
-//! The rooms, put together.
+//! The service: the backends, the order service and the transports, wired together.
 
-use crate::config::{Config, HttpConfig};
+use crate::config::{Config, HttpConfig, Payout};
 use crate::terminal::SshShell;
 use anyhow::{Result, anyhow};
 use async_trait::async_trait;
-use paygress_admin::Admin;
+use paygress_admin::AdminServer;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
-use paygress_core::backend::responder::{self, ReplyTo, Responder};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError, Transport};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
 use paygress_core::orders::{Backends, OrderService, Settings};
-use paygress_store::db::Database;
-use paygress_http::Transport;
-use paygress_store::SqlStore;
+use paygress_core::protocol::Response;
+use paygress_http::HttpServer;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
 use paygress_oci::{ComponentFetcher, Registry, VerificationPolicy};
-use paygress_policy::{COMPONENT_BYTES, Guard, PolicyEngine, Publisher};
-use serde_json::Value;
+use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
+use paygress_store::SqlStore;
+use paygress_store::db::Database;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// All rooms, and the doors not yet open.
+/// Everything opened, and nothing served yet.
 pub struct App {
-    /// The desk.
     pub orders: Arc<OrderService>,
-    /// The policies.
     pub policies: Arc<Publisher>,
-    /// Where their components come from.
-    pub supply: Arc<ComponentFetcher>,
-    /// The book.
+    /// Fetches components from registries.
+    pub fetcher: Arc<ComponentFetcher>,
     pub ledger: Arc<SqlStore>,
-    /// The money.
     pub wallet: Arc<CashuWallet>,
-    payout: Option<(String, Sat)>,
+    payout: Option<Payout>,
     nostr: Option<(Inbox, OfferPublisher)>,
-    http: Option<Transport>,
-    admin: Admin,
+    http: Option<HttpServer>,
+    admin: AdminServer,
 }
 
-/// The way back, by the door that an order came through.
+/// Sends a response through the transport that the order came through.
 struct ResponseRouter {
     nostr: Option<Arc<ReplyPublisher>>,
 }
 
 #[async_trait]
 impl Responder for ResponseRouter {
-    async fn send(&self, to: &ReplyTo, answer: &Value) -> Result<(), String> {
-        match (to.door, &self.nostr) {
-            (responder::Transport::Http, _) => {
-                paygress_http::PolledResponder.send(to, answer).await
-            }
-            (responder::Transport::Nostr, Some(post)) => post.send(to, answer).await,
-            (responder::Transport::Nostr, None) => {
-                Err("the Nostr door is closed; RUN_MODE=both opens it".to_owned())
+    async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
+        match (to.transport, &self.nostr) {
+            (Transport::Http, _) => paygress_http::PolledResponder.send(to, response).await,
+            (Transport::Nostr, Some(replies)) => replies.send(to, response).await,
+            (Transport::Nostr, None) => {
+                Err(SendError::recipient("the Nostr transport is off; set RUN_MODE=both"))
             }
         }
     }
 }
 
-/// Where the components are if nothing else is said: beside the program, or where packages put
-/// them.
+/// The template guard: a policy whose template it rejects is not activated.
 #[must_use]
-pub fn default_policies() -> PathBuf {
-    let program = std::env::current_exe().ok();
-    let beside = program
-        .as_deref()
-        .and_then(Path::parent)
-        .into_iter()
-        .flat_map(|bin| ["plugins", "../plugins", "../../plugins"].map(|path| bin.join(path)));
-    beside
-        .into_iter()
-        .find(|path| path.join("images.wasm").exists())
-        .unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
-}
-
-/// What the cluster would say of a template: a policy that renders another one is not put in force.
-#[must_use]
-pub fn guard(allowed: Allowed) -> Guard {
+pub fn guard(allowed: Allowed) -> TemplateGuard {
     Box::new(move |rendered, placement| {
-        paygress_cluster::guard::check(rendered, placement, &allowed).map(drop)
+        paygress_cluster::guard::check(rendered, placement, &allowed).map(drop).map_err(Into::into)
     })
 }
 
-fn policies(config: &Config) -> Result<Arc<Publisher>> {
-    let machine =
-        PolicyEngine::start(Some(&config.policy_cache))?.guarded(guard(config.allowed.clone()));
-    Ok(Arc::new(Publisher::open(machine, &config.policy_state, config.policy_folder())?))
+/// Compiles and activates the policies, which takes seconds.
+async fn policies(config: &Config) -> Result<Arc<Publisher>> {
+    let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
+    let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
+    let open = move || {
+        let engine = PolicyEngine::start(Some(&cache))?.with_template_guard(guard);
+        Ok(Arc::new(Publisher::open(engine, &state, directory)?))
+    };
+    tokio::task::spawn_blocking(open).await?
 }
 
-/// Registries of policies, and whose are taken.
+/// Fetches components from registries and verifies their signatures.
 ///
 /// # Errors
 /// The credentials cannot be read.
-pub fn supply(trust: VerificationPolicy, credentials: Option<&Path>) -> Result<ComponentFetcher> {
-    Ok(ComponentFetcher::new(Registry::new(credentials)?, Arc::new(trust), COMPONENT_BYTES))
+pub fn fetcher(
+    verification: VerificationPolicy,
+    credentials: Option<&Path>,
+) -> Result<ComponentFetcher> {
+    Ok(ComponentFetcher::new(Registry::new(credentials)?, Arc::new(verification), COMPONENT_BYTES))
 }
 
-/// The book and the money: in two files, or in one Postgres that replicas share.
+/// Opens ledger and wallet: two files, or one Postgres that replicas share.
 ///
 /// # Errors
 /// What cannot be opened, and what to do.
-pub async fn books(config: &Config, access: OpenMode) -> Result<(SqlStore, CashuWallet)> {
-    let (book, wallet_store) = match (&config.database, access) {
+pub async fn open_stores(config: &Config, mode: OpenMode) -> Result<(SqlStore, CashuWallet)> {
+    let (ledger, wallet_store) = match (&config.database, mode) {
         (Some(url), _) => {
             let database =
                 Database::postgres(url, &[SqlStore::SCHEMA, WalletStore::SCHEMA]).await?;
@@ -122,23 +107,53 @@ pub async fn books(config: &Config, access: OpenMode) -> Result<(SqlStore, Cashu
         ),
     };
     let seed = match &config.mnemonic {
-        Some(mnemonic) => Seed::of(mnemonic.expose())?,
-        None => Seed::at(&config.wallet.with_extension("mnemonic"))?,
+        Some(mnemonic) => Seed::from_mnemonic(mnemonic.expose())?,
+        None => Seed::load_or_create(&config.wallet.with_extension("mnemonic")).await?,
     };
     let settings = paygress_cashu::Settings {
         mints: config.mints.clone(),
         max_balance: config.max_balance,
-        // Whoever knows the service's npub can lock a token to it.
-        lock: Some(Secret::new(config.keys.secret_key().to_secret_hex())),
+        // The public half is the service's npub: customers know it.
+        p2pk_secret_key: Some(Secret::new(config.keys.secret_key().to_secret_hex())),
     };
-    Ok((book, CashuWallet::open(wallet_store, seed, &settings).await?))
+    Ok((ledger, CashuWallet::open(wallet_store, seed, &settings).await?))
+}
+
+/// The Nostr transport, if it is on, and the way back to its customers.
+fn open_nostr(
+    config: &Config,
+    ledger: &Arc<SqlStore>,
+) -> Option<((Inbox, OfferPublisher), Arc<ReplyPublisher>)> {
+    let settings = paygress_nostr::Settings {
+        keys: config.keys.clone(),
+        relays: config.relays.clone(),
+        private_relays: config.private_relays,
+        name: config.name.clone(),
+        about: config.about.clone(),
+    };
+    config.nostr.then(|| {
+        let (inbox, connection, replies) = Inbox::new(settings, ledger.clone());
+        ((inbox, OfferPublisher::new(connection)), replies)
+    })
+}
+
+fn order_settings(config: &Config) -> Settings {
+    Settings {
+        ssh_host: config.ssh_host.clone(),
+        container_port: config.ssh_port,
+        ports: config.ports.clone(),
+        sweep: config.sweep,
+        refund_on_stop: config.refund_on_stop,
+        refund_kept: config.refund_kept,
+        suggested: config.suggested,
+    }
 }
 
 async fn open_http(
     config: &Config,
     http: &HttpConfig,
     orders: &Arc<OrderService>,
-) -> Result<Transport> {
+) -> Result<HttpServer> {
     let settings = paygress_http::Settings {
         bind: http.bind,
         public_url: http.public_url.clone(),
@@ -156,18 +171,18 @@ async fn open_http(
         verifier: Arc::new(HttpAuth),
         shell: Arc::new(SshShell),
     };
-    Ok(Transport::bind(settings, backends).await?)
+    Ok(HttpServer::bind(settings, backends).await?)
 }
 
-/// How often the folder of policies is looked at.
-const FOLDER_LOOK: Duration = Duration::from_secs(1);
+/// How often the directory of policies is polled.
+const POLICY_DIR_POLL: Duration = Duration::from_secs(1);
 
-/// Publishes what changes in the folder, until it fails.
-async fn look_at_folder(policies: Arc<Publisher>) -> anyhow::Error {
+/// Publishes what changes in the directory, until it fails.
+async fn poll_policy_dir(policies: Arc<Publisher>) -> anyhow::Error {
     loop {
-        tokio::time::sleep(FOLDER_LOOK).await;
+        tokio::time::sleep(POLICY_DIR_POLL).await;
         let policies = Arc::clone(&policies);
-        if let Err(error) = tokio::task::spawn_blocking(move || policies.look_at_folder()).await {
+        if let Err(error) = tokio::task::spawn_blocking(move || policies.poll_policy_dir()).await {
             return error.into();
         }
     }
@@ -183,8 +198,8 @@ pub enum OpenMode {
 }
 
 impl App {
-    /// Opens everything that is ours: the ledger, the wallets, the policies. Talks to nobody yet.
-    /// `override_backends` may put something else into a room; tests put faults there.
+    /// Opens ledger, wallet and policies. Makes no request yet. `override_backends` may replace
+    /// backends; tests inject faults there.
     ///
     /// # Errors
     /// What cannot be opened, and what to do.
@@ -193,36 +208,14 @@ impl App {
         cluster: Arc<dyn Cluster>,
         override_backends: impl FnOnce(Backends) -> Backends,
     ) -> Result<Self> {
-        let (book, wallet) = books(config, OpenMode::ReadWrite).await?;
-        let (ledger, wallet) = (Arc::new(book), Arc::new(wallet));
-        let policies = policies(config)?;
+        let (ledger, wallet) = open_stores(config, OpenMode::ReadWrite).await?;
+        let (ledger, wallet) = (Arc::new(ledger), Arc::new(wallet));
+        let policies = policies(config).await?;
         let policy = Arc::clone(policies.host());
-        let nostr = paygress_nostr::Settings {
-            keys: config.keys.clone(),
-            relays: config.relays.clone(),
-            private_relays: config.private_relays,
-            name: config.name.clone(),
-            about: config.about.clone(),
-        };
-        let (nostr, post) = match config.nostr {
-            true => {
-                let (inbox, connection, post) = Inbox::new(nostr, ledger.clone());
-                (Some((inbox, OfferPublisher::new(connection))), Some(post))
-            }
-            false => (None, None),
-        };
-        let settings = Settings {
-            ssh_host: config.ssh_host.clone(),
-            container_port: config.ssh_port,
-            ports: config.ports.clone(),
-            sweep: config.sweep,
-            refund_on_stop: config.refund_on_stop,
-            refund_kept: config.refund_kept,
-            suggested: config.suggested,
-        };
-        let responder = Arc::new(ResponseRouter { nostr: post });
+        let (nostr, replies) = open_nostr(config, &ledger).unzip();
+        let responder = Arc::new(ResponseRouter { nostr: replies });
         let orders = OrderService::new(
-            settings,
+            order_settings(config),
             override_backends(Backends {
                 wallet: wallet.clone(),
                 policy,
@@ -235,12 +228,14 @@ impl App {
             Some(http) => Some(open_http(config, http, &orders).await?),
             None => None,
         };
-        let supply = Arc::new(supply(config.trust.clone(), config.registry_auth.as_deref())?);
-        let admin = Admin::bind(&config.admin_socket, Arc::clone(&policies), Arc::clone(&supply))?;
+        let fetcher =
+            Arc::new(fetcher(config.verification.clone(), config.registry_auth.as_deref())?);
+        let socket = config.admin_socket.clone();
+        let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
         Ok(Self {
             orders,
             policies,
-            supply,
+            fetcher,
             ledger,
             wallet,
             payout: config.payout.clone(),
@@ -250,17 +245,16 @@ impl App {
         })
     }
 
-    /// Where the HTTP door listens, if there is one.
+    /// The address of the HTTP server, if there is one.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(Transport::address)
+        self.http.as_ref().map(HttpServer::address)
     }
 
-    /// Finishes what an earlier process began, then opens the doors; runs until the future is
-    /// dropped.
+    /// Finishes what an earlier process began, then serves until the future is dropped.
     ///
     /// # Errors
-    /// When the doors cannot be opened.
+    /// When a transport cannot be served.
     pub async fn run(self) -> Result<()> {
         let digests = paygress_core::Policy::current(&**self.policies.host()).digests();
         tracing::info!(
@@ -273,34 +267,34 @@ impl App {
         self.orders.resume().await?;
         let watch = Arc::clone(&self.orders).watch();
         let admin = self.admin.run();
-        let folder = look_at_folder(Arc::clone(&self.policies));
+        let policy_dir = poll_policy_dir(Arc::clone(&self.policies));
         let (orders, nostr) = (Arc::clone(&self.orders), self.nostr);
         let nostr = async move {
-            let Some((inbox, shop)) = nostr else { return std::future::pending().await };
+            let Some((inbox, offers)) = nostr else { return std::future::pending().await };
             tokio::select! {
-                () = shop.run(Arc::clone(&orders)) => Err(anyhow!("the shop closed")),
+                () = offers.run(Arc::clone(&orders)) => Err(anyhow!("publishing offers ended")),
                 ended = inbox.run(Arc::clone(&orders)) => Ok(ended?),
             }
         };
         let http = async {
             match self.http {
-                Some(door) => door.run().await,
+                Some(server) => server.run().await,
                 None => std::future::pending().await,
             }
         };
         let wallet = Arc::clone(&self.wallet);
         let payouts = async {
             match self.payout {
-                Some((address, above)) => wallet.keep_paying_out(&address, above).await,
+                Some(Payout { address, above }) => wallet.run_payout_loop(&address, above).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = watch => Err(anyhow!("the cluster's watch ended")),
-            ended = folder => Err(ended),
+            () = watch => Err(anyhow!("watching the cluster ended")),
+            ended = policy_dir => Err(ended),
             () = admin => Err(anyhow!("the admin socket closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
-            () = http => Err(anyhow!("the HTTP door closed")),
+            () = http => Err(anyhow!("the HTTP server ended")),
             ended = nostr => ended,
         }
     }

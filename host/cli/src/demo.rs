@@ -11,7 +11,7 @@ use paygress_core::backend::policy::Slot;
 use paygress_core::backend::store::PortAllocator;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::protocol::RequestBody;
-use paygress_core::protocol::responses::{AccessDetails, PodStatus, Response};
+use paygress_core::protocol::{AccessDetails, PodStatus, Response};
 use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey, npub};
 use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};

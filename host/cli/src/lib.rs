@@ -1,15 +1,17 @@
-//! The one binary: reads the config and wires the rooms, nothing else.
+//! The binary `paygress`: arguments, configuration and wiring. No rule about orders is here.
 //!
-//! - `config.rs`: the file and the environment; every problem at once.
-//! - `app.rs`: the rooms, put together; `serve.rs` runs it on Kubernetes, `demo` on parts of its
-//!   own.
-//! - `resources.rs`: `Policy` resources, put in force. `terminal.rs`: SSH for terminals in the
-//!   browser. `telemetry.rs`: traces.
-//! - `commands.rs`, `audit.rs`: the operator's look at ledger and wallet.
-//! - `policy/`: for who operates policies, and for who writes them.
-//! - `order.rs`: a customer's client.
-//! - `demo.rs`, `sandbox.rs` (feature `demo`): the same rooms with a relay, a mint and pods of
-//!   their own.
+//! ```text
+//! main ─▶ config ─▶ serve (Kubernetes) ─┐
+//!                   demo (sandbox) ─────┴▶ app: backends, order service, transports
+//!      └▶ commands, order, policy: clients of a running service, or of its stores
+//! ```
+//!
+//! - `config/`: the file and the environment; all problems at once.
+//! - `app.rs`: everything wired together; `serve.rs` runs it on Kubernetes.
+//! - `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in the browser.
+//! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
+//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
+//! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its own.
 
 pub mod app;
 pub mod audit;
@@ -19,7 +21,6 @@ pub mod config;
 pub mod demo;
 pub mod order;
 pub mod policy;
-pub mod resources;
 #[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod serve;

@@ -1,10 +1,12 @@
 //! `paygress --help`.
 #![allow(clippy::print_stdout)]
+// The futures of the service nest deeper than the compiler follows by default.
+#![recursion_limit = "256"]
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use paygress::telemetry::{self, Traces};
-use paygress::{books, order, policy, serve};
+use paygress::{commands, order, policy, serve};
 use paygress_nostr::Keys;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -34,48 +36,47 @@ struct Cli {
 enum Command {
     /// Serve customers.
     Serve,
-    /// Buy from a service: a customer's client over NIP-17.
+    /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
-    /// Look at the orders, and account for every sat. The service may be running.
+    /// Show orders and account for every sat. The service may be running.
     Ledger {
         #[command(subcommand)]
-        action: books::LedgerAction,
+        action: commands::ledger::LedgerAction,
     },
-    /// The operator's money. The service may be running.
+    /// Manage the operator's wallet. The service may be running.
     Wallet {
         #[command(subcommand)]
-        action: books::WalletAction,
+        action: commands::wallet::WalletAction,
     },
-    /// Policies: exchange them in a running service, try them, write them.
+    /// Swap, test and write policies.
     Policy {
         #[command(subcommand)]
         action: policy::PolicyAction,
     },
-    /// Keys for a service.
+    /// Manage the service's keys.
     Keys {
         #[command(subcommand)]
         action: KeysAction,
     },
-    /// Print the HTTP door's OpenAPI description.
+    /// Print the OpenAPI description of the HTTP API.
     Openapi,
-    /// Everything in one process, without a cluster or network.
+    /// Run everything in one process, without a cluster or network.
     #[cfg(feature = "demo")]
     Demo(paygress::demo::Arguments),
 }
 
 #[derive(Subcommand)]
 enum KeysAction {
-    /// Make a new secret key, and print it with its public key. Keep the secret one in
+    /// Generate a secret key and print it with its public key. Keep the secret one in
     /// NOSTR_PRIVATE_KEY.
     Generate,
 }
 
-/// Our own words, and of libraries what an operator can act on.
+/// Our own messages, and those of libraries that an operator can act on.
 const LOG: &str = "info,cdk=warn,cdk_common=warn,kube=warn,russh=off";
 
-/// Whatever is asked for, libraries that would log tokens, logins or whole messages stay at this
-/// level or below.
-/// `nostr_relay_pool` does so even when it warns.
+/// Libraries that would log tokens, logins or whole messages stay at this level or below, whatever
+/// `RUST_LOG` says. `nostr_relay_pool` logs them even when it warns.
 const CAPS: [(&str, LevelFilter); 13] = [
     ("nostr_relay_pool", LevelFilter::OFF),
     ("nostr_sdk", LevelFilter::OFF),
@@ -129,11 +130,11 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
         }
         Command::Ledger { action } => {
             log("warn")?;
-            books::ledger(config, action).await
+            commands::ledger::ledger(config, action).await
         }
         Command::Wallet { action } => {
             log("warn")?;
-            books::wallet(config, action).await
+            commands::wallet::wallet(config, action).await
         }
         Command::Policy { action } => {
             log("warn")?;

@@ -2,10 +2,10 @@
 
 use crate::app::App;
 use crate::config::{Config, Reader, part};
-use crate::resources::PolicyReconciler;
 use anyhow::{Context, Result, anyhow};
-use paygress_cluster::{Kubernetes, Policies, Settings};
+use paygress_cluster::{Kubernetes, Settings};
 use paygress_core::Cluster;
+use paygress_policy_controller::{Controller, PolicyReconciler};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// The configuration in this file and the environment.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// Everything that is wrong with it.
 pub fn configured(file: Option<&Path>) -> Result<Config> {
     Ok(Config::read(text(file)?.as_deref(), std::env::vars())?)
 }
@@ -36,16 +36,16 @@ fn text(file: Option<&Path>) -> Result<Option<String>> {
     file.map(read).transpose()
 }
 
-/// How long customers wait at the start for a registry that is slow.
-const FIRST_LOOK: Duration = Duration::from_secs(30);
+/// How long the start may be delayed by a slow registry.
+const FIRST_RECONCILIATION: Duration = Duration::from_secs(30);
 
-/// Serves on a Kubernetes cluster until it is told to stop.
+/// Serves on a Kubernetes cluster until it is stopped.
 ///
 /// # Errors
 /// What keeps it from serving, and what to do.
 pub async fn serve(config: Config) -> Result<()> {
     let key = config.keys.public_key();
-    tracing::info!(npub = paygress_nostr::npub(&key), "this service");
+    tracing::info!(npub = paygress_nostr::npub(&key), "service key");
     // A label's value, short and this key's own.
     let instance = key.to_hex().chars().take(16).collect();
     let settings = Settings {
@@ -57,42 +57,43 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), settings).await?;
     if let Err(error) = cluster.check().await {
-        // Customers are refused politely until it is back; restarting would not bring it back
-        // sooner.
-        tracing::error!(%error, namespace = config.namespace, "the cluster does not let us see our Jobs yet");
+        // Orders are refused until it is back; a restart would not help.
+        tracing::error!(%error, namespace = config.namespace, "the Jobs of this namespace cannot be listed yet");
     }
     let app = App::build(&config, Arc::new(cluster), |backends| backends).await?;
-    let resources = match &config.policy_namespace {
-        Some(namespace) => Some(Policies::connect(config.kubeconfig.as_deref(), namespace).await?),
+    let controller = match &config.policy_namespace {
+        Some(namespace) => {
+            let reconciler =
+                PolicyReconciler::new(Arc::clone(&app.policies), Arc::clone(&app.fetcher));
+            let kubeconfig = config.kubeconfig.as_deref();
+            Some(Controller::connect(kubeconfig, namespace, Arc::new(reconciler)).await?)
+        }
         None => None,
     };
-    let keeper =
-        Arc::new(PolicyReconciler::new(Arc::clone(&app.policies), Arc::clone(&app.supply)));
-    // What they wish for decides from the first order on.
-    if let Some(resources) = &resources
-        && timeout(FIRST_LOOK, resources.look(&*keeper)).await.is_err()
+    // They decide from the first order on.
+    if let Some(controller) = &controller
+        && timeout(FIRST_RECONCILIATION, controller.reconcile_once()).await.is_err()
     {
         tracing::error!(
-            "the Policy resources cannot be had in time; until they can be, what was in force last decides, or POLICY_DIR"
+            "the Policy resources are not applied in time; until they are, the last active policies decide, or those of POLICY_DIR"
         );
     }
-    let resources = async {
-        match resources {
-            Some(resources) => resources.watch(keeper).await,
+    let controller = async {
+        match controller {
+            Some(controller) => controller.run().await,
             None => std::future::pending().await,
         }
     };
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = app.run() => ended,
-        () = resources => Err(anyhow!("the watch over Policy resources ended")),
+        () = controller => Err(anyhow!("the watch of the Policy resources ended")),
         _ = terminate.recv() => stop(),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| stop()),
     }
 }
 
-/// Nothing needs to be saved: whatever state an order is in, it is in the ledger, and
-/// `OrderService::resume` goes on from there.
+/// Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues it.
 fn stop() -> Result<()> {
     tracing::info!("stopping; orders under way go on at the next start");
     Ok(())

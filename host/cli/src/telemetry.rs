@@ -1,8 +1,8 @@
-//! Traces, sent to a collector by OTLP over HTTP: a span an order, in it its steps, in them the
-//! calls of policies.
+//! Traces, sent to a collector by OTLP over HTTP: one span for each order, its steps and the policy
+//! calls in it.
 //!
-//! Off unless OTLP_ENDPOINT is set. Only our own spans go: those of libraries may hold what
-//! customers send.
+//! Off unless OTLP_ENDPOINT is set. Only our own spans are sent: those of libraries may hold
+//! customers' data.
 
 use anyhow::{Context, Result};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -20,15 +20,15 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A collector answers in milliseconds; one that does not is left, and its spans with it.
+/// A collector answers in milliseconds; the spans of one that does not are dropped.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends what is left when it is dropped.
+/// Sends the remaining spans when it is dropped.
 pub struct Traces(SdkTracerProvider);
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // Best effort: the collector may be away.
+        // Best effort: the collector may be unavailable.
         let _ = self.0.shutdown_with_timeout(TIMEOUT);
     }
 }
@@ -52,7 +52,7 @@ impl HttpClient for OnRuntime {
 /// on a runtime.
 ///
 /// # Errors
-/// When it cannot be set up; the collector is not asked.
+/// When it cannot be set up; the collector is not contacted.
 pub fn layer<S>(endpoint: &str) -> Result<(impl Layer<S> + use<S>, Traces)>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,

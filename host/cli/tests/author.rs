@@ -172,7 +172,7 @@ fn a_suite_passes_or_names_the_failed_cases() {
 ";
     let (success, output) = workspace.run(&["test", &suite(bad_ones), "--junit", &junit]);
     assert!(
-        !good
+        !success
             && output.contains("6 cases, 6 failed")
             && output.contains("/price/msat is 2000, and should be 1000"),
         "{output}"

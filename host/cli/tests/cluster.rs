@@ -13,7 +13,7 @@ mod support;
 
 use paygress_core::backend::policy::Slot;
 use paygress_oci::Digest;
-use paygress_oci::testing::{Demand, TestRegistry};
+use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -116,8 +116,8 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
     );
     let second_end = seconds(&more, "new_expires_at");
     assert_eq!(second_end - first_end, 20, "nothing of the first token is lost");
-    let stranger = testbed.ask_as_another(&json!({"type": "status", "pod_name": pod}));
-    assert_eq!(stranger["error_type"], "not_owner");
+    let other = testbed.ask_as_another(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!(other["error_type"], "not_owner");
     let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
     assert_eq!(status["status"], "running");
     assert!(status.get("ssh_password").is_none(), "{status}");
@@ -131,8 +131,8 @@ fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
     assert_eq!(pod_uid(), uid, "the pod was not touched");
 
     wait_for("the pod to end", Duration::from_secs(60), || session.try_wait().unwrap().is_some());
-    let late = now().abs_diff(second_end);
-    assert!(late <= 10, "it ended {late} s from its second deadline");
+    let seconds_off = now().abs_diff(second_end);
+    assert!(seconds_off <= 10, "it ended {seconds_off} s from its second deadline");
     wait_for("logins to be refused", Duration::from_secs(20), || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
     });
@@ -196,10 +196,10 @@ fn the_service_has_no_right_that_it_does_not_need() {
         &["get", "nodes"],
     ] {
         let output = service(arguments);
-        let told = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        let output_text = String::from_utf8_lossy(&output.stderr).to_lowercase();
         assert!(
-            !output.status.success() && told.contains("forbidden"),
-            "{arguments:?} was not denied: {told}"
+            !output.status.success() && output_text.contains("forbidden"),
+            "{arguments:?} was not denied: {output_text}"
         );
     }
     assert!(
@@ -230,10 +230,10 @@ fn the_service_has_no_right_that_it_does_not_need() {
             "--overrides",
             &spec,
         ]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            !output.status.success() && told.contains("paygress-customers") && told.contains(why),
-            "{spec}: {told}"
+            !output.status.success() && output_text.contains("paygress-customers") && output_text.contains(why),
+            "{spec}: {output_text}"
         );
     }
 }
@@ -282,7 +282,7 @@ fn a_pod_that_is_evicted_is_paid_back() {
     let (mut refund, mut n) = (None, 0);
     wait_for("the refund", Duration::from_secs(90), || {
         n += 1;
-        // The same words in the same second are the same message, and are answered once.
+        // The same text in the same second is the same message, and is answered once.
         let status = testbed.ask(&json!({"type": "status", "pod_name": pod, "n": n}));
         refund = status["refund_token"].as_str().map(str::to_owned);
         refund.is_some()
@@ -298,7 +298,7 @@ fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
     let testbed = Testbed::start("refusals", &[]);
     let token = testbed.token(5);
     let mut n = 0;
-    // The same words in the same second are the same message, and are answered once.
+    // The same text in the same second is the same message, and is answered once.
     let mut order = || {
         n += 1;
         json!({"cashu_token": token, "n": n})
@@ -358,7 +358,7 @@ fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn what_fails_after_payment_is_paid_back() {
     let _alone = CLUSTER.lock();
-    // An image that no registry has: allowed, rehearsed, paid, and never started.
+    // An image that no registry has: allowed, dry-run, paid, and never started.
     let testbed = Testbed::start("refund", &[("SSH_BASE_IMAGE", "paygress.local/missing:1")]);
     let token = testbed.token(9);
     let refunded = testbed.ask(&json!({"cashu_token": token}));
@@ -461,7 +461,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
 
     kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
     deployed.wait();
-    assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same publication");
+    assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same revision");
     assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
     let refused = ask(json!({"cashu_token": outside.token(21)}));
     assert_eq!(
@@ -560,7 +560,7 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
     let columns = kubectl(&["-n", "ingress-system", "get", "policies"]);
     assert!(columns.contains("InForce") && columns.contains("Enforce"), "{columns}");
 
-    // Broken: refused, in words, and the one that was in force goes on.
+    // Broken: refused with a reason, and the active one goes on.
     apply(&policy("pricing", pricing(-1)));
     let why = condition("pricing", "Valid", "False", "Refused");
     assert!(why.contains("/sats_per_hour"), "{why}");
@@ -598,7 +598,7 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
         assert!(!applied(&policy("wrong", spec.clone())), "{spec}");
     }
 
-    // Gone: what the folder holds is back.
+    // Deleted: the component of the directory is active again.
     kubectl(&["-n", "ingress-system", "delete", "policies", "--all", "--wait"]);
     wait_for("the default price to be back", Duration::from_secs(60), || lives() == 15);
 }
@@ -608,7 +608,7 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
 fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let _alone = CLUSTER.lock();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let registry = runtime.block_on(TestRegistry::open(Demand::Nothing)).unwrap();
+    let registry = runtime.block_on(TestRegistry::open(RequiredAuth::None)).unwrap();
     let policies = tempfile::tempdir().unwrap();
     let (private, public) = key(policies.path(), "operator");
     let paygress = |arguments: &[&str]| {
@@ -633,7 +633,7 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let flat =
         root().join("target/plugins-examples/flat-price.wasm").to_string_lossy().into_owned();
     let named = |name: &str| format!("{}/policies/{name}", registry.host());
-    let wish = |reference: &str| {
+    let apply_policy = |reference: &str| {
         apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": reference}})))
     };
     let buys_flat = || {
@@ -642,23 +642,23 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     };
 
     let unsigned = paygress(&["policy", "push", &flat, &named("unsigned:1")]);
-    wish(&unsigned);
+    apply_policy(&unsigned);
     assert!(condition("pricing", "Verified", "False", "Refused").contains("there is no signature"));
-    let (stranger, _) = key(policies.path(), "stranger");
-    wish(&paygress(&["policy", "push", &flat, &named("strangers:1"), "--sign", &stranger]));
+    let (other, _) = key(policies.path(), "stranger");
+    apply_policy(&paygress(&["policy", "push", &flat, &named("strangers:1"), "--sign", &other]));
     assert!(condition("pricing", "Verified", "False", "Refused").contains("known key"));
     let signed = paygress(&["policy", "push", &flat, &named("flat:1"), "--sign", &private]);
-    wish(&signed.replace("flat:1", "elsewhere:1"));
+    apply_policy(&signed.replace("flat:1", "elsewhere:1"));
     assert!(condition("pricing", "Fetched", "False", "Unavailable").contains("is not there"));
     assert!(!buys_flat(), "nothing of that was put in force");
 
-    wish(&signed);
+    apply_policy(&signed);
     condition("pricing", "Verified", "True", "Verified");
     condition("pricing", "Active", "True", "InForce");
     assert!(buys_flat());
 
-    // Changed in the registry afterwards: another wish for it is refused, and what is in force goes
-    // on.
+    // Changed in the registry afterwards: another resource for it is refused, and what is in force
+    // goes on.
     let digest = Digest::of(&std::fs::read(&flat).unwrap());
     registry.replace_blob(&digest, b"something else");
     apply(&policy(

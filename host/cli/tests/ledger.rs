@@ -12,16 +12,16 @@ mod support;
 
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_cashu::test_mint::TestMint;
 use paygress_core::backend::cluster::Cluster;
 use paygress_core::model::units::PodName;
+use paygress_sandbox::TestMint;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 use support::command::{paygress, printed, text};
 use support::customer::{Buyer, Running, TIMEOUT};
 
-/// The refund in the status of a pod, as soon as there is one. (The same words in the same second
+/// The refund in the status of a pod, as soon as there is one. (The same text in the same second
 /// are the same message, and are answered once.)
 async fn refund_of(buyer: &Buyer, pod: &str) -> Value {
     let begun = Instant::now();
@@ -36,7 +36,7 @@ async fn refund_of(buyer: &Buyer, pod: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stops_a_pod_gets_the_unused_minutes_back() {
+async fn a_stopped_pod_is_refunded_by_the_minute() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
@@ -44,9 +44,9 @@ async fn who_stops_a_pod_gets_the_unused_minutes_back() {
     let pod = bought["pod_name"].as_str().unwrap();
     let more = buyer.ask(json!({"pod_name": pod, "cashu_token": buyer.token(11).await})).await;
     assert_eq!(more["success"], true, "{more}");
-    let stranger = Buyer::new(&sandbox).await;
+    let other = Buyer::new(&sandbox).await;
     assert_eq!(
-        stranger.ask(json!({"type": "stop", "pod_name": pod})).await["error_type"],
+        other.ask(json!({"type": "stop", "pod_name": pod})).await["error_type"],
         "not_owner"
     );
     let before = buyer.wallet.balance().await.unwrap();
@@ -65,7 +65,7 @@ async fn who_stops_a_pod_gets_the_unused_minutes_back() {
     assert_eq!(
         buyer.ask(json!({"type": "stop", "pod_name": pod, "n": 2})).await,
         stopped,
-        "asked again it is the same answer"
+        "a repeated request gets the same response"
     );
     assert!(
         std::net::TcpStream::connect((
@@ -81,7 +81,7 @@ async fn who_stops_a_pod_gets_the_unused_minutes_back() {
         "{status}"
     );
     for token in tokens {
-        buyer.wallet.redeem(token.as_str().unwrap()).await.unwrap();
+        buyer.wallet.receive(token.as_str().unwrap()).await.unwrap();
     }
     assert!(
         buyer.wallet.balance().await.unwrap() >= before + back - 4,
@@ -118,20 +118,20 @@ async fn a_pod_that_the_cluster_loses_is_paid_back_without_asking() {
     cluster.remove(&PodName(pod.to_owned())).await.unwrap();
     let status = refund_of(&buyer, pod).await;
     assert_eq!(status["status"], "ended");
-    let refunded = buyer.wallet.redeem(status["refund_token"].as_str().unwrap()).await.unwrap();
+    let refunded = buyer.wallet.receive(status["refund_token"].as_str().unwrap()).await.unwrap();
     assert!((17..=20).contains(&refunded), "{refunded} of 20 sat for time that was not used");
-    assert!(wallet.balances().await.unwrap().iter().all(|(_, free, _)| free.0 <= 2));
+    assert!(wallet.balances().await.unwrap().iter().all(|balance| balance.available.0 <= 2));
     assert!(printed(&sandbox, &["ledger", "audit"]).await.contains("every sat is accounted for"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_looks_into_the_books_beside_the_running_service() {
+async fn the_operator_reads_the_ledger_beside_the_running_service() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let _running = Running::start(app);
     let buyer = Buyer::new(&sandbox).await;
     let token = buyer.token(101).await;
-    let bought = buyer.ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": "not in the books"})).await;
+    let bought = buyer.ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": "not in the output"})).await;
     let pod = bought["pod_name"].as_str().unwrap();
     buyer.ask(json!({"cashu_token": buyer.token(5).await, "tier": "galactic"})).await;
 
@@ -157,7 +157,7 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
     );
     for output in [&list, &shown, &exported] {
         assert!(
-            !output.contains("not in the books") && !output.contains("cashu"),
+            !output.contains("not in the output") && !output.contains("cashu"),
             "a secret is shown: {output}"
         );
     }
@@ -172,7 +172,7 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
         "{balance}"
     );
     let sent = printed(&sandbox, &["wallet", "send", "30"]).await;
-    assert!(buyer.wallet.redeem(sent.trim()).await.unwrap() >= 29);
+    assert!(buyer.wallet.receive(sent.trim()).await.unwrap() >= 29);
     let shop = TestMint::start(0).await.unwrap();
     let paid = printed(&sandbox, &["wallet", "pay", &shop.invoice(20).await.unwrap()]).await;
     assert!(paid.starts_with("paid 20 sat, and "), "{paid}");
@@ -188,13 +188,13 @@ async fn the_operator_looks_into_the_books_beside_the_running_service() {
 
     let nothing = paygress(&sandbox, &["ledger", "show", "0000"]).await;
     assert!(!nothing.status.success() && text(&nothing.stderr).contains("there is no order 0000"));
-    // A book that was written by somebody else does not add up.
+    // A ledger that was altered does not add up.
     let ledger = rusqlite::Connection::open(&sandbox.config.ledger).unwrap();
     let forged = "UPDATE orders SET body = replace(body, '\"redeemed\":100', '\"redeemed\":90') WHERE id = ?1";
     assert_eq!(ledger.execute(forged, [id]).unwrap(), 1);
     let audit = paygress(&sandbox, &["ledger", "audit"]).await;
     assert_eq!(audit.status.code(), Some(1));
     assert!(text(&audit.stdout).contains(&format!(
-        "order {id}: the ledger says that 90 sat were redeemed, and the purse 100 sat"
+        "order {id}: ledger has 90 sat received, and the wallet 100 sat"
     )));
 }

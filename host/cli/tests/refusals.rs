@@ -12,9 +12,10 @@
 mod support;
 
 use paygress::sandbox::Sandbox;
-use paygress_cashu::test_mint::{TestMint, TestWallet, relabelled};
 use paygress_core::backend::policy::Slot;
-use paygress_policy::{Source, Sources, Trigger, read};
+use paygress_policy::{Source, Sources, Trigger, read_component};
+use paygress_sandbox::token::relabelled;
+use paygress_sandbox::{TestMint, TestWallet};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::customer::{Buyer, Running};
@@ -57,7 +58,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     foreign_wallet.fill(10).await.unwrap();
     let foreign_token = foreign_wallet.token(10).await.unwrap();
     refused(&buyer.ask(json!({"cashu_token": foreign_token})).await, "non_whitelisted_mint");
-    assert_eq!(foreign_wallet.redeem(&foreign_token).await.unwrap(), 10);
+    assert_eq!(foreign_wallet.receive(&foreign_token).await.unwrap(), 10);
 
     let token = buyer.token(10).await;
     let lookalike =
@@ -89,7 +90,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
         "invalid_request",
     );
 
-    let hostile = read(
+    let hostile = read_component(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins-for-tests/hostile.wasm"),
     )
     .unwrap();
@@ -104,7 +105,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
     }
 
     // After all of that the same token is worth what it was.
-    assert_eq!(buyer.wallet.redeem(&token).await.unwrap(), 9);
+    assert_eq!(buyer.wallet.receive(&token).await.unwrap(), 9);
     refused(&buyer.ask(json!({"cashu_token": token})).await, "token_already_spent");
 }
 
@@ -128,5 +129,5 @@ async fn when_all_ports_are_leased_the_next_customer_keeps_the_token() {
     let second = buyer.ask(json!({"cashu_token": token})).await;
     refused(&second, "resource_unavailable");
     assert_eq!(second["message"], "No available ports in the configured range");
-    assert_eq!(buyer.wallet.redeem(&token).await.unwrap(), 4);
+    assert_eq!(buyer.wallet.receive(&token).await.unwrap(), 4);
 }

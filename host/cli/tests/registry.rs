@@ -24,7 +24,7 @@ fn built(name: &str) -> PathBuf {
 }
 
 /// Files for all slots, signed.
-async fn directory(sandbox: &Sandbox, directory: &Path, key: &str) {
+async fn write_policy_dir(sandbox: &Sandbox, directory: &Path, key: &str) {
     for slot in Slot::ALL {
         let file = directory.join(format!("{slot}.wasm"));
         std::fs::copy(built(&format!("plugins/{slot}.wasm")), &file).unwrap();
@@ -44,7 +44,7 @@ async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
     let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let ((ours, ours_public), (theirs, theirs_public)) =
         (key(directory.path(), "ours"), key(directory.path(), "theirs"));
-    directory(&plain, directory.path(), &ours).await;
+    write_policy_dir(&plain, directory.path(), &ours).await;
     let sandbox = Sandbox::new(
         &[("POLICY_DIR", &directory.path().to_string_lossy()), ("POLICY_KEYS", &ours_public)],
         "",
@@ -193,7 +193,7 @@ async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_th
         "{}",
         text(&output.stderr)
     );
-    assert!(registry.seen().is_empty());
+    assert!(registry.take_requests().is_empty());
 
     let sandbox = Sandbox::new(&[("SSL_CERT_FILE", &public)], "").await.unwrap();
     let pinned = printed(&sandbox, &push).await;
@@ -241,9 +241,9 @@ async fn with_required_signatures_the_service_does_not_start_without_them() {
     assert!(sandbox("off").await.app().await.is_ok());
 
     // A signature that comes later is seen, and so is one that does not fit what it lies beside.
-    directory(&strict, directory.path(), &ours).await;
-    let directory = directory.path().to_string_lossy().into_owned();
-    let sandbox = Sandbox::new(&[("POLICY_DIR", &directory), ("POLICY_KEYS", &ours_public)], "")
+    write_policy_dir(&strict, directory.path(), &ours).await;
+    let policy_dir = directory.path().to_string_lossy().into_owned();
+    let sandbox = Sandbox::new(&[("POLICY_DIR", &policy_dir), ("POLICY_KEYS", &ours_public)], "")
         .await
         .unwrap();
     let app = sandbox.app().await.unwrap();

@@ -11,13 +11,13 @@
 
 mod support;
 
-use paygress::app::{App, OpenMode, books};
-use paygress::commands::audited;
+use paygress::app::{App, OpenMode, open_stores};
+use paygress::commands::ledger::audited;
 use paygress::config::Config;
 use paygress::sandbox::Sandbox;
-use paygress_cluster::Local;
 use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::State;
+use paygress_sandbox::LocalCluster;
 use paygress_store::db::testing::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::crashing::{Stop, doomed};
+use support::crashing::{Stop, crashing};
 use support::customer::{Buyer, Running};
 use support::web::Web;
 use tokio::sync::Notify;
@@ -73,7 +73,7 @@ impl Replica {
             }
             line.clear();
         }
-        panic!("the replica ended before it said {word}");
+        panic!("the replica ended before it printed {word}");
     }
 
     fn kill_9(mut self) {
@@ -97,7 +97,7 @@ async fn replica() {
     let environment: BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
     let config = Config::read(None, environment).unwrap();
     let homes = tempfile::tempdir().unwrap();
-    let cluster = Arc::new(Local::new(homes.path().to_owned()));
+    let cluster = Arc::new(LocalCluster::new(homes.path().to_owned()));
     let reached = Arc::new(Notify::new());
     let stop = match std::env::var("REPLICA_STOP").unwrap().as_str() {
         "before the swap" => Some(Stop::BeforeTheSwap),
@@ -106,7 +106,7 @@ async fn replica() {
     };
     let app = match stop {
         Some(stop) => {
-            App::build(&config, cluster, |backends| doomed(stop)(backends, Arc::clone(&reached)))
+            App::build(&config, cluster, |backends| crashing(stop)(backends, Arc::clone(&reached)))
                 .await
         }
         None => App::build(&config, cluster, |backends| backends).await,
@@ -119,8 +119,8 @@ async fn replica() {
 }
 
 async fn sandbox(server: &Server) -> Sandbox {
-    let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
-    Sandbox::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", words)], "")
+    let mnemonic = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+    Sandbox::new(&[("DATABASE_URL", server.url().expose()), ("WALLET_MNEMONIC", mnemonic)], "")
         .await
         .unwrap()
 }
@@ -145,15 +145,15 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
             // The other one is there, and leaves alone what is being worked.
             let mut other = Replica::start(&sandbox, "");
             other.wait_for("open");
-            let (book, wallet) = books(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
-            assert_eq!(book.page(None, 10).await.unwrap()[0].state, State::Redeeming);
+            let (ledger, wallet) = open_stores(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
+            assert_eq!(ledger.page(None, 10).await.unwrap()[0].state, State::Redeeming);
             assert!(dying.child.try_wait().unwrap().is_none());
             dying.kill_9();
-            (other, book, wallet)
+            (other, ledger, wallet)
         };
-        let (answer, (_other, book, wallet)) = tokio::join!(asking, takeover);
+        let (answer, (_other, ledger, wallet)) = tokio::join!(asking, takeover);
         assert_eq!(answer["ssh_username"], "alice", "{stop}: {answer}");
-        let report = audited(&book, &wallet).await.unwrap();
+        let report = audited(&ledger, &wallet).await.unwrap();
         assert!(report.problems.is_empty() && report.orders == 1, "{stop}: {report}");
     }
 }
@@ -163,7 +163,7 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
     let server = Server::start().unwrap();
     let sandbox = sandbox(&server).await;
     let cluster = sandbox.cluster();
-    let mut doors = Vec::new();
+    let mut servers = Vec::new();
     for _ in 0..2 {
         let app =
             App::build(&Config::read(None, own(&sandbox)).unwrap(), cluster.clone(), |backends| {
@@ -172,14 +172,14 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
             .await
             .unwrap();
         let web = Web::new(app.http_address().unwrap());
-        doors.push((web, Running::start(app)));
+        servers.push((web, Running::start(app)));
     }
     let buyer = Buyer::new(&sandbox).await;
     let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
-    let (first, second) = tokio::join!(doors[0].0.spawn(order.clone()), doors[1].0.spawn(order));
+    let (first, second) = tokio::join!(servers[0].0.spawn(order.clone()), servers[1].0.spawn(order));
     assert_eq!(first.good(), second.good(), "one works it, the other one waits for its answer");
     let bearer = first.json()["bearer_token"].as_str().unwrap().to_owned();
-    assert_eq!(doors[1].0.get("/pods", &bearer).await.good()["pods"].as_array().unwrap().len(), 1);
+    assert_eq!(servers[1].0.get("/pods", &bearer).await.good()["pods"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,8 +211,8 @@ async fn two_replicas_serve_every_customer_once() {
         (third["ssh_username"].as_str(), fourth["ssh_username"].as_str()),
         (Some("one"), Some("two"))
     );
-    let (book, wallet) = books(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
-    let report = audited(&book, &wallet).await.unwrap();
+    let (ledger, wallet) = open_stores(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
+    let report = audited(&ledger, &wallet).await.unwrap();
     assert!(report.problems.is_empty(), "{report}");
     assert_eq!(report.total.sold.0, 5 + 6 + 7, "{report}");
 }

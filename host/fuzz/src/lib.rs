@@ -78,7 +78,7 @@ pub fn token(bytes: &[u8]) {
 /// quotes a token.
 pub fn message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = protocol::is_answer(text);
+    let _ = protocol::is_response(text);
     match Request::parse(text) {
         Ok(Request::Buy {
             purchase: paygress_core::model::order::Purchase::Spawn { username, .. },

@@ -1,6 +1,8 @@
 //! The `Policy` resource. Its definition, `k8s/base/policy-crd.yaml`, is generated from these types
 //! by `cargo xtask generate`.
 
+#![allow(clippy::duplicated_attributes, reason = "printcolumn(type_ = …) repeats in the derive")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use paygress_core::backend::policy::Slot;

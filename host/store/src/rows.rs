@@ -58,7 +58,7 @@ pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> R
 /// Whether a message that made this order may make a new one. A refused HTTP request cost nothing,
 /// and is repeated under the same key; the id of a Nostr message is that of its content.
 pub(crate) fn may_be_repeated(order: &Order) -> bool {
-    order.reply_to.door == Transport::Http && order.state == State::Refused
+    order.reply_to.transport == Transport::Http && order.state == State::Refused
 }
 
 pub(crate) fn read_state(text: &str) -> Result<State> {

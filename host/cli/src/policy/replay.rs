@@ -8,7 +8,7 @@ use crate::commands::ledger::PAGE_SIZE;
 use crate::config::Config;
 use anyhow::{Result, anyhow};
 use clap::Args;
-use paygress_core::Ledger;
+use paygress_core::backend::store::Reporting;
 use paygress_core::model::units::UnixTime;
 use paygress_policy::{
     Candidate, Comparison, ComponentRefs, PolicyEngine, Source, Sources, SwapError, history,

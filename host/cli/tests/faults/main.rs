@@ -20,12 +20,12 @@ mod scenario;
 
 use backends::ClusterFault;
 use paygress::config::default_policies;
+use paygress_core::ErrorType;
 use paygress_core::model::order::RefundEnd;
 use paygress_core::model::units::Sat;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
 use paygress_sandbox::{NetworkFault, TestMint};
 use scenario::{Action, DAY, Outcome, ProcessRun, Scenario, run_scenario};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -147,13 +147,13 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
     // when it is back, and to give back what comes.
     for lost in [NetworkFault::Hang(true), NetworkFault::LostOnTheWay] {
         let scenario = outcome(vec![Action::Spawn(30)], vec![away("v1/swap", lost), day_later()]);
-        let first = scenario.responses[0]["message"].as_str().unwrap();
-        assert!(first.contains("does not tell whether it has taken your token"), "{first}");
-        let last = scenario.responses.last().unwrap();
+        let first = &scenario.responses[0].error().unwrap().message;
+        assert!(first.contains("does not answer whether it has taken your token"), "{first}");
+        let last = scenario.responses.last().unwrap().error().unwrap();
         assert_eq!(
-            (&last["error_type"], &last["refunded_sats"]),
-            (&json!("mint_network_error"), &json!(29)),
-            "{last}"
+            (last.error_type, last.refund.as_ref().map(|refund| refund.refunded_sats)),
+            (ErrorType::MintNetworkError, Some(29)),
+            "{last:?}"
         );
         assert!(scenario.orders.iter().all(|order| order.state.is_final()));
     }
@@ -164,7 +164,8 @@ fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
     let fails = ProcessRun { cluster: ClusterFault::NeverReady, ..ProcessRun::good() };
     let later = ProcessRun { clock: 40 * DAY, lasts: true, ..ProcessRun::good() };
     let scenario = outcome(vec![Action::Spawn(30)], vec![fails, later]);
-    assert!(scenario.responses[0]["refund_token"].is_string(), "{}", scenario.responses[0]);
+    let refund = scenario.responses[0].error().unwrap().refund.as_ref().unwrap();
+    assert!(refund.refund_token.is_some(), "{refund:?}");
     assert_eq!(
         scenario.orders[0].refund_end,
         Some(RefundEnd::Reclaimed(Sat(28))),

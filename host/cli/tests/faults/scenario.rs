@@ -198,7 +198,7 @@ impl TestEnv {
             .unwrap(),
         );
         let fault = run.and_then(|run| run.write);
-        let ledger = Arc::new(BadLedger {
+        let faulty_ledger = Arc::new(BadLedger {
             ledger: ledger.clone(),
             fault,
             writes: std::sync::Mutex::default(),
@@ -208,7 +208,7 @@ impl TestEnv {
             wallet: wallet.clone(),
             policy: world.policy.clone(),
             cluster: self.cluster.clone(),
-            ledger,
+            ledger: faulty_ledger,
             responder: self.responder.clone(),
         };
         let settings = Settings {
@@ -537,10 +537,10 @@ async fn account(
     refunds.dedup();
     // (One of a sat is worth as much as redeeming it costs.)
     for refund in &refunds {
-        let _ = env.wallet.receive(&relabelled(refund, world.mint.url(), "sat")?).await;
+        let _ = env.wallet.receive(&relabelled(refund, world.mint.url(), "sat").map_err(|error| error.to_string())?).await;
     }
     let all: Vec<String> = paid.into_iter().chain(refunds).collect();
-    let in_hand = env.wallet.unspent(&all).await?;
+    let in_hand = env.wallet.unspent(&all).await.map_err(|error| error.to_string())?;
     let in_wallet_store: u64 = app
         .wallet
         .balances()

@@ -3,14 +3,14 @@
 use paygress::sandbox::Sandbox;
 use std::process::{Command, Output};
 
-/// What the program does, in a town's environment.
+/// Runs the program in a sandbox's environment.
 pub async fn paygress(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
     command.args(arguments).env_clear().envs(&sandbox.environment);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-/// What it prints; it must not fail.
+/// What it prints; it must succeed.
 pub async fn printed(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let output = paygress(sandbox, arguments).await;
     assert!(

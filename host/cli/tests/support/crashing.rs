@@ -13,7 +13,7 @@ use paygress_core::orders::Backends;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Where the world stops turning.
+/// Where the process is killed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Stop {
     BeforeTheSwap,
@@ -21,7 +21,7 @@ pub enum Stop {
     AfterTheRefundWasMade,
 }
 
-/// A till whose process is killed at one point.
+/// A wallet whose process is killed at one point.
 struct CrashingWallet {
     wallet: Arc<dyn Wallet>,
     stop: Stop,
@@ -76,8 +76,8 @@ impl Wallet for CrashingWallet {
         self.doom(Stop::AfterTheRefundWasMade).await;
         made
     }
-    fn payment_request(&self, asked: &PaymentRequest) -> String {
-        self.wallet.payment_request(asked)
+    fn payment_request(&self, request: &PaymentRequest) -> String {
+        self.wallet.payment_request(request)
     }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         self.wallet.token_from_payload(payload).await
@@ -85,7 +85,11 @@ impl Wallet for CrashingWallet {
     async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
         self.wallet.report().await
     }
-    async fn refund_state(&self, order: &OrderId, mint: &MintUrl) -> Result<RefundState, WalletError> {
+    async fn refund_state(
+        &self,
+        order: &OrderId,
+        mint: &MintUrl,
+    ) -> Result<RefundState, WalletError> {
         self.wallet.refund_state(order, mint).await
     }
     async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError> {
@@ -102,8 +106,8 @@ impl Wallet for CrashingWallet {
     }
 }
 
-/// Rooms whose till stops there.
-pub fn doomed(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
+/// Backends whose wallet stops there.
+pub fn crashing(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
     move |backends, reached| Backends {
         wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }),
         ..backends

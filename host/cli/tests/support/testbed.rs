@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use tempfile::{NamedTempFile, TempDir};
 
 /// The cluster is one for all tests of this program: they take turns.
-pub static CLUSTER: Turns = Turns(Mutex::new(()));
+pub static CLUSTER: FileLock = FileLock(Mutex::new(()));
 
-pub struct Turns(Mutex<()>);
+pub struct FileLock(Mutex<()>);
 
-impl Turns {
+impl FileLock {
     pub fn lock(&self) -> MutexGuard<'_, ()> {
-        self.0.p2pk_pubkey().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,7 +211,7 @@ impl Outside {
     }
 
     /// Asks the service with this public key.
-    pub fn payment_request(&self, npub: &str, request: &Value) -> Value {
+    pub fn ask(&self, npub: &str, request: &Value) -> Value {
         self.ask_as(&self.customer, npub, request)
     }
 
@@ -438,7 +438,7 @@ impl Testbed {
         self.outside.state(token)
     }
 
-    pub fn payment_request(&self, request: &Value) -> Value {
+    pub fn ask(&self, request: &Value) -> Value {
         self.outside.ask(&self.npub, request)
     }
 

@@ -82,7 +82,7 @@ pub(crate) async fn unfinished_orders_need_work_or_a_response(ledger: Arc<dyn Le
 pub(crate) async fn a_refused_http_request_may_be_repeated(ledger: Arc<dyn Ledger>) {
     let request = || {
         let mut order = order("h1", &["h1"]);
-        order.reply_to.door = Transport::Http;
+        order.reply_to.transport = Transport::Http;
         order
     };
     let mut first = request();

@@ -55,7 +55,7 @@ pub(crate) fn order(message: &str, ys: &[&str]) -> Order {
     Order {
         message: message.to_owned(),
         reply_to: ReplyTo {
-            door: Transport::Nostr,
+            transport: Transport::Nostr,
             customer: customer("c"),
             relay: Some("wss://r".to_owned()),
             request: None,

@@ -1,0 +1,240 @@
+//! The table of all settings: names, defaults and descriptions. Reading, error messages and the
+//! documentation use it, and a test compares it with `docs/operating.md`.
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name in the environment; in the file, the same in lower case.
+    pub name: &'static str,
+    /// The value if it is not set. `None`: required, optional, or derived.
+    pub default: Option<&'static str>,
+    pub about: &'static str,
+}
+
+/// Read from the environment only, before the configuration is.
+pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
+
+pub const KEYS: [Key; 48] = [
+    Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
+    Key {
+        name: "BIND_ADDR",
+        default: Some("127.0.0.1:8080"),
+        about: "the address and port that the HTTP server listens on",
+    },
+    Key {
+        name: "PUBLIC_URL",
+        default: None,
+        about: "the public URL of the HTTP server, https://host[:port]; payment requests and NIP-98 signatures name it",
+    },
+    Key {
+        name: "OPERATOR_TOKEN",
+        default: None,
+        about: "the bearer token of the operator's page, listing and metrics; without it there are none",
+    },
+    Key {
+        name: "TRUSTED_PROXIES",
+        default: None,
+        about: "networks whose X-Forwarded-For is trusted, separated by commas",
+    },
+    Key {
+        name: "CORS_ORIGINS",
+        default: None,
+        about: "origins whose pages may call the API, separated by commas",
+    },
+    Key {
+        name: "REQUESTS_PER_MINUTE",
+        default: Some("240"),
+        about: "requests of one address a minute",
+    },
+    Key {
+        name: "NOSTR_PRIVATE_KEY",
+        default: None,
+        about: "the service's secret key, nsec or hex; make one with `paygress keys generate`",
+    },
+    Key { name: "NOSTR_RELAYS", default: None, about: "its relays, separated by commas" },
+    Key {
+        name: "ALLOW_PRIVATE_RELAYS",
+        default: Some("false"),
+        about: "whether customers may name relays at private addresses: true in closed networks only",
+    },
+    Key {
+        name: "SERVICE_NAME",
+        default: Some("Paygress"),
+        about: "its name in profile and offers",
+    },
+    Key {
+        name: "SERVICE_ABOUT",
+        default: Some("SSH pods for Cashu tokens, by the minute"),
+        about: "its description in profile and offers",
+    },
+    Key {
+        name: "WHITELISTED_MINTS",
+        default: None,
+        about: "the mints whose tokens are accepted, separated by commas",
+    },
+    Key {
+        name: "CASHU_DB_PATH",
+        default: Some("data/wallet.sqlite"),
+        about: "the wallet's database",
+    },
+    Key {
+        name: "WALLET_MNEMONIC",
+        default: None,
+        about: "the wallet's mnemonic, 12 to 24 words; without it one is generated, and kept beside the database",
+    },
+    Key {
+        name: "LEDGER_PATH",
+        default: Some("data/ledger.sqlite"),
+        about: "the ledger's database",
+    },
+    Key {
+        name: "DATABASE_URL",
+        default: None,
+        about: "a Postgres for ledger and wallet, instead of the two files: for several replicas",
+    },
+    Key {
+        name: "MAX_SATS_PER_MINT",
+        default: None,
+        about: "the highest balance at one mint; tokens beyond it are refused",
+    },
+    Key {
+        name: "REFUND_ON_STOP",
+        default: Some("true"),
+        about: "whether a stopped pod is refunded at all: true or false; the amount is up to the duration policy",
+    },
+    Key {
+        name: "REFUND_KEPT_DAYS",
+        default: Some("30"),
+        about: "how long a refund waits to be redeemed before it is reclaimed",
+    },
+    Key {
+        name: "PAYOUT_ADDRESS",
+        default: None,
+        about: "a Lightning address that earnings are paid to",
+    },
+    Key {
+        name: "PAYOUT_ABOVE_SATS",
+        default: None,
+        about: "the balance at a mint above which it is paid out",
+    },
+    Key {
+        name: "POLICY_DIR",
+        default: None,
+        about: "the four components: images.wasm, pricing.wasm, duration.wasm, pod-template.wasm",
+    },
+    Key {
+        name: "POLICY_CACHE_DIR",
+        default: Some("data/compiled"),
+        about: "the cache of compiled components; for this user only",
+    },
+    Key {
+        name: "POLICY_STATE_DIR",
+        default: Some("data/policies"),
+        about: "the history of the active policies, for rollbacks; each replica has its own",
+    },
+    Key {
+        name: "ADMIN_SOCKET",
+        default: Some("data/admin.sock"),
+        about: "the socket of `paygress policy`, for this user only; each replica has its own",
+    },
+    Key {
+        name: "POLICY_KEYS",
+        default: None,
+        about: "public keys, as cosign.pub: files, separated by commas; a policy must be signed by one of them",
+    },
+    Key {
+        name: "POLICY_SIGNATURES",
+        default: None,
+        about: "required, warn or off; without it: required if there are POLICY_KEYS, else off",
+    },
+    Key {
+        name: "REGISTRY_AUTH_FILE",
+        default: None,
+        about: "credentials for registries of policies: a file like docker's config.json",
+    },
+    Key {
+        name: "POLICY_NAMESPACE",
+        default: None,
+        about: "the namespace of `Policy` resources; without it they are not watched",
+    },
+    Key {
+        name: "PAYMENT_RATE_SATS_PER_HOUR",
+        default: None,
+        about: "the price, for the default pricing policy",
+    },
+    Key {
+        name: "DEFAULT_POD_DURATION_MINUTES",
+        default: None,
+        about: "the duration that the default duration policy suggests",
+    },
+    Key {
+        name: "SSH_BASE_IMAGE",
+        default: None,
+        about: "the default image of the default images policy",
+    },
+    Key {
+        name: "KUBECONFIG",
+        default: None,
+        about: "the cluster; without it: ~/.kube/config, or the cluster that this runs in",
+    },
+    Key {
+        name: "POD_NAMESPACE",
+        default: Some("user-workloads"),
+        about: "the namespace of the pods",
+    },
+    Key {
+        name: "POD_DEVICES",
+        default: None,
+        about: "extended resources that templates may request, such as nvidia.com/gpu, separated by commas",
+    },
+    Key {
+        name: "POD_RUNTIME_CLASSES",
+        default: None,
+        about: "runtime classes that templates may use, separated by commas",
+    },
+    Key {
+        name: "POD_TOLERATIONS",
+        default: None,
+        about: "keys of taints that templates may tolerate, separated by commas",
+    },
+    Key {
+        name: "POD_READY_SECONDS",
+        default: Some("120"),
+        about: "how long a pod may take to become ready",
+    },
+    Key {
+        name: "POD_TTL_SECONDS",
+        default: Some("60"),
+        about: "how long the Job of an ended pod is kept",
+    },
+    Key {
+        name: "ENABLE_CLEANUP_TASK",
+        default: Some("true"),
+        about: "whether pods that are not in the ledger are removed: true or false",
+    },
+    Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
+    Key {
+        name: "SSH_PORT",
+        default: Some("2222"),
+        about: "the port that the SSH server inside a pod listens on",
+    },
+    Key {
+        name: "SSH_PORT_RANGE_START",
+        default: Some("30000"),
+        about: "the first node port for pods",
+    },
+    Key { name: "SSH_PORT_RANGE_END", default: Some("31000"), about: "the last one" },
+    Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
+    Key {
+        name: "OTLP_ENDPOINT",
+        default: None,
+        about: "a collector of OpenTelemetry traces, OTLP over HTTP: http://collector:4318",
+    },
+    Key { name: "PAYGRESS_CONFIG", default: None, about: "the config file; environment only" },
+];
+
+/// The setting of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

@@ -1,0 +1,320 @@
+//! The configuration: a TOML file and the environment. The environment takes precedence; every
+//! problem is reported at once.
+//!
+//! ```text
+//! file, environment ─▶ reader ─▶ http, policies, … ─▶ Config
+//!                        │
+//!                       keys: the one table of names, defaults and descriptions
+//! ```
+
+mod http;
+pub mod keys;
+mod policies;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use http::HttpConfig;
+pub use policies::default_policies;
+pub(crate) use reader::Reader;
+
+use keys::KEYS;
+use paygress_cluster::guard::Allowed;
+use paygress_core::backend::policy::{RefundTerms, Slot};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Sat, Seconds};
+use paygress_nostr::{Keys, RelayUrl};
+use paygress_oci::VerificationPolicy;
+use paygress_policy::PolicyDir;
+use policies::PolicySettings;
+use serde_json::Value;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem(s):", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Where earnings are paid to.
+#[derive(Clone, Debug)]
+pub struct Payout {
+    /// A Lightning address.
+    pub address: String,
+    /// The balance at a mint above which it is paid out.
+    pub above: Sat,
+}
+
+/// The validated configuration.
+pub struct Config {
+    /// Whether the Nostr transport is on.
+    pub nostr: bool,
+    /// The HTTP server, if it is on.
+    pub http: Option<HttpConfig>,
+    /// The duration that is quoted when a customer names none.
+    pub suggested: Seconds,
+    /// The service's keys.
+    pub keys: Keys,
+    pub relays: Vec<RelayUrl>,
+    /// Whether customers may name relays at private addresses.
+    pub private_relays: bool,
+    /// Name and description in profile and offers.
+    pub name: String,
+    pub about: String,
+    /// The accepted mints.
+    pub mints: Vec<String>,
+    /// The wallet's database.
+    pub wallet: PathBuf,
+    /// The wallet's mnemonic, if given.
+    pub mnemonic: Option<Secret>,
+    /// The ledger's database.
+    pub ledger: PathBuf,
+    /// A Postgres instead of the two files.
+    pub database: Option<Secret>,
+    /// The highest balance at one mint.
+    pub max_balance: Option<Sat>,
+    /// The refund terms of a stop where the policy has none. `None`: a stop is never refunded.
+    pub refund_on_stop: Option<RefundTerms>,
+    /// How long a refund waits to be redeemed.
+    pub refund_kept: Seconds,
+    pub payout: Option<Payout>,
+    /// What templates may request beyond the ordinary.
+    pub allowed: Allowed,
+    /// The directory of the components.
+    pub policies: PathBuf,
+    /// The directory of compiled components.
+    pub policy_cache: PathBuf,
+    /// The directory of the history.
+    pub policy_state: PathBuf,
+    /// The socket of the operator's commands.
+    pub admin_socket: PathBuf,
+    /// Whose components are accepted.
+    pub verification: VerificationPolicy,
+    /// Credentials for registries.
+    pub registry_auth: Option<PathBuf>,
+    /// The namespace of `Policy` resources.
+    pub policy_namespace: Option<String>,
+    /// The collector of traces.
+    pub otlp: Option<String>,
+    /// The components' settings.
+    pub policy_settings: PolicySettings,
+    pub kubeconfig: Option<PathBuf>,
+    /// The pods' namespace.
+    pub namespace: String,
+    /// How long a pod may take to become ready.
+    pub ready_within: Seconds,
+    /// How long an ended pod's Job is kept.
+    pub ttl: Seconds,
+    /// Whether unknown pods are removed.
+    pub sweep: bool,
+    /// The host that customers log in to.
+    pub ssh_host: String,
+    /// The port of the SSH server inside a pod.
+    pub ssh_port: u16,
+    /// The node ports for pods.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// Reads a part of the configuration, for commands that need no more: problems elsewhere do not
+/// stop them.
+///
+/// # Errors
+/// All [`Problems`] of this part.
+pub(crate) fn part<T>(
+    file: Option<&str>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    read: impl FnOnce(&mut Reader) -> T,
+) -> Result<T, Problems> {
+    let mut reader = Reader::new(file, environment);
+    let part = read(&mut reader);
+    if reader.problems.is_empty() { Ok(part) } else { Err(Problems(reader.problems)) }
+}
+
+/// The transports that `RUN_MODE` turns on.
+struct Transports {
+    nostr: bool,
+    http: bool,
+}
+
+impl Transports {
+    fn read(reader: &mut Reader) -> Self {
+        match reader.text_or_default("RUN_MODE").as_str() {
+            "nostr" => Self { nostr: true, http: false },
+            "http" => Self { nostr: false, http: true },
+            "both" => Self { nostr: true, http: true },
+            _ => {
+                reader.problem("RUN_MODE: must be nostr, http or both");
+                Self { nostr: true, http: false }
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// A key is returned in any case: with a problem noted, no [`Config`] is made of it.
+    fn keys(&mut self) -> Keys {
+        let text = self.needed("NOSTR_PRIVATE_KEY");
+        Keys::parse(&text).unwrap_or_else(|_| {
+            if !text.is_empty() {
+                self.problem(
+                    "NOSTR_PRIVATE_KEY: is not a secret key; write nsec1… or 64 hex digits",
+                );
+            }
+            Keys::generate()
+        })
+    }
+
+    fn relays(&mut self, transports: &Transports) -> Vec<RelayUrl> {
+        let urls = match transports.nostr {
+            true => self.list("NOSTR_RELAYS"),
+            false => self.names("NOSTR_RELAYS"),
+        };
+        let mut relays = Vec::new();
+        for text in urls {
+            match RelayUrl::parse(&text) {
+                Ok(relay) => relays.push(relay),
+                Err(_) => self.problem(format!(
+                    "NOSTR_RELAYS: {text} is not a relay; write wss://host[:port]"
+                )),
+            }
+        }
+        relays
+    }
+
+    fn ports(&mut self) -> RangeInclusive<u16> {
+        let ports = self.port("SSH_PORT_RANGE_START")..=self.port("SSH_PORT_RANGE_END");
+        if ports.is_empty() {
+            self.problem("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START");
+        }
+        ports
+    }
+
+    /// Both settings or neither.
+    fn payout(&mut self) -> Option<Payout> {
+        let address = self.text("PAYOUT_ADDRESS");
+        let above = self.number("PAYOUT_ABOVE_SATS", 100..=2_100_000_000_000_000);
+        match (address, above) {
+            (Some(address), Some(above)) if address.contains('@') => {
+                return Some(Payout { address, above: Sat(above) });
+            }
+            (Some(_), Some(_)) => {
+                self.problem("PAYOUT_ADDRESS: must be a Lightning address, name@domain");
+            }
+            (None, None) => {}
+            _ => self.problem("PAYOUT_ADDRESS and PAYOUT_ABOVE_SATS: set both or neither"),
+        }
+        None
+    }
+
+    /// Keys that no table row has are typos.
+    fn refuse_unknown_keys(&mut self) {
+        let unknown: Vec<String> = self
+            .file
+            .keys()
+            .filter(|key| !KEYS.iter().any(|known| known.name.to_lowercase() == **key))
+            .map(|key| format!("{key}: there is no such key; see examples/paygress.toml"))
+            .collect();
+        self.problems.extend(unknown);
+    }
+}
+
+impl Config {
+    /// The directory of policies, with their settings.
+    #[must_use]
+    pub fn policy_dir(&self) -> PolicyDir {
+        let settings = |slot: Slot| {
+            Value::Object(self.policy_settings.get(slot.as_str()).cloned().unwrap_or_default())
+                .to_string()
+        };
+        let directory = PolicyDir::new(
+            self.policies.clone(),
+            Slot::ALL.into_iter().map(|slot| (slot, settings(slot))).collect(),
+        )
+        .with_verification(self.verification.clone());
+        match self.policy_namespace {
+            Some(_) => directory.defer_to_resources(),
+            None => directory,
+        }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// All [`Problems`].
+    // long: one line for each setting.
+    pub fn read(
+        file: Option<&str>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Problems> {
+        let mut reader = Reader::new(file, environment);
+        let transports = Transports::read(&mut reader);
+        // Read in any case: its problems are reported even if it is off.
+        let http = HttpConfig::read(&mut reader);
+        let settings = reader.policy_settings();
+        let suggested = settings
+            .get("duration")
+            .and_then(|duration| duration.get("suggested_minutes")?.as_u64())
+            .unwrap_or(60);
+        let database = reader.text("DATABASE_URL").map(Secret::new);
+        let mnemonic = reader.text("WALLET_MNEMONIC").map(Secret::new);
+        if database.is_some() && mnemonic.is_none() {
+            reader.problem("WALLET_MNEMONIC is missing: replicas that share a DATABASE_URL share one wallet, and need the same 12 to 24 words");
+        }
+        let config = Self {
+            nostr: transports.nostr,
+            http: transports.http.then_some(http),
+            suggested: Seconds(suggested.saturating_mul(60)),
+            keys: reader.keys(),
+            relays: reader.relays(&transports),
+            private_relays: reader.flag("ALLOW_PRIVATE_RELAYS"),
+            name: reader.text_or_default("SERVICE_NAME"),
+            about: reader.text_or_default("SERVICE_ABOUT"),
+            mints: reader.list("WHITELISTED_MINTS"),
+            wallet: reader.text_or_default("CASHU_DB_PATH").into(),
+            mnemonic,
+            ledger: reader.text_or_default("LEDGER_PATH").into(),
+            database,
+            max_balance: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
+            refund_on_stop: reader
+                .flag("REFUND_ON_STOP")
+                .then_some(RefundTerms { step: Seconds(60), percent: 100 }),
+            refund_kept: Seconds(
+                reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(0).saturating_mul(86_400),
+            ),
+            payout: reader.payout(),
+            allowed: reader.allowed(),
+            policies: reader.text("POLICY_DIR").map_or_else(default_policies, PathBuf::from),
+            policy_cache: reader.text_or_default("POLICY_CACHE_DIR").into(),
+            policy_state: reader.text_or_default("POLICY_STATE_DIR").into(),
+            admin_socket: reader.admin_socket(),
+            verification: reader.trust(),
+            registry_auth: reader.registry_auth(),
+            policy_namespace: reader.text("POLICY_NAMESPACE"),
+            otlp: reader.endpoint("OTLP_ENDPOINT"),
+            policy_settings: settings,
+            kubeconfig: reader.text("KUBECONFIG").map(PathBuf::from),
+            namespace: reader.text_or_default("POD_NAMESPACE"),
+            ready_within: Seconds(reader.number("POD_READY_SECONDS", 1..=3_600).unwrap_or(0)),
+            ttl: Seconds(reader.number("POD_TTL_SECONDS", 0..=86_400).unwrap_or(0)),
+            sweep: reader.flag("ENABLE_CLEANUP_TASK"),
+            ssh_host: reader.needed("SSH_HOST"),
+            ssh_port: reader.port("SSH_PORT"),
+            ports: reader.ports(),
+        };
+        if config.policy_state == config.policies {
+            reader
+                .problem("POLICY_STATE_DIR: must not be POLICY_DIR; the service manages its files");
+        }
+        reader.refuse_unknown_keys();
+        if reader.problems.is_empty() { Ok(config) } else { Err(Problems(reader.problems)) }
+    }
+}

@@ -1,0 +1,123 @@
+//! The policies: where they come from, who must have signed them, and their settings.
+
+use super::reader::Reader;
+use paygress_cluster::guard::Allowed;
+use paygress_core::backend::policy::Slot;
+use paygress_oci::{Keys as PolicyKeys, SignatureMode, VerificationPolicy};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The settings of each slot's component.
+pub(crate) type PolicySettings = BTreeMap<&'static str, Map<String, Value>>;
+
+/// The default directory of the components: beside the program, or where packages install them.
+#[must_use]
+pub fn default_policies() -> PathBuf {
+    let program = std::env::current_exe().ok();
+    let beside = program
+        .as_deref()
+        .and_then(Path::parent)
+        .into_iter()
+        .flat_map(|bin| ["plugins", "../plugins", "../../plugins"].map(|path| bin.join(path)));
+    beside
+        .into_iter()
+        .find(|path| path.join("images.wasm").exists())
+        .unwrap_or_else(|| PathBuf::from("/usr/share/paygress/plugins"))
+}
+
+impl Reader {
+    /// The socket of the running service.
+    pub(crate) fn admin_socket(&mut self) -> PathBuf {
+        self.text_or_default("ADMIN_SOCKET").into()
+    }
+
+    /// What templates may request.
+    pub(crate) fn allowed(&mut self) -> Allowed {
+        Allowed {
+            devices: self.names("POD_DEVICES"),
+            runtime_classes: self.names("POD_RUNTIME_CLASSES"),
+            tolerations: self.names("POD_TOLERATIONS"),
+        }
+    }
+
+    /// Credentials for registries.
+    pub(crate) fn registry_auth(&mut self) -> Option<PathBuf> {
+        self.text("REGISTRY_AUTH_FILE").map(PathBuf::from)
+    }
+
+    /// The known keys, and whether signatures are required.
+    pub(crate) fn trust(&mut self) -> VerificationPolicy {
+        let mut keys = PolicyKeys::default();
+        for file in self.names("POLICY_KEYS") {
+            if let Err(why) = keys.add_file(Path::new(&file)) {
+                self.problems.push(format!("POLICY_KEYS: {why}"));
+            }
+        }
+        let mode = match self.text("POLICY_SIGNATURES").as_deref() {
+            None if keys.is_empty() => SignatureMode::Off,
+            None | Some("required") => SignatureMode::Required,
+            Some("warn") => SignatureMode::Warn,
+            Some("off") => SignatureMode::Off,
+            Some(_) => {
+                self.problems.push("POLICY_SIGNATURES: must be required, warn or off".to_owned());
+                SignatureMode::Required
+            }
+        };
+        if keys.is_empty() && mode != SignatureMode::Off {
+            self.problems.push(
+                "POLICY_SIGNATURES: without POLICY_KEYS nothing is signed by a known key"
+                    .to_owned(),
+            );
+        }
+        VerificationPolicy::new(keys, mode)
+    }
+
+    /// The settings of the policies: `[policy.pricing]` and so on, as they are, and the keys that
+    /// stand for one of them.
+    pub(super) fn policy_settings(&mut self) -> PolicySettings {
+        let mut given = match self.file.remove("policy") {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(table)) => table,
+            Some(_) => {
+                self.problems.push(
+                    "policy: must be a table with tables images, pricing, duration, pod-template"
+                        .to_owned(),
+                );
+                toml::Table::new()
+            }
+        };
+        let mut settings: PolicySettings = BTreeMap::new();
+        for slot in Slot::ALL {
+            let table = match given.remove(slot.as_str()).map(serde_json::to_value) {
+                None => Map::new(),
+                Some(Ok(Value::Object(table))) => table,
+                Some(_) => {
+                    self.problems.push(format!("policy.{slot}: must be a table"));
+                    Map::new()
+                }
+            };
+            settings.insert(slot.as_str(), table);
+        }
+        for unknown in given.keys() {
+            self.problems.push(format!("policy.{unknown}: there is no such slot; the slots are images, pricing, duration, pod-template"));
+        }
+        let rate = self.number("PAYMENT_RATE_SATS_PER_HOUR", 1..=10_000_000_000).map(Value::from);
+        let minutes = self.number("DEFAULT_POD_DURATION_MINUTES", 1..=5_256_000).map(Value::from);
+        let image = self.text("SSH_BASE_IMAGE").map(Value::from);
+        let stand_ins = [
+            ("PAYMENT_RATE_SATS_PER_HOUR", "pricing", "sats_per_hour", rate),
+            ("DEFAULT_POD_DURATION_MINUTES", "duration", "suggested_minutes", minutes),
+            ("SSH_BASE_IMAGE", "images", "default", image),
+        ];
+        for (key, slot, field, value) in stand_ins {
+            let Some(value) = value else { continue };
+            if settings.entry(slot).or_default().insert(field.to_owned(), value).is_some() {
+                self.problems.push(format!(
+                    "{key} and policy.{slot}.{field} are the same setting; use one of them"
+                ));
+            }
+        }
+        settings
+    }
+}

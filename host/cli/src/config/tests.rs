@@ -1,0 +1,148 @@
+use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
+use super::*;
+use paygress_oci::SignatureMode;
+use std::collections::BTreeSet;
+
+fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
+    Config::read(
+        Some(file),
+        environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+    )
+}
+
+const KEY: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+
+fn good() -> String {
+    format!(
+        "nostr_private_key = \"{KEY}\"\nnostr_relays = [\"wss://a.example\", \"wss://b.example\"]\nwhitelisted_mints = \"https://m.example\"\nssh_host = \"h.example\"\n"
+    )
+}
+
+#[test]
+fn the_example_is_valid_except_for_the_secret_key() {
+    let example = include_str!("../../../../examples/paygress.toml");
+    let config = read(example, &[("NOSTR_PRIVATE_KEY", KEY)])
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.policy_settings["pricing"]["minimum_sat"], 1);
+}
+
+#[test]
+fn all_problems_are_reported_at_once_without_the_key() {
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\ntypo = 1\n[policy.prices]\n";
+    let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
+    let text = problems.join("\n");
+    for expected in [
+        "RUN_MODE",
+        "BIND_ADDR",
+        "PUBLIC_URL",
+        "OPERATOR_TOKEN",
+        "TRUSTED_PROXIES",
+        "CORS_ORIGINS",
+        "NOSTR_PRIVATE_KEY",
+        "NOSTR_RELAYS",
+        "WHITELISTED_MINTS",
+        "SSH_HOST",
+        "SSH_PORT:",
+        "ENABLE_CLEANUP_TASK",
+        "SSH_PORT_RANGE_END",
+        "OTLP_ENDPOINT",
+        "typo",
+        "policy.prices",
+    ] {
+        assert!(text.contains(expected), "{expected} is not reported:\n{text}");
+    }
+    assert_eq!(problems.len(), 16, "{text}");
+    assert!(!text.contains("hunter2"));
+    let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
+        panic!("accepted")
+    };
+    assert!(broken[0].contains("line 2") && !broken[0].contains("hunter2"), "{broken:?}");
+}
+
+#[test]
+fn a_part_is_read_by_itself() {
+    let file = "ssh_port = 0\nadmin_socket = \"here.sock\"\npod_devices = [\"nvidia.com/gpu\"]\n";
+    let read = |environment: &[(&str, &str)]| {
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        part(Some(file), environment, |reader| {
+            (reader.admin_socket(), reader.allowed().devices, reader.trust().mode())
+        })
+    };
+    assert_eq!(
+        read(&[]),
+        Ok(("here.sock".into(), vec!["nvidia.com/gpu".to_owned()], SignatureMode::Off))
+    );
+    assert_eq!(read(&[("POLICY_SIGNATURES", "perhaps")]).unwrap_err().0.len(), 2);
+    assert!(part(Some("x"), [], Reader::admin_socket).unwrap_err().to_string().contains("line 1"));
+}
+
+#[test]
+fn each_transport_requires_its_own_settings() {
+    let alone = format!(
+        "run_mode = \"http\"\nnostr_private_key = \"{KEY}\"\nwhitelisted_mints = \"https://m.example\"\nssh_host = \"h\"\n"
+    );
+    let config = read(
+        &alone,
+        &[("PUBLIC_URL", "https://a.example/"), ("TRUSTED_PROXIES", "10.0.0.1,10.1.0.0/16")],
+    );
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let http = config.http.unwrap();
+    assert!(!config.nostr && http.trusted_proxies.len() == 2 && http.operator_token.is_none());
+    assert_eq!(http.public_url.as_deref(), Some("https://a.example"));
+    assert!(read(&good(), &[]).is_ok_and(|config| config.nostr && config.http.is_none()));
+    assert!(
+        read(&good(), &[("RUN_MODE", "both")])
+            .is_ok_and(|config| config.nostr && config.http.is_some())
+    );
+}
+
+#[test]
+fn the_environment_wins_and_stands_for_policy_settings() {
+    let config = read(
+        &good(),
+        &[
+            ("SSH_HOST", "other.example"),
+            ("PAYMENT_RATE_SATS_PER_HOUR", "120"),
+            ("SSH_BASE_IMAGE", "a/b:1"),
+        ],
+    );
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.ssh_host.as_str(), config.relays.len()), ("other.example", 2));
+    assert_eq!(config.policy_settings["pricing"]["sats_per_hour"], 120);
+    assert_eq!(config.policy_settings["images"]["default"], "a/b:1");
+    let twice =
+        format!("{}payment_rate_sats_per_hour = 1\n[policy.pricing]\nsats_per_hour = 2\n", good());
+    assert!(read(&twice, &[]).err().unwrap().to_string().contains("the same setting"));
+}
+
+/// The settings that reading the configuration asks for.
+fn keys_read() -> BTreeSet<&'static str> {
+    let mut reader = Reader::new(Some(&good()), []);
+    let transports = Transports::read(&mut reader);
+    HttpConfig::read(&mut reader);
+    reader.policy_settings();
+    reader.relays(&transports);
+    reader.keys_read
+}
+
+#[test]
+fn every_key_of_the_table_is_read_and_documented() {
+    let documented = include_str!("../../../../docs/operating.md");
+    let source = include_str!("mod.rs").to_owned() + include_str!("policies.rs");
+    let read = keys_read();
+    for Key { name, default, about } in KEYS {
+        let is_read = read.contains(name) || source.contains(&format!("\"{name}\""));
+        assert_eq!(is_read, !ENVIRONMENT_ONLY.contains(&name), "{name} is not read");
+        assert!(!about.is_empty() && !about.ends_with('.'), "{name}: {about}");
+        let row = documented.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/operating.md has no row for {name}"));
+        if let Some(default) = default {
+            assert!(row.contains(&format!("| `{default}` |")), "{name}: the default in {row}");
+        }
+    }
+    let rows = documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for name in rows.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')) {
+        assert!(KEYS.iter().any(|key| key.name == name), "{name} is documented and not read");
+    }
+}

@@ -1,0 +1,175 @@
+//! What version 0.1.0 stored is read, continued and accounted for by this version.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use paygress::sandbox::Sandbox;
+use paygress_core::backend::store::Reporting;
+use paygress_core::model::order::{Order, State};
+use paygress_store::SqlStore;
+use paygress_store::db::testing::Server;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use support::command::{printed, text};
+use support::customer::{Running, TIMEOUT};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v0.1.0")
+}
+
+fn fixture(name: &str) -> String {
+    std::fs::read_to_string(fixtures().join(name)).unwrap()
+}
+
+fn lines(name: &str) -> Vec<Value> {
+    fixture(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Opening a database writes beside it: a test works on a copy.
+fn copy_into(directory: &Path) {
+    for (name, to) in [
+        ("ledger.sqlite", "ledger.sqlite"),
+        ("wallet.sqlite", "wallet.sqlite"),
+        ("wallet.mnemonic", "wallet.mnemonic"),
+    ] {
+        std::fs::copy(fixtures().join(name), directory.join(to)).unwrap();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// The program, with the configuration that the fixtures were recorded with.
+fn paygress(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_paygress"))
+        .args(arguments)
+        .env_clear()
+        .env("NOSTR_PRIVATE_KEY", "07".repeat(32))
+        .env("NOSTR_RELAYS", "wss://relay.example.com")
+        .env("WHITELISTED_MINTS", "http://127.0.0.1:9")
+        .env("SSH_HOST", "node.example.com")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn succeeds(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = paygress(arguments, environment);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The commands print what they printed: every order reads, and the sums are the same.
+fn prints_what_it_printed(environment: &[(&str, &str)]) {
+    assert_eq!(succeeds(&["ledger", "list"], environment), fixture("ledger-list.txt"));
+    assert_eq!(succeeds(&["ledger", "export"], environment), fixture("ledger-export.jsonl"));
+    let audit = succeeds(&["ledger", "audit"], environment);
+    assert!(audit.contains("every sat is accounted for"), "{audit}");
+    let amounts = |text: &str| -> Vec<u64> {
+        text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    assert_eq!(amounts(&audit), amounts(&fixture("ledger-audit.txt")), "{audit}");
+}
+
+#[test]
+fn sqlite_databases_of_0_1_0_read_as_they_were_written() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_into(directory.path());
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    let (ledger, wallet) = (path("ledger.sqlite"), path("wallet.sqlite"));
+    prints_what_it_printed(&[("LEDGER_PATH", &ledger), ("CASHU_DB_PATH", &wallet)]);
+}
+
+#[test]
+fn postgres_databases_of_0_1_0_read_as_they_were_written() {
+    let server = Server::start().unwrap();
+    let url = server.new_database().unwrap();
+    let loaded = Command::new("psql")
+        .args(["--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f"])
+        .arg(fixtures().join("ledger.postgres.sql"))
+        .arg(url.expose())
+        .output()
+        .unwrap();
+    assert!(loaded.status.success(), "{}", text(&loaded.stderr));
+    let mnemonic = fixture("wallet.mnemonic");
+    prints_what_it_printed(&[("DATABASE_URL", url.expose()), ("WALLET_MNEMONIC", mnemonic.trim())]);
+}
+
+async fn orders(store: &SqlStore) -> Vec<Order> {
+    store.page(None, u32::MAX).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_order_serialises_to_the_bytes_that_were_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_into(directory.path());
+    let store = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
+    let stored = orders(&store).await;
+    let exported = fixture("ledger-export.jsonl");
+    assert_eq!(stored.len(), exported.lines().count());
+    let in_fixtures: BTreeSet<_> = lines("orders.jsonl")
+        .iter()
+        .map(|line| line["state"].as_str().unwrap().to_owned())
+        .collect();
+    let all: BTreeSet<_> = State::ALL.iter().map(|state| state.as_str().to_owned()).collect();
+    assert_eq!(in_fixtures, all, "the fixtures hold orders in every state");
+    for order in stored {
+        let json = serde_json::to_string(&order).unwrap();
+        assert!(exported.lines().any(|line| line == json), "{json}");
+    }
+}
+
+/// The mints of the fixtures are gone and their pods too: what can end ends, nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_continues_what_0_1_0_left() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let directory = sandbox.directory.path();
+    for (variable, name) in [("LEDGER_PATH", "ledger.sqlite"), ("CASHU_DB_PATH", "wallet.sqlite")] {
+        let path = PathBuf::from(&sandbox.environment[variable]);
+        std::fs::copy(fixtures().join(name), &path).unwrap();
+        if name == "wallet.sqlite" {
+            std::fs::copy(fixtures().join("wallet.mnemonic"), path.with_extension("mnemonic"))
+                .unwrap();
+        }
+    }
+    let state = PathBuf::from(&sandbox.environment["POLICY_STATE_DIR"]);
+    copy_tree(&fixtures().join("policy"), &state);
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let unpaid = ["received", "decided", "redeeming", "paid", "provisioning", "active"];
+    let begun = Instant::now();
+    loop {
+        let listed = printed(&sandbox, &["ledger", "list"]).await;
+        let waiting = listed
+            .lines()
+            .filter(|line| line.split_whitespace().any(|word| unpaid.contains(&word)));
+        let waiting: Vec<&str> = waiting.collect();
+        if waiting.is_empty() {
+            assert_eq!(listed.lines().count(), fixture("ledger-list.txt").lines().count());
+            break;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "still open: {waiting:#?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let audit = printed(&sandbox, &["ledger", "audit"]).await;
+    assert!(audit.contains("every sat is accounted for"), "{audit}");
+    // The history of the policies is kept, and what it names can be published again.
+    let history = printed(&sandbox, &["policy", "history"]).await;
+    for number in 1..=9 {
+        let starts = |line: &str| line.split_whitespace().next() == Some(&number.to_string());
+        assert!(history.lines().any(starts), "{number} is missing:\n{history}");
+    }
+    printed(&sandbox, &["policy", "rollback", "4"]).await;
+    assert!(directory.exists());
+}
