@@ -10,6 +10,7 @@ use paygress_store::SqlStore;
 use paygress_store::db::testing::Server;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -146,6 +147,8 @@ async fn a_service_continues_what_0_1_0_left() {
     }
     let state = PathBuf::from(&sandbox.environment["POLICY_STATE_DIR"]);
     copy_tree(&fixtures().join("policy"), &state);
+    // Version control does not keep the mode.
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let unpaid = ["received", "decided", "redeeming", "paid", "provisioning", "active"];
     let begun = Instant::now();

@@ -38,10 +38,11 @@ pub fn is_same_server(one: &Uri, other: &Uri) -> bool {
     server(one) == server(other)
 }
 
-/// Whether a host (without its port; IPv6 in brackets) is this machine by its name alone.
+/// Whether a host (without its port; IPv6 in brackets) is this machine by its name alone. An IPv4
+/// address in an IPv6 one is not: what need not be encrypted is written plainly.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
-    host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
+    host == "localhost" || literal(host).is_some_and(|address| address.is_loopback())
 }
 
 /// Whether a host is, by its name alone, not on the public internet.
@@ -50,8 +51,12 @@ pub(crate) fn is_private(host: &str) -> bool {
 }
 
 fn address(host: &str) -> Option<IpAddr> {
+    literal(host).map(|address| address.to_canonical())
+}
+
+fn literal(host: &str) -> Option<IpAddr> {
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    host.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    host.parse().ok()
 }
 
 fn is_internal(address: IpAddr) -> bool {
@@ -95,6 +100,7 @@ mod tests {
         assert!(!confidential("https://a.example/", "http://localhost/"));
         assert!(!confidential("http://localhost/", "http://a.example/"));
         assert!(!confidential("http://localhost/", "http://localhost.example/"));
+        assert!(!confidential("http://localhost/", "http://[::ffff:127.0.0.1]/"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Resources that are applied together arrive within this time of each other.
 const DEBOUNCE: Duration = Duration::from_millis(500);
@@ -84,9 +84,11 @@ impl Controller {
         let watch = watcher(self.context.policies.clone(), watcher::Config::default());
         let mut events = std::pin::pin!(watch.default_backoff());
         let mut observed = ObservedGenerations::default();
-        // The first reconciliation is due once the watch has listed the resources.
-        let mut resync = interval_at(Instant::now() + RESYNC, RESYNC);
+        let mut resync = interval(RESYNC);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first reconciliation is due once the watch has listed the resources: the tick that is
+        // due at once is not it.
+        resync.tick().await;
         loop {
             tokio::select! {
                 event = events.next() => match event {

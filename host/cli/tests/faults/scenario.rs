@@ -264,7 +264,7 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Respon
                 Ok(ticket @ (Submission::InProgress(..) | Submission::Joined(..))) => {
                     ticket.answer().await
                 }
-                Ok(Submission::Completed(_, answer)) => Some(answer),
+                Ok(Submission::Completed(_, answer)) => Some(*answer),
                 Ok(Submission::OnOtherReplica(_)) => None,
                 Err(refusal) => refused(refusal),
             }

@@ -18,6 +18,12 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// For logs that show the source too.
+    #[must_use]
+    pub fn as_dyn(&self) -> &(dyn Error + 'static) {
+        self
+    }
+
     pub fn recipient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Recipient(source.into())
     }

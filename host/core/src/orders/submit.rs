@@ -48,7 +48,7 @@ pub enum Submission {
     /// In progress on another replica, which sends the response.
     OnOtherReplica(OrderId),
     /// Already answered: the same response again.
-    Completed(OrderId, Response),
+    Completed(OrderId, Box<Response>),
 }
 
 impl Submission {
@@ -67,7 +67,7 @@ impl Submission {
     /// the answer.
     pub async fn answer(self) -> Option<Response> {
         match self {
-            Self::Completed(_, answer) => Some(answer),
+            Self::Completed(_, answer) => Some(*answer),
             Self::OnOtherReplica(_) => None,
             Self::InProgress(_, mut receiver) | Self::Joined(_, mut receiver) => {
                 receiver.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
@@ -150,7 +150,7 @@ impl OrderService {
         match in_flight {
             Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
             None if order.state.is_final() => {
-                Ok(Submission::Completed(order.id.clone(), self.answer(&order).await))
+                Ok(Submission::Completed(order.id.clone(), Box::new(self.answer(&order).await)))
             }
             None => Ok(Submission::OnOtherReplica(order.id)),
         }

@@ -170,7 +170,7 @@ impl OrderService {
         let (mut delays, mut attempts) = (backoff(), 0..limits::DELIVERY_ATTEMPTS);
         while let Err(error) = self.backends.responder.send(&order.reply_to, answer).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = error.as_dyn(),
                 "the response was not delivered and will be sent again"
             );
             let since = order.refunded_at.unwrap_or(order.created_at);

@@ -330,12 +330,15 @@ pub struct PodSpec {
     pub rate_msats_per_sec: u64,
     /// The price, exactly: so many thousandths of a sat…
     #[serde(default)]
+    #[schema(required = true)]
     pub price_msats: u64,
     /// …for so many seconds.
     #[serde(default)]
+    #[schema(required = true)]
     pub price_seconds: u64,
     /// The least that is accepted, after the mint's fee.
     #[serde(default)]
+    #[schema(required = true)]
     pub minimum_sats: u64,
 }
 

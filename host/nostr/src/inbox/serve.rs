@@ -141,7 +141,7 @@ impl Inbox {
             }
             // The other replica responds.
             Submission::OnOtherReplica(_) => Ok(None),
-            Submission::Completed(_, response) => Ok(Some(response)),
+            Submission::Completed(_, response) => Ok(Some(*response)),
         }
     }
 
