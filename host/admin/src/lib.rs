@@ -11,7 +11,8 @@
 //! ```
 //!
 //! - `protocol.rs`: requests and replies.
-//! - `server.rs`, `upload.rs`, `dispatch.rs`: the server: connections, what a request brings, what it
+//! - `server.rs`, `upload.rs`, `dispatch.rs`: the server: connections, what a request brings, what
+//!   it
 //!   does.
 //! - `client.rs`: the client.
 //!

@@ -160,7 +160,7 @@ impl Wallet for CashuWallet {
             OperationOutcome::SpentElsewhere => None,
             OperationOutcome::Failed(Some(error)) => return Err(WalletError::failed(error)),
             OperationOutcome::Failed(None) => {
-                return Err(WalletError::failed(MintWalletError::NotDone));
+                return Err(WalletError::failed(MintWalletError::Unfinished));
             }
             OperationOutcome::Unknown(reason) => return Err(unresolved(reason)),
         };

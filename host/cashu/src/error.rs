@@ -137,7 +137,7 @@ pub enum MintWalletError {
     #[error("not resolved yet: {0}")]
     Unresolved(#[from] Box<Unresolved>),
     #[error("proofs were not accepted; try again")]
-    NotDone,
+    Unfinished,
     #[error("proofs were spent elsewhere: another program uses this wallet's seed")]
     SpentElsewhere,
     #[error("operation has no outputs")]

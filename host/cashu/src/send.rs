@@ -100,7 +100,7 @@ impl MintWallet {
             OperationOutcome::Unknown(reason) => Err(Box::new(reason).into()),
             OperationOutcome::Failed(Some(error)) => Err(error.into()),
             OperationOutcome::Failed(None) | OperationOutcome::SpentElsewhere => {
-                Err(MintWalletError::NotDone)
+                Err(MintWalletError::Unfinished)
             }
         }
     }

@@ -24,7 +24,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 fn source(slot: Slot) -> Source {
-    Source::plain(paygress_policy::read_component(&default_policies().join(format!("{slot}.wasm"))).unwrap())
+    Source::plain(
+        paygress_policy::read_component(&default_policies().join(format!("{slot}.wasm"))).unwrap(),
+    )
 }
 
 fn view() -> OrderView {
@@ -177,6 +179,7 @@ fn ledger(c: &mut Criterion) {
 /// An order from submission to response, on a mint in this process and pods without isolation.
 /// The bare figure is the swap at that mint alone.
 fn whole_order(c: &mut Criterion) {
+    // long: the set-up of both sides of the comparison.
     let runtime = Runtime::new().unwrap();
     let (sandbox, payer, receiver, app) = runtime.block_on(async {
         let sandbox =

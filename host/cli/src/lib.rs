@@ -11,7 +11,8 @@
 //! - `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in the browser.
 //! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
 //! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
-//! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its own.
+//! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
+//!   own.
 
 pub mod app;
 pub mod audit;

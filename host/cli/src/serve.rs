@@ -93,7 +93,8 @@ pub async fn serve(config: Config) -> Result<()> {
     }
 }
 
-/// Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues it.
+/// Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues
+/// it.
 fn stop() -> Result<()> {
     tracing::info!("stopping; orders under way go on at the next start");
     Ok(())

@@ -121,6 +121,7 @@ fn a_trap_names_the_line_of_the_source() {
 
 #[test]
 fn a_suite_passes_or_names_the_failed_cases() {
+    // long: one suite file with every kind of case.
     let workspace = Workspace::new();
     let suite = |cases: &str| {
         let head = format!(

@@ -57,6 +57,7 @@ fn pod_uid() -> String {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_customer_buys_logs_in_tops_up_and_the_pod_ends_in_time() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = CLUSTER.lock();
     let testbed = Testbed::start("main", &[]);
     // 6 sat net: 30 seconds. The mint keeps one sat for swapping.
@@ -177,6 +178,7 @@ fn a_customer_with_a_browser_buys_logs_in_adds_time_and_stops() {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_service_has_no_right_that_it_does_not_need() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = CLUSTER.lock();
     let kubeconfig = Testbed::kubeconfig_of_the_service();
     let service = |arguments: &[&str]| {
@@ -232,7 +234,9 @@ fn the_service_has_no_right_that_it_does_not_need() {
         ]);
         let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            !output.status.success() && output_text.contains("paygress-customers") && output_text.contains(why),
+            !output.status.success()
+                && output_text.contains("paygress-customers")
+                && output_text.contains(why),
             "{spec}: {output_text}"
         );
     }
@@ -294,6 +298,7 @@ fn a_pod_that_is_evicted_is_paid_back() {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = CLUSTER.lock();
     let testbed = Testbed::start("refusals", &[]);
     let token = testbed.token(5);
@@ -533,6 +538,7 @@ impl Drop for Applied {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = CLUSTER.lock();
     let testbed = Testbed::start("policies", &[]);
     let _applied = Applied;
@@ -606,6 +612,7 @@ fn a_policy_resource_is_put_in_force_and_a_broken_one_is_refused() {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_policy_resource_may_name_an_artefact_and_is_verified() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = CLUSTER.lock();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let registry = runtime.block_on(TestRegistry::open(RequiredAuth::None)).unwrap();
@@ -644,8 +651,8 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let unsigned = paygress(&["policy", "push", &flat, &named("unsigned:1")]);
     apply_policy(&unsigned);
     assert!(condition("pricing", "Verified", "False", "Refused").contains("there is no signature"));
-    let (other, _) = key(policies.path(), "stranger");
-    apply_policy(&paygress(&["policy", "push", &flat, &named("strangers:1"), "--sign", &other]));
+    let (other, _) = key(policies.path(), "unknown");
+    apply_policy(&paygress(&["policy", "push", &flat, &named("unknown:1"), "--sign", &other]));
     assert!(condition("pricing", "Verified", "False", "Refused").contains("known key"));
     let signed = paygress(&["policy", "push", &flat, &named("flat:1"), "--sign", &private]);
     apply_policy(&signed.replace("flat:1", "elsewhere:1"));

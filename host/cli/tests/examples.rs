@@ -83,7 +83,12 @@ fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     let limits = pod.containers[0].resources.clone().unwrap().limits.unwrap();
     assert_eq!((limits["nvidia.com/gpu"].0.as_str(), limits["memory"].0.as_str()), ("2", "1024Mi"));
     assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("nvidia.com/gpu"));
-    assert!(check(&gpu, &placement, &Allowed::default()).unwrap_err().to_string().contains("POD_TOLERATIONS"));
+    assert!(
+        check(&gpu, &placement, &Allowed::default())
+            .unwrap_err()
+            .to_string()
+            .contains("POD_TOLERATIONS")
+    );
     let (plain, placement) = rendered("gpu-template", settings, &json!({}));
     let pod = check(&plain, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
     assert!(pod.tolerations.is_none() && pod.node_selector.is_none_or(|labels| labels.is_empty()));

@@ -51,6 +51,7 @@ async fn says(answer: &Value, command: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_paid_is_priced_and_a_wallet_pays_it() {
+    // long: one session with a running service; each step builds on the last.
     let (sandbox, _running, web, buyer) = opened(&[], "").await;
     let order = json!({"ssh_username": "alice", "duration_minutes": 5, "tier": "standard"});
     let unpaid = web.spawn(order.clone()).await;
@@ -139,6 +140,7 @@ async fn ready(web: &Web, pod: &str, bearer: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_or_touches_the_pod_of_another() {
+    // long: one session with a running service; each step builds on the last.
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let mine = "the-bearer-token-of-one-customer-at-random";
     let bearer = format!("Bearer {mine}");
@@ -232,7 +234,8 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
     .await
     .is(403, "not_owner");
     assert!(buyer.wallet.receive(&token).await.unwrap() > 0);
-    // Its customer may, and stop it: the unused time is paid back, and a repeated request says so again.
+    // Its customer may, and stop it: the unused time is paid back, and a repeated request says so
+    // again.
     let bearer = format!("Bearer {mine}");
     let more = web
         .ask(
@@ -264,6 +267,7 @@ async fn nobody_sees_or_touches_the_pod_of_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothing() {
+    // long: one session with a running service; each step builds on the last.
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let body = json!({"cashu_token": buyer.token(6).await}).to_string();
     // Hang up as soon as it is sent.
@@ -489,6 +493,7 @@ async fn a_terminal_opens_for_its_customer_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_buyers_at_once_each_get_their_pod() {
+    // long: one session with a running service; each step builds on the last.
     const BUYERS: usize = 200;
     // Behind a proxy: each buyer has an address of their own.
     let (sandbox, _running, web, buyer) =
@@ -601,6 +606,7 @@ async fn oversized(web: &Web) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_and_its_parts_say_what_may_be_loaded() {
+    // long: a table of files and headers.
     let (_sandbox, _running, web, _buyer) =
         opened(&[("CORS_ORIGINS", "https://shop.example")], "").await;
     for path in [
@@ -676,6 +682,7 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_get_a_typed_problem_and_never_a_fault() {
+    // long: a table of bad requests.
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     for body in [
         "nonsense",

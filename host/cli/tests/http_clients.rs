@@ -155,6 +155,7 @@ async fn nginx_asks_before_it_lets_through() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs schemathesis: run `cargo xtask test`"]
 async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
+    // long: the arguments of one run.
     const CASES: u64 = 2_000;
     let (sandbox, _running, web) = opened(&[]).await;
     let token = Buyer::new(&sandbox).await.token(100).await;

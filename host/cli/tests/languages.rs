@@ -1,6 +1,6 @@
-//! Builds a project in every language for every slot, and the examples in languages other than Rust;
-//! checks the components and runs their suites. The languages must be installed: `cargo xtask test`
-//! installs them.
+//! Builds a project in every language for every slot, and the examples in languages other than
+//! Rust; checks the components and runs their suites. The languages must be installed: `cargo xtask
+//! test` installs them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

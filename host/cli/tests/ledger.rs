@@ -37,6 +37,7 @@ async fn refund_of(buyer: &Buyer, pod: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_pod_is_refunded_by_the_minute() {
+    // long: one session with a running service; each step builds on the last.
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
@@ -126,6 +127,7 @@ async fn a_pod_that_the_cluster_loses_is_paid_back_without_asking() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_reads_the_ledger_beside_the_running_service() {
+    // long: one session with a running service; each step builds on the last.
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let _running = Running::start(app);
@@ -194,7 +196,8 @@ async fn the_operator_reads_the_ledger_beside_the_running_service() {
     assert_eq!(ledger.execute(forged, [id]).unwrap(), 1);
     let audit = paygress(&sandbox, &["ledger", "audit"]).await;
     assert_eq!(audit.status.code(), Some(1));
-    assert!(text(&audit.stdout).contains(&format!(
-        "order {id}: ledger has 90 sat received, and the wallet 100 sat"
-    )));
+    assert!(
+        text(&audit.stdout)
+            .contains(&format!("order {id}: ledger has 90 sat received, and the wallet 100 sat"))
+    );
 }

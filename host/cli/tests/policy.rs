@@ -63,6 +63,7 @@ async fn bought(buyer: &Buyer, sat: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_replaces_compares_and_goes_back() {
+    // long: one session with a running service; each step builds on the last.
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;

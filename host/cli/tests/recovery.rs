@@ -263,10 +263,7 @@ async fn what_was_sent_while_the_service_was_down_is_served() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let buyer = Buyer::new(&sandbox).await;
     let sent = Notify::new();
-    let request = RequestBody {
-        cashu_token: Some(buyer.token(5).await),
-        ..RequestBody::default()
-    };
+    let request = RequestBody { cashu_token: Some(buyer.token(5).await), ..RequestBody::default() };
     // The request is on the relay before anybody serves.
     let progress = |what: &str| {
         if what.starts_with("sent") {

@@ -31,6 +31,7 @@ fn refused(answer: &Value, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_has_its_name_and_leaves_the_token_good() {
+    // long: a table of refusals.
     let away = TestMint::start(0).await.unwrap();
     let away_wallet = TestWallet::new(away.url()).await.unwrap();
     away_wallet.fill(10).await.unwrap();

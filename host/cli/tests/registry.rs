@@ -39,6 +39,7 @@ fn pricing_digest(history: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
+    // long: one session with a running service; each step builds on the last.
     let plain = Sandbox::new(&[], "").await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();

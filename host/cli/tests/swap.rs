@@ -86,6 +86,7 @@ fn broken(number: usize) -> Sources {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
@@ -171,6 +172,7 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_decisions_are_replayed_and_shadowed() {
+    // long: one session with a running service; each step builds on the last.
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());

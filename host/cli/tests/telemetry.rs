@@ -1,5 +1,5 @@
-//! Traces: where they are sent, what they contain, and what they must not. A program of its own, since
-//! it sets the global subscriber.
+//! Traces: where they are sent, what they contain, and what they must not. A program of its own,
+//! since it sets the global subscriber.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

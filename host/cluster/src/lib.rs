@@ -1,7 +1,7 @@
 //! `paygress-cluster`: leases on a Kubernetes cluster.
 //!
-//! [`Kubernetes`] implements `paygress_core::Cluster`. A lease is a Job that owns the lease's Secret
-//! and Services. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
+//! [`Kubernetes`] implements `paygress_core::Cluster`. A lease is a Job that owns the lease's
+//! Secret and Services. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
 //! (`ttlSecondsAfterFinished`), whether or not this process runs; it raises the deadline, and
 //! watches.
 //!
@@ -15,8 +15,8 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. [`check_plan()`] is public for other implementations of `Cluster`, such as the sandbox's
-//! local pods.
+//! trusted. [`check_plan()`] is public for other implementations of `Cluster`, such as the
+//! sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 

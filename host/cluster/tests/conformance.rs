@@ -86,6 +86,7 @@ async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> End
 }
 
 async fn conforms(cluster: Arc<dyn Cluster>) {
+    // long: the suite that every cluster must pass, in order.
     let (sink, mut events) = mpsc::channel(64);
     let observer = Arc::clone(&cluster);
     tokio::spawn(async move { observer.observe(sink).await });

@@ -89,6 +89,7 @@ fn a_template_is_completed_with_the_values_that_every_pod_must_have() {
 
 #[test]
 fn every_escape_from_the_pod_is_refused_with_its_path() {
+    // long: a table of escapes.
     let container = "/spec/containers/0";
     for (pointer, value, path) in [
         ("/spec/hostNetwork", json!(true), "template.spec.hostNetwork"),

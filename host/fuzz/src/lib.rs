@@ -1,5 +1,5 @@
-//! Fuzz targets: one function for each parser of untrusted bytes. It panics when the parser breaks a
-//! promise.
+//! Fuzz targets: one function for each parser of untrusted bytes. It panics when the parser breaks
+//! a promise.
 //!
 //! ```text
 //! libFuzzer ─▶ bin/{token,message,template,component}.rs ─▶ a function here ─▶ the crate's parser

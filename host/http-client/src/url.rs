@@ -20,7 +20,8 @@ pub fn is_http_url(url: &Uri) -> bool {
     is_http && url.authority().is_some_and(has_plain_host)
 }
 
-/// Whether what goes to `to` cannot be overheard: it is encrypted, or both URLs are on this machine.
+/// Whether what goes to `to` cannot be overheard: it is encrypted, or both URLs are on this
+/// machine.
 #[must_use]
 pub fn is_confidential(from: &Uri, to: &Uri) -> bool {
     let is_local = |url: &Uri| is_loopback(url.host().unwrap_or_default());

@@ -29,8 +29,8 @@ pub(crate) struct AuthQuery {
 ///
 /// For a proxy that authorizes requests with a subrequest, as nginx's `auth_request` does: 200 when
 /// the token would buy so much time now, or has bought a pod that still runs; 401 without a token,
-/// 403 when it is not good. Nothing is taken, and there is no other status. The token must carry its
-/// DLEQ proofs (NUT-12).
+/// 403 when it is not good. Nothing is taken, and there is no other status. The token must carry
+/// its DLEQ proofs (NUT-12).
 #[utoipa::path(get, path = "/auth", tag = "customer", params(AuthQuery, ("X-Cashu" = Option<String>, Header, description = "The token")),
     responses((status = 200, description = "Authorized"),
         (status = 401, description = "There is no token and no credential", body = ProblemBody, content_type = "application/problem+json"),

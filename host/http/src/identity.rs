@@ -36,8 +36,9 @@ pub(crate) fn is_bearer_customer(text: &str) -> bool {
     hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
-/// The bearer token of a customer who sends none, derived from the Cashu token that pays: always the
-/// same, so that a repeated order is the same customer's. Making it needs both the token and our key.
+/// The bearer token of a customer who sends none, derived from the Cashu token that pays: always
+/// the same, so that a repeated order is the same customer's. Making it needs both the token and
+/// our key.
 pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
     let mut code = match Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) {
         Ok(code) => code,

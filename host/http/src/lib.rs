@@ -1,5 +1,5 @@
-//! `paygress-http`: the HTTP transport: the same order service as behind Nostr, for browsers, `curl`
-//! and Cashu wallets.
+//! `paygress-http`: the HTTP transport: the same order service as behind Nostr, for browsers,
+//! `curl` and Cashu wallets.
 //!
 //! ```text
 //! socket ─▶ server.rs ─▶ middleware.rs ─▶ extract.rs ─▶ orders.rs ─▶ orders.submit

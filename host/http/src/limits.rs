@@ -19,7 +19,8 @@ pub(crate) const WRITE: Duration = Duration::from_secs(30);
 pub(crate) const BODY_BYTES: usize = 128 << 10;
 /// How long a buyer waits for the pod, unless they prefer less; then they fetch the order.
 pub(crate) const WAIT: Duration = Duration::from_secs(150);
-/// How long a client that does not want to wait waits until it is known whether the token was taken.
+/// How long a client that does not want to wait waits until it is known whether the token was
+/// taken.
 pub(crate) const TAKEN: Duration = Duration::from_secs(30);
 /// Progress streams at the same time: each reads the ledger once a tick.
 pub(crate) const STREAMS: usize = 512;

@@ -95,8 +95,8 @@ fn body_of(request: &ApiRequest) -> &str {
 /// Buy a pod
 ///
 /// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the
-/// response is 402 and says what it costs (NUT-24, NUT-18). Waits until the pod takes logins; `Prefer:
-/// respond-async` does not. The same token again, or the same
+/// response is 402 and says what it costs (NUT-24, NUT-18). Waits until the pod takes logins;
+/// `Prefer: respond-async` does not. The same token again, or the same
 /// `Idempotency-Key`, is the same order and gets the same response: send a bearer token of your own
 /// if others may know the token.
 #[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = RequestBody,

@@ -50,8 +50,8 @@ pub(crate) struct Price {
     price_msats: u64,
     /// …for so many seconds.
     price_seconds: u64,
-    /// A payment request (NUT-18) with a target: a wallet pays it, and the pod belongs to the bearer
-    /// token's customer.
+    /// A payment request (NUT-18) with a target: a wallet pays it, and the pod belongs to the
+    /// bearer token's customer.
     payment_request: String,
     /// Its bearer has the pod that `payment_request` buys. Only if the request carried none.
     #[serde(skip_serializing_if = "Option::is_none")]

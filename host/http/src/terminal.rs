@@ -52,7 +52,8 @@ const DONE: u16 = 1_000;
 ///
 /// A WebSocket. The first message is text and authenticates: `{"bearer_token": "…", "columns":
 /// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
-/// It is closed with 4403 when the pod is not the customer's, with 4502 when the pod does not answer.
+/// It is closed with 4403 when the pod is not the customer's, with 4502 when the pod does not
+/// answer.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]

@@ -3,8 +3,8 @@
 //!
 //! A relay is subscribed from its cursor on, and two days further back, since wraps are dated back.
 //! When it says that it has sent all that it had stored, it is queried again for what is older than
-//! the oldest of that (`backfill.rs`): relays cap an answer, and the newest by a random date are not
-//! the newest. Only then is the relay synced, and its cursor moved on.
+//! the oldest of that (`backfill.rs`): relays cap an answer, and the newest by a random date are
+//! not the newest. Only then is the relay synced, and its cursor moved on.
 //!
 //! ```text
 //! relay ─▶ admit.rs ─▶ queue ─▶ serve.rs ─▶ orders

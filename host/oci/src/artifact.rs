@@ -11,8 +11,8 @@ const FILE: &str = "component.wasm";
 /// The creation time if none is given: the same component always has the same digest.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
-/// A component that was pulled: its bytes have the digests that name them. Whether it is signed by a
-/// known key is not known yet.
+/// A component that was pulled: its bytes have the digests that name them. Whether it is signed by
+/// a known key is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     pub component: Vec<u8>,

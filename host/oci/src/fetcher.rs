@@ -16,8 +16,8 @@ pub struct ComponentFetcher {
     limit_bytes: usize,
 }
 
-/// Why there is no component. The text is complete, for operators, and includes that of the sources;
-/// so they are fields, and not printed again by whoever prints sources too.
+/// Why there is no component. The text is complete, for operators, and includes that of the
+/// sources; so they are fields, and not printed again by whoever prints sources too.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(transparent)]

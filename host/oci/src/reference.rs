@@ -1,5 +1,5 @@
-//! References such as `registry.example:5000/name/path:tag@sha256:…`. There are no defaults: neither a
-//! registry nor a tag is assumed.
+//! References such as `registry.example:5000/name/path:tag@sha256:…`. There are no defaults:
+//! neither a registry nor a tag is assumed.
 
 use crate::digest::{Digest, DigestError};
 use std::fmt;

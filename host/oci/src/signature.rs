@@ -9,8 +9,8 @@ pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesignin
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const PAYLOAD_TYPE: &str = "cosign container image signature";
 
-/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says whether it is
-/// valid.
+/// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says whether it
+/// is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// What was signed: JSON that names the artifact.

@@ -190,6 +190,7 @@ mod tests {
 
     #[test]
     fn ready_summarises_the_other_conditions() {
+        // long: a table of conditions.
         let missing = FetchError::NoConfigMap("pricing".to_owned());
         let other = FetchError::DigestMismatch { found: paygress_oci::Digest::of(b"x") };
         let unfetched = |error: &FetchError| {

@@ -13,7 +13,8 @@
 //! - `resource.rs`: the resource as types, from which `cargo xtask generate` derives
 //!   `k8s/base/policy-crd.yaml`.
 //! - `controller.rs`: [`Controller`], which talks to the API server.
-//! - `conditions.rs`: the status: `Fetched`, `Verified`, `Valid`, `Active`, and `Ready`, which is what
+//! - `conditions.rs`: the status: `Fetched`, `Verified`, `Valid`, `Active`, and `Ready`, which is
+//!   what
 //!   kstatus, Argo CD and `kubectl wait --for=condition=Ready` read.
 //! - `desired.rs`: the [`Reconcile`] trait between the controller and the policies, and its types.
 //! - `reconciler.rs`: [`PolicyReconciler`], which fetches components and implements that trait.
@@ -24,8 +25,8 @@
 //! That controller reconciles one object at a time. Here all resources of the namespace are one
 //! desired set: those with mode `Enforce` are applied together or not at all, the oldest resource
 //! wins a slot, and a deletion, after which there is no object left to reconcile, restores
-//! POLICY_DIR. So a watcher triggers one reconciliation of the whole set; the rest has the shape of a
-//! kube-rs controller: a context, `reconcile`, and `error_policy`.
+//! POLICY_DIR. So a watcher triggers one reconciliation of the whole set; the rest has the shape of
+//! a kube-rs controller: a context, `reconcile`, and `error_policy`.
 //!
 //! # Example
 //!

@@ -18,7 +18,8 @@ const CACHED: usize = 8;
 pub struct PolicyReconciler {
     applier: Arc<Applier>,
     fetcher: Arc<ComponentFetcher>,
-    /// Components from registries, by the version of the resource: a tag that moves is not followed.
+    /// Components from registries, by the version of the resource: a tag that moves is not
+    /// followed.
     pulled: Mutex<HashMap<String, Vec<u8>>>,
 }
 

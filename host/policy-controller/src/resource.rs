@@ -120,8 +120,8 @@ fn settings_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// `meta.v1.Condition` with the limits that Kubernetes sets in its own types. Written out, since the
-/// feature of k8s-openapi that derives it derives the schemas of all of Kubernetes' types too.
+/// `meta.v1.Condition` with the limits that Kubernetes sets in its own types. Written out, since
+/// the feature of k8s-openapi that derives it derives the schemas of all of Kubernetes' types too.
 fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

@@ -1,5 +1,10 @@
 //! The controller against a fake API server: which statuses it writes, and which not.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use async_trait::async_trait;
 use http_body_util::BodyExt;

@@ -26,7 +26,8 @@ pub enum BindingsError {
 /// - C: `bindings.h`, `bindings.c` and an object file with the types, `bindings_component_type.o`.
 ///   Types begin with `bindings_`, `paygress_policy_types_` or `exports_paygress_policy_`, whatever
 ///   the world.
-/// - Go: the packages of a module `wit_component`, to be written into its directory. The exports call
+/// - Go: the packages of a module `wit_component`, to be written into its directory. The exports
+///   call
 ///   its package `policy`, which has each of the contract's functions.
 ///
 /// # Errors

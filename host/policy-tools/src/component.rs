@@ -34,8 +34,8 @@ pub struct World<'a> {
 
 /// Makes a component of a core module.
 ///
-/// `world` is `None` for modules with bindings of Rust or C: those embed it themselves. A module that
-/// imports `wasi_snapshot_preview1`, as Go's do, is linked with a stub that needs no operating
+/// `world` is `None` for modules with bindings of Rust or C: those embed it themselves. A module
+/// that imports `wasi_snapshot_preview1`, as Go's do, is linked with a stub that needs no operating
 /// system: a policy imports nothing.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! `paygress-policy-tools`: what authors of policies use. New projects in five languages, what turns
-//! them into components, and commands that check, call, test and measure a component.
+//! `paygress-policy-tools`: what authors of policies use. New projects in five languages, what
+//! turns them into components, and commands that check, call, test and measure a component.
 //!
 //! ```text
 //! new_project ─▶ sources, wit/, build.sh ─▶ sh build.sh ─▶ policy.wasm
@@ -14,7 +14,8 @@
 //!
 //! - `language.rs`, `project.rs`, `templates.rs`: new projects. Their build files are those of the
 //!   projects in `examples/policies`.
-//! - `bindings.rs`, `component.rs`, `wit.rs`: called by the build files, so that authors need no other
+//! - `bindings.rs`, `component.rs`, `wit.rs`: called by the build files, so that authors need no
+//!   other
 //!   WebAssembly tools. `wasi_stub.wat` replaces what the Go runtime imports.
 //! - `function.rs`, `case.rs`, `samples.rs`: calls, written by authors or built in.
 //! - `check.rs`, `eval.rs`, `suite.rs`, `expectation.rs`, `bench.rs`: the commands. They return

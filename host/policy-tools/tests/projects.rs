@@ -17,6 +17,7 @@ use tempfile::tempdir;
 
 #[test]
 fn every_language_has_a_project_for_every_slot() {
+    // long: every language and slot in one pass.
     for language in Language::ALL {
         for slot in Slot::ALL {
             let directory = tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! How a candidate's decisions compare with the recorded ones: for past orders of the ledger and for
-//! live ones (the shadow).
+//! How a candidate's decisions compare with the recorded ones: for past orders of the ledger and
+//! for live ones (the shadow).
 
 use crate::recorded::{Decisions, Recorded};
 use crate::replay::{Candidate, Replayed, replay};
@@ -184,6 +184,7 @@ impl Differences<'_> {
 
     /// Compares two sets of decisions with the same outcome.
     fn compare(&mut self, old: &Decisions, new: &Decisions) {
+        // long: one comparison for each field.
         let quote = |text: fn(&Quote) -> String| {
             move |decisions: &Decisions| returned(&decisions.quote).map(text).unwrap_or_default()
         };

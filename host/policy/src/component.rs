@@ -97,8 +97,8 @@ impl LoadedComponent<Duration> {
 }
 
 impl<W: World> LoadedComponent<W> {
-    /// Compiles, checks and configures. Nothing of the component runs before its imports and exports
-    /// are known to fit. Blocks: compiling takes seconds.
+    /// Compiles, checks and configures. Nothing of the component runs before its imports and
+    /// exports are known to fit. Blocks: compiling takes seconds.
     pub(crate) fn load(
         engine: &Arc<PolicyEngine>,
         bytes: &[u8],

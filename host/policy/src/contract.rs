@@ -29,8 +29,8 @@ impl ContractVersion {
     }
 }
 
-/// Determines the version of a component for a slot, and checks its imports and exports. `functions`
-/// are those that the slot's interface must export.
+/// Determines the version of a component for a slot, and checks its imports and exports.
+/// `functions` are those that the slot's interface must export.
 ///
 /// # Errors
 /// Everything that does not fit, for the author to read.

@@ -65,8 +65,8 @@ pub struct PolicyEngine {
 }
 
 impl PolicyEngine {
-    /// Starts the engine. Compiled components are cached in the directory `cache`, if given. It must
-    /// be accessible to this user only.
+    /// Starts the engine. Compiled components are cached in the directory `cache`, if given. It
+    /// must be accessible to this user only.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -1,5 +1,5 @@
-//! The functions of the contract: each converts its arguments, calls a component, and checks what it
-//! returns.
+//! The functions of the contract: each converts its arguments, calls a component, and checks what
+//! it returns.
 //!
 //! Each returns a closure that blocks the thread that runs it; async callers move it to another.
 

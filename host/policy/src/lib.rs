@@ -13,12 +13,17 @@
 //!
 //! | modules | |
 //! |---|---|
-//! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces deadlines, the cache of compiled components |
-//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1` | the contract's versions, and their types converted into those of `paygress-core`; output outside the contract's ranges stops here |
-//! | `component`, `fault`, `function`, `stats` | one component: loading it, calling it, what its errors mean, statistics |
+//! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces
+//! deadlines, the cache of compiled components |
+//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1` | the contract's versions, and their types
+//! converted into those of `paygress-core`; output outside the contract's ranges stops here |
+//! | `component`, `fault`, `function`, `stats` | one component: loading it, calling it, what its
+//! errors mean, statistics |
 //! | `set`, `host` | four components that decide together, and the active set |
-//! | `directory`, `revision`, `history`, `startup`, `publisher` | which components are active, and what was |
-//! | `recorded`, `replay`, `comparison`, `shadow` | what a candidate decides on past and on live orders |
+//! | `directory`, `revision`, `history`, `startup`, `publisher` | which components are active, and
+//! what was |
+//! | `recorded`, `replay`, `comparison`, `shadow` | what a candidate decides on past and on live
+//! orders |
 //! | `interfaces`, `harness` | one component by itself, for authors |
 //!
 //! Only this crate uses wasmtime. It may read and write the policy directories, and nothing else.

@@ -187,8 +187,8 @@ impl Publisher {
         self.lock().publish(&self.host, change)
     }
 
-    /// Goes back to a revision; without a number, to the one before the active one. The files of the
-    /// directory stay as they are, and are published when they change. Blocks.
+    /// Goes back to a revision; without a number, to the one before the active one. The files of
+    /// the directory stay as they are, and are published when they change. Blocks.
     ///
     /// # Errors
     /// [`SwapError`]; then the active ones stay.
@@ -244,7 +244,8 @@ impl Publisher {
         };
         state.poll.tried = Some(files);
         let held = component_refs(&found);
-        // A slot that a resource owns is left to it. The file counts again when the resource is gone.
+        // A slot that a resource owns is left to it. The file counts again when the resource is
+        // gone.
         let free = |slot: &Slot| {
             !self.directory.defers_to_resources()
                 || desired_version(&state.revisions, *slot).is_none()

@@ -1,6 +1,6 @@
 //! What would a candidate have decided? A recorded order runs through the four slots again. As long
-//! as everything is as recorded, slots without a candidate repeat their recorded decisions; from the
-//! first difference on, they are called.
+//! as everything is as recorded, slots without a candidate repeat their recorded decisions; from
+//! the first difference on, they are called.
 
 use crate::function::{Outcome, admit, grant, quote, refund, render};
 use crate::recorded::{Decisions, Recorded, parse_objects};

@@ -234,8 +234,8 @@ fn load_slot<W: World>(
     )
 }
 
-/// Calls a component on a thread that may block, records the call, and tells a refusal from a fault.
-/// Faults are logged for the operator.
+/// Calls a component on a thread that may block, records the call, and tells a refusal from a
+/// fault. Faults are logged for the operator.
 async fn call<W: World, T: Send + 'static>(
     component: &LoadedComponent<W>,
     function: impl FnOnce(&LoadedComponent<W>) -> Outcome<T> + Send + 'static,

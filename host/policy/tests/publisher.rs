@@ -254,10 +254,11 @@ async fn the_last_good_ones_stay_when_the_directory_is_broken_at_the_start() {
     );
 }
 
-/// A slot that a resource has set is the resource's, whatever an upgrade installs; the others are the
-/// directory's.
+/// A slot that a resource has set is the resource's, whatever an upgrade installs; the others are
+/// the directory's.
 #[tokio::test]
 async fn the_directory_leaves_a_slot_to_its_resource() {
+    // long: one session with a running service; each step builds on the last.
     let fixture = Fixture::new();
     let open = || {
         Publisher::open(

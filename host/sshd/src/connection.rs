@@ -151,7 +151,8 @@ impl Handler for Connection {
             return Ok(());
         }
         let id = channel.id();
-        // Input arrives through `data` below; a read half that nobody reads would stall the connection.
+        // Input arrives through `data` below; a read half that nobody reads would stall the
+        // connection.
         let (_, output) = channel.split();
         self.channels.insert(
             id,

@@ -119,6 +119,7 @@ fn name_user(account: &Account) {
     let (home, shell) = (account.home.display(), account.shell.display());
     let line =
         format!("{}:x:{}:{}::{home}:{shell}\n", account.username, uid.as_raw(), gid.as_raw());
-    // Best effort: if the file is read-only, the user is shown as a number, and nothing else changes.
+    // Best effort: if the file is read-only, the user is shown as a number, and nothing else
+    // changes.
     let _ = std::fs::write("/etc/passwd", format!("root:x:0:0::/:/sbin/nologin\n{line}"));
 }

@@ -15,15 +15,16 @@
 //! wallet keeps its own tables and knows only [`db`].
 //!
 //! **SQL.** A statement that both databases take is written once, in the Rust code that runs it.
-//! Its parameters are `?1`, `?2`, …; `db/postgres.rs` turns them into `$1`, and nothing else is ever
-//! rewritten. A statement that differs has one file for each database under `sql/` and is read by
-//! [`dialect_sql!`]: the schema, step by step, and what asks which replicas are alive.
+//! Its parameters are `?1`, `?2`, …; `db/postgres.rs` turns them into `$1`, and nothing else is
+//! ever rewritten. A statement that differs has one file for each database under `sql/` and is read
+//! by [`dialect_sql!`]: the schema, step by step, and what asks which replicas are alive.
 //!
 //! **Rows.** An order or lease is one JSON document in the column `body` (`rows.rs`); the columns
 //! beside it are those that are searched for. Secrets (token, password, refund) have columns of
 //! their own, which are emptied as soon as they are not needed.
 //!
-//! The suite in `tests/` says what any implementation of the traits must do; both databases pass it.
+//! The suite in `tests/` says what any implementation of the traits must do; both databases pass
+//! it.
 //!
 //! ```
 //! use paygress_core::backend::store::{KvStore, OrderStore};

@@ -82,8 +82,8 @@ impl Reference {
         })
     }
 
-    /// With exactly one of digest and tag: a tag beside a digest has no meaning, and the default tag
-    /// is `latest`.
+    /// With exactly one of digest and tag: a tag beside a digest has no meaning, and the default
+    /// tag is `latest`.
     pub(crate) fn complete(mut self) -> Self {
         self.tag = match &self.digest {
             Some(_) => None,

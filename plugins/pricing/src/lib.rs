@@ -152,7 +152,8 @@ impl Settings {
     fn price(&self, tier: &Tier) -> Price {
         // At most 1e10 × 1e3 × 1e3, which fits in 64 bits.
         let msat = self.sats_per_hour.saturating_mul(tier.multiplier).saturating_mul(1_000);
-        // Per minute if that is a whole number, since it is easier to read; per hour is always exact.
+        // Per minute if that is a whole number, since it is easier to read; per hour is always
+        // exact.
         match msat.checked_rem(60) {
             Some(0) => Price { msat: msat.checked_div(60).unwrap_or(msat), seconds: 60 },
             _ => Price { msat, seconds: HOUR },

@@ -1,5 +1,5 @@
-//! Pods with GPUs for some tiers, on nodes with given labels. The operator must allow the device and
-//! the taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
+//! Pods with GPUs for some tiers, on nodes with given labels. The operator must allow the device
+//! and the taint: POD_DEVICES=nvidia.com/gpu POD_TOLERATIONS=nvidia.com/gpu.
 
 #[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {

@@ -2,14 +2,30 @@
 #![allow(clippy::print_stdout)]
 
 use super::candidates::{Candidate, Candidates, Component};
-use super::{ShadowAction, blocking, tables};
+use super::tables;
+use super::util::blocking;
 use anyhow::{Result, anyhow, bail};
+use clap::Subcommand;
 use paygress_admin::{AdminClient, ComponentUpload, Reply, Request};
 use paygress_core::backend::policy::SlotStats;
 use paygress_policy::Revision;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
+
+#[derive(Subcommand)]
+pub enum ShadowAction {
+    /// Start a shadow, in place of a running one.
+    Start(Candidates),
+    /// Show how it compares so far.
+    Report {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop it, and show how it compared.
+    Stop,
+}
 
 /// How often `top` refreshes.
 const REFRESH: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The authors' commands: arguments, and calls of `paygress-policy-tools`.
 #![allow(clippy::print_stdout)]
 
-use super::slot;
+use super::util::slot;
 use anyhow::{Context, Result};
 use clap::Args;
 use paygress_core::backend::policy::Slot;

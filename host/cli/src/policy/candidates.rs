@@ -1,6 +1,6 @@
 //! Slots and components on the command line.
 
-use super::slot;
+use super::util::slot;
 use crate::app::fetcher;
 use crate::config::Config;
 use anyhow::{Context, Result, bail};

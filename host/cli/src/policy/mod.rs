@@ -5,6 +5,7 @@
 //! - `replay.rs`: what would a candidate have decided on the orders in the ledger?
 //! - `registry.rs`: registries and signatures.
 //! - `candidates.rs`: slots and components on the command line.
+//! - `util.rs`: what the commands share.
 //! - `author.rs`: the authors' commands of `paygress-policy-tools`.
 
 mod admin;
@@ -13,16 +14,18 @@ mod candidates;
 mod registry;
 mod replay;
 mod tables;
+mod util;
 
 use crate::app::{fetcher, guard};
 use crate::config::Reader;
 use crate::serve::{configured, configured_in_part};
-use anyhow::{Result, anyhow};
+use admin::ShadowAction;
+use anyhow::Result;
 use candidates::Candidates;
 use clap::Subcommand;
-use paygress_core::backend::policy::Slot;
 use std::path::Path;
 use std::process::ExitCode;
+use util::blocking;
 
 #[derive(Subcommand)]
 pub enum PolicyAction {
@@ -76,33 +79,6 @@ pub enum PolicyAction {
         #[arg(long)]
         once: bool,
     },
-}
-
-#[derive(Subcommand)]
-pub enum ShadowAction {
-    /// Start a shadow, in place of a running one.
-    Start(Candidates),
-    /// Show how it compares so far.
-    Report {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Stop it, and show how it compared.
-    Stop,
-}
-
-fn slot(name: &str) -> Result<Slot> {
-    Slot::named(name).ok_or_else(|| {
-        anyhow!("there is no slot {name}; the slots are images, pricing, duration and pod-template")
-    })
-}
-
-/// Runs blocking work, such as compiling, off the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }
 
 /// Runs `paygress policy`.

@@ -2,7 +2,8 @@
 #![allow(clippy::print_stdout)]
 
 use super::candidates::Candidates;
-use super::{blocking, tables};
+use super::tables;
+use super::util::blocking;
 use crate::app::{OpenMode, guard, open_stores};
 use crate::commands::ledger::PAGE_SIZE;
 use crate::config::Config;

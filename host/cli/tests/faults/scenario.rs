@@ -102,6 +102,7 @@ impl ProcessRun {
     }
 
     fn of(rng: &mut SeededRng) -> Self {
+        // long: one line for each kind of fault.
         let at = 1 + rng.small(24);
         let write = match rng.roll(10) {
             0..=2 => Some((at, AtWrite::KilledBefore)),
@@ -293,6 +294,7 @@ fn spawn() -> Purchase {
 
 /// Does the actions one after the other, those of the same token at once; gives the messages with
 /// what was answered.
+// long: one arm for each action.
 async fn act(
     env: &TestEnv,
     orders: &Arc<OrderService>,
@@ -357,6 +359,7 @@ async fn act(
 
 /// One run with faults: until the process is killed, the actions are done, or it has taken long
 /// enough.
+// long: one run, from its start to its end.
 fn live(
     world: &World,
     env: &TestEnv,
@@ -468,6 +471,7 @@ fn fast() -> std::path::PathBuf {
 }
 
 /// Nothing is wrong any more: everything comes to an end, and every sat is somewhere.
+// long: every place where money can be is added up once.
 async fn account(
     world: &World,
     env: &TestEnv,
@@ -537,7 +541,12 @@ async fn account(
     refunds.dedup();
     // (One of a sat is worth as much as redeeming it costs.)
     for refund in &refunds {
-        let _ = env.wallet.receive(&relabelled(refund, world.mint.url(), "sat").map_err(|error| error.to_string())?).await;
+        let _ = env
+            .wallet
+            .receive(
+                &relabelled(refund, world.mint.url(), "sat").map_err(|error| error.to_string())?,
+            )
+            .await;
     }
     let all: Vec<String> = paid.into_iter().chain(refunds).collect();
     let in_hand = env.wallet.unspent(&all).await.map_err(|error| error.to_string())?;

@@ -371,6 +371,7 @@ impl Testbed {
 
     /// Starts everything. A sat buys five seconds.
     pub fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        // long: the arguments of one server.
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
         let outside = Outside::start(name, "127.0.0.1");
         let directory = outside.directory.path();

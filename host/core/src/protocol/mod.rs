@@ -1,7 +1,7 @@
 //! The messages that customers and the service exchange, as JSON. Both transports share them.
 //!
-//! Names of fields are those that existing customers use; unknown fields are ignored, unknown values
-//! are not guessed.
+//! Names of fields are those that existing customers use; unknown fields are ignored, unknown
+//! values are not guessed.
 //!
 //! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases.

@@ -109,8 +109,8 @@ pub fn unpaid() -> Refusal {
 }
 
 impl Request {
-    /// Reads a request. A message that names a pod is a top-up, a status or a stop, whatever else it
-    /// holds.
+    /// Reads a request. A message that names a pod is a top-up, a status or a stop, whatever else
+    /// it holds.
     ///
     /// # Errors
     /// `invalid_request` that names the field and says what to write.

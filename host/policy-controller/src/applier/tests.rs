@@ -70,6 +70,7 @@ fn installation() -> Installation {
 
 #[test]
 fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
+    // long: one session with a running service; each step builds on the last.
     let installation = installation();
     let applier = installation.open();
     let publisher = Arc::clone(&applier.publisher);

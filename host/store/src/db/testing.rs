@@ -48,6 +48,7 @@ impl Server {
     /// # Errors
     /// When Postgres is not installed, or does not start.
     pub fn start() -> io::Result<Self> {
+        // long: the arguments of one server.
         let bin = programs()?;
         let directory = tempfile::tempdir()?;
         if std::fs::metadata("/proc/self")?.uid() == 0 {

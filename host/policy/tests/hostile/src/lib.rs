@@ -71,6 +71,7 @@ fn recurse(depth: u64) -> u64 {
 }
 
 fn misbehave(fault: &str) -> Result<Quote, Refusal> {
+    // long: one arm for each misbehaviour.
     let mut quote = Quote {
         tier: "a".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
