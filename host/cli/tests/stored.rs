@@ -132,7 +132,8 @@ async fn every_order_serialises_to_the_bytes_that_were_stored() {
     }
 }
 
-/// The mints of the fixtures are gone and their pods too: what can end ends, nothing is lost.
+/// The mints of the fixtures are gone and their pods too: what is paid is provisioned, the rest is
+/// refused or waits for the mints, and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_continues_what_0_1_0_left() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
@@ -150,13 +151,12 @@ async fn a_service_continues_what_0_1_0_left() {
     // Version control does not keep the mode.
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
-    let unpaid = ["received", "decided", "redeeming", "paid", "provisioning", "active"];
+    let open = ["received", "decided", "redeeming", "paid", "provisioning"];
     let begun = Instant::now();
     loop {
         let listed = printed(&sandbox, &["ledger", "list"]).await;
-        let waiting = listed
-            .lines()
-            .filter(|line| line.split_whitespace().any(|word| unpaid.contains(&word)));
+        let waiting =
+            listed.lines().filter(|line| line.split_whitespace().any(|word| open.contains(&word)));
         let waiting: Vec<&str> = waiting.collect();
         if waiting.is_empty() {
             assert_eq!(listed.lines().count(), fixture("ledger-list.txt").lines().count());
@@ -164,6 +164,15 @@ async fn a_service_continues_what_0_1_0_left() {
         }
         assert!(begun.elapsed() < TIMEOUT, "still open: {waiting:#?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let listed = printed(&sandbox, &["ledger", "list"]).await;
+    for line in lines("orders.jsonl") {
+        let (id, example) = (line["order"].as_str().unwrap(), line["example"].as_str().unwrap());
+        let is_paid = ["paid", "provisioning"].contains(&line["state"].as_str().unwrap());
+        if is_paid && example.starts_with("spawn") {
+            let row = listed.lines().find(|row| row.starts_with(id)).unwrap();
+            assert!(row.contains(" active "), "{example}: {row}");
+        }
     }
     let audit = printed(&sandbox, &["ledger", "audit"]).await;
     assert!(audit.contains("every sat is accounted for"), "{audit}");
