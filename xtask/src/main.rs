@@ -82,7 +82,11 @@ enum Command {
     /// Run the benchmarks and compare them with the bare libraries.
     Bench,
     /// Check the source: vocabulary, layers, cycles between modules, sizes, links.
-    Check,
+    Check {
+        /// Check the commands in the documents too, against the built `paygress`.
+        #[arg(long)]
+        commands: bool,
+    },
     /// List the retired terms that are left, as `file:line: term`.
     Vocabulary {
         /// Only below this path.
@@ -102,7 +106,16 @@ fn main() -> Result<()> {
         Command::Faults { runs, nutshell, seed } => faults::faults(seed, runs, nutshell),
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
-        Command::Check => checks::source(),
+        Command::Check { commands } => {
+            checks::source()?;
+            match commands {
+                true => checks::documented_commands(
+                    &run::target().join("debug/paygress"),
+                    &Cli::command(),
+                ),
+                false => Ok(()),
+            }
+        }
         Command::Vocabulary { path } => checks::vocabulary::print(path.as_deref()),
     }
 }

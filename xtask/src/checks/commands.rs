@@ -35,11 +35,19 @@ fn wrong(
 ) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| is_document(&file.path)) {
+        // A reader's own copy of a directory: what was copied is checked in its place.
+        let mut copies: Vec<(String, String)> = Vec::new();
         for (line, command) in commands(&file.text) {
             let words: Vec<&str> = command.split_whitespace().collect();
             let fault = match words.as_slice() {
                 ["cargo", "xtask", arguments @ ..] => xtask(arguments, own),
+                ["cp", "-r", from, to] => {
+                    copies.push(((*to).to_owned(), (*from).to_owned()));
+                    None
+                }
                 ["kubectl", "apply", "-k", path, ..] => {
+                    let copied = copies.iter().find(|(to, _)| to == path);
+                    let path = copied.map_or(*path, |(_, from)| from.as_str());
                     let is_local = !path.contains("://") && !path.contains(['$', '<']);
                     (is_local && !is_kustomization(path))
                         .then(|| format!("{path} is no kustomization"))
@@ -184,6 +192,9 @@ mod tests {
     fn kustomizations_are_checked() {
         assert_eq!(found("kubectl apply -k k8s/base"), [""; 0]);
         assert_eq!(found("kubectl apply -k k8s/gone"), ["k8s/gone is no kustomization"]);
+        assert_eq!(found("cp -r k8s/base k8s/mine\nkubectl apply -k k8s/mine"), [""; 0]);
+        let copied = found("cp -r k8s/gone k8s/mine\nkubectl apply -k k8s/mine");
+        assert_eq!(copied, ["k8s/gone is no kustomization"]);
     }
 
     #[test]
