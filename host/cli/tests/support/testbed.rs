@@ -316,7 +316,7 @@ impl Deployed {
             "--timeout=180s",
         ]);
         wait_for("the service to read its inbox", Duration::from_secs(60), || {
-            self.log().contains("inbox read")
+            self.log().contains("inbox synced")
         });
     }
 
@@ -416,7 +416,7 @@ impl Testbed {
         let service = Daemon::start(&mut command, &log);
         let read = || std::fs::read_to_string(&log).unwrap_or_default();
         wait_for("the service to read its inbox", Duration::from_secs(60), || {
-            read().contains("inbox read")
+            read().contains("inbox synced")
         });
         let npub = npub(&read());
         Self {
