@@ -41,17 +41,14 @@ fn objects(kinds: &str) -> String {
     kubectl(&["-n", "user-workloads", "get", kinds, "-l", "app=paygress-ssh-pod", "-o", "name"])
 }
 
+/// A field of the customers' pods.
+fn pods(jsonpath: &str) -> String {
+    let label = "app=paygress-ssh-pod";
+    kubectl(&["-n", "user-workloads", "get", "pod", "-l", label, "-o", jsonpath])
+}
+
 fn pod_uid() -> String {
-    kubectl(&[
-        "-n",
-        "user-workloads",
-        "get",
-        "pod",
-        "-l",
-        "app=paygress-ssh-pod",
-        "-o",
-        "jsonpath={.items[*].metadata.uid}",
-    ])
+    pods("jsonpath={.items[*].metadata.uid}")
 }
 
 #[test]
@@ -408,19 +405,7 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
     ]);
     assert_eq!(services, port.to_string());
     let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
-    assert_eq!(
-        kubectl(&[
-            "-n",
-            "user-workloads",
-            "get",
-            "pod",
-            "-l",
-            "app=paygress-ssh-pod",
-            "-o",
-            host_ports
-        ]),
-        ""
-    );
+    assert_eq!(pods(host_ports), "");
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
     wait_for("the node port to lead to the pod", Duration::from_secs(20), || {
         ssh.run("echo hello").0 == "hello\n"

@@ -31,12 +31,8 @@ fn lines(name: &str) -> Vec<Value> {
 
 /// Opening a database writes beside it: a test works on a copy.
 fn copy_into(directory: &Path) {
-    for (name, to) in [
-        ("ledger.sqlite", "ledger.sqlite"),
-        ("wallet.sqlite", "wallet.sqlite"),
-        ("wallet.mnemonic", "wallet.mnemonic"),
-    ] {
-        std::fs::copy(fixtures().join(name), directory.join(to)).unwrap();
+    for name in ["ledger.sqlite", "wallet.sqlite", "wallet.mnemonic"] {
+        std::fs::copy(fixtures().join(name), directory.join(name)).unwrap();
     }
 }
 

@@ -260,22 +260,8 @@ impl RevisionStore {
 mod tests {
     use super::*;
     use crate::revision::Trigger;
+    use crate::revision::tests::revision;
     use paygress_core::backend::policy::Slot;
-    use paygress_core::model::units::UnixTime;
-    use std::collections::BTreeMap;
-
-    fn revision(number: u64, trigger: Trigger, digest: &str) -> Revision {
-        let component_ref = ComponentRef { digest: digest.to_owned(), settings: "{}".to_owned() };
-        Revision {
-            number,
-            at: UnixTime(number),
-            trigger,
-            slots: vec![],
-            desired: BTreeMap::new(),
-            set: BTreeMap::from([(Slot::Pricing, component_ref)]),
-            policy_dir: ComponentRefs::new(),
-        }
-    }
 
     #[test]
     fn an_unfinished_line_is_dropped_and_a_damaged_one_is_an_error() {

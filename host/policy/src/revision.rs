@@ -148,10 +148,10 @@ pub(crate) fn previous(revisions: &[Revision]) -> Option<&Revision> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn revision(number: u64, trigger: Trigger, digest: &str) -> Revision {
+    pub(crate) fn revision(number: u64, trigger: Trigger, digest: &str) -> Revision {
         let component_ref = ComponentRef { digest: digest.to_owned(), settings: "{}".to_owned() };
         Revision {
             number,

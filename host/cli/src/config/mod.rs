@@ -250,15 +250,19 @@ impl Config {
     ///
     /// # Errors
     /// All [`Problems`].
-    // long: one line for each setting.
     pub fn read(
         file: Option<&str>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problems> {
-        let mut reader = Reader::new(file, environment);
-        let transports = Transports::read(&mut reader);
+        part(file, environment, Self::from_reader)
+    }
+
+    /// With problems noted, what is returned is not used.
+    // long: one line for each setting.
+    fn from_reader(reader: &mut Reader) -> Self {
+        let transports = Transports::read(reader);
         // Read in any case: its problems are reported even if it is off.
-        let http = HttpConfig::read(&mut reader);
+        let http = HttpConfig::read(reader);
         let settings = reader.policy_settings();
         let suggested = settings
             .get("duration")
@@ -315,6 +319,6 @@ impl Config {
                 .problem("POLICY_STATE_DIR: must not be POLICY_DIR; the service manages its files");
         }
         reader.refuse_unknown_keys();
-        if reader.problems.is_empty() { Ok(config) } else { Err(Problems(reader.problems)) }
+        config
     }
 }

@@ -56,7 +56,7 @@ impl Reader {
     }
 
     /// The value that was given, in the environment or in the file.
-    pub(super) fn given(&mut self, key: &'static str) -> Option<String> {
+    fn given(&mut self, key: &'static str) -> Option<String> {
         #[cfg(test)]
         self.keys_read.insert(key);
         let in_file = self.file.remove(&key.to_lowercase());

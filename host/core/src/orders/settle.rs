@@ -103,8 +103,10 @@ impl OrderService {
         if let Err(error) =
             self.backends.responder.send(&order.reply_to, &Response::from(&refusal)).await
         {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "the notice that the payment is unknown was not delivered");
+            tracing::warn!(
+                error = error.as_dyn(),
+                "the notice that the payment is unknown was not delivered"
+            );
         }
         Ok(())
     }

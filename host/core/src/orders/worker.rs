@@ -50,13 +50,13 @@ impl OrderService {
         let mut delays = backoff();
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
-        let mut acquire = None;
+        let mut permit = None;
         while !order.state.is_final() {
-            acquire = match acquire.take() {
+            permit = match permit.take() {
                 None if order.state.is_awaiting_payment() => {
                     self.order_slots.acquire(&order.token_info.mint).await
                 }
-                acquire => acquire.filter(|_| order.state.is_awaiting_payment()),
+                permit => permit.filter(|_| order.state.is_awaiting_payment()),
             };
             if order.state == State::PaymentUnknown {
                 // It may wait for days.
@@ -77,7 +77,7 @@ impl OrderService {
                         "a step failed and will be tried again"
                     );
                     // A waiting order does not delay the others.
-                    acquire = None;
+                    permit = None;
                     wait(&mut delays).await;
                     order = self.read_again(&order, &mut delays).await?;
                 }
@@ -125,7 +125,7 @@ impl OrderService {
         from: State,
         lease: LeaseUpdate<'_>,
     ) -> Result<(), StepError> {
-        tracing::debug!(from = from.as_str(), to = order.state.as_str(), "advance");
+        tracing::debug!(from = from.as_str(), to = order.state.as_str(), "transition");
         Ok(self.backends.ledger.transition(order, from, lease).await?)
     }
 
