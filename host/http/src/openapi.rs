@@ -105,4 +105,18 @@ mod tests {
         }
         assert!(document["components"]["schemas"]["AccessDetails"].is_object());
     }
+
+    #[test]
+    fn the_type_of_each_response_is_described_as_it_is_sent() {
+        let document: serde_json::Value = serde_json::from_str(openapi()).unwrap();
+        for (tag, sent) in [
+            ("AccessDetailsTag", "access_details"),
+            ("TopUpResponseTag", "top_up_response"),
+            ("StatusResponseTag", "status_response"),
+            ("StopResponseTag", "stop_response"),
+        ] {
+            let described = &document["components"]["schemas"][tag]["enum"];
+            assert_eq!(*described, serde_json::json!([sent]), "{tag}");
+        }
+    }
 }

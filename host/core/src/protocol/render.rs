@@ -24,7 +24,7 @@ pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) 
     ];
     instructions.extend(note.map(str::to_owned));
     AccessDetails {
-        tag: AccessDetailsTag::Tag,
+        tag: AccessDetailsTag::AccessDetails,
         pod_name: lease.pod().0,
         pod_npub: lease.pod().0,
         ssh_host: ssh_host.to_owned(),
@@ -55,7 +55,7 @@ pub fn topped_up(
         message.push_str(note);
     }
     Response::ToppedUp(TopUpResponse {
-        tag: TopUpResponseTag::Tag,
+        tag: TopUpResponseTag::TopUpResponse,
         success: true,
         pod_name: pod.0.clone(),
         pod_npub: pod.0.clone(),
@@ -122,7 +122,7 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
         format!("stopped; {}", described.join("; "))
     };
     StopResponse {
-        tag: StopResponseTag::Tag,
+        tag: StopResponseTag::StopResponse,
         success: true,
         pod_name: pod.0.clone(),
         message,
@@ -139,7 +139,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         .filter(|_| lease.state != LeaseState::Ended)
         .map_or(Seconds(0), |at| at.since(now));
     StatusResponse {
-        tag: StatusResponseTag::Tag,
+        tag: StatusResponseTag::StatusResponse,
         pod_name: lease.pod().0,
         status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),

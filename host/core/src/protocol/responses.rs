@@ -8,23 +8,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// Declares a type with one value, the `type` of one response: another text does not parse.
+/// Declares a type with one value, the `type` of one response: another text does not parse. The
+/// text is the value's name in `snake_case`; a literal would not reach the OpenAPI description.
 macro_rules! tag {
-    ($name:ident, $text:literal) => {
+    ($name:ident, $value:ident) => {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
         pub enum $name {
             #[default]
-            #[serde(rename = $text)]
-            Tag,
+            $value,
         }
     };
 }
 
-tag!(AccessDetailsTag, "access_details");
-tag!(TopUpResponseTag, "top_up_response");
-tag!(ErrorTag, "error");
-tag!(StatusResponseTag, "status_response");
-tag!(StopResponseTag, "stop_response");
+tag!(AccessDetailsTag, AccessDetails);
+tag!(TopUpResponseTag, TopUpResponse);
+tag!(ErrorTag, Error);
+tag!(StatusResponseTag, StatusResponse);
+tag!(StopResponseTag, StopResponse);
 
 /// Everything that the service answers a customer. Both transports send it, the client reads it,
 /// and the OpenAPI description is made of it.
@@ -186,7 +187,7 @@ pub struct ErrorResponse {
 impl From<&Refusal> for ErrorResponse {
     fn from(refusal: &Refusal) -> Self {
         Self {
-            tag: ErrorTag::Tag,
+            tag: ErrorTag::Error,
             error_type: refusal.code,
             message: refusal.message.clone(),
             details: refusal.details.clone(),
