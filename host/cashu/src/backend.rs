@@ -18,9 +18,10 @@ use paygress_core::backend::wallet::{
     RefundState, RefundToken, Resolution, TokenInfo, Wallet, WalletError,
 };
 use paygress_core::limits;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use paygress_core::model::units::Sat;
 use std::time::Duration;
 
 /// How long the start waits for each mint's recovery. Afterwards only that mint's orders wait.

@@ -2,7 +2,7 @@
 
 use cdk::lightning_invoice::ParseOrSemanticError;
 use hyper::StatusCode;
-use paygress_core::model::units::MintUrl;
+use paygress_core::model::ids::MintUrl;
 use paygress_http_client::{HttpError, TlsError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;

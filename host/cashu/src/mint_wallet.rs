@@ -10,7 +10,8 @@ use crate::wallet_store::WalletStore;
 use cdk::nuts::{
     BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, Token,
 };
-use paygress_core::model::units::{MintUrl, UnixTime};
+use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::UnixTime;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -36,8 +37,12 @@ pub(crate) struct MintWallet {
 }
 
 impl MintWallet {
-    pub(crate) fn new(client: MintClient, store: WalletStore, seed: Arc<Seed>) -> Self {
-        let mint = MintUrl(client.url.to_string());
+    pub(crate) fn new(
+        client: MintClient,
+        mint: MintUrl,
+        store: WalletStore,
+        seed: Arc<Seed>,
+    ) -> Self {
         Self { client, mint, store, seed, restore_state: Mutex::new(RestoreState::Unknown) }
     }
 

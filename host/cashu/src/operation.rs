@@ -3,7 +3,8 @@
 use crate::error::{MintError, Unresolved};
 use crate::purpose::Purpose;
 use cdk::nuts::{Id, Proof, Proofs};
-use paygress_core::model::units::{MintUrl, Sat, UnixTime};
+use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::{Sat, UnixTime};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use crate::purpose::{Purpose, SendId};
 use crate::send::FeeMode;
 use crate::wallet::{CashuWallet, HealthCheck};
 use cdk::lightning_invoice::Bolt11Invoice;
+use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{MintUrl, Sat};
+use paygress_core::model::units::Sat;
 use std::str::FromStr;
 use std::time::Duration;
 

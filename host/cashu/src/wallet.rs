@@ -9,8 +9,9 @@ use crate::seed::Seed;
 use crate::wallet_store::WalletStore;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{PublicKey, SecretKey};
+use paygress_core::model::ids;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{self, Sat};
+use paygress_core::model::units::Sat;
 use paygress_store::db::DatabaseError;
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -44,7 +45,7 @@ pub enum OpenError {
 /// One wallet for each mint, with one seed and one store. See the crate's front page.
 pub struct CashuWallet {
     pub(crate) accepted: Vec<MintUrl>,
-    pub(crate) wallets: HashMap<units::MintUrl, MintWallet>,
+    pub(crate) wallets: HashMap<ids::MintUrl, MintWallet>,
     pub(crate) store: WalletStore,
     pub(crate) max_balance: Option<Sat>,
     pub(crate) p2pk_secret_key: Option<SecretKey>,
@@ -92,9 +93,12 @@ impl CashuWallet {
         }
         let mut wallets = HashMap::new();
         for url in urls {
+            let text = url.to_string();
+            let mint =
+                ids::MintUrl::parse(text.as_str()).map_err(|_| OpenError::InvalidMint(text))?;
             let client = MintClient::new(url).map_err(OpenError::HttpClient)?;
-            let wallet = MintWallet::new(client, store.clone(), Arc::clone(&seed));
-            wallets.entry(wallet.mint.clone()).or_insert(wallet);
+            let wallet = MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));
+            wallets.entry(mint).or_insert(wallet);
         }
         let p2pk_secret_key = settings
             .p2pk_secret_key
@@ -109,9 +113,10 @@ impl CashuWallet {
         self.p2pk_secret_key.as_ref().map(SecretKey::public_key)
     }
 
-    pub(crate) fn accepted_mints(&self) -> Vec<units::MintUrl> {
-        let mut mints: Vec<units::MintUrl> =
-            self.accepted.iter().map(|mint| units::MintUrl(mint.to_string())).collect();
+    pub(crate) fn accepted_mints(&self) -> Vec<ids::MintUrl> {
+        let is_accepted = |wallet: &&MintWallet| self.accepted.contains(&wallet.client.url);
+        let mut mints: Vec<ids::MintUrl> =
+            self.wallets.values().filter(is_accepted).map(|wallet| wallet.mint.clone()).collect();
         mints.sort();
         mints
     }
@@ -135,7 +140,7 @@ impl CashuWallet {
             let probes = self.wallets.values().map(|wallet| wallet.client.keysets(|_| true));
             let _ = futures::future::join_all(probes).await;
         }
-        let status = |(mint, wallet): (&units::MintUrl, &MintWallet)| {
+        let status = |(mint, wallet): (&ids::MintUrl, &MintWallet)| {
             let empty = || MintBalance { mint: mint.clone(), available: Sat(0), reserved: Sat(0) };
             let balance = balances.iter().find(|balance| balance.mint == *mint).cloned();
             MintStatus {

@@ -5,7 +5,8 @@
 use paygress_cashu::{
     CashuWallet, HealthCheck, MintBalance, OperationState, Purpose, Seed, Settings, WalletStore,
 };
-use paygress_core::model::units::{MintUrl, Sat};
+use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::Sat;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -33,7 +34,7 @@ async fn a_wallet_of_version_0_1_0_is_read_and_its_transactions_make_its_balance
     assert_eq!(kinds.keys().map(String::as_str).collect::<Vec<_>>(), all);
 
     let balance = |mint: &str, available, reserved| MintBalance {
-        mint: MintUrl(mint.to_owned()),
+        mint: MintUrl::parse(mint).unwrap(),
         available: Sat(available),
         reserved: Sat(reserved),
     };

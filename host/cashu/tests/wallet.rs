@@ -12,9 +12,10 @@ use paygress_cashu::{
     WalletStore,
 };
 use paygress_core::backend::wallet::{ReceiveError, RefundState, Resolution, Wallet};
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use paygress_core::model::units::Sat;
 use paygress_sandbox::token::{as_v3, relabelled};
 use paygress_sandbox::{FaultProxy, NetworkFault, TestMint, TestWallet};
 use std::path::PathBuf;
@@ -67,7 +68,7 @@ impl TestEnv {
     }
 
     fn mint_url(&self) -> MintUrl {
-        MintUrl(self.proxy.url().to_owned())
+        MintUrl::parse(self.proxy.url()).unwrap()
     }
 }
 

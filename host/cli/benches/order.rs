@@ -7,18 +7,21 @@ use paygress::config::default_policies;
 use paygress::sandbox::Sandbox;
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
-use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::responder::ReplyTo;
+use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
-use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::ids::{Customer, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, MintUrl, OrderId, ProofY, Sat, UnixTime};
-use paygress_core::orders::{NewOrder, Repetition};
+use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::orders::NewOrder;
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use paygress_nostr::{Keys, gift_wrap};
 use paygress_policy::{Host, PolicyEngine, Source};
 use paygress_sandbox::TestWallet;
 use paygress_store::SqlStore;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -118,29 +121,11 @@ fn gift_wraps(c: &mut Criterion) {
 }
 
 fn order() -> Order {
-    let id = OrderId::random();
-    Order {
-        message: id.0.clone(),
-        reply_to: ReplyTo {
-            transport: Transport::Nostr,
-            customer: Customer("c".repeat(64)),
-            relay: None,
-            request: None,
-        },
-        token_info: TokenInfo {
-            mint: MintUrl("https://m".to_owned()),
-            gross: Sat(1),
-            ys: vec![ProofY(id.0.clone())],
-        },
-        id,
-        ..Order::blank(Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: "user".to_owned(),
-            public_key: None,
-            wanted: None,
-        })
-    }
+    let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+    order.message = order.id.to_string();
+    order.reply_to.customer = Some(Customer::parse(&"c".repeat(64)).unwrap());
+    order.token_info.ys = vec![ProofY::parse(format!("{:0>66}", order.id.as_str())).unwrap()];
+    order
 }
 
 fn ledger(c: &mut Criterion) {
@@ -162,8 +147,8 @@ fn ledger(c: &mut Criterion) {
         b.iter_batched(
             || {
                 let mut order = order();
-                runtime.block_on(ledger.open(&order)).unwrap();
-                order.state = State::Decided;
+                runtime.block_on(ledger.open(&order, Repetition::ByContent)).unwrap();
+                order.state = testing::order_state(&order.purchase, State::Decided);
                 order
             },
             |order| {
@@ -212,9 +197,13 @@ fn whole_order(c: &mut Criterion) {
                 runtime.block_on(async {
                     let incoming = NewOrder {
                         repetition: Repetition::ByContent,
-                        message: OrderId::random().0,
+                        message: OrderId::random().into(),
                         // No recipient: sending is not part of the measurement.
-                        reply_to: ReplyTo::default(),
+                        reply_to: ReplyTo {
+                            transport: "none".to_owned(),
+                            customer: None,
+                            address: BTreeMap::new(),
+                        },
                         token: Secret::new(token),
                         purchase: Purchase::Spawn {
                             image: None,

@@ -8,7 +8,7 @@ use paygress_admin::AdminServer;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError, Transport};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{Backends, OrderService, Settings};
 use paygress_core::protocol::Response;
@@ -46,12 +46,15 @@ struct ResponseRouter {
 #[async_trait]
 impl Responder for ResponseRouter {
     async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
-        match (to.transport, &self.nostr) {
-            (Transport::Http, _) => paygress_http::PolledResponder.send(to, response).await,
-            (Transport::Nostr, Some(replies)) => replies.send(to, response).await,
-            (Transport::Nostr, None) => {
+        match (to.transport.as_str(), &self.nostr) {
+            (paygress_http::TRANSPORT, _) => {
+                paygress_http::PolledResponder.send(to, response).await
+            }
+            (paygress_nostr::TRANSPORT, Some(replies)) => replies.send(to, response).await,
+            (paygress_nostr::TRANSPORT, None) => {
                 Err(SendError::recipient("the Nostr transport is off; set RUN_MODE=both"))
             }
+            (other, _) => Err(SendError::recipient(format!("no transport has the name {other}"))),
         }
     }
 }

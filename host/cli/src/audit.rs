@@ -2,8 +2,10 @@
 //! or held for a stated reason; and the wallet's transactions agree.
 
 use paygress_cashu::{MintBalance, OperationState, Purpose, Transaction};
-use paygress_core::model::order::{Order, RefundEnd, State};
-use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use paygress_core::model::ids::{MintUrl, OrderId};
+use paygress_core::model::order::{Order, OrderState, RefundEnd, State};
+use paygress_core::model::order_state::Refund;
+use paygress_core::model::units::Sat;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
@@ -153,8 +155,8 @@ fn audit_balances(ended: &[&Transaction], balances: &[MintBalance], report: &mut
 
 fn break_down(order: &Order, by_purpose: &ByPurpose<'_>, problems: &mut Vec<String>) -> Breakdown {
     let receipt = by_purpose.get(&Purpose::Receive { order: order.id.clone() });
-    let Some(redeemed) = order.redeemed else {
-        return match order.state {
+    let Some(redeemed) = order.state.redeemed() else {
+        return match order.state() {
             State::Redeeming | State::PaymentUnknown => Breakdown {
                 gross: order.token_info.gross,
                 in_doubt: order.token_info.gross,
@@ -179,48 +181,51 @@ fn break_down(order: &Order, by_purpose: &ByPurpose<'_>, problems: &mut Vec<Stri
             received.unwrap_or_default()
         ));
     }
-    let due = order.due.unwrap_or(redeemed);
     let paid = Breakdown {
         gross: order.token_info.gross,
         fees: order.token_info.gross.minus(redeemed),
         ..Breakdown::default()
     };
-    match order.state {
-        State::Active | State::Ended => Breakdown { sold: redeemed, ..paid },
-        State::RefundPending => Breakdown { owed: due, sold: redeemed.minus(due), ..paid },
-        State::Refunded => {
-            let refund = Breakdown { sold: redeemed.minus(due), ..paid };
-            break_down_refund(order, refund, by_purpose, problems)
+    let due = order.state.due().unwrap_or_default();
+    match &order.state {
+        OrderState::Active { .. } | OrderState::Ended { .. } => {
+            Breakdown { sold: redeemed, ..paid }
+        }
+        OrderState::RefundPending { .. } => {
+            Breakdown { owed: due, sold: redeemed.minus(due), ..paid }
+        }
+        OrderState::Refunded { refund, .. } => {
+            let paid = Breakdown { sold: redeemed.minus(due), ..paid };
+            break_down_refund(&order.id, refund, paid, by_purpose, problems)
         }
         _ => Breakdown { in_progress: redeemed, ..paid },
     }
 }
 
 fn break_down_refund(
-    order: &Order,
+    order: &OrderId,
+    refund: &Refund,
     paid: Breakdown,
     by_purpose: &ByPurpose<'_>,
     problems: &mut Vec<String>,
 ) -> Breakdown {
-    let refunded = order.refunded.unwrap_or_default();
-    let refund = by_purpose.get(&Purpose::Refund { order: order.id.clone() });
-    let sent = refund.map(|refund| refund.sent);
+    let refunded = refund.amount;
+    let sent = by_purpose.get(&Purpose::Refund { order: order.clone() }).map(|made| made.sent);
     if sent != Some(refunded) {
         problems.push(format!(
             "ledger has {refunded} refunded, and the wallet {}",
             sent.unwrap_or_default()
         ));
     }
-    let reclaimed = match order.refund_end {
+    let reclaimed = match refund.end() {
         Some(RefundEnd::Reclaimed(net)) => net,
         _ => Sat(0),
     };
-    let reclaim = by_purpose.get(&Purpose::Reclaim { order: order.id.clone() });
+    let reclaim = by_purpose.get(&Purpose::Reclaim { order: order.clone() });
     if reclaimed != Sat(0) && reclaim.is_none_or(|reclaim| reclaim.received != reclaimed) {
         problems.push(format!("ledger has {reclaimed} reclaimed, and the wallet does not"));
     }
-    let refund_fees = order.refund_fee.unwrap_or_default();
-    Breakdown { refunded, refund_fees, reclaimed, ..paid }
+    Breakdown { refunded, refund_fees: refund.fee, reclaimed, ..paid }
 }
 
 impl fmt::Display for Report {
@@ -260,7 +265,7 @@ mod tests {
     fn transaction(purpose: &str, received: u64) -> Transaction {
         Transaction {
             purpose: purpose.parse().unwrap(),
-            mint: MintUrl("https://mint.example".to_owned()),
+            mint: MintUrl::parse("https://mint.example").unwrap(),
             at: UnixTime(0),
             state: OperationState::Done,
             received: Sat(received),
@@ -271,17 +276,17 @@ mod tests {
     }
 
     fn balance(available: u64) -> MintBalance {
-        let mint = MintUrl("https://mint.example".to_owned());
+        let mint = MintUrl::parse("https://mint.example").unwrap();
         MintBalance { mint, available: Sat(available), reserved: Sat(0) }
     }
 
     #[test]
     fn a_received_token_without_an_order_is_a_problem() {
-        let transactions = [transaction("receive 00ff", 7), transaction("restore", 3)];
+        let transactions = [transaction("receive 00ff00ff00ff00ff", 7), transaction("restore", 3)];
         let report = audit(&[], &transactions, &[balance(10)]);
         assert_eq!(
             report.problems,
-            ["wallet has received 7 sat for order 00ff, which does not exist"]
+            ["wallet has received 7 sat for order 00ff00ff00ff00ff, which does not exist"]
         );
     }
 

@@ -13,7 +13,7 @@ mod support;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::cluster::Cluster;
-use paygress_core::model::units::PodName;
+use paygress_core::model::ids::PodName;
 use paygress_sandbox::TestMint;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -116,7 +116,7 @@ async fn a_pod_that_the_cluster_loses_is_paid_back_without_asking() {
     let buyer = Buyer::new(&sandbox).await;
     let bought = buyer.ask(json!({"cashu_token": buyer.token(21).await})).await;
     let pod = bought["pod_name"].as_str().unwrap();
-    cluster.remove(&PodName(pod.to_owned())).await.unwrap();
+    cluster.remove(&PodName::parse(pod).unwrap()).await.unwrap();
     let status = refund_of(&buyer, pod).await;
     assert_eq!(status["status"], "ended");
     let refunded = buyer.wallet.receive(status["refund_token"].as_str().unwrap()).await.unwrap();

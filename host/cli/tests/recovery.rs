@@ -17,7 +17,8 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator};
-use paygress_core::model::units::{PodName, UnixTime};
+use paygress_core::model::ids::PodName;
+use paygress_core::model::units::UnixTime;
 use paygress_core::orders::Backends;
 use paygress_core::protocol::{RequestBody, Response};
 use paygress_nostr::Keys;

@@ -146,7 +146,7 @@ async fn an_order_whose_replica_is_killed_is_finished_by_another_one() {
             let mut other = Replica::start(&sandbox, "");
             other.wait_for("open");
             let (ledger, wallet) = open_stores(&sandbox.config, OpenMode::ReadOnly).await.unwrap();
-            assert_eq!(ledger.page(None, 10).await.unwrap()[0].state, State::Redeeming);
+            assert_eq!(ledger.page(None, 10).await.unwrap()[0].state(), State::Redeeming);
             assert!(dying.child.try_wait().unwrap().is_none());
             dying.kill_9();
             (other, ledger, wallet)

@@ -135,7 +135,7 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
 
     let orders = all_orders(&*backends.ledger).await.unwrap();
     assert_eq!(
-        (orders.len(), orders.iter().filter(|order| order.state == State::Active).count()),
+        (orders.len(), orders.iter().filter(|order| order.state() == State::Active).count()),
         (ORDERS, ORDERS),
         "an order was lost"
     );
@@ -145,7 +145,7 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
         history.iter().map(|revision| revision.set[&Slot::Pricing].settings.clone()).collect();
     let mut marks = BTreeSet::new();
     for order in &orders {
-        let decision = order.decision.as_ref().unwrap();
+        let decision = &order.state.agreement().unwrap().decision;
         let mark = decision.quote.price.msat.0 * 60 / decision.quote.price.seconds.0 / 1_000;
         assert_eq!(decision.refund.unwrap().step.0, mark, "a mixed set decided order {}", order.id);
         assert!(
@@ -204,7 +204,7 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     });
     orders.buffer_unordered(AT_ONCE).for_each(|_| std::future::ready(())).await;
     let orders = all_orders(&*backends.ledger).await.unwrap();
-    let granted = orders.iter().filter(|order| order.state == State::Active).count();
+    let granted = orders.iter().filter(|order| order.state() == State::Active).count();
     assert_eq!((orders.len(), granted), (ORDERS, ORDERS / 10 * 7));
 
     let compare = |sources: Sources| {
@@ -269,7 +269,8 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     );
     // What the candidate says is used for nothing until it is promoted.
     assert!(
-        orders.iter().filter_map(|order| order.decision.as_ref()).all(|decision| decision
+        orders.iter().filter_map(|order| order.state.agreement()).all(|agreement| agreement
+            .decision
             .quote
             .price
             .msat

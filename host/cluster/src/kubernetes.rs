@@ -19,8 +19,9 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
 use paygress_core::limits::ORPHAN_AGE;
+use paygress_core::model::ids::PodName;
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::{PodName, Seconds, UnixTime};
+use paygress_core::model::units::{Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -170,7 +171,7 @@ impl Kubernetes {
 
     /// The Job of a pod, if it exists and has not finished.
     async fn running(&self, pod: &PodName) -> Result<Job> {
-        match request(self.jobs.get_opt(&pod.0)).await? {
+        match request(self.jobs.get_opt(pod.as_str())).await? {
             Some(job) if ended(&job).is_none() && job.metadata.deletion_timestamp.is_none() => {
                 Ok(job)
             }
@@ -179,12 +180,12 @@ impl Kubernetes {
     }
 
     async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
-        let params = ListParams::default().labels(&format!("{LEASE}={}", pod.lease()));
+        let params = ListParams::default().labels(&lease_selector(pod)?);
         Ok(request(self.pods.list(&params)).await?.items)
     }
 
     async fn services_of(&self, pod: &PodName) -> Result<Vec<String>> {
-        let params = ListParams::default().labels(&format!("{LEASE}={}", pod.lease()));
+        let params = ListParams::default().labels(&lease_selector(pod)?);
         let services = request(self.services.list(&params)).await?;
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
     }
@@ -192,7 +193,7 @@ impl Kubernetes {
     /// The end of a finished Job. A pod that exited by itself still exists; one that was deleted
     /// does not.
     async fn end(&self, job: &Job) -> Option<ClusterEvent> {
-        let pod = PodName(job.name_any());
+        let pod = pod_of(job)?;
         let mut reason = finished(job)?;
         if reason == EndReason::Exited && self.pods_of(&pod).await.is_ok_and(|pods| pods.is_empty())
         {
@@ -220,7 +221,7 @@ impl Kubernetes {
             "spec": {"activeDeadlineSeconds": deadline},
         });
         let patch = Patch::Merge(patch);
-        match with_timeout(self.jobs.patch(&pod.0, &patch_params(), &patch)).await {
+        match with_timeout(self.jobs.patch(pod.as_str(), &patch_params(), &patch)).await {
             Ok(patched) if ended(&patched).is_none() => Ok(ExpiryUpdate::Done),
             Ok(_) => Err(ClusterError::NotFound),
             Err(error) if error.is_conflict() => Ok(ExpiryUpdate::Conflict),
@@ -231,10 +232,10 @@ impl Kubernetes {
 
     /// Deletes the Job, but not a later one of the same name.
     async fn delete_job(&self, pod: &PodName) -> Result<()> {
-        let Some(job) = request(self.jobs.get_opt(&pod.0)).await? else { return Ok(()) };
+        let Some(job) = request(self.jobs.get_opt(pod.as_str())).await? else { return Ok(()) };
         let this_one = Preconditions { uid: job.uid(), ..Preconditions::default() };
         let params = DeleteParams::background().preconditions(this_one);
-        match with_timeout(self.jobs.delete(&pod.0, &params)).await {
+        match with_timeout(self.jobs.delete(pod.as_str(), &params)).await {
             Err(error) if !error.is_not_found() && !error.is_conflict() => {
                 Err(cluster_error(error))
             }
@@ -247,9 +248,10 @@ impl Kubernetes {
     /// It is deleted rather than looked up, since the service has no right to read Secrets.
     async fn delete_owned(&self, pod: &PodName) -> Result<()> {
         loop {
-            let job = request(self.jobs.get_opt(&pod.0)).await?;
+            let job = request(self.jobs.get_opt(pod.as_str())).await?;
             let params = DeleteParams::default();
-            let secret_gone = is_gone(with_timeout(self.secrets.delete(&pod.0, &params)).await)?;
+            let secret_gone =
+                is_gone(with_timeout(self.secrets.delete(pod.as_str(), &params)).await)?;
             let services = self.services_of(pod).await?;
             for service in &services {
                 is_gone(with_timeout(self.services.delete(service, &params)).await)?;
@@ -315,6 +317,17 @@ fn cluster_error(error: RequestError) -> ClusterError {
     ClusterError::Refused(Refusal::new(error_type, text))
 }
 
+/// Selects what belongs to the lease of this pod.
+fn lease_selector(pod: &PodName) -> Result<String> {
+    let lease = pod.lease().ok_or(ClusterError::NotFound)?;
+    Ok(format!("{LEASE}={lease}"))
+}
+
+/// The pod of a Job; none if the Job cannot be ours.
+fn pod_of(job: &Job) -> Option<PodName> {
+    PodName::parse(job.name_any()).ok()
+}
+
 #[async_trait]
 impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<()> {
@@ -332,7 +345,7 @@ impl Cluster for Kubernetes {
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
         let mut objects = self.objects(plan)?;
         self.ensure(&self.jobs, &objects.job).await?;
-        let pod = PodName(plan.placement.pod_name.clone());
+        let pod = plan.lease.pod_name();
         let job = self.running(&pod).await?;
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
@@ -341,11 +354,11 @@ impl Cluster for Kubernetes {
             self.ensure(&self.services, service).await?;
         }
         let resume = Patch::Merge(json!({"spec": {"suspend": false}}));
-        request(self.jobs.patch(&pod.0, &patch_params(), &resume)).await.map(drop)
+        request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
     }
 
     async fn ready(&self, pod: &PodName) -> Result<()> {
-        let selector = watcher::Config::default().labels(&format!("{LEASE}={}", pod.lease()));
+        let selector = watcher::Config::default().labels(&lease_selector(pod)?);
         let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
         let start = tokio::time::Instant::now();
         let deadline =
@@ -407,13 +420,13 @@ impl Cluster for Kubernetes {
                     None
                 }
                 Ok(Event::InitApply(job)) => {
-                    listed.push(PodName(job.name_any()));
+                    listed.extend(pod_of(&job));
                     self.end(&job).await
                 }
                 Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut listed))),
                 Ok(Event::Apply(job)) => self.end(&job).await,
                 Ok(Event::Delete(job)) => {
-                    Some(ClusterEvent::Ended(PodName(job.name_any()), EndReason::Removed))
+                    pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the watch of the Jobs failed");
@@ -443,6 +456,6 @@ impl Cluster for Kubernetes {
                 .is_some_and(|created| created < before)
                 && finished(job).is_none()
         };
-        Ok(jobs.items.iter().filter(|job| is_old(job)).map(|job| PodName(job.name_any())).collect())
+        Ok(jobs.items.iter().filter(|job| is_old(job)).filter_map(pod_of).collect())
     }
 }

@@ -14,9 +14,10 @@ use paygress_core::backend::cluster::{
     StartupPhase,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
-use paygress_core::model::units::{LeaseId, OrderId, PodName, Seconds, UnixTime};
+use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::LocalCluster;
 use serde_json::json;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ fn free_port() -> u16 {
 
 fn plan(host_port: u16, sold: u64) -> LeasePlan {
     let lease = LeaseId::of(&OrderId::random());
-    let pod = lease.pod_name().0;
+    let pod = lease.pod_name().to_string();
     let placement = Placement {
         pod_name: pod.clone(),
         image: "paygress.local/ssh:1".to_owned(),
@@ -203,7 +204,7 @@ async fn an_unreachable_cluster_is_reported_as_unavailable() {
     let cluster = Kubernetes::connect(Some(kubeconfig.path()), settings).await.unwrap();
     assert!(matches!(cluster.dry_run(&plan(1, 1)).await, Err(ClusterError::Unavailable(_))));
     assert!(matches!(
-        cluster.set_expiry(&PodName("ssh-pod-a".to_owned()), UnixTime(1)).await,
+        cluster.set_expiry(&PodName::parse("ssh-pod-a").unwrap(), UnixTime(1)).await,
         Err(ClusterError::Unavailable(_))
     ));
 }

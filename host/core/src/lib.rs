@@ -32,6 +32,8 @@ pub mod model;
 pub mod orders;
 pub mod protocol;
 pub mod sanitize;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use backend::cluster::Cluster;
 pub use backend::policy::Policy;

@@ -1,12 +1,13 @@
 //! Whether a token or a customer may pass a proxy.
 
 use crate::extract::{ApiRequest, Query, single_token};
-use crate::identity::{Caller, customer_of, derived_bearer};
+use crate::identity::{Caller, derived_bearer};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use paygress_core::model::ids::Customer;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
@@ -92,7 +93,7 @@ async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<
     let (customer, token) = match (&request.caller, token) {
         (Caller::Customer(customer), token) => (customer.clone(), token),
         (_, Some(token)) => {
-            (customer_of(&derived_bearer(&app.settings.bearer_key, &token)), Some(token))
+            (Customer::of_bearer(&derived_bearer(&app.settings.bearer_key, &token)), Some(token))
         }
         (_, None) => {
             return Err(Problem::unauthorized(

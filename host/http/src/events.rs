@@ -8,7 +8,9 @@ use crate::state::App;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
-use paygress_core::model::units::{Customer, PodName, Seconds, UnixTime};
+use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::orders::pod_named;
 use paygress_core::orders::{Progress, Stage};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -46,7 +48,7 @@ struct ProgressStream {
 impl ProgressStream {
     fn event(&self, progress: &Progress) -> Event {
         let data = StageEvent {
-            pod_name: self.pod.0.clone(),
+            pod_name: self.pod.to_string(),
             stage: progress.stage,
             expires_at: progress.expires_at.map(UnixTime::rfc3339),
             time_remaining_seconds: progress
@@ -98,7 +100,7 @@ pub(crate) async fn events(
     PathParam(name): PathParam,
     request: ApiRequest,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let (pod, customer) = (PodName(name), request.customer()?.clone());
+    let (pod, customer) = (pod_named(name)?, request.customer()?.clone());
     app.orders.progress(&pod, &customer).await?;
     let full = || {
         Problem::new(

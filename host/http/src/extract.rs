@@ -1,6 +1,6 @@
 //! A request as the handlers see it: its body, its caller, and the token that pays.
 
-use crate::identity::{Caller, customer_of, derived_bearer, same};
+use crate::identity::{Caller, derived_bearer, same};
 use crate::limits;
 use crate::problem::{Fault, Problem};
 use crate::state::App;
@@ -9,8 +9,9 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use paygress_core::backend::http_auth::SignedRequest;
+use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, UnixTime};
+use paygress_core::model::units::UnixTime;
 use serde::de::DeserializeOwned;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -127,7 +128,7 @@ fn authenticate(
         "bearer" if app.settings.operator_token.as_ref().is_some_and(|token| same(token, rest)) => {
             Ok((Caller::Operator, None))
         }
-        "bearer" => Ok((Caller::Customer(customer_of(&bearer(rest)?)), None)),
+        "bearer" => Ok((Caller::Customer(Customer::of_bearer(&bearer(rest)?)), None)),
         "nostr" => {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             let url = format!("{}{path}", app.public_url);
@@ -208,7 +209,7 @@ impl ApiRequest {
             Caller::Customer(customer) => (customer.clone(), None),
             Caller::Anonymous | Caller::Operator => {
                 let bearer = bearer();
-                (customer_of(&bearer), Some(bearer))
+                (Customer::of_bearer(&bearer), Some(bearer))
             }
         }
     }

@@ -62,6 +62,9 @@ impl HttpServer {
     }
 }
 
+/// The name of this transport in a [`ReplyTo`].
+pub const TRANSPORT: &str = "http";
+
 /// Responses to orders that came over HTTP wait in the ledger until they are fetched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PolledResponder;

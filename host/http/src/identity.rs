@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
+use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Customer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -23,17 +23,6 @@ pub fn bearer_key(service: &Secret) -> Secret {
     let mut hash = Sha256::new_with_prefix(b"paygress http bearer\0");
     hash.update(service.expose());
     Secret::new(hex::encode(hash.finalize()))
-}
-
-/// The customer of this bearer token. Only its hash is kept.
-pub(crate) fn customer_of(bearer: &Secret) -> Customer {
-    Customer(format!("bearer:{}", hex::encode(Sha256::digest(bearer.expose()))))
-}
-
-/// Whether this is what [`customer_of`] makes.
-pub(crate) fn is_bearer_customer(text: &str) -> bool {
-    let hash = text.strip_prefix("bearer:").unwrap_or_default();
-    hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
 /// The bearer token of a customer who sends none, derived from the Cashu token that pays: always
@@ -78,8 +67,7 @@ mod tests {
         assert_ne!(bearer, derived_bearer(&other, &token));
         assert_ne!(bearer, derived_bearer(&key, &Secret::new("cashuBy")));
         assert!(crate::limits::BEARER_CHARS.contains(&bearer.expose().len()));
-        assert!(is_bearer_customer(&customer_of(&bearer).0));
-        assert!(!is_bearer_customer("bearer:") && !is_bearer_customer(&"a".repeat(64)));
+        assert!(matches!(Customer::of_bearer(&bearer), Customer::Bearer(_)));
         assert!(
             same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, token.expose())
         );

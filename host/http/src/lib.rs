@@ -79,7 +79,7 @@ mod sorted_json;
 mod state;
 mod terminal;
 
-pub use http_server::{Error, HttpServer, PolledResponder};
+pub use http_server::{Error, HttpServer, PolledResponder, TRANSPORT};
 pub use identity::bearer_key;
 pub use ipnet::IpNet;
 pub use openapi::openapi;

@@ -113,7 +113,7 @@ impl Snapshot {
     fn encode_mints(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let of_mints = |value: fn(&MintReport) -> u64| -> Vec<(Labels, u64)> {
             let mints = self.0.mints.iter();
-            mints.map(|mint| (vec![("mint", mint.mint.0.clone())], value(mint))).collect()
+            mints.map(|mint| (vec![("mint", mint.mint.to_string())], value(mint))).collect()
         };
         let up = of_mints(|mint| u64::from(mint.fault.is_none()));
         Self::gauges(encoder, "mint_up", "Whether the mint's last request went through", &up)?;

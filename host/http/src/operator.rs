@@ -36,9 +36,9 @@ pub(crate) struct LeaseView {
 impl LeaseView {
     pub(crate) fn of(lease: &Lease) -> Self {
         Self {
-            pod_name: lease.pod().0,
+            pod_name: lease.pod().into(),
             status: lease.state.into(),
-            customer: lease.customer.0.clone(),
+            customer: lease.customer.as_ref().map(ToString::to_string).unwrap_or_default(),
             tier: lease.tier.clone(),
             image: lease.image.clone(),
             port: lease.port,
@@ -128,7 +128,7 @@ impl OverviewView {
             p99_us: report.percentile_us(99),
         };
         let mint = |report: &MintReport| MintView {
-            mint: report.mint.0.clone(),
+            mint: report.mint.to_string(),
             accepted: report.accepted,
             held_sats: report.held.0,
             fault: report.fault.clone(),

@@ -13,7 +13,8 @@ use axum::response::Response;
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{OrderId, Seconds};
+use paygress_core::model::units::Seconds;
+use paygress_core::orders::order_named;
 use paygress_core::protocol::{Request, RequestBody};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -162,7 +163,7 @@ pub(crate) async fn order(
     PathParam(id): PathParam,
     request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let id = OrderId(id);
+    let id = order_named(id)?;
     let status = app.orders.order(&id, request.customer()?).await?;
     in_progress(status, Receipt::new(&id, None))
 }

@@ -1,6 +1,7 @@
 //! An order that is paid for: submitted, waited for, answered.
 
 use crate::extract::{is_visible, single_header};
+use crate::http_server::TRANSPORT;
 use crate::limits;
 use crate::problem::Problem;
 use crate::receipt::Receipt;
@@ -8,14 +9,16 @@ use crate::sorted_json::SortedJson;
 use crate::state::App;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::responder::ReplyTo;
+use paygress_core::backend::store::Repetition;
+use paygress_core::model::ids::{Customer, OrderId};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, OrderId};
-use paygress_core::orders::{NewOrder, OrderStatus, Repetition, Submission};
+use paygress_core::orders::{NewOrder, OrderStatus, Submission};
 use paygress_core::protocol::{self, AccessDetails, StopResponse, TopUpResponse};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -136,10 +139,10 @@ impl PaidOrder {
             repetition: Repetition::ByChosenId,
             message: self.message.0.clone(),
             reply_to: ReplyTo {
-                transport: Transport::Http,
-                customer: self.customer.clone(),
-                relay: None,
-                request: None,
+                transport: TRANSPORT.to_owned(),
+                customer: Some(self.customer.clone()),
+                // The response waits in the ledger until it is fetched.
+                address: BTreeMap::new(),
             },
             token: self.token.clone(),
             purchase: self.purchase.clone(),
@@ -211,7 +214,7 @@ pub(crate) fn in_progress(status: OrderStatus, receipt: Receipt) -> Result<Respo
         status.pod
     );
     let state = status.state.as_str().to_owned();
-    let body = Accepted { state, pod_name: status.pod.0, message, receipt };
+    let body = Accepted { state, pod_name: status.pod.into(), message, receipt };
     let mut response = (StatusCode::ACCEPTED, SortedJson(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -1,16 +1,15 @@
 //! Where wallets post their payments to (NUT-18).
 
 use crate::extract::{ApiRequest, Query};
-use crate::identity::is_bearer_customer;
 use crate::paid_order::{MessageId, PaidOrder};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
+use paygress_core::model::ids::Customer;
 use paygress_core::model::order::State as OrderState;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Customer;
 use paygress_core::protocol::{Request, RequestBody, Response, sorted, unpaid};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -104,13 +103,12 @@ pub(crate) async fn pay(
     Query(paid_for): Query<PaidFor>,
     request: ApiRequest,
 ) -> Result<Json<Paid>, Problem> {
-    if !is_bearer_customer(&paid_for.customer) {
+    let Ok(customer @ Customer::Bearer(_)) = Customer::parse(&paid_for.customer) else {
         return Err(Problem::invalid(
             "for must be bearer: and the SHA-256 of a bearer token, in hex",
         ));
-    }
+    };
     let token = app.orders.token_from_payload(&request.body).await?;
-    let customer = Customer(paid_for.customer.clone());
     // One parser for orders, whatever they come in.
     let body = sorted(&paid_for.into_request(&token)).to_string();
     let Request::Buy { token: Some(token), purchase, password } = Request::parse(&body)? else {
@@ -135,6 +133,6 @@ pub(crate) async fn pay(
             Err(Refusal::new(ErrorType::TokenPending, message).into())
         }
         // What follows, a refund too, is for the customer to know, not for the wallet.
-        (state, _) => Ok(Json(Paid { order_id: id.0, state: state.as_str().to_owned() })),
+        (state, _) => Ok(Json(Paid { order_id: id.into(), state: state.as_str().to_owned() })),
     }
 }

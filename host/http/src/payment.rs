@@ -2,15 +2,16 @@
 //! wallets that scan it.
 
 use crate::extract::ApiRequest;
-use crate::identity::{fresh_bearer, is_bearer_customer};
+use crate::identity::fresh_bearer;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use paygress_core::backend::wallet::PaymentRequest;
+use paygress_core::model::ids::Customer;
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, Seconds};
+use paygress_core::model::units::Seconds;
 use paygress_core::orders::PriceEstimate;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
@@ -83,9 +84,9 @@ impl Price {
 
 /// The URL that a wallet posts its payment to: it names the order.
 fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
-    let mut query: Vec<(&str, String)> = vec![("for", customer.0.clone())];
+    let mut query: Vec<(&str, String)> = vec![("for", customer.to_string())];
     match purchase {
-        Purchase::TopUp { pod } => query.push(("pod_name", pod.0.clone())),
+        Purchase::TopUp { pod } => query.push(("pod_name", pod.to_string())),
         Purchase::Spawn { image, tier, username, public_key, wanted } => {
             query.push(("ssh_username", username.clone()));
             query.extend(image.iter().map(|image| ("pod_image", image.clone())));
@@ -115,8 +116,8 @@ pub(crate) async fn payment_required(
     wanted: Option<Seconds>,
 ) -> Result<Response, Problem> {
     let (customer, bearer) = request.customer_or(fresh_bearer);
-    let estimate = app.orders.price(purchase, wanted, &customer).await?;
-    let mints: Vec<String> = app.orders.mints().into_iter().map(|mint| mint.0).collect();
+    let estimate = app.orders.price(purchase, wanted, Some(&customer)).await?;
+    let mints: Vec<String> = app.orders.mints().into_iter().map(String::from).collect();
     let minutes = estimate.seconds.0.div_ceil(60);
     let bought = match purchase {
         Purchase::Spawn { .. } => format!("{minutes} min of an SSH pod, tier {}", estimate.tier),
@@ -130,7 +131,7 @@ pub(crate) async fn payment_required(
     let described = Some(format!("{}: {bought}", app.settings.name));
     // Only a bearer token's customer can be named there: nobody becomes the owner of what they did
     // not sign for.
-    let target = is_bearer_customer(&customer.0).then(|| target(app, purchase, &customer));
+    let target = matches!(customer, Customer::Bearer(_)).then(|| target(app, purchase, &customer));
     let payment_request = app.orders.payment_request(&PaymentRequest {
         amount: estimate.amount,
         description: described,

@@ -9,7 +9,7 @@ use crate::sorted_json::SortedJson;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
-use paygress_core::model::units::PodName;
+use paygress_core::orders::pod_named;
 use paygress_core::protocol::{self, AccessDetails, OfferContent, StatusResponse, StopResponse};
 use serde::Serialize;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) enum PodEntry {
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
 pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferContent>, Problem> {
     let catalog = app.orders.offers().await.map_err(paygress_core::Refusal::from)?;
-    Ok(Json(protocol::offer(&catalog.offers, &catalog.mints, catalog.lock.as_deref())))
+    Ok(Json(protocol::offer(&catalog.offers, &catalog.mints, catalog.p2pk_pubkey.as_deref())))
 }
 
 /// The customer's pods
@@ -73,7 +73,7 @@ pub(crate) async fn status(
     PathParam(name): PathParam,
     request: ApiRequest,
 ) -> Result<SortedJson<StatusResponse>, Problem> {
-    Ok(SortedJson(app.orders.status(&PodName(name), request.customer()?).await?))
+    Ok(SortedJson(app.orders.status(&pod_named(name)?, request.customer()?).await?))
 }
 
 /// Login of a pod
@@ -86,7 +86,7 @@ pub(crate) async fn access(
     PathParam(name): PathParam,
     request: ApiRequest,
 ) -> Result<SortedJson<AccessDetails>, Problem> {
-    Ok(SortedJson(app.orders.access(&PodName(name), request.customer()?).await?))
+    Ok(SortedJson(app.orders.access(&pod_named(name)?, request.customer()?).await?))
 }
 
 /// Stop a pod
@@ -103,6 +103,7 @@ pub(crate) async fn stop(
     request: ApiRequest,
 ) -> Result<SortedJson<StopResponse>, Problem> {
     let (orders, customer) = (Arc::clone(&app.orders), request.customer()?.clone());
+    let pod = pod_named(name)?;
     let busy = || {
         Problem::new(
             Fault::TooManyRequests,
@@ -113,7 +114,7 @@ pub(crate) async fn stop(
         app.stops_of.try_acquire(customer.clone(), limits::STOPS_OF_ONE).ok_or_else(busy)?;
     // In a task of its own: the pod is stopped even if the client disconnects.
     let stopping = async move {
-        let stopped = orders.stop(&PodName(name), &customer).await;
+        let stopped = orders.stop(&pod, &customer).await;
         drop(permit);
         stopped
     };

@@ -1,7 +1,7 @@
 //! What comes with every response to an order.
 
+use paygress_core::model::ids::OrderId;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::OrderId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,6 +18,6 @@ pub(crate) struct Receipt {
 impl Receipt {
     pub(crate) fn new(order: &OrderId, bearer: Option<&Secret>) -> Self {
         let bearer_token = bearer.map(|bearer| bearer.expose().to_owned());
-        Self { order_id: order.0.clone(), bearer_token }
+        Self { order_id: order.to_string(), bearer_token }
     }
 }

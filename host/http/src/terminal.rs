@@ -5,7 +5,6 @@
 //! messages are keys, and text messages new sizes.
 
 use crate::extract::{PathParam, bearer};
-use crate::identity::customer_of;
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
 use crate::server::Peer;
@@ -16,8 +15,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
 use paygress_core::backend::terminal::{Input, Session, Size};
-use paygress_core::model::units::PodName;
+use paygress_core::model::ids::Customer;
 use paygress_core::orders::RunningLogin;
+use paygress_core::orders::pod_named;
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ pub(crate) async fn terminal(
     let upgrade =
         upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
     Ok(upgrade.on_upgrade(move |mut socket| async move {
-        let (code, reason) = match serve(&app, PodName(name), &mut socket).await {
+        let (code, reason) = match serve(&app, name, &mut socket).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
             Err(Closed { code, reason }) => (code, reason),
         };
@@ -94,10 +94,11 @@ fn failed(reason: &str) -> Closed {
 }
 
 /// One terminal, within the limits.
-async fn serve(app: &App, pod: PodName, socket: &mut WebSocket) -> Result<(), Closed> {
+async fn serve(app: &App, pod: String, socket: &mut WebSocket) -> Result<(), Closed> {
     let hello = hello(socket).await?;
     let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is not a bearer token"))?;
-    let customer = customer_of(&bearer);
+    let customer = Customer::of_bearer(&bearer);
+    let pod = pod_named(pod).map_err(|refusal| refused(&refusal.message))?;
     let full = || failed("too many terminals are open; use ssh");
     let RunningLogin { host, port, login } =
         app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use nostr_sdk::hashes::{Hash, sha256};
 use nostr_sdk::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, TagKind};
 use paygress_core::backend::http_auth::{Nip98Verifier, SignatureError, SignedRequest};
-use paygress_core::model::units::Customer;
+use paygress_core::model::ids::{Customer, PublicKey};
 
 /// A signature's age, and how far a clock may be ahead (NIP-98 suggests a minute).
 const AGE_SECONDS: u64 = 60;
@@ -61,7 +61,7 @@ impl Nip98Verifier for HttpAuth {
             None if request.body.is_empty() => {}
             _ => return Err(SignatureError::WrongPayload),
         }
-        Ok(Customer(event.pubkey.to_hex()))
+        Ok(Customer::Nostr(PublicKey::from_bytes(event.pubkey.to_bytes())))
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         };
         assert_eq!(
             HttpAuth.verify(&evidence, &good).unwrap(),
-            Customer(keys.public_key().to_hex())
+            Customer::Nostr(PublicKey::from_bytes(keys.public_key().to_bytes()))
         );
         for (bad, reason) in [
             (SignedRequest { method: "GET", ..good }, "method"),

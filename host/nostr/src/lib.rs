@@ -57,7 +57,7 @@ pub use error::Error;
 pub use inbox::Inbox;
 pub use nostr_sdk::{Keys, PublicKey, RelayUrl};
 pub use offers::OfferPublisher;
-pub use replies::ReplyPublisher;
+pub use replies::{ReplyPublisher, TRANSPORT};
 
 use nostr_sdk::ToBech32;
 

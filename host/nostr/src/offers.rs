@@ -121,7 +121,7 @@ impl OfferPublisher {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let offers = catalog.offers.as_slice();
-        let content = protocol::offer(offers, &catalog.mints, catalog.lock.as_deref());
+        let content = protocol::offer(offers, &catalog.mints, catalog.p2pk_pubkey.as_deref());
         let content = serde_json::to_string(&content)?;
         let id = identifier(&settings.keys.public_key());
         let profile =

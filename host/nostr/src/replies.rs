@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use nostr_sdk::{Event, EventId, PublicKey, RelayUrl};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::model::ids::Customer;
 use paygress_core::protocol::Response;
 use std::error::Error;
 use std::sync::Arc;
@@ -103,9 +104,12 @@ impl ReplyPublisher {
         response: &Response,
         priority: Priority,
     ) -> Result<(), ReplyError> {
-        let customer = PublicKey::from_hex(to.customer.as_str())
+        let Some(Customer::Nostr(customer)) = &to.customer else {
+            return Err(ReplyError::Customer("they have no Nostr key".into()));
+        };
+        let customer = PublicKey::from_hex(customer.as_str())
             .map_err(|error| ReplyError::Customer(error.into()))?;
-        let request = to.request.as_deref().and_then(|id| EventId::from_hex(id).ok());
+        let request = to.part(REQUEST).and_then(|id| EventId::from_hex(id).ok());
         let keys = &self.connection.settings.keys;
         let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &response.to_json(), request)?;
         let inbox = self.relays_of(customer).await;
@@ -113,13 +117,30 @@ impl ReplyPublisher {
             return Ok(());
         }
         let receipt: Vec<RelayUrl> =
-            to.relay.iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
+            to.part(RELAY).into_iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
         if self.send_to_any(&receipt, &wrap, priority).await
             || self.send_to_any(&self.connection.settings.relays, &wrap, priority).await
         {
             return Ok(());
         }
         Err(ReplyError::NotTaken)
+    }
+}
+
+/// The name of this transport in a [`ReplyTo`].
+pub const TRANSPORT: &str = "nostr";
+/// In its address: the relay that brought the request…
+const RELAY: &str = "relay";
+/// …and the id of its event.
+const REQUEST: &str = "request";
+
+/// Where the response to a message goes.
+pub(crate) fn reply_to(customer: Customer, relay: &RelayUrl, request: &EventId) -> ReplyTo {
+    let address = [(RELAY, relay.to_string()), (REQUEST, request.to_hex())];
+    ReplyTo {
+        transport: TRANSPORT.to_owned(),
+        customer: Some(customer),
+        address: address.map(|(name, value)| (name.to_owned(), Some(value))).into(),
     }
 }
 

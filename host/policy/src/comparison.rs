@@ -101,9 +101,13 @@ impl Comparison {
     /// not count. Blocks.
     pub fn add(&mut self, order: &Order, candidate: &Candidate) {
         if let Some(recorded) = Recorded::of(order) {
-            let replayed = replay(&recorded, candidate);
-            self.record(&recorded, &replayed);
+            self.add_recorded(&recorded, candidate);
         }
+    }
+
+    pub(crate) fn add_recorded(&mut self, recorded: &Recorded, candidate: &Candidate) {
+        let replayed = replay(recorded, candidate);
+        self.record(recorded, &replayed);
     }
 
     fn record(&mut self, recorded: &Recorded, replayed: &Replayed) {

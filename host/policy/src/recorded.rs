@@ -1,9 +1,10 @@
 //! What an order records of its policies' decisions: their input and their output.
 
 use paygress_core::backend::policy::{
-    Context, Decision, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms,
+    Context, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms,
 };
-use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::order::{Order, OrderState, OrderView};
+use paygress_core::model::order_state::{Agreement, Considered};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use serde_json::Value;
 
@@ -35,36 +36,36 @@ impl Recorded {
     ///
     /// The only place here that looks into an [`Order`].
     pub(crate) fn of(order: &Order) -> Option<Self> {
-        if order.state == State::Received {
-            return None;
+        if let OrderState::Refused { refusal, considered: Considered::Trace(trace) } = &order.state
+        {
+            return Some(Self::refused(trace, refusal));
         }
-        match (&order.policy_trace, &order.decision) {
-            (Some(trace), _) => Some(Self::refused(trace, order.refusal.as_ref()?)),
-            (None, Some(decision)) => {
-                let refusal = order.refusal.as_ref().filter(|_| order.state == State::Refused);
-                Some(Self::granted(
-                    decision,
-                    order.payment.clone()?,
-                    refusal.map(|refusal| refusal.code),
-                ))
-            }
-            (None, None) => None,
-        }
+        let host_refusal = match &order.state {
+            OrderState::Refused { refusal, .. } => Some(refusal.code),
+            _ => None,
+        };
+        let pod = order.state.launch().map(|launch| &*launch.pod);
+        Some(Self::granted(order.state.agreement()?, pod, host_refusal))
     }
 
-    fn granted(decision: &Decision, payment: Payment, host_refusal: Option<ErrorType>) -> Self {
+    fn granted(
+        agreement: &Agreement,
+        pod: Option<&PodDecision>,
+        host_refusal: Option<ErrorType>,
+    ) -> Self {
+        let Agreement { payment, decision } = agreement;
         let decisions = Decisions {
-            image: decision.pod.as_ref().map(|pod| Ok(pod.placement.image.clone())),
+            image: pod.map(|pod| Ok(pod.placement.image.clone())),
             quote: Some(Ok(decision.quote.clone())),
             grant: Some(Ok(decision.grant.clone())),
             refund: Some(Ok(decision.refund)),
-            template: decision.pod.as_ref().map(|pod| Ok(template(pod))),
+            template: pod.map(|pod| Ok(template(pod))),
         };
-        let placement = decision.pod.as_ref().map(|pod| pod.placement.clone());
+        let placement = pod.map(|pod| pod.placement.clone());
         Self {
             order: decision.order.clone(),
             context: decision.context.clone(),
-            payment,
+            payment: payment.clone(),
             placement,
             decisions,
             host_refusal,

@@ -6,10 +6,11 @@
 
 use crate::comparison::Comparison;
 use crate::engine::PolicyEngine;
+use crate::recorded::Recorded;
 use crate::replay::Candidate;
 use crate::set::{ComponentSet, LoadError, Sources};
 use paygress_core::backend::policy::SlotStats;
-use paygress_core::model::order::{Order, OrderSecrets};
+use paygress_core::model::order::Order;
 use paygress_core::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -47,7 +48,7 @@ pub(crate) struct Shadow {
     candidate: Arc<Candidate>,
     comparison: Arc<Mutex<Comparison>>,
     traffic: Arc<Traffic>,
-    sender: SyncSender<Order>,
+    sender: SyncSender<Recorded>,
 }
 
 impl Drop for Shadow {
@@ -106,13 +107,13 @@ impl Shadow {
         let candidate = Arc::new(Candidate { set: set.with(engine, &sources)?, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
         let traffic = Arc::new(Traffic::new());
-        let (sender, receiver) = sync_channel::<Order>(QUEUE);
+        let (sender, receiver) = sync_channel::<Recorded>(QUEUE);
         let work = {
             let (candidate, comparison, traffic) =
                 (Arc::clone(&candidate), Arc::clone(&comparison), Arc::clone(&traffic));
             move || {
                 lower_priority();
-                while let Ok(order) = receiver.recv() {
+                while let Ok(recorded) = receiver.recv() {
                     traffic.wait_for_pause();
                     // Stops with the shadow, even if orders still wait.
                     if traffic.stopped.load(Ordering::Relaxed) {
@@ -122,7 +123,7 @@ impl Shadow {
                     comparison
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .add(&order, &candidate);
+                        .add_recorded(&recorded, &candidate);
                 }
             }
         };
@@ -141,13 +142,10 @@ impl Shadow {
     /// Queues an order that was decided. Never waits.
     pub(crate) fn offer(&self, order: &Order) {
         self.note_traffic();
-        if order.policy_trace.is_none() && order.decision.is_none() {
-            return;
-        }
-        let order = Order { secrets: OrderSecrets::default(), ..order.clone() };
+        let Some(recorded) = Recorded::of(order) else { return };
         self.traffic.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.sender.try_send(order)
+            self.sender.try_send(recorded)
         {
             self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
             self.traffic.skipped.fetch_add(1, Ordering::Relaxed);

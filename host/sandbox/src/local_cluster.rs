@@ -9,7 +9,8 @@ use paygress_cluster::guard::Allowed;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
-use paygress_core::model::units::{PodName, UnixTime};
+use paygress_core::model::ids::PodName;
+use paygress_core::model::units::UnixTime;
 use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -75,7 +76,7 @@ impl Cluster for LocalCluster {
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         check_plan(plan, &Allowed::default())?;
-        let pod = PodName(plan.placement.pod_name.clone());
+        let pod = plan.lease.pod_name();
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
@@ -87,7 +88,7 @@ impl Cluster for LocalCluster {
                 }
                 Err(error) => return Err(fault(error)),
             };
-        let home = self.homes.join(&pod.0);
+        let home = self.homes.join(pod.as_str());
         std::fs::create_dir_all(&home).map_err(fault)?;
         let account = Account {
             username: plan.login.username.clone(),

@@ -4,15 +4,16 @@ use crate::db::{Transaction, Value};
 use crate::rows::{SELECT_LEASES, read_lease, write_lease};
 use crate::sql_store::Result;
 use paygress_core::backend::store::LeaseUpdate;
+use paygress_core::model::ids::PodName;
 use paygress_core::model::order::{Lease, LeaseState};
-use paygress_core::model::units::{PodName, Seconds, UnixTime};
+use paygress_core::model::units::{Seconds, UnixTime};
 
 pub(crate) fn find_lease(
     transaction: &mut dyn Transaction,
     pod: &PodName,
 ) -> Result<Option<Lease>> {
     let statement = format!("{SELECT_LEASES} WHERE pod = ?1");
-    transaction.first(&statement, &[Value::from(&pod.0)])?.map(read_lease).transpose()
+    transaction.first(&statement, &[Value::from(pod.as_str())])?.map(read_lease).transpose()
 }
 
 fn move_end(

@@ -2,17 +2,17 @@ use crate::db::{Transaction, Value};
 use crate::lease_update::find_lease;
 use crate::orders::{conflict, find_orders, take_over};
 use crate::ports::release;
-use crate::rows::{SELECT_LEASES, read_lease, write_lease, write_order};
+use crate::rows::{SELECT_LEASES, customer_text, read_lease, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::EndReason;
 use paygress_core::backend::store::LeaseStore;
+use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
-use paygress_core::model::units::{Customer, PodName};
 
 fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Result<()> {
     let rest = "WHERE lease = ?1 AND state = 'active' ORDER BY created_at, id";
-    let active = find_orders(transaction, rest, &[Value::from(&lease.id.0)])?;
+    let active = find_orders(transaction, rest, &[Value::from(lease.id.as_str())])?;
     let is_unknown = |stored: &&Order| !orders.iter().any(|order| order.id == stored.id);
     if let Some(unknown) = active.iter().find(is_unknown) {
         return Err(conflict(&unknown.id, State::Active));
@@ -23,7 +23,7 @@ fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Re
         };
         // The response may have been delivered since the caller read the order. A refund is a new
         // response.
-        let delivered = match order.state == State::RefundPending {
+        let delivered = match order.state() == State::RefundPending {
             true => order.delivered,
             false => stored.delivered,
         };
@@ -42,7 +42,7 @@ impl LeaseStore for SqlStore {
     }
 
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>> {
-        let of = of.map(|customer| customer.0.clone());
+        let of = of.cloned();
         self.database
             .transact(move |transaction| {
                 let live = format!("{SELECT_LEASES} WHERE state <> 'ended'");
@@ -50,7 +50,7 @@ impl LeaseStore for SqlStore {
                     None => transaction.query(&format!("{live} ORDER BY created_at, id"), &[])?,
                     Some(customer) => transaction.query(
                         &format!("{live} AND customer = ?1 ORDER BY created_at, id"),
-                        &[Value::from(customer)],
+                        &[customer_text(Some(customer))],
                     )?,
                 };
                 rows.into_iter().map(read_lease).collect()

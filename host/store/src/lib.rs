@@ -28,7 +28,7 @@
 //!
 //! ```
 //! use paygress_core::backend::store::{KvStore, OrderStore};
-//! use paygress_core::model::units::OrderId;
+//! use paygress_core::model::ids::OrderId;
 //! use paygress_store::SqlStore;
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

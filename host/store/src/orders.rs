@@ -1,12 +1,14 @@
 use crate::db::{DialectSql, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
-use crate::rows::{SELECT_ORDERS, insert_order, may_be_repeated, read_order, write_order};
+use crate::rows::{SELECT_ORDERS, insert_order, read_order, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{LeaseUpdate, LedgerError, OpenOutcome, OrderStore};
+use paygress_core::backend::store::{
+    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, Repetition,
+};
+use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::{Order, State};
-use paygress_core::model::units::{LeaseId, OrderId};
 
 pub(crate) const TAKE_OVER_ORDERS: DialectSql = dialect_sql!("take_over_orders");
 
@@ -38,7 +40,7 @@ pub(crate) fn find_order_by_id(
 
 /// Makes this replica the owner of an order.
 pub(crate) fn take_over(transaction: &mut dyn Transaction, id: &OrderId) -> Result<()> {
-    let values = [Value::from(&id.0), transaction.replica_id().into()];
+    let values = [Value::from(id.as_str()), transaction.replica_id().into()];
     Ok(transaction.execute("UPDATE orders SET worker = ?2 WHERE id = ?1", &values).map(drop)?)
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn conflict(order: &OrderId, expected: State) -> LedgerError {
 /// Fails with [`LedgerError::Conflict`] unless the order is in this state and this replica's.
 fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State) -> Result<()> {
     let statement = "SELECT state, worker FROM orders WHERE id = ?1";
-    let Some(mut row) = transaction.first(statement, &[Value::from(&id.0)])? else {
+    let Some(mut row) = transaction.first(statement, &[Value::from(id.as_str())])? else {
         return Err(conflict(id, expected));
     };
     let (state, owner) = (row.text()?, row.number()?);
@@ -63,13 +65,20 @@ fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State)
 fn release_message(transaction: &mut dyn Transaction, mut order: Order) -> Result<()> {
     order.message = format!("{}:{}", order.message, order.id);
     let statement = "UPDATE orders SET message = ?2 WHERE id = ?1";
-    transaction.execute(statement, &[Value::from(&order.id.0), Value::from(&order.message)])?;
+    transaction
+        .execute(statement, &[Value::from(order.id.as_str()), Value::from(&order.message)])?;
     write_order(transaction, &order)
 }
 
-fn open(transaction: &mut dyn Transaction, order: &Order) -> Result<OpenOutcome> {
+fn open(
+    transaction: &mut dyn Transaction,
+    order: &Order,
+    repetition: Repetition,
+) -> Result<OpenOutcome> {
     match find_order(transaction, "message = ?1", &order.message)? {
-        Some(known) if may_be_repeated(&known) => release_message(transaction, known)?,
+        Some(known) if repetition == Repetition::ByChosenId && known.state() == State::Refused => {
+            release_message(transaction, known)?
+        }
         Some(known) => return Ok(OpenOutcome::Duplicate(Box::new(known))),
         None => {}
     }
@@ -82,16 +91,16 @@ fn open(transaction: &mut dyn Transaction, order: &Order) -> Result<OpenOutcome>
     insert_order(transaction, order)?;
     for y in &order.token_info.ys {
         let claim = "INSERT INTO proofs (y, order_id) VALUES (?1, ?2)";
-        transaction.execute(claim, &[Value::from(&y.0), Value::from(&order.id.0)])?;
+        transaction.execute(claim, &[Value::from(y.as_str()), Value::from(order.id.as_str())])?;
     }
     Ok(OpenOutcome::Created)
 }
 
 #[async_trait]
 impl OrderStore for SqlStore {
-    async fn open(&self, order: &Order) -> Result<OpenOutcome> {
+    async fn open(&self, order: &Order, repetition: Repetition) -> Result<OpenOutcome> {
         let order = order.clone();
-        self.database.transact(move |transaction| open(transaction, &order)).await
+        self.database.transact(move |transaction| open(transaction, &order, repetition)).await
     }
 
     async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<()> {
@@ -100,9 +109,9 @@ impl OrderStore for SqlStore {
             .transact(move |transaction| {
                 check_state(transaction, &order.id, from)?;
                 write_order(transaction, &order)?;
-                if order.state == State::Refused {
+                if order.state() == State::Refused {
                     let release = "DELETE FROM proofs WHERE order_id = ?1";
-                    transaction.execute(release, &[Value::from(&order.id.0)])?;
+                    transaction.execute(release, &[Value::from(order.id.as_str())])?;
                 }
                 lease.write(transaction)
             })
@@ -119,7 +128,7 @@ impl OrderStore for SqlStore {
         self.database
             .transact(move |transaction| {
                 let rest = "WHERE lease = ?1 ORDER BY created_at, id";
-                find_orders(transaction, rest, &[Value::from(&lease.0)])
+                find_orders(transaction, rest, &[Value::from(lease.as_str())])
             })
             .await
     }
@@ -143,7 +152,7 @@ impl OrderStore for SqlStore {
             .transact(move |transaction| {
                 let statement = "UPDATE orders SET delivered = 1
                      WHERE id = ?1 AND (state = ?2 OR state = 'ended')";
-                let values = [Value::from(&id.0), state.as_str().into()];
+                let values = [Value::from(id.as_str()), state.as_str().into()];
                 Ok(transaction.execute(statement, &values).map(drop)?)
             })
             .await

@@ -2,7 +2,7 @@ use crate::db::{Transaction, Value};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{LedgerError, PortAllocator};
-use paygress_core::model::units::LeaseId;
+use paygress_core::model::ids::LeaseId;
 use std::ops::RangeInclusive;
 
 /// The first column of the first row, if there is one.
@@ -44,13 +44,13 @@ fn assign(
     };
     let take = "INSERT INTO ports (port, lease) VALUES (?1, ?2)
          ON CONFLICT (lease) DO UPDATE SET port = excluded.port";
-    transaction.execute(take, &[free.into(), Value::from(&lease.0)])?;
+    transaction.execute(take, &[free.into(), Value::from(lease.as_str())])?;
     port(free).map(Some)
 }
 
 pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
     let statement = "DELETE FROM ports WHERE lease = ?1";
-    Ok(transaction.execute(statement, &[Value::from(&lease.0)]).map(drop)?)
+    Ok(transaction.execute(statement, &[Value::from(lease.as_str())]).map(drop)?)
 }
 
 #[async_trait]
@@ -64,7 +64,7 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 let current = "SELECT port FROM ports WHERE lease = ?1";
-                match number(transaction, current, &[Value::from(&lease.0)])? {
+                match number(transaction, current, &[Value::from(lease.as_str())])? {
                     Some(current) => port(current).map(Some),
                     None => assign(transaction, &lease, &range),
                 }

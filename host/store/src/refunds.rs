@@ -1,16 +1,15 @@
-use crate::db::Value;
 use crate::orders::{conflict, find_order_by_id, find_orders};
-use crate::rows::write_order;
+use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::RefundStore;
+use paygress_core::model::ids::Customer;
 use paygress_core::model::order::{Order, State};
-use paygress_core::model::units::Customer;
 
 #[async_trait]
 impl RefundStore for SqlStore {
     async fn pending_refunds(&self, of: Option<&Customer>) -> Result<Vec<Order>> {
-        let of = of.map(|customer| customer.0.clone());
+        let of = of.cloned();
         self.database
             .transact(move |transaction| match &of {
                 None => {
@@ -23,7 +22,7 @@ impl RefundStore for SqlStore {
                          AND ((refund_token IS NOT NULL AND state = 'refunded')
                             OR state = 'refund-pending')
                          ORDER BY created_at, id";
-                    find_orders(transaction, of_one, &[Value::from(customer)])
+                    find_orders(transaction, of_one, &[customer_text(Some(customer))])
                 }
             })
             .await
@@ -33,7 +32,7 @@ impl RefundStore for SqlStore {
         let order = order.clone();
         self.database
             .transact(move |transaction| match find_order_by_id(transaction, &order.id)? {
-                Some(stored) if stored.state == State::Refunded && stored.refund_end.is_none() => {
+                Some(stored) if stored.state.refund_token().is_some() => {
                     let closed = Order { delivered: stored.delivered, ..order.clone() };
                     write_order(transaction, &closed)
                 }

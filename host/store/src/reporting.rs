@@ -4,8 +4,9 @@ use crate::rows::{read_state, time};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{HourlyRevenue, Reporting, StateCount};
+use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::Order;
-use paygress_core::model::units::{OrderId, Sat, UnixTime};
+use paygress_core::model::units::{Sat, UnixTime};
 
 const HOUR: u64 = 3600;
 
@@ -40,7 +41,7 @@ impl Reporting for SqlStore {
                         let rest = "WHERE (created_at, id) >
                                 (SELECT created_at, id FROM orders WHERE id = ?1)
                              ORDER BY created_at, id LIMIT ?2";
-                        find_orders(transaction, rest, &[Value::from(&id.0), limit])
+                        find_orders(transaction, rest, &[Value::from(id.as_str()), limit])
                     }
                 }
             })

@@ -2,11 +2,12 @@
 
 use crate::db::{Row, Transaction, Value};
 use crate::sql_store::Result;
-use paygress_core::backend::responder::Transport;
 use paygress_core::backend::store::LedgerError;
-use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, State};
+use paygress_core::model::ids::Customer;
+use paygress_core::model::order::{Lease, LeaseState, Order, State};
+use paygress_core::model::order_record::{OrderRecord, OrderSecrets};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{LeaseId, UnixTime};
+use paygress_core::model::units::UnixTime;
 
 /// The columns that [`read_order`] takes.
 pub(crate) const SELECT_ORDERS: &str =
@@ -15,10 +16,15 @@ pub(crate) const SELECT_ORDERS: &str =
 pub(crate) const SELECT_LEASES: &str = "SELECT body FROM leases";
 
 pub(crate) fn read_order(mut row: Row) -> Result<Order> {
-    let order: Order = from_json(&row.text()?)?;
+    let record: OrderRecord = from_json(&row.text()?)?;
     let mut secret = || Ok::<_, LedgerError>(row.optional_text()?.map(Secret::new));
     let secrets = OrderSecrets { token: secret()?, password: secret()?, refund_token: secret()? };
-    Ok(Order { secrets, delivered: row.number()? != 0, ..order })
+    record.into_order(secrets, row.number()? != 0).map_err(LedgerError::unreadable)
+}
+
+/// A customer as the columns hold them: the empty text for one who is not known.
+pub(crate) fn customer_text(customer: Option<&Customer>) -> Value {
+    customer.map(Customer::to_string).unwrap_or_default().into()
 }
 
 /// Writes a new order, this replica's.
@@ -26,10 +32,10 @@ pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> 
     let statement = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, '')";
     let values = [
-        Value::from(&order.id.0),
+        Value::from(order.id.as_str()),
         Value::from(&order.message),
-        Value::from(&order.customer().0),
-        order.state.as_str().into(),
+        customer_text(order.customer()),
+        order.state().as_str().into(),
         time(order.created_at),
         transaction.replica_id().into(),
     ];
@@ -38,27 +44,21 @@ pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> 
 }
 
 pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
-    let text = |secret: &Option<Secret>| Value::from(secret.as_ref().map(Secret::expose));
+    let text = |secret: Option<&Secret>| Value::from(secret.map(Secret::expose));
     let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
          password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 WHERE id = ?1";
     let values = [
-        Value::from(&order.id.0),
-        order.lease.as_ref().map(LeaseId::as_str).into(),
-        order.state.as_str().into(),
+        Value::from(order.id.as_str()),
+        order.lease().map(String::from).into(),
+        order.state().as_str().into(),
         to_json(order)?,
-        text(&order.secrets.token),
-        text(&order.secrets.password),
-        text(&order.secrets.refund_token),
+        text(order.state.token()),
+        text(order.state.password()),
+        text(order.state.refund_token()),
         Value::Number(order.delivered.into()),
         order.earned().0.into(),
     ];
     Ok(transaction.execute(statement, &values).map(drop)?)
-}
-
-/// Whether a message that made this order may make a new one. A refused HTTP request cost nothing,
-/// and is repeated under the same key; the id of a Nostr message is that of its content.
-pub(crate) fn may_be_repeated(order: &Order) -> bool {
-    order.reply_to.transport == Transport::Http && order.state == State::Refused
 }
 
 pub(crate) fn read_state(text: &str) -> Result<State> {
@@ -80,9 +80,9 @@ pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> R
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
     let values = [
-        Value::from(&lease.id.0),
-        lease.pod().0.into(),
-        Value::from(&lease.customer.0),
+        Value::from(lease.id.as_str()),
+        String::from(lease.pod()).into(),
+        customer_text(lease.customer.as_ref()),
         state.into(),
         time(lease.created_at),
         to_json(lease)?,

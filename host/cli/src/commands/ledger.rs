@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use paygress_cashu::{CashuWallet, HealthCheck, MintBalance};
 use paygress_core::backend::store::{OrderStore, Reporting};
+use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::Order;
-use paygress_core::model::units::OrderId;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,10 +85,9 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
             }
         }
         LedgerAction::Show { order } => {
-            let found = ledger
-                .order(&OrderId(order.clone()))
-                .await?
-                .with_context(|| format!("there is no order {order}"))?;
+            let id = OrderId::parse(order)?;
+            let found =
+                ledger.order(&id).await?.with_context(|| format!("there is no order {id}"))?;
             println!("{}", serde_json::to_string_pretty(&found)?);
         }
         LedgerAction::Export => {
@@ -108,10 +107,9 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
 }
 
 fn print_line(order: &Order) {
-    let (gross, state) = (order.token_info.gross.to_string(), order.state.as_str());
+    let (gross, state) = (order.token_info.gross.to_string(), order.state().as_str());
     let pod = order.pod();
-    let error_type =
-        order.refusal.as_ref().map(|refusal| refusal.code.as_str()).unwrap_or_default();
+    let error_type = order.state.refusal().map(|refusal| refusal.code.as_str()).unwrap_or_default();
     let created_at = order.created_at.rfc3339();
     println!("{} {created_at} {gross:>12} {state:<15} {pod:<18} {error_type}", order.id);
 }

@@ -6,7 +6,8 @@ use crate::serve::configured;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use paygress_cashu::{CashuWallet, HealthCheck, MintStatus};
-use paygress_core::model::units::{MintUrl, Sat};
+use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::Sat;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -102,7 +103,7 @@ async fn mints(wallet: &CashuWallet) -> Result<Vec<MintUrl>> {
 /// The named mint, or the only one.
 async fn select_mint(wallet: &CashuWallet, named: Option<String>) -> Result<MintUrl> {
     if let Some(named) = named {
-        return Ok(MintUrl(named));
+        return Ok(MintUrl::parse(named)?);
     }
     match mints(wallet).await?.as_slice() {
         [one] => Ok(one.clone()),

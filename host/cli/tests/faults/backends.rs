@@ -8,11 +8,12 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
     HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
-    RefundStore, Reporting, StateCount,
+    RefundStore, Repetition, Reporting, StateCount,
 };
+use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::{Customer, LeaseId, OrderId, PodName, UnixTime};
+use paygress_core::model::units::UnixTime;
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use std::collections::HashMap;
@@ -70,8 +71,12 @@ impl BadLedger {
 
 #[async_trait]
 impl OrderStore for BadLedger {
-    async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError> {
-        self.write(self.ledger.open(order)).await
+    async fn open(
+        &self,
+        order: &Order,
+        repetition: Repetition,
+    ) -> Result<OpenOutcome, LedgerError> {
+        self.write(self.ledger.open(order, repetition)).await
     }
     async fn transition(
         &self,
@@ -324,7 +329,7 @@ impl Responder for FakeResponder {
             *failing -= 1;
             return Err(SendError::undelivered("no relay took it"));
         }
-        let request = to.request.clone().unwrap_or_default();
+        let request = to.part("request").unwrap_or_default().to_owned();
         self.responses.lock().unwrap().push((request, response.clone()));
         Ok(())
     }

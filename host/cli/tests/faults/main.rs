@@ -155,7 +155,7 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
             (ErrorType::MintNetworkError, Some(29)),
             "{last:?}"
         );
-        assert!(scenario.orders.iter().all(|order| order.state.is_final()));
+        assert!(scenario.orders.iter().all(|order| order.state().is_final()));
     }
 }
 
@@ -167,11 +167,11 @@ fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
     let refund = scenario.responses[0].error().unwrap().refund.as_ref().unwrap();
     assert!(refund.refund_token.is_some(), "{refund:?}");
     assert_eq!(
-        scenario.orders[0].refund_end,
+        scenario.orders[0].state.refund().unwrap().end(),
         Some(RefundEnd::Reclaimed(Sat(28))),
         "29 less the mint's fee"
     );
-    assert_eq!(scenario.orders[0].secrets.refund_token, None);
+    assert_eq!(scenario.orders[0].state.refund_token(), None);
 }
 
 #[test]

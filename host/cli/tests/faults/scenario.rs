@@ -5,12 +5,14 @@ use crate::{SeededRng, World};
 use paygress::commands::ledger::{all_orders, audited};
 use paygress_cashu::{CashuWallet, Seed, Settings as WalletSettings, WalletStore};
 use paygress_core::backend::policy::RefundTerms;
-use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::responder::ReplyTo;
+use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseStore, OrderStore};
+use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Order, Purchase};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, PodName, Seconds, set_clock_wrong};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Repetition, Settings, Submission};
+use paygress_core::model::units::{Seconds, set_clock_wrong};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::{partial, relabelled};
 use paygress_sandbox::{FaultProxy, NetworkFault, TestWallet};
@@ -246,10 +248,9 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Respon
     match (&message.token, &message.purchase) {
         (Some(token), Some(purchase)) => {
             let reply_to = ReplyTo {
-                transport: Transport::Nostr,
-                customer: message.customer.clone(),
-                relay: None,
-                request: Some(message.id.clone()),
+                transport: paygress_nostr::TRANSPORT.to_owned(),
+                customer: Some(message.customer.clone()),
+                address: [("request".to_owned(), Some(message.id.clone()))].into(),
             };
             let password =
                 matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
@@ -279,7 +280,7 @@ async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Option<Respon
 }
 
 fn customer(n: usize) -> Customer {
-    Customer(format!("{n:064x}"))
+    Customer::parse(&format!("{n:064x}")).unwrap()
 }
 
 fn spawn() -> Purchase {
@@ -330,7 +331,8 @@ async fn act(
                 Message { id, customer: customer(1), token, purchase: Some(spawn()) }
             }
             Action::TopUp(sat) => {
-                let pod = PodName(pod(sent).unwrap_or_else(|| "ssh-pod-none".to_owned()));
+                let pod = pod(sent).unwrap_or_else(|| "ssh-pod-none".to_owned());
+                let pod = PodName::parse(pod).unwrap();
                 Message {
                     id,
                     customer: customer(1),
@@ -339,7 +341,8 @@ async fn act(
                 }
             }
             Action::Stop => {
-                let purchase = pod(sent).map(|pod| Purchase::TopUp { pod: PodName(pod) });
+                let purchase =
+                    pod(sent).map(|pod| Purchase::TopUp { pod: PodName::parse(pod).unwrap() });
                 Message { id, customer: customer(1), token: None, purchase }
             }
         };
@@ -532,7 +535,7 @@ async fn account(
     for answer in sent.iter().filter_map(|(_, answer)| answer.as_ref()).chain(&responses) {
         refunds.extend(refund_tokens(answer));
         if let Some(pod) = pod_of(answer)
-            && let Ok(status) = app.orders.status(&PodName(pod), &customer(1)).await
+            && let Ok(status) = app.orders.status(&PodName::parse(pod).unwrap(), &customer(1)).await
         {
             refunds.extend(refund_tokens(&status.into()));
         }

@@ -6,9 +6,10 @@ use paygress_core::backend::wallet::{
     MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
     TokenInfo, Wallet, WalletError,
 };
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{MintUrl, OrderId, Sat};
+use paygress_core::model::units::Sat;
 use paygress_core::orders::Backends;
 use std::sync::Arc;
 use tokio::sync::Notify;

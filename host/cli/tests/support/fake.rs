@@ -8,20 +8,21 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::policy::{Payment, RefundTerms};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
     MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
     TokenInfo, Wallet, WalletError,
 };
+use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{
-    Customer, MintUrl, OrderId, PodName, ProofY, Sat, Seconds, UnixTime,
-};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Repetition, Settings, Submission};
+use paygress_core::model::units::{Sat, Seconds, UnixTime};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,14 +41,14 @@ impl Wallet for FakeWallet {
         let (sat, number) =
             read().ok_or_else(|| Refusal::new(ErrorType::InvalidToken, "not a fake token"))?;
         Ok(TokenInfo {
-            mint: MintUrl("https://fake.invalid".to_owned()),
+            mint: MintUrl::parse("https://fake.invalid").unwrap(),
             gross: Sat(sat),
-            ys: vec![ProofY(format!("{number:0>66}"))],
+            ys: vec![ProofY::parse(format!("{number:0>66}")).unwrap()],
         })
     }
     async fn verify(&self, _: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
         Ok(Payment {
-            mint: token_info.mint.0.clone(),
+            mint: token_info.mint.to_string(),
             gross: token_info.gross,
             fee: Sat(0),
             net: token_info.gross,
@@ -187,8 +188,9 @@ impl FakeBackends {
             repetition: Repetition::ByContent,
             message: format!("{number:064x}"),
             reply_to: ReplyTo {
-                customer: Customer(format!("{:064x}", number % 1_000)),
-                ..ReplyTo::default()
+                transport: "fake".to_owned(),
+                customer: Some(Customer::parse(&format!("{:064x}", number % 1_000)).unwrap()),
+                address: BTreeMap::new(),
             },
             token: Secret::new(format!("{sat}-{number:x}")),
             purchase,

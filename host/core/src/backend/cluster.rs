@@ -3,9 +3,10 @@
 pub use crate::model::lease::EndReason;
 
 use crate::model::decision::{Placement, Rendered};
+use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 

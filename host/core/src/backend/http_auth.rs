@@ -1,6 +1,7 @@
 //! Customers who sign their HTTP requests with a Nostr key (NIP-98).
 
-use crate::model::units::{Customer, UnixTime};
+use crate::model::ids::Customer;
+use crate::model::units::UnixTime;
 use std::error::Error;
 
 /// A request as it was signed.

@@ -1,6 +1,6 @@
 //! How a response reaches a customer who is not connected any more.
 
-pub use crate::model::reply_to::{ReplyTo, Transport};
+pub use crate::model::reply_to::ReplyTo;
 
 use crate::protocol::Response;
 use async_trait::async_trait;

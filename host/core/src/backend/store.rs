@@ -10,8 +10,9 @@
 //! Every call is one transaction, and what it wrote is on disk when it returns.
 
 use crate::backend::cluster::EndReason;
+use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::order::{Lease, Order, State};
-use crate::model::units::{Customer, LeaseId, OrderId, PodName, Sat, Seconds, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use async_trait::async_trait;
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -45,6 +46,16 @@ impl LedgerError {
     pub fn database(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Database(Arc::from(source.into()))
     }
+}
+
+/// What makes a message with a known id the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// The id is derived from the content: an equal id is enough, whatever became of the order.
+    ByContent,
+    /// The sender chooses the id: the purchase must be the same too. An order that was refused cost
+    /// nothing, and the id may be used again.
+    ByChosenId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +101,8 @@ pub struct StateCount {
 #[async_trait]
 pub trait OrderStore: Send + Sync {
     /// Stores a new order and claims its proofs, all or nothing. The order is this replica's.
-    async fn open(&self, order: &Order) -> Result<OpenOutcome, LedgerError>;
+    async fn open(&self, order: &Order, repetition: Repetition)
+    -> Result<OpenOutcome, LedgerError>;
 
     /// Writes an order in its new state and updates its lease, provided that the stored one is
     /// still in state `from` and this replica's. A transition to `refused` releases its proofs.

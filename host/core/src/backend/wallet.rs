@@ -3,9 +3,10 @@
 pub use crate::model::token::{RefundToken, TokenInfo};
 
 use crate::model::decision::Payment;
+use crate::model::ids::{MintUrl, OrderId};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
-use crate::model::units::{MintUrl, OrderId, Sat};
+use crate::model::units::Sat;
 use async_trait::async_trait;
 use serde::Serialize;
 use std::error::Error;

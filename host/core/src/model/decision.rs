@@ -236,11 +236,9 @@ pub struct Decision {
     /// The terms of paying back unused time; none: the component knew none, and the host's hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refund: Option<RefundTerms>,
-    /// Where the pod goes and what it looks like; none for a top-up.
-    pub pod: Option<PodDecision>,
 }
 
-/// The part of a decision that only a new pod has.
+/// The part of a decision that only a new pod has: where it goes and what it looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodDecision {
     /// What the host had fixed.

@@ -1,7 +1,8 @@
 //! Leases: pods that are being, are or were sold.
 
 use crate::model::decision::{LeaseView, Resources};
-use crate::model::units::{Customer, LeaseId, PodName, UnixTime};
+use crate::model::ids::{Customer, LeaseId, PodName, known_customer};
+use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 
 /// How far a lease has come.
@@ -21,8 +22,9 @@ pub enum LeaseState {
 pub struct Lease {
     /// Its id; its pod's name follows from it.
     pub id: LeaseId,
-    /// The customer who bought it.
-    pub customer: Customer,
+    /// The customer who bought it, if they are known.
+    #[serde(with = "known_customer")]
+    pub customer: Option<Customer>,
     /// The tier.
     pub tier: String,
     /// The image.
@@ -52,16 +54,16 @@ impl Lease {
 
     /// What a policy sees of it when this customer asks at this time.
     #[must_use]
-    pub fn view(&self, customer: &Customer, now: UnixTime) -> LeaseView {
+    pub fn view(&self, customer: Option<&Customer>, now: UnixTime) -> LeaseView {
         let expires_at = self.expires_at.unwrap_or(now);
         LeaseView {
-            id: self.id.0.clone(),
+            id: self.id.to_string(),
             tier: self.tier.clone(),
             image: self.image.clone(),
             created_at: self.created_at,
             expires_at,
             remaining: expires_at.since(now),
-            owned_by_customer: !customer.0.is_empty() && self.customer == *customer,
+            owned_by_customer: customer.is_some() && self.customer.as_ref() == customer,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The customer's login, validated once: other crates rely on it.
 
 use crate::limits;
+use crate::model::ids::random_name;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::random_name;
 
 /// Used when the customer names no user.
 pub const DEFAULT_USERNAME: &str = "user";
@@ -63,13 +63,17 @@ impl Login {
             username: check_username(username.unwrap_or(DEFAULT_USERNAME))?,
             password: match password {
                 Some(password) => check_password(password)?,
-                None => Secret::new(random_name(
-                    20,
-                    b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789",
-                )),
+                None => Self::random_password(),
             },
             public_key: public_key.map(check_public_key).transpose()?,
         })
+    }
+
+    /// 119 random bits, in characters that nobody mistakes for others.
+    #[must_use]
+    pub fn random_password() -> Secret {
+        const ALPHABET: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+        Secret::new(random_name(20, ALPHABET))
     }
 }
 

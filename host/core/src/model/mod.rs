@@ -1,11 +1,15 @@
 //! Plain data: ids, amounts, orders, leases, payments, decisions and error codes.
 
 pub mod decision;
+pub mod ids;
 pub mod lease;
 pub mod login;
 pub mod order;
+pub mod order_record;
+pub mod order_state;
 pub mod refusal;
 pub mod reply_to;
 pub mod secret;
+pub mod state;
 pub mod token;
 pub mod units;

@@ -1,27 +1,26 @@
 //! Where a response goes.
 
-use crate::model::units::Customer;
+use crate::model::ids::{Customer, known_customer};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// The transport that an order came through; the response goes back through the same one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Transport {
-    /// A NIP-17 message.
-    #[default]
-    Nostr,
-    /// An HTTP request: the response waits in the ledger until it is fetched.
-    Http,
+/// Where a response goes: to this customer, through the transport of this name. Only that transport
+/// reads the address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    #[serde(rename = "door")]
+    pub transport: String,
+    /// None: of an order whose customer showed nothing.
+    #[serde(with = "known_customer")]
+    pub customer: Option<Customer>,
+    #[serde(flatten)]
+    pub address: BTreeMap<String, Option<String>>,
 }
 
-/// Where a response goes. Opaque to the order service; the transport that made it reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplyTo {
-    #[serde(default, rename = "door")]
-    pub transport: Transport,
-    pub customer: Customer,
-    /// The relay that brought the order, if one did.
-    pub relay: Option<String>,
-    /// The id of the message that is answered.
-    pub request: Option<String>,
+impl ReplyTo {
+    /// One part of the address.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<&str> {
+        self.address.get(name)?.as_deref()
+    }
 }

@@ -1,11 +1,12 @@
 //! Cashu tokens as orders see them.
 
+use crate::model::ids::{MintUrl, ProofY};
 use crate::model::secret::Secret;
-use crate::model::units::{MintUrl, ProofY, Sat};
+use crate::model::units::Sat;
 use serde::{Deserialize, Serialize};
 
 /// What can be read from a token offline.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {
     /// One of the operator's mints.
     pub mint: MintUrl,

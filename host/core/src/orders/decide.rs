@@ -1,42 +1,54 @@
 //! Everything that can be refused, while the customer still holds the money.
 
 use super::{OrderService, StepError, internal};
-use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
-use crate::backend::policy::{Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote};
+use crate::backend::cluster::{ClusterError, LOGIN_MOUNT_PATH, LeasePlan};
+use crate::backend::policy::{
+    Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
+};
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
-use crate::model::order::{Lease, LeaseState, Order, OrderSecrets, OrderView, Purchase, State};
+use crate::model::ids::{LeaseId, OrderId, PodName};
+use crate::model::login::Login;
+use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
+use crate::model::order_state::{Agreement, Considered, Launch, Task, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::{LeaseId, PodName, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 
 impl OrderService {
     /// received → decided, or refused.
     pub(super) async fn decide(
         &self,
         order: &mut Order,
+        token: &Secret,
+        password: Option<Secret>,
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
-        let decided = match order.purchase.clone() {
-            Purchase::Spawn { .. } => self.decide_spawn(order, set).await,
-            Purchase::TopUp { pod } => self.decide_top_up(order, &pod, set).await,
-        };
-        let policy_trace = match decided {
-            Ok(lease) => {
-                order.state = State::Decided;
-                self.transition(
-                    order,
-                    State::Received,
-                    lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put),
-                )
-                .await
+        let decided = match &order.purchase {
+            Purchase::Spawn { username, public_key, .. } => {
+                let login = Login {
+                    username: username.clone(),
+                    // Who has named none gets one.
+                    password: password.unwrap_or_else(Login::random_password),
+                    public_key: public_key.clone(),
+                };
+                self.decide_spawn(order, token, login, set).await
             }
-            Err(refusal) => self.refuse(order, State::Received, refusal).await,
+            Purchase::TopUp { pod } => self.decide_top_up(order, token, pod, set).await,
         };
-        if policy_trace.is_ok() {
+        let written = match decided {
+            Ok(Agreed { agreement, task, lease }) => {
+                let token = token.clone();
+                let decided = OrderState::Decided(Unpaid { token, agreement, task });
+                let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
+                self.transition(order, decided, update).await
+            }
+            Err(Rejected { refusal, considered }) => self.refuse(order, refusal, considered).await,
+        };
+        if written.is_ok() {
             self.backends.policy.observe(order);
         }
-        policy_trace
+        written
     }
 
     /// Refuses the order: nothing was taken, the token is forgotten here, its proofs and its port
@@ -44,55 +56,40 @@ impl OrderService {
     pub(super) async fn refuse(
         &self,
         order: &mut Order,
-        from: State,
         refusal: Refusal,
+        considered: Considered,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
         if let Purchase::Spawn { .. } = &order.purchase {
             self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
         }
         let lease = self.ended_lease(order).await?;
-        order.refusal = Some(refusal);
-        order.secrets = OrderSecrets::default();
-        // A forged token may hold as many proofs as fit into a message, and forged top-ups of a
-        // lease cost nothing.
+        // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
-        if let Purchase::TopUp { .. } = &order.purchase {
-            order.lease = None;
-        }
-        order.state = State::Refused;
-        self.transition(order, from, lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put))
-            .await
+        let refused = OrderState::Refused { refusal, considered };
+        let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
+        self.transition(order, refused, update).await
     }
 
     /// The lease of a spawn that comes to nothing, as ended.
     pub(super) async fn ended_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
-        let (Purchase::Spawn { .. }, Some(lease)) = (&order.purchase, &order.lease) else {
-            return Ok(None);
-        };
-        let mut lease = self.backends.ledger.lease(&lease.pod_name()).await?;
+        let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
+        let mut lease = self.backends.ledger.lease(&order.pod()).await?;
         if let Some(lease) = &mut lease {
             lease.state = LeaseState::Ended;
         }
         Ok(lease)
     }
 
-    async fn verify(&self, order: &Order) -> Result<Payment, Refusal> {
-        let none = Secret::default();
-        self.backends
-            .wallet
-            .verify(order.secrets.token.as_ref().unwrap_or(&none), &order.token_info)
-            .await
-    }
-
     /// What the policies are called with.
     async fn trace(
         &self,
         order: &Order,
+        token: &Secret,
         view: OrderView,
         set: &dyn PolicySet,
     ) -> Result<PolicyTrace, Refusal> {
-        let payment = self.verify(order).await?;
+        let payment = self.backends.wallet.verify(token, &order.token_info).await?;
         let context = self.context(order.customer()).await?;
         Ok(PolicyTrace {
             digests: set.digests(),
@@ -109,85 +106,78 @@ impl OrderService {
 
     async fn decide_spawn(
         &self,
-        order: &mut Order,
+        order: &Order,
+        token: &Secret,
+        login: Login,
         set: &dyn PolicySet,
-    ) -> Result<Option<Lease>, Refusal> {
-        let policy_trace =
-            order.policy_trace.insert(self.trace(order, order.view(None), set).await?);
-        let PolicyTrace { order: view, context, payment, .. } = policy_trace;
-        let image = policy_trace.image.insert(set.admit(view, context).await?);
-        let quote = policy_trace.quote.insert(set.quote(view, context).await?);
-        let grant = policy_trace.grant.insert(set.grant(view, quote, payment, context).await?);
-        policy_trace.refund = set.refund(view, quote, payment, grant, context).await?;
-        check_minimum(payment, quote)?;
-        let lease = order.lease.get_or_insert_with(|| LeaseId::of(&order.id)).clone();
-        let placement = policy_trace.placement.insert(self.place(&lease, image, quote).await?);
-        let rendered = set.render(view, grant, placement).await?;
-        let pod = PodDecision { placement: placement.clone(), rendered };
-        let new = Lease {
-            id: lease,
+    ) -> Result<Agreed, Rejected> {
+        let mut trace = self.trace(order, token, order.view(None), set).await?;
+        let (quote, grant, pod) = match self.spawn_terms(&order.id, &mut trace, set).await {
+            Ok(terms) => terms,
+            Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),
+        };
+        let lease = Lease {
+            id: LeaseId::of(&order.id),
             customer: order.reply_to.customer.clone(),
             tier: quote.tier.clone(),
-            image: image.clone(),
+            image: pod.placement.image.clone(),
             resources: quote.resources,
-            username: view.username.clone(),
-            port: placement.host_port,
+            username: trace.order.username.clone(),
+            port: pod.placement.host_port,
             state: LeaseState::Reserved,
             created_at: order.created_at,
             expires_at: None,
             end: None,
         };
-        order.decide(Some(pod));
-        self.backends.cluster.dry_run(&plan(order)?).await?;
-        Ok(Some(new))
+        let launch = Launch { pod: Box::new(pod), moves: 0 };
+        let agreement = Agreement::of(trace, quote, grant);
+        let plan = plan(&order.id, &agreement, &launch, &login);
+        match self.backends.cluster.dry_run(&plan).await {
+            Ok(()) => {
+                Ok(Agreed { agreement, task: Task::Launch { launch, login }, lease: Some(lease) })
+            }
+            Err(error) => Err(Rejected::by_cluster(error, agreement, Some(launch))),
+        }
+    }
+
+    /// What the policies say of a new pod.
+    async fn spawn_terms(
+        &self,
+        order: &OrderId,
+        trace: &mut PolicyTrace,
+        set: &dyn PolicySet,
+    ) -> Result<(Quote, Grant, PodDecision), Refusal> {
+        let image = trace.image.insert(set.admit(&trace.order, &trace.context).await?).clone();
+        let (quote, grant) = ask(trace, set).await?;
+        let placement = self.place(&LeaseId::of(order), &image, &quote).await?;
+        let placement = trace.placement.insert(placement).clone();
+        let rendered = set.render(&trace.order, &grant, &placement).await?;
+        Ok((quote, grant, PodDecision { placement, rendered }))
     }
 
     async fn decide_top_up(
         &self,
-        order: &mut Order,
+        order: &Order,
+        token: &Secret,
         pod: &PodName,
         set: &dyn PolicySet,
-    ) -> Result<Option<Lease>, Refusal> {
-        let lease = self.find_lease(pod).await?;
+    ) -> Result<Agreed, Rejected> {
         let now = UnixTime::now();
-        let expired = || {
-            Refusal::new(
-                ErrorType::LeaseExpired,
-                "this pod has ended or is about to; order a new one",
-            )
-        };
-        let expires_at = match (lease.state, lease.expires_at) {
-            (LeaseState::Live, Some(at))
-                if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) =>
-            {
-                at
-            }
-            (LeaseState::Reserved, _) => {
-                return Err(Refusal::new(
-                    ErrorType::ResourceUnavailable,
-                    "this pod is not ready yet; try again in a minute",
-                ));
-            }
-            _ => return Err(expired()),
-        };
+        let lease = self.find_lease(pod).await?;
+        let expires_at = extendable(&lease, now)?;
         let view = order.view(Some(lease.view(order.customer(), now)));
-        let policy_trace = order.policy_trace.insert(self.trace(order, view, set).await?);
-        let PolicyTrace { order: view, context, payment, .. } = policy_trace;
-        let quote = policy_trace.quote.insert(set.quote(view, context).await?);
-        let grant = policy_trace.grant.insert(set.grant(view, quote, payment, context).await?);
-        policy_trace.refund = set.refund(view, quote, payment, grant, context).await?;
-        check_minimum(payment, quote)?;
-        let later = expires_at.after(grant.seconds);
-        if later.since(now) > Seconds(limits::GRANT_SECONDS) {
-            return Err(Refusal::new(
-                ErrorType::InvalidRequest,
-                "the pod would live longer than ten years; send a smaller token",
-            ));
+        let mut trace = self.trace(order, token, view, set).await?;
+        let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
+            Ok(terms) => terms,
+            Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),
+        };
+        let agreement = Agreement::of(trace, quote, grant);
+        match self.backends.cluster.check_running(pod, later).await {
+            Ok(()) => {
+                Ok(Agreed { agreement, task: Task::Extend { pod: pod.clone() }, lease: None })
+            }
+            Err(error) => Err(Rejected::by_cluster(error, agreement, None)),
         }
-        order.lease = Some(lease.id.clone());
-        order.decide(None);
-        self.backends.cluster.check_running(pod, later).await?;
-        Ok(None)
     }
 
     /// Reserves a port and fixes what the template must keep to.
@@ -214,29 +204,109 @@ impl OrderService {
         })?;
         let name = lease.pod_name();
         Ok(Placement {
-            pod_name: name.0.clone(),
+            pod_name: name.to_string(),
             image: image.to_owned(),
             resources: quote.resources,
             host_port,
             container_port: self.settings.container_port,
-            secret_name: name.0,
+            secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
         })
     }
 }
 
-/// The pod of a decided order, for the cluster.
-pub(super) fn plan(order: &Order) -> Result<LeasePlan, Refusal> {
-    let decision = order.decided()?;
-    let missing = || Refusal::new(ErrorType::InternalError, "the order lacks its pod or its login");
-    let pod = decision.pod.clone().ok_or_else(missing)?;
-    Ok(LeasePlan {
-        lease: order.lease.clone().ok_or_else(missing)?,
-        placement: pod.placement,
-        rendered: pod.rendered,
-        login: order.login().ok_or_else(missing)?,
-        sold: decision.grant.seconds,
-    })
+/// What an order and its customer have agreed on.
+struct Agreed {
+    agreement: Agreement,
+    task: Task,
+    /// The lease of a new pod.
+    lease: Option<Lease>,
+}
+
+/// Why they have not, and how far it had come.
+struct Rejected {
+    refusal: Refusal,
+    considered: Considered,
+}
+
+impl Rejected {
+    fn by_policy(refusal: Refusal, trace: PolicyTrace) -> Self {
+        Self { refusal, considered: Considered::Trace(Box::new(trace)) }
+    }
+
+    fn by_cluster(error: ClusterError, agreement: Agreement, launch: Option<Launch>) -> Self {
+        let considered = Considered::Agreement { agreement: Box::new(agreement), launch };
+        Self { refusal: error.into(), considered }
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, considered: Considered::Nothing }
+    }
+}
+
+/// The end of a lease that can still be extended.
+fn extendable(lease: &Lease, now: UnixTime) -> Result<UnixTime, Refusal> {
+    match (lease.state, lease.expires_at) {
+        (LeaseState::Live, Some(at))
+            if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) =>
+        {
+            Ok(at)
+        }
+        (LeaseState::Reserved, _) => Err(Refusal::new(
+            ErrorType::ResourceUnavailable,
+            "this pod is not ready yet; try again in a minute",
+        )),
+        _ => Err(Refusal::new(
+            ErrorType::LeaseExpired,
+            "this pod has ended or is about to; order a new one",
+        )),
+    }
+}
+
+/// What the policies say of more time for a lease, and when it ends then.
+async fn extension(
+    trace: &mut PolicyTrace,
+    expires_at: UnixTime,
+    now: UnixTime,
+    set: &dyn PolicySet,
+) -> Result<(Quote, Grant, UnixTime), Refusal> {
+    let (quote, grant) = ask(trace, set).await?;
+    let later = expires_at.after(grant.seconds);
+    match later.since(now) > Seconds(limits::GRANT_SECONDS) {
+        false => Ok((quote, grant, later)),
+        true => Err(Refusal::new(
+            ErrorType::InvalidRequest,
+            "the pod would live longer than ten years; send a smaller token",
+        )),
+    }
+}
+
+/// Asks for the price, the time and the refund terms of an order.
+async fn ask(trace: &mut PolicyTrace, set: &dyn PolicySet) -> Result<(Quote, Grant), Refusal> {
+    let PolicyTrace { order, context, payment, .. } = trace;
+    let quote = trace.quote.insert(set.quote(order, context).await?);
+    let grant = trace.grant.insert(set.grant(order, quote, payment, context).await?);
+    trace.refund = set.refund(order, quote, payment, grant, context).await?;
+    check_minimum(payment, quote)?;
+    Ok((quote.clone(), grant.clone()))
+}
+
+/// The pod of an order, for the cluster.
+pub(super) fn plan(
+    order: &OrderId,
+    agreement: &Agreement,
+    launch: &Launch,
+    login: &Login,
+) -> LeasePlan {
+    LeasePlan {
+        lease: LeaseId::of(order),
+        placement: launch.pod.placement.clone(),
+        rendered: launch.pod.rendered.clone(),
+        login: login.clone(),
+        sold: agreement.decision.grant.seconds,
+    }
 }
 
 /// The minimum of the pricing policy holds even if the duration policy ignores it.

@@ -1,6 +1,6 @@
 //! Few requests at once at each mint: a mint that hangs delays its own orders only.
 
-use crate::model::units::MintUrl;
+use crate::model::ids::MintUrl;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -33,8 +33,8 @@ mod worker;
 
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
-pub use queries::{OrderStatus, Progress, RunningLogin, Stage};
-pub use submit::{NewOrder, Repetition, Submission};
+pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
+pub use submit::{NewOrder, Submission};
 
 use crate::backend::cluster::Cluster;
 use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms};
@@ -42,9 +42,10 @@ use crate::backend::responder::Responder;
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
 use crate::limits;
-use crate::model::order::State;
+use crate::model::ids::{Customer, MintUrl, OrderId};
+use crate::model::order::{OrderState, State};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Customer, MintUrl, OrderId, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use limiter::MintLimiter;
 use std::collections::HashMap;
@@ -88,8 +89,8 @@ pub struct Catalog {
     pub offers: Vec<Offer>,
     /// The mints whose tokens are accepted.
     pub mints: Vec<MintUrl>,
-    /// The public key that tokens may be locked to.
-    pub lock: Option<String>,
+    /// The public key that tokens may be locked to (P2PK).
+    pub p2pk_pubkey: Option<String>,
 }
 
 /// Why a step did not move the order.
@@ -149,12 +150,12 @@ impl OrderService {
     /// # Errors
     /// [`PolicyError`] when the pricing policy fails.
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
-        let context = self.context(&Customer::default()).await?;
+        let context = self.context(None).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
         Ok(Catalog {
             offers,
             mints: self.backends.wallet.mints(),
-            lock: self.backends.wallet.p2pk_pubkey(),
+            p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
         })
     }
 
@@ -173,16 +174,13 @@ impl OrderService {
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
         for mut order in self.backends.ledger.unfinished().await? {
             let Some(entry) = self.claim(&order.id) else { continue };
-            tracing::info!(order = %order.id, state = order.state.as_str(), "resuming an order");
-            if order.state == State::Decided {
+            tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
+            if let OrderState::Decided(unpaid) = &order.state {
                 // Nothing was taken, and circumstances have changed: decide again.
-                order.state = State::Received;
-                match self
-                    .backends
-                    .ledger
-                    .transition(&order, State::Decided, LeaseUpdate::Keep)
-                    .await
-                {
+                order.state = unpaid.clone().undecided();
+                let moved =
+                    self.backends.ledger.transition(&order, State::Decided, LeaseUpdate::Keep);
+                match moved.await {
                     // It was finished between the reading and now.
                     Err(LedgerError::Conflict { .. }) => continue,
                     moved => moved?,
@@ -199,12 +197,12 @@ impl OrderService {
         u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
     }
 
-    async fn context(&self, customer: &Customer) -> Result<Context, Refusal> {
+    async fn context(&self, customer: Option<&Customer>) -> Result<Context, Refusal> {
         let now = UnixTime::now();
         let failed = |error: LedgerError| internal(&error);
-        let leases = match customer.0.is_empty() {
-            true => Vec::new(),
-            false => self.backends.ledger.live_leases(Some(customer)).await.map_err(failed)?,
+        let leases = match customer {
+            None => Vec::new(),
+            Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
         };
         Ok(Context {
             now,

@@ -5,11 +5,12 @@ use super::decide::check_minimum;
 use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
+use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::login::Login;
-use crate::model::order::{LeaseState, Order, OrderView, Purchase};
+use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::{Customer, MintUrl, Sat, Seconds, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 
 /// How often a price is doubled until the duration policy takes it.
 const PRICE_STEPS: u32 = 16;
@@ -41,7 +42,7 @@ struct PriceProbe<'a> {
 impl PriceProbe<'_> {
     /// The time that this amount would buy, or why not; none: it is too little.
     async fn buys(&self, amount: Sat) -> Result<Option<Result<Seconds, Refusal>>, Refusal> {
-        let mint = self.mint.as_ref().map(|mint| mint.0.clone()).unwrap_or_default();
+        let mint = self.mint.as_ref().map(MintUrl::to_string).unwrap_or_default();
         let payment = Payment { mint, gross: amount, fee: Sat(0), net: amount };
         match self.set.grant(self.view, self.quote, &payment, self.context).await {
             Ok(grant) => Ok(Some(Ok(grant.seconds))),
@@ -98,7 +99,7 @@ impl OrderService {
         &self,
         purchase: &Purchase,
         wanted: Option<Seconds>,
-        customer: &Customer,
+        customer: Option<&Customer>,
     ) -> Result<PriceEstimate, Refusal> {
         let set = self.backends.policy.current();
         let context = self.context(customer).await?;
@@ -133,15 +134,14 @@ impl OrderService {
     async fn view_of(
         &self,
         purchase: &Purchase,
-        customer: &Customer,
+        customer: Option<&Customer>,
         set: &dyn PolicySet,
         context: &Context,
     ) -> Result<OrderView, Refusal> {
-        let mut order = Order::blank(purchase.clone());
-        order.reply_to.customer = customer.clone();
+        let order = OrderId::random();
         match purchase {
             Purchase::Spawn { .. } => {
-                let view = order.view(None);
+                let view = purchase.view(&order, customer, None);
                 set.admit(&view, context).await?;
                 Ok(view)
             }
@@ -153,7 +153,8 @@ impl OrderService {
                         "this pod has ended; order a new one",
                     ));
                 }
-                Ok(order.view(Some(lease.view(customer, UnixTime::now()))))
+                let lease = lease.view(customer, UnixTime::now());
+                Ok(purchase.view(&order, customer, Some(lease)))
             }
         }
     }
@@ -169,7 +170,7 @@ impl OrderService {
         customer: &Customer,
     ) -> Result<Payment, Refusal> {
         let token_info = self.backends.wallet.decode(token).await?;
-        let turn =
+        let permit =
             tokio::time::timeout(limits::VERIFY_WAIT, self.verify_slots.acquire(&token_info.mint))
                 .await;
         let busy = || {
@@ -178,7 +179,7 @@ impl OrderService {
                 "too many tokens are being looked at; try again in a moment",
             )
         };
-        let _turn = turn.ok().flatten().ok_or_else(busy)?;
+        let _permit = permit.ok().flatten().ok_or_else(busy)?;
         let payment = self.backends.wallet.verify_dleq(token, &token_info).await?;
         let login = Login::check(None, None, None)?;
         let purchase = Purchase::Spawn {
@@ -188,10 +189,8 @@ impl OrderService {
             public_key: None,
             wanted,
         };
-        let mut order = Order::blank(purchase);
-        order.reply_to.customer = customer.clone();
-        let (set, context, view) =
-            (self.backends.policy.current(), self.context(customer).await?, order.view(None));
+        let view = purchase.view(&OrderId::random(), Some(customer), None);
+        let (set, context) = (self.backends.policy.current(), self.context(Some(customer)).await?);
         let quote = set.quote(&view, &context).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;

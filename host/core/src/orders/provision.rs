@@ -6,58 +6,70 @@ use crate::backend::cluster::ClusterError;
 use crate::backend::policy::{PodDecision, PolicySet};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
-use crate::model::order::{LeaseState, Order, Purchase, State};
+use crate::model::ids::{LeaseId, PodName};
+use crate::model::login::Login;
+use crate::model::order::{LeaseState, Order, OrderState};
+use crate::model::order_state::{Launch, Paid, Task};
 use crate::model::refusal::Refusal;
-use crate::model::units::{PodName, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 
 impl OrderService {
     /// paid → provisioning. A top-up's time is on the lease before the cluster is called.
-    pub(super) async fn start_provisioning(&self, order: &mut Order) -> Result<(), StepError> {
-        order.state = State::Provisioning;
-        let seconds = match order.decided() {
-            Ok(decision) => decision.grant.seconds,
-            Err(refusal) => return self.start_refund(order, State::Paid, refusal).await,
+    pub(super) async fn start_provisioning(
+        &self,
+        order: &mut Order,
+        paid: Paid,
+    ) -> Result<(), StepError> {
+        let seconds = paid.agreement.decision.grant.seconds;
+        let provisioning = OrderState::Provisioning { paid: paid.clone(), expires_at: None };
+        let update = match &paid.task {
+            Task::Extend { pod } => LeaseUpdate::Extend(pod, seconds),
+            Task::Launch { .. } => LeaseUpdate::Keep,
         };
-        match &order.purchase {
-            Purchase::TopUp { pod } => {
-                self.transition(order, State::Paid, LeaseUpdate::Extend(pod, seconds)).await
-            }
-            Purchase::Spawn { .. } => self.transition(order, State::Paid, LeaseUpdate::Keep).await,
-        }
+        self.transition(order, provisioning, update).await
     }
 
     /// provisioning → active, or refund-pending. Every effect here may be done twice.
     pub(super) async fn provision(
         &self,
         order: &mut Order,
+        paid: Paid,
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
-        let done = match order.purchase.clone() {
-            Purchase::Spawn { .. } => self.launch(order).await,
-            Purchase::TopUp { pod } => self.extend(order, &pod).await,
+        let done = match &paid.task {
+            Task::Launch { launch, login } => self.launch(order, &paid, launch, login).await,
+            Task::Extend { pod } => self.extend(order, &paid, pod).await,
         };
-        match done {
-            Ok(()) => Ok(()),
-            Err(ProvisionError::StepError(error)) => Err(error),
-            Err(ProvisionError::Cluster(ClusterError::Unavailable(why)))
+        match (done, &paid.task) {
+            (Ok(()), _) => Ok(()),
+            (Err(ProvisionError::StepError(error)), _) => Err(error),
+            (Err(ProvisionError::Cluster(ClusterError::Unavailable(why))), _)
                 if order.created_at.after(timeout()) > UnixTime::now() =>
             {
                 Err(StepError::Retry(why))
             }
-            Err(ProvisionError::Cluster(ClusterError::PortTaken(why)))
-                if order.launches < limits::LAUNCH_ATTEMPTS =>
-            {
-                self.reassign_port(order, &why, set).await
+            (
+                Err(ProvisionError::Cluster(ClusterError::PortTaken(why))),
+                Task::Launch { launch, login },
+            ) if launch.moves < limits::LAUNCH_ATTEMPTS => {
+                tracing::warn!(why, "moving the pod to another port");
+                self.reassign_port(order, &paid, launch, login, set).await
             }
-            Err(ProvisionError::Cluster(error)) => {
+            (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
-                self.start_refund(order, State::Provisioning, error.into()).await
+                self.start_refund(order, paid, error.into()).await
             }
         }
     }
 
-    async fn launch(&self, order: &mut Order) -> Result<(), ProvisionError> {
-        let plan = plan(order).map_err(ClusterError::Refused)?;
+    async fn launch(
+        &self,
+        order: &mut Order,
+        paid: &Paid,
+        launch: &Launch,
+        login: &Login,
+    ) -> Result<(), ProvisionError> {
+        let plan = plan(&order.id, &paid.agreement, launch, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
@@ -70,69 +82,73 @@ impl OrderService {
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         lease.state = LeaseState::Live;
-        order.expires_at = Some(expires_at);
-        self.transition(order, State::Provisioning, LeaseUpdate::Put(&lease)).await?;
+        let ready = OrderState::Provisioning { paid: paid.clone(), expires_at: Some(expires_at) };
+        self.transition(order, ready, LeaseUpdate::Put(&lease)).await?;
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
-        order.state = State::Active;
-        Ok(self.transition(order, State::Provisioning, LeaseUpdate::Keep).await?)
+        let active = OrderState::Active { paid: paid.clone(), expires_at };
+        Ok(self.transition(order, active, LeaseUpdate::Keep).await?)
     }
 
-    async fn extend(&self, order: &mut Order, pod: &PodName) -> Result<(), ProvisionError> {
+    async fn extend(
+        &self,
+        order: &mut Order,
+        paid: &Paid,
+        pod: &PodName,
+    ) -> Result<(), ProvisionError> {
         let lease = self.backends.ledger.lease(pod).await?.ok_or(ClusterError::NotFound)?;
         let expires_at = lease.expires_at.ok_or(ClusterError::NotFound)?;
         if lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
         self.backends.cluster.set_expiry(pod, expires_at).await?;
-        order.expires_at = Some(expires_at);
-        order.state = State::Active;
-        Ok(self.transition(order, State::Provisioning, LeaseUpdate::Keep).await?)
+        let active = OrderState::Active { paid: paid.clone(), expires_at };
+        Ok(self.transition(order, active, LeaseUpdate::Keep).await?)
     }
 
     /// Another port for a pod whose port turned out to be taken.
     async fn reassign_port(
         &self,
         order: &mut Order,
-        why: &str,
+        paid: &Paid,
+        launch: &Launch,
+        login: &Login,
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
-        tracing::warn!(why, "moving the pod to another port");
-        let (Some(lease), Some(mut decision)) = (order.lease.clone(), order.decision.clone())
-        else {
-            return Err(StepError::Retry("the order lacks its lease".to_owned()));
-        };
+        let id = LeaseId::of(&order.id);
         self.backends
             .cluster
-            .remove(&lease.pod_name())
+            .remove(&id.pod_name())
             .await
             .map_err(|error| StepError::Retry(error.to_string()))?;
-        let image =
-            decision.pod.as_ref().map(|pod| pod.placement.image.clone()).unwrap_or_default();
+        let decision = &paid.agreement.decision;
         let moved = async {
             let ports = self.settings.ports.clone();
             // With no other port free the same one is tried once more.
             self.backends
                 .ledger
-                .reassign_port(&lease, ports)
+                .reassign_port(&id, ports)
                 .await
                 .map_err(|error| unreadable(&error))?;
-            let placement = self.place(&lease, &image, &decision.quote).await?;
+            let placement = self.place(&id, &launch.pod.placement.image, &decision.quote).await?;
             let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
-            Ok::<_, Refusal>((placement, rendered))
+            Ok::<_, Refusal>(PodDecision { placement, rendered })
         };
-        let (placement, rendered) = match moved.await {
-            Ok(moved) => moved,
-            Err(refusal) => return self.start_refund(order, State::Provisioning, refusal).await,
+        let pod = match moved.await {
+            Ok(pod) => Box::new(pod),
+            Err(refusal) => return self.start_refund(order, paid.clone(), refusal).await,
         };
-        let Some(mut stored) = self.backends.ledger.lease(&lease.pod_name()).await? else {
-            return Err(StepError::Retry("the lease is missing".to_owned()));
+        let Some(mut lease) = self.backends.ledger.lease(&id.pod_name()).await? else {
+            let refusal = ClusterError::NotFound.into();
+            return self.start_refund(order, paid.clone(), refusal).await;
         };
-        stored.port = placement.host_port;
-        decision.digests.pod_template = set.digests().pod_template;
-        decision.pod = Some(PodDecision { placement, rendered });
-        order.decision = Some(decision);
-        order.launches = order.launches.saturating_add(1);
-        self.transition(order, State::Provisioning, LeaseUpdate::Put(&stored)).await
+        lease.port = pod.placement.host_port;
+        let launch = Launch { pod, moves: launch.moves.saturating_add(1) };
+        let mut moved =
+            Paid { task: Task::Launch { launch, login: login.clone() }, ..paid.clone() };
+        moved.agreement.decision.digests.pod_template = set.digests().pod_template;
+        let expires_at = order.state.expires_at();
+        let provisioning = OrderState::Provisioning { paid: moved, expires_at };
+        self.transition(order, provisioning, LeaseUpdate::Put(&lease)).await
     }
 }
 

@@ -3,10 +3,11 @@
 use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
 use crate::limits;
+use crate::model::ids::{Customer, OrderId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Customer, LeaseId, OrderId, PodName, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::{self, AccessDetails, Response, StatusResponse};
 use serde::Serialize;
 
@@ -82,7 +83,7 @@ impl OrderService {
         customer: &Customer,
     ) -> Result<Lease, Refusal> {
         let lease = self.find_lease(pod).await?;
-        match !customer.0.is_empty() && lease.customer == *customer {
+        match lease.customer.as_ref() == Some(customer) {
             true => Ok(lease),
             false => Err(not_owner()),
         }
@@ -110,7 +111,7 @@ impl OrderService {
         let orders =
             self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         let refunds: Vec<&Order> =
-            orders.iter().filter(|order| order.customer() == customer).collect();
+            orders.iter().filter(|order| order.customer() == Some(customer)).collect();
         Ok(protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
     }
 
@@ -120,13 +121,12 @@ impl OrderService {
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn order(&self, id: &OrderId, customer: &Customer) -> Result<OrderStatus, Refusal> {
         let order = self.backends.ledger.order(id).await.map_err(|error| unreadable(&error))?;
-        let order = order
-            .ok_or_else(|| Refusal::new(ErrorType::NotFound, "there is no order of that id"))?;
-        if customer.0.is_empty() || order.customer() != customer {
+        let order = order.ok_or_else(no_such_order)?;
+        if order.customer() != Some(customer) {
             return Err(Refusal::new(ErrorType::NotOwner, "this order is another customer's"));
         }
-        let response = if order.state.is_final() { Some(self.answer(&order).await) } else { None };
-        Ok(OrderStatus { id: order.id.clone(), state: order.state, pod: order.pod(), response })
+        let response = self.answer(&order).await;
+        Ok(OrderStatus { id: order.id.clone(), state: order.state(), pod: order.pod(), response })
     }
 
     /// Waits until it is known whether the order's token was taken.
@@ -175,7 +175,7 @@ impl OrderService {
             .live_leases(Some(customer))
             .await
             .map_err(|error| unreadable(&error))?;
-        Ok(!customer.0.is_empty() && leases.iter().any(|lease| lease.state == LeaseState::Live))
+        Ok(leases.iter().any(|lease| lease.state == LeaseState::Live))
     }
 
     /// The pods of this customer that are not over, and those that are and have a refund that is
@@ -184,24 +184,21 @@ impl OrderService {
     /// # Errors
     /// `internal_error`.
     pub async fn pods(&self, customer: &Customer) -> Result<Vec<StatusResponse>, Refusal> {
-        if customer.0.is_empty() {
-            return Ok(Vec::new());
-        }
         let failed = |error| unreadable(&error);
         let mut leases = self.backends.ledger.live_leases(Some(customer)).await.map_err(failed)?;
         let refunds = self.backends.ledger.pending_refunds(Some(customer)).await.map_err(failed)?;
-        for pod in refunds.iter().filter_map(|order| order.lease.as_ref()).map(LeaseId::pod_name) {
+        for pod in refunds.iter().map(Order::pod) {
             let known = leases.iter().any(|lease| lease.pod() == pod);
             let lease = if known {
                 None
             } else {
                 self.backends.ledger.lease(&pod).await.map_err(failed)?
             };
-            leases.extend(lease.filter(|lease| lease.customer == *customer));
+            leases.extend(lease.filter(|lease| lease.customer.as_ref() == Some(customer)));
         }
         let status = |lease: &Lease| {
             let own: Vec<&Order> =
-                refunds.iter().filter(|order| order.lease.as_ref() == Some(&lease.id)).collect();
+                refunds.iter().filter(|order| order.lease().as_ref() == Some(&lease.id)).collect();
             protocol::status(lease, &own, &self.settings.ssh_host, UnixTime::now())
         };
         Ok(leases.iter().map(status).collect())
@@ -214,17 +211,21 @@ impl OrderService {
     pub async fn progress(&self, pod: &PodName, customer: &Customer) -> Result<Progress, Refusal> {
         let failed = |error| unreadable(&error);
         let lease = self.backends.ledger.lease(pod).await.map_err(failed)?;
-        let orders = self.backends.ledger.orders_of(&pod.lease()).await.map_err(failed)?;
+        let orders = match pod.lease() {
+            Some(lease) => self.backends.ledger.orders_of(&lease).await.map_err(failed)?,
+            None => Vec::new(),
+        };
         let spawn =
             orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
-        let owner =
-            lease.as_ref().map(|lease| &lease.customer).or(spawn.as_ref().map(Order::customer));
-        match owner {
-            None => return Err(no_such_pod()),
-            Some(owner) if customer.0.is_empty() || owner != customer => return Err(not_owner()),
-            Some(_) => {}
+        let owner = match (&lease, &spawn) {
+            (Some(lease), _) => lease.customer.as_ref(),
+            (None, Some(order)) => order.customer(),
+            (None, None) => return Err(no_such_pod()),
+        };
+        if owner != Some(customer) {
+            return Err(not_owner());
         }
-        let state = spawn.as_ref().map(|order| order.state);
+        let state = spawn.as_ref().map(Order::state);
         let expires_at = lease.as_ref().and_then(|lease| lease.expires_at);
         let stage = match (lease.as_ref().map(|lease| lease.state), state) {
             (_, Some(State::Refused)) => Stage::Refused,
@@ -243,7 +244,11 @@ impl OrderService {
             (_, Some(State::RefundPending)) if expires_at.is_none() => Stage::Redeemed,
             _ => Stage::Ended,
         };
-        Ok(Progress { stage, expires_at, refusal: spawn.and_then(|order| order.refusal) })
+        Ok(Progress {
+            stage,
+            expires_at,
+            refusal: spawn.and_then(|order| order.state.refusal().cloned()),
+        })
     }
 
     /// The access details of a running pod again, for the customer who bought it.
@@ -256,12 +261,9 @@ impl OrderService {
         customer: &Customer,
     ) -> Result<AccessDetails, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
-        let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
-        let spawn = spawn.ok_or_else(|| {
-            Refusal::new(ErrorType::InternalError, "the order of this pod is missing")
-        })?;
-        let now = Order { expires_at: lease.expires_at, ..spawn.clone() };
-        Ok(protocol::access(&now, &lease, &self.settings.ssh_host, None))
+        let password = orders.iter().find_map(|order| order.state.password());
+        let expires_at = lease.expires_at.unwrap_or_default();
+        Ok(protocol::access(&lease, password, expires_at, &self.settings.ssh_host, None))
     }
 
     /// The login of a running pod, for the customer who bought it.
@@ -270,7 +272,7 @@ impl OrderService {
     /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
     pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<RunningLogin, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
-        let login = orders.iter().find_map(Order::login);
+        let login = orders.iter().find_map(|order| order.state.login().cloned());
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
@@ -304,6 +306,26 @@ impl OrderService {
     }
 }
 
+/// The pod of this name, as a customer writes it.
+///
+/// # Errors
+/// `not_found`: no pod can have it.
+pub fn pod_named(name: String) -> Result<PodName, Refusal> {
+    PodName::parse(name).map_err(|_| no_such_pod())
+}
+
+/// The order of this id, as a customer writes it.
+///
+/// # Errors
+/// `not_found`: no order can have it.
+pub fn order_named(id: String) -> Result<OrderId, Refusal> {
+    OrderId::parse(id).map_err(|_| no_such_order())
+}
+
+fn no_such_order() -> Refusal {
+    Refusal::new(ErrorType::NotFound, "there is no order of that id")
+}
+
 pub(super) fn no_such_pod() -> Refusal {
     Refusal::new(
         ErrorType::NotFound,
@@ -332,11 +354,12 @@ fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
 mod tests {
     use super::*;
     use crate::backend::policy::Resources;
+    use crate::model::ids::LeaseId;
 
     fn lease(created_at: u64, expires_at: u64) -> Lease {
         Lease {
-            id: LeaseId::default(),
-            customer: Customer::default(),
+            id: LeaseId::of(&OrderId::random()),
+            customer: None,
             tier: String::new(),
             image: String::new(),
             resources: Resources::default(),

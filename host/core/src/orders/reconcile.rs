@@ -4,8 +4,9 @@
 use super::OrderService;
 use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason};
 use crate::limits;
+use crate::model::ids::PodName;
 use crate::model::order::{Lease, LeaseState};
-use crate::model::units::{PodName, Seconds, UnixTime};
+use crate::model::units::{Seconds, UnixTime};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};

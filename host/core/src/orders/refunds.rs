@@ -4,36 +4,48 @@ use super::{OrderService, StepError};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::backend::wallet::RefundState;
 use crate::limits;
-use crate::model::order::{LeaseState, Order, Purchase, RefundEnd, State};
+use crate::model::order::{LeaseState, Order, OrderState, RefundEnd, State};
+use crate::model::order_state::{Paid, Refund, RefundCause, RefundOutcome, Sale, Task};
 use crate::model::refusal::Refusal;
-use crate::model::units::{Seconds, UnixTime};
+use crate::model::units::UnixTime;
 
 impl OrderService {
     /// → refund-pending: the money must go back, for this reason.
     pub(super) async fn start_refund(
         &self,
         order: &mut Order,
-        from: State,
+        paid: Paid,
         refusal: Refusal,
     ) -> Result<(), StepError> {
-        let seconds =
-            order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default();
-        order.refusal = Some(refusal);
-        order.state = State::RefundPending;
-        match &order.purchase {
+        let (seconds, task) = (paid.agreement.decision.grant.seconds, paid.task.clone());
+        let update = match &task {
             // Only an extension that was written needs to be taken back.
-            Purchase::TopUp { pod } if from == State::Provisioning => {
-                self.transition(order, from, LeaseUpdate::Shorten(pod, seconds)).await
+            Task::Extend { pod } if order.state() == State::Provisioning => {
+                LeaseUpdate::Shorten(pod, seconds)
             }
-            _ => self.transition(order, from, LeaseUpdate::Keep).await,
-        }
+            _ => LeaseUpdate::Keep,
+        };
+        let pending = OrderState::RefundPending {
+            password: order.state.password().cloned(),
+            cause: RefundCause::NotProvisioned { refusal, expires_at: order.state.expires_at() },
+            sale: paid.into(),
+        };
+        self.transition(order, pending, update).await
     }
 
     /// refund-pending → refunded: what was begun is removed, the refund made and stored; the answer
     /// carries it.
-    pub(super) async fn refund(&self, order: &mut Order) -> Result<(), StepError> {
-        // Of a lease that was delivered only the rest goes back, and its pod is gone already.
-        let mut lease = if order.due.is_none() { self.ended_lease(order).await? } else { None };
+    pub(super) async fn refund(
+        &self,
+        order: &mut Order,
+        sale: Sale,
+        cause: RefundCause,
+    ) -> Result<(), StepError> {
+        let (mut lease, due) = match &cause {
+            RefundCause::NotProvisioned { .. } => (self.ended_lease(order).await?, sale.redeemed),
+            // Its pod is gone already.
+            RefundCause::LeaseEnded { due, .. } => (None, *due),
+        };
         if let Some(begun) = &mut lease {
             match self.backends.cluster.remove(&begun.pod()).await {
                 Ok(()) => self.backends.ledger.release_port(&begun.id).await?,
@@ -46,22 +58,15 @@ impl OrderService {
                 }
             }
         }
-        let amount = order.due.or(order.redeemed).unwrap_or_default();
-        let refund = self
+        let made = self
             .backends
             .wallet
-            .refund(&order.id, &order.token_info.mint, amount)
+            .refund(&order.id, &order.token_info.mint, due)
             .await
             .map_err(|error| StepError::Retry(error.to_string()))?;
-        order.record_refund(&refund);
-        order.secrets.password = None;
-        order.state = State::Refunded;
-        self.transition(
-            order,
-            State::RefundPending,
-            lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put),
-        )
-        .await
+        let refunded = OrderState::Refunded { sale, cause, refund: Refund::made(made) };
+        let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
+        self.transition(order, refunded, update).await
     }
 
     /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long
@@ -70,7 +75,8 @@ impl OrderService {
         let now = UnixTime::now();
         for mut order in self.backends.ledger.pending_refunds(None).await? {
             let mint = order.token_info.mint.clone();
-            let waited = order.refunded_at.map_or(Seconds(0), |at| now.since(at));
+            let OrderState::Refunded { refund, .. } = &mut order.state else { continue };
+            let waited = now.since(refund.made_at);
             let end = match self.backends.wallet.refund_state(&order.id, &mint).await {
                 Ok(RefundState::Redeemed) => RefundEnd::Redeemed,
                 Ok(RefundState::Waiting) if waited <= self.settings.refund_kept => continue,
@@ -89,8 +95,7 @@ impl OrderService {
                     continue;
                 }
             };
-            order.refund_end = Some(end);
-            order.secrets.refund_token = None;
+            refund.outcome = RefundOutcome::Ended(end);
             match self.backends.ledger.close_refund(&order).await {
                 Ok(()) => tracing::info!(order = %order.id, ?end, "refund closed"),
                 Err(LedgerError::Conflict { .. }) => {}

@@ -1,25 +1,17 @@
 //! New orders, and the same order sent again.
 
 use super::{OrderService, internal};
-use crate::backend::store::OpenOutcome;
-use crate::model::order::{Order, OrderSecrets, Purchase};
+use crate::backend::store::{OpenOutcome, Repetition};
+use crate::model::ids::OrderId;
+use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
 use crate::model::secret::Secret;
-use crate::model::units::{LeaseId, OrderId};
+use crate::model::units::UnixTime;
 use crate::protocol::Response;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
-
-/// What makes a message with a known id the same order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repetition {
-    /// The id is derived from the content: an equal id is enough.
-    ByContent,
-    /// The sender chooses the id: the purchase must be the same too.
-    ByChosenId,
-}
 
 /// An order as a transport submits it.
 #[derive(Clone, Debug)]
@@ -104,24 +96,26 @@ impl OrderService {
                 "too many orders are waiting; this one was not looked at, try again in a minute",
             )
         })?;
-        let mut order = Order {
+        let order = Order {
+            id: OrderId::random(),
             message: incoming.message,
             reply_to: incoming.reply_to,
+            purchase: incoming.purchase,
             token_info,
-            secrets: OrderSecrets {
-                token: Some(incoming.token),
-                password: incoming.password,
-                refund_token: None,
-            },
-            ..Order::blank(incoming.purchase)
+            created_at: UnixTime::now(),
+            state: OrderState::Received { token: incoming.token, password: incoming.password },
+            delivered: false,
         };
-        if let Purchase::Spawn { .. } = &order.purchase {
-            order.lease = Some(LeaseId::of(&order.id));
-        }
         let entry = self
             .claim(&order.id)
             .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
-        match self.backends.ledger.open(&order).await.map_err(|error| internal(&error))? {
+        match self
+            .backends
+            .ledger
+            .open(&order, incoming.repetition)
+            .await
+            .map_err(|error| internal(&error))?
+        {
             OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
             OpenOutcome::Duplicate(known) => {
                 let is_same = match incoming.repetition {
@@ -149,10 +143,10 @@ impl OrderService {
             self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
         match in_flight {
             Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
-            None if order.state.is_final() => {
-                Ok(Submission::Completed(order.id.clone(), Box::new(self.answer(&order).await)))
-            }
-            None => Ok(Submission::OnOtherReplica(order.id)),
+            None => Ok(match self.answer(&order).await {
+                Some(answer) => Submission::Completed(order.id, Box::new(answer)),
+                None => Submission::OnOtherReplica(order.id),
+            }),
         }
     }
 
@@ -172,7 +166,7 @@ impl OrderService {
 fn same_purchase(a: &Order, b: &Order) -> bool {
     // A token may name its proofs in any order.
     let proofs = |order: &Order| order.token_info.ys.iter().cloned().collect::<BTreeSet<_>>();
-    !a.customer().0.is_empty()
+    a.customer().is_some()
         && a.customer() == b.customer()
         && a.purchase == b.purchase
         && proofs(a) == proofs(b)
@@ -180,7 +174,7 @@ fn same_purchase(a: &Order, b: &Order) -> bool {
 
 /// The refusal of a token that pays for this other order.
 fn already_paying(other: &Order) -> Refusal {
-    match other.state.is_final() {
+    match other.state().is_final() {
         true => Refusal::new(
             ErrorType::TokenAlreadySpent,
             "this token has paid for another order; send a fresh one",

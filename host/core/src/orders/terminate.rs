@@ -5,9 +5,11 @@ use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
 use crate::limits;
-use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
+use crate::model::ids::{Customer, PodName};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order_state::{RefundCause, Sale, Task};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Customer, PodName, Sat, Seconds, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::protocol::{self, StopResponse};
 use std::sync::Arc;
 
@@ -56,13 +58,13 @@ impl OrderService {
         };
         let own: Vec<&Order> = orders
             .iter()
-            .filter(|order| order.customer() == customer && order.state == State::Refunded)
+            .filter(|order| order.customer() == Some(customer) && order.state() == State::Refunded)
             .collect();
         for order in &own {
             // This response delivers it.
             self.backends
                 .ledger
-                .delivered(&order.id, order.state)
+                .delivered(&order.id, order.state())
                 .await
                 .map_err(|error| unreadable(&error))?;
         }
@@ -78,7 +80,7 @@ impl OrderService {
                 .orders_of(&lease.id)
                 .await
                 .map_err(|error| unreadable(&error))?;
-            if orders.iter().all(|order| order.state != State::RefundPending) {
+            if orders.iter().all(|order| order.state() != State::RefundPending) {
                 return Ok(orders);
             }
             tokio::time::sleep(limits::REFUND_POLL).await;
@@ -107,18 +109,18 @@ impl OrderService {
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
             if orders.iter().any(|order| {
                 matches!(order.purchase, Purchase::Spawn { .. })
-                    && order.state == State::Provisioning
+                    && order.state() == State::Provisioning
             }) {
                 // It is being made, perhaps for the second time: its worker finds out what became
                 // of it.
                 return Ok(());
             }
-            orders.retain(|order| order.state == State::Active);
+            orders.retain(|order| order.state() == State::Active);
             close(
                 &mut orders,
                 self.settings.refund_on_stop,
                 reason,
-                &lease.customer,
+                lease.customer.as_ref(),
                 UnixTime::now(),
             );
             match self.backends.ledger.end_lease(&lease, &orders).await {
@@ -127,7 +129,7 @@ impl OrderService {
                 done => done?,
             }
             tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
-            for order in orders.into_iter().filter(|order| order.state == State::RefundPending) {
+            for order in orders.into_iter().filter(|order| order.state() == State::RefundPending) {
                 // If its first answer is still on its way, it is taken up at the next look around.
                 if let Some(entry) = self.claim(&order.id) {
                     self.spawn(order, entry, None);
@@ -141,101 +143,80 @@ impl OrderService {
 /// The terms on which unused time of an order is refunded. A stop has those that the pod was sold
 /// on, or the host's where the policy had none, unless the operator pays nothing back at all; what
 /// we lost goes back to the last sat.
-fn terms(order: &Order, on_stop: Option<RefundTerms>, reason: EndReason) -> Option<RefundTerms> {
+fn terms(
+    sold_on: Option<RefundTerms>,
+    on_stop: Option<RefundTerms>,
+    reason: EndReason,
+) -> Option<RefundTerms> {
     match reason {
-        EndReason::Stopped => on_stop.map(|host| {
-            order.decision.as_ref().and_then(|decision| decision.refund).unwrap_or(host)
-        }),
+        EndReason::Stopped => on_stop.map(|host| sold_on.unwrap_or(host)),
         reason => {
             reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
         }
     }
 }
 
-/// Closes the active orders of a lease that ends. What of their time is not used is due, on its
-/// terms; what was bought last is used last.
+/// Closes the active orders of a lease that ends; others stay as they are. What of their time is
+/// not used is due, on its terms; what was bought last is used last.
 fn close(
     orders: &mut [Order],
     on_stop: Option<RefundTerms>,
     reason: EndReason,
-    owner: &Customer,
+    owner: Option<&Customer>,
     now: UnixTime,
 ) {
-    let sold = |order: &Order| {
-        order.decision.as_ref().map(|decision| decision.grant.seconds).unwrap_or_default()
-    };
     // A pod's time begins when it is ready: that is when its first order's would end, less what
     // that order bought.
-    let spawn = orders.iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
-    let begun = spawn.and_then(|order| Some(order.expires_at?.minus(sold(order)))).unwrap_or(now);
-    let mut elapsed = now.since(begun);
-    for order in orders.iter_mut() {
-        let seconds = sold(order);
+    let begun = orders.iter().find_map(|order| match &order.state {
+        OrderState::Active { paid, expires_at } if matches!(paid.task, Task::Launch { .. }) => {
+            Some(expires_at.minus(paid.agreement.decision.grant.seconds))
+        }
+        _ => None,
+    });
+    let mut elapsed = now.since(begun.unwrap_or(now));
+    for order in orders {
+        let OrderState::Active { paid, expires_at } = order.state.clone() else { continue };
+        let decision = &paid.agreement.decision;
+        let (seconds, refund) = (decision.grant.seconds, decision.refund);
         let used = elapsed.min(seconds);
         elapsed = elapsed.minus(used);
-        let due = terms(order, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
+        let due = terms(refund, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
             let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
-            order
-                .redeemed
-                .unwrap_or_default()
-                .share(seconds.minus(charged), seconds)
-                .percent(percent)
+            paid.redeemed.share(seconds.minus(charged), seconds).percent(percent)
         });
-        order.secrets.password = None;
-        if due > Sat(0) {
-            order.due = Some(due);
-            order.state = State::RefundPending;
-            // The customer who stops it gets a response; others who paid for it get a message.
-            order.delivered = reason == EndReason::Stopped && order.customer() == owner;
-            let message = "the cluster lost your pod before its time was over; what you had not used is paid back";
-            order.refusal =
-                reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, message));
-        } else {
-            order.state = State::Ended;
+        let sale = Sale::from(paid);
+        if due == Sat(0) {
+            order.state = OrderState::Ended { sale, expires_at };
+            continue;
         }
+        let message = "the cluster lost your pod before its time was over; what you had not used is paid back";
+        let refusal =
+            reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, message));
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal };
+        order.state = OrderState::RefundPending { sale, cause, password: None };
+        // The customer who stops it gets a response; others who paid for it get a message.
+        order.delivered = reason == EndReason::Stopped && order.customer() == owner;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::policy::{Context, Decision, Digests, Grant, Price, Quote, Resources};
-    use crate::model::order::OrderView;
-    use crate::model::units::Msat;
+    use crate::model::ids::{LeaseId, OrderId};
+    use crate::testing;
 
-    fn order(purchase: Purchase, seconds: u64, redeemed: u64, expires_at: u64) -> Order {
-        let quote = Quote {
-            tier: String::new(),
-            resources: Resources::default(),
-            price: Price { msat: Msat(1_000), seconds: Seconds(60) },
-            minimum: Sat(1),
-        };
-        let decision = Decision {
-            digests: Digests::default(),
-            order: OrderView::default(),
-            context: Context::default(),
-            quote,
-            grant: Grant { seconds: Seconds(seconds), note: None },
-            refund: None,
-            pod: None,
-        };
-        Order {
-            state: State::Active,
-            decision: Some(decision),
-            redeemed: Some(Sat(redeemed)),
-            expires_at: Some(UnixTime(expires_at)),
-            ..Order::blank(purchase)
-        }
-    }
-
-    fn spawn() -> Purchase {
-        Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: "user".to_owned(),
-            public_key: None,
-            wanted: None,
-        }
+    fn active(
+        purchase: Purchase,
+        sold_on: Option<RefundTerms>,
+        redeemed: u64,
+        expires_at: u64,
+    ) -> Order {
+        let mut paid = testing::paid(&purchase);
+        paid.redeemed = Sat(redeemed);
+        paid.agreement.decision.refund = sold_on;
+        let mut order = testing::order(purchase, State::Active).unwrap();
+        order.state = OrderState::Active { paid, expires_at: UnixTime(expires_at) };
+        order
     }
 
     const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
@@ -247,13 +228,13 @@ mod tests {
         now: u64,
     ) -> Vec<Option<u64>> {
         // Ten minutes for 10 sat from 1000 on, then ten more for 20.
-        let top_up = Purchase::TopUp { pod: PodName::default() };
-        let mut orders = [order(spawn(), 600, 10, 1_600), order(top_up, 600, 20, 2_200)];
-        for order in &mut orders {
-            order.decision.as_mut().unwrap().refund = sold_on;
-        }
-        close(&mut orders, on_stop, reason, &Customer::default(), UnixTime(now));
-        orders.iter().map(|order| order.due.map(|due| due.0)).collect()
+        let pod = LeaseId::of(&OrderId::random()).pod_name();
+        let mut orders = [
+            active(testing::spawn(), sold_on, 10, 1_600),
+            active(Purchase::TopUp { pod }, sold_on, 20, 2_200),
+        ];
+        close(&mut orders, on_stop, reason, None, UnixTime(now));
+        orders.iter().map(|order| order.state.due().map(|due| due.0)).collect()
     }
 
     fn amounts_due(reason: EndReason, now: u64) -> Vec<Option<u64>> {

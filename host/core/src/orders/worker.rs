@@ -5,9 +5,10 @@ use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
-use crate::model::order::{Order, Purchase, State};
+use crate::model::order::{Lease, Order, OrderState, State};
+use crate::model::order_state::{Paid, Task};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Seconds, UnixTime};
+use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::Arc;
@@ -27,8 +28,9 @@ impl OrderService {
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                if let Some(order) = orders.drive(order, place).await {
-                    let answer = orders.answer(&order).await;
+                if let Some(order) = orders.drive(order, place).await
+                    && let Some(answer) = orders.answer(&order).await
+                {
                     entry.sender.send_replace(Some(answer.clone()));
                     if !order.delivered {
                         orders.send(&order, &answer).await;
@@ -51,18 +53,18 @@ impl OrderService {
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
         let mut permit = None;
-        while !order.state.is_final() {
+        while !order.state().is_final() {
             permit = match permit.take() {
-                None if order.state.is_awaiting_payment() => {
+                None if order.state().is_awaiting_payment() => {
                     self.order_slots.acquire(&order.token_info.mint).await
                 }
-                permit => permit.filter(|_| order.state.is_awaiting_payment()),
+                permit => permit.filter(|_| order.state().is_awaiting_payment()),
             };
-            if order.state == State::PaymentUnknown {
+            if order.state() == State::PaymentUnknown {
                 // It may wait for days.
                 place = None;
             }
-            let state = order.state;
+            let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
             match self.step(&mut order, &*set).instrument(span).await {
                 Ok(()) => delays = backoff(),
@@ -85,8 +87,8 @@ impl OrderService {
         }
         drop(place);
         tracing::info!(
-            state = order.state.as_str(),
-            refusal = order.refusal.as_ref().map(|r| r.code.as_str()),
+            state = order.state().as_str(),
+            refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
             "settled"
         );
         Some(order)
@@ -107,60 +109,73 @@ impl OrderService {
 
     /// Moves the order to the next state.
     async fn step(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
-        match order.state {
-            State::Received => self.decide(order, set).await,
-            State::Decided => self.receive(order).await,
-            State::Redeeming | State::PaymentUnknown => self.resolve(order).await,
-            State::Paid => self.start_provisioning(order).await,
-            State::Provisioning => self.provision(order, set).await,
-            State::RefundPending => self.refund(order).await,
-            State::Active | State::Ended | State::Refused | State::Refunded => Ok(()),
+        match order.state.clone() {
+            OrderState::Received { token, password } => {
+                self.decide(order, &token, password, set).await
+            }
+            OrderState::Decided(unpaid) => self.receive(order, unpaid).await,
+            OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
+            OrderState::PaymentUnknown { unpaid, abandoned } => {
+                self.resolve(order, unpaid, abandoned).await
+            }
+            OrderState::Paid(paid) => self.start_provisioning(order, paid).await,
+            OrderState::Provisioning { paid, .. } => self.provision(order, paid, set).await,
+            OrderState::RefundPending { sale, cause, .. } => self.refund(order, sale, cause).await,
+            OrderState::Active { .. }
+            | OrderState::Ended { .. }
+            | OrderState::Refused { .. }
+            | OrderState::Refunded { .. } => Ok(()),
         }
     }
 
-    /// Writes the transition from `from` to the order's state.
+    /// Moves the order to the next state, and writes that.
     pub(super) async fn transition(
         &self,
-        order: &Order,
-        from: State,
+        order: &mut Order,
+        next: OrderState,
         lease: LeaseUpdate<'_>,
     ) -> Result<(), StepError> {
-        tracing::debug!(from = from.as_str(), to = order.state.as_str(), "transition");
+        let from = order.state();
+        order.state = next;
+        tracing::debug!(from = from.as_str(), to = order.state().as_str(), "transition");
         Ok(self.backends.ledger.transition(order, from, lease).await?)
     }
 
-    /// The response to a final order.
-    pub(super) async fn answer(&self, order: &Order) -> Response {
-        if let Some(refusal) = &order.refusal {
-            return protocol::refused(order, refusal);
+    /// The response to an order; none until it is final.
+    pub(super) async fn answer(&self, order: &Order) -> Option<Response> {
+        if !order.state().is_final() {
+            return None;
+        }
+        if let Some(refusal) = order.state.refusal() {
+            return Some(protocol::refused(order, refusal));
         }
         let pod = order.pod();
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
-            Err(refusal) => return Response::from(&refusal),
+            Err(refusal) => return Some(Response::from(&refusal)),
         };
-        if order.state == State::Refunded {
-            return protocol::stopped(&pod, &[order]).into();
-        }
-        if order.state == State::Ended {
-            let ended = order.expires_at.unwrap_or_default().rfc3339();
-            return Response::from(&Refusal::new(
-                ErrorType::LeaseExpired,
-                format!("{pod} has ended; it was paid until {ended}"),
-            ));
-        }
-        let grant = order.decision.as_ref().map(|decision| &decision.grant);
-        let note = grant.and_then(|grant| grant.note.as_deref());
-        match &order.purchase {
-            Purchase::Spawn { .. } => {
-                protocol::access(order, &lease, &self.settings.ssh_host, note).into()
+        match &order.state {
+            OrderState::Active { paid, expires_at } => {
+                Some(self.activated(paid, *expires_at, &lease))
             }
-            Purchase::TopUp { pod } => protocol::topped_up(
-                pod,
-                grant.map_or(Seconds(0), |grant| grant.seconds),
-                order.expires_at.unwrap_or_default(),
-                note,
-            ),
+            OrderState::Ended { expires_at, .. } => Some(Response::from(&Refusal::new(
+                ErrorType::LeaseExpired,
+                format!("{pod} has ended; it was paid until {}", expires_at.rfc3339()),
+            ))),
+            OrderState::Refunded { .. } => Some(protocol::stopped(&pod, &[order]).into()),
+            _ => None,
+        }
+    }
+
+    fn activated(&self, paid: &Paid, expires_at: UnixTime, lease: &Lease) -> Response {
+        let grant = &paid.agreement.decision.grant;
+        let note = grant.note.as_deref();
+        match &paid.task {
+            Task::Launch { login, .. } => {
+                let password = Some(&login.password);
+                protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
+            }
+            Task::Extend { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),
         }
     }
 
@@ -173,7 +188,7 @@ impl OrderService {
                 error = error.as_dyn(),
                 "the response was not delivered and will be sent again"
             );
-            let since = order.refunded_at.unwrap_or(order.created_at);
+            let since = order.state.refund().map_or(order.created_at, |refund| refund.made_at);
             if UnixTime::now().since(since) > limits::DELIVERY_TIMEOUT {
                 tracing::error!("the response is undeliverable; it is not sent any more");
                 break;
@@ -183,7 +198,7 @@ impl OrderService {
             }
             wait(&mut delays).await;
         }
-        match self.backends.ledger.delivered(&order.id, order.state).await {
+        match self.backends.ledger.delivered(&order.id, order.state()).await {
             Ok(()) => tracing::info!("response delivered"),
             Err(error) => {
                 tracing::warn!(%error, "the delivery could not be recorded; the response is sent again")

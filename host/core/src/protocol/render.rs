@@ -1,20 +1,28 @@
 //! Makes responses of orders and leases.
 
 use super::responses::{
-    AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refund, Refunds,
-    Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
+    self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refunds, Response,
+    StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
     TopUpResponseTag,
 };
 use crate::model::decision::Offer;
+use crate::model::ids::{MintUrl, PodName};
 use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
+use crate::model::order_state::Refund;
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
-use crate::model::units::{MintUrl, PodName, Sat, Seconds, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 
-/// The pod is ready.
+/// The pod is ready, and lives until `expires_at`.
 #[must_use]
-pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) -> AccessDetails {
-    let expires_at = order.expires_at.unwrap_or_default().rfc3339();
+pub fn access(
+    lease: &Lease,
+    password: Option<&Secret>,
+    expires_at: UnixTime,
+    ssh_host: &str,
+    note: Option<&str>,
+) -> AccessDetails {
+    let expires_at = expires_at.rfc3339();
     let mut instructions = vec![
         format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
         format!(
@@ -25,13 +33,13 @@ pub fn access(order: &Order, lease: &Lease, ssh_host: &str, note: Option<&str>) 
     instructions.extend(note.map(str::to_owned));
     AccessDetails {
         tag: AccessDetailsTag::AccessDetails,
-        pod_name: lease.pod().0,
-        pod_npub: lease.pod().0,
+        pod_name: lease.pod().into(),
+        pod_npub: lease.pod().into(),
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         node_port: lease.port,
         ssh_username: lease.username.clone(),
-        ssh_password: order.secrets.password.clone(),
+        ssh_password: password.cloned(),
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
@@ -57,8 +65,8 @@ pub fn topped_up(
     Response::ToppedUp(TopUpResponse {
         tag: TopUpResponseTag::TopUpResponse,
         success: true,
-        pod_name: pod.0.clone(),
-        pod_npub: pod.0.clone(),
+        pod_name: pod.to_string(),
+        pod_npub: pod.to_string(),
         extended_duration_seconds: extended.0,
         new_expires_at: new_expires_at.rfc3339(),
         message,
@@ -69,25 +77,24 @@ pub fn topped_up(
 #[must_use]
 pub fn refused(order: &Order, refusal: &Refusal) -> Response {
     let mut error = ErrorResponse::from(refusal);
-    error.pod_name = order.decision.is_some().then(|| order.pod().0);
-    if let (Some(refunded), Some(fee)) = (order.refunded, order.refund_fee) {
-        error.message = format!("{}; {}", refusal.message, describe_refund(order));
-        error.refund = Some(Refund {
-            refund_token: order.secrets.refund_token.clone(),
-            refunded_sats: refunded.0,
-            refund_fee_sats: fee.0,
+    error.pod_name = order.state.agreement().map(|_| order.pod().into());
+    if let Some(refund) = order.state.refund() {
+        error.message = format!("{}; {}", refusal.message, describe_refund(refund));
+        error.refund = Some(responses::Refund {
+            refund_token: order.state.refund_token().cloned(),
+            refunded_sats: refund.amount.0,
+            refund_fee_sats: refund.fee.0,
         });
     }
     Response::Error(error)
 }
 
 /// A refund, for people.
-fn describe_refund(order: &Order) -> String {
-    let (refunded, fee) =
-        (order.refunded.unwrap_or_default(), order.refund_fee.unwrap_or_default());
+fn describe_refund(refund: &Refund) -> String {
+    let (refunded, fee) = (refund.amount, refund.fee);
     let fee =
         if fee == Sat(0) { String::new() } else { format!(", after the mint's fee of {fee}") };
-    match order.refund_end {
+    match refund.end() {
         None => format!("refund_token gives {refunded} back{fee}; redeem it soon"),
         Some(RefundEnd::Redeemed) => format!("the refund of {refunded} was redeemed"),
         Some(RefundEnd::Reclaimed(_)) => {
@@ -98,15 +105,15 @@ fn describe_refund(order: &Order) -> String {
 
 /// The sum of the orders' refunds, and the tokens that are not redeemed yet.
 fn refunds(orders: &[&Order]) -> Refunds {
-    let made: Vec<&&Order> = orders.iter().filter(|order| order.refunded.is_some()).collect();
-    let sum = |amount: fn(&Order) -> Option<Sat>| {
-        made.iter().filter_map(|order| amount(order)).fold(Sat(0), Sat::plus).0
-    };
+    let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
     let tokens: Vec<Secret> =
-        made.iter().filter_map(|order| order.secrets.refund_token.clone()).collect();
+        orders.iter().filter_map(|order| order.state.refund_token().cloned()).collect();
+    let sum = |amount: fn(&Refund) -> Sat| {
+        made.iter().map(|refund| amount(refund)).fold(Sat(0), Sat::plus).0
+    };
     Refunds {
-        refunded_sats: sum(|order| order.refunded),
-        refund_fee_sats: sum(|order| order.refund_fee),
+        refunded_sats: sum(|refund| refund.amount),
+        refund_fee_sats: sum(|refund| refund.fee),
         refund_token: tokens.first().cloned(),
         refund_tokens: tokens,
     }
@@ -115,7 +122,8 @@ fn refunds(orders: &[&Order]) -> Refunds {
 /// The pod was stopped; with what is paid back for its unused time.
 #[must_use]
 pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
-    let described: Vec<String> = orders.iter().map(|order| describe_refund(order)).collect();
+    let made = orders.iter().filter_map(|order| order.state.refund());
+    let described: Vec<String> = made.map(describe_refund).collect();
     let message = if described.is_empty() {
         "stopped; nothing is paid back".to_owned()
     } else {
@@ -124,7 +132,7 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
     StopResponse {
         tag: StopResponseTag::StopResponse,
         success: true,
-        pod_name: pod.0.clone(),
+        pod_name: pod.to_string(),
         message,
         refunds: refunds(orders),
     }
@@ -133,14 +141,15 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
 /// The state of a pod, with the refunds of the customer's orders for it.
 #[must_use]
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
-    let refunds = orders.iter().any(|order| order.refunded.is_some()).then(|| refunds(orders));
+    let refunds =
+        orders.iter().any(|order| order.state.refund().is_some()).then(|| refunds(orders));
     let left = lease
         .expires_at
         .filter(|_| lease.state != LeaseState::Ended)
         .map_or(Seconds(0), |at| at.since(now));
     StatusResponse {
         tag: StatusResponseTag::StatusResponse,
-        pod_name: lease.pod().0,
+        pod_name: lease.pod().into(),
         status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),
         time_remaining_seconds: left.0,
@@ -150,7 +159,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
-        refund_pending: orders.iter().any(|order| order.state == State::RefundPending),
+        refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
         refund_token: refunds.as_ref().and_then(|refunds| refunds.refund_token.clone()),
@@ -160,7 +169,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
 
 /// What is for sale.
 #[must_use]
-pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> OfferContent {
+pub fn offer(offers: &[Offer], mints: &[MintUrl], p2pk_pubkey: Option<&str>) -> OfferContent {
     let spec = |offer: &Offer| PodSpec {
         id: offer.id.clone(),
         name: offer.name.clone(),
@@ -179,8 +188,8 @@ pub fn offer(offers: &[Offer], mints: &[MintUrl], lock: Option<&str>) -> OfferCo
             .map(|offer| offer.price.buys(offer.minimum))
             .unwrap_or_default()
             .0,
-        whitelisted_mints: mints.iter().map(|mint| mint.0.clone()).collect(),
+        whitelisted_mints: mints.iter().map(|mint| mint.to_string()).collect(),
         pod_specs: offers.iter().map(spec).collect(),
-        p2pk_pubkey: lock.map(str::to_owned),
+        p2pk_pubkey: p2pk_pubkey.map(str::to_owned),
     }
 }

@@ -2,11 +2,12 @@
 
 use super::shape::{check_shape, invalid};
 use crate::limits;
+use crate::model::ids::PodName;
 use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::{PodName, Seconds};
+use crate::model::units::Seconds;
 use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -157,7 +158,11 @@ impl RequestBody {
             (Some(name), Some(npub)) if name != npub => {
                 Err(invalid("pod_name and pod_npub name two pods; send one of them"))
             }
-            (name, npub) => Ok(name.or(npub).map(PodName)),
+            (name, npub) => name
+                .or(npub)
+                .map(PodName::parse)
+                .transpose()
+                .map_err(|error| invalid(error.to_string())),
         }
     }
 

@@ -1,11 +1,11 @@
 use super::*;
 use crate::limits;
-use crate::model::order::Order;
-use crate::model::order::Purchase;
+use crate::model::order::{OrderState, Purchase, RefundEnd, State};
+use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::Sat;
-use crate::model::units::{PodName, Seconds};
+use crate::model::units::{Sat, Seconds};
+use crate::testing;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -55,19 +55,19 @@ fn what_names_a_pod_is_a_top_up_or_a_status() {
         r#"{"type":"top_up","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
     ] {
         assert!(
-            matches!(Request::parse(text), Ok(Request::Buy { purchase: Purchase::TopUp { pod }, .. }) if pod.0 == "ssh-pod-a"),
+            matches!(Request::parse(text), Ok(Request::Buy { purchase: Purchase::TopUp { pod }, .. }) if pod.as_str() == "ssh-pod-a"),
             "{text}"
         );
     }
     assert!(
-        matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.0 == "ssh-pod-a")
+        matches!(Request::parse(r#"{"type":"stop","pod_name":"ssh-pod-a"}"#), Ok(Request::Stop { pod }) if pod.as_str() == "ssh-pod-a")
     );
     for text in [
         r#"{"pod_name":"ssh-pod-a"}"#,
         r#"{"type":"status","pod_name":"ssh-pod-a","cashu_token":"cashuBx"}"#,
     ] {
         assert!(
-            matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.0 == "ssh-pod-a"),
+            matches!(Request::parse(text), Ok(Request::Status { pod }) if pod.as_str() == "ssh-pod-a"),
             "{text}"
         );
     }
@@ -119,12 +119,24 @@ fn an_error_carries_the_refund_and_nothing_else() {
         sorted(&Response::from(&refusal)),
         json!({"type": "error", "error_type": "provisioning_error", "message": "no"})
     );
-    let mut order = Order::blank(Purchase::TopUp { pod: PodName::default() });
-    order.secrets.token = Some(Secret::new("cashuBspent"));
-    order.secrets.password = Some(Secret::new("hunter22"));
-    assert_eq!(refused(&order, &refusal), Response::from(&refusal));
-    (order.refunded, order.refund_fee) = (Some(Sat(7)), Some(Sat(1)));
-    order.secrets.refund_token = Some(Secret::new("cashuBx"));
+    let with = |state: OrderState| {
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        order.state = state;
+        order
+    };
+    // A token and a password are there, and not sent.
+    let received = testing::order(testing::spawn(), State::Received).unwrap();
+    assert!(received.state.token().is_some() && received.state.password().is_some());
+    assert_eq!(refused(&received, &refusal), Response::from(&refusal));
+    let mut refund = testing::refund();
+    (refund.amount, refund.fee) = (Sat(7), Sat(1));
+    refund.outcome = RefundOutcome::Waiting(Secret::new("cashuBx"));
+    let refunded = |refund| {
+        let sale = testing::paid(&testing::spawn()).into();
+        let cause = RefundCause::NotProvisioned { refusal: refusal.clone(), expires_at: None };
+        with(OrderState::Refunded { sale, cause, refund })
+    };
+    let order = refunded(refund.clone());
     let response = refused(&order, &refusal);
     let json = sorted(&response);
     assert_eq!(
@@ -132,9 +144,10 @@ fn an_error_carries_the_refund_and_nothing_else() {
         (&json!("cashuBx"), &json!(7), &json!(1))
     );
     assert!(json["message"].as_str().unwrap().contains("the mint's fee of 1 sat"), "{json}");
-    assert!(!json.to_string().contains("spent") && !json.to_string().contains("hunter22"));
+    assert!(!json.to_string().contains("cashuBsecret") && !json.to_string().contains("hunter22"));
     assert!(!format!("{response:?}").contains("cashuBx"), "a token is in Debug");
-    order.secrets.refund_token = None;
+    refund.outcome = RefundOutcome::Ended(RefundEnd::Redeemed);
+    let order = refunded(refund);
     let json = refused(&order, &refusal).to_json();
     assert!(json.contains(r#""refund_token":null"#), "{json}");
     assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), refused(&order, &refusal));

@@ -3,12 +3,15 @@
 use super::admit::Receipt;
 use super::{Inbox, PLAIN_SECONDS};
 use crate::gift_wrap::{self, DirectMessage};
+use crate::replies::reply_to;
 use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
-use paygress_core::backend::responder::{ReplyTo, Transport};
+use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::LedgerError;
+use paygress_core::backend::store::Repetition;
+use paygress_core::model::ids::{self, Customer, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::{Customer, PodName, UnixTime};
-use paygress_core::orders::{NewOrder, OrderService, Repetition, Submission};
+use paygress_core::model::units::UnixTime;
+use paygress_core::orders::{NewOrder, OrderService, Submission};
 use paygress_core::protocol::{Request, Response, is_response, unpaid};
 use std::sync::Arc;
 
@@ -73,20 +76,21 @@ impl Inbox {
         {
             return Ok(());
         }
-        let to = reply_to(&message.sender, relay, &message.id);
+        let customer = customer_of(&message.sender);
+        let to = reply_to(customer.clone(), relay, &message.id);
         let response = if written > now.0.saturating_add(FUTURE_SECONDS) {
             Err(Refusal::new(
                 ErrorType::InvalidRequest,
                 "the message is dated in the future; set your clock",
             ))
         } else {
-            self.dispatch(orders, message, &to).await
+            self.dispatch(orders, message, &customer, &to).await
         };
         match response {
             Ok(None) => {}
             Ok(Some(response)) => self.replies.send_soon(to, response),
             Err(refusal) => {
-                tracing::info!(code = refusal.code.as_str(), reason = refusal.message, customer = %to.customer, "refused");
+                tracing::info!(code = refusal.code.as_str(), reason = refusal.message, %customer, "refused");
                 self.replies.send_soon(to, Response::from(&refusal));
             }
         }
@@ -98,13 +102,14 @@ impl Inbox {
         &self,
         orders: &Arc<OrderService>,
         message: &DirectMessage,
+        customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
         match Request::parse(&message.text)? {
-            Request::Status { pod } => Ok(Some(orders.status(&pod, &to.customer).await?.into())),
+            Request::Status { pod } => Ok(Some(orders.status(&pod, customer).await?.into())),
             Request::Stop { pod } => {
                 // A pod takes its time to end, and the next customer does not wait for it.
-                let stopped = stop(Arc::clone(orders), pod, to.customer.clone());
+                let stopped = stop(Arc::clone(orders), pod, customer.clone());
                 self.replies.send_when(to.clone(), async move { Some(stopped.await) });
                 Ok(None)
             }
@@ -118,7 +123,7 @@ impl Inbox {
                     purchase,
                     password,
                 };
-                self.submit(orders, order, to).await
+                self.submit(orders, order, customer, to).await
             }
         }
     }
@@ -127,12 +132,13 @@ impl Inbox {
         &self,
         orders: &Arc<OrderService>,
         order: NewOrder,
+        customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
         match orders.submit(order).await? {
             // The order service responds.
             Submission::InProgress(order, _) => {
-                tracing::info!(%order, customer = %to.customer, "order submitted");
+                tracing::info!(%order, %customer, "order submitted");
                 Ok(None)
             }
             submission @ Submission::Joined(..) => {
@@ -163,20 +169,15 @@ impl Inbox {
                 }
             };
             let refusal = Refusal::new(ErrorType::InvalidRequest, warning);
-            let to = reply_to(&event.pubkey, relay, &event.id);
+            let to = reply_to(customer_of(&event.pubkey), relay, &event.id);
             self.replies.send_soon(to, Response::from(&refusal));
         }
         self.complete_message(&event.id).await
     }
 }
 
-fn reply_to(sender: &PublicKey, relay: &RelayUrl, request: &EventId) -> ReplyTo {
-    ReplyTo {
-        transport: Transport::Nostr,
-        customer: Customer(sender.to_hex()),
-        relay: Some(relay.to_string()),
-        request: Some(request.to_hex()),
-    }
+fn customer_of(key: &PublicKey) -> Customer {
+    Customer::Nostr(ids::PublicKey::from_bytes(key.to_bytes()))
 }
 
 async fn stop(orders: Arc<OrderService>, pod: PodName, customer: Customer) -> Response {

@@ -1,27 +1,26 @@
-use crate::support::{customer, lease, new_lease_id, open, order, sell};
+use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
 use paygress_core::backend::cluster::EndReason;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::testing;
 use std::sync::Arc;
 
 /// A lease that ends at 1 000.
 async fn live_lease(ledger: &dyn Ledger) -> Lease {
-    let lease = lease(41_000, 1_000);
     let mut order = order("e0", &["e0"]);
     open(ledger, &order).await;
-    order.state = State::Decided;
-    ledger.transition(&order, State::Received, LeaseUpdate::Put(&lease)).await.unwrap();
+    let lease = lease_of(&order, 41_000, 1_000);
+    move_to(ledger, &mut order, State::Decided, LeaseUpdate::Put(&lease)).await;
     lease
 }
 
 async fn extend(ledger: &dyn Ledger, lease: &Lease, seconds: u64) -> Order {
     let name = format!("e{seconds}");
-    let mut order = order(&name, &[&name]);
+    let mut order = top_up(lease, &name);
     open(ledger, &order).await;
-    order.state = State::Provisioning;
     let update = LeaseUpdate::Extend(&lease.pod(), Seconds(seconds));
-    ledger.transition(&order, State::Received, update).await.unwrap();
+    move_to(ledger, &mut order, State::Provisioning, update).await;
     order
 }
 
@@ -46,9 +45,8 @@ pub(crate) async fn an_extension_can_be_taken_back(ledger: Arc<dyn Ledger>) {
     extend(&*ledger, &sold, 3_010).await;
     let mut failed = extend(&*ledger, &sold, 200).await;
     assert_eq!(end_of(&*ledger, &sold).await, Some(UnixTime(4_210)));
-    failed.state = State::RefundPending;
     let update = LeaseUpdate::Shorten(&sold.pod(), Seconds(200));
-    ledger.transition(&failed, State::Provisioning, update).await.unwrap();
+    move_to(&*ledger, &mut failed, State::RefundPending, update).await;
     assert_eq!(end_of(&*ledger, &sold).await, Some(UnixTime(4_010)));
 }
 
@@ -56,7 +54,7 @@ pub(crate) async fn an_ended_lease_is_not_extended(ledger: Arc<dyn Ledger>) {
     let mut ended = live_lease(&*ledger).await;
     ended.state = LeaseState::Ended;
     ledger.end_lease(&ended, &[]).await.unwrap();
-    assert_eq!(extend(&*ledger, &ended, 7).await.state, State::Provisioning);
+    assert_eq!(extend(&*ledger, &ended, 7).await.state(), State::Provisioning);
     assert_eq!(end_of(&*ledger, &ended).await, ended.expires_at);
 }
 
@@ -76,8 +74,7 @@ pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn L
 }
 
 pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {
-    let mut sold = lease(42_000, 500);
-    sell(&*ledger, "l1", &sold).await;
+    let (_, mut sold) = sell(&*ledger, "l1", 42_000, 500).await;
     sold.state = LeaseState::Ended;
     let result = ledger.end_lease(&sold, &[]).await;
     assert!(matches!(result, Err(LedgerError::Conflict { .. })));
@@ -86,20 +83,22 @@ pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {
 }
 
 pub(crate) async fn an_end_releases_the_port_and_writes_the_orders(ledger: Arc<dyn Ledger>) {
-    let mut sold = lease(0, 500);
-    sold.port = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap().unwrap();
-    let mut order = sell(&*ledger, "l1", &sold).await;
+    let (mut order, mut sold) = sell(&*ledger, "l1", 42_000, 500).await;
+    let reserved = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap();
+    assert_eq!(reserved, Some(sold.port));
     sold.state = LeaseState::Ended;
     sold.end = Some(EndReason::Expired);
-    order.state = State::Ended;
-    order.secrets.password = None;
+    order.state = testing::order_state(&order.purchase, State::Ended);
     // Delivered after the caller has read the order.
     ledger.delivered(&order.id, State::Active).await.unwrap();
     ledger.end_lease(&sold, std::slice::from_ref(&order)).await.unwrap();
     assert_eq!(ledger.lease(&sold.pod()).await.unwrap(), Some(sold.clone()));
     assert!(!ledger.live_leases(None).await.unwrap().contains(&sold));
     let ended = ledger.order(&order.id).await.unwrap().unwrap();
-    assert_eq!((ended.state, ended.secrets.password, ended.delivered), (State::Ended, None, true));
+    assert_eq!(
+        (ended.state(), ended.state.password(), ended.delivered),
+        (State::Ended, None, true)
+    );
     assert_eq!(ledger.orders_of(&sold.id).await.unwrap().len(), 1);
     let reserved = ledger.reserve_port(&new_lease_id(), 42_000..=42_000).await.unwrap();
     assert_eq!(reserved, Some(42_000), "the port is free");

@@ -51,8 +51,8 @@ suite! {
         a_transition_needs_the_state_that_was_seen,
         what_is_written_is_read_and_secrets_are_not_serialised,
         unfinished_orders_need_work_or_a_response,
-        a_refused_http_request_may_be_repeated,
-        a_refused_nostr_message_may_not_be_repeated,
+        a_refused_request_may_be_repeated_under_a_chosen_id,
+        a_refused_message_may_not_be_repeated,
         of_orders_at_the_same_time_one_gets_the_proof,
     }
     leases {

@@ -2,8 +2,10 @@
 
 use crate::support::{order, server};
 use paygress_core::backend::store::{HourlyRevenue, LedgerError, Reporting};
-use paygress_core::model::order::{Order, RefundEnd};
+use paygress_core::model::order::{Order, OrderState, RefundEnd};
+use paygress_core::model::order_state::{Refund, RefundCause, RefundOutcome};
 use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, Schema, Value};
 
@@ -12,16 +14,21 @@ const VERSION_1: Schema =
 
 /// A paid order of which a part was refunded, and the refund reclaimed.
 fn paid_order() -> Order {
-    let mut paid = order("old", &["old"]);
-    paid.redeemed = Some(Sat(9));
-    (paid.refunded, paid.refund_fee) = (Some(Sat(2)), Some(Sat(1)));
-    paid.refund_end = Some(RefundEnd::Reclaimed(Sat(2)));
-    paid
+    let mut order = order("old", &["old"]);
+    let mut paid = testing::paid(&order.purchase);
+    paid.redeemed = Sat(9);
+    let (due, expires_at) = (Sat(3), UnixTime(700));
+    let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None };
+    let outcome = RefundOutcome::Ended(RefundEnd::Reclaimed(Sat(2)));
+    let refund = Refund { amount: Sat(2), fee: Sat(1), made_at: UnixTime(200), outcome };
+    order.state = OrderState::Refunded { sale: paid.into(), cause, refund };
+    order
 }
 
 /// Writes an order as version 1 did: without a column for what it has brought.
 async fn write_as_version_1(old: Database, order: &Order) {
-    let values = [Value::from(&order.id.0), Value::from(serde_json::to_string(order).unwrap())];
+    let values =
+        [Value::from(order.id.as_str()), Value::from(serde_json::to_string(order).unwrap())];
     old.transact(move |transaction| {
         let insert = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
              VALUES (?1, ?1, '', 'paid', 100, 0, ?2)";

@@ -1,14 +1,13 @@
 use crate::support::{advance, open, order};
-use paygress_core::backend::responder::Transport;
-use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome};
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, Repetition};
 use paygress_core::model::order::{Order, State};
-use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
+use paygress_core::testing;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 async fn is_duplicate_of(ledger: &dyn Ledger, new: &Order, first: &Order) -> bool {
-    matches!(ledger.open(new).await.unwrap(), OpenOutcome::Duplicate(known) if known.id == first.id)
+    let outcome = ledger.open(new, Repetition::ByContent).await.unwrap();
+    matches!(outcome, OpenOutcome::Duplicate(known) if known.id == first.id)
 }
 
 pub(crate) async fn a_proof_pays_for_one_order_until_a_refusal_releases_it(
@@ -17,9 +16,8 @@ pub(crate) async fn a_proof_pays_for_one_order_until_a_refusal_releases_it(
     let mut first = order("m1", &["y1", "y2"]);
     open(&*ledger, &first).await;
     let overlapping = order("m2", &["y2", "y3"]);
-    assert!(
-        matches!(ledger.open(&overlapping).await.unwrap(), OpenOutcome::ProofConflict(other) if other.id == first.id)
-    );
+    let outcome = ledger.open(&overlapping, Repetition::ByContent).await.unwrap();
+    assert!(matches!(outcome, OpenOutcome::ProofConflict(other) if other.id == first.id));
     assert!(ledger.order(&overlapping.id).await.unwrap().is_none(), "nothing of it was written");
     open(&*ledger, &order("m3", &["y3"])).await;
     advance(&*ledger, &mut first, &[State::Refused]).await;
@@ -37,24 +35,24 @@ pub(crate) async fn a_transition_needs_the_state_that_was_seen(ledger: Arc<dyn L
     open(&*ledger, &current).await;
     let mut outdated = current.clone();
     advance(&*ledger, &mut current, &[State::Decided, State::Redeeming]).await;
-    outdated.state = State::Decided;
+    outdated.state = testing::order_state(&outdated.purchase, State::Decided);
     let result = ledger.transition(&outdated, State::Received, LeaseUpdate::Keep).await;
     assert!(matches!(result, Err(LedgerError::Conflict { .. })));
-    assert_eq!(ledger.order(&current.id).await.unwrap().unwrap().state, State::Redeeming);
+    assert_eq!(ledger.order(&current.id).await.unwrap().unwrap().state(), State::Redeeming);
 }
 
 pub(crate) async fn what_is_written_is_read_and_secrets_are_not_serialised(
     ledger: Arc<dyn Ledger>,
 ) {
-    let mut written = order("w1", &["w"]);
-    open(&*ledger, &written).await;
-    written.redeemed = Some(Sat(7));
-    written.secrets.token = None;
-    written.secrets.refund_token = Some(Secret::new("cashuBrefund"));
-    written.state = State::Decided;
-    ledger.transition(&written, State::Received, LeaseUpdate::Keep).await.unwrap();
-    assert_eq!(ledger.order(&written.id).await.unwrap().unwrap(), written);
-    assert!(!serde_json::to_string(&written).unwrap().contains("cashuB"));
+    for state in State::ALL {
+        let name = state.as_str();
+        let mut written = order(name, &[name]);
+        open(&*ledger, &written).await;
+        advance(&*ledger, &mut written, &[state]).await;
+        assert_eq!(ledger.order(&written.id).await.unwrap().unwrap(), written, "{name}");
+        let json = serde_json::to_string(&written).unwrap();
+        assert!(!json.contains("cashuB") && !json.contains("hunter22"), "{json}");
+    }
 }
 
 pub(crate) async fn unfinished_orders_need_work_or_a_response(ledger: Arc<dyn Ledger>) {
@@ -71,7 +69,7 @@ pub(crate) async fn unfinished_orders_need_work_or_a_response(ledger: Arc<dyn Le
     advance(&*ledger, &mut in_progress, &[State::Decided]).await;
     advance(&*ledger, &mut refused, &[State::Refused]).await;
     advance(&*ledger, &mut refunding, &[State::RefundPending]).await;
-    ledger.delivered(&refunding.id, refunding.state).await.unwrap();
+    ledger.delivered(&refunding.id, refunding.state()).await.unwrap();
     let (in_progress, refused, refunding) = (in_progress.id, refused.id, refunding.id);
     let all = [in_progress.clone(), refused.clone(), refunding.clone()];
     assert_eq!(unfinished().await, all.into());
@@ -79,29 +77,27 @@ pub(crate) async fn unfinished_orders_need_work_or_a_response(ledger: Arc<dyn Le
     assert_eq!(unfinished().await, [in_progress, refunding].into());
 }
 
-pub(crate) async fn a_refused_http_request_may_be_repeated(ledger: Arc<dyn Ledger>) {
-    let request = || {
-        let mut order = order("h1", &["h1"]);
-        order.reply_to.transport = Transport::Http;
-        order
-    };
+pub(crate) async fn a_refused_request_may_be_repeated_under_a_chosen_id(ledger: Arc<dyn Ledger>) {
+    let request = || order("h1", &["h1"]);
+    let again = async |request: &Order| ledger.open(request, Repetition::ByChosenId).await.unwrap();
+    let is_duplicate = |outcome: OpenOutcome, of: &Order| matches!(outcome, OpenOutcome::Duplicate(known) if known.id == of.id);
     let mut first = request();
-    open(&*ledger, &first).await;
-    assert!(is_duplicate_of(&*ledger, &request(), &first).await);
+    assert_eq!(again(&first).await, OpenOutcome::Created);
+    assert!(is_duplicate(again(&request()).await, &first));
     advance(&*ledger, &mut first, &[State::Refused]).await;
-    ledger.delivered(&first.id, first.state).await.unwrap();
+    ledger.delivered(&first.id, first.state()).await.unwrap();
     let second = request();
-    open(&*ledger, &second).await;
+    assert_eq!(again(&second).await, OpenOutcome::Created);
     let kept = ledger.order(&first.id).await.unwrap().unwrap();
     assert_eq!(
         (kept.message, kept.delivered),
         (format!("h1:{}", first.id), true),
         "and the first one is still there"
     );
-    assert!(is_duplicate_of(&*ledger, &request(), &second).await);
+    assert!(is_duplicate(again(&request()).await, &second));
 }
 
-pub(crate) async fn a_refused_nostr_message_may_not_be_repeated(ledger: Arc<dyn Ledger>) {
+pub(crate) async fn a_refused_message_may_not_be_repeated(ledger: Arc<dyn Ledger>) {
     let mut message = order("n1", &["n1"]);
     open(&*ledger, &message).await;
     advance(&*ledger, &mut message, &[State::Refused]).await;
@@ -113,7 +109,8 @@ pub(crate) async fn of_orders_at_the_same_time_one_gets_the_proof(ledger: Arc<dy
         .map(|n| {
             let ledger = Arc::clone(&ledger);
             tokio::spawn(async move {
-                ledger.open(&order(&format!("many{n}"), &["contended"])).await.unwrap()
+                let order = order(&format!("many{n}"), &["contended"]);
+                ledger.open(&order, Repetition::ByContent).await.unwrap()
             })
         })
         .collect();

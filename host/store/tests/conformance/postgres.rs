@@ -4,6 +4,7 @@ use crate::support::{open, order, replica, server};
 use paygress_core::backend::store::{LeaseUpdate, LedgerError, MessageLog, OrderStore, Reporting};
 use paygress_core::model::order::State;
 use paygress_core::model::units::UnixTime;
+use paygress_core::testing;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +26,7 @@ async fn an_order_belongs_to_one_live_replica() {
     assert!(first.claim_message("message", UnixTime(1)).await.unwrap());
     assert!(second.unfinished().await.unwrap().is_empty(), "its replica lives");
     assert!(!second.claim_message("message", UnixTime(1)).await.unwrap());
-    sold.state = State::Decided;
+    sold.state = testing::order_state(&sold.purchase, State::Decided);
     let result = second.transition(&sold, State::Received, LeaseUpdate::Keep).await;
     assert!(matches!(result, Err(LedgerError::Conflict { .. })), "it is the other one's");
     drop(first);

@@ -1,23 +1,23 @@
 use crate::support::{advance, customer, open, order};
 use paygress_core::backend::store::{Ledger, LedgerError};
-use paygress_core::model::order::{Order, RefundEnd, State};
-use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{OrderId, Sat};
+use paygress_core::model::ids::OrderId;
+use paygress_core::model::order::{Order, OrderState, RefundEnd, State};
+use paygress_core::model::order_state::RefundOutcome;
+use paygress_core::model::units::Sat;
 use std::sync::Arc;
 
 /// An order whose refund token is made and delivered.
 async fn refunded(ledger: &dyn Ledger) -> Order {
     let mut order = order("r1", &["r1"]);
     open(ledger, &order).await;
-    order.secrets.refund_token = Some(Secret::new("cashuBrefund"));
     advance(ledger, &mut order, &[State::RefundPending, State::Refunded]).await;
-    ledger.delivered(&order.id, order.state).await.unwrap();
+    ledger.delivered(&order.id, order.state()).await.unwrap();
     order
 }
 
 async fn close(ledger: &dyn Ledger, order: &mut Order) {
-    order.refund_end = Some(RefundEnd::Reclaimed(Sat(3)));
-    order.secrets.refund_token = None;
+    let OrderState::Refunded { refund, .. } = &mut order.state else { panic!("no refund") };
+    refund.outcome = RefundOutcome::Ended(RefundEnd::Reclaimed(Sat(3)));
     ledger.close_refund(order).await.unwrap();
 }
 
@@ -34,7 +34,7 @@ pub(crate) async fn a_refund_is_pending_until_it_is_closed(ledger: Arc<dyn Ledge
     close(&*ledger, &mut order).await;
     assert!(pending(&*ledger, None).await.is_empty());
     let stored = ledger.order(&order.id).await.unwrap().unwrap();
-    assert_eq!((stored.refund_end, stored.delivered), (order.refund_end, true));
+    assert_eq!((stored.state, stored.delivered), (order.state, true));
 }
 
 pub(crate) async fn a_customer_sees_the_refund_that_is_being_made(ledger: Arc<dyn Ledger>) {

@@ -1,24 +1,30 @@
-use crate::support::{advance, lease, open, order};
+use crate::support::{advance, lease_of, move_to, open, order, top_up};
 use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, StateCount};
-use paygress_core::model::order::{LeaseState, Order, State};
+use paygress_core::model::order::{LeaseState, Order, OrderState, State};
+use paygress_core::model::order_state::{Refund, RefundCause};
 use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::testing;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Three orders of which a part was refunded: two in one hour, one in another.
-async fn paid_orders(ledger: &dyn Ledger) {
+/// Three orders whose refunds were made: two in one hour, one in another.
+async fn refunded_orders(ledger: &dyn Ledger) {
     for (n, at) in [(1, 7_200), (2, 7_300), (3, 90_000)] {
-        let mut paid = order(&format!("t{n}"), &[&format!("t{n}")]);
-        paid.created_at = UnixTime(at);
-        open(ledger, &paid).await;
-        paid.redeemed = Some(Sat(10 * n));
-        (paid.refunded, paid.refund_fee) = (Some(Sat(3)), Some(Sat(1)));
-        advance(ledger, &mut paid, &[State::Paid]).await;
+        let mut order = order(&format!("t{n}"), &[&format!("t{n}")]);
+        order.created_at = UnixTime(at);
+        open(ledger, &order).await;
+        let mut paid = testing::paid(&order.purchase);
+        paid.redeemed = Sat(10 * n);
+        let (due, expires_at) = (Sat(4), UnixTime(700));
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None };
+        let refund = Refund { amount: Sat(3), fee: Sat(1), ..testing::refund() };
+        order.state = OrderState::Refunded { sale: paid.into(), cause, refund };
+        ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
     }
 }
 
 pub(crate) async fn revenue_is_net_and_by_the_hour(ledger: Arc<dyn Ledger>) {
-    paid_orders(&*ledger).await;
+    refunded_orders(&*ledger).await;
     let hour =
         |from, orders, earned| HourlyRevenue { from: UnixTime(from), orders, earned: Sat(earned) };
     assert_eq!(
@@ -29,9 +35,9 @@ pub(crate) async fn revenue_is_net_and_by_the_hour(ledger: Arc<dyn Ledger>) {
 }
 
 pub(crate) async fn orders_are_counted_by_state(ledger: Arc<dyn Ledger>) {
-    paid_orders(&*ledger).await;
+    refunded_orders(&*ledger).await;
     let counts = ledger.count_by_state().await.unwrap();
-    assert_eq!(counts, [StateCount { state: State::Paid, orders: 3 }]);
+    assert_eq!(counts, [StateCount { state: State::Refunded, orders: 3 }]);
 }
 
 /// An order of long ago that was refused.
@@ -66,24 +72,23 @@ pub(crate) async fn refused_orders_are_forgotten_once_their_response_is_delivere
 ) {
     let old = refused(&*ledger, "o1").await;
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 0, "it is not delivered");
-    ledger.delivered(&old.id, old.state).await.unwrap();
+    ledger.delivered(&old.id, old.state()).await.unwrap();
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
     assert_eq!(ledger.order(&old.id).await.unwrap(), None);
 }
 
 /// The lease belongs to the orders that have paid for it, too.
 pub(crate) async fn a_refused_top_up_does_not_take_the_lease_with_it(ledger: Arc<dyn Ledger>) {
-    let (mut sold, mut ended) = (order("o2", &["o2"]), lease(41_999, 500));
+    let mut sold = order("o2", &["o2"]);
+    let mut ended = lease_of(&sold, 41_999, 500);
     ended.state = LeaseState::Ended;
-    sold.lease = Some(ended.id.clone());
     open(&*ledger, &sold).await;
-    sold.state = State::Decided;
-    ledger.transition(&sold, State::Received, LeaseUpdate::Put(&ended)).await.unwrap();
-    let mut refused = order("o3", &["o3"]);
-    (refused.created_at, refused.lease) = (UnixTime(7), Some(ended.id.clone()));
+    move_to(&*ledger, &mut sold, State::Decided, LeaseUpdate::Put(&ended)).await;
+    let mut refused = top_up(&ended, "o3");
+    refused.created_at = UnixTime(7);
     open(&*ledger, &refused).await;
     advance(&*ledger, &mut refused, &[State::Refused]).await;
-    ledger.delivered(&refused.id, refused.state).await.unwrap();
+    ledger.delivered(&refused.id, refused.state()).await.unwrap();
     assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
     assert_eq!(ledger.lease(&ended.pod()).await.unwrap(), Some(ended));
 }

@@ -1,10 +1,10 @@
 use paygress_core::backend::policy::Resources;
-use paygress_core::backend::responder::{ReplyTo, Transport};
-use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome};
-use paygress_core::backend::wallet::TokenInfo;
-use paygress_core::model::order::{Lease, LeaseState, Order, OrderSecrets, Purchase, State};
+use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome, Repetition};
+use paygress_core::model::ids::{Customer, LeaseId, OrderId, ProofY};
+use paygress_core::model::order::{Lease, LeaseState, Order, Purchase, State};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Customer, LeaseId, MintUrl, OrderId, ProofY, Sat, UnixTime};
+use paygress_core::model::units::UnixTime;
+use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use paygress_store::db::testing::Server;
@@ -40,46 +40,44 @@ pub(crate) async fn replica(url: &Secret) -> SqlStore {
 }
 
 pub(crate) fn customer(digit: &str) -> Customer {
-    Customer(digit.repeat(64))
+    Customer::parse(&digit.repeat(64)).unwrap()
+}
+
+/// A Y for this name.
+pub(crate) fn y(name: &str) -> ProofY {
+    let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    ProofY::parse(format!("{digits:0<66}")).unwrap()
 }
 
 /// A new order of customer `c` that this message has made.
 pub(crate) fn order(message: &str, ys: &[&str]) -> Order {
-    let purchase = Purchase::Spawn {
-        image: None,
-        tier: None,
-        username: "user".to_owned(),
-        public_key: None,
-        wanted: None,
-    };
-    Order {
-        message: message.to_owned(),
-        reply_to: ReplyTo {
-            transport: Transport::Nostr,
-            customer: customer("c"),
-            relay: Some("wss://r".to_owned()),
-            request: None,
-        },
-        token_info: TokenInfo {
-            mint: MintUrl("https://m".to_owned()),
-            gross: Sat(8),
-            ys: ys.iter().map(|y| ProofY((*y).to_owned())).collect(),
-        },
-        created_at: UnixTime(100),
-        secrets: OrderSecrets {
-            token: Some(Secret::new("cashuBsecret")),
-            password: Some(Secret::new("hunter22")),
-            refund_token: None,
-        },
-        ..Order::blank(purchase)
-    }
+    order_for(testing::spawn(), message, ys)
+}
+
+pub(crate) fn order_for(purchase: Purchase, message: &str, ys: &[&str]) -> Order {
+    let mut order = testing::order(purchase, State::Received).unwrap();
+    order.message = message.to_owned();
+    order.reply_to.customer = Some(customer("c"));
+    order.reply_to.address.insert("relay".to_owned(), Some("wss://r".to_owned()));
+    order.token_info.ys = ys.iter().map(|name| y(name)).collect();
+    order
+}
+
+/// A top-up of customer `c` for this lease.
+pub(crate) fn top_up(lease: &Lease, message: &str) -> Order {
+    order_for(Purchase::TopUp { pod: lease.pod() }, message, &[message])
+}
+
+/// The live lease that this order of customer `c` has made.
+pub(crate) fn lease_of(order: &Order, port: u16, expires_at: u64) -> Lease {
+    Lease { id: LeaseId::of(&order.id), ..lease(port, expires_at) }
 }
 
 /// A live lease of customer `c`.
 pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
     Lease {
         id: new_lease_id(),
-        customer: customer("c"),
+        customer: Some(customer("c")),
         tier: "basic".to_owned(),
         image: "i:1".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
@@ -97,24 +95,39 @@ pub(crate) fn new_lease_id() -> LeaseId {
 }
 
 pub(crate) async fn open(ledger: &dyn Ledger, order: &Order) {
-    assert_eq!(ledger.open(order).await.unwrap(), OpenOutcome::Created);
+    let outcome = ledger.open(order, Repetition::ByContent).await.unwrap();
+    assert_eq!(outcome, OpenOutcome::Created);
 }
 
 /// Takes an order through these states.
 pub(crate) async fn advance(ledger: &dyn Ledger, order: &mut Order, states: &[State]) {
     for state in states {
-        let from = order.state;
-        order.state = *state;
-        ledger.transition(order, from, LeaseUpdate::Keep).await.unwrap();
+        move_to(ledger, order, *state, LeaseUpdate::Keep).await;
     }
 }
 
-/// Opens an order that makes this lease, in state `active`.
-pub(crate) async fn sell(ledger: &dyn Ledger, message: &str, lease: &Lease) -> Order {
+/// Takes an order to this state, and its lease along.
+pub(crate) async fn move_to(
+    ledger: &dyn Ledger,
+    order: &mut Order,
+    state: State,
+    lease: LeaseUpdate<'_>,
+) {
+    let from = order.state();
+    order.state = testing::order_state(&order.purchase, state);
+    ledger.transition(order, from, lease).await.unwrap();
+}
+
+/// Opens an order that makes a lease, in state `active`.
+pub(crate) async fn sell(
+    ledger: &dyn Ledger,
+    message: &str,
+    port: u16,
+    ends: u64,
+) -> (Order, Lease) {
     let mut order = order(message, &[message]);
     open(ledger, &order).await;
-    order.lease = Some(lease.id.clone());
-    order.state = State::Active;
-    ledger.transition(&order, State::Received, LeaseUpdate::Put(lease)).await.unwrap();
-    order
+    let lease = lease_of(&order, port, ends);
+    move_to(ledger, &mut order, State::Active, LeaseUpdate::Put(&lease)).await;
+    (order, lease)
 }

@@ -4,7 +4,7 @@ use crate::support::server;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Reporting,
 };
-use paygress_core::model::order::State;
+use paygress_core::model::order::{Order, State};
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use std::collections::BTreeSet;
@@ -37,16 +37,16 @@ async fn check_reading_and_writing(store: &SqlStore) {
     assert_eq!(orders.len(), 62);
     assert!(store.ports_in_use().await.unwrap() > 0);
     assert!(!store.live_leases(None).await.unwrap().is_empty());
-    let ids: BTreeSet<_> = orders.iter().filter_map(|order| order.lease.as_ref()).collect();
+    let ids: BTreeSet<_> = orders.iter().filter_map(Order::lease).collect();
     let mut leases = 0;
     for id in ids {
-        assert!(!store.orders_of(id).await.unwrap().is_empty());
+        assert!(!store.orders_of(&id).await.unwrap().is_empty());
         leases += usize::from(store.lease(&id.pod_name()).await.unwrap().is_some());
     }
     assert_eq!(leases, 38);
     // They become this replica's: the one that had them is gone.
     for order in store.unfinished().await.unwrap() {
-        store.transition(&order, order.state, LeaseUpdate::Keep).await.unwrap();
+        store.transition(&order, order.state(), LeaseUpdate::Keep).await.unwrap();
         assert_eq!(store.order(&order.id).await.unwrap(), Some(order));
     }
 }

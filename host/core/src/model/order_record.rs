@@ -1,0 +1,294 @@
+//! The form in which an order is stored and exported: one flat record for all states, as version
+//! 0.1.0 wrote it. Only here can something that a state promises be missing.
+
+use crate::model::decision::{Decision, Payment, PodDecision, PolicyTrace};
+use crate::model::ids::{LeaseId, OrderId};
+use crate::model::login::Login;
+use crate::model::order::{Order, Purchase};
+use crate::model::order_state::{
+    Agreement, Considered, Launch, OrderState, Paid, Refund, RefundCause, RefundEnd, RefundOutcome,
+    Sale, Task, Unpaid,
+};
+use crate::model::refusal::Refusal;
+use crate::model::reply_to::ReplyTo;
+use crate::model::secret::Secret;
+use crate::model::state::State;
+use crate::model::token::TokenInfo;
+use crate::model::units::{Sat, UnixTime};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A record that is not an order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("order {order} is {} and has no {missing}", state.as_str())]
+pub struct RecordError {
+    order: OrderId,
+    state: State,
+    missing: &'static str,
+}
+
+/// The secrets of an order: they are stored in columns of their own, and not exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderSecrets {
+    /// The customer's token, until it is redeemed or the order refused.
+    pub token: Option<Secret>,
+    /// The password of the new pod, until it ends.
+    pub password: Option<Secret>,
+    /// The refund, until it is redeemed or reclaimed.
+    pub refund_token: Option<Secret>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct DecisionRecord {
+    #[serde(flatten)]
+    decision: Decision,
+    /// None for a top-up.
+    pod: Option<Box<PodDecision>>,
+}
+
+/// An order as it is stored, without its secrets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OrderRecord {
+    id: OrderId,
+    message: String,
+    reply_to: ReplyTo,
+    purchase: Purchase,
+    #[serde(rename = "facts")]
+    token_info: TokenInfo,
+    created_at: UnixTime,
+    state: State,
+    payment: Option<Payment>,
+    #[serde(default, rename = "considered", skip_serializing_if = "Option::is_none")]
+    policy_trace: Option<PolicyTrace>,
+    decision: Option<DecisionRecord>,
+    lease: Option<LeaseId>,
+    launches: u32,
+    redeemed: Option<Sat>,
+    expires_at: Option<UnixTime>,
+    refusal: Option<Refusal>,
+    #[serde(default)]
+    due: Option<Sat>,
+    refunded: Option<Sat>,
+    refund_fee: Option<Sat>,
+    #[serde(default)]
+    refunded_at: Option<UnixTime>,
+    #[serde(default)]
+    refund_end: Option<RefundEnd>,
+}
+
+impl From<&Order> for OrderRecord {
+    fn from(order: &Order) -> Self {
+        let state = &order.state;
+        let (agreement, launch, refund) = (state.agreement(), state.launch(), state.refund());
+        let due = match state {
+            OrderState::RefundPending { cause: RefundCause::LeaseEnded { due, .. }, .. }
+            | OrderState::Refunded { cause: RefundCause::LeaseEnded { due, .. }, .. } => Some(*due),
+            _ => None,
+        };
+        Self {
+            id: order.id.clone(),
+            message: order.message.clone(),
+            reply_to: order.reply_to.clone(),
+            purchase: order.purchase.clone(),
+            token_info: order.token_info.clone(),
+            created_at: order.created_at,
+            state: state.name(),
+            payment: agreement.map(|agreement| agreement.payment.clone()),
+            policy_trace: state.trace().cloned(),
+            decision: agreement.map(|agreement| DecisionRecord {
+                decision: agreement.decision.clone(),
+                pod: launch.map(|launch| launch.pod.clone()),
+            }),
+            lease: order.lease(),
+            launches: launch.map_or(0, |launch| launch.moves),
+            redeemed: state.redeemed(),
+            expires_at: state.expires_at(),
+            refusal: state.refusal().cloned(),
+            due,
+            refunded: refund.map(|refund| refund.amount),
+            refund_fee: refund.map(|refund| refund.fee),
+            refunded_at: refund.map(|refund| refund.made_at),
+            refund_end: refund.and_then(Refund::end),
+        }
+    }
+}
+
+impl Serialize for Order {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        OrderRecord::from(self).serialize(serializer)
+    }
+}
+
+impl From<&Order> for OrderSecrets {
+    fn from(order: &Order) -> Self {
+        Self {
+            token: order.state.token().cloned(),
+            password: order.state.password().cloned(),
+            refund_token: order.state.refund_token().cloned(),
+        }
+    }
+}
+
+impl OrderRecord {
+    /// The order, with what is stored beside the record.
+    ///
+    /// # Errors
+    /// [`RecordError`]: the record lacks what its state promises.
+    pub fn into_order(self, secrets: OrderSecrets, delivered: bool) -> Result<Order, RecordError> {
+        let (id, message, reply_to) =
+            (self.id.clone(), self.message.clone(), self.reply_to.clone());
+        let (purchase, token_info) = (self.purchase.clone(), self.token_info.clone());
+        let created_at = self.created_at;
+        let state = Reader { record: self, secrets }.state()?;
+        Ok(Order { id, message, reply_to, purchase, token_info, created_at, state, delivered })
+    }
+}
+
+/// Takes a record apart.
+struct Reader {
+    record: OrderRecord,
+    secrets: OrderSecrets,
+}
+
+impl Reader {
+    fn require<T>(&self, value: Option<T>, missing: &'static str) -> Result<T, RecordError> {
+        let (order, state) = (&self.record.id, self.record.state);
+        value.ok_or_else(|| RecordError { order: order.clone(), state, missing })
+    }
+
+    fn state(mut self) -> Result<OrderState, RecordError> {
+        Ok(match self.record.state {
+            State::Received => {
+                let (token, password) = (self.token()?, self.secrets.password.take());
+                OrderState::Received { token, password }
+            }
+            State::Decided => OrderState::Decided(self.unpaid()?),
+            State::Redeeming => OrderState::Redeeming(self.unpaid()?),
+            State::PaymentUnknown => {
+                let abandoned = self.record.refusal.take();
+                OrderState::PaymentUnknown { unpaid: self.unpaid()?, abandoned }
+            }
+            State::Paid => OrderState::Paid(self.paid()?),
+            State::Provisioning => {
+                let expires_at = self.record.expires_at;
+                OrderState::Provisioning { paid: self.paid()?, expires_at }
+            }
+            State::Active => {
+                let expires_at = self.expires_at()?;
+                OrderState::Active { paid: self.paid()?, expires_at }
+            }
+            State::Ended => {
+                let expires_at = self.expires_at()?;
+                OrderState::Ended { sale: self.sale()?, expires_at }
+            }
+            State::Refused => {
+                let refusal = self.refusal()?;
+                OrderState::Refused { refusal, considered: self.considered()? }
+            }
+            State::RefundPending => OrderState::RefundPending {
+                cause: self.cause()?,
+                sale: self.sale()?,
+                password: self.secrets.password,
+            },
+            State::Refunded => OrderState::Refunded {
+                cause: self.cause()?,
+                sale: self.sale()?,
+                refund: self.refund()?,
+            },
+        })
+    }
+
+    fn token(&mut self) -> Result<Secret, RecordError> {
+        let token = self.secrets.token.take();
+        self.require(token, "token")
+    }
+
+    fn expires_at(&self) -> Result<UnixTime, RecordError> {
+        self.require(self.record.expires_at, "end")
+    }
+
+    fn redeemed(&self) -> Result<Sat, RecordError> {
+        self.require(self.record.redeemed, "redeemed amount")
+    }
+
+    fn refusal(&mut self) -> Result<Refusal, RecordError> {
+        let refusal = self.record.refusal.take();
+        self.require(refusal, "refusal")
+    }
+
+    fn agreement(&mut self) -> Result<(Agreement, Option<Launch>), RecordError> {
+        let (payment, decision) = (self.record.payment.take(), self.record.decision.take());
+        let payment = self.require(payment, "payment")?;
+        let DecisionRecord { decision, pod } = self.require(decision, "decision")?;
+        let moves = self.record.launches;
+        Ok((Agreement { payment, decision }, pod.map(|pod| Launch { pod, moves })))
+    }
+
+    fn task(&mut self, launch: Option<Launch>) -> Result<Task, RecordError> {
+        match &self.record.purchase {
+            Purchase::TopUp { pod } => Ok(Task::Extend { pod: pod.clone() }),
+            Purchase::Spawn { username, public_key, .. } => {
+                let (username, public_key) = (username.clone(), public_key.clone());
+                let password = self.secrets.password.take();
+                let password = self.require(password, "password")?;
+                let login = Login { username, password, public_key };
+                Ok(Task::Launch { launch: self.require(launch, "pod")?, login })
+            }
+        }
+    }
+
+    fn unpaid(&mut self) -> Result<Unpaid, RecordError> {
+        let token = self.token()?;
+        let (agreement, launch) = self.agreement()?;
+        Ok(Unpaid { token, agreement, task: self.task(launch)? })
+    }
+
+    fn paid(&mut self) -> Result<Paid, RecordError> {
+        let redeemed = self.redeemed()?;
+        let (agreement, launch) = self.agreement()?;
+        Ok(Paid { redeemed, agreement, task: self.task(launch)? })
+    }
+
+    fn sale(&mut self) -> Result<Sale, RecordError> {
+        let redeemed = self.redeemed()?;
+        let (agreement, launch) = self.agreement()?;
+        Ok(Sale { redeemed, agreement, launch })
+    }
+
+    fn considered(&mut self) -> Result<Considered, RecordError> {
+        if let Some(trace) = self.record.policy_trace.take() {
+            return Ok(Considered::Trace(Box::new(trace)));
+        }
+        if self.record.decision.is_none() {
+            return Ok(Considered::Nothing);
+        }
+        let (agreement, launch) = self.agreement()?;
+        Ok(Considered::Agreement { agreement: Box::new(agreement), launch })
+    }
+
+    fn cause(&mut self) -> Result<RefundCause, RecordError> {
+        Ok(match self.record.due {
+            Some(due) => RefundCause::LeaseEnded {
+                due,
+                expires_at: self.expires_at()?,
+                refusal: self.record.refusal.take(),
+            },
+            None => {
+                let expires_at = self.record.expires_at;
+                RefundCause::NotProvisioned { refusal: self.refusal()?, expires_at }
+            }
+        })
+    }
+
+    fn refund(&mut self) -> Result<Refund, RecordError> {
+        let outcome = match (self.record.refund_end, self.secrets.refund_token.take()) {
+            (Some(end), _) => RefundOutcome::Ended(end),
+            (None, token) => RefundOutcome::Waiting(self.require(token, "refund token")?),
+        };
+        Ok(Refund {
+            amount: self.require(self.record.refunded, "refunded amount")?,
+            fee: self.record.refund_fee.unwrap_or_default(),
+            made_at: self.require(self.record.refunded_at, "time of the refund")?,
+            outcome,
+        })
+    }
+}

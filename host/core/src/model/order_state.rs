@@ -1,0 +1,421 @@
+//! What an order knows in each of its states.
+//!
+//! ```text
+//! Received ─▶ Decided ─▶ Redeeming ─▶ Paid ─▶ Provisioning ─▶ Active ─▶ Ended
+//!             (Unpaid)   (Unpaid)    (Paid)   (Paid)          (Paid)    (Sale)
+//! ```
+
+use crate::model::decision::{Decision, Grant, Payment, PodDecision, PolicyTrace, Quote};
+use crate::model::ids::PodName;
+use crate::model::login::Login;
+use crate::model::refusal::Refusal;
+use crate::model::secret::Secret;
+use crate::model::state::State;
+use crate::model::token::RefundToken;
+use crate::model::units::{Sat, UnixTime};
+use serde::{Deserialize, Serialize};
+
+/// A state with what belongs to it. What a state lacks cannot be asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderState {
+    /// The password is that of a new pod.
+    Received {
+        token: Secret,
+        password: Option<Secret>,
+    },
+    Decided(Unpaid),
+    Redeeming(Unpaid),
+    /// `abandoned`: what the customer was told when its port was needed. Once the mint answers, the
+    /// token is either still good, or refunded.
+    PaymentUnknown {
+        unpaid: Unpaid,
+        abandoned: Option<Refusal>,
+    },
+    Paid(Paid),
+    /// `expires_at`: the pod takes logins, and its deadline is being set.
+    Provisioning {
+        paid: Paid,
+        expires_at: Option<UnixTime>,
+    },
+    Active {
+        paid: Paid,
+        expires_at: UnixTime,
+    },
+    Ended {
+        sale: Sale,
+        expires_at: UnixTime,
+    },
+    Refused {
+        refusal: Refusal,
+        considered: Considered,
+    },
+    /// `password`: of a pod that may still run.
+    RefundPending {
+        sale: Sale,
+        cause: RefundCause,
+        password: Option<Secret>,
+    },
+    Refunded {
+        sale: Sale,
+        cause: RefundCause,
+        refund: Refund,
+    },
+}
+
+/// What was decided, and for what payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    pub payment: Payment,
+    pub decision: Decision,
+}
+
+impl Agreement {
+    /// Of a trace in which every policy granted: this price, and this time.
+    #[must_use]
+    pub fn of(trace: PolicyTrace, quote: Quote, grant: Grant) -> Self {
+        let PolicyTrace { digests, order, context, payment, refund, .. } = trace;
+        Self { payment, decision: Decision { digests, order, context, quote, grant, refund } }
+    }
+}
+
+/// What is to be done for the money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    Launch { launch: Launch, login: Login },
+    Extend { pod: PodName },
+}
+
+impl Task {
+    fn launch(&self) -> Option<&Launch> {
+        match self {
+            Self::Launch { launch, .. } => Some(launch),
+            Self::Extend { .. } => None,
+        }
+    }
+
+    fn password(&self) -> Option<&Secret> {
+        match self {
+            Self::Launch { login, .. } => Some(&login.password),
+            Self::Extend { .. } => None,
+        }
+    }
+}
+
+/// The pod that was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    pub pod: Box<PodDecision>,
+    /// How often it was moved to another port.
+    pub moves: u32,
+}
+
+/// Agreed, and not known to be paid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpaid {
+    pub token: Secret,
+    pub agreement: Agreement,
+    pub task: Task,
+}
+
+impl Unpaid {
+    /// As it was received.
+    #[must_use]
+    pub fn undecided(self) -> OrderState {
+        let password = self.task.password().cloned();
+        OrderState::Received { token: self.token, password }
+    }
+}
+
+/// Agreed and paid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paid {
+    /// What the mint gave for the token.
+    pub redeemed: Sat,
+    pub agreement: Agreement,
+    pub task: Task,
+}
+
+/// What is kept of a paid order once there is nothing left to do for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sale {
+    pub redeemed: Sat,
+    pub agreement: Agreement,
+    /// None for a top-up.
+    pub launch: Option<Launch>,
+}
+
+impl From<Paid> for Sale {
+    fn from(Paid { redeemed, agreement, task }: Paid) -> Self {
+        let launch = match task {
+            Task::Launch { launch, .. } => Some(launch),
+            Task::Extend { .. } => None,
+        };
+        Self { redeemed, agreement, launch }
+    }
+}
+
+/// How far the decision of a refused order had come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Considered {
+    /// No policy was called.
+    Nothing,
+    /// One of the policies, or the host between them, refused it.
+    Trace(Box<PolicyTrace>),
+    /// It was agreed, and then refused by the cluster or the mint.
+    Agreement { agreement: Box<Agreement>, launch: Option<Launch> },
+}
+
+impl From<Unpaid> for Considered {
+    fn from(Unpaid { agreement, task, .. }: Unpaid) -> Self {
+        let launch = task.launch().cloned();
+        Self::Agreement { agreement: Box::new(agreement), launch }
+    }
+}
+
+/// Why money goes back, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefundCause {
+    /// It was paid and not provisioned: all that was redeemed is due.
+    NotProvisioned { refusal: Refusal, expires_at: Option<UnixTime> },
+    /// The lease ended before its time: the unused part is due. A refusal tells the customer that
+    /// they did not end it.
+    LeaseEnded { due: Sat, expires_at: UnixTime, refusal: Option<Refusal> },
+}
+
+/// A refund that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refund {
+    /// What it is worth, before the mint's fee on receiving it.
+    pub amount: Sat,
+    /// What making it cost.
+    pub fee: Sat,
+    pub made_at: UnixTime,
+    pub outcome: RefundOutcome,
+}
+
+impl Refund {
+    /// A refund that is made now.
+    #[must_use]
+    pub fn made(made: RefundToken) -> Self {
+        Self {
+            amount: made.amount,
+            fee: made.fee,
+            made_at: UnixTime::now(),
+            outcome: RefundOutcome::Waiting(made.token),
+        }
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn end(&self) -> Option<RefundEnd> {
+        match self.outcome {
+            RefundOutcome::Waiting(_) => None,
+            RefundOutcome::Ended(end) => Some(end),
+        }
+    }
+}
+
+/// What became of a refund.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefundOutcome {
+    /// This token waits for the customer.
+    Waiting(Secret),
+    Ended(RefundEnd),
+}
+
+/// How a refund ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundEnd {
+    /// The customer has redeemed it.
+    Redeemed,
+    /// Not redeemed in time: reclaimed by the operator, this net amount.
+    #[serde(rename = "taken_back")]
+    Reclaimed(Sat),
+}
+
+impl OrderState {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> State {
+        match self {
+            Self::Received { .. } => State::Received,
+            Self::Decided(_) => State::Decided,
+            Self::Redeeming(_) => State::Redeeming,
+            Self::PaymentUnknown { .. } => State::PaymentUnknown,
+            Self::Paid(_) => State::Paid,
+            Self::Provisioning { .. } => State::Provisioning,
+            Self::Active { .. } => State::Active,
+            Self::Ended { .. } => State::Ended,
+            Self::Refused { .. } => State::Refused,
+            Self::RefundPending { .. } => State::RefundPending,
+            Self::Refunded { .. } => State::Refunded,
+        }
+    }
+
+    /// What was agreed, if the order came so far.
+    #[must_use]
+    pub fn agreement(&self) -> Option<&Agreement> {
+        match self {
+            Self::Received { .. } => None,
+            Self::Decided(unpaid)
+            | Self::Redeeming(unpaid)
+            | Self::PaymentUnknown { unpaid, .. } => Some(&unpaid.agreement),
+            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
+                Some(&paid.agreement)
+            }
+            Self::Refused { considered: Considered::Agreement { agreement, .. }, .. } => {
+                Some(agreement)
+            }
+            Self::Refused { .. } => None,
+            Self::Ended { sale, .. }
+            | Self::RefundPending { sale, .. }
+            | Self::Refunded { sale, .. } => Some(&sale.agreement),
+        }
+    }
+
+    /// The policy calls of an order that was not agreed.
+    #[must_use]
+    pub fn trace(&self) -> Option<&PolicyTrace> {
+        match self {
+            Self::Refused { considered: Considered::Trace(trace), .. } => Some(trace),
+            _ => None,
+        }
+    }
+
+    /// The pod that was decided on; none for a top-up.
+    #[must_use]
+    pub fn launch(&self) -> Option<&Launch> {
+        match self {
+            Self::Received { .. } => None,
+            Self::Decided(unpaid)
+            | Self::Redeeming(unpaid)
+            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.launch(),
+            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
+                paid.task.launch()
+            }
+            Self::Refused { considered: Considered::Agreement { launch, .. }, .. } => {
+                launch.as_ref()
+            }
+            Self::Refused { .. } => None,
+            Self::Ended { sale, .. }
+            | Self::RefundPending { sale, .. }
+            | Self::Refunded { sale, .. } => sale.launch.as_ref(),
+        }
+    }
+
+    /// What the mint gave for the token, once it is paid.
+    #[must_use]
+    pub fn redeemed(&self) -> Option<Sat> {
+        match self {
+            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
+                Some(paid.redeemed)
+            }
+            Self::Ended { sale, .. }
+            | Self::RefundPending { sale, .. }
+            | Self::Refunded { sale, .. } => Some(sale.redeemed),
+            _ => None,
+        }
+    }
+
+    /// Until when the pod lives, or lived, through this order.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<UnixTime> {
+        match self {
+            Self::Provisioning { expires_at, .. } => *expires_at,
+            Self::Active { expires_at, .. } | Self::Ended { expires_at, .. } => Some(*expires_at),
+            Self::RefundPending { cause, .. } | Self::Refunded { cause, .. } => match cause {
+                RefundCause::NotProvisioned { expires_at, .. } => *expires_at,
+                RefundCause::LeaseEnded { expires_at, .. } => Some(*expires_at),
+            },
+            _ => None,
+        }
+    }
+
+    /// Why it was refused, given up or refunded.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::PaymentUnknown { abandoned, .. } => abandoned.as_ref(),
+            Self::Refused { refusal, .. } => Some(refusal),
+            Self::RefundPending { cause, .. } | Self::Refunded { cause, .. } => match cause {
+                RefundCause::NotProvisioned { refusal, .. } => Some(refusal),
+                RefundCause::LeaseEnded { refusal, .. } => refusal.as_ref(),
+            },
+            _ => None,
+        }
+    }
+
+    /// What must go back, or has gone back.
+    #[must_use]
+    pub fn due(&self) -> Option<Sat> {
+        match self {
+            Self::RefundPending { sale, cause, .. } | Self::Refunded { sale, cause, .. } => {
+                Some(match cause {
+                    RefundCause::NotProvisioned { .. } => sale.redeemed,
+                    RefundCause::LeaseEnded { due, .. } => *due,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The refund, once it is made.
+    #[must_use]
+    pub fn refund(&self) -> Option<&Refund> {
+        match self {
+            Self::Refunded { refund, .. } => Some(refund),
+            _ => None,
+        }
+    }
+
+    /// The customer's token, until it is redeemed or the order refused.
+    #[must_use]
+    pub fn token(&self) -> Option<&Secret> {
+        match self {
+            Self::Received { token, .. } => Some(token),
+            Self::Decided(unpaid)
+            | Self::Redeeming(unpaid)
+            | Self::PaymentUnknown { unpaid, .. } => Some(&unpaid.token),
+            _ => None,
+        }
+    }
+
+    /// The password of the new pod, until it ends.
+    #[must_use]
+    pub fn password(&self) -> Option<&Secret> {
+        match self {
+            Self::Received { password, .. } | Self::RefundPending { password, .. } => {
+                password.as_ref()
+            }
+            Self::Decided(unpaid)
+            | Self::Redeeming(unpaid)
+            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.password(),
+            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
+                paid.task.password()
+            }
+            _ => None,
+        }
+    }
+
+    /// The login of the new pod while it runs.
+    #[must_use]
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Provisioning { paid, .. } | Self::Active { paid, .. } => match &paid.task {
+                Task::Launch { login, .. } => Some(login),
+                Task::Extend { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The token of a refund that nobody has redeemed yet.
+    #[must_use]
+    pub fn refund_token(&self) -> Option<&Secret> {
+        match self.refund().map(|refund| &refund.outcome) {
+            Some(RefundOutcome::Waiting(token)) => Some(token),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Sample orders for tests: what matters to a test is set by it, the rest stands here.
+
+use crate::model::decision::{
+    Context, Decision, Digests, Grant, OrderView, Payment, Placement, PodDecision, Price, Quote,
+    Rendered, Resources,
+};
+use crate::model::ids::{InvalidName, MintUrl, OrderId};
+use crate::model::login::Login;
+use crate::model::order::{Order, OrderState, Purchase};
+use crate::model::order_state::{
+    Agreement, Considered, Launch, Paid, Refund, RefundCause, RefundOutcome, Sale, Task, Unpaid,
+};
+use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::reply_to::ReplyTo;
+use crate::model::secret::Secret;
+use crate::model::state::State;
+use crate::model::token::TokenInfo;
+use crate::model::units::{Msat, Sat, Seconds, UnixTime};
+use std::collections::BTreeMap;
+
+/// Ten minutes for ten sat.
+const SECONDS: Seconds = Seconds(600);
+const PAID: Sat = Sat(10);
+
+/// A mint that does not exist.
+///
+/// # Errors
+/// None: the URL is one.
+pub fn mint() -> Result<MintUrl, InvalidName> {
+    MintUrl::parse("https://mint.invalid")
+}
+
+#[must_use]
+pub fn spawn() -> Purchase {
+    Purchase::Spawn {
+        image: None,
+        tier: None,
+        username: "user".to_owned(),
+        public_key: None,
+        wanted: None,
+    }
+}
+
+/// An order of nobody's for this.
+///
+/// # Errors
+/// None: see [`mint`].
+pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
+    let state = order_state(&purchase, state);
+    Ok(Order {
+        id: OrderId::random(),
+        message: String::new(),
+        reply_to: ReplyTo {
+            transport: "nostr".to_owned(),
+            customer: None,
+            address: BTreeMap::new(),
+        },
+        purchase,
+        token_info: TokenInfo { mint: mint()?, gross: PAID, ys: Vec::new() },
+        created_at: UnixTime(100),
+        state,
+        delivered: false,
+    })
+}
+
+#[must_use]
+pub fn agreement() -> Agreement {
+    let quote = Quote {
+        tier: "basic".to_owned(),
+        resources: Resources::default(),
+        price: Price { msat: Msat(1_000), seconds: Seconds(60) },
+        minimum: Sat(1),
+    };
+    let decision = Decision {
+        digests: Digests::default(),
+        order: OrderView::default(),
+        context: Context::default(),
+        quote,
+        grant: Grant { seconds: SECONDS, note: None },
+        refund: None,
+    };
+    let payment =
+        Payment { mint: "https://mint.invalid".to_owned(), gross: PAID, fee: Sat(0), net: PAID };
+    Agreement { payment, decision }
+}
+
+#[must_use]
+pub fn task(purchase: &Purchase) -> Task {
+    match purchase {
+        Purchase::TopUp { pod } => Task::Extend { pod: pod.clone() },
+        Purchase::Spawn { username, public_key, .. } => {
+            let placement = Placement {
+                pod_name: String::new(),
+                image: "image:1".to_owned(),
+                resources: Resources::default(),
+                host_port: 1,
+                container_port: 1,
+                secret_name: String::new(),
+                secret_mount_path: String::new(),
+            };
+            let pod = Box::new(PodDecision { placement, rendered: Rendered::default() });
+            let login = Login {
+                username: username.clone(),
+                password: Secret::new("hunter22"),
+                public_key: public_key.clone(),
+            };
+            Task::Launch { launch: Launch { pod, moves: 0 }, login }
+        }
+    }
+}
+
+#[must_use]
+pub fn unpaid(purchase: &Purchase) -> Unpaid {
+    let token = Secret::new("cashuBsecret");
+    Unpaid { token, agreement: agreement(), task: task(purchase) }
+}
+
+#[must_use]
+pub fn paid(purchase: &Purchase) -> Paid {
+    Paid { redeemed: PAID, agreement: agreement(), task: task(purchase) }
+}
+
+/// A refund that waits for its customer.
+#[must_use]
+pub fn refund() -> Refund {
+    Refund {
+        amount: Sat(9),
+        fee: Sat(1),
+        made_at: UnixTime(200),
+        outcome: RefundOutcome::Waiting(Secret::new("cashuBrefund")),
+    }
+}
+
+/// An order of this purchase in the state of this name.
+#[must_use]
+pub fn order_state(purchase: &Purchase, state: State) -> OrderState {
+    let expires_at = UnixTime(700);
+    let refusal = || Refusal::new(ErrorType::ProvisioningError, "no");
+    let sale = || Sale::from(paid(purchase));
+    let cause = || RefundCause::NotProvisioned { refusal: refusal(), expires_at: None };
+    match state {
+        State::Received => unpaid(purchase).undecided(),
+        State::Decided => OrderState::Decided(unpaid(purchase)),
+        State::Redeeming => OrderState::Redeeming(unpaid(purchase)),
+        State::PaymentUnknown => {
+            OrderState::PaymentUnknown { unpaid: unpaid(purchase), abandoned: None }
+        }
+        State::Paid => OrderState::Paid(paid(purchase)),
+        State::Provisioning => OrderState::Provisioning { paid: paid(purchase), expires_at: None },
+        State::Active => OrderState::Active { paid: paid(purchase), expires_at },
+        State::Ended => OrderState::Ended { sale: sale(), expires_at },
+        State::Refused => {
+            OrderState::Refused { refusal: refusal(), considered: Considered::Nothing }
+        }
+        State::RefundPending => {
+            OrderState::RefundPending { sale: sale(), cause: cause(), password: None }
+        }
+        State::Refunded => OrderState::Refunded { sale: sale(), cause: cause(), refund: refund() },
+    }
+}
