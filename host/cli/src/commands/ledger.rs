@@ -1,8 +1,8 @@
 //! `paygress ledger`.
-#![allow(clippy::print_stdout)]
 
 use crate::app::{OpenMode, open_stores};
 use crate::audit::{Report, audit};
+use crate::output::print_line;
 use crate::serve::configured;
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -81,23 +81,23 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
     match action {
         LedgerAction::List => {
             for order in all_orders(&ledger).await? {
-                print_line(&order);
+                print_order(&order);
             }
         }
         LedgerAction::Show { order } => {
             let id = OrderId::parse(order)?;
             let found =
                 ledger.order(&id).await?.with_context(|| format!("there is no order {id}"))?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            print_line(serde_json::to_string_pretty(&found)?);
         }
         LedgerAction::Export => {
             for order in all_orders(&ledger).await? {
-                println!("{}", serde_json::to_string(&order)?);
+                print_line(serde_json::to_string(&order)?);
             }
         }
         LedgerAction::Audit => {
             let report = audited(&ledger, &wallet).await?;
-            println!("{report}");
+            print_line(&report);
             if !report.problems.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
@@ -106,10 +106,13 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_line(order: &Order) {
+fn print_order(order: &Order) {
     let (gross, state) = (order.token_info.gross.to_string(), order.state().as_str());
     let pod = order.pod();
     let error_type = order.state.refusal().map(|refusal| refusal.code.as_str()).unwrap_or_default();
     let created_at = order.created_at.rfc3339();
-    println!("{} {created_at} {gross:>12} {state:<15} {pod:<18} {error_type}", order.id);
+    print_line(format_args!(
+        "{} {created_at} {gross:>12} {state:<15} {pod:<18} {error_type}",
+        order.id
+    ));
 }

@@ -1,7 +1,7 @@
 //! `paygress wallet`.
-#![allow(clippy::print_stdout)]
 
 use crate::app::{OpenMode, open_stores};
+use crate::output::print_line;
 use crate::serve::configured;
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -55,22 +55,22 @@ pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitC
         }
         WalletAction::Send { amount, mint } => {
             let mint = select_mint(&wallet, mint).await?;
-            println!("{}", wallet.send(&mint, Sat(amount)).await?.expose());
+            print_line(wallet.send(&mint, Sat(amount)).await?.expose());
         }
         WalletAction::Sent => {
             for token in wallet.sent().await? {
-                println!("{}", token.expose());
+                print_line(token.expose());
             }
         }
         WalletAction::Pay { destination, amount, mint } => {
             let mint = select_mint(&wallet, mint).await?;
             let melted = wallet.melt(&mint, &destination, amount.map(Sat)).await?;
-            println!("paid {}, and {} in fees", melted.amount, melted.fee);
+            print_line(format_args!("paid {}, and {} in fees", melted.amount, melted.fee));
         }
         WalletAction::Restore => {
             for mint in mints(&wallet).await? {
                 let restored = wallet.restore(&mint).await?;
-                println!("{mint} {}", json!({ "restored_sats": restored }));
+                print_line(format_args!("{mint} {}", json!({ "restored_sats": restored })));
             }
         }
     }
@@ -92,7 +92,7 @@ fn print_status(status: &MintStatus) {
         (None, None) => {}
     }
     let available = balance.available.to_string();
-    println!("{} {available:>14}  {}", balance.mint, notes.join("; "));
+    print_line(format_args!("{} {available:>14}  {}", balance.mint, notes.join("; ")));
 }
 
 async fn mints(wallet: &CashuWallet) -> Result<Vec<MintUrl>> {

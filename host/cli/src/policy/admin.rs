@@ -1,15 +1,15 @@
 //! What an operator does with the policies of a running service, over its admin socket.
-#![allow(clippy::print_stdout)]
 
 use super::candidates::{Candidate, Candidates, Component};
 use super::tables;
 use super::util::blocking;
+use crate::output::{print, print_line, try_print};
 use anyhow::{Result, anyhow, bail};
 use clap::Subcommand;
 use paygress_admin::{AdminClient, ComponentUpload, Reply, Request};
 use paygress_core::backend::policy::SlotStats;
 use paygress_policy::Revision;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,12 +74,12 @@ fn print_revision(revision: &Revision) {
     let changed =
         slots.iter().filter_map(|slot| Some(format!("{slot} {:.12}", set.get(slot)?.digest)));
     let changed = changed.collect::<Vec<_>>().join(", ");
-    println!(
+    print_line(format_args!(
         "{number:>5}  {}  {:<14}  {}",
         at.rfc3339(),
         trigger.to_string(),
         if changed.is_empty() { "no change" } else { &changed }
-    );
+    ));
 }
 
 pub(super) async fn swap(socket: &Path, candidates: Candidates) -> Result<()> {
@@ -114,10 +114,10 @@ pub(super) async fn shadow(socket: &Path, action: ShadowAction) -> Result<()> {
     };
     match reply {
         Reply::Done => {
-            println!("the shadow runs; see `paygress policy shadow report`");
+            print_line("the shadow runs; see `paygress policy shadow report`");
         }
-        Reply::Shadow(report) if json => println!("{}", serde_json::to_string(&report)?),
-        Reply::Shadow(report) => print!("{}", tables::shadow(&report)),
+        Reply::Shadow(report) if json => print_line(serde_json::to_string(&report)?),
+        Reply::Shadow(report) => print(tables::shadow(&report)),
         reply => return Err(unexpected(&reply)),
     }
     Ok(())
@@ -137,14 +137,15 @@ pub(super) async fn top(socket: &Path, mode: TopMode) -> Result<()> {
         };
         let text = tables::stats(&now, before.as_deref());
         if matches!(mode, TopMode::Once) {
-            print!("{text}");
+            print(&text);
             return Ok(());
         }
         // Cursor home, then clear to the end: no flicker.
-        if std::io::stdout().is_terminal() {
-            print!("\u{1b}[H\u{1b}[2J");
+        let clear = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
+        match try_print(format_args!("{clear}{text}\n")) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            printed => printed?,
         }
-        println!("{text}");
         before = Some(now);
         tokio::select! {
             () = tokio::time::sleep(REFRESH) => {}

@@ -1,7 +1,7 @@
 //! The authors' commands: arguments, and calls of `paygress-policy-tools`.
-#![allow(clippy::print_stdout)]
 
 use super::util::slot;
+use crate::output::{print, print_line};
 use anyhow::{Context, Result};
 use clap::Args;
 use paygress_core::backend::policy::Slot;
@@ -116,7 +116,10 @@ pub(super) fn new(arguments: &NewArguments) -> Result<()> {
     let path = std::path::absolute(directory)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     paygress_policy_tools::new_project(directory, *lang, *slot, &name)?;
-    println!("created {}; see its README.md for the next steps", directory.display());
+    print_line(format_args!(
+        "created {}; see its README.md for the next steps",
+        directory.display()
+    ));
     Ok(())
 }
 
@@ -139,26 +142,26 @@ pub(super) fn component(arguments: &ComponentArguments) -> Result<()> {
 
 pub(super) fn check(file: ComponentFile, guard: TemplateGuard) -> Result<ExitCode> {
     let report = paygress_policy_tools::check(&file.into(), guard)?;
-    print!("{report}");
+    print(&report);
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn schema(file: ComponentFile) -> Result<()> {
-    println!("{}", PolicyFile::from(file).schema()?);
+    print_line(PolicyFile::from(file).schema()?);
     Ok(())
 }
 
 pub(super) fn eval(arguments: EvalArguments, guard: TemplateGuard) -> Result<ExitCode> {
     let EvalArguments { component, order } = arguments;
     let evaluation = paygress_policy_tools::eval(&component.into(), &order, guard)?;
-    print!("{evaluation}");
+    print(&evaluation);
     Ok(if evaluation.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 pub(super) fn test(arguments: &TestArguments, guard: TemplateGuard) -> Result<ExitCode> {
     let TestArguments { suite, component, junit } = arguments;
     let report = paygress_policy_tools::run_suite(suite, component.as_deref(), guard)?;
-    print!("{report}");
+    print(&report);
     if let Some(path) = junit {
         let xml = report.junit().context("the results cannot be written as XML")?;
         std::fs::write(path, xml)
@@ -172,7 +175,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
     let cost = Cost::measure(&component.into(), order.as_deref(), calls)?;
     let baseline = baseline.as_deref().map(Cost::read).transpose()?;
     let report = cost.compare(baseline.as_ref(), tolerance);
-    print!("{report}");
+    print(&report);
     if let Some(path) = save {
         std::fs::write(&path, serde_json::to_string_pretty(&cost)?)
             .with_context(|| format!("{} cannot be written", path.display()))?;

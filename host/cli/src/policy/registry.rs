@@ -1,7 +1,7 @@
 //! Components in registries, and their signatures.
-#![allow(clippy::print_stdout)]
 
 use super::candidates::Component;
+use crate::output::print_line;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use paygress_oci::{
@@ -104,7 +104,7 @@ pub(super) async fn push(arguments: &PushArguments) -> Result<()> {
     if let Some(key) = &key {
         registry.sign(&reference, &digest, key).await?;
     }
-    println!("{}", reference.pinned(digest));
+    print_line(reference.pinned(digest));
     Ok(())
 }
 
@@ -112,7 +112,11 @@ pub(super) async fn pull(fetcher: &ComponentFetcher, arguments: &PullArguments) 
     let artifact = fetcher.pull(&arguments.reference).await?;
     std::fs::write(&arguments.file, &artifact.component)
         .with_context(|| format!("{} cannot be written", arguments.file.display()))?;
-    println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
+    print_line(format_args!(
+        "{} bytes, manifest {}",
+        artifact.component.len(),
+        artifact.manifest_digest
+    ));
     Ok(())
 }
 
@@ -122,7 +126,7 @@ pub(super) fn sign(arguments: &SignArguments) -> Result<()> {
     let path = signature_path(&arguments.file);
     std::fs::write(&path, signature)
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    println!("{}", path.display());
+    print_line(path.display());
     Ok(())
 }
 
@@ -144,16 +148,16 @@ pub(super) async fn inspect(arguments: &InspectArguments) -> Result<()> {
     };
     let (digest, length) = (Digest::of(&component), component.len());
     let interfaces = interfaces(component).await?;
-    println!("component  {digest}, {length} bytes");
+    print_line(format_args!("component  {digest}, {length} bytes"));
     match interfaces.slot() {
         Some(SlotInterface { slot, contract }) => {
-            println!("slot       {slot}, contract {contract}");
+            print_line(format_args!("slot       {slot}, contract {contract}"));
         }
-        None => println!("slot       none: it exports nothing of paygress:policy"),
+        None => print_line("slot       none: it exports nothing of paygress:policy"),
     }
-    println!("imports    {}", interfaces.imports.join(", "));
-    println!("exports    {}", interfaces.exports.join(", "));
-    println!("signature  {signature}");
+    print_line(format_args!("imports    {}", interfaces.imports.join(", ")));
+    print_line(format_args!("exports    {}", interfaces.exports.join(", ")));
+    print_line(format_args!("signature  {signature}"));
     Ok(())
 }
 
@@ -165,7 +169,7 @@ async fn inspect_artifact(
 ) -> Result<(Vec<u8>, String)> {
     let artifact = registry.pull(reference, COMPONENT_BYTES).await?;
     let signatures = registry.signatures(reference, &artifact.manifest_digest).await?;
-    println!("manifest   {}", artifact.manifest_digest);
+    print_line(format_args!("manifest   {}", artifact.manifest_digest));
     let status = match (signatures.len(), keys.is_empty()) {
         (0, _) => "not signed".to_owned(),
         (count, true) => format!("{count} signatures; name keys with --key to verify them"),

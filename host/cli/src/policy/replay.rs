@@ -1,5 +1,4 @@
 //! `paygress policy replay`: what would a candidate have decided on the orders in the ledger?
-#![allow(clippy::print_stdout)]
 
 use super::candidates::Candidates;
 use super::tables;
@@ -7,6 +6,7 @@ use super::util::blocking;
 use crate::app::{OpenMode, guard, open_stores};
 use crate::commands::ledger::PAGE_SIZE;
 use crate::config::Config;
+use crate::output::{print, print_line};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use paygress_core::backend::store::Reporting;
@@ -71,8 +71,8 @@ pub(super) async fn replay(config: &Config, arguments: Arguments) -> Result<()> 
         .await?;
     }
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&comparison)?),
-        false => print!("{}", tables::comparison(&comparison)),
+        true => print_line(serde_json::to_string_pretty(&comparison)?),
+        false => print(tables::comparison(&comparison)),
     }
     Ok(())
 }
