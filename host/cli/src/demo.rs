@@ -248,7 +248,8 @@ impl Customer {
     }
 
     async fn request(&self, request: RequestBody) -> Result<Response> {
-        Ok(self.client.ask(self.service, &request, TIMEOUT, |_| ()).await?)
+        let answer = self.client.ask(self.service, &request, TIMEOUT, |_| ()).await?;
+        answer.response.context("the service's answer cannot be read")
     }
 
     async fn token(&self, sat: u64) -> Result<String> {

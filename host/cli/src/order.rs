@@ -1,11 +1,15 @@
 //! `paygress order`: a customer's client.
-#![allow(clippy::print_stdout)]
 
+use crate::output::{print_line, print_note};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use paygress_core::protocol::{OfferContent, PodStatus, RequestBody, Response, sorted};
-use paygress_nostr::client::{Client, DiscoveredOffer};
+use paygress_core::model::secret::Secret;
+use paygress_core::protocol::{
+    ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse, sorted,
+};
+use paygress_core::sanitize::plain;
+use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
 use serde::Serialize;
 use std::io::{IsTerminal, Read, Write};
@@ -87,8 +91,8 @@ enum Action {
 /// Runs one order.
 ///
 /// # Errors
-/// When there is no service, no relay or no response. An error response is printed, with exit code
-/// 1.
+/// When there is no service, no relay or no answer. An error, or an answer that cannot be read, is
+/// printed, with exit code 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     if arguments.relays.is_empty() {
         bail!(
@@ -122,11 +126,11 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             only_service(&client.offers(None).await?)?
         }
     };
-    let response = client
+    let answer = client
         .ask(service, &request, Duration::from_secs(arguments.timeout), |step| progress.show(step))
         .await?;
     progress.done();
-    print_response(&response, arguments.json)
+    Ok(print_answer(&answer, arguments.json))
 }
 
 fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
@@ -227,53 +231,74 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
     Ok(keys)
 }
 
-fn print_response(response: &Response, json: bool) -> Result<ExitCode> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(&sorted(response))?);
-        let failed = response.error().is_some();
-        return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
-    }
-    match response {
-        Response::Error(error) => {
-            eprintln!("{}: {}", error.error_type.as_str(), error.message);
-            if let Some(details) = &error.details {
-                eprintln!("{details}");
-            }
-            let token = error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref());
-            if let Some(token) = token {
-                eprintln!("Your money back, redeem it soon:");
-                println!("{}", token.expose());
-            }
-            return Ok(ExitCode::FAILURE);
+fn print_answer(answer: &Answer, json: bool) -> ExitCode {
+    match &answer.response {
+        _ if json => print_line(answer.text.expose()),
+        Some(response) => print_response(response),
+        None => {
+            print_note("This answer cannot be read; a newer paygress may read it. It is:");
+            print_line(plain(answer.text.expose(), usize::MAX));
         }
-        Response::ToppedUp(top_up) => println!(
+    }
+    match &answer.response {
+        Some(response) if response.error().is_none() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn print_response(response: &Response) {
+    match response {
+        Response::Error(error) => print_error(error),
+        Response::ToppedUp(top_up) => print_line(format_args!(
             "{}: {}; it lives until {}",
             top_up.pod_name, top_up.message, top_up.new_expires_at
-        ),
+        )),
         Response::Stopped(stopped) => {
-            eprintln!("{}: {}", stopped.pod_name, stopped.message);
-            for token in &stopped.refunds.refund_tokens {
-                println!("{}", token.expose());
-            }
+            print_note(format_args!("{}: {}", stopped.pod_name, stopped.message));
+            print_refunds(&stopped.refunds.refund_tokens);
         }
-        Response::Status(status) => println!(
-            "{}: {}, {} s left, until {}",
-            status.pod_name,
-            status_name(status.status),
-            status.time_remaining_seconds,
-            status.expires_at.as_deref().unwrap_or_default()
-        ),
+        Response::Status(status) => print_status(status),
         Response::Access(access) => {
-            println!("ssh -p {} {}@{}", access.ssh_port, access.ssh_username, access.ssh_host);
+            let (host, port) = (&access.ssh_host, access.ssh_port);
+            print_line(format_args!("ssh -p {port} {}@{host}", access.ssh_username));
             let password = access.ssh_password.as_ref().map_or("", |password| password.expose());
-            println!("password: {password}");
-            println!(
+            print_line(format_args!("password: {password}"));
+            print_line(format_args!(
                 "{} ({}) lives until {}",
                 access.pod_name, access.pod_spec_name, access.expires_at
-            );
+            ));
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn print_error(error: &ErrorResponse) {
+    print_note(format_args!("{}: {}", error.error_type.as_str(), error.message));
+    if let Some(details) = &error.details {
+        print_note(details);
+    }
+    print_refunds(error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref()));
+}
+
+fn print_status(status: &StatusResponse) {
+    print_line(format_args!(
+        "{}: {}, {} s left, until {}",
+        status.pod_name,
+        status_name(status.status),
+        status.time_remaining_seconds,
+        status.expires_at.as_deref().unwrap_or_default()
+    ));
+    print_refunds(status.refund_tokens.iter().flatten());
+}
+
+/// Only the tokens are on standard output.
+fn print_refunds<'a>(tokens: impl IntoIterator<Item = &'a Secret>) {
+    let mut tokens = tokens.into_iter().peekable();
+    if tokens.peek().is_some() {
+        print_note("Your refund, receive it soon:");
+    }
+    for token in tokens {
+        print_line(token.expose());
+    }
 }
 
 fn status_name(status: PodStatus) -> &'static str {
@@ -302,20 +327,20 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
             })
         };
         let all: Vec<_> = offers.iter().map(printed).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        print_line(serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
     if offers.is_empty() {
-        println!("no offers on these relays");
+        print_line("no offers on these relays");
     }
     for offer in offers {
-        println!("{}", npub(&offer.service));
-        println!("  mints: {}", offer.content.whitelisted_mints.join(", "));
+        print_line(npub(&offer.service));
+        print_line(format_args!("  mints: {}", offer.content.whitelisted_mints.join(", ")));
         for spec in &offer.content.pod_specs {
-            println!(
+            print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",
                 spec.id, spec.cpu_millicores, spec.memory_mb, spec.price_msats, spec.price_seconds
-            );
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

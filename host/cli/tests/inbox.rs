@@ -234,10 +234,10 @@ async fn a_relay_with_authentication_is_read_and_another_one_may_be_offline() {
     let request =
         RequestBody { cashu_token: Some("cashuBnothing".to_owned()), ..RequestBody::default() };
     let service = sandbox.config.keys.public_key();
-    let response = customer.ask(service, &request, TIMEOUT, |_| ()).await.unwrap();
+    let answer = customer.ask(service, &request, TIMEOUT, |_| ()).await.unwrap();
     assert!(
-        matches!(&response, Response::Error(error) if error.error_type == ErrorType::InvalidToken),
-        "{response:?}"
+        matches!(&answer.response, Some(Response::Error(error)) if error.error_type == ErrorType::InvalidToken),
+        "{answer:?}"
     );
 }
 

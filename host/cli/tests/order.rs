@@ -85,6 +85,15 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     assert!(text(&refused.stderr).starts_with("invalid_token: "), "{}", text(&refused.stderr));
 }
 
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+    let done = command.arg("openapi").env_clear().stdout(writer).output().unwrap();
+    assert_eq!((done.status.code(), text(&done.stderr).as_str()), (Some(0), ""));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openapi_document_is_printed() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();

@@ -8,6 +8,7 @@ use nostr_sdk::{
     Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayPoolNotification, RelayUrl,
     SubscriptionId, Tag, Timestamp,
 };
+use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{OfferContent, RequestBody, Response, sorted};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -27,6 +28,16 @@ pub struct DiscoveredOffer {
     /// In seconds since 1970.
     pub published_at: u64,
     pub content: OfferContent,
+}
+
+/// What a service answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// As it came. It may hold a token or a password.
+    pub text: Secret,
+    /// `None`: it cannot be read, since the service is newer than this client for instance. The
+    /// text may hold a refund all the same.
+    pub response: Option<Response>,
 }
 
 /// A customer on some relays.
@@ -89,17 +100,17 @@ impl Client {
         Ok(offers.collect())
     }
 
-    /// Sends a request and waits for its response. `progress` is called with each step.
+    /// Sends a request and waits for its answer. `progress` is called with each step.
     ///
     /// # Errors
-    /// When the request could not be sent, or no response came in time.
+    /// When the request could not be sent, or no answer came in time.
     pub async fn ask(
         &self,
         service: PublicKey,
         request: &RequestBody,
         timeout: Duration,
         progress: impl Fn(&str),
-    ) -> Result<Response, Error> {
+    ) -> Result<Answer, Error> {
         progress("looking up the service's relays");
         let targets = self.connect_to_inbox_of(service).await?;
         // Subscribed before sending: the response may be quick.
@@ -115,10 +126,10 @@ impl Client {
             return Err(Error::NotSent(sent.failed.into()));
         }
         progress("sent; waiting for the answer");
-        let read = |event: &Event| self.read_response(event, service, request_id);
-        let response = tokio::time::timeout(timeout, self.wait(notifications, inbox, read)).await;
+        let read = |event: &Event| read_answer(&self.keys, event, service, request_id);
+        let answer = tokio::time::timeout(timeout, self.wait(notifications, inbox, read)).await;
         self.client.unsubscribe(&id).await;
-        response.unwrap_or(Err(Error::NoResponse { seconds: timeout.as_secs() }))
+        answer.unwrap_or(Err(Error::NoResponse { seconds: timeout.as_secs() }))
     }
 
     /// Connects to the relays where the service reads private messages; ours if it does not say.
@@ -144,38 +155,24 @@ impl Client {
             .since(Timestamp::from_secs(since))
     }
 
-    /// The response to this request; `None` for every other event.
-    fn read_response(
-        &self,
-        event: &Event,
-        service: PublicKey,
-        request: EventId,
-    ) -> Option<Response> {
-        let message = gift_wrap::unwrap(&self.keys, event).ok()?;
-        if message.sender != service || message.answers != Some(request) {
-            return None;
-        }
-        serde_json::from_str(&message.text).ok()
-    }
-
     async fn wait(
         &self,
         mut notifications: broadcast::Receiver<RelayPoolNotification>,
         inbox: Filter,
-        read: impl Fn(&Event) -> Option<Response>,
-    ) -> Result<Response, Error> {
+        read: impl Fn(&Event) -> Option<Answer>,
+    ) -> Result<Answer, Error> {
         loop {
             match notifications.recv().await {
                 Ok(RelayPoolNotification::Event { event, .. }) => {
-                    if let Some(response) = read(&event) {
-                        return Ok(response);
+                    if let Some(answer) = read(&event) {
+                        return Ok(answer);
                     }
                 }
                 Ok(RelayPoolNotification::Message { .. }) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     let missed = self.client.fetch_events(inbox.clone(), FETCH_TIMEOUT).await;
-                    if let Some(response) = missed.map_err(Error::sdk)?.iter().find_map(&read) {
-                        return Ok(response);
+                    if let Some(answer) = missed.map_err(Error::sdk)?.iter().find_map(&read) {
+                        return Ok(answer);
                     }
                 }
                 Ok(RelayPoolNotification::Shutdown) | Err(broadcast::error::RecvError::Closed) => {
@@ -183,5 +180,40 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+/// The service's answer to this request; `None` for every other event.
+fn read_answer(keys: &Keys, event: &Event, service: PublicKey, request: EventId) -> Option<Answer> {
+    let message = gift_wrap::unwrap(keys, event).ok()?;
+    if message.sender != service || message.answers != Some(request) {
+        return None;
+    }
+    let response = serde_json::from_str(&message.text).ok();
+    Some(Answer { text: Secret::new(message.text), response })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_a_newer_service_is_not_lost() {
+        let (service, customer) = (Keys::generate(), Keys::generate());
+        let request = EventId::all_zeros();
+        let read = |text: &str, sender: &Keys| {
+            let wrapped = gift_wrap::gift_wrap(sender, &customer.public_key(), text, Some(request));
+            let (_, wrap) = wrapped.unwrap();
+            read_answer(&customer, &wrap, service.public_key(), request)
+        };
+        let refund = r#"{"type":"error","error_type":"a_new_code","message":"new","refund_token":"cashuBx","refunded_sats":1,"refund_fee_sats":0}"#;
+        let answer = read(refund, &service).unwrap();
+        assert!(answer.response.is_none());
+        assert_eq!(answer.text.expose(), refund);
+        assert!(read(refund, &Keys::generate()).is_none());
+        let known = read(&refund.replace("a_new_code", "internal_error"), &service).unwrap();
+        let known = known.response.unwrap();
+        let token = known.error().unwrap().refund.as_ref().unwrap().refund_token.as_ref().unwrap();
+        assert_eq!(token.expose(), "cashuBx");
     }
 }

@@ -34,8 +34,8 @@
 //! let offers = client.offers(None).await?;
 //! let service = offers.first().ok_or("there is no offer on these relays")?.service;
 //! let request = RequestBody { cashu_token: Some("cashuB…".to_owned()), ..RequestBody::default() };
-//! let response = client.ask(service, &request, Duration::from_secs(180), |_| ()).await?;
-//! if let Response::Access(access) = response {
+//! let answer = client.ask(service, &request, Duration::from_secs(180), |_| ()).await?;
+//! if let Some(Response::Access(access)) = answer.response {
 //!     println!("ssh -p {} {}@{}", access.ssh_port, access.ssh_username, access.ssh_host);
 //! }
 //! # Ok(())

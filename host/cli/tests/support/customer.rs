@@ -2,7 +2,7 @@
 
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_core::protocol::{RequestBody, sorted};
+use paygress_core::protocol::RequestBody;
 use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey};
 use paygress_sandbox::TestWallet;
@@ -34,7 +34,8 @@ impl Buyer {
     /// Sends a request, and gives the response as JSON.
     pub async fn ask(&self, request: Value) -> Value {
         let request: RequestBody = serde_json::from_value(request).unwrap();
-        sorted(&self.client.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap())
+        let answer = self.client.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap();
+        serde_json::from_str(answer.text.expose()).unwrap()
     }
 
     pub async fn token(&self, sat: u64) -> String {
