@@ -1,10 +1,10 @@
 //! `paygress --help`.
-#![allow(clippy::print_stdout)]
 // The futures of the service nest deeper than the compiler follows by default.
 #![recursion_limit = "256"]
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use paygress::output::{print_line, print_note, with_causes};
 use paygress::telemetry::{self, Traces};
 use paygress::{commands, order, policy, serve};
 use paygress_nostr::Keys;
@@ -93,13 +93,37 @@ const CAPS: [(&str, LevelFilter); 13] = [
     ("russh", LevelFilter::INFO),
 ];
 
+/// The command line. Every command takes `--config`, also after its name; the help of those that
+/// read no config file does not show it.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommands(|command| match command.get_name() {
+        "order" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
+        "policy" => command.mut_subcommands(|command| match policy::reads_config(&command) {
+            true => command,
+            false => command.arg(hidden_config()),
+        }),
+        _ => command,
+    })
+}
+
+/// In place of the one of [`Cli`], below a command.
+fn hidden_config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .global(true)
+        .hide(true)
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(cli.config.as_deref(), cli.command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("paygress: {error:#}");
+            print_note(format_args!("paygress: {}", with_causes(&error)));
             ExitCode::FAILURE
         }
     }
@@ -146,12 +170,12 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
         }
         Command::Keys { action: KeysAction::Generate } => {
             let keys = Keys::generate();
-            println!("{}", paygress_nostr::nsec(&keys));
-            println!("{}", paygress_nostr::npub(&keys.public_key()));
+            print_line(paygress_nostr::nsec(&keys));
+            print_line(paygress_nostr::npub(&keys.public_key()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Openapi => {
-            println!("{}", paygress_http::openapi());
+            print_line(paygress_http::openapi());
             Ok(ExitCode::SUCCESS)
         }
         #[cfg(feature = "demo")]
@@ -165,10 +189,42 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn the_config_file_is_taken_everywhere() {
+        for arguments in [
+            "paygress --config x serve",
+            "paygress serve --config x",
+            "paygress policy history --config x",
+            "paygress order offers --config x",
+            "paygress policy --config x inspect y.wasm",
+        ] {
+            let matches = command_line().try_get_matches_from(arguments.split(' ')).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            assert_eq!(cli.config.as_deref(), Some(Path::new("x")), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn the_config_file_is_offered_where_it_is_read() {
+        for (arguments, offered) in [
+            ("paygress serve --help", true),
+            ("paygress ledger list --help", true),
+            ("paygress policy swap --help", true),
+            ("paygress policy pull --help", true),
+            ("paygress policy new --help", false),
+            ("paygress policy inspect --help", false),
+            ("paygress order spawn --help", false),
+            ("paygress keys generate --help", false),
+            ("paygress openapi --help", false),
+        ] {
+            let help = command_line().try_get_matches_from(arguments.split(' ')).unwrap_err();
+            assert_eq!(help.to_string().contains("--config"), offered, "{arguments}");
+        }
     }
 }

@@ -81,6 +81,15 @@ pub enum PolicyAction {
     },
 }
 
+/// Whether a command of `paygress policy` reads the config file.
+#[must_use]
+pub fn reads_config(command: &clap::Command) -> bool {
+    !matches!(
+        command.get_name(),
+        "push" | "inspect" | "sign" | "new" | "bindings" | "component" | "schema" | "bench"
+    )
+}
+
 /// Runs `paygress policy`.
 ///
 /// # Errors
