@@ -231,10 +231,6 @@ impl Differences<'_> {
         self.compare_excerpts(Aspect::Template, &template(old), &template(new));
         if self.found.is_empty() {
             // The same decision with another message.
-            let messages = |decisions: &Decisions| {
-                let Decisions { image, quote, grant, refund, template: _ } = decisions;
-                format!("{:?}", (image, quote, grant, refund))
-            };
             let excerpt = first_difference(&messages(old), &messages(new));
             self.add(Aspect::Message, excerpt.was, excerpt.would_be);
         }
@@ -252,6 +248,19 @@ fn returned<T>(decision: &Option<Result<T, Refusal>>) -> Option<&T> {
     decision.as_ref().and_then(|decision| decision.as_ref().ok())
 }
 
+/// What the customer reads of the decisions.
+fn messages(decisions: &Decisions) -> String {
+    fn message<T>(decision: &Option<Result<T, Refusal>>) -> Option<&str> {
+        let refusal = decision.as_ref()?.as_ref().err()?;
+        Some(refusal.message.as_str())
+    }
+    let Decisions { image, quote, grant, refund, template } = decisions;
+    let note = returned(grant).and_then(|grant| grant.note.as_deref());
+    let messages =
+        [message(image), message(quote), message(grant), note, message(refund), message(template)];
+    messages.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
 struct Excerpt {
     was: String,
     would_be: String,
@@ -262,4 +271,24 @@ fn first_difference(was: &str, would_be: &str) -> Excerpt {
     let same = was.chars().zip(would_be.chars()).take_while(|(a, b)| a == b).count();
     let part = |text: &str| text.chars().skip(same.saturating_sub(20)).take(60).collect();
     Excerpt { was: part(was), would_be: part(would_be) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_shown_as_the_customer_reads_them() {
+        let refused = |message: &str| Decisions {
+            image: Some(Err(Refusal::new(ErrorType::ImageNotAllowed, message))),
+            ..Decisions::default()
+        };
+        let mut found = Differences { order: "1", found: Vec::new() };
+        found.compare(&refused("not on the list"), &refused("not sold here"));
+        let [Difference { aspect, was, would_be, .. }] = found.found.as_slice() else {
+            panic!("{:?}", found.found)
+        };
+        assert_eq!(*aspect, Aspect::Message);
+        assert_eq!((was.as_str(), would_be.as_str()), ("not on the list", "not sold here"));
+    }
 }
