@@ -155,12 +155,15 @@ fn grant(
     let minimum = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
     if seconds < minimum {
         let (net, fee) = (payment.net_sat, payment.fee_sat);
-        let (cost, suggested) =
-            (sat_for(price, minimum), sat_for(price, settings.suggested.max(minimum)));
-        let message = format!(
-            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat, {} minutes cost {suggested} sat",
-            settings.suggested.max(minimum).div_ceil(60),
+        let cost = sat_for(price, minimum);
+        let mut message = format!(
+            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat",
         );
+        if settings.suggested > minimum {
+            let (minutes, cost) =
+                (settings.suggested.div_ceil(60), sat_for(price, settings.suggested));
+            message.push_str(&format!(", {minutes} minutes cost {cost} sat"));
+        }
         return Err(refuse("insufficient_payment", message));
     }
     if seconds.saturating_add(remaining) > settings.maximum {
@@ -256,7 +259,13 @@ mod tests {
     fn the_refusal_of_a_low_payment_says_what_is_needed() {
         let refused = grant_for("{}", &order(Purpose::Spawn, Some(600)), MINUTE, 9).unwrap_err();
         assert_eq!(refused.code, "insufficient_payment");
-        assert!(refused.message.contains("600 s cost 10 sat"), "{}", refused.message);
+        assert!(
+            refused.message.ends_with("; 600 s cost 10 sat, 60 minutes cost 60 sat"),
+            "{}",
+            refused.message
+        );
+        let refused = grant_for("{}", &order(Purpose::Spawn, Some(3_600)), MINUTE, 9).unwrap_err();
+        assert!(refused.message.ends_with("; 3600 s cost 60 sat"), "{}", refused.message);
         assert_eq!(
             grant_for("{}", &order(Purpose::Spawn, None), MINUTE, 0).unwrap_err().code,
             "insufficient_payment"
