@@ -118,7 +118,7 @@ async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
     assert_eq!(
         printed(&sandbox, &["policy", "history"]).await,
         before,
-        "nothing of that was put in force"
+        "nothing of that was activated"
     );
 
     // Signed: it is taken, and the pinned one stays what it was when the tag is moved.

@@ -309,7 +309,7 @@ fn cluster_error(error: RequestError) -> ClusterError {
         // A missing right, or a rule that only the operator knows.
         400 | 401 | 403 | 404 | 405 | 409 | 422 => (
             ErrorType::BackendError,
-            "the cluster refused this pod; the operator has been notified",
+            "the cluster refused this pod; the reason is in the operator's log",
         ),
         _ => return ClusterError::Unavailable(message.clone()),
     };

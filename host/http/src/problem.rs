@@ -260,7 +260,7 @@ pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
         ErrorType::NotFound => "There is no such thing.",
         ErrorType::LeaseExpired => "The pod has ended.",
         ErrorType::PolicyUnavailable => {
-            "One of the operator's policies failed; the operator has been notified."
+            "One of the operator's policies failed; the reason is in the operator's log."
         }
         ErrorType::BackendError => "The cluster refused, or cannot be reached.",
         ErrorType::ProvisioningError => {

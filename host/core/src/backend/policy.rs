@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The policies in force. An order takes the set once and keeps it to its end.
+/// The active policies. An order takes the set once and keeps it to its end.
 pub trait Policy: Send + Sync {
     /// The set that decides the next order.
     fn current(&self) -> Arc<dyn PolicySet>;
-    /// Statistics of the components in force.
+    /// Statistics of the active components.
     fn report(&self) -> Vec<SlotStats>;
     /// Notifies when another set is published.
     fn changes(&self) -> tokio::sync::watch::Receiver<()>;

@@ -60,7 +60,7 @@ pub struct Settings {
     pub ssh_host: String,
     /// The port that the SSH server inside a pod listens on.
     pub container_port: u16,
-    /// The node ports that pods may have.
+    /// The ports that pods may have.
     pub ports: RangeInclusive<u16>,
     /// Whether to remove pods that the ledger does not know.
     pub sweep: bool,

@@ -15,7 +15,7 @@ use crate::model::units::{Sat, Seconds, UnixTime};
 /// How often a price is doubled until the duration policy takes it.
 const PRICE_STEPS: u32 = 16;
 
-/// What an order would cost, by the policies in force.
+/// What an order would cost, by the active policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceEstimate {
     /// The tier.
