@@ -19,6 +19,7 @@ pub enum WalletAction {
     /// Print a token. Whoever has it has the money.
     Send {
         /// Amount in sat
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         amount: u64,
         /// URL of the mint; may be left out if there is one only
         #[arg(long)]
@@ -31,7 +32,7 @@ pub enum WalletAction {
         /// Invoice, or name@domain
         destination: String,
         /// Amount in sat, for an address
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         amount: Option<u64>,
         /// URL of the mint; may be left out if there is one only
         #[arg(long)]
