@@ -15,12 +15,11 @@ use paygress_core::protocol::Response;
 use paygress_http::HttpServer;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
-use paygress_oci::{ComponentFetcher, Registry, VerificationPolicy};
+use paygress_oci::{ComponentFetcher, Registry, RegistryOptions, VerificationPolicy};
 use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,9 +83,10 @@ async fn policies(config: &Config) -> Result<Arc<Publisher>> {
 /// The credentials cannot be read.
 pub fn fetcher(
     verification: VerificationPolicy,
-    credentials: Option<&Path>,
+    registries: &RegistryOptions,
 ) -> Result<ComponentFetcher> {
-    Ok(ComponentFetcher::new(Registry::new(credentials)?, Arc::new(verification), COMPONENT_BYTES))
+    let registry = Registry::with_options(registries)?;
+    Ok(ComponentFetcher::new(registry, Arc::new(verification), COMPONENT_BYTES))
 }
 
 /// Opens ledger and wallet: two files, or one Postgres that replicas share.
@@ -114,7 +114,7 @@ pub async fn open_stores(config: &Config, mode: OpenMode) -> Result<(SqlStore, C
         None => Seed::load_or_create(&config.wallet.with_extension("mnemonic")).await?,
     };
     let settings = paygress_cashu::Settings {
-        mints: config.mints.clone(),
+        mints: config.mints.iter().map(ToString::to_string).collect(),
         max_balance: config.max_balance,
         // The public half is the service's npub: customers know it.
         p2pk_secret_key: Some(Secret::new(config.keys.secret_key().to_secret_hex())),
@@ -231,8 +231,7 @@ impl App {
             Some(http) => Some(open_http(config, http, &orders).await?),
             None => None,
         };
-        let fetcher =
-            Arc::new(fetcher(config.verification.clone(), config.registry_auth.as_deref())?);
+        let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries)?);
         let socket = config.admin_socket.clone();
         let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
         Ok(Self {

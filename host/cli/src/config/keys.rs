@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 48] = [
+pub const KEYS: [Key; 49] = [
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",
@@ -153,6 +153,11 @@ pub const KEYS: [Key; 48] = [
         about: "credentials for registries of policies: a file like docker's config.json",
     },
     Key {
+        name: "REGISTRY_CREDENTIAL_HELPERS",
+        default: Some("false"),
+        about: "whether the credential helpers that REGISTRY_AUTH_FILE names are run: true or false",
+    },
+    Key {
         name: "POLICY_NAMESPACE",
         default: None,
         about: "the namespace of `Policy` resources; without it they are not watched",
@@ -218,11 +223,7 @@ pub const KEYS: [Key; 48] = [
         default: Some("2222"),
         about: "the port that the SSH server inside a pod listens on",
     },
-    Key {
-        name: "SSH_PORT_RANGE_START",
-        default: Some("30000"),
-        about: "the first node port for pods",
-    },
+    Key { name: "SSH_PORT_RANGE_START", default: Some("30000"), about: "the first port for pods" },
     Key { name: "SSH_PORT_RANGE_END", default: Some("31000"), about: "the last one" },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {

@@ -21,10 +21,11 @@ pub(crate) use reader::Reader;
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::policy::{RefundTerms, Slot};
+use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
 use paygress_nostr::{Keys, RelayUrl};
-use paygress_oci::VerificationPolicy;
+use paygress_oci::{RegistryOptions, VerificationPolicy};
 use paygress_policy::PolicyDir;
 use policies::PolicySettings;
 use serde_json::Value;
@@ -71,7 +72,7 @@ pub struct Config {
     pub name: String,
     pub about: String,
     /// The accepted mints.
-    pub mints: Vec<String>,
+    pub mints: Vec<MintUrl>,
     /// The wallet's database.
     pub wallet: PathBuf,
     /// The wallet's mnemonic, if given.
@@ -99,8 +100,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Whose components are accepted.
     pub verification: VerificationPolicy,
-    /// Credentials for registries.
-    pub registry_auth: Option<PathBuf>,
+    /// Credentials for registries, and whether helpers may be run for them.
+    pub registries: RegistryOptions,
     /// The namespace of `Policy` resources.
     pub policy_namespace: Option<String>,
     /// The collector of traces.
@@ -120,7 +121,7 @@ pub struct Config {
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
-    /// The node ports for pods.
+    /// The ports for pods.
     pub ports: RangeInclusive<u16>,
 }
 
@@ -188,6 +189,19 @@ impl Reader {
             }
         }
         relays
+    }
+
+    fn mints(&mut self) -> Vec<MintUrl> {
+        let mut mints = Vec::new();
+        for text in self.list("WHITELISTED_MINTS") {
+            match MintUrl::parse(text.as_str()) {
+                Ok(mint) => mints.push(mint),
+                Err(_) => self.problem(format!(
+                    "WHITELISTED_MINTS: {text} is not the URL of a mint; write https://host[:port][/path]"
+                )),
+            }
+        }
+        mints
     }
 
     fn ports(&mut self) -> RangeInclusive<u16> {
@@ -282,7 +296,7 @@ impl Config {
             private_relays: reader.flag("ALLOW_PRIVATE_RELAYS"),
             name: reader.text_or_default("SERVICE_NAME"),
             about: reader.text_or_default("SERVICE_ABOUT"),
-            mints: reader.list("WHITELISTED_MINTS"),
+            mints: reader.mints(),
             wallet: reader.text_or_default("CASHU_DB_PATH").into(),
             mnemonic,
             ledger: reader.text_or_default("LEDGER_PATH").into(),
@@ -301,7 +315,7 @@ impl Config {
             policy_state: reader.text_or_default("POLICY_STATE_DIR").into(),
             admin_socket: reader.admin_socket(),
             verification: reader.trust(),
-            registry_auth: reader.registry_auth(),
+            registries: reader.registries(),
             policy_namespace: reader.text("POLICY_NAMESPACE"),
             otlp: reader.endpoint("OTLP_ENDPOINT"),
             policy_settings: settings,

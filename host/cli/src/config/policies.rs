@@ -3,7 +3,9 @@
 use super::reader::Reader;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::policy::Slot;
-use paygress_oci::{Keys as PolicyKeys, SignatureMode, VerificationPolicy};
+use paygress_oci::{
+    CredentialHelpers, Keys as PolicyKeys, RegistryOptions, SignatureMode, VerificationPolicy,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,17 +43,24 @@ impl Reader {
         }
     }
 
-    /// Credentials for registries.
-    pub(crate) fn registry_auth(&mut self) -> Option<PathBuf> {
-        self.text("REGISTRY_AUTH_FILE").map(PathBuf::from)
+    /// How registries are used.
+    pub(crate) fn registries(&mut self) -> RegistryOptions {
+        RegistryOptions {
+            auth_file: self.text("REGISTRY_AUTH_FILE").map(PathBuf::from),
+            credential_helpers: match self.flag("REGISTRY_CREDENTIAL_HELPERS") {
+                true => CredentialHelpers::Run,
+                false => CredentialHelpers::Refuse,
+            },
+            ..RegistryOptions::default()
+        }
     }
 
     /// The known keys, and whether signatures are required.
     pub(crate) fn trust(&mut self) -> VerificationPolicy {
         let mut keys = PolicyKeys::default();
         for file in self.names("POLICY_KEYS") {
-            if let Err(why) = keys.add_file(Path::new(&file)) {
-                self.problems.push(format!("POLICY_KEYS: {why}"));
+            if let Err(error) = keys.add_file(Path::new(&file)) {
+                self.problems.push(format!("POLICY_KEYS: {error}"));
             }
         }
         let mode = match self.text("POLICY_SIGNATURES").as_deref() {

@@ -1,6 +1,6 @@
 use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
 use super::*;
-use paygress_oci::SignatureMode;
+use paygress_oci::{CredentialHelpers, SignatureMode};
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
     Config::read(
@@ -94,6 +94,32 @@ fn each_transport_requires_its_own_settings() {
         read(&good(), &[("RUN_MODE", "both")])
             .is_ok_and(|config| config.nostr && config.http.is_some())
     );
+}
+
+#[test]
+fn each_mint_is_a_url() {
+    let mints = |mints| read(&good(), &[("WHITELISTED_MINTS", mints)]);
+    let local = mints("https://m.example/Bitcoin, http://127.0.0.1:3338");
+    let local = local.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(local.mints.len(), 2);
+    let Err(Problems(problems)) = mints("mint.example.com,https://m.example,ftp://m.example")
+    else {
+        panic!("accepted")
+    };
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].starts_with("WHITELISTED_MINTS: mint.example.com is not the URL of a mint")
+    );
+}
+
+#[test]
+fn credential_helpers_are_run_if_the_operator_says_so() {
+    let helpers = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        config.registries.credential_helpers
+    };
+    assert_eq!(helpers(&[]), CredentialHelpers::Refuse);
+    assert_eq!(helpers(&[("REGISTRY_CREDENTIAL_HELPERS", "true")]), CredentialHelpers::Run);
 }
 
 #[test]

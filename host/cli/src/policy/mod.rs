@@ -106,9 +106,9 @@ pub async fn policy(config: Option<&Path>, action: PolicyAction) -> Result<ExitC
         PolicyAction::Replay(arguments) => replay::replay(&configured(config)?, arguments).await?,
         PolicyAction::Push(arguments) => registry::push(&arguments).await?,
         PolicyAction::Pull(arguments) => {
-            let (verification, credentials) =
-                configured_in_part(config, |reader| (reader.trust(), reader.registry_auth()))?;
-            registry::pull(&fetcher(verification, credentials.as_deref())?, &arguments).await?;
+            let (verification, registries) =
+                configured_in_part(config, |reader| (reader.trust(), reader.registries()))?;
+            registry::pull(&fetcher(verification, &registries)?, &arguments).await?;
         }
         PolicyAction::Inspect(arguments) => registry::inspect(&arguments).await?,
         PolicyAction::Sign(arguments) => registry::sign(&arguments)?,
