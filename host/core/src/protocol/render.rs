@@ -89,6 +89,32 @@ pub fn refused(order: &Order, refusal: &Refusal) -> Response {
     Response::Error(error)
 }
 
+/// Refunds, for people: those that wait are summed up.
+fn describe_refunds(made: &[&Refund]) -> String {
+    let (waiting, ended): (Vec<&Refund>, Vec<&Refund>) =
+        made.iter().copied().partition(|refund| refund.end().is_none());
+    let described: Vec<String> = match waiting.len() {
+        0 | 1 => made.iter().map(|refund| describe_refund(refund)).collect(),
+        count => {
+            let (refunded, fee) =
+                (sum(&waiting, |refund| refund.amount), sum(&waiting, |refund| refund.fee));
+            let fee = match fee {
+                Sat(0) => String::new(),
+                fee => format!(", after the mint's fees of {fee}"),
+            };
+            let several = format!("refunded {refunded} in {count} tokens{fee}; receive them soon");
+            std::iter::once(several)
+                .chain(ended.iter().map(|refund| describe_refund(refund)))
+                .collect()
+        }
+    };
+    described.join("; ")
+}
+
+fn sum(refunds: &[&Refund], amount: fn(&Refund) -> Sat) -> Sat {
+    refunds.iter().map(|refund| amount(refund)).fold(Sat(0), Sat::plus)
+}
+
 /// A refund, for people.
 fn describe_refund(refund: &Refund) -> String {
     let (refunded, fee) = (refund.amount, refund.fee);
@@ -108,12 +134,9 @@ fn refunds(orders: &[&Order]) -> Refunds {
     let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
     let tokens: Vec<Secret> =
         orders.iter().filter_map(|order| order.state.refund_token().cloned()).collect();
-    let sum = |amount: fn(&Refund) -> Sat| {
-        made.iter().map(|refund| amount(refund)).fold(Sat(0), Sat::plus).0
-    };
     Refunds {
-        refunded_sats: sum(|refund| refund.amount),
-        refund_fee_sats: sum(|refund| refund.fee),
+        refunded_sats: sum(&made, |refund| refund.amount).0,
+        refund_fee_sats: sum(&made, |refund| refund.fee).0,
         refund_token: tokens.first().cloned(),
         refund_tokens: tokens,
     }
@@ -122,12 +145,10 @@ fn refunds(orders: &[&Order]) -> Refunds {
 /// The pod was stopped; with what is paid back for its unused time.
 #[must_use]
 pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
-    let made = orders.iter().filter_map(|order| order.state.refund());
-    let described: Vec<String> = made.map(describe_refund).collect();
-    let message = if described.is_empty() {
-        "stopped; nothing is paid back".to_owned()
-    } else {
-        format!("stopped; {}", described.join("; "))
+    let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
+    let message = match made.is_empty() {
+        true => "stopped; nothing is paid back".to_owned(),
+        false => format!("stopped; {}", describe_refunds(&made)),
     };
     StopResponse {
         tag: StopResponseTag::StopResponse,

@@ -1,10 +1,10 @@
 use super::*;
 use crate::limits;
-use crate::model::order::{OrderState, Purchase, RefundEnd, State};
+use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-use crate::model::units::{Sat, Seconds};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::testing;
 use proptest::prelude::*;
 use serde_json::json;
@@ -151,6 +151,35 @@ fn an_error_carries_the_refund_and_nothing_else() {
     let json = refused(&order, &refusal).to_json();
     assert!(json.contains(r#""refund_token":null"#), "{json}");
     assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), refused(&order, &refusal));
+}
+
+#[test]
+fn several_refunds_that_wait_are_summed_up() {
+    let order = |outcome: RefundOutcome| {
+        let mut refund = testing::refund();
+        (refund.amount, refund.fee, refund.outcome) = (Sat(9), Sat(0), outcome);
+        let sale = testing::paid(&testing::spawn()).into();
+        let cause = RefundCause::LeaseEnded { due: Sat(9), expires_at: UnixTime(1), refusal: None };
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        order.state = OrderState::Refunded { sale, cause, refund };
+        order
+    };
+    let waiting = order(RefundOutcome::Waiting(Secret::new("cashuBx")));
+    let redeemed = order(RefundOutcome::Ended(RefundEnd::Redeemed));
+    let message = |orders: &[&Order]| stopped(&waiting.pod(), orders).message;
+    assert_eq!(message(&[]), "stopped; nothing is paid back");
+    assert_eq!(
+        message(&[&redeemed, &waiting]),
+        "stopped; the refund of 9 sat was redeemed; refund_token gives 9 sat back; redeem it soon"
+    );
+    assert_eq!(
+        message(&[&waiting, &waiting]),
+        "stopped; refunded 18 sat in 2 tokens; receive them soon"
+    );
+    assert_eq!(
+        message(&[&waiting, &redeemed, &waiting]),
+        "stopped; refunded 18 sat in 2 tokens; receive them soon; the refund of 9 sat was redeemed"
+    );
 }
 
 #[test]
