@@ -1,7 +1,8 @@
 //! `cargo xtask demo`.
 
 use crate::run::{cargo, root, step, target};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,17 +22,23 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     let built = step("build paygress", &mut cargo(&build)?);
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
     built?;
-    run(arguments)
+    // In place of this process: a signal that ends it reaches the demo, which then cleans up.
+    Err(command(arguments).exec()).context("the demo cannot be started")
 }
 
 fn program() -> PathBuf {
     target().join("debug/paygress")
 }
 
+fn command(arguments: &[String]) -> Command {
+    let mut command = Command::new(program());
+    command.arg("demo").args(arguments).current_dir(root());
+    command
+}
+
 /// Runs the demo of the binary that is built.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let status =
-        Command::new(program()).arg("demo").args(arguments).current_dir(root()).status()?;
+    let status = command(arguments).status()?;
     if !status.success() {
         bail!("the demo failed: {status}");
     }

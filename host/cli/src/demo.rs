@@ -20,6 +20,7 @@ use paygress_sshd::client::{Client as SshClient, LoginError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long any one step of the demo may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,11 +42,33 @@ pub struct Arguments {
     once: bool,
 }
 
+/// Ctrl-C and SIGTERM. They are waited for, since a demo that is killed leaves its directory with
+/// a wallet behind.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Runs every step, all of it real but the Lightning payments and the pods' isolation.
 ///
 /// # Errors
 /// When a step has another result than it should have.
 pub async fn demo(arguments: Arguments) -> Result<()> {
+    let mut signals = Signals::new()?;
     println!("Paygress demo: one process, no cluster, no network; everything is on 127.0.0.1.\n");
     let operator = Keys::generate().secret_key().to_secret_hex();
     let settings =
@@ -68,9 +91,11 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     let customer = tokio::select! {
         done = steps => done?,
         ended = serving => bail!("the service ended: {ended:?}"),
+        () = signals.received() => bail!("the demo was stopped before its last step"),
     };
     if !arguments.once {
-        customer.stay(&sandbox, &page, &operator).await?;
+        customer.print_hints(&sandbox, &page, &operator).await?;
+        signals.received().await;
     }
     Ok(())
 }
@@ -274,8 +299,8 @@ impl Customer {
         bail!("no new offer was published")
     }
 
-    /// Keeps everything running for the visitor.
-    async fn stay(&self, sandbox: &Sandbox, page: &str, operator: &str) -> Result<()> {
+    /// What the visitor can try while everything stays open.
+    async fn print_hints(&self, sandbox: &Sandbox, page: &str, operator: &str) -> Result<()> {
         let program = std::env::current_exe()?;
         let program = program.display();
         println!("\nEverything stays open; end it with Ctrl-C. Try, in another terminal:\n");
@@ -291,7 +316,6 @@ impl Customer {
             "Or in a browser: {page} with this token for a pod, and {page}/operator with that for the operator's view:\n"
         );
         println!("  {}\n  {operator}", self.token(20).await?);
-        tokio::signal::ctrl_c().await?;
         Ok(())
     }
 }
