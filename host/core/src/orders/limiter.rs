@@ -17,12 +17,12 @@ impl MintLimiter {
     }
 
     pub(super) async fn acquire(&self, mint: &MintUrl) -> Option<OwnedSemaphorePermit> {
-        let turns = {
+        let permits = {
             let mut all = self.by_mint.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(
                 all.entry(mint.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each))),
             )
         };
-        turns.acquire_owned().await.ok()
+        permits.acquire_owned().await.ok()
     }
 }

@@ -164,8 +164,8 @@ impl OrderService {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn resume(self: &Arc<Self>) -> Result<(), LedgerError> {
-        if let Err(why) = self.backends.wallet.recover().await {
-            tracing::warn!(%why, "a wallet could not be recovered yet; its orders wait");
+        if let Err(error) = self.backends.wallet.recover().await {
+            tracing::warn!(%error, "a wallet could not be recovered yet; its orders wait");
         }
         self.resume_unfinished().await
     }
@@ -173,7 +173,7 @@ impl OrderService {
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
         for mut order in self.backends.ledger.unfinished().await? {
-            let Some(entry) = self.claim(&order.id) else { continue };
+            let Some(guard) = self.claim(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
             if let OrderState::Decided(unpaid) = &order.state {
                 // Nothing was taken, and circumstances have changed: decide again.
@@ -186,7 +186,7 @@ impl OrderService {
                     moved => moved?,
                 }
             }
-            self.spawn(order, entry, None);
+            self.spawn(order, guard, None);
         }
         Ok(())
     }

@@ -44,8 +44,8 @@ impl OrderService {
     pub async fn overview(&self, since: UnixTime) -> Result<Overview, Refusal> {
         let ledger = &self.backends.ledger;
         let failed = |error| unreadable(&error);
-        let mints = self.backends.wallet.report().await.map_err(|why| {
-            tracing::error!(%why, "the mints' report failed");
+        let mints = self.backends.wallet.report().await.map_err(|error| {
+            tracing::error!(%error, "the mints' report failed");
             Refusal::new(ErrorType::InternalError, "the wallet cannot be read")
         })?;
         Ok(Overview {

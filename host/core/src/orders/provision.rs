@@ -42,17 +42,17 @@ impl OrderService {
         };
         match (done, &paid.task) {
             (Ok(()), _) => Ok(()),
-            (Err(ProvisionError::StepError(error)), _) => Err(error),
-            (Err(ProvisionError::Cluster(ClusterError::Unavailable(why))), _)
+            (Err(ProvisionError::Step(error)), _) => Err(error),
+            (Err(ProvisionError::Cluster(ClusterError::Unavailable(error))), _)
                 if order.created_at.after(timeout()) > UnixTime::now() =>
             {
-                Err(StepError::Retry(why))
+                Err(StepError::Retry(error))
             }
             (
-                Err(ProvisionError::Cluster(ClusterError::PortTaken(why))),
+                Err(ProvisionError::Cluster(ClusterError::PortTaken(error))),
                 Task::Launch { launch, login },
             ) if launch.moves < limits::LAUNCH_ATTEMPTS => {
-                tracing::warn!(why, "moving the pod to another port");
+                tracing::warn!(error, "moving the pod to another port");
                 self.reassign_port(order, &paid, launch, login, set).await
             }
             (Err(ProvisionError::Cluster(error)), _) => {
@@ -158,19 +158,19 @@ fn timeout() -> Seconds {
 
 /// Why a paid order is not active yet.
 enum ProvisionError {
-    StepError(StepError),
+    Step(StepError),
     Cluster(ClusterError),
 }
 
 impl From<StepError> for ProvisionError {
     fn from(error: StepError) -> Self {
-        Self::StepError(error)
+        Self::Step(error)
     }
 }
 
 impl From<LedgerError> for ProvisionError {
     fn from(error: LedgerError) -> Self {
-        Self::StepError(error.into())
+        Self::Step(error.into())
     }
 }
 

@@ -70,8 +70,8 @@ impl OrderService {
         let mut tick = tokio::time::interval(limits::REFUNDS_EVERY);
         loop {
             tick.tick().await;
-            if let Err(why) = self.backends.wallet.recover().await {
-                tracing::warn!(%why, "something that was begun at a mint is still open");
+            if let Err(error) = self.backends.wallet.recover().await {
+                tracing::warn!(%error, "something that was begun at a mint is still open");
             }
             if let Err(error) = self.sweep_refunds().await {
                 tracing::warn!(%error, "refunds could not be swept");
@@ -84,20 +84,20 @@ impl OrderService {
         let mut tick = tokio::time::interval(limits::RECONCILE_EVERY);
         loop {
             tick.tick().await;
-            let places = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
+            let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
             let mut tasks = JoinSet::new();
             for lease in self.live().await {
-                let (orders, places) = (Arc::clone(&self), Arc::clone(&places));
+                let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
                 tasks.spawn(async move {
-                    let _place = places.acquire().await;
+                    let _permit = permits.acquire().await;
                     orders.enforce_deadline(lease).await;
                 });
             }
             if self.settings.sweep {
                 for pod in self.orphans().await {
-                    let (orders, places) = (Arc::clone(&self), Arc::clone(&places));
+                    let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
                     tasks.spawn(async move {
-                        let _place = places.acquire().await;
+                        let _permit = permits.acquire().await;
                         orders.sweep(&pod).await;
                     });
                 }

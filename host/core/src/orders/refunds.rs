@@ -84,14 +84,14 @@ impl OrderService {
                     match self.backends.wallet.reclaim(&order.id, &mint).await {
                         Ok(Some(back)) => RefundEnd::Reclaimed(back),
                         Ok(None) => RefundEnd::Redeemed,
-                        Err(why) => {
-                            tracing::warn!(order = %order.id, %why, "a refund could not be taken back yet");
+                        Err(error) => {
+                            tracing::warn!(order = %order.id, %error, "a refund could not be taken back yet");
                             continue;
                         }
                     }
                 }
-                Err(why) => {
-                    tracing::debug!(order = %order.id, %why, "a refund's state is not known");
+                Err(error) => {
+                    tracing::debug!(order = %order.id, %error, "a refund's state is not known");
                     continue;
                 }
             };

@@ -24,8 +24,8 @@ impl OrderService {
         match self.backends.wallet.receive(&order.id, &unpaid.token, &order.token_info).await {
             Ok(net) => self.paid(order, unpaid, None, net).await,
             Err(ReceiveError::Refused(refusal)) => self.refuse(order, refusal, unpaid.into()).await,
-            Err(ReceiveError::Unknown(why)) => {
-                tracing::warn!(%why, "the mint's answer was lost");
+            Err(ReceiveError::Unknown(error)) => {
+                tracing::warn!(%error, "the mint's answer was lost");
                 let unknown = OrderState::PaymentUnknown { unpaid, abandoned: None };
                 self.transition(order, unknown, LeaseUpdate::Keep).await
             }
@@ -75,14 +75,14 @@ impl OrderService {
                     Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere");
                 self.refuse(order, refusal, unpaid.into()).await
             }
-            Resolution::Unknown(why) => {
+            Resolution::Unknown(error) => {
                 if abandoned.is_none()
                     && UnixTime::now().since(order.created_at)
                         > Seconds(limits::PAYMENT_TIMEOUT.as_secs())
                 {
                     self.abandon_payment(order, unpaid).await?;
                 }
-                Err(StepError::Retry(why.to_string()))
+                Err(StepError::Retry(error.to_string()))
             }
         }
     }

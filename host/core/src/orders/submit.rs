@@ -90,7 +90,7 @@ impl OrderService {
     /// for another order, or too many orders are waiting.
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
         let token_info = self.backends.wallet.decode(&incoming.token).await?;
-        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
             Refusal::new(
                 ErrorType::ResourceUnavailable,
                 "too many orders are waiting; this one was not looked at, try again in a minute",
@@ -106,7 +106,7 @@ impl OrderService {
             state: OrderState::Received { token: incoming.token, password: incoming.password },
             delivered: false,
         };
-        let entry = self
+        let guard = self
             .claim(&order.id)
             .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self
@@ -116,7 +116,7 @@ impl OrderService {
             .await
             .map_err(|error| internal(&error))?
         {
-            OpenOutcome::Created => Ok(self.spawn(order, entry, Some(place))),
+            OpenOutcome::Created => Ok(self.spawn(order, guard, Some(permit))),
             OpenOutcome::Duplicate(known) => {
                 let is_same = match incoming.repetition {
                     Repetition::ByContent => true,

@@ -131,8 +131,8 @@ impl OrderService {
             tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
             for order in orders.into_iter().filter(|order| order.state() == State::RefundPending) {
                 // If its first answer is still on its way, it is taken up at the next look around.
-                if let Some(entry) = self.claim(&order.id) {
-                    self.spawn(order, entry, None);
+                if let Some(guard) = self.claim(&order.id) {
+                    self.spawn(order, guard, None);
                 }
             }
             return Ok(());

@@ -20,23 +20,23 @@ impl OrderService {
     pub(super) fn spawn(
         self: &Arc<Self>,
         order: Order,
-        entry: InFlightGuard,
-        place: Option<OwnedSemaphorePermit>,
+        guard: InFlightGuard,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Submission {
-        let (id, receiver) = (order.id.clone(), entry.sender.subscribe());
+        let (id, receiver) = (order.id.clone(), guard.sender.subscribe());
         let orders = Arc::clone(self);
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                if let Some(order) = orders.drive(order, place).await
+                if let Some(order) = orders.drive(order, permit).await
                     && let Some(answer) = orders.answer(&order).await
                 {
-                    entry.sender.send_replace(Some(answer.clone()));
+                    guard.sender.send_replace(Some(answer.clone()));
                     if !order.delivered {
                         orders.send(&order, &answer).await;
                     }
                 }
-                drop(entry);
+                drop(guard);
             }
             .instrument(span),
         );
@@ -47,22 +47,22 @@ impl OrderService {
     async fn drive(
         &self,
         mut order: Order,
-        mut place: Option<OwnedSemaphorePermit>,
+        mut permit: Option<OwnedSemaphorePermit>,
     ) -> Option<Order> {
         let mut delays = backoff();
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
-        let mut permit = None;
+        let mut mint_permit = None;
         while !order.state().is_final() {
-            permit = match permit.take() {
+            mint_permit = match mint_permit.take() {
                 None if order.state().is_awaiting_payment() => {
                     self.order_slots.acquire(&order.token_info.mint).await
                 }
-                permit => permit.filter(|_| order.state().is_awaiting_payment()),
+                held => held.filter(|_| order.state().is_awaiting_payment()),
             };
             if order.state() == State::PaymentUnknown {
                 // It may wait for days.
-                place = None;
+                permit = None;
             }
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
@@ -72,20 +72,20 @@ impl OrderService {
                     tracing::info!("another process works this order");
                     return None;
                 }
-                Err(StepError::Retry(why)) => {
+                Err(StepError::Retry(error)) => {
                     tracing::warn!(
-                        why,
+                        error,
                         state = state.as_str(),
                         "a step failed and will be tried again"
                     );
                     // A waiting order does not delay the others.
-                    permit = None;
+                    mint_permit = None;
                     wait(&mut delays).await;
                     order = self.read_again(&order, &mut delays).await?;
                 }
             }
         }
-        drop(place);
+        drop(permit);
         tracing::info!(
             state = order.state().as_str(),
             refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
@@ -181,7 +181,7 @@ impl OrderService {
 
     /// Sends the response. If nobody takes it, it is sent again by the next resume loop.
     async fn send(&self, order: &Order, answer: &Response) {
-        let Ok(_place) = self.delivering.acquire().await else { return };
+        let Ok(_permit) = self.delivering.acquire().await else { return };
         let (mut delays, mut attempts) = (backoff(), 0..limits::DELIVERY_ATTEMPTS);
         while let Err(error) = self.backends.responder.send(&order.reply_to, answer).await {
             tracing::warn!(
