@@ -154,16 +154,7 @@ fn grant(
     let seconds = bought.saturating_sub(bought.checked_rem(settings.round_to).unwrap_or(0));
     let minimum = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
     if seconds < minimum {
-        let (net, fee) = (payment.net_sat, payment.fee_sat);
-        let cost = sat_for(price, minimum);
-        let mut message = format!(
-            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat",
-        );
-        if settings.suggested > minimum {
-            let (minutes, cost) =
-                (settings.suggested.div_ceil(60), sat_for(price, settings.suggested));
-            message.push_str(&format!(", {minutes} minutes cost {cost} sat"));
-        }
+        let message = too_little(settings, price, payment, seconds, minimum);
         return Err(refuse("insufficient_payment", message));
     }
     if seconds.saturating_add(remaining) > settings.maximum {
@@ -177,6 +168,25 @@ fn grant(
     let note = (seconds < bought)
         .then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
     Ok(Grant { seconds, note })
+}
+
+/// What is needed: at least, and for the suggested duration if that is longer.
+fn too_little(
+    settings: &Settings,
+    price: Price,
+    payment: &Payment,
+    seconds: u64,
+    minimum: u64,
+) -> String {
+    let (net, fee, cost) = (payment.net_sat, payment.fee_sat, sat_for(price, minimum));
+    let needed = format!(
+        "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat"
+    );
+    if settings.suggested <= minimum {
+        return needed;
+    }
+    let (minutes, cost) = (settings.suggested.div_ceil(60), sat_for(price, settings.suggested));
+    format!("{needed}, {minutes} minutes cost {cost} sat")
 }
 
 /// The whole seconds that an amount buys; `None` at a price of zero.
