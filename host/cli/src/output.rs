@@ -64,7 +64,7 @@ mod tests {
     use anyhow::anyhow;
 
     #[test]
-    fn each_cause_is_said_once() {
+    fn each_cause_is_printed_once() {
         let error = anyhow!("refused").context("connecting failed (refused)").context("no relay");
         assert_eq!(with_causes(&error), "no relay: connecting failed (refused)");
         let error = anyhow!("no such file").context("x.toml cannot be read");
