@@ -8,7 +8,8 @@
 //!
 //! - `config/`: the file and the environment; all problems at once.
 //! - `app.rs`: everything wired together; `serve.rs` runs it on Kubernetes.
-//! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in the browser.
+//! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
+//!   the browser.
 //! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
 //! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
