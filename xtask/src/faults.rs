@@ -100,6 +100,9 @@ fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
     command
 }
 
+/// The tests' own.
+const SETTINGS: &str = include_str!("../../host/cli/tests/support/nutshell.env");
+
 /// A Nutshell mint of the tests' Python.
 struct Nutshell {
     child: Child,
@@ -121,15 +124,7 @@ impl Nutshell {
         let child = Command::new(target().join("venv/bin/mint"))
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .current_dir(&directory)
-            .envs([
-                ("MINT_BACKEND_BOLT11_SAT", "FakeWallet"),
-                ("MINT_PRIVATE_KEY", "a key of a test mint"),
-                ("MINT_INPUT_FEE_PPK", "100"),
-                ("MINT_RATE_LIMIT", "FALSE"),
-                ("TOR", "FALSE"),
-                ("FAKEWALLET_BRR", "TRUE"),
-                ("FAKEWALLET_DELAY_INCOMING_PAYMENT", "0"),
-            ])
+            .envs(SETTINGS.lines().filter_map(|line| line.split_once('=')))
             .env("MINT_DATABASE", &database)
             .env("CASHU_DIR", directory.join("cashu"))
             .stdin(Stdio::null())

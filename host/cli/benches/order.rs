@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use paygress::app::App;
 use paygress::config::default_policies;
 use paygress::sandbox::Sandbox;
 use paygress_core::Policy;
@@ -14,7 +15,7 @@ use paygress_core::model::ids::{Customer, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
-use paygress_core::orders::NewOrder;
+use paygress_core::orders::{NewOrder, OrderService};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_nostr::{Keys, gift_wrap};
@@ -161,24 +162,49 @@ fn ledger(c: &mut Criterion) {
     });
 }
 
+/// A service, and the wallets of a customer who has money and of somebody else.
+async fn shop() -> (Sandbox, TestWallet, TestWallet, App) {
+    let sandbox =
+        Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "")
+            .await
+            .unwrap();
+    let (payer, receiver) = (
+        TestWallet::new(sandbox.mint.url()).await.unwrap(),
+        TestWallet::new(sandbox.mint.url()).await.unwrap(),
+    );
+    payer.fill(100_000).await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    (sandbox, payer, receiver, app)
+}
+
+async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
+    let incoming = NewOrder {
+        repetition: Repetition::ByContent,
+        message: OrderId::random().into(),
+        // No recipient: sending is not part of the measurement.
+        reply_to: ReplyTo {
+            transport: "none".to_owned(),
+            customer: None,
+            address: BTreeMap::new(),
+        },
+        token: Secret::new(token),
+        purchase: Purchase::Spawn {
+            image: None,
+            tier: None,
+            username: "user".to_owned(),
+            public_key: None,
+            wanted: None,
+        },
+        password: Some(Secret::new("a good password")),
+    };
+    orders.submit(incoming).await.unwrap().answer().await.unwrap()
+}
+
 /// An order from submission to response, on a mint in this process and pods without isolation.
 /// The bare figure is the swap at that mint alone.
 fn whole_order(c: &mut Criterion) {
-    // long: the set-up of both sides of the comparison.
     let runtime = Runtime::new().unwrap();
-    let (sandbox, payer, receiver, app) = runtime.block_on(async {
-        let sandbox =
-            Sandbox::new(&[("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "29999")], "")
-                .await
-                .unwrap();
-        let (payer, receiver) = (
-            TestWallet::new(sandbox.mint.url()).await.unwrap(),
-            TestWallet::new(sandbox.mint.url()).await.unwrap(),
-        );
-        payer.fill(100_000).await.unwrap();
-        let app = sandbox.app().await.unwrap();
-        (sandbox, payer, receiver, app)
-    });
+    let (sandbox, payer, receiver, app) = runtime.block_on(shop());
     let token = || runtime.block_on(payer.token(16)).unwrap();
     let mut group = c.benchmark_group("whole order");
     group.sample_size(20).measurement_time(Duration::from_secs(5));
@@ -189,34 +215,12 @@ fn whole_order(c: &mut Criterion) {
             BatchSize::PerIteration,
         )
     });
-    let orders = Arc::clone(&app.orders);
     group.bench_function("host", |b| {
         b.iter_batched(
             token,
             |token| {
-                runtime.block_on(async {
-                    let incoming = NewOrder {
-                        repetition: Repetition::ByContent,
-                        message: OrderId::random().into(),
-                        // No recipient: sending is not part of the measurement.
-                        reply_to: ReplyTo {
-                            transport: "none".to_owned(),
-                            customer: None,
-                            address: BTreeMap::new(),
-                        },
-                        token: Secret::new(token),
-                        purchase: Purchase::Spawn {
-                            image: None,
-                            tier: None,
-                            username: "user".to_owned(),
-                            public_key: None,
-                            wanted: None,
-                        },
-                        password: Some(Secret::new("a good password")),
-                    };
-                    let response = orders.submit(incoming).await.unwrap().answer().await.unwrap();
-                    assert!(matches!(response, Response::Access(_)), "{response:?}");
-                })
+                let response = runtime.block_on(buy(&app.orders, token));
+                assert!(matches!(response, Response::Access(_)), "{response:?}");
             },
             BatchSize::PerIteration,
         );

@@ -1,11 +1,5 @@
 //! The commands of authors: check, eval, test, bench.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -119,18 +113,8 @@ fn a_trap_names_the_line_of_the_source() {
     assert!(!success && output.contains("/order/teir") && output.contains("tier"), "{output}");
 }
 
-#[test]
-fn a_suite_passes_or_names_the_failed_cases() {
-    // long: one suite file with every kind of case.
-    let workspace = Workspace::new();
-    let suite = |cases: &str| {
-        let head = format!(
-            "slot: pricing\ncomponent: {}\nsettings: {{sats_per_hour: 120}}\ncases:\n",
-            built("plugins/pricing.wasm")
-        );
-        workspace.file("suite.yaml", &(head + cases))
-    };
-    let good_ones = r"
+/// Cases that the default pricing passes, at two sat a minute.
+const GOOD: &str = r"
   - name: two sat a minute
     expect: {price: {msat: 2000, seconds: 60}}
   - name: no such tier
@@ -144,18 +128,8 @@ fn a_suite_passes_or_names_the_failed_cases() {
     settings: {sats_per_hour: -1}
     problems: [/sats_per_hour]
 ";
-    let junit = workspace.path("junit.xml").to_string_lossy().into_owned();
-    let (success, output) = workspace.run(&["test", &suite(good_ones), "--junit", &junit]);
-    assert!(success && output.contains("4 cases, 0 failed"), "{output}");
-    let xml = std::fs::read_to_string(&junit).unwrap();
-    assert!(
-        xml.contains("tests=\"4\"")
-            && xml.contains("failures=\"0\"")
-            && xml.contains("two sat a minute"),
-        "{xml}"
-    );
-
-    let bad_ones = r"
+/// Cases that it fails, each in its own way.
+const BAD: &str = r"
   - name: cheaper & <better>
     expect: {price: {msat: 1000}}
   - name: refused
@@ -171,26 +145,51 @@ fn a_suite_passes_or_names_the_failed_cases() {
     given: {ordr: {}}
     expect: {}
 ";
-    let (success, output) = workspace.run(&["test", &suite(bad_ones), "--junit", &junit]);
-    assert!(
-        !success
-            && output.contains("6 cases, 6 failed")
-            && output.contains("/price/msat is 2000, and should be 1000"),
-        "{output}"
+
+/// A suite file with these cases.
+fn suite(workspace: &Workspace, cases: &str) -> String {
+    let pricing = built("plugins/pricing.wasm");
+    let text = format!(
+        "slot: pricing\ncomponent: {pricing}\nsettings: {{sats_per_hour: 120}}\ncases:\n{cases}"
     );
-    let xml = std::fs::read_to_string(&junit).unwrap();
-    assert!(
-        xml.contains("failures=\"6\"") && xml.contains("cheaper &amp; &lt;better&gt;"),
-        "{xml}"
-    );
+    workspace.file("suite.yaml", &text)
+}
+
+#[test]
+fn a_suite_passes_or_names_the_failed_cases() {
+    let workspace = Workspace::new();
+    let junit = workspace.path("junit.xml").to_string_lossy().into_owned();
+    for (cases, passes, shown, reported) in [
+        (
+            GOOD,
+            true,
+            &["4 cases, 0 failed"][..],
+            &["tests=\"4\"", "failures=\"0\"", "two sat a minute"][..],
+        ),
+        (
+            BAD,
+            false,
+            &["6 cases, 6 failed", "/price/msat is 2000, and should be 1000"],
+            &["failures=\"6\"", "cheaper &amp; &lt;better&gt;"],
+        ),
+    ] {
+        let (success, output) =
+            workspace.run(&["test", &suite(&workspace, cases), "--junit", &junit]);
+        assert_eq!(success, passes, "{output}");
+        assert!(shown.iter().all(|part| output.contains(part)), "{output}");
+        let xml = std::fs::read_to_string(&junit).unwrap();
+        assert!(reported.iter().all(|part| xml.contains(part)), "{xml}");
+    }
     // The same suite with another component.
-    let (success, output) = workspace.run(&[
-        "test",
-        &suite(good_ones),
-        "--component",
-        &built("plugins-examples/flat-price.wasm"),
-    ]);
+    let flat = built("plugins-examples/flat-price.wasm");
+    let (success, output) =
+        workspace.run(&["test", &suite(&workspace, GOOD), "--component", &flat]);
     assert!(!success, "{output}");
+}
+
+#[test]
+fn a_suite_that_cannot_be_read_fails_with_a_reason() {
+    let workspace = Workspace::new();
     for (text, why) in [
         ("cases: [", "suite.yaml"),
         ("slot: pricing\ncomponent: x\ncase: []\n", "case"),
@@ -199,7 +198,8 @@ fn a_suite_passes_or_names_the_failed_cases() {
         let (success, output) = workspace.run(&["test", &workspace.file("suite.yaml", text)]);
         assert!(!success && output.contains(why), "{output}");
     }
-    assert!(!workspace.run(&["test", &suite(" []")]).0, "a suite without cases shows nothing");
+    let empty = suite(&workspace, " []");
+    assert!(!workspace.run(&["test", &empty]).0, "a suite without cases shows nothing");
 }
 
 #[test]

@@ -1,12 +1,6 @@
 //! The wire of version 0.1.0: its clients read the same bytes and are read the same way.
 //! See `fixtures/v0.1.0/README.md`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::Refusal;

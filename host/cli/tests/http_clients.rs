@@ -1,20 +1,16 @@
 //! The HTTP API with independent clients: cashu-ts, nginx, schemathesis. Run by `cargo xtask
 //! test`, which installs them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 
 use paygress::sandbox::Sandbox;
 use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use support::command::text;
 use support::customer::{Buyer, Running};
 use support::testbed::{root, wait_for};
 use support::web::Web;
@@ -34,10 +30,6 @@ async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap())
         .await
         .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +147,6 @@ async fn nginx_asks_before_it_lets_through() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs schemathesis: run `cargo xtask test`"]
 async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
-    // long: the arguments of one run.
     const CASES: u64 = 2_000;
     let (sandbox, _running, web) = opened(&[]).await;
     let token = Buyer::new(&sandbox).await.token(100).await;
@@ -165,49 +156,41 @@ async fn schemathesis_finds_no_fault_in_two_thousand_cases() {
         [(None, "80"), (Some("c".repeat(40)), "80"), (Some(OPERATOR.to_owned()), "40")]
     {
         let report = tempfile::NamedTempFile::new().unwrap();
-        let mut command = Command::new("timeout");
-        command.arg("600").arg(root().join("target/venv-schemathesis/bin/schemathesis"));
-        command.args([
-            "run",
-            &web.url("/openapi.json"),
-            "--max-examples",
-            examples,
-            "--seed",
-            "1",
-            "--no-color",
-        ]);
-        command
-            .args([
-                "--request-timeout",
-                "20",
-                "--suppress-health-check",
-                "all",
-                "--report-junit-path",
-            ])
-            .arg(report.path());
-        // The stream lasts as long as a pod does, and a customer who has no pod has none.
-        command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
+        let mut command = schemathesis(&web, examples, report.path());
         if let Some(caller) = caller {
-            command.args([
-                "-H",
-                &format!("Authorization: Bearer {caller}"),
-                "-H",
-                &format!("X-Cashu: {token}"),
-            ]);
+            let (bearer, token) =
+                (format!("Authorization: Bearer {caller}"), format!("X-Cashu: {token}"));
+            command.args(["-H", &bearer, "-H", &token]);
         }
-        command.env("HOME", root().join("target")).current_dir(root().join("target"));
         let output = run(command).await;
         let report = text(&output.stdout);
         assert!(output.status.success(), "{report}\n{}", text(&output.stderr));
-        let summary = report
-            .lines()
-            .find(|line| line.contains(" generated,"))
-            .unwrap_or_else(|| panic!("no count in {report}"));
-        cases += summary
-            .split_whitespace()
-            .next()
-            .and_then(|count| count.parse::<u64>().ok())
-            .unwrap_or_else(|| panic!("{summary}"));
+        cases += generated(&report);
     }
     assert!(cases >= CASES, "only {cases} cases");
+}
+
+fn schemathesis(web: &Web, examples: &str, report: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("600").arg(root().join("target/venv-schemathesis/bin/schemathesis"));
+    command.args(["run", &web.url("/openapi.json"), "--max-examples", examples]);
+    command.args(["--seed", "1", "--no-color", "--request-timeout", "20"]);
+    command.args(["--suppress-health-check", "all", "--report-junit-path"]).arg(report);
+    // The stream lasts as long as a pod does, and a customer who has no pod has none.
+    command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
+    command.env("HOME", root().join("target")).current_dir(root().join("target"));
+    command
+}
+
+/// How many cases there were, as the report says.
+fn generated(report: &str) -> u64 {
+    let summary = report
+        .lines()
+        .find(|line| line.contains(" generated,"))
+        .unwrap_or_else(|| panic!("no count in {report}"));
+    summary
+        .split_whitespace()
+        .next()
+        .and_then(|count| count.parse::<u64>().ok())
+        .unwrap_or_else(|| panic!("{summary}"))
 }

@@ -1,13 +1,6 @@
 //! The inbox over real relays: what is served once, what is warned of, what is published, and
 //! relays that want more.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 

@@ -1,12 +1,6 @@
 //! What an operator does with the policies of a running service: with the program, over the admin
 //! socket and through the policy directory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 
@@ -63,57 +57,77 @@ async fn bought(buyer: &Buyer, sat: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_replaces_compares_and_goes_back() {
-    // long: one session with a running service; each step builds on the last.
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
-    let (pricing, duration, images) = (
-        built("plugins/pricing.wasm"),
-        built("plugins/duration.wasm"),
-        built("plugins/images.wasm"),
-    );
+    assert_eq!(bought(&buyer, 11).await, 10);
+    bad_sets_are_refused_whole(&sandbox).await;
     assert_eq!(bought(&buyer, 11).await, 10);
 
-    // Two slots, one of them bad: neither.
-    let dear = write(&sandbox, "dear.json", &json!({"sats_per_hour": 120}));
-    let dear = format!("pricing={dear}");
-    let reason = refusal(
-        &sandbox,
-        &["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear],
-    )
-    .await;
-    assert!(reason.contains("duration") && reason.contains("images"), "{reason}");
-    let wrong = write(&sandbox, "wrong.json", &json!({"sats_per_hour": -1, "sats_per_day": 1}));
-    let reason = refusal(
-        &sandbox,
-        &["policy", "swap", "pricing", &pricing, "--settings", &format!("pricing={wrong}")],
-    )
-    .await;
-    assert!(
-        reason.contains("/sats_per_hour") && reason.contains("/sats_per_day"),
-        "all problems at once: {reason}"
-    );
-    assert_eq!(bought(&buyer, 11).await, 10);
-
-    let output = printed(
-        &sandbox,
-        &["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear],
-    )
-    .await;
+    let (pricing, duration) = (built("plugins/pricing.wasm"), built("plugins/duration.wasm"));
+    let dear = priced(&sandbox, "dear.json", &json!({"sats_per_hour": 120}));
+    let swap = ["policy", "swap", "pricing", &pricing, "duration", &duration, "--settings", &dear];
+    let output = printed(&sandbox, &swap).await;
     assert!(output.contains("operator") && output.contains("pricing "), "{output}");
     assert_eq!(bought(&buyer, 11).await, 5);
+    hostile_one_runs_only_as_a_shadow(&sandbox, &buyer).await;
 
-    // The hostile one runs only as a shadow.
+    // A better one is promoted.
+    let cheap = priced(&sandbox, "cheap.json", &json!({"sats_per_hour": 30}));
+    let start = ["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap];
+    printed(&sandbox, &start).await;
+    assert!(printed(&sandbox, &["policy", "promote"]).await.contains("promotion"));
+    assert_eq!(bought(&buyer, 11).await, 20);
+    orders_so_far_are_replayed(&sandbox).await;
+
+    // Back, and back once more: not to the one that was rolled back.
+    printed(&sandbox, &["policy", "rollback"]).await;
+    assert_eq!(bought(&buyer, 11).await, 5);
+    printed(&sandbox, &["policy", "rollback"]).await;
+    assert_eq!(bought(&buyer, 11).await, 10);
+    let history = printed(&sandbox, &["policy", "history"]).await;
+    assert_eq!(history.lines().count(), 5, "{history}");
+    assert!(history.contains("start") && history.contains("rollback"), "{history}");
+    let top = printed(&sandbox, &["policy", "top", "--once"]).await;
+    assert_eq!(top.lines().count(), 5, "a head and four slots: {top}");
+    for (arguments, reason) in [
+        (&["rollback", "77"][..], "policy history"),
+        (&["swap", "prices", &pricing], "pod-template"),
+        (&["swap", "pricing", "/nowhere.wasm"], "/nowhere.wasm"),
+    ] {
+        let output = refusal(&sandbox, &[&["policy"], arguments].concat()).await;
+        assert!(output.contains(reason), "{arguments:?}: {output}");
+    }
+}
+
+/// The argument of `--settings` for pricing with these.
+fn priced(sandbox: &Sandbox, name: &str, settings: &Value) -> String {
+    format!("pricing={}", write(sandbox, name, settings))
+}
+
+/// Two slots, one of them bad: neither. And all problems at once.
+async fn bad_sets_are_refused_whole(sandbox: &Sandbox) {
+    let (pricing, images) = (built("plugins/pricing.wasm"), built("plugins/images.wasm"));
+    let dear = priced(sandbox, "dear.json", &json!({"sats_per_hour": 120}));
+    let swap = ["policy", "swap", "pricing", &pricing, "duration", &images, "--settings", &dear];
+    let reason = refusal(sandbox, &swap).await;
+    assert!(reason.contains("duration") && reason.contains("images"), "{reason}");
+    let wrong = json!({"sats_per_hour": -1, "sats_per_day": 1});
+    let wrong = priced(sandbox, "wrong.json", &wrong);
+    let swap = ["policy", "swap", "pricing", &pricing, "--settings", &wrong];
+    let reason = refusal(sandbox, &swap).await;
+    assert!(reason.contains("/sats_per_hour") && reason.contains("/sats_per_day"), "{reason}");
+}
+
+async fn hostile_one_runs_only_as_a_shadow(sandbox: &Sandbox, buyer: &Buyer) {
     let hostile = built("plugins-for-tests/hostile.wasm");
-    printed(&sandbox, &["policy", "shadow", "start", "pricing", &hostile]).await;
-    assert_eq!(bought(&buyer, 11).await, 5);
-    assert_eq!(bought(&buyer, 11).await, 5);
+    printed(sandbox, &["policy", "shadow", "start", "pricing", &hostile]).await;
+    assert_eq!(bought(buyer, 11).await, 5);
+    assert_eq!(bought(buyer, 11).await, 5);
     let begun = Instant::now();
     let report = loop {
-        let report: Value = serde_json::from_str(
-            &printed(&sandbox, &["policy", "shadow", "report", "--json"]).await,
-        )
-        .unwrap();
+        let report = printed(sandbox, &["policy", "shadow", "report", "--json"]).await;
+        let report: Value = serde_json::from_str(&report).unwrap();
         if report["comparison"]["orders"] == 2 {
             break report;
         }
@@ -121,57 +135,29 @@ async fn an_operator_replaces_compares_and_goes_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(report["candidates"][0]["slot"], "pricing");
-    let table = printed(&sandbox, &["policy", "shadow", "stop"]).await;
+    let table = printed(sandbox, &["policy", "shadow", "stop"]).await;
     assert!(table.contains("2 orders, 0 of them the same"), "{table}");
-    assert!(refusal(&sandbox, &["policy", "promote"]).await.contains("policy shadow start"));
+    assert!(refusal(sandbox, &["policy", "promote"]).await.contains("policy shadow start"));
+}
 
-    // A better one is promoted.
-    let cheap = format!("pricing={}", write(&sandbox, "cheap.json", &json!({"sats_per_hour": 30})));
-    printed(&sandbox, &["policy", "shadow", "start", "pricing", &pricing, "--settings", &cheap])
-        .await;
-    assert!(printed(&sandbox, &["policy", "promote"]).await.contains("promotion"));
-    assert_eq!(bought(&buyer, 11).await, 20);
-
-    // What would it have decided on the orders so far? Six were granted, one of them by itself.
-    let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing, "--json"];
-    let replayed: Value = serde_json::from_str(&printed(&sandbox, &replay).await).unwrap();
+/// What would the installed pricing have decided? Six were granted, one of them by itself.
+async fn orders_so_far_are_replayed(sandbox: &Sandbox) {
+    let pricing = built("plugins/pricing.wasm");
+    let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing];
+    let replayed = printed(sandbox, &[&replay[..], &["--json"]].concat()).await;
+    let replayed: Value = serde_json::from_str(&replayed).unwrap();
     assert_eq!((&replayed["orders"], &replayed["same"]), (&json!(6), &json!(1)), "{replayed}");
     assert_eq!(
         (&replayed["differing"]["seconds"], &replayed["income_sat"]),
         (&json!(5), &json!(60))
     );
-    let output =
-        printed(&sandbox, &["policy", "replay", "--since", "1d", "pricing", &pricing]).await;
+    let output = printed(sandbox, &replay).await;
     assert!(
         output.contains("6 orders, 1 of them the same") && output.contains("sold, in seconds"),
         "{output}"
     );
-    assert!(
-        refusal(&sandbox, &["policy", "replay", "--since", "yesterday", "pricing", &pricing])
-            .await
-            .contains("7d")
-    );
-
-    // Back, and back once more: not to the one that was rolled back.
-    printed(&sandbox, &["policy", "rollback"]).await;
-    assert_eq!(bought(&buyer, 11).await, 5);
-    printed(&sandbox, &["policy", "rollback"]).await;
-    assert_eq!(bought(&buyer, 11).await, 10);
-    assert!(refusal(&sandbox, &["policy", "rollback", "77"]).await.contains("policy history"));
-    let history = printed(&sandbox, &["policy", "history"]).await;
-    assert_eq!(history.lines().count(), 5, "{history}");
-    assert!(history.contains("start") && history.contains("rollback"), "{history}");
-
-    let top = printed(&sandbox, &["policy", "top", "--once"]).await;
-    assert_eq!(top.lines().count(), 5, "a head and four slots: {top}");
-    assert!(
-        refusal(&sandbox, &["policy", "swap", "prices", &pricing]).await.contains("pod-template")
-    );
-    assert!(
-        refusal(&sandbox, &["policy", "swap", "pricing", "/nowhere.wasm"])
-            .await
-            .contains("/nowhere.wasm")
-    );
+    let yesterday = ["policy", "replay", "--since", "yesterday", "pricing", &pricing];
+    assert!(refusal(sandbox, &yesterday).await.contains("7d"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

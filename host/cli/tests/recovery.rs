@@ -1,12 +1,6 @@
 //! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does
 //! not start, a relay that is away. After each: the customer has the pod or the money.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 

@@ -1,23 +1,18 @@
 //! Bad input: each is refused with its own error_type over the real messages, and the token is
-//! still spendable afterwards. (Quota and Pod Security are in `cluster.rs`: they take a real
+//! still spendable afterwards. (Quota and Pod Security are in `cluster/`: they take a real
 //! cluster.)
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
-use paygress_policy::{Source, Sources, Trigger, read_component};
+use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};
 use paygress_sandbox::token::relabelled;
 use paygress_sandbox::{TestMint, TestWallet};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use support::customer::{Buyer, Running};
 
 fn refused(answer: &Value, code: &str) {
@@ -29,85 +24,68 @@ fn refused(answer: &Value, code: &str) {
     assert!(answer.get("refund_token").is_none(), "nothing was taken, nothing is given back");
 }
 
+/// A wallet of this mint, and a token of it.
+async fn ten_sat(mint: &TestMint) -> (TestWallet, String) {
+    let wallet = TestWallet::new(mint.url()).await.unwrap();
+    wallet.fill(10).await.unwrap();
+    let token = wallet.token(10).await.unwrap();
+    (wallet, token)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_has_its_name_and_leaves_the_token_good() {
-    // long: a table of refusals.
-    let away = TestMint::start(0).await.unwrap();
-    let away_wallet = TestWallet::new(away.url()).await.unwrap();
-    away_wallet.fill(10).await.unwrap();
-    let away_token = away_wallet.token(10).await.unwrap();
-    let also = away.url().to_owned();
+    let (away, foreign) = (TestMint::start(0).await.unwrap(), TestMint::start(0).await.unwrap());
+    let (_, away_token) = ten_sat(&away).await;
+    let (foreign_wallet, foreign_token) = ten_sat(&foreign).await;
+    let sandbox = Sandbox::accepting(away.url()).await.unwrap();
     drop(away);
-    let sandbox = Sandbox::accepting(&also).await.unwrap();
     let app = sandbox.app().await.unwrap();
-    let policies = std::sync::Arc::clone(&app.policies);
+    let policies = Arc::clone(&app.policies);
     let _running = Running::start(app);
     let buyer = Buyer::new(&sandbox).await;
-
-    refused(&buyer.ask(json!({"ssh_username": "alice"})).await, "invalid_token");
-    refused(&buyer.ask(json!({"cashu_token": "cashuBgarbage"})).await, "invalid_token");
-    refused(
-        &buyer
-            .ask(json!({"pod_name": "ssh-pod-unknown", "cashu_token": buyer.token(3).await}))
-            .await,
-        "not_found",
-    );
-    refused(&buyer.ask(json!({"cashu_token": away_token})).await, "mint_network_error");
-
-    let foreign = TestMint::start(0).await.unwrap();
-    let foreign_wallet = TestWallet::new(foreign.url()).await.unwrap();
-    foreign_wallet.fill(10).await.unwrap();
-    let foreign_token = foreign_wallet.token(10).await.unwrap();
-    refused(&buyer.ask(json!({"cashu_token": foreign_token})).await, "non_whitelisted_mint");
+    let (token, small) = (buyer.token(10).await, buyer.token(3).await);
+    let mint = sandbox.mint.url();
+    let lookalike = relabelled(&token, &format!("{mint}@evil.example"), "sat").unwrap();
+    let dollars = relabelled(&token, mint, "usd").unwrap();
+    for (request, code) in [
+        (json!({"ssh_username": "alice"}), "invalid_token"),
+        (json!({"cashu_token": "cashuBgarbage"}), "invalid_token"),
+        (json!({"pod_name": "ssh-pod-unknown", "cashu_token": small}), "not_found"),
+        (json!({"cashu_token": away_token}), "mint_network_error"),
+        (json!({"cashu_token": foreign_token}), "non_whitelisted_mint"),
+        (json!({"cashu_token": lookalike}), "non_whitelisted_mint"),
+        (json!({"cashu_token": dollars}), "unsupported_unit"),
+        (json!({"cashu_token": token, "duration_minutes": 600}), "insufficient_payment"),
+        (
+            json!({"cashu_token": token, "pod_image": "docker.io/library/alpine:3"}),
+            "image_not_allowed",
+        ),
+        (json!({"cashu_token": token, "ssh_username": "root"}), "invalid_request"),
+        (json!({"cashu_token": token, "ssh_username": "a;rm -rf /"}), "invalid_request"),
+        (json!({"cashu_token": token, "ssh_username": "$(id)"}), "invalid_request"),
+        (json!({"cashu_token": token, "ssh_username": "-oProxyCommand=x"}), "invalid_request"),
+        (json!({"cashu_token": token, "tier": "galactic"}), "invalid_spec"),
+        (json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"}), "invalid_request"),
+    ] {
+        refused(&buyer.ask(request).await, code);
+    }
     assert_eq!(foreign_wallet.receive(&foreign_token).await.unwrap(), 10);
-
-    let token = buyer.token(10).await;
-    let lookalike =
-        relabelled(&token, &format!("{}@evil.example", sandbox.mint.url()), "sat").unwrap();
-    refused(&buyer.ask(json!({"cashu_token": lookalike})).await, "non_whitelisted_mint");
-    refused(
-        &buyer
-            .ask(json!({"cashu_token": relabelled(&token, sandbox.mint.url(), "usd").unwrap()}))
-            .await,
-        "unsupported_unit",
-    );
-    refused(
-        &buyer.ask(json!({"cashu_token": token, "duration_minutes": 600})).await,
-        "insufficient_payment",
-    );
-    refused(
-        &buyer.ask(json!({"cashu_token": token, "pod_image": "docker.io/library/alpine:3"})).await,
-        "image_not_allowed",
-    );
-    for username in ["root", "a;rm -rf /", "$(id)", "-oProxyCommand=x"] {
-        refused(
-            &buyer.ask(json!({"cashu_token": token, "ssh_username": username})).await,
-            "invalid_request",
-        );
-    }
-    refused(&buyer.ask(json!({"cashu_token": token, "tier": "galactic"})).await, "invalid_spec");
-    refused(
-        &buyer.ask(json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"})).await,
-        "invalid_request",
-    );
-
-    let hostile = read_component(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins-for-tests/hostile.wasm"),
-    )
-    .unwrap();
-    policies
-        .publish(&Sources::from([(Slot::Pricing, Source::plain(hostile))]), Trigger::Operator)
-        .unwrap();
-    for misdeed in ["panic", "spin", "allocate", "zero-seconds"] {
-        refused(
-            &buyer.ask(json!({"cashu_token": token, "tier": misdeed})).await,
-            "policy_unavailable",
-        );
-    }
+    by_a_hostile_policy(&policies, &buyer, &token).await;
 
     // After all of that the same token is worth what it was.
     assert_eq!(buyer.wallet.receive(&token).await.unwrap(), 9);
     refused(&buyer.ask(json!({"cashu_token": token})).await, "token_already_spent");
+}
+
+async fn by_a_hostile_policy(policies: &Publisher, buyer: &Buyer, token: &str) {
+    let path = "../../target/plugins-for-tests/hostile.wasm";
+    let hostile = read_component(&Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let sources = Sources::from([(Slot::Pricing, Source::plain(hostile))]);
+    policies.publish(&sources, Trigger::Operator).unwrap();
+    for misdeed in ["panic", "spin", "allocate", "zero-seconds"] {
+        let answer = buyer.ask(json!({"cashu_token": token, "tier": misdeed})).await;
+        refused(&answer, "policy_unavailable");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

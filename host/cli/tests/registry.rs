@@ -1,11 +1,5 @@
 //! Policies from a registry: pushed, signed, pulled, and rejected for every possible reason.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 
@@ -15,9 +9,11 @@ use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use support::command::{paygress, printed, text};
 use support::customer::Running;
 use support::keys::{certificate, key};
+use tempfile::TempDir;
 
 fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name)
@@ -37,138 +33,184 @@ fn pricing_digest(history: &str) -> String {
     last.split("pricing ").nth(1).unwrap().chars().take(12).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
-    // long: one session with a running service; each step builds on the last.
-    let plain = Sandbox::new(&[], "").await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-    let ((ours, ours_public), (theirs, theirs_public)) =
-        (key(directory.path(), "ours"), key(directory.path(), "theirs"));
-    write_policy_dir(&plain, directory.path(), &ours).await;
-    let sandbox = Sandbox::new(
-        &[("POLICY_DIR", &directory.path().to_string_lossy()), ("POLICY_KEYS", &ours_public)],
-        "",
-    )
-    .await
-    .unwrap();
-    let _running = Running::start(sandbox.app().await.unwrap());
-    let registry = TestRegistry::open(RequiredAuth::None).await.unwrap();
-    let named = |name: &str| format!("{}/policies/{name}", registry.host());
-    let push = async |file: &Path, name: &str, sign: Option<&str>| {
-        let (file, reference) = (file.to_string_lossy().into_owned(), named(name));
+/// A service that accepts components of one key, and a registry.
+struct Session {
+    sandbox: Sandbox,
+    _running: Running,
+    registry: TestRegistry,
+    directory: TempDir,
+    /// Files of the private and the public key.
+    ours: (String, String),
+    theirs: (String, String),
+}
+
+impl Session {
+    async fn new() -> Self {
+        let plain = Sandbox::new(&[], "").await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (key(directory.path(), "ours"), key(directory.path(), "theirs"));
+        write_policy_dir(&plain, directory.path(), &ours.0).await;
+        let policy_dir = directory.path().to_string_lossy().into_owned();
+        let settings = [("POLICY_DIR", policy_dir.as_str()), ("POLICY_KEYS", &ours.1)];
+        let sandbox = Sandbox::new(&settings, "").await.unwrap();
+        let running = Running::start(sandbox.app().await.unwrap());
+        let registry = TestRegistry::open(RequiredAuth::None).await.unwrap();
+        Self { sandbox, _running: running, registry, directory, ours, theirs }
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.directory.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}/policies/{name}", self.registry.host())
+    }
+
+    /// Gives the reference with its digest.
+    async fn push(&self, file: &Path, name: &str, sign: Option<&str>) -> String {
+        let (file, reference) = (file.to_string_lossy().into_owned(), self.named(name));
         let mut arguments = vec!["policy", "push", &file, &reference];
         arguments.extend(sign.iter().flat_map(|key| ["--sign", *key]));
-        printed(&sandbox, &arguments).await.trim().to_owned()
-    };
-    let swap = async |slot: &str, reference: &str| {
-        paygress(&sandbox, &["policy", "swap", slot, &format!("oci://{reference}")]).await
-    };
-    let refused = async |slot: &str, reference: &str, why: &str| {
-        let output = swap(slot, reference).await;
+        printed(&self.sandbox, &arguments).await.trim().to_owned()
+    }
+
+    async fn swap(&self, slot: &str, reference: &str) -> Output {
+        let source = format!("oci://{reference}");
+        paygress(&self.sandbox, &["policy", "swap", slot, &source]).await
+    }
+
+    async fn refused(&self, slot: &str, reference: &str, why: &str) {
+        let output = self.swap(slot, reference).await;
         assert!(
             !output.status.success() && text(&output.stderr).contains(why),
             "{why}: {}",
             text(&output.stderr)
         );
-    };
-    let (flat, surge) =
-        (built("plugins-examples/flat-price.wasm"), built("plugins-examples/surge-price.wasm"));
-    let before = printed(&sandbox, &["policy", "history"]).await;
+    }
 
-    // Each with its reason, and the old one goes on.
-    push(&flat, "unsigned:1", None).await;
-    refused("pricing", &named("unsigned:1"), "there is no signature").await;
-    push(&flat, "theirs:1", Some(&theirs)).await;
-    refused("pricing", &named("theirs:1"), "known key").await;
-    push(&flat, "images:1", Some(&ours)).await;
-    refused("images", &named("images:1"), "slot pricing").await;
-    let newer = at("newer.wasm");
+    async fn history(&self) -> String {
+        printed(&self.sandbox, &["policy", "history"]).await
+    }
+
+    /// A component that is larger than the service takes, signed.
+    async fn push_large(&self) -> String {
+        let large = vec![0; (32 << 20) + 1];
+        let client = Registry::new(None).unwrap();
+        let reference: Reference = self.named("large:1").parse().unwrap();
+        let package = Package {
+            component: &large,
+            exports: &[],
+            imports: &[],
+            author: None,
+            created: None,
+            annotations: &BTreeMap::new(),
+        };
+        let digest = client.push(&reference, &package).await.unwrap();
+        let pem = std::fs::read_to_string(&self.ours.0).unwrap();
+        client.sign(&reference, &digest, &SigningKey::from_pem(&pem).unwrap()).await.unwrap();
+        self.named("large:1")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_from_a_registry_are_accepted_when_a_known_key_signed_them() {
+    let session = Session::new().await;
+    let before = session.history().await;
+    others_are_refused(&session).await;
+    let unsigned = unsigned_file_is_refused(&session).await;
+    assert_eq!(session.history().await, before, "nothing of that was activated");
+    let pinned = signed_ones_are_accepted(&session).await;
+    they_are_pulled_and_inspected(&session, &pinned, &unsigned).await;
+
+    session.push(&built("plugins/pricing.wasm"), "unsigned:2", None).await;
+    let unsigned = format!("oci://{}", session.named("unsigned:2"));
+    let replay = ["policy", "replay", "--since", "1d", "pricing", &unsigned];
+    let replayed = paygress(&session.sandbox, &replay).await;
+    assert!(text(&replayed.stderr).contains("there is no signature"));
+}
+
+/// Each with its reason.
+async fn others_are_refused(session: &Session) {
+    let flat = built("plugins-examples/flat-price.wasm");
+    let ours = Some(session.ours.0.as_str());
+    session.push(&flat, "unsigned:1", None).await;
+    session.push(&flat, "theirs:1", Some(&session.theirs.0)).await;
+    session.push(&flat, "images:1", ours).await;
+    let newer = session.at("newer.wasm");
     std::fs::write(&newer, newer_contract(&std::fs::read(&flat).unwrap())).unwrap();
-    push(Path::new(&newer), "newer:1", Some(&ours)).await;
-    refused("pricing", &named("newer:1"), "1.9.0").await;
-    refused("pricing", &named("nowhere:1"), "is not there").await;
-    refused("pricing", "no reference", "registry is missing").await;
-    let pinned = push(&flat, "tampered:1", Some(&ours)).await;
-    registry.replace_blob(&Digest::of(&std::fs::read(&flat).unwrap()), b"something else");
-    refused("pricing", &pinned, "tampered").await;
-    let large = vec![0; (32 << 20) + 1];
-    let registry_client = Registry::new(None).unwrap();
-    let reference: Reference = named("large:1").parse().unwrap();
-    let package = Package {
-        component: &large,
-        exports: &[],
-        imports: &[],
-        author: None,
-        created: None,
-        annotations: &BTreeMap::new(),
-    };
-    let digest = registry_client.push(&reference, &package).await.unwrap();
-    let pem = std::fs::read_to_string(&ours).unwrap();
-    registry_client.sign(&reference, &digest, &SigningKey::from_pem(&pem).unwrap()).await.unwrap();
-    refused("pricing", &named("large:1"), "bytes").await;
-    // A file without a good signature beside it is no better.
-    let unsigned = at("unsigned.wasm");
-    std::fs::copy(&flat, &unsigned).unwrap();
-    let output = paygress(&sandbox, &["policy", "swap", "pricing", &unsigned]).await;
-    assert!(text(&output.stderr).contains("there is no signature"), "{}", text(&output.stderr));
-    printed(&sandbox, &["policy", "sign", &unsigned, "--key", &theirs]).await;
-    let output = paygress(&sandbox, &["policy", "swap", "pricing", &unsigned]).await;
-    assert!(text(&output.stderr).contains("known key"), "{}", text(&output.stderr));
-    assert_eq!(
-        printed(&sandbox, &["policy", "history"]).await,
-        before,
-        "nothing of that was activated"
-    );
+    session.push(Path::new(&newer), "newer:1", ours).await;
+    for (slot, reference, why) in [
+        ("pricing", session.named("unsigned:1"), "there is no signature"),
+        ("pricing", session.named("theirs:1"), "known key"),
+        ("images", session.named("images:1"), "slot pricing"),
+        ("pricing", session.named("newer:1"), "1.9.0"),
+        ("pricing", session.named("nowhere:1"), "is not there"),
+        ("pricing", "no reference".to_owned(), "registry is missing"),
+        ("pricing", session.push_large().await, "bytes"),
+    ] {
+        session.refused(slot, &reference, why).await;
+    }
+    let pinned = session.push(&flat, "tampered:1", ours).await;
+    session.registry.replace_blob(&Digest::of(&std::fs::read(&flat).unwrap()), b"something else");
+    session.refused("pricing", &pinned, "tampered").await;
+}
 
-    // Signed: it is taken, and the pinned one stays what it was when the tag is moved.
-    let pinned = push(&surge, "surge:1", Some(&ours)).await;
+/// A file without a good signature beside it is no better. Gives its name; it is signed with their
+/// key.
+async fn unsigned_file_is_refused(session: &Session) -> String {
+    let unsigned = session.at("unsigned.wasm");
+    std::fs::copy(built("plugins-examples/flat-price.wasm"), &unsigned).unwrap();
+    let swap = ["policy", "swap", "pricing", &unsigned];
+    let output = paygress(&session.sandbox, &swap).await;
+    assert!(text(&output.stderr).contains("there is no signature"), "{}", text(&output.stderr));
+    let sign = ["policy", "sign", &unsigned, "--key", &session.theirs.0];
+    printed(&session.sandbox, &sign).await;
+    let output = paygress(&session.sandbox, &swap).await;
+    assert!(text(&output.stderr).contains("known key"), "{}", text(&output.stderr));
+    unsigned
+}
+
+/// The pinned one stays what it was when the tag is moved. Gives its reference.
+async fn signed_ones_are_accepted(session: &Session) -> String {
+    let (surge, ours) = (built("plugins-examples/surge-price.wasm"), Some(session.ours.0.as_str()));
+    let digest = Digest::of(&std::fs::read(&surge).unwrap()).hex();
+    let is_surge = async || digest.starts_with(&pricing_digest(&session.history().await));
+    let pinned = session.push(&surge, "surge:1", ours).await;
     assert!(pinned.contains("surge:1@sha256:"), "{pinned}");
-    assert!(swap("pricing", &named("surge:1")).await.status.success());
-    let surge_digest = Digest::of(&std::fs::read(&surge).unwrap()).hex();
+    assert!(session.swap("pricing", &session.named("surge:1")).await.status.success());
+    assert!(is_surge().await);
+    session.push(&built("plugins/pricing.wasm"), "surge:1", ours).await;
     assert!(
-        surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
-    );
-    push(&built("plugins/pricing.wasm"), "surge:1", Some(&ours)).await;
-    assert!(
-        swap("pricing", &named("surge:1")).await.status.success(),
+        session.swap("pricing", &session.named("surge:1")).await.status.success(),
         "the tag leads to another one now"
     );
-    assert!(
-        !surge_digest
-            .starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
-    );
-    assert!(swap("pricing", &pinned).await.status.success());
-    assert!(
-        surge_digest.starts_with(&pricing_digest(&printed(&sandbox, &["policy", "history"]).await))
-    );
+    assert!(!is_surge().await);
+    assert!(session.swap("pricing", &pinned).await.status.success());
+    assert!(is_surge().await);
+    pinned
+}
 
-    // There and back, and what it is.
-    let back = at("back.wasm");
-    printed(&sandbox, &["policy", "pull", &pinned, &back]).await;
-    assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&surge).unwrap());
-    let output = printed(
-        &sandbox,
-        &["policy", "inspect", &format!("oci://{pinned}"), "--key", &ours_public],
-    )
-    .await;
+async fn they_are_pulled_and_inspected(session: &Session, pinned: &str, unsigned: &str) {
+    let (back, surge) = (session.at("back.wasm"), built("plugins-examples/surge-price.wasm"));
+    let surge = std::fs::read(surge).unwrap();
+    printed(&session.sandbox, &["policy", "pull", pinned, &back]).await;
+    assert_eq!(std::fs::read(&back).unwrap(), surge);
+    let inspect = async |component: &str, key: &str| {
+        printed(&session.sandbox, &["policy", "inspect", component, "--key", key]).await
+    };
+    let output = inspect(&format!("oci://{pinned}"), &session.ours.1).await;
     for part in [
-        &surge_digest[..],
+        &Digest::of(&surge).hex()[..],
         "slot       pricing, contract 1.1.0",
         "good, by",
         "paygress:policy/types@1.1.0",
     ] {
         assert!(output.contains(part), "{part}: {output}");
     }
-    let output =
-        printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &theirs_public]).await;
+    let output = inspect(unsigned, &session.theirs.1).await;
     assert!(output.contains("good, by"), "{output}");
-    let output = printed(&sandbox, &["policy", "inspect", &unsigned, "--key", &ours_public]).await;
+    let output = inspect(unsigned, &session.ours.1).await;
     assert!(output.contains("not good"), "{output}");
-    push(&built("plugins/pricing.wasm"), "unsigned:2", None).await;
-    let replay =
-        ["policy", "replay", "--since", "1d", "pricing", &format!("oci://{}", named("unsigned:2"))];
-    assert!(text(&paygress(&sandbox, &replay).await.stderr).contains("there is no signature"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,9 +249,9 @@ async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_th
 fn newer_contract(component: &[u8]) -> Vec<u8> {
     let (old, new) = (b"@1.0.0", b"@1.9.0");
     let mut bytes = component.to_vec();
-    for start in 0..bytes.len() - old.len() {
+    for start in 0..bytes.len() {
         if bytes[start..].starts_with(old) {
-            bytes[start..start + old.len()].copy_from_slice(new);
+            bytes[start..][..old.len()].copy_from_slice(new);
         }
     }
     bytes

@@ -1,13 +1,6 @@
 //! Several replicas on one Postgres: an order is worked by one of them, and by another when that
 //! one dies.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-#![allow(clippy::print_stdout)]
+#![cfg(test)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! What version 0.1.0 stored is read, continued and accounted for by this version.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg(test)]
 
 mod support;
 

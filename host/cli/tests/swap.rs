@@ -1,12 +1,6 @@
 //! Orders flow while policies are replaced, compared and replayed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::print_stdout
-)]
+#![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod support;
 
@@ -14,10 +8,10 @@ use futures::StreamExt;
 use paygress::commands::ledger::all_orders;
 use paygress::config::default_policies;
 use paygress_core::backend::policy::{Digests, Slot};
-use paygress_core::model::order::State;
+use paygress_core::model::order::{Order, State};
 use paygress_policy::{
-    Aspect, Candidate, Comparison, PolicyDir, PolicyEngine, Publisher, Source, Sources, SwapError,
-    Trigger, read_component,
+    Aspect, Candidate, Comparison, Host, PolicyDir, PolicyEngine, Publisher, Revision,
+    ShadowReport, Source, Sources, SwapError, Trigger, read_component,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -84,42 +78,38 @@ fn broken(number: usize) -> Sources {
     sources
 }
 
+/// Replaces the policies again and again, every fourth time with a broken set; gives how many were
+/// refused.
+async fn replace(publisher: Arc<Publisher>, mut progress: watch::Receiver<usize>) -> usize {
+    let mut refused = 0;
+    for number in 1..=SWAPS {
+        // One for every so many orders, whatever the machine's pace.
+        progress.wait_for(|done| *done >= number * ORDERS / (SWAPS + 1)).await.unwrap();
+        let publisher = Arc::clone(&publisher);
+        let sources = if number % 4 == 0 {
+            broken(number / 4)
+        } else {
+            marked(u64::try_from(number).unwrap() + 1)
+        };
+        let swap = move || publisher.publish(&sources, Trigger::Operator);
+        match tokio::task::spawn_blocking(swap).await.unwrap() {
+            Ok(_) => assert_ne!(number % 4, 0, "a broken one was accepted"),
+            Err(SwapError::Rejected(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    refused
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times() {
-    // long: one session with a running service; each step builds on the last.
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
     publisher.publish(&marked(1), Trigger::Operator).unwrap();
     let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
-    let (done, mut progress) = watch::channel(0_usize);
-    let swaps = {
-        let publisher = Arc::clone(&publisher);
-        tokio::spawn(async move {
-            let mut refused = 0;
-            for number in 1..=SWAPS {
-                // One for every so many orders, whatever the machine's pace.
-                progress.wait_for(|done| *done >= number * ORDERS / (SWAPS + 1)).await.unwrap();
-                let publisher = Arc::clone(&publisher);
-                let sources = if number % 4 == 0 {
-                    broken(number / 4)
-                } else {
-                    marked(u64::try_from(number).unwrap() + 1)
-                };
-                let swapped = tokio::task::spawn_blocking(move || {
-                    publisher.publish(&sources, Trigger::Operator)
-                })
-                .await
-                .unwrap();
-                match swapped {
-                    Ok(_) => assert_ne!(number % 4, 0, "a broken one was accepted"),
-                    Err(SwapError::Rejected(_)) => refused += 1,
-                    Err(other) => panic!("{other}"),
-                }
-            }
-            refused
-        })
-    };
+    let (done, progress) = watch::channel(0_usize);
+    let swaps = tokio::spawn(replace(Arc::clone(&publisher), progress));
     let orders = futures::stream::iter(0..ORDERS).map(|_| {
         let (backends, done) = (Arc::clone(&backends), done.clone());
         async move {
@@ -139,12 +129,25 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
         (ORDERS, ORDERS),
         "an order was lost"
     );
-    let history = publisher.history();
+    let marks = deciding_sets(&orders, &publisher.history());
+    assert!(marks > SWAPS / 2, "only {marks} sets decided: the swaps did not meet the orders");
+    println!("{ORDERS} orders under {marks} sets in {:.1} s", took.as_secs_f64());
+}
+
+/// How many sets decided these orders: each a whole one, and one of those that were published.
+fn deciding_sets(orders: &[Order], history: &[Revision]) -> usize {
     assert_eq!(history.len(), 2 + SWAPS - SWAPS / 4);
     let published: BTreeSet<String> =
         history.iter().map(|revision| revision.set[&Slot::Pricing].settings.clone()).collect();
+    let digests = |slot| history[0].set[&slot].digest.clone();
+    let expected = Digests {
+        images: digests(Slot::Images),
+        pricing: digests(Slot::Pricing),
+        duration: digests(Slot::Duration),
+        pod_template: digests(Slot::PodTemplate),
+    };
     let mut marks = BTreeSet::new();
-    for order in &orders {
+    for order in orders {
         let decision = &order.state.agreement().unwrap().decision;
         let mark = decision.quote.price.msat.0 * 60 / decision.quote.price.seconds.0 / 1_000;
         assert_eq!(decision.refund.unwrap().step.0, mark, "a mixed set decided order {}", order.id);
@@ -152,57 +155,43 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
             published.contains(&format!(r#"{{"sats_per_hour": {}}}"#, 60 * mark)),
             "{mark} was never published"
         );
-        let digests = |slot| history[0].set[&slot].digest.clone();
-        let expected = Digests {
-            images: digests(Slot::Images),
-            pricing: digests(Slot::Pricing),
-            duration: digests(Slot::Duration),
-            pod_template: digests(Slot::PodTemplate),
-        };
         assert_eq!(decision.digests, expected);
         marks.insert(mark);
     }
-    assert!(
-        marks.len() > SWAPS / 2,
-        "only {} sets decided: the swaps did not meet the orders",
-        marks.len()
-    );
-    println!("{ORDERS} orders under {} sets in {:.1} s", marks.len(), took.as_secs_f64());
+    marks.len()
+}
+
+/// The settings and components of the installation.
+fn own() -> Sources {
+    PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap()
+}
+
+/// A pricing that gives half the time for the money.
+fn dearer() -> Sources {
+    let settings = r#"{"sats_per_hour": 120}"#.to_owned();
+    Sources::from([(Slot::Pricing, Source { settings, ..own()[&Slot::Pricing].clone() })])
+}
+
+/// Granted, refused by each slot that may, and topped up.
+async fn all_kinds_of_orders(backends: &FakeBackends) {
+    let orders = futures::stream::iter(0..ORDERS).map(async |number| match number % 10 {
+        0 => backends.order(10, spawn(Some("galactic"), None)).await,
+        1 => backends.order(10, spawn(None, Some("evil.example/miner:1"))).await,
+        2 => backends.order(1, spawn(None, None)).await,
+        3 => backends.order(100_000, spawn(None, None)).await,
+        _ => backends.order(10, spawn(None, None)).await,
+    });
+    orders.buffer_unordered(AT_ONCE).for_each(|_| std::future::ready(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_decisions_are_replayed_and_shadowed() {
-    // long: one session with a running service; each step builds on the last.
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
-    let own =
-        || -> Sources { PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap() };
-    let dearer = || {
-        Sources::from([(
-            Slot::Pricing,
-            Source {
-                settings: r#"{"sats_per_hour": 120}"#.to_owned(),
-                ..own()[&Slot::Pricing].clone()
-            },
-        )])
-    };
     publisher.host().start_shadow(dearer()).unwrap();
-    let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
-    // Granted, refused by each slot that may, and topped up.
-    let orders = futures::stream::iter(0..ORDERS).map(|number| {
-        let backends = Arc::clone(&backends);
-        async move {
-            match number % 10 {
-                0 => backends.order(10, spawn(Some("galactic"), None)).await,
-                1 => backends.order(10, spawn(None, Some("evil.example/miner:1"))).await,
-                2 => backends.order(1, spawn(None, None)).await,
-                3 => backends.order(100_000, spawn(None, None)).await,
-                _ => backends.order(10, spawn(None, None)).await,
-            }
-        }
-    });
-    orders.buffer_unordered(AT_ONCE).for_each(|_| std::future::ready(())).await;
+    let backends = FakeBackends::new(directory.path(), publisher.host().clone()).await;
+    all_kinds_of_orders(&backends).await;
     let orders = all_orders(&*backends.ledger).await.unwrap();
     let granted = orders.iter().filter(|order| order.state() == State::Active).count();
     assert_eq!((orders.len(), granted), (ORDERS, ORDERS / 10 * 7));
@@ -224,41 +213,57 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
             && same.income_sat == same.would_be_income_sat
             && same.income_sat.0 == 6_000 * 10 + 1_000
     );
-
-    let first = compare(dearer());
+    let replayed = compare(dearer());
     assert_eq!(
-        serde_json::to_string(&first).unwrap(),
+        serde_json::to_string(&replayed).unwrap(),
         serde_json::to_string(&compare(dearer())).unwrap(),
         "to the byte"
     );
-    // An order of 1 sat is too small now; one that paid far too much still is refused; the others
-    // get half the time.
-    assert_eq!(first.differing[&Aspect::Outcome], 1_000);
-    assert_eq!(
-        (first.differing[&Aspect::Price], first.differing[&Aspect::Seconds]),
-        (7_000, 6_000),
-        "{first:?}"
-    );
-    assert_eq!(first.income_sat.0 - first.would_be_income_sat.0, 1_000);
-    assert_eq!(first.sold_seconds.0, 6_000 * 600 + 1_000 * 60);
-    assert_eq!(first.would_be_sold_seconds.0, 6_000 * 300);
+    assert_dearer(&replayed);
+    assert_shadowed(&shadow_report(publisher.host()).await, &replayed);
 
-    // The shadow saw the same orders, and says the same: as far as it could keep up.
+    // What the candidate says is used for nothing until it is promoted.
+    let mut agreed = orders.iter().filter_map(|order| order.state.agreement());
+    assert!(agreed.all(|agreement| agreement.decision.quote.price.msat.0 == 1_000));
+    assert_eq!(publisher.promote().unwrap().trigger, Trigger::Promotion);
+    assert!(publisher.host().shadow_report().is_none());
+}
+
+/// An order of 1 sat is too small now; one that paid far too much still is refused; the others get
+/// half the time.
+fn assert_dearer(replayed: &Comparison) {
+    assert_eq!(replayed.differing[&Aspect::Outcome], 1_000);
+    assert_eq!(
+        (replayed.differing[&Aspect::Price], replayed.differing[&Aspect::Seconds]),
+        (7_000, 6_000),
+        "{replayed:?}"
+    );
+    assert_eq!(replayed.income_sat.0 - replayed.would_be_income_sat.0, 1_000);
+    assert_eq!(replayed.sold_seconds.0, 6_000 * 600 + 1_000 * 60);
+    assert_eq!(replayed.would_be_sold_seconds.0, 6_000 * 300);
+}
+
+/// The report once each order was compared or skipped.
+async fn shadow_report(host: &Host) -> ShadowReport {
     let begun = Instant::now();
-    let report = loop {
-        let report = publisher.host().shadow_report().unwrap();
+    loop {
+        let report = host.shadow_report().unwrap();
         if report.comparison.orders + report.skipped == 10_000 {
-            break report;
+            return report;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{report:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    }
+}
+
+/// The shadow saw the same orders, and says the same: as far as it could keep up.
+fn assert_shadowed(report: &ShadowReport, replayed: &Comparison) {
     // Without a pause it takes what fits into its queue, and what it can beside the orders.
     assert!(report.comparison.orders > 256, "{} were skipped", report.skipped);
     if report.skipped == 0 {
         assert_eq!(
             (report.comparison.same, &report.comparison.differing),
-            (first.same, &first.differing)
+            (replayed.same, &replayed.differing)
         );
     }
     assert_eq!(report.comparison.faults, 0);
@@ -267,16 +272,4 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
             && report.candidates[0].slot == Slot::Pricing
             && report.candidates[0].calls > 128
     );
-    // What the candidate says is used for nothing until it is promoted.
-    assert!(
-        orders.iter().filter_map(|order| order.state.agreement()).all(|agreement| agreement
-            .decision
-            .quote
-            .price
-            .msat
-            .0
-            == 1_000)
-    );
-    assert_eq!(publisher.promote().unwrap().trigger, Trigger::Promotion);
-    assert!(publisher.host().shadow_report().is_none());
 }

@@ -1,12 +1,6 @@
 //! Traces: where they are sent, what they contain, and what they must not. A program of its own,
 //! since it sets the global subscriber.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 mod support;
 

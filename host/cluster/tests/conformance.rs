@@ -1,11 +1,6 @@
 //! The behaviour of every `Cluster`. The sandbox's local pods and Kubernetes pass the same suite.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{Kubernetes, Settings};
@@ -86,13 +81,21 @@ async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> End
     tokio::time::timeout(TIMEOUT, end).await.expect("the end of the pod is observed")
 }
 
+/// The suite that every cluster must pass.
 async fn conforms(cluster: Arc<dyn Cluster>) {
-    // long: the suite that every cluster must pass, in order.
     let (sink, mut events) = mpsc::channel(64);
     let observer = Arc::clone(&cluster);
     tokio::spawn(async move { observer.observe(sink).await });
+    dry_run_refuses_what_the_guard_refuses(&*cluster).await;
+    let port = free_port();
+    let pod = launch_is_idempotent(&*cluster, port).await;
+    pod_ends_at_its_latest_expiry(&*cluster, &pod, port, &mut events).await;
+    removed_pod_is_gone(&*cluster, port).await;
+    port_in_use_is_refused(&*cluster, port).await;
+}
 
-    // A dry run refuses what the guard refuses, and leaves nothing behind.
+/// And leaves nothing behind.
+async fn dry_run_refuses_what_the_guard_refuses(cluster: &dyn Cluster) {
     let mut greedy = plan(free_port(), 60);
     greedy.rendered.pod_template_json = greedy
         .rendered
@@ -106,9 +109,10 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
         cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await,
         Err(ClusterError::NotFound)
     );
+}
 
-    // A dry run changes nothing; launching is idempotent.
-    let port = free_port();
+/// And a dry run changes nothing. Gives the pod that runs then.
+async fn launch_is_idempotent(cluster: &dyn Cluster, port: u16) -> PodName {
     let sold = plan(port, 60);
     let pod = sold.lease.pod_name();
     cluster.dry_run(&sold).await.unwrap();
@@ -123,32 +127,43 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
         "its image is pulled"
     );
     assert_eq!(cluster.check().await, Ok(()));
+    pod
+}
 
-    // It ends at the latest expiry that was set, in whatever order.
+/// In whatever order expiries are set.
+async fn pod_ends_at_its_latest_expiry(
+    cluster: &dyn Cluster,
+    pod: &PodName,
+    port: u16,
+    events: &mut mpsc::Receiver<ClusterEvent>,
+) {
     let end = UnixTime(UnixTime::now().0 + 8);
-    cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
-    cluster.check_running(&pod, end).await.unwrap();
-    cluster.set_expiry(&pod, end).await.unwrap();
-    cluster.set_expiry(&pod, UnixTime(end.0 - 4)).await.unwrap();
-    assert_eq!(end_of(&pod, &mut events).await, EndReason::Expired);
+    cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
+    cluster.check_running(pod, end).await.unwrap();
+    cluster.set_expiry(pod, end).await.unwrap();
+    cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
+    assert_eq!(end_of(pod, events).await, EndReason::Expired);
     let deviation = UnixTime::now().0.abs_diff(end.0);
     assert!(deviation <= 8, "it ended {deviation} s off");
     assert!(!listens(port).await, "its port is free when its end is reported");
     assert_eq!(
-        cluster.set_expiry(&pod, UnixTime(end.0 + 60)).await,
+        cluster.set_expiry(pod, UnixTime(end.0 + 60)).await,
         Err(ClusterError::NotFound),
         "a pod that has ended is not revived"
     );
+}
 
-    // A removed pod is gone when the call returns, and its port is free.
+/// When the call returns, and its port is free.
+async fn removed_pod_is_gone(cluster: &dyn Cluster, port: u16) {
     let again = plan(port, 60);
     cluster.launch(&again).await.unwrap();
     cluster.ready(&again.lease.pod_name()).await.unwrap();
     cluster.remove(&again.lease.pod_name()).await.unwrap();
     assert!(!listens(port).await);
     cluster.remove(&again.lease.pod_name()).await.unwrap();
+}
 
-    // A port that is in use.
+async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
     let first = plan(port, 60);
     cluster.launch(&first).await.unwrap();
     cluster.ready(&first.lease.pod_name()).await.unwrap();

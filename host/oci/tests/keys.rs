@@ -1,10 +1,5 @@
 //! Keys and signatures are those of openssl, and so those of cosign.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

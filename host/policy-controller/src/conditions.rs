@@ -189,8 +189,36 @@ mod tests {
     }
 
     #[test]
-    fn ready_summarises_the_other_conditions() {
-        // long: a table of conditions.
+    fn ready_summarises_what_was_applied() {
+        for (status, [valid, active, ready]) in [
+            (ApplyStatus::Active, ["True Valid", "True InForce", "True InForce"]),
+            (ApplyStatus::Shadowing, ["True Valid", "False Shadow", "True Shadow"]),
+            (
+                ApplyStatus::Refused(String::new()),
+                ["False Refused", "False Refused", "False Refused"],
+            ),
+            (
+                ApplyStatus::Waiting(String::new()),
+                ["Unknown Pending", "False Waiting", "False Waiting"],
+            ),
+            (
+                ApplyStatus::Superseded(String::new()),
+                ["True Valid", "False Superseded", "False Superseded"],
+            ),
+        ] {
+            let expected = [
+                "Fetched=True Fetched".to_owned(),
+                "Verified=True Verified".to_owned(),
+                format!("Valid={valid}"),
+                format!("Active={active}"),
+                format!("Ready={ready}"),
+            ];
+            assert_eq!(written(applied(status)), expected);
+        }
+    }
+
+    #[test]
+    fn ready_summarises_why_nothing_was_applied() {
         let missing = FetchError::NoConfigMap("pricing".to_owned());
         let other = FetchError::DigestMismatch { found: paygress_oci::Digest::of(b"x") };
         let unfetched = |error: &FetchError| {
@@ -198,35 +226,9 @@ mod tests {
             progress.set_applied(ApplyStatus::Waiting("no component".to_owned()));
             progress
         };
-        let fine = ["Fetched=True Fetched", "Verified=True Verified"];
         let unknown = ["Fetched=Unknown Pending", "Verified=Unknown Pending"];
         let invalid = serde_json::from_str::<u8>("").unwrap_err();
         for (progress, first, last) in [
-            (
-                applied(ApplyStatus::Active),
-                fine,
-                ["Valid=True Valid", "Active=True InForce", "Ready=True InForce"],
-            ),
-            (
-                applied(ApplyStatus::Shadowing),
-                fine,
-                ["Valid=True Valid", "Active=False Shadow", "Ready=True Shadow"],
-            ),
-            (
-                applied(ApplyStatus::Refused(String::new())),
-                fine,
-                ["Valid=False Refused", "Active=False Refused", "Ready=False Refused"],
-            ),
-            (
-                applied(ApplyStatus::Waiting(String::new())),
-                fine,
-                ["Valid=Unknown Pending", "Active=False Waiting", "Ready=False Waiting"],
-            ),
-            (
-                applied(ApplyStatus::Superseded(String::new())),
-                fine,
-                ["Valid=True Valid", "Active=False Superseded", "Ready=False Superseded"],
-            ),
             (
                 unfetched(&missing),
                 ["Fetched=False Unavailable", "Verified=Unknown Pending"],

@@ -1,10 +1,5 @@
 //! The controller against a fake API server: which statuses it writes, and which not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 use async_trait::async_trait;
 use http_body_util::BodyExt;
@@ -81,7 +76,7 @@ impl FakeApi {
     }
 
     fn add(&self, name: &str, age_seconds: u8, spec: Value) {
-        let created = format!("2026-01-01T00:00:{:02}Z", 59 - age_seconds);
+        let created = format!("2026-01-01T00:00:{:02}Z", 59_u8.checked_sub(age_seconds).unwrap());
         self.policies.lock().unwrap().push(json!({
             "apiVersion": "paygress.dev/v1", "kind": "Policy", "spec": spec,
             "metadata": {"name": name, "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": created},

@@ -1,9 +1,10 @@
 //! `paygress policy bench`: what does a call cost, compared with an earlier measurement?
 
 use crate::case::TestCase;
+use crate::engine;
 use crate::input::{InputError, PolicyFile, read_case, read_text};
 use paygress_core::backend::policy::FaultKind;
-use paygress_policy::{CallRecord, CallResult, PolicyEngine};
+use paygress_policy::{CallRecord, CallResult};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,13 +49,13 @@ impl Cost {
             None => TestCase::sample(file.slot),
         };
         // Instructions and memory from the engine that counts them; times from the one that serves.
-        let counting = file.load(&PolicyEngine::with_fuel().map_err(InputError::from)?)?;
+        let counting = file.load(&engine::counting().map_err(InputError::from)?)?;
         let CallRecord { result, memory_bytes, fuel, .. } =
             case.run(&counting).map_err(InputError::from)?;
         if let CallResult::Failed(kind) = result {
             return Err(BenchError::Failed(kind));
         }
-        let harness = file.load(&PolicyEngine::start(None).map_err(InputError::from)?)?;
+        let harness = file.load(&engine::serving().map_err(InputError::from)?)?;
         let mut times = Vec::new();
         for _ in 0..calls {
             let CallRecord { took, .. } = case.run(&harness).map_err(InputError::from)?;

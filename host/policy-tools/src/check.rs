@@ -1,5 +1,6 @@
 //! `paygress policy check`: does the service accept a component, and does it handle unusual orders?
 
+use crate::engine;
 use crate::input::{InputError, PolicyFile};
 use crate::samples::{Sample, samples};
 use crate::text::summary;
@@ -62,7 +63,7 @@ impl CheckReport {
 /// # Errors
 /// A file cannot be read, or the engine does not start.
 pub fn check(file: &PolicyFile, guard: TemplateGuard) -> Result<CheckReport, InputError> {
-    let engine = PolicyEngine::with_fuel()?.with_template_guard(guard);
+    let engine = engine::counting()?.with_template_guard(guard);
     let (component, settings) = (file.read()?, file.settings()?);
     let begun = Instant::now();
     let harness = match Harness::load(&engine, file.slot, &component, &settings) {

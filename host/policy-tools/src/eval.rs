@@ -1,8 +1,9 @@
 //! `paygress policy eval`: what does a component return for an order, and what did it cost?
 
 use crate::case::TestCase;
+use crate::engine;
 use crate::input::{InputError, PolicyFile, read_case};
-use paygress_policy::{CallRecord, CallResult, PolicyEngine, TemplateGuard};
+use paygress_policy::{CallRecord, CallResult, TemplateGuard};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub fn eval(
     guard: TemplateGuard,
 ) -> Result<Evaluation, InputError> {
     let case = read_case(file.slot, order)?;
-    let harness = file.load(&PolicyEngine::with_fuel()?.with_template_guard(guard))?;
+    let harness = file.load(&engine::counting()?.with_template_guard(guard))?;
     let record = case.run(&harness)?;
     Ok(Evaluation { case, settings: file.settings()?, record })
 }

@@ -1,6 +1,7 @@
 //! The files that the commands read.
 
 use crate::case::{CaseError, TestCase};
+use crate::engine;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{
     EngineError, Harness, PolicyEngine, ReadError, RejectReason, WrongSlot, read_component,
@@ -68,7 +69,7 @@ impl PolicyFile {
     /// # Errors
     /// The component is rejected.
     pub fn schema(&self) -> Result<String, InputError> {
-        Ok(self.load(&PolicyEngine::with_fuel()?)?.schema().to_owned())
+        Ok(self.load(&engine::counting()?)?.schema().to_owned())
     }
 }
 

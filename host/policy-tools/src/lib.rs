@@ -21,7 +21,9 @@
 //! - `check.rs`, `eval.rs`, `suite.rs`, `expectation.rs`, `bench.rs`: the commands. They return
 //!   reports; `paygress policy` prints them.
 //!
-//! It reads and writes the author's files, and nothing else. The commands block: compiling takes
+//! - `engine.rs`: the engines, with a cache of compiled components in the user's cache directory.
+//!
+//! It reads and writes the author's files and that cache. The commands block: compiling takes
 //! seconds.
 //!
 //! ```no_run
@@ -40,6 +42,7 @@ mod bindings;
 mod case;
 mod check;
 mod component;
+mod engine;
 mod eval;
 mod expectation;
 mod files;

@@ -1,6 +1,7 @@
 //! `paygress policy test`: runs a suite, a YAML or JSON file of test cases for a component.
 
 use crate::case::{CaseError, TestCase};
+use crate::engine;
 use crate::expectation::{Mismatch, check_problems, contains};
 use crate::input::{InputError, read_text};
 use paygress_core::backend::policy::Slot;
@@ -129,7 +130,7 @@ pub fn run_suite(
         None => read_component(&path.parent().unwrap_or(Path::new("")).join(&suite.component))?,
     };
     let mut harnesses = Harnesses {
-        engine: PolicyEngine::with_fuel()?.with_template_guard(guard),
+        engine: engine::counting()?.with_template_guard(guard),
         slot,
         component: &component,
         loaded: BTreeMap::new(),

@@ -71,27 +71,22 @@ impl PolicyEngine {
     /// # Errors
     /// [`EngineError`].
     pub fn start(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        let cache = cache
-            .map(|path| {
-                CompiledCache::open(path)
-                    .map_err(|source| EngineError::Cache { path: path.to_owned(), source })
-            })
-            .transpose()?;
         Self::build(&config(), cache, Metering::Off)
     }
 
     /// An engine for authors: it counts instructions, and traps name source lines if the component
-    /// has debug information. The limits are the same; it is slower.
+    /// has debug information. The limits are the same; it is slower. The cache as in
+    /// [`PolicyEngine::start`].
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn with_fuel() -> Result<Arc<Self>, EngineError> {
+    pub fn with_fuel(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
         let mut config = config();
         config
             .consume_fuel(true)
             .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
             .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-        Self::build(&config, None, Metering::Fuel)
+        Self::build(&config, cache, Metering::Fuel)
     }
 
     /// The same engine; its components fault if they render a template that the guard rejects, also
@@ -116,9 +111,14 @@ impl PolicyEngine {
 
     fn build(
         config: &Config,
-        cache: Option<CompiledCache>,
+        cache: Option<&Path>,
         metering: Metering,
     ) -> Result<Arc<Self>, EngineError> {
+        let open = |path: &Path| {
+            CompiledCache::open(path)
+                .map_err(|source| EngineError::Cache { path: path.to_owned(), source })
+        };
+        let cache = cache.map(open).transpose()?;
         let engine = Engine::new(config).map_err(|error| EngineError::Engine(error.into()))?;
         start_clock(&engine).map_err(EngineError::Clock)?;
         let calls = usize::try_from(CALLS).unwrap_or(1);

@@ -1,11 +1,5 @@
 //! A wrong, slow or hostile policy costs one order at most.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![cfg(test)]
 
 use paygress_core::Policy;
 use paygress_core::backend::policy::{

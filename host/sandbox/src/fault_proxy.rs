@@ -178,6 +178,10 @@ fn response(status: StatusCode, body: Body) -> Response<Body> {
     response
 }
 
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 /// A body that breaks the connection.
 fn cut() -> Body {
     Body::from_stream(futures::stream::once(async {
@@ -185,12 +189,9 @@ fn cut() -> Body {
     }))
 }
 
-// long: an arm for each fault
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
     let fault = shared.fault(request.uri().path());
     let hung = Arc::clone(&shared);
-    let status =
-        |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match fault {
         Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
         Some(NetworkFault::Status(code)) => return response(status(code), Body::empty()),
@@ -214,11 +215,16 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Ok(Ok(done)) => done,
         _ => return response(StatusCode::BAD_GATEWAY, Body::empty()),
     };
+    if let Some(NetworkFault::Hang(_)) = fault {
+        hung.hung.notify_one();
+        return std::future::pending().await;
+    }
+    changed(fault, code, bytes)
+}
+
+/// The mint's answer, with this fault.
+fn changed(fault: Option<NetworkFault>, code: StatusCode, bytes: Bytes) -> Response<Body> {
     match fault {
-        Some(NetworkFault::Hang(_)) => {
-            hung.hung.notify_one();
-            std::future::pending().await
-        }
         Some(NetworkFault::AnswerLost) => response(StatusCode::OK, cut()),
         Some(NetworkFault::InvalidBody) => {
             response(StatusCode::OK, Body::from("{\"signatures\": 7}"))

@@ -6,14 +6,6 @@ use super::rust_source::code_only;
 use anyhow::{Result, bail};
 
 const FILE_LINES: usize = 500;
-/// Test suites that share one long set-up; to be split by subject.
-const LONG_FILES: [&str; 5] = [
-    "host/cashu/tests/wallet.rs",
-    "host/cli/tests/cluster.rs",
-    "host/cli/tests/faults/scenario.rs",
-    "host/cli/tests/http.rs",
-    "host/cli/tests/support/testbed.rs",
-];
 const FUNCTION_LINES: usize = 50;
 const REASON: &str = "// long:";
 /// How far above a function, or below its first line, its reason may be.
@@ -32,7 +24,7 @@ fn too_long(file: &SourceFile) -> Vec<String> {
     let SourceFile { path, text } = file;
     let mut found = Vec::new();
     let lines = text.lines().count();
-    if lines > FILE_LINES && !LONG_FILES.contains(&path.as_str()) {
+    if lines > FILE_LINES {
         found.push(format!("{path}: {lines} lines"));
     }
     for Function { name, first, lines } in functions(text) {

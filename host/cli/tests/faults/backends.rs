@@ -23,7 +23,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 /// What happens at the nth write to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtWrite {
+pub(crate) enum AtWrite {
     /// The process is killed before it.
     KilledBefore,
     /// The process is killed after it.
@@ -33,11 +33,11 @@ pub enum AtWrite {
 }
 
 /// A ledger on a bad disk, in a process that is killed.
-pub struct BadLedger {
-    pub ledger: SqlStore,
-    pub fault: Option<(usize, AtWrite)>,
-    pub writes: Mutex<usize>,
-    pub killed: Arc<Notify>,
+pub(crate) struct BadLedger {
+    pub(crate) ledger: SqlStore,
+    pub(crate) fault: Option<(usize, AtWrite)>,
+    pub(crate) writes: Mutex<usize>,
+    pub(crate) killed: Arc<Notify>,
 }
 
 impl BadLedger {
@@ -168,7 +168,7 @@ impl Reporting for BadLedger {
 
 /// What is wrong with the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterFault {
+pub(crate) enum ClusterFault {
     None,
     /// The API server is away for so many calls, after so many.
     Unavailable(usize, usize),
@@ -183,15 +183,15 @@ pub enum ClusterFault {
 }
 
 /// A cluster without pods: it remembers what runs, and lives on when the service is killed.
-pub struct ScriptedCluster {
-    pub fault: Mutex<ClusterFault>,
+pub(crate) struct ScriptedCluster {
+    pub(crate) fault: Mutex<ClusterFault>,
     calls: Mutex<usize>,
     pods: Mutex<HashMap<PodName, UnixTime>>,
     events: broadcast::Sender<ClusterEvent>,
 }
 
 impl ScriptedCluster {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             fault: Mutex::new(ClusterFault::None),
             calls: Mutex::default(),
@@ -231,12 +231,12 @@ impl ScriptedCluster {
         }
     }
 
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.pods.lock().unwrap().len()
     }
 
     /// The node of this pod burns down.
-    pub fn lose(&self, pod: &PodName) {
+    pub(crate) fn lose(&self, pod: &PodName) {
         self.pods.lock().unwrap().remove(pod);
         let _ = self.events.send(ClusterEvent::Ended(pod.clone(), EndReason::Disrupted));
     }
@@ -315,10 +315,10 @@ impl Cluster for ScriptedCluster {
 
 /// The customers' inboxes; now and then sending fails.
 #[derive(Default)]
-pub struct FakeResponder {
-    pub failing: Mutex<usize>,
+pub(crate) struct FakeResponder {
+    pub(crate) failing: Mutex<usize>,
     /// The request that is answered, and the response.
-    pub responses: Mutex<Vec<(String, Response)>>,
+    pub(crate) responses: Mutex<Vec<(String, Response)>>,
 }
 
 #[async_trait]

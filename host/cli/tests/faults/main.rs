@@ -4,19 +4,18 @@
 //! customers and the operator hold.
 //!
 //! `cargo test` makes a few runs; `cargo xtask faults` makes many. `FAULT_SEED` is the first seed,
-//! `FAULT_RUNS` how many,
-//! `FAULT_MINT` a Nutshell mint's URL and `FAULT_MINT_DATABASE` its database.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-#![allow(clippy::print_stdout, unreachable_pub, missing_docs)]
+//! `FAULT_RUNS` how many, `FAULT_MINT` a Nutshell mint's URL and `FAULT_MINT_DATABASE` its database.
+#![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod account;
 mod backends;
+#[allow(dead_code, unreachable_pub, reason = "the tests of policies use more of it")]
+#[path = "../support/fake.rs"]
+mod fake;
+mod run;
 mod scenario;
+mod service;
 
 use backends::ClusterFault;
 use paygress::config::default_policies;
@@ -25,7 +24,8 @@ use paygress_core::model::order::RefundEnd;
 use paygress_core::model::units::Sat;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
 use paygress_sandbox::{NetworkFault, TestMint};
-use scenario::{Action, DAY, Outcome, ProcessRun, Scenario, run_scenario};
+use run::{run_scenario, runtime};
+use scenario::{Action, DAY, Outcome, ProcessRun, Scenario};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,14 +33,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Numbers by a seed (SplitMix64): the same seed is the same run.
-pub struct SeededRng(u64);
+pub(crate) struct SeededRng(u64);
 
 impl SeededRng {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -48,27 +48,27 @@ impl SeededRng {
         (z ^ (z >> 31)) % sides
     }
 
-    pub fn often(&mut self, percent: u64) -> bool {
+    pub(crate) fn often(&mut self, percent: u64) -> bool {
         self.roll(100) < percent
     }
 
-    pub fn small(&mut self, below: u64) -> usize {
+    pub(crate) fn small(&mut self, below: u64) -> usize {
         usize::try_from(self.roll(below)).unwrap()
     }
 
-    pub fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(crate) fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
         all[usize::try_from(self.roll(u64::try_from(all.len()).unwrap())).unwrap()].clone()
     }
 }
 
 /// The mint: cdk's in this process, or a Nutshell whose database is read.
-pub enum AnyMint {
+pub(crate) enum AnyMint {
     Cdk(TestMint),
     Nutshell { url: String, database: PathBuf },
 }
 
 impl AnyMint {
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         match self {
             Self::Cdk(mint) => mint.url(),
             Self::Nutshell { url, .. } => url,
@@ -76,7 +76,7 @@ impl AnyMint {
     }
 
     /// What it has signed and nobody has redeemed, by its own accounts.
-    pub async fn outstanding(&self) -> u64 {
+    pub(crate) async fn outstanding(&self) -> u64 {
         match self {
             Self::Cdk(mint) => mint.outstanding().await.unwrap(),
             Self::Nutshell { database, .. } => {
@@ -93,9 +93,9 @@ impl AnyMint {
 }
 
 /// What all runs share.
-pub struct World {
-    pub mint: AnyMint,
-    pub policy: Arc<Host>,
+pub(crate) struct World {
+    pub(crate) mint: AnyMint,
+    pub(crate) policy: Arc<Host>,
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -118,14 +118,10 @@ fn world(outside: &Runtime) -> World {
     World { mint, policy: Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap() }
 }
 
-fn outside() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
 /// Tells one story in a world of its own.
 fn outcome(actions: Vec<Action>, runs: Vec<ProcessRun>) -> Outcome {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let outside = outside();
+    let outside = runtime();
     let world = World {
         mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()),
         ..world(&outside)
@@ -182,7 +178,7 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
     }
     let (first, runs) = (number("FAULT_SEED", 1), number("FAULT_RUNS", 24));
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let outside = outside();
+    let outside = runtime();
     let world = world(&outside);
     // What earlier runs have left in wallets.
     let mut kept = outside.block_on(world.mint.outstanding());

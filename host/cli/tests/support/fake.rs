@@ -152,6 +152,19 @@ impl Responder for NullResponder {
     }
 }
 
+/// Of a service with pods that are not real; refunds go by the minute.
+pub fn settings() -> Settings {
+    Settings {
+        suggested: Seconds(3_600),
+        ssh_host: "127.0.0.1".to_owned(),
+        container_port: 2_222,
+        ports: 1_024..=65_000,
+        sweep: false,
+        refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
+        refund_kept: Seconds(86_400),
+    }
+}
+
 /// An order service on fake backends, with a real ledger.
 pub struct FakeBackends {
     pub orders: Arc<OrderService>,
@@ -162,15 +175,6 @@ pub struct FakeBackends {
 impl FakeBackends {
     pub async fn new(directory: &Path, policy: Arc<dyn Policy>) -> Self {
         let ledger = Arc::new(SqlStore::sqlite(&directory.join("fake.sqlite")).await.unwrap());
-        let settings = Settings {
-            suggested: Seconds(3_600),
-            ssh_host: "127.0.0.1".to_owned(),
-            container_port: 2_222,
-            ports: 1_024..=65_000,
-            sweep: false,
-            refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
-            refund_kept: Seconds(86_400),
-        };
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy,
@@ -178,7 +182,7 @@ impl FakeBackends {
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
-        Self { orders: OrderService::new(settings, backends), ledger, tokens: AtomicU64::new(0) }
+        Self { orders: OrderService::new(settings(), backends), ledger, tokens: AtomicU64::new(0) }
     }
 
     /// What is answered to an order over so many sat.

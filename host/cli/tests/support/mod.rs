@@ -1,5 +1,5 @@
 //! What the tests of the whole share.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses a part of it")]
 
 pub mod command;
 pub mod crashing;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
 use super::*;
 use paygress_policy::{PolicyDir, PolicyEngine, Trigger, read_component};
 use std::collections::BTreeMap;
@@ -59,6 +57,13 @@ impl Applier {
         self.apply(vec![policy], Completeness::Complete).remove(0)
     }
 
+    /// Beside the resources.
+    fn publish(&self, policy: DesiredPolicy, trigger: Trigger) {
+        let slot = policy.slot;
+        let source = Candidate::new(policy).component.unwrap().0;
+        self.publisher.publish(&Sources::from([(slot, source)]), trigger).unwrap();
+    }
+
     fn settings(&self, slot: Slot) -> String {
         self.publisher.active()[&slot].settings.clone()
     }
@@ -68,14 +73,19 @@ fn installation() -> Installation {
     Installation { directory: tempfile::tempdir().unwrap() }
 }
 
+/// Refused while the operator's rollback, revision 3, counts.
+fn superseded(status: &ApplyStatus) {
+    assert!(
+        matches!(status, ApplyStatus::Superseded(message) if message.contains("revision 3")),
+        "{status:?}"
+    );
+}
+
 #[test]
 fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
-    // long: one session with a running service; each step builds on the last.
     let installation = installation();
     let applier = installation.open();
-    let publisher = Arc::clone(&applier.publisher);
     let price = || applier.settings(Slot::Pricing);
-
     assert!(
         matches!(
             applier.apply(vec![pricing(DEAR, "p 1")], Completeness::Partial).remove(0),
@@ -85,41 +95,8 @@ fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
     );
     assert_eq!((applier.one(pricing(DEAR, "p 1")), price().as_str()), (ApplyStatus::Active, DEAR));
     assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
-    assert_eq!(publisher.history().len(), 2, "nothing is published twice");
-
-    // The operator rolls back: only a resource that changes is applied again, whatever else
-    // happens.
-    publisher.rollback(None).unwrap();
-    let superseded = |status: ApplyStatus| {
-        assert!(
-            matches!(&status, ApplyStatus::Superseded(message) if message.contains("revision 3")),
-            "{status:?}"
-        )
-    };
-    superseded(applier.one(pricing(DEAR, "p 1")));
-    superseded(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")));
-    superseded(applier.apply(vec![pricing(DEAR, "p 1")], Completeness::Partial).remove(0));
-    let both = |settings: &str, version: &str| {
-        vec![pricing(DEAR, "p 1"), desired(Slot::Duration, settings, Mode::Enforce, version)]
-    };
-    let mut statuses =
-        applier.apply(both(r#"{"minimum_seconds":-1}"#, "d 1"), Completeness::Complete);
-    assert!(matches!(statuses.remove(1), ApplyStatus::Refused(_)));
-    superseded(statuses.remove(0));
-    superseded(applier.apply(both(LONG, "d 2"), Completeness::Complete).remove(0));
-    assert_eq!((price().as_str(), applier.settings(Slot::Duration).as_str()), ("{}", LONG));
-    publisher
-        .publish(
-            &Sources::from([(
-                Slot::Pricing,
-                Candidate::new(pricing(CHEAP, "")).component.unwrap().0,
-            )]),
-            Trigger::PolicyDir,
-        )
-        .unwrap();
-    superseded(applier.one(pricing(DEAR, "p 1")));
-    assert_eq!(applier.settings(Slot::Duration), "{}", "its resource is deleted");
-    assert_eq!((applier.one(pricing(DEAR, "p 2")), price().as_str()), (ApplyStatus::Active, DEAR));
+    assert_eq!(applier.publisher.history().len(), 2, "nothing is published twice");
+    a_rollback_lasts_until_the_resource_changes(&applier);
 
     // An invalid one is refused for as long as it exists, and tried once.
     let refused = applier.one(pricing(BROKEN, "p 3"));
@@ -139,17 +116,31 @@ fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
     assert!(applier.apply(Vec::new(), Completeness::Complete).is_empty());
     assert_eq!(price(), "{}");
     // What the operator activated stays, although no resource is left.
-    publisher
-        .publish(
-            &Sources::from([(
-                Slot::Pricing,
-                Candidate::new(pricing(CHEAP, "")).component.unwrap().0,
-            )]),
-            Trigger::Operator,
-        )
-        .unwrap();
+    applier.publish(pricing(CHEAP, ""), Trigger::Operator);
     assert!(applier.apply(Vec::new(), Completeness::Complete).is_empty());
     assert_eq!(price(), CHEAP);
+}
+
+/// Only a resource that changes is applied again, whatever else happens.
+fn a_rollback_lasts_until_the_resource_changes(applier: &Applier) {
+    let price = || applier.settings(Slot::Pricing);
+    applier.publisher.rollback(None).unwrap();
+    superseded(&applier.one(pricing(DEAR, "p 1")));
+    superseded(&applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")));
+    superseded(&applier.apply(vec![pricing(DEAR, "p 1")], Completeness::Partial).remove(0));
+    let both = |settings: &str, version: &str| {
+        vec![pricing(DEAR, "p 1"), desired(Slot::Duration, settings, Mode::Enforce, version)]
+    };
+    let mut statuses =
+        applier.apply(both(r#"{"minimum_seconds":-1}"#, "d 1"), Completeness::Complete);
+    assert!(matches!(statuses.remove(1), ApplyStatus::Refused(_)));
+    superseded(&statuses.remove(0));
+    superseded(&applier.apply(both(LONG, "d 2"), Completeness::Complete).remove(0));
+    assert_eq!((price().as_str(), applier.settings(Slot::Duration).as_str()), ("{}", LONG));
+    applier.publish(pricing(CHEAP, ""), Trigger::PolicyDir);
+    superseded(&applier.one(pricing(DEAR, "p 1")));
+    assert_eq!(applier.settings(Slot::Duration), "{}", "its resource is deleted");
+    assert_eq!((applier.one(pricing(DEAR, "p 2")), price().as_str()), (ApplyStatus::Active, DEAR));
 }
 
 #[test]
@@ -181,8 +172,7 @@ fn the_status_tells_what_is_active_and_survives_a_restart() {
 
     // A resource for what is active already takes the slot: when it is deleted, POLICY_DIR is
     // restored.
-    let own = Candidate::new(pricing(CHEAP, "")).component.unwrap().0;
-    applier.publisher.publish(&Sources::from([(Slot::Pricing, own)]), Trigger::Operator).unwrap();
+    applier.publish(pricing(CHEAP, ""), Trigger::Operator);
     assert_eq!(applier.one(pricing(CHEAP, "p 2")), ApplyStatus::Active);
     assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("p 2"));
     // A resource that is refused keeps slots from being released, too: it is one change.

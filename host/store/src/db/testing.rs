@@ -44,52 +44,44 @@ fn command(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
+/// Makes the files of an empty database, in a directory that the server's user may use.
+fn initialize(bin: &Path, directory: &Path, data: &Path) -> io::Result<()> {
+    if std::fs::metadata("/proc/self")?.uid() == 0 {
+        let passwd = std::fs::read_to_string("/etc/passwd")?;
+        let line = passwd.lines().find(|line| line.starts_with(&format!("{USER}:")));
+        let id = line
+            .and_then(|line| line.split(':').nth(2)?.parse().ok())
+            .ok_or_else(|| io::Error::other("there is no user postgres"))?;
+        chown(directory, Some(id), None)?;
+    }
+    let initialized = command(&bin.join("initdb"))?
+        .args(["--no-sync", "--auth=trust", "--username=paygress"])
+        .args(["--encoding=UTF8", "--locale=C", "-D"])
+        .arg(data)
+        .stdout(Stdio::null())
+        .status()?;
+    if !initialized.success() {
+        return Err(io::Error::other("initdb failed"));
+    }
+    Ok(())
+}
+
 impl Server {
     /// # Errors
     /// When Postgres is not installed, or does not start.
     pub fn start() -> io::Result<Self> {
-        // long: the arguments of one server.
         let bin = programs()?;
         let directory = tempfile::tempdir()?;
-        if std::fs::metadata("/proc/self")?.uid() == 0 {
-            let passwd = std::fs::read_to_string("/etc/passwd")?;
-            let line = passwd.lines().find(|line| line.starts_with(&format!("{USER}:")));
-            let id = line
-                .and_then(|line| line.split(':').nth(2)?.parse().ok())
-                .ok_or_else(|| io::Error::other("there is no user postgres"))?;
-            chown(directory.path(), Some(id), None)?;
-        }
         let data = directory.path().join("data");
-        let initialized = command(&bin.join("initdb"))?
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=paygress",
-                "--encoding=UTF8",
-                "--locale=C",
-                "-D",
-            ])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .status()?;
-        if !initialized.success() {
-            return Err(io::Error::other("initdb failed"));
-        }
+        initialize(&bin, directory.path(), &data)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = File::create(directory.path().join("log"))?;
+        let port_setting = format!("port={port}");
         let child = command(&bin.join("postgres"))?
             .arg("-D")
             .arg(&data)
-            .args([
-                "-c",
-                &format!("port={port}"),
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "unix_socket_directories=",
-                "-c",
-                "fsync=off",
-            ])
+            .args(["-c", &port_setting, "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;

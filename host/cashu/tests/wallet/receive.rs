@@ -1,0 +1,236 @@
+//! Tokens of customers: verified and received, or refused.
+
+use crate::{TestEnv, assert_balanced, available, received, resolved};
+use paygress_cashu::{HealthCheck, Settings};
+use paygress_core::backend::wallet::{ReceiveError, Resolution, Wallet};
+use paygress_core::model::ids::OrderId;
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::Sat;
+use paygress_sandbox::token::{as_v3, inflated, relabelled};
+use paygress_sandbox::{NetworkFault, TestMint, TestWallet};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_worth_its_net_amount_once_whatever_its_form() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    for (sat, form) in [(13, "v4"), (64, "v3"), (1_000, "uri")] {
+        let token = env.token(sat).await;
+        let text = match form {
+            "v3" => as_v3(token.expose()).unwrap(),
+            "uri" => format!("cashu:{}", token.expose()),
+            _ => token.expose().to_owned(),
+        };
+        let token = Secret::new(text);
+        let token_info = wallet.decode(&token).await.unwrap();
+        let payment = wallet.verify(&token, &token_info).await.unwrap();
+        assert_eq!((payment.gross, payment.net), (Sat(sat), Sat(sat - payment.fee.0)), "{form}");
+        let before = available(&wallet).await;
+        assert_eq!(
+            wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap(),
+            payment.net
+        );
+        assert_eq!(available(&wallet).await, before + payment.net.0);
+        assert_eq!(
+            wallet.verify(&token, &token_info).await.unwrap_err().code,
+            ErrorType::TokenAlreadySpent
+        );
+        let again = wallet.receive(&OrderId::random(), &token, &token_info).await;
+        assert!(
+            matches!(again, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::TokenAlreadySpent)
+        );
+    }
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_the_swap_the_money_is_found() {
+    let env = TestEnv::new().await;
+    for (n, fault) in NetworkFault::ALL.into_iter().enumerate() {
+        let file = format!("wallet{n}.sqlite");
+        // A new seed for each.
+        let _ = std::fs::remove_file(env.file("mnemonic"));
+        let wallet = env.wallet_at(&file, env.settings()).await;
+        let (order, token) = (OrderId::random(), env.token(21).await);
+        let token_info = wallet.decode(&token).await.unwrap();
+        let promised = wallet.verify(&token, &token_info).await.unwrap().net;
+        // The first three requests fail, of swaps and of state checks.
+        env.proxy.plan("v1/", fault, 0, 3);
+        let redeemed = wallet.receive(&order, &token, &token_info).await;
+        let net = match redeemed {
+            Ok(net) => net,
+            Err(ReceiveError::Unknown(_)) => match resolved(&wallet, &order, &token).await {
+                Resolution::Received(net) => net,
+                other => panic!("{fault:?}: {other:?}"),
+            },
+            Err(ReceiveError::Refused(refusal)) => {
+                // Final: the token is still unspent.
+                env.proxy.clear();
+                assert_eq!(refusal.code, ErrorType::MintNetworkError, "{fault:?}");
+                wallet
+                    .receive(&order, &token, &token_info)
+                    .await
+                    .unwrap_or_else(|error| panic!("{fault:?}: {error}"))
+            }
+        };
+        env.proxy.clear();
+        assert_eq!((net, available(&wallet).await), (promised, promised.0), "{fault:?}");
+        assert_balanced(&wallet).await;
+        // Resolved again, it is the same money.
+        assert_eq!(received(&resolved(&wallet, &order, &token).await), Some(promised), "{fault:?}");
+        assert_eq!(available(&wallet).await, promised.0, "{fault:?}");
+        assert!(
+            env.customer.receive(token.expose()).await.is_err(),
+            "{fault:?}: the token is ours"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_that_is_done_after_its_timeout_is_still_found() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let (order, token) = (OrderId::random(), env.token(21).await);
+    let token_info = wallet.decode(&token).await.unwrap();
+    env.proxy.plan("v1/swap", NetworkFault::Late(std::time::Duration::from_millis(700)), 0, 100);
+    assert!(
+        matches!(wallet.receive(&order, &token, &token_info).await, Err(ReceiveError::Unknown(_))),
+        "it may still be on its way"
+    );
+    assert_eq!(received(&resolved(&wallet, &order, &token).await), Some(Sat(20)));
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_somebody_else_spends_meanwhile_is_not_called_ours() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let (order, token) = (OrderId::random(), env.token(21).await);
+    let token_info = wallet.decode(&token).await.unwrap();
+    env.proxy.plan("v1/swap", NetworkFault::LostOnTheWay, 0, 100);
+    assert!(matches!(
+        wallet.receive(&order, &token, &token_info).await,
+        Err(ReceiveError::Unknown(_))
+    ));
+    env.proxy.clear();
+    let thief = TestWallet::new(env.proxy.url()).await.unwrap();
+    thief.receive(token.expose()).await.unwrap();
+    assert!(matches!(resolved(&wallet, &order, &token).await, Resolution::SpentElsewhere));
+    assert_eq!(available(&wallet).await, 0);
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyset_that_is_rotated_in_between_costs_nobody_anything() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let (old, order) = (env.token(21).await, OrderId::random());
+    let token_info = wallet.decode(&old).await.unwrap();
+    assert_eq!(wallet.verify(&old, &token_info).await.unwrap().net, Sat(20));
+    let unit = cdk::nuts::CurrencyUnit::Sat;
+    let amounts = (0..32).map(|n| 1_u64 << n).collect();
+    let rotated = env.mint.mint().rotate_keyset(unit, amounts, 0, true, None).await;
+    rotated.unwrap();
+    // The wallet still has the old keyset cached; the mint no longer signs with it.
+    assert_eq!(
+        wallet.receive(&order, &old, &token_info).await.unwrap(),
+        Sat(20),
+        "old tokens stay good"
+    );
+    let fresh = env.token(21).await;
+    let token_info = wallet.decode(&fresh).await.unwrap();
+    assert!(wallet.receive(&OrderId::random(), &fresh, &token_info).await.is_ok());
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_proofs_are_refused_before_the_swap_where_they_show_it_and_by_the_mint_where_not() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let token = env.token(8).await;
+    // The same proof, claimed to be worth more.
+    let forged = Secret::new(inflated(token.expose()).unwrap());
+    let token_info = wallet.decode(&forged).await.unwrap();
+    assert_eq!(token_info.gross, Sat(16));
+    let refused = match wallet.verify(&forged, &token_info).await {
+        Err(refusal) => refusal,
+        Ok(_) => match wallet.receive(&OrderId::random(), &forged, &token_info).await {
+            Err(ReceiveError::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        },
+    };
+    assert_eq!(refused.code, ErrorType::InvalidToken, "{refused}");
+    assert!(
+        wallet
+            .receive(&OrderId::random(), &token, &wallet.decode(&token).await.unwrap())
+            .await
+            .is_ok(),
+        "the genuine token is still good"
+    );
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_locked_to_the_service_is_opened_by_it_alone() {
+    let env = TestEnv::new().await;
+    let key = "7".repeat(64);
+    let wallet = env
+        .wallet_at(
+            "locked.sqlite",
+            Settings { p2pk_secret_key: Some(Secret::new(key)), ..env.settings() },
+        )
+        .await;
+    let locked =
+        Secret::new(env.customer.locked_token(21, &wallet.p2pk_pubkey().unwrap()).await.unwrap());
+    assert!(env.customer.receive(locked.expose()).await.is_err(), "the token alone is not enough");
+    let token_info = wallet.decode(&locked).await.unwrap();
+    let promised = wallet.verify(&locked, &token_info).await.unwrap().net;
+    assert_eq!(wallet.receive(&OrderId::random(), &locked, &token_info).await.unwrap(), promised);
+    let other = "02".to_owned() + &"8".repeat(64);
+    let theirs = Secret::new(env.customer.locked_token(21, &other).await.unwrap());
+    assert_eq!(wallet.decode(&theirs).await.unwrap_err().code, ErrorType::InvalidToken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_holds_enough_is_refused_by_name() {
+    let env = TestEnv::new().await;
+    let wallet = env
+        .wallet_at("exposed.sqlite", Settings { max_balance: Some(Sat(100)), ..env.settings() })
+        .await;
+    let token = env.token(80).await;
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.verify(&token, &token_info).await.unwrap();
+    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let more = env.token(30).await;
+    let refused = wallet.verify(&more, &wallet.decode(&more).await.unwrap()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorType::ResourceUnavailable);
+    assert!(refused.message.contains("as much of this mint as it may"), "{refused}");
+    let little = env.token(10).await;
+    assert!(wallet.verify(&little, &wallet.decode(&little).await.unwrap()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
+    let env = TestEnv::new().await;
+    let stopped = TestMint::start(0).await.unwrap();
+    let url = stopped.url().to_owned();
+    drop(stopped);
+    let both = Settings { mints: vec![env.proxy.url().to_owned(), url.clone()], ..env.settings() };
+    let wallet = env.wallet_at("both.sqlite", both).await;
+    let token = env.token(20).await;
+    let elsewhere = Secret::new(relabelled(token.expose(), &url, "sat").unwrap());
+    let token_info = wallet.decode(&elsewhere).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(
+            wallet.verify(&elsewhere, &token_info).await.unwrap_err().code,
+            ErrorType::MintNetworkError
+        );
+    }
+    let overview = wallet.overview(HealthCheck::Cached).await.unwrap();
+    let dead = overview.iter().find(|status| status.balance.mint.as_str() == url).unwrap();
+    assert!(dead.health.failures >= 3 && dead.health.suspended_until.is_some(), "{dead:?}");
+    assert!(
+        wallet.verify(&token, &wallet.decode(&token).await.unwrap()).await.is_ok(),
+        "the other mint's customers are served"
+    );
+}

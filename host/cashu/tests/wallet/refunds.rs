@@ -1,0 +1,136 @@
+//! Refunds: made once, redeemed or reclaimed.
+
+use crate::{TestEnv, assert_balanced, available};
+use paygress_core::backend::wallet::{RefundState, Wallet};
+use paygress_core::model::ids::OrderId;
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::units::Sat;
+use paygress_sandbox::NetworkFault;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_is_made_once_whatever_happens_and_can_be_redeemed() {
+    let env = TestEnv::new().await;
+    for (n, fault) in NetworkFault::ALL.into_iter().enumerate() {
+        let _ = std::fs::remove_file(env.file("mnemonic"));
+        let wallet = env.wallet_at(&format!("refund{n}.sqlite"), env.settings()).await;
+        // One proof of 64: a refund of 21 needs a swap.
+        let token = env.token(65).await;
+        let token_info = wallet.decode(&token).await.unwrap();
+        assert_eq!(wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap(), Sat(64));
+        let order = OrderId::random();
+        env.proxy.plan("v1/", fault, 0, 3);
+        let mut tries = 0;
+        let refund = loop {
+            match wallet.refund(&order, &env.mint_url(), Sat(21)).await {
+                Ok(refund) => break refund,
+                Err(error) if tries > 100 => panic!("{fault:?}: {error}"),
+                Err(_) => tries += 1,
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        };
+        env.proxy.clear();
+        assert_eq!(
+            (refund.amount, refund.fee),
+            (Sat(20), Sat(1)),
+            "{fault:?}: the mint's fee is reported"
+        );
+        // It is the same token after a restart.
+        drop(wallet);
+        let wallet = env.wallet_at(&format!("refund{n}.sqlite"), env.settings()).await;
+        assert_eq!(
+            wallet.refund(&order, &env.mint_url(), Sat(21)).await.unwrap(),
+            refund,
+            "{fault:?}"
+        );
+        assert_eq!(available(&wallet).await, 64 - 21, "{fault:?}");
+        assert_balanced(&wallet).await;
+        assert_eq!(
+            wallet.refund_state(&order, &env.mint_url()).await.unwrap(),
+            RefundState::Waiting
+        );
+        env.customer.receive(refund.token.expose()).await.unwrap();
+        assert_eq!(
+            wallet.refund_state(&order, &env.mint_url()).await.unwrap(),
+            RefundState::Redeemed
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let token = env.token(65).await;
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    // The process is killed while the mint makes a refund: it is signed, and that is not stored.
+    let order = OrderId::random();
+    env.proxy.plan("v1/swap", NetworkFault::Hang(true), 0, 1);
+    let name = env.mint_url();
+    tokio::select! {
+        made = wallet.refund(&order, &name, Sat(21)) => panic!("{made:?}"),
+        () = env.proxy.hung() => {}
+    }
+    drop(wallet);
+    env.proxy.clear();
+    let wallet = env.wallet().await;
+    assert_eq!(wallet.restore(&env.mint_url()).await.unwrap(), Sat(0), "nothing of it is free");
+    let refund = wallet.refund(&order, &env.mint_url(), Sat(21)).await.unwrap();
+    assert_eq!((refund.amount, available(&wallet).await), (Sat(20), 64 - 21));
+    assert_balanced(&wallet).await;
+    env.customer.receive(refund.token.expose()).await.unwrap();
+    assert_eq!(
+        wallet.restore(&env.mint_url()).await.unwrap(),
+        Sat(0),
+        "nor is anything found twice"
+    );
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_the_fee_would_take_is_made_whole() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let token = env.token(5).await;
+    let token_info = wallet.decode(&token).await.unwrap();
+    assert_eq!(wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap(), Sat(4));
+    let refund = wallet.refund(&OrderId::random(), &env.mint_url(), Sat(1)).await.unwrap();
+    assert_eq!(
+        (refund.amount, refund.fee, available(&wallet).await),
+        (Sat(1), Sat(0), 2),
+        "one for the customer, one for the mint"
+    );
+    assert_balanced(&wallet).await;
+    let much = wallet.refund(&OrderId::random(), &env.mint_url(), Sat(3)).await;
+    assert!(much.is_err(), "a refund over more than the balance waits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_is_not_redeemed_is_reclaimed_once() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let token = env.token(33).await;
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let order = OrderId::random();
+    let refund = wallet.refund(&order, &env.mint_url(), Sat(32)).await.unwrap();
+    assert_eq!(
+        (refund.amount, refund.fee, available(&wallet).await),
+        (Sat(32), Sat(0), 0),
+        "the coin that came in goes back as it is"
+    );
+    let back = wallet
+        .verify(&refund.token, &wallet.decode(&refund.token).await.unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(back.code, ErrorType::InvalidToken, "our own refund is not a payment");
+    assert_eq!(wallet.reclaim(&order, &env.mint_url()).await.unwrap(), Some(Sat(31)));
+    assert_eq!(
+        wallet.reclaim(&order, &env.mint_url()).await.unwrap(),
+        Some(Sat(31)),
+        "reclaiming is idempotent"
+    );
+    assert_eq!(available(&wallet).await, 31);
+    assert!(env.customer.receive(refund.token.expose()).await.is_err());
+    assert_balanced(&wallet).await;
+}

@@ -1,0 +1,72 @@
+//! The service in the cluster, as its manifests deploy it.
+
+use crate::PASSWORD;
+use crate::policies::{Applied, condition, in_config_map, policy};
+use crate::support::testbed::{CLUSTER, Deployed, Outside, Ssh, apply, kubectl, root};
+use serde_json::{Value, json};
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_manifests_of_the_service_are_what_a_cluster_takes() {
+    let overlay = root().join("k8s/overlays/cluster");
+    let applied = kubectl(&["apply", "--dry-run=server", "-k", &overlay.to_string_lossy()]);
+    for object in [
+        "deployment.apps/paygress",
+        "service/paygress",
+        "resourcequota/customers",
+        "validatingadmissionpolicy",
+        "persistentvolumeclaim/paygress",
+    ] {
+        assert!(applied.contains(object), "{object} is missing: {applied}");
+    }
+}
+
+/// The service where operators run it: its image, its rights, its volume, its probes; and what it
+/// keeps over a restart.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_runs_in_the_cluster_as_its_manifests_say() {
+    let _alone = CLUSTER.lock();
+    // Pods reach this machine by the bridge.
+    let outside = Outside::start("deployment", "10.88.0.1");
+    let deployed = Deployed::start(&outside);
+    let ask = |request: Value| outside.ask(&deployed.npub, &request);
+    let token = outside.token(21);
+    let answer =
+        ask(json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD}));
+    assert!(answer["error_type"].is_null(), "{answer}");
+    assert_eq!(outside.state(&token), "SPENT");
+    let ssh = Ssh {
+        port: u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap(),
+        username: "alice",
+        password: PASSWORD,
+    };
+    assert_eq!(ssh.run("echo hello").0, "hello\n");
+
+    let _applied = Applied;
+    let file =
+        format!("--from-file=policy.wasm={}", root().join("target/plugins/pricing.wasm").display());
+    kubectl(&["-n", "ingress-system", "create", "configmap", "pricing-policy", &file]);
+    apply(&policy(
+        "pricing",
+        in_config_map("pricing", "pricing-policy", json!({"sats_per_hour": 3_600})),
+    ));
+    condition("pricing", "Active", "True", "InForce");
+    let history = deployed.paygress(&["policy", "history"]);
+    assert!(
+        history.lines().count() == 2 && history.contains("start") && history.contains("resource"),
+        "{history}"
+    );
+
+    kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
+    deployed.wait();
+    assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same revision");
+    assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
+    let refused = ask(json!({"cashu_token": outside.token(21)}));
+    assert_eq!(
+        refused["error_type"], "insufficient_payment",
+        "a sat is a second now, and the least is a minute: {refused}"
+    );
+    let audit = deployed.paygress(&["ledger", "audit"]);
+    assert!(!audit.contains("missing"), "{audit}");
+}

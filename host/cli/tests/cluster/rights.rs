@@ -1,0 +1,82 @@
+//! The rights of the service's own account.
+
+use crate::support::testbed::{CLUSTER, Testbed};
+use std::process::{Command, Output};
+
+/// `kubectl` with the rights of the service.
+fn as_the_service() -> impl Fn(&[&str]) -> Output {
+    let kubeconfig = Testbed::kubeconfig_of_the_service();
+    move |arguments| {
+        Command::new(Testbed::kubectl())
+            .env("KUBECONFIG", kubeconfig.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_has_no_right_that_it_does_not_need() {
+    let _alone = CLUSTER.lock();
+    let service = as_the_service();
+    for arguments in [
+        &["-n", "user-workloads", "get", "secrets"][..],
+        &["-n", "user-workloads", "get", "secret", "any"],
+        &["-n", "user-workloads", "delete", "pod", "any"],
+        &["-n", "user-workloads", "create", "serviceaccount", "x"],
+        &["-n", "kube-system", "get", "jobs"],
+        &["-n", "default", "create", "job", "x", "--image=x"],
+        &["get", "nodes"],
+    ] {
+        let output = service(arguments);
+        let output_text = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        assert!(
+            !output.status.success() && output_text.contains("forbidden"),
+            "{arguments:?} was not denied: {output_text}"
+        );
+    }
+    assert!(
+        service(&["-n", "user-workloads", "get", "jobs"]).status.success(),
+        "what it needs it may do"
+    );
+}
+
+/// It may make pods.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_may_make_no_pod_that_breaks_out() {
+    let _alone = CLUSTER.lock();
+    let service = as_the_service();
+    let tokenless =
+        |more: &str| format!(r#"{{"spec":{{"automountServiceAccountToken":false{more}}}}}"#);
+    let unprivileged =
+        r#","securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"RuntimeDefault"}}"#;
+    let privileged =
+        r#","containers":[{"name":"x","image":"x","securityContext":{"privileged":true}}]"#;
+    let overrides = [
+        (tokenless(r#","hostNetwork":true"#), "namespaces"),
+        (tokenless(r#","volumes":[{"name":"x","hostPath":{"path":"/"}}]"#), "volumes"),
+        (tokenless(""), "without root"),
+        (tokenless(&format!("{unprivileged}{privileged}")), "privileges"),
+    ];
+    for (spec, why) in overrides {
+        let output = service(&[
+            "-n",
+            "user-workloads",
+            "run",
+            "x",
+            "--image=x",
+            "--restart=Never",
+            "--overrides",
+            &spec,
+        ]);
+        let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success()
+                && output_text.contains("paygress-customers")
+                && output_text.contains(why),
+            "{spec}: {output_text}"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Many buyers at once, and clients that would hold everybody up.
+
+use crate::service::opened;
+use crate::support::command::printed;
+use crate::support::customer::TIMEOUT;
+use crate::support::web::{Answer, Web};
+use crate::text;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const BUYERS: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_buyers_at_once_each_get_their_pod() {
+    // Behind a proxy: each buyer has an address of their own.
+    let (sandbox, _running, web, buyer) =
+        opened(&[("TRUSTED_PROXIES", "127.0.0.1"), ("REQUESTS_PER_MINUTE", "30")], "").await;
+    buyer.wallet.fill(2_000).await.unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..BUYERS {
+        tokens.push(buyer.token(4).await);
+    }
+    // And in between clients that would hold everybody up, if they could.
+    let (answers, ()) = tokio::join!(buy(&web, tokens), hostile_clients_are_cut_off(&web));
+    let pods: HashSet<String> =
+        answers.iter().map(|answer| text(&answer.good(), "pod_name").to_owned()).collect();
+    assert_eq!(pods.len(), BUYERS, "each buyer has their own pod");
+
+    // The ledger has each order.
+    let listed = printed(&sandbox, &["ledger", "list"]).await;
+    let is_ours =
+        |line: &str| line.contains(" active ") && pods.iter().any(|pod| line.contains(pod));
+    assert_eq!(listed.lines().filter(|line| is_ours(line)).count(), BUYERS);
+    one_address_sends_so_many_requests(&web).await;
+}
+
+/// Each for themselves, at the same time.
+async fn buy(web: &Web, tokens: Vec<String>) -> Vec<Answer> {
+    let buying = (1..).zip(tokens).map(async |(n, token): (u8, String)| {
+        let address = format!("198.51.100.{n}");
+        let headers = [("x-forwarded-for", address.as_str()), ("x-cashu", token.as_str())];
+        web.ask("POST", "/spawn-pod", &headers, "{}").await
+    });
+    futures::future::join_all(buying).await
+}
+
+async fn hostile_clients_are_cut_off(web: &Web) {
+    let lorises = (0..80).map(|_| slow(web, "POST /spawn-pod HTTP/1.1\r\nX-Slow: "));
+    let drips = (0..8).map(|_| {
+        slow(web, "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n{\"a\": \"")
+    });
+    let oversized = (0..8).map(|_| oversized(web));
+    let (lorises, drips, oversized) = tokio::join!(
+        futures::future::join_all(lorises),
+        futures::future::join_all(drips),
+        futures::future::join_all(oversized)
+    );
+    assert!(
+        lorises.iter().all(|(took, _)| *took < Duration::from_secs(20)),
+        "a slow head is cut off"
+    );
+    assert!(
+        drips.iter().all(|(took, response)| *took < Duration::from_secs(40)
+            && response.starts_with("HTTP/1.1 408")),
+        "{drips:?}"
+    );
+    assert!(oversized.iter().all(|response| response.starts_with("HTTP/1.1 413")), "{oversized:?}");
+}
+
+/// A client that sends too many gets Retry-After; the others are served.
+async fn one_address_sends_so_many_requests(web: &Web) {
+    let greedy = [("x-forwarded-for", "203.0.113.5")];
+    let mut response = web.ask("GET", "/offers", &greedy, "").await;
+    for _ in 0..40 {
+        response = web.ask("GET", "/offers", &greedy, "").await;
+    }
+    response.is(429, "too_many_requests");
+    assert!(response.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(
+        web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status,
+        200
+    );
+}
+
+/// Sends this and then a byte a second, until it is cut off; how long that took, and the response.
+async fn slow(web: &Web, head: &str) -> (Duration, String) {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(web.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    let (mut read, mut write) = stream.split();
+    let drip = async {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        _ = read.read_to_end(&mut response) => {}
+        () = drip => {}
+        () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
+    }
+    (begun.elapsed(), String::from_utf8_lossy(&response).into_owned())
+}
+
+/// Sends a body that does not end; gives the response.
+async fn oversized(web: &Web) -> String {
+    let mut stream = TcpStream::connect(web.address).await.unwrap();
+    stream
+        .write_all(b"POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut read, mut write) = stream.split();
+    let flood = async {
+        while write.write_all(&[b'x'; 4_096]).await.is_ok() {}
+        std::future::pending::<()>().await
+    };
+    let mut response = [0_u8; 64];
+    tokio::select! {
+        length = read.read(&mut response) => String::from_utf8_lossy(&response[..length.unwrap_or(0)]).into_owned(),
+        () = flood => unreachable!("it waits for ever"),
+        () = tokio::time::sleep(TIMEOUT) => panic!("it was not cut off"),
+    }
+}

@@ -1,0 +1,88 @@
+//! Orders that are sent twice, and clients that do not wait.
+
+use crate::service::shared;
+use crate::{ready, says, text};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothing() {
+    let (_shared, web, buyer) = shared().await;
+    let body = json!({"cashu_token": buyer.token(6).await}).to_string();
+    // Hang up as soon as it is sent.
+    let mut stream = TcpStream::connect(web.address).await.unwrap();
+    stream
+        .write_all(
+            format!(
+                "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        )
+        .await
+        .unwrap();
+    drop(stream);
+    let first = web.ask("POST", "/spawn-pod", &[], &body).await.good();
+    let again = web.ask("POST", "/spawn-pod", &[], &body).await.good();
+    assert_eq!(first, again, "one token, one pod, one answer");
+    let pods = web.get("/pods", text(&first, "bearer_token")).await.good();
+    assert_eq!(pods["pods"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        web.get(&format!("/orders/{}", text(&first, "order_id")), text(&first, "bearer_token"))
+            .await
+            .good()["pod_name"],
+        first["pod_name"]
+    );
+    // The same token for something else is not the same order.
+    web.ask("POST", "/spawn-pod", &[], &body.replace('}', ",\"ssh_username\":\"bob\"}"))
+        .await
+        .is(409, "token_already_spent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_names_one_request_of_one_customer() {
+    let (_shared, web, buyer) = shared().await;
+    let key = [("idempotency-key", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9")];
+    let body = json!({"cashu_token": buyer.token(6).await}).to_string();
+    let kept = web.ask("POST", "/spawn-pod", &key, &body).await.good();
+    assert_eq!(web.ask("POST", "/spawn-pod", &key, &body).await.good(), kept);
+    let (other, mine) = (buyer.token(6).await, "k".repeat(40));
+    let clash = web
+        .ask("POST", "/spawn-pod", &key, &json!({"cashu_token": other}).to_string())
+        .await
+        .is(400, "invalid_request");
+    assert!(text(&clash, "detail").contains("another request"));
+    web.ask("POST", "/spawn-pod", &[key[0], ("authorization", &format!("Bearer {mine}"))], &body)
+        .await
+        .is(400, "invalid_request");
+    web.ask("POST", "/spawn-pod", &[("idempotency-key", "1")], &body)
+        .await
+        .is(400, "invalid_request");
+    // The token of the request that was refused is still good.
+    web.spawn(json!({"cashu_token": other})).await.good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_request_may_be_repeated_with_the_same_key() {
+    let (_shared, web, buyer) = shared().await;
+    let key = [("idempotency-key", "refused-at-first-0001")];
+    let token = buyer.token(6).await;
+    let order =
+        |minutes: u64| json!({"cashu_token": token, "duration_minutes": minutes}).to_string();
+    web.ask("POST", "/spawn-pod", &key, &order(50)).await.is(400, "insufficient_payment");
+    web.ask("POST", "/spawn-pod", &key, &order(5)).await.good();
+}
+
+/// A refusal comes at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_wait_gets_a_location() {
+    let (_shared, web, buyer) = shared().await;
+    let prefer = [("prefer", "respond-async")];
+    let body = json!({"cashu_token": buyer.token(6).await}).to_string();
+    let response = web.ask("POST", "/spawn-pod", &prefer, &body).await.good();
+    let answer = ready(&web, text(&response, "pod_name"), text(&response, "bearer_token")).await;
+    assert_eq!(says(&answer, "echo async").await, "async\n");
+    let body = json!({"cashu_token": buyer.token(1).await}).to_string();
+    web.ask("POST", "/spawn-pod", &prefer, &body).await.is(400, "insufficient_payment");
+}

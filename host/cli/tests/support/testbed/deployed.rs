@@ -1,0 +1,141 @@
+//! The service as a pod of the cluster.
+
+use super::{OPERATOR, Outside, apply, kubectl, new_key, npub, output, root, wait_for};
+use paygress_core::backend::policy::Slot;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The service in a pod of the cluster, as `k8s/overlays/cluster` says, and gone with this.
+pub struct Deployed {
+    pub npub: String,
+}
+
+impl Deployed {
+    /// An image of the program and its policies, without a container engine: as the Dockerfile
+    /// would have it.
+    fn image() -> PathBuf {
+        let (rootfs, archive) =
+            (root().join("target/service-image"), root().join("target/service-image.tar"));
+        let _ = std::fs::remove_dir_all(&rootfs);
+        let copy = |from: &Path, to: &str| {
+            let to = rootfs.join(to.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(from, to).unwrap();
+        };
+        let program = Path::new(env!("CARGO_BIN_EXE_paygress"));
+        let libraries = output(Command::new("ldd").arg(program));
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            copy(Path::new(library), library);
+        }
+        for slot in Slot::ALL {
+            copy(
+                &root().join(format!("target/plugins/{slot}.wasm")),
+                &format!("usr/share/paygress/plugins/{slot}.wasm"),
+            );
+        }
+        let to = rootfs.join("usr/local/bin/paygress");
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        output(Command::new("strip").arg("-o").arg(to).arg(program));
+        let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
+        pack.arg(&archive).arg("paygress.local/paygress:1").arg(&rootfs);
+        output(pack.args([
+            "--entrypoint",
+            r#"["/usr/local/bin/paygress"]"#,
+            "--user",
+            "1000:1000",
+        ]));
+        archive
+    }
+
+    pub fn start(outside: &Outside) -> Self {
+        kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        output(Command::new(root().join("k8s/testbed/cluster")).arg("load").arg(Self::image()));
+        // What a storage class would do: a volume that is the service's own.
+        let data = outside.directory.path().join("volume");
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::chown(&data, Some(1_000), Some(1_000)).unwrap();
+        let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": data}});
+        apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "paygress"}, "spec": volume}).to_string());
+        let (key, operator) = (
+            format!("--from-literal=NOSTR_PRIVATE_KEY={}", new_key()),
+            format!("--from-literal=OPERATOR_TOKEN={OPERATOR}"),
+        );
+        kubectl(&[
+            "-n",
+            "ingress-system",
+            "create",
+            "secret",
+            "generic",
+            "paygress",
+            &key,
+            &operator,
+        ]);
+        let mut manifests =
+            kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
+        // What is the operator's own there, and closed networks for once.
+        for (theirs, ours) in [
+            ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
+            ("https://mint.example.com", &outside.mint),
+            ("node.example.com", "127.0.0.1"),
+            ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
+        ] {
+            assert!(manifests.contains(theirs), "{theirs}");
+            manifests = manifests.replace(theirs, ours);
+        }
+        let mut deployed = Self { npub: String::new() };
+        apply(&manifests);
+        deployed.wait();
+        deployed.npub = npub(&deployed.log());
+        deployed
+    }
+
+    /// Waits until it serves.
+    pub fn wait(&self) {
+        kubectl(&[
+            "-n",
+            "ingress-system",
+            "rollout",
+            "status",
+            "deployment/paygress",
+            "--timeout=180s",
+        ]);
+        wait_for("the service to read its inbox", Duration::from_secs(60), || {
+            self.log().contains("inbox synced")
+        });
+    }
+
+    pub fn log(&self) -> String {
+        kubectl(&["-n", "ingress-system", "logs", "deployment/paygress"])
+    }
+
+    /// A command of the operator's.
+    pub fn paygress(&self, arguments: &[&str]) -> String {
+        kubectl(
+            &[
+                &["-n", "ingress-system", "exec", "deployment/paygress", "--", "paygress"],
+                arguments,
+            ]
+            .concat(),
+        )
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let delete = |arguments: &[&str]| {
+            kubectl(&[&["delete", "--wait", "--ignore-not-found", "-n"], arguments].concat())
+        };
+        delete(&[
+            "ingress-system",
+            "deployment/paygress",
+            "service/paygress",
+            "persistentvolumeclaim/paygress",
+            "secret/paygress",
+        ]);
+        delete(&["ingress-system", "persistentvolume/paygress"]);
+        delete(&["user-workloads", "resourcequota/customers"]);
+        delete(&["user-workloads", "jobs", "--all"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! The real parts: started for a test, ended with it.
+
+mod deployed;
+mod outside;
+mod service;
+mod ssh;
+
+pub use deployed::Deployed;
+pub use outside::Outside;
+pub use service::Testbed;
+pub use ssh::Ssh;
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The cluster is one for all tests of this program: they take turns.
+pub static CLUSTER: FileLock = FileLock(Mutex::new(()));
+
+pub struct FileLock(Mutex<()>);
+
+impl FileLock {
+    pub fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn state() -> PathBuf {
+    std::env::var_os("TESTBED").map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from)
+}
+
+/// Waits until it is so; fails, and says what for, when it does not become so in time.
+pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // Not the arguments: they may hold a token.
+    assert!(
+        output.status.success(),
+        "{:?} failed: {}",
+        command.get_program(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn kubectl_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(Testbed::kubectl());
+    command.env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments);
+    command
+}
+
+/// As the cluster's administrator.
+pub fn kubectl(arguments: &[&str]) -> String {
+    output(&mut kubectl_command(arguments))
+}
+
+/// Whether the cluster takes this object.
+pub fn applied(object: &str) -> bool {
+    let mut command = kubectl_command(&["apply", "-f", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
+    child.wait().unwrap().success()
+}
+
+pub fn apply(object: &str) {
+    assert!(applied(object), "{object} was not taken");
+}
+
+fn free_port(host: &str) -> u16 {
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A program that runs beside the test, and ends with it.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the operator of the testbed shows.
+const OPERATOR: &str = "the operator of the testbed";
+
+fn new_key() -> String {
+    let mut bytes = [0_u8; 32];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The service's public key, as its log tells it.
+fn npub(log: &str) -> String {
+    let npub = log
+        .split_whitespace()
+        .find_map(|word| word.split("npub1").nth(1))
+        .expect("the npub is logged");
+    format!("npub1{}", npub.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+        .chars()
+        .take(63)
+        .collect()
+}

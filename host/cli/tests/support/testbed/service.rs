@@ -1,0 +1,139 @@
+//! The service beside the cluster.
+
+use super::{
+    Daemon, OPERATOR, Outside, free_port, kubectl, new_key, npub, output, root, state, wait_for,
+};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::NamedTempFile;
+
+/// What is outside, and the service beside the cluster.
+pub struct Testbed {
+    web: String,
+    npub: String,
+    log: PathBuf,
+    // In this order: the service before what it talks to.
+    _service: Daemon,
+    outside: Outside,
+    _kubeconfig: NamedTempFile,
+}
+
+impl Testbed {
+    pub fn kubectl() -> PathBuf {
+        state().join("bin/kubectl")
+    }
+
+    /// A kubeconfig with the rights of the service's own account, and nothing more.
+    pub fn kubeconfig_of_the_service() -> NamedTempFile {
+        let token =
+            kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
+        let admin = std::fs::read_to_string(state().join("admin.kubeconfig")).unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
+        file
+    }
+
+    /// `paygress serve` beside the cluster. A sat buys five seconds.
+    fn command(outside: &Outside, bind: &str, kubeconfig: &Path) -> Command {
+        let directory = outside.directory.path();
+        let config = directory.join("paygress.toml");
+        let settings = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
+        std::fs::write(&config, settings).unwrap();
+        let data = |name: &str| directory.join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs([
+                ("NOSTR_PRIVATE_KEY", new_key().as_str()),
+                ("NOSTR_RELAYS", &outside.relay),
+                ("ALLOW_PRIVATE_RELAYS", "true"),
+                ("WHITELISTED_MINTS", &outside.mint),
+                ("SSH_HOST", "127.0.0.1"),
+                ("SSH_PORT_RANGE_START", "31100"),
+                ("SSH_PORT_RANGE_END", "31199"),
+                ("POD_TTL_SECONDS", "5"),
+                ("RUN_MODE", "both"),
+                ("BIND_ADDR", bind),
+                ("OPERATOR_TOKEN", OPERATOR),
+                ("POLICY_NAMESPACE", "ingress-system"),
+            ]);
+        command.env("KUBECONFIG", kubeconfig).env("POLICY_DIR", root().join("target/plugins"));
+        command
+            .env("CASHU_DB_PATH", data("wallet.sqlite"))
+            .env("LEDGER_PATH", data("ledger.sqlite"))
+            .env("POLICY_CACHE_DIR", data("compiled"))
+            .env("POLICY_STATE_DIR", data("policies"))
+            .env("ADMIN_SOCKET", data("admin.sock"));
+        command
+    }
+
+    /// Starts everything; the environment adds to the settings of [`Self::command`].
+    pub fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        let outside = Outside::start(name, "127.0.0.1");
+        let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
+        let kubeconfig = Self::kubeconfig_of_the_service();
+        let mut command = Self::command(&outside, &bind, kubeconfig.path());
+        command.envs(environment.iter().copied());
+        let log = outside.logs.join("paygress.log");
+        let service = Daemon::start(&mut command, &log);
+        let read = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_for("the service to read its inbox", Duration::from_secs(60), || {
+            read().contains("inbox synced")
+        });
+        let npub = npub(&read());
+        Self {
+            web: format!("http://{bind}"),
+            npub,
+            log,
+            _service: service,
+            outside,
+            _kubeconfig: kubeconfig,
+        }
+    }
+
+    /// A token over so much, minted and paid for at the mint.
+    pub fn token(&self, sat: u64) -> String {
+        self.outside.token(sat)
+    }
+
+    /// What the mint says of a token.
+    pub fn state(&self, token: &str) -> String {
+        self.outside.state(token)
+    }
+
+    pub fn ask(&self, request: &Value) -> Value {
+        self.outside.ask(&self.npub, request)
+    }
+
+    pub fn ask_as_another(&self, request: &Value) -> Value {
+        self.outside.ask_as(&new_key(), &self.npub, request)
+    }
+
+    /// What a customer and the operator see in a browser: see `host/http/web/test/customer.mjs`.
+    /// Screenshots are kept.
+    pub fn browse(&self, tokens: &[String]) -> Value {
+        let shots = root().join("target/e2e/browser");
+        std::fs::create_dir_all(&shots).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["300", "node"]).arg(root().join("host/http/web/test/customer.mjs"));
+        command
+            .env("URL", &self.web)
+            .env("TOKENS", tokens.join(","))
+            .env("OPERATOR", OPERATOR)
+            .env("SHOTS", shots);
+        command.env("WALLET", root().join("examples/customer-js/customer.mjs"));
+        serde_json::from_str(output(&mut command).trim()).unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
