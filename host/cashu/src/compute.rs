@@ -1,5 +1,5 @@
-//! Elliptic-curve operations over many proofs, on threads of their own: a token of 500 proofs takes
-//! tens of milliseconds, which an async thread must not be held for.
+//! Elliptic-curve operations over many proofs and whatever else blocks, on threads of their own: a
+//! token of 500 proofs takes tens of milliseconds, which an async thread must not be held for.
 
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;

@@ -211,6 +211,7 @@ impl MintWallet {
 mod tests {
     use super::*;
     use crate::client::MintClient;
+    use crate::http::JsonClient;
     use crate::seed::Seed;
     use crate::wallet_store::WalletStore;
     use cdk::nuts::Id;
@@ -243,7 +244,8 @@ mod tests {
     }
 
     async fn wallet_at(url: &str, directory: &std::path::Path) -> MintWallet {
-        let client = MintClient::new(cdk::mint_url::MintUrl::from_str(url).unwrap()).unwrap();
+        let http = JsonClient::open().await.unwrap();
+        let client = MintClient::new(cdk::mint_url::MintUrl::from_str(url).unwrap(), http);
         let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
         let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
         MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
