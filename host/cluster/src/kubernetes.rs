@@ -461,7 +461,7 @@ impl Cluster for Kubernetes {
         request(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
-    async fn list_older_than(&self) -> Result<Vec<PodName>> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>> {
         let params = ListParams::default().labels(&self.selector());
         let jobs = request(self.jobs.list(&params)).await?;
         let before = UnixTime::now().0.saturating_sub(ORPHAN_AGE.as_secs());

@@ -138,7 +138,7 @@ impl Cluster for FakeCluster {
     async fn check(&self) -> Result<(), ClusterError> {
         Ok(())
     }
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         Ok(Vec::new())
     }
 }
