@@ -11,7 +11,9 @@ use paygress_cashu::{
     CashuWallet, HealthCheck, MintWalletError, OperationState, OperatorError, Seed, Settings,
     WalletStore,
 };
-use paygress_core::backend::wallet::{ReceiveError, RefundState, Resolution, Wallet};
+use paygress_core::backend::wallet::{
+    MintDirectory, Payments, ReceiveError, RefundIssuer, RefundState, Resolution, TokenReader,
+};
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
