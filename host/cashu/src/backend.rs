@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use cdk::nuts::{CurrencyUnit, PaymentRequestPayload, Token, Transport, TransportType};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
-    MintRecoveryFailure, MintReport, PaymentRequest, ReceiveError, RecoveryError, RecoveryFailure,
-    RefundState, RefundToken, Resolution, TokenInfo, Wallet, WalletError,
+    MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
+    RecoveryError, RecoveryFailure, RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo,
+    TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{MintUrl, OrderId};
@@ -46,7 +47,7 @@ impl CashuWallet {
 }
 
 #[async_trait]
-impl Wallet for CashuWallet {
+impl TokenReader for CashuWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         let (token, accepted) = (token.clone(), self.accepted.clone());
         let key = self.p2pk_public_key();
@@ -65,6 +66,14 @@ impl Wallet for CashuWallet {
         self.verify_token(token, token_info, DleqPolicy::Required).await
     }
 
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        let payload = payload.to_owned();
+        compute(move || token_from_payload(&payload)).await
+    }
+}
+
+#[async_trait]
+impl Payments for CashuWallet {
     async fn receive(
         &self,
         order: &OrderId,
@@ -103,6 +112,24 @@ impl Wallet for CashuWallet {
         }
     }
 
+    async fn recover(&self) -> Result<(), RecoveryError> {
+        let recoveries = self.wallets.iter().map(|(mint, wallet)| async move {
+            let failure = match tokio::time::timeout(RECOVERY_TIMEOUT, wallet.recover()).await {
+                Ok(Ok(0)) => return None,
+                Ok(Ok(operations)) => RecoveryFailure::Open { operations },
+                Ok(Err(error)) => RecoveryFailure::Failed(wallet_error(error)),
+                Err(_) => RecoveryFailure::Timeout,
+            };
+            Some(MintRecoveryFailure { mint: mint.clone(), failure })
+        });
+        let failures = futures::future::join_all(recoveries).await;
+        let mints: Vec<MintRecoveryFailure> = failures.into_iter().flatten().collect();
+        if mints.is_empty() { Ok(()) } else { Err(RecoveryError { mints }) }
+    }
+}
+
+#[async_trait]
+impl RefundIssuer for CashuWallet {
     async fn refund(
         &self,
         order: &OrderId,
@@ -168,22 +195,10 @@ impl Wallet for CashuWallet {
         self.store.forget_sent(&refund).await.map_err(WalletError::store)?;
         Ok(reclaimed)
     }
+}
 
-    async fn recover(&self) -> Result<(), RecoveryError> {
-        let recoveries = self.wallets.iter().map(|(mint, wallet)| async move {
-            let failure = match tokio::time::timeout(RECOVERY_TIMEOUT, wallet.recover()).await {
-                Ok(Ok(0)) => return None,
-                Ok(Ok(operations)) => RecoveryFailure::Open { operations },
-                Ok(Err(error)) => RecoveryFailure::Failed(wallet_error(error)),
-                Err(_) => RecoveryFailure::Timeout,
-            };
-            Some(MintRecoveryFailure { mint: mint.clone(), failure })
-        });
-        let failures = futures::future::join_all(recoveries).await;
-        let mints: Vec<MintRecoveryFailure> = failures.into_iter().flatten().collect();
-        if mints.is_empty() { Ok(()) } else { Err(RecoveryError { mints }) }
-    }
-
+#[async_trait]
+impl MintDirectory for CashuWallet {
     fn mints(&self) -> Vec<MintUrl> {
         self.accepted_mints()
     }
@@ -211,11 +226,6 @@ impl Wallet for CashuWallet {
             nut10: None,
         };
         request.to_string()
-    }
-
-    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        let payload = payload.to_owned();
-        compute(move || token_from_payload(&payload)).await
     }
 
     async fn report(&self) -> Result<Vec<MintReport>, WalletError> {

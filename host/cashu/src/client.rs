@@ -50,16 +50,16 @@ pub(crate) struct MintClient {
 }
 
 impl MintClient {
-    pub(crate) fn new(url: MintUrl) -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(url: MintUrl, http: JsonClient) -> Self {
+        Self {
             url,
-            http: JsonClient::new()?,
+            http,
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
             keysets: Mutex::default(),
             keys: Mutex::default(),
-        })
+        }
     }
 
     /// Spaces the starts of requests.

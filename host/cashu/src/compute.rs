@@ -1,20 +1,32 @@
-//! Elliptic-curve operations over many proofs, on threads of their own: a token of 500 proofs takes
-//! tens of milliseconds, which an async thread must not be held for.
+//! Elliptic-curve operations over many proofs and whatever else blocks, on threads of their own: a
+//! token of 500 proofs takes tens of milliseconds, which an async thread must not be held for.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 use tokio::sync::Semaphore;
 
 /// As many computations as there are CPUs; further callers wait. Otherwise tokens sent by untrusted
 /// clients could fill the runtime's blocking threads, which the database needs.
-static PERMITS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, usize::from)));
+static PERMITS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))));
 
 /// Runs `work` on a blocking thread.
 pub(crate) async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    compute_with(&PERMITS, work).await
+}
+
+async fn compute_with<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     // The semaphore is never closed.
-    let _permit = PERMITS.acquire().await.ok();
-    match tokio::task::spawn_blocking(work).await {
+    let permit = Arc::clone(permits).acquire_owned().await.ok();
+    let permitted_work = move || {
+        // Work that has begun goes on when its caller is dropped, and so keeps its permit.
+        let _permit = permit;
+        work()
+    };
+    match tokio::task::spawn_blocking(permitted_work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -27,6 +39,7 @@ pub(crate) async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn work_runs_on_another_thread_than_the_tasks() {
@@ -38,5 +51,30 @@ mod tests {
     #[should_panic(expected = "in the work")]
     async fn a_panic_reaches_the_caller() {
         compute(|| panic!("in the work")).await
+    }
+
+    #[tokio::test]
+    async fn work_keeps_its_permit_when_its_caller_is_dropped() {
+        let permits = Arc::new(Semaphore::new(1));
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel::<()>();
+        let caller = tokio::spawn({
+            let permits = Arc::clone(&permits);
+            async move {
+                let work = move || {
+                    started.send(()).unwrap();
+                    may_finish.recv().unwrap();
+                };
+                compute_with(&permits, work).await;
+            }
+        });
+        has_started.await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        let early = compute_with(&permits, || "too early");
+        let early = tokio::time::timeout(Duration::from_millis(50), early).await;
+        assert!(early.is_err(), "{early:?}");
+        finish.send(()).unwrap();
+        assert_eq!(compute_with(&permits, || "in time").await, "in time");
     }
 }

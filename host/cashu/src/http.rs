@@ -33,11 +33,15 @@ pub(crate) struct JsonResponse {
     body: Bytes,
 }
 
+/// Clones share their connections.
+#[derive(Clone)]
 pub(crate) struct JsonClient(paygress_http_client::HttpClient);
 
 impl JsonClient {
-    pub(crate) fn new() -> Result<Self, MintError> {
-        paygress_http_client::HttpClient::new(Timeouts::all(READ_TIMEOUT))
+    /// Reads the system's certificates, which blocks: make one and clone it.
+    pub(crate) async fn open() -> Result<Self, MintError> {
+        compute(|| paygress_http_client::HttpClient::new(Timeouts::all(READ_TIMEOUT)))
+            .await
             .map(Self)
             .map_err(|error| MintError::Unavailable(error.into()))
     }

@@ -36,7 +36,7 @@
 //! # Example
 //! ```
 //! use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
-//! use paygress_core::backend::wallet::Wallet;
+//! use paygress_core::backend::wallet::{Payments, TokenReader};
 //! use paygress_core::model::refusal::ErrorType;
 //! use paygress_core::model::secret::Secret;
 //!

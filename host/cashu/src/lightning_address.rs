@@ -26,6 +26,7 @@ pub(crate) fn is_lightning_address(destination: &str) -> bool {
 
 /// An invoice over `amount` of the address `name@domain`.
 pub(crate) async fn invoice_of(
+    client: &JsonClient,
     address: &str,
     amount: Sat,
 ) -> Result<Bolt11Invoice, LightningAddressError> {
@@ -35,7 +36,6 @@ pub(crate) async fn invoice_of(
     }
     // For tests: this machine has no certificate.
     let scheme = if domain.split(':').next() == Some("127.0.0.1") { "http" } else { "https" };
-    let client = JsonClient::new()?;
     let url = format!("{scheme}://{domain}/.well-known/lnurlp/{name}");
     let request: PayRequest = client.get(&url).await?;
     let msat = amount.0.saturating_mul(1_000);

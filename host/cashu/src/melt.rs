@@ -2,7 +2,7 @@
 
 use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, Unresolved};
-use crate::mint_wallet::{MintWallet, Result};
+use crate::mint_wallet::{MintWallet, Result, leave_open};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::purpose::{PaymentHash, Purpose};
 use crate::send::{FeeMode, Selection};
@@ -57,7 +57,7 @@ impl MintWallet {
         };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
         match self.store.begin(operation, inputs).await? {
-            Some(operation) => self.perform_payment(&operation).await,
+            Some(operation) => leave_open(self.perform_payment(&operation).await),
             None => self.resume_latest(&purpose).await,
         }
     }
@@ -96,7 +96,7 @@ impl MintWallet {
     }
 
     pub(crate) async fn resume_payment(&self, operation: &Operation) -> Result<OperationOutcome> {
-        self.resolve_payment(operation, Response::Unknown).await
+        leave_open(self.resolve_payment(operation, Response::Unknown).await)
     }
 
     /// Finds out from the quote how a payment ended.

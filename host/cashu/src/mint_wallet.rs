@@ -2,9 +2,9 @@
 
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
-use crate::error::{MintError, MintWalletError, ResponseError, codes};
+use crate::error::{MintError, MintWalletError, ResponseError, Unresolved, codes};
 use crate::keyset::{ActiveKeyset, cheapest_active};
-use crate::operation::{Operation, OperationData, total};
+use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
 use crate::wallet_store::WalletStore;
 use cdk::nuts::{
@@ -118,6 +118,19 @@ impl MintWallet {
             }
         }
         Ok(crypto::are_dleqs_valid(keyed).await)
+    }
+}
+
+/// How an operation ended that is stored, and may have been requested. Whatever goes wrong from then
+/// on says nothing of what the mint has done: the operation stays open. A failure of the store
+/// itself is left to the caller, who knows that the operation may be stored.
+pub(crate) fn leave_open(result: Result<OperationOutcome>) -> Result<OperationOutcome> {
+    match result {
+        Err(MintWalletError::Mint(error)) => Ok(OperationOutcome::Unknown(error.into())),
+        Err(error) if !matches!(error, MintWalletError::Store(_)) => {
+            Ok(OperationOutcome::Unknown(Unresolved::Check(Box::new(error))))
+        }
+        result => result,
     }
 }
 

@@ -72,7 +72,7 @@ impl CashuWallet {
             // An address gives a new invoice each time: without this, a payment whose response was
             // lost would be made twice.
             self.require_no_open_payment(wallet).await?;
-            invoice_of(destination, amount.ok_or(OperatorError::Amount)?).await?
+            invoice_of(&self.http, destination, amount.ok_or(OperatorError::Amount)?).await?
         } else {
             Bolt11Invoice::from_str(destination).map_err(OperatorError::Destination)?
         };

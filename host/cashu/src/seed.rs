@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use zeroize::Zeroizing;
 
 /// Why there is no seed.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +32,9 @@ pub(crate) enum SeedOrigin {
     Created,
 }
 
-/// From a mnemonic, which alone brings all money back (NUT-13).
-#[derive(Clone)]
+/// From a mnemonic, which alone brings all money back (NUT-13). It is wiped when it is dropped.
 pub struct Seed {
-    pub(crate) bytes: [u8; 64],
+    pub(crate) bytes: Zeroizing<[u8; 64]>,
     pub(crate) origin: SeedOrigin,
 }
 
@@ -49,7 +49,11 @@ impl Seed {
     /// [`SeedError::Invalid`].
     pub fn from_mnemonic(mnemonic: &str) -> Result<Self, SeedError> {
         let mnemonic = Mnemonic::from_str(mnemonic.trim()).map_err(|_| SeedError::Invalid)?;
-        Ok(Self { bytes: mnemonic.to_seed_normalized(""), origin: SeedOrigin::Existing })
+        Ok(Self::of(&mnemonic, SeedOrigin::Existing))
+    }
+
+    fn of(mnemonic: &Mnemonic, origin: SeedOrigin) -> Self {
+        Self { bytes: Zeroizing::new(mnemonic.to_seed_normalized("")), origin }
     }
 
     /// Loads the mnemonic from a file, or creates the file, readable by this user only.
@@ -63,24 +67,26 @@ impl Seed {
 
     fn load_or_create_now(path: &Path) -> Result<Self, SeedError> {
         let failed = |source| SeedError::File { path: path.to_owned(), source };
-        match std::fs::read_to_string(path) {
+        match std::fs::read_to_string(path).map(Zeroizing::new) {
             Ok(text) => return Self::from_mnemonic(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let mut entropy = [0_u8; 16];
-        getrandom::fill(&mut entropy).map_err(SeedError::Randomness)?;
-        let mnemonic = Mnemonic::from_entropy(&entropy).map_err(|_| SeedError::Invalid)?;
+        let mut entropy = Zeroizing::new([0_u8; 16]);
+        getrandom::fill(entropy.as_mut_slice()).map_err(SeedError::Randomness)?;
+        let mnemonic =
+            Mnemonic::from_entropy(entropy.as_slice()).map_err(|_| SeedError::Invalid)?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)
             .map_err(failed)?;
-        writeln!(file, "{mnemonic}").map_err(failed)?;
+        let line = Zeroizing::new(format!("{mnemonic}\n"));
+        file.write_all(line.as_bytes()).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         tracing::info!(path = %path.display(), "created a wallet; keep a copy of its mnemonic in a safe place");
-        Ok(Self { bytes: mnemonic.to_seed_normalized(""), origin: SeedOrigin::Created })
+        Ok(Self::of(&mnemonic, SeedOrigin::Created))
     }
 }
 

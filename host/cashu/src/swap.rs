@@ -3,7 +3,7 @@
 use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, ResponseError, SignatureError, Unresolved, codes};
 use crate::keyset::split;
-use crate::mint_wallet::{MintWallet, Result, UnblindError, order_signatures};
+use crate::mint_wallet::{MintWallet, Result, UnblindError, leave_open, order_signatures};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use cdk::nuts::{Proofs, RestoreRequest, State, SwapRequest};
@@ -90,7 +90,7 @@ impl MintWallet {
             OperationState::Open if operation.data.quote.is_some() => {
                 self.resume_payment(&operation).await
             }
-            OperationState::Open => match self.resolve_swap(&operation, None).await? {
+            OperationState::Open => match leave_open(self.resolve_swap(&operation, None).await)? {
                 // Its inputs are unspent, and the request still stands: repeat it unchanged.
                 OperationOutcome::Unknown(_) => self.perform_swap(&operation).await,
                 known => Ok(known),
@@ -114,6 +114,10 @@ impl MintWallet {
 
     /// Requests the swap. If the response leaves a doubt, it is resolved at once.
     pub(crate) async fn perform_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
+        leave_open(self.request_swap(operation).await)
+    }
+
+    async fn request_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
         let outputs = self.outputs(&operation.data).await?;
         let request = SwapRequest::new(operation.data.inputs.clone(), outputs.blinded_messages());
         let error = match self.client.swap(&request).await {
@@ -124,7 +128,10 @@ impl MintWallet {
                 Err(UnblindError::Signatures(error)) => {
                     MintError::InvalidResponse(ResponseError::Signatures(error))
                 }
-                Err(UnblindError::Mint(error)) => return Err(error.into()),
+                // The swap was done, and its outputs are unblinded once the mint sends its keys.
+                Err(UnblindError::Mint(error)) => {
+                    return Ok(OperationOutcome::Unknown(error.into()));
+                }
             },
             Err(error) => error,
         };
@@ -197,5 +204,89 @@ impl MintWallet {
         let states = self.client.states(&proof_ys(&proofs).await?).await?;
         let are_unspent = states.iter().all(|state| *state == State::Unspent);
         Ok(if are_unspent { SignedOutputs::Ours(proofs) } else { SignedOutputs::NotOurs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::MintClient;
+    use crate::http::JsonClient;
+    use crate::seed::Seed;
+    use crate::wallet_store::WalletStore;
+    use cdk::nuts::Id;
+    use paygress_core::model::ids::{MintUrl, OrderId};
+    use std::str::FromStr;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A mint that confirms every swap, and has no answer to anything else.
+    async fn confirm_swaps(listener: TcpListener) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            let is_whole = |request: &[u8]| {
+                let end = if request.starts_with(b"POST ") { "}" } else { "\r\n\r\n" };
+                request.ends_with(end.as_bytes())
+            };
+            while !is_whole(&request) && stream.read_buf(&mut request).await.unwrap() > 0 {}
+            let (status, body) = if request.starts_with(b"POST /v1/swap ") {
+                ("200 OK", r#"{"signatures":[]}"#)
+            } else {
+                ("500 Internal Server Error", "{}")
+            };
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}");
+            stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        }
+    }
+
+    async fn wallet_at(url: &str, directory: &std::path::Path) -> MintWallet {
+        let http = JsonClient::open().await.unwrap();
+        let client = MintClient::new(cdk::mint_url::MintUrl::from_str(url).unwrap(), http);
+        let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
+        let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
+        MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
+    }
+
+    fn operation(wallet: &MintWallet, first_counter: u32) -> Operation {
+        let data = OperationData {
+            keyset: Some(Id::from_str("009a1f293253e41e").unwrap()),
+            amounts: vec![1],
+            first_counter,
+            ..OperationData::default()
+        };
+        Operation::new(Purpose::Receive { order: OrderId::random() }, &wallet.mint, data)
+    }
+
+    #[tokio::test]
+    async fn a_swap_that_the_mint_has_done_is_not_refused_when_its_keys_are_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mint = tokio::spawn(confirm_swaps(listener));
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = wallet_at(&url, directory.path()).await;
+        let outcome = wallet.perform_swap(&operation(&wallet, 0)).await;
+        assert!(
+            matches!(
+                &outcome,
+                Ok(OperationOutcome::Unknown(Unresolved::Mint(MintError::Unavailable(_))))
+            ),
+            "{outcome:?}"
+        );
+        mint.abort();
+    }
+
+    #[tokio::test]
+    async fn a_stored_operation_stays_open_when_its_request_cannot_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = wallet_at("http://127.0.0.1:1", directory.path()).await;
+        let outcome = wallet.perform_swap(&operation(&wallet, u32::MAX)).await;
+        assert!(
+            matches!(&outcome, Ok(OperationOutcome::Unknown(Unresolved::Check(_)))),
+            "{outcome:?}"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::MintClient;
 use crate::error::MintError;
 use crate::health::MintHealth;
+use crate::http::JsonClient;
 use crate::mint_wallet::MintWallet;
 use crate::operation::{MintBalance, Transaction};
 use crate::seed::Seed;
@@ -49,6 +50,8 @@ pub struct CashuWallet {
     pub(crate) store: WalletStore,
     pub(crate) max_balance: Option<Sat>,
     pub(crate) p2pk_secret_key: Option<SecretKey>,
+    /// For servers that are not mints.
+    pub(crate) http: JsonClient,
 }
 
 /// A mint as the operator sees it.
@@ -91,12 +94,13 @@ impl CashuWallet {
         for known in store.mints().await? {
             urls.push(parse(known.as_str())?);
         }
+        let http = JsonClient::open().await.map_err(OpenError::HttpClient)?;
         let mut wallets = HashMap::new();
         for url in urls {
             let text = url.to_string();
             let mint =
                 ids::MintUrl::parse(text.as_str()).map_err(|_| OpenError::InvalidMint(text))?;
-            let client = MintClient::new(url).map_err(OpenError::HttpClient)?;
+            let client = MintClient::new(url, http.clone());
             let wallet = MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));
             wallets.entry(mint).or_insert(wallet);
         }
@@ -106,7 +110,7 @@ impl CashuWallet {
             .map(|key| SecretKey::from_hex(key.expose()).map_err(|_| OpenError::InvalidP2pkKey))
             .transpose()?;
         let max_balance = settings.max_balance;
-        Ok(Self { accepted, wallets, store, max_balance, p2pk_secret_key })
+        Ok(Self { accepted, wallets, store, max_balance, p2pk_secret_key, http })
     }
 
     pub(crate) fn p2pk_public_key(&self) -> Option<PublicKey> {

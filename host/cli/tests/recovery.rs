@@ -62,8 +62,8 @@ impl Cluster for BrokenCluster {
     async fn check(&self) -> Result<(), ClusterError> {
         self.cluster.check().await
     }
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
-        self.cluster.list_older_than().await
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
+        self.cluster.list_orphan_candidates().await
     }
 }
 

@@ -25,6 +25,7 @@ use paygress_core::model::units::{Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -290,12 +291,27 @@ fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
     }
 }
 
+/// An error and its sources in one line: the outermost one often says only that there was one.
+fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let cause = inner.to_string();
+        // Some errors have quoted their source already.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
 /// What a failed request means for an order. The API server's message is for the operator only: it
 /// names namespaces, quotas and rights.
 fn cluster_error(error: RequestError) -> ClusterError {
     let status = match error {
         RequestError::Api(kube::Error::Api(status)) => status,
-        error => return ClusterError::Unavailable(error.to_string()),
+        error => return ClusterError::Unavailable(error_chain(&error)),
     };
     let message = &status.message;
     let (error_type, text) = match status.code {
@@ -445,7 +461,7 @@ impl Cluster for Kubernetes {
         request(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
-    async fn list_older_than(&self) -> Result<Vec<PodName>> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>> {
         let params = ListParams::default().labels(&self.selector());
         let jobs = request(self.jobs.list(&params)).await?;
         let before = UnixTime::now().0.saturating_sub(ORPHAN_AGE.as_secs());

@@ -53,8 +53,8 @@ pub const PAYMENT_TIMEOUT: Duration = Duration::from_secs(900);
 pub const PROVISION_TIMEOUT: Duration = Duration::from_secs(600);
 /// First pause before an effect is tried again (an answer, a refund, an unknown payment)…
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// …doubling up to this one: soon enough to be useful when a relay or a mint is back, seldom enough
-/// not to hammer it.
+/// …doubling up to this one, jitter included: soon enough to be useful when a relay or a mint is
+/// back, seldom enough not to hammer it.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// Attempts to send a response in a row; then the order waits for the next resume loop.
 pub const DELIVERY_ATTEMPTS: u32 = 5;

@@ -14,8 +14,8 @@
 
 use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_cluster::guard::{Allowed, check};
-use paygress_core::Wallet;
 use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
+use paygress_core::backend::wallet::TokenReader;
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{self, Request};
 use paygress_policy::{Host, PolicyDir, PolicyEngine, Source, Sources};

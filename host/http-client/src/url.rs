@@ -10,12 +10,14 @@ pub fn host(url: &Uri) -> String {
     authority.rsplit('@').next().unwrap_or_default().to_owned()
 }
 
-/// Whether this is an http or https URL with a host and without user information.
+/// Whether this is an http or https URL with a host and without user information. Numbers that only
+/// a resolver would take for an IPv4 address (`127.1`, `0x7f000001`) are no host.
 #[must_use]
 pub fn is_http_url(url: &Uri) -> bool {
     let is_http = matches!(url.scheme_str(), Some("http" | "https"));
     let has_plain_host = |authority: &hyper::http::uri::Authority| {
-        !authority.as_str().contains('@') && !authority.host().is_empty()
+        let host = canonical(authority.host());
+        !authority.as_str().contains('@') && !host.is_empty() && !is_odd_number(&host)
     };
     is_http && url.authority().is_some_and(has_plain_host)
 }
@@ -43,12 +45,27 @@ pub fn is_same_server(one: &Uri, other: &Uri) -> bool {
 /// address in an IPv6 one is not: what need not be encrypted is written plainly.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
-    host == "localhost" || literal(host).is_some_and(|address| address.is_loopback())
+    let host = canonical(host);
+    host == "localhost" || literal(&host).is_some_and(|address| address.is_loopback())
 }
 
 /// Whether a host is, by its name alone, not on the public internet.
 pub(crate) fn is_private(host: &str) -> bool {
-    host == "localhost" || host.ends_with(".localhost") || address(host).is_some_and(is_internal)
+    let host = canonical(host);
+    host == "localhost" || host.ends_with(".localhost") || address(&host).is_some_and(is_internal)
+}
+
+/// A host as it is compared: in lower case, and without the dot of the root.
+fn canonical(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// Whether a canonical host ends in a number and is no IPv4 address in its usual form. Resolvers
+/// take other forms too, so that its name alone does not say where it leads.
+fn is_odd_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let is_decimal = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    (is_decimal || last.starts_with("0x")) && host.parse::<Ipv4Addr>().is_err()
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -99,6 +116,7 @@ mod tests {
         assert!(confidential("https://a.example/", "https://b.example/"));
         assert!(confidential("http://127.0.0.1:1/", "http://[::1]:2/"));
         assert!(!confidential("https://a.example/", "http://localhost/"));
+        assert!(confidential("http://LOCALHOST/", "http://localhost.:2/"));
         assert!(!confidential("http://localhost/", "http://a.example/"));
         assert!(!confidential("http://localhost/", "http://localhost.example/"));
         assert!(!confidential("http://localhost/", "http://[::ffff:127.0.0.1]/"));
@@ -108,8 +126,12 @@ mod tests {
     fn private_addresses_are_recognised_in_every_form() {
         for private in [
             "localhost",
+            "LOCALHOST",
+            "localhost.",
             "a.localhost",
+            "A.Localhost.",
             "127.0.0.1",
+            "127.0.0.1.",
             "10.1.2.3",
             "172.16.0.1",
             "192.168.0.1",
@@ -118,6 +140,7 @@ mod tests {
             "0.0.0.0",
             "[::1]",
             "[fd00::1]",
+            "[FD00::1]",
             "[fe80::1]",
             "[::ffff:10.0.0.1]",
         ] {
@@ -135,6 +158,24 @@ mod tests {
         assert!(is_same_server(&url("http://a.example/"), &url("http://a.example:80/")));
         assert!(!is_same_server(&url("https://a.example/"), &url("http://a.example/")));
         assert!(!is_same_server(&url("https://a.example/"), &url("https://a.example:444/")));
+    }
+
+    #[test]
+    fn numbers_are_hosts_only_as_ipv4_addresses() {
+        for good in ["https://9.9.9.9/", "https://9.9.9.9./", "https://1.a/", "https://[::1]:1/"] {
+            assert!(is_http_url(&url(good)), "{good}");
+        }
+        for bad in [
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0x7f000001/",
+            "https://0X7F000001./",
+            "https://0177.0.0.1/",
+            "https://a.1/",
+        ] {
+            assert!(!is_http_url(&url(bad)), "{bad}");
+        }
     }
 
     #[test]

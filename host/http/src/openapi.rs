@@ -81,28 +81,31 @@ pub fn openapi() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_endpoint_is_described() {
         let document: serde_json::Value = serde_json::from_str(openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        for path in [
-            "/spawn-pod",
-            "/top-up-pod",
+        let described = document["paths"].as_object().unwrap().keys().map(String::as_str);
+        let expected = BTreeSet::from([
+            "/auth",
+            "/healthz",
+            "/metrics",
+            "/offers",
+            "/operator/overview",
+            "/orders/{id}",
+            "/pay",
             "/pods",
             "/pods/{name}",
+            "/pods/{name}/access",
             "/pods/{name}/events",
-            "/orders/{id}",
-            "/auth",
-            "/pay",
-            "/offers",
-            "/healthz",
+            "/pods/{name}/terminal",
             "/readyz",
-            "/metrics",
-            "/operator/overview",
-        ] {
-            assert!(document["paths"][path].is_object(), "{path}");
-        }
+            "/spawn-pod",
+            "/top-up-pod",
+        ]);
+        assert_eq!(described.collect::<BTreeSet<_>>(), expected);
         assert!(document["components"]["schemas"]["AccessDetails"].is_object());
     }
 

@@ -10,6 +10,7 @@ use crate::reference::Reference;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
+use p256::elliptic_curve::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,12 +33,12 @@ pub enum CredentialHelpers {
     Run,
 }
 
-/// Credentials of one repository.
+/// Credentials of one repository, wiped when they are dropped.
 pub(crate) enum Credential {
     /// The value after `Basic `.
-    Basic(String),
+    Basic(Zeroizing<String>),
     /// A refresh token of OAuth 2.
-    IdentityToken(String),
+    IdentityToken(Zeroizing<String>),
 }
 
 /// Where credentials come from.
@@ -128,7 +129,7 @@ fn not_allowed(registry: &str, helper: &str) -> Error {
 impl AuthFile {
     fn read(path: &Path) -> Result<Self, AuthFileError> {
         let file = File::open(path).map_err(AuthFileError::Read)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Zeroizing::new(Vec::<u8>::new());
         let mut bounded = file.take(MAX_FILE_BYTES.saturating_add(1));
         let length = bounded.read_to_end(&mut bytes).map_err(AuthFileError::Read)?;
         if u64::try_from(length).is_ok_and(|length| length > MAX_FILE_BYTES) {
@@ -248,18 +249,22 @@ fn retrieve(
     server: &str,
 ) -> Result<DockerCredential, CredentialRetrievalError> {
     let json = serde_json::to_vec(entry);
-    let json = json.map_err(|_| CredentialRetrievalError::CredentialDecodingError)?;
+    let json = Zeroizing::new(json.map_err(|_| CredentialRetrievalError::CredentialDecodingError)?);
     get_credential_from_reader(json.as_slice(), server)
 }
 
 fn credential(found: DockerCredential) -> Result<Credential, DecodeError> {
     match found {
-        DockerCredential::IdentityToken(token) => Ok(Credential::IdentityToken(token)),
+        DockerCredential::IdentityToken(token) => {
+            Ok(Credential::IdentityToken(Zeroizing::new(token)))
+        }
         DockerCredential::UsernamePassword(user, _) if user.is_empty() || user.contains(':') => {
             Err(DecodeError::UserName)
         }
         DockerCredential::UsernamePassword(user, password) => {
-            Ok(Credential::Basic(BASE64_STANDARD.encode(format!("{user}:{password}"))))
+            let password = Zeroizing::new(password);
+            let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
+            Ok(Credential::Basic(Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()))))
         }
     }
 }

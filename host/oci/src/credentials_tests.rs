@@ -25,9 +25,9 @@ impl Fixture {
         let found = lookup(self.file.path(), helpers, registry, repository)?;
         Ok(found.map(|credential| match credential {
             Credential::Basic(pair) => {
-                String::from_utf8(BASE64_STANDARD.decode(pair).unwrap()).unwrap()
+                String::from_utf8(BASE64_STANDARD.decode(pair.as_bytes()).unwrap()).unwrap()
             }
-            Credential::IdentityToken(token) => format!("token {token}"),
+            Credential::IdentityToken(token) => format!("token {}", token.as_str()),
         }))
     }
 

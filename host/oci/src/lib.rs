@@ -33,7 +33,7 @@
 //! let mut keys = Keys::default();
 //! keys.add_file(Path::new("cosign.pub"))?;
 //! let verification = VerificationPolicy::new(keys, SignatureMode::Required);
-//! let fetcher = ComponentFetcher::new(Registry::new(None)?, Arc::new(verification), 32 << 20);
+//! let fetcher = ComponentFetcher::new(Registry::open(None).await?, Arc::new(verification), 32 << 20);
 //! let artifact = fetcher.pull("oci://registry.example/policies/pricing:1.2").await?;
 //! println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
 //! # Ok(())

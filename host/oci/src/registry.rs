@@ -3,12 +3,13 @@
 use crate::artifact::{Artifact, Encoded, Package};
 use crate::credentials::{CredentialHelpers, Credentials};
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{AuthFileError, Error};
 use crate::manifest::{Manifest, ManifestError};
 use crate::reference::Reference;
 use crate::repository::{Access, RepositoryClient, checked};
 use hyper::body::Bytes;
 use paygress_http_client::{HttpClient, Timeouts};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// How registries are used.
@@ -29,7 +30,7 @@ pub struct RegistryOptions {
 /// use std::path::Path;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let registry = Registry::new(Some(Path::new("/etc/paygress/auth.json")))?;
+/// let registry = Registry::open(Some(Path::new("/etc/paygress/auth.json"))).await?;
 /// let reference: Reference = "registry.example/policies/pricing:1.2".parse()?;
 /// let artifact = registry.pull(&reference, 32 << 20).await?;
 ///
@@ -47,7 +48,19 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// With the credentials of this file, or with none; otherwise with the default options.
+    /// As [`Registry::new`], for async callers: files are read on a blocking thread.
+    pub async fn open(auth_file: Option<&Path>) -> Result<Self, Error> {
+        let auth_file = auth_file.map(Path::to_owned);
+        let path = auth_file.clone().unwrap_or_default();
+        let opening = tokio::task::spawn_blocking(move || Self::new(auth_file.as_deref()));
+        opening.await.unwrap_or_else(|error| {
+            let source = AuthFileError::Read(io::Error::other(error));
+            Err(Error::AuthFile { path, source })
+        })
+    }
+
+    /// With the credentials of this file, or with none; otherwise with the default options. Reads
+    /// the file and the system's certificates, which blocks.
     pub fn new(auth_file: Option<&Path>) -> Result<Self, Error> {
         let auth_file = auth_file.map(Path::to_owned);
         Self::with_options(&RegistryOptions { auth_file, ..RegistryOptions::default() })

@@ -12,6 +12,7 @@ use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
 };
 use hyper::{Method, Request, StatusCode, Uri};
+use p256::elliptic_curve::zeroize::Zeroizing;
 use paygress_http_client::{
     HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential, is_http_url,
     is_loopback, is_same_server,
@@ -190,7 +191,7 @@ impl<'a> RepositoryClient<'a> {
     async fn basic(&self) -> Result<HeaderValue, Error> {
         match self.credentials.get(self.reference).await? {
             Some(Credential::Basic(pair)) => {
-                secret(&format!("Basic {pair}")).ok_or_else(|| self.unauthenticated())
+                basic_header(&pair).ok_or_else(|| self.unauthenticated())
             }
             Some(Credential::IdentityToken(_)) => {
                 Err(Error::PasswordRequired { registry: self.registry() })
@@ -219,7 +220,7 @@ impl<'a> RepositoryClient<'a> {
                 self.send_once(&call, None).await?
             }
             Some(Credential::Basic(pair)) => {
-                self.send_once(&Call::get(&url), secret(&format!("Basic {pair}"))).await?
+                self.send_once(&Call::get(&url), basic_header(&pair)).await?
             }
             None => self.send_once(&Call::get(&url), None).await?,
         };
@@ -306,6 +307,11 @@ async fn read(response: Response, limit: usize, subject: &str) -> Result<Bytes, 
 
 fn parse(url: &str) -> Option<Uri> {
     url.parse().ok().filter(is_http_url)
+}
+
+fn basic_header(pair: &str) -> Option<HeaderValue> {
+    let text = Zeroizing::new(format!("Basic {pair}"));
+    secret(&text)
 }
 
 /// A header that no log shows.

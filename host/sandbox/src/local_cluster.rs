@@ -185,7 +185,7 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         // Nothing here outlives the process that sold it.
         Ok(Vec::new())
     }

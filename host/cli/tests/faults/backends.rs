@@ -307,7 +307,7 @@ impl Cluster for ScriptedCluster {
     async fn check(&self) -> Result<(), ClusterError> {
         self.call().map(drop)
     }
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         self.call()?;
         Ok(self.pods.lock().unwrap().keys().cloned().collect())
     }

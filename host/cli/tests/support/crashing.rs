@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
-    MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
-    TokenInfo, Wallet, WalletError,
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
+    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, Wallet, WalletError,
 };
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::Refusal;
@@ -39,7 +39,7 @@ impl CrashingWallet {
 }
 
 #[async_trait]
-impl Wallet for CrashingWallet {
+impl TokenReader for CrashingWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         self.wallet.decode(token).await
     }
@@ -53,6 +53,13 @@ impl Wallet for CrashingWallet {
     ) -> Result<Payment, Refusal> {
         self.wallet.verify_dleq(token, token_info).await
     }
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        self.wallet.token_from_payload(payload).await
+    }
+}
+
+#[async_trait]
+impl Payments for CrashingWallet {
     async fn receive(
         &self,
         order: &OrderId,
@@ -67,6 +74,13 @@ impl Wallet for CrashingWallet {
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
         self.wallet.resolve(order, token_info).await
     }
+    async fn recover(&self) -> Result<(), RecoveryError> {
+        self.wallet.recover().await
+    }
+}
+
+#[async_trait]
+impl RefundIssuer for CrashingWallet {
     async fn refund(
         &self,
         order: &OrderId,
@@ -76,15 +90,6 @@ impl Wallet for CrashingWallet {
         let made = self.wallet.refund(order, mint, amount).await;
         self.doom(Stop::AfterTheRefundWasMade).await;
         made
-    }
-    fn payment_request(&self, request: &PaymentRequest) -> String {
-        self.wallet.payment_request(request)
-    }
-    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        self.wallet.token_from_payload(payload).await
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        self.wallet.report().await
     }
     async fn refund_state(
         &self,
@@ -96,14 +101,21 @@ impl Wallet for CrashingWallet {
     async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError> {
         self.wallet.reclaim(order, mint).await
     }
-    async fn recover(&self) -> Result<(), RecoveryError> {
-        self.wallet.recover().await
-    }
+}
+
+#[async_trait]
+impl MintDirectory for CrashingWallet {
     fn mints(&self) -> Vec<MintUrl> {
         self.wallet.mints()
     }
     fn p2pk_pubkey(&self) -> Option<String> {
         self.wallet.p2pk_pubkey()
+    }
+    fn payment_request(&self, request: &PaymentRequest) -> String {
+        self.wallet.payment_request(request)
+    }
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
+        self.wallet.report().await
     }
 }
 

@@ -10,8 +10,8 @@ use paygress_core::backend::policy::{Payment, RefundTerms};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
-    MintReport, PaymentRequest, ReceiveError, RecoveryError, RefundState, RefundToken, Resolution,
-    TokenInfo, Wallet, WalletError,
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
+    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::Purchase;
@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 pub struct FakeWallet;
 
 #[async_trait]
-impl Wallet for FakeWallet {
+impl TokenReader for FakeWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         let read = || {
             let (sat, number) = token.expose().split_once('-')?;
@@ -61,6 +61,13 @@ impl Wallet for FakeWallet {
     ) -> Result<Payment, Refusal> {
         self.verify(token, token_info).await
     }
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        Ok(Secret::new(payload.to_owned()))
+    }
+}
+
+#[async_trait]
+impl Payments for FakeWallet {
     async fn receive(
         &self,
         _: &OrderId,
@@ -72,6 +79,13 @@ impl Wallet for FakeWallet {
     async fn resolve(&self, _: &OrderId, token_info: &TokenInfo) -> Resolution {
         Resolution::Received(token_info.gross)
     }
+    async fn recover(&self) -> Result<(), RecoveryError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl RefundIssuer for FakeWallet {
     async fn refund(
         &self,
         order: &OrderId,
@@ -86,9 +100,10 @@ impl Wallet for FakeWallet {
     async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, WalletError> {
         Ok(None)
     }
-    async fn recover(&self) -> Result<(), RecoveryError> {
-        Ok(())
-    }
+}
+
+#[async_trait]
+impl MintDirectory for FakeWallet {
     fn mints(&self) -> Vec<MintUrl> {
         Vec::new()
     }
@@ -97,9 +112,6 @@ impl Wallet for FakeWallet {
     }
     fn payment_request(&self, _: &PaymentRequest) -> String {
         String::new()
-    }
-    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        Ok(Secret::new(payload.to_owned()))
     }
     async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
         Ok(Vec::new())
@@ -138,7 +150,7 @@ impl Cluster for FakeCluster {
     async fn check(&self) -> Result<(), ClusterError> {
         Ok(())
     }
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError> {
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         Ok(Vec::new())
     }
 }

@@ -154,9 +154,10 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::Unavailable`].
     async fn check(&self) -> Result<(), ClusterError>;
 
-    /// The pods of this operator that were made longer ago than [`crate::limits::ORPHAN_AGE`].
+    /// The pods of this operator that are orphans unless a ledger knows them: those that were made
+    /// longer ago than [`crate::limits::ORPHAN_AGE`].
     ///
     /// # Errors
     /// [`ClusterError::Unavailable`].
-    async fn list_older_than(&self) -> Result<Vec<PodName>, ClusterError>;
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError>;
 }

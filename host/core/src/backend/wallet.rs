@@ -1,4 +1,8 @@
-//! What the order service needs of the wallets of all accepted mints.
+//! The wallets of all accepted mints as their readers see them: one trait per concern.
+//!
+//! ```text
+//! order service ─▶ Wallet = TokenReader + Payments + RefundIssuer + MintDirectory
+//! ```
 
 pub use crate::model::token::{RefundToken, TokenInfo};
 
@@ -101,13 +105,13 @@ pub enum ReceiveError {
     /// Final: nothing was taken.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The mint's answer was lost: the money may be ours, or not. Call [`Wallet::resolve`] until it
+    /// The mint's answer was lost: the money may be ours, or not. Call [`Payments::resolve`] until it
     /// knows.
     #[error("mint's answer was lost: {0}")]
     Unknown(#[source] WalletError),
 }
 
-/// How a [`Wallet::receive`] ended whose answer was lost.
+/// How a [`Payments::receive`] ended whose answer was lost.
 #[derive(Clone, Debug)]
 pub enum Resolution {
     /// The token was received; its net amount.
@@ -143,9 +147,9 @@ pub struct MintReport {
     pub answered_in_ms: Option<u64>,
 }
 
-/// The wallets of all accepted mints.
+/// Tokens before anything is paid. Spends nothing.
 #[async_trait]
-pub trait Wallet: Send + Sync {
+pub trait TokenReader: Send + Sync {
     /// Decodes a token offline.
     ///
     /// # Errors
@@ -158,14 +162,24 @@ pub trait Wallet: Send + Sync {
     /// `invalid_token`, `token_already_spent`, `token_pending`, `mint_network_error`, `mint_error`.
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal>;
 
-    /// As [`Wallet::verify`], for callers that grant access without receiving the token: every
+    /// As [`TokenReader::verify`], for callers that grant access without receiving the token: every
     /// proof must carry a valid DLEQ proof (NUT-12), since no swap will check its signature.
     ///
     /// # Errors
-    /// As [`Wallet::verify`].
+    /// As [`TokenReader::verify`].
     async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo)
     -> Result<Payment, Refusal>;
 
+    /// The token in a payment payload (NUT-18): `{id, mint, unit, proofs}`.
+    ///
+    /// # Errors
+    /// `invalid_token`.
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal>;
+}
+
+/// Receiving the tokens of orders.
+#[async_trait]
+pub trait Payments: Send + Sync {
     /// Swaps the token at its mint (NUT-03): only then is it paid. Returns the net amount.
     ///
     /// # Errors
@@ -177,9 +191,19 @@ pub trait Wallet: Send + Sync {
         token_info: &TokenInfo,
     ) -> Result<Sat, ReceiveError>;
 
-    /// Finds out how an interrupted [`Wallet::receive`] ended.
+    /// Finds out how an interrupted [`Payments::receive`] ended.
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
 
+    /// Finishes the operations that an earlier process began. Call it before the first order.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]: orders of those mints wait for [`Payments::resolve`].
+    async fn recover(&self) -> Result<(), RecoveryError>;
+}
+
+/// Making refund tokens, and reclaiming those that nobody has redeemed.
+#[async_trait]
+pub trait RefundIssuer: Send + Sync {
     /// Makes a token over what is left of `amount` after the mint's fee for making it. Idempotent
     /// per order: a crash between making and storing it loses nothing.
     ///
@@ -206,13 +230,11 @@ pub trait Wallet: Send + Sync {
     /// # Errors
     /// [`WalletError`]: try again later.
     async fn reclaim(&self, order: &OrderId, mint: &MintUrl) -> Result<Option<Sat>, WalletError>;
+}
 
-    /// Finishes the operations that an earlier process began. Call it before the first order.
-    ///
-    /// # Errors
-    /// [`RecoveryError`]: orders of those mints wait for [`Wallet::resolve`].
-    async fn recover(&self) -> Result<(), RecoveryError>;
-
+/// The mints, and what is published of them.
+#[async_trait]
+pub trait MintDirectory: Send + Sync {
     /// The accepted mints, as published in offers.
     fn mints(&self) -> Vec<MintUrl>;
 
@@ -222,15 +244,14 @@ pub trait Wallet: Send + Sync {
     /// A payment request (NUT-18) for any of the accepted mints.
     fn payment_request(&self, request: &PaymentRequest) -> String;
 
-    /// The token in a payment payload (NUT-18): `{id, mint, unit, proofs}`.
-    ///
-    /// # Errors
-    /// `invalid_token`.
-    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal>;
-
     /// The health and balance of every mint, from what is known already.
     ///
     /// # Errors
     /// [`WalletError::Store`].
     async fn report(&self) -> Result<Vec<MintReport>, WalletError>;
 }
+
+/// The wallets of all accepted mints: what the order service needs.
+pub trait Wallet: TokenReader + Payments + RefundIssuer + MintDirectory {}
+
+impl<T> Wallet for T where T: TokenReader + Payments + RefundIssuer + MintDirectory + ?Sized {}

@@ -140,7 +140,7 @@ impl OrderService {
 
     /// Pods without a lease: of orders that were refunded while the cluster was away, for instance.
     async fn orphans(&self) -> Vec<PodName> {
-        let aged = match self.backends.cluster.list_older_than().await {
+        let aged = match self.backends.cluster.list_orphan_candidates().await {
             Ok(aged) => aged,
             Err(error) => {
                 tracing::warn!(%error, "the sweep could not list pods");

@@ -211,7 +211,7 @@ impl OrderService {
 fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(limits::RETRY_FIRST)
-        .with_max_delay(limits::RETRY_LONGEST)
+        .with_max_delay(limits::RETRY_LONGEST.div_f32(2.0))
         .with_factor(2.0)
         .with_jitter()
         .without_max_times()

@@ -1,4 +1,4 @@
-//! Responses to customers. The OpenAPI description is made of these types.
+//! Responses to customers.
 
 use super::shape::check_shape;
 use crate::model::order::LeaseState;
@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 /// Declares a type with one value, the `type` of one response: another text does not parse. The
 /// text is the value's name in `snake_case`; a literal would not reach the OpenAPI description.
 macro_rules! tag {
-    ($name:ident, $value:ident) => {
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    ($name:ident, $value:ident $(, $schema:ident)?) => {
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize $(, $schema)?)]
         #[serde(rename_all = "snake_case")]
         pub enum $name {
             #[default]
@@ -21,14 +21,15 @@ macro_rules! tag {
     };
 }
 
-tag!(AccessDetailsTag, AccessDetails);
-tag!(TopUpResponseTag, TopUpResponse);
+tag!(AccessDetailsTag, AccessDetails, ToSchema);
+tag!(TopUpResponseTag, TopUpResponse, ToSchema);
 tag!(ErrorTag, Error);
-tag!(StatusResponseTag, StatusResponse);
-tag!(StopResponseTag, StopResponse);
+tag!(StatusResponseTag, StatusResponse, ToSchema);
+tag!(StopResponseTag, StopResponse, ToSchema);
 
-/// Everything that the service answers a customer. Both transports send it, the client reads it,
-/// and the OpenAPI description is made of it.
+/// Everything that the service answers a customer, as Nostr sends it and the client reads it. HTTP
+/// sends an error as a problem (RFC 9457), and the others as they are or with more fields: the types
+/// that its OpenAPI document describes are those with a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Response {
@@ -164,7 +165,7 @@ pub struct TopUpResponse {
 }
 
 /// The request failed. Unless a `refund_token` comes with it, nothing was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorResponse {
     /// `error`.
     #[serde(rename = "type")]
@@ -198,11 +199,10 @@ impl From<&Refusal> for ErrorResponse {
 }
 
 /// The refund of one order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refund {
     /// A token that gives back what was taken; null once it is redeemed.
     #[serde(with = "super::exposed::option")]
-    #[schema(value_type = Option<String>)]
     pub refund_token: Option<Secret>,
     /// Its amount, before the mint's fee on receiving.
     pub refunded_sats: u64,
