@@ -81,11 +81,11 @@ async fn policies(config: &Config) -> Result<Arc<Publisher>> {
 ///
 /// # Errors
 /// The credentials cannot be read.
-pub fn fetcher(
+pub async fn fetcher(
     verification: VerificationPolicy,
     registries: &RegistryOptions,
 ) -> Result<ComponentFetcher> {
-    let registry = Registry::with_options(registries)?;
+    let registry = Registry::open(registries.clone()).await?;
     Ok(ComponentFetcher::new(registry, Arc::new(verification), COMPONENT_BYTES))
 }
 
@@ -231,7 +231,7 @@ impl App {
             Some(http) => Some(open_http(config, http, &orders).await?),
             None => None,
         };
-        let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries)?);
+        let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries).await?);
         let socket = config.admin_socket.clone();
         let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
         Ok(Self {

@@ -10,12 +10,12 @@ use crate::reference::Reference;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
-use p256::elliptic_curve::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const DOCKER_HUB: &str = "registry-1.docker.io";

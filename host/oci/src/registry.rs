@@ -48,11 +48,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// As [`Registry::new`], for async callers: files are read on a blocking thread.
-    pub async fn open(auth_file: Option<&Path>) -> Result<Self, Error> {
-        let auth_file = auth_file.map(Path::to_owned);
-        let path = auth_file.clone().unwrap_or_default();
-        let opening = tokio::task::spawn_blocking(move || Self::new(auth_file.as_deref()));
+    /// As [`Registry::with_options`], for async callers: files are read on a blocking thread.
+    pub async fn open(options: RegistryOptions) -> Result<Self, Error> {
+        let path = options.auth_file.clone().unwrap_or_default();
+        let opening = tokio::task::spawn_blocking(move || Self::with_options(&options));
         opening.await.unwrap_or_else(|error| {
             let source = AuthFileError::Read(io::Error::other(error));
             Err(Error::AuthFile { path, source })

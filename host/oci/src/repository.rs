@@ -12,12 +12,12 @@ use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
 };
 use hyper::{Method, Request, StatusCode, Uri};
-use p256::elliptic_curve::zeroize::Zeroizing;
 use paygress_http_client::{
     HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential, is_http_url,
     is_loopback, is_same_server,
 };
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 const MAX_MANIFEST_BYTES: usize = 1 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;

@@ -85,9 +85,9 @@ pub async fn ledger(config: Option<&Path>, action: LedgerAction) -> Result<ExitC
             }
         }
         LedgerAction::Show { order } => {
-            let id = OrderId::parse(order)?;
-            let found =
-                ledger.order(&id).await?.with_context(|| format!("there is no order {id}"))?;
+            let none = || format!("there is no order {order}");
+            let id = OrderId::parse(order.as_str()).with_context(none)?;
+            let found = ledger.order(&id).await?.with_context(none)?;
             print_line(serde_json::to_string_pretty(&found)?);
         }
         LedgerAction::Export => {

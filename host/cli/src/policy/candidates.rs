@@ -47,7 +47,7 @@ impl Component {
 
     /// Its bytes, verified as configured.
     pub(super) async fn fetch(self, config: &Config) -> Result<Vec<u8>> {
-        let fetcher = fetcher(config.verification.clone(), &config.registries)?;
+        let fetcher = fetcher(config.verification.clone(), &config.registries).await?;
         Ok(match self {
             Self::Local { bytes, signature } => {
                 fetcher.verify("the component", &bytes, signature.as_deref())?;

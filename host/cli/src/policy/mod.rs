@@ -108,7 +108,7 @@ pub async fn policy(config: Option<&Path>, action: PolicyAction) -> Result<ExitC
         PolicyAction::Pull(arguments) => {
             let (verification, registries) =
                 configured_in_part(config, |reader| (reader.trust(), reader.registries()))?;
-            registry::pull(&fetcher(verification, &registries)?, &arguments).await?;
+            registry::pull(&fetcher(verification, &registries).await?, &arguments).await?;
         }
         PolicyAction::Inspect(arguments) => registry::inspect(&arguments).await?,
         PolicyAction::Sign(arguments) => registry::sign(&arguments)?,
