@@ -15,13 +15,21 @@ use paygress_policy::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use support::fake::{FakeBackends, spawn};
 use tokio::sync::watch;
 
-const ORDERS: usize = 10_000;
-const SWAPS: usize = 200;
+/// Ten thousand with `SWAP_ORDERS=10000`; a multiple of a hundred.
+static ORDERS: LazyLock<usize> = LazyLock::new(|| {
+    std::env::var("SWAP_ORDERS").map_or(2_000, |orders| orders.parse().expect("a number"))
+});
+/// Orders between two swaps.
+const ORDERS_A_SWAP: usize = 50;
+fn swaps() -> usize {
+    *ORDERS / ORDERS_A_SWAP
+}
+
 /// Concurrent customers.
 const AT_ONCE: usize = 32;
 
@@ -82,9 +90,10 @@ fn broken(number: usize) -> Sources {
 /// refused.
 async fn replace(publisher: Arc<Publisher>, mut progress: watch::Receiver<usize>) -> usize {
     let mut refused = 0;
-    for number in 1..=SWAPS {
+    for number in 1..=swaps() {
         // One for every so many orders, whatever the machine's pace.
-        progress.wait_for(|done| *done >= number * ORDERS / (SWAPS + 1)).await.unwrap();
+        let due = number * *ORDERS / (swaps() + 1);
+        progress.wait_for(|done| *done >= due).await.unwrap();
         let publisher = Arc::clone(&publisher);
         let sources = if number % 4 == 0 {
             broken(number / 4)
@@ -102,7 +111,7 @@ async fn replace(publisher: Arc<Publisher>, mut progress: watch::Receiver<usize>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times() {
+async fn orders_flow_while_policies_are_replaced_again_and_again() {
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
@@ -110,7 +119,7 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
     let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     let (done, progress) = watch::channel(0_usize);
     let swaps = tokio::spawn(replace(Arc::clone(&publisher), progress));
-    let orders = futures::stream::iter(0..ORDERS).map(|_| {
+    let orders = futures::stream::iter(0..*ORDERS).map(|_| {
         let (backends, done) = (Arc::clone(&backends), done.clone());
         async move {
             let answer = backends.order(1_000, spawn(None, None)).await;
@@ -121,22 +130,22 @@ async fn ten_thousand_orders_flow_while_policies_are_replaced_two_hundred_times(
     let begun = Instant::now();
     orders.buffer_unordered(AT_ONCE).collect::<()>().await;
     let took = begun.elapsed();
-    assert_eq!(swaps.await.unwrap(), SWAPS / 4, "each broken one was refused");
+    assert_eq!(swaps.await.unwrap(), swaps() / 4, "each broken one was refused");
 
     let orders = all_orders(&*backends.ledger).await.unwrap();
     assert_eq!(
         (orders.len(), orders.iter().filter(|order| order.state() == State::Active).count()),
-        (ORDERS, ORDERS),
+        (*ORDERS, *ORDERS),
         "an order was lost"
     );
     let marks = deciding_sets(&orders, &publisher.history());
-    assert!(marks > SWAPS / 2, "only {marks} sets decided: the swaps did not meet the orders");
-    println!("{ORDERS} orders under {marks} sets in {:.1} s", took.as_secs_f64());
+    assert!(marks > swaps() / 2, "only {marks} sets decided: the swaps did not meet the orders");
+    println!("{} orders under {marks} sets in {:.1} s", *ORDERS, took.as_secs_f64());
 }
 
 /// How many sets decided these orders: each a whole one, and one of those that were published.
 fn deciding_sets(orders: &[Order], history: &[Revision]) -> usize {
-    assert_eq!(history.len(), 2 + SWAPS - SWAPS / 4);
+    assert_eq!(history.len(), 2 + swaps() - swaps() / 4);
     let published: BTreeSet<String> =
         history.iter().map(|revision| revision.set[&Slot::Pricing].settings.clone()).collect();
     let digests = |slot| history[0].set[&slot].digest.clone();
@@ -172,9 +181,14 @@ fn dearer() -> Sources {
     Sources::from([(Slot::Pricing, Source { settings, ..own()[&Slot::Pricing].clone() })])
 }
 
+/// How many orders of each of the ten kinds there are.
+fn tenth() -> u64 {
+    u64::try_from(*ORDERS / 10).unwrap()
+}
+
 /// Granted, refused by each slot that may, and topped up.
 async fn all_kinds_of_orders(backends: &FakeBackends) {
-    let orders = futures::stream::iter(0..ORDERS).map(async |number| match number % 10 {
+    let orders = futures::stream::iter(0..*ORDERS).map(async |number| match number % 10 {
         0 => backends.order(10, spawn(Some("galactic"), None)).await,
         1 => backends.order(10, spawn(None, Some("evil.example/miner:1"))).await,
         2 => backends.order(1, spawn(None, None)).await,
@@ -185,7 +199,7 @@ async fn all_kinds_of_orders(backends: &FakeBackends) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_decisions_are_replayed_and_shadowed() {
+async fn decisions_are_replayed_and_shadowed() {
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let publisher = publisher(directory.path());
@@ -194,7 +208,7 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
     all_kinds_of_orders(&backends).await;
     let orders = all_orders(&*backends.ledger).await.unwrap();
     let granted = orders.iter().filter(|order| order.state() == State::Active).count();
-    assert_eq!((orders.len(), granted), (ORDERS, ORDERS / 10 * 7));
+    assert_eq!((orders.len(), granted), (*ORDERS, *ORDERS / 10 * 7));
 
     let compare = |sources: Sources| {
         let engine = PolicyEngine::start(Some(&directory.path().join("compiled"))).unwrap();
@@ -207,11 +221,11 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
         comparison
     };
     let same = compare(own());
-    assert_eq!((same.orders, same.same, same.faults), (10_000, 10_000, 0), "{same:?}");
+    assert_eq!((same.orders, same.same, same.faults), (10 * tenth(), 10 * tenth(), 0), "{same:?}");
     assert!(
         same.differing.is_empty()
             && same.income_sat == same.would_be_income_sat
-            && same.income_sat.0 == 6_000 * 10 + 1_000
+            && same.income_sat.0 == tenth() * 61
     );
     let replayed = compare(dearer());
     assert_eq!(
@@ -232,15 +246,15 @@ async fn ten_thousand_decisions_are_replayed_and_shadowed() {
 /// An order of 1 sat is too small now; one that paid far too much still is refused; the others get
 /// half the time.
 fn assert_dearer(replayed: &Comparison) {
-    assert_eq!(replayed.differing[&Aspect::Outcome], 1_000);
+    assert_eq!(replayed.differing[&Aspect::Outcome], tenth());
     assert_eq!(
         (replayed.differing[&Aspect::Price], replayed.differing[&Aspect::Seconds]),
-        (7_000, 6_000),
+        (7 * tenth(), 6 * tenth()),
         "{replayed:?}"
     );
-    assert_eq!(replayed.income_sat.0 - replayed.would_be_income_sat.0, 1_000);
-    assert_eq!(replayed.sold_seconds.0, 6_000 * 600 + 1_000 * 60);
-    assert_eq!(replayed.would_be_sold_seconds.0, 6_000 * 300);
+    assert_eq!(replayed.income_sat.0 - replayed.would_be_income_sat.0, tenth());
+    assert_eq!(replayed.sold_seconds.0, tenth() * (6 * 600 + 60));
+    assert_eq!(replayed.would_be_sold_seconds.0, 6 * tenth() * 300);
 }
 
 /// The report once each order was compared or skipped.
@@ -248,7 +262,7 @@ async fn shadow_report(host: &Host) -> ShadowReport {
     let begun = Instant::now();
     loop {
         let report = host.shadow_report().unwrap();
-        if report.comparison.orders + report.skipped == 10_000 {
+        if report.comparison.orders + report.skipped == 10 * tenth() {
             return report;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{report:?}");

@@ -6,8 +6,7 @@ use crate::samples::{Sample, samples};
 use crate::text::summary;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{
-    CallRecord, CallResult, DEADLINE, Harness, MEMORY_BYTES, PolicyEngine, RejectReason,
-    TemplateGuard,
+    CallRecord, CallResult, DEADLINE, Harness, MEMORY_BYTES, RejectReason, TemplateGuard,
 };
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 /// The engine that counts instructions.
 pub(crate) fn counting() -> Result<Arc<PolicyEngine>, EngineError> {
-    or_without_cache(|cache| PolicyEngine::with_fuel(cache))
+    or_without_cache(PolicyEngine::with_fuel)
 }
 
 /// The engine that serves.
 pub(crate) fn serving() -> Result<Arc<PolicyEngine>, EngineError> {
-    or_without_cache(|cache| PolicyEngine::start(cache))
+    or_without_cache(PolicyEngine::start)
 }
 
 /// A cache that cannot be used costs time, and nothing else.

@@ -6,7 +6,7 @@ mod receive;
 mod refunds;
 
 use paygress_cashu::{CashuWallet, OperationState, Seed, Settings, WalletStore};
-use paygress_core::backend::wallet::{Resolution, Wallet};
+use paygress_core::backend::wallet::{Payments, Resolution, TokenReader};
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;

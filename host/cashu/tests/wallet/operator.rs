@@ -2,7 +2,7 @@
 
 use crate::{TestEnv, assert_balanced, available};
 use paygress_cashu::{MintWalletError, OperatorError};
-use paygress_core::backend::wallet::{ReceiveError, Wallet};
+use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::Sat;

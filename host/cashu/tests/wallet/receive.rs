@@ -2,7 +2,9 @@
 
 use crate::{TestEnv, assert_balanced, available, received, resolved};
 use paygress_cashu::{HealthCheck, Settings};
-use paygress_core::backend::wallet::{ReceiveError, Resolution, Wallet};
+use paygress_core::backend::wallet::{
+    MintDirectory, Payments, ReceiveError, Resolution, TokenReader,
+};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;

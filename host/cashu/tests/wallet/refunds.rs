@@ -1,7 +1,7 @@
 //! Refunds: made once, redeemed or reclaimed.
 
 use crate::{TestEnv, assert_balanced, available};
-use paygress_core::backend::wallet::{RefundState, Wallet};
+use paygress_core::backend::wallet::{Payments, RefundIssuer, RefundState, TokenReader};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::Sat;
