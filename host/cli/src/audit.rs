@@ -186,7 +186,7 @@ fn break_down(order: &Order, by_purpose: &ByPurpose<'_>, problems: &mut Vec<Stri
         fees: order.token_info.gross.minus(redeemed),
         ..Breakdown::default()
     };
-    let due = order.state.due().unwrap_or_default();
+    let due = order.state.refund_due().unwrap_or_default();
     match &order.state {
         OrderState::Active { .. } | OrderState::Ended { .. } => {
             Breakdown { sold: redeemed, ..paid }

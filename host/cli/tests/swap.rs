@@ -118,7 +118,7 @@ async fn orders_flow_while_policies_are_replaced_again_and_again() {
     publisher.publish(&marked(1), Trigger::Operator).unwrap();
     let backends = Arc::new(FakeBackends::new(directory.path(), publisher.host().clone()).await);
     let (done, progress) = watch::channel(0_usize);
-    let swaps = tokio::spawn(replace(Arc::clone(&publisher), progress));
+    let replacing = tokio::spawn(replace(Arc::clone(&publisher), progress));
     let orders = futures::stream::iter(0..*ORDERS).map(|_| {
         let (backends, done) = (Arc::clone(&backends), done.clone());
         async move {
@@ -130,7 +130,7 @@ async fn orders_flow_while_policies_are_replaced_again_and_again() {
     let begun = Instant::now();
     orders.buffer_unordered(AT_ONCE).collect::<()>().await;
     let took = begun.elapsed();
-    assert_eq!(swaps.await.unwrap(), swaps() / 4, "each broken one was refused");
+    assert_eq!(replacing.await.unwrap(), swaps() / 4, "each broken one was refused");
 
     let orders = all_orders(&*backends.ledger).await.unwrap();
     assert_eq!(

@@ -8,7 +8,8 @@ use crate::model::ids::{InvalidName, MintUrl, OrderId};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::order_state::{
-    Agreement, Considered, Launch, Paid, Refund, RefundCause, RefundOutcome, Sale, Task, Unpaid,
+    Agreement, DecisionProgress, Paid, PlannedPod, Refund, RefundCause, RefundOutcome, Sale, Task,
+    Unpaid,
 };
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
@@ -87,7 +88,7 @@ pub fn agreement() -> Agreement {
 #[must_use]
 pub fn task(purchase: &Purchase) -> Task {
     match purchase {
-        Purchase::TopUp { pod } => Task::Extend { pod: pod.clone() },
+        Purchase::TopUp { pod } => Task::TopUp { pod: pod.clone() },
         Purchase::Spawn { username, public_key, .. } => {
             let placement = Placement {
                 pod_name: String::new(),
@@ -104,7 +105,7 @@ pub fn task(purchase: &Purchase) -> Task {
                 password: Secret::new("hunter22"),
                 public_key: public_key.clone(),
             };
-            Task::Launch { launch: Launch { pod, moves: 0 }, login }
+            Task::Spawn { planned: PlannedPod { decision: pod, moves: 0 }, login }
         }
     }
 }
@@ -150,7 +151,7 @@ pub fn order_state(purchase: &Purchase, state: State) -> OrderState {
         State::Active => OrderState::Active { paid: paid(purchase), expires_at },
         State::Ended => OrderState::Ended { sale: sale(), expires_at },
         State::Refused => {
-            OrderState::Refused { refusal: refusal(), considered: Considered::Nothing }
+            OrderState::Refused { refusal: refusal(), progress: DecisionProgress::Nothing }
         }
         State::RefundPending => {
             OrderState::RefundPending { sale: sale(), cause: cause(), password: None }

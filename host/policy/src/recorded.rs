@@ -4,7 +4,7 @@ use paygress_core::backend::policy::{
     Context, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms,
 };
 use paygress_core::model::order::{Order, OrderState, OrderView};
-use paygress_core::model::order_state::{Agreement, Considered};
+use paygress_core::model::order_state::{Agreement, DecisionProgress};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use serde_json::Value;
 
@@ -36,7 +36,8 @@ impl Recorded {
     ///
     /// The only place here that looks into an [`Order`].
     pub(crate) fn of(order: &Order) -> Option<Self> {
-        if let OrderState::Refused { refusal, considered: Considered::Trace(trace) } = &order.state
+        if let OrderState::Refused { refusal, progress: DecisionProgress::Trace(trace) } =
+            &order.state
         {
             return Some(Self::refused(trace, refusal));
         }
@@ -44,7 +45,7 @@ impl Recorded {
             OrderState::Refused { refusal, .. } => Some(refusal.code),
             _ => None,
         };
-        let pod = order.state.launch().map(|launch| &*launch.pod);
+        let pod = order.state.planned_pod().map(|planned| &*planned.decision);
         Some(Self::granted(order.state.agreement()?, pod, host_refusal))
     }
 

@@ -6,8 +6,8 @@ use crate::model::ids::{LeaseId, OrderId};
 use crate::model::login::Login;
 use crate::model::order::{Order, Purchase};
 use crate::model::order_state::{
-    Agreement, Considered, Launch, OrderState, Paid, Refund, RefundCause, RefundEnd, RefundOutcome,
-    Sale, Task, Unpaid,
+    Agreement, DecisionProgress, OrderState, Paid, PlannedPod, Refund, RefundCause, RefundEnd,
+    RefundOutcome, Sale, Task, Unpaid,
 };
 use crate::model::refusal::Refusal;
 use crate::model::reply_to::ReplyTo;
@@ -78,7 +78,7 @@ pub struct OrderRecord {
 impl From<&Order> for OrderRecord {
     fn from(order: &Order) -> Self {
         let state = &order.state;
-        let (agreement, launch, refund) = (state.agreement(), state.launch(), state.refund());
+        let (agreement, planned, refund) = (state.agreement(), state.planned_pod(), state.refund());
         let due = match state {
             OrderState::RefundPending { cause: RefundCause::LeaseEnded { due, .. }, .. }
             | OrderState::Refunded { cause: RefundCause::LeaseEnded { due, .. }, .. } => Some(*due),
@@ -96,10 +96,10 @@ impl From<&Order> for OrderRecord {
             policy_trace: state.trace().cloned(),
             decision: agreement.map(|agreement| DecisionRecord {
                 decision: agreement.decision.clone(),
-                pod: launch.map(|launch| launch.pod.clone()),
+                pod: planned.map(|planned| planned.decision.clone()),
             }),
             lease: order.lease(),
-            launches: launch.map_or(0, |launch| launch.moves),
+            launches: planned.map_or(0, |planned| planned.moves),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
@@ -182,7 +182,7 @@ impl Reader {
             }
             State::Refused => {
                 let refusal = self.refusal()?;
-                OrderState::Refused { refusal, considered: self.considered()? }
+                OrderState::Refused { refusal, progress: self.progress()? }
             }
             State::RefundPending => OrderState::RefundPending {
                 cause: self.cause()?,
@@ -215,54 +215,54 @@ impl Reader {
         self.require(refusal, "refusal")
     }
 
-    fn agreement(&mut self) -> Result<(Agreement, Option<Launch>), RecordError> {
+    fn agreement(&mut self) -> Result<(Agreement, Option<PlannedPod>), RecordError> {
         let (payment, decision) = (self.record.payment.take(), self.record.decision.take());
         let payment = self.require(payment, "payment")?;
         let DecisionRecord { decision, pod } = self.require(decision, "decision")?;
         let moves = self.record.launches;
-        Ok((Agreement { payment, decision }, pod.map(|pod| Launch { pod, moves })))
+        Ok((Agreement { payment, decision }, pod.map(|decision| PlannedPod { decision, moves })))
     }
 
-    fn task(&mut self, launch: Option<Launch>) -> Result<Task, RecordError> {
+    fn task(&mut self, planned: Option<PlannedPod>) -> Result<Task, RecordError> {
         match &self.record.purchase {
-            Purchase::TopUp { pod } => Ok(Task::Extend { pod: pod.clone() }),
+            Purchase::TopUp { pod } => Ok(Task::TopUp { pod: pod.clone() }),
             Purchase::Spawn { username, public_key, .. } => {
                 let (username, public_key) = (username.clone(), public_key.clone());
                 let password = self.secrets.password.take();
                 let password = self.require(password, "password")?;
                 let login = Login { username, password, public_key };
-                Ok(Task::Launch { launch: self.require(launch, "pod")?, login })
+                Ok(Task::Spawn { planned: self.require(planned, "pod")?, login })
             }
         }
     }
 
     fn unpaid(&mut self) -> Result<Unpaid, RecordError> {
         let token = self.token()?;
-        let (agreement, launch) = self.agreement()?;
-        Ok(Unpaid { token, agreement, task: self.task(launch)? })
+        let (agreement, planned) = self.agreement()?;
+        Ok(Unpaid { token, agreement, task: self.task(planned)? })
     }
 
     fn paid(&mut self) -> Result<Paid, RecordError> {
         let redeemed = self.redeemed()?;
-        let (agreement, launch) = self.agreement()?;
-        Ok(Paid { redeemed, agreement, task: self.task(launch)? })
+        let (agreement, planned) = self.agreement()?;
+        Ok(Paid { redeemed, agreement, task: self.task(planned)? })
     }
 
     fn sale(&mut self) -> Result<Sale, RecordError> {
         let redeemed = self.redeemed()?;
-        let (agreement, launch) = self.agreement()?;
-        Ok(Sale { redeemed, agreement, launch })
+        let (agreement, planned) = self.agreement()?;
+        Ok(Sale { redeemed, agreement, planned })
     }
 
-    fn considered(&mut self) -> Result<Considered, RecordError> {
+    fn progress(&mut self) -> Result<DecisionProgress, RecordError> {
         if let Some(trace) = self.record.policy_trace.take() {
-            return Ok(Considered::Trace(Box::new(trace)));
+            return Ok(DecisionProgress::Trace(Box::new(trace)));
         }
         if self.record.decision.is_none() {
-            return Ok(Considered::Nothing);
+            return Ok(DecisionProgress::Nothing);
         }
-        let (agreement, launch) = self.agreement()?;
-        Ok(Considered::Agreement { agreement: Box::new(agreement), launch })
+        let (agreement, planned) = self.agreement()?;
+        Ok(DecisionProgress::Agreement { agreement: Box::new(agreement), planned })
     }
 
     fn cause(&mut self) -> Result<RefundCause, RecordError> {

@@ -15,7 +15,7 @@ use crate::model::token::RefundToken;
 use crate::model::units::{Sat, UnixTime};
 use serde::{Deserialize, Serialize};
 
-/// A state with what belongs to it. What a state lacks cannot be asked of it.
+/// A state with what belongs to it. What a state lacks cannot be read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderState {
     /// The password is that of a new pod.
@@ -25,7 +25,7 @@ pub enum OrderState {
     },
     Decided(Unpaid),
     Redeeming(Unpaid),
-    /// `abandoned`: what the customer was told when its port was needed. Once the mint answers, the
+    /// `abandoned`: the refusal that was sent when its port was needed. Once the mint answers, the
     /// token is either still good, or refunded.
     PaymentUnknown {
         unpaid: Unpaid,
@@ -47,7 +47,7 @@ pub enum OrderState {
     },
     Refused {
         refusal: Refusal,
-        considered: Considered,
+        progress: DecisionProgress,
     },
     /// `password`: of a pod that may still run.
     RefundPending {
@@ -81,30 +81,30 @@ impl Agreement {
 /// What is to be done for the money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    Launch { launch: Launch, login: Login },
-    Extend { pod: PodName },
+    Spawn { planned: PlannedPod, login: Login },
+    TopUp { pod: PodName },
 }
 
 impl Task {
-    fn launch(&self) -> Option<&Launch> {
+    fn planned_pod(&self) -> Option<&PlannedPod> {
         match self {
-            Self::Launch { launch, .. } => Some(launch),
-            Self::Extend { .. } => None,
+            Self::Spawn { planned, .. } => Some(planned),
+            Self::TopUp { .. } => None,
         }
     }
 
     fn password(&self) -> Option<&Secret> {
         match self {
-            Self::Launch { login, .. } => Some(&login.password),
-            Self::Extend { .. } => None,
+            Self::Spawn { login, .. } => Some(&login.password),
+            Self::TopUp { .. } => None,
         }
     }
 }
 
 /// The pod that was decided on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Launch {
-    pub pod: Box<PodDecision>,
+pub struct PlannedPod {
+    pub decision: Box<PodDecision>,
     /// How often it was moved to another port.
     pub moves: u32,
 }
@@ -141,34 +141,34 @@ pub struct Sale {
     pub redeemed: Sat,
     pub agreement: Agreement,
     /// None for a top-up.
-    pub launch: Option<Launch>,
+    pub planned: Option<PlannedPod>,
 }
 
 impl From<Paid> for Sale {
     fn from(Paid { redeemed, agreement, task }: Paid) -> Self {
-        let launch = match task {
-            Task::Launch { launch, .. } => Some(launch),
-            Task::Extend { .. } => None,
+        let planned = match task {
+            Task::Spawn { planned, .. } => Some(planned),
+            Task::TopUp { .. } => None,
         };
-        Self { redeemed, agreement, launch }
+        Self { redeemed, agreement, planned }
     }
 }
 
 /// How far the decision of a refused order had come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Considered {
+pub enum DecisionProgress {
     /// No policy was called.
     Nothing,
     /// One of the policies, or the host between them, refused it.
     Trace(Box<PolicyTrace>),
     /// It was agreed, and then refused by the cluster or the mint.
-    Agreement { agreement: Box<Agreement>, launch: Option<Launch> },
+    Agreement { agreement: Box<Agreement>, planned: Option<PlannedPod> },
 }
 
-impl From<Unpaid> for Considered {
+impl From<Unpaid> for DecisionProgress {
     fn from(Unpaid { agreement, task, .. }: Unpaid) -> Self {
-        let launch = task.launch().cloned();
-        Self::Agreement { agreement: Box::new(agreement), launch }
+        let planned = task.planned_pod().cloned();
+        Self::Agreement { agreement: Box::new(agreement), planned }
     }
 }
 
@@ -264,7 +264,7 @@ impl OrderState {
             Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
                 Some(&paid.agreement)
             }
-            Self::Refused { considered: Considered::Agreement { agreement, .. }, .. } => {
+            Self::Refused { progress: DecisionProgress::Agreement { agreement, .. }, .. } => {
                 Some(agreement)
             }
             Self::Refused { .. } => None,
@@ -278,29 +278,29 @@ impl OrderState {
     #[must_use]
     pub fn trace(&self) -> Option<&PolicyTrace> {
         match self {
-            Self::Refused { considered: Considered::Trace(trace), .. } => Some(trace),
+            Self::Refused { progress: DecisionProgress::Trace(trace), .. } => Some(trace),
             _ => None,
         }
     }
 
     /// The pod that was decided on; none for a top-up.
     #[must_use]
-    pub fn launch(&self) -> Option<&Launch> {
+    pub fn planned_pod(&self) -> Option<&PlannedPod> {
         match self {
             Self::Received { .. } => None,
             Self::Decided(unpaid)
             | Self::Redeeming(unpaid)
-            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.launch(),
+            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.planned_pod(),
             Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
-                paid.task.launch()
+                paid.task.planned_pod()
             }
-            Self::Refused { considered: Considered::Agreement { launch, .. }, .. } => {
-                launch.as_ref()
+            Self::Refused { progress: DecisionProgress::Agreement { planned, .. }, .. } => {
+                planned.as_ref()
             }
             Self::Refused { .. } => None,
             Self::Ended { sale, .. }
             | Self::RefundPending { sale, .. }
-            | Self::Refunded { sale, .. } => sale.launch.as_ref(),
+            | Self::Refunded { sale, .. } => sale.planned.as_ref(),
         }
     }
 
@@ -348,7 +348,7 @@ impl OrderState {
 
     /// What must go back, or has gone back.
     #[must_use]
-    pub fn due(&self) -> Option<Sat> {
+    pub fn refund_due(&self) -> Option<Sat> {
         match self {
             Self::RefundPending { sale, cause, .. } | Self::Refunded { sale, cause, .. } => {
                 Some(match cause {
@@ -403,8 +403,8 @@ impl OrderState {
     pub fn login(&self) -> Option<&Login> {
         match self {
             Self::Provisioning { paid, .. } | Self::Active { paid, .. } => match &paid.task {
-                Task::Launch { login, .. } => Some(login),
-                Task::Extend { .. } => None,
+                Task::Spawn { login, .. } => Some(login),
+                Task::TopUp { .. } => None,
             },
             _ => None,
         }

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::ids::{LeaseId, OrderId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
-use crate::model::order_state::{Agreement, Considered, Launch, Task, Unpaid};
+use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
@@ -43,7 +43,7 @@ impl OrderService {
                 let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
                 self.transition(order, decided, update).await
             }
-            Err(Rejected { refusal, considered }) => self.refuse(order, refusal, considered).await,
+            Err(Rejected { refusal, progress }) => self.refuse(order, refusal, progress).await,
         };
         if written.is_ok() {
             self.backends.policy.observe(order);
@@ -57,7 +57,7 @@ impl OrderService {
         &self,
         order: &mut Order,
         refusal: Refusal,
-        considered: Considered,
+        progress: DecisionProgress,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
         if let Purchase::Spawn { .. } = &order.purchase {
@@ -66,7 +66,7 @@ impl OrderService {
         let lease = self.ended_lease(order).await?;
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
-        let refused = OrderState::Refused { refusal, considered };
+        let refused = OrderState::Refused { refusal, progress };
         let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
         self.transition(order, refused, update).await
     }
@@ -129,14 +129,14 @@ impl OrderService {
             expires_at: None,
             end: None,
         };
-        let launch = Launch { pod: Box::new(pod), moves: 0 };
+        let planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
-        let plan = plan(&order.id, &agreement, &launch, &login);
+        let plan = lease_plan(&order.id, &agreement, &planned, &login);
         match self.backends.cluster.dry_run(&plan).await {
             Ok(()) => {
-                Ok(Agreed { agreement, task: Task::Launch { launch, login }, lease: Some(lease) })
+                Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
             }
-            Err(error) => Err(Rejected::by_cluster(error, agreement, Some(launch))),
+            Err(error) => Err(Rejected::by_cluster(error, agreement, Some(planned))),
         }
     }
 
@@ -148,7 +148,7 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<(Quote, Grant, PodDecision), Refusal> {
         let image = trace.image.insert(set.admit(&trace.order, &trace.context).await?).clone();
-        let (quote, grant) = ask(trace, set).await?;
+        let (quote, grant) = quote_and_grant(trace, set).await?;
         let placement = self.place(&LeaseId::of(order), &image, &quote).await?;
         let placement = trace.placement.insert(placement).clone();
         let rendered = set.render(&trace.order, &grant, &placement).await?;
@@ -173,9 +173,7 @@ impl OrderService {
         };
         let agreement = Agreement::of(trace, quote, grant);
         match self.backends.cluster.check_running(pod, later).await {
-            Ok(()) => {
-                Ok(Agreed { agreement, task: Task::Extend { pod: pod.clone() }, lease: None })
-            }
+            Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
             Err(error) => Err(Rejected::by_cluster(error, agreement, None)),
         }
     }
@@ -226,23 +224,23 @@ struct Agreed {
 /// Why they have not, and how far it had come.
 struct Rejected {
     refusal: Refusal,
-    considered: Considered,
+    progress: DecisionProgress,
 }
 
 impl Rejected {
     fn by_policy(refusal: Refusal, trace: PolicyTrace) -> Self {
-        Self { refusal, considered: Considered::Trace(Box::new(trace)) }
+        Self { refusal, progress: DecisionProgress::Trace(Box::new(trace)) }
     }
 
-    fn by_cluster(error: ClusterError, agreement: Agreement, launch: Option<Launch>) -> Self {
-        let considered = Considered::Agreement { agreement: Box::new(agreement), launch };
-        Self { refusal: error.into(), considered }
+    fn by_cluster(error: ClusterError, agreement: Agreement, planned: Option<PlannedPod>) -> Self {
+        let progress = DecisionProgress::Agreement { agreement: Box::new(agreement), planned };
+        Self { refusal: error.into(), progress }
     }
 }
 
 impl From<Refusal> for Rejected {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, considered: Considered::Nothing }
+        Self { refusal, progress: DecisionProgress::Nothing }
     }
 }
 
@@ -272,7 +270,7 @@ async fn extension(
     now: UnixTime,
     set: &dyn PolicySet,
 ) -> Result<(Quote, Grant, UnixTime), Refusal> {
-    let (quote, grant) = ask(trace, set).await?;
+    let (quote, grant) = quote_and_grant(trace, set).await?;
     let later = expires_at.after(grant.seconds);
     match later.since(now) > Seconds(limits::GRANT_SECONDS) {
         false => Ok((quote, grant, later)),
@@ -283,8 +281,11 @@ async fn extension(
     }
 }
 
-/// Asks for the price, the time and the refund terms of an order.
-async fn ask(trace: &mut PolicyTrace, set: &dyn PolicySet) -> Result<(Quote, Grant), Refusal> {
+/// The price, the time and the refund terms of an order.
+async fn quote_and_grant(
+    trace: &mut PolicyTrace,
+    set: &dyn PolicySet,
+) -> Result<(Quote, Grant), Refusal> {
     let PolicyTrace { order, context, payment, .. } = trace;
     let quote = trace.quote.insert(set.quote(order, context).await?);
     let grant = trace.grant.insert(set.grant(order, quote, payment, context).await?);
@@ -294,16 +295,16 @@ async fn ask(trace: &mut PolicyTrace, set: &dyn PolicySet) -> Result<(Quote, Gra
 }
 
 /// The pod of an order, for the cluster.
-pub(super) fn plan(
+pub(super) fn lease_plan(
     order: &OrderId,
     agreement: &Agreement,
-    launch: &Launch,
+    planned: &PlannedPod,
     login: &Login,
 ) -> LeasePlan {
     LeasePlan {
         lease: LeaseId::of(order),
-        placement: launch.pod.placement.clone(),
-        rendered: launch.pod.rendered.clone(),
+        placement: planned.decision.placement.clone(),
+        rendered: planned.decision.rendered.clone(),
         login: login.clone(),
         sold: agreement.decision.grant.seconds,
     }

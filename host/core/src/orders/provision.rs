@@ -1,6 +1,6 @@
 //! From the payment to the pod that takes logins, or the time that is added.
 
-use super::decide::plan;
+use super::decide::lease_plan;
 use super::{OrderService, StepError, unreadable};
 use crate::backend::cluster::ClusterError;
 use crate::backend::policy::{PodDecision, PolicySet};
@@ -9,7 +9,7 @@ use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{LeaseState, Order, OrderState};
-use crate::model::order_state::{Launch, Paid, Task};
+use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::refusal::Refusal;
 use crate::model::units::{Seconds, UnixTime};
 
@@ -23,8 +23,8 @@ impl OrderService {
         let seconds = paid.agreement.decision.grant.seconds;
         let provisioning = OrderState::Provisioning { paid: paid.clone(), expires_at: None };
         let update = match &paid.task {
-            Task::Extend { pod } => LeaseUpdate::Extend(pod, seconds),
-            Task::Launch { .. } => LeaseUpdate::Keep,
+            Task::TopUp { pod } => LeaseUpdate::Extend(pod, seconds),
+            Task::Spawn { .. } => LeaseUpdate::Keep,
         };
         self.transition(order, provisioning, update).await
     }
@@ -37,8 +37,8 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
         let done = match &paid.task {
-            Task::Launch { launch, login } => self.launch(order, &paid, launch, login).await,
-            Task::Extend { pod } => self.extend(order, &paid, pod).await,
+            Task::Spawn { planned, login } => self.launch(order, &paid, planned, login).await,
+            Task::TopUp { pod } => self.extend(order, &paid, pod).await,
         };
         match (done, &paid.task) {
             (Ok(()), _) => Ok(()),
@@ -50,10 +50,10 @@ impl OrderService {
             }
             (
                 Err(ProvisionError::Cluster(ClusterError::PortTaken(error))),
-                Task::Launch { launch, login },
-            ) if launch.moves < limits::LAUNCH_ATTEMPTS => {
+                Task::Spawn { planned, login },
+            ) if planned.moves < limits::LAUNCH_ATTEMPTS => {
                 tracing::warn!(error, "moving the pod to another port");
-                self.reassign_port(order, &paid, launch, login, set).await
+                self.reassign_port(order, &paid, planned, login, set).await
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
@@ -66,10 +66,10 @@ impl OrderService {
         &self,
         order: &mut Order,
         paid: &Paid,
-        launch: &Launch,
+        planned: &PlannedPod,
         login: &Login,
     ) -> Result<(), ProvisionError> {
-        let plan = plan(&order.id, &paid.agreement, launch, login);
+        let plan = lease_plan(&order.id, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
@@ -110,7 +110,7 @@ impl OrderService {
         &self,
         order: &mut Order,
         paid: &Paid,
-        launch: &Launch,
+        planned: &PlannedPod,
         login: &Login,
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
@@ -129,7 +129,8 @@ impl OrderService {
                 .reassign_port(&id, ports)
                 .await
                 .map_err(|error| unreadable(&error))?;
-            let placement = self.place(&id, &launch.pod.placement.image, &decision.quote).await?;
+            let placement =
+                self.place(&id, &planned.decision.placement.image, &decision.quote).await?;
             let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
             Ok::<_, Refusal>(PodDecision { placement, rendered })
         };
@@ -142,9 +143,9 @@ impl OrderService {
             return self.start_refund(order, paid.clone(), refusal).await;
         };
         lease.port = pod.placement.host_port;
-        let launch = Launch { pod, moves: launch.moves.saturating_add(1) };
+        let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let mut moved =
-            Paid { task: Task::Launch { launch, login: login.clone() }, ..paid.clone() };
+            Paid { task: Task::Spawn { planned, login: login.clone() }, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;
         let expires_at = order.state.expires_at();
         let provisioning = OrderState::Provisioning { paid: moved, expires_at };

@@ -20,7 +20,7 @@ impl OrderService {
         let (seconds, task) = (paid.agreement.decision.grant.seconds, paid.task.clone());
         let update = match &task {
             // Only an extension that was written needs to be taken back.
-            Task::Extend { pod } if order.state() == State::Provisioning => {
+            Task::TopUp { pod } if order.state() == State::Provisioning => {
                 LeaseUpdate::Shorten(pod, seconds)
             }
             _ => LeaseUpdate::Keep,

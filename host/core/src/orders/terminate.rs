@@ -168,7 +168,7 @@ fn close(
     // A pod's time begins when it is ready: that is when its first order's would end, less what
     // that order bought.
     let begun = orders.iter().find_map(|order| match &order.state {
-        OrderState::Active { paid, expires_at } if matches!(paid.task, Task::Launch { .. }) => {
+        OrderState::Active { paid, expires_at } if matches!(paid.task, Task::Spawn { .. }) => {
             Some(expires_at.minus(paid.agreement.decision.grant.seconds))
         }
         _ => None,
@@ -234,7 +234,7 @@ mod tests {
             active(Purchase::TopUp { pod }, sold_on, 20, 2_200),
         ];
         close(&mut orders, on_stop, reason, None, UnixTime(now));
-        orders.iter().map(|order| order.state.due().map(|due| due.0)).collect()
+        orders.iter().map(|order| order.state.refund_due().map(|due| due.0)).collect()
     }
 
     fn amounts_due(reason: EndReason, now: u64) -> Vec<Option<u64>> {

@@ -171,11 +171,11 @@ impl OrderService {
         let grant = &paid.agreement.decision.grant;
         let note = grant.note.as_deref();
         match &paid.task {
-            Task::Launch { login, .. } => {
+            Task::Spawn { login, .. } => {
                 let password = Some(&login.password);
                 protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
             }
-            Task::Extend { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),
+            Task::TopUp { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),
         }
     }
 
