@@ -1,5 +1,5 @@
 //! The commands that README.md and `docs/` show are there: in their fences of shell code, what
-//! begins with `cargo xtask`, `paygress` or `kubectl apply -k`.
+//! begins with `cargo xtask`, `cargo test`, `paygress` or `kubectl apply -k`.
 
 use super::files::SourceFile;
 use crate::run::{output, root};
@@ -19,8 +19,8 @@ pub(crate) fn check(files: &[SourceFile], program: &Path, xtask: &clap::Command)
         let text = output(Command::new(program).args(path).arg("--help"))?;
         Ok(Help::read(text))
     };
-    let found =
-        wrong(files, xtask, &help, |path| root().join(path).join("kustomization.yaml").exists())?;
+    let exists = |path: &str| root().join(path).exists();
+    let found = wrong(files, xtask, &help, exists)?;
     if found.is_empty() {
         return Ok(());
     }
@@ -31,7 +31,7 @@ fn wrong(
     files: &[SourceFile],
     own: &clap::Command,
     help: &impl Fn(&[&str]) -> Result<Help>,
-    is_kustomization: impl Fn(&str) -> bool,
+    exists: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| is_document(&file.path)) {
@@ -41,6 +41,7 @@ fn wrong(
             let words: Vec<&str> = command.split_whitespace().collect();
             let fault = match words.as_slice() {
                 ["cargo", "xtask", arguments @ ..] => xtask(arguments, own),
+                ["cargo", "test", arguments @ ..] => test_program(arguments, &exists),
                 ["cp", "-r", from, to] => {
                     copies.push(((*to).to_owned(), (*from).to_owned()));
                     None
@@ -49,7 +50,7 @@ fn wrong(
                     let copied = copies.iter().find(|(to, _)| to == path);
                     let path = copied.map_or(*path, |(_, from)| from.as_str());
                     let is_local = !path.contains("://") && !path.contains(['$', '<']);
-                    (is_local && !is_kustomization(path))
+                    (is_local && !exists(&format!("{path}/kustomization.yaml")))
                         .then(|| format!("{path} is no kustomization"))
                 }
                 [program, arguments @ ..] if is_paygress(program) => paygress(arguments, help)?,
@@ -81,6 +82,29 @@ fn xtask(arguments: &[&str], own: &clap::Command) -> Option<String> {
         !command.get_arguments().any(|argument| argument.get_long() == flag)
     });
     unknown.map(|flag| format!("{name} has no --{flag}"))
+}
+
+/// Looks for the program that `--test` names, in any crate of the host.
+fn test_program(arguments: &[&str], exists: &impl Fn(&str) -> bool) -> Option<String> {
+    let mut pairs = arguments.iter().zip(arguments.iter().skip(1));
+    let (_, name) = pairs.find(|(flag, _)| **flag == "--test")?;
+    let is_there = |package: &str| {
+        let tests = format!("host/{package}/tests");
+        exists(&format!("{tests}/{name}.rs")) || exists(&format!("{tests}/{name}/main.rs"))
+    };
+    let packages = [
+        "cli",
+        "cashu",
+        "cluster",
+        "http-client",
+        "oci",
+        "policy",
+        "policy-controller",
+        "policy-tools",
+        "sshd",
+        "store",
+    ];
+    (!packages.into_iter().any(is_there)).then(|| format!("there is no test program {name}"))
 }
 
 fn paygress(arguments: &[&str], help: &impl Fn(&[&str]) -> Result<Help>) -> Result<Option<String>> {
@@ -167,7 +191,8 @@ mod tests {
         let flag = clap::Arg::new("flag").long("without-cluster");
         let own =
             clap::Command::new("xtask").subcommands([demo, clap::Command::new("test").arg(flag)]);
-        let found = wrong(&[file], &own, &help, |path| path == "k8s/base").unwrap();
+        let files = ["k8s/base/kustomization.yaml", "host/cli/tests/swap.rs"];
+        let found = wrong(&[file], &own, &help, |path| files.contains(&path)).unwrap();
         found.into_iter().map(|text| text.rsplit(": ").next().unwrap().to_owned()).collect()
     }
 
@@ -186,6 +211,12 @@ mod tests {
         );
         assert_eq!(found("cargo xtask tests"), ["there is no tests"]);
         assert_eq!(found("cargo xtask test --fast"), ["test has no --fast"]);
+    }
+
+    #[test]
+    fn test_programs_are_checked() {
+        assert_eq!(found("A=1 cargo test --package paygress --test swap"), [""; 0]);
+        assert_eq!(found("cargo test --test flow"), ["there is no test program flow"]);
     }
 
     #[test]
