@@ -50,7 +50,7 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
         cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
     generate::generate(generate::Mode::Check)?;
-    step("tests on this machine", cargo(&["test"])?.args(ALL))?;
+    step("tests on this machine", cargo(&["test", "--no-fail-fast"])?.args(ALL))?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz(FUZZ_SECONDS, None)?;
