@@ -3,9 +3,6 @@
 use crate::router::router;
 use crate::state::{App, Backends, Settings};
 use crate::{limits, server};
-use async_trait::async_trait;
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
-use paygress_core::protocol::Response;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -59,19 +56,5 @@ impl HttpServer {
             () = server::serve(&self.listener, &router, &self.app.settings.trusted_proxies) => {}
             () = forget => {}
         }
-    }
-}
-
-/// The name of this transport in a [`ReplyTo`].
-pub const TRANSPORT: &str = "http";
-
-/// Responses to orders that came over HTTP wait in the ledger until they are fetched.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PolledResponder;
-
-#[async_trait]
-impl Responder for PolledResponder {
-    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
-        Ok(())
     }
 }

@@ -73,14 +73,16 @@ mod problem;
 mod rate_limit;
 mod receipt;
 mod request_metrics;
+mod responder;
 mod router;
 mod server;
 mod sorted_json;
 mod state;
 mod terminal;
 
-pub use http_server::{Error, HttpServer, PolledResponder, TRANSPORT};
+pub use http_server::{Error, HttpServer};
 pub use identity::bearer_key;
 pub use ipnet::IpNet;
 pub use openapi::openapi;
+pub use responder::{PolledResponder, TRANSPORT};
 pub use state::{Backends, Settings};

@@ -1,10 +1,10 @@
 //! An order that is paid for: submitted, waited for, answered.
 
 use crate::extract::{is_visible, single_header};
-use crate::http_server::TRANSPORT;
 use crate::limits;
 use crate::problem::Problem;
 use crate::receipt::Receipt;
+use crate::responder::TRANSPORT;
 use crate::sorted_json::SortedJson;
 use crate::state::App;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
