@@ -25,7 +25,9 @@
 //! the same key. A reference that is pinned to a digest is safe from that.
 //!
 //! ```no_run
-//! use paygress_oci::{ComponentFetcher, Keys, Registry, SignatureMode, VerificationPolicy};
+//! use paygress_oci::{
+//!     ComponentFetcher, Keys, Registry, RegistryOptions, SignatureMode, VerificationPolicy,
+//! };
 //! use std::path::Path;
 //! use std::sync::Arc;
 //!
@@ -33,7 +35,8 @@
 //! let mut keys = Keys::default();
 //! keys.add_file(Path::new("cosign.pub"))?;
 //! let verification = VerificationPolicy::new(keys, SignatureMode::Required);
-//! let fetcher = ComponentFetcher::new(Registry::open(None).await?, Arc::new(verification), 32 << 20);
+//! let registry = Registry::open(RegistryOptions::default()).await?;
+//! let fetcher = ComponentFetcher::new(registry, Arc::new(verification), 32 << 20);
 //! let artifact = fetcher.pull("oci://registry.example/policies/pricing:1.2").await?;
 //! println!("{} bytes, manifest {}", artifact.component.len(), artifact.manifest_digest);
 //! # Ok(())

@@ -26,11 +26,11 @@ pub struct RegistryOptions {
 /// A client for all registries.
 ///
 /// ```no_run
-/// use paygress_oci::{Keys, Reference, Registry};
-/// use std::path::Path;
+/// use paygress_oci::{Keys, Reference, Registry, RegistryOptions};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let registry = Registry::open(Some(Path::new("/etc/paygress/auth.json"))).await?;
+/// let auth_file = Some("/etc/paygress/auth.json".into());
+/// let registry = Registry::open(RegistryOptions { auth_file, ..RegistryOptions::default() }).await?;
 /// let reference: Reference = "registry.example/policies/pricing:1.2".parse()?;
 /// let artifact = registry.pull(&reference, 32 << 20).await?;
 ///
