@@ -4,9 +4,10 @@
 
 use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
-use paygress::output::{print_line, print_note, with_causes};
+use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
 use paygress::{commands, order, policy, serve};
+use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ async fn main() -> ExitCode {
     match run(cli.config.as_deref(), cli.command).await {
         Ok(code) => code,
         Err(error) => {
-            print_note(format_args!("paygress: {}", with_causes(&error)));
+            print_note(format_args!("paygress: {}", error_chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }

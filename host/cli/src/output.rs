@@ -1,4 +1,4 @@
-//! What commands print, and errors for people.
+//! What commands print.
 //!
 //! A reader may go before everything is written, as in `paygress ledger list | head -1`: the rest is
 //! dropped, and the command ends as it would have. `println!` would panic. SIGPIPE stays ignored: at
@@ -38,37 +38,4 @@ pub fn try_print(text: impl Display) -> Result<()> {
 /// Prints a line to standard error. If nobody reads it, there is nobody to tell.
 pub fn print_note(text: impl Display) {
     let _ = writeln!(stderr(), "{text}");
-}
-
-/// The error and its causes in one line. A cause that the text before it contains already is left
-/// out.
-#[must_use]
-pub fn with_causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if text.contains(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::anyhow;
-
-    #[test]
-    fn each_cause_is_printed_once() {
-        let error = anyhow!("refused").context("connecting failed (refused)").context("no relay");
-        assert_eq!(with_causes(&error), "no relay: connecting failed (refused)");
-        let error = anyhow!("no such file").context("x.toml cannot be read");
-        assert_eq!(with_causes(&error), "x.toml cannot be read: no such file");
-        assert_eq!(with_causes(&anyhow!("alone")), "alone");
-    }
 }

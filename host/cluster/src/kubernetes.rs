@@ -18,6 +18,7 @@ use kube::{Client, Resource, ResourceExt};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
+use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -25,7 +26,6 @@ use paygress_core::model::units::{Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -289,21 +289,6 @@ fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) => Err(cluster_error(error)),
     }
-}
-
-/// An error and its sources in one line: the outermost one often says only that there was one.
-fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let cause = inner.to_string();
-        // Some errors have quoted their source already.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = inner.source();
-    }
-    text
 }
 
 /// What a failed request means for an order. The API server's message is for the operator only: it

@@ -27,6 +27,7 @@
 //! ```
 
 pub mod backend;
+mod error_chain;
 pub mod limits;
 pub mod model;
 pub mod orders;
@@ -40,4 +41,5 @@ pub use backend::policy::Policy;
 pub use backend::responder::Responder;
 pub use backend::store::Ledger;
 pub use backend::wallet::Wallet;
+pub use error_chain::error_chain;
 pub use model::refusal::{ErrorType, Refusal};

@@ -19,8 +19,8 @@ pub(crate) fn check(files: &[SourceFile], program: &Path, xtask: &clap::Command)
         let text = output(Command::new(program).args(path).arg("--help"))?;
         Ok(Help::read(text))
     };
-    let exists = |path: &str| root().join(path).exists();
-    let found = wrong(files, xtask, &help, exists)?;
+    let found =
+        wrong(files, xtask, &help, |path| root().join(path).join("kustomization.yaml").exists())?;
     if found.is_empty() {
         return Ok(());
     }
@@ -31,7 +31,7 @@ fn wrong(
     files: &[SourceFile],
     own: &clap::Command,
     help: &impl Fn(&[&str]) -> Result<Help>,
-    exists: impl Fn(&str) -> bool,
+    is_kustomization: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| is_document(&file.path)) {
@@ -41,7 +41,7 @@ fn wrong(
             let words: Vec<&str> = command.split_whitespace().collect();
             let fault = match words.as_slice() {
                 ["cargo", "xtask", arguments @ ..] => xtask(arguments, own),
-                ["cargo", "test", arguments @ ..] => test_program(arguments, &exists),
+                ["cargo", "test", arguments @ ..] => test_program(arguments, files),
                 ["cp", "-r", from, to] => {
                     copies.push(((*to).to_owned(), (*from).to_owned()));
                     None
@@ -50,7 +50,7 @@ fn wrong(
                     let copied = copies.iter().find(|(to, _)| to == path);
                     let path = copied.map_or(*path, |(_, from)| from.as_str());
                     let is_local = !path.contains("://") && !path.contains(['$', '<']);
-                    (is_local && !exists(&format!("{path}/kustomization.yaml")))
+                    (is_local && !is_kustomization(path))
                         .then(|| format!("{path} is no kustomization"))
                 }
                 [program, arguments @ ..] if is_paygress(program) => paygress(arguments, help)?,
@@ -84,27 +84,14 @@ fn xtask(arguments: &[&str], own: &clap::Command) -> Option<String> {
     unknown.map(|flag| format!("{name} has no --{flag}"))
 }
 
-/// Looks for the program that `--test` names, in any crate of the host.
-fn test_program(arguments: &[&str], exists: &impl Fn(&str) -> bool) -> Option<String> {
+/// Looks for the program that `--test` names, in any crate.
+fn test_program(arguments: &[&str], files: &[SourceFile]) -> Option<String> {
     let mut pairs = arguments.iter().zip(arguments.iter().skip(1));
     let (_, name) = pairs.find(|(flag, _)| **flag == "--test")?;
-    let is_there = |package: &str| {
-        let tests = format!("host/{package}/tests");
-        exists(&format!("{tests}/{name}.rs")) || exists(&format!("{tests}/{name}/main.rs"))
-    };
-    let packages = [
-        "cli",
-        "cashu",
-        "cluster",
-        "http-client",
-        "oci",
-        "policy",
-        "policy-controller",
-        "policy-tools",
-        "sshd",
-        "store",
-    ];
-    (!packages.into_iter().any(is_there)).then(|| format!("there is no test program {name}"))
+    let programs = [format!("/tests/{name}.rs"), format!("/tests/{name}/main.rs")];
+    let is_there =
+        files.iter().any(|file| programs.iter().any(|program| file.path.ends_with(program)));
+    (!is_there).then(|| format!("there is no test program {name}"))
 }
 
 fn paygress(arguments: &[&str], help: &impl Fn(&[&str]) -> Result<Help>) -> Result<Option<String>> {
@@ -191,8 +178,8 @@ mod tests {
         let flag = clap::Arg::new("flag").long("without-cluster");
         let own =
             clap::Command::new("xtask").subcommands([demo, clap::Command::new("test").arg(flag)]);
-        let files = ["k8s/base/kustomization.yaml", "host/cli/tests/swap.rs"];
-        let found = wrong(&[file], &own, &help, |path| files.contains(&path)).unwrap();
+        let swap = SourceFile { path: "host/cli/tests/swap.rs".to_owned(), text: String::new() };
+        let found = wrong(&[file, swap], &own, &help, |path| path == "k8s/base").unwrap();
         found.into_iter().map(|text| text.rsplit(": ").next().unwrap().to_owned()).collect()
     }
 

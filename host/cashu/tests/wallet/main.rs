@@ -60,6 +60,15 @@ impl TestEnv {
         Secret::new(self.customer.token(sat).await.unwrap())
     }
 
+    /// The wallet, after it has received so much; and what was left of it.
+    async fn wallet_with(&self, sat: u64) -> (CashuWallet, Sat) {
+        let wallet = self.wallet().await;
+        let token = self.token(sat).await;
+        let token_info = wallet.decode(&token).await.unwrap();
+        let net = wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+        (wallet, net)
+    }
+
     fn mint_url(&self) -> MintUrl {
         MintUrl::parse(self.proxy.url()).unwrap()
     }

@@ -41,10 +41,7 @@ async fn the_mnemonic_alone_brings_everything_back_on_an_empty_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_sends_and_melts_and_an_invoice_is_paid_once() {
     let env = TestEnv::new().await;
-    let wallet = env.wallet().await;
-    let token = env.token(501).await;
-    let token_info = wallet.decode(&token).await.unwrap();
-    let net = wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let (wallet, net) = env.wallet_with(501).await;
     let sent = wallet.send(&env.mint_url(), Sat(77)).await.unwrap();
     assert_eq!(wallet.decode(&sent).await.unwrap().gross, Sat(77));
     assert!(env.customer.receive(sent.expose()).await.unwrap() >= 76);

@@ -59,10 +59,7 @@ async fn a_refund_is_made_once_whatever_happens_and_can_be_redeemed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
     let env = TestEnv::new().await;
-    let wallet = env.wallet().await;
-    let token = env.token(65).await;
-    let token_info = wallet.decode(&token).await.unwrap();
-    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let (wallet, _) = env.wallet_with(65).await;
     // The process is killed while the mint makes a refund: it is signed, and that is not stored.
     let order = OrderId::random();
     env.proxy.plan("v1/swap", NetworkFault::Hang(true), 0, 1);
@@ -90,10 +87,8 @@ async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_the_fee_would_take_is_made_whole() {
     let env = TestEnv::new().await;
-    let wallet = env.wallet().await;
-    let token = env.token(5).await;
-    let token_info = wallet.decode(&token).await.unwrap();
-    assert_eq!(wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap(), Sat(4));
+    let (wallet, net) = env.wallet_with(5).await;
+    assert_eq!(net, Sat(4));
     let refund = wallet.refund(&OrderId::random(), &env.mint_url(), Sat(1)).await.unwrap();
     assert_eq!(
         (refund.amount, refund.fee, available(&wallet).await),
@@ -108,10 +103,7 @@ async fn a_refund_that_the_fee_would_take_is_made_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_is_not_redeemed_is_reclaimed_once() {
     let env = TestEnv::new().await;
-    let wallet = env.wallet().await;
-    let token = env.token(33).await;
-    let token_info = wallet.decode(&token).await.unwrap();
-    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let (wallet, _) = env.wallet_with(33).await;
     let order = OrderId::random();
     let refund = wallet.refund(&order, &env.mint_url(), Sat(32)).await.unwrap();
     assert_eq!(

@@ -81,6 +81,12 @@ pub enum LeaseUpdate<'a> {
     Shorten(&'a PodName, Seconds),
 }
 
+impl<'a> From<Option<&'a Lease>> for LeaseUpdate<'a> {
+    fn from(lease: Option<&'a Lease>) -> Self {
+        lease.map_or(Self::Keep, Self::Put)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct HourlyRevenue {
     /// The start of the hour.

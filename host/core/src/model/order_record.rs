@@ -79,9 +79,8 @@ impl From<&Order> for OrderRecord {
     fn from(order: &Order) -> Self {
         let state = &order.state;
         let (agreement, planned, refund) = (state.agreement(), state.planned_pod(), state.refund());
-        let due = match state {
-            OrderState::RefundPending { cause: RefundCause::LeaseEnded { due, .. }, .. }
-            | OrderState::Refunded { cause: RefundCause::LeaseEnded { due, .. }, .. } => Some(*due),
+        let due = match state.refund_cause() {
+            Some(RefundCause::LeaseEnded { due, .. }) => Some(*due),
             _ => None,
         };
         Self {
@@ -134,11 +133,10 @@ impl OrderRecord {
     /// # Errors
     /// [`RecordError`]: the record lacks what its state promises.
     pub fn into_order(self, secrets: OrderSecrets, delivered: bool) -> Result<Order, RecordError> {
-        let (id, message, reply_to) =
-            (self.id.clone(), self.message.clone(), self.reply_to.clone());
-        let (purchase, token_info) = (self.purchase.clone(), self.token_info.clone());
-        let created_at = self.created_at;
-        let state = Reader { record: self, secrets }.state()?;
+        let mut reader = Reader { record: self, secrets };
+        let state = reader.state()?;
+        let OrderRecord { id, message, reply_to, purchase, token_info, created_at, .. } =
+            reader.record;
         Ok(Order { id, message, reply_to, purchase, token_info, created_at, state, delivered })
     }
 }
@@ -155,7 +153,7 @@ impl Reader {
         value.ok_or_else(|| RecordError { order: order.clone(), state, missing })
     }
 
-    fn state(mut self) -> Result<OrderState, RecordError> {
+    fn state(&mut self) -> Result<OrderState, RecordError> {
         Ok(match self.record.state {
             State::Received => {
                 let (token, password) = (self.token()?, self.secrets.password.take());
@@ -187,7 +185,7 @@ impl Reader {
             State::RefundPending => OrderState::RefundPending {
                 cause: self.cause()?,
                 sale: self.sale()?,
-                password: self.secrets.password,
+                password: self.secrets.password.take(),
             },
             State::Refunded => OrderState::Refunded {
                 cause: self.cause()?,

@@ -93,9 +93,9 @@ impl Task {
         }
     }
 
-    fn password(&self) -> Option<&Secret> {
+    fn login(&self) -> Option<&Login> {
         match self {
-            Self::Spawn { login, .. } => Some(&login.password),
+            Self::Spawn { login, .. } => Some(login),
             Self::TopUp { .. } => None,
         }
     }
@@ -121,7 +121,7 @@ impl Unpaid {
     /// As it was received.
     #[must_use]
     pub fn undecided(self) -> OrderState {
-        let password = self.task.password().cloned();
+        let password = self.task.login().map(|login| login.password.clone());
         OrderState::Received { token: self.token, password }
     }
 }
@@ -253,24 +253,56 @@ impl OrderState {
         }
     }
 
+    fn unpaid(&self) -> Option<&Unpaid> {
+        match self {
+            Self::Decided(unpaid)
+            | Self::Redeeming(unpaid)
+            | Self::PaymentUnknown { unpaid, .. } => Some(unpaid),
+            _ => None,
+        }
+    }
+
+    fn paid(&self) -> Option<&Paid> {
+        match self {
+            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
+                Some(paid)
+            }
+            _ => None,
+        }
+    }
+
+    fn sale(&self) -> Option<&Sale> {
+        match self {
+            Self::Ended { sale, .. }
+            | Self::RefundPending { sale, .. }
+            | Self::Refunded { sale, .. } => Some(sale),
+            _ => None,
+        }
+    }
+
+    fn task(&self) -> Option<&Task> {
+        let unpaid = self.unpaid().map(|unpaid| &unpaid.task);
+        unpaid.or_else(|| self.paid().map(|paid| &paid.task))
+    }
+
+    /// Why money goes back, or has gone back.
+    pub(crate) fn refund_cause(&self) -> Option<&RefundCause> {
+        match self {
+            Self::RefundPending { cause, .. } | Self::Refunded { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+
     /// What was agreed, if the order came so far.
     #[must_use]
     pub fn agreement(&self) -> Option<&Agreement> {
         match self {
-            Self::Received { .. } => None,
-            Self::Decided(unpaid)
-            | Self::Redeeming(unpaid)
-            | Self::PaymentUnknown { unpaid, .. } => Some(&unpaid.agreement),
-            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
-                Some(&paid.agreement)
-            }
             Self::Refused { progress: DecisionProgress::Agreement { agreement, .. }, .. } => {
                 Some(agreement)
             }
-            Self::Refused { .. } => None,
-            Self::Ended { sale, .. }
-            | Self::RefundPending { sale, .. }
-            | Self::Refunded { sale, .. } => Some(&sale.agreement),
+            _ => (self.unpaid().map(|unpaid| &unpaid.agreement))
+                .or_else(|| self.paid().map(|paid| &paid.agreement))
+                .or_else(|| self.sale().map(|sale| &sale.agreement)),
         }
     }
 
@@ -287,35 +319,20 @@ impl OrderState {
     #[must_use]
     pub fn planned_pod(&self) -> Option<&PlannedPod> {
         match self {
-            Self::Received { .. } => None,
-            Self::Decided(unpaid)
-            | Self::Redeeming(unpaid)
-            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.planned_pod(),
-            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
-                paid.task.planned_pod()
-            }
             Self::Refused { progress: DecisionProgress::Agreement { planned, .. }, .. } => {
                 planned.as_ref()
             }
-            Self::Refused { .. } => None,
-            Self::Ended { sale, .. }
-            | Self::RefundPending { sale, .. }
-            | Self::Refunded { sale, .. } => sale.planned.as_ref(),
+            _ => {
+                (self.task().and_then(Task::planned_pod)).or_else(|| self.sale()?.planned.as_ref())
+            }
         }
     }
 
     /// What the mint gave for the token, once it is paid.
     #[must_use]
     pub fn redeemed(&self) -> Option<Sat> {
-        match self {
-            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
-                Some(paid.redeemed)
-            }
-            Self::Ended { sale, .. }
-            | Self::RefundPending { sale, .. }
-            | Self::Refunded { sale, .. } => Some(sale.redeemed),
-            _ => None,
-        }
+        let paid = self.paid().map(|paid| paid.redeemed);
+        paid.or_else(|| self.sale().map(|sale| sale.redeemed))
     }
 
     /// Until when the pod lives, or lived, through this order.
@@ -324,11 +341,10 @@ impl OrderState {
         match self {
             Self::Provisioning { expires_at, .. } => *expires_at,
             Self::Active { expires_at, .. } | Self::Ended { expires_at, .. } => Some(*expires_at),
-            Self::RefundPending { cause, .. } | Self::Refunded { cause, .. } => match cause {
+            _ => match self.refund_cause()? {
                 RefundCause::NotProvisioned { expires_at, .. } => *expires_at,
                 RefundCause::LeaseEnded { expires_at, .. } => Some(*expires_at),
             },
-            _ => None,
         }
     }
 
@@ -338,25 +354,19 @@ impl OrderState {
         match self {
             Self::PaymentUnknown { abandoned, .. } => abandoned.as_ref(),
             Self::Refused { refusal, .. } => Some(refusal),
-            Self::RefundPending { cause, .. } | Self::Refunded { cause, .. } => match cause {
+            _ => match self.refund_cause()? {
                 RefundCause::NotProvisioned { refusal, .. } => Some(refusal),
                 RefundCause::LeaseEnded { refusal, .. } => refusal.as_ref(),
             },
-            _ => None,
         }
     }
 
     /// What must go back, or has gone back.
     #[must_use]
     pub fn refund_due(&self) -> Option<Sat> {
-        match self {
-            Self::RefundPending { sale, cause, .. } | Self::Refunded { sale, cause, .. } => {
-                Some(match cause {
-                    RefundCause::NotProvisioned { .. } => sale.redeemed,
-                    RefundCause::LeaseEnded { due, .. } => *due,
-                })
-            }
-            _ => None,
+        match self.refund_cause()? {
+            RefundCause::NotProvisioned { .. } => self.redeemed(),
+            RefundCause::LeaseEnded { due, .. } => Some(*due),
         }
     }
 
@@ -374,10 +384,7 @@ impl OrderState {
     pub fn token(&self) -> Option<&Secret> {
         match self {
             Self::Received { token, .. } => Some(token),
-            Self::Decided(unpaid)
-            | Self::Redeeming(unpaid)
-            | Self::PaymentUnknown { unpaid, .. } => Some(&unpaid.token),
-            _ => None,
+            _ => self.unpaid().map(|unpaid| &unpaid.token),
         }
     }
 
@@ -388,13 +395,7 @@ impl OrderState {
             Self::Received { password, .. } | Self::RefundPending { password, .. } => {
                 password.as_ref()
             }
-            Self::Decided(unpaid)
-            | Self::Redeeming(unpaid)
-            | Self::PaymentUnknown { unpaid, .. } => unpaid.task.password(),
-            Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
-                paid.task.password()
-            }
-            _ => None,
+            _ => self.task().and_then(Task::login).map(|login| &login.password),
         }
     }
 
@@ -402,10 +403,7 @@ impl OrderState {
     #[must_use]
     pub fn login(&self) -> Option<&Login> {
         match self {
-            Self::Provisioning { paid, .. } | Self::Active { paid, .. } => match &paid.task {
-                Task::Spawn { login, .. } => Some(login),
-                Task::TopUp { .. } => None,
-            },
+            Self::Provisioning { paid, .. } | Self::Active { paid, .. } => paid.task.login(),
             _ => None,
         }
     }

@@ -5,7 +5,6 @@ use crate::backend::cluster::{ClusterError, LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
     Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
 };
-use crate::backend::store::LeaseUpdate;
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId, PodName};
 use crate::model::login::Login;
@@ -40,8 +39,7 @@ impl OrderService {
             Ok(Agreed { agreement, task, lease }) => {
                 let token = token.clone();
                 let decided = OrderState::Decided(Unpaid { token, agreement, task });
-                let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
-                self.transition(order, decided, update).await
+                self.transition(order, decided, lease.as_ref().into()).await
             }
             Err(Rejected { refusal, progress }) => self.refuse(order, refusal, progress).await,
         };
@@ -60,15 +58,19 @@ impl OrderService {
         progress: DecisionProgress,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
-        if let Purchase::Spawn { .. } = &order.purchase {
-            self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
-        }
-        let lease = self.ended_lease(order).await?;
+        let lease = self.release_lease(order).await?;
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
-        let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
-        self.transition(order, refused, update).await
+        self.transition(order, refused, lease.as_ref().into()).await
+    }
+
+    /// Releases the port of a spawn that comes to nothing. Its lease, as ended.
+    pub(super) async fn release_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
+        if let Purchase::Spawn { .. } = &order.purchase {
+            self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
+        }
+        self.ended_lease(order).await
     }
 
     /// The lease of a spawn that comes to nothing, as ended.

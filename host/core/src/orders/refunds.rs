@@ -65,8 +65,7 @@ impl OrderService {
             .await
             .map_err(|error| StepError::Retry(error.to_string()))?;
         let refunded = OrderState::Refunded { sale, cause, refund: Refund::made(made) };
-        let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
-        self.transition(order, refunded, update).await
+        self.transition(order, refunded, lease.as_ref().into()).await
     }
 
     /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long

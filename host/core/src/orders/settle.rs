@@ -4,8 +4,7 @@ use super::{OrderService, StepError};
 use crate::backend::store::LeaseUpdate;
 use crate::backend::wallet::{ReceiveError, Resolution};
 use crate::limits;
-use crate::model::ids::LeaseId;
-use crate::model::order::{Order, OrderState, Purchase};
+use crate::model::order::{Order, OrderState};
 use crate::model::order_state::{Paid, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Sat, Seconds, UnixTime};
@@ -94,13 +93,9 @@ impl OrderService {
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
-        if let Purchase::Spawn { .. } = &order.purchase {
-            self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
-        }
-        let lease = self.ended_lease(order).await?;
+        let lease = self.release_lease(order).await?;
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
-        let update = lease.as_ref().map_or(LeaseUpdate::Keep, LeaseUpdate::Put);
-        self.transition(order, abandoned, update).await?;
+        self.transition(order, abandoned, lease.as_ref().into()).await?;
         // Once, and lost if nobody takes it: the answer comes when there is one.
         if let Err(error) =
             self.backends.responder.send(&order.reply_to, &Response::from(&refusal)).await
