@@ -28,8 +28,8 @@ const MAX_CONCURRENT_REQUESTS: usize = 8;
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a list of keysets is used, unless a token of a newer one arrives…
 const KEYSETS_TTL: Duration = Duration::from_secs(60);
-/// …but it is not requested more often than this: anybody can invent a keyset.
-const KEYSETS_MIN_AGE: Duration = Duration::from_secs(2);
+/// …but it is not requested more often than this, and waited for: anybody can invent a keyset.
+const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
@@ -128,11 +128,24 @@ impl MintClient {
         &self,
         is_missing: impl Fn(&[KeySetInfo]) -> bool,
     ) -> Result<Keysets> {
-        if let Some(cached) = self.keysets.lock().await.as_ref() {
-            let age = cached.fetched_at.elapsed();
-            if age < KEYSETS_MIN_AGE || (age < KEYSETS_TTL && !is_missing(&cached.keysets)) {
-                return Ok(Arc::clone(&cached.keysets));
+        let asked_at = Instant::now();
+        loop {
+            let wait = match self.keysets.lock().await.as_ref() {
+                None => break,
+                Some(cached) => {
+                    let age = cached.fetched_at.elapsed();
+                    let is_current = age < KEYSETS_TTL && !is_missing(&cached.keysets);
+                    // Nothing newer than what was fetched meanwhile.
+                    if is_current || cached.fetched_at >= asked_at {
+                        return Ok(Arc::clone(&cached.keysets));
+                    }
+                    KEYSETS_MIN_AGE.saturating_sub(age)
+                }
+            };
+            if wait.is_zero() {
+                break;
             }
+            tokio::time::sleep(wait).await;
         }
         let mut keysets = self.get::<KeysetResponse>("v1/keysets").await?.keysets;
         keysets.retain(|keyset| keyset.unit == CurrencyUnit::Sat);
@@ -142,9 +155,9 @@ impl MintClient {
         Ok(keysets)
     }
 
-    /// Drops the cached keysets: the mint has rejected one as inactive.
-    pub(crate) async fn forget_keysets(&self) {
-        *self.keysets.lock().await = None;
+    /// Requests the keysets again: the mint has refused what was made from them.
+    pub(crate) async fn refresh_keysets(&self) -> Result<()> {
+        self.keysets(|_| true).await.map(drop)
     }
 
     /// The keys of a keyset. Its id is their hash: they never change.
