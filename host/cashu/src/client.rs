@@ -4,6 +4,7 @@
 use crate::error::{MintError, ResponseError, UnavailableReason};
 use crate::health::CircuitBreaker;
 use crate::http::{JsonClient, READ_TIMEOUT};
+use crate::keyset::cheapest_active;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -11,10 +12,12 @@ use cdk::nuts::{
     RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use hyper::Method;
+use paygress_core::model::units::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -46,6 +49,7 @@ pub(crate) struct MintClient {
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
     keysets: Mutex<Option<CachedKeysets>>,
+    input_fee_ppk: AtomicU64,
     keys: Mutex<HashMap<Id, Arc<KeySet>>>,
 }
 
@@ -58,6 +62,7 @@ impl MintClient {
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
             keysets: Mutex::default(),
+            input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
         }
     }
@@ -149,10 +154,19 @@ impl MintClient {
         }
         let mut keysets = self.get::<KeysetResponse>("v1/keysets").await?.keysets;
         keysets.retain(|keyset| keyset.unit == CurrencyUnit::Sat);
+        if let Some(active) = cheapest_active(&keysets, UnixTime::now()) {
+            self.input_fee_ppk.store(active.input_fee_ppk, Ordering::Relaxed);
+        }
         let keysets = Arc::new(keysets);
         *self.keysets.lock().await =
             Some(CachedKeysets { fetched_at: Instant::now(), keysets: Arc::clone(&keysets) });
         Ok(keysets)
+    }
+
+    /// The fee for spending a proof of the active keyset, in thousandths of a sat, as far as it is
+    /// known (NUT-02).
+    pub(crate) fn input_fee_ppk(&self) -> u64 {
+        self.input_fee_ppk.load(Ordering::Relaxed)
     }
 
     /// Requests the keysets again: the mint has refused what was made from them.

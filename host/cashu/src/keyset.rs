@@ -7,6 +7,9 @@ use cdk::nuts::{KeySet, KeySetInfo, Proofs, Token};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 
+/// Fees beyond this many sat are not looked for: such a mint takes more than it is worth.
+const MAX_GROSS_STEPS: usize = 10_000;
+
 /// The keyset that new outputs are made with.
 pub(crate) struct ActiveKeyset {
     pub(crate) info: KeySetInfo,
@@ -28,6 +31,16 @@ pub(crate) fn split(amount: u64, keyset: &KeySet) -> Result<Vec<u64>, MintWallet
     Ok(parts.into_iter().map(|part| part.to_u64()).collect())
 }
 
+/// The least amount of which `net` is left after the mint's fee, if it is paid with as few proofs of
+/// powers of two as it can be.
+pub(crate) fn gross_of(net: u64, input_fee_ppk: u64) -> u64 {
+    let fee = |proofs: u32| input_fee_ppk.saturating_mul(u64::from(proofs)).div_ceil(1_000);
+    (net..=net.saturating_add(fee(u64::BITS)))
+        .take(MAX_GROSS_STEPS)
+        .find(|gross| gross.saturating_sub(fee(gross.count_ones())) >= net)
+        .unwrap_or(net)
+}
+
 /// The token's proofs with their full keyset ids, if all are of these keysets. (The library checks
 /// only ids that are shortened.)
 pub(crate) fn proofs_of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option<Proofs> {
@@ -36,4 +49,29 @@ pub(crate) fn proofs_of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option
         .iter()
         .all(|proof| keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
         .then_some(proofs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_leaves_the_price_after_the_fee() {
+        for (net, ppk, gross) in [
+            (6, 0, 6),
+            (6, 100, 7),
+            (15, 100, 16),
+            (1_000, 100, 1_001),
+            (7, 1_000, 9),
+            (63, 1_000, 65),
+            (1_000, 100_000, 1_500),
+        ] {
+            assert_eq!(gross_of(net, ppk), gross, "{net} at {ppk} ppk");
+        }
+        assert_eq!(gross_of(5, u64::MAX), 5);
+        for net in 1..2_000 {
+            let fee = 300 * u64::from(gross_of(net, 300).count_ones());
+            assert!(gross_of(net, 300) - fee.div_ceil(1_000) >= net, "{net}");
+        }
+    }
 }
