@@ -35,6 +35,8 @@ const NUTSHELL_RUNS: u64 = 12;
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     programs()?;
     versions()?;
+    // Only some steps use both cores all the time.
+    let testbed = (!without_cluster).then(cluster::build_in_background);
     checks::source()?;
     plugins::build()?;
     web::page()?;
@@ -64,10 +66,11 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
-    if without_cluster {
+    let Some(testbed) = testbed else {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
-    }
+    };
+    testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
     on_cluster()
 }
 

@@ -44,7 +44,8 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(app), rate_limit))
-        .layer(from_fn_with_state(Arc::clone(app), security_headers));
+        .layer(from_fn_with_state(Arc::clone(app), security_headers))
+        .layer(from_fn_with_state(Arc::clone(app), record_metrics));
     let origins: Vec<HeaderValue> = app
         .settings
         .cors_origins
@@ -95,22 +96,8 @@ async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -
 }
 
 /// The headers of every response, unless it has its own.
-async fn security_headers(
-    State(app): State<Arc<App>>,
-    matched: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let method = match *request.method() {
-        Method::GET | Method::HEAD | Method::POST | Method::DELETE | Method::OPTIONS => {
-            request.method().as_str().to_owned()
-        }
-        _ => "other".to_owned(),
-    };
+async fn security_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
-    app.metrics.record(route, &method, response.status().as_u16(), started.elapsed());
     let headers = response.headers_mut();
     let mut set_default = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -129,6 +116,26 @@ async fn security_headers(
     if app.public_url.starts_with("https://") {
         set_default(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
+    response
+}
+
+/// Counts and times each request by its route, never by its path, which the client chooses.
+async fn record_metrics(
+    State(app): State<Arc<App>>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = match *request.method() {
+        Method::GET | Method::HEAD | Method::POST | Method::DELETE | Method::OPTIONS => {
+            request.method().as_str().to_owned()
+        }
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.record(route, &method, response.status().as_u16(), started.elapsed());
     response
 }
 

@@ -49,6 +49,7 @@ use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use limiter::MintLimiter;
 use std::collections::HashMap;
+use std::error::Error;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
@@ -97,7 +98,7 @@ pub struct Catalog {
 #[derive(Debug)]
 enum StepError {
     /// Try the same step again after a pause.
-    Retry(String),
+    Retry(Box<dyn Error + Send + Sync>),
     /// Somebody else works this order.
     Conflict,
 }
@@ -106,7 +107,7 @@ impl From<LedgerError> for StepError {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Conflict { .. } => Self::Conflict,
-            error => Self::Retry(error.to_string()),
+            error => Self::Retry(error.into()),
         }
     }
 }

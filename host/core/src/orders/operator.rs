@@ -70,7 +70,7 @@ impl OrderService {
             unready_reasons.push("the ledger does not answer");
         }
         if !matches!(cluster, Ok(Ok(()))) {
-            unready_reasons.push("the cluster does not answer, or does not let us see our pods");
+            unready_reasons.push("the cluster does not answer, or does not permit listing pods");
         }
         unready_reasons
     }

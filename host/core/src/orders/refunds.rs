@@ -63,12 +63,12 @@ impl OrderService {
             .wallet
             .refund(&order.id, &order.token_info.mint, due)
             .await
-            .map_err(|error| StepError::Retry(error.to_string()))?;
+            .map_err(|error| StepError::Retry(error.into()))?;
         let refunded = OrderState::Refunded { sale, cause, refund: Refund::made(made) };
         self.transition(order, refunded, lease.as_ref().into()).await
     }
 
-    /// Looks after refunds: those that were redeemed are closed, those that nobody redeems for long
+    /// Follows refunds: those that were redeemed are closed, those that nobody redeems for long
     /// are taken back.
     pub(super) async fn sweep_refunds(&self) -> Result<(), LedgerError> {
         let now = UnixTime::now();

@@ -81,7 +81,7 @@ impl OrderService {
                 {
                     self.abandon_payment(order, unpaid).await?;
                 }
-                Err(StepError::Retry(error.to_string()))
+                Err(StepError::Retry(error.into()))
             }
         }
     }

@@ -4,6 +4,7 @@ use super::submit::InFlightGuard;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::LeaseUpdate;
+use crate::error_chain;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderState, State};
 use crate::model::order_state::{Paid, Task};
@@ -74,7 +75,7 @@ impl OrderService {
                 }
                 Err(StepError::Retry(error)) => {
                     tracing::warn!(
-                        error,
+                        error = error_chain(&*error),
                         state = state.as_str(),
                         "a step failed and will be tried again"
                     );
