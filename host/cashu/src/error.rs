@@ -146,6 +146,8 @@ pub enum MintWalletError {
     NoQuote,
     #[error("keyset's derivation counter is exhausted")]
     CounterExhausted,
+    #[error("keyset's denominations need {outputs} outputs for {amount} sat")]
+    TooManyOutputs { amount: u64, outputs: u64 },
     #[error("{0}")]
     Cdk(#[source] BoxError),
 }

@@ -73,6 +73,10 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
     match error {
         MintWalletError::Mint(error) => of_mint_error(error),
         MintWalletError::Store(error) => of_store_error(error),
+        MintWalletError::TooManyOutputs { .. } => Refusal::new(
+            ErrorType::MintError,
+            "the mint's denominations are too small for this amount; send less, or a token of another mint; your token was not taken",
+        ),
         error => {
             tracing::error!(%error, "wallet failed");
             Refusal::new(
