@@ -55,7 +55,7 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     step("tests on this machine", cargo(&["test", "--no-fail-fast"])?.args(ALL))?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
-    fuzz::fuzz(FUZZ_SECONDS, None)?;
+    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     python::mint_and_relay()?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
     web::packages("examples/customer-js")?;
