@@ -11,6 +11,7 @@ use paygress_core::model::ids::Customer;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
+use paygress_core::protocol::duration_minutes;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -22,6 +23,7 @@ pub(crate) struct AuthQuery {
     /// A Cashu token; better in `X-Cashu` or `Authorization: Cashu`, which no access log keeps.
     token: Option<String>,
     /// What it must buy; left out: the operator's minimum.
+    #[serde(default, deserialize_with = "duration_minutes")]
     #[param(minimum = 1, maximum = 5_256_000)]
     duration_minutes: Option<u64>,
 }
@@ -109,12 +111,7 @@ async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<
             Refusal::new(ErrorType::LeaseExpired, "this customer has no running pod").into()
         );
     };
-    let wanted = match query.duration_minutes {
-        Some(minutes) if minutes == 0 || minutes > paygress_core::limits::WANTED_MINUTES => {
-            return Err(Problem::invalid("duration_minutes is out of range"));
-        }
-        minutes => minutes.map(|minutes| Seconds(minutes.saturating_mul(60))),
-    };
+    let wanted = query.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)));
     app.orders.verify_payment(&token, wanted, &customer).await?;
     Ok(Reason::Token)
 }

@@ -1,10 +1,12 @@
 //! What every request passes: the rate limit, the headers of every response, and the metrics.
 
+use crate::pay;
 use crate::problem::{Fault, Problem};
 use crate::server::Peer;
 use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -40,36 +42,31 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
     let wrong_method = || async {
         Problem::new(Fault::MethodNotAllowed, "the path does not support this method; see /docs")
     };
-    let mut router = router
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(app), rate_limit))
         .layer(from_fn_with_state(Arc::clone(app), security_headers))
-        .layer(from_fn_with_state(Arc::clone(app), record_metrics));
-    let origins: Vec<HeaderValue> = app
-        .settings
-        .cors_origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok())
-        .collect();
-    if !origins.is_empty() {
-        let (x_cashu, key) =
-            (HeaderName::from_static("x-cashu"), HeaderName::from_static("idempotency-key"));
-        let prefer = HeaderName::from_static("prefer");
-        let cors = CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                x_cashu.clone(),
-                key,
-                prefer,
-            ])
-            .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER]);
-        router = router.layer(cors);
-    }
-    router
+        .layer(from_fn_with_state(Arc::clone(app), record_metrics))
+        .layer(cors(&app.settings.cors_origins))
+}
+
+/// Which pages may call: those of the operator's origins; and any wallet's may pay, since a payment
+/// request is for whatever wallet its customer has.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.to_vec();
+    let is_allowed = move |origin: &HeaderValue, request: &Parts| {
+        request.uri.path() == pay::PATH
+            || origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
+    let x_cashu = HeaderName::from_static("x-cashu");
+    let (key, prefer) =
+        (HeaderName::from_static("idempotency-key"), HeaderName::from_static("prefer"));
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(is_allowed))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, x_cashu.clone(), key, prefer])
+        .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER])
 }
 
 async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

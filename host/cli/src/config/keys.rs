@@ -19,7 +19,7 @@ pub const KEYS: [Key; 49] = [
     Key {
         name: "BIND_ADDR",
         default: Some("127.0.0.1:8080"),
-        about: "the address and port that the HTTP server listens on",
+        about: "the address and port that the HTTP server listens on; [::]:8080 is IPv4 too",
     },
     Key {
         name: "PUBLIC_URL",

@@ -78,7 +78,8 @@ async fn a_refused_request_may_be_repeated_with_the_same_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_wait_gets_a_location() {
     let (_shared, web, buyer) = shared().await;
-    let prefer = [("prefer", "respond-async")];
+    // Of several lines, as of one list.
+    let prefer = [("prefer", "return=minimal"), ("prefer", "respond-async")];
     let body = json!({"cashu_token": buyer.token(6).await}).to_string();
     let response = web.ask("POST", "/spawn-pod", &prefer, &body).await.good();
     let answer = ready(&web, text(&response, "pod_name"), text(&response, "bearer_token")).await;
