@@ -2,6 +2,7 @@
 
 use crate::compute::compute;
 use crate::error::{MintWalletError, Unresolved};
+use crate::keyset::gross_of;
 use crate::mint_wallet::MintWallet;
 use crate::operation::{OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
@@ -213,9 +214,13 @@ impl MintDirectory for CashuWallet {
             target: target.clone(),
             tags: Vec::new(),
         };
+        // The mint is the payer's choice: at none of them less than the amount is left.
+        let mints = self.accepted_mints();
+        let wallets = mints.iter().filter_map(|mint| self.wallets.get(mint));
+        let fee_ppk = wallets.map(|wallet| wallet.client.input_fee_ppk()).max().unwrap_or(0);
         let request = cdk::nuts::PaymentRequest {
             payment_id: None,
-            amount: Some(request.amount.0.into()),
+            amount: Some(gross_of(request.amount.0, fee_ppk).into()),
             unit: Some(CurrencyUnit::Sat),
             single_use: Some(true),
             mints: self.accepted.clone(),

@@ -4,6 +4,7 @@
 use crate::error::{MintError, ResponseError, UnavailableReason};
 use crate::health::CircuitBreaker;
 use crate::http::{JsonClient, READ_TIMEOUT};
+use crate::keyset::cheapest_active;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -11,10 +12,12 @@ use cdk::nuts::{
     RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use hyper::Method;
+use paygress_core::model::units::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -28,8 +31,8 @@ const MAX_CONCURRENT_REQUESTS: usize = 8;
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a list of keysets is used, unless a token of a newer one arrives…
 const KEYSETS_TTL: Duration = Duration::from_secs(60);
-/// …but it is not requested more often than this: anybody can invent a keyset.
-const KEYSETS_MIN_AGE: Duration = Duration::from_secs(2);
+/// …but it is not requested more often than this, and waited for: anybody can invent a keyset.
+const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
@@ -46,6 +49,7 @@ pub(crate) struct MintClient {
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
     keysets: Mutex<Option<CachedKeysets>>,
+    input_fee_ppk: AtomicU64,
     keys: Mutex<HashMap<Id, Arc<KeySet>>>,
 }
 
@@ -58,6 +62,7 @@ impl MintClient {
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
             keysets: Mutex::default(),
+            input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
         }
     }
@@ -128,23 +133,45 @@ impl MintClient {
         &self,
         is_missing: impl Fn(&[KeySetInfo]) -> bool,
     ) -> Result<Keysets> {
-        if let Some(cached) = self.keysets.lock().await.as_ref() {
-            let age = cached.fetched_at.elapsed();
-            if age < KEYSETS_MIN_AGE || (age < KEYSETS_TTL && !is_missing(&cached.keysets)) {
-                return Ok(Arc::clone(&cached.keysets));
+        let asked_at = Instant::now();
+        loop {
+            let wait = match self.keysets.lock().await.as_ref() {
+                None => break,
+                Some(cached) => {
+                    let age = cached.fetched_at.elapsed();
+                    let is_current = age < KEYSETS_TTL && !is_missing(&cached.keysets);
+                    // Nothing newer than what was fetched meanwhile.
+                    if is_current || cached.fetched_at >= asked_at {
+                        return Ok(Arc::clone(&cached.keysets));
+                    }
+                    KEYSETS_MIN_AGE.saturating_sub(age)
+                }
+            };
+            if wait.is_zero() {
+                break;
             }
+            tokio::time::sleep(wait).await;
         }
         let mut keysets = self.get::<KeysetResponse>("v1/keysets").await?.keysets;
         keysets.retain(|keyset| keyset.unit == CurrencyUnit::Sat);
+        if let Some(active) = cheapest_active(&keysets, UnixTime::now()) {
+            self.input_fee_ppk.store(active.input_fee_ppk, Ordering::Relaxed);
+        }
         let keysets = Arc::new(keysets);
         *self.keysets.lock().await =
             Some(CachedKeysets { fetched_at: Instant::now(), keysets: Arc::clone(&keysets) });
         Ok(keysets)
     }
 
-    /// Drops the cached keysets: the mint has rejected one as inactive.
-    pub(crate) async fn forget_keysets(&self) {
-        *self.keysets.lock().await = None;
+    /// The fee for spending a proof of the active keyset, in thousandths of a sat, as far as it is
+    /// known (NUT-02).
+    pub(crate) fn input_fee_ppk(&self) -> u64 {
+        self.input_fee_ppk.load(Ordering::Relaxed)
+    }
+
+    /// Requests the keysets again: the mint has refused what was made from them.
+    pub(crate) async fn refresh_keysets(&self) -> Result<()> {
+        self.keysets(|_| true).await.map(drop)
     }
 
     /// The keys of a keyset. Its id is their hash: they never change.

@@ -21,7 +21,7 @@ pub enum MintError {
     InvalidResponse(#[source] ResponseError),
     #[error("mint rejected the request ({code}): {detail:?}")]
     Rejected {
-        /// See the NUTs' table of errors; 0 when it sent none.
+        /// See the NUTs' table of errors; 0 when there is none, as from a firewall before the mint.
         code: u32,
         /// The mint's own text: untrusted.
         detail: String,
@@ -87,19 +87,33 @@ pub enum SignatureError {
 /// The NUTs' error codes that are handled differently.
 pub(crate) mod codes {
     pub(crate) const NOT_VERIFIED: u32 = 10_001;
+    /// Nutshell's for any transaction that it does not like, of an inactive keyset for instance.
+    pub(crate) const TRANSACTION: u32 = 11_000;
     pub(crate) const SPENT: u32 = 11_001;
     pub(crate) const PENDING: u32 = 11_002;
     pub(crate) const SIGNED: u32 = 11_003;
     pub(crate) const OUTPUTS_PENDING: u32 = 11_004;
     pub(crate) const TOO_MANY_INPUTS: u32 = 11_014;
-    pub(crate) const KEYSET_UNKNOWN: u32 = 12_001;
-    pub(crate) const KEYSET_INACTIVE: u32 = 12_002;
-    pub(crate) const KEYSET_EXPIRED: u32 = 12_003;
 
-    /// Whether a swap that is rejected with this code was not done and will not be. Codes beyond
-    /// the table, and none at all, are a mint's own troubles: a busy database, for instance.
-    pub(crate) fn is_final(code: u32) -> bool {
-        (10_000..13_000).contains(&code) && ![PENDING, OUTPUTS_PENDING].contains(&code)
+    /// Whether the code is of the NUTs' table: the mint itself has read the request. Others, and
+    /// none at all (0), may be of a server before it, or of a busy database.
+    pub(crate) fn is_of_table(code: u32) -> bool {
+        (10_000..40_000).contains(&code)
+    }
+
+    /// Whether the request may succeed when it is repeated unchanged.
+    pub(crate) fn is_transient(code: u32) -> bool {
+        !is_of_table(code) || code == PENDING
+    }
+
+    /// Whether a swap may succeed with other outputs: of the keyset that is active now, or from
+    /// derivation counters that were not used before.
+    pub(crate) fn is_about_outputs(code: u32) -> bool {
+        matches!(code, TRANSACTION | SIGNED | OUTPUTS_PENDING) || is_about_keysets(code)
+    }
+
+    fn is_about_keysets(code: u32) -> bool {
+        (12_000..13_000).contains(&code)
     }
 }
 
@@ -140,6 +154,11 @@ pub enum MintWalletError {
     Unfinished,
     #[error("proofs were spent elsewhere: another program uses this wallet's seed")]
     SpentElsewhere,
+    /// Nothing was begun.
+    #[error("too many operations at this mint are not resolved yet")]
+    CountersReserved,
+    #[error("proofs are not of this mint's keysets")]
+    ForeignKeyset,
     #[error("operation has no outputs")]
     NoOutputs,
     #[error("payment has no quote")]

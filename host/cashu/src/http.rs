@@ -1,7 +1,7 @@
 //! JSON over HTTP from an untrusted server, with a limit to everything.
 
 use crate::compute::compute;
-use crate::error::{MintError, ResponseError, UnavailableReason};
+use crate::error::{MintError, ResponseError, UnavailableReason, codes};
 use hyper::body::Bytes;
 use hyper::http::Result as RequestResult;
 use hyper::{Method, Request, StatusCode};
@@ -64,7 +64,7 @@ impl JsonClient {
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
         );
-        if status.is_server_error() || is_overloaded {
+        if is_overloaded || (status.is_server_error() && !gives_reason(&body)) {
             return Err(MintError::Unavailable(UnavailableReason::Status(status)));
         }
         if status.is_redirection() || status.is_informational() {
@@ -79,6 +79,13 @@ impl JsonClient {
     {
         self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?.decode().await
     }
+}
+
+/// Whether a server error is the mint's own refusal: it names a code of the NUTs' table.
+fn gives_reason(body: &Bytes) -> bool {
+    body.len() <= INLINE_DECODE_BYTES
+        && serde_json::from_slice(body)
+            .is_ok_and(|response: ErrorResponse| codes::is_of_table(response.code))
 }
 
 fn build(method: Method, url: &str, body: Vec<u8>) -> RequestResult<Request<Bytes>> {

@@ -1,11 +1,15 @@
 //! Choosing keysets, and splitting amounts into a keyset's denominations.
 
+use crate::counters::Spender;
 use crate::error::MintWalletError;
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
 use cdk::nuts::{KeySet, KeySetInfo, Proofs, Token};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
+
+/// Fees beyond this many sat are not looked for: such a mint takes more than it is worth.
+const MAX_GROSS_STEPS: usize = 10_000;
 
 /// The keyset that new outputs are made with.
 pub(crate) struct ActiveKeyset {
@@ -20,18 +24,16 @@ pub(crate) fn cheapest_active(keysets: &[KeySetInfo], now: UnixTime) -> Option<&
     keysets.iter().filter(is_usable).min_by_key(|keyset| keyset.input_fee_ppk)
 }
 
-/// Outputs for one amount. Powers of two need 64 at most; a mint whose only denomination is 1
-/// would have us derive a million for a million sat.
-const MAX_OUTPUTS: u64 = 500;
-
 /// An amount in the keyset's denominations.
 ///
 /// # Errors
 /// [`MintWalletError::TooManyOutputs`].
 pub(crate) fn split(amount: u64, keyset: &KeySet) -> Result<Vec<u64>, MintWalletError> {
     let denominations: Vec<u64> = keyset.keys.iter().map(|(amount, _)| amount.to_u64()).collect();
+    // Before a list of them is made: a mint whose only denomination is 1 asks for a million.
     let outputs = output_count(amount, &denominations);
-    if outputs > MAX_OUTPUTS {
+    let max_outputs = Spender::Wallet.max_outputs();
+    if !usize::try_from(outputs).is_ok_and(|outputs| outputs <= max_outputs) {
         return Err(MintWalletError::TooManyOutputs { amount, outputs });
     }
     let denominations = FeeAndAmounts::from((keyset.input_fee_ppk, denominations));
@@ -49,6 +51,16 @@ fn output_count(amount: u64, denominations: &[u64]) -> u64 {
         rest = rest.checked_rem(denomination).unwrap_or(rest);
     }
     outputs
+}
+
+/// The least amount of which `net` is left after the mint's fee, if it is paid with as few proofs of
+/// powers of two as it can be.
+pub(crate) fn gross_of(net: u64, input_fee_ppk: u64) -> u64 {
+    let fee = |proofs: u32| input_fee_ppk.saturating_mul(u64::from(proofs)).div_ceil(1_000);
+    (net..=net.saturating_add(fee(u64::BITS)))
+        .take(MAX_GROSS_STEPS)
+        .find(|gross| gross.saturating_sub(fee(gross.count_ones())) >= net)
+        .unwrap_or(net)
 }
 
 /// The token's proofs with their full keyset ids, if all are of these keysets. (The library checks
@@ -84,7 +96,7 @@ mod tests {
     fn a_mint_does_not_choose_how_many_outputs_are_derived() {
         let powers: Vec<u64> = (0..40).map(|exponent| 1 << exponent).collect();
         assert_eq!(split(13, &keyset(&powers)).unwrap().len(), 3);
-        assert_eq!(split(500, &keyset(&[1])).unwrap().len(), 500);
+        assert_eq!(split(128, &keyset(&[1])).unwrap().len(), 128);
         let error = split(1_000_000_000, &keyset(&[1])).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -93,5 +105,25 @@ mod tests {
         let decimal = [1_000, 100, 10, 1];
         assert_eq!(output_count(9_999, &decimal), 36);
         assert_eq!(split(9_999, &keyset(&decimal)).unwrap().len(), 36);
+    }
+
+    #[test]
+    fn what_is_asked_for_leaves_the_price_after_the_fee() {
+        for (net, ppk, gross) in [
+            (6, 0, 6),
+            (6, 100, 7),
+            (15, 100, 16),
+            (1_000, 100, 1_001),
+            (7, 1_000, 9),
+            (63, 1_000, 65),
+            (1_000, 100_000, 1_500),
+        ] {
+            assert_eq!(gross_of(net, ppk), gross, "{net} at {ppk} ppk");
+        }
+        assert_eq!(gross_of(5, u64::MAX), 5);
+        for net in 1..2_000 {
+            let fee = 300 * u64::from(gross_of(net, 300).count_ones());
+            assert!(gross_of(net, 300) - fee.div_ceil(1_000) >= net, "{net}");
+        }
     }
 }

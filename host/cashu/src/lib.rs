@@ -21,9 +21,15 @@
 //!                     ▲          └──▶ rejected, lost or invalid: resolve
 //!                     │                 ├ inputs spent, our outputs signed ───▶ Done
 //!                     │                 ├ inputs spent, outputs not signed ───▶ Failed (spent elsewhere)
-//!                     │                 ├ inputs unspent, rejected for good ──▶ Failed (try again)
+//!                     │                 ├ rejected, and inputs unspent,
+//!                     │                 │ outputs not signed ─────────────────▶ Failed (try again)
 //!                     └─────────────────┘ otherwise: resumed at the next call or start
 //! ```
+//!
+//! Rejected means a refusal of the server itself, with whatever status and code (`http.rs`,
+//! `error.rs`). No refusal is believed before the mint has been asked.
+//! Outputs are made from the lowest derivation counters that are free, so that a restore finds all
+//! of them: `counters.rs`.
 //!
 //! A [`Purpose`] is the idempotency key: at most one operation of a purpose is ever done, whatever
 //! is repeated, restarted or run by several replicas.
@@ -64,6 +70,7 @@
 mod backend;
 mod client;
 mod compute;
+mod counters;
 mod crypto;
 mod error;
 mod health;

@@ -1,7 +1,7 @@
 //! Paying Lightning invoices (NUT-05, NUT-08).
 
 use crate::crypto::proof_ys;
-use crate::error::{MintError, MintWalletError, Unresolved};
+use crate::error::{MintError, MintWalletError, Unresolved, codes};
 use crate::mint_wallet::{MintWallet, Result, leave_open};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::purpose::{PaymentHash, Purpose};
@@ -34,6 +34,11 @@ impl MintWallet {
     /// Pays an invoice, once however often it is called.
     pub(crate) async fn melt(&self, invoice: &Bolt11Invoice) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
+        let outcome = self.try_melt(invoice).await?;
+        if self.prepare_retry(&outcome).await? { self.try_melt(invoice).await } else { Ok(outcome) }
+    }
+
+    async fn try_melt(&self, invoice: &Bolt11Invoice) -> Result<OperationOutcome> {
         let purpose = Purpose::Melt { payment_hash: PaymentHash::of(invoice) };
         let request = MeltQuoteBolt11Request {
             request: invoice.clone(),
@@ -56,7 +61,7 @@ impl MintWallet {
             ..OperationData::default()
         };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
-        match self.store.begin(operation, inputs).await? {
+        match self.begin(operation, inputs).await? {
             Some(operation) => leave_open(self.perform_payment(&operation).await),
             None => self.resume_latest(&purpose).await,
         }
@@ -90,7 +95,15 @@ impl MintWallet {
                     MintError::Rejected { .. } => Response::Rejected,
                     _ => Response::Unknown,
                 };
-                self.resolve_payment(operation, response).await
+                match (self.resolve_payment(operation, response).await?, error) {
+                    // It may be paid with other outputs: see `prepare_retry`.
+                    (OperationOutcome::Failed(None), MintError::Rejected { code, detail })
+                        if codes::is_about_outputs(code) =>
+                    {
+                        Ok(OperationOutcome::Failed(Some(MintError::Rejected { code, detail })))
+                    }
+                    (outcome, _) => Ok(outcome),
+                }
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
-use crate::error::{MintError, MintWalletError, ResponseError, Unresolved, codes};
+use crate::error::{MintError, MintWalletError, ResponseError, Unresolved};
 use crate::keyset::{ActiveKeyset, cheapest_active};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
-use crate::wallet_store::WalletStore;
+use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
     BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, Token,
 };
@@ -64,13 +64,10 @@ impl MintWallet {
         let keysets = self.client.keysets(is_missing).await?;
         let mut ppk: u64 = 0;
         for proof in proofs {
-            let keyset =
-                keysets.iter().find(|keyset| keyset.id == proof.keyset_id).ok_or_else(|| {
-                    MintError::Rejected {
-                        code: codes::KEYSET_UNKNOWN,
-                        detail: "not one of the mint's keysets".to_owned(),
-                    }
-                })?;
+            let keyset = keysets
+                .iter()
+                .find(|keyset| keyset.id == proof.keyset_id)
+                .ok_or(MintWalletError::ForeignKeyset)?;
             ppk = ppk.saturating_add(keyset.input_fee_ppk);
         }
         Ok(ppk.div_ceil(1_000))
@@ -80,6 +77,26 @@ impl MintWallet {
     pub(crate) async fn outputs(&self, data: &OperationData) -> Result<PreMintSecrets> {
         let keyset = data.keyset.ok_or(MintWalletError::NoOutputs)?;
         crypto::derive_outputs_over(&self.seed, keyset, data.first_counter, &data.amounts).await
+    }
+
+    /// Stores an operation, which may be requested from then on. `None` when one of its purpose is
+    /// open or done.
+    pub(crate) async fn begin(
+        &self,
+        operation: Operation,
+        own_inputs: Proofs,
+    ) -> Result<Option<Operation>> {
+        let amounts = &operation.data.amounts;
+        if amounts.len() > operation.data.spender().max_outputs() {
+            let outputs = u64::try_from(amounts.len()).unwrap_or(u64::MAX);
+            let amount = amounts.iter().fold(0_u64, |sum, amount| sum.saturating_add(*amount));
+            return Err(MintWalletError::TooManyOutputs { amount, outputs });
+        }
+        match self.store.begin(operation, own_inputs).await? {
+            BeginResult::Begun(operation) => Ok(Some(*operation)),
+            BeginResult::AlreadyBegun => Ok(None),
+            BeginResult::CountersReserved => Err(MintWalletError::CountersReserved),
+        }
     }
 
     pub(crate) async fn unblind(

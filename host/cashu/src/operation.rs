@@ -1,5 +1,6 @@
 //! What changes a wallet's balance, as it is stored. `lib.rs` draws the states.
 
+use crate::counters::Spender;
 use crate::error::{MintError, Unresolved};
 use crate::purpose::Purpose;
 use cdk::nuts::{Id, Proof, Proofs};
@@ -84,6 +85,12 @@ pub(crate) struct OperationData {
     /// What was added to the balance, once it is done.
     #[serde(rename = "got")]
     pub(crate) received: u64,
+}
+
+impl OperationData {
+    pub(crate) fn spender(&self) -> Spender {
+        if self.has_own_inputs { Spender::Wallet } else { Spender::Stranger }
+    }
 }
 
 /// Something that changes a wallet's balance at a mint.

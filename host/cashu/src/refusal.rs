@@ -54,12 +54,12 @@ pub(crate) fn of_mint_error(error: &MintError) -> Refusal {
         ),
         MintError::Rejected { code, .. } => match *code {
             codes::SPENT => spent(),
-            codes::PENDING | codes::OUTPUTS_PENDING => pending(),
+            codes::PENDING => pending(),
             codes::NOT_VERIFIED => invalid_token("the mint says that the token is forged"),
-            codes::KEYSET_UNKNOWN => foreign_keys(),
             codes::TOO_MANY_INPUTS => {
                 invalid_token("the token has too many proofs; send fewer, larger ones")
             }
+            0 => not_taken(),
             code => Refusal::new(
                 ErrorType::MintError,
                 format!("the mint did not accept the token (code {code}); it was not taken"),
@@ -76,6 +76,11 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
         MintWalletError::TooManyOutputs { .. } => Refusal::new(
             ErrorType::MintError,
             "the mint's denominations are too small for this amount; send less, or a token of another mint; your token was not taken",
+        ),
+        MintWalletError::ForeignKeyset => foreign_keys(),
+        MintWalletError::CountersReserved => Refusal::new(
+            ErrorType::MintNetworkError,
+            "the token's mint has not answered earlier payments yet; your token was not taken, try again later",
         ),
         error => {
             tracing::error!(%error, "wallet failed");

@@ -1,6 +1,7 @@
 //! Restoring from the mnemonic: the mint reports which derivation counters it has signed (NUT-09,
 //! NUT-13).
 
+use crate::counters::WINDOW;
 use crate::crypto::{derive_outputs, proof_ys};
 use crate::error::MintWalletError;
 use crate::mint_wallet::{MintWallet, RestoreState, Result, order_signatures};
@@ -9,9 +10,9 @@ use cdk::nuts::{Id, PreMintSecrets, Proofs, RestoreRequest, State};
 
 /// Counters in one request…
 const BATCH: u32 = 100;
-/// …and how many such batches without a signature end the restore. NUT-13 has three; swaps that
-/// were rejected may leave larger gaps.
-const MAX_EMPTY_BATCHES: u32 = 10;
+/// …and how many such batches without a signature end the restore: gaps may be as large as
+/// [`WINDOW`]. (NUT-13 has three.)
+const MAX_EMPTY_BATCHES: u32 = WINDOW.div_ceil(BATCH);
 
 /// What was found of one keyset.
 #[derive(Default)]

@@ -6,8 +6,10 @@ use crate::keyset::split;
 use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
-use crate::swap::MAX_ATTEMPTS;
 use cdk::nuts::{Proofs, State, Token};
+
+/// Attempts with new outputs, or with other inputs, each.
+const MAX_ATTEMPTS: usize = 3;
 
 /// What the mint's fee for making a token is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +167,7 @@ impl MintWallet {
             ..OperationData::default()
         };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
-        match self.store.begin(operation, inputs).await? {
+        match self.begin(operation, inputs).await? {
             Some(operation) => self.perform_swap(&operation).await,
             None => self.resume_latest(purpose).await,
         }

@@ -6,12 +6,13 @@ use crate::keyset::split;
 use crate::mint_wallet::{MintWallet, Result, UnblindError, leave_open, order_signatures};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
-use cdk::nuts::{Proofs, RestoreRequest, State, SwapRequest};
+use crate::tables::EndResult;
+use cdk::nuts::{Proofs, PublicKey, RestoreRequest, State, SwapRequest};
 use paygress_core::model::units::{Seconds, UnixTime};
 
-/// Attempts at one purpose with new outputs each: the keyset may have been rotated, or the
+/// Attempts to receive a token, with new outputs each: the keyset may have been rotated, or the
 /// derivation counters used before.
-pub(crate) const MAX_ATTEMPTS: usize = 3;
+const RECEIVE_ATTEMPTS: usize = 2;
 /// How long failed operations are kept.
 const FAILED_KEPT: Seconds = Seconds(30 * 86_400);
 
@@ -32,7 +33,7 @@ impl MintWallet {
     ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
         let mut outcome = OperationOutcome::Failed(None);
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in 0..RECEIVE_ATTEMPTS {
             let fee = self.fee(&inputs).await?;
             let net = total(&inputs).saturating_sub(fee);
             let keyset = self.active_keyset().await?;
@@ -43,7 +44,7 @@ impl MintWallet {
                 ..OperationData::default()
             };
             let operation = Operation::new(purpose.clone(), &self.mint, data);
-            let Some(operation) = self.store.begin(operation, Vec::new()).await? else {
+            let Some(operation) = self.begin(operation, Vec::new()).await? else {
                 return self.resume_latest(purpose).await;
             };
             outcome = self.perform_swap(&operation).await?;
@@ -60,15 +61,11 @@ impl MintWallet {
         let OperationOutcome::Failed(Some(MintError::Rejected { code, .. })) = outcome else {
             return Ok(false);
         };
-        match *code {
-            codes::KEYSET_INACTIVE | codes::KEYSET_EXPIRED => {
-                self.client.forget_keysets().await;
-                Ok(true)
-            }
-            // Counters that were used before: the store is older than the seed's last use.
-            codes::SIGNED => self.restore().await.map(|_| true),
-            _ => Ok(false),
+        if !codes::is_about_outputs(*code) {
+            return Ok(false);
         }
+        self.client.refresh_keysets().await?;
+        Ok(true)
     }
 
     /// How the last operation of this purpose ended.
@@ -109,6 +106,8 @@ impl MintWallet {
                 open = open.saturating_add(1);
             }
         }
+        // For payment requests, which name the mint's fee; not knowing it hinders nothing else.
+        let _ = self.client.keysets(|_| false).await;
         Ok(open)
     }
 
@@ -120,7 +119,12 @@ impl MintWallet {
     async fn request_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
         let outputs = self.outputs(&operation.data).await?;
         let request = SwapRequest::new(operation.data.inputs.clone(), outputs.blinded_messages());
-        let error = match self.client.swap(&request).await {
+        let mut response = self.client.swap(&request).await;
+        if matches!(&response, Err(MintError::Rejected { code, .. }) if codes::is_transient(*code))
+        {
+            response = self.client.swap(&request).await;
+        }
+        let error = match response {
             Ok(response) => match self.unblind(outputs, response.signatures).await {
                 Ok(proofs) => {
                     return self.complete_swap(operation, proofs).await.map(OperationOutcome::Done);
@@ -148,37 +152,93 @@ impl MintWallet {
         error: Option<MintError>,
     ) -> Result<OperationOutcome> {
         let unknown = |reason| Ok(OperationOutcome::Unknown(reason));
+        // In this order: a swap whose outputs are unsigned, and whose inputs are unspent even
+        // later, was not done meanwhile.
+        let refusal = match error {
+            Some(MintError::Rejected { code, detail }) => {
+                let is_any_signed = match self.is_any_output_signed(operation, code).await {
+                    Ok(is_any_signed) => is_any_signed,
+                    Err(error) => return unknown(Unresolved::Check(Box::new(error))),
+                };
+                let code = if is_any_signed { codes::SIGNED } else { code };
+                Ok((is_any_signed, MintError::Rejected { code, detail }))
+            }
+            Some(error) => Err(error.into()),
+            None => Err(Unresolved::SwapInFlight),
+        };
         let ys = proof_ys(&operation.data.inputs).await?;
         let states = match self.client.states(&ys).await {
             Ok(states) => states,
             Err(error) => return unknown(error.into()),
         };
         if states.contains(&State::Spent) {
-            // By this swap, if the mint has signed its outputs.
-            return match self.signed_outputs(operation).await {
-                Ok(SignedOutputs::Ours(proofs)) => {
-                    self.complete_swap(operation, proofs).await.map(OperationOutcome::Done)
-                }
-                Ok(SignedOutputs::NotOurs) => {
-                    self.store.fail(operation, &states).await?;
-                    Ok(OperationOutcome::SpentElsewhere)
-                }
-                Ok(SignedOutputs::Invalid(error)) => unknown(Unresolved::Signatures(error)),
-                Err(error @ MintWalletError::Store(_)) => Err(error),
-                Err(error) => unknown(Unresolved::Check(Box::new(error))),
-            };
+            return self.resolve_spent(operation, &states).await;
         }
         if states.iter().any(|state| *state != State::Unspent) {
             return unknown(Unresolved::ProofsPending);
         }
-        match error {
-            // Rejected with a reason, and the inputs are unspent: it will not be done.
-            Some(MintError::Rejected { code, .. }) if codes::is_final(code) => {
-                self.store.fail(operation, &states).await?;
-                Ok(OperationOutcome::Failed(error))
+        let (is_any_signed, error) = match refusal {
+            Ok(refusal) => refusal,
+            Err(reason) => return unknown(reason),
+        };
+        // Refused with a reason, and the inputs are unspent: it will not be done.
+        let outcome = self.fail(operation, &states, OperationOutcome::Failed(Some(error))).await?;
+        if is_any_signed {
+            // For an earlier use of the same counters: the store is older than the seed's last use.
+            self.restore().await?;
+        }
+        Ok(outcome)
+    }
+
+    /// How a swap ended whose inputs are spent: by it, if the mint has signed its outputs.
+    async fn resolve_spent(
+        &self,
+        operation: &Operation,
+        states: &[State],
+    ) -> Result<OperationOutcome> {
+        match self.signed_outputs(operation).await {
+            Ok(SignedOutputs::Ours(proofs)) => {
+                self.complete_swap(operation, proofs).await.map(OperationOutcome::Done)
             }
-            Some(error) => unknown(error.into()),
-            None => unknown(Unresolved::SwapInFlight),
+            Ok(SignedOutputs::NotOurs) => {
+                self.fail(operation, states, OperationOutcome::SpentElsewhere).await
+            }
+            Ok(SignedOutputs::Invalid(error)) => {
+                Ok(OperationOutcome::Unknown(Unresolved::Signatures(error)))
+            }
+            Err(error @ MintWalletError::Store(_)) => Err(error),
+            Err(error) => Ok(OperationOutcome::Unknown(Unresolved::Check(Box::new(error)))),
+        }
+    }
+
+    /// Stores that an operation was not done. Gives `outcome`, unless another process has found out
+    /// that it was.
+    async fn fail(
+        &self,
+        operation: &Operation,
+        states: &[State],
+        outcome: OperationOutcome,
+    ) -> Result<OperationOutcome> {
+        if self.store.fail(operation, states).await? == EndResult::AlreadyEnded
+            && let Some(latest) = self.store.latest(&operation.purpose).await?
+            && latest.state == OperationState::Done
+        {
+            return Ok(OperationOutcome::Done(Box::new(latest)));
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the mint has signed any of the outputs of a swap that it refused with this code.
+    async fn is_any_output_signed(&self, operation: &Operation, code: u32) -> Result<bool> {
+        let outputs = self.outputs(&operation.data).await?.blinded_messages();
+        let ours: Vec<_> = outputs.iter().map(|output| output.blinded_secret).collect();
+        match self.client.restore(&RestoreRequest { outputs }).await {
+            Ok(response) => {
+                Ok(response.outputs.iter().any(|output| ours.contains(&output.blinded_secret)))
+            }
+            // A mint without NUT-09, which has read the swap and refused it.
+            Err(MintError::Rejected { .. }) if codes::is_of_table(code) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -201,9 +261,16 @@ impl MintWallet {
         if amounts != operation.data.amounts {
             return Ok(SignedOutputs::NotOurs);
         }
-        let states = self.client.states(&proof_ys(&proofs).await?).await?;
+        let ys = proof_ys(&proofs).await?;
+        let states = self.client.states(&ys).await?;
         let are_unspent = states.iter().all(|state| *state == State::Unspent);
-        Ok(if are_unspent { SignedOutputs::Ours(proofs) } else { SignedOutputs::NotOurs })
+        // What is in the wallet already has paid for something else.
+        let are_new = !self.store.has_any(ys.iter().map(PublicKey::to_hex).collect()).await?;
+        Ok(if are_unspent && are_new {
+            SignedOutputs::Ours(proofs)
+        } else {
+            SignedOutputs::NotOurs
+        })
     }
 }
 

@@ -1,14 +1,15 @@
 //! Statements on the wallet's tables, inside a transaction. Rows are rejected when this version
 //! cannot read them; errors do not quote them: a proof is money.
 
+use crate::counters::lowest_free;
 use crate::operation::{MintBalance, Operation, OperationData, OperationState, ProofState};
 use crate::purpose::Purpose;
 use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{DatabaseError, Row, Transaction, Value};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub(crate) type Result<T> = std::result::Result<T, DatabaseError>;
 
@@ -276,41 +277,49 @@ pub(crate) fn balances(transaction: &mut dyn Transaction) -> Result<Vec<MintBala
     transaction.query(statement, &[])?.into_iter().map(read).collect()
 }
 
-/// Reserves derivation counters (NUT-13). Returns the first. None is ever used for two outputs
-/// that a mint has signed.
-pub(crate) fn reserve_counters(
+/// An open operation's outputs.
+#[derive(Deserialize)]
+struct ReservedCounters {
+    keyset: Option<Id>,
+    start: u64,
+    amounts: Vec<u64>,
+}
+
+/// The first of as many free derivation counters (NUT-13) as the operation has outputs, from
+/// `from` on if possible; `counters` says which. None when too many are reserved by open
+/// operations. They are reserved once the operation is stored.
+pub(crate) fn free_counters(
     transaction: &mut dyn Transaction,
+    data: &OperationData,
     keyset: Id,
-    count: usize,
-) -> Result<u32> {
-    let id = keyset.to_string();
+    from: u64,
+) -> Result<Option<u32>> {
+    let statement = "SELECT next FROM purse_counters WHERE keyset = ?1";
     let next = transaction
-        .first("SELECT next FROM purse_counters WHERE keyset = ?1", &[Value::from(&id)])?
+        .first(statement, &[keyset.to_string().into()])?
         .map(|mut row| row.amount())
         .transpose()?
         .unwrap_or(0);
-    let after = next.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-    advance_counter(transaction, keyset, after)?;
-    u32::try_from(next)
+    let mut taken = Vec::new();
+    let statement = "SELECT body FROM purse_operations WHERE state = 'open'";
+    for mut row in transaction.query(statement, &[])? {
+        let open: ReservedCounters = decode(&row.text()?)?;
+        if open.keyset == Some(keyset) {
+            taken.push(open.start..open.start.saturating_add(length(&open.amounts)));
+        }
+    }
+    let first = lowest_free(next, from, length(&data.amounts), &taken, data.spender());
+    first
+        .map(u32::try_from)
+        .transpose()
         .map_err(|_| DatabaseError::unreadable("a keyset's derivation counter is exhausted"))
 }
 
-/// Makes the counters of a failed operation available again: the mint has not signed its outputs.
-/// Not if later counters are taken already. Without this, forged tokens could spread the wallet's
-/// proofs over counters so far apart that a restore stops in a gap.
-pub(crate) fn release_counters(
-    transaction: &mut dyn Transaction,
-    data: &OperationData,
-) -> Result<()> {
-    let Some(keyset) = data.keyset else { return Ok(()) };
-    let first = u64::from(data.first_counter);
-    let after = first.saturating_add(u64::try_from(data.amounts.len()).unwrap_or(u64::MAX));
-    let statement = "UPDATE purse_counters SET next = ?2 WHERE keyset = ?1 AND next = ?3";
-    let values = [keyset.to_string().into(), first.into(), after.into()];
-    transaction.execute(statement, &values).map(drop)
+pub(crate) fn length<T>(all: &[T]) -> u64 {
+    u64::try_from(all.len()).unwrap_or(u64::MAX)
 }
 
-/// Moves a keyset's next counter forward, never back.
+/// Moves the counter after the highest that is signed forward, never back.
 pub(crate) fn advance_counter(
     transaction: &mut dyn Transaction,
     keyset: Id,

@@ -40,6 +40,20 @@ pub(crate) struct NextCounter {
     pub(crate) next: u32,
 }
 
+/// Whether an operation was stored.
+pub(crate) enum BeginResult {
+    Begun(Box<Operation>),
+    /// An operation of its purpose is open or done.
+    AlreadyBegun,
+    /// Open operations have all the derivation counters that may be used.
+    CountersReserved,
+}
+
+/// The derivation counter after an operation's outputs.
+fn end_of_counters(data: &OperationData) -> u64 {
+    u64::from(data.first_counter).saturating_add(tables::length(&data.amounts))
+}
+
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
@@ -98,29 +112,32 @@ impl WalletStore {
         self.transact(tables::relevant_operations).await
     }
 
-    /// Stores an open operation and reserves its counters and its own inputs. `None` when an
-    /// operation of its purpose is open or done.
+    /// Stores an open operation and reserves its counters and its own inputs.
     pub(crate) async fn begin(
         &self,
         operation: Operation,
         own_inputs: Proofs,
-    ) -> Result<Option<Operation>> {
+    ) -> Result<BeginResult> {
         self.transact(move |transaction| {
             let latest = tables::latest_operation(transaction, &operation.purpose)?;
-            if latest.is_some_and(|latest| latest.state != OperationState::Failed) {
-                return Ok(None);
+            if latest.as_ref().is_some_and(|latest| latest.state != OperationState::Failed) {
+                return Ok(BeginResult::AlreadyBegun);
             }
             let mut operation = operation.clone();
             tables::require_unspent(transaction, &own_inputs)?;
             if let Some(keyset) = operation.data.keyset {
-                let count = operation.data.amounts.len();
-                operation.data.first_counter =
-                    tables::reserve_counters(transaction, keyset, count)?;
+                // Other outputs than those of the last attempt, which the mint may have refused.
+                let last = latest.filter(|latest| latest.data.keyset == Some(keyset));
+                let from = last.map_or(0, |last| end_of_counters(&last.data));
+                match tables::free_counters(transaction, &operation.data, keyset, from)? {
+                    Some(first) => operation.data.first_counter = first,
+                    None => return Ok(BeginResult::CountersReserved),
+                }
             }
             tables::insert_operation(transaction, &mut operation)?;
             let reserved = ProofState::Reserved;
             tables::assign_proofs(transaction, &own_inputs, reserved, &operation.id)?;
-            Ok(Some(operation))
+            Ok(BeginResult::Begun(Box::new(operation)))
         })
         .await
     }
@@ -162,6 +179,7 @@ impl WalletStore {
         paid: u64,
     ) -> Result<Operation> {
         let mut operation = operation.clone();
+        let signed_outputs = tables::length(&outputs);
         let (sent, kept) =
             outputs.split_at_checked(operation.data.sent_outputs).unwrap_or((&outputs, &[]));
         let (sent, kept) = (sent.to_vec(), kept.to_vec());
@@ -182,6 +200,10 @@ impl WalletStore {
                     tables::delete_proof(transaction, input)?;
                 }
             }
+            if let Some(keyset) = ended.data.keyset.filter(|_| signed_outputs > 0) {
+                let next = u64::from(ended.data.first_counter).saturating_add(signed_outputs);
+                tables::advance_counter(transaction, keyset, next)?;
+            }
             let holder = ended.purpose.to_string();
             for proof in &sent {
                 let state = ProofState::PendingSpent;
@@ -198,7 +220,11 @@ impl WalletStore {
 
     /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
     /// own inputs that are spent are lost, the others are unspent again.
-    pub(crate) async fn fail(&self, operation: &Operation, input_states: &[State]) -> Result<()> {
+    pub(crate) async fn fail(
+        &self,
+        operation: &Operation,
+        input_states: &[State],
+    ) -> Result<EndResult> {
         let mut ended = operation.clone();
         ended.state = OperationState::Failed;
         ended.data.spent_elsewhere = input_states.contains(&State::Spent);
@@ -211,17 +237,14 @@ impl WalletStore {
             ended.delta = signed(total(&lost)).saturating_neg();
         }
         self.transact(move |transaction| {
-            if tables::end_operation(transaction, &ended)? == EndResult::AlreadyEnded {
-                return Ok(());
-            }
-            tables::release_counters(transaction, &ended.data)?;
-            if ended.data.has_own_inputs {
+            let result = tables::end_operation(transaction, &ended)?;
+            if result == EndResult::Ended && ended.data.has_own_inputs {
                 for proof in &lost {
                     tables::delete_proof(transaction, proof)?;
                 }
                 tables::release_proofs(transaction, &ended.id)?;
             }
-            Ok(())
+            Ok(result)
         })
         .await
     }

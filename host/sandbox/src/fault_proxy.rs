@@ -28,10 +28,16 @@ pub enum NetworkFault {
     WrongAmounts,
     /// The mint does it; the response never ends.
     Endless,
-    /// The mint never sees it.
+    /// The mint never sees it, and the response has no body.
     Status(u16),
+    /// The mint never sees it; this is the response, as of the mint or of a server before it.
+    Answer(MintAnswer),
     /// The mint does it, and a server between says that it did not.
     DoneAnd(u16),
+    /// The mint does it; this is the response.
+    DoneAndAnswer(MintAnswer),
+    /// The mint does it; half of the response comes, and the connection is cut.
+    Truncated,
     /// The mint does it after the caller has given up.
     Late(Duration),
     /// The response comes in small pieces.
@@ -41,20 +47,82 @@ pub enum NetworkFault {
     Hang(bool),
 }
 
-impl NetworkFault {
+/// A status and a body, as seen of mints and of the servers before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MintAnswer {
+    pub status: u16,
+    pub body: &'static str,
+}
+
+impl MintAnswer {
+    /// A web firewall's.
+    pub const FORBIDDEN: Self = Self { status: 403, body: "<html><h1>403 Forbidden</h1></html>" };
+    /// FastAPI's validator, before Nutshell.
+    pub const UNPROCESSABLE: Self =
+        Self { status: 422, body: r#"{"detail":[{"loc":["body"],"msg":"too long"}]}"# };
+    pub const NO_BODY: Self = Self { status: 400, body: "" };
+    /// Nutshell's for what it has no code for.
+    pub const NO_CODE: Self = Self { status: 400, body: r#"{"detail":"error","code":0}"# };
+    /// cdk's for what it has no code for, and for a busy database.
+    pub const UNKNOWN_CODE: Self = Self { status: 400, body: r#"{"code":50000,"detail":"busy"}"# };
+    pub const WITNESS: Self = Self { status: 400, body: r#"{"code":20008,"detail":"witness"}"# };
+    pub const FORGED: Self = Self { status: 400, body: r#"{"code":10001,"detail":"forged"}"# };
+    /// Nutshell's for an inactive keyset and for much else.
+    pub const TRANSACTION: Self = Self { status: 400, body: r#"{"detail":"error","code":11000}"# };
+    pub const PENDING: Self = Self { status: 400, body: r#"{"code":11002,"detail":"pending"}"# };
+    pub const SIGNED: Self = Self { status: 400, body: r#"{"code":11003,"detail":"signed"}"# };
+    pub const OUTPUTS_PENDING: Self =
+        Self { status: 400, body: r#"{"code":11004,"detail":"outputs are pending"}"# };
+    pub const NO_KEYSET: Self = Self { status: 400, body: r#"{"code":12001,"detail":"keyset"}"# };
+    pub const INACTIVE: Self = Self { status: 400, body: r#"{"code":12002,"detail":"inactive"}"# };
+    /// The mint's own refusal in spite of its status.
+    pub const CODED_500: Self = Self { status: 500, body: r#"{"code":20008,"detail":"witness"}"# };
+    pub const BUSY_500: Self = Self { status: 500, body: r#"{"code":50000,"detail":"busy"}"# };
+    pub const TOO_MANY: Self = Self { status: 429, body: r#"{"code":11000,"detail":"slow down"}"# };
+    pub const GARBAGE: Self = Self { status: 200, body: "<html>welcome</html>" };
+
     /// All that a fault test goes through.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
+        Self::FORBIDDEN,
+        Self::UNPROCESSABLE,
+        Self::NO_BODY,
+        Self::NO_CODE,
+        Self::UNKNOWN_CODE,
+        Self::WITNESS,
+        Self::FORGED,
+        Self::TRANSACTION,
+        Self::PENDING,
+        Self::SIGNED,
+        Self::OUTPUTS_PENDING,
+        Self::NO_KEYSET,
+        Self::INACTIVE,
+        Self::CODED_500,
+        Self::BUSY_500,
+        Self::TOO_MANY,
+        Self::GARBAGE,
+    ];
+}
+
+impl NetworkFault {
+    /// All that a fault test goes through, beside [`NetworkFault::answers`].
+    pub const ALL: [Self; 11] = [
         Self::LostOnTheWay,
         Self::AnswerLost,
         Self::InvalidBody,
         Self::WrongAmounts,
         Self::Endless,
+        Self::Truncated,
         Self::Status(500),
         Self::Status(429),
         Self::DoneAnd(502),
         Self::DoneAnd(429),
         Self::Drip,
     ];
+
+    /// Each of [`MintAnswer::ALL`], from a mint that has not done it and from one that has.
+    pub fn answers() -> impl Iterator<Item = Self> {
+        MintAnswer::ALL.into_iter().flat_map(|one| [Self::Answer(one), Self::DoneAndAnswer(one)])
+    }
 }
 
 struct Plan {
@@ -182,6 +250,10 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+fn answered(answer: MintAnswer) -> Response<Body> {
+    response(status(answer.status), Body::from(answer.body))
+}
+
 /// A body that breaks the connection.
 fn cut() -> Body {
     Body::from_stream(futures::stream::once(async {
@@ -195,6 +267,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     match fault {
         Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
         Some(NetworkFault::Status(code)) => return response(status(code), Body::empty()),
+        Some(NetworkFault::Answer(answer)) => return answered(answer),
         Some(NetworkFault::Hang(false)) => {
             shared.hung.notify_one();
             return std::future::pending().await;
@@ -254,6 +327,12 @@ fn changed(fault: Option<NetworkFault>, code: StatusCode, bytes: Bytes) -> Respo
             response(code, Body::from_stream(slow))
         }
         Some(NetworkFault::DoneAnd(code)) => response(status(code), Body::empty()),
+        Some(NetworkFault::DoneAndAnswer(answer)) => answered(answer),
+        Some(NetworkFault::Truncated) => {
+            let half = bytes.slice(..bytes.len() / 2);
+            let error = Err(std::io::Error::other("cut"));
+            response(code, Body::from_stream(futures::stream::iter([Ok(half), error])))
+        }
         _ => response(code, Body::from(bytes)),
     }
 }

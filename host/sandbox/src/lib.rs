@@ -33,7 +33,7 @@ pub mod token;
 mod wallet;
 
 pub use error::{Error, Result};
-pub use fault_proxy::{FaultProxy, NetworkFault};
+pub use fault_proxy::{FaultProxy, MintAnswer, NetworkFault};
 pub use local_cluster::LocalCluster;
 pub use mint::TestMint;
 pub use relay::Relay;

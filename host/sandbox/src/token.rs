@@ -50,6 +50,19 @@ pub fn inflated(token: &str) -> Result<String> {
     Ok(token.to_string())
 }
 
+/// A worthless token: the same amounts, with secrets that the mint has never signed. Each `n` gives
+/// others.
+pub fn forged(token: &str, n: usize) -> Result<String> {
+    let mut token = parse_v4(token)?;
+    let proofs = token.token.iter_mut().flat_map(|keyset| &mut keyset.proofs);
+    for (place, proof) in proofs.enumerate() {
+        let secret = format!("{n:032x}{place:032x}");
+        proof.secret = secret.parse().map_err(during("forge a token"))?;
+        proof.dleq = None;
+    }
+    Ok(token.to_string())
+}
+
 /// The same token without the mint's proofs of its signatures (NUT-12): from a wallet that spares
 /// the bytes, or from a forger.
 pub fn without_dleq(token: &str) -> Result<String> {

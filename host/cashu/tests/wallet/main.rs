@@ -1,6 +1,8 @@
 //! The wallet at a real mint, over a network with faults.
 #![cfg(test)]
 
+mod answers;
+mod attack;
 mod operator;
 mod receive;
 mod refunds;

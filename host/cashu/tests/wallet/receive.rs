@@ -48,7 +48,7 @@ async fn a_token_is_worth_its_net_amount_once_whatever_its_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_the_swap_the_money_is_found() {
     let env = TestEnv::new().await;
-    for (n, fault) in NetworkFault::ALL.into_iter().enumerate() {
+    for (n, fault) in NetworkFault::ALL.into_iter().chain(NetworkFault::answers()).enumerate() {
         let file = format!("wallet{n}.sqlite");
         // A new seed for each.
         let _ = std::fs::remove_file(env.file("mnemonic"));

@@ -6,7 +6,7 @@ use crate::service::{App, Sent, TIMEOUT, TestEnv, act, customer, hand_in};
 use paygress::audit::Report;
 use paygress::commands::ledger::{all_orders, audited};
 use paygress_core::backend::store::{LeaseStore, OrderStore};
-use paygress_core::model::ids::PodName;
+use paygress_core::model::ids::{MintUrl, PodName};
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::relabelled;
 use std::sync::Arc;
@@ -35,7 +35,11 @@ pub(crate) async fn account(
     let report = closed(&app).await?;
     let responses = env.responder.responses.lock().unwrap().clone();
     let responses: Vec<Response> = responses.into_iter().map(|(_, response)| response).collect();
-    let in_hand = taken_back(world, env, &app, &sent, &responses).await?;
+    let refunds = taken_back(world, env, &app, &sent, &responses).await?;
+    let unspent =
+        async |tokens| env.wallet.unspent(tokens).await.map_err(|error| error.to_string());
+    let all: Vec<String> = paid(&sent).chain(refunds.iter().cloned()).collect();
+    let in_hand = unspent(&all).await?;
     let in_wallet_store: u64 = app
         .wallet
         .balances()
@@ -54,6 +58,11 @@ pub(crate) async fn account(
             i128::from(outstanding) - i128::from(found),
             app.wallet.transactions().await.unwrap()
         ));
+    }
+    // The mnemonic alone finds what the wallet holds, and refunds that nobody has redeemed.
+    let (restored, of_seed) = (restored(env).await, in_wallet_store + unspent(&refunds).await?);
+    if restored != of_seed {
+        return Err(format!("the mnemonic brings back {restored} sat of {of_seed}\n{report}"));
     }
     let orders = all_orders(&app.ledger).await.map_err(|error| error.to_string())?;
     Ok(Outcome { outstanding, met: Vec::new(), responses, orders })
@@ -92,18 +101,14 @@ async fn closed(app: &App) -> Result<Report, String> {
 }
 
 /// The customers take back what is theirs: tokens that were refused, refunds that were answered or
-/// are returned by a status request. Gives what is unspent of the tokens in their hands.
+/// are returned by a status request. Gives all refunds, redeemed or not.
 async fn taken_back(
     world: &World,
     env: &TestEnv,
     app: &App,
     sent: &[Sent],
     responses: &[Response],
-) -> Result<u64, String> {
-    let paid: Vec<String> = sent
-        .iter()
-        .filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned()))
-        .collect();
+) -> Result<Vec<String>, String> {
     let mut refunds: Vec<String> = Vec::new();
     for answer in sent.iter().filter_map(|(_, answer)| answer.as_ref()).chain(responses) {
         refunds.extend(refund_tokens(answer));
@@ -124,8 +129,18 @@ async fn taken_back(
             )
             .await;
     }
-    let all: Vec<String> = paid.into_iter().chain(refunds).collect();
-    env.wallet.unspent(&all).await.map_err(|error| error.to_string())
+    Ok(refunds)
+}
+
+/// The tokens that the customers have paid with.
+fn paid(sent: &[Sent]) -> impl Iterator<Item = String> {
+    sent.iter().filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned()))
+}
+
+/// What the mnemonic alone finds, on an empty disk.
+async fn restored(env: &TestEnv) -> u64 {
+    let wallet = env.cashu_wallet("restored.sqlite").await;
+    wallet.restore(&MintUrl::parse(env.way.url()).unwrap()).await.unwrap().0
 }
 
 /// All refund tokens that a response carries.

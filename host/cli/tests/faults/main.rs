@@ -20,10 +20,10 @@ mod service;
 use backends::ClusterFault;
 use paygress::config::default_policies;
 use paygress_core::ErrorType;
-use paygress_core::model::order::RefundEnd;
+use paygress_core::model::order::{RefundEnd, State};
 use paygress_core::model::units::Sat;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
-use paygress_sandbox::{NetworkFault, TestMint};
+use paygress_sandbox::{MintAnswer, NetworkFault, TestMint};
 use run::{run_scenario, runtime};
 use scenario::{Action, DAY, Outcome, ProcessRun, Scenario};
 use std::collections::BTreeMap;
@@ -152,6 +152,18 @@ fn a_mint_that_is_away_for_a_day_keeps_no_port_and_no_money() {
             "{last:?}"
         );
         assert!(scenario.orders.iter().all(|order| order.state().is_final()));
+    }
+}
+
+#[test]
+fn a_swap_that_is_refused_with_any_answer_ends_its_order_at_once() {
+    for answer in [MintAnswer::UNKNOWN_CODE, MintAnswer::FORBIDDEN, MintAnswer::UNPROCESSABLE] {
+        let refuses = away("v1/swap", NetworkFault::Answer(answer));
+        let scenario = outcome(vec![Action::Spawn(30)], vec![refuses]);
+        // In the first life: with the mint's answers as they should be, it would have been served.
+        let order = &scenario.orders[0];
+        assert_eq!(order.state(), State::Refused, "{answer:?}");
+        assert_eq!(order.state.refusal().unwrap().code, ErrorType::MintError, "{answer:?}");
     }
 }
 

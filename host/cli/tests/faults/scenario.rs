@@ -127,7 +127,8 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
         NetworkFault::Hang(true),
         NetworkFault::Late(Duration::from_millis(200)),
     ]);
-    let fault = rng.one_of(&faults);
+    let answers: Vec<_> = NetworkFault::answers().collect();
+    let fault = rng.one_of(if rng.often(35) { &answers } else { &faults });
     rng.often(80).then(|| {
         (
             path,

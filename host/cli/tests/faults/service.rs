@@ -47,21 +47,7 @@ impl TestEnv {
     ) -> App {
         let at = |name: &str| self.directory.path().join(name);
         let ledger = opened(&at("ledger.sqlite")).await;
-        let seed = Seed::load_or_create(&at("mnemonic")).await.unwrap();
-        let settings = WalletSettings {
-            mints: vec![self.way.url().to_owned()],
-            max_balance: None,
-            p2pk_secret_key: None,
-        };
-        let wallet = Arc::new(
-            CashuWallet::open(
-                WalletStore::sqlite(&at("wallet.sqlite")).await.unwrap(),
-                seed,
-                &settings,
-            )
-            .await
-            .unwrap(),
-        );
+        let wallet = Arc::new(self.cashu_wallet("wallet.sqlite").await);
         let fault = run.and_then(|run| run.write);
         let faulty_ledger = Arc::new(BadLedger {
             ledger: ledger.clone(),
@@ -83,6 +69,19 @@ impl TestEnv {
             ..fake::settings()
         };
         App { orders: OrderService::new(settings, backends), ledger, wallet }
+    }
+
+    /// The wallet of the mnemonic, in a database of this name.
+    pub(crate) async fn cashu_wallet(&self, file: &str) -> CashuWallet {
+        let at = |name: &str| self.directory.path().join(name);
+        let settings = WalletSettings {
+            mints: vec![self.way.url().to_owned()],
+            max_balance: None,
+            p2pk_secret_key: None,
+        };
+        let seed = Seed::load_or_create(&at("mnemonic")).await.unwrap();
+        let store = WalletStore::sqlite(&at(file)).await.unwrap();
+        CashuWallet::open(store, seed, &settings).await.unwrap()
     }
 }
 

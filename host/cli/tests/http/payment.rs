@@ -22,7 +22,8 @@ async fn what_is_not_paid_is_priced() {
     assert_eq!(
         requested,
         RequestedPayment {
-            sat: 10,
+            // The mint's fee for spending three proofs is one of them.
+            sat: 11,
             mints: vec![shared.sandbox.mint.url().to_owned()],
             has_transport: false
         },
@@ -58,6 +59,24 @@ async fn a_token_in_a_header_pays() {
     let second =
         web.ask("POST", "/spawn-pod", &[("authorization", &authorization)], "").await.good();
     assert_eq!(text(&second, "ssh_username"), "user");
+}
+
+/// As wallets pay that do not add the mint's fee themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exact_amount_of_a_payment_request_buys_what_it_says() {
+    let (_shared, web, buyer) = shared().await;
+    for minutes in [1, 3] {
+        let order = json!({"duration_minutes": minutes});
+        let price = web.spawn(order.clone()).await.is(402, "payment_required");
+        let requested = requested_payment(text(&price, "payment_request")).unwrap();
+        let token = buyer.token(requested.sat).await;
+        let bought = web.ask("POST", "/spawn-pod", &[("x-cashu", &token)], &order.to_string());
+        let bought = bought.await.good();
+        let pod = format!("/pods/{}", text(&bought, "pod_name"));
+        let status = web.get(&pod, text(&bought, "bearer_token")).await.good();
+        let seconds = status["time_remaining_seconds"].as_u64().unwrap();
+        assert!((60 * minutes - 30..=60 * minutes + 60).contains(&seconds), "{minutes}: {status}");
+    }
 }
 
 /// The pod belongs to the bearer token's customer.

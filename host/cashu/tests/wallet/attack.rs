@@ -1,0 +1,112 @@
+//! Worthless tokens in large numbers: they move nothing that a restore from the mnemonic needs.
+
+use crate::{TestEnv, assert_balanced, available};
+use futures::stream::{self, StreamExt};
+use paygress_cashu::CashuWallet;
+use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
+use paygress_core::model::ids::OrderId;
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::Sat;
+use paygress_sandbox::token::forged;
+use paygress_sandbox::{MintAnswer, NetworkFault};
+use std::ops::Range;
+use std::time::Instant;
+
+/// Orders of one mint at the same time, as the order service has them.
+const AT_ONCE: usize = 16;
+
+/// A token of nineteen proofs.
+async fn large_token(env: &TestEnv) -> Secret {
+    env.customer.fill(600_000).await.unwrap();
+    env.token((1 << 19) - 1).await
+}
+
+/// Sends worthless tokens like this one; counts those that were refused for good.
+async fn attack(wallet: &CashuWallet, genuine: &Secret, tokens: Range<usize>) -> usize {
+    let refused = stream::iter(tokens)
+        .map(|n| {
+            let token = Secret::new(forged(genuine.expose(), n).unwrap());
+            async move {
+                let token_info = wallet.decode(&token).await.unwrap();
+                match wallet.receive(&OrderId::random(), &token, &token_info).await {
+                    Err(ReceiveError::Refused(_)) => 1,
+                    Err(ReceiveError::Unknown(_)) => 0,
+                    Ok(net) => panic!("{net} for nothing"),
+                }
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<usize>>()
+        .await;
+    refused.into_iter().sum()
+}
+
+async fn pay(env: &TestEnv, wallet: &CashuWallet, sat: u64) {
+    let token = env.token(sat).await;
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+}
+
+/// The mnemonic alone finds on an empty disk what the wallet holds, in so many requests at most.
+async fn assert_restorable(env: &TestEnv, wallet: &CashuWallet, requests: usize) {
+    let empty = env.wallet_at("empty.sqlite", env.settings()).await;
+    env.proxy.plan("v1/restore", NetworkFault::Status(500), requests, 1);
+    let begun = Instant::now();
+    let found = empty.restore(&env.mint_url()).await.unwrap();
+    println!("restored {found} in {:.1?}, less than {requests} requests", begun.elapsed());
+    env.proxy.clear();
+    assert_eq!(found, Sat(available(wallet).await));
+    assert_balanced(&empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hundred_worthless_tokens_hide_no_coin_from_a_restore() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let genuine = large_token(&env).await;
+    pay(&env, &wallet, 45).await;
+    for round in 0..3 {
+        let tokens = round * 100..(round + 1) * 100;
+        let (refused, ()) = tokio::join!(attack(&wallet, &genuine, tokens), pay(&env, &wallet, 13));
+        assert_eq!(refused, 100);
+    }
+    pay(&env, &wallet, 32).await;
+    assert_balanced(&wallet).await;
+    assert_restorable(&env, &wallet, 45).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_that_stay_unknown_hide_no_coin_and_take_no_place_of_a_refund() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let genuine = large_token(&env).await;
+    pay(&env, &wallet, 100).await;
+    // More than fit: those that do not are refused before anything is sent.
+    env.proxy.plan("v1/swap", NetworkFault::Answer(MintAnswer::GARBAGE), 0, 10_000);
+    let refused = attack(&wallet, &genuine, 0..130).await;
+    assert!((1..=40).contains(&refused), "{refused}");
+    env.proxy.clear();
+    let token_info = wallet.decode(&genuine).await.unwrap();
+    let waits = wallet.receive(&OrderId::random(), &genuine, &token_info).await;
+    assert!(
+        matches!(&waits, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::MintNetworkError),
+        "{waits:?}"
+    );
+    // The operator's own is made above them, and found there.
+    wallet.send(&env.mint_url(), Sat(50)).await.unwrap();
+    let sent = wallet.sent().await.unwrap();
+    env.customer.receive(sent[0].expose()).await.unwrap();
+    assert_restorable(&env, &wallet, 60).await;
+    // Once the mint answers, all is as before.
+    let mut open = wallet.recover().await;
+    for _ in 0..5 {
+        if open.is_ok() {
+            break;
+        }
+        open = wallet.recover().await;
+    }
+    open.unwrap();
+    assert!(wallet.receive(&OrderId::random(), &genuine, &token_info).await.is_ok());
+    assert_balanced(&wallet).await;
+}
