@@ -9,6 +9,7 @@ use paygress::telemetry::{self, Traces};
 use paygress::{commands, order, policy, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -121,6 +122,10 @@ fn hidden_config() -> Arg {
 async fn main() -> ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = disable_core_dumps() {
+        print_note(format_args!("paygress: core dumps cannot be disabled: {error}"));
+        return ExitCode::FAILURE;
+    }
     match run(cli.config.as_deref(), cli.command).await {
         Ok(code) => code,
         Err(error) => {
@@ -128,6 +133,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A core dump would hold keys, seeds and logins. The limit counts for files and the programs that
+/// it starts; a program that the kernel pipes dumps to (`core_pattern`) ignores it.
+fn disable_core_dumps() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn log(default: &str) -> Result<()> {
