@@ -3,7 +3,7 @@
 use crate::connection::{ConnectError, RequestError, client, with_timeout};
 use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, MAX_DEADLINE_SECONDS, Objects};
-use crate::status::{ended, finished, readiness, startup_phase};
+use crate::status::{ended, finished, is_evicted_for_its_own_use, readiness, startup_phase};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -192,14 +192,21 @@ impl Kubernetes {
     }
 
     /// The end of a finished Job. A pod that exited by itself still exists; one that was deleted
-    /// does not.
+    /// does not. A pod that was evicted for its own use was not disrupted by the cluster.
     async fn end(&self, job: &Job) -> Option<ClusterEvent> {
         let pod = pod_of(job)?;
-        let mut reason = finished(job)?;
-        if reason == EndReason::Exited && self.pods_of(&pod).await.is_ok_and(|pods| pods.is_empty())
-        {
-            reason = EndReason::Removed;
-        }
+        let reason = finished(job)?;
+        let pods = match reason {
+            EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
+            _ => None,
+        };
+        let reason = match (reason, pods) {
+            (EndReason::Exited, Some(pods)) if pods.is_empty() => EndReason::Removed,
+            (EndReason::Disrupted, Some(pods)) if pods.iter().any(is_evicted_for_its_own_use) => {
+                EndReason::Exited
+            }
+            _ => reason,
+        };
         Some(ClusterEvent::Ended(pod, reason))
     }
 
@@ -296,7 +303,7 @@ fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
 fn cluster_error(error: RequestError) -> ClusterError {
     let status = match error {
         RequestError::Api(kube::Error::Api(status)) => status,
-        error => return ClusterError::Unavailable(error_chain(&error)),
+        error => return ClusterError::Unavailable(error.to_string()),
     };
     let message = &status.message;
     let (error_type, text) = match status.code {
@@ -372,7 +379,9 @@ impl Cluster for Kubernetes {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
                     Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => tracing::warn!(%error, "the watch of a pod failed"),
+                    Some(Err(error)) => {
+                        tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
+                    }
                     None => return Err(ClusterError::Unavailable("the watch ended".to_owned())),
                 },
                 // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
@@ -430,7 +439,7 @@ impl Cluster for Kubernetes {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the watch of the Jobs failed");
+                    tracing::warn!(error = error_chain(&error), "the watch of the Jobs failed");
                     None
                 }
             };

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How long a pod may be unschedulable: an autoscaler may add a node for it.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30);
+/// "Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage."
+const EXCEEDED: &str = "has larger consumption of";
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -36,6 +38,15 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         })
         .then(|| ended(job))
         .flatten()
+}
+
+/// Whether the node evicted this pod since it used more than it had requested: then the customer
+/// caused it. The kubelet says so in the message alone. A pod that kept within its requests was in
+/// the way of others.
+pub(crate) fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    status.reason.as_deref() == Some("Evicted")
+        && status.message.as_deref().is_some_and(|message| message.contains(EXCEEDED))
 }
 
 /// Whether a pod is ready; an error when it will not become so, none while it may. `waited` is how
@@ -111,5 +122,35 @@ pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
         (_, true, _) => StartupPhase::Pulling,
         (_, _, true) => StartupPhase::Scheduled,
         _ => StartupPhase::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({"status": status})).unwrap()
+    }
+
+    /// As the kubelet of Kubernetes 1.34 writes them.
+    #[test]
+    fn who_used_more_than_they_requested_caused_their_eviction() {
+        let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0. ";
+        let own = format!(
+            "{low}Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage. "
+        );
+        for (reason, message, caused) in [
+            ("Evicted", own.as_str(), true),
+            ("Evicted", low, false),
+            ("Evicted", "The node had condition: [DiskPressure]. ", false),
+            ("Terminated", "Pod was terminated in response to imminent node shutdown.", false),
+            ("Terminated", own.as_str(), false),
+        ] {
+            let evicted = pod(json!({"phase": "Failed", "reason": reason, "message": message}));
+            assert_eq!(is_evicted_for_its_own_use(&evicted), caused, "{reason}: {message}");
+        }
+        assert!(!is_evicted_for_its_own_use(&Pod::default()));
     }
 }

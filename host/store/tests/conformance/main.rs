@@ -61,6 +61,7 @@ suite! {
     }
     ports {
         a_lease_keeps_its_port,
+        a_lease_keeps_a_port_that_is_no_longer_in_the_range,
         a_port_belongs_to_one_lease,
         a_lease_is_given_another_port_if_there_is_one,
         the_last_port_can_be_reserved,
