@@ -67,6 +67,17 @@ impl TokenReader for CashuWallet {
         self.verify_token(token, token_info, DleqPolicy::Required).await
     }
 
+    async fn is_proven(&self, token: &Secret, token_info: &TokenInfo) -> bool {
+        let token = token.clone();
+        match (
+            self.wallets.get(&token_info.mint),
+            compute(move || token::parse(token.expose())).await,
+        ) {
+            (Some(wallet), Ok(token)) => wallet.is_proven(&token).await,
+            _ => false,
+        }
+    }
+
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         let payload = payload.to_owned();
         compute(move || token_from_payload(&payload)).await
@@ -111,6 +122,13 @@ impl Payments for CashuWallet {
             Ok(OperationOutcome::Unknown(reason)) => Resolution::Unknown(unresolved(reason)),
             Err(error) => Resolution::Unknown(wallet_error(error)),
         }
+    }
+
+    async fn has_room(&self) -> bool {
+        self.store.database.has_room(limits::DISK_RESERVE).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the room on the wallet's disk is not known");
+            true
+        })
     }
 
     async fn recover(&self) -> Result<(), RecoveryError> {

@@ -3,7 +3,7 @@
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
 use crate::error::{MintError, MintWalletError, ResponseError, Unresolved};
-use crate::keyset::{ActiveKeyset, cheapest_active};
+use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
 use crate::wallet_store::{BeginResult, WalletStore};
@@ -120,6 +120,22 @@ impl MintWallet {
 
     pub(crate) fn token(&self, proofs: Proofs) -> Token {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.
+    pub(crate) async fn is_proven(&self, token: &Token) -> bool {
+        let Some(keysets) = self.client.known_keysets().await else { return false };
+        let Some(proofs) = proofs_of_keysets(token, &keysets) else { return false };
+        let mut keyed = Vec::new();
+        for proof in proofs {
+            let keys = self.client.known_keys(proof.keyset_id).await;
+            let key = keys.and_then(|keys| keys.keys.amount_key(proof.amount));
+            match (key, &proof.dleq) {
+                (Some(key), Some(_)) => keyed.push(KeyedProof { proof, key }),
+                _ => return false,
+            }
+        }
+        crypto::are_dleqs_valid(keyed).await
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

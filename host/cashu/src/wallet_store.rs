@@ -24,7 +24,7 @@ const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1")];
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
-    database: Database,
+    pub(crate) database: Database,
 }
 
 /// An unspent proof that a restore has found.

@@ -2,8 +2,10 @@
 
 use crate::connection::{ConnectError, RequestError, client, with_timeout};
 use crate::guard::Allowed;
-use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, MAX_DEADLINE_SECONDS, Objects};
-use crate::status::{ended, finished, is_evicted_for_its_own_use, readiness, startup_phase};
+use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::status::{
+    ended, finished, is_evicted_for_its_own_use, readiness, startup_phase, unready_reason,
+};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -217,12 +219,7 @@ impl Kubernetes {
         if known.is_some_and(|known| known >= at) {
             return Ok(ExpiryUpdate::Done);
         }
-        let start = job.status.as_ref().and_then(|status| status.start_time.as_ref());
-        let start = start
-            .and_then(|time| u64::try_from(time.0.as_second()).ok())
-            .map(UnixTime)
-            .ok_or(ClusterError::NotFound)?;
-        let deadline = at.since(start).0.clamp(1, MAX_DEADLINE_SECONDS);
+        let deadline = deadline(&job, at).ok_or(ClusterError::NotFound)?;
         let patch = json!({
             // With the resourceVersion a concurrent extension is a conflict, and both count.
             "metadata": {"resourceVersion": job.resource_version(), "annotations": {EXPIRES: at.0.to_string()}},
@@ -361,7 +358,13 @@ impl Cluster for Kubernetes {
         for service in &objects.services {
             self.ensure(&self.services, service).await?;
         }
-        let resume = Patch::Merge(json!({"spec": {"suspend": false}}));
+        if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
+            return Ok(());
+        }
+        let resume = Patch::Merge(json!({
+            "metadata": {"annotations": {STARTED: UnixTime::now().0.to_string()}},
+            "spec": {"suspend": false},
+        }));
         request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
     }
 
@@ -387,7 +390,7 @@ impl Cluster for Kubernetes {
                 // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
                 // passing of time alone.
                 _ = job_poll.tick() => { self.running(pod).await?; }
-                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady("it took too long".to_owned())),
+                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady(unready_reason(latest.as_ref()))),
             }
             if let Some(result) = latest.as_ref().and_then(|pod| readiness(pod, start.elapsed())) {
                 return result;
@@ -417,6 +420,13 @@ impl Cluster for Kubernetes {
         tokio::time::timeout(REMOVAL_TIMEOUT, self.delete_owned(pod)).await.unwrap_or_else(|_| {
             Err(ClusterError::Unavailable("the pod was not removed in time".to_owned()))
         })
+    }
+
+    async fn forget(&self, pod: &PodName) -> Result<()> {
+        let patch =
+            Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": ttl(self.settings.ttl)}}));
+        is_gone(with_timeout(self.jobs.patch(pod.as_str(), &patch_params(), &patch)).await)
+            .map(drop)
     }
 
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
