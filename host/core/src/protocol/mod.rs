@@ -3,7 +3,8 @@
 //! Names of fields are those that existing customers use; unknown fields are ignored, unknown
 //! values are not guessed.
 //!
-//! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed.
+//! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed; `token_text.rs`:
+//!   the one form of a token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases.
 
 mod exposed;
@@ -13,7 +14,9 @@ mod responses;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod token_text;
 
 pub use render::*;
 pub use requests::*;
 pub use responses::*;
+pub use token_text::token_text;
