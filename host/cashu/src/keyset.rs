@@ -1,9 +1,10 @@
 //! Choosing keysets, and splitting amounts into a keyset's denominations.
 
 use crate::error::MintWalletError;
+use crate::token_format::{ReadProof, ReadToken};
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
-use cdk::nuts::{KeySet, KeySetInfo, Proofs, Token};
+use cdk::nuts::{Id, KeySet, KeySetInfo, Proofs};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 
@@ -30,10 +31,10 @@ pub(crate) fn split(amount: u64, keyset: &KeySet) -> Result<Vec<u64>, MintWallet
 
 /// The token's proofs with their full keyset ids, if all are of these keysets. (The library checks
 /// only ids that are shortened.)
-pub(crate) fn proofs_of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option<Proofs> {
-    let proofs = token.proofs(keysets).ok()?;
-    proofs
-        .iter()
-        .all(|proof| keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
-        .then_some(proofs)
+pub(crate) fn proofs_of_keysets(token: &ReadToken, keysets: &[KeySetInfo]) -> Option<Proofs> {
+    let proof = |proof: &ReadProof| {
+        let id = Id::from_short_keyset_id(&proof.keyset_id, keysets).ok()?;
+        keysets.iter().any(|keyset| keyset.id == id).then(|| proof.to_proof(id))
+    };
+    token.proofs.iter().map(proof).collect()
 }

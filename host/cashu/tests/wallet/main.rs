@@ -1,6 +1,7 @@
 //! The wallet at a real mint, over a network with faults.
 #![cfg(test)]
 
+mod locks;
 mod operator;
 mod receive;
 mod refunds;
