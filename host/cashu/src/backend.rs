@@ -9,10 +9,11 @@ use crate::purpose::Purpose;
 use crate::refusal;
 use crate::send::FeeMode;
 use crate::token;
+use crate::token_format;
 use crate::verify::DleqPolicy;
 use crate::wallet::{CashuWallet, HealthCheck, MintStatus};
 use async_trait::async_trait;
-use cdk::nuts::{CurrencyUnit, PaymentRequestPayload, Token, Transport, TransportType};
+use cdk::nuts::{CurrencyUnit, Transport, TransportType};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
@@ -51,7 +52,7 @@ impl CashuWallet {
 impl TokenReader for CashuWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         let (token, accepted) = (token.clone(), self.accepted.clone());
-        let key = self.p2pk_public_key();
+        let key = self.p2pk_secret_key.clone();
         compute(move || token::decode(token.expose(), &accepted, key.as_ref())).await
     }
 
@@ -241,7 +242,7 @@ impl MintDirectory for CashuWallet {
             amount: Some(gross_of(request.amount.0, fee_ppk).into()),
             unit: Some(CurrencyUnit::Sat),
             single_use: Some(true),
-            mints: self.accepted.clone(),
+            mints: self.accepted.iter().filter_map(|mint| mint.as_str().parse().ok()).collect(),
             mint_preferred: None,
             supported_methods: Vec::new(),
             description: request.description.clone(),
@@ -268,15 +269,12 @@ impl MintDirectory for CashuWallet {
 }
 
 fn token_from_payload(payload: &str) -> Result<Secret, Refusal> {
-    // The parser's error would quote its input, which may be a proof's secret.
-    let payload: PaymentRequestPayload = serde_json::from_str(payload).map_err(|_| {
-        refusal::invalid_token("this is no payment: send {mint, unit, proofs} as JSON (NUT-18)")
-    })?;
+    let payload = token_format::parse_payload(payload)?;
     if payload.proofs.is_empty() || payload.proofs.len() > limits::TOKEN_PROOFS {
         return Err(Refusal::new(
             ErrorType::InvalidToken,
             format!("a payment has 1 to {} proofs", limits::TOKEN_PROOFS),
         ));
     }
-    Ok(Secret::new(Token::new(payload.mint, payload.proofs, None, payload.unit).to_string()))
+    payload.to_text().map(Secret::new)
 }

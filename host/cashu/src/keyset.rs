@@ -2,9 +2,10 @@
 
 use crate::counters::Spender;
 use crate::error::MintWalletError;
+use crate::token_format::{ReadProof, ReadToken};
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
-use cdk::nuts::{KeySet, KeySetInfo, Proofs, Token};
+use cdk::nuts::{Id, KeySet, KeySetInfo, Proofs};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 
@@ -65,12 +66,12 @@ pub(crate) fn gross_of(net: u64, input_fee_ppk: u64) -> u64 {
 
 /// The token's proofs with their full keyset ids, if all are of these keysets. (The library checks
 /// only ids that are shortened.)
-pub(crate) fn proofs_of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option<Proofs> {
-    let proofs = token.proofs(keysets).ok()?;
-    proofs
-        .iter()
-        .all(|proof| keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
-        .then_some(proofs)
+pub(crate) fn proofs_of_keysets(token: &ReadToken, keysets: &[KeySetInfo]) -> Option<Proofs> {
+    let proof = |proof: &ReadProof| {
+        let id = Id::from_short_keyset_id(&proof.keyset_id, keysets).ok()?;
+        keysets.iter().any(|keyset| keyset.id == id).then(|| proof.to_proof(id))
+    };
+    token.proofs.iter().map(proof).collect()
 }
 
 #[cfg(test)]

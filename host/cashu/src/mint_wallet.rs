@@ -8,7 +8,8 @@ use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, Token,
+    BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, SecretKey,
+    Token,
 };
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::UnixTime;
@@ -34,6 +35,8 @@ pub(crate) struct MintWallet {
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
     pub(crate) restore_state: Mutex<RestoreState>,
+    /// For tokens that are locked to this service.
+    pub(crate) p2pk_secret_key: Option<SecretKey>,
 }
 
 impl MintWallet {
@@ -43,7 +46,8 @@ impl MintWallet {
         store: WalletStore,
         seed: Arc<Seed>,
     ) -> Self {
-        Self { client, mint, store, seed, restore_state: Mutex::new(RestoreState::Unknown) }
+        let restore_state = Mutex::new(RestoreState::Unknown);
+        Self { client, mint, store, seed, restore_state, p2pk_secret_key: None }
     }
 
     /// The keyset for new outputs, with its keys.

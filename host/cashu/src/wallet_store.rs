@@ -351,4 +351,9 @@ impl WalletStore {
     pub(crate) async fn mints(&self) -> Result<Vec<MintUrl>> {
         self.transact(tables::mints).await
     }
+
+    /// Brings URLs of mints that an earlier version stored to their canonical form.
+    pub(crate) async fn rename_mints(&self) -> Result<()> {
+        self.transact(tables::rename_mints).await
+    }
 }

@@ -13,6 +13,12 @@ pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
 /// hash to a curve.
 pub const TOKEN_PROOFS: usize = 500;
+/// A proof's secret. cdk's and Nutshell's mints refuse longer ones, so no token that can be spent has
+/// one; a lock (NUT-10) to eleven keys fits.
+pub const SECRET_BYTES: usize = 1_024;
+/// How long a lock must still hold after which the sender could take the token back: longer than an
+/// order waits for its turn and a payment whose answer was lost is asked for.
+pub const TOKEN_LOCK_MARGIN: Seconds = Seconds(1_800);
 /// A token's amount: ten bitcoin. Wallets split amounts into lists whose length grows with them.
 pub const TOKEN_SAT: u64 = 1_000_000_000;
 /// An image's name as a customer writes it.

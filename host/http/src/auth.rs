@@ -8,9 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
-use paygress_core::protocol::duration_minutes;
+use paygress_core::protocol::{duration_minutes, token_text};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -88,8 +87,8 @@ impl Reason {
 }
 
 async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<Reason, Problem> {
-    let token =
-        single_token(query.token.map(|token| Secret::new(token.trim())), request.token.clone())?;
+    let in_query = query.token.as_deref().map(token_text);
+    let token = single_token(in_query, request.token.clone())?;
     let token = token.filter(|token| !token.expose().is_empty());
     let customer = match (&request.caller, &token) {
         (Caller::Customer(customer), _) => Some(customer),

@@ -14,7 +14,7 @@ use paygress_core::backend::http_auth::SignedRequest;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
-use paygress_core::protocol::{describe_field, without_bom};
+use paygress_core::protocol::{describe_field, token_text, without_bom};
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ impl FromRequest<Arc<App>> for ApiRequest {
         let body = read_body(body).await?;
         check_encoding(&parts.headers, &body)?;
         let (caller, token) = authenticate(&parts, &body, app)?;
-        let in_header = single_header(&parts.headers, "x-cashu")?.map(Secret::new);
+        let in_header = single_header(&parts.headers, "x-cashu")?.map(token_text);
         let token = single_token(token, in_header)?;
         let body =
             String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
@@ -218,7 +218,7 @@ fn authenticate(
             })?;
             Ok((Caller::Customer(customer), None))
         }
-        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(Secret::new(rest)))),
+        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(token_text(rest)))),
         _ => Err(Problem::unauthorized(
             "Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it",
         )),

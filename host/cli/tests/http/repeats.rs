@@ -2,7 +2,7 @@
 
 use crate::service::shared;
 use crate::{ready, says, text};
-use paygress_sandbox::token::without_dleq;
+use paygress_sandbox::token::{as_v3, without_dleq};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -88,6 +88,34 @@ async fn who_has_seen_the_proofs_gets_the_state_and_nothing_else() {
         let problem = problem.is(409, "token_already_spent");
         assert!(problem.get("refund_token").is_none() && !problem.to_string().contains("cashuB"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_another_form_is_the_same_order() {
+    let (_shared, web, buyer) = shared().await;
+    let token = buyer.token(6).await;
+    let bearer = format!("Bearer {}", "f".repeat(40));
+    let mine = [("authorization", bearer.as_str())];
+    let order = |token: &str| json!({ "cashu_token": token }).to_string();
+    let first = web.ask("POST", "/spawn-pod", &mine, &order(&token)).await.good();
+    let v3 = as_v3(&token).unwrap();
+    let wrapped = format!("{}\n  {}", &token[..20], &token[20..]);
+    for text in [
+        v3.clone(),
+        format!("web+cashu://{token}"),
+        format!("CASHU:{v3}"),
+        format!("https://wallet.example/#token={token}"),
+        format!("`{}`", token.replace('-', "+").replace('_', "/")),
+        wrapped,
+    ] {
+        let again = web.ask("POST", "/spawn-pod", &mine, &order(&text)).await.good();
+        assert_eq!(again, first, "{text}");
+        let in_header = [mine[0], ("x-cashu", &text.replace('\n', ""))];
+        assert_eq!(web.ask("POST", "/spawn-pod", &in_header, "").await.good(), first, "{text}");
+    }
+    // Both places may name it, each in its form.
+    let both = [mine[0], ("x-cashu", &format!("cashu:{token}"))];
+    assert_eq!(web.ask("POST", "/spawn-pod", &both, &order(&token)).await.good(), first);
 }
 
 #[tokio::test(flavor = "multi_thread")]
