@@ -3,7 +3,9 @@
 use crate::run::{root, step};
 use anyhow::Result;
 use clap::Subcommand;
+use std::path::PathBuf;
 use std::process::Command;
+use std::thread::JoinHandle;
 
 #[derive(Subcommand)]
 pub(crate) enum Action {
@@ -24,10 +26,21 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
 }
 
 fn testbed(arguments: &[&str]) -> Result<()> {
-    step(
-        &format!("testbed {}", arguments.join(" ")),
-        Command::new(root().join("k8s/testbed/cluster")).args(arguments),
-    )
+    step(&format!("testbed {}", arguments.join(" ")), Command::new(script()).args(arguments))
+}
+
+fn script() -> PathBuf {
+    root().join("k8s/testbed/cluster")
+}
+
+/// Builds the testbed beside other steps, with what they leave of the cores.
+pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
+    std::thread::spawn(|| {
+        step(
+            "testbed build, at the lowest priority",
+            Command::new("nice").args(["-n", "19"]).arg(script()).arg("build"),
+        )
+    })
 }
 
 pub(crate) fn down() -> Result<()> {

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer on stable Rust. The compiler's own sanitizer coverage is all that
 //! it takes.
 
-use crate::run::{cargo, root, step, target};
+use crate::run::{ALL, cargo, root, step, target};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -20,30 +20,38 @@ pub(crate) fn fuzz(seconds: u64, only: Option<&str>) -> Result<()> {
         bail!("no such target; there are {}", TARGETS.join(", "));
     }
     crate::plugins::build()?;
-    let mut build = cargo(&[
-        "build",
-        "--quiet",
-        "--profile",
-        "fuzz",
-        "--target",
-        TRIPLE,
-        "--package",
-        "paygress-fuzz",
-        "--features",
-        "targets",
-    ])?;
+    let mut build = cargo(&["build", "--quiet", "--profile", "fuzz", "--target", TRIPLE])?;
+    build.args(["--package", "paygress-fuzz", "--features", "targets"]);
     step("build the fuzz targets", build.env("RUSTFLAGS", FLAGS))?;
     for name in targets {
-        run(name, seconds)?;
+        run(&target().join(TRIPLE).join("fuzz"), name, seconds)?;
     }
     Ok(())
 }
 
-fn run(name: &str, seconds: u64) -> Result<()> {
+/// All targets, with coverage of the workspace only: the dependencies are those of the tests, which
+/// saves a second build of them.
+pub(crate) fn fuzz_briefly(seconds: u64) -> Result<()> {
+    // With a test among them the dependencies have the features that they have for tests.
+    let mut build = cargo(&["build", "--quiet", "--test", "seeds"])?;
+    build.args(ALL).args(["--features", "paygress-fuzz/targets"]);
+    for name in TARGETS {
+        build.args(["--bin", &format!("fuzz-{name}")]);
+    }
+    let wrapper = root().join("host/fuzz/rustc-with-coverage");
+    build.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env("FUZZ_FLAGS", FLAGS);
+    step("build the fuzz targets", &mut build)?;
+    for name in TARGETS {
+        run(&target().join("debug"), name, seconds)?;
+    }
+    Ok(())
+}
+
+fn run(programs: &Path, name: &str, seconds: u64) -> Result<()> {
     let corpus = target().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&corpus)?;
     let seeds = root().join("host/fuzz/seeds").join(name);
-    let mut command = Command::new(target().join(TRIPLE).join("fuzz").join(format!("fuzz-{name}")));
+    let mut command = Command::new(programs.join(format!("fuzz-{name}")));
     command.arg(&corpus);
     for seeds in [
         seeds,

@@ -35,6 +35,8 @@ const NUTSHELL_RUNS: u64 = 12;
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     programs()?;
     versions()?;
+    // Only some steps use both cores all the time.
+    let testbed = (!without_cluster).then(cluster::build_in_background);
     checks::source()?;
     plugins::build()?;
     web::page()?;
@@ -53,7 +55,7 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     step("tests on this machine", cargo(&["test", "--no-fail-fast"])?.args(ALL))?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
-    fuzz::fuzz(FUZZ_SECONDS, None)?;
+    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     python::mint_and_relay()?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
     web::packages("examples/customer-js")?;
@@ -64,10 +66,11 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
-    if without_cluster {
+    let Some(testbed) = testbed else {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
-    }
+    };
+    testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
     on_cluster()
 }
 

@@ -174,10 +174,20 @@ impl MintClient {
         self.keysets(|_| true).await.map(drop)
     }
 
+    /// The keysets that are known, however old, without a request.
+    pub(crate) async fn known_keysets(&self) -> Option<Keysets> {
+        self.keysets.lock().await.as_ref().map(|cached| Arc::clone(&cached.keysets))
+    }
+
+    /// The keys of a keyset, if they are known without a request.
+    pub(crate) async fn known_keys(&self, id: Id) -> Option<Arc<KeySet>> {
+        self.keys.lock().await.get(&id).cloned()
+    }
+
     /// The keys of a keyset. Its id is their hash: they never change.
     pub(crate) async fn keys(&self, id: Id) -> Result<Arc<KeySet>> {
-        if let Some(cached) = self.keys.lock().await.get(&id) {
-            return Ok(Arc::clone(cached));
+        if let Some(known) = self.known_keys(id).await {
+            return Ok(known);
         }
         let keyset = self
             .get::<KeysResponse>(&format!("v1/keys/{id}"))

@@ -157,8 +157,6 @@ pub enum MintWalletError {
     /// Nothing was begun.
     #[error("too many operations at this mint are not resolved yet")]
     CountersReserved,
-    #[error("amount needs more outputs than one request may have")]
-    TooManyOutputs,
     #[error("proofs are not of this mint's keysets")]
     ForeignKeyset,
     #[error("operation has no outputs")]
@@ -167,6 +165,8 @@ pub enum MintWalletError {
     NoQuote,
     #[error("keyset's derivation counter is exhausted")]
     CounterExhausted,
+    #[error("keyset's denominations need {outputs} outputs for {amount} sat")]
+    TooManyOutputs { amount: u64, outputs: u64 },
     #[error("{0}")]
     Cdk(#[source] BoxError),
 }

@@ -5,7 +5,7 @@
 //! order service ─▶ CashuWallet ─────────▶ MintWallet ──────────▶ WalletStore   before and after
 //!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
 //! operator ──────▶ operator.rs             melt.rs, restore.rs
-//!                  token.rs: offline           └────────────────▶ MintClient ─▶ HTTP
+//!       token.rs, conditions.rs: offline       └────────────────▶ MintClient ─▶ HTTP
 //!                                                                 health.rs: circuit breaker
 //! ```
 //!
@@ -70,6 +70,7 @@
 mod backend;
 mod client;
 mod compute;
+mod conditions;
 mod counters;
 mod crypto;
 mod error;
@@ -89,6 +90,7 @@ mod send;
 mod swap;
 mod tables;
 mod token;
+mod token_format;
 mod verify;
 mod wallet;
 mod wallet_store;

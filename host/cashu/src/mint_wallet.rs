@@ -3,12 +3,13 @@
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
 use crate::error::{MintError, MintWalletError, ResponseError, Unresolved};
-use crate::keyset::{ActiveKeyset, cheapest_active};
+use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, Token,
+    BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, SecretKey,
+    Token,
 };
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::UnixTime;
@@ -34,6 +35,8 @@ pub(crate) struct MintWallet {
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
     pub(crate) restore_state: Mutex<RestoreState>,
+    /// For tokens that are locked to this service.
+    pub(crate) p2pk_secret_key: Option<SecretKey>,
 }
 
 impl MintWallet {
@@ -43,7 +46,8 @@ impl MintWallet {
         store: WalletStore,
         seed: Arc<Seed>,
     ) -> Self {
-        Self { client, mint, store, seed, restore_state: Mutex::new(RestoreState::Unknown) }
+        let restore_state = Mutex::new(RestoreState::Unknown);
+        Self { client, mint, store, seed, restore_state, p2pk_secret_key: None }
     }
 
     /// The keyset for new outputs, with its keys.
@@ -86,8 +90,11 @@ impl MintWallet {
         operation: Operation,
         own_inputs: Proofs,
     ) -> Result<Option<Operation>> {
-        if operation.data.amounts.len() > operation.data.spender().max_outputs() {
-            return Err(MintWalletError::TooManyOutputs);
+        let amounts = &operation.data.amounts;
+        if amounts.len() > operation.data.spender().max_outputs() {
+            let outputs = u64::try_from(amounts.len()).unwrap_or(u64::MAX);
+            let amount = amounts.iter().fold(0_u64, |sum, amount| sum.saturating_add(*amount));
+            return Err(MintWalletError::TooManyOutputs { amount, outputs });
         }
         match self.store.begin(operation, own_inputs).await? {
             BeginResult::Begun(operation) => Ok(Some(*operation)),
@@ -117,6 +124,22 @@ impl MintWallet {
 
     pub(crate) fn token(&self, proofs: Proofs) -> Token {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.
+    pub(crate) async fn is_proven(&self, token: &Token) -> bool {
+        let Some(keysets) = self.client.known_keysets().await else { return false };
+        let Some(proofs) = proofs_of_keysets(token, &keysets) else { return false };
+        let mut keyed = Vec::new();
+        for proof in proofs {
+            let keys = self.client.known_keys(proof.keyset_id).await;
+            let key = keys.and_then(|keys| keys.keys.amount_key(proof.amount));
+            match (key, &proof.dleq) {
+                (Some(key), Some(_)) => keyed.push(KeyedProof { proof, key }),
+                _ => return false,
+            }
+        }
+        crypto::are_dleqs_valid(keyed).await
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

@@ -73,8 +73,11 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
     match error {
         MintWalletError::Mint(error) => of_mint_error(error),
         MintWalletError::Store(error) => of_store_error(error),
+        MintWalletError::TooManyOutputs { .. } => Refusal::new(
+            ErrorType::MintError,
+            "the mint's denominations are too small for this amount; send less, or a token of another mint; your token was not taken",
+        ),
         MintWalletError::ForeignKeyset => foreign_keys(),
-        MintWalletError::TooManyOutputs => invalid_token("the token is over too much"),
         MintWalletError::CountersReserved => Refusal::new(
             ErrorType::MintNetworkError,
             "the token's mint has not answered earlier payments yet; your token was not taken, try again later",

@@ -1,5 +1,6 @@
 //! Swaps (NUT-03): receiving a token, and finding out how an interrupted swap ended.
 
+use crate::conditions;
 use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, ResponseError, SignatureError, Unresolved, codes};
 use crate::keyset::split;
@@ -118,7 +119,9 @@ impl MintWallet {
 
     async fn request_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
         let outputs = self.outputs(&operation.data).await?;
-        let request = SwapRequest::new(operation.data.inputs.clone(), outputs.blinded_messages());
+        let inputs = operation.data.inputs.clone();
+        let mut request = SwapRequest::new(inputs, outputs.blinded_messages());
+        conditions::sign_all(&mut request, self.p2pk_secret_key.as_ref());
         let mut response = self.client.swap(&request).await;
         if matches!(&response, Err(MintError::Rejected { code, .. }) if codes::is_transient(*code))
         {

@@ -1,11 +1,12 @@
 //! What a token is worth, checked without spending it.
 
 use crate::compute::compute;
+use crate::conditions;
 use crate::error::MintError;
 use crate::keyset::proofs_of_keysets;
 use crate::mint_wallet::MintWallet;
 use crate::refusal;
-use crate::token;
+use crate::token_format;
 use crate::wallet::CashuWallet;
 use cdk::nuts::{KeySetInfo, Proofs, PublicKey, State};
 use paygress_core::backend::policy::Payment;
@@ -13,7 +14,7 @@ use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
+use paygress_core::model::units::{Sat, UnixTime};
 
 /// Which proofs must carry a DLEQ proof (NUT-12). Those that are there must be valid in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl CashuWallet {
         token: &Secret,
     ) -> Result<Proofs, Refusal> {
         let token = token.clone();
-        let token = compute(move || token::parse(token.expose())).await?;
+        let token = compute(move || token_format::parse(token.expose())).await?;
         let is_missing = |keysets: &[KeySetInfo]| proofs_of_keysets(&token, keysets).is_none();
         let keysets = wallet
             .client
@@ -49,14 +50,7 @@ impl CashuWallet {
         let mut proofs = proofs_of_keysets(&token, &keysets).ok_or_else(refusal::foreign_keys)?;
         let key = self.p2pk_secret_key.clone();
         compute(move || {
-            for proof in proofs.iter_mut().filter(|proof| token::has_conditions(&proof.secret)) {
-                let key = key
-                    .clone()
-                    .ok_or_else(|| refusal::invalid_token("locked tokens are not accepted"))?;
-                proof
-                    .sign_p2pk(key)
-                    .map_err(|_| refusal::invalid_token("the token's lock cannot be opened"))?;
-            }
+            conditions::sign(&mut proofs, key.as_ref(), UnixTime::now())?;
             Ok(proofs)
         })
         .await

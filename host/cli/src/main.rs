@@ -9,6 +9,7 @@ use paygress::telemetry::{self, Traces};
 use paygress::{commands, order, policy, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -121,6 +122,10 @@ fn hidden_config() -> Arg {
 async fn main() -> ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = forbid_core_dumps() {
+        print_note(format_args!("paygress: core dumps cannot be turned off: {error}"));
+        return ExitCode::FAILURE;
+    }
     match run(cli.config.as_deref(), cli.command).await {
         Ok(code) => code,
         Err(error) => {
@@ -128,6 +133,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The memory holds the mnemonic, keys and tokens: it is not written to a disk when the process
+/// crashes, and no other process of the same user may read it. The limit alone does not hold where
+/// cores are piped to a program.
+fn forbid_core_dumps() -> std::io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 fn log(default: &str) -> Result<()> {
@@ -194,6 +209,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command_line().debug_assert();
+    }
+
+    #[test]
+    fn the_memory_is_not_dumped() {
+        forbid_core_dumps().unwrap();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let fields: Vec<&str> = cores.split_whitespace().skip(4).take(2).collect();
+        assert_eq!(fields, ["0", "0"], "{cores}");
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 
     #[test]

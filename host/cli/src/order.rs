@@ -7,13 +7,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{
     ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse, sorted,
+    token_text,
 };
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
 use serde::Serialize;
-use std::io::{IsTerminal, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -184,14 +185,14 @@ fn request(action: &Action) -> Result<Option<RequestBody>> {
 
 fn read_token(argument: &str) -> Result<String> {
     if argument != "-" {
-        return Ok(argument.to_owned());
+        return Ok(token_text(argument).expose().to_owned());
     }
     let mut text = String::new();
     std::io::stdin()
         .take(100_000)
         .read_to_string(&mut text)
         .context("no token on standard input")?;
-    Ok(text.trim().to_owned())
+    Ok(token_text(&text).expose().to_owned())
 }
 
 /// The customer's key: pods belong to it.
@@ -207,28 +208,28 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
                 .join("paygress/customer.key")
         }
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            return Keys::parse(text.trim())
-                .with_context(|| format!("{} holds no secret key", path.display()));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("{} cannot be read", path.display()));
-        }
+    if path.exists() {
+        return read_keys(&path);
     }
     let keys = Keys::generate();
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Whole, or not there: another command may make one at the same time.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    writeln!(file, "{}", nsec(&keys))?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(keys),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => read_keys(&path),
+        Err(error) => Err(error.error).with_context(|| path.display().to_string()),
     }
-    let mut made = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| path.display().to_string())?;
-    writeln!(made, "{}", nsec(&keys))?;
-    Ok(keys)
+}
+
+fn read_keys(path: &Path) -> Result<Keys> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display()))
 }
 
 fn print_answer(answer: &Answer, json: bool) -> ExitCode {
@@ -237,7 +238,7 @@ fn print_answer(answer: &Answer, json: bool) -> ExitCode {
         Some(response) => print_response(response),
         None => {
             print_note("This answer cannot be read; a newer paygress may read it. It is:");
-            print_line(plain(answer.text.expose(), usize::MAX));
+            print_line(answer.text.expose());
         }
     }
     match &answer.response {
@@ -335,11 +336,16 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
     }
     for offer in offers {
         print_line(npub(&offer.service));
-        print_line(format_args!("  mints: {}", offer.content.whitelisted_mints.join(", ")));
+        let mints = offer.content.whitelisted_mints.join(", ");
+        print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",
-                spec.id, spec.cpu_millicores, spec.memory_mb, spec.price_msats, spec.price_seconds
+                plain(&spec.id, usize::MAX),
+                spec.cpu_millicores,
+                spec.memory_mb,
+                spec.price_msats,
+                spec.price_seconds
             ));
         }
     }

@@ -3,7 +3,11 @@
 //! A reader may go before everything is written, as in `paygress ledger list | head -1`: the rest is
 //! dropped, and the command ends as it would have. `println!` would panic. SIGPIPE stays ignored: at
 //! its default, a relay or a mint that closes its connection would end the process too.
+//!
+//! Much of it is text of services, mints and registries: no control sequence in it reaches the
+//! terminal.
 
+use paygress_core::sanitize::plain_lines;
 use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write, stderr, stdout};
 
@@ -31,11 +35,11 @@ pub fn print(text: impl Display) {
 /// [`ErrorKind::BrokenPipe`]: the reader has gone.
 pub fn try_print(text: impl Display) -> Result<()> {
     let mut stdout = stdout().lock();
-    write!(stdout, "{text}")?;
+    stdout.write_all(plain_lines(&text.to_string()).as_bytes())?;
     stdout.flush()
 }
 
 /// Prints a line to standard error. If nobody reads it, there is nobody to tell.
 pub fn print_note(text: impl Display) {
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(stderr(), "{}", plain_lines(&text.to_string()));
 }

@@ -66,6 +66,7 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
         (json!({"cashu_token": token, "ssh_username": "-oProxyCommand=x"}), "invalid_request"),
         (json!({"cashu_token": token, "tier": "galactic"}), "invalid_spec"),
         (json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"}), "invalid_request"),
+        (json!({"cashu_token": token, "ssh_public_key": "ssh-rsa AAAA"}), "invalid_request"),
     ] {
         refused(&buyer.ask(request).await, code);
     }

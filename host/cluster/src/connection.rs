@@ -3,6 +3,7 @@
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::Status;
 use kube::{Client, Config};
+use paygress_core::error_chain;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// There is no usable configuration of a connection.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot connect to Kubernetes: {0}; set KUBECONFIG, or run in the cluster with a ServiceAccount"
+    "cannot connect to Kubernetes: {}; set KUBECONFIG, or run in the cluster with a ServiceAccount",
+    error_chain(.0)
 )]
 pub enum ConnectError {
     Kubeconfig(#[source] KubeconfigError),
@@ -25,7 +27,8 @@ pub enum ConnectError {
 pub enum RequestError {
     #[error("no answer from the API server within {} s", REQUEST_TIMEOUT.as_secs())]
     TimedOut,
-    #[error(transparent)]
+    /// With its sources: alone it says "client error (Connect)".
+    #[error("{}", error_chain(.0))]
     Api(#[from] kube::Error),
 }
 

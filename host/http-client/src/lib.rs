@@ -58,6 +58,7 @@
 //! # }
 //! ```
 
+mod address;
 mod client;
 mod error;
 mod redirect;
@@ -65,6 +66,7 @@ mod response;
 mod tls;
 mod url;
 
+pub use address::is_public;
 pub use client::{HttpClient, Timeouts};
 pub use error::{HttpError, Phase, error_chain};
 pub use redirect::{RedirectError, RedirectPolicy};

@@ -1,7 +1,8 @@
 //! Questions about URLs that decide what is sent where.
 
+use crate::address::is_public;
 use hyper::Uri;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The host and port of a URL, for messages; without user information.
 #[must_use]
@@ -52,7 +53,9 @@ pub fn is_loopback(host: &str) -> bool {
 /// Whether a host is, by its name alone, not on the public internet.
 pub(crate) fn is_private(host: &str) -> bool {
     let host = canonical(host);
-    host == "localhost" || host.ends_with(".localhost") || address(&host).is_some_and(is_internal)
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || literal(&host).is_some_and(|address| !is_public(address))
 }
 
 /// A host as it is compared: in lower case, and without the dot of the root.
@@ -68,38 +71,9 @@ fn is_odd_number(host: &str) -> bool {
     (is_decimal || last.starts_with("0x")) && host.parse::<Ipv4Addr>().is_err()
 }
 
-fn address(host: &str) -> Option<IpAddr> {
-    literal(host).map(|address| address.to_canonical())
-}
-
 fn literal(host: &str) -> Option<IpAddr> {
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     host.parse().ok()
-}
-
-fn is_internal(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_internal_v4(address),
-        IpAddr::V6(address) => is_internal_v6(address),
-    }
-}
-
-fn is_internal_v4(address: Ipv4Addr) -> bool {
-    // Carrier-grade NAT, RFC 6598.
-    let is_shared = matches!(address.octets(), [100, 64..=127, ..]);
-    address.is_loopback()
-        || address.is_private()
-        || address.is_link_local()
-        || address.is_unspecified()
-        || address.is_broadcast()
-        || is_shared
-}
-
-fn is_internal_v6(address: Ipv6Addr) -> bool {
-    address.is_loopback()
-        || address.is_unspecified()
-        || address.is_unique_local()
-        || address.is_unicast_link_local()
 }
 
 #[cfg(test)]
@@ -143,11 +117,19 @@ mod tests {
             "[FD00::1]",
             "[fe80::1]",
             "[::ffff:10.0.0.1]",
+            "[64:ff9b::10.0.0.1]",
+            "[64:ff9b:1::9.9.9.9]",
         ] {
             assert!(is_private(private), "{private}");
         }
-        for public in ["a.example", "localhost.example", "9.9.9.9", "100.128.0.1", "[2620:fe::fe]"]
-        {
+        for public in [
+            "a.example",
+            "localhost.example",
+            "9.9.9.9",
+            "100.128.0.1",
+            "[2620:fe::fe]",
+            "[64:ff9b::9.9.9.9]",
+        ] {
             assert!(!is_private(public), "{public}");
         }
     }

@@ -1,7 +1,7 @@
 //! The page: a few files of `../web`, and two libraries that its `package-lock.json` names, all in
 //! the binary.
 
-use crate::extract::{PathParam, Query};
+use crate::extract::{PathParam, Query, header_items};
 use crate::problem::{Fault, Problem, describe_error};
 use crate::state::App;
 use crate::{limits, openapi};
@@ -85,7 +85,10 @@ impl File {
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::ETAG, tag.clone()),
         ];
-        match request.get(header::IF_NONE_MATCH) == Some(tag) {
+        // A proxy that compresses makes the tag a weak one.
+        let is_known = header_items(request, header::IF_NONE_MATCH.as_str())
+            .any(|known| known.strip_prefix("W/").unwrap_or(known).as_bytes() == tag.as_bytes());
+        match is_known {
             true => (StatusCode::NOT_MODIFIED, headers).into_response(),
             false => (headers, self.bytes).into_response(),
         }

@@ -1,20 +1,28 @@
 //! A request as the handlers see it: its body, its caller, and the token that pays.
 
-use crate::identity::{Caller, derived_bearer, same};
+use crate::identity::{Caller, derived_bearer, fresh_bearer, same};
 use crate::limits;
+use crate::middleware::client_network;
 use crate::problem::{Fault, Problem};
 use crate::state::App;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use paygress_core::backend::http_auth::SignedRequest;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
+use paygress_core::protocol::{describe_field, token_text, without_bom};
 use serde::de::DeserializeOwned;
+use std::error::Error;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+/// What Cashu tokens begin with.
+const CASHU: &str = "cashu";
 
 pub(crate) struct ApiRequest {
     pub(crate) headers: HeaderMap,
@@ -22,6 +30,8 @@ pub(crate) struct ApiRequest {
     pub(crate) caller: Caller,
     /// The Cashu token in its headers.
     pub(crate) token: Option<Secret>,
+    /// The client's network, if the peer is known.
+    pub(crate) network: Option<IpAddr>,
 }
 
 impl FromRequest<Arc<App>> for ApiRequest {
@@ -30,14 +40,20 @@ impl FromRequest<Arc<App>> for ApiRequest {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let body = read_body(body).await?;
+        check_encoding(&parts.headers, &body)?;
         let (caller, token) = authenticate(&parts, &body, app)?;
-        let in_header = single_header(&parts.headers, "x-cashu")?.map(Secret::new);
+        let in_header = single_header(&parts.headers, "x-cashu")?.map(token_text);
         let token = single_token(token, in_header)?;
         let body =
             String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
-        Ok(Self { headers: parts.headers, body, caller, token })
+        let body = without_bom(&body).to_owned();
+        let network = client_network(&parts.extensions, &parts.headers, app);
+        Ok(Self { headers: parts.headers, body, caller, token, network })
     }
 }
+
+/// What axum's query parser says.
+type QueryError = serde_path_to_error::Error<serde::de::value::Error>;
 
 /// The query.
 pub(crate) struct Query<T>(pub(crate) T);
@@ -47,9 +63,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
-        // The parser's message may quote the query, and that may hold a token.
-        let invalid =
-            |_| Problem::invalid("the query cannot be read; see /docs for its parameters");
+        // The parser's own message may quote the query, and that may hold a token.
+        let invalid = |rejection: QueryRejection| {
+            let parameter = rejection
+                .source()
+                .and_then(|source| source.downcast_ref::<QueryError>())
+                .and_then(describe_field);
+            Problem::invalid(
+                parameter
+                    .as_deref()
+                    .unwrap_or("the query cannot be read; see /docs for its parameters"),
+            )
+        };
         Ok(Self(query.map_err(invalid)?.0))
     }
 }
@@ -83,6 +108,44 @@ async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
     }
 }
 
+/// What is compressed is refused rather than blown up: a request is small as it is.
+fn check_encoding(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+    let is_plain = |coding: &str| coding.eq_ignore_ascii_case("identity");
+    if body.is_empty() || header_items(headers, header::CONTENT_ENCODING.as_str()).all(is_plain) {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        Fault::UnsupportedMediaType,
+        "the body is compressed; send it as it is, without Content-Encoding (Accept-Encoding: identity)",
+    );
+    Err(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+/// The items of a header that is a list, in all its lines (RFC 9110, 5.3 and 5.6.1). Lines that
+/// cannot be printed have none.
+pub(crate) fn header_items<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(split_items).map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Splits at commas that are not quoted.
+fn split_items(line: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    line.split(move |character| {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            ',' => return !is_quoted,
+            _ => {}
+        }
+        false
+    })
+}
+
 /// The only value of a header; `None` when it is not there or empty.
 pub(crate) fn single_header<'a>(
     headers: &'a HeaderMap,
@@ -99,6 +162,18 @@ pub(crate) fn single_header<'a>(
             Err(Problem::invalid(&format!("the header {name} must be sent once")))
         }
     }
+}
+
+/// The `Idempotency-Key`.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let key = single_header(headers, "idempotency-key")?;
+    if key.is_some_and(|key| !is_visible(key, &limits::KEY_CHARS)) {
+        let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
+        return Err(Problem::invalid(&format!(
+            "an Idempotency-Key has {least} to {most} visible characters; generate a UUID at random"
+        )));
+    }
+    Ok(key)
 }
 
 /// The only token of a request, from its two places.
@@ -143,7 +218,7 @@ fn authenticate(
             })?;
             Ok((Caller::Customer(customer), None))
         }
-        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(Secret::new(rest)))),
+        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(token_text(rest)))),
         _ => Err(Problem::unauthorized(
             "Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it",
         )),
@@ -157,6 +232,13 @@ pub(crate) fn is_visible(text: &str, chars: &RangeInclusive<usize>) -> bool {
 
 /// A bearer token, made by the service or by the customer.
 pub(crate) fn bearer(text: &str) -> Result<Secret, Problem> {
+    // Whoever has seen it would be the customer: the mint, for one.
+    if text.get(..CASHU.len()).is_some_and(|start| start.eq_ignore_ascii_case(CASHU)) {
+        return Err(Problem::unauthorized(
+            "this is a Cashu token, and a bearer token belongs here; what pays goes into X-Cashu, \
+             Authorization: Cashu, or cashu_token in the body: {\"cashu_token\": \"cashuB…\"}",
+        ));
+    }
     if !is_visible(text, &limits::BEARER_CHARS) {
         let (least, most) = (limits::BEARER_CHARS.start(), limits::BEARER_CHARS.end());
         return Err(Problem::unauthorized(&format!(
@@ -194,10 +276,17 @@ impl ApiRequest {
         }
     }
 
-    /// The customer who buys with this token: the caller, or the one of a bearer token that is
-    /// derived from it.
-    pub(crate) fn buyer(&self, app: &App, token: &Secret) -> (Customer, Option<Secret>) {
-        self.customer_or(|| derived_bearer(&app.settings.bearer_key, token))
+    /// The customer who buys: the caller, or the one of a bearer token that is made for them. Who
+    /// sends an idempotency key gets the same one again; that is what makes them the same customer.
+    pub(crate) fn buyer(
+        &self,
+        app: &App,
+        idempotency_key: Option<&str>,
+    ) -> (Customer, Option<Secret>) {
+        self.customer_or(|| {
+            idempotency_key
+                .map_or_else(fresh_bearer, |key| derived_bearer(&app.settings.bearer_key, key))
+        })
     }
 
     /// The caller, or the customer of this bearer token, with the token.
@@ -212,5 +301,43 @@ impl ApiRequest {
                 (Customer::of_bearer(&bearer), Some(bearer))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderName;
+
+    #[test]
+    fn the_lines_of_a_list_are_one_list() {
+        for (lines, expected) in [
+            (&[][..], &[][..]),
+            (&["a"], &["a"]),
+            (&["a", "b"], &["a", "b"]),
+            (&["a, b", " c ,,", ""], &["a", "b", "c"]),
+            (&[r#"a="x, y", b"#], &[r#"a="x, y""#, "b"]),
+            (&[r#"a="x\", y", b"#], &[r#"a="x\", y""#, "b"]),
+            (&[r#"a="x, y"#, "b"], &[r#"a="x, y"#, "b"]),
+        ] {
+            let line = |text: &&str| {
+                (HeaderName::from_static("prefer"), HeaderValue::from_str(text).unwrap())
+            };
+            let headers = HeaderMap::from_iter(lines.iter().map(line));
+            let found: Vec<&str> = header_items(&headers, "prefer").collect();
+            assert_eq!(found, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_cashu_token_is_no_bearer_token() {
+        for token in
+            [format!("cashuB{}", "x".repeat(100)), format!("CASHU:cashuA{}", "x".repeat(500))]
+        {
+            let problem = bearer(&token).unwrap_err();
+            assert!(format!("{problem:?}").contains("goes into X-Cashu"), "{problem:?}");
+            assert!(!format!("{problem:?}").contains("xxx"), "a token is quoted");
+        }
+        assert!(bearer(&"b".repeat(40)).is_ok() && bearer("cash").is_err());
     }
 }

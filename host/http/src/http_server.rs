@@ -3,7 +3,7 @@
 use crate::router::router;
 use crate::state::{App, Backends, Settings};
 use crate::{limits, server};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -13,6 +13,16 @@ pub enum Error {
     /// The address is in use, or is not an address of this machine.
     #[error("the HTTP server cannot listen on {address}; set BIND_ADDR")]
     Bind { address: SocketAddr, source: std::io::Error },
+}
+
+/// What to listen on, the first that can be had: `[::]` is IPv4 too, and where there is no IPv6, IPv4
+/// alone.
+fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
+    let mut addresses = vec![bind];
+    if bind.is_ipv6() && bind.ip().is_unspecified() {
+        addresses.push((Ipv4Addr::UNSPECIFIED, bind.port()).into());
+    }
+    addresses
 }
 
 /// The server: listening, and not yet serving.
@@ -29,7 +39,7 @@ impl HttpServer {
     /// [`Error`].
     pub async fn bind(settings: Settings, backends: Backends) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address: settings.bind, source };
-        let listener = TcpListener::bind(settings.bind).await.map_err(failed)?;
+        let listener = TcpListener::bind(&addresses(settings.bind)[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let app = App::new(settings, backends, address);
         Ok(Self { listener, address, app: Arc::new(app) })
@@ -55,6 +65,25 @@ impl HttpServer {
         tokio::select! {
             () = server::serve(&self.listener, &router, &self.app.settings.trusted_proxies) => {}
             () = forget => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_no_family_is_served_where_there_is_one() {
+        for (bind, expected) in [
+            ("[::]:8080", &["[::]:8080", "0.0.0.0:8080"][..]),
+            ("0.0.0.0:8080", &["0.0.0.0:8080"]),
+            ("127.0.0.1:0", &["127.0.0.1:0"]),
+            ("[::1]:0", &["[::1]:0"]),
+        ] {
+            let found: Vec<String> =
+                addresses(bind.parse().unwrap()).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{bind}");
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The limits of the HTTP transport for external clients, each with its reason.
 
+use crate::networks::NETWORKS;
 use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.
 pub(crate) const CONNECTIONS: usize = 2_048;
-/// Of these, from one address, unless it is a trusted proxy: one client cannot block the others by
-/// holding connections.
-pub(crate) const CONNECTIONS_OF_ONE: usize = 64;
+/// Of these, of each of the networks that an address is in, unless it is a trusted proxy's: nobody
+/// blocks the others by holding connections, whatever number of addresses they have.
+pub(crate) const CONNECTIONS_OF_ONE: [usize; NETWORKS] = [64, 256, 1_024];
+/// How many times `REQUESTS_PER_MINUTE` each of these networks has.
+pub(crate) const ALLOWANCES: [u32; NETWORKS] = [1, 16, 256];
 /// A request's head. A token in `X-Cashu` has 60 kB at the most.
 pub(crate) const HEAD_BYTES: usize = 96 << 10;
 /// How long a request's head may take, or the next one on an open connection.
@@ -53,9 +56,10 @@ pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);
 pub(crate) const BEARER_CHARS: std::ops::RangeInclusive<usize> = 32..=256;
 /// An `Idempotency-Key`'s length: a UUID fits, and no two customers choose the same by accident.
 pub(crate) const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=128;
-/// How often addresses that have been quiet are forgotten…
+/// How often networks that have been quiet are forgotten…
 pub(crate) const FORGET_RATES: Duration = Duration::from_secs(60);
-/// …and how many are known at most: beyond that all share one allowance.
+/// …and how many of each width are known at most: beyond that wider ones are counted, and at last
+/// all share one allowance.
 pub(crate) const ADDRESSES: usize = 100_000;
 /// What a QR code may hold: a payment request.
 pub(crate) const QR_BYTES: usize = 2_048;

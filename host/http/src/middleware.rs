@@ -1,11 +1,14 @@
 //! What every request passes: the rate limit, the headers of every response, and the metrics.
 
+use crate::networks::order_network;
+use crate::pay;
 use crate::problem::{Fault, Problem};
 use crate::server::Peer;
 use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
@@ -33,6 +36,16 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     client
 }
 
+/// The network of the client, if its peer is known.
+pub(crate) fn client_network(
+    extensions: &Extensions,
+    headers: &HeaderMap,
+    app: &App,
+) -> Option<IpAddr> {
+    let peer = extensions.get::<Peer>()?;
+    Some(order_network(client(peer.address, headers, &app.settings.trusted_proxies)))
+}
+
 /// The middleware around all routes.
 pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     let not_found =
@@ -40,35 +53,31 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
     let wrong_method = || async {
         Problem::new(Fault::MethodNotAllowed, "the path does not support this method; see /docs")
     };
-    let mut router = router
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(app), rate_limit))
-        .layer(from_fn_with_state(Arc::clone(app), security_headers));
-    let origins: Vec<HeaderValue> = app
-        .settings
-        .cors_origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok())
-        .collect();
-    if !origins.is_empty() {
-        let (x_cashu, key) =
-            (HeaderName::from_static("x-cashu"), HeaderName::from_static("idempotency-key"));
-        let prefer = HeaderName::from_static("prefer");
-        let cors = CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                x_cashu.clone(),
-                key,
-                prefer,
-            ])
-            .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER]);
-        router = router.layer(cors);
-    }
-    router
+        .layer(from_fn_with_state(Arc::clone(app), security_headers))
+        .layer(from_fn_with_state(Arc::clone(app), record_metrics))
+        .layer(cors(&app.settings.cors_origins))
+}
+
+/// Which pages may call: those of the operator's origins; and any wallet's may pay, since a payment
+/// request is for whatever wallet its customer has.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.to_vec();
+    let is_allowed = move |origin: &HeaderValue, request: &Parts| {
+        request.uri.path() == pay::PATH
+            || origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
+    let x_cashu = HeaderName::from_static("x-cashu");
+    let (key, prefer) =
+        (HeaderName::from_static("idempotency-key"), HeaderName::from_static("prefer"));
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(is_allowed))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, x_cashu.clone(), key, prefer])
+        .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER])
 }
 
 async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -95,22 +104,8 @@ async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -
 }
 
 /// The headers of every response, unless it has its own.
-async fn security_headers(
-    State(app): State<Arc<App>>,
-    matched: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let method = match *request.method() {
-        Method::GET | Method::HEAD | Method::POST | Method::DELETE | Method::OPTIONS => {
-            request.method().as_str().to_owned()
-        }
-        _ => "other".to_owned(),
-    };
+async fn security_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
-    app.metrics.record(route, &method, response.status().as_u16(), started.elapsed());
     let headers = response.headers_mut();
     let mut set_default = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -129,6 +124,26 @@ async fn security_headers(
     if app.public_url.starts_with("https://") {
         set_default(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
+    response
+}
+
+/// Counts and times each request by its route, never by its path, which the client chooses.
+async fn record_metrics(
+    State(app): State<Arc<App>>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = match *request.method() {
+        Method::GET | Method::HEAD | Method::POST | Method::DELETE | Method::OPTIONS => {
+            request.method().as_str().to_owned()
+        }
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.record(route, &method, response.status().as_u16(), started.elapsed());
     response
 }
 

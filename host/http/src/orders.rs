@@ -1,6 +1,6 @@
 //! Buying: a new pod, more time, and the status of an order.
 
-use crate::extract::{ApiRequest, PathParam, single_header, single_token};
+use crate::extract::{ApiRequest, PathParam, header_items, idempotency_key, single_token};
 use crate::limits;
 use crate::paid_order::{Accepted, MessageId, OrderResponse, PaidOrder, in_progress};
 use crate::payment::{PaymentRequired, payment_required};
@@ -34,6 +34,7 @@ pub(crate) struct TopUpBody {
     cashu_token: Option<String>,
     /// The time that a 402 names the price of. A token buys as much as it pays for.
     #[schema(minimum = 1, maximum = 5_256_000)]
+    #[allow(dead_code, reason = "the schema of what `RequestBody::read` reads")]
     duration_minutes: Option<u64>,
 }
 
@@ -44,21 +45,21 @@ struct Bought {
     wanted: Option<Seconds>,
 }
 
-/// How long the client wants to wait (RFC 7240).
-fn preferred_wait(headers: &HeaderMap) -> Result<Duration, Problem> {
-    let Some(text) = single_header(headers, "prefer")? else { return Ok(limits::WAIT) };
-    let mut wait = limits::WAIT;
-    for preference in text.split([',', ';']).map(str::trim) {
-        if preference.eq_ignore_ascii_case("respond-async") {
-            return Ok(Duration::ZERO);
+/// How long the client wants to wait (RFC 7240). What is not understood is ignored, and the first of
+/// several counts.
+fn preferred_wait(headers: &HeaderMap) -> Duration {
+    let mut wait = None;
+    for preference in header_items(headers, "prefer").flat_map(|item| item.split(';')) {
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+        if name.eq_ignore_ascii_case("respond-async") {
+            return Duration::ZERO;
         }
-        if let Some(seconds) =
-            preference.strip_prefix("wait=").and_then(|seconds| seconds.parse().ok())
-        {
-            wait = wait.min(Duration::from_secs(seconds));
+        if name.eq_ignore_ascii_case("wait") {
+            wait = wait.or_else(|| value.parse().ok().map(Duration::from_secs));
         }
     }
-    Ok(wait)
+    wait.unwrap_or(limits::WAIT).min(limits::WAIT)
 }
 
 /// Buys, or responds with the price.
@@ -80,10 +81,12 @@ async fn buy(
         )
         .into());
     }
-    let (customer, bearer) = request.buyer(app, &token);
-    let message = MessageId::from_headers(&request.headers)?;
-    let wait = preferred_wait(&request.headers)?;
-    let order = PaidOrder { token, purchase, password, customer, bearer, message };
+    let key = idempotency_key(&request.headers)?;
+    let (customer, bearer) = request.buyer(app, key);
+    let message = MessageId::of_key(key);
+    let wait = preferred_wait(&request.headers);
+    let network = request.network;
+    let order = PaidOrder { token, purchase, password, customer, bearer, message, network };
     let submission = order.submit(app).await?;
     order.respond(app, submission, wait).await
 }
@@ -97,13 +100,14 @@ fn body_of(request: &ApiRequest) -> &str {
 ///
 /// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the
 /// response is 402 and says what it costs (NUT-24, NUT-18). Waits until the pod takes logins;
-/// `Prefer: respond-async` does not. The same token again, or the same
-/// `Idempotency-Key`, is the same order and gets the same response: send a bearer token of your own
-/// if others may know the token.
+/// `Prefer: respond-async` does not. The same token again is the same order, and gets the same
+/// response with the credential of the first request: its bearer token, NIP-98 key or
+/// `Idempotency-Key`. Without one of these it gets the order's state only, since others have seen
+/// the token.
 #[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = RequestBody,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
-        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 random characters; the same key is the same order, and who has it gets its response again: keep it like a password"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds; a list, in one line or several")),
     responses((status = 200, description = "The pod takes logins", body = OrderResponse), (status = 202, description = "It is paid for and being made", body = Accepted),
         (status = 402, description = "What it costs", body = PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
@@ -127,8 +131,8 @@ pub(crate) async fn spawn(
 /// bought it; whether others may extend it is decided by the operator's policy.
 #[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = TopUpBody,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
-        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds")),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 random characters; the same key is the same order, and who has it gets its response again: keep it like a password"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds; a list, in one line or several")),
     responses((status = 200, description = "It lives longer", body = OrderResponse), (status = 202, description = "It is paid for and being extended", body = Accepted),
         (status = 402, description = "What it costs", body = PaymentRequired, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
@@ -143,10 +147,7 @@ pub(crate) async fn top_up(
         Request::Status { pod } => (None, pod),
         _ => return Err(Problem::invalid("this extends pods; say which with pod_name")),
     };
-    let minutes = serde_json::from_str::<TopUpBody>(body_of(&request))
-        .ok()
-        .and_then(|fields| fields.duration_minutes);
-    let wanted = minutes.map(|minutes| Seconds(minutes.saturating_mul(60)));
+    let wanted = RequestBody::read(body_of(&request))?.wanted();
     let bought = Bought { purchase: Purchase::TopUp { pod }, password: None, wanted };
     buy(&app, &request, token, bought).await
 }
@@ -175,18 +176,23 @@ mod tests {
 
     #[test]
     fn a_client_that_prefers_not_to_wait_does_not() {
-        let of = |text: &str| {
-            let headers = HeaderMap::from_iter([(
-                HeaderName::from_static("prefer"),
-                HeaderValue::from_str(text).unwrap(),
-            )]);
-            preferred_wait(&headers).unwrap()
-        };
-        assert_eq!(preferred_wait(&HeaderMap::new()).unwrap(), limits::WAIT);
-        assert_eq!(
-            (of("respond-async"), of("foo; wait=5")),
-            (Duration::ZERO, Duration::from_secs(5))
-        );
-        assert_eq!((of("wait=99999999"), of("wait=-1")), (limits::WAIT, limits::WAIT));
+        for (lines, expected) in [
+            (&[][..], limits::WAIT),
+            (&["respond-async"], Duration::ZERO),
+            (&["foo; wait=5"], Duration::from_secs(5)),
+            (&["wait=99999999"], limits::WAIT),
+            (&["wait=-1"], limits::WAIT),
+            (&["wait=20", "respond-async"], Duration::ZERO),
+            (&["return=minimal", "wait=20"], Duration::from_secs(20)),
+            (&["return=minimal, Wait = \"20\""], Duration::from_secs(20)),
+            (&["wait=20, wait=5"], Duration::from_secs(20)),
+            (&["x=\", respond-async\"", "wait=5"], Duration::from_secs(5)),
+        ] {
+            let line = |text: &&str| {
+                (HeaderName::from_static("prefer"), HeaderValue::from_str(text).unwrap())
+            };
+            let headers = HeaderMap::from_iter(lines.iter().map(line));
+            assert_eq!(preferred_wait(&headers), expected, "{lines:?}");
+        }
     }
 }

@@ -10,10 +10,15 @@ use paygress_core::model::ids::Customer;
 use paygress_core::model::order::State as OrderState;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{Request, RequestBody, Response, sorted, unpaid};
+use paygress_core::protocol::{
+    Request, RequestBody, Response, duration_minutes, from_json, sorted, unpaid,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
+
+/// The path, which payment requests name.
+pub(crate) const PATH: &str = "/pay";
 
 /// What a wallet's payment is for.
 #[derive(Deserialize, IntoParams)]
@@ -33,6 +38,7 @@ pub(crate) struct PaidFor {
     /// As in `/spawn-pod`.
     ssh_public_key: Option<String>,
     /// As in `/spawn-pod`.
+    #[serde(default, deserialize_with = "duration_minutes")]
     duration_minutes: Option<u64>,
 }
 
@@ -54,7 +60,7 @@ impl PaidFor {
 
 /// A payment as a wallet posts it (NUT-18).
 #[derive(Deserialize, ToSchema)]
-#[allow(dead_code, reason = "the schema of what the wallet reads")]
+#[allow(dead_code, reason = "the types of what the wallet reads")]
 pub(crate) struct PaymentPayload {
     /// The payment request's id.
     id: Option<String>,
@@ -70,7 +76,7 @@ pub(crate) struct PaymentPayload {
 
 /// A proof (NUT-00).
 #[derive(Deserialize, ToSchema)]
-#[allow(dead_code, non_snake_case, reason = "the schema of what the wallet reads")]
+#[allow(dead_code, non_snake_case, reason = "the types of what the wallet reads")]
 pub(crate) struct ProofPayload {
     /// In the unit.
     amount: u64,
@@ -91,10 +97,20 @@ pub(crate) struct Paid {
     state: String,
 }
 
+/// Checks the types of a payment: the wallet's library names no field.
+fn check_payload(body: &str) -> Result<(), Refusal> {
+    from_json::<PaymentPayload>(
+        body,
+        r#"{"mint": "https://…", "unit": "sat", "proofs": […]} (NUT-18)"#,
+    )
+    .map(drop)
+    .map_err(|refusal| Refusal { code: ErrorType::InvalidToken, ..refusal })
+}
+
 /// Pay as a wallet
 ///
-/// Where wallets post the payment of a payment request (NUT-18). The pod belongs to the bearer
-/// token's customer, not to the wallet.
+/// Where wallets post the payment of a payment request (NUT-18), wallets in web pages too: this path
+/// takes requests of any origin. The pod belongs to the bearer token's customer, not to the wallet.
 #[utoipa::path(post, path = "/pay", tag = "wallet", params(PaidFor), request_body = PaymentPayload,
     responses((status = 200, description = "The payment was taken", body = Paid),
         (status = "default", description = "A problem; the payment was not taken", body = ProblemBody, content_type = "application/problem+json")))]
@@ -108,6 +124,7 @@ pub(crate) async fn pay(
             "for must be bearer: and the SHA-256 of a bearer token, in hex",
         ));
     };
+    check_payload(&request.body)?;
     let token = app.orders.token_from_payload(&request.body).await?;
     // One parser for orders, whatever they come in.
     let body = sorted(&paid_for.into_request(&token)).to_string();
@@ -121,6 +138,7 @@ pub(crate) async fn pay(
         customer,
         bearer: None,
         message: MessageId::random(),
+        network: request.network,
     };
     let submission = order.submit(&app).await?;
     let id = submission.order().clone();

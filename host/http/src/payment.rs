@@ -3,6 +3,7 @@
 
 use crate::extract::ApiRequest;
 use crate::identity::fresh_bearer;
+use crate::pay;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::http::{HeaderName, HeaderValue};
@@ -101,7 +102,7 @@ fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
     }
     let pairs: Vec<String> =
         query.iter().map(|(name, value)| format!("{name}={}", query_value(value))).collect();
-    format!("{}/pay?{}", app.public_url, pairs.join("&"))
+    format!("{}{}?{}", app.public_url, pay::PATH, pairs.join("&"))
 }
 
 fn query_value(text: &str) -> PercentEncode<'_> {

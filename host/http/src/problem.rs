@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 pub(crate) enum Fault {
     Unauthorized,
     PayloadTooLarge,
+    UnsupportedMediaType,
     RequestTimeout,
     TooManyRequests,
     NoSuchPage,
@@ -29,6 +30,9 @@ impl Fault {
         match self {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
             Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
             Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
             Self::TooManyRequests => ("too_many_requests", StatusCode::TOO_MANY_REQUESTS),
             Self::NoSuchPage => ("not_found", StatusCode::NOT_FOUND),
@@ -227,6 +231,7 @@ pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
         ),
         ("unauthorized", "Authenticate with a bearer token, a NIP-98 signature, or a Cashu token."),
         ("payload_too_large", "The body is longer than any request is."),
+        ("unsupported_media_type", "The body is compressed; send it as it is."),
         ("request_timeout", "The body came too slowly."),
         (
             "too_many_requests",
@@ -359,8 +364,20 @@ mod tests {
 
     #[test]
     fn every_error_type_has_a_description() {
+        // Those of `ErrorType` are described by an exhaustive match.
+        let faults = [
+            Fault::Unauthorized,
+            Fault::PayloadTooLarge,
+            Fault::RequestTimeout,
+            Fault::TooManyRequests,
+            Fault::NoSuchPage,
+            Fault::MethodNotAllowed,
+            Fault::UnsupportedMediaType,
+        ];
+        for (code, _) in faults.map(Fault::code_and_status) {
+            assert!(describe_error(code).is_some(), "{code}");
+        }
         assert!(describe_error("payment_required").is_some());
-        assert!(describe_error("invalid_token").is_some());
         assert!(describe_error("no_such_code").is_none());
     }
 }

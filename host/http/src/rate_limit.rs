@@ -1,61 +1,53 @@
-//! How many requests an address has.
+//! How many requests an address has, and the networks that it is in.
 
 use crate::limits;
+use crate::networks::{NETWORKS, networks};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use ipnet::{IpNet, Ipv4Net};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-/// The requests of each address.
+/// The requests of networks of each width.
 pub(crate) struct Rates {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    limiters: [DefaultKeyedRateLimiter<IpNet>; NETWORKS],
     clock: DefaultClock,
 }
 
 impl Rates {
+    /// So many of one address.
     pub(crate) fn new(a_minute: u32) -> Self {
-        let quota = Quota::per_minute(NonZeroU32::new(a_minute).unwrap_or(NonZeroU32::MIN));
-        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() }
-    }
-
-    /// Seconds to wait, if it is too soon.
-    pub(crate) fn check(&self, address: IpAddr) -> Result<(), u64> {
-        // A flood of addresses shares the allowances of wide networks rather than our memory.
-        let key = if self.limiter.len() < limits::ADDRESSES {
-            network(address)
-        } else {
-            wide_network(address)
+        let limiter = |times: u32| {
+            let requests = NonZeroU32::new(a_minute.saturating_mul(times));
+            RateLimiter::keyed(Quota::per_minute(requests.unwrap_or(NonZeroU32::MIN)))
         };
-        self.limiter.check_key(&key).map_err(|not_until| {
-            not_until.wait_time_from(self.clock.now()).as_secs().saturating_add(1)
-        })
+        Self { limiters: limits::ALLOWANCES.map(limiter), clock: DefaultClock::default() }
     }
 
-    /// Forgets addresses that have their whole allowance.
-    pub(crate) fn forget(&self) {
-        self.limiter.retain_recent();
-    }
-}
-
-/// One customer usually has a whole /64 of IPv6.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => IpAddr::V4(mapped),
-            None => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        },
-    }
-}
-
-/// A provider's network: /16 of IPv4, /32 of IPv6.
-fn wide_network(address: IpAddr) -> IpAddr {
-    match network(address) {
-        IpAddr::V4(address) => {
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 16)))
+    /// Seconds to wait, if it is too soon. The narrowest network is asked first: what it has too
+    /// many of costs the others in the wider ones nothing.
+    pub(crate) fn check(&self, address: IpAddr) -> Result<(), u64> {
+        let mut limiters = self.limiters.iter().zip(networks(address)).peekable();
+        while let Some((limiter, network)) = limiters.next() {
+            let key = match (limiter.len() < limits::ADDRESSES, limiters.peek()) {
+                (true, _) => network,
+                // A flood of addresses shares the allowances of wide networks rather than our
+                // memory…
+                (false, Some(_)) => continue,
+                // …and one of networks shares one allowance.
+                (false, None) => IpNet::V4(Ipv4Net::default()),
+            };
+            limiter.check_key(&key).map_err(|not_until| {
+                not_until.wait_time_from(self.clock.now()).as_secs().saturating_add(1)
+            })?;
         }
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 96)))
+        Ok(())
+    }
+
+    /// Forgets networks that have their whole allowance.
+    pub(crate) fn forget(&self) {
+        for limiter in &self.limiters {
+            limiter.retain_recent();
         }
     }
 }
@@ -63,11 +55,15 @@ fn wide_network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
 
     #[test]
     fn the_addresses_of_one_network_share_an_allowance() {
         let rates = Rates::new(2);
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
         assert!(
             rates.check(address("2001:db8::1")).is_ok()
                 && rates.check(address("2001:db8::2")).is_ok()
@@ -79,5 +75,18 @@ mod tests {
                 && rates.check(address("192.0.2.1")).is_ok()
         );
         assert!(rates.check(address("192.0.2.1")).is_err());
+    }
+
+    #[test]
+    fn a_site_has_the_allowance_of_sixteen_addresses_however_many_it_has() {
+        let rates = Rates::new(60);
+        let mut served = 0;
+        for network in 0..1_000_u128 {
+            let address = Ipv6Addr::from_bits((0x2001_0db8_0001_u128 << 80) | (network << 64));
+            served += (0..60).filter(|_| rates.check(address.into()).is_ok()).count();
+        }
+        println!("{served} of 60000 requests of one /48 are served");
+        assert!((960..1_100).contains(&served), "{served}");
+        assert!(rates.check(address("2001:db8:2::1")).is_ok(), "its neighbour is served");
     }
 }

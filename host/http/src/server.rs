@@ -3,7 +3,7 @@
 
 use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
-use crate::rate_limit::network;
+use crate::networks::networks;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -35,10 +35,10 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct ConnectionPermit {
     _all: Arc<OwnedSemaphorePermit>,
-    _of_address: Option<Arc<Permit<IpAddr>>>,
+    _of_networks: Arc<[Permit<IpNet>]>,
 }
 
-/// A trusted proxy's connections are not limited by address.
+/// A trusted proxy's connections are not limited by its networks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Client {
     Direct,
@@ -48,16 +48,18 @@ enum Client {
 impl ConnectionPermit {
     fn acquire(
         all: &Arc<Semaphore>,
-        counts: &KeyedLimit<IpAddr>,
+        counts: &KeyedLimit<IpNet>,
         address: IpAddr,
         client: Client,
     ) -> Option<Self> {
         let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
-        if client == Client::Proxy {
-            return Some(Self { _all: all, _of_address: None });
-        }
-        let of_address = counts.try_acquire(network(address), limits::CONNECTIONS_OF_ONE)?;
-        Some(Self { _all: all, _of_address: Some(Arc::new(of_address)) })
+        let limited = match client {
+            Client::Direct => networks(address).into_iter().zip(limits::CONNECTIONS_OF_ONE),
+            Client::Proxy => return Some(Self { _all: all, _of_networks: Arc::default() }),
+        };
+        let of_networks: Option<Arc<[Permit<IpNet>]>> =
+            limited.map(|(network, limit)| counts.try_acquire(network, limit)).collect();
+        Some(Self { _all: all, _of_networks: of_networks? })
     }
 }
 
@@ -113,5 +115,50 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%address, %error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// Every address opens as many connections as it may; how many that are.
+    fn held(
+        addresses: impl Iterator<Item = IpAddr>,
+        all: &Arc<Semaphore>,
+        counts: &KeyedLimit<IpNet>,
+    ) -> Vec<ConnectionPermit> {
+        let acquire = |address| ConnectionPermit::acquire(all, counts, address, Client::Direct);
+        addresses.flat_map(|address| (0..100).map_while(move |_| acquire(address))).collect()
+    }
+
+    #[test]
+    fn no_network_holds_all_connections() {
+        let v6 = |subnet: u128| Ipv6Addr::from_bits((0x2001_0db8_0001_u128 << 80) | (subnet << 64));
+        let v4 = |host: u32| Ipv4Addr::from_bits((192 << 24) | (2 << 8) | host);
+        let provider = |site: u128| Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (site << 80));
+        let networks: [(&str, Vec<IpAddr>, usize); 6] = [
+            ("an address", vec![v4(1).into()], 64),
+            ("a /64", vec![v6(1).into(), v6(1).into()], 64),
+            ("a /59", (0..32).map(|subnet| v6(subnet).into()).collect(), 256),
+            ("a /48", (0..2_000).map(|subnet| v6(subnet).into()).collect(), 256),
+            ("a /24", (0..256).map(|host| v4(host).into()).collect(), 256),
+            ("a /32 of IPv6", (0..2_000).map(|site| provider(site).into()).collect(), 1_024),
+        ];
+        for (name, addresses, expected) in networks {
+            let (all, counts) =
+                (Arc::new(Semaphore::new(limits::CONNECTIONS)), KeyedLimit::default());
+            let held = held(addresses.into_iter(), &all, &counts);
+            println!("{name} holds {} of {} connections", held.len(), limits::CONNECTIONS);
+            assert_eq!(held.len(), expected, "{name}");
+            let other = ["203.0.113.1", "2a00:1::1"].map(|address| address.parse().unwrap());
+            for other in other {
+                let permit = ConnectionPermit::acquire(&all, &counts, other, Client::Direct);
+                assert!(permit.is_some(), "{name} keeps {other} out");
+            }
+            drop(held);
+            assert_eq!(all.available_permits(), limits::CONNECTIONS);
+        }
     }
 }

@@ -5,7 +5,7 @@ const STAGES = { received: 'Order received', redeemed: 'Token redeemed', schedul
 const cards = new Map();
 let terminal;
 
-// ── The access key: a bearer token that owns the pods bought with it
+// ── The bearer token: it that owns the pods bought with it
 
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(32));
@@ -342,11 +342,11 @@ async function openTerminal(pod) {
 
 $('close-terminal').addEventListener('click', () => { terminal?.close(); terminal = undefined; $('shell').hidden = true; });
 
-// ── Showing and replacing the access key
+// ── Showing and replacing the bearer token
 
 reveal($('show-key'), $('key'));
 $('use-key').addEventListener('click', () => {
-  if ($('key').value.length < 32) return showError(new Error('An access key must have at least 32 characters.'));
+  if ($('key').value.length < 32) return showError(new Error('A bearer token must have at least 32 characters.'));
   storeKey($('key').value.trim());
   location.reload();
 });

@@ -8,7 +8,8 @@ use nostr_sdk::pool::transport::error::TransportError;
 use nostr_sdk::pool::transport::websocket::{WebSocketSink, WebSocketStream, WebSocketTransport};
 use nostr_sdk::types::url::Host;
 use nostr_sdk::util::BoxedFuture;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use paygress_http_client::is_public;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -25,47 +26,6 @@ pub(crate) enum AddressError {
     NotPublic,
     #[error("the relay does not answer in time")]
     Timeout,
-}
-
-/// Whether an address is on the public internet: not this machine, not a private network, not a
-/// cloud's metadata.
-pub(crate) fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_broadcast()
-        || ip.is_documentation()
-        || ip.is_multicast()
-        || a == 0
-        || a >= 240
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && (b == 18 || b == 19));
-    !special
-}
-
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    if let Some(v4) = ip.to_ipv4_mapped() {
-        return is_public_v4(v4);
-    }
-    let [a, b, _, _, _, _, g, h] = ip.segments();
-    let [high, low] = g.to_be_bytes();
-    let [third, fourth] = h.to_be_bytes();
-    if a == 0x64 && b == 0xff9b {
-        // NAT64: the address behind it counts.
-        return is_public_v4(Ipv4Addr::new(high, low, third, fourth));
-    }
-    // Global unicast only, without documentation, Teredo and 6to4, which carry other addresses
-    // inside.
-    (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b == 0xdb8 || b == 0)) && a != 0x2002
 }
 
 /// The addresses of an external relay: encrypted, without credentials in the URL, and public
@@ -181,6 +141,7 @@ mod tests {
             "wss://[::1]",
             "wss://[::ffff:10.0.0.1]",
             "wss://[64:ff9b::a00:1]",
+            "wss://[64:ff9b:1::808:808]",
             "wss://[2002:7f00:1::]",
             "wss://[fd00::1]",
             "wss://[fe80::1]",

@@ -1,7 +1,22 @@
 //! The one account of a server, and the keys.
 
-use russh::keys::{Algorithm, PrivateKey, PublicKey, key::safe_rng};
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey, key::safe_rng};
 use std::path::{Path, PathBuf};
+
+/// The kinds of public keys that log in: what this build of russh can verify. It has no RSA, and
+/// none of the keys in hardware (`sk-`).
+pub(crate) static KEY_KINDS: [Algorithm; 4] = [
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+];
+
+/// The kinds of public keys that log in, as a `.pub` file begins with them.
+#[must_use]
+pub fn key_kinds() -> Vec<&'static str> {
+    KEY_KINDS.iter().map(Algorithm::as_str).collect()
+}
 
 /// The only user of a server.
 #[derive(Clone, Debug)]
@@ -41,6 +56,9 @@ impl std::fmt::Debug for Password {
 pub enum Error {
     #[error("cannot read the login file {path}: {source}")]
     LoginFile { path: PathBuf, source: std::io::Error },
+    /// A public key of a kind that this server cannot verify.
+    #[error("keys of this kind cannot log in; send one of {}", key_kinds().join(", "))]
+    KeyKind,
     /// A public key is malformed, or no host key could be generated.
     #[error("the SSH key is not usable: {0}")]
     Key(#[from] russh::keys::ssh_key::Error),
@@ -76,12 +94,18 @@ impl Account {
     }
 }
 
-/// Parses a public key in the format of an OpenSSH `.pub` file.
+/// Parses a public key in the format of an OpenSSH `.pub` file. Whoever sells a login with it asks
+/// here whether the server would take it.
 ///
 /// # Errors
-/// [`Error::Key`] when it is malformed.
+/// [`Error::KeyKind`] when the server cannot verify it, [`Error::Key`] when it is malformed.
 pub fn parse_key(line: &str) -> Result<PublicKey, Error> {
-    Ok(PublicKey::from_openssh(line.trim())?)
+    let line = line.trim();
+    let kind = line.split(' ').next().unwrap_or_default();
+    if !KEY_KINDS.iter().any(|known| known.as_str() == kind) {
+        return Err(Error::KeyKind);
+    }
+    Ok(PublicKey::from_openssh(line)?)
 }
 
 /// Generates an Ed25519 host key.

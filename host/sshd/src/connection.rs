@@ -1,8 +1,8 @@
 //! One connection: authentication, and the requests on its channels.
 
-use crate::account::Account;
+use crate::account::{Account, KEY_KINDS};
 use crate::process::{self, Program, ProgramInput, Terminal};
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
+use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
@@ -30,9 +30,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 type Error = russh::Error;
 
 pub(crate) fn config(host_key: PrivateKey) -> Config {
-    let curves = [EcdsaCurve::NistP256, EcdsaCurve::NistP384, EcdsaCurve::NistP521];
-    let mut algorithms = vec![Algorithm::Ed25519];
-    algorithms.extend(curves.map(|curve| Algorithm::Ecdsa { curve }));
     Config {
         methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]),
         auth_rejection_time: Duration::from_secs(1),
@@ -41,8 +38,7 @@ pub(crate) fn config(host_key: PrivateKey) -> Config {
         max_auth_attempts: MAX_AUTH_TRIES,
         inactivity_timeout: Some(KEEPALIVE.saturating_mul(4)),
         keepalive_interval: Some(KEEPALIVE),
-        // Only what this build of russh can verify: it has no RSA.
-        preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
+        preferred: Preferred { key: Cow::Borrowed(&KEY_KINDS), ..Preferred::default() },
         ..Config::default()
     }
 }

@@ -8,16 +8,15 @@
 //! Kubernetes, and depends on no other crate of this workspace.
 //!
 //! ```text
-//! listener ─▶ MaxStartups per address ─▶ authentication ─▶ channel ─▶ shell on a PTY or on pipes
-//!   serve          (server)               (connection)   (connection)        (process)
+//! listener ─▶ MaxStartups 10:30:100 ─▶ authentication ─▶ channel ─▶ shell on a PTY or on pipes
+//!   serve         (server)              (connection)   (connection)        (process)
 //! ```
 //!
 //! When the `stop` flag is set, every connection is shut down and every process group of the user
 //! gets SIGHUP, then SIGKILL.
 //!
 //! No part of a login reaches a shell: user name, password and key are only compared. Forwarding,
-//! agents and subsystems are refused. RSA user keys are not supported: this build of russh cannot
-//! verify them.
+//! agents and subsystems are refused. [`key_kinds`] lists the user keys that log in.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -53,6 +52,6 @@ mod connection;
 mod process;
 mod server;
 
-pub use account::{Account, Error, Password, new_host_key, parse_key};
+pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key};
 pub use russh::keys::PrivateKey;
-pub use server::serve;
+pub use server::{listen_on_both_families, serve};

@@ -5,7 +5,7 @@
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
-use paygress_sshd::{Account, new_host_key, serve};
+use paygress_sshd::{Account, listen_on_both_families, new_host_key, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
 use std::path::PathBuf;
@@ -13,6 +13,9 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// Where it listens if nothing else is said.
+const PORT: u16 = 2222;
 
 /// As in shells: 128 plus the number of SIGTERM.
 const TERMINATED: u8 = 143;
@@ -56,7 +59,10 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let Options { login, listen, shell, home } = Options::parse(std::env::args().skip(1))?;
     let account = Account::read(&login, shell, home)?;
     name_user(&account);
-    let listener = TcpListener::bind(listen).await?;
+    let listener = match listen {
+        Some(address) => TcpListener::bind(address).await?,
+        None => listen_on_both_families(PORT).await?,
+    };
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -70,7 +76,7 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
 
 struct Options {
     login: PathBuf,
-    listen: String,
+    listen: Option<String>,
     shell: PathBuf,
     home: PathBuf,
 }
@@ -87,7 +93,7 @@ impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, UsageError> {
         let mut options = Self {
             login: "/run/paygress/login".into(),
-            listen: "0.0.0.0:2222".to_owned(),
+            listen: None,
             shell: "/bin/sh".into(),
             home: "/home/user".into(),
         };
@@ -100,7 +106,7 @@ impl Options {
             };
             match option.as_str() {
                 "--login" => options.login = value.into(),
-                "--listen" => options.listen = value,
+                "--listen" => options.listen = Some(value),
                 "--shell" => options.shell = value.into(),
                 _ => options.home = value.into(),
             }

@@ -3,22 +3,42 @@
 use crate::account::Account;
 use crate::connection::{self, Connection};
 use russh::keys::PrivateKey;
-use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Connections at the same time; each costs a few hundred kilobytes.
-const MAX_CONNECTIONS: usize = 128;
-/// Connections of one address that have not authenticated yet, as OpenSSH's `MaxStartups`: one
-/// address cannot lock the others out.
-const MAX_STARTUPS: usize = 8;
+/// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
+/// authenticated 40. Those leave room for more sessions than a person has.
+const MAX_CONNECTIONS: usize = 228;
+/// Connections that have not authenticated yet, as OpenSSH's `MaxStartups 10:30:100`. From
+/// `STARTUPS_BEGIN` on, a new one is dropped at random, with `STARTUPS_RATE` percent at first and
+/// ever more up to all of them at `STARTUPS_FULL`: somebody who holds connections open cannot keep
+/// a customer out who tries again. Addresses are not counted: behind source NAT all clients have
+/// the same.
+const STARTUPS_BEGIN: usize = 10;
+const STARTUPS_RATE: usize = 30;
+const STARTUPS_FULL: usize = 100;
+/// The percent that are added between the first number and the last one, and how far apart those
+/// are.
+const STARTUPS_RISE: usize = 100 - STARTUPS_RATE;
+const STARTUPS_SPAN: usize = STARTUPS_FULL - STARTUPS_BEGIN;
 /// A client that has not authenticated by then is disconnected, as OpenSSH's `LoginGraceTime`.
 const LOGIN_GRACE: Duration = Duration::from_secs(30);
 /// After a failed `accept`, most likely because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on IPv6 and IPv4 by one socket; where there is no IPv6, on IPv4 alone.
+///
+/// # Errors
+/// The port is in use.
+pub async fn listen_on_both_families(port: u16) -> std::io::Result<TcpListener> {
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    // The first that can be had.
+    TcpListener::bind(&[v6, v4][..]).await
+}
 
 /// Serves logins until `stop` is `true` or its sender is dropped; then shuts every connection down
 /// and ends every process of the user.
@@ -31,9 +51,9 @@ pub async fn serve(
     let account = Arc::new(account);
     let config = Arc::new(connection::config(host_key));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let startups = Arc::<Startups>::default();
+    let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
     loop {
-        let (socket, peer) = tokio::select! {
+        let (socket, _) = tokio::select! {
             () = is_set(&mut stop) => return,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -44,7 +64,7 @@ pub async fn serve(
                 }
             },
         };
-        let Some(pre_auth) = PreAuthConn::admit(&startups, peer.ip()) else { continue };
+        let Some(pre_auth) = admit(&startups) else { continue };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
         let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
         tokio::spawn(async move {
@@ -56,35 +76,30 @@ pub async fn serve(
     }
 }
 
-/// How many connections of each address have not authenticated yet.
-type Startups = Mutex<HashMap<IpAddr, usize>>;
+/// Holds one of the places of `MaxStartups` until it authenticates or ends.
+type PreAuthConn = OwnedSemaphorePermit;
 
-/// A connection that has not authenticated yet; it counts until it is dropped.
-struct PreAuthConn {
-    startups: Arc<Startups>,
-    address: IpAddr,
+/// A place for a new connection, unless chance is against it.
+fn admit(startups: &Arc<Semaphore>) -> Option<PreAuthConn> {
+    let held = STARTUPS_FULL.saturating_sub(startups.available_permits());
+    let drop_percent = drop_percent(held);
+    // Without randomness nothing is admitted while there are many.
+    let is_dropped =
+        drop_percent > 0 && getrandom::u32().map_or(true, |random| random % 100 < drop_percent);
+    if is_dropped { None } else { Arc::clone(startups).try_acquire_owned().ok() }
 }
 
-impl PreAuthConn {
-    fn admit(startups: &Arc<Startups>, address: IpAddr) -> Option<Self> {
-        let mut counts = startups.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= MAX_STARTUPS {
-            return None;
+/// How many of a hundred new connections are dropped while so many have not authenticated.
+fn drop_percent(held: usize) -> u32 {
+    let rise = held.saturating_sub(STARTUPS_BEGIN).saturating_mul(STARTUPS_RISE);
+    let percent = match held {
+        0..STARTUPS_BEGIN => 0,
+        STARTUPS_BEGIN..STARTUPS_FULL => {
+            STARTUPS_RATE.saturating_add(rise.div_euclid(STARTUPS_SPAN))
         }
-        *count = count.saturating_add(1);
-        Some(Self { startups: Arc::clone(startups), address })
-    }
-}
-
-impl Drop for PreAuthConn {
-    fn drop(&mut self) {
-        let mut counts = self.startups.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => drop(counts.remove(&self.address)),
-        }
-    }
+        _ => 100,
+    };
+    u32::try_from(percent).unwrap_or(100)
 }
 
 /// Waits until the flag is `true` or its sender is dropped.
@@ -132,4 +147,39 @@ async fn serve_connection(
     }
     let _ = shutdown_handle.shutdown(Shutdown::Both);
     session.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The figures of OpenSSH's `should_drop_connection` for `10:30:100`.
+    #[test]
+    fn connections_are_dropped_as_openssh_drops_them() {
+        for (held, percent) in [
+            (0, 0),
+            (9, 0),
+            (10, 30),
+            (11, 30),
+            (19, 37),
+            (50, 61),
+            (55, 65),
+            (99, 99),
+            (100, 100),
+            (usize::MAX, 100),
+        ] {
+            assert_eq!(drop_percent(held), percent, "{held}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_ends() {
+        let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
+        let held: Vec<PreAuthConn> = (0..STARTUPS_BEGIN).filter_map(|_| admit(&startups)).collect();
+        assert_eq!(held.len(), STARTUPS_BEGIN, "none is dropped below the first number");
+        let all: Vec<PreAuthConn> = (0..100_000).filter_map(|_| admit(&startups)).collect();
+        assert_eq!(all.len() + held.len(), STARTUPS_FULL, "and none is taken above the last one");
+        drop((held, all));
+        assert!(admit(&startups).is_some());
+    }
 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod attack;
+mod locks;
 mod operator;
 mod receive;
 mod refunds;

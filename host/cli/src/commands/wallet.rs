@@ -1,11 +1,12 @@
 //! `paygress wallet`.
 
 use crate::app::{OpenMode, open_stores};
-use crate::output::print_line;
+use crate::output::{print_line, print_note};
 use crate::serve::configured;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use paygress_cashu::{CashuWallet, HealthCheck, MintStatus};
+use paygress_core::error_chain;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
 use serde_json::json;
@@ -69,13 +70,27 @@ pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitC
             print_line(format_args!("paid {}, and {} in fees", melted.amount, melted.fee));
         }
         WalletAction::Restore => {
-            for mint in mints(&wallet).await? {
-                let restored = wallet.restore(&mint).await?;
-                print_line(format_args!("{mint} {}", json!({ "restored_sats": restored })));
-            }
+            return restore(&wallet).await;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One mint that does not answer does not keep the coins of the others.
+async fn restore(wallet: &CashuWallet) -> Result<ExitCode> {
+    let mut outcome = ExitCode::SUCCESS;
+    for mint in mints(wallet).await? {
+        match wallet.restore(&mint).await {
+            Ok(restored) => {
+                print_line(format_args!("{mint} {}", json!({ "restored_sats": restored })));
+            }
+            Err(error) => {
+                print_note(format_args!("{mint} not restored: {}", error_chain(&error)));
+                outcome = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(outcome)
 }
 
 fn print_status(status: &MintStatus) {

@@ -47,7 +47,7 @@ fn host(url: &str) -> Option<&str> {
 impl Reader {
     fn bind_address(&mut self) -> SocketAddr {
         self.text_or_default("BIND_ADDR").parse().unwrap_or_else(|_| {
-            self.problem("BIND_ADDR: must be address:port, 0.0.0.0:8080 for instance");
+            self.problem("BIND_ADDR: must be address:port, [::]:8080 for instance");
             SocketAddr::from(([127, 0, 0, 1], 8080))
         })
     }

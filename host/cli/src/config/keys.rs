@@ -19,7 +19,7 @@ pub const KEYS: [Key; 49] = [
     Key {
         name: "BIND_ADDR",
         default: Some("127.0.0.1:8080"),
-        about: "the address and port that the HTTP server listens on",
+        about: "the address and port that the HTTP server listens on; [::]:8080 is IPv4 too",
     },
     Key {
         name: "PUBLIC_URL",
@@ -223,8 +223,8 @@ pub const KEYS: [Key; 49] = [
         default: Some("2222"),
         about: "the port that the SSH server inside a pod listens on",
     },
-    Key { name: "SSH_PORT_RANGE_START", default: Some("30000"), about: "the first port for pods" },
-    Key { name: "SSH_PORT_RANGE_END", default: Some("31000"), about: "the last one" },
+    Key { name: "SSH_PORT_RANGE_START", default: Some("20000"), about: "the first port for pods" },
+    Key { name: "SSH_PORT_RANGE_END", default: Some("21000"), about: "the last one" },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {
         name: "OTLP_ENDPOINT",

@@ -1,4 +1,4 @@
-//! `Policy` resources: put in force, or refused with a reason.
+//! `Policy` resources: active, or refused with a reason.
 
 use crate::support::command::text;
 use crate::support::keys::key;
@@ -175,15 +175,15 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let signed = paygress(&["policy", "push", &flat, &named("flat:1"), "--sign", &private]);
     apply_artefact(&signed.replace("flat:1", "elsewhere:1"));
     assert!(condition("pricing", "Fetched", "False", "Unavailable").contains("is not there"));
-    assert!(!buys_flat(), "nothing of that was put in force");
+    assert!(!buys_flat(), "nothing of that became active");
 
     apply_artefact(&signed);
     condition("pricing", "Verified", "True", "Verified");
     condition("pricing", "Active", "True", "InForce");
     assert!(buys_flat());
 
-    // Changed in the registry afterwards: another resource for it is refused, and what is in force
-    // goes on.
+    // Changed in the registry afterwards: another resource for it is refused, and the
+    // active one goes on.
     let digest = Digest::of(&std::fs::read(&flat).unwrap());
     registry.replace_blob(&digest, b"something else");
     apply(&policy(

@@ -118,7 +118,7 @@ fn world(outside: &Runtime) -> World {
     World { mint, policy: Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap() }
 }
 
-/// Tells one story in a world of its own.
+/// Runs one scenario in a world of its own.
 fn outcome(actions: Vec<Action>, runs: Vec<ProcessRun>) -> Outcome {
     let _turn = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let outside = runtime();

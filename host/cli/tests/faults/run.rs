@@ -94,7 +94,7 @@ fn note_faults(env: &TestEnv, run: &ProcessRun, met: &mut Vec<String>) {
     }
 }
 
-/// Tells the story; `kept` is what was outstanding at the mint before it.
+/// Runs the scenario; `kept` is what was outstanding at the mint before it.
 pub(crate) fn run_scenario(
     world: &World,
     outside: &Runtime,

@@ -1,14 +1,15 @@
 //! Many buyers at once, and clients that would hold everybody up.
 
-use crate::service::opened;
+use crate::service::{opened, shared};
 use crate::support::command::printed;
 use crate::support::customer::TIMEOUT;
 use crate::support::web::{Answer, Web};
 use crate::text;
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const BUYERS: usize = 200;
 
@@ -44,6 +45,50 @@ async fn buy(web: &Web, tokens: Vec<String>) -> Vec<Answer> {
         web.ask("POST", "/spawn-pod", &headers, "{}").await
     });
     futures::future::join_all(buying).await
+}
+
+/// Whoever has many addresses has no more than their network's share of the connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_full_of_addresses_leaves_room_for_others() {
+    let (_shared, web, _buyer) = shared().await;
+    // At once: an idle connection is cut off after ten seconds.
+    let opened = (0..384_u16).map(|number| {
+        let [_, address] = (number / 64 + 1).to_be_bytes();
+        answered(&web, Ipv4Addr::new(127, 0, 9, address))
+    });
+    let held: Vec<TcpStream> =
+        futures::future::join_all(opened).await.into_iter().flatten().collect();
+    println!("6 addresses of one /24 hold {} of 384 connections", held.len());
+    assert_eq!(held.len(), 256);
+    let begun = Instant::now();
+    assert!(answered(&web, Ipv4Addr::new(127, 0, 10, 1)).await.is_some());
+    println!("another network is answered after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    drop(held);
+    while answered(&web, Ipv4Addr::new(127, 0, 9, 7)).await.is_none() {
+        assert!(begun.elapsed() < TIMEOUT, "the network has its connections back");
+    }
+}
+
+/// A connection from this address, if it is served; it is kept open.
+async fn answered(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = socket.connect(web.address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.ok()?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.ok()?;
+    (&status == b"HTTP/1.1 200").then_some(stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_address_families_are_served() {
+    let (_sandbox, _running, web, _buyer) = opened(&[("BIND_ADDR", "[::]:0")], "").await;
+    let port = web.address.port();
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let answer = Web::new((address, port).into()).ask("GET", "/healthz", &[], "").await;
+        assert_eq!(answer.body, "ok", "{address}");
+    }
 }
 
 async fn hostile_clients_are_cut_off(web: &Web) {

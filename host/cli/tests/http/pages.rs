@@ -1,6 +1,6 @@
 //! The web page, the documentation, and what is served beside the API.
 
-use crate::service::{ORIGIN, shared};
+use crate::service::{ORIGIN, opened, shared};
 use serde_json::json;
 
 /// Where a page's parts would come from another server.
@@ -62,6 +62,51 @@ async fn only_allowed_origins_may_order() {
     assert!(!denied.headers.contains_key("access-control-allow-origin"));
 }
 
+/// A payment request is for any wallet, so `/pay` is open to all pages; nothing else is, with
+/// `CORS_ORIGINS` (the shared service) and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_web_wallet_may_pay_and_nothing_else() {
+    let (_shared, with_origins, _buyer) = shared().await;
+    let (_sandbox, _running, without_origins, _buyer) = opened(&[], "").await;
+    let pay = format!("/pay?for=bearer:{}", "a".repeat(64));
+    for web in [with_origins, without_origins] {
+        let wallet = ("origin", "https://wallet.example");
+        for (method, path, is_open) in [
+            ("POST", pay.as_str(), true),
+            ("POST", "/spawn-pod", false),
+            ("POST", "/top-up-pod", false),
+            ("GET", "/pods", false),
+            ("GET", "/auth", false),
+            ("GET", "/offers", false),
+            ("POST", "/pay/", false),
+            ("POST", "/payments", false),
+        ] {
+            let preflight = [
+                wallet,
+                ("access-control-request-method", method),
+                ("access-control-request-headers", "content-type"),
+            ];
+            let answer = web.ask("OPTIONS", path, &preflight, "").await;
+            let allowed = answer.headers.get("access-control-allow-origin");
+            assert_eq!(allowed.is_some(), is_open, "preflight of {path}");
+            if is_open {
+                assert_eq!(answer.status, 200, "{path}");
+                assert_eq!(allowed.unwrap(), wallet.1, "{path}");
+                for (header, needed) in [("methods", "POST"), ("headers", "content-type")] {
+                    let header = &answer.headers[format!("access-control-allow-{header}")];
+                    assert!(header.to_str().unwrap().contains(needed), "{header:?}");
+                }
+            }
+            let answer = web.ask(method, path, &[wallet], "").await;
+            let allowed = answer.headers.get("access-control-allow-origin");
+            assert_eq!(allowed.is_some(), is_open, "{method} {path}");
+            if is_open {
+                answer.is(400, "invalid_token");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_caches_and_lost_clients_get_what_http_says() {
     let (_shared, web, _buyer) = shared().await;
@@ -75,6 +120,11 @@ async fn probes_caches_and_lost_clients_get_what_http_says() {
         .ask("GET", "/app.js", &[("if-none-match", script.headers["etag"].to_str().unwrap())], "")
         .await;
     assert_eq!((again.status, again.body.len()), (304, 0));
+    // As a list, and as a proxy that compresses writes it.
+    let tag = script.headers["etag"].to_str().unwrap();
+    let weak = format!("\"x\", W/{tag}");
+    let listed = [("if-none-match", "\"other\""), ("if-none-match", weak.as_str())];
+    assert_eq!(web.ask("GET", "/app.js", &listed, "").await.status, 304);
     web.ask("GET", "/nothing", &[], "").await.is(404, "not_found");
     web.ask("PUT", "/pods", &[], "").await.is(405, "method_not_allowed");
 }

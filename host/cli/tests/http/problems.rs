@@ -46,6 +46,96 @@ async fn a_bad_path_or_header_is_refused() {
     web.ask("POST", &nobody, &[], "{}").await.is(400, "invalid_token");
 }
 
+/// Whatever is wrong, the answer names it, in bodies, payments and queries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_is_wrong_is_named() {
+    let (_shared, web, _buyer) = shared().await;
+    let nobody = format!("/pay?for=bearer:{}", "a".repeat(64));
+    let minutes = "duration_minutes must be a whole number from 1 to 5256000, or be left out";
+    let proof = |amount: &str| {
+        format!(
+            r#"{{"mint":"https://m","unit":"sat","proofs":[{{"amount":{amount},"id":"00","secret":"s"}}]}}"#
+        )
+    };
+    let (no_signature, no_amount) = (proof("1"), proof("\"secret\""));
+    let unlisted = format!("{nobody}&duration_minutes=-1");
+    for (method, path, body, detail) in [
+        ("POST", "/spawn-pod", r#"{"duration_minutes":-1}"#, minutes),
+        ("POST", "/spawn-pod", r#"{"duration_minutes":1.5}"#, minutes),
+        ("POST", "/spawn-pod", r#"{"duration_minutes":"soon"}"#, minutes),
+        ("POST", "/top-up-pod", r#"{"pod_name":"x","duration_minutes":0}"#, minutes),
+        ("GET", "/auth?duration_minutes=1.5", "", minutes),
+        ("POST", unlisted.as_str(), "", minutes),
+        ("POST", "/spawn-pod", r#"{"ssh_username":7}"#, "ssh_username must be a string"),
+        ("POST", "/spawn-pod", r#"{"tier":"a","tier":"b"}"#, "tier is there twice; send it once"),
+        ("POST", "/pay", "{}", "for is missing"),
+        ("POST", "/pay?for=a&for=b", "{}", "for is there twice; send it once"),
+        ("POST", nobody.as_str(), "{}", "mint is missing"),
+        ("POST", nobody.as_str(), &no_signature, "proofs[0].C is missing"),
+        ("POST", nobody.as_str(), &no_amount, "proofs[0].amount must be a whole number"),
+    ] {
+        let answer = web.ask(method, path, &[], body).await.json();
+        assert_eq!(text(&answer, "detail"), detail, "{method} {path} {body}");
+    }
+    for minutes in ["1.0", "\"1\"", "1"] {
+        let body = format!(r#"{{"duration_minutes":{minutes}}}"#);
+        let price = web.ask("POST", "/spawn-pod", &[], &body).await.is(402, "payment_required");
+        assert_eq!(price["duration_seconds"], 60, "{body}");
+    }
+}
+
+/// A legal body in an unusual form is read, or refused with what to send instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_another_form_is_read_or_explained() {
+    let (_shared, web, buyer) = shared().await;
+    let token = buyer.token(3).await;
+    for coding in ["gzip", "br", "identity, gzip", "zstd"] {
+        let answer =
+            web.ask("POST", "/spawn-pod", &[("content-encoding", coding)], "\u{1f}x").await;
+        let problem = answer.is(415, "unsupported_media_type");
+        assert!(text(&problem, "detail").contains("Accept-Encoding: identity"), "{problem}");
+        assert_eq!(answer.headers["accept-encoding"], "identity");
+    }
+    let marked = "\u{feff}{\"duration_minutes\": 5}";
+    for (headers, body) in [
+        (&[("content-encoding", "identity")][..], "{\"duration_minutes\": 5}"),
+        (&[("content-encoding", "gzip")], ""),
+        (&[], marked),
+        (&[], "\u{feff}"),
+    ] {
+        web.ask("POST", "/spawn-pod", headers, body).await.is(402, "payment_required");
+    }
+    for said in ["hi", token.as_str()] {
+        let problem = web.ask("POST", "/spawn-pod", &[], said).await.is(400, "invalid_request");
+        assert!(text(&problem, "detail").contains(r#"{"cashu_token": "cashuB…"}"#), "{problem}");
+    }
+    let bearer = format!("Bearer {token}");
+    let answer = web.ask("POST", "/spawn-pod", &[("authorization", &bearer)], "{}").await;
+    let problem = answer.is(401, "unauthorized");
+    assert!(text(&problem, "detail").contains("Authorization: Cashu"), "{problem}");
+    assert!(!answer.body.contains(&token), "the token is quoted");
+    assert!(buyer.wallet.receive(&token).await.unwrap() > 0);
+}
+
+/// Of the kinds that the pod's SSH server does not verify; the token stays good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_could_not_log_in_is_refused_before_payment() {
+    let (_shared, web, buyer) = shared().await;
+    let token = buyer.token(6).await;
+    for key in [
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 me@home",
+        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t",
+        "sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20=",
+    ] {
+        let order = json!({"cashu_token": token, "ssh_public_key": key});
+        let problem = web.spawn(order).await.is(400, "invalid_request");
+        let detail = text(&problem, "detail");
+        let kinds = paygress_sshd::key_kinds().join(", ");
+        assert!(detail.starts_with("ssh_public_key: ") && detail.ends_with(&kinds), "{detail}");
+    }
+    assert!(buyer.wallet.receive(&token).await.unwrap() > 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_order_leaves_its_token_good() {
     let (_shared, web, buyer) = shared().await;

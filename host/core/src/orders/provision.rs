@@ -43,10 +43,10 @@ impl OrderService {
         match (done, &paid.task) {
             (Ok(()), _) => Ok(()),
             (Err(ProvisionError::Step(error)), _) => Err(error),
-            (Err(ProvisionError::Cluster(ClusterError::Unavailable(error))), _)
+            (Err(ProvisionError::Cluster(error @ ClusterError::Unavailable(_))), _)
                 if order.created_at.after(timeout()) > UnixTime::now() =>
             {
-                Err(StepError::Retry(error))
+                Err(StepError::Retry(error.into()))
             }
             (
                 Err(ProvisionError::Cluster(ClusterError::PortTaken(error))),
@@ -119,7 +119,7 @@ impl OrderService {
             .cluster
             .remove(&id.pod_name())
             .await
-            .map_err(|error| StepError::Retry(error.to_string()))?;
+            .map_err(|error| StepError::Retry(error.into()))?;
         let decision = &paid.agreement.decision;
         let moved = async {
             let ports = self.settings.ports.clone();

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 const EVENT_QUEUE: usize = 256;
 
 impl OrderService {
-    /// Follows the cluster and looks after what is unfinished, until it is dropped. Run it once,
+    /// Follows the cluster and continues what is unfinished, until it is dropped. Run it once,
     /// beside the transports.
     pub async fn watch(self: Arc<Self>) {
         let mut tasks = JoinSet::new();

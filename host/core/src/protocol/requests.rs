@@ -1,6 +1,8 @@
 //! Requests.
 
-use super::shape::{check_shape, invalid};
+use super::fields;
+use super::shape::{check_length, invalid};
+use super::token_text::token_text;
 use crate::limits;
 use crate::model::ids::PodName;
 use crate::model::login::Login;
@@ -60,7 +62,7 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub ssh_password: Option<String>,
-    /// One line of an OpenSSH `.pub` file.
+    /// One line of an OpenSSH `.pub` file, of kind ed25519 or ECDSA.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 4096)]
     pub ssh_public_key: Option<String>,
@@ -75,6 +77,7 @@ pub struct RequestBody {
     /// The wanted time: an order that does not pay for it is refused. Left out: whatever the token
     /// pays for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "fields::duration_minutes")]
     #[schema(minimum = 1, maximum = 5_256_000)]
     pub duration_minutes: Option<u64>,
     /// The pod, for a top-up, a status or a stop.
@@ -116,15 +119,7 @@ impl Request {
     /// # Errors
     /// `invalid_request` that names the field and says what to write.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        check_shape(text)?;
-        // Parsed straight into the fields: serde refuses a field that is given twice.
-        let mut body: RequestBody = serde_json::from_str(text).map_err(|error| {
-            // The parser's own message would quote its input, which may be a token.
-            let (line, column) = (error.line(), error.column());
-            invalid(format!(
-                "the request is not a JSON object with the known fields (line {line}, column {column})"
-            ))
-        })?;
+        let mut body = RequestBody::read(text)?;
         let pod = body.take_pod()?;
         let kind = body.kind(pod.as_ref())?;
         match (kind, pod) {
@@ -151,6 +146,16 @@ enum Kind {
 }
 
 impl RequestBody {
+    /// Reads the fields; whether they belong together is [`Request::parse`]'s to say.
+    ///
+    /// # Errors
+    /// `invalid_request` that names the field.
+    pub fn read(text: &str) -> Result<Self, Refusal> {
+        check_length(text)?;
+        // Parsed straight into the fields: serde refuses a field that is given twice.
+        fields::from_json(text, r#"{"cashu_token": "cashuB…"}"#)
+    }
+
     fn take_pod(&mut self) -> Result<Option<PodName>, Refusal> {
         let name = within("pod_name", self.pod_name.take(), limits::POD_NAME_BYTES)?;
         let npub = within("pod_npub", self.pod_npub.take(), limits::POD_NAME_BYTES)?;
@@ -188,16 +193,16 @@ impl RequestBody {
     }
 
     fn take_token(&mut self) -> Result<Option<Secret>, Refusal> {
-        match self.cashu_token.take() {
-            Some(token) if token.len() > limits::TOKEN_BYTES => Err(Refusal::new(
+        let token = self.cashu_token.take().map(|text| token_text(&text));
+        match token.filter(|token| !token.expose().is_empty()) {
+            Some(token) if token.expose().len() > limits::TOKEN_BYTES => Err(Refusal::new(
                 ErrorType::InvalidToken,
                 format!(
                     "cashu_token is longer than {} bytes; send fewer, larger proofs",
                     limits::TOKEN_BYTES
                 ),
             )),
-            Some(token) if !token.trim().is_empty() => Ok(Some(Secret::new(token.trim()))),
-            _ => Ok(None),
+            token => Ok(token),
         }
     }
 
@@ -212,18 +217,15 @@ impl RequestBody {
         }
     }
 
-    fn wanted(&self) -> Result<Option<Seconds>, Refusal> {
-        match self.duration_minutes {
-            Some(minutes) if minutes == 0 || minutes > limits::WANTED_MINUTES => Err(invalid(
-                format!("duration_minutes must be 1 to {}, or be left out", limits::WANTED_MINUTES),
-            )),
-            minutes => Ok(minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))),
-        }
+    /// The wanted time.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Seconds> {
+        self.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))
     }
 
     fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
         let tier = self.take_tier()?;
-        let wanted = self.wanted()?;
+        let wanted = self.wanted();
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
             non_empty(&self.ssh_username).as_deref(),

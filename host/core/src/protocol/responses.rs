@@ -1,6 +1,7 @@
 //! Responses to customers.
 
-use super::shape::check_shape;
+use super::fields::from_json;
+use super::shape::check_length;
 use crate::model::order::LeaseState;
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
@@ -105,7 +106,7 @@ pub fn is_response(text: &str) -> bool {
         #[serde(rename = "type")]
         _tag: AnyTag,
     }
-    check_shape(text).is_ok() && serde_json::from_str::<Tagged>(text).is_ok()
+    check_length(text).is_ok() && from_json::<Tagged>(text, "").is_ok()
 }
 
 /// The pod is ready: how to log in.

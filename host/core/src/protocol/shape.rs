@@ -7,12 +7,16 @@ pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorType::InvalidRequest, message)
 }
 
-/// Refuses nesting that could exhaust a parser's stack, and objects that say a thing twice: which
-/// one is meant?
-pub(super) fn check_shape(text: &str) -> Result<(), Refusal> {
+/// Refuses what is longer than any request.
+pub(super) fn check_length(text: &str) -> Result<(), Refusal> {
     if text.len() > limits::REQUEST_BYTES {
         return Err(invalid(format!("the request is longer than {} bytes", limits::REQUEST_BYTES)));
     }
+    Ok(())
+}
+
+/// Refuses nesting that could exhaust a parser's stack.
+pub(super) fn check_depth(text: &str) -> Result<(), Refusal> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match byte {

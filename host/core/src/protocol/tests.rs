@@ -33,6 +33,20 @@ fn a_spawn_reads_with_all_and_with_no_options() {
 }
 
 #[test]
+fn a_token_is_read_however_it_was_passed_on() {
+    for text in [
+        r#"{"cashu_token":"CASHU:cashuBx+/"}"#,
+        r#"{"cashu_token":"https://wallet.example/#token=cashuBx-_"}"#,
+        r#"{"cashu_token":"`cashuB\nx%2B%2F`"}"#,
+    ] {
+        let Ok(Request::Buy { token: Some(token), .. }) = Request::parse(text) else {
+            panic!("{text}")
+        };
+        assert_eq!(token.expose(), "cashuBx-_", "{text}");
+    }
+}
+
+#[test]
 fn the_examples_read_as_what_they_are_named_for() {
     let spawn = Request::parse(include_str!("../../../../examples/orders/spawn.json")).unwrap();
     assert!(matches!(
@@ -183,10 +197,108 @@ fn several_refunds_that_wait_are_summed_up() {
 }
 
 #[test]
+fn a_duration_is_a_whole_number_however_it_is_written() {
+    for (written, minutes) in [
+        ("60", 60),
+        ("1.0", 1),
+        ("6e1", 60),
+        (r#""1""#, 1),
+        (r#"" 60 ""#, 60),
+        (r#""1.0""#, 1),
+        ("5256000", 5_256_000),
+    ] {
+        let text = format!(r#"{{"cashu_token":"a","duration_minutes":{written}}}"#);
+        let Ok(Request::Buy { purchase: Purchase::Spawn { wanted, .. }, .. }) =
+            Request::parse(&text)
+        else {
+            panic!("{text} is not read")
+        };
+        assert_eq!(wanted, Some(Seconds(minutes * 60)), "{text}");
+    }
+    for written in [
+        "-1",
+        "-1.0",
+        "1.5",
+        "0",
+        "5256001",
+        "1e99",
+        r#""-1""#,
+        r#""1.5""#,
+        r#""soon""#,
+        "true",
+        "[1]",
+    ] {
+        let text = format!(r#"{{"cashu_token":"a","duration_minutes":{written}}}"#);
+        let refusal = Request::parse(&text).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "duration_minutes must be a whole number from 1 to 5256000, or be left out",
+            "{text}"
+        );
+    }
+    for left_out in ["null", r#""""#] {
+        let text = format!(r#"{{"cashu_token":"a","duration_minutes":{left_out}}}"#);
+        assert!(Request::parse(&text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_field_of_another_type_is_named_with_what_belongs_there() {
+    for field in [
+        "type",
+        "cashu_token",
+        "pod_image",
+        "ssh_username",
+        "ssh_password",
+        "ssh_public_key",
+        "tier",
+        "pod_spec_id",
+        "pod_name",
+        "pod_npub",
+    ] {
+        for value in ["7", "true", "[]", "{}", "-1.5"] {
+            let text = format!(r#"{{"{field}":{value}}}"#);
+            let refusal = Request::parse(&text).unwrap_err();
+            assert_eq!(refusal.message, format!("{field} must be a string"), "{text}");
+        }
+        let twice = format!(r#"{{"{field}":"a","{field}":"b"}}"#);
+        let refusal = Request::parse(&twice).unwrap_err();
+        assert_eq!(refusal.message, format!("{field} is there twice; send it once"));
+    }
+}
+
+#[test]
+fn what_is_no_request_is_answered_with_an_example() {
+    for text in ["", "hi", "cashuBo2FteBtodHRw", "[]", "7", r#""cashuBx""#, "{", r#"{} {}"#] {
+        let refusal = Request::parse(text).unwrap_err();
+        assert_eq!(refusal.code, ErrorType::InvalidRequest, "{text}");
+        assert!(
+            refusal.message.ends_with(r#"send an object such as {"cashu_token": "cashuB…"}"#),
+            "{text}: {}",
+            refusal.message
+        );
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_request() {
+    assert!(matches!(
+        Request::parse("\u{feff}{\"cashu_token\":\"cashuBx\"}"),
+        Ok(Request::Buy { token: Some(token), .. }) if token.expose() == "cashuBx"
+    ));
+    assert!(Request::parse("\u{feff}\u{feff}{}").is_err(), "one mark, no more");
+}
+
+#[test]
 fn what_cannot_be_read_is_not_quoted() {
-    for text in
-        [r#""cashuBsecret""#, r#"{"duration_minutes":"cashuBsecret"}"#, r#"["cashuBsecret"]"#]
-    {
+    for text in [
+        r#""cashuBsecret""#,
+        r#"{"duration_minutes":"cashuBsecret"}"#,
+        r#"{"duration_minutes":"x, expected cashuBsecret at line 1"}"#,
+        r#"{"tier":{"cashuBsecret":1}}"#,
+        r#"{"cashuBsecret":nonsense}"#,
+        r#"["cashuBsecret"]"#,
+    ] {
         assert!(!format!("{:?}", Request::parse(text).unwrap_err()).contains("secret"), "{text}");
     }
 }

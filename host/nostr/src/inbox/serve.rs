@@ -119,6 +119,8 @@ impl Inbox {
                     repetition: Repetition::ByContent,
                     message: message.id.to_hex(),
                     reply_to: to.clone(),
+                    // A relay stands between: the key is all that is known of the sender.
+                    network: None,
                     token,
                     purchase,
                     password,

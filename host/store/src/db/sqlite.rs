@@ -55,6 +55,7 @@ pub(crate) enum Access {
 /// One file. Transactions run one after the other.
 pub(crate) struct Sqlite {
     connection: Mutex<Connection>,
+    path: PathBuf,
     behavior: TransactionBehavior,
     // Held as long as the file is open.
     _lock: Option<File>,
@@ -97,8 +98,8 @@ impl Sqlite {
             transaction.pragma_update(None, "user_version", version).map_err(database)?;
         }
         transaction.commit().map_err(database)?;
-        let behavior = TransactionBehavior::Immediate;
-        Ok(Self { connection: Mutex::new(connection), behavior, _lock: lock })
+        let (path, behavior) = (path.to_owned(), TransactionBehavior::Immediate);
+        Ok(Self { connection: Mutex::new(connection), path, behavior, _lock: lock })
     }
 
     fn open_to_read(path: &Path, schema: Schema) -> Result<Self, SqliteError> {
@@ -109,8 +110,8 @@ impl Sqlite {
             .map_err(database)?;
         connection.busy_timeout(BUSY).map_err(database)?;
         check_version(&connection, path, schema)?;
-        let behavior = TransactionBehavior::Deferred;
-        Ok(Self { connection: Mutex::new(connection), behavior, _lock: None })
+        let (path, behavior) = (path.to_owned(), TransactionBehavior::Deferred);
+        Ok(Self { connection: Mutex::new(connection), path, behavior, _lock: None })
     }
 }
 
@@ -208,6 +209,11 @@ impl Transaction for rusqlite::Transaction<'_> {
 }
 
 impl Backend for Sqlite {
+    fn free_bytes(&self) -> Result<Option<u64>, DatabaseError> {
+        let disk = rustix::fs::statvfs(&self.path).map_err(DatabaseError::failed)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
         let undo = |error| Undo::Database(failed(error));
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);

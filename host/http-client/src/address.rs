@@ -1,0 +1,109 @@
+//! Which addresses are on the public internet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether an address is on the public internet: not this machine, not a private network, not a
+/// cloud's metadata, and not a way of writing one of those (IANA's special-purpose registries). What
+/// strangers may make us connect to is decided here, and nowhere else.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let is_special = match address.octets() {
+        // This network, carrier-grade NAT, protocol assignments, 6to4 relays, benchmarks; and
+        // what is reserved, with broadcast.
+        [0, ..]
+        | [100, 64..=127, ..]
+        | [192, 0, 0, _]
+        | [192, 88, 99, _]
+        | [198, 18..=19, ..]
+        | [240..=255, ..] => true,
+        _ => false,
+    };
+    !(is_special
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || address.is_multicast())
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    match address.segments() {
+        // NAT64 (RFC 6052): the IPv4 address behind it counts. Its prefix for local use
+        // (64:ff9b:1::/48, RFC 8215) leads into the network that we are in, and falls to the last
+        // line with everything else outside global unicast.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            is_public_v4(Ipv4Addr::new(a, b, c, d))
+        }
+        // Protocol assignments with Teredo, documentation, and 6to4: Teredo and 6to4 carry other
+        // addresses inside.
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => {
+            false
+        }
+        [0x2000..=0x3fff, ..] => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_public_internet_are_public() {
+        for (address, expected) in [
+            ("9.9.9.9", true),
+            ("100.63.255.255", true),
+            ("100.128.0.1", true),
+            ("2606:4700::1111", true),
+            ("2620:fe::fe", true),
+            ("2001:200::1", true),
+            ("::ffff:9.9.9.9", true),
+            ("64:ff9b::9.9.9.9", true),
+            ("0.0.0.0", false),
+            ("0.1.2.3", false),
+            ("10.0.0.1", false),
+            ("100.64.0.1", false),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("172.16.0.1", false),
+            ("192.0.0.8", false),
+            ("192.0.2.1", false),
+            ("192.88.99.1", false),
+            ("192.168.0.1", false),
+            ("198.18.0.1", false),
+            ("224.0.0.1", false),
+            ("240.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::", false),
+            ("::1", false),
+            ("::9.9.9.9", false),
+            ("::ffff:10.0.0.1", false),
+            ("64:ff9b::10.0.0.1", false),
+            ("64:ff9b::169.254.169.254", false),
+            ("64:ff9b:1::9.9.9.9", false),
+            ("64:ff9b:1:fffe::1", false),
+            ("64:ff9b:0:1::9.9.9.9", false),
+            ("100::1", false),
+            ("2001::1", false),
+            ("2001:2::1", false),
+            ("2001:db8::1", false),
+            ("2002:7f00:1::", false),
+            ("3fff::1", false),
+            ("5f00::1", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("fec0::1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The networks that an address is in, which share limits: who has one address often has more.
+
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// How many there are.
+pub(crate) const NETWORKS: usize = 3;
+/// What a customer has, what a site has, what a provider has: the lengths of their prefixes.
+const IPV4: [u8; NETWORKS] = [32, 24, 16];
+const IPV6: [u8; NETWORKS] = [64, 48, 32];
+
+/// The networks of an address, the narrowest first.
+pub(crate) fn networks(address: IpAddr) -> [IpNet; NETWORKS] {
+    let address = address.to_canonical();
+    let lengths = if address.is_ipv4() { IPV4 } else { IPV6 };
+    // No prefix above is longer than an address.
+    lengths.map(|length| IpNet::new(address, length).unwrap_or(address.into()).trunc())
+}
+
+/// The network whose unpaid orders are counted together: an address of IPv4, since many customers
+/// may share the network around it, and of IPv6 a /48, since one customer may have it all.
+pub(crate) fn order_network(address: IpAddr) -> IpAddr {
+    let [narrowest, site, _] = networks(address);
+    if address.to_canonical().is_ipv4() { narrowest.addr() } else { site.addr() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_a_network_of_each_width() {
+        for (address, expected) in [
+            ("192.0.2.7", ["192.0.2.7/32", "192.0.2.0/24", "192.0.0.0/16"]),
+            ("::ffff:192.0.2.7", ["192.0.2.7/32", "192.0.2.0/24", "192.0.0.0/16"]),
+            ("2001:db8:1:2::7", ["2001:db8:1:2::/64", "2001:db8:1::/48", "2001:db8::/32"]),
+        ] {
+            let found = networks(address.parse().unwrap()).map(|network| network.to_string());
+            assert_eq!(found, expected);
+        }
+        for (address, expected) in
+            [("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1::")]
+        {
+            assert_eq!(order_network(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}
