@@ -133,7 +133,7 @@ impl MintClient {
         &self,
         is_missing: impl Fn(&[KeySetInfo]) -> bool,
     ) -> Result<Keysets> {
-        let asked_at = Instant::now();
+        let since = Instant::now();
         loop {
             let wait = match self.keysets.lock().await.as_ref() {
                 None => break,
@@ -141,7 +141,7 @@ impl MintClient {
                     let age = cached.fetched_at.elapsed();
                     let is_current = age < KEYSETS_TTL && !is_missing(&cached.keysets);
                     // Nothing newer than what was fetched meanwhile.
-                    if is_current || cached.fetched_at >= asked_at {
+                    if is_current || cached.fetched_at >= since {
                         return Ok(Arc::clone(&cached.keysets));
                     }
                     KEYSETS_MIN_AGE.saturating_sub(age)

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_leaves_the_price_after_the_fee() {
+    fn the_gross_amount_leaves_the_price_after_the_fee() {
         for (net, ppk, gross) in [
             (6, 0, 6),
             (6, 100, 7),

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! Rejected means a refusal of the server itself, with whatever status and code (`http.rs`,
-//! `error.rs`). No refusal is believed before the mint has been asked.
+//! `error.rs`). No refusal is believed before the mint has confirmed it.
 //! Outputs are made from the lowest derivation counters that are free, so that a restore finds all
 //! of them: `counters.rs`.
 //!
