@@ -83,7 +83,7 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// Attempts to send a response in a row; then the order waits for the next resume loop.
 pub const DELIVERY_ATTEMPTS: u32 = 5;
-/// Responses being sent at the same time.
+/// Responses being sent at the same time to customers who have not paid.
 pub const DELIVERIES_AT_ONCE: usize = 64;
 /// After this an undeliverable response is not sent any more; `status` still returns its refund.
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);

@@ -186,7 +186,11 @@ impl OrderService {
 
     /// Sends the response. If nobody takes it, it is sent again by the next resume loop.
     async fn send(&self, order: &Order, answer: &Response) {
-        let Ok(_permit) = self.delivering.acquire().await else { return };
+        // Who has paid does not wait for those who have not.
+        let _permit = match answer.is_paid() {
+            true => None,
+            false => self.delivering.acquire().await.ok(),
+        };
         let (mut delays, mut attempts) = (backoff(), 0..limits::DELIVERY_ATTEMPTS);
         while let Err(error) = self.backends.responder.send(&order.reply_to, answer).await {
             tracing::warn!(
