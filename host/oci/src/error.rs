@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
-use paygress_http_client::{HttpError, TlsError};
+use paygress_http_client::{HttpError, SetupError};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub enum Error {
         source: HelperError,
     },
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Setup(#[from] SetupError),
     #[error(transparent)]
     Http(#[from] HttpError),
     /// All requests of one call together took too long.
