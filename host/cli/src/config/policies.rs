@@ -49,7 +49,9 @@ impl Reader {
         let mut plain_http = BTreeSet::new();
         for name in self.names("REGISTRY_PLAIN_HTTP") {
             match name.parse::<RegistryHost>() {
-                Ok(host) => drop(plain_http.insert(host)),
+                Ok(host) => {
+                    plain_http.insert(host);
+                }
                 Err(error) => self.problems.push(format!("REGISTRY_PLAIN_HTTP: {error}")),
             }
         }
