@@ -2,10 +2,9 @@
 
 use crate::connect_error::ConnectError;
 use crate::error::{HttpError, Phase, SetupError};
-use crate::proxy::{Proxies, ProxyConnector};
+use crate::proxy::{Proxies, ProxyConnector, connector};
 use crate::redirect::{RedirectError, RedirectPolicy, destination};
 use crate::response::{Deadline, Response};
-use crate::tls::connector;
 use crate::url::{host, is_http_url, is_same_server};
 use http_body_util::Full;
 use hyper::Request;

@@ -5,7 +5,7 @@
 //! about URLs (`url.rs`, `redirect.rs`) are by name and literal address, so they are the same with
 //! and without it; what else is reachable is for the proxy to decide, and the operator has chosen it.
 
-use crate::tls::https_or_http;
+use crate::tls::{TlsError, https_or_http, tls_config};
 use crate::url::{host, is_loopback};
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -18,6 +18,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -167,8 +168,21 @@ pub(crate) struct ProxyConnector {
     proxies: Arc<Proxies>,
 }
 
+/// Connections for HTTP/1.1, through the proxies.
+pub(crate) fn connector(
+    timeout: Duration,
+    proxies: Proxies,
+) -> Result<HttpsConnector<ProxyConnector>, TlsError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(timeout));
+    tcp.set_nodelay(true);
+    let tls = tls_config()?;
+    Ok(https_or_http(tls.clone(), ProxyConnector::new(tcp, tls, proxies)))
+}
+
 impl ProxyConnector {
-    pub(crate) fn new(tcp: HttpConnector, tls: ClientConfig, proxies: Proxies) -> Self {
+    fn new(tcp: HttpConnector, tls: ClientConfig, proxies: Proxies) -> Self {
         let to_proxy = https_or_http(tls, tcp.clone());
         Self { tcp, to_proxy, proxies: Arc::new(proxies) }
     }

@@ -1,16 +1,13 @@
 //! TLS as a client without a certificate of its own, trusting what the system trusts and what
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` add.
 
-use crate::proxy::{Proxies, ProxyConnector};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const DIRECTORIES_VARIABLE: &str = "SSL_CERT_DIR";
@@ -83,18 +80,6 @@ fn trusted(
 }
 
 /// Connections for HTTP/1.1, with TLS if the URL's scheme is https.
-pub(crate) fn connector(
-    timeout: Duration,
-    proxies: Proxies,
-) -> Result<HttpsConnector<ProxyConnector>, TlsError> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(timeout));
-    tcp.set_nodelay(true);
-    let tls = tls_config()?;
-    Ok(https_or_http(tls.clone(), ProxyConnector::new(tcp, tls, proxies)))
-}
-
 pub(crate) fn https_or_http<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     builder.enable_http1().wrap_connector(connector)

@@ -7,7 +7,7 @@ use crate::error::{Error, SignaturesError};
 use crate::manifest::{Index, Manifest, ManifestError, Referrer};
 use crate::reference::Reference;
 use crate::repository::{RepositoryClient, checked};
-use crate::signatures::MAX_SIGNATURES;
+use crate::signature::MAX_SIGNATURES;
 
 /// What a bundle states, so that attestations need not be fetched.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";

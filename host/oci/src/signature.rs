@@ -5,6 +5,8 @@ use crate::manifest::{Descriptor, to_json};
 use crate::reference::Reference;
 use serde::Deserialize;
 
+/// Of one artifact.
+pub(crate) const MAX_SIGNATURES: usize = 50;
 pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const PAYLOAD_TYPE: &str = "cosign container image signature";

@@ -9,13 +9,11 @@ use crate::reference::Reference;
 use crate::referrers::bundles;
 use crate::registry::Registry;
 use crate::repository::{Access, RepositoryClient};
-use crate::signature::{SIMPLE_SIGNING, Signature, payload, signatures_config};
+use crate::signature::{MAX_SIGNATURES, SIMPLE_SIGNING, Signature, payload, signatures_config};
 use hyper::body::Bytes;
 use paygress_http_client::error_chain;
 use std::collections::BTreeMap;
 
-/// Signatures of one artifact.
-pub(crate) const MAX_SIGNATURES: usize = 50;
 const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 
