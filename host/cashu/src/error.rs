@@ -3,7 +3,7 @@
 use cdk::lightning_invoice::ParseOrSemanticError;
 use hyper::StatusCode;
 use paygress_core::model::ids::MintUrl;
-use paygress_http_client::{HttpError, TlsError};
+use paygress_http_client::{HttpError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
 
@@ -40,8 +40,8 @@ pub enum UnavailableReason {
     Suspended { failures: u32, last_error: String },
     #[error("URL is invalid: {0}")]
     Url(#[source] BoxError),
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] TlsError),
+    #[error("HTTP cannot be set up: {}", paygress_http_client::error_chain(.0))]
+    Setup(#[from] SetupError),
     #[error("request queue is closed")]
     Closed,
 }

@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 49] = [
+pub const KEYS: [Key; 50] = [
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",
@@ -156,6 +156,11 @@ pub const KEYS: [Key; 49] = [
         name: "REGISTRY_CREDENTIAL_HELPERS",
         default: Some("false"),
         about: "whether the credential helpers that REGISTRY_AUTH_FILE names are run: true or false",
+    },
+    Key {
+        name: "REGISTRY_PLAIN_HTTP",
+        default: None,
+        about: "registries of policies that are spoken to by plain HTTP, host:port separated by commas: in closed networks only",
     },
     Key {
         name: "POLICY_NAMESPACE",
