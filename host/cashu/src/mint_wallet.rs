@@ -134,9 +134,9 @@ impl MintWallet {
         for proof in proofs {
             let keys = self.client.known_keys(proof.keyset_id).await;
             let key = keys.and_then(|keys| keys.keys.amount_key(proof.amount));
-            match (key, &proof.dleq) {
-                (Some(key), Some(_)) => keyed.push(KeyedProof { proof, key }),
-                _ => return false,
+            match key.filter(|_| proof.dleq.is_some()) {
+                Some(key) => keyed.push(KeyedProof { proof, key }),
+                None => return false,
             }
         }
         crypto::are_dleqs_valid(keyed).await

@@ -1,6 +1,6 @@
 //! New orders, and the same order sent again.
 
-use super::admission::{Lane, Source};
+use super::admission::{Lane, Place, Source};
 use super::{OrderService, internal};
 use crate::backend::store::{OpenOutcome, Repetition};
 use crate::model::ids::OrderId;
@@ -8,6 +8,7 @@ use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
 use crate::model::secret::Secret;
+use crate::model::token::TokenInfo;
 use crate::model::units::UnixTime;
 use crate::protocol::Response;
 use std::collections::BTreeSet;
@@ -94,22 +95,7 @@ impl OrderService {
     /// The refusal to send to the customer when nothing was written: the token cannot be read, pays
     /// for another order, or too many orders are waiting.
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
-        let source = match incoming.network {
-            Some(network) => Source::Network(network),
-            None => Source::Customer(incoming.reply_to.customer.clone()),
-        };
-        let entrant = self.admission.accept(source)?;
-        let token_info = self.backends.wallet.decode(&incoming.token).await?;
-        let lane = match self.admission.is_crowded(&token_info.mint)
-            && self.backends.wallet.is_proven(&incoming.token, &token_info).await
-        {
-            true => Lane::Proven,
-            false => Lane::Unproven,
-        };
-        let place = self.admission.enter(entrant, &token_info.mint, lane)?;
-        if !self.has_room().await {
-            return Err(no_room());
-        }
+        let (token_info, place) = self.admit(&incoming).await?;
         let order = Order {
             id: OrderId::random(),
             message: incoming.message,
@@ -148,6 +134,27 @@ impl OrderService {
                 self.replay(*other).await
             }
             OpenOutcome::ProofConflict(other) => Err(already_paying(&other)),
+        }
+    }
+
+    /// A place for this order, if there is one, and what its token says. Writes nothing.
+    async fn admit(&self, incoming: &NewOrder) -> Result<(TokenInfo, Place), Refusal> {
+        let source = match incoming.network {
+            Some(network) => Source::Network(network),
+            None => Source::Customer(incoming.reply_to.customer.clone()),
+        };
+        let entrant = self.admission.accept(source)?;
+        let token_info = self.backends.wallet.decode(&incoming.token).await?;
+        let lane = match self.admission.is_crowded(&token_info.mint)
+            && self.backends.wallet.is_proven(&incoming.token, &token_info).await
+        {
+            true => Lane::Proven,
+            false => Lane::Unproven,
+        };
+        let place = self.admission.enter(entrant, &token_info.mint, lane)?;
+        match self.has_room().await {
+            true => Ok((token_info, place)),
+            false => Err(no_room()),
         }
     }
 
