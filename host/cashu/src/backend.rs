@@ -72,7 +72,7 @@ impl TokenReader for CashuWallet {
         let token = token.clone();
         match (
             self.wallets.get(&token_info.mint),
-            compute(move || token::parse(token.expose())).await,
+            compute(move || token_format::parse(token.expose())).await,
         ) {
             (Some(wallet), Ok(token)) => wallet.is_proven(&token).await,
             _ => false,

@@ -6,6 +6,7 @@ use crate::error::{MintError, MintWalletError, ResponseError, Unresolved};
 use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
+use crate::token_format::ReadToken;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
     BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, SecretKey,
@@ -127,7 +128,7 @@ impl MintWallet {
     }
 
     /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.
-    pub(crate) async fn is_proven(&self, token: &Token) -> bool {
+    pub(crate) async fn is_proven(&self, token: &ReadToken) -> bool {
         let Some(keysets) = self.client.known_keysets().await else { return false };
         let Some(proofs) = proofs_of_keysets(token, &keysets) else { return false };
         let mut keyed = Vec::new();
