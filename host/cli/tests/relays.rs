@@ -231,9 +231,9 @@ async fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
     let ledger = Arc::clone(&app.ledger);
     let _running = Running::start(app);
     let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
-    let guarded = Relay::start_guarded().await.unwrap();
-    let keys = crowd.send([guarded.url().await], &buyer.token(5).await).await;
-    let reader = client_on(&guarded.url().await, keys.clone()).await;
+    let inbox = Relay::start_guarded().await.unwrap();
+    let keys = crowd.send([inbox.url().await], &buyer.token(5).await).await;
+    let reader = client_on(&inbox.url().await, keys.clone()).await;
     login(&reader, &keys).await;
     until("the answer does not count as delivered", async || {
         ledger.unfinished().await.unwrap().is_empty().then_some(())

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_for_longer_than_was_asked_for() {
+    fn nothing_is_kept_for_longer_than_it_may_be() {
         let mut recent = Recent::new(10, Duration::ZERO);
         assert_eq!([1, 1].map(|key| recent.insert(&key)), [1, 1]);
         assert!(!recent.contains(&1));
