@@ -6,7 +6,7 @@
 //!               └ P2PK ─▶ ours alone? ─ yes ─▶ refundable soon? ─ no ─▶ our signature
 //!                             └ no ─▶ locktime over, and no refund keys? ─▶ anybody
 //! ```
-//! Anything else is refused before the mint is asked, each with its own reason.
+//! Anything else is refused before any request to the mint, each with its own reason.
 
 use crate::refusal::invalid_token;
 use cdk::nuts::nut10::Conditions;
@@ -315,6 +315,7 @@ mod tests {
         format!(r#"["P2PK",{{"nonce":"{nonce}","data":"{key}","tags":[{tags}]}}]"#)
     }
 
+    // long: a table of locks.
     #[test]
     fn a_lock_is_opened_if_our_signature_does_and_nobody_else_can_before_the_swap() {
         let now = UnixTime::now();

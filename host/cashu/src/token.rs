@@ -268,6 +268,7 @@ mod tests {
         }
     }
 
+    // long: a table of tokens.
     #[test]
     fn an_optional_part_that_cannot_be_read_is_absent() {
         let scalar = "1".repeat(64);

@@ -387,7 +387,7 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
     assert!(orders <= u64::try_from(limits::UNKNOWN_UNPROVEN + limits::UNPROVEN_AT_ONCE).unwrap());
     assert_eq!(refused + orders, 200);
     assert!(u64::try_from(repeated).unwrap() <= begun.elapsed().as_secs() + 2);
-    // Who pays with what cannot be forged is served there all the same, and elsewhere everybody.
+    // A token that cannot be forged is served there all the same, and every token elsewhere.
     service.buy("a", 1_000_000).await;
     service.buy("b", 1_000_001).await;
 }

@@ -251,7 +251,7 @@ async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_th
 async fn a_registry_elsewhere_is_reached_through_the_proxy_of_the_environment() {
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = proxy.local_addr().unwrap();
-    let asked = tokio::spawn(async move {
+    let connect = tokio::spawn(async move {
         let (client, _) = proxy.accept().await.unwrap();
         let (reading, mut writing) = client.into_split();
         let mut request = BufReader::new(reading).lines();
@@ -266,7 +266,7 @@ async fn a_registry_elsewhere_is_reached_through_the_proxy_of_the_environment() 
     let sandbox = Sandbox::new(&[("HTTPS_PROXY", &url)], "").await.unwrap();
     let output = paygress(&sandbox, &push).await;
     let error = text(&output.stderr);
-    assert_eq!(asked.await.unwrap(), "CONNECT registry.example:443 HTTP/1.1");
+    assert_eq!(connect.await.unwrap(), "CONNECT registry.example:443 HTTP/1.1");
     let expected =
         format!("registry.example cannot be reached: the proxy {address} does not connect");
     assert!(error.contains(&expected) && !error.contains("secret"), "{error}");

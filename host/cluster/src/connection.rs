@@ -146,11 +146,11 @@ mod tests {
     const VERSION: &str = r#"{"major":"1","minor":"34","gitVersion":"v1.34.0","gitCommit":"",
         "gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#;
 
-    /// A proxy with an API server behind it, and what the proxy is asked for.
+    /// A proxy with an API server behind it, and what the proxy is requests for.
     async fn proxy() -> (String, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (sender, asked) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let answer = format!(
@@ -167,7 +167,7 @@ mod tests {
                 }
             }
         });
-        (address, asked)
+        (address, requests)
     }
 
     fn kubeconfig(server: &str, proxy_url: &str) -> tempfile::NamedTempFile {
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_api_server_is_reached_through_the_proxy_of_the_kubeconfig_or_the_environment() {
-        let (proxy, mut asked) = proxy().await;
+        let (proxy, mut requests) = proxy().await;
         let environment = |no_proxy: &'static str| {
             let url = format!("http://user:pass@{proxy}");
             Proxies::from_variables(move |name| match name {
@@ -205,15 +205,15 @@ mod tests {
             let file = kubeconfig(server, proxy_url);
             let client = client_with(Some(file.path()), &proxies).await.unwrap();
             assert_eq!(client.apiserver_version().await.unwrap().minor, "34");
-            let connect = asked.recv().await.unwrap();
+            let connect = requests.recv().await.unwrap();
             assert!(connect.starts_with("CONNECT api.example:6443 "), "{connect}");
             assert!(connect.contains("Basic dXNlcjpwYXNz"), "{connect}");
-            assert!(asked.recv().await.unwrap().starts_with("GET /version "));
+            assert!(requests.recv().await.unwrap().starts_with("GET /version "));
         }
         let file = kubeconfig(server, "");
         let direct = client_with(Some(file.path()), &environment(".example")).await.unwrap();
         let error = with_timeout(direct.apiserver_version()).await.unwrap_err();
-        assert!(asked.try_recv().is_err(), "NO_PROXY names the API server");
+        assert!(requests.try_recv().is_err(), "NO_PROXY names the API server");
         assert_eq!(
             error_chain(&error),
             "the API server cannot be reached: its name has no address"

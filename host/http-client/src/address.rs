@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is on the public internet: not this machine, not a private network, not a
 /// cloud's metadata, and not a way of writing one of those (IANA's special-purpose registries). What
-/// strangers may make us connect to is decided here, and nowhere else.
+/// customers and registries may make us connect to is decided here, and nowhere else.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {

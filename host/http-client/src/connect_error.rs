@@ -1,4 +1,4 @@
-//! Why there is no connection, in words. The libraries' own errors say "client error (Connect)" and
+//! Why there is no connection, as text. The libraries' own errors say "client error (Connect)" and
 //! repeat the cause in their terms.
 
 use crate::proxy::{ProxyFailure, TunnelError};
@@ -29,10 +29,10 @@ pub enum ConnectError {
     NotTls,
     #[error("TLS failed: {0}")]
     Tls(RustlsError),
-    /// The server was not asked.
+    /// Nothing was sent to the server.
     #[error("the proxy {proxy} {problem}")]
     Proxy { proxy: String, problem: ProxyProblem },
-    /// In the words of the system.
+    /// As the system says it.
     #[error("{0}")]
     Other(String),
 }

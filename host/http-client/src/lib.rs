@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
-//! or a body, which may contain secrets. Why there is no connection is said in words
-//! (connect_error.rs). [`error_chain`] prints an error with its sources.
+//! or a body, which may contain secrets. connect_error.rs names the reason when there is
+//! no connection. [`error_chain`] prints an error with its sources.
 //!
 //! The crate opens TCP connections, reads the system's certificate store and the variables about
 //! certificates and proxies (`SSL_CERT_FILE`, `HTTPS_PROXY` and the like); it touches nothing else. It does not retry: only the caller knows whether a request may be repeated.

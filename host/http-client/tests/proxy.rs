@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// Answers every connection of a proxy's client with `status`, and connects it to `server` if that is
-/// 200; sends what it was asked for.
+/// 200; sends what it was requests for.
 async fn proxy(
     status: &'static str,
     server: Option<SocketAddr>,
@@ -69,11 +69,11 @@ fn get(url: &str) -> Request<Bytes> {
 #[tokio::test]
 async fn requests_go_through_a_tunnel_and_the_proxy_sees_only_where_to() {
     let (server, mut received) = server().await;
-    let (proxy, mut asked) = proxy("200 Connection established", Some(server)).await;
+    let (proxy, mut requests) = proxy("200 Connection established", Some(server)).await;
     let client = client(&format!("http://us%65r:pass@{proxy}"), "direct.example");
     let response = client.send(get("http://mint.example/v1/info")).await.unwrap();
     assert_eq!(response.status(), 200);
-    let connect = asked.recv().await.unwrap();
+    let connect = requests.recv().await.unwrap();
     assert!(connect.starts_with("CONNECT mint.example:80 HTTP/1.1\r\n"), "{connect}");
     assert!(connect.contains("Basic dXNlcjpwYXNz\r\n"), "{connect}");
     assert!(!connect.contains("secret") && !connect.contains("v1/info"), "{connect}");
@@ -84,14 +84,14 @@ async fn requests_go_through_a_tunnel_and_the_proxy_sees_only_where_to() {
     // TLS is with the server, not with the proxy: it begins in the tunnel.
     let error = client.send(get("https://[fd00::1]:5000/v2/")).await.unwrap_err();
     assert!(error_chain(&error).contains("does not speak TLS"), "{error:?}");
-    assert!(asked.recv().await.unwrap().starts_with("CONNECT [fd00::1]:5000 HTTP/1.1\r\n"));
+    assert!(requests.recv().await.unwrap().starts_with("CONNECT [fd00::1]:5000 HTTP/1.1\r\n"));
     assert_eq!(received.recv().await.unwrap().first(), Some(&22), "a TLS handshake");
 
     // This machine, and what NO_PROXY names, is connected to directly.
     client.send(get(&format!("http://{server}/"))).await.unwrap();
     let error = client.send(get("http://direct.example/")).await.unwrap_err();
     assert!(error_chain(&error).contains("has no address"), "{error:?}");
-    assert!(asked.try_recv().is_err(), "the proxy is asked for nothing else");
+    assert!(requests.try_recv().is_err(), "the proxy is requests for nothing else");
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_proxy_that_does_not_connect_is_named_and_nothing_was_sent() {
         ("403 Forbidden", "does not connect to it"),
         ("", "cannot be reached: the connection was refused"),
     ] {
-        let (address, _asked) = proxy(status, None).await;
+        let (address, _requests) = proxy(status, None).await;
         let address = if status.is_empty() { closed } else { address };
         let client = client(&format!("http://user:secret@{address}"), "");
         let error = client.send(get("https://mint.example/v1/swap")).await.unwrap_err();

@@ -1,8 +1,8 @@
 //! A request as the handlers see it: its body, its caller, and the token that pays.
 
+use crate::client_address::client_network;
 use crate::identity::{Caller, derived_bearer, fresh_bearer, same};
 use crate::limits;
-use crate::middleware::client_network;
 use crate::problem::{Fault, Problem};
 use crate::state::App;
 use axum::body::Body;

@@ -1,6 +1,6 @@
 //! What every request passes: the rate limit, the headers of every response, and the metrics.
 
-use crate::networks::order_network;
+use crate::client_address::client;
 use crate::pay;
 use crate::problem::{Fault, Problem};
 use crate::server::Peer;
@@ -8,43 +8,12 @@ use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use ipnet::IpNet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-
-/// The client's address: the peer's, or what trusted proxies say. What a client says to the last of
-/// them is not believed.
-fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut client = peer;
-    let forwarded =
-        headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
-    for hop in forwarded.flat_map(|value| value.rsplit(',')) {
-        if !is_trusted(&client) {
-            break;
-        }
-        match hop.trim().parse::<IpAddr>() {
-            Ok(address) => client = address.to_canonical(),
-            Err(_) => break,
-        }
-    }
-    client
-}
-
-/// The network of the client, if its peer is known.
-pub(crate) fn client_network(
-    extensions: &Extensions,
-    headers: &HeaderMap,
-    app: &App,
-) -> Option<IpAddr> {
-    let peer = extensions.get::<Peer>()?;
-    Some(order_network(client(peer.address, headers, &app.settings.trusted_proxies)))
-}
 
 /// The middleware around all routes.
 pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
@@ -145,26 +114,4 @@ async fn record_metrics(
     let route = matched.as_ref().map_or("none", MatchedPath::as_str);
     app.metrics.record(route, &method, response.status().as_u16(), started.elapsed());
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_trusted_proxies_set_the_client_address() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let of = |peer: &str, forwarded: &'static str| {
-            let headers = HeaderMap::from_iter([(
-                HeaderName::from_static("x-forwarded-for"),
-                HeaderValue::from_static(forwarded),
-            )]);
-            client(peer.parse().unwrap(), &headers, &trusted).to_string()
-        };
-        assert_eq!(of("192.0.2.1", "198.51.100.7"), "192.0.2.1");
-        assert_eq!(of("10.0.0.1", "198.51.100.7"), "198.51.100.7");
-        assert_eq!(of("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2"), "198.51.100.7");
-        assert_eq!(of("10.0.0.1", "nonsense, 10.0.0.2"), "10.0.0.2");
-        assert_eq!(of("10.0.0.1", "::ffff:198.51.100.7, ::ffff:10.0.0.2"), "198.51.100.7");
-    }
 }

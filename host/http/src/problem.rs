@@ -247,9 +247,7 @@ pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
     Some(match code {
         ErrorType::InvalidRequest => "The request is malformed or contradicts itself.",
         ErrorType::InvalidSpec => "There is no such tier.",
-        ErrorType::InvalidToken => {
-            "The token cannot be read, is empty, or is locked to another key."
-        }
+        ErrorType::InvalidToken => "The token is unreadable, empty, or locked to another key.",
         ErrorType::NonWhitelistedMint => "The service does not accept tokens of this mint.",
         ErrorType::UnsupportedUnit => "The token's unit is not sat.",
         ErrorType::InsufficientPayment => "What is left after the mint's fee buys too little.",

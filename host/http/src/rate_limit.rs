@@ -24,7 +24,7 @@ impl Rates {
         Self { limiters: limits::ALLOWANCES.map(limiter), clock: DefaultClock::default() }
     }
 
-    /// Seconds to wait, if it is too soon. The narrowest network is asked first: what it has too
+    /// Seconds to wait, if it is too soon. The narrowest network counts first: what it has too
     /// many of costs the others in the wider ones nothing.
     pub(crate) fn check(&self, address: IpAddr) -> Result<(), u64> {
         let mut limiters = self.limiters.iter().zip(networks(address)).peekable();

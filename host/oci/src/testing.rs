@@ -68,7 +68,7 @@ pub enum BlobBehavior {
     Stall,
 }
 
-/// Requests that are answered with a status, and how long the client is told to wait.
+/// Requests that are answered with a status, and their Retry-After.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Busy {
     pub requests: u32,

@@ -70,7 +70,7 @@ async fn ipv6_hosts_are_hosts() {
 }
 
 #[tokio::test]
-async fn a_busy_registry_is_asked_again_and_not_for_ever() {
+async fn a_busy_registry_gets_the_request_again_and_not_for_ever() {
     let server = TestRegistry::open(RequiredAuth::None).await.unwrap();
     let (client, at) = (Registry::new(None).unwrap(), reference(&server, "policies/pricing:1"));
     push(&client, &at, COMPONENT).await.unwrap();
@@ -127,7 +127,7 @@ async fn plain_http_is_spoken_where_the_operator_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_connection_is_said_in_words() {
+async fn what_is_wrong_with_a_connection_is_explained() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let resetting = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let resets = resetting.local_addr().unwrap();
@@ -158,7 +158,7 @@ async fn what_is_wrong_with_a_connection_is_said_in_words() {
 }
 
 #[tokio::test]
-async fn a_registry_without_referrers_is_asked_for_the_tag() {
+async fn a_registry_without_referrers_has_the_tag_read() {
     let server = TestRegistry::open(RequiredAuth::None).await.unwrap();
     server.set_referrers(ReferrersList::None);
     let (client, at) = (Registry::new(None).unwrap(), reference(&server, "policies/pricing:1"));

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Where it listens if nothing else is said.
+/// Where it listens without `--listen`.
 const PORT: u16 = 2222;
 
 /// As in shells: 128 plus the number of SIGTERM.

@@ -153,7 +153,7 @@ async fn with_key(server: &Server, key: &Path) -> String {
     text(&output(command).await.stdout)
 }
 
-/// The list that is asked before a login is sold is the list that the server verifies.
+/// The list that is checked before a login is sold is the list that the server verifies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_key_of_each_listed_kind_is_accepted_instead_of_the_password() {
     let directory = tempfile::tempdir().unwrap();

@@ -184,7 +184,7 @@ fn a_pod_that_is_evicted_is_paid_back() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn who_caused_their_eviction_is_not_paid_back() {
     let _alone = CLUSTER.lock();
-    let testbed = Testbed::start("filled", &[]);
+    let testbed = Testbed::start("evicted", &[]);
     let answer = testbed.ask(&json!({"cashu_token": testbed.token(121)}));
     let pod = answer["pod_name"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
     let running = pods("jsonpath={.items[0].metadata.name}");

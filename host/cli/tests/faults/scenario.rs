@@ -128,7 +128,8 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
         NetworkFault::Late(Duration::from_millis(200)),
     ]);
     let answers: Vec<_> = NetworkFault::answers().collect();
-    let fault = rng.one_of(if rng.often(35) { &answers } else { &faults });
+    let is_answer = rng.often(35);
+    let fault = rng.one_of(if is_answer { &answers } else { &faults });
     rng.often(80).then(|| {
         (
             path,

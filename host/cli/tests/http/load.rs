@@ -54,24 +54,24 @@ async fn a_network_full_of_addresses_leaves_room_for_others() {
     // At once: an idle connection is cut off after ten seconds.
     let opened = (0..384_u16).map(|number| {
         let [_, address] = (number / 64 + 1).to_be_bytes();
-        answered(&web, Ipv4Addr::new(127, 0, 9, address))
+        connect_from(&web, Ipv4Addr::new(127, 0, 9, address))
     });
     let held: Vec<TcpStream> =
         futures::future::join_all(opened).await.into_iter().flatten().collect();
     println!("6 addresses of one /24 hold {} of 384 connections", held.len());
     assert_eq!(held.len(), 256);
     let begun = Instant::now();
-    assert!(answered(&web, Ipv4Addr::new(127, 0, 10, 1)).await.is_some());
+    assert!(connect_from(&web, Ipv4Addr::new(127, 0, 10, 1)).await.is_some());
     println!("another network is answered after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(2));
     drop(held);
-    while answered(&web, Ipv4Addr::new(127, 0, 9, 7)).await.is_none() {
+    while connect_from(&web, Ipv4Addr::new(127, 0, 9, 7)).await.is_none() {
         assert!(begun.elapsed() < TIMEOUT, "the network has its connections back");
     }
 }
 
 /// A connection from this address, if it is served; it is kept open.
-async fn answered(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
+async fn connect_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
     let mut stream = socket.connect(web.address).await.unwrap();

@@ -70,8 +70,8 @@ async fn the_exact_amount_of_a_payment_request_buys_what_it_says() {
         let price = web.spawn(order.clone()).await.is(402, "payment_required");
         let requested = requested_payment(text(&price, "payment_request")).unwrap();
         let token = buyer.token(requested.sat).await;
-        let bought = web.ask("POST", "/spawn-pod", &[("x-cashu", &token)], &order.to_string());
-        let bought = bought.await.good();
+        let (paid, order) = ([("x-cashu", token.as_str())], order.to_string());
+        let bought = web.ask("POST", "/spawn-pod", &paid, &order).await.good();
         let pod = format!("/pods/{}", text(&bought, "pod_name"));
         let status = web.get(&pod, text(&bought, "bearer_token")).await.good();
         let seconds = status["time_remaining_seconds"].as_u64().unwrap();

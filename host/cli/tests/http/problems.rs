@@ -105,8 +105,8 @@ async fn a_body_in_another_form_is_read_or_explained() {
     ] {
         web.ask("POST", "/spawn-pod", headers, body).await.is(402, "payment_required");
     }
-    for said in ["hi", token.as_str()] {
-        let problem = web.ask("POST", "/spawn-pod", &[], said).await.is(400, "invalid_request");
+    for sent in ["hi", token.as_str()] {
+        let problem = web.ask("POST", "/spawn-pod", &[], sent).await.is(400, "invalid_request");
         assert!(text(&problem, "detail").contains(r#"{"cashu_token": "cashuB…"}"#), "{problem}");
     }
     let bearer = format!("Bearer {token}");

@@ -55,17 +55,17 @@ struct Orders {
     /// Those that have a place, whether they run or wait.
     places: usize,
     running: usize,
-    waiting: Turns,
+    waiting: WaitingOrders,
 }
 
 /// Those that wait, by source: the sources take turns.
 #[derive(Default)]
-struct Turns {
+struct WaitingOrders {
     sources: VecDeque<Source>,
     waiting: HashMap<Source, VecDeque<oneshot::Sender<Slot>>>,
 }
 
-impl Turns {
+impl WaitingOrders {
     fn push(&mut self, source: &Source, waiter: oneshot::Sender<Slot>) {
         let waiting = self.waiting.entry(source.clone()).or_default();
         if waiting.is_empty() {
@@ -154,7 +154,7 @@ impl Drop for Slot {
         let at_mint = state.mints.entry(mint.clone()).or_default();
         let orders = at_mint.lane(lane);
         orders.running = orders.running.saturating_sub(1);
-        admission.advance(at_mint, &mint);
+        admission.assign_slots(at_mint, &mint);
     }
 }
 
@@ -188,7 +188,7 @@ impl Admission {
 
     /// # Errors
     /// `resource_unavailable`: too many wait for this mint.
-    pub(super) fn enter(
+    pub(super) fn claim_place(
         self: &Arc<Self>,
         entrant: Entrant,
         mint: &MintUrl,
@@ -224,7 +224,7 @@ impl Admission {
     }
 
     /// Gives free slots to those who wait.
-    fn advance(self: &Arc<Self>, at_mint: &mut AtMint, mint: &MintUrl) {
+    fn assign_slots(self: &Arc<Self>, at_mint: &mut AtMint, mint: &MintUrl) {
         while let Some((lane, waiter)) = at_mint.next() {
             let slot = Slot(Some((Arc::clone(self), mint.clone(), lane)));
             match waiter.send(slot) {
@@ -248,7 +248,7 @@ impl Place {
             let mut state = admission.state();
             let at_mint = state.mints.entry(self.mint.clone()).or_default();
             at_mint.lane(self.lane).waiting.push(&self.entrant.source, sender);
-            admission.advance(at_mint, &self.mint);
+            admission.assign_slots(at_mint, &self.mint);
         }
         receiver.await.ok()
     }
@@ -276,13 +276,13 @@ mod tests {
         MintUrl::parse(format!("https://{name}.invalid")).unwrap()
     }
 
-    fn enter(
+    fn place(
         admission: &Arc<Admission>,
         n: u32,
         mint: &MintUrl,
         lane: Lane,
     ) -> Result<Place, Refusal> {
-        admission.enter(admission.accept(source(n))?, mint, lane)
+        admission.claim_place(admission.accept(source(n))?, mint, lane)
     }
 
     /// Runs the future once: whether it is done.
@@ -299,7 +299,7 @@ mod tests {
         let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
         // Each with a key of its own: that costs nothing.
         let crowd: Vec<Place> =
-            (0..1_400).filter_map(|n| enter(&admission, n, &mint, Lane::Unproven).ok()).collect();
+            (0..1_400).filter_map(|n| place(&admission, n, &mint, Lane::Unproven).ok()).collect();
         assert_eq!(crowd.len(), limits::ORDERS_WAITING, "the others are not looked at");
         assert!(admission.is_crowded(&mint));
         let mut turns: Vec<_> = crowd.iter().map(|place| Box::pin(place.slot())).collect();
@@ -308,7 +308,7 @@ mod tests {
             running.extend(is_done(turn).await);
         }
         assert_eq!(running.len(), limits::UNPROVEN_AT_ONCE);
-        let honest = enter(&admission, 9_999, &mint, Lane::Proven).unwrap();
+        let honest = place(&admission, 9_999, &mint, Lane::Proven).unwrap();
         let slot = is_done(&mut Box::pin(honest.slot())).await;
         assert!(slot.is_some(), "it waits for none of them");
         println!("1,400 forged orders: {} wait, a proven one has 0 turns before it", turns.len());
@@ -318,16 +318,16 @@ mod tests {
     async fn sources_take_turns_and_one_source_has_so_many_orders() {
         let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
         let flood: Vec<Place> =
-            (0..1_400).filter_map(|_| enter(&admission, 1, &mint, Lane::Unproven).ok()).collect();
+            (0..1_400).filter_map(|_| place(&admission, 1, &mint, Lane::Unproven).ok()).collect();
         assert_eq!(flood.len(), limits::ORDERS_OF_ONE);
-        let refusal = enter(&admission, 1, &mint, Lane::Unproven).err().unwrap();
+        let refusal = place(&admission, 1, &mint, Lane::Unproven).err().unwrap();
         assert_eq!(refusal.code, ErrorType::ResourceUnavailable);
         let mut flooding: Vec<_> = flood.iter().map(|place| Box::pin(place.slot())).collect();
         let mut running = Vec::new();
         for turn in &mut flooding {
             running.extend(is_done(turn).await);
         }
-        let other = enter(&admission, 2, &mint, Lane::Unproven).unwrap();
+        let other = place(&admission, 2, &mint, Lane::Unproven).unwrap();
         let mut turn = Box::pin(other.slot());
         assert!(is_done(&mut turn).await.is_none());
         // After one more of the flood, however many wait.
@@ -353,14 +353,14 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let (slow, fast) = (mint("slow"), mint("fast"));
         let stuck: Vec<Place> =
-            (0..600).filter_map(|n| enter(&admission, n, &slow, Lane::Proven).ok()).collect();
+            (0..600).filter_map(|n| place(&admission, n, &slow, Lane::Proven).ok()).collect();
         let mut slots = Vec::new();
         let mut turns: Vec<_> = stuck.iter().map(|place| Box::pin(place.slot())).collect();
         for turn in &mut turns {
             slots.extend(is_done(turn).await);
         }
         assert_eq!(slots.len(), limits::ORDERS_AT_ONCE);
-        let other = enter(&admission, 9_999, &fast, Lane::Unproven).unwrap();
+        let other = place(&admission, 9_999, &fast, Lane::Unproven).unwrap();
         assert!(is_done(&mut Box::pin(other.slot())).await.is_some());
     }
 
@@ -368,7 +368,7 @@ mod tests {
     async fn who_gives_up_waiting_leaves_the_slot_to_the_next() {
         let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
         let places: Vec<Place> =
-            (0..6).map(|n| enter(&admission, n, &mint, Lane::Unproven).unwrap()).collect();
+            (0..6).map(|n| place(&admission, n, &mint, Lane::Unproven).unwrap()).collect();
         let mut turns: Vec<_> = places.iter().map(|place| Box::pin(place.slot())).collect();
         let mut slots = Vec::new();
         for turn in &mut turns {
@@ -379,9 +379,9 @@ mod tests {
         drop(slots.pop());
         assert!(is_done(&mut last).await.is_some());
         // A slot that was given and never taken is free again.
-        let late = Box::pin(places.last().unwrap().slot());
+        let unclaimed = Box::pin(places.last().unwrap().slot());
         drop(slots);
-        drop(late);
+        drop(unclaimed);
         let state = admission.state();
         assert_eq!(state.mints.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
     }

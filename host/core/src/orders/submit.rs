@@ -151,7 +151,7 @@ impl OrderService {
             true => Lane::Proven,
             false => Lane::Unproven,
         };
-        let place = self.admission.enter(entrant, &token_info.mint, lane)?;
+        let place = self.admission.claim_place(entrant, &token_info.mint, lane)?;
         match self.has_room().await {
             true => Ok((token_info, place)),
             false => Err(no_room()),

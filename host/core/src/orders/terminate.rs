@@ -132,13 +132,17 @@ impl OrderService {
             if let Err(error) = self.backends.cluster.forget(pod).await {
                 tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
             }
-            for order in orders.into_iter().filter(|order| order.state() == State::RefundPending) {
-                // If its first answer is still on its way, it is taken up at the next look around.
-                if let Some(guard) = self.claim(&order.id) {
-                    self.spawn(order, guard, None);
-                }
-            }
+            self.spawn_refunds(orders);
             return Ok(());
+        }
+    }
+
+    /// Those whose first answer is still on its way are taken up at the next look around.
+    fn spawn_refunds(self: &Arc<Self>, orders: Vec<Order>) {
+        for order in orders.into_iter().filter(|order| order.state() == State::RefundPending) {
+            if let Some(guard) = self.claim(&order.id) {
+                self.spawn(order, guard, None);
+            }
         }
     }
 }

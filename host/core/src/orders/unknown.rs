@@ -68,7 +68,7 @@ impl UnknownPayments {
     }
 
     /// Counts this order, and lets it keep its port if few others do.
-    pub(super) fn enter(self: &Arc<Self>, order: &Order) -> UnknownGuard {
+    pub(super) fn claim(self: &Arc<Self>, order: &Order) -> UnknownGuard {
         let (mint, id) = (order.token_info.mint.clone(), order.id.clone());
         let has_port = matches!(order.state, OrderState::PaymentUnknown { abandoned: None, .. });
         let mut mints = self.mints();
@@ -107,7 +107,7 @@ impl UnknownPayments {
     }
 
     /// Waits for a turn to repeat a request at this mint.
-    pub(super) async fn turn(&self, mint: &MintUrl) -> Turn {
+    pub(super) async fn acquire(&self, mint: &MintUrl) -> Turn {
         let turn = Arc::clone(&self.mints().entry(mint.clone()).or_default().turn);
         let mut last = turn.lock_owned().await;
         pace(&mut last, limits::UNKNOWN_RETRY_AT_MINT).await;
@@ -146,7 +146,7 @@ mod tests {
         let mut guards = Vec::new();
         for n in 0..1_000 {
             let order = unknown(["a", "b", "c", "d", "e", "f", "g", "h"][n % 8]);
-            guards.push(payments.enter(&order));
+            guards.push(payments.claim(&order));
             ports += usize::from(payments.port_until(&order) > UnixTime::now());
         }
         println!("1,000 unknown payments at 8 mints keep {ports} ports");
@@ -156,13 +156,13 @@ mod tests {
         assert_eq!(payments.count(&first.token_info.mint), 0);
         let mut guards: Vec<_> = Vec::new();
         for _ in 0..limits::UNKNOWN_PORTS_AT_MINT {
-            guards.push(payments.enter(&unknown("a")));
+            guards.push(payments.claim(&unknown("a")));
         }
         let one_more = unknown("a");
-        guards.push(payments.enter(&one_more));
+        guards.push(payments.claim(&one_more));
         assert_eq!(payments.port_until(&one_more), UnixTime(0));
         let elsewhere = unknown("b");
-        guards.push(payments.enter(&elsewhere));
+        guards.push(payments.claim(&elsewhere));
         assert!(payments.port_until(&elsewhere) > UnixTime::now());
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let turns: Vec<_> = (0..3)
             .map(|_| {
                 let (payments, mint) = (Arc::clone(&payments), mint.clone());
-                tokio::spawn(async move { drop(payments.turn(&mint).await) })
+                tokio::spawn(async move { drop(payments.acquire(&mint).await) })
             })
             .collect();
         for turn in turns {
@@ -184,9 +184,9 @@ mod tests {
         println!("3 repetitions at one mint begin within {:.2} s", took.as_secs_f64());
         assert!(took >= limits::UNKNOWN_RETRY_AT_MINT * 2);
         // One that hangs at a mint does not hold up another's.
-        let held = payments.turn(&mint).await;
+        let held = payments.acquire(&mint).await;
         let other = unknown("b").token_info.mint;
-        let other = tokio::time::timeout(Duration::from_secs(5), payments.turn(&other)).await;
+        let other = tokio::time::timeout(Duration::from_secs(5), payments.acquire(&other)).await;
         assert!(other.is_ok());
         drop(held);
     }

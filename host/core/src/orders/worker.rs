@@ -59,7 +59,7 @@ impl OrderService {
             }
             match order.state() {
                 State::PaymentUnknown => {
-                    unknown.get_or_insert_with(|| self.unknown.enter(&order));
+                    unknown.get_or_insert_with(|| self.unknown.claim(&order));
                 }
                 _ => unknown = None,
             }
@@ -120,7 +120,7 @@ impl OrderService {
                 self.abandon_payment(order, unpaid).await
             }
             OrderState::PaymentUnknown { unpaid, abandoned } => {
-                let _turn = self.unknown.turn(&order.token_info.mint).await;
+                let _turn = self.unknown.acquire(&order.token_info.mint).await;
                 self.resolve(order, unpaid, abandoned).await
             }
             OrderState::Paid(paid) => self.start_provisioning(order, paid).await,

@@ -4,7 +4,7 @@
 //! values are not guessed.
 //!
 //! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed; `fields.rs`: how
-//!   they are parsed, and what is said of a field that is wrong; `token_text.rs`: the one form of a
+//!   they are parsed, and the message for a field that is wrong; `token_text.rs`: the one form of a
 //!   token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases.
 

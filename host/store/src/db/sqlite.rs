@@ -73,7 +73,7 @@ pub(crate) struct Sqlite {
 /// Who else may write the file.
 enum WriteLock {
     /// Nobody: the lock is held as long as the file is open.
-    Held { _lock: File },
+    Exclusive { _lock: File },
     /// Others, one after the other.
     ForEachWrite(File),
     /// This process does not write it.
@@ -118,7 +118,7 @@ impl Sqlite {
         match access {
             Access::Exclusive => {
                 create_directory(path)?;
-                Self::open_to_write(path, schema, WriteLock::Held { _lock: lock(path)? })
+                Self::open_to_write(path, schema, WriteLock::Exclusive { _lock: lock(path)? })
             }
             Access::Shared => {
                 create_directory(path)?;

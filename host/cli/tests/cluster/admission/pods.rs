@@ -171,7 +171,6 @@ fn a_container_with_privileges_is_refused() {
 fn a_container_with_other_fields_is_refused() {
     let _alone = CLUSTER.lock();
     let env = |from: Value| json!({"env": [{"name": "X", "valueFrom": from}]});
-    let probe = |handler: Value| json!({"readinessProbe": {"tcpSocket": null, "httpGet": null}, "livenessProbe": handler});
     let mount = |option: Value| {
         let mut mount = json!({"name": "tmp", "mountPath": "/tmp"});
         merge(&mut mount, option);
