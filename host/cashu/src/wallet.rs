@@ -4,12 +4,13 @@ use crate::client::MintClient;
 use crate::error::MintError;
 use crate::health::MintHealth;
 use crate::http::JsonClient;
+use crate::keyset_owners::ListedKeyset;
 use crate::mint_wallet::MintWallet;
 use crate::operation::{MintBalance, Transaction};
 use crate::seed::Seed;
 use crate::wallet_store::WalletStore;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{PublicKey, SecretKey};
+use cdk::nuts::{KeySetInfo, PublicKey, SecretKey};
 use paygress_core::model::ids;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -17,6 +18,10 @@ use paygress_store::db::DatabaseError;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a restore waits for the lists of the mints' keysets.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
@@ -94,6 +99,10 @@ impl CashuWallet {
         for known in store.mints().await? {
             urls.push(parse(known.as_str())?);
         }
+        let names = accepted.iter().map(|url| ids::MintUrl::parse(url.to_string()));
+        let names = names.collect::<Result<Vec<_>, _>>();
+        let names = names.map_err(|error| OpenError::InvalidMint(error.to_string()))?;
+        store.release_keysets(names).await?;
         let http = JsonClient::open().await.map_err(OpenError::HttpClient)?;
         let mut wallets = HashMap::new();
         for url in urls {
@@ -101,7 +110,8 @@ impl CashuWallet {
             let mint =
                 ids::MintUrl::parse(text.as_str()).map_err(|_| OpenError::InvalidMint(text))?;
             let client = MintClient::new(url, http.clone());
-            let wallet = MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));
+            let (store, seed) = (store.clone(), Arc::clone(&seed));
+            let wallet = MintWallet::new(client, mint.clone(), store, seed, settings.max_balance);
             wallets.entry(mint).or_insert(wallet);
         }
         let p2pk_secret_key = settings
@@ -123,6 +133,24 @@ impl CashuWallet {
             self.wallets.values().filter(is_accepted).map(|wallet| wallet.mint.clone()).collect();
         mints.sort();
         mints
+    }
+
+    /// Claims each mint's keysets before any restore: of several mints that list the same one, the
+    /// fastest must not get it. Those of mints that are accepted no more are claimed last. A mint
+    /// that does not answer in time claims its own later.
+    pub(crate) async fn claim_keysets(&self) -> Result<(), DatabaseError> {
+        let lists = self.wallets.values().map(|wallet| async move {
+            let keysets = wallet.client.keysets(|_| false);
+            let keysets = tokio::time::timeout(CLAIM_TIMEOUT, keysets).await.ok()?.ok()?;
+            let of_mint =
+                |keyset: &KeySetInfo| ListedKeyset { mint: wallet.mint.clone(), keyset: keyset.id };
+            Some(keysets.iter().map(of_mint).collect::<Vec<_>>())
+        });
+        let listed = futures::future::join_all(lists).await.into_iter().flatten().flatten();
+        let accepted = self.accepted_mints();
+        let (first, last) = listed.partition(|one| accepted.contains(&one.mint));
+        self.store.claim_keysets(first).await?;
+        self.store.claim_keysets(last).await.map(drop)
     }
 
     /// What is held at each mint; mints without money are left out.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod attack;
+mod copies;
 mod operator;
 mod receive;
 mod refunds;
