@@ -54,11 +54,14 @@ async function pay(request) {
 }
 
 async function buy(url, request) {
-  const post = (headers) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: request });
+  // With the same key, the same request gets the same answer, if one is lost. Nobody else gets it.
+  const key = crypto.randomUUID();
+  const post = (headers) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', 'idempotency-key': key, ...headers }, body: request });
   const unpaid = await post({});
   if (unpaid.status !== 402) throw new Error(`no payment was requested: ${unpaid.status} ${await unpaid.text()}`);
   const requested = decodePaymentRequest(unpaid.headers.get('x-cashu'));
-  const paid = await post({ 'x-cashu': getEncodedToken(await proofsFor(requested)) });
+  const payment = { 'x-cashu': getEncodedToken(await proofsFor(requested)) };
+  const paid = await post(payment).catch(() => post(payment));
   if (!paid.ok) throw new Error(`the order was rejected: ${paid.status} ${await paid.text()}`);
   return paid.text();
 }

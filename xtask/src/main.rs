@@ -81,7 +81,7 @@ enum Command {
     },
     /// Run the benchmarks and compare them with the bare libraries.
     Bench,
-    /// Check the source: vocabulary, layers, cycles between modules, sizes, links.
+    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links.
     Check {
         /// Check the commands in the documents too, against the built `paygress`.
         #[arg(long)]

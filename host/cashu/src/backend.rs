@@ -9,10 +9,11 @@ use crate::purpose::Purpose;
 use crate::refusal;
 use crate::send::FeeMode;
 use crate::token;
+use crate::token_format;
 use crate::verify::DleqPolicy;
 use crate::wallet::{CashuWallet, HealthCheck, MintStatus};
 use async_trait::async_trait;
-use cdk::nuts::{CurrencyUnit, PaymentRequestPayload, Token, Transport, TransportType};
+use cdk::nuts::{CurrencyUnit, Transport, TransportType};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
@@ -51,7 +52,7 @@ impl CashuWallet {
 impl TokenReader for CashuWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
         let (token, accepted) = (token.clone(), self.accepted.clone());
-        let key = self.p2pk_public_key();
+        let key = self.p2pk_secret_key.clone();
         compute(move || token::decode(token.expose(), &accepted, key.as_ref())).await
     }
 
@@ -65,6 +66,17 @@ impl TokenReader for CashuWallet {
         token_info: &TokenInfo,
     ) -> Result<Payment, Refusal> {
         self.verify_token(token, token_info, DleqPolicy::Required).await
+    }
+
+    async fn is_proven(&self, token: &Secret, token_info: &TokenInfo) -> bool {
+        let token = token.clone();
+        match (
+            self.wallets.get(&token_info.mint),
+            compute(move || token_format::parse(token.expose())).await,
+        ) {
+            (Some(wallet), Ok(token)) => wallet.is_proven(&token).await,
+            _ => false,
+        }
     }
 
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
@@ -111,6 +123,13 @@ impl Payments for CashuWallet {
             Ok(OperationOutcome::Unknown(reason)) => Resolution::Unknown(unresolved(reason)),
             Err(error) => Resolution::Unknown(wallet_error(error)),
         }
+    }
+
+    async fn has_room(&self) -> bool {
+        self.store.database.has_room(limits::DISK_RESERVE).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the room on the wallet's disk is not known");
+            true
+        })
     }
 
     async fn recover(&self) -> Result<(), RecoveryError> {
@@ -229,7 +248,7 @@ impl MintDirectory for CashuWallet {
             amount: Some(gross_of(request.amount.0, fee_ppk).into()),
             unit: Some(CurrencyUnit::Sat),
             single_use: Some(true),
-            mints: self.accepted.clone(),
+            mints: self.accepted.iter().filter_map(|mint| mint.as_str().parse().ok()).collect(),
             mint_preferred: None,
             supported_methods: Vec::new(),
             description: request.description.clone(),
@@ -256,15 +275,12 @@ impl MintDirectory for CashuWallet {
 }
 
 fn token_from_payload(payload: &str) -> Result<Secret, Refusal> {
-    // The parser's error would quote its input, which may be a proof's secret.
-    let payload: PaymentRequestPayload = serde_json::from_str(payload).map_err(|_| {
-        refusal::invalid_token("this is no payment: send {mint, unit, proofs} as JSON (NUT-18)")
-    })?;
+    let payload = token_format::parse_payload(payload)?;
     if payload.proofs.is_empty() || payload.proofs.len() > limits::TOKEN_PROOFS {
         return Err(Refusal::new(
             ErrorType::InvalidToken,
             format!("a payment has 1 to {} proofs", limits::TOKEN_PROOFS),
         ));
     }
-    Ok(Secret::new(Token::new(payload.mint, payload.proofs, None, payload.unit).to_string()))
+    payload.to_text().map(Secret::new)
 }

@@ -137,7 +137,7 @@ impl MintClient {
         &self,
         is_missing: impl Fn(&[KeySetInfo]) -> bool,
     ) -> Result<Keysets> {
-        let asked_at = Instant::now();
+        let since = Instant::now();
         loop {
             let wait = match self.keysets.lock().await.as_ref() {
                 None => break,
@@ -145,7 +145,7 @@ impl MintClient {
                     let age = cached.fetched_at.elapsed();
                     let is_current = age < KEYSETS_TTL && !is_missing(&cached.keysets);
                     // Nothing newer than what was fetched meanwhile.
-                    if is_current || cached.fetched_at >= asked_at {
+                    if is_current || cached.fetched_at >= since {
                         return Ok(Arc::clone(&cached.keysets));
                     }
                     KEYSETS_MIN_AGE.saturating_sub(age)
@@ -182,10 +182,20 @@ impl MintClient {
         self.keysets(|_| true).await.map(drop)
     }
 
+    /// The keysets that are known, however old, without a request.
+    pub(crate) async fn known_keysets(&self) -> Option<Keysets> {
+        self.keysets.lock().await.as_ref().map(|cached| Arc::clone(&cached.keysets))
+    }
+
+    /// The keys of a keyset, if they are known without a request.
+    pub(crate) async fn known_keys(&self, id: Id) -> Option<Arc<KeySet>> {
+        self.keys.lock().await.get(&id).cloned()
+    }
+
     /// The keys of a keyset. Its id is their hash: they never change.
     pub(crate) async fn keys(&self, id: Id) -> Result<Arc<KeySet>> {
-        if let Some(cached) = self.keys.lock().await.get(&id) {
-            return Ok(Arc::clone(cached));
+        if let Some(known) = self.known_keys(id).await {
+            return Ok(known);
         }
         let keyset = self
             .get::<KeysResponse>(&format!("v1/keys/{id}"))

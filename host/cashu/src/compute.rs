@@ -21,7 +21,7 @@ pub(crate) struct ComputeShare(Arc<Semaphore>);
 
 impl ComputeShare {
     pub(crate) fn half() -> Self {
-        let half = available_parallelism().map_or(1, usize::from) / 2;
+        let half = available_parallelism().map_or(1, usize::from).div_euclid(2);
         Self(Arc::new(Semaphore::new(half.max(1))))
     }
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 /// From the highest counter that is signed to the next one at most. A restore passes gaps of this
 /// size.
 pub(crate) const WINDOW: u32 = 2_500;
-/// What strangers' tokens leave of it to refunds and to the operator. The rest is enough for all
+/// What received tokens leave of it to refunds and to the operator. The rest is enough for all
 /// the unproven tokens that may be in progress or unresolved at one mint.
 const RESERVE: u32 = 500;
 
@@ -27,7 +27,7 @@ const RESERVE: u32 = 500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spender {
     Wallet,
-    Stranger,
+    External,
 }
 
 impl Spender {
@@ -36,7 +36,7 @@ impl Spender {
     pub(crate) const fn max_outputs(self) -> usize {
         match self {
             Self::Wallet => 128,
-            Self::Stranger => 40,
+            Self::External => 40,
         }
     }
 }
@@ -52,7 +52,7 @@ pub(crate) fn lowest_free(
 ) -> Option<u64> {
     let window = match spender {
         Spender::Wallet => WINDOW,
-        Spender::Stranger => WINDOW.saturating_sub(RESERVE),
+        Spender::External => WINDOW.saturating_sub(RESERVE),
     };
     let end = next.saturating_add(u64::from(window));
     let first_from = |from| {
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_lowest_free_counters_are_used_and_refused_ones_again() {
         let free = |from, count, taken: &[Range<u64>]| {
-            lowest_free(100, from, count, taken, Spender::Stranger)
+            lowest_free(100, from, count, taken, Spender::External)
         };
         assert_eq!(free(0, 8, &[]), Some(100));
         assert_eq!(free(0, 8, &[100..110, 118..130]), Some(110));
@@ -96,7 +96,7 @@ mod tests {
         fn no_gap_is_larger_than_the_window(steps in prop::collection::vec((1_u64..=40, 0..3_u8), 1..400)) {
             let (mut next, mut taken) = (0, Vec::new());
             for (count, end) in steps {
-                let Some(first) = lowest_free(next, 0, count, &taken, Spender::Stranger) else {
+                let Some(first) = lowest_free(next, 0, count, &taken, Spender::External) else {
                     taken.clear();
                     continue;
                 };

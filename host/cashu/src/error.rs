@@ -5,7 +5,7 @@ use cdk::nuts::Id;
 use hyper::StatusCode;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
-use paygress_http_client::{HttpError, TlsError};
+use paygress_http_client::{HttpError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
 
@@ -42,8 +42,8 @@ pub enum UnavailableReason {
     Suspended { failures: u32, last_error: String },
     #[error("URL is invalid: {0}")]
     Url(#[source] BoxError),
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] TlsError),
+    #[error("HTTP cannot be set up: {}", paygress_http_client::error_chain(.0))]
+    Setup(#[from] SetupError),
     #[error("request queue is closed")]
     Closed,
 }

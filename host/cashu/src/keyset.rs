@@ -2,9 +2,10 @@
 
 use crate::counters::Spender;
 use crate::error::MintWalletError;
+use crate::token_format::{ReadProof, ReadToken};
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
-use cdk::nuts::{KeySet, KeySetInfo, Proofs, Token};
+use cdk::nuts::{Id, KeySet, KeySetInfo, Proofs};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 
@@ -72,12 +73,12 @@ pub(crate) fn gross_of(net: u64, input_fee_ppk: u64) -> u64 {
 
 /// The token's proofs with their full keyset ids, if all are of these keysets. (The library checks
 /// only ids that are shortened.)
-pub(crate) fn proofs_of_keysets(token: &Token, keysets: &[KeySetInfo]) -> Option<Proofs> {
-    let proofs = token.proofs(keysets).ok()?;
-    proofs
-        .iter()
-        .all(|proof| keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
-        .then_some(proofs)
+pub(crate) fn proofs_of_keysets(token: &ReadToken, keysets: &[KeySetInfo]) -> Option<Proofs> {
+    let proof = |proof: &ReadProof| {
+        let id = Id::from_short_keyset_id(&proof.keyset_id, keysets).ok()?;
+        keysets.iter().any(|keyset| keyset.id == id).then(|| proof.to_proof(id))
+    };
+    token.proofs.iter().map(proof).collect()
 }
 
 #[cfg(test)]
@@ -102,9 +103,9 @@ mod tests {
     #[test]
     fn a_mint_does_not_choose_how_many_outputs_are_derived() {
         let powers: Vec<u64> = (0..40).map(|exponent| 1 << exponent).collect();
-        assert_eq!(split(13, &keyset(&powers), Spender::Stranger).unwrap().len(), 3);
+        assert_eq!(split(13, &keyset(&powers), Spender::External).unwrap().len(), 3);
         assert_eq!(split(128, &keyset(&[1]), Spender::Wallet).unwrap().len(), 128);
-        assert!(split(41, &keyset(&[1]), Spender::Stranger).is_err());
+        assert!(split(41, &keyset(&[1]), Spender::External).is_err());
         let error = split(1_000_000_000, &keyset(&[1]), Spender::Wallet).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -112,19 +113,19 @@ mod tests {
         );
         let decimal = [1_000, 100, 10, 1];
         assert_eq!(output_count(9_999, &decimal), 36);
-        assert_eq!(split(9_999, &keyset(&decimal), Spender::Stranger).unwrap().len(), 36);
+        assert_eq!(split(9_999, &keyset(&decimal), Spender::External).unwrap().len(), 36);
     }
 
     #[test]
-    fn what_is_asked_for_leaves_the_price_after_the_fee() {
+    fn the_gross_amount_leaves_the_price_after_the_fee() {
         for (net, ppk, gross) in [
             (6, 0, 6),
             (6, 100, 7),
             (15, 100, 16),
             (1_000, 100, 1_001),
-            (7, 1_000, 9),
-            (63, 1_000, 65),
-            (1_000, 100_000, 1_500),
+            (7, 1_000, 8),
+            (63, 1_000, 64),
+            (1_000, 100_000, 1_280),
         ] {
             assert_eq!(gross_of(net, ppk), gross, "{net} at {ppk} ppk");
         }

@@ -234,10 +234,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path()).await;
         let owners = KeysetOwners::new(mint("e"), store.clone());
-        for round in 0..3_u32 {
+        for (round, refused) in [(0, 0), (1, 200), (2, 600)] {
             let invented = (0..600_u32).map(|n| format!("00{round:07x}{n:07x}").parse().unwrap());
             let conflicts = owners.conflicts(invented).await.unwrap();
-            assert_eq!(conflicts.len(), [0, 200, 600][round as usize]);
+            assert_eq!(conflicts.len(), refused);
         }
         assert_eq!(store.claim_keysets(vec![listed("h", OTHER)]).await.unwrap(), []);
     }

@@ -5,7 +5,7 @@
 //! order service ─▶ CashuWallet ─────────▶ MintWallet ──────────▶ WalletStore   before and after
 //!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
 //! operator ──────▶ operator.rs             melt.rs, restore.rs
-//!                  token.rs: offline           └────────────────▶ MintClient ─▶ HTTP
+//!       token.rs, conditions.rs: offline       └────────────────▶ MintClient ─▶ HTTP
 //!                                                                 health.rs: circuit breaker
 //! ```
 //!
@@ -27,7 +27,7 @@
 //! ```
 //!
 //! Rejected means a refusal of the server itself, with whatever status and code (`http.rs`,
-//! `error.rs`). No refusal is believed before the mint has been asked.
+//! `error.rs`). No refusal is believed before the mint has confirmed it.
 //! Outputs are made from the lowest derivation counters that are free, so that a restore finds all
 //! of them: `counters.rs`.
 //!
@@ -72,6 +72,7 @@
 mod backend;
 mod client;
 mod compute;
+mod conditions;
 mod counters;
 mod crypto;
 mod error;
@@ -94,6 +95,7 @@ mod tables;
 #[cfg(test)]
 mod testing;
 mod token;
+mod token_format;
 mod verify;
 mod wallet;
 mod wallet_store;

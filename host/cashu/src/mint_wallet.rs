@@ -3,13 +3,15 @@
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
 use crate::error::{KeysetConflict, MintError, MintWalletError, ResponseError, Unresolved};
-use crate::keyset::{ActiveKeyset, cheapest_active};
+use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
 use crate::keyset_owners::KeysetOwners;
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
+use crate::token_format::ReadToken;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, Token,
+    BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
+    SecretKey, Token,
 };
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
@@ -65,6 +67,8 @@ pub(crate) struct MintWallet {
     pub(crate) max_balance: Option<Sat>,
     pub(crate) owners: KeysetOwners,
     pub(crate) restore_state: Mutex<RestoreState>,
+    /// For tokens that are locked to this service.
+    pub(crate) p2pk_secret_key: Option<SecretKey>,
 }
 
 impl MintWallet {
@@ -73,11 +77,19 @@ impl MintWallet {
         mint: MintUrl,
         store: WalletStore,
         seed: Arc<Seed>,
-        max_balance: Option<Sat>,
     ) -> Self {
         let owners = KeysetOwners::new(mint.clone(), store.clone());
         let restore_state = Mutex::default();
-        Self { client, mint, store, seed, max_balance, owners, restore_state }
+        Self {
+            client,
+            mint,
+            store,
+            seed,
+            max_balance: None,
+            owners,
+            restore_state,
+            p2pk_secret_key: None,
+        }
     }
 
     /// As [`MintClient::keysets`]. Whatever uses a keyset gets it here.
@@ -173,6 +185,22 @@ impl MintWallet {
 
     pub(crate) fn token(&self, proofs: Proofs) -> Token {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.
+    pub(crate) async fn is_proven(&self, token: &ReadToken) -> bool {
+        let Some(keysets) = self.client.known_keysets().await else { return false };
+        let Some(proofs) = proofs_of_keysets(token, &keysets) else { return false };
+        let mut keyed = Vec::new();
+        for proof in proofs {
+            let keys = self.client.known_keys(proof.keyset_id).await;
+            let key = keys.and_then(|keys| keys.keys.amount_key(proof.amount));
+            match key.filter(|_| proof.dleq.is_some()) {
+                Some(key) => keyed.push(KeyedProof { proof, key }),
+                None => return false,
+            }
+        }
+        crypto::are_dleqs_valid(&self.client.share, keyed).await
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

@@ -89,7 +89,7 @@ pub(crate) struct OperationData {
 
 impl OperationData {
     pub(crate) fn spender(&self) -> Spender {
-        if self.has_own_inputs { Spender::Wallet } else { Spender::Stranger }
+        if self.has_own_inputs { Spender::Wallet } else { Spender::External }
     }
 }
 

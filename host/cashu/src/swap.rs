@@ -1,5 +1,6 @@
 //! Swaps (NUT-03): receiving a token, and finding out how an interrupted swap ended.
 
+use crate::conditions;
 use crate::counters::Spender;
 use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, ResponseError, SignatureError, Unresolved, codes};
@@ -42,7 +43,7 @@ impl MintWallet {
                 return Err(MintWalletError::FeeRaised { agreed, fee });
             }
             let (keyset, amounts) =
-                self.outputs_of_stranger(total(&inputs).saturating_sub(fee)).await?;
+                self.outputs_for_payment(total(&inputs).saturating_sub(fee)).await?;
             let data = OperationData {
                 inputs: inputs.clone(),
                 keyset: Some(keyset),
@@ -62,9 +63,9 @@ impl MintWallet {
     }
 
     /// The keyset and the amounts of the outputs that a token is swapped for.
-    pub(crate) async fn outputs_of_stranger(&self, net: u64) -> Result<(Id, Vec<u64>)> {
+    pub(crate) async fn outputs_for_payment(&self, net: u64) -> Result<(Id, Vec<u64>)> {
         let keyset = self.active_keyset().await?;
-        Ok((keyset.info.id, split(net, &keyset.keys, Spender::Stranger)?))
+        Ok((keyset.info.id, split(net, &keyset.keys, Spender::External)?))
     }
 
     /// Whether a swap that failed so can be tried again with other outputs. Refreshes what they
@@ -130,7 +131,9 @@ impl MintWallet {
 
     async fn request_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
         let outputs = self.outputs(&operation.data).await?;
-        let request = SwapRequest::new(operation.data.inputs.clone(), outputs.blinded_messages());
+        let inputs = operation.data.inputs.clone();
+        let mut request = SwapRequest::new(inputs, outputs.blinded_messages());
+        conditions::sign_all(&mut request, self.p2pk_secret_key.as_ref());
         let mut response = self.client.swap(&request).await;
         if matches!(&response, Err(MintError::Rejected { code, .. }) if codes::is_transient(*code))
         {

@@ -386,10 +386,39 @@ pub(crate) fn advance_counter(
     transaction.execute(statement, &[keyset.to_string().into(), next.into()]).map(drop)
 }
 
-/// The mints that the wallet has ever used.
+/// The mints that the wallet has ever used. A URL that this version cannot read was never reached.
 pub(crate) fn mints(transaction: &mut dyn Transaction) -> Result<Vec<MintUrl>> {
     let rows = transaction.query("SELECT url FROM purse_mints ORDER BY url", &[])?;
-    rows.into_iter().map(|mut row| read_mint(&mut row)).collect()
+    let mut mints = Vec::new();
+    for mut row in rows {
+        mints.extend(MintUrl::parse(row.text()?).ok());
+    }
+    Ok(mints)
+}
+
+/// Gives the rows of mints whose URLs were stored in another form the canonical one. What the seed's
+/// use is known of a mint is known of both.
+pub(crate) fn rename_mints(transaction: &mut dyn Transaction) -> Result<()> {
+    let stored = "SELECT url FROM purse_mints UNION SELECT mint FROM purse_proofs
+         UNION SELECT mint FROM purse_operations";
+    for mut row in transaction.query(stored, &[])? {
+        let old = row.text()?;
+        let Ok(mint) = MintUrl::parse(&old) else { continue };
+        if mint.as_str() == old {
+            continue;
+        }
+        let values = [Value::from(&old), mint_value(&mint)];
+        transaction.execute("UPDATE purse_proofs SET mint = ?2 WHERE mint = ?1", &values)?;
+        transaction.execute("UPDATE purse_operations SET mint = ?2 WHERE mint = ?1", &values)?;
+        transaction.execute("UPDATE purse_keysets SET mint = ?2 WHERE mint = ?1", &values)?;
+        let was_restored = restored_at(transaction, &old)?;
+        if was_restored.is_some() {
+            let is_restored = [was_restored, mint_is_restored(transaction, &mint)?];
+            put_mint(transaction, &mint, is_restored.contains(&Some(true)))?;
+        }
+        transaction.execute("DELETE FROM purse_mints WHERE url = ?1", &[Value::from(&old)])?;
+    }
+    Ok(())
 }
 
 /// Whether the seed's use at this mint is known, if the mint is.
@@ -397,8 +426,12 @@ pub(crate) fn mint_is_restored(
     transaction: &mut dyn Transaction,
     mint: &MintUrl,
 ) -> Result<Option<bool>> {
+    restored_at(transaction, mint.as_str())
+}
+
+fn restored_at(transaction: &mut dyn Transaction, url: &str) -> Result<Option<bool>> {
     let statement = "SELECT restored FROM purse_mints WHERE url = ?1";
-    let row = transaction.first(statement, &[mint_value(mint)])?;
+    let row = transaction.first(statement, &[url.into()])?;
     row.map(|mut row| Ok(row.number()? == 1)).transpose()
 }
 

@@ -86,7 +86,7 @@ pub(crate) async fn wallet_at(url: &str, directory: &Path) -> MintWallet {
     let client = MintClient::new(cdk::mint_url::MintUrl::from_str(url).unwrap(), http);
     let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
     let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
-    MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed), None)
+    MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
 }
 
 /// A keyset whose only denomination is 1, and what its mint answers.

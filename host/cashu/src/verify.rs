@@ -1,10 +1,11 @@
 //! What a token is worth, checked without spending it.
 
+use crate::conditions;
 use crate::error::MintError;
 use crate::keyset::proofs_of_keysets;
 use crate::mint_wallet::MintWallet;
 use crate::refusal;
-use crate::token;
+use crate::token_format;
 use crate::wallet::CashuWallet;
 use cdk::nuts::{KeySetInfo, Proofs, PublicKey, State};
 use paygress_core::backend::policy::Payment;
@@ -12,7 +13,7 @@ use paygress_core::backend::wallet::TokenInfo;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
+use paygress_core::model::units::{Sat, UnixTime};
 
 /// Which proofs must carry a DLEQ proof (NUT-12). Those that are there must be valid in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl CashuWallet {
     ) -> Result<Proofs, Refusal> {
         let token = token.clone();
         let share = &wallet.client.share;
-        let token = share.compute(move || token::parse(token.expose())).await?;
+        let token = share.compute(move || token_format::parse(token.expose())).await?;
         let is_missing = |keysets: &[KeySetInfo]| proofs_of_keysets(&token, keysets).is_none();
         let refused = |error| refusal::of_wallet_error(&error);
         let keysets = wallet.keysets(is_missing).await.map_err(refused)?;
@@ -50,14 +51,7 @@ impl CashuWallet {
         }
         let key = self.p2pk_secret_key.clone();
         let sign = move || {
-            for proof in proofs.iter_mut().filter(|proof| token::has_conditions(&proof.secret)) {
-                let key = key
-                    .clone()
-                    .ok_or_else(|| refusal::invalid_token("locked tokens are not accepted"))?;
-                proof
-                    .sign_p2pk(key)
-                    .map_err(|_| refusal::invalid_token("the token's lock cannot be opened"))?;
-            }
+            conditions::sign(&mut proofs, key.as_ref(), UnixTime::now())?;
             Ok(proofs)
         };
         share.compute(sign).await
@@ -90,7 +84,7 @@ impl CashuWallet {
         }
         let fee = wallet.fee(&proofs).await.map_err(|error| refusal::of_wallet_error(&error))?;
         let net = net_of_fee(token_info.gross, fee)?;
-        let outputs = wallet.outputs_of_stranger(net.0).await;
+        let outputs = wallet.outputs_for_payment(net.0).await;
         outputs.map_err(|error| refusal::of_wallet_error(&error))?;
         let ys = curve_points(wallet, token_info).await?;
         let states = wallet.client.states(&ys).await.map_err(mint_refusal)?;

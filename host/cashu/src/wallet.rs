@@ -50,7 +50,7 @@ pub enum OpenError {
 
 /// One wallet for each mint, with one seed and one store. See the crate's front page.
 pub struct CashuWallet {
-    pub(crate) accepted: Vec<MintUrl>,
+    pub(crate) accepted: Vec<ids::MintUrl>,
     pub(crate) wallets: HashMap<ids::MintUrl, MintWallet>,
     pub(crate) store: WalletStore,
     pub(crate) max_balance: Option<Sat>,
@@ -90,35 +90,33 @@ impl CashuWallet {
         settings: &Settings,
     ) -> Result<Self, OpenError> {
         let seed = Arc::new(seed);
-        let parse = |text: &str| {
-            MintUrl::from_str(text).map_err(|_| OpenError::InvalidMint(text.to_owned()))
-        };
-        let accepted =
-            settings.mints.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
-        let mut urls = accepted.clone();
-        for known in store.mints().await? {
-            urls.push(parse(known.as_str())?);
-        }
-        let names = accepted.iter().map(|url| ids::MintUrl::parse(url.to_string()));
-        let names = names.collect::<Result<Vec<_>, _>>();
-        let names = names.map_err(|error| OpenError::InvalidMint(error.to_string()))?;
-        store.release_keysets(names).await?;
-        let http = JsonClient::open().await.map_err(OpenError::HttpClient)?;
-        let mut wallets = HashMap::new();
-        for url in urls {
-            let text = url.to_string();
-            let mint =
-                ids::MintUrl::parse(text.as_str()).map_err(|_| OpenError::InvalidMint(text))?;
-            let client = MintClient::new(url, http.clone());
-            let (store, seed) = (store.clone(), Arc::clone(&seed));
-            let wallet = MintWallet::new(client, mint.clone(), store, seed, settings.max_balance);
-            wallets.entry(mint).or_insert(wallet);
-        }
         let p2pk_secret_key = settings
             .p2pk_secret_key
             .as_ref()
             .map(|key| SecretKey::from_hex(key.expose()).map_err(|_| OpenError::InvalidP2pkKey))
             .transpose()?;
+        let mut accepted = Vec::new();
+        for text in &settings.mints {
+            let mint =
+                ids::MintUrl::parse(text).map_err(|_| OpenError::InvalidMint(text.to_owned()))?;
+            if !accepted.contains(&mint) {
+                accepted.push(mint);
+            }
+        }
+        store.rename_mints().await?;
+        store.release_keysets(accepted.clone()).await?;
+        let http = JsonClient::open().await.map_err(OpenError::HttpClient)?;
+        let mut wallets = HashMap::new();
+        for mint in accepted.iter().cloned().chain(store.mints().await?) {
+            let url = MintUrl::from_str(mint.as_str())
+                .map_err(|_| OpenError::InvalidMint(mint.to_string()))?;
+            let client = MintClient::new(url, http.clone());
+            let mut wallet =
+                MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));
+            wallet.p2pk_secret_key.clone_from(&p2pk_secret_key);
+            wallet.max_balance = settings.max_balance;
+            wallets.entry(mint).or_insert(wallet);
+        }
         let max_balance = settings.max_balance;
         Ok(Self { accepted, wallets, store, max_balance, p2pk_secret_key, http })
     }
@@ -128,9 +126,7 @@ impl CashuWallet {
     }
 
     pub(crate) fn accepted_mints(&self) -> Vec<ids::MintUrl> {
-        let is_accepted = |wallet: &&MintWallet| self.accepted.contains(&wallet.client.url);
-        let mut mints: Vec<ids::MintUrl> =
-            self.wallets.values().filter(is_accepted).map(|wallet| wallet.mint.clone()).collect();
+        let mut mints = self.accepted.clone();
         mints.sort();
         mints
     }

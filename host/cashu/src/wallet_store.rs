@@ -24,7 +24,7 @@ const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2"
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
-    database: Database,
+    pub(crate) database: Database,
 }
 
 /// An unspent proof that a restore has found.
@@ -389,5 +389,10 @@ impl WalletStore {
     /// The mints that the wallet has ever used.
     pub(crate) async fn mints(&self) -> Result<Vec<MintUrl>> {
         self.transact(tables::mints).await
+    }
+
+    /// Brings URLs of mints that an earlier version stored to their canonical form.
+    pub(crate) async fn rename_mints(&self) -> Result<()> {
+        self.transact(tables::rename_mints).await
     }
 }

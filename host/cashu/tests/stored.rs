@@ -5,8 +5,10 @@
 use paygress_cashu::{
     CashuWallet, HealthCheck, MintBalance, OperationState, Purpose, Seed, Settings, WalletStore,
 };
+use paygress_core::backend::wallet::MintDirectory;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
+use paygress_store::db::{Database, Transaction};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -49,5 +51,57 @@ async fn a_wallet_of_version_0_1_0_is_read_and_its_transactions_make_its_balance
             ended.filter(|one| one.mint == status.balance.mint).map(|one| one.delta).sum();
         let held = status.balance.available.plus(status.balance.reserved);
         assert_eq!(i64::try_from(held.0).unwrap(), booked, "{}", status.balance.mint);
+    }
+}
+
+/// Rows of one mint under two URLs: versions before wrote a default port as it was configured.
+const OTHER_FORMS: [&str; 5] = [
+    "UPDATE purse_proofs SET mint = 'http://127.0.0.1:80' WHERE mint = 'http://127.0.0.1:9'",
+    "UPDATE purse_proofs SET mint = 'http://127.0.0.1'
+         WHERE mint = 'http://127.0.0.1:80' AND amount > 8",
+    "UPDATE purse_operations SET mint = 'http://127.0.0.1:80' WHERE mint = 'http://127.0.0.1:9'",
+    "UPDATE purse_mints SET url = 'http://127.0.0.1:80' WHERE url = 'http://127.0.0.1:9'",
+    "INSERT INTO purse_mints (url, restored) VALUES ('http://127.0.0.1', 0), ('http://x:99999', 0)",
+];
+
+#[tokio::test]
+async fn a_mint_that_was_stored_under_other_forms_of_its_url_is_one_mint() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/tests/fixtures/v0.1.0");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wallet.sqlite");
+    std::fs::copy(fixtures.join("wallet.sqlite"), &file).unwrap();
+    let database = Database::sqlite_shared(&file, WalletStore::SCHEMA).await.unwrap();
+    let rewrite = |transaction: &mut dyn Transaction| {
+        OTHER_FORMS.iter().try_for_each(|statement| transaction.execute(statement, &[]).map(drop))
+    };
+    database.transact(rewrite).await.unwrap();
+    drop(database);
+    for mint in ["http://127.0.0.1/", "HTTP://127.0.0.1:80", "http://127.0.0.1"] {
+        let store = WalletStore::sqlite(&file).await.unwrap();
+        let seed = Seed::load_or_create(&fixtures.join("wallet.mnemonic")).await.unwrap();
+        let mints = vec![mint.to_owned(), "http://127.0.0.1:80".to_owned()];
+        let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
+        let wallet = CashuWallet::open(store, seed, &settings).await.unwrap();
+        assert_eq!(wallet.mints().len(), 1, "{mint}");
+        let overview = wallet.overview(HealthCheck::Cached).await.unwrap();
+        let balances: Vec<_> = overview
+            .iter()
+            .map(|status| {
+                let balance = &status.balance;
+                let (available, reserved) = (balance.available.0, balance.reserved.0);
+                (balance.mint.as_str(), available, reserved, status.accepted)
+            })
+            .collect();
+        let expected = [("http://127.0.0.1", 724, 96, true), ("http://127.0.0.1:13", 40, 0, false)];
+        assert_eq!(balances, expected, "{mint}");
+        let transactions = wallet.transactions().await.unwrap();
+        assert_eq!(transactions.len(), 77);
+        let booked: i64 = transactions
+            .iter()
+            .filter(|one| one.mint.as_str() == "http://127.0.0.1")
+            .filter(|one| one.state != OperationState::Open)
+            .map(|one| one.delta)
+            .sum();
+        assert_eq!(booked, 820, "{mint}");
     }
 }

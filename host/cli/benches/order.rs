@@ -187,6 +187,7 @@ async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
             customer: None,
             address: BTreeMap::new(),
         },
+        network: None,
         token: Secret::new(token),
         purchase: Purchase::Spawn {
             image: None,

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{
     ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse, sorted,
+    token_text,
 };
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
@@ -184,14 +185,14 @@ fn request(action: &Action) -> Result<Option<RequestBody>> {
 
 fn read_token(argument: &str) -> Result<String> {
     if argument != "-" {
-        return Ok(argument.to_owned());
+        return Ok(token_text(argument).expose().to_owned());
     }
     let mut text = String::new();
     std::io::stdin()
         .take(100_000)
         .read_to_string(&mut text)
         .context("no token on standard input")?;
-    Ok(text.trim().to_owned())
+    Ok(token_text(&text).expose().to_owned())
 }
 
 /// The customer's key: pods belong to it.

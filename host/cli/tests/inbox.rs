@@ -1,10 +1,11 @@
-//! The inbox over real relays: what is served once, what is warned of, what is published, and
-//! relays that want more.
+//! The inbox over real relays: what is served once, what is warned of, what is published, relays
+//! that want more, and messages as people and other clients send them.
 #![cfg(test)]
 
 mod support;
 
-use nostr_sdk::{Client, Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
+use nostr_sdk::nips::nip44;
+use nostr_sdk::{Client, Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp};
 use paygress::sandbox::Sandbox;
 use paygress_core::ErrorType;
 use paygress_core::backend::store::LeaseStore;
@@ -134,15 +135,10 @@ async fn an_old_order_behind_many_newer_wraps_is_still_read() {
     let (_, wrap) = gift_wrap(&external.keys, &service, &request, None).unwrap();
     let back = Timestamp::from_secs(Timestamp::now().as_secs() - 172_800);
     let one_time = Keys::generate();
-    let seal = nostr_sdk::nips::nip44::decrypt(
-        sandbox.config.keys.secret_key(),
-        &wrap.pubkey,
-        &wrap.content,
-    )
-    .unwrap();
+    let seal =
+        nip44::decrypt(sandbox.config.keys.secret_key(), &wrap.pubkey, &wrap.content).unwrap();
     let content =
-        nostr_sdk::nips::nip44::encrypt(one_time.secret_key(), &service, seal, Default::default())
-            .unwrap();
+        nip44::encrypt(one_time.secret_key(), &service, seal, Default::default()).unwrap();
     let to_service =
         |content: &str| EventBuilder::new(Kind::GiftWrap, content).tag(Tag::public_key(service));
     external
@@ -251,4 +247,123 @@ async fn responses_and_own_messages_are_not_answered() {
         .await;
     assert_eq!(external.answer().await["error_type"], "invalid_token");
     assert_eq!(external.answers().await.len(), 1);
+}
+
+/// A client's request, sent three times in a row: two of them are the same message.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_request_in_the_same_second_has_its_answer_too() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let relays = sandbox.config.relays.clone();
+    let customer = CustomerClient::connect(Keys::generate(), relays).await.unwrap();
+    let pod_name = Some("ssh-pod-unknown".to_owned());
+    let request = RequestBody { pod_name, ..RequestBody::default() };
+    let service = sandbox.config.keys.public_key();
+    for _ in 0..3 {
+        let answer = customer.ask(service, &request, TIMEOUT, |_| ()).await.unwrap();
+        assert!(
+            matches!(&answer.response, Some(Response::Error(error)) if error.error_type == ErrorType::NotFound),
+            "{answer:?}"
+        );
+    }
+}
+
+/// As clients with disappearing messages write it: both the seal and the wrap expire (NIP-40).
+fn disappearing(from: &Keys, to: &Keys, text: &str, at: Timestamp) -> Event {
+    let encrypt = |keys: &Keys, text: String| {
+        nip44::encrypt(keys.secret_key(), &to.public_key(), text, nip44::Version::V2).unwrap()
+    };
+    let mut rumor = EventBuilder::private_msg_rumor(to.public_key(), text).build(from.public_key());
+    rumor.ensure_id();
+    let seal = EventBuilder::new(Kind::Seal, encrypt(from, rumor.as_json()))
+        .tag(Tag::expiration(at))
+        .sign_with_keys(from)
+        .unwrap();
+    let one_time = Keys::generate();
+    EventBuilder::new(Kind::GiftWrap, encrypt(&one_time, seal.as_json()))
+        .tags([Tag::public_key(to.public_key()), Tag::expiration(at)])
+        .sign_with_keys(&one_time)
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_disappears_is_served() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let external = ExternalClient::new(&sandbox).await;
+    let at = Timestamp::from_secs(Timestamp::now().as_secs() + 3_600);
+    let request = r#"{"cashu_token": "cashuBgarbage"}"#;
+    external.publish(&disappearing(&external.keys, &sandbox.config.keys, request, at)).await;
+    assert_eq!(external.answer().await["error_type"], "invalid_token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_is_served_or_answered_with_the_limit() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let service = sandbox.config.keys.public_key();
+    for (bytes, code, part) in [
+        // Its seal is longer than the 65,535 bytes that NIP-44 once allowed.
+        (47_000, "invalid_token", ""),
+        (62_000, "invalid_token", "longer than 60000 bytes"),
+        (70_000, "invalid_request", "longer than 65536 bytes"),
+    ] {
+        let external = ExternalClient::new(&sandbox).await;
+        let request = json!({"cashu_token": format!("cashuB{}", "o".repeat(bytes))}).to_string();
+        let (_, wrap) = gift_wrap(&external.keys, &service, &request, None).unwrap();
+        external.publish(&wrap).await;
+        let answer = external.answer().await;
+        assert_eq!(answer["error_type"], code, "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_alone_buys_the_default_pod_and_a_greeting_is_answered_with_an_example() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let service = sandbox.config.keys.public_key();
+    let buyer = Buyer::new(&sandbox).await;
+    let ask = async |text: &str| {
+        let external = ExternalClient::new(&sandbox).await;
+        let (_, wrap) = gift_wrap(&external.keys, &service, text, None).unwrap();
+        external.publish(&wrap).await;
+        external.answer().await
+    };
+    let greeted = ask("hi").await;
+    assert_eq!(greeted["error_type"], "invalid_request");
+    assert!(greeted["message"].as_str().unwrap().contains(r#"{"cashu_token": "cashuB…"}"#));
+    let token = buyer.token(5).await;
+    let answer = ask(&format!("my token is {token}")).await;
+    assert!(answer["message"].as_str().unwrap().contains("not alone"), "{answer}");
+    let bought = ask(&format!("{token}\n")).await;
+    assert!(
+        bought["pod_name"].is_string() && bought["pod_spec_name"] == "basic",
+        "the token was good still: {bought}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pays_nothing_has_a_few_answers_a_minute_and_who_pays_has_theirs() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let external = ExternalClient::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key();
+    let buyer = Buyer::new(&sandbox).await;
+    let token = buyer.token(5).await;
+    let greetings = (0..60).map(|n| format!("hi {n}"));
+    for text in greetings.chain([token]) {
+        let (_, wrap) = gift_wrap(&external.keys, &service, &text, None).unwrap();
+        external.publish(&wrap).await;
+    }
+    let begun = Instant::now();
+    let answers = loop {
+        let answers = external.answers().await;
+        if answers.iter().any(|answer| answer["pod_name"].is_string()) {
+            break answers;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "the order was not answered");
+    };
+    println!("{} answers to 60 greetings, and one to an order", answers.len() - 1);
+    assert!((2..=31).contains(&answers.len()), "{} answers", answers.len());
 }

@@ -6,7 +6,9 @@ mod support;
 use paygress::sandbox::Sandbox;
 use serde_json::Value;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 use support::customer::{Buyer, Running};
 
 async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
@@ -32,7 +34,7 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let buyer = Buyer::new(&sandbox).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let offers = loop {
         let offers = text(&paygress(&sandbox, &["order", "offers"], "").await.stdout);
         if offers.contains("npub1") || begun.elapsed() > support::customer::TIMEOUT {
@@ -116,4 +118,37 @@ async fn the_keys_and_all_mistakes_are_printed_at_once() {
     for missing in ["NOSTR_PRIVATE_KEY", "WHITELISTED_MINTS", "SSH_HOST"] {
         assert!(printed.contains(missing), "{printed}");
     }
+}
+
+/// Whatever the limits were that it was started with.
+#[test]
+fn no_command_leaves_a_core_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    let started = "ulimit -S -c unlimited; exec \"$0\" \"$@\"";
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", started, env!("CARGO_BIN_EXE_paygress")])
+        // It waits for the token.
+        .args(["order", "spawn", "--token", "-"])
+        .env_clear()
+        .env("NOSTR_RELAYS", "ws://127.0.0.1:9")
+        .env("PAYGRESS_CUSTOMER_KEY_FILE", directory.path().join("key"))
+        .current_dir(directory.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let limits = format!("/proc/{}/limits", child.id());
+    let begun = Instant::now();
+    loop {
+        let limits = std::fs::read_to_string(&limits).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        if core.split_whitespace().filter(|word| *word == "0").count() == 2 {
+            break;
+        }
+        assert!(begun.elapsed() < support::customer::TIMEOUT, "{core}");
+        std::thread::yield_now();
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-ABRT", &id]).status().unwrap().success());
+    let ended = child.wait().unwrap();
+    assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));
 }

@@ -14,6 +14,8 @@ use support::command::{paygress, printed, text};
 use support::customer::Running;
 use support::keys::{certificate, key};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name)
@@ -243,6 +245,31 @@ async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_th
     let back = directory.path().join("back.wasm").to_string_lossy().into_owned();
     printed(&sandbox, &["policy", "pull", pinned.trim(), &back]).await;
     assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&component).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_elsewhere_is_reached_through_the_proxy_of_the_environment() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap();
+    let asked = tokio::spawn(async move {
+        let (client, _) = proxy.accept().await.unwrap();
+        let (reading, mut writing) = client.into_split();
+        let mut request = BufReader::new(reading).lines();
+        let first = request.next_line().await.unwrap().unwrap();
+        while request.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
+        writing.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await.unwrap();
+        first
+    });
+    let component = built("plugins/pricing.wasm").to_string_lossy().into_owned();
+    let push = ["policy", "push", &component, "registry.example/policies/pricing:1"];
+    let url = format!("http://user:secret@{address}");
+    let sandbox = Sandbox::new(&[("HTTPS_PROXY", &url)], "").await.unwrap();
+    let output = paygress(&sandbox, &push).await;
+    let error = text(&output.stderr);
+    assert_eq!(asked.await.unwrap(), "CONNECT registry.example:443 HTTP/1.1");
+    let expected =
+        format!("registry.example cannot be reached: the proxy {address} does not connect");
+    assert!(error.contains(&expected) && !error.contains("secret"), "{error}");
 }
 
 /// The same component, written for a version of the contract that is not there yet.

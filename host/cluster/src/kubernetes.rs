@@ -2,8 +2,10 @@
 
 use crate::connection::{ConnectError, RequestError, client, with_timeout};
 use crate::guard::Allowed;
-use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, MAX_DEADLINE_SECONDS, Objects};
-use crate::status::{ended, finished, readiness, startup_phase};
+use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::status::{
+    ended, finished, is_evicted_for_its_own_use, readiness, startup_phase, unready_reason,
+};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -192,14 +194,21 @@ impl Kubernetes {
     }
 
     /// The end of a finished Job. A pod that exited by itself still exists; one that was deleted
-    /// does not.
+    /// does not. A pod that was evicted for its own use was not disrupted by the cluster.
     async fn end(&self, job: &Job) -> Option<ClusterEvent> {
         let pod = pod_of(job)?;
-        let mut reason = finished(job)?;
-        if reason == EndReason::Exited && self.pods_of(&pod).await.is_ok_and(|pods| pods.is_empty())
-        {
-            reason = EndReason::Removed;
-        }
+        let reason = finished(job)?;
+        let pods = match reason {
+            EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
+            _ => None,
+        };
+        let reason = match (reason, pods) {
+            (EndReason::Exited, Some(pods)) if pods.is_empty() => EndReason::Removed,
+            (EndReason::Disrupted, Some(pods)) if pods.iter().any(is_evicted_for_its_own_use) => {
+                EndReason::Exited
+            }
+            _ => reason,
+        };
         Some(ClusterEvent::Ended(pod, reason))
     }
 
@@ -210,12 +219,7 @@ impl Kubernetes {
         if known.is_some_and(|known| known >= at) {
             return Ok(ExpiryUpdate::Done);
         }
-        let start = job.status.as_ref().and_then(|status| status.start_time.as_ref());
-        let start = start
-            .and_then(|time| u64::try_from(time.0.as_second()).ok())
-            .map(UnixTime)
-            .ok_or(ClusterError::NotFound)?;
-        let deadline = at.since(start).0.clamp(1, MAX_DEADLINE_SECONDS);
+        let deadline = deadline(&job, at).ok_or(ClusterError::NotFound)?;
         let patch = json!({
             // With the resourceVersion a concurrent extension is a conflict, and both count.
             "metadata": {"resourceVersion": job.resource_version(), "annotations": {EXPIRES: at.0.to_string()}},
@@ -296,7 +300,7 @@ fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
 fn cluster_error(error: RequestError) -> ClusterError {
     let status = match error {
         RequestError::Api(kube::Error::Api(status)) => status,
-        error => return ClusterError::Unavailable(error_chain(&error)),
+        error => return ClusterError::Unavailable(error.to_string()),
     };
     let message = &status.message;
     let (error_type, text) = match status.code {
@@ -354,7 +358,13 @@ impl Cluster for Kubernetes {
         for service in &objects.services {
             self.ensure(&self.services, service).await?;
         }
-        let resume = Patch::Merge(json!({"spec": {"suspend": false}}));
+        if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
+            return Ok(());
+        }
+        let resume = Patch::Merge(json!({
+            "metadata": {"annotations": {STARTED: UnixTime::now().0.to_string()}},
+            "spec": {"suspend": false},
+        }));
         request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
     }
 
@@ -372,13 +382,15 @@ impl Cluster for Kubernetes {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
                     Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => tracing::warn!(%error, "the watch of a pod failed"),
+                    Some(Err(error)) => {
+                        tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
+                    }
                     None => return Err(ClusterError::Unavailable("the watch ended".to_owned())),
                 },
                 // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
                 // passing of time alone.
                 _ = job_poll.tick() => { self.running(pod).await?; }
-                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady("it took too long".to_owned())),
+                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady(unready_reason(latest.as_ref()))),
             }
             if let Some(result) = latest.as_ref().and_then(|pod| readiness(pod, start.elapsed())) {
                 return result;
@@ -410,6 +422,13 @@ impl Cluster for Kubernetes {
         })
     }
 
+    async fn forget(&self, pod: &PodName) -> Result<()> {
+        let patch =
+            Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": ttl(self.settings.ttl)}}));
+        is_gone(with_timeout(self.jobs.patch(pod.as_str(), &patch_params(), &patch)).await)
+            .map(drop)
+    }
+
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let selector = watcher::Config::default().labels(&self.selector());
         let mut events = std::pin::pin!(watcher(self.jobs.clone(), selector).default_backoff());
@@ -430,7 +449,7 @@ impl Cluster for Kubernetes {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the watch of the Jobs failed");
+                    tracing::warn!(error = error_chain(&error), "the watch of the Jobs failed");
                     None
                 }
             };

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use paygress_core::backend::cluster::LeasePlan;
 use paygress_core::model::refusal::Refusal;
-use paygress_core::model::units::Seconds;
+use paygress_core::model::units::{Seconds, UnixTime};
 use std::collections::BTreeMap;
 
 /// The label that existing tools select by.
@@ -23,8 +23,16 @@ pub(crate) const INSTANCE: &str = "paygress.dev/instance";
 /// is never lowered.
 pub(crate) const EXPIRES: &str = "paygress.dev/expires-at";
 
+/// The annotation with the time at which a Job was resumed, in seconds since the Unix epoch, by the
+/// clock of the service: the end that was sold is by that clock too.
+pub(crate) const STARTED: &str = "paygress.dev/started-at";
+
 /// Some controllers read deadlines as 32 bits of seconds.
 pub(crate) const MAX_DEADLINE_SECONDS: u64 = 2_000_000_000;
+
+/// How long a finished Job is kept whose end is not recorded: the service may be down, and only the
+/// Job says whether the customer or the cluster has ended the pod.
+const UNRECORDED_TTL: Seconds = Seconds(86_400);
 
 /// All objects of a lease. [`Objects::set_owner`] makes the Job own the others once it exists.
 pub(crate) struct Objects {
@@ -47,8 +55,23 @@ fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
         .into()
 }
 
-fn deadline(seconds: Seconds) -> i64 {
+fn seconds(seconds: Seconds) -> i64 {
     i64::try_from(seconds.0.min(MAX_DEADLINE_SECONDS)).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn ttl(kept: Seconds) -> i32 {
+    i32::try_from(kept.0).unwrap_or(i32::MAX)
+}
+
+/// The `activeDeadlineSeconds` that end a Job at this time; none before it has started. They count
+/// from its start, which the cluster's clock says, and a clock may be wrong: a start by our own is
+/// preferred. Jobs of earlier versions have none.
+pub(crate) fn deadline(job: &Job, at: UnixTime) -> Option<u64> {
+    let annotations = job.metadata.annotations.as_ref();
+    let ours = annotations.and_then(|annotations| annotations.get(STARTED)?.parse().ok());
+    let start = job.status.as_ref()?.start_time.as_ref()?;
+    let start = UnixTime(ours.or_else(|| u64::try_from(start.0.as_second()).ok())?);
+    Some(at.since(start).0.clamp(1, MAX_DEADLINE_SECONDS))
 }
 
 fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>) -> JobSpec {
@@ -74,8 +97,8 @@ fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>
         completions: Some(1),
         backoff_limit: Some(if restarts { 3 } else { 0 }),
         // Replaced by the time that was sold as soon as the pod is ready.
-        active_deadline_seconds: Some(deadline(settings.ready_within.plus(sold))),
-        ttl_seconds_after_finished: Some(i32::try_from(settings.ttl.0).unwrap_or(i32::MAX)),
+        active_deadline_seconds: Some(seconds(settings.ready_within.plus(sold))),
+        ttl_seconds_after_finished: Some(ttl(settings.ttl.max(UNRECORDED_TTL))),
         // The deadline of a suspended Job does not run. It is resumed once its Secret exists.
         suspend: Some(true),
         pod_failure_policy: (!restarts).then(on_eviction),
@@ -153,5 +176,26 @@ impl Objects {
         for service in &mut self.services {
             service.metadata.owner_references = owners();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_deadline_is_counted_by_one_clock() {
+        let job = |annotations| -> Job {
+            // The cluster's clock is an hour ahead.
+            let status = json!({"startTime": "1970-01-01T01:16:40Z"});
+            let metadata = json!({"annotations": annotations});
+            serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let ours = job(json!({STARTED: "1000"}));
+        assert_eq!(deadline(&ours, UnixTime(1_000 + 620)), Some(620));
+        assert_eq!(deadline(&ours, UnixTime(1)), Some(1));
+        assert_eq!(deadline(&job(json!({})), UnixTime(4_600 + 620)), Some(620), "as before");
+        assert_eq!(deadline(&Job::default(), UnixTime(1_620)), None, "it has not started");
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How long a pod may be unschedulable: an autoscaler may add a node for it.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30);
+/// "Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage."
+const EXCEEDED: &str = "has larger consumption of";
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -38,6 +40,15 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         .flatten()
 }
 
+/// Whether the node evicted this pod since it used more than it had requested: then the customer
+/// caused it. The kubelet says so in the message alone. A pod that kept within its requests was in
+/// the way of others.
+pub(crate) fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    status.reason.as_deref() == Some("Evicted")
+        && status.message.as_deref().is_some_and(|message| message.contains(EXCEEDED))
+}
+
 /// Whether a pod is ready; an error when it will not become so, none while it may. `waited` is how
 /// long it has been watched.
 pub(crate) fn readiness(pod: &Pod, waited: Duration) -> Option<Result<(), ClusterError>> {
@@ -64,7 +75,7 @@ pub(crate) fn readiness(pod: &Pod, waited: Duration) -> Option<Result<(), Cluste
             return Some(Err(ClusterError::NotReady("no node has room for it".to_owned())));
         }
     }
-    let waiting = cannot_start(status)?;
+    let waiting = waiting(status).find(is_stuck)?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, "a pod cannot start");
     Some(Err(ClusterError::NotReady(reason)))
@@ -78,26 +89,36 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
         .any(|condition| condition.type_ == condition_type && condition.status == "True")
 }
 
-/// The state of a container that is stuck.
-fn cannot_start(status: &PodStatus) -> Option<&ContainerStateWaiting> {
-    let is_stuck = |waiting: &&ContainerStateWaiting| {
-        matches!(
-            waiting.reason.as_deref(),
-            Some(
-                "ImagePullBackOff"
-                    | "ErrImageNeverPull"
-                    | "InvalidImageName"
-                    | "CreateContainerConfigError"
-                    | "CrashLoopBackOff"
-            )
-        )
-    };
+/// Why a pod that has not become ready in time has not.
+pub(crate) fn unready_reason(pod: Option<&Pod>) -> String {
+    let reason = pod.and_then(|pod| waiting(pod.status.as_ref()?).find_map(|it| it.reason.clone()));
+    match reason {
+        Some(reason) => format!("it took too long ({reason})"),
+        None => "it took too long".to_owned(),
+    }
+}
+
+/// The containers that do not run yet.
+fn waiting(status: &PodStatus) -> impl Iterator<Item = &ContainerStateWaiting> {
     status
         .container_statuses
         .iter()
         .flatten()
         .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
-        .find(is_stuck)
+}
+
+/// Whether a container will not run, however long one waits. An image whose pull has failed is
+/// pulled again: registries fail now and then.
+fn is_stuck(waiting: &&ContainerStateWaiting) -> bool {
+    matches!(
+        waiting.reason.as_deref(),
+        Some(
+            "ErrImageNeverPull"
+                | "InvalidImageName"
+                | "CreateContainerConfigError"
+                | "CrashLoopBackOff"
+        )
+    )
 }
 
 /// How far the startup of a pod that is not ready yet has come.
@@ -111,5 +132,55 @@ pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
         (_, true, _) => StartupPhase::Pulling,
         (_, _, true) => StartupPhase::Scheduled,
         _ => StartupPhase::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({"status": status})).unwrap()
+    }
+
+    /// As the kubelet of Kubernetes 1.34 writes them.
+    #[test]
+    fn who_used_more_than_they_requested_caused_their_eviction() {
+        let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0. ";
+        let own = format!(
+            "{low}Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage. "
+        );
+        for (reason, message, caused) in [
+            ("Evicted", own.as_str(), true),
+            ("Evicted", low, false),
+            ("Evicted", "The node had condition: [DiskPressure]. ", false),
+            ("Terminated", "Pod was terminated in response to imminent node shutdown.", false),
+            ("Terminated", own.as_str(), false),
+        ] {
+            let evicted = pod(json!({"phase": "Failed", "reason": reason, "message": message}));
+            assert_eq!(is_evicted_for_its_own_use(&evicted), caused, "{reason}: {message}");
+        }
+        assert!(!is_evicted_for_its_own_use(&Pod::default()));
+    }
+
+    fn waiting_for(reason: &str) -> Pod {
+        let state = json!({"waiting": {"reason": reason}});
+        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        pod(json!({"containerStatuses": [container]}))
+    }
+
+    #[test]
+    fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
+        for reason in ["ErrImagePull", "ImagePullBackOff", "ContainerCreating"] {
+            let pod = waiting_for(reason);
+            assert!(readiness(&pod, Duration::from_secs(100)).is_none(), "{reason}");
+            assert_eq!(unready_reason(Some(&pod)), format!("it took too long ({reason})"));
+        }
+        for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
+            let result = readiness(&waiting_for(reason), Duration::ZERO);
+            assert_eq!(result, Some(Err(ClusterError::NotReady(reason.to_owned()))));
+        }
+        assert_eq!(unready_reason(None), "it took too long");
     }
 }

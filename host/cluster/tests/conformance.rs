@@ -28,6 +28,12 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A free one of those that the admission policy allows.
+fn pod_port() -> u16 {
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (20_300..=20_999).find(is_free).unwrap()
+}
+
 fn plan(host_port: u16, sold: u64) -> LeasePlan {
     let lease = LeaseId::of(&OrderId::random());
     let pod = lease.pod_name().to_string();
@@ -87,7 +93,7 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
     let observer = Arc::clone(&cluster);
     tokio::spawn(async move { observer.observe(sink).await });
     dry_run_refuses_what_the_guard_refuses(&*cluster).await;
-    let port = free_port();
+    let port = pod_port();
     let pod = launch_is_idempotent(&*cluster, port).await;
     pod_ends_at_its_latest_expiry(&*cluster, &pod, port, &mut events).await;
     removed_pod_is_gone(&*cluster, port).await;
@@ -96,7 +102,7 @@ async fn conforms(cluster: Arc<dyn Cluster>) {
 
 /// And leaves nothing behind.
 async fn dry_run_refuses_what_the_guard_refuses(cluster: &dyn Cluster) {
-    let mut greedy = plan(free_port(), 60);
+    let mut greedy = plan(pod_port(), 60);
     greedy.rendered.pod_template_json = greedy
         .rendered
         .pod_template_json
@@ -188,6 +194,22 @@ async fn local_pods_conform() {
 async fn kubernetes_conforms() {
     let testbed = std::env::var_os("TESTBED")
         .map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from);
+    let cluster = connected(&testbed.join("admin.kubeconfig")).await;
+    cluster.check().await.unwrap();
+    conforms(Arc::new(cluster)).await;
+}
+
+/// A kubeconfig with this cluster, and a user without rights.
+fn kubeconfig(cluster: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{{cluster}}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",
+    );
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
     let settings = Settings {
         namespace: "user-workloads".to_owned(),
         instance: "conformance".to_owned(),
@@ -195,31 +217,29 @@ async fn kubernetes_conforms() {
         ttl: Seconds(5),
         allowed: Allowed::default(),
     };
-    let cluster =
-        Kubernetes::connect(Some(&testbed.join("admin.kubeconfig")), settings).await.unwrap();
-    cluster.check().await.unwrap();
-    conforms(Arc::new(cluster)).await;
+    Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+async fn an_unknown_certificate_is_named_as_the_cause() {
+    let file = kubeconfig("server: \"https://127.0.0.1:16443\"");
+    let failed = connected(file.path()).await.check().await;
+    let Err(ClusterError::Unavailable(cause)) = failed else { panic!("{failed:?}") };
+    assert!(cause.contains("certificate") && cause.contains("UnknownIssuer"), "{cause}");
 }
 
 #[tokio::test]
 async fn an_unreachable_cluster_is_reported_as_unavailable() {
-    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: \"http://127.0.0.1:{}\"}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",
-        free_port()
-    );
-    std::fs::write(kubeconfig.path(), text).unwrap();
-    let settings = Settings {
-        namespace: "n".to_owned(),
-        instance: "i".to_owned(),
-        ready_within: Seconds(5),
-        ttl: Seconds(5),
-        allowed: Allowed::default(),
-    };
-    let cluster = Kubernetes::connect(Some(kubeconfig.path()), settings).await.unwrap();
-    assert!(matches!(cluster.dry_run(&plan(1, 1)).await, Err(ClusterError::Unavailable(_))));
-    assert!(matches!(
-        cluster.set_expiry(&PodName::parse("ssh-pod-a").unwrap(), UnixTime(1)).await,
-        Err(ClusterError::Unavailable(_))
-    ));
+    let file = kubeconfig(&format!("server: \"http://127.0.0.1:{}\"", free_port()));
+    let cluster = connected(file.path()).await;
+    let pod = PodName::parse("ssh-pod-a").unwrap();
+    for failed in [
+        cluster.dry_run(&plan(1, 1)).await,
+        cluster.set_expiry(&pod, UnixTime(1)).await,
+        cluster.check().await,
+    ] {
+        let Err(ClusterError::Unavailable(cause)) = failed else { panic!("{failed:?}") };
+        assert!(cause.contains("Connection refused"), "{cause}");
+    }
 }

@@ -14,8 +14,8 @@
 //! - [`backend`]: the traits, split by reader.
 //! - [`orders`]: the order service.
 //! - [`protocol`]: requests and responses of both transports, as types.
-//! - [`limits`]: every limit that untrusted input meets. [`sanitize`]: untrusted text for
-//!   terminals.
+//! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
+//!   customer or a host has. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -28,6 +28,7 @@
 
 pub mod backend;
 mod error_chain;
+pub mod keyed_limit;
 pub mod limits;
 pub mod model;
 pub mod orders;

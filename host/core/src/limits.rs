@@ -13,6 +13,12 @@ pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
 /// hash to a curve.
 pub const TOKEN_PROOFS: usize = 500;
+/// A proof's secret. cdk's and Nutshell's mints refuse longer ones, so no token that can be spent has
+/// one; a lock (NUT-10) to eleven keys fits.
+pub const SECRET_BYTES: usize = 1_024;
+/// How long a lock must still hold after which the sender could take the token back: longer than an
+/// order waits for its turn and a payment whose answer was lost is asked for.
+pub const TOKEN_LOCK_MARGIN: Seconds = Seconds(1_800);
 /// A token's amount: ten bitcoin. Wallets split amounts into lists whose length grows with them.
 pub const TOKEN_SAT: u64 = 1_000_000_000;
 /// An image's name as a customer writes it.
@@ -31,15 +37,34 @@ pub const WANTED_MINUTES: u64 = 5_256_000;
 /// multiply by 1e9.
 pub const GRANT_SECONDS: u64 = 315_360_000;
 /// Orders of one mint that are decided and paid at the same time; the rest wait, so that a mint
-/// that hangs holds up its own orders only, and forged tokens hold no more than this many ports.
+/// that hangs holds up its own orders only, and forged tokens hold no more than this many ports…
 pub const ORDERS_AT_ONCE: usize = 16;
+/// …and of these, of tokens without valid DLEQ proofs: whoever invents tokens leaves slots, and
+/// requests to the mint, for those that cannot be invented.
+pub const UNPROVEN_AT_ONCE: usize = 4;
+/// Orders of one network, or of one customer, that are not paid for yet: an office behind one
+/// address fits, and a flood from there has no more.
+pub const ORDERS_OF_ONE: usize = 32;
 /// Tokens of one mint that are verified at the same time without an order (`/auth`): paying orders
 /// do not wait for them…
 pub const VERIFICATIONS_AT_ONCE: usize = 8;
 /// …and how long one waits for a free slot.
 pub const VERIFY_WAIT: Duration = Duration::from_secs(3);
-/// Orders worked or waiting; more are refused, since each holds memory.
-pub const ORDERS_WAITING: usize = 1_024;
+/// Orders of one mint that are not paid for yet, with proven tokens and without each; more are
+/// refused, since each holds memory.
+pub const ORDERS_WAITING: usize = 512;
+/// Payments of one mint whose outcome is unknown and that keep their port…
+pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
+/// …and of all mints: few of the ports that there are.
+pub const UNKNOWN_PORTS: usize = 64;
+/// With so many unknown payments at a mint no further one is begun without proven tokens there…
+pub const UNKNOWN_UNPROVEN: usize = 32;
+/// …and with so many none: each holds memory, and a row that is kept until the mint answers.
+pub const UNKNOWN_AT_MINT: usize = 128;
+/// Between two repetitions of unknown payments at one mint…
+pub const UNKNOWN_RETRY_AT_MINT: Duration = Duration::from_secs(1);
+/// …and between two at all.
+pub const UNKNOWN_RETRY: Duration = Duration::from_millis(250);
 /// Leases of one customer that a policy is shown.
 pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 /// How often a pod is moved to another port before the customer is refunded.
@@ -58,10 +83,20 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// Attempts to send a response in a row; then the order waits for the next resume loop.
 pub const DELIVERY_ATTEMPTS: u32 = 5;
-/// Responses being sent at the same time.
+/// Responses being sent at the same time to customers who have not paid.
 pub const DELIVERIES_AT_ONCE: usize = 64;
 /// After this an undeliverable response is not sent any more; `status` still returns its refund.
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);
+/// Refused orders that are kept whole, the newest: policies are compared on them.
+pub const REFUSED_WHOLE: u32 = 1_000;
+/// Refused orders that are kept at all; of the others only what it takes to answer again. Whoever
+/// pays nothing fills no disk.
+pub const REFUSED_MOST: u32 = 20_000;
+/// How many refusals there are between two looks at these limits.
+pub const REFUSED_CHECK_EVERY: u32 = 256;
+/// What must be free on the disks of ledger and wallet before a new order is taken: paid orders,
+/// refunds and their logs need it.
+pub const DISK_RESERVE: u64 = 64 << 20;
 /// Refused orders are forgotten after this: messages as old are not served, so none is served
 /// twice.
 pub const REFUSED_KEPT: Seconds = Seconds(30 * 86_400);

@@ -1,16 +1,17 @@
 //! The client: a pool of connections, and a deadline for every request.
 
-use crate::error::{HttpError, Phase};
+use crate::connect_error::ConnectError;
+use crate::error::{HttpError, Phase, SetupError};
+use crate::proxy::{Proxies, ProxyConnector, connector};
 use crate::redirect::{RedirectError, RedirectPolicy, destination};
 use crate::response::{Deadline, Response};
-use crate::tls::{TlsError, connector};
 use crate::url::{host, is_http_url, is_same_server};
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use std::time::Duration;
 
@@ -47,15 +48,20 @@ impl Timeouts {
 /// An HTTP/1.1 client. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<ProxyConnector>, Full<Bytes>>,
     timeouts: Timeouts,
 }
 
 impl HttpClient {
-    pub fn new(timeouts: Timeouts) -> Result<Self, TlsError> {
+    /// With the proxies that the environment names.
+    pub fn new(timeouts: Timeouts) -> Result<Self, SetupError> {
+        Self::with_proxies(timeouts, Proxies::from_env()?)
+    }
+
+    pub fn with_proxies(timeouts: Timeouts, proxies: Proxies) -> Result<Self, SetupError> {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .build(connector(timeouts.connect)?);
+            .build(connector(timeouts.connect, proxies)?);
         Ok(Self { client, timeouts })
     }
 
@@ -93,7 +99,9 @@ impl HttpClient {
                 let (head, body) = response.into_parts();
                 Ok(Response { url, head, body, deadline })
             }
-            Ok(Err(source)) if source.is_connect() => Err(HttpError::Unreachable { host, source }),
+            Ok(Err(error)) if error.is_connect() => {
+                Err(HttpError::Unreachable { host, source: ConnectError::of(error) })
+            }
             Ok(Err(source)) => Err(HttpError::Disconnected { host, source: Box::new(source) }),
             Err(_) => Err(HttpError::TimedOut { host, phase: Phase::Head, limit }),
         }

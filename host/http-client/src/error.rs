@@ -1,9 +1,21 @@
 //! Why there is no response. No text contains a header, a path or a body: they may be secret.
 
+use crate::connect_error::ConnectError;
+use crate::proxy::ProxyError;
 use crate::redirect::RedirectError;
+use crate::tls::TlsError;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
+
+/// There is no client: something in the environment has to be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+}
 
 /// Why a request got no usable response.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +28,7 @@ pub enum HttpError {
     Unreachable {
         host: String,
         #[source]
-        source: hyper_util::client::legacy::Error,
+        source: ConnectError,
     },
     /// The connection broke after it was made: the server may have acted on the request.
     #[error("the connection to {host} broke")]

@@ -8,6 +8,7 @@
 //!      │
 //!      ▼
 //! HttpClient::send ──▶ connection pool ──▶ TLS with the system's roots (tls.rs)
+//!      │                                   └▶ directly, or through a proxy (proxy.rs)
 //!      │   connect time-out, head time-out, whole time-out (Timeouts)
 //!      ▼
 //! Response: status and headers; a redirect is a response like any other
@@ -18,10 +19,11 @@
 //! ```
 //!
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
-//! or a body, which may contain secrets. [`error_chain`] prints an error with its sources.
+//! or a body, which may contain secrets. Why there is no connection is said in words
+//! (connect_error.rs). [`error_chain`] prints an error with its sources.
 //!
-//! The crate opens TCP connections and reads the system's certificate store; it touches nothing
-//! else. It does not retry: only the caller knows whether a request may be repeated.
+//! The crate opens TCP connections, reads the system's certificate store and the variables about
+//! certificates and proxies (`SSL_CERT_FILE`, `HTTPS_PROXY` and the like); it touches nothing else. It does not retry: only the caller knows whether a request may be repeated.
 //!
 //! ```
 //! use hyper::body::Bytes;
@@ -60,7 +62,9 @@
 
 mod address;
 mod client;
+mod connect_error;
 mod error;
+mod proxy;
 mod redirect;
 mod response;
 mod tls;
@@ -68,7 +72,9 @@ mod url;
 
 pub use address::is_public;
 pub use client::{HttpClient, Timeouts};
-pub use error::{HttpError, Phase, error_chain};
+pub use connect_error::ConnectError;
+pub use error::{HttpError, Phase, SetupError, error_chain};
+pub use proxy::{Proxies, ProxyError};
 pub use redirect::{RedirectError, RedirectPolicy};
 pub use response::Response;
 pub use tls::{TlsError, tls_config};

@@ -1,6 +1,6 @@
 //! Where a redirect may lead.
 
-use crate::url::{is_confidential, is_http_url, is_private};
+use crate::url::{is_confidential, is_http_url, is_private, is_same_server};
 use hyper::Uri;
 use hyper::header::HeaderMap;
 use hyper::header::LOCATION;
@@ -8,7 +8,8 @@ use hyper::header::LOCATION;
 /// The rule for redirects that a caller follows explicitly with
 /// [`HttpClient::follow`](crate::HttpClient::follow).
 ///
-/// Every hop has to be https; plain HTTP is followed from this machine to this machine only. A
+/// Every hop has to be https; plain HTTP is followed from this machine to this machine only, and
+/// within a server that was spoken to in plain HTTP already. A
 /// server with a public name or address cannot send us to a private address, such as the metadata
 /// service of a cloud. Host names are not resolved for this check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub(crate) fn location(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
 pub(crate) fn destination(from: &Uri, headers: &HeaderMap) -> Result<Uri, RedirectError> {
     let to = location(from, headers).ok_or(RedirectError::InvalidLocation)?;
     let is_internal = |url: &Uri| is_private(url.host().unwrap_or_default());
-    if !is_confidential(from, &to) {
+    if !is_confidential(from, &to) && !is_same_server(from, &to) {
         Err(RedirectError::NotConfidential)
     } else if is_internal(&to) && !is_internal(from) {
         Err(RedirectError::PrivateAddress)
@@ -94,6 +95,8 @@ mod tests {
             ("https://9.9.9.9/", "https://[fd00::1]/", Some(RedirectError::PrivateAddress)),
             ("https://10.0.0.1/", "https://10.0.0.2/", None),
             ("http://127.0.0.1:1/", "http://localhost:2/", None),
+            ("http://a.example:1/x", "/y", None),
+            ("http://a.example:1/", "http://a.example:2/", Some(RedirectError::NotConfidential)),
             ("http://127.0.0.1:1/", "http://b.example/", Some(RedirectError::NotConfidential)),
             ("https://a.example/", "mailto:x", Some(RedirectError::InvalidLocation)),
         ] {

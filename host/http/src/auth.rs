@@ -1,17 +1,15 @@
 //! Whether a token or a customer may pass a proxy.
 
 use crate::extract::{ApiRequest, Query, single_token};
-use crate::identity::{Caller, derived_bearer};
+use crate::identity::Caller;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use paygress_core::model::ids::Customer;
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
-use paygress_core::protocol::duration_minutes;
+use paygress_core::protocol::{duration_minutes, token_text};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -31,8 +29,8 @@ pub(crate) struct AuthQuery {
 /// Check a token
 ///
 /// For a proxy that authorizes requests with a subrequest, as nginx's `auth_request` does: 200 when
-/// the token would buy so much time now, or has bought a pod that still runs; 401 without a token,
-/// 403 when it is not good. Nothing is taken, and there is no other status. The token must carry
+/// the token would buy so much time now, or the customer of the bearer token or the signature has a
+/// pod that still runs; 401 without a token, 403 when it is not good. Nothing is taken, and there is no other status. The token must carry
 /// its DLEQ proofs (NUT-12).
 #[utoipa::path(get, path = "/auth", tag = "customer", params(AuthQuery, ("X-Cashu" = Option<String>, Header, description = "The token")),
     responses((status = 200, description = "Authorized"),
@@ -89,21 +87,22 @@ impl Reason {
 }
 
 async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<Reason, Problem> {
-    let token =
-        single_token(query.token.map(|token| Secret::new(token.trim())), request.token.clone())?;
+    let in_query = query.token.as_deref().map(token_text);
+    let token = single_token(in_query, request.token.clone())?;
     let token = token.filter(|token| !token.expose().is_empty());
-    let (customer, token) = match (&request.caller, token) {
-        (Caller::Customer(customer), token) => (customer.clone(), token),
-        (_, Some(token)) => {
-            (Customer::of_bearer(&derived_bearer(&app.settings.bearer_key, &token)), Some(token))
-        }
+    let customer = match (&request.caller, &token) {
+        (Caller::Customer(customer), _) => Some(customer),
+        // A token that has bought a pod opens nothing: others have seen it, its mint at least.
+        (_, Some(_)) => None,
         (_, None) => {
             return Err(Problem::unauthorized(
                 "there is no token; put it into X-Cashu, Authorization: Cashu, or token",
             ));
         }
     };
-    if app.orders.has_pods(&customer).await? {
+    if let Some(customer) = customer
+        && app.orders.has_pods(customer).await?
+    {
         return Ok(Reason::Lease);
     }
     let Some(token) = token else {
@@ -112,6 +111,6 @@ async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<
         );
     };
     let wanted = query.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)));
-    app.orders.verify_payment(&token, wanted, &customer).await?;
+    app.orders.verify_payment(&token, wanted, customer).await?;
     Ok(Reason::Token)
 }

@@ -1,13 +1,13 @@
 //! Progress of a pod as server-sent events: from the order to the end.
 
 use crate::extract::{ApiRequest, PathParam};
-use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::problem::{Fault, Problem, ProblemBody};
 use crate::state::App;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
+use paygress_core::keyed_limit::Permit;
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::pod_named;

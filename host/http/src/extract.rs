@@ -1,7 +1,8 @@
 //! A request as the handlers see it: its body, its caller, and the token that pays.
 
-use crate::identity::{Caller, derived_bearer, same};
+use crate::identity::{Caller, derived_bearer, fresh_bearer, same};
 use crate::limits;
+use crate::middleware::client_network;
 use crate::problem::{Fault, Problem};
 use crate::state::App;
 use axum::body::Body;
@@ -13,9 +14,10 @@ use paygress_core::backend::http_auth::SignedRequest;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
-use paygress_core::protocol::{describe_field, without_bom};
+use paygress_core::protocol::{describe_field, token_text, without_bom};
 use serde::de::DeserializeOwned;
 use std::error::Error;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ pub(crate) struct ApiRequest {
     pub(crate) caller: Caller,
     /// The Cashu token in its headers.
     pub(crate) token: Option<Secret>,
+    /// The client's network, if the peer is known.
+    pub(crate) network: Option<IpAddr>,
 }
 
 impl FromRequest<Arc<App>> for ApiRequest {
@@ -38,12 +42,13 @@ impl FromRequest<Arc<App>> for ApiRequest {
         let body = read_body(body).await?;
         check_encoding(&parts.headers, &body)?;
         let (caller, token) = authenticate(&parts, &body, app)?;
-        let in_header = single_header(&parts.headers, "x-cashu")?.map(Secret::new);
+        let in_header = single_header(&parts.headers, "x-cashu")?.map(token_text);
         let token = single_token(token, in_header)?;
         let body =
             String::from_utf8(body).map_err(|_| Problem::invalid("the body is not UTF-8"))?;
         let body = without_bom(&body).to_owned();
-        Ok(Self { headers: parts.headers, body, caller, token })
+        let network = client_network(&parts.extensions, &parts.headers, app);
+        Ok(Self { headers: parts.headers, body, caller, token, network })
     }
 }
 
@@ -159,6 +164,18 @@ pub(crate) fn single_header<'a>(
     }
 }
 
+/// The `Idempotency-Key`.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let key = single_header(headers, "idempotency-key")?;
+    if key.is_some_and(|key| !is_visible(key, &limits::KEY_CHARS)) {
+        let (least, most) = (limits::KEY_CHARS.start(), limits::KEY_CHARS.end());
+        return Err(Problem::invalid(&format!(
+            "an Idempotency-Key has {least} to {most} visible characters; generate a UUID at random"
+        )));
+    }
+    Ok(key)
+}
+
 /// The only token of a request, from its two places.
 pub(crate) fn single_token(
     first: Option<Secret>,
@@ -201,7 +218,7 @@ fn authenticate(
             })?;
             Ok((Caller::Customer(customer), None))
         }
-        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(Secret::new(rest)))),
+        "cashu" if !rest.is_empty() => Ok((Caller::Anonymous, Some(token_text(rest)))),
         _ => Err(Problem::unauthorized(
             "Authorization must be Bearer, Nostr (NIP-98) or Cashu, and what belongs to it",
         )),
@@ -259,10 +276,17 @@ impl ApiRequest {
         }
     }
 
-    /// The customer who buys with this token: the caller, or the one of a bearer token that is
-    /// derived from it.
-    pub(crate) fn buyer(&self, app: &App, token: &Secret) -> (Customer, Option<Secret>) {
-        self.customer_or(|| derived_bearer(&app.settings.bearer_key, token))
+    /// The customer who buys: the caller, or the one of a bearer token that is made for them. Who
+    /// sends an idempotency key gets the same one again; that is what makes them the same customer.
+    pub(crate) fn buyer(
+        &self,
+        app: &App,
+        idempotency_key: Option<&str>,
+    ) -> (Customer, Option<Secret>) {
+        self.customer_or(|| {
+            idempotency_key
+                .map_or_else(fresh_bearer, |key| derived_bearer(&app.settings.bearer_key, key))
+        })
     }
 
     /// The caller, or the customer of this bearer token, with the token.

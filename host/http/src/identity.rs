@@ -25,16 +25,17 @@ pub fn bearer_key(service: &Secret) -> Secret {
     Secret::new(hex::encode(hash.finalize()))
 }
 
-/// The bearer token of a customer who sends none, derived from the Cashu token that pays: always
-/// the same, so that a repeated order is the same customer's. Making it needs both the token and
-/// our key.
-pub(crate) fn derived_bearer(key: &Secret, token: &Secret) -> Secret {
+/// The bearer token of a customer who sends an `Idempotency-Key` and no other credential, derived
+/// from it: always the same, so that a repeated order is the same customer's. It is not derived
+/// from the Cashu token: others have seen its proofs, the mint at least.
+pub(crate) fn derived_bearer(key: &Secret, idempotency_key: &str) -> Secret {
     let mut code = match Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) {
         Ok(code) => code,
         // HMAC takes keys of any length.
         Err(_) => return fresh_bearer(),
     };
-    code.update(token.expose().as_bytes());
+    code.update(b"idempotency key\0");
+    code.update(idempotency_key.as_bytes());
     Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(code.finalize().into_bytes())))
 }
 
@@ -59,17 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_derived_bearer_depends_on_the_token_and_the_key() {
+    fn a_derived_bearer_depends_on_the_idempotency_key_and_our_key() {
         let (key, other) = (bearer_key(&Secret::new("a")), bearer_key(&Secret::new("b")));
-        let token = Secret::new("cashuBx");
-        let bearer = derived_bearer(&key, &token);
-        assert_eq!(bearer, derived_bearer(&key, &token));
-        assert_ne!(bearer, derived_bearer(&other, &token));
-        assert_ne!(bearer, derived_bearer(&key, &Secret::new("cashuBy")));
+        let chosen = "0123456789abcdef";
+        let bearer = derived_bearer(&key, chosen);
+        assert_eq!(bearer, derived_bearer(&key, chosen));
+        assert_ne!(bearer, derived_bearer(&other, chosen));
+        assert_ne!(bearer, derived_bearer(&key, "0123456789abcdeg"));
         assert!(crate::limits::BEARER_CHARS.contains(&bearer.expose().len()));
         assert!(matches!(Customer::of_bearer(&bearer), Customer::Bearer(_)));
-        assert!(
-            same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, token.expose())
-        );
+        assert!(same(&bearer, bearer.expose()) && !same(&bearer, "") && !same(&bearer, chosen));
     }
 }

@@ -8,9 +8,8 @@
 //!                                                   problem.rs: RFC 9457
 //! ```
 //!
-//! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`,
-//!   `keyed_limit.rs`: how many requests an address has, and how many of something a customer has;
-//!   `networks.rs`: which addresses share these limits.
+//! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
+//!   requests an address has; `networks.rs`: which addresses share these limits.
 //! - `middleware.rs`: what every request passes: rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
 //!   and NIP-98.
@@ -59,7 +58,6 @@ mod extract;
 mod health;
 mod http_server;
 mod identity;
-mod keyed_limit;
 mod limits;
 mod metrics;
 mod middleware;

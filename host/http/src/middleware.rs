@@ -1,5 +1,6 @@
 //! What every request passes: the rate limit, the headers of every response, and the metrics.
 
+use crate::networks::order_network;
 use crate::pay;
 use crate::problem::{Fault, Problem};
 use crate::server::Peer;
@@ -7,7 +8,7 @@ use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
@@ -33,6 +34,16 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         }
     }
     client
+}
+
+/// The network of the client, if its peer is known.
+pub(crate) fn client_network(
+    extensions: &Extensions,
+    headers: &HeaderMap,
+    app: &App,
+) -> Option<IpAddr> {
+    let peer = extensions.get::<Peer>()?;
+    Some(order_network(client(peer.address, headers, &app.settings.trusted_proxies)))
 }
 
 /// The middleware around all routes.

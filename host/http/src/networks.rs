@@ -17,6 +17,13 @@ pub(crate) fn networks(address: IpAddr) -> [IpNet; NETWORKS] {
     lengths.map(|length| IpNet::new(address, length).unwrap_or(address.into()).trunc())
 }
 
+/// The network whose unpaid orders are counted together: an address of IPv4, since many customers
+/// may share the network around it, and of IPv6 a /48, since one customer may have it all.
+pub(crate) fn order_network(address: IpAddr) -> IpAddr {
+    let [narrowest, site, _] = networks(address);
+    if address.to_canonical().is_ipv4() { narrowest.addr() } else { site.addr() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +37,11 @@ mod tests {
         ] {
             let found = networks(address.parse().unwrap()).map(|network| network.to_string());
             assert_eq!(found, expected);
+        }
+        for (address, expected) in
+            [("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1::")]
+        {
+            assert_eq!(order_network(address.parse().unwrap()).to_string(), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Buying: a new pod, more time, and the status of an order.
 
-use crate::extract::{ApiRequest, PathParam, header_items, single_token};
+use crate::extract::{ApiRequest, PathParam, header_items, idempotency_key, single_token};
 use crate::limits;
 use crate::paid_order::{Accepted, MessageId, OrderResponse, PaidOrder, in_progress};
 use crate::payment::{PaymentRequired, payment_required};
@@ -81,10 +81,12 @@ async fn buy(
         )
         .into());
     }
-    let (customer, bearer) = request.buyer(app, &token);
-    let message = MessageId::from_headers(&request.headers)?;
+    let key = idempotency_key(&request.headers)?;
+    let (customer, bearer) = request.buyer(app, key);
+    let message = MessageId::of_key(key);
     let wait = preferred_wait(&request.headers);
-    let order = PaidOrder { token, purchase, password, customer, bearer, message };
+    let network = request.network;
+    let order = PaidOrder { token, purchase, password, customer, bearer, message, network };
     let submission = order.submit(app).await?;
     order.respond(app, submission, wait).await
 }
@@ -98,12 +100,13 @@ fn body_of(request: &ApiRequest) -> &str {
 ///
 /// The token stands in the body, in `X-Cashu` or in `Authorization: Cashu`. Without one the
 /// response is 402 and says what it costs (NUT-24, NUT-18). Waits until the pod takes logins;
-/// `Prefer: respond-async` does not. The same token again, or the same
-/// `Idempotency-Key`, is the same order and gets the same response: send a bearer token of your own
-/// if others may know the token.
+/// `Prefer: respond-async` does not. The same token again is the same order, and gets the same
+/// response with the credential of the first request: its bearer token, NIP-98 key or
+/// `Idempotency-Key`. Without one of these it gets the order's state only, since others have seen
+/// the token.
 #[utoipa::path(post, path = "/spawn-pod", tag = "customer", request_body = RequestBody,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
-        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 random characters; the same key is the same order, and who has it gets its response again: keep it like a password"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds; a list, in one line or several")),
     responses((status = 200, description = "The pod takes logins", body = OrderResponse), (status = 202, description = "It is paid for and being made", body = Accepted),
         (status = 402, description = "What it costs", body = PaymentRequired, content_type = "application/problem+json"),
@@ -128,7 +131,7 @@ pub(crate) async fn spawn(
 /// bought it; whether others may extend it is decided by the operator's policy.
 #[utoipa::path(post, path = "/top-up-pod", tag = "customer", request_body = TopUpBody,
     params(("X-Cashu" = Option<String>, Header, description = "The token that pays"),
-        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 characters; the same key is the same order"),
+        ("Idempotency-Key" = Option<String>, Header, description = "16 to 128 random characters; the same key is the same order, and who has it gets its response again: keep it like a password"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=` and seconds; a list, in one line or several")),
     responses((status = 200, description = "It lives longer", body = OrderResponse), (status = 202, description = "It is paid for and being extended", body = Accepted),
         (status = 402, description = "What it costs", body = PaymentRequired, content_type = "application/problem+json"),

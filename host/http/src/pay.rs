@@ -138,6 +138,7 @@ pub(crate) async fn pay(
         customer,
         bearer: None,
         message: MessageId::random(),
+        network: request.network,
     };
     let submission = order.submit(&app).await?;
     let id = submission.order().clone();

@@ -1,7 +1,6 @@
 //! The socket: how many connections there are, and how slow they may be. Slow clients are cut off
 //! and do not affect the others.
 
-use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
 use crate::networks::networks;
 use axum::Router;
@@ -12,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
+use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

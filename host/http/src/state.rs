@@ -1,12 +1,12 @@
 //! What every handler shares.
 
-use crate::keyed_limit::KeyedLimit;
 use crate::limits;
 use crate::rate_limit::Rates;
 use crate::request_metrics::RequestMetrics;
 use ipnet::IpNet;
 use paygress_core::backend::http_auth::Nip98Verifier;
 use paygress_core::backend::terminal::Shell;
+use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::OrderService;

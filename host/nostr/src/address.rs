@@ -1,19 +1,29 @@
 //! Which relays we connect to because a customer names them.
 
-use async_wsocket::futures_util::stream::SplitSink;
-use async_wsocket::futures_util::{Sink, SinkExt, StreamExt, TryStreamExt};
-use async_wsocket::{ConnectionMode, Message, WebSocket};
 use nostr_sdk::Url;
-use nostr_sdk::pool::transport::error::TransportError;
-use nostr_sdk::pool::transport::websocket::{WebSocketSink, WebSocketStream, WebSocketTransport};
 use nostr_sdk::types::url::Host;
-use nostr_sdk::util::BoxedFuture;
 use paygress_http_client::is_public;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{self, Poll};
-use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+
+/// What a relay may send us at once: it only has to confirm an event.
+const MESSAGE_BYTES: usize = 64 << 10;
+/// Read at a time. The library's own 128 KiB would be taken by each connection.
+const BUFFER_BYTES: usize = 4 << 10;
+
+/// A connection to a relay.
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Which addresses customers may have us connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Encrypted ones on the public internet.
+    Public,
+    /// All: for tests and closed networks.
+    Any,
+}
 
 /// Why an external relay is not connected to.
 #[derive(Debug, thiserror::Error)]
@@ -24,14 +34,25 @@ pub(crate) enum AddressError {
     Lookup(#[source] std::io::Error),
     #[error("the relay's address is not public")]
     NotPublic,
-    #[error("the relay does not answer in time")]
-    Timeout,
+    #[error("the relay cannot be reached")]
+    Tcp(#[source] std::io::Error),
+    #[error("the relay does not speak WebSocket")]
+    WebSocket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+}
+
+impl AddressError {
+    /// Whether it will never be connected to: not for what it does, but for what it is.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Url | Self::NotPublic)
+    }
 }
 
 /// The addresses of an external relay: encrypted, without credentials in the URL, and public
 /// wherever the name resolves to.
-pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, AddressError> {
-    if url.scheme() != "wss" || !url.username().is_empty() || url.password().is_some() {
+async fn resolve(url: &Url, reach: Reach) -> Result<Vec<SocketAddr>, AddressError> {
+    let is_public_url =
+        url.scheme() == "wss" && url.username().is_empty() && url.password().is_none();
+    if reach == Reach::Public && !is_public_url {
         return Err(AddressError::Url);
     }
     let port = url.port_or_known_default().unwrap_or(443);
@@ -41,82 +62,27 @@ pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, AddressError> 
         Some(Host::Domain(name)) => {
             tokio::net::lookup_host((name, port)).await.map_err(AddressError::Lookup)?.collect()
         }
-        None => Vec::new(),
+        None => return Err(AddressError::Url),
     };
-    if addresses.is_empty() || !addresses.iter().all(|address| is_public(address.ip())) {
+    let is_public = || addresses.iter().all(|address| is_public(address.ip()));
+    if addresses.is_empty() || (reach == Reach::Public && !is_public()) {
         return Err(AddressError::NotPublic);
     }
     Ok(addresses)
 }
 
 /// Connects to the addresses that were checked, and no others: resolved again, a name may lead
-/// elsewhere.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PublicOnly;
-
-impl WebSocketTransport for PublicOnly {
-    fn support_ping(&self) -> bool {
-        true
-    }
-
-    fn connect<'a>(
-        &'a self,
-        url: &'a Url,
-        _: &'a ConnectionMode,
-        timeout: Duration,
-    ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
-        Box::pin(async move {
-            let connect = async {
-                let addresses = resolve(url).await.map_err(TransportError::backend)?;
-                let tcp = TcpStream::connect(addresses.as_slice())
-                    .await
-                    .map_err(TransportError::backend)?;
-                let (socket, _) = tokio_tungstenite::client_async_tls(url.as_str(), tcp)
-                    .await
-                    .map_err(TransportError::backend)?;
-                Ok::<_, TransportError>(WebSocket::Tokio(socket))
-            };
-            let timed_out = |_| TransportError::backend(AddressError::Timeout);
-            let connected = tokio::time::timeout(timeout, connect).await.map_err(timed_out)??;
-            let (sink, stream) = connected.split();
-            let sink: WebSocketSink = Box::new(TransportSink(sink));
-            let stream: WebSocketStream = Box::pin(stream.map_err(TransportError::backend));
-            Ok((sink, stream))
-        })
-    }
-}
-
-/// The sink with the library's error type. Not `sink_map_err`: that one panics when it is polled
-/// after an error.
-struct TransportSink(SplitSink<WebSocket, Message>);
-
-impl Sink<Message> for TransportSink {
-    type Error = TransportError;
-
-    fn poll_ready(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<Result<(), TransportError>> {
-        self.0.poll_ready_unpin(context).map_err(TransportError::backend)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), TransportError> {
-        self.0.start_send_unpin(message).map_err(TransportError::backend)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<Result<(), TransportError>> {
-        self.0.poll_flush_unpin(context).map_err(TransportError::backend)
-    }
-
-    fn poll_close(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<Result<(), TransportError>> {
-        self.0.poll_close_unpin(context).map_err(TransportError::backend)
-    }
+/// elsewhere. The connection is all that is held: it ends when this future or the socket is dropped.
+pub(crate) async fn connect(url: &Url, reach: Reach) -> Result<Socket, AddressError> {
+    let addresses = resolve(url, reach).await?;
+    let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(AddressError::Tcp)?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER_BYTES)
+        .max_message_size(Some(MESSAGE_BYTES))
+        .max_frame_size(Some(MESSAGE_BYTES));
+    let connected = client_async_tls_with_config(url.as_str(), tcp, Some(config), None).await;
+    let (socket, _) = connected.map_err(|error| AddressError::WebSocket(Box::new(error)))?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -149,21 +115,15 @@ mod tests {
             "wss://does-not-exist.invalid",
         ] {
             let Ok(url) = Url::parse(bad) else { continue };
-            assert!(resolve(&url).await.is_err(), "{bad}");
-            assert!(
-                PublicOnly
-                    .connect(&url, &ConnectionMode::Direct, Duration::from_secs(5))
-                    .await
-                    .is_err(),
-                "{bad}"
-            );
+            assert!(resolve(&url, Reach::Public).await.is_err(), "{bad}");
+            assert!(connect(&url, Reach::Public).await.is_err(), "{bad}");
         }
         for (good, address) in [
             ("wss://8.8.8.8", "8.8.8.8:443"),
             ("wss://[2606:4700::1111]:444/path", "[2606:4700::1111]:444"),
         ] {
             assert_eq!(
-                resolve(&Url::parse(good).unwrap()).await.unwrap(),
+                resolve(&Url::parse(good).unwrap(), Reach::Public).await.unwrap(),
                 vec![address.parse::<SocketAddr>().unwrap()],
                 "{good}"
             );

@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::gift_wrap;
 use crate::offers::{OFFER, identifier};
 use nostr_sdk::{
-    Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayPoolNotification, RelayUrl,
-    SubscriptionId, Tag, Timestamp,
+    Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayMessage,
+    RelayPoolNotification, RelayUrl, SubscriptionId, Tag, Timestamp,
 };
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{OfferContent, RequestBody, Response, sorted};
@@ -163,12 +163,18 @@ impl Client {
     ) -> Result<Answer, Error> {
         loop {
             match notifications.recv().await {
-                Ok(RelayPoolNotification::Event { event, .. }) => {
+                // Not `Event`: an event that was seen before is not notified as one, and the same
+                // request in the same second is the same message, with the same answer.
+                Ok(RelayPoolNotification::Message {
+                    message: RelayMessage::Event { event, .. },
+                    ..
+                }) => {
                     if let Some(answer) = read(&event) {
                         return Ok(answer);
                     }
                 }
-                Ok(RelayPoolNotification::Message { .. }) => {}
+                Ok(RelayPoolNotification::Event { .. } | RelayPoolNotification::Message { .. }) => {
+                }
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     let missed = self.client.fetch_events(inbox.clone(), FETCH_TIMEOUT).await;
                     if let Some(answer) = missed.map_err(Error::sdk)?.iter().find_map(&read) {

@@ -1,27 +1,20 @@
-//! The relays: one client for ours, and one, without our key, for those that customers name.
+//! The relays: a client for ours, and visits to those that customers name.
 
-use crate::address::PublicOnly;
+use crate::address::Reach;
 use crate::error::RelayError;
+use crate::visits::Visits;
 use nostr_sdk::nips::nip17;
 use nostr_sdk::pool::RelayLimits;
 use nostr_sdk::pool::relay::limits::{RelayEventLimits, RelayMessageLimits};
 use nostr_sdk::{
-    Client, ClientOptions, Event, Filter, Keys, Kind, PublicKey, RelayOptions, RelayServiceFlags,
-    RelayUrl, client,
+    Client, ClientOptions, Event, Filter, Keys, Kind, PublicKey, RelayOptions, RelayUrl, client,
 };
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// A relay's message: a wrap of the largest direct message, with room to spare.
 const MESSAGE_BYTES: u32 = 256 << 10;
 /// An event in it.
 const EVENT_BYTES: u32 = 200 << 10;
-/// Connecting to an external relay.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A whole visit to one: resolving, connecting, sending, waiting for its OK.
-const VISIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Visits at the same time, of each [`Priority`].
-const VISITS: usize = 32;
 /// Relays of one key that are used: NIP-17 says that a list has one to three.
 const INBOX_RELAYS: usize = 3;
 
@@ -40,23 +33,11 @@ pub struct Settings {
     pub about: String,
 }
 
-/// Both clients.
+/// Our relays and everybody else's.
 pub struct Connection {
     pub(crate) settings: Settings,
     pub(crate) ours: Client,
-    external: Client,
-    order_visits: Semaphore,
-    other_visits: Semaphore,
-}
-
-/// Each priority has its own visits to external relays: customers who pay do not wait for those
-/// who do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Priority {
-    /// The response to an order.
-    Order,
-    /// Anything else.
-    Other,
+    pub(crate) external: Visits,
 }
 
 fn limits() -> RelayLimits {
@@ -97,58 +78,13 @@ pub(crate) async fn inbox_relays(
 
 impl Connection {
     pub(crate) fn new(settings: Settings, ours: Client) -> Self {
-        // External relays do not learn who we are: no key, no authentication.
-        let external = Client::builder().opts(client_options().automatic_authentication(false));
-        let external = if settings.private_relays {
-            external
-        } else {
-            external.websocket_transport(PublicOnly)
-        };
-        Self {
-            settings,
-            ours,
-            external: external.build(),
-            order_visits: Semaphore::new(VISITS),
-            other_visits: Semaphore::new(VISITS),
-        }
+        let reach = if settings.private_relays { Reach::Any } else { Reach::Public };
+        Self { settings, ours, external: Visits::new(reach) }
     }
 
-    /// Sends to one relay; `Ok` once it has confirmed it.
-    pub(crate) async fn send(
-        &self,
-        url: &RelayUrl,
-        event: &Event,
-        priority: Priority,
-    ) -> Result<(), RelayError> {
-        if self.settings.relays.contains(url) {
-            let relay = self.ours.relay(url).await.map_err(RelayError::sdk)?;
-            return relay.send_event(event).await.map(drop).map_err(RelayError::sdk);
-        }
-        let visits = match priority {
-            Priority::Order => &self.order_visits,
-            Priority::Other => &self.other_visits,
-        };
-        let visit = async {
-            let _permit = visits.acquire().await.map_err(RelayError::sdk)?;
-            let visited = tokio::time::timeout(VISIT_TIMEOUT, self.visit(url, event)).await;
-            // Another response may be using it; that one is sent again.
-            let _ = self.external.pool().force_remove_relay(url).await;
-            visited.unwrap_or(Err(RelayError::Timeout))
-        };
-        // Waiting for a permit ends too: another relay of the customer may take the event.
-        tokio::time::timeout(VISIT_TIMEOUT.saturating_mul(2), visit)
-            .await
-            .unwrap_or(Err(RelayError::Busy))
-    }
-
-    async fn visit(&self, url: &RelayUrl, event: &Event) -> Result<(), RelayError> {
-        let pool = self.external.pool();
-        let once = relay_options()
-            .reconnect(false)
-            .flags(RelayServiceFlags::WRITE | RelayServiceFlags::PING);
-        pool.add_relay(url, once).await.map_err(RelayError::sdk)?;
-        let relay = self.external.relay(url).await.map_err(RelayError::sdk)?;
-        relay.try_connect(CONNECT_TIMEOUT).await.map_err(RelayError::sdk)?;
+    /// Sends to one of our relays; `Ok` once it has confirmed it.
+    pub(crate) async fn publish(&self, relay: &RelayUrl, event: &Event) -> Result<(), RelayError> {
+        let relay = self.ours.relay(relay).await.map_err(RelayError::sdk)?;
         relay.send_event(event).await.map(drop).map_err(RelayError::sdk)
     }
 }

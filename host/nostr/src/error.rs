@@ -1,5 +1,6 @@
 //! What goes wrong with relays.
 
+use crate::address::AddressError;
 use crate::gift_wrap::WrapError;
 use nostr_sdk::RelayUrl;
 use paygress_core::backend::store::LedgerError;
@@ -60,8 +61,20 @@ impl fmt::Display for RelayFailures {
 pub(crate) enum RelayError {
     #[error("the relay did not take the event")]
     Sdk(#[source] BoxError),
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("the connection to the relay failed")]
+    Connection(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    #[error("the relay closed the connection")]
+    Closed,
     #[error("the relay does not answer in time")]
     Timeout,
+    #[error("the relay sent too much that is not its answer")]
+    NoAnswer,
+    #[error("the relay refused the event: {0}")]
+    Refused(String),
+    #[error("the relay failed lately and is left alone for a while")]
+    FailedLately,
     #[error("too many relays are being visited")]
     Busy,
 }
@@ -69,6 +82,24 @@ pub(crate) enum RelayError {
 impl RelayError {
     pub(crate) fn sdk(error: impl Into<BoxError>) -> Self {
         Self::Sdk(error.into())
+    }
+
+    pub(crate) fn connection(error: tokio_tungstenite::tungstenite::Error) -> Self {
+        Self::Connection(Box::new(error))
+    }
+
+    /// Whether the relay is at fault, whatever it was sent: it is left alone for a while.
+    pub(crate) fn is_the_relays(&self) -> bool {
+        match self {
+            Self::Address(error) => !error.is_final(),
+            Self::Connection(_) | Self::Closed | Self::Timeout | Self::NoAnswer => true,
+            Self::Sdk(_) | Self::Refused(_) | Self::FailedLately | Self::Busy => false,
+        }
+    }
+
+    /// Whether the relay will never take an event of ours: its address is not one for us.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Address(error) if error.is_final())
     }
 }
 

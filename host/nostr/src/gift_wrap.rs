@@ -3,14 +3,16 @@
 //! The library decrypts; it checks neither the seal's kind nor its tags nor the rumor's id. All of
 //! that is here.
 
-use nostr_sdk::nips::{nip44, nip59::RANGE_RANDOM_TIMESTAMP_TWEAK};
+use crate::nip44;
+use nostr_sdk::nips::nip59::RANGE_RANDOM_TIMESTAMP_TWEAK;
 use nostr_sdk::{
-    Event, EventBuilder, EventId, JsonUtil, Keys, Kind, PublicKey, Tag, Timestamp, UnsignedEvent,
-    event,
+    Event, EventBuilder, EventId, JsonUtil, Keys, Kind, PublicKey, Tag, TagKind, Tags, Timestamp,
+    UnsignedEvent, event,
 };
 
-/// A wrap's content: NIP-44's own limit. Relays take 64 KiB, so this is generous.
-pub const WRAP_BYTES: usize = 87_472;
+/// A wrap's content. The largest request fits, wrapped and encrypted twice; relays take 64 KiB as a
+/// rule.
+pub const WRAP_BYTES: usize = 200 << 10;
 
 /// A message that was unwrapped, and whose sender is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub struct DirectMessage {
 pub enum UnwrapError {
     #[error("kind {0} is not a gift wrap")]
     NotAWrap(u16),
-    /// Longer than NIP-44 allows.
+    /// Longer than [`WRAP_BYTES`].
     #[error("the content is too long: {0} bytes")]
     TooLong(usize),
     /// Its id or signature is wrong.
@@ -41,9 +43,12 @@ pub enum UnwrapError {
     Undecryptable(#[source] nip44::Error),
     #[error("the decrypted content is not an event")]
     NotAnEvent(#[source] event::Error),
-    /// Not kind 13, or with tags.
+    /// Not kind 13, or with other tags than an expiration.
     #[error("the content is not a seal")]
     NotASeal,
+    /// It was to disappear by now (NIP-40).
+    #[error("the message has expired")]
+    Expired,
     /// Its id or signature is wrong.
     #[error("the seal is forged")]
     ForgedSeal,
@@ -65,6 +70,9 @@ pub enum WrapError {
     Encrypt(#[from] nip44::Error),
     #[error("the message cannot be signed")]
     Sign(#[from] event::builder::Error),
+    /// Longer than [`WRAP_BYTES`].
+    #[error("the wrapped message is too long: {0} bytes")]
+    TooLong(usize),
 }
 
 /// Unwraps a message that is addressed to these keys.
@@ -79,11 +87,13 @@ pub fn unwrap(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
         return Err(UnwrapError::TooLong(wrap.content.len()));
     }
     wrap.verify().map_err(|_| UnwrapError::ForgedWrap)?;
+    check_expiration(&wrap.tags)?;
     let seal = parse_seal(&decrypt(keys, &wrap.pubkey, &wrap.content)?)?;
     let rumor = parse_rumor(&decrypt(keys, &seal.pubkey, &seal.content)?)?;
     if rumor.pubkey != seal.pubkey {
         return Err(UnwrapError::Impersonation);
     }
+    check_expiration(&rumor.tags)?;
     let id =
         EventId::new(&rumor.pubkey, &rumor.created_at, &rumor.kind, &rumor.tags, &rumor.content);
     if rumor.id.is_some_and(|claimed| claimed != id) {
@@ -107,13 +117,23 @@ pub fn unwrap(keys: &Keys, wrap: &Event) -> Result<DirectMessage, UnwrapError> {
     })
 }
 
+/// NIP-59 has no tags on a seal; NIP-17 allows one, for messages that disappear.
 fn parse_seal(text: &str) -> Result<Event, UnwrapError> {
     let seal = Event::from_json(text).map_err(UnwrapError::NotAnEvent)?;
-    if seal.kind != Kind::Seal || !seal.tags.is_empty() {
+    let has_other_tags = seal.tags.iter().any(|tag| tag.kind() != TagKind::Expiration);
+    if seal.kind != Kind::Seal || has_other_tags {
         return Err(UnwrapError::NotASeal);
     }
     seal.verify().map_err(|_| UnwrapError::ForgedSeal)?;
+    check_expiration(&seal.tags)?;
     Ok(seal)
+}
+
+fn check_expiration(tags: &Tags) -> Result<(), UnwrapError> {
+    match tags.expiration() {
+        Some(at) if *at < Timestamp::now() => Err(UnwrapError::Expired),
+        _ => Ok(()),
+    }
 }
 
 fn parse_rumor(text: &str) -> Result<UnsignedEvent, UnwrapError> {
@@ -135,7 +155,7 @@ fn decrypt(keys: &Keys, from: &PublicKey, content: &str) -> Result<String, Unwra
 /// Writes, seals and wraps a message. Gives the message's own id and the wrap to publish.
 ///
 /// # Errors
-/// [`WrapError`]: the text is too long for NIP-44.
+/// [`WrapError`]: the text is too long.
 pub fn gift_wrap(
     keys: &Keys,
     to: &PublicKey,
@@ -161,11 +181,14 @@ fn seal_and_wrap(
 ) -> Result<(EventId, Event), WrapError> {
     let id = rumor.id();
     let past = || Timestamp::tweaked(RANGE_RANDOM_TIMESTAMP_TWEAK);
-    let sealed = nip44::encrypt(keys.secret_key(), to, rumor.as_json(), nip44::Version::V2)?;
+    let sealed = nip44::encrypt(keys.secret_key(), to, &rumor.as_json())?;
     let seal =
         EventBuilder::new(Kind::Seal, sealed).custom_created_at(past()).sign_with_keys(keys)?;
     let one_time = Keys::generate();
-    let content = nip44::encrypt(one_time.secret_key(), to, seal.as_json(), nip44::Version::V2)?;
+    let content = nip44::encrypt(one_time.secret_key(), to, &seal.as_json())?;
+    if content.len() > WRAP_BYTES {
+        return Err(WrapError::TooLong(content.len()));
+    }
     let wrap = EventBuilder::new(Kind::GiftWrap, content)
         .tag(Tag::public_key(*to))
         .custom_created_at(past());
@@ -175,11 +198,10 @@ fn seal_and_wrap(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nostr_sdk::Tags;
     use serde_json::{Value, json};
 
     fn encrypt(from: &Keys, to: &Keys, text: &str) -> String {
-        nip44::encrypt(from.secret_key(), &to.public_key(), text, nip44::Version::V2).unwrap()
+        nip44::encrypt(from.secret_key(), &to.public_key(), text).unwrap()
     }
 
     fn rumor(author: &Keys) -> Value {
@@ -223,7 +245,8 @@ mod tests {
         );
         assert!(wrap.pubkey != alice.public_key() && wrap.created_at <= Timestamp::now());
         assert!(matches!(unwrap(&Keys::generate(), &wrap), Err(UnwrapError::Undecryptable(_))));
-        assert!(gift_wrap(&alice, &bob.public_key(), &"x".repeat(70_000), None).is_err());
+        let long = gift_wrap(&alice, &bob.public_key(), &"x".repeat(100_000), None);
+        assert!(matches!(long, Err(WrapError::TooLong(_))));
     }
 
     #[test]
@@ -273,6 +296,36 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_disappears_is_read_until_then() {
+        let (alice, bob) = (Keys::generate(), Keys::generate());
+        let (later, past) = (Timestamp::now().as_secs() + 60, Timestamp::now().as_secs() - 60);
+        let expires = |at| Tag::expiration(Timestamp::from_secs(at));
+        let sealed = |at| forge(&alice, &bob, &rumor(&alice), Kind::Seal, vec![expires(at)]);
+        let wrapped = |at| {
+            let seal = encrypt(&alice, &bob, &rumor(&alice).to_string());
+            let seal = EventBuilder::new(Kind::Seal, seal).tag(expires(later));
+            let (seal, one_time) = (seal.sign_with_keys(&alice).unwrap(), Keys::generate());
+            let content = encrypt(&one_time, &bob, &seal.as_json());
+            let wrap = EventBuilder::new(Kind::GiftWrap, content);
+            wrap.tag(expires(at)).sign_with_keys(&one_time).unwrap()
+        };
+        assert_eq!(unwrap(&bob, &sealed(later)).unwrap().text, "hello");
+        assert_eq!(unwrap(&bob, &wrapped(later)).unwrap().text, "hello");
+        assert_eq!(unwrap(&bob, &sealed(past)), Err(UnwrapError::Expired));
+        assert_eq!(unwrap(&bob, &wrapped(past)), Err(UnwrapError::Expired));
+    }
+
+    #[test]
+    fn the_largest_request_is_read() {
+        let (alice, bob) = (Keys::generate(), Keys::generate());
+        for length in [1, 28_000, 40_682, 40_700, 47_000, paygress_core::limits::REQUEST_BYTES] {
+            let text = "x".repeat(length);
+            let (_, wrap) = gift_wrap(&alice, &bob.public_key(), &text, None).unwrap();
+            assert_eq!(unwrap(&bob, &wrap).unwrap().text, text, "{length}");
+        }
+    }
+
+    #[test]
     fn a_missing_rumor_id_is_computed() {
         let (alice, bob) = (Keys::generate(), Keys::generate());
         let mut rumor = rumor(&alice);
@@ -315,8 +368,8 @@ mod tests {
             );
         }
         assert_eq!(
-            unwrap(&bob, &event(Kind::GiftWrap, &"A".repeat(100_000))),
-            Err(UnwrapError::TooLong(100_000))
+            unwrap(&bob, &event(Kind::GiftWrap, &"A".repeat(WRAP_BYTES + 1))),
+            Err(UnwrapError::TooLong(WRAP_BYTES + 1))
         );
     }
 }

@@ -14,20 +14,20 @@
 mod admit;
 mod backfill;
 mod cursor;
-mod rejected;
 mod serve;
+mod text;
 
 use crate::connection::{Connection, Settings, client_options, relay_options};
 use crate::error::Error;
+use crate::recent::Recent;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use nostr_sdk::{
-    Client, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
+    Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
 };
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::orders::OrderService;
-use rejected::RejectedIds;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,8 @@ const MARGIN_SECONDS: u64 = 3_600;
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
 /// Before a closed subscription is opened again.
 const REOPEN_DELAY: Duration = Duration::from_secs(10);
+/// Events that cannot be read, and are not read again.
+const REJECTED_IDS: usize = 10_000;
 /// Messages that were not encrypted are answered if they are not older than this.
 const PLAIN_SECONDS: u64 = 600;
 
@@ -62,7 +64,8 @@ pub struct Inbox {
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
-    rejected: RejectedIds,
+    /// In memory only, since anybody can make as many as they like.
+    rejected: Recent<EventId>,
 }
 
 impl Inbox {
@@ -94,7 +97,7 @@ impl Inbox {
             backfilled: mpsc::channel(QUEUE),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
-            rejected: RejectedIds::default(),
+            rejected: Recent::new(REJECTED_IDS, Duration::MAX),
         };
         (inbox, connection, replies)
     }

@@ -5,15 +5,16 @@
 //! relays ─▶ InboxAdmitPolicy ─▶ gift_wrap::unwrap ─▶ claim the id ─▶ protocol::Request ─▶ orders.submit
 //!           (every receipt,      (every check of      (durable         │
 //!            back-pressure)       NIP-17, 44, 59)      deduplication)  └─ refused ─▶ ReplyPublisher
-//! orders ─▶ ReplyPublisher ─▶ gift_wrap::gift_wrap ─▶ the customer's 10050 relays, or the relay of receipt
+//! orders ─▶ ReplyPublisher ─▶ gift_wrap::gift_wrap ─▶ the relay of receipt, and beside it the customer's 10050 relays
 //! orders ─▶ OfferPublisher ─▶ profile, relay lists and offers on our relays
 //! ```
 //!
-//! - `gift_wrap.rs`: wrapping and unwrapping of direct messages.
-//! - `connection.rs`: one client for our relays, and one, without our key, for external ones.
-//!   `address.rs`: which external relays we connect to.
+//! - `gift_wrap.rs`: wrapping and unwrapping of direct messages. `nip44.rs`: their encryption.
+//! - `connection.rs`: the client for our relays. `visits.rs`: visits to external ones, bounded.
+//!   `address.rs`: which of them we connect to. `recent.rs`: what is remembered of outsiders.
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
-//! - `replies.rs`: responses. `offers.rs`: what is published.
+//! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
+//!   `offers.rs`: what is published.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
 //! - `client.rs`: the customer's side, for `paygress order`.
 //!
@@ -45,12 +46,16 @@
 mod address;
 pub mod client;
 mod connection;
+mod delivery;
 mod error;
 pub mod gift_wrap;
 pub mod http_auth;
 mod inbox;
+mod nip44;
 mod offers;
+mod recent;
 mod replies;
+mod visits;
 
 pub use connection::{Connection, Settings};
 pub use error::Error;

@@ -1,6 +1,6 @@
 //! What is published: the profile, the relays that we read, and the offers.
 
-use crate::connection::{Connection, Priority, Settings};
+use crate::connection::{Connection, Settings};
 use crate::error::PublishError;
 use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind};
 use paygress_core::backend::policy::{Offer, Price};
@@ -102,7 +102,7 @@ impl OfferPublisher {
         for PendingEvent { event, missing } in pending.iter_mut() {
             let event = &*event;
             let sent = missing.iter().map(|relay| async {
-                (relay.clone(), self.connection.send(relay, event, Priority::Order).await)
+                (relay.clone(), self.connection.publish(relay, event).await)
             });
             for (relay, sent) in futures::future::join_all(sent).await {
                 match sent {

@@ -1,26 +1,43 @@
-//! Responses: to the relays that the customer reads (kind 10050), or to the one that brought the
-//! request.
+//! Responses, and who waits for whom: what holds money or a login is sent before everything else
+//! and never dropped; what is free to cause is bounded, and dropped first.
 
-use crate::connection::{Connection, Priority, inbox_relays};
+use crate::connection::Connection;
+use crate::delivery::Inbox;
 use crate::error::ReplyError;
 use crate::gift_wrap;
+use crate::recent::Recent;
+use crate::visits::Priority;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
+use futures::FutureExt;
 use nostr_sdk::{Event, EventId, PublicKey, RelayUrl};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::Customer;
 use paygress_core::protocol::Response;
 use std::error::Error;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Looking up a customer's relays, at all of ours at once.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Responses in flight that are not in the ledger: errors of requests that never became orders.
-/// More are dropped.
-const IN_FLIGHT: usize = 128;
-/// Attempts for these, after the first.
+/// Responses in flight that are not in the ledger, to customers who have not paid: errors of
+/// requests that never became orders. More are dropped.
+const UNPAID_IN_FLIGHT: usize = 128;
+/// Responses of one customer that are in flight or being made, and not in the ledger.
+const IN_FLIGHT_OF_CUSTOMER: usize = 32;
+/// Responses to one customer within [`UNPAID_WINDOW`] that nobody has paid for; more are dropped.
+const UNPAID_OF_CUSTOMER: u32 = 30;
+const UNPAID_WINDOW: Duration = Duration::from_secs(60);
+/// Customers whose unpaid responses are counted.
+const CUSTOMERS_COUNTED: usize = 10_000;
+/// Responses that nobody has paid for and that are on their way to the customers' own relays, each
+/// to three at the most. When there are more, those are left out: our relay has the response.
+const UNPAID_BESIDE: usize = 32;
+/// Paid responses that our relay has and the customer's own relays have not, yet.
+const HELD: usize = 10_000;
+const HELD_KEPT: Duration = Duration::from_secs(14 * 86_400);
+/// Attempts for responses that are not in the ledger, after the first.
 const RETRIES: usize = 4;
 /// The first pause between them; each one is twice as long.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -28,102 +45,183 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Sends responses to customers.
 pub struct ReplyPublisher {
     connection: Arc<Connection>,
-    in_flight: Arc<Semaphore>,
+    unpaid: Arc<Semaphore>,
+    unpaid_beside: Arc<Semaphore>,
+    in_flight: KeyedLimit<Customer>,
+    unpaid_counts: Mutex<Recent<Customer>>,
+    held: Mutex<Recent<HeldKey>>,
+}
+
+/// A request, and a hash of its response: a request may have a second one, its pod's refund.
+type HeldKey = (Option<EventId>, u64);
+
+/// A response's place among those in flight, until it is dropped.
+struct InFlight {
+    _of_customer: Permit<Customer>,
+    _unpaid: Option<OwnedSemaphorePermit>,
 }
 
 impl ReplyPublisher {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        Self {
+            connection,
+            unpaid: Arc::new(Semaphore::new(UNPAID_IN_FLIGHT)),
+            unpaid_beside: Arc::new(Semaphore::new(UNPAID_BESIDE)),
+            in_flight: KeyedLimit::default(),
+            unpaid_counts: Mutex::new(Recent::new(CUSTOMERS_COUNTED, UNPAID_WINDOW)),
+            held: Mutex::new(Recent::new(HELD, HELD_KEPT)),
+        }
     }
 
     /// Sends a response that is not in the ledger, a few times at most.
     pub(crate) fn send_soon(self: &Arc<Self>, to: ReplyTo, response: Response) {
-        self.send_when(to, std::future::ready(Some(response)));
+        let Some(in_flight) = self.admit(&to, &response) else { return };
+        let replies = Arc::clone(self);
+        tokio::spawn(async move {
+            replies.send_repeatedly(&to, &response).await;
+            drop(in_flight);
+        });
     }
 
-    /// As [`ReplyPublisher::send_soon`], once there is a response.
+    /// As [`ReplyPublisher::send_soon`], once there is a response: of an order or a pod of this
+    /// customer, so that their number is bounded.
     pub(crate) fn send_when(
         self: &Arc<Self>,
         to: ReplyTo,
         response: impl Future<Output = Option<Response>> + Send + 'static,
     ) {
-        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
-            tracing::warn!("too many responses are in flight; one was dropped");
-            return;
-        };
+        let Some(waiting) = self.admit_of_customer(&to) else { return };
         let replies = Arc::clone(self);
         tokio::spawn(async move {
-            if let Some(response) = response.await {
-                let backoff = ExponentialBuilder::new()
-                    .with_min_delay(RETRY_DELAY)
-                    .with_factor(2.0)
-                    .with_max_times(RETRIES)
-                    .with_jitter();
-                let log = |error: &ReplyError| {
-                    let error: &dyn Error = error;
-                    tracing::warn!(error, "a response could not be sent");
-                };
-                let sent = (|| replies.publish(&to, &response, Priority::Other))
-                    .retry(backoff)
-                    .notify(|error, _| log(error))
-                    .await;
-                if let Err(error) = sent {
-                    log(&error);
-                }
+            let response = response.await;
+            drop(waiting);
+            if let Some(response) = response {
+                replies.send_soon(to, response);
             }
-            drop(permit);
         });
     }
 
-    /// The relays where this customer reads private messages.
-    async fn relays_of(&self, customer: PublicKey) -> Vec<RelayUrl> {
-        match inbox_relays(&self.connection.ours, customer, LOOKUP_TIMEOUT).await {
-            Ok(relays) => relays,
-            Err(error) => {
-                tracing::debug!(%error, "the customer's list of relays could not be read");
-                Vec::new()
-            }
+    /// `None`: it is dropped.
+    fn admit(&self, to: &ReplyTo, response: &Response) -> Option<InFlight> {
+        let of_customer = self.admit_of_customer(to)?;
+        if response.is_paid() {
+            return Some(InFlight { _of_customer: of_customer, _unpaid: None });
+        }
+        let mut counts = self.unpaid_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.insert(to.customer.as_ref()?) > UNPAID_OF_CUSTOMER {
+            tracing::debug!("a customer who has not paid causes too many responses");
+            return None;
+        }
+        let Ok(unpaid) = Arc::clone(&self.unpaid).try_acquire_owned() else {
+            tracing::warn!(
+                "too many responses are in flight; one that nobody paid for was dropped"
+            );
+            return None;
+        };
+        Some(InFlight { _of_customer: of_customer, _unpaid: Some(unpaid) })
+    }
+
+    fn admit_of_customer(&self, to: &ReplyTo) -> Option<Permit<Customer>> {
+        let permit = self.in_flight.try_acquire(to.customer.clone()?, IN_FLIGHT_OF_CUSTOMER);
+        if permit.is_none() {
+            tracing::warn!("too many responses to one customer are in flight; one was dropped");
+        }
+        permit
+    }
+
+    async fn send_repeatedly(&self, to: &ReplyTo, response: &Response) {
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(RETRY_DELAY)
+            .with_factor(2.0)
+            .with_max_times(RETRIES)
+            .with_jitter();
+        let log = |error: &ReplyError| {
+            let error: &dyn Error = error;
+            tracing::warn!(error, "a response could not be sent");
+        };
+        let sent =
+            (|| self.publish(to, response)).retry(backoff).notify(|error, _| log(error)).await;
+        if let Err(error) = sent {
+            log(&error);
         }
     }
 
-    async fn send_to_any(&self, relays: &[RelayUrl], wrap: &Event, priority: Priority) -> bool {
-        let sent = relays.iter().map(|relay| async move {
-            let sent = self.connection.send(relay, wrap, priority).await;
-            if let Err(error) = &sent {
-                let error: &dyn Error = error;
-                tracing::debug!(%relay, error, "a relay did not take a response");
-            }
-            sent.is_ok()
-        });
-        futures::future::join_all(sent).await.contains(&true)
-    }
-
-    async fn publish(
-        &self,
-        to: &ReplyTo,
-        response: &Response,
-        priority: Priority,
-    ) -> Result<(), ReplyError> {
+    async fn publish(&self, to: &ReplyTo, response: &Response) -> Result<(), ReplyError> {
         let Some(Customer::Nostr(customer)) = &to.customer else {
             return Err(ReplyError::Customer("they have no Nostr key".into()));
         };
         let customer = PublicKey::from_hex(customer.as_str())
             .map_err(|error| ReplyError::Customer(error.into()))?;
         let request = to.part(REQUEST).and_then(|id| EventId::from_hex(id).ok());
-        let keys = &self.connection.settings.keys;
-        let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &response.to_json(), request)?;
-        let inbox = self.relays_of(customer).await;
-        if self.send_to_any(&inbox, &wrap, priority).await {
+        let receipt = to.part(RELAY).and_then(|url| RelayUrl::parse(url).ok());
+        let (keys, json) = (&self.connection.settings.keys, response.to_json());
+        let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &json, request)?;
+        if response.is_paid() {
+            let mut hasher = DefaultHasher::new();
+            json.hash(&mut hasher);
+            self.publish_paid(customer, receipt, wrap, (request, hasher.finish())).await
+        } else {
+            self.publish_unpaid(customer, receipt, wrap).await
+        }
+    }
+
+    /// Delivered once the customer's own relays have it, or ours if they have none. Each attempt
+    /// goes to their relays; ours gets it once.
+    async fn publish_paid(
+        &self,
+        customer: PublicKey,
+        receipt: Option<RelayUrl>,
+        wrap: Event,
+        key: HeldKey,
+    ) -> Result<(), ReplyError> {
+        let is_held = self.held().contains(&key);
+        let ours = async {
+            match is_held {
+                true => None,
+                false => self.connection.send_to_ours(receipt.as_ref(), &wrap).await,
+            }
+        };
+        let ours = ours.boxed().shared();
+        let beside = self.connection.send_to_inbox(customer, &wrap, Priority::Paid, ours.clone());
+        let (taken, inbox) = tokio::join!(ours, beside);
+        let is_held = is_held || taken.is_some();
+        if inbox == Inbox::Taken || (inbox == Inbox::NoRelay && is_held) {
+            self.held().remove(&key);
             return Ok(());
         }
-        let receipt: Vec<RelayUrl> =
-            to.part(RELAY).into_iter().filter_map(|url| RelayUrl::parse(url).ok()).collect();
-        if self.send_to_any(&receipt, &wrap, priority).await
-            || self.send_to_any(&self.connection.settings.relays, &wrap, priority).await
-        {
-            return Ok(());
+        if is_held {
+            self.held().insert(&key);
         }
         Err(ReplyError::NotTaken)
+    }
+
+    /// Delivered once our relay has it. Their own relays get it beside that, if there is room.
+    async fn publish_unpaid(
+        &self,
+        customer: PublicKey,
+        receipt: Option<RelayUrl>,
+        wrap: Event,
+    ) -> Result<(), ReplyError> {
+        let taken = self.connection.send_to_ours(receipt.as_ref(), &wrap).await;
+        let is_taken = taken.is_some();
+        let Ok(room) = Arc::clone(&self.unpaid_beside).try_acquire_owned() else {
+            return is_taken.then_some(()).ok_or(ReplyError::NotTaken);
+        };
+        let connection = Arc::clone(&self.connection);
+        let beside = tokio::spawn(async move {
+            let ours = std::future::ready(taken);
+            let inbox = connection.send_to_inbox(customer, &wrap, Priority::Unpaid, ours).await;
+            drop(room);
+            inbox
+        });
+        match is_taken || matches!(beside.await, Ok(Inbox::Taken)) {
+            true => Ok(()),
+            false => Err(ReplyError::NotTaken),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Recent<HeldKey>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,7 +245,7 @@ pub(crate) fn reply_to(customer: Customer, relay: &RelayUrl, request: &EventId) 
 #[async_trait]
 impl Responder for ReplyPublisher {
     async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
-        self.publish(to, response, Priority::Order).await.map_err(|error| match error {
+        self.publish(to, response).await.map_err(|error| match error {
             ReplyError::Customer(_) => SendError::recipient(error),
             ReplyError::GiftWrap(_) | ReplyError::NotTaken => SendError::undelivered(error),
         })

@@ -51,39 +51,76 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// The challenge of a response: tokens are preferred, since they are good for less.
+/// The challenge of a response, of which there may be several, in one header or in several. Tokens
+/// are preferred, since they are good for less.
 pub(crate) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
-    let challenges =
-        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    let split = challenges.map(|text| text.trim().split_once(' ').unwrap_or((text, "")));
+    let headers = headers.get_all(WWW_AUTHENTICATE).iter();
+    let texts = headers.filter_map(|value| value.to_str().ok());
     let mut is_basic = false;
-    for (scheme, rest) in split {
-        is_basic |= scheme.eq_ignore_ascii_case("basic");
-        let mut found = parameters(rest);
-        if let (true, Some(realm)) = (scheme.eq_ignore_ascii_case("bearer"), found.remove("realm"))
-        {
+    for (scheme, mut parameters) in texts.flat_map(|text| Scanner(text).challenges()) {
+        is_basic |= scheme == "basic";
+        if let ("bearer", Some(realm)) = (scheme.as_str(), parameters.remove("realm")) {
             return Some(Challenge::Bearer(Bearer {
                 realm,
-                service: found.remove("service"),
-                scope: found.remove("scope"),
+                service: parameters.remove("service"),
+                scope: parameters.remove("scope"),
             }));
         }
     }
     is_basic.then_some(Challenge::Basic)
 }
 
-/// `name="value",name=value`; no registry escapes anything within the quotes.
-fn parameters(mut rest: &str) -> HashMap<String, String> {
-    let mut found = HashMap::new();
-    while let Some((name, after)) = rest.split_once('=') {
-        let (value, after) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(',').unwrap_or((after, "")),
-        };
-        found.insert(name.trim_matches([',', ' ', '\t']).to_ascii_lowercase(), value.to_owned());
-        rest = after;
+/// What is left of a header.
+struct Scanner<'a>(&'a str);
+
+impl<'a> Scanner<'a> {
+    /// The challenges, as RFC 9110 writes them: `scheme name="value", name=value, scheme …`. A name
+    /// without a value begins the next one. Schemes and names are in lower case.
+    fn challenges(mut self) -> Vec<(String, HashMap<String, String>)> {
+        let mut found: Vec<(String, HashMap<String, String>)> = Vec::new();
+        loop {
+            self.take(|each| matches!(each, ' ' | '\t' | ','));
+            let name = self.take(|each| !matches!(each, ' ' | '\t' | ',' | '='));
+            let name = name.to_ascii_lowercase();
+            self.take(is_blank);
+            let (equals, last) = (self.take(|each| each == '='), found.last_mut());
+            match (equals, last) {
+                ("", _) if name.is_empty() => return found,
+                ("", _) => found.push((name, HashMap::new())),
+                ("=", Some((_, parameters))) => {
+                    let value = self.value();
+                    parameters.entry(name).or_insert(value);
+                }
+                // The end of a scheme's token, which is none of those that are supported.
+                _ => {}
+            }
+        }
     }
-    found
+
+    /// A value in quotes or without.
+    fn value(&mut self) -> String {
+        self.take(is_blank);
+        let Some(quoted) = self.0.strip_prefix('"') else {
+            return self.take(|each| each != ',').trim_end().to_owned();
+        };
+        let (mut value, mut rest) = (String::new(), quoted.chars());
+        while let Some(each) = rest.next().filter(|each| *each != '"') {
+            value.extend(if each == '\\' { rest.next() } else { Some(each) });
+        }
+        self.0 = rest.as_str();
+        value
+    }
+
+    fn take(&mut self, is_wanted: impl Fn(char) -> bool) -> &'a str {
+        let end = self.0.find(|each| !is_wanted(each)).unwrap_or(self.0.len());
+        let (taken, rest) = self.0.split_at_checked(end).unwrap_or((self.0, ""));
+        self.0 = rest;
+        taken
+    }
+}
+
+fn is_blank(each: char) -> bool {
+    matches!(each, ' ' | '\t')
 }
 
 #[cfg(test)]
@@ -121,9 +158,41 @@ mod tests {
         assert_eq!(parse("Negotiate"), None);
     }
 
+    #[test]
+    fn tokens_are_preferred_wherever_they_are_offered() {
+        let bearer = "Bearer realm=\"https://a.example/token\", service=r";
+        let several = |texts: &[&str]| {
+            let values = texts.iter().map(|text| HeaderValue::from_str(text).unwrap());
+            challenge(&HeaderMap::from_iter(values.map(|value| (WWW_AUTHENTICATE, value))))
+        };
+        let basic_first = format!("Basic realm=\"a, b\", charset=\"UTF-8\", {bearer}");
+        let bearer_first = format!("{bearer}, Basic realm=x");
+        let after_a_token = format!("Negotiate YWJj/+==, {bearer}");
+        for texts in [
+            &[bearer][..],
+            &[&basic_first],
+            &[&bearer_first],
+            &[&after_a_token],
+            &["Basic realm=x", bearer],
+            &[bearer, "Basic realm=x"],
+            &["Basic realm=\"Bearer realm=\\\"x\\\"\"", bearer],
+        ] {
+            let Some(Challenge::Bearer(found)) = several(texts) else { panic!("{texts:?}") };
+            assert_eq!(found.url("s"), "https://a.example/token?service=r&scope=s", "{texts:?}");
+        }
+        for text in
+            ["basic", "Basic", "BASIC realm=x", "Digest realm=y, Basic realm=x", "a=b, basic"]
+        {
+            assert_eq!(several(&[text]), Some(Challenge::Basic), "{text}");
+        }
+        for text in ["", "Digest realm=\"Basic\"", "realm=x", "Bearer", "Bearer realm"] {
+            assert_eq!(several(&[text]), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_challenge_is_survived(text in r#"(bearer |basic )?[ -~]{0,40}(realm="?[ -~]{0,20})?"#) {
+        fn any_challenge_is_survived(text in r#"(bearer |basic )?[ -~]{0,40}(,? ?realm="?[ -~]{0,20})?"#) {
             let _ = parse(&text);
         }
     }

@@ -204,7 +204,8 @@ fn parse_key(key: &str) -> (&str, &str) {
 }
 
 fn is_name_of(host: &str, registry: &str) -> bool {
-    host == registry || (registry == DOCKER_HUB && DOCKER_HUB_NAMES.contains(&host))
+    let is_docker_hub = |host| DOCKER_HUB_NAMES.iter().any(|name| name.eq_ignore_ascii_case(host));
+    host.eq_ignore_ascii_case(registry) || (registry == DOCKER_HUB && is_docker_hub(host))
 }
 
 fn is_helper_name(name: &str) -> bool {

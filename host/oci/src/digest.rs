@@ -21,6 +21,10 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {

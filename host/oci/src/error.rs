@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
-use paygress_http_client::{HttpError, TlsError};
+use paygress_http_client::{HttpError, SetupError};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub enum Error {
         source: HelperError,
     },
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Setup(#[from] SetupError),
     #[error(transparent)]
     Http(#[from] HttpError),
     /// All requests of one call together took too long.
@@ -51,6 +51,20 @@ pub enum Error {
     /// `code` is that of the distribution specification.
     #[error("{registry} rejected {subject}: HTTP {status} {}", .code.as_deref().unwrap_or_default())]
     Rejected { registry: String, subject: String, status: u16, code: Option<String> },
+    #[error(
+        "{registry} is busy with {subject} (HTTP {status}): try again {}", later(.retry_after.as_ref())
+    )]
+    Busy {
+        registry: String,
+        subject: String,
+        status: u16,
+        /// As the registry says.
+        retry_after: Option<Duration>,
+    },
+    #[error(
+        "{registry} does not speak TLS: give it a certificate, or name it in REGISTRY_PLAIN_HTTP if its network is closed"
+    )]
+    NotTls { registry: String },
     /// Credentials could be overheard where the registry wants them sent.
     #[error("{registry} wants tokens fetched from {realm:?}, which is not https")]
     InsecureRealm { registry: String, realm: String },
@@ -78,6 +92,13 @@ pub enum Error {
         #[source]
         source: SignaturesError,
     },
+}
+
+fn later(retry_after: Option<&Duration>) -> String {
+    match retry_after.map(Duration::as_secs).filter(|seconds| *seconds > 0) {
+        Some(seconds) => format!("in {seconds} s"),
+        None => "later".to_owned(),
+    }
 }
 
 /// What is wrong with an auth file. Its content is never repeated.

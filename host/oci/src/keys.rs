@@ -1,11 +1,13 @@
 //! Keys on the curve P-256, and the signatures that they make: those of cosign and openssl.
 
+use crate::bundle::{self, Bundle, BundleError, Material, Signed};
 use crate::digest::Digest;
 use crate::signature::{PayloadError, Signature, signed_digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use p256::PublicKey;
-use p256::ecdsa::signature::{Signer, Verifier};
+use p256::ecdsa::signature::Signer;
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use p256::ecdsa::{Signature as Ecdsa, SigningKey as Secret, VerifyingKey};
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey, LineEnding};
 use std::collections::BTreeMap;
@@ -59,7 +61,12 @@ pub enum Unverified {
     /// A valid signature of something else was copied.
     #[error("the signature by {key} is for another artifact, {digest:?}")]
     OtherArtifact { key: String, digest: String },
-    #[error("the signature is malformed: {0}")]
+    /// It is by a certificate that was made for it, and that nothing here can verify.
+    #[error(
+        "the signature is keyless, by a certificate: it is not verified; sign with a key, as by `cosign sign --key`"
+    )]
+    Keyless,
+    #[error("the signature cannot be used: {0}")]
     Malformed(&'static str),
 }
 
@@ -116,8 +123,12 @@ impl Keys {
     }
 
     fn verify_one(&self, digest: &Digest, signature: &Signature) -> Result<&str, Unverified> {
-        let name = self.verify_blob(&signature.payload, &signature.signature)?;
-        let signed = signed_digest(&signature.payload).map_err(|error| match error {
+        let (payload, signature) = match signature {
+            Signature::Bundle(text) => return self.verify_bundle(digest, text),
+            Signature::Simple { payload, signature } => (payload, signature),
+        };
+        let name = self.verify_blob(payload, signature)?;
+        let signed = signed_digest(payload).map_err(|error| match error {
             PayloadError::Malformed => Unverified::Malformed("its payload is not cosign's"),
             PayloadError::OtherType => {
                 Unverified::Malformed("its payload is of another type than cosign's")
@@ -129,19 +140,53 @@ impl Keys {
         Ok(name)
     }
 
-    /// The name of the key that signed these bytes, with a signature as `cosign sign-blob` and
-    /// [`SigningKey::sign_blob`] write it.
+    /// The name of the key that signed these bytes, with a signature as [`SigningKey::sign_blob`] and
+    /// `cosign sign-blob` write it: base64, or a bundle.
     pub fn verify_blob(&self, bytes: &[u8], signature: &str) -> Result<&str, Unverified> {
-        let signature = signature.trim();
+        let (digest, signature) = (Digest::of(bytes), signature.trim());
         if signature.is_empty() {
             return Err(Unverified::NoSignature);
         }
-        let der = BASE64_STANDARD
-            .decode(signature)
-            .map_err(|_| Unverified::Malformed("it is not base64"))?;
-        let signature = Ecdsa::from_der(&der)
+        if bundle::is_bundle(signature) {
+            return self.verify_bundle(&digest, signature);
+        }
+        let der = BASE64_STANDARD.decode(signature).map_err(|_| {
+            Unverified::Malformed("it is neither the base64 of a signature nor a Sigstore bundle")
+        })?;
+        self.signer(&digest, &der)
+    }
+
+    /// The name of the key that signed what has this digest, or a statement about it.
+    fn verify_bundle(&self, digest: &Digest, text: &str) -> Result<&str, Unverified> {
+        let malformed = |BundleError(what)| Unverified::Malformed(what);
+        let bundle = Bundle::parse(text).map_err(malformed)?;
+        let signed = match &bundle.signed {
+            Signed::Artifact => *digest,
+            Signed::Statement(statement) => Digest::of(&bundle::signed_bytes(statement)),
+        };
+        let mut signers = bundle.signatures.iter().map(|der| self.signer(&signed, der));
+        let first = signers.next().unwrap_or(Err(Unverified::NoSignature));
+        let name = first.or_else(|error| signers.find_map(Result::ok).ok_or(error));
+        let name = name.map_err(|error| match (bundle.material, error) {
+            (Material::Certificate, Unverified::UnknownKey { .. }) => Unverified::Keyless,
+            (_, error) => error,
+        })?;
+        let Signed::Statement(statement) = &bundle.signed else { return Ok(name) };
+        let named = bundle::signed_digests(statement).map_err(malformed)?;
+        if !named.contains(&digest.to_string()) {
+            let digest = named.into_iter().next().unwrap_or_default();
+            return Err(Unverified::OtherArtifact { key: name.to_owned(), digest });
+        }
+        Ok(name)
+    }
+
+    /// The name of the key that made this signature of what has this digest.
+    fn signer(&self, digest: &Digest, der: &[u8]) -> Result<&str, Unverified> {
+        let signature = Ecdsa::from_der(der)
             .map_err(|_| Unverified::Malformed("it is not ECDSA on P-256 in DER"))?;
-        let signer = self.0.iter().find(|(_, key)| key.verify(bytes, &signature).is_ok());
+        let is_signer =
+            |key: &VerifyingKey| key.verify_prehash(digest.as_bytes(), &signature).is_ok();
+        let signer = self.0.iter().find(|(_, key)| is_signer(key));
         let unknown =
             || Unverified::UnknownKey { known: self.names().collect::<Vec<_>>().join(", ") };
         signer.map(|(name, _)| name.as_str()).ok_or_else(unknown)
@@ -152,8 +197,9 @@ fn nearness(error: &Unverified) -> u8 {
     match error {
         Unverified::NoSignature => 0,
         Unverified::Malformed(_) => 1,
-        Unverified::UnknownKey { .. } => 2,
-        Unverified::OtherArtifact { .. } => 3,
+        Unverified::Keyless => 2,
+        Unverified::UnknownKey { .. } => 3,
+        Unverified::OtherArtifact { .. } => 4,
     }
 }
 

@@ -4,12 +4,12 @@
 //! "oci://registry.example/policies/pricing:1.2"
 //!      │ reference.rs
 //!      ▼
-//! registry.rs: pull, push ───▶ repository.rs ──▶ challenge.rs, credentials.rs
+//! registry.rs: pull, push ───▶ repository.rs ──▶ challenge.rs, credentials.rs, retry.rs
 //!      │   artifact.rs            one repository's requests, by paygress-http-client;
 //!      │   manifest.rs            digests checked
 //!      ▼
-//! signatures.rs: the signatures beside an artifact, as cosign keeps them
-//!      │   signature.rs: their payload
+//! signatures.rs, referrers.rs: the signatures beside an artifact, as cosign keeps them
+//!      │   signature.rs: their payload; bundle.rs: those of cosign 3
 //!      ▼
 //! keys.rs: is one of them by a known key? ──▶ verification.rs: is it accepted without?
 //! ```
@@ -44,6 +44,7 @@
 //! ```
 
 mod artifact;
+mod bundle;
 mod challenge;
 mod credentials;
 mod digest;
@@ -52,8 +53,10 @@ mod fetcher;
 mod keys;
 mod manifest;
 mod reference;
+mod referrers;
 mod registry;
 mod repository;
+mod retry;
 mod signature;
 mod signatures;
 #[cfg(feature = "testing")]
@@ -61,6 +64,7 @@ pub mod testing;
 mod verification;
 
 pub use artifact::{Artifact, Package};
+pub use bundle::MAX_SIGNATURE_BYTES;
 pub use credentials::CredentialHelpers;
 pub use digest::{Digest, DigestError};
 pub use error::{AuthFileError, DecodeError, Error, HelperError, ResponseError, SignaturesError};
@@ -68,7 +72,7 @@ pub use fetcher::{ComponentFetcher, FetchError};
 pub use keys::{KeyError, KeyFileError, Keys, SigningKey, Unverified};
 pub use manifest::ManifestError;
 pub use paygress_http_client::{HttpError, Timeouts, error_chain};
-pub use reference::{Reference, ReferenceError};
+pub use reference::{Reference, ReferenceError, RegistryHost};
 pub use registry::{Registry, RegistryOptions};
 pub use signature::Signature;
 pub use verification::{SignatureMode, VerificationPolicy};

@@ -69,6 +69,29 @@ pub(crate) struct Manifest {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
+/// What refers to an artifact, by its `subject`.
+#[derive(Deserialize)]
+pub(crate) struct Index {
+    #[serde(default)]
+    pub(crate) manifests: Vec<Referrer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Referrer {
+    pub(crate) digest: Digest,
+    #[serde(default)]
+    pub(crate) artifact_type: Option<String>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        serde_json::from_slice(bytes).map_err(json_error)
+    }
+}
+
 /// What distinguishes an image manifest from other documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

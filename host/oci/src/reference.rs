@@ -1,5 +1,5 @@
 //! References such as `registry.example:5000/name/path:tag@sha256:…`. There are no defaults:
-//! neither a registry nor a tag is assumed.
+//! neither a registry nor a tag is assumed. Hosts are kept in lower case, as names are compared.
 
 use crate::digest::{Digest, DigestError};
 use std::fmt;
@@ -12,10 +12,14 @@ const REFERENCE_CHARS: usize = 512;
 const NAME_CHARS: usize = 255;
 const TAG_CHARS: usize = 128;
 
+/// The host of a registry, with its port if it has one, in the one form in which hosts are compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegistryHost(String);
+
 /// An artifact in a registry, by its tag or by its digest. If both are given, the digest counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
-    registry: String,
+    registry: RegistryHost,
     repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
@@ -32,7 +36,7 @@ pub enum ReferenceError {
         "the registry is missing: begin with its host, as in registry.example/name:tag or localhost:5000/name:tag"
     )]
     NoRegistry,
-    #[error("{0:?} is not a registry: write its host in lowercase, with a port if it has one")]
+    #[error("{0:?} is not a registry: write its host, with a port if it has one")]
     Registry(String),
     /// Docker expands this name; it is not the host of the registry.
     #[error("docker.io is not the host of a registry: write registry-1.docker.io")]
@@ -55,6 +59,10 @@ impl Reference {
     /// The registry's host, with its port if it has one.
     #[must_use]
     pub fn registry(&self) -> &str {
+        &self.registry.0
+    }
+
+    pub(crate) fn host(&self) -> &RegistryHost {
         &self.registry
     }
 
@@ -105,7 +113,7 @@ impl FromStr for Reference {
             None => (text, None),
         };
         let (registry, path) = text.split_once('/').ok_or(ReferenceError::NoRegistry)?;
-        check_registry(registry)?;
+        let host: RegistryHost = registry.parse()?;
         let (repository, tag) = match path.split_once(':') {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (path, None),
@@ -123,7 +131,7 @@ impl FromStr for Reference {
             return Err(ReferenceError::NoVersion);
         }
         Ok(Self {
-            registry: registry.to_owned(),
+            registry: host,
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned),
             digest,
@@ -141,35 +149,46 @@ impl fmt::Display for Reference {
     }
 }
 
-fn check_registry(registry: &str) -> Result<(), ReferenceError> {
-    if registry != "localhost" && !registry.contains(['.', ':']) {
-        return Err(ReferenceError::NoRegistry);
+impl fmt::Display for RegistryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
-    let end = registry.rfind(']').unwrap_or(0);
-    let (host, port) = match registry
-        .rfind(':')
-        .filter(|colon| *colon > end)
-        .and_then(|colon| registry.split_at_checked(colon))
-    {
-        Some((host, port)) => (host, port.strip_prefix(':')),
-        None => (registry, None),
-    };
-    if host == "docker.io" || host == "index.docker.io" {
-        return Err(ReferenceError::DockerHub);
-    }
-    if !is_host(host) || port.is_some_and(|port| !is_port(port)) {
-        return Err(ReferenceError::Registry(registry.to_owned()));
-    }
-    Ok(())
 }
 
-fn is_host(host: &str) -> bool {
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return address.parse::<Ipv6Addr>().is_ok();
+impl FromStr for RegistryHost {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.to_ascii_lowercase();
+        if text != "localhost" && !text.contains(['.', ':']) {
+            return Err(ReferenceError::NoRegistry);
+        }
+        let end = text.rfind(']').unwrap_or(0);
+        let colon = text.rfind(':').filter(|colon| *colon > end);
+        let (host, port) = match colon.and_then(|colon| text.split_at_checked(colon)) {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => (text.as_str(), None),
+        };
+        if host == "docker.io" || host == "index.docker.io" {
+            return Err(ReferenceError::DockerHub);
+        }
+        match (canonical_host(host), port) {
+            (Some(host), None) => Ok(Self(host)),
+            (Some(host), Some(port)) if is_port(port) => Ok(Self(format!("{host}:{port}"))),
+            _ => Err(ReferenceError::Registry(text)),
+        }
     }
-    host.split('.').all(|label| {
+}
+
+/// A host in lower case: a name, or an address in its shortest form.
+fn canonical_host(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+    }
+    let is_name = host.split('.').all(|label| {
         has_plain_ends(label) && label.chars().all(|each| is_plain(each) || each == '-')
-    })
+    });
+    is_name.then(|| host.to_owned())
 }
 
 fn is_port(port: &str) -> bool {
@@ -232,12 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn a_host_has_one_form() {
+        for (text, expected) in [
+            ("GHCR.io/team/pricing:1", "ghcr.io/team/pricing:1"),
+            ("oci://Registry.Example:5000/a:V1", "registry.example:5000/a:V1"),
+            ("[FD00:0:0:0::1]:5000/a:b", "[fd00::1]:5000/a:b"),
+            ("[0:0:0:0:0:0:0:1]/a:b", "[::1]/a:b"),
+            ("LOCALHOST:5000/a:b", "localhost:5000/a:b"),
+        ] {
+            let reference = parse(text).unwrap();
+            assert_eq!(reference.to_string(), expected);
+            assert_eq!(reference, parse(expected).unwrap());
+        }
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
         for (text, expected) in [
             ("name:tag", "registry is missing"),
             ("library/name:tag", "registry is missing"),
             ("docker.io/library/name:tag", "registry-1"),
-            ("Registry.example/name:tag", "lowercase"),
+            ("Docker.IO/library/name:tag", "registry-1"),
+            ("[fd00::1%eth0]:5000/name:tag", "not a registry"),
+            ("fd00::1/name:tag", "not a registry"),
             ("r.example:0/name:tag", "not a registry"),
             ("r.example:65536/name:tag", "not a registry"),
             ("r..example/name:tag", "not a registry"),

@@ -5,10 +5,11 @@ use crate::credentials::{CredentialHelpers, Credentials};
 use crate::digest::Digest;
 use crate::error::{AuthFileError, Error};
 use crate::manifest::{Manifest, ManifestError};
-use crate::reference::Reference;
+use crate::reference::{Reference, RegistryHost};
 use crate::repository::{Access, RepositoryClient, checked};
 use hyper::body::Bytes;
 use paygress_http_client::{HttpClient, Timeouts};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,9 @@ pub struct RegistryOptions {
     /// whenever a registry requires credentials.
     pub auth_file: Option<PathBuf>,
     pub credential_helpers: CredentialHelpers,
+    /// Registries that are spoken to by plain HTTP, credentials included. Others are spoken to by
+    /// TLS, unless they are on this machine.
+    pub plain_http: BTreeSet<RegistryHost>,
     /// `whole` is also the limit of a whole call, with all its requests.
     pub timeouts: Timeouts,
 }
@@ -45,6 +49,7 @@ pub struct RegistryOptions {
 pub struct Registry {
     http: HttpClient,
     credentials: Credentials,
+    plain_http: BTreeSet<RegistryHost>,
 }
 
 impl Registry {
@@ -68,7 +73,8 @@ impl Registry {
     pub fn with_options(options: &RegistryOptions) -> Result<Self, Error> {
         let credentials =
             Credentials::new(options.auth_file.as_deref(), options.credential_helpers)?;
-        Ok(Self { http: HttpClient::new(options.timeouts)?, credentials })
+        let plain_http = options.plain_http.clone();
+        Ok(Self { http: HttpClient::new(options.timeouts)?, credentials, plain_http })
     }
 
     /// Fetches a component of at most `limit_bytes`.
@@ -123,7 +129,7 @@ impl Registry {
         reference: &'a Reference,
         access: Access,
     ) -> RepositoryClient<'a> {
-        RepositoryClient::new(&self.http, &self.credentials, reference, access)
+        RepositoryClient::new(&self.http, &self.credentials, &self.plain_http, reference, access)
     }
 
     /// Gives up a call that takes longer than all its requests together may.

@@ -6,24 +6,27 @@ use crate::credentials::{Credential, Credentials};
 use crate::digest::Digest;
 use crate::error::{Error, ResponseError};
 use crate::manifest::{Descriptor, INDEX, MANIFEST};
-use crate::reference::Reference;
+use crate::reference::{Reference, RegistryHost};
+use crate::retry;
 use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
 };
 use hyper::{Method, Request, StatusCode, Uri};
+use jiff::Timestamp;
 use paygress_http_client::{
-    HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential, is_http_url,
-    is_loopback, is_same_server,
+    ConnectError, HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential,
+    is_http_url, is_loopback, is_same_server,
 };
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 const MAX_MANIFEST_BYTES: usize = 1 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 10;
-/// Blobs are often kept by an object store.
-const BLOB_REDIRECTS: RedirectPolicy = RedirectPolicy { max_hops: 3 };
+/// Blobs are often kept by an object store, and manifests may be.
+const REDIRECTS: RedirectPolicy = RedirectPolicy { max_hops: 3 };
 const BLOB: &str = "application/octet-stream";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -38,6 +41,7 @@ pub(crate) enum Access {
 pub(crate) struct RepositoryClient<'a> {
     http: &'a HttpClient,
     credentials: &'a Credentials,
+    plain_http: &'a BTreeSet<RegistryHost>,
     reference: &'a Reference,
     access: Access,
     authorization: Option<HeaderValue>,
@@ -79,19 +83,43 @@ impl<'a> RepositoryClient<'a> {
     pub(crate) fn new(
         http: &'a HttpClient,
         credentials: &'a Credentials,
+        plain_http: &'a BTreeSet<RegistryHost>,
         reference: &'a Reference,
         access: Access,
     ) -> Self {
-        Self { http, credentials, reference, access, authorization: None }
+        Self { http, credentials, plain_http, reference, access, authorization: None }
     }
 
     /// A manifest, by its tag or digest. The caller checks it against a digest, if there is one.
     pub(crate) async fn manifest(&mut self, version: &str) -> Result<Bytes, Error> {
         let subject = self.versioned(version);
         let url = self.url(&format!("manifests/{version}"))?;
-        let response = self.send(Call::get(&url)).await?;
+        let response = self.get(&url).await?;
         let response = self.succeeded(response, &subject).await?;
         read(response, MAX_MANIFEST_BYTES, &format!("the manifest of {subject}")).await
+    }
+
+    /// The index of what refers to the artifact with this digest; none if nothing does. A registry
+    /// that has no such list answers with one of these, and clients keep the index at a tag.
+    pub(crate) async fn referrers(&mut self, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let url = self.url(&format!("referrers/{digest}"))?;
+        let response = self.get(&url).await?;
+        let is_unsupported = matches!(
+            response.status(),
+            StatusCode::NOT_FOUND
+                | StatusCode::BAD_REQUEST
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_ACCEPTABLE
+        );
+        if is_unsupported {
+            return match self.manifest(&format!("sha256-{}", digest.hex())).await {
+                Err(Error::NotFound(_)) => Ok(None),
+                index => index.map(Some),
+            };
+        }
+        let subject = format!("the referrers of {}", self.versioned(&digest.to_string()));
+        let response = self.succeeded(response, &subject).await?;
+        read(response, MAX_MANIFEST_BYTES, &subject).await.map(Some)
     }
 
     /// A blob, as the manifest describes it.
@@ -105,9 +133,7 @@ impl<'a> RepositoryClient<'a> {
             return Err(Error::TooLarge { subject, limit });
         };
         let url = self.url(&format!("blobs/{}", descriptor.digest))?;
-        let response = self.send(Call::get(&url)).await?;
-        let headers = self.headers(&Call::get(&url), self.authorization.clone());
-        let response = self.http.follow(response, headers, BLOB_REDIRECTS).await?;
+        let response = self.get(&url).await?;
         let response = self.succeeded(response, &subject).await?;
         checked(read(response, size, &subject).await?, descriptor.digest, &subject)
     }
@@ -147,6 +173,13 @@ impl<'a> RepositoryClient<'a> {
         self.succeeded(response, &subject).await.map(drop)
     }
 
+    /// What is at a URL, wherever the registry keeps it.
+    async fn get(&mut self, url: &Uri) -> Result<Response, Error> {
+        let response = self.send(Call::get(url)).await?;
+        let headers = self.headers(&Call::get(url), self.authorization.clone());
+        Ok(self.http.follow(response, headers, REDIRECTS).await?)
+    }
+
     /// Sends a request, and sends it once more if the registry requires credentials for it.
     async fn send(&mut self, call: Call<'_>) -> Result<Response, Error> {
         let response = self.send_once(&call, self.authorization.clone()).await?;
@@ -162,16 +195,27 @@ impl<'a> RepositoryClient<'a> {
         self.send_once(&call, self.authorization.clone()).await
     }
 
+    /// Sends a request, and sends it again while the registry is busy. All requests of the
+    /// distribution specification may be repeated.
     async fn send_once(
         &self,
         call: &Call<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<Response, Error> {
-        let mut request = Request::new(call.body.clone());
-        *request.method_mut() = call.method.clone();
-        *request.uri_mut() = call.url.clone();
-        *request.headers_mut() = self.headers(call, authorization);
-        Ok(self.http.send(request).await?)
+        let headers = self.headers(call, authorization);
+        let mut retries = 0;
+        loop {
+            let mut request = Request::new(call.body.clone());
+            *request.method_mut() = call.method.clone();
+            *request.uri_mut() = call.url.clone();
+            *request.headers_mut() = headers.clone();
+            let response = self.http.send(request).await.map_err(|error| self.unsent(error))?;
+            match retry::wait(response.status(), response.headers(), retries) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Ok(response),
+            }
+            retries = retries.saturating_add(1);
+        }
     }
 
     fn headers(&self, call: &Call<'_>, authorization: Option<HeaderValue>) -> HeaderMap {
@@ -206,7 +250,8 @@ impl<'a> RepositoryClient<'a> {
         let scope = format!("repository:{}:{actions}", self.reference.repository());
         let invalid_realm = || self.invalid(ResponseError::InvalidRealm);
         let url = parse(&bearer.url(&scope)).ok_or_else(invalid_realm)?;
-        if !is_confidential(&self.url("")?, &url) {
+        let own = self.url("")?;
+        if !is_confidential(&own, &url) && !is_same_server(&own, &url) {
             let realm = host(&url);
             return Err(Error::InsecureRealm { registry: self.registry(), realm });
         }
@@ -246,6 +291,10 @@ impl<'a> RepositoryClient<'a> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(Error::Denied { registry, subject })
             }
+            status if retry::is_busy(status) => {
+                let retry_after = retry::retry_after(response.headers(), Timestamp::now());
+                Err(Error::Busy { registry, subject, status: status.as_u16(), retry_after })
+            }
             status => {
                 let body = response.bytes(MAX_ERROR_BYTES).await.unwrap_or_default();
                 let (status, code) = (status.as_u16(), error_code(&body));
@@ -254,12 +303,13 @@ impl<'a> RepositoryClient<'a> {
         }
     }
 
-    /// Plain HTTP is spoken to a registry on this machine only.
+    /// Plain HTTP is spoken to a registry on this machine, and to those of which the operator says so.
     fn url(&self, path: &str) -> Result<Uri, Error> {
         let registry = self.reference.registry();
         let authority = registry.parse::<hyper::http::uri::Authority>();
         let is_local = authority.is_ok_and(|authority| is_loopback(authority.host()));
-        let scheme = if is_local { "http" } else { "https" };
+        let is_plain = is_local || self.plain_http.contains(self.reference.host());
+        let scheme = if is_plain { "http" } else { "https" };
         let url = format!("{scheme}://{registry}/v2/{}/{path}", self.reference.repository());
         Ok(parse(&url).ok_or(HttpError::InvalidUrl)?)
     }
@@ -279,6 +329,16 @@ impl<'a> RepositoryClient<'a> {
 
     fn unauthenticated(&self) -> Error {
         Error::Unauthenticated { registry: self.registry() }
+    }
+
+    /// Nothing was sent to a registry that does not speak TLS: what to do is known.
+    fn unsent(&self, error: HttpError) -> Error {
+        match error {
+            HttpError::Unreachable { source: ConnectError::NotTls, .. } => {
+                Error::NotTls { registry: self.registry() }
+            }
+            error => error.into(),
+        }
     }
 
     fn invalid(&self, source: ResponseError) -> Error {

@@ -1,10 +1,12 @@
-//! A signature in the form of cosign's simple signing.
+//! A signature of an artifact: in the form of cosign's simple signing, or in a bundle.
 
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, to_json};
 use crate::reference::Reference;
 use serde::Deserialize;
 
+/// Of one artifact.
+pub(crate) const MAX_SIGNATURES: usize = 50;
 pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const PAYLOAD_TYPE: &str = "cosign container image signature";
@@ -12,11 +14,16 @@ const PAYLOAD_TYPE: &str = "cosign container image signature";
 /// A signature as it was found. [`Keys::verify_image`](crate::Keys::verify_image) says whether it
 /// is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signature {
-    /// What was signed: JSON that names the artifact.
-    pub payload: Vec<u8>,
-    /// Base64 of DER.
-    pub signature: String,
+pub enum Signature {
+    /// In the manifest of signatures, as cosign writes it up to version 2.
+    Simple {
+        /// What was signed: JSON that names the artifact.
+        payload: Vec<u8>,
+        /// Base64 of DER.
+        signature: String,
+    },
+    /// A Sigstore bundle, as cosign writes it from version 3 on.
+    Bundle(String),
 }
 
 /// The parts of a payload that are read.

@@ -1,18 +1,19 @@
-//! The signatures of an artifact, where cosign keeps them: beside it, at the tag `sha256-….sig`.
+//! The signatures of an artifact, where cosign keeps them: beside it, at the tag `sha256-….sig`, and
+//! from version 3 on as artifacts that refer to it (`referrers.rs`).
 
 use crate::digest::Digest;
 use crate::error::{Error, SignaturesError};
 use crate::keys::SigningKey;
 use crate::manifest::{Descriptor, Manifest, to_json};
 use crate::reference::Reference;
+use crate::referrers::bundles;
 use crate::registry::Registry;
 use crate::repository::{Access, RepositoryClient};
-use crate::signature::{SIMPLE_SIGNING, Signature, payload, signatures_config};
+use crate::signature::{MAX_SIGNATURES, SIMPLE_SIGNING, Signature, payload, signatures_config};
 use hyper::body::Bytes;
+use paygress_http_client::error_chain;
 use std::collections::BTreeMap;
 
-/// Signatures of one artifact.
-const MAX_SIGNATURES: usize = 50;
 const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 
@@ -30,7 +31,17 @@ impl Registry {
             for mut layer in layers.into_iter().filter(is_signature) {
                 let payload = client.blob(&layer, MAX_PAYLOAD_BYTES).await?.into();
                 let signature = layer.annotations.remove(ANNOTATION).unwrap_or_default();
-                found.push(Signature { payload, signature });
+                found.push(Signature::Simple { payload, signature });
+            }
+            match bundles(&mut client, reference, digest).await {
+                Ok(bundles) => found.extend(bundles.into_iter().map(Signature::Bundle)),
+                Err(error) if found.is_empty() => return Err(error),
+                // A registry that cannot list referrers may still have signatures at the tag.
+                Err(error) => tracing::debug!(
+                    reference = %reference,
+                    error = error_chain(&error),
+                    "referrers cannot be read"
+                ),
             }
             Ok(found)
         })

@@ -1,12 +1,16 @@
-//! A registry in memory, for tests: it can require credentials, speak TLS, send wrong or endless
-//! bytes and redirect.
+//! A registry in memory, for tests: it can require credentials, speak TLS, be busy, send wrong or
+//! endless bytes and redirect.
 
+mod tls;
+
+use self::tls::TlsListener;
 use crate::digest::Digest;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +18,7 @@ use axum::serve::Listener;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::body::{Bytes, Frame};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -25,10 +27,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 const MAX_BODY_BYTES: usize = 64 << 20;
 const TOKEN: &str = "a-token-of-the-realm";
@@ -50,6 +50,9 @@ pub enum RequiredAuth {
     },
     /// A token that the registry's own `/token` issues for this identity token.
     IdentityToken(String),
+    /// A token of the registry's own `/token`, which it issues to everybody; offered in this header,
+    /// in which `REALM` stands for it.
+    Offered(String),
 }
 
 /// How a request for a blob is answered.
@@ -65,6 +68,25 @@ pub enum BlobBehavior {
     Stall,
 }
 
+/// Requests that are answered with a status, and how long the client is told to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    pub requests: u32,
+    pub status: StatusCode,
+    pub retry_after: Option<String>,
+}
+
+/// Where the registry lists what refers to an artifact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReferrersList {
+    /// Nowhere: clients keep an index at a tag.
+    #[default]
+    None,
+    Served,
+    /// The list is answered with this status, as by a registry that does not know its path.
+    Status(StatusCode),
+}
+
 /// A request that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedRequest {
@@ -77,6 +99,9 @@ pub struct ReceivedRequest {
 struct Contents {
     required_auth: RequiredAuth,
     blob_behavior: BlobBehavior,
+    manifest_server: Option<String>,
+    busy: Option<Busy>,
+    referrers: ReferrersList,
     upload_server: String,
     blobs: HashMap<String, Bytes>,
     manifests: HashMap<String, (String, Bytes)>,
@@ -111,23 +136,9 @@ impl TestRegistry {
 
     /// Listens on a free port of 127.0.0.1 and speaks TLS, with a certificate and its key in PEM.
     pub async fn open_tls(certificate: &[u8], key: &[u8]) -> io::Result<Self> {
-        let certificate = CertificateDer::from_pem_slice(certificate).map_err(io::Error::other)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let config = config
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .map_err(io::Error::other)?;
-        let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = tcp.local_addr()?;
-        Ok(Self::serve(
-            TlsListener { tcp, acceptor: Arc::new(config).into() },
-            address,
-            RequiredAuth::None,
-        ))
+        let listener = TlsListener::bind(certificate, key).await?;
+        let address = listener.local_addr()?;
+        Ok(Self::serve(listener, address, RequiredAuth::None))
     }
 
     pub async fn open_at(address: SocketAddr, required_auth: RequiredAuth) -> io::Result<Self> {
@@ -156,6 +167,20 @@ impl TestRegistry {
 
     pub fn set_blob_behavior(&self, behavior: BlobBehavior) {
         self.server.contents().blob_behavior = behavior;
+    }
+
+    /// Redirects requests for manifests to the same path of this server.
+    pub fn redirect_manifests(&self, server: &str) {
+        self.server.contents().manifest_server = Some(server.to_owned());
+    }
+
+    /// Is busy from now on.
+    pub fn set_busy(&self, busy: Busy) {
+        self.server.contents().busy = Some(busy);
+    }
+
+    pub fn set_referrers(&self, list: ReferrersList) {
+        self.server.contents().referrers = list;
     }
 
     /// Sets the server in the location of uploads; without one it is a path.
@@ -196,35 +221,15 @@ impl TestRegistry {
         other.server.contents().blobs.extend(blobs);
     }
 
+    pub fn copy_manifests_to(&self, other: &Self) {
+        let manifests = self.server.contents().manifests.clone();
+        other.server.contents().manifests.extend(manifests);
+    }
+
     /// The requests that were received since the last call.
     #[must_use]
     pub fn take_requests(&self) -> Vec<ReceivedRequest> {
         std::mem::take(&mut self.server.contents().requests)
-    }
-}
-
-/// Accepts TLS connections.
-struct TlsListener {
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let (stream, from) = Listener::accept(&mut self.tcp).await;
-            // A client that does not trust the certificate closes the connection.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, from);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
     }
 }
 
@@ -246,6 +251,12 @@ impl Server {
         let (expected, challenge) = match &required {
             RequiredAuth::None => return None,
             RequiredAuth::Basic(pair) => (basic(pair), "Basic realm=\"test\"".to_owned()),
+            RequiredAuth::Offered(_) if uri.path() == "/token" => {
+                return Some(token_response(true, "token"));
+            }
+            RequiredAuth::Offered(header) => {
+                (format!("Bearer {TOKEN}"), header.replace("REALM", &own_realm))
+            }
             RequiredAuth::Bearer { credentials, realm: None } if uri.path() == "/token" => {
                 let is_known =
                     credentials.as_ref().is_none_or(|pair| authorization == Some(&*basic(pair)));
@@ -292,6 +303,9 @@ async fn serve(State(server): State<Server>, request: Request) -> Response {
         authorization: authorization.map(str::to_owned),
     };
     server.contents().requests.push(received);
+    if let Some(response) = server.contents().busy() {
+        return response;
+    }
     if let Some(response) = server.authenticate(&head.uri, authorization, &body) {
         return response;
     }
@@ -306,8 +320,9 @@ async fn serve(State(server): State<Server>, request: Request) -> Response {
     match path.rsplit_once("/blobs/") {
         Some((_, digest)) => contents.blob(&head.method, &head.uri, digest),
         None if path.contains("/manifests/") => {
-            contents.manifest(&head.method, &head.headers, path, body)
+            contents.manifest(&head.method, &head.uri, &head.headers, path, body)
         }
+        None if path.contains("/referrers/") => contents.referrers(path),
         None => error_response(StatusCode::NOT_FOUND),
     }
 }
@@ -357,9 +372,43 @@ impl Contents {
         StatusCode::CREATED.into_response()
     }
 
+    fn busy(&mut self) -> Option<Response> {
+        let busy = self.busy.as_mut().filter(|busy| busy.requests > 0)?;
+        busy.requests = busy.requests.saturating_sub(1);
+        let mut response = error_response(busy.status);
+        let wait = busy.retry_after.as_ref().and_then(|text| HeaderValue::from_str(text).ok());
+        response.headers_mut().extend(wait.map(|wait| (RETRY_AFTER, wait)));
+        Some(response)
+    }
+
+    fn referrers(&self, path: &str) -> Response {
+        match self.referrers {
+            ReferrersList::None => return error_response(StatusCode::NOT_FOUND),
+            ReferrersList::Status(status) => return error_response(status),
+            ReferrersList::Served => {}
+        }
+        let (repository, digest) = path.split_once("/referrers/").unwrap_or_default();
+        let at_digest = format!("{repository}/manifests/sha256:");
+        let listed = self.manifests.iter().filter_map(|(path, (_, bytes))| {
+            let manifest: Value = serde_json::from_slice(bytes).ok()?;
+            let refers = manifest.get("subject")?.get("digest")? == digest;
+            (path.starts_with(&at_digest) && refers).then(|| {
+                json!({
+                    "mediaType": crate::manifest::MANIFEST, "size": bytes.len(),
+                    "digest": Digest::of(bytes), "artifactType": manifest.get("artifactType"),
+                    "annotations": manifest.get("annotations").cloned().unwrap_or(json!({})),
+                })
+            })
+        });
+        let manifests: Vec<Value> = listed.collect();
+        let index = json!({"schemaVersion": 2, "mediaType": crate::manifest::INDEX, "manifests": manifests});
+        ([(CONTENT_TYPE, crate::manifest::INDEX)], index.to_string()).into_response()
+    }
+
     fn manifest(
         &mut self,
         method: &Method,
+        uri: &Uri,
         headers: &HeaderMap,
         path: &str,
         body: Bytes,
@@ -379,6 +428,10 @@ impl Contents {
             self.manifests.insert(path.to_owned(), (content, body));
             return (StatusCode::CREATED, [("docker-content-digest", digest.to_string())])
                 .into_response();
+        }
+        if let Some(server) = &self.manifest_server {
+            let location = [(LOCATION, format!("{server}{uri}"))];
+            return (StatusCode::TEMPORARY_REDIRECT, location).into_response();
         }
         let Some((content, bytes)) = self.manifests.get(path) else {
             return error_response(StatusCode::NOT_FOUND);

@@ -5,8 +5,8 @@ mod support;
 
 use paygress_oci::testing::{BlobBehavior, RequiredAuth, TestRegistry};
 use paygress_oci::{
-    Artifact, Digest, Error, HttpError, Keys, Reference, Registry, SigningKey, Unverified,
-    error_chain,
+    Artifact, Digest, Error, HttpError, Keys, Reference, Registry, Signature, SigningKey,
+    Unverified, error_chain,
 };
 use std::time::Duration;
 use support::{COMPONENT, LIMIT, key, push, reference, with_timeouts};
@@ -343,18 +343,19 @@ async fn broken_signatures_are_distinguished() {
         .unwrap()
         .try_into()
         .unwrap();
+    let Signature::Simple { payload, signature } = good else { panic!("{good:?}") };
     let verify = |payload: &[u8], signature: &str| {
-        let signature =
-            paygress_oci::Signature { payload: payload.to_vec(), signature: signature.to_owned() };
+        let (payload, signature) = (payload.to_vec(), signature.to_owned());
+        let signature = Signature::Simple { payload, signature };
         known.verify_image(&fixture.digest, &[signature]).map(str::to_owned)
     };
-    assert_eq!(verify(&good.payload, &good.signature).unwrap(), "ours");
-    assert!(matches!(verify(b"changed", &good.signature), Err(Unverified::UnknownKey { .. })));
-    assert!(matches!(verify(&good.payload, "not base64!"), Err(Unverified::Malformed(_))));
-    assert!(matches!(verify(&good.payload, "bm90IERFUg=="), Err(Unverified::Malformed(_))));
-    assert_eq!(verify(&good.payload, ""), Err(Unverified::NoSignature));
+    assert_eq!(verify(&payload, &signature).unwrap(), "ours");
+    assert!(matches!(verify(b"changed", &signature), Err(Unverified::UnknownKey { .. })));
+    assert!(matches!(verify(&payload, "not base64!"), Err(Unverified::Malformed(_))));
+    assert!(matches!(verify(&payload, "bm90IERFUg=="), Err(Unverified::Malformed(_))));
+    assert_eq!(verify(&payload, ""), Err(Unverified::NoSignature));
     assert!(matches!(verify(b"{}", &ours.sign_blob(b"{}")), Err(Unverified::Malformed(_))));
-    let attested = String::from_utf8(good.payload)
+    let attested = String::from_utf8(payload)
         .unwrap()
         .replace("cosign container image signature", "something else");
     assert!(matches!(

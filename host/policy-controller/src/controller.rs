@@ -13,6 +13,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use paygress_cluster::connection::{ConnectError, RequestError, client, with_timeout};
+use paygress_core::error_chain;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -94,7 +95,7 @@ impl Controller {
                 event = events.next() => match event {
                     None => return,
                     Some(Err(error)) => {
-                        tracing::warn!(%error, "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE");
+                        tracing::warn!(error = error_chain(&error), "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE");
                         continue;
                     }
                     Some(Ok(event)) if !observed.is_due(&event) => continue,

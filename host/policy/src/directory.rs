@@ -3,7 +3,7 @@
 use crate::limits::COMPONENT_BYTES;
 use crate::set::{Source, Sources};
 use paygress_core::backend::policy::Slot;
-use paygress_oci::{Unverified, VerificationPolicy};
+use paygress_oci::{MAX_SIGNATURE_BYTES, Unverified, VerificationPolicy};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -129,9 +129,6 @@ impl PolicyDir {
     }
 }
 
-/// A signature has a hundred bytes.
-const SIGNATURE_BYTES: u64 = 4 << 10;
-
 /// The path of a component's signature: `pricing.wasm.sig`.
 #[must_use]
 pub fn signature_path(component: &Path) -> PathBuf {
@@ -146,8 +143,10 @@ pub fn signature_path(component: &Path) -> PathBuf {
 /// [`ReadError`].
 pub fn read_signature(component: &Path) -> Result<Option<String>, ReadError> {
     let path = signature_path(component);
+    // One byte more, so that one that is too long is noticed.
+    let limit = u64::try_from(MAX_SIGNATURE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut text = String::new();
-    match File::open(&path).and_then(|file| file.take(SIGNATURE_BYTES).read_to_string(&mut text)) {
+    match File::open(&path).and_then(|file| file.take(limit).read_to_string(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ReadError { path, source: Arc::new(error) }),

@@ -250,7 +250,7 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn answered(answer: MintAnswer) -> Response<Body> {
+fn planned(answer: MintAnswer) -> Response<Body> {
     response(status(answer.status), Body::from(answer.body))
 }
 
@@ -267,7 +267,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     match fault {
         Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
         Some(NetworkFault::Status(code)) => return response(status(code), Body::empty()),
-        Some(NetworkFault::Answer(answer)) => return answered(answer),
+        Some(NetworkFault::Answer(answer)) => return planned(answer),
         Some(NetworkFault::Hang(false)) => {
             shared.hung.notify_one();
             return std::future::pending().await;
@@ -327,7 +327,7 @@ fn changed(fault: Option<NetworkFault>, code: StatusCode, bytes: Bytes) -> Respo
             response(code, Body::from_stream(slow))
         }
         Some(NetworkFault::DoneAnd(code)) => response(status(code), Body::empty()),
-        Some(NetworkFault::DoneAndAnswer(answer)) => answered(answer),
+        Some(NetworkFault::DoneAndAnswer(answer)) => planned(answer),
         Some(NetworkFault::Truncated) => {
             let half = bytes.slice(..bytes.len() / 2);
             let error = Err(std::io::Error::other("cut"));

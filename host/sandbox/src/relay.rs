@@ -21,9 +21,19 @@ impl Relay {
         Self::bind(unlimited()).await
     }
 
-    /// Starts one that wants authentication (NIP-42) and shows gift wraps only to their receiver.
+    /// Starts one that wants authentication for reading (NIP-42) and shows gift wraps only to their
+    /// receiver.
     pub async fn start_private() -> Result<Self> {
-        let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Read };
+        Self::start_authenticated(RelayBuilderNip42Mode::Read).await
+    }
+
+    /// As [`Relay::start_private`], and wants authentication for writing too.
+    pub async fn start_guarded() -> Result<Self> {
+        Self::start_authenticated(RelayBuilderNip42Mode::Both).await
+    }
+
+    async fn start_authenticated(mode: RelayBuilderNip42Mode) -> Result<Self> {
+        let nip42 = RelayBuilderNip42 { mode };
         Self::bind(unlimited().nip42(nip42).auth_dm(true)).await
     }
 

@@ -54,25 +54,24 @@ impl TestWallet {
     }
 
     pub async fn token(&self, sat: u64) -> Result<String> {
-        let prepared = self
-            .wallet
-            .prepare_send(Amount::from(sat), SendOptions::default())
-            .await
-            .map_err(during("make a token"))?;
-        Ok(prepared.confirm(None).await.map_err(during("make a token"))?.to_string())
+        self.token_with(sat, SendOptions::default()).await
     }
 
     /// A token that only the holder of a key can redeem (NUT-11).
     pub async fn locked_token(&self, sat: u64, key: &str) -> Result<String> {
         let key = cdk::nuts::PublicKey::from_hex(key).map_err(during("make a locked token"))?;
         let conditions = Some(cdk::nuts::SpendingConditions::new_p2pk(key, None));
-        let options = SendOptions { conditions, ..SendOptions::default() };
+        self.token_with(sat, SendOptions { conditions, ..SendOptions::default() }).await
+    }
+
+    /// A token with these spending conditions (NUT-10).
+    pub async fn token_with(&self, sat: u64, options: SendOptions) -> Result<String> {
         let prepared = self
             .wallet
             .prepare_send(Amount::from(sat), options)
             .await
-            .map_err(during("make a locked token"))?;
-        Ok(prepared.confirm(None).await.map_err(during("make a locked token"))?.to_string())
+            .map_err(during("make a token"))?;
+        Ok(prepared.confirm(None).await.map_err(during("make a token"))?.to_string())
     }
 
     /// Pays a payment request (NUT-18) where it says, as `cdk-cli pay-request` does.

@@ -123,6 +123,10 @@ impl OrderStore for SqlStore {
         self.database.transact(move |transaction| find_order_by_id(transaction, &id)).await
     }
 
+    async fn has_room(&self) -> Result<bool> {
+        Ok(self.database.has_room(self.reserve).await?)
+    }
+
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>> {
         let lease = lease.clone();
         self.database
@@ -151,7 +155,7 @@ impl OrderStore for SqlStore {
         self.database
             .transact(move |transaction| {
                 let statement = "UPDATE orders SET delivered = 1
-                     WHERE id = ?1 AND (state = ?2 OR state = 'ended')";
+                     WHERE id = ?1 AND (state = ?2 OR state = 'ended') AND delivered = 0";
                 let values = [Value::from(id.as_str()), state.as_str().into()];
                 Ok(transaction.execute(statement, &values).map(drop)?)
             })

@@ -1,9 +1,9 @@
-use crate::db::{Row, Value};
+use crate::db::{Row, Transaction, Value};
 use crate::orders::find_orders;
-use crate::rows::{read_state, time};
+use crate::rows::{read_state, shorten_refused, time};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{HourlyRevenue, Reporting, StateCount};
+use paygress_core::backend::store::{HourlyRevenue, RefusedLimits, Reporting, StateCount};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::Order;
 use paygress_core::model::units::{Sat, UnixTime};
@@ -68,19 +68,76 @@ impl Reporting for SqlStore {
             .await
     }
 
-    async fn forget_refused(&self, before: UnixTime) -> Result<u64> {
+    async fn forget_refused(&self, before: UnixTime, limits: RefusedLimits) -> Result<u64> {
         self.database
             .transact(move |transaction| {
-                let leases = "DELETE FROM leases WHERE state = 'ended' AND id IN
-                        (SELECT lease FROM orders
-                         WHERE state = 'refused' AND delivered = 1 AND created_at < ?1)
-                     AND NOT EXISTS
-                        (SELECT 1 FROM orders WHERE lease = leases.id AND state <> 'refused')";
-                transaction.execute(leases, &[time(before)])?;
-                let orders = "DELETE FROM orders
-                     WHERE state = 'refused' AND delivered = 1 AND created_at < ?1";
-                Ok(transaction.execute(orders, &[time(before)])?)
+                let old = format!("{REFUSED} AND delivered <> 0 AND created_at < ?1");
+                let mut forgotten = forget(transaction, &old, &[time(before)])?;
+                if let Some(beyond) = beyond(transaction, REFUSED, limits.most)? {
+                    let beyond_most = format!("{REFUSED} AND {BEYOND}");
+                    let count = forget(transaction, &beyond_most, &beyond)?;
+                    forgotten = forgotten.saturating_add(count);
+                }
+                if let Some(beyond) = beyond(transaction, WHOLE, limits.whole)? {
+                    shorten(transaction, &beyond)?;
+                }
+                Ok(forgotten)
             })
             .await
     }
+}
+
+/// Refused orders.
+const REFUSED: &str = "state = 'refused'";
+/// Those that are not shortened.
+const WHOLE: &str = "state = 'refused' AND delivered < 2";
+/// Those from this one on, the newest first.
+const BEYOND: &str = "(created_at, id) <= (?1, ?2)";
+/// Orders that are shortened in one transaction, so that others need not wait long.
+const SHORTENED_AT_ONCE: u32 = 1_000;
+
+/// The newest order of this kind that has at least so many newer ones.
+fn beyond(transaction: &mut dyn Transaction, kind: &str, newer: u32) -> Result<Option<[Value; 2]>> {
+    let statement = format!(
+        "SELECT created_at, id FROM orders WHERE {kind}
+         ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?1"
+    );
+    match transaction.first(&statement, &[Value::Number(newer.into())])? {
+        Some(mut row) => Ok(Some([row.number()?.into(), row.text()?.into()])),
+        None => Ok(None),
+    }
+}
+
+/// Deletes the orders that `condition` selects, and the leases that only these have.
+fn forget(transaction: &mut dyn Transaction, condition: &str, values: &[Value]) -> Result<u64> {
+    forget_leases(transaction, condition, values)?;
+    let orders = format!("DELETE FROM orders WHERE {condition}");
+    Ok(transaction.execute(&orders, values)?)
+}
+
+fn forget_leases(
+    transaction: &mut dyn Transaction,
+    condition: &str,
+    values: &[Value],
+) -> Result<()> {
+    let leases = format!(
+        "DELETE FROM leases WHERE state = 'ended'
+            AND id IN (SELECT lease FROM orders WHERE {condition})
+            AND NOT EXISTS
+                (SELECT 1 FROM orders WHERE lease = leases.id AND state <> 'refused')"
+    );
+    Ok(transaction.execute(&leases, values).map(drop)?)
+}
+
+/// Keeps of these orders what it takes to answer again.
+fn shorten(transaction: &mut dyn Transaction, beyond: &[Value]) -> Result<()> {
+    forget_leases(transaction, &format!("{WHOLE} AND {BEYOND}"), beyond)?;
+    let whole = format!(
+        "WHERE {WHOLE} AND {BEYOND}
+         ORDER BY created_at DESC, id DESC LIMIT {SHORTENED_AT_ONCE}"
+    );
+    for order in find_orders(transaction, &whole, beyond)? {
+        shorten_refused(transaction, &order)?;
+    }
+    Ok(())
 }

@@ -3,23 +3,51 @@
 use crate::db::{Row, Transaction, Value};
 use crate::sql_store::Result;
 use paygress_core::backend::store::LedgerError;
-use paygress_core::model::ids::Customer;
+use paygress_core::model::ids::{Customer, OrderId};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
-use paygress_core::model::order_record::{OrderRecord, OrderSecrets};
+use paygress_core::model::order_record::{OrderRecord, OrderSecrets, RefusedRecord};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
 
 /// The columns that [`read_order`] takes.
-pub(crate) const SELECT_ORDERS: &str =
-    "SELECT body, token, password, refund_token, delivered FROM orders";
+pub(crate) const SELECT_ORDERS: &str = "SELECT body, token, password, refund_token, delivered, id, message, customer, created_at \
+     FROM orders";
 /// The columns that [`read_lease`] takes.
 pub(crate) const SELECT_LEASES: &str = "SELECT body FROM leases";
 
 pub(crate) fn read_order(mut row: Row) -> Result<Order> {
-    let record: OrderRecord = from_json(&row.text()?)?;
+    let body = row.text()?;
+    if body.starts_with(RefusedRecord::BEGINNING) {
+        return read_refused(&body, row);
+    }
+    let record: OrderRecord = from_json(&body)?;
     let mut secret = || Ok::<_, LedgerError>(row.optional_text()?.map(Secret::new));
     let secrets = OrderSecrets { token: secret()?, password: secret()?, refund_token: secret()? };
     record.into_order(secrets, row.number()? != 0).map_err(LedgerError::unreadable)
+}
+
+/// An order of which only the refusal is kept.
+fn read_refused(body: &str, mut row: Row) -> Result<Order> {
+    let record: RefusedRecord = from_json(body)?;
+    let _secrets = (row.optional_text()?, row.optional_text()?, row.optional_text()?);
+    let _delivered = row.number()?;
+    let id = OrderId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+    let (message, customer) = (row.text()?, row.text()?);
+    let customer = match customer.as_str() {
+        "" => None,
+        customer => Some(Customer::parse(customer).map_err(LedgerError::unreadable)?),
+    };
+    Ok(record.into_order(id, message, customer, UnixTime(row.amount()?)))
+}
+
+/// Keeps the refusal of a refused order, and nothing else of it. That it is shortened is in the
+/// column that says that it needs no response any more.
+pub(crate) fn shorten_refused(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let Some(record) = RefusedRecord::of(order) else { return Ok(()) };
+    let statement = "UPDATE orders SET body = ?2, lease = NULL, delivered = 2
+         WHERE id = ?1 AND state = 'refused'";
+    let values = [Value::from(order.id.as_str()), to_json(&record)?];
+    Ok(transaction.execute(statement, &values).map(drop)?)
 }
 
 /// A customer as the columns hold them: the empty text for one who is not known.

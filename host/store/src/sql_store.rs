@@ -1,6 +1,7 @@
 use crate::db::{Database, Schema, SqliteError};
 use crate::dialect_sql;
 use paygress_core::backend::store::LedgerError;
+use paygress_core::limits;
 use std::path::Path;
 
 pub(crate) type Result<T> = std::result::Result<T, LedgerError>;
@@ -9,16 +10,26 @@ pub(crate) type Result<T> = std::result::Result<T, LedgerError>;
 #[derive(Clone)]
 pub struct SqlStore {
     pub(crate) database: Database,
+    /// What must be free on its disk before a new order is taken.
+    pub(crate) reserve: u64,
 }
 
 impl SqlStore {
-    pub const SCHEMA: Schema =
-        Schema { name: "ledger", steps: &[dialect_sql!("ledger_1"), dialect_sql!("ledger_2")] };
+    pub const SCHEMA: Schema = Schema {
+        name: "ledger",
+        steps: &[dialect_sql!("ledger_1"), dialect_sql!("ledger_2"), dialect_sql!("ledger_3")],
+    };
 
     /// The store in a database that was opened with [`SqlStore::SCHEMA`].
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, reserve: limits::DISK_RESERVE }
+    }
+
+    /// With another reserve than the default.
+    #[must_use]
+    pub fn with_reserve(self, reserve: u64) -> Self {
+        Self { reserve, ..self }
     }
 
     /// Opens a SQLite file for this process alone.

@@ -72,11 +72,11 @@ fn violation(name: &str, on: &str, optional: bool) -> Option<String> {
     (on == DEVELOPMENT && !optional).then(|| "an optional dependency at most".to_owned())
 }
 
-fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+pub(crate) fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     value.get(key).and_then(Value::as_array).with_context(|| format!("cargo metadata: no {key}"))
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value.get(key).and_then(Value::as_str).with_context(|| format!("cargo metadata: no {key}"))
 }
 

@@ -4,6 +4,7 @@
 mod commands;
 mod files;
 mod layers;
+mod licenses;
 mod links;
 mod modules;
 mod rust_source;
@@ -20,6 +21,7 @@ pub(crate) fn source() -> Result<()> {
     let results = [
         ("vocabulary", vocabulary::check(&files)),
         ("layers", layers::check()),
+        ("licenses", licenses::check()),
         ("modules", modules::check(&files)),
         ("sizes", sizes::check(&files)),
         ("links", links::check(&files, &root())),

@@ -158,7 +158,7 @@ async fn what_the_mint_has_signed_before_pays_for_no_worthless_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_refuses_a_keyset_is_asked_for_its_keysets_and_the_swap_tried_again() {
+async fn after_a_refused_keyset_the_keysets_are_read_again_and_the_swap_is_tried_again() {
     let env = TestEnv::new().await;
     let (wallet, _) = env.wallet_with(65).await;
     for answer in [MintAnswer::TRANSACTION, MintAnswer::NO_KEYSET, MintAnswer::INACTIVE] {

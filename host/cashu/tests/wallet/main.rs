@@ -4,6 +4,7 @@
 mod answers;
 mod attack;
 mod copies;
+mod locks;
 mod operator;
 mod receive;
 mod refunds;

@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 49] = [
+pub const KEYS: [Key; 50] = [
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",
@@ -158,6 +158,11 @@ pub const KEYS: [Key; 49] = [
         about: "whether the credential helpers that REGISTRY_AUTH_FILE names are run: true or false",
     },
     Key {
+        name: "REGISTRY_PLAIN_HTTP",
+        default: None,
+        about: "registries of policies that are spoken to by plain HTTP, host:port separated by commas: in closed networks only",
+    },
+    Key {
         name: "POLICY_NAMESPACE",
         default: None,
         about: "the namespace of `Policy` resources; without it they are not watched",
@@ -223,8 +228,8 @@ pub const KEYS: [Key; 49] = [
         default: Some("2222"),
         about: "the port that the SSH server inside a pod listens on",
     },
-    Key { name: "SSH_PORT_RANGE_START", default: Some("30000"), about: "the first port for pods" },
-    Key { name: "SSH_PORT_RANGE_END", default: Some("31000"), about: "the last one" },
+    Key { name: "SSH_PORT_RANGE_START", default: Some("20000"), about: "the first port for pods" },
+    Key { name: "SSH_PORT_RANGE_END", default: Some("21000"), about: "the last one" },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {
         name: "OTLP_ENDPOINT",

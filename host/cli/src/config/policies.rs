@@ -4,10 +4,11 @@ use super::reader::Reader;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::policy::Slot;
 use paygress_oci::{
-    CredentialHelpers, Keys as PolicyKeys, RegistryOptions, SignatureMode, VerificationPolicy,
+    CredentialHelpers, Keys as PolicyKeys, RegistryHost, RegistryOptions, SignatureMode,
+    VerificationPolicy,
 };
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The settings of each slot's component.
@@ -45,7 +46,17 @@ impl Reader {
 
     /// How registries are used.
     pub(crate) fn registries(&mut self) -> RegistryOptions {
+        let mut plain_http = BTreeSet::new();
+        for name in self.names("REGISTRY_PLAIN_HTTP") {
+            match name.parse::<RegistryHost>() {
+                Ok(host) => {
+                    plain_http.insert(host);
+                }
+                Err(error) => self.problems.push(format!("REGISTRY_PLAIN_HTTP: {error}")),
+            }
+        }
         RegistryOptions {
+            plain_http,
             auth_file: self.text("REGISTRY_AUTH_FILE").map(PathBuf::from),
             credential_helpers: match self.flag("REGISTRY_CREDENTIAL_HELPERS") {
                 true => CredentialHelpers::Run,

@@ -123,6 +123,23 @@ fn credential_helpers_are_run_if_the_operator_says_so() {
 }
 
 #[test]
+fn registries_without_tls_are_named_one_by_one() {
+    let plain_http = |hosts| read(&good(), &[("REGISTRY_PLAIN_HTTP", hosts)]);
+    let named = plain_http("registry.svc:5000, [FD00::1]:5000");
+    let named = named.unwrap_or_else(|problems| panic!("{problems}")).registries.plain_http;
+    let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["[fd00::1]:5000", "registry.svc:5000"]);
+    let Err(Problems(problems)) = plain_http("http://registry.svc,registry.svc/team,a.example")
+    else {
+        panic!("accepted")
+    };
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].starts_with("REGISTRY_PLAIN_HTTP: \"http://registry.svc\" is not a registry")
+    );
+}
+
+#[test]
 fn the_environment_wins_and_stands_for_policy_settings() {
     let config = read(
         &good(),

@@ -1,6 +1,8 @@
 //! What customers do: they buy by message and by browser, log in, and are paid back.
 
-use crate::support::testbed::{CLUSTER, Ssh, Testbed, kubectl, root, wait_for};
+use crate::support::testbed::{
+    AdmissionParameters, CLUSTER, Ssh, Testbed, kubectl, root, wait_for,
+};
 use crate::{PASSWORD, in_workloads, now, objects, pod_uid, pods, seconds};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -177,6 +179,28 @@ fn a_pod_that_is_evicted_is_paid_back() {
     assert!(testbed.log().contains("Disrupted"), "{}", testbed.log());
 }
 
+/// The kubelet's part, the status of the pod, is played here; the Job's controller is real.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn who_caused_their_eviction_is_not_paid_back() {
+    let _alone = CLUSTER.lock();
+    let testbed = Testbed::start("filled", &[]);
+    let answer = testbed.ask(&json!({"cashu_token": testbed.token(121)}));
+    let pod = answer["pod_name"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    let running = pods("jsonpath={.items[0].metadata.name}");
+    let message = "The node was low on resource: ephemeral-storage. Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage. ";
+    let disrupted = json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message});
+    let status = json!({"phase": "Failed", "reason": "Evicted", "message": message, "conditions": [disrupted]});
+    let patch = json!({"status": status}).to_string();
+    in_workloads(&["patch", "pod", &running, "--subresource=status", "-p", &patch]);
+    wait_for("the end of the lease", Duration::from_secs(90), || {
+        testbed.log().contains("lease ended")
+    });
+    assert!(testbed.log().contains("Exited"), "{}", testbed.log());
+    let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!((status["status"].as_str(), &status["refund_token"]), (Some("ended"), &Value::Null));
+}
+
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn what_the_cluster_would_refuse_is_refused_before_money_moves() {
@@ -269,14 +293,20 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
         )
         .unwrap();
     }
+    // The cluster's own range of node ports.
+    let range = [("SSH_PORT_RANGE_START", "31100"), ("SSH_PORT_RANGE_END", "31199")];
+    let _parameters = AdmissionParameters::set(&range);
+    let policies = policies.path().to_string_lossy();
     let testbed =
-        Testbed::start("node-port", &[("POLICY_DIR", &policies.path().to_string_lossy())]);
+        Testbed::start("node-port", &[&[("POLICY_DIR", &*policies)], &range[..]].concat());
     let answer = testbed.ask(&json!({"cashu_token": testbed.token(7), "ssh_username": "alice", "ssh_password": PASSWORD}));
     let port =
         u16::try_from(answer["node_port"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap();
     let node_ports = "jsonpath={.items[*].spec.ports[*].nodePort}";
     let services = in_workloads(&["get", "service", "-o", node_ports]);
     assert_eq!(services, port.to_string());
+    let policy = "jsonpath={.items[*].spec.externalTrafficPolicy}";
+    assert_eq!(in_workloads(&["get", "service", "-o", policy]), "Local");
     let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
     assert_eq!(pods(host_ports), "");
     let ssh = Ssh { port, username: "alice", password: PASSWORD };

@@ -9,6 +9,12 @@ use serde_json::{Value, json};
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_manifests_of_the_service_are_what_a_cluster_takes() {
     let overlay = root().join("k8s/overlays/cluster");
+    // What the service and the admission policy must both have is said once.
+    let manifests = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+    for (setting, value) in [("SSH_PORT_RANGE_START", "20000"), ("SSH_PORT_RANGE_END", "20049")] {
+        let line = format!("  {setting}: \"{value}\"\n");
+        assert_eq!(manifests.matches(&line).count(), 2, "{line}");
+    }
     let applied = kubectl(&["apply", "--dry-run=server", "-k", &overlay.to_string_lossy()]);
     for object in [
         "deployment.apps/paygress",

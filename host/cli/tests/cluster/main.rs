@@ -3,8 +3,10 @@
 //! all of that up.
 #![cfg(test)]
 
+mod admission;
 mod customers;
 mod deployment;
+mod manifests;
 mod policies;
 mod rights;
 #[path = "../support/mod.rs"]

@@ -36,10 +36,8 @@ pub(crate) async fn account(
     let responses = env.responder.responses.lock().unwrap().clone();
     let responses: Vec<Response> = responses.into_iter().map(|(_, response)| response).collect();
     let refunds = taken_back(world, env, &app, &sent, &responses).await?;
-    let unspent =
-        async |tokens| env.wallet.unspent(tokens).await.map_err(|error| error.to_string());
     let all: Vec<String> = paid(&sent).chain(refunds.iter().cloned()).collect();
-    let in_hand = unspent(&all).await?;
+    let in_hand = unspent(env, &all).await?;
     let in_wallet_store: u64 = app
         .wallet
         .balances()
@@ -59,11 +57,7 @@ pub(crate) async fn account(
             app.wallet.transactions().await.unwrap()
         ));
     }
-    // The mnemonic alone finds what the wallet holds, and refunds that nobody has redeemed.
-    let (restored, of_seed) = (restored(env).await, in_wallet_store + unspent(&refunds).await?);
-    if restored != of_seed {
-        return Err(format!("the mnemonic brings back {restored} sat of {of_seed}\n{report}"));
-    }
+    restorable(env, in_wallet_store + unspent(env, &refunds).await?).await?;
     let orders = all_orders(&app.ledger).await.map_err(|error| error.to_string())?;
     Ok(Outcome { outstanding, met: Vec::new(), responses, orders })
 }
@@ -132,15 +126,26 @@ async fn taken_back(
     Ok(refunds)
 }
 
+/// What these tokens are still worth.
+async fn unspent(env: &TestEnv, tokens: &[String]) -> Result<u64, String> {
+    env.wallet.unspent(tokens).await.map_err(|error| error.to_string())
+}
+
 /// The tokens that the customers have paid with.
 fn paid(sent: &[Sent]) -> impl Iterator<Item = String> {
     sent.iter().filter_map(|(message, _)| Some(message.token.as_ref()?.expose().to_owned()))
 }
 
-/// What the mnemonic alone finds, on an empty disk.
-async fn restored(env: &TestEnv) -> u64 {
+/// The mnemonic alone finds on an empty disk what the wallet holds, and refunds that nobody has
+/// redeemed.
+async fn restorable(env: &TestEnv, of_seed: u64) -> Result<(), String> {
     let wallet = env.cashu_wallet("restored.sqlite").await;
-    wallet.restore(&MintUrl::parse(env.way.url()).unwrap()).await.unwrap().0
+    let mint = MintUrl::parse(env.way.url()).unwrap();
+    let restored = wallet.restore(&mint).await.map_err(|error| error.to_string())?;
+    if restored.0 == of_seed {
+        return Ok(());
+    }
+    Err(format!("the mnemonic brings back {restored} of {of_seed}"))
 }
 
 /// All refund tokens that a response carries.

@@ -8,7 +8,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
     HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
-    RefundStore, Repetition, Reporting, StateCount,
+    RefundStore, RefusedLimits, Repetition, Reporting, StateCount,
 };
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::order::{Lease, Order, State};
@@ -89,6 +89,9 @@ impl OrderStore for BadLedger {
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
         self.ledger.order(id).await
     }
+    async fn has_room(&self) -> Result<bool, LedgerError> {
+        self.ledger.has_room().await
+    }
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
         self.ledger.orders_of(lease).await
     }
@@ -161,8 +164,12 @@ impl Reporting for BadLedger {
     async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError> {
         self.ledger.count_by_state().await
     }
-    async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError> {
-        self.ledger.forget_refused(before).await
+    async fn forget_refused(
+        &self,
+        before: UnixTime,
+        limits: RefusedLimits,
+    ) -> Result<u64, LedgerError> {
+        self.ledger.forget_refused(before, limits).await
     }
 }
 

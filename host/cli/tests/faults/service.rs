@@ -124,6 +124,7 @@ pub(crate) async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Op
                 repetition: Repetition::ByContent,
                 message: message.id.clone(),
                 reply_to,
+                network: None,
                 token: token.clone(),
                 purchase: purchase.clone(),
                 password,

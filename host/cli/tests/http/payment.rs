@@ -129,11 +129,13 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     gate("", &[("x-cashu", &inflated(&token).unwrap())]).await.is(403, "invalid_token");
     gate("?token=cashuBnonsense", &[]).await.is(403, "invalid_token");
     gate("?duration_minutes=x", &[]).await.is(403, "invalid_request");
-    // It is still good: nothing was taken. Once it has bought, it is good while its pod lives.
+    // It is still good: nothing was taken. Once it has bought, its customer passes while the pod
+    // lives, and the token does not: others have seen it.
     let bought = web.spawn(json!({"cashu_token": token})).await.good();
-    assert_eq!(gate("", &[("x-cashu", &token)]).await.headers["x-paygress-auth"], "lease");
+    gate("", &[("x-cashu", &token)]).await.is(403, "token_already_spent");
     let bearer = format!("Bearer {}", text(&bought, "bearer_token"));
-    assert_eq!(gate("", &[("authorization", &bearer)]).await.status, 200);
+    let lease = gate("", &[("authorization", &bearer)]).await;
+    assert_eq!((lease.status, &lease.headers["x-paygress-auth"]), (200, &"lease".parse().unwrap()));
     web.ask(
         "DELETE",
         &format!("/pods/{}", text(&bought, "pod_name")),

@@ -121,7 +121,7 @@ async fn a_body_in_another_form_is_read_or_explained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_could_not_log_in_is_refused_before_payment() {
     let (_shared, web, buyer) = shared().await;
-    let token = buyer.token(3).await;
+    let token = buyer.token(6).await;
     for key in [
         "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 me@home",
         "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t",

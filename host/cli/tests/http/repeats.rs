@@ -2,6 +2,7 @@
 
 use crate::service::shared;
 use crate::{ready, says, text};
+use paygress_sandbox::token::{as_v3, without_dleq};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -10,12 +11,15 @@ use tokio::net::TcpStream;
 async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothing() {
     let (_shared, web, buyer) = shared().await;
     let body = json!({"cashu_token": buyer.token(6).await}).to_string();
+    let key = [("idempotency-key", "hangs-up-and-asks-again")];
     // Hang up as soon as it is sent.
     let mut stream = TcpStream::connect(web.address).await.unwrap();
     stream
         .write_all(
             format!(
-                "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+                "POST /spawn-pod HTTP/1.1\r\nHost: x\r\n{}: {}\r\nContent-Length: {}\r\n\r\n{body}",
+                key[0].0,
+                key[0].1,
                 body.len()
             )
             .as_bytes(),
@@ -23,8 +27,8 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
         .await
         .unwrap();
     drop(stream);
-    let first = web.ask("POST", "/spawn-pod", &[], &body).await.good();
-    let again = web.ask("POST", "/spawn-pod", &[], &body).await.good();
+    let first = web.ask("POST", "/spawn-pod", &key, &body).await.good();
+    let again = web.ask("POST", "/spawn-pod", &key, &body).await.good();
     assert_eq!(first, again, "one token, one pod, one answer");
     let pods = web.get("/pods", text(&first, "bearer_token")).await.good();
     assert_eq!(pods["pods"].as_array().unwrap().len(), 1);
@@ -38,6 +42,80 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     web.ask("POST", "/spawn-pod", &[], &body.replace('}', ",\"ssh_username\":\"bob\"}"))
         .await
         .is(409, "token_already_spent");
+}
+
+/// The mint has seen the proofs, and whoever the token passed on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_seen_the_proofs_gets_the_state_and_nothing_else() {
+    let (_shared, web, buyer) = shared().await;
+    let bearer = format!("Bearer {}", "a-bearer-token-that-nobody-else-has-seen");
+    let credentials: [&[(&str, &str)]; 3] =
+        [&[], &[("idempotency-key", "seen-by-the-mint-0001")], &[("authorization", &bearer)]];
+    for headers in credentials {
+        let token = buyer.token(6).await;
+        let body = json!({"cashu_token": token}).to_string();
+        let bought = web.ask("POST", "/spawn-pod", headers, &body).await.good();
+        // From (amount, id, secret, C) alone, and as it was sent.
+        let rebuilt = json!({"cashu_token": without_dleq(&token).unwrap()}).to_string();
+        let other = format!("Bearer {}", "x".repeat(40));
+        for body in [&body, &rebuilt] {
+            for seen in [
+                &[][..],
+                &[("idempotency-key", "another-one-that-is-long")],
+                &[("authorization", &other)],
+            ] {
+                let problem = web.ask("POST", "/spawn-pod", seen, body).await;
+                let problem = problem.is(409, "token_already_spent");
+                assert_eq!(problem["details"], "order state: active");
+                for field in ["bearer_token", "refund_token", "ssh_password", "pod_name"] {
+                    assert!(problem.get(field).is_none(), "{field} in {problem}");
+                }
+                assert!(!problem.to_string().contains(text(&bought, "ssh_password")));
+            }
+        }
+        if !headers.is_empty() {
+            let again = web.ask("POST", "/spawn-pod", headers, &body).await.good();
+            assert_eq!(again, bought, "who placed it gets the same answer");
+        }
+        // Nor does it open a gate, or name the pod's customer.
+        web.ask("GET", "/auth", &[("x-cashu", &token)], "").await.is(403, "token_already_spent");
+        // Nor is the refund of its pod for others.
+        let own = bought["bearer_token"].as_str().map(|bearer| format!("Bearer {bearer}"));
+        let own = own.unwrap_or_else(|| bearer.clone());
+        let path = format!("/pods/{}", text(&bought, "pod_name"));
+        web.ask("DELETE", &path, &[("authorization", &own)], "").await.good();
+        let problem = web.ask("POST", "/spawn-pod", &[], &rebuilt).await;
+        let problem = problem.is(409, "token_already_spent");
+        assert!(problem.get("refund_token").is_none() && !problem.to_string().contains("cashuB"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_another_form_is_the_same_order() {
+    let (_shared, web, buyer) = shared().await;
+    let token = buyer.token(6).await;
+    let bearer = format!("Bearer {}", "f".repeat(40));
+    let mine = [("authorization", bearer.as_str())];
+    let order = |token: &str| json!({ "cashu_token": token }).to_string();
+    let first = web.ask("POST", "/spawn-pod", &mine, &order(&token)).await.good();
+    let v3 = as_v3(&token).unwrap();
+    let wrapped = format!("{}\n  {}", &token[..20], &token[20..]);
+    for text in [
+        v3.clone(),
+        format!("web+cashu://{token}"),
+        format!("CASHU:{v3}"),
+        format!("https://wallet.example/#token={token}"),
+        format!("`{}`", token.replace('-', "+").replace('_', "/")),
+        wrapped,
+    ] {
+        let again = web.ask("POST", "/spawn-pod", &mine, &order(&text)).await.good();
+        assert_eq!(again, first, "{text}");
+        let in_header = [mine[0], ("x-cashu", &text.replace('\n', ""))];
+        assert_eq!(web.ask("POST", "/spawn-pod", &in_header, "").await.good(), first, "{text}");
+    }
+    // Both places may name it, each in its form.
+    let both = [mine[0], ("x-cashu", &format!("cashu:{token}"))];
+    assert_eq!(web.ask("POST", "/spawn-pod", &both, &order(&token)).await.good(), first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -208,6 +208,7 @@ impl FakeBackends {
                 customer: Some(Customer::parse(&format!("{:064x}", number % 1_000)).unwrap()),
                 address: BTreeMap::new(),
             },
+            network: None,
             token: Secret::new(format!("{sat}-{number:x}")),
             purchase,
             password: Some(Secret::new("a fake password".to_owned())),

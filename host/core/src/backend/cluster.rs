@@ -144,6 +144,14 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::Unavailable`].
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError>;
 
+    /// The end of this pod is recorded: how it ended need not be kept any longer. Idempotent.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn forget(&self, _pod: &PodName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+
     /// Reports events until the receiver is dropped. Events may be missed; a resync makes up for
     /// it.
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>);

@@ -103,6 +103,15 @@ pub struct StateCount {
     pub orders: u64,
 }
 
+/// How many refused orders are kept, the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedLimits {
+    /// Whole, with the decisions of the policies.
+    pub whole: u32,
+    /// At all; of the others only what it takes to answer again.
+    pub most: u32,
+}
+
 /// Orders and the claims of their proofs.
 #[async_trait]
 pub trait OrderStore: Send + Sync {
@@ -123,6 +132,9 @@ pub trait OrderStore: Send + Sync {
     ) -> Result<(), LedgerError>;
 
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError>;
+
+    /// Whether new orders may be stored without taking the room that paid ones need.
+    async fn has_room(&self) -> Result<bool, LedgerError>;
 
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;
@@ -204,9 +216,14 @@ pub trait Reporting: Send + Sync {
 
     async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError>;
 
-    /// Deletes refused orders that arrived before this time and whose response is delivered;
-    /// returns how many.
-    async fn forget_refused(&self, before: UnixTime) -> Result<u64, LedgerError>;
+    /// Deletes refused orders that arrived before this time and whose response is delivered, and
+    /// those beyond the limits, the oldest first; returns how many. What is shortened or deleted is
+    /// not sent any more.
+    async fn forget_refused(
+        &self,
+        before: UnixTime,
+        limits: RefusedLimits,
+    ) -> Result<u64, LedgerError>;
 }
 
 /// Which incoming messages have been served.

@@ -170,6 +170,13 @@ pub trait TokenReader: Send + Sync {
     async fn verify_dleq(&self, token: &Secret, token_info: &TokenInfo)
     -> Result<Payment, Refusal>;
 
+    /// Whether every proof carries a valid DLEQ proof (NUT-12), as far as that is known without a
+    /// request: such a token cannot be invented. Those of a mint whose keys are not known yet are
+    /// not proven.
+    async fn is_proven(&self, _token: &Secret, _token_info: &TokenInfo) -> bool {
+        false
+    }
+
     /// The token in a payment payload (NUT-18): `{id, mint, unit, proofs}`.
     ///
     /// # Errors
@@ -193,6 +200,11 @@ pub trait Payments: Send + Sync {
 
     /// Finds out how an interrupted [`Payments::receive`] ended.
     async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
+
+    /// Whether its store has room for what new orders need.
+    async fn has_room(&self) -> bool {
+        true
+    }
 
     /// Finishes the operations that an earlier process began. Call it before the first order.
     ///

@@ -1,19 +1,14 @@
 //! Ids and names as types: parsed where they come in, never bare text between crates.
 
+pub use crate::model::invalid_name::InvalidName;
+pub use crate::model::mint_url::MintUrl;
+
 use crate::limits;
 use crate::model::secret::Secret;
 use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
-
-/// A text that is not what its place asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not {what}: {rule} are expected")]
-pub struct InvalidName {
-    what: &'static str,
-    rule: &'static str,
-}
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $is_valid:expr) => {
@@ -82,15 +77,6 @@ name!(
     /// customers may name others, which there are not.
     PodName, "the name of a pod", "1 to 128 bytes without control characters",
     |text| (1..=limits::POD_NAME_BYTES).contains(&text.len()) && text.chars().all(is_plain)
-);
-name!(
-    /// A mint's URL in its canonical form; two are the same mint only if they are equal.
-    MintUrl, "the URL of a mint", "http:// or https://, a host, and no blanks",
-    |text| {
-        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        host.is_some_and(|host| !host.is_empty())
-            && !text.chars().any(|c| c.is_whitespace() || c.is_control())
-    }
 );
 name!(
     /// The public image of a proof's secret (NUT-00).
@@ -285,9 +271,6 @@ mod tests {
             (PodName::parse("").is_ok(), "no pod", false),
             (PodName::parse("a\u{7}b").is_ok(), "pod with a control character", false),
             (PodName::parse(long).is_ok(), "long pod", false),
-            (MintUrl::parse("https://mint.example/x").is_ok(), "mint", true),
-            (MintUrl::parse("ftp://mint.example").is_ok(), "mint of another scheme", false),
-            (MintUrl::parse("https://").is_ok(), "mint without a host", false),
             (ProofY::parse("02".repeat(33)).is_ok(), "Y", true),
             (ProofY::parse("02").is_ok(), "short Y", false),
         ] {

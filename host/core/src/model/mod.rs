@@ -2,8 +2,10 @@
 
 pub mod decision;
 pub mod ids;
+mod invalid_name;
 pub mod lease;
 pub mod login;
+mod mint_url;
 pub mod order;
 pub mod order_record;
 pub mod order_state;

@@ -2,7 +2,7 @@
 //! 0.1.0 wrote it. Only here can something that a state promises be missing.
 
 use crate::model::decision::{Decision, Payment, PodDecision, PolicyTrace};
-use crate::model::ids::{LeaseId, OrderId};
+use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Order, Purchase};
 use crate::model::order_state::{
@@ -16,6 +16,7 @@ use crate::model::state::State;
 use crate::model::token::TokenInfo;
 use crate::model::units::{Sat, UnixTime};
 use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// A record that is not an order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +139,73 @@ impl OrderRecord {
         let OrderRecord { id, message, reply_to, purchase, token_info, created_at, .. } =
             reader.record;
         Ok(Order { id, message, reply_to, purchase, token_info, created_at, state, delivered })
+    }
+}
+
+/// What is kept of a refused order when there are many newer ones: enough to answer again. The rest
+/// of it is in columns of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefusedRecord {
+    refused: Refusal,
+    mint: MintUrl,
+    gross: Sat,
+    #[serde(rename = "door")]
+    transport: String,
+    /// The pod that was to be extended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<PodName>,
+}
+
+impl RefusedRecord {
+    /// How its JSON begins; no [`OrderRecord`] does.
+    pub const BEGINNING: &'static str = r#"{"refused":"#;
+
+    /// Of a refused order; none of any other.
+    #[must_use]
+    pub fn of(order: &Order) -> Option<Self> {
+        let OrderState::Refused { refusal, .. } = &order.state else { return None };
+        Some(Self {
+            refused: Refusal { details: None, ..refusal.clone() },
+            mint: order.token_info.mint.clone(),
+            gross: order.token_info.gross,
+            transport: order.reply_to.transport.clone(),
+            pod: match &order.purchase {
+                Purchase::TopUp { pod } => Some(pod.clone()),
+                Purchase::Spawn { .. } => None,
+            },
+        })
+    }
+
+    /// The order, without what is not kept. It was answered, or will not be any more.
+    #[must_use]
+    pub fn into_order(
+        self,
+        id: OrderId,
+        message: String,
+        customer: Option<Customer>,
+        created_at: UnixTime,
+    ) -> Order {
+        let purchase = match self.pod {
+            Some(pod) => Purchase::TopUp { pod },
+            None => Purchase::Spawn {
+                image: None,
+                tier: None,
+                username: String::new(),
+                public_key: None,
+                wanted: None,
+            },
+        };
+        let progress = DecisionProgress::Nothing;
+        Order {
+            id,
+            message,
+            reply_to: ReplyTo { transport: self.transport, customer, address: BTreeMap::new() },
+            purchase,
+            token_info: TokenInfo { mint: self.mint, gross: self.gross, ys: Vec::new() },
+            created_at,
+            state: OrderState::Refused { refusal: self.refused, progress },
+            delivered: true,
+        }
     }
 }
 

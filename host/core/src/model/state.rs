@@ -77,8 +77,13 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// Whether the money is still the customer's, or it is not known whose: few such orders run at
-    /// once at each mint.
+    /// Whether the order is being decided or paid: few run at once at each mint.
+    #[must_use]
+    pub fn needs_slot(self) -> bool {
+        matches!(self, Self::Received | Self::Decided | Self::Redeeming)
+    }
+
+    /// Whether the money is still the customer's, or it is not known whose.
     #[must_use]
     pub fn is_awaiting_payment(self) -> bool {
         matches!(self, Self::Received | Self::Decided | Self::Redeeming | Self::PaymentUnknown)

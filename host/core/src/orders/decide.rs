@@ -13,6 +13,7 @@ use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, U
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
+use std::sync::atomic::Ordering;
 
 impl OrderService {
     /// received → decided, or refused.
@@ -62,7 +63,14 @@ impl OrderService {
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
-        self.transition(order, refused, lease.as_ref().into()).await
+        self.transition(order, refused, lease.as_ref().into()).await?;
+        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if refusals.is_multiple_of(limits::REFUSED_CHECK_EVERY)
+            && let Err(error) = self.forget_refused().await
+        {
+            tracing::warn!(%error, "refused orders could not be forgotten yet");
+        }
+        Ok(())
     }
 
     /// Releases the port of a spawn that comes to nothing. Its lease, as ended.

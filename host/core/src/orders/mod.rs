@@ -11,6 +11,8 @@
 //! ```
 //!
 //! - `submit`: new orders, repeated orders, and who waits for their response.
+//! - `admission`: who is worked next, in turn. `unknown`: what payments may hold whose answer was
+//!   lost.
 //! - `worker`: the task of one order: steps, retries, delivery of the response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused.
 //! - `settle`: receive the payment. `provision`: launch or extend. `refunds`: give money back.
@@ -18,6 +20,7 @@
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
+mod admission;
 mod decide;
 mod limiter;
 mod operator;
@@ -29,6 +32,7 @@ mod refunds;
 mod settle;
 mod submit;
 mod terminate;
+mod unknown;
 mod worker;
 
 pub use operator::Overview;
@@ -47,12 +51,15 @@ use crate::model::order::{OrderState, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
+use admission::{Admission, Lane, Source};
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use unknown::UnknownPayments;
 
 /// What the operator configures.
 #[derive(Clone, Debug)]
@@ -116,12 +123,15 @@ impl From<LedgerError> for StepError {
 pub struct OrderService {
     settings: Settings,
     backends: Backends,
-    /// Orders that are decided and paid at a mint at the same time.
-    order_slots: MintLimiter,
+    /// Orders that are not paid for yet.
+    admission: Arc<Admission>,
+    /// Payments whose answer was lost.
+    unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
-    waiting: Arc<Semaphore>,
     delivering: Semaphore,
+    /// How many orders were refused.
+    refusals: AtomicU32,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -132,10 +142,11 @@ impl OrderService {
         Arc::new(Self {
             settings,
             backends,
-            order_slots: MintLimiter::of(limits::ORDERS_AT_ONCE),
+            admission: Arc::default(),
+            unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
-            waiting: Arc::new(Semaphore::new(limits::ORDERS_WAITING)),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
+            refusals: AtomicU32::new(0),
             in_flight: Mutex::default(),
         })
     }
@@ -187,7 +198,13 @@ impl OrderService {
                     moved => moved?,
                 }
             }
-            self.spawn(order, guard, None);
+            let source = Source::Customer(order.customer().cloned());
+            let lane = match order.state() {
+                State::Received => Lane::Unproven,
+                _ => Lane::Proven,
+            };
+            let place = self.admission.resume(source, &order.token_info.mint, lane);
+            self.spawn(order, guard, Some(place));
         }
         Ok(())
     }

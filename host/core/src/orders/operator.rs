@@ -72,6 +72,9 @@ impl OrderService {
         if !matches!(cluster, Ok(Ok(()))) {
             unready_reasons.push("the cluster does not answer, or does not permit listing pods");
         }
+        if !self.has_room().await {
+            unready_reasons.push("a disk is nearly full: new orders are refused");
+        }
         unready_reasons
     }
 }

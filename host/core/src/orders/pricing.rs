@@ -167,7 +167,7 @@ impl OrderService {
         &self,
         token: &Secret,
         wanted: Option<Seconds>,
-        customer: &Customer,
+        customer: Option<&Customer>,
     ) -> Result<Payment, Refusal> {
         let token_info = self.backends.wallet.decode(token).await?;
         let permit =
@@ -189,8 +189,8 @@ impl OrderService {
             public_key: None,
             wanted,
         };
-        let view = purchase.view(&OrderId::random(), Some(customer), None);
-        let (set, context) = (self.backends.policy.current(), self.context(Some(customer)).await?);
+        let view = purchase.view(&OrderId::random(), customer, None);
+        let (set, context) = (self.backends.policy.current(), self.context(customer).await?);
         let quote = set.quote(&view, &context).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;

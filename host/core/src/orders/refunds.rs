@@ -1,7 +1,7 @@
 //! Money that goes back: refunds are made, stored, and closed once they are redeemed or reclaimed.
 
 use super::{OrderService, StepError};
-use crate::backend::store::{LeaseUpdate, LedgerError};
+use crate::backend::store::{LeaseUpdate, LedgerError, RefusedLimits};
 use crate::backend::wallet::RefundState;
 use crate::limits;
 use crate::model::order::{LeaseState, Order, OrderState, RefundEnd, State};
@@ -101,8 +101,14 @@ impl OrderService {
                 Err(error) => return Err(error),
             }
         }
-        let forgotten =
-            self.backends.ledger.forget_refused(now.minus(limits::REFUSED_KEPT)).await?;
+        self.forget_refused().await
+    }
+
+    /// Keeps as many refused orders as there is need of.
+    pub(super) async fn forget_refused(&self) -> Result<(), LedgerError> {
+        let before = UnixTime::now().minus(limits::REFUSED_KEPT);
+        let kept = RefusedLimits { whole: limits::REFUSED_WHOLE, most: limits::REFUSED_MOST };
+        let forgotten = self.backends.ledger.forget_refused(before, kept).await?;
         if forgotten > 0 {
             tracing::info!(forgotten, "old refused orders were forgotten");
         }

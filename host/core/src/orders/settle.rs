@@ -1,18 +1,26 @@
 //! The swap at the mint: only then is an order paid.
 
+use super::unknown::too_many;
 use super::{OrderService, StepError};
 use crate::backend::store::LeaseUpdate;
 use crate::backend::wallet::{ReceiveError, Resolution};
 use crate::limits;
-use crate::model::order::{Order, OrderState};
+use crate::model::order::{Order, OrderState, State};
 use crate::model::order_state::{Paid, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Sat, Seconds, UnixTime};
+use crate::model::units::Sat;
 use crate::protocol::Response;
 
 impl OrderService {
     /// decided → redeeming → paid, refused or payment-unknown.
     pub(super) async fn receive(&self, order: &mut Order, unpaid: Unpaid) -> Result<(), StepError> {
+        let unknown = self.unknown.count(&order.token_info.mint);
+        if unknown >= limits::UNKNOWN_AT_MINT
+            || (unknown >= limits::UNKNOWN_UNPROVEN
+                && !self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await)
+        {
+            return self.refuse(order, too_many(), unpaid.into()).await;
+        }
         let redeeming = OrderState::Redeeming(unpaid.clone());
         self.transition(order, redeeming, LeaseUpdate::Keep).await?;
         self.swap(order, unpaid).await
@@ -74,26 +82,28 @@ impl OrderService {
                     Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere");
                 self.refuse(order, refusal, unpaid.into()).await
             }
-            Resolution::Unknown(error) => {
-                if abandoned.is_none()
-                    && UnixTime::now().since(order.created_at)
-                        > Seconds(limits::PAYMENT_TIMEOUT.as_secs())
-                {
-                    self.abandon_payment(order, unpaid).await?;
-                }
-                Err(StepError::Retry(error.into()))
+            Resolution::Unknown(error) if order.state() == State::Redeeming => {
+                tracing::warn!(%error, "it is not known yet whether the token was taken");
+                let unknown = OrderState::PaymentUnknown { unpaid, abandoned };
+                self.transition(order, unknown, LeaseUpdate::Keep).await
             }
+            Resolution::Unknown(error) => Err(StepError::Retry(error.into())),
         }
     }
 
     /// It is unknown whether the token was taken, and the port is needed: the order will not be
     /// provisioned any more. Once the mint answers, the token is either still good, or refunded.
-    async fn abandon_payment(&self, order: &mut Order, unpaid: Unpaid) -> Result<(), StepError> {
+    pub(super) async fn abandon_payment(
+        &self,
+        order: &mut Order,
+        unpaid: Unpaid,
+    ) -> Result<(), StepError> {
         let message = "the mint does not answer whether it has taken your token: if it has not, the token is still good; if it has, you get what it \
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
         let lease = self.release_lease(order).await?;
+        self.unknown.release_port(order);
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
         self.transition(order, abandoned, lease.as_ref().into()).await?;
         // Once, and lost if nobody takes it: the answer comes when there is one.

@@ -1,5 +1,6 @@
 //! New orders, and the same order sent again.
 
+use super::admission::{Lane, Place, Source};
 use super::{OrderService, internal};
 use crate::backend::store::{OpenOutcome, Repetition};
 use crate::model::ids::OrderId;
@@ -7,9 +8,11 @@ use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
 use crate::model::secret::Secret;
+use crate::model::token::TokenInfo;
 use crate::model::units::UnixTime;
 use crate::protocol::Response;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
@@ -21,6 +24,9 @@ pub struct NewOrder {
     pub message: String,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
+    /// The network that it came from; none: the customer stands for it. Orders of one source wait
+    /// for each other rather than for those of others.
+    pub network: Option<IpAddr>,
     /// The token that pays.
     pub token: Secret,
     /// What is bought.
@@ -89,13 +95,7 @@ impl OrderService {
     /// The refusal to send to the customer when nothing was written: the token cannot be read, pays
     /// for another order, or too many orders are waiting.
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
-        let token_info = self.backends.wallet.decode(&incoming.token).await?;
-        let permit = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
-            Refusal::new(
-                ErrorType::ResourceUnavailable,
-                "too many orders are waiting; this one was not looked at, try again in a minute",
-            )
-        })?;
+        let (token_info, place) = self.admit(&incoming).await?;
         let order = Order {
             id: OrderId::random(),
             message: incoming.message,
@@ -116,10 +116,10 @@ impl OrderService {
             .await
             .map_err(|error| internal(&error))?
         {
-            OpenOutcome::Created => Ok(self.spawn(order, guard, Some(permit))),
+            OpenOutcome::Created => Ok(self.spawn(order, guard, Some(place))),
             OpenOutcome::Duplicate(known) => {
                 let is_same = match incoming.repetition {
-                    Repetition::ByContent => true,
+                    Repetition::ByContent => order.customer() == known.customer(),
                     Repetition::ByChosenId => same_purchase(&order, &known),
                 };
                 match is_same {
@@ -135,6 +135,36 @@ impl OrderService {
             }
             OpenOutcome::ProofConflict(other) => Err(already_paying(&other)),
         }
+    }
+
+    /// A place for this order, if there is one, and what its token says. Writes nothing.
+    async fn admit(&self, incoming: &NewOrder) -> Result<(TokenInfo, Place), Refusal> {
+        let source = match incoming.network {
+            Some(network) => Source::Network(network),
+            None => Source::Customer(incoming.reply_to.customer.clone()),
+        };
+        let entrant = self.admission.accept(source)?;
+        let token_info = self.backends.wallet.decode(&incoming.token).await?;
+        let lane = match self.admission.is_crowded(&token_info.mint)
+            && self.backends.wallet.is_proven(&incoming.token, &token_info).await
+        {
+            true => Lane::Proven,
+            false => Lane::Unproven,
+        };
+        let place = self.admission.enter(entrant, &token_info.mint, lane)?;
+        match self.has_room().await {
+            true => Ok((token_info, place)),
+            false => Err(no_room()),
+        }
+    }
+
+    /// Whether the disks have room for one more order, and for what is paid already.
+    pub(super) async fn has_room(&self) -> bool {
+        let ledger = self.backends.ledger.has_room().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the room on the ledger's disk is not known");
+            true
+        });
+        ledger && self.backends.wallet.has_room().await
     }
 
     /// The same order, for a customer who sent it again.
@@ -162,6 +192,14 @@ impl OrderService {
     }
 }
 
+fn no_room() -> Refusal {
+    tracing::error!("a disk is nearly full: new orders are refused");
+    Refusal::new(
+        ErrorType::ResourceUnavailable,
+        "the service's disk is nearly full; your token was not taken, try again later",
+    )
+}
+
 /// Whether the same customer buys the same: a message sent twice, or again after silence.
 fn same_purchase(a: &Order, b: &Order) -> bool {
     // A token may name its proofs in any order.
@@ -172,16 +210,16 @@ fn same_purchase(a: &Order, b: &Order) -> bool {
         && proofs(a) == proofs(b)
 }
 
-/// The refusal of a token that pays for this other order.
+/// The refusal of a token that pays for this other order. Whoever has seen its proofs may send it:
+/// they are shown the order's state and nothing else.
 fn already_paying(other: &Order) -> Refusal {
-    match other.state().is_final() {
-        true => Refusal::new(
-            ErrorType::TokenAlreadySpent,
-            "this token has paid for another order; send a fresh one",
-        ),
-        false => Refusal::new(
-            ErrorType::TokenPending,
-            "this token is paying for another order right now",
-        ),
-    }
+    let (code, what) = match other.state().is_final() {
+        true => (ErrorType::TokenAlreadySpent, "has paid for another order; send a fresh one"),
+        false => (ErrorType::TokenPending, "is paying for another order right now"),
+    };
+    let message = format!(
+        "this token {what}. If that order is yours, send it again with the credential that it was \
+         placed with"
+    );
+    Refusal::new(code, message).with_details(format!("order state: {}", other.state().as_str()))
 }

@@ -129,6 +129,9 @@ impl OrderService {
                 done => done?,
             }
             tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
+            if let Err(error) = self.backends.cluster.forget(pod).await {
+                tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
+            }
             for order in orders.into_iter().filter(|order| order.state() == State::RefundPending) {
                 // If its first answer is still on its way, it is taken up at the next look around.
                 if let Some(guard) = self.claim(&order.id) {
@@ -174,6 +177,10 @@ fn close(
         _ => None,
     });
     let mut elapsed = now.since(begun.unwrap_or(now));
+    if reason == EndReason::Stopped {
+        // One step at least: a pod that is stopped at once has cost us as much as any other.
+        elapsed = elapsed.max(Seconds(1));
+    }
     for order in orders {
         let OrderState::Active { paid, expires_at } = order.state.clone() else { continue };
         let decision = &paid.agreement.decision;
@@ -243,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_was_bought_last_is_unused_first() {
-        assert_eq!(amounts_due(EndReason::Stopped, 1_000), [Some(10), Some(20)]);
+        assert_eq!(amounts_due(EndReason::Stopped, 1_060), [Some(9), Some(20)]);
         assert_eq!(amounts_due(EndReason::Stopped, 1_300), [Some(5), Some(20)]);
         assert_eq!(amounts_due(EndReason::Stopped, 1_600), [None, Some(20)]);
         assert_eq!(amounts_due(EndReason::Stopped, 1_900), [None, Some(10)]);
@@ -258,7 +265,18 @@ mod tests {
         assert_eq!(amounts_due(EndReason::Removed, 2_141), [None, Some(1)]);
         assert_eq!(amounts_due(EndReason::Expired, 1_000), [None, None]);
         // A clock that jumped back does not give more than was paid.
-        assert_eq!(amounts_due(EndReason::Stopped, 1), [Some(10), Some(20)]);
+        assert_eq!(amounts_due(EndReason::Removed, 1), [Some(10), Some(20)]);
+    }
+
+    #[test]
+    fn a_stop_costs_one_step_at_least() {
+        for now in [1, 1_000, 1_001, 1_060] {
+            assert_eq!(amounts_due(EndReason::Stopped, now), [Some(9), Some(20)], "at {now}");
+        }
+        // What we lose at once goes back to the last sat.
+        assert_eq!(amounts_due(EndReason::Removed, 1_000), [Some(10), Some(20)]);
+        let whole = Some(RefundTerms { step: Seconds(600), percent: 100 });
+        assert_eq!(closed(whole, MINUTES, EndReason::Stopped, 1_000), [None, Some(20)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The task of one order: steps, retries, and the delivery of its response.
 
+use super::admission::Place;
 use super::submit::InFlightGuard;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
@@ -13,7 +14,6 @@ use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 impl OrderService {
@@ -22,14 +22,14 @@ impl OrderService {
         self: &Arc<Self>,
         order: Order,
         guard: InFlightGuard,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     ) -> Submission {
         let (id, receiver) = (order.id.clone(), guard.sender.subscribe());
         let orders = Arc::clone(self);
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                if let Some(order) = orders.drive(order, permit).await
+                if let Some(order) = orders.drive(order, place).await
                     && let Some(answer) = orders.answer(&order).await
                 {
                     guard.sender.send_replace(Some(answer.clone()));
@@ -45,25 +45,23 @@ impl OrderService {
     }
 
     /// Steps until the order is final; `None` when another process has it.
-    async fn drive(
-        &self,
-        mut order: Order,
-        mut permit: Option<OwnedSemaphorePermit>,
-    ) -> Option<Order> {
+    async fn drive(&self, mut order: Order, mut place: Option<Place>) -> Option<Order> {
         let mut delays = backoff();
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
-        let mut mint_permit = None;
+        let (mut slot, mut unknown) = (None, None);
         while !order.state().is_final() {
-            mint_permit = match mint_permit.take() {
-                None if order.state().is_awaiting_payment() => {
-                    self.order_slots.acquire(&order.token_info.mint).await
+            if !order.state().needs_slot() {
+                // It may wait for days, or is paid for: the next order's turn has come.
+                (slot, place) = (None, None);
+            } else if let (None, Some(place)) = (&slot, &place) {
+                slot = place.slot().await;
+            }
+            match order.state() {
+                State::PaymentUnknown => {
+                    unknown.get_or_insert_with(|| self.unknown.enter(&order));
                 }
-                held => held.filter(|_| order.state().is_awaiting_payment()),
-            };
-            if order.state() == State::PaymentUnknown {
-                // It may wait for days.
-                permit = None;
+                _ => unknown = None,
             }
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
@@ -80,13 +78,13 @@ impl OrderService {
                         "a step failed and will be tried again"
                     );
                     // A waiting order does not delay the others.
-                    mint_permit = None;
+                    slot = None;
                     wait(&mut delays).await;
                     order = self.read_again(&order, &mut delays).await?;
                 }
             }
         }
-        drop(permit);
+        drop((slot, place, unknown));
         tracing::info!(
             state = order.state().as_str(),
             refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
@@ -116,7 +114,13 @@ impl OrderService {
             }
             OrderState::Decided(unpaid) => self.receive(order, unpaid).await,
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
+            OrderState::PaymentUnknown { unpaid, abandoned: None }
+                if UnixTime::now() > self.unknown.port_until(order) =>
+            {
+                self.abandon_payment(order, unpaid).await
+            }
             OrderState::PaymentUnknown { unpaid, abandoned } => {
+                let _turn = self.unknown.turn(&order.token_info.mint).await;
                 self.resolve(order, unpaid, abandoned).await
             }
             OrderState::Paid(paid) => self.start_provisioning(order, paid).await,
@@ -182,7 +186,11 @@ impl OrderService {
 
     /// Sends the response. If nobody takes it, it is sent again by the next resume loop.
     async fn send(&self, order: &Order, answer: &Response) {
-        let Ok(_permit) = self.delivering.acquire().await else { return };
+        // Who has paid does not wait for those who have not.
+        let _permit = match answer.is_paid() {
+            true => None,
+            false => self.delivering.acquire().await.ok(),
+        };
         let (mut delays, mut attempts) = (backoff(), 0..limits::DELIVERY_ATTEMPTS);
         while let Err(error) = self.backends.responder.send(&order.reply_to, answer).await {
             tracing::warn!(

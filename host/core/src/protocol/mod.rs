@@ -4,7 +4,8 @@
 //! values are not guessed.
 //!
 //! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed; `fields.rs`: how
-//!   they are parsed, and what is said of a field that is wrong.
+//!   they are parsed, and what is said of a field that is wrong; `token_text.rs`: the one form of a
+//!   token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases.
 
 mod exposed;
@@ -15,8 +16,10 @@ mod responses;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod token_text;
 
 pub use fields::{describe_field, duration_minutes, from_json, without_bom};
 pub use render::*;
 pub use requests::*;
 pub use responses::*;
+pub use token_text::token_text;

@@ -2,6 +2,7 @@
 
 use super::fields;
 use super::shape::{check_length, invalid};
+use super::token_text::token_text;
 use crate::limits;
 use crate::model::ids::PodName;
 use crate::model::login::Login;
@@ -192,16 +193,16 @@ impl RequestBody {
     }
 
     fn take_token(&mut self) -> Result<Option<Secret>, Refusal> {
-        match self.cashu_token.take() {
-            Some(token) if token.len() > limits::TOKEN_BYTES => Err(Refusal::new(
+        let token = self.cashu_token.take().map(|text| token_text(&text));
+        match token.filter(|token| !token.expose().is_empty()) {
+            Some(token) if token.expose().len() > limits::TOKEN_BYTES => Err(Refusal::new(
                 ErrorType::InvalidToken,
                 format!(
                     "cashu_token is longer than {} bytes; send fewer, larger proofs",
                     limits::TOKEN_BYTES
                 ),
             )),
-            Some(token) if !token.trim().is_empty() => Ok(Some(Secret::new(token.trim()))),
-            _ => Ok(None),
+            token => Ok(token),
         }
     }
 

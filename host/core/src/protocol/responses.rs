@@ -48,6 +48,13 @@ impl Response {
         sorted(self).to_string()
     }
 
+    /// Whether it holds money or a login, or is about a pod that was paid for. Everything else is
+    /// free to cause: under load it waits, and is dropped first.
+    #[must_use]
+    pub fn is_paid(&self) -> bool {
+        self.error().is_none_or(|error| error.refund.is_some())
+    }
+
     /// The error, if it is one.
     #[must_use]
     pub fn error(&self) -> Option<&ErrorResponse> {

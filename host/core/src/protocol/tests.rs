@@ -33,6 +33,20 @@ fn a_spawn_reads_with_all_and_with_no_options() {
 }
 
 #[test]
+fn a_token_is_read_however_it_was_passed_on() {
+    for text in [
+        r#"{"cashu_token":"CASHU:cashuBx+/"}"#,
+        r#"{"cashu_token":"https://wallet.example/#token=cashuBx-_"}"#,
+        r#"{"cashu_token":"`cashuB\nx%2B%2F`"}"#,
+    ] {
+        let Ok(Request::Buy { token: Some(token), .. }) = Request::parse(text) else {
+            panic!("{text}")
+        };
+        assert_eq!(token.expose(), "cashuBx-_", "{text}");
+    }
+}
+
+#[test]
 fn the_examples_read_as_what_they_are_named_for() {
     let spawn = Request::parse(include_str!("../../../../examples/orders/spawn.json")).unwrap();
     assert!(matches!(

@@ -1,9 +1,10 @@
 //! One message: unwrapped, parsed, submitted, and marked as complete.
 
 use super::admit::Receipt;
-use super::{Inbox, PLAIN_SECONDS};
+use super::{Inbox, PLAIN_SECONDS, text};
 use crate::gift_wrap::{self, DirectMessage};
 use crate::replies::reply_to;
+use backon::{ConstantBuilder, Retryable};
 use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::LedgerError;
@@ -14,11 +15,16 @@ use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{NewOrder, OrderService, Submission};
 use paygress_core::protocol::{Request, Response, is_response, unpaid};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Ids of served messages are kept for this long…
 const KEPT_SECONDS: u64 = 30 * 86_400;
 /// …and older messages are not served, so that none is served twice.
 const OLDEST_SECONDS: u64 = 14 * 86_400;
+/// The pause before the ledger is tried again, and how often that is done. Without it nothing can be
+/// served.
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
+const LEDGER_RETRIES: usize = 30;
 /// A message from the future would outlive its id.
 const FUTURE_SECONDS: u64 = 3_600;
 
@@ -37,7 +43,7 @@ impl Inbox {
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
-                    self.rejected.insert(event.id);
+                    self.rejected.insert(&event.id);
                     Ok(())
                 }
             },
@@ -45,7 +51,7 @@ impl Inbox {
             Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
                 if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
             {
-                self.rejected.insert(event.id);
+                self.rejected.insert(&event.id);
                 self.warn(relay, event).await
             }
             _ => Ok(()),
@@ -55,10 +61,18 @@ impl Inbox {
         }
     }
 
+    async fn claim_message(&self, id: &EventId) -> Result<bool, LedgerError> {
+        with_retries(|| async { self.ledger.claim_message(&id.to_hex(), UnixTime::now()).await })
+            .await
+    }
+
     async fn complete_message(&self, id: &EventId) -> Result<(), LedgerError> {
         let now = UnixTime::now();
         let forget_before = UnixTime(now.0.saturating_sub(KEPT_SECONDS));
-        self.ledger.complete_message(&id.to_hex(), now, forget_before).await
+        with_retries(|| async {
+            self.ledger.complete_message(&id.to_hex(), now, forget_before).await
+        })
+        .await
     }
 
     async fn serve(
@@ -72,7 +86,7 @@ impl Inbox {
         if message.sender == self.connection.settings.keys.public_key()
             || is_response(&message.text)
             || is_too_old
-            || !self.ledger.claim_message(&message.id.to_hex(), now).await?
+            || !self.claim_message(&message.id).await?
         {
             return Ok(());
         }
@@ -105,9 +119,11 @@ impl Inbox {
         customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
-        match Request::parse(&message.text)? {
+        match text::parse(&message.text)? {
             Request::Status { pod } => Ok(Some(orders.status(&pod, customer).await?.into())),
             Request::Stop { pod } => {
+                // Who owns no pod is answered at once: only owners have somebody wait for them.
+                orders.status(&pod, customer).await?;
                 // A pod takes its time to end, and the next customer does not wait for it.
                 let stopped = stop(Arc::clone(orders), pod, customer.clone());
                 self.replies.send_when(to.clone(), async move { Some(stopped.await) });
@@ -119,6 +135,8 @@ impl Inbox {
                     repetition: Repetition::ByContent,
                     message: message.id.to_hex(),
                     reply_to: to.clone(),
+                    // A relay stands between: the key is all that is known of the sender.
+                    network: None,
                     token,
                     purchase,
                     password,
@@ -153,7 +171,7 @@ impl Inbox {
 
     /// A message that everybody could read, or whose sender everybody sees.
     async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
-        if !self.ledger.claim_message(&event.id.to_hex(), UnixTime::now()).await? {
+        if !self.claim_message(&event.id).await? {
             return Ok(());
         }
         let is_recent =
@@ -174,6 +192,18 @@ impl Inbox {
         }
         self.complete_message(&event.id).await
     }
+}
+
+/// A message that was read from a relay is not read again before the next start: the ledger is
+/// tried until it answers.
+async fn with_retries<T, F: Future<Output = Result<T, LedgerError>>>(
+    operation: impl FnMut() -> F,
+) -> Result<T, LedgerError> {
+    let pauses = ConstantBuilder::default().with_delay(LEDGER_RETRY).with_max_times(LEDGER_RETRIES);
+    operation
+        .retry(pauses)
+        .notify(|error, _| tracing::warn!(%error, "the ledger failed; it is tried again"))
+        .await
 }
 
 fn customer_of(key: &PublicKey) -> Customer {

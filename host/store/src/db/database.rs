@@ -57,6 +57,18 @@ impl Database {
         Ok(Self { backend: Arc::new(opened.map_err(PostgresError::connect)??) })
     }
 
+    /// Whether more than this many bytes are free on its disk. Of a server's disk that is not known:
+    /// its operator watches it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: the file system does not say.
+    pub async fn has_room(&self, reserve: u64) -> Result<bool, DatabaseError> {
+        let backend = Arc::clone(&self.backend);
+        let free = spawn_blocking(move || backend.free_bytes()).await;
+        let free = free.unwrap_or_else(|error| Err(DatabaseError::failed(error)))?;
+        Ok(free.is_none_or(|free| free > reserve))
+    }
+
     /// Runs one transaction on a thread for blocking work; it is on disk when this returns `Ok`.
     /// The body may run more than once, and is undone when it returns `Err`.
     ///

@@ -327,6 +327,10 @@ fn is_conflict(state: Option<&SqlState>) -> bool {
 }
 
 impl Backend for Postgres {
+    fn free_bytes(&self) -> Result<Option<u64>, DatabaseError> {
+        Ok(None)
+    }
+
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
         let undo = |error: postgres::Error| Undo::Database(failed(error));
         let mut attempts = 0..ATTEMPTS;

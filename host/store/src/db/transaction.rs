@@ -74,6 +74,9 @@ pub(crate) enum Undo {
 }
 
 pub(crate) trait Backend: Send + Sync {
+    /// The free bytes on its disk; `None` when the disk is not this machine's.
+    fn free_bytes(&self) -> Result<Option<u64>, DatabaseError>;
+
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo>;
 }
 

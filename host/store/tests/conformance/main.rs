@@ -4,6 +4,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod leases;
+mod load;
 mod messages;
 mod migrations;
 mod orders;
@@ -61,6 +62,7 @@ suite! {
     }
     ports {
         a_lease_keeps_its_port,
+        a_lease_keeps_a_port_that_is_no_longer_in_the_range,
         a_port_belongs_to_one_lease,
         a_lease_is_given_another_port_if_there_is_one,
         the_last_port_can_be_reserved,
@@ -77,6 +79,7 @@ suite! {
         pages_hold_every_order_once_oldest_first,
         refused_orders_are_forgotten_once_their_response_is_delivered,
         a_refused_top_up_does_not_take_the_lease_with_it,
+        the_newest_refused_orders_are_kept_whole_and_the_oldest_forgotten,
     }
     messages {
         a_message_is_claimed_until_it_is_completed,

@@ -15,6 +15,19 @@ pub(crate) async fn a_lease_keeps_its_port(ports: Arc<dyn PortAllocator>) {
     assert_eq!(ports.ports_in_use().await.unwrap(), 1);
 }
 
+/// What was sold goes on when the operator changes the range.
+pub(crate) async fn a_lease_keeps_a_port_that_is_no_longer_in_the_range(
+    ports: Arc<dyn PortAllocator>,
+) {
+    let (old, new) = (new_lease_id(), new_lease_id());
+    assert_eq!(ports.reserve_port(&old, 30_005..=30_005).await.unwrap(), Some(30_005));
+    assert_eq!(ports.reserve_port(&old, 20_000..=20_000).await.unwrap(), Some(30_005));
+    assert_eq!(ports.reserve_port(&new, 20_000..=20_000).await.unwrap(), Some(20_000));
+    assert_eq!(ports.ports_in_use().await.unwrap(), 2);
+    ports.release_port(&old).await.unwrap();
+    assert_eq!(ports.ports_in_use().await.unwrap(), 1);
+}
+
 pub(crate) async fn a_port_belongs_to_one_lease(ports: Arc<dyn PortAllocator>) {
     let (a, b, c) = (new_lease_id(), new_lease_id(), new_lease_id());
     let first = ports.reserve_port(&a, RANGE).await.unwrap().unwrap();

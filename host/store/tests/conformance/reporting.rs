@@ -1,11 +1,15 @@
 use crate::support::{advance, lease_of, move_to, open, order, top_up};
-use paygress_core::backend::store::{HourlyRevenue, LeaseUpdate, Ledger, StateCount};
+use paygress_core::backend::store::{
+    HourlyRevenue, LeaseUpdate, Ledger, OpenOutcome, RefusedLimits, Repetition, StateCount,
+};
 use paygress_core::model::order::{LeaseState, Order, OrderState, State};
 use paygress_core::model::order_state::{Refund, RefundCause};
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::testing;
 use std::collections::HashSet;
 use std::sync::Arc;
+
+const NO_LIMITS: RefusedLimits = RefusedLimits { whole: u32::MAX, most: u32::MAX };
 
 /// Three orders whose refunds were made: two in one hour, one in another.
 async fn refunded_orders(ledger: &dyn Ledger) {
@@ -71,9 +75,13 @@ pub(crate) async fn refused_orders_are_forgotten_once_their_response_is_delivere
     ledger: Arc<dyn Ledger>,
 ) {
     let old = refused(&*ledger, "o1").await;
-    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 0, "it is not delivered");
+    assert_eq!(
+        ledger.forget_refused(UnixTime(8), NO_LIMITS).await.unwrap(),
+        0,
+        "it is not delivered"
+    );
     ledger.delivered(&old.id, old.state()).await.unwrap();
-    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
+    assert_eq!(ledger.forget_refused(UnixTime(8), NO_LIMITS).await.unwrap(), 1);
     assert_eq!(ledger.order(&old.id).await.unwrap(), None);
 }
 
@@ -89,6 +97,55 @@ pub(crate) async fn a_refused_top_up_does_not_take_the_lease_with_it(ledger: Arc
     open(&*ledger, &refused).await;
     advance(&*ledger, &mut refused, &[State::Refused]).await;
     ledger.delivered(&refused.id, refused.state()).await.unwrap();
-    assert_eq!(ledger.forget_refused(UnixTime(8)).await.unwrap(), 1);
+    assert_eq!(ledger.forget_refused(UnixTime(8), NO_LIMITS).await.unwrap(), 1);
     assert_eq!(ledger.lease(&ended.pod()).await.unwrap(), Some(ended));
+}
+
+pub(crate) async fn the_newest_refused_orders_are_kept_whole_and_the_oldest_forgotten(
+    ledger: Arc<dyn Ledger>,
+) {
+    let mut all = Vec::new();
+    for n in 0..6 {
+        let mut order = order(&format!("r{n}"), &[&format!("r{n}")]);
+        order.created_at = UnixTime(100 + n);
+        let mut lease = lease_of(&order, 41_000 + u16::try_from(n).unwrap(), 500);
+        lease.state = LeaseState::Ended;
+        open(&*ledger, &order).await;
+        move_to(&*ledger, &mut order, State::Decided, LeaseUpdate::Put(&lease)).await;
+        move_to(&*ledger, &mut order, State::Refused, LeaseUpdate::Keep).await;
+        all.push(order);
+    }
+    let mut extended = lease_of(&all[0], 41_009, 500);
+    extended.id = crate::support::new_lease_id();
+    let mut top_up = top_up(&extended, "r6");
+    top_up.created_at = UnixTime(99);
+    open(&*ledger, &top_up).await;
+    advance(&*ledger, &mut top_up, &[State::Refused]).await;
+    let kept = |whole, most| ledger.forget_refused(UnixTime(0), RefusedLimits { whole, most });
+    assert_eq!(kept(2, 20).await.unwrap(), 0);
+    for (order, is_whole) in all.iter().zip([false, false, false, false, true, true]) {
+        let stored = ledger.order(&order.id).await.unwrap().unwrap();
+        assert_eq!(&stored == order, is_whole);
+        // What is needed to answer again is there.
+        assert_eq!(
+            (stored.state.refusal(), stored.customer(), &stored.message, stored.created_at),
+            (order.state.refusal(), order.customer(), &order.message, order.created_at)
+        );
+        assert_eq!(
+            (&stored.token_info.mint, stored.token_info.gross, stored.pod()),
+            (&order.token_info.mint, order.token_info.gross, order.pod())
+        );
+        assert_eq!(ledger.lease(&order.pod()).await.unwrap().is_some(), is_whole);
+        let again = ledger.open(order, Repetition::ByContent).await.unwrap();
+        assert!(matches!(again, OpenOutcome::Duplicate(known) if known.id == order.id));
+    }
+    let stored = ledger.order(&top_up.id).await.unwrap().unwrap();
+    assert_eq!(stored.purchase, top_up.purchase);
+    // Those that are shortened are not sent any more: the others are.
+    let unfinished = ledger.unfinished().await.unwrap();
+    assert_eq!(unfinished.len(), 2, "{unfinished:?}");
+    assert_eq!(kept(2, 3).await.unwrap(), 4, "the oldest go first");
+    assert!(ledger.order(&all[2].id).await.unwrap().is_none());
+    assert_eq!(ledger.order(&all[3].id).await.unwrap().unwrap().created_at, UnixTime(103));
+    assert_eq!(ledger.page(None, 100).await.unwrap().len(), 3);
 }

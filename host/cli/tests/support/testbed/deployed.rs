@@ -1,6 +1,8 @@
 //! The service as a pod of the cluster.
 
-use super::{OPERATOR, Outside, apply, kubectl, new_key, npub, output, root, wait_for};
+use super::{
+    AdmissionParameters, OPERATOR, Outside, apply, kubectl, new_key, npub, output, root, wait_for,
+};
 use paygress_core::backend::policy::Slot;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use std::time::Duration;
 /// The service in a pod of the cluster, as `k8s/overlays/cluster` says, and gone with this.
 pub struct Deployed {
     pub npub: String,
+    // The overlay sets them.
+    _parameters: AdmissionParameters,
 }
 
 impl Deployed {
@@ -84,7 +88,7 @@ impl Deployed {
             assert!(manifests.contains(theirs), "{theirs}");
             manifests = manifests.replace(theirs, ours);
         }
-        let mut deployed = Self { npub: String::new() };
+        let mut deployed = Self { npub: String::new(), _parameters: AdmissionParameters::set(&[]) };
         apply(&manifests);
         deployed.wait();
         deployed.npub = npub(&deployed.log());

@@ -2,11 +2,13 @@
 
 mod deployed;
 mod outside;
+mod parameters;
 mod service;
 mod ssh;
 
 pub use deployed::Deployed;
 pub use outside::Outside;
+pub use parameters::AdmissionParameters;
 pub use service::Testbed;
 pub use ssh::Ssh;
 
@@ -59,9 +61,13 @@ fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+pub fn admin_kubeconfig() -> PathBuf {
+    state().join("admin.kubeconfig")
+}
+
 fn kubectl_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(Testbed::kubectl());
-    command.env("KUBECONFIG", state().join("admin.kubeconfig")).args(arguments);
+    command.env("KUBECONFIG", admin_kubeconfig()).args(arguments);
     command
 }
 

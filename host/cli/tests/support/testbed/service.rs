@@ -1,7 +1,8 @@
 //! The service beside the cluster.
 
 use super::{
-    Daemon, OPERATOR, Outside, free_port, kubectl, new_key, npub, output, root, state, wait_for,
+    Daemon, OPERATOR, Outside, admin_kubeconfig, free_port, kubectl, new_key, npub, output, root,
+    state, wait_for,
 };
 use serde_json::Value;
 use std::io::Write;
@@ -30,7 +31,7 @@ impl Testbed {
     pub fn kubeconfig_of_the_service() -> NamedTempFile {
         let token =
             kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
-        let admin = std::fs::read_to_string(state().join("admin.kubeconfig")).unwrap();
+        let admin = std::fs::read_to_string(admin_kubeconfig()).unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
         file
@@ -56,8 +57,8 @@ impl Testbed {
                 ("ALLOW_PRIVATE_RELAYS", "true"),
                 ("WHITELISTED_MINTS", &outside.mint),
                 ("SSH_HOST", "127.0.0.1"),
-                ("SSH_PORT_RANGE_START", "31100"),
-                ("SSH_PORT_RANGE_END", "31199"),
+                ("SSH_PORT_RANGE_START", "20100"),
+                ("SSH_PORT_RANGE_END", "20199"),
                 ("POD_TTL_SECONDS", "5"),
                 ("RUN_MODE", "both"),
                 ("BIND_ADDR", bind),

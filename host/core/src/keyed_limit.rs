@@ -1,11 +1,12 @@
-//! How many of something each key has: connections of an address, streams of a customer.
+//! How many of something each key has: connections of an address, streams of a customer, visits to
+//! a host.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts by key; a key without permits is forgotten.
-pub(crate) struct KeyedLimit<K>(Arc<Mutex<HashMap<K, usize>>>);
+pub struct KeyedLimit<K>(Arc<Mutex<HashMap<K, usize>>>);
 
 impl<K> Default for KeyedLimit<K> {
     fn default() -> Self {
@@ -14,14 +15,15 @@ impl<K> Default for KeyedLimit<K> {
 }
 
 /// Released when it is dropped.
-pub(crate) struct Permit<K: Eq + Hash> {
+pub struct Permit<K: Eq + Hash> {
     counts: Arc<Mutex<HashMap<K, usize>>>,
     key: K,
 }
 
 impl<K: Eq + Hash + Clone> KeyedLimit<K> {
     /// One more for this key, unless it has reached the limit.
-    pub(crate) fn try_acquire(&self, key: K, limit: usize) -> Option<Permit<K>> {
+    #[must_use]
+    pub fn try_acquire(&self, key: K, limit: usize) -> Option<Permit<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key.clone()).or_default();
         if *count >= limit {

@@ -1,0 +1,77 @@
+//! What `k8s/base` says, read from its files.
+
+use crate::support::testbed::root;
+use ipnet::IpNet;
+use paygress::config::keys;
+use serde_json::Value;
+use std::net::IpAddr;
+
+fn contains(network: &Value, address: IpAddr) -> bool {
+    network.as_str().unwrap().parse::<IpNet>().unwrap().contains(&address)
+}
+
+fn is_in_block(block: &Value, address: IpAddr) -> bool {
+    let except = block["except"].as_array().cloned().unwrap_or_default();
+    contains(&block["cidr"], address) && !except.iter().any(|network| contains(network, address))
+}
+
+/// Whether a rule by address lets a pod connect there.
+fn may_reach(policy: &Value, address: &str, port: u64) -> bool {
+    let address: IpAddr = address.parse().unwrap();
+    policy["spec"]["egress"].as_array().unwrap().iter().any(|rule| {
+        let is_port = rule["ports"]
+            .as_array()
+            .is_none_or(|ports| ports.iter().any(|allowed| allowed["port"] == port));
+        let peers = rule["to"].as_array().unwrap();
+        is_port
+            && peers
+                .iter()
+                .any(|peer| peer.get("ipBlock").is_some_and(|block| is_in_block(block, address)))
+    })
+}
+
+/// The testbed's network does not enforce the policy.
+#[test]
+fn pods_reach_the_internet_and_dns_and_nothing_else() {
+    let text = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
+    let policy: Value = serde_saphyr::from_str(&text).unwrap();
+    for (address, port, expected) in [
+        ("192.0.2.1", 443, true),
+        ("2001:4860::1", 443, true),
+        // NodeLocal DNS, and not the metadata service of a cloud beside it.
+        ("169.254.20.10", 53, true),
+        ("169.254.20.10", 80, false),
+        ("169.254.169.254", 53, false),
+        ("169.254.169.254", 80, false),
+        ("169.254.20.11", 53, false),
+        ("10.96.0.1", 443, false),
+        ("172.16.0.1", 53, false),
+        ("192.168.0.1", 22, false),
+        ("127.0.0.1", 80, false),
+        ("fd00::1", 443, false),
+        ("fe80::1", 80, false),
+        ("fd00:ec2::254", 80, false),
+        ("64:ff9b:1::a00:1", 80, false),
+        ("::ffff:10.0.0.1", 80, false),
+    ] {
+        assert_eq!(may_reach(&policy, address, port), expected, "{address}, port {port}");
+    }
+}
+
+#[test]
+fn the_admission_policy_has_the_defaults_of_the_settings() {
+    let text = std::fs::read_to_string(root().join("k8s/base/admission.yaml")).unwrap();
+    let parameters = text.split("\n---\n").next().unwrap();
+    let parameters: Value = serde_saphyr::from_str(parameters).unwrap();
+    let settings: Vec<&str> = parameters["data"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, value)| {
+            let key = keys::find(name)?;
+            assert_eq!(value.as_str(), Some(key.default.unwrap_or_default()), "{name}");
+            Some(key.name)
+        })
+        .collect();
+    assert_eq!(settings.len(), 6, "{settings:?}");
+}

@@ -1,0 +1,393 @@
+//! Crowds that pay nothing: what they may hold, and what one honest customer among them notices.
+#![cfg(test)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress_core::backend::policy::{
+    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
+    Quote, RefundTerms, Rendered, Resources, SlotStats,
+};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
+use paygress_core::backend::wallet::{
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
+    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+};
+use paygress_core::limits;
+use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
+use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Msat, Sat, Seconds};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Submission};
+use paygress_core::protocol::Response;
+use paygress_store::SqlStore;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::fake::{FakeCluster, settings, spawn};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+const CROWD: u64 = 1_400;
+/// How long the mint takes for each request.
+const LATENCY: Duration = Duration::from_millis(40);
+
+/// A mint that is slow. A token is its kind, its mint and a number: `honest` is good and proven,
+/// `forged` is refused when it is swapped, `lost` gets no answer.
+#[derive(Default)]
+struct SlowMint {
+    latency: Duration,
+    /// Requests that have begun, with the token's kind.
+    begun: Mutex<Vec<String>>,
+    resolutions: AtomicUsize,
+}
+
+impl SlowMint {
+    fn kind(token: &Secret) -> String {
+        token.expose().split('-').next().unwrap_or_default().to_owned()
+    }
+
+    async fn request(&self, token: &Secret) {
+        self.begun.lock().unwrap().push(Self::kind(token));
+        tokio::time::sleep(self.latency).await;
+    }
+
+    fn begun(&self, kind: &str) -> usize {
+        self.begun.lock().unwrap().iter().filter(|begun| *begun == kind).count()
+    }
+}
+
+#[async_trait]
+impl TokenReader for SlowMint {
+    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        let parts: Vec<&str> = token.expose().split('-').collect();
+        let mint = MintUrl::parse(format!("https://{}.invalid", parts[1])).unwrap();
+        let y = ProofY::parse(format!("{:0>66}", parts[2])).unwrap();
+        Ok(TokenInfo { mint, gross: Sat(10), ys: vec![y] })
+    }
+    async fn verify(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.request(token).await;
+        let (mint, gross) = (info.mint.to_string(), info.gross);
+        Ok(Payment { mint, gross, fee: Sat(0), net: gross })
+    }
+    async fn verify_dleq(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
+        self.verify(token, info).await
+    }
+    async fn is_proven(&self, token: &Secret, _: &TokenInfo) -> bool {
+        Self::kind(token) == "honest"
+    }
+    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
+        Ok(Secret::new(payload))
+    }
+}
+
+#[async_trait]
+impl Payments for SlowMint {
+    async fn receive(
+        &self,
+        _: &OrderId,
+        token: &Secret,
+        info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError> {
+        self.request(token).await;
+        match Self::kind(token).as_str() {
+            "honest" => Ok(info.gross),
+            "lost" => Err(ReceiveError::Unknown(lost())),
+            _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
+        }
+    }
+    async fn resolve(&self, _: &OrderId, _: &TokenInfo) -> Resolution {
+        self.resolutions.fetch_add(1, Ordering::Relaxed);
+        Resolution::Unknown(lost())
+    }
+    async fn recover(&self) -> Result<(), RecoveryError> {
+        Ok(())
+    }
+}
+
+fn lost() -> WalletError {
+    WalletError::unresolved(io::Error::other("no answer"))
+}
+
+#[async_trait]
+impl RefundIssuer for SlowMint {
+    async fn refund(&self, _: &OrderId, _: &MintUrl, _: Sat) -> Result<RefundToken, WalletError> {
+        Err(lost())
+    }
+    async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, WalletError> {
+        Ok(RefundState::Waiting)
+    }
+    async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, WalletError> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl MintDirectory for SlowMint {
+    fn mints(&self) -> Vec<MintUrl> {
+        Vec::new()
+    }
+    fn p2pk_pubkey(&self) -> Option<String> {
+        None
+    }
+    fn payment_request(&self, _: &PaymentRequest) -> String {
+        String::new()
+    }
+    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Policies that grant everything.
+struct Generous;
+
+impl Policy for Generous {
+    fn current(&self) -> Arc<dyn PolicySet> {
+        Arc::new(Self)
+    }
+    fn report(&self) -> Vec<SlotStats> {
+        Vec::new()
+    }
+    fn changes(&self) -> watch::Receiver<()> {
+        watch::channel(()).1
+    }
+    fn observe(&self, _: &Order) {}
+}
+
+#[async_trait]
+impl PolicySet for Generous {
+    fn digests(&self) -> Digests {
+        Digests::default()
+    }
+    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
+        Ok("image:1".to_owned())
+    }
+    async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
+        Ok(Vec::new())
+    }
+    async fn quote(&self, _: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
+        let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
+        let (tier, resources) = ("basic".to_owned(), Resources::default());
+        Ok(Quote { tier, resources, price, minimum: Sat(1) })
+    }
+    async fn grant(
+        &self,
+        _: &OrderView,
+        _: &Quote,
+        _: &Payment,
+        _: &Context,
+    ) -> Result<Grant, PolicyError> {
+        Ok(Grant { seconds: Seconds(600), note: None })
+    }
+    async fn refund(
+        &self,
+        _: &OrderView,
+        _: &Quote,
+        _: &Payment,
+        _: &Grant,
+        _: &Context,
+    ) -> Result<Option<RefundTerms>, PolicyError> {
+        Ok(None)
+    }
+    async fn render(
+        &self,
+        _: &OrderView,
+        _: &Grant,
+        _: &Placement,
+    ) -> Result<Rendered, PolicyError> {
+        // As long as that of the default policies.
+        Ok(Rendered { pod_template_json: "x".repeat(2_000), services_json: Vec::new() })
+    }
+}
+
+struct Delivered;
+
+#[async_trait]
+impl Responder for Delivered {
+    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
+        Ok(())
+    }
+}
+
+struct Service {
+    orders: Arc<OrderService>,
+    ledger: Arc<SqlStore>,
+    mint: Arc<SlowMint>,
+    _directory: TempDir,
+}
+
+impl Service {
+    /// With a disk and a mint that cost no time.
+    async fn fast() -> Self {
+        Self::new(0, Duration::ZERO).await
+    }
+
+    async fn new(reserve: u64, latency: Duration) -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = match memory.is_dir() {
+            true => tempfile::tempdir_in(memory),
+            false => tempfile::tempdir(),
+        };
+        let directory = directory.unwrap();
+        let file = directory.path().join("ledger.sqlite");
+        let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(reserve));
+        let mint = Arc::new(SlowMint { latency, ..SlowMint::default() });
+        let backends = Backends {
+            wallet: mint.clone(),
+            policy: Arc::new(Generous),
+            cluster: Arc::new(FakeCluster),
+            ledger: ledger.clone(),
+            responder: Arc::new(Delivered),
+        };
+        Self {
+            orders: OrderService::new(settings(), backends),
+            ledger,
+            mint,
+            _directory: directory,
+        }
+    }
+
+    /// An order of a customer who sends nothing else: a key costs nothing.
+    async fn submit(&self, kind: &str, mint: &str, number: u64) -> Result<Submission, Refusal> {
+        let incoming = NewOrder {
+            repetition: Repetition::ByContent,
+            message: format!("{number:064x}"),
+            reply_to: ReplyTo {
+                transport: "fake".to_owned(),
+                customer: Some(Customer::parse(&format!("{number:064x}")).unwrap()),
+                address: BTreeMap::new(),
+            },
+            network: None,
+            token: Secret::new(format!("{kind}-{mint}-{number:x}")),
+            purchase: spawn(None, None),
+            password: Some(Secret::new("a fake password")),
+        };
+        self.orders.submit(incoming).await
+    }
+
+    /// Buys, and gives the time that it took.
+    async fn buy(&self, mint: &str, number: u64) -> Duration {
+        let begun = Instant::now();
+        let answer = self.submit("honest", mint, number).await.unwrap().answer().await.unwrap();
+        assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+        begun.elapsed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_order_among_forged_ones_takes_its_own_time() {
+    let service = Service::new(0, LATENCY).await;
+    let quiet = service.buy("a", 1_000_000).await;
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    for number in 0..CROWD {
+        match service.submit("forged", "a", number).await {
+            Ok(submission) => waiting.push(submission),
+            Err(refusal) => {
+                assert_eq!(refusal.code, ErrorType::ResourceUnavailable);
+                refused += 1;
+            }
+        }
+    }
+    let before = service.mint.begun("forged");
+    let crowded = service.buy("a", 1_000_001).await;
+    let meanwhile = service.mint.begun("forged") - before;
+    // Of another mint, although nothing of it is proven.
+    let elsewhere = service.buy("b", 1_000_002).await;
+    println!(
+        "{CROWD} forged orders ({refused} refused a place): an honest one took {} ms, and {} ms \
+         without them; at another mint {} ms; {meanwhile} requests of forged tokens meanwhile",
+        crowded.as_millis(),
+        quiet.as_millis(),
+        elsewhere.as_millis()
+    );
+    // Two requests of its own: at most so many rounds of those that run beside it.
+    assert!(meanwhile <= 6 * limits::UNPROVEN_AT_ONCE, "{meanwhile} were served before it");
+    drop(waiting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_orders_do_not_fill_the_disk() {
+    const ORDERS: u64 = 2_048;
+    let service = Service::fast().await;
+    for number in 0..ORDERS {
+        let submission = service.submit("forged", "a", number).await.unwrap();
+        let answer = submission.answer().await.unwrap();
+        assert_eq!(answer.error().unwrap().error_type, ErrorType::InvalidToken);
+    }
+    let stored = service.ledger.page(None, u32::MAX).await.unwrap();
+    let whole = stored.iter().filter(|order| order.state.agreement().is_some()).count();
+    println!("{ORDERS} refused orders: {whole} whole, {} stored", stored.len());
+    let most = limits::REFUSED_WHOLE + limits::REFUSED_CHECK_EVERY;
+    assert!(whole <= usize::try_from(most).unwrap(), "{whole} are whole");
+    // The oldest gets the same answer again, and leaves no lease behind.
+    let answer = service.submit("forged", "a", 0).await.unwrap().answer().await.unwrap();
+    assert_eq!(answer.error().unwrap().message, "the token is forged");
+    assert!(service.ledger.lease(&stored[0].pod()).await.unwrap().is_none());
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_takes_no_new_order() {
+    let service = Service::new(u64::MAX, LATENCY).await;
+    let refusal = service.submit("honest", "a", 1).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorType::ResourceUnavailable);
+    assert!(refusal.message.contains("disk") && refusal.message.contains("not taken"));
+    assert_eq!(service.mint.begun("honest"), 0, "before money moves");
+    assert!(service.ledger.page(None, 10).await.unwrap().is_empty(), "and nothing is written");
+    let reasons = service.orders.unready_reasons().await;
+    assert!(reasons.iter().any(|reason| reason.contains("disk")), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_payments_hold_few_ports_and_requests_together() {
+    let service = Service::fast().await;
+    let unknown = async || {
+        let counts = service.ledger.count_by_state().await.unwrap();
+        let count = |state| counts.iter().find(|count| count.state == state);
+        count(State::PaymentUnknown).map_or(0, |count| count.orders)
+    };
+    let begun = Instant::now();
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for number in 0..200 {
+        let submission = service.submit("lost", "a", number).await.unwrap();
+        let id = submission.order().clone();
+        // Until its outcome is unknown, or it is refused.
+        loop {
+            match service.ledger.order(&id).await.unwrap().unwrap().state() {
+                State::PaymentUnknown => break,
+                State::Refused => {
+                    refused += 1;
+                    break;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        waiting.push(submission);
+    }
+    // The last ones give their ports back as soon as they are worked.
+    let most = u32::try_from(limits::UNKNOWN_PORTS_AT_MINT).unwrap();
+    while service.ledger.ports_in_use().await.unwrap() > most {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (ports, orders) = (service.ledger.ports_in_use().await.unwrap(), unknown().await);
+    let repeated = service.mint.resolutions.load(Ordering::Relaxed);
+    println!(
+        "200 payments without an answer: {orders} unknown, {refused} refused before the swap, {ports} \
+         ports, {repeated} repetitions in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    // One more than the limit: those that were being decided meanwhile.
+    assert!(orders <= u64::try_from(limits::UNKNOWN_UNPROVEN + limits::UNPROVEN_AT_ONCE).unwrap());
+    assert_eq!(refused + orders, 200);
+    assert!(u64::try_from(repeated).unwrap() <= begun.elapsed().as_secs() + 2);
+    // Who pays with what cannot be forged is served there all the same, and elsewhere everybody.
+    service.buy("a", 1_000_000).await;
+    service.buy("b", 1_000_001).await;
+}

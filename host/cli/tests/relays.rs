@@ -1,0 +1,317 @@
+//! Relays that customers name: slow ones, silent ones, those that want authentication. Each attack
+//! is a bounded load, and prints its figures.
+#![cfg(test)]
+
+mod support;
+
+use futures::{SinkExt, StreamExt};
+use nostr_sdk::{
+    Client, ClientMessage, Event, EventBuilder, Filter, JsonUtil, Keys, Kind, RelayMessage,
+    RelayUrl, Tag,
+};
+use paygress::sandbox::Sandbox;
+use paygress_core::backend::store::OrderStore;
+use paygress_nostr::gift_wrap::{gift_wrap, unwrap};
+use paygress_sandbox::Relay;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::customer::{Buyer, Running, TIMEOUT};
+use tokio_tungstenite::tungstenite::Message;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until this gives something.
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "{what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A client on the service's relay that sends for many customers.
+struct Crowd {
+    client: Client,
+    service: nostr_sdk::PublicKey,
+}
+
+impl Crowd {
+    async fn new(sandbox: &Sandbox) -> Self {
+        let client = client_on(&sandbox.relay.url().await, Keys::generate()).await;
+        Self { client, service: sandbox.config.keys.public_key() }
+    }
+
+    async fn publish(&self, event: &Event) {
+        assert!(!self.client.send_event(event).await.unwrap().success.is_empty());
+    }
+
+    /// A new customer, who reads at these relays and sends this message.
+    async fn send(&self, inbox: impl IntoIterator<Item = RelayUrl>, text: &str) -> Keys {
+        let keys = Keys::generate();
+        let list = EventBuilder::new(Kind::InboxRelays, "").tags(inbox.into_iter().map(Tag::relay));
+        self.publish(&list.sign_with_keys(&keys).unwrap()).await;
+        self.publish(&gift_wrap(&keys, &self.service, text, None).unwrap().1).await;
+        keys
+    }
+}
+
+async fn client_on(relay: &RelayUrl, keys: Keys) -> Client {
+    let client = Client::builder().signer(keys).build();
+    client.add_relay(relay).await.unwrap();
+    client.connect().await;
+    client.wait_for_connection(TIMEOUT).await;
+    client
+}
+
+/// The responses to this customer on a relay.
+async fn answers(client: &Client, keys: &Keys) -> Vec<Value> {
+    let filter = Filter::new().kind(Kind::GiftWrap).pubkey(keys.public_key());
+    let wraps = client.fetch_events(filter, Duration::from_secs(5)).await.unwrap();
+    wraps
+        .iter()
+        .filter_map(|wrap| serde_json::from_str(&unwrap(keys, wrap).ok()?.text).ok())
+        .collect()
+}
+
+async fn login(client: &Client, keys: &Keys) -> Value {
+    until("the login did not come", async || {
+        answers(client, keys).await.into_iter().find(|answer| answer["ssh_port"].is_number())
+    })
+    .await
+}
+
+/// Hosts that take connections and say nothing: nobody accepts them.
+struct SilentHosts(Vec<TcpListener>);
+
+impl SilentHosts {
+    fn start(count: u8) -> Self {
+        let hosts =
+            (1..=count).map(|host| TcpListener::bind((Ipv4Addr::new(127, 0, 9, host), 0)).unwrap());
+        Self(hosts.collect())
+    }
+
+    /// Three relays that nobody else names, each on another host.
+    fn relays(&self, customer: usize) -> impl Iterator<Item = RelayUrl> {
+        (0..3).map(move |n| {
+            let host = &self.0[(customer * 3 + n) % self.0.len()];
+            RelayUrl::parse(&format!("ws://{}/{customer}/{n}", host.local_addr().unwrap())).unwrap()
+        })
+    }
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn resident_mib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1_024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_name_silent_relays_leave_no_socket_and_no_memory_behind() {
+    const MESSAGES: usize = 600;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let (crowd, hosts) = (Crowd::new(&sandbox).await, SilentHosts::start(24));
+    // Everything that is made once is there.
+    let first = crowd.send([], "hi").await;
+    until("no answer", async || answers(&crowd.client, &first).await.pop()).await;
+    let (files, memory) = (open_files(), resident_mib());
+    let (mut most, begun) = (files, Instant::now());
+    for n in 0..MESSAGES {
+        crowd.send(hosts.relays(n), "hi").await;
+        most = most.max(open_files());
+    }
+    let (sent, last) = (begun.elapsed(), crowd.send([], "hi").await);
+    until("no answer", async || answers(&crowd.client, &last).await.pop()).await;
+    most = most.max(open_files());
+    until("sockets are left open", async || (open_files() <= files).then_some(())).await;
+    println!(
+        "{MESSAGES} messages naming {} silent relays, in {:.1} s: open files {files}, at most {most}, then {}; memory {memory} MiB, then {} MiB",
+        MESSAGES * 3,
+        sent.as_secs_f32(),
+        open_files(),
+        resident_mib()
+    );
+    // 32 visits that nobody has paid for, and a few files of the databases.
+    assert!(most > files + 8 && most <= files + 48, "{files} files, then {most}");
+    assert!(resident_mib() < memory + 64, "{memory} MiB, then {} MiB", resident_mib());
+}
+
+/// Customers at slow relays who send messages that are no orders, and orders that are refused, one
+/// after the other until this is dropped.
+struct Attack {
+    sent: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Attack {
+    fn start(crowd: Arc<Crowd>, hosts: Arc<SilentHosts>, mut tokens: Vec<String>) -> Self {
+        let sent = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&sent);
+        let task = tokio::spawn(async move {
+            for n in 0.. {
+                let token = if n % 4 == 0 { tokens.pop() } else { None };
+                let refused = token.map(|token| json!({"cashu_token": token, "tier": "galactic"}));
+                let text = refused.map_or_else(|| "hi".to_owned(), |order| order.to_string());
+                crowd.send(hosts.relays(n), &text).await;
+                counter.store(n, Ordering::SeqCst);
+            }
+        });
+        Self { sent, task }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_answer_does_not_wait_for_slow_relays() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let crowd = Arc::new(Crowd::new(&sandbox).await);
+    let hosts = Arc::new(SilentHosts::start(24));
+    let elsewhere = Relay::start().await.unwrap();
+    let buyer = Buyer::new(&sandbox).await;
+    let mut tokens = Vec::new();
+    for _ in 0..43 {
+        tokens.push(buyer.token(2).await);
+    }
+    let mut token = || tokens.pop().unwrap();
+    let (first, second, third) = (token(), token(), token());
+    let begun = Instant::now();
+    buyer.ask(json!({"cashu_token": first})).await;
+    let quiet = begun.elapsed();
+    let files = open_files();
+    let attack = Attack::start(Arc::clone(&crowd), Arc::clone(&hosts), tokens);
+    until("no slow relay is visited", async || {
+        (attack.sent() >= 160 && open_files() > files + 16).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    let bought = buyer.ask(json!({"cashu_token": second})).await;
+    let attacked = begun.elapsed();
+    assert!(bought["ssh_port"].is_number(), "{bought}");
+    // A customer who reads elsewhere, beside two slow relays.
+    let inbox = hosts.relays(1_000_000).take(2).chain([elsewhere.url().await]);
+    let begun = Instant::now();
+    let keys = crowd.send(inbox, &third).await;
+    let reader = client_on(&elsewhere.url().await, keys.clone()).await;
+    login(&reader, &keys).await;
+    let read_elsewhere = begun.elapsed();
+    println!(
+        "a login in {quiet:.2?}; under {} messages naming slow relays in {attacked:.2?}, at the customer's own relay in {read_elsewhere:.2?}",
+        attack.sent(),
+    );
+    assert!(open_files() > files + 8, "no slow relay is visited any more");
+    let limit = Duration::from_secs(2) + quiet;
+    assert!(attacked < limit && read_elsewhere < limit, "{attacked:?}, {read_elsewhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+    let guarded = Relay::start_guarded().await.unwrap();
+    let keys = crowd.send([guarded.url().await], &buyer.token(5).await).await;
+    let reader = client_on(&guarded.url().await, keys.clone()).await;
+    login(&reader, &keys).await;
+    until("the answer does not count as delivered", async || {
+        ledger.unfinished().await.unwrap().is_empty().then_some(())
+    })
+    .await;
+}
+
+/// A relay that wants authentication, and refuses it until it is switched.
+struct RefusingRelay {
+    url: RelayUrl,
+    refused: Arc<AtomicUsize>,
+    takes: Arc<AtomicBool>,
+}
+
+impl RefusingRelay {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let (refused, takes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (counter, switch) = (Arc::clone(&refused), Arc::clone(&takes));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (counter, switch) = (Arc::clone(&counter), Arc::clone(&switch));
+                tokio::spawn(Self::serve(stream, counter, switch));
+            }
+        });
+        Self { url: RelayUrl::parse(&url).unwrap(), refused, takes }
+    }
+
+    async fn serve(
+        stream: tokio::net::TcpStream,
+        refused: Arc<AtomicUsize>,
+        takes: Arc<AtomicBool>,
+    ) {
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let challenge = RelayMessage::Auth { challenge: Cow::Borrowed("challenge") };
+        socket.send(Message::text(challenge.as_json())).await.unwrap();
+        while let Some(Ok(Message::Text(text))) = socket.next().await {
+            let takes = takes.load(Ordering::SeqCst);
+            let (event_id, message) = match ClientMessage::from_json(text.as_bytes()).unwrap() {
+                ClientMessage::Event(event) => (event.id, "auth-required: who are you?"),
+                ClientMessage::Auth(event) => {
+                    refused.fetch_add(1, Ordering::SeqCst);
+                    (event.id, "restricted: not you")
+                }
+                other => panic!("unexpected: {other:?}"),
+            };
+            let message = Cow::Borrowed(message);
+            let answer = RelayMessage::Ok { event_id, status: takes, message };
+            if socket.send(Message::text(answer.as_json())).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+    let inbox = RefusingRelay::start().await;
+    let keys = crowd.send([inbox.url.clone()], &buyer.token(5).await).await;
+    // Our own relay has it at once…
+    login(&crowd.client, &keys).await;
+    // …and the customer's is tried again, while ours is left in peace.
+    until("the relay is not tried again", async || {
+        (inbox.refused.load(Ordering::SeqCst) >= 2).then_some(())
+    })
+    .await;
+    let waiting = ledger.unfinished().await.unwrap();
+    assert!(matches!(waiting.as_slice(), [order] if !order.delivered), "{waiting:?}");
+    assert_eq!(answers(&crowd.client, &keys).await.len(), 1);
+    inbox.takes.store(true, Ordering::SeqCst);
+    until("the answer does not count as delivered", async || {
+        ledger.unfinished().await.unwrap().is_empty().then_some(())
+    })
+    .await;
+}

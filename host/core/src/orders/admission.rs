@@ -1,0 +1,388 @@
+//! Which order is worked at a mint next: few at once, in turn between customers, and before all
+//! others those whose tokens cannot be forged.
+//!
+//! ```text
+//! submit ─▶ accept (of one source so many) ─▶ enter (of one mint so many) ─▶ Place
+//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused
+//! ```
+//!
+//! Nothing here is stored: an order that is refused a place was never written.
+
+use crate::limits;
+use crate::model::ids::{Customer, MintUrl};
+use crate::model::refusal::{ErrorType, Refusal};
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Whom an order comes from, as far as that is known: orders of one source wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    Network(IpAddr),
+    Customer(Option<Customer>),
+}
+
+/// Whether a token is known to be its mint's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Its DLEQ proofs (NUT-12) are valid: it cost its sender what it is worth.
+    Proven,
+    Unproven,
+}
+
+/// The orders of all mints that are not paid for yet.
+#[derive(Default)]
+pub(super) struct Admission {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sources: HashMap<Source, usize>,
+    mints: HashMap<MintUrl, AtMint>,
+}
+
+#[derive(Default)]
+struct AtMint {
+    proven: Orders,
+    unproven: Orders,
+}
+
+/// The orders of one lane at a mint.
+#[derive(Default)]
+struct Orders {
+    /// Those that have a place, whether they run or wait.
+    places: usize,
+    running: usize,
+    waiting: Turns,
+}
+
+/// Those that wait, by source: the sources take turns.
+#[derive(Default)]
+struct Turns {
+    sources: VecDeque<Source>,
+    waiting: HashMap<Source, VecDeque<oneshot::Sender<Slot>>>,
+}
+
+impl Turns {
+    fn push(&mut self, source: &Source, waiter: oneshot::Sender<Slot>) {
+        let waiting = self.waiting.entry(source.clone()).or_default();
+        if waiting.is_empty() {
+            self.sources.push_back(source.clone());
+        }
+        waiting.push_back(waiter);
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Slot>> {
+        let source = self.sources.pop_front()?;
+        let waiting = self.waiting.get_mut(&source)?;
+        let waiter = waiting.pop_front();
+        if waiting.is_empty() {
+            self.waiting.remove(&source);
+        } else {
+            self.sources.push_back(source);
+        }
+        waiter
+    }
+}
+
+impl AtMint {
+    fn lane(&mut self, lane: Lane) -> &mut Orders {
+        match lane {
+            Lane::Proven => &mut self.proven,
+            Lane::Unproven => &mut self.unproven,
+        }
+    }
+
+    /// Who runs next, if one more may.
+    fn next(&mut self) -> Option<(Lane, oneshot::Sender<Slot>)> {
+        let running = self.proven.running.saturating_add(self.unproven.running);
+        if running >= limits::ORDERS_AT_ONCE {
+            return None;
+        }
+        if let Some(waiter) = self.proven.waiting.pop() {
+            return Some((Lane::Proven, waiter));
+        }
+        if self.unproven.running >= limits::UNPROVEN_AT_ONCE {
+            return None;
+        }
+        Some((Lane::Unproven, self.unproven.waiting.pop()?))
+    }
+}
+
+/// One order of a source, until it is dropped.
+pub(super) struct Entrant {
+    admission: Arc<Admission>,
+    source: Source,
+}
+
+impl Drop for Entrant {
+    fn drop(&mut self) {
+        let mut state = self.admission.state();
+        if let Some(count) = state.sources.get_mut(&self.source) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                state.sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// The place of an order at its mint, until it is dropped.
+pub(super) struct Place {
+    entrant: Entrant,
+    mint: MintUrl,
+    lane: Lane,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.entrant.admission.state();
+        let orders = state.mints.entry(self.mint.clone()).or_default().lane(self.lane);
+        orders.places = orders.places.saturating_sub(1);
+    }
+}
+
+/// The right to work at a mint, until it is dropped; then the next order's turn has come.
+pub(super) struct Slot(Option<(Arc<Admission>, MintUrl, Lane)>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some((admission, mint, lane)) = self.0.take() else { return };
+        let mut state = admission.state();
+        let at_mint = state.mints.entry(mint.clone()).or_default();
+        let orders = at_mint.lane(lane);
+        orders.running = orders.running.saturating_sub(1);
+        admission.advance(at_mint, &mint);
+    }
+}
+
+impl Admission {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more order of this source, before anything else is done for it.
+    ///
+    /// # Errors
+    /// `resource_unavailable`: it has enough of them.
+    pub(super) fn accept(self: &Arc<Self>, source: Source) -> Result<Entrant, Refusal> {
+        let mut state = self.state();
+        let count = state.sources.entry(source.clone()).or_default();
+        if *count >= limits::ORDERS_OF_ONE {
+            return Err(busy("too many orders of yours are waiting"));
+        }
+        *count = count.saturating_add(1);
+        drop(state);
+        Ok(Entrant { admission: Arc::clone(self), source })
+    }
+
+    /// Whether an order of this mint would have to wait unless its token is proven.
+    pub(super) fn is_crowded(&self, mint: &MintUrl) -> bool {
+        self.state().mints.get(mint).is_some_and(|AtMint { proven, unproven }| {
+            unproven.places >= limits::UNPROVEN_AT_ONCE
+                || proven.places.saturating_add(unproven.places) >= limits::ORDERS_AT_ONCE
+        })
+    }
+
+    /// # Errors
+    /// `resource_unavailable`: too many wait for this mint.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        entrant: Entrant,
+        mint: &MintUrl,
+        lane: Lane,
+    ) -> Result<Place, Refusal> {
+        let mut state = self.state();
+        let orders = state.mints.entry(mint.clone()).or_default().lane(lane);
+        let is_full = orders.places >= limits::ORDERS_WAITING;
+        if !is_full {
+            orders.places = orders.places.saturating_add(1);
+        }
+        drop(state);
+        match (is_full, lane) {
+            (false, _) => Ok(Place { entrant, mint: mint.clone(), lane }),
+            (true, Lane::Proven) => Err(busy("too many orders are waiting for this mint")),
+            (true, Lane::Unproven) => Err(busy(
+                "too many orders are waiting for this mint; a token with DLEQ proofs (NUT-12) goes \
+                 before those without",
+            )),
+        }
+    }
+
+    /// The place of an order that an earlier process has written; it is not refused one.
+    pub(super) fn resume(self: &Arc<Self>, source: Source, mint: &MintUrl, lane: Lane) -> Place {
+        let mut state = self.state();
+        let count = state.sources.entry(source.clone()).or_default();
+        *count = count.saturating_add(1);
+        let orders = state.mints.entry(mint.clone()).or_default().lane(lane);
+        orders.places = orders.places.saturating_add(1);
+        drop(state);
+        let entrant = Entrant { admission: Arc::clone(self), source };
+        Place { entrant, mint: mint.clone(), lane }
+    }
+
+    /// Gives free slots to those who wait.
+    fn advance(self: &Arc<Self>, at_mint: &mut AtMint, mint: &MintUrl) {
+        while let Some((lane, waiter)) = at_mint.next() {
+            let slot = Slot(Some((Arc::clone(self), mint.clone(), lane)));
+            match waiter.send(slot) {
+                Ok(()) => {
+                    let orders = at_mint.lane(lane);
+                    orders.running = orders.running.saturating_add(1);
+                }
+                // Nobody waits there any more: it has not run, and frees nothing.
+                Err(mut slot) => drop(slot.0.take()),
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Waits for the order's turn at its mint.
+    pub(super) async fn slot(&self) -> Option<Slot> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let admission = &self.entrant.admission;
+            let mut state = admission.state();
+            let at_mint = state.mints.entry(self.mint.clone()).or_default();
+            at_mint.lane(self.lane).waiting.push(&self.entrant.source, sender);
+            admission.advance(at_mint, &self.mint);
+        }
+        receiver.await.ok()
+    }
+}
+
+fn busy(what: &str) -> Refusal {
+    Refusal::new(
+        ErrorType::ResourceUnavailable,
+        format!(
+            "{what}; this one was not looked at and your token is still good, try again in a minute"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn source(n: u32) -> Source {
+        Source::Network(IpAddr::V4(Ipv4Addr::from_bits(n)))
+    }
+
+    fn mint(name: &str) -> MintUrl {
+        MintUrl::parse(format!("https://{name}.invalid")).unwrap()
+    }
+
+    fn enter(
+        admission: &Arc<Admission>,
+        n: u32,
+        mint: &MintUrl,
+        lane: Lane,
+    ) -> Result<Place, Refusal> {
+        admission.enter(admission.accept(source(n))?, mint, lane)
+    }
+
+    /// Runs the future once: whether it is done.
+    async fn is_done<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn fourteen_hundred_forged_orders_do_not_take_the_turn_of_one_that_is_proven() {
+        let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
+        // Each with a key of its own: that costs nothing.
+        let crowd: Vec<Place> =
+            (0..1_400).filter_map(|n| enter(&admission, n, &mint, Lane::Unproven).ok()).collect();
+        assert_eq!(crowd.len(), limits::ORDERS_WAITING, "the others are not looked at");
+        assert!(admission.is_crowded(&mint));
+        let mut turns: Vec<_> = crowd.iter().map(|place| Box::pin(place.slot())).collect();
+        let mut running = Vec::new();
+        for turn in &mut turns {
+            running.extend(is_done(turn).await);
+        }
+        assert_eq!(running.len(), limits::UNPROVEN_AT_ONCE);
+        let honest = enter(&admission, 9_999, &mint, Lane::Proven).unwrap();
+        let slot = is_done(&mut Box::pin(honest.slot())).await;
+        assert!(slot.is_some(), "it waits for none of them");
+        println!("1,400 forged orders: {} wait, a proven one has 0 turns before it", turns.len());
+    }
+
+    #[tokio::test]
+    async fn sources_take_turns_and_one_source_has_so_many_orders() {
+        let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
+        let flood: Vec<Place> =
+            (0..1_400).filter_map(|_| enter(&admission, 1, &mint, Lane::Unproven).ok()).collect();
+        assert_eq!(flood.len(), limits::ORDERS_OF_ONE);
+        let refusal = enter(&admission, 1, &mint, Lane::Unproven).err().unwrap();
+        assert_eq!(refusal.code, ErrorType::ResourceUnavailable);
+        let mut flooding: Vec<_> = flood.iter().map(|place| Box::pin(place.slot())).collect();
+        let mut running = Vec::new();
+        for turn in &mut flooding {
+            running.extend(is_done(turn).await);
+        }
+        let other = enter(&admission, 2, &mint, Lane::Unproven).unwrap();
+        let mut turn = Box::pin(other.slot());
+        assert!(is_done(&mut turn).await.is_none());
+        // After one more of the flood, however many wait.
+        let mut turns = 0;
+        let slot = loop {
+            drop(running.pop().expect("a running order"));
+            turns += 1;
+            if let Some(slot) = is_done(&mut turn).await {
+                break slot;
+            }
+        };
+        assert!(turns <= 2, "it waited for {turns} turns");
+        drop((slot, running, flooding));
+        drop(flood);
+        assert!(admission.state().sources.contains_key(&source(2)));
+        drop(turn);
+        drop(other);
+        assert!(admission.state().sources.is_empty(), "a source without orders is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_mint_that_hangs_holds_up_its_own_orders_only() {
+        let admission = Arc::new(Admission::default());
+        let (slow, fast) = (mint("slow"), mint("fast"));
+        let stuck: Vec<Place> =
+            (0..600).filter_map(|n| enter(&admission, n, &slow, Lane::Proven).ok()).collect();
+        let mut slots = Vec::new();
+        let mut turns: Vec<_> = stuck.iter().map(|place| Box::pin(place.slot())).collect();
+        for turn in &mut turns {
+            slots.extend(is_done(turn).await);
+        }
+        assert_eq!(slots.len(), limits::ORDERS_AT_ONCE);
+        let other = enter(&admission, 9_999, &fast, Lane::Unproven).unwrap();
+        assert!(is_done(&mut Box::pin(other.slot())).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_leaves_the_slot_to_the_next() {
+        let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
+        let places: Vec<Place> =
+            (0..6).map(|n| enter(&admission, n, &mint, Lane::Unproven).unwrap()).collect();
+        let mut turns: Vec<_> = places.iter().map(|place| Box::pin(place.slot())).collect();
+        let mut slots = Vec::new();
+        for turn in &mut turns {
+            slots.extend(is_done(turn).await);
+        }
+        let mut last = turns.pop().unwrap();
+        drop(turns.pop());
+        drop(slots.pop());
+        assert!(is_done(&mut last).await.is_some());
+        // A slot that was given and never taken is free again.
+        let late = Box::pin(places.last().unwrap().slot());
+        drop(slots);
+        drop(late);
+        let state = admission.state();
+        assert_eq!(state.mints.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
+    }
+}

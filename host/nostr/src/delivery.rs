@@ -1,0 +1,91 @@
+//! The way of one response: first to our relay that brought the request, beside it to the relays
+//! that the customer reads (kind 10050).
+
+use crate::connection::{Connection, inbox_relays};
+use crate::error::RelayError;
+use crate::visits::Priority;
+use nostr_sdk::{Event, PublicKey, RelayUrl};
+use std::error::Error;
+use std::time::Duration;
+
+/// Looking up a customer's relays, at all of ours at once.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the relays of the customer's list did with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inbox {
+    /// One of them has it.
+    Taken,
+    /// There is none, or none that we connect to.
+    NoRelay,
+    /// None of them has it; it may be sent again.
+    NotTaken,
+}
+
+impl Connection {
+    /// Sends to our relay that brought the request, and to our others if that one does not take it.
+    /// The one that has taken it.
+    pub(crate) async fn send_to_ours(
+        &self,
+        receipt: Option<&RelayUrl>,
+        wrap: &Event,
+    ) -> Option<RelayUrl> {
+        let relays = &self.settings.relays;
+        let first = relays.iter().filter(|relay| Some(*relay) == receipt);
+        let others = relays.iter().filter(|relay| Some(*relay) != receipt);
+        for relay in first.chain(others) {
+            match self.publish(relay, wrap).await {
+                Ok(()) => return Some(relay.clone()),
+                Err(error) => log(relay, &error),
+            }
+        }
+        None
+    }
+
+    /// Sends to all relays of the customer's list. `ours` has been sent it or is being sent it, and
+    /// tells which of our relays has taken it.
+    pub(crate) async fn send_to_inbox(
+        &self,
+        customer: PublicKey,
+        wrap: &Event,
+        priority: Priority,
+        ours: impl Future<Output = Option<RelayUrl>> + Clone,
+    ) -> Inbox {
+        let listed = inbox_relays(&self.ours, customer, LOOKUP_TIMEOUT).await;
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the customer's list of relays could not be read");
+            Vec::new()
+        });
+        let sent = listed.iter().map(|relay| {
+            let ours = ours.clone();
+            async move {
+                let sent = match self.settings.relays.contains(relay) {
+                    true if ours.await.as_ref() == Some(relay) => Ok(()),
+                    true => self.publish(relay, wrap).await,
+                    false => self.external.send(relay, wrap, customer, priority).await,
+                };
+                match sent {
+                    Ok(()) => Inbox::Taken,
+                    Err(error) => {
+                        log(relay, &error);
+                        if error.is_final() { Inbox::NoRelay } else { Inbox::NotTaken }
+                    }
+                }
+            }
+        });
+        let sent = futures::future::join_all(sent).await;
+        let any = |inbox| sent.contains(&inbox);
+        if any(Inbox::Taken) {
+            Inbox::Taken
+        } else if any(Inbox::NotTaken) {
+            Inbox::NotTaken
+        } else {
+            Inbox::NoRelay
+        }
+    }
+}
+
+fn log(relay: &RelayUrl, error: &RelayError) {
+    let error: &dyn Error = error;
+    tracing::debug!(%relay, error, "a relay did not take a response");
+}

@@ -1,0 +1,50 @@
+//! Bundles that refer to an artifact, as cosign 3 attaches them: by the registry's list of referrers,
+//! or by the index that clients keep at a tag if the registry has no such list.
+
+use crate::bundle::{BUNDLE, MAX_SIGNATURE_BYTES, SIGN_PREDICATE};
+use crate::digest::Digest;
+use crate::error::{Error, SignaturesError};
+use crate::manifest::{Index, Manifest, ManifestError, Referrer};
+use crate::reference::Reference;
+use crate::repository::{RepositoryClient, checked};
+use crate::signature::MAX_SIGNATURES;
+
+/// What a bundle states, so that attestations need not be fetched.
+const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
+
+/// The bundles that may be signatures of the artifact with this digest.
+pub(crate) async fn bundles(
+    client: &mut RepositoryClient<'_>,
+    reference: &Reference,
+    digest: &Digest,
+) -> Result<Vec<String>, Error> {
+    let Some(bytes) = client.referrers(digest).await? else { return Ok(Vec::new()) };
+    let wrong = |source| {
+        let (registry, repository) = (reference.registry(), reference.repository());
+        Error::Signatures { reference: format!("{registry}/{repository}@{digest}"), source }
+    };
+    let unreadable = |source: ManifestError| wrong(source.into());
+    let listed = Index::parse(&bytes).map_err(unreadable)?.manifests;
+    let listed: Vec<Referrer> = listed.into_iter().filter(may_be_signature).collect();
+    if listed.len() > MAX_SIGNATURES {
+        let (count, limit) = (listed.len(), MAX_SIGNATURES);
+        return Err(wrong(SignaturesError::TooMany { count, limit }));
+    }
+    let mut found = Vec::new();
+    for Referrer { digest, .. } in listed {
+        let bytes = client.manifest(&digest.to_string()).await?;
+        let bytes = checked(bytes, digest, &format!("the manifest of {reference}'s signature"))?;
+        let manifest = Manifest::parse(&bytes).map_err(unreadable)?;
+        let layer = manifest.layers.iter().find(|layer| layer.media_type == BUNDLE);
+        if let Some(layer) = layer {
+            let bundle = client.blob(layer, MAX_SIGNATURE_BYTES).await?;
+            found.push(String::from_utf8_lossy(&bundle).into_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn may_be_signature(referrer: &Referrer) -> bool {
+    referrer.artifact_type.as_deref() == Some(BUNDLE)
+        && referrer.annotations.get(PREDICATE).is_none_or(|predicate| predicate == SIGN_PREDICATE)
+}
