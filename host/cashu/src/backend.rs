@@ -133,6 +133,12 @@ impl Payments for CashuWallet {
     }
 
     async fn recover(&self) -> Result<(), RecoveryError> {
+        if let Err(error) = self.claim_keysets().await {
+            let failure = || RecoveryFailure::Failed(WalletError::store(error.clone()));
+            let of_mint =
+                |mint: &MintUrl| MintRecoveryFailure { mint: mint.clone(), failure: failure() };
+            return Err(RecoveryError { mints: self.wallets.keys().map(of_mint).collect() });
+        }
         let recoveries = self.wallets.iter().map(|(mint, wallet)| async move {
             let failure = match tokio::time::timeout(RECOVERY_TIMEOUT, wallet.recover()).await {
                 Ok(Ok(0)) => return None,

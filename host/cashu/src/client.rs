@@ -1,10 +1,12 @@
 //! One mint over HTTP. It is untrusted: it may be down, slow, endless or wrong, and then only its
 //! own orders wait.
 
+use crate::compute::ComputeShare;
 use crate::error::{MintError, ResponseError, UnavailableReason};
 use crate::health::CircuitBreaker;
 use crate::http::{JsonClient, READ_TIMEOUT};
 use crate::keyset::cheapest_active;
+use crate::keyset_owners::MAX_KEYSETS;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -48,6 +50,7 @@ pub(crate) struct MintClient {
     permits: Semaphore,
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
+    pub(crate) share: ComputeShare,
     keysets: Mutex<Option<CachedKeysets>>,
     input_fee_ppk: AtomicU64,
     keys: Mutex<HashMap<Id, Arc<KeySet>>>,
@@ -61,6 +64,7 @@ impl MintClient {
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
+            share: ComputeShare::half(),
             keysets: Mutex::default(),
             input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
@@ -103,7 +107,7 @@ impl MintClient {
         match self.http.exchange(method, url.as_str(), body, timeout).await {
             Ok(response) => {
                 self.breaker.record_success(&self.url, started.elapsed());
-                response.decode().await
+                response.decode(&self.share).await
             }
             Err(error) => {
                 self.breaker.record_failure(&self.url, &error);
@@ -154,6 +158,10 @@ impl MintClient {
         }
         let mut keysets = self.get::<KeysetResponse>("v1/keysets").await?.keysets;
         keysets.retain(|keyset| keyset.unit == CurrencyUnit::Sat);
+        if keysets.len() > MAX_KEYSETS {
+            let error = ResponseError::TooManyKeysets(keysets.len());
+            return Err(MintError::InvalidResponse(error));
+        }
         if let Some(active) = cheapest_active(&keysets, UnixTime::now()) {
             self.input_fee_ppk.store(active.input_fee_ppk, Ordering::Relaxed);
         }

@@ -15,6 +15,38 @@ pub(crate) async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     compute_with(&PERMITS, work).await
 }
 
+/// How much one mint's wallet may compute at a time: half of all, so that what its restores and its
+/// tokens need never stops the others'.
+pub(crate) struct ComputeShare(Arc<Semaphore>);
+
+impl ComputeShare {
+    pub(crate) fn half() -> Self {
+        let half = available_parallelism().map_or(1, usize::from).div_euclid(2);
+        Self(Arc::new(Semaphore::new(half.max(1))))
+    }
+
+    /// As [`compute`].
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.compute_with(&PERMITS, work).await
+    }
+
+    async fn compute_with<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let share = Arc::clone(&self.0).acquire_owned().await.ok();
+        let shared_work = move || {
+            let _share = share;
+            work()
+        };
+        compute_with(permits, shared_work).await
+    }
+}
+
 async fn compute_with<T: Send + 'static>(
     permits: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -76,5 +108,37 @@ mod tests {
         assert!(early.is_err(), "{early:?}");
         finish.send(()).unwrap();
         assert_eq!(compute_with(&permits, || "in time").await, "in time");
+    }
+
+    #[tokio::test]
+    async fn whoever_uses_up_its_share_leaves_the_other_half() {
+        let permits = Arc::new(Semaphore::new(2));
+        let busy = Arc::new(ComputeShare(Arc::new(Semaphore::new(1))));
+        let (started, has_started) = std::sync::mpsc::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel::<()>();
+        let may_finish = Arc::new(std::sync::Mutex::new(may_finish));
+        let callers: Vec<_> = (0..20)
+            .map(|_| {
+                let (permits, busy) = (Arc::clone(&permits), Arc::clone(&busy));
+                let (started, may_finish) = (started.clone(), Arc::clone(&may_finish));
+                tokio::spawn(async move {
+                    let work = move || {
+                        started.send(()).unwrap();
+                        may_finish.lock().unwrap().recv().unwrap();
+                    };
+                    busy.compute_with(&permits, work).await;
+                })
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || has_started.recv().map(|()| has_started))
+            .await
+            .unwrap()
+            .unwrap();
+        let other = ComputeShare(Arc::new(Semaphore::new(1)));
+        assert_eq!(other.compute_with(&permits, || "goes on").await, "goes on");
+        for caller in callers {
+            finish.send(()).unwrap();
+            drop(caller);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The protocol's cryptography, in batches.
 
-use crate::compute::compute;
+use crate::compute::ComputeShare;
 use crate::error::{MintWalletError, SignatureError};
 use crate::seed::Seed;
 use cdk::Amount;
@@ -9,28 +9,33 @@ use cdk::nuts::{BlindSignature, Id, KeySet, PreMintSecrets, Proof, Proofs, Publi
 use std::sync::Arc;
 
 /// Each proof's Y, in their order.
-pub(crate) async fn proof_ys(proofs: &[Proof]) -> Result<Vec<PublicKey>, MintWalletError> {
+pub(crate) async fn proof_ys(
+    share: &ComputeShare,
+    proofs: &[Proof],
+) -> Result<Vec<PublicKey>, MintWalletError> {
     let proofs = proofs.to_vec();
-    compute(move || proofs.iter().map(|proof| proof.y().map_err(MintWalletError::cdk)).collect())
-        .await
+    let ys = move || proofs.iter().map(|proof| proof.y().map_err(MintWalletError::cdk)).collect();
+    share.compute(ys).await
 }
 
 /// The outputs (secrets and blinded messages) of consecutive derivation counters (NUT-13).
 pub(crate) async fn derive_outputs(
+    share: &ComputeShare,
     seed: &Arc<Seed>,
     keyset: Id,
     counters: std::ops::Range<u32>,
 ) -> Result<PreMintSecrets, MintWalletError> {
     let seed = Arc::clone(seed);
-    compute(move || {
+    let derive = move || {
         PreMintSecrets::restore_batch(keyset, &seed.bytes, counters.start, counters.end)
             .map_err(MintWalletError::cdk)
-    })
-    .await
+    };
+    share.compute(derive).await
 }
 
 /// As [`derive_outputs`], over these amounts; of zero where the mint chooses the amount.
 pub(crate) async fn derive_outputs_over(
+    share: &ComputeShare,
     seed: &Arc<Seed>,
     keyset: Id,
     first_counter: u32,
@@ -40,7 +45,7 @@ pub(crate) async fn derive_outputs_over(
         .ok()
         .and_then(|count| first_counter.checked_add(count))
         .ok_or(MintWalletError::CounterExhausted)?;
-    let mut outputs = derive_outputs(seed, keyset, first_counter..end).await?;
+    let mut outputs = derive_outputs(share, seed, keyset, first_counter..end).await?;
     for (output, amount) in outputs.secrets.iter_mut().zip(amounts) {
         output.amount = Amount::from(*amount);
         output.blinded_message.amount = Amount::from(*amount);
@@ -50,11 +55,12 @@ pub(crate) async fn derive_outputs_over(
 
 /// Turns blind signatures into proofs, after checking keyset, amount, key and DLEQ proof of each.
 pub(crate) async fn unblind(
+    share: &ComputeShare,
     outputs: PreMintSecrets,
     signatures: Vec<BlindSignature>,
     keys: Arc<KeySet>,
 ) -> Result<Proofs, SignatureError> {
-    compute(move || {
+    let unblind = move || {
         let counts = (signatures.len(), outputs.secrets.len());
         if counts.0 != counts.1 {
             return Err(SignatureError::Count { signatures: counts.0, outputs: counts.1 });
@@ -76,8 +82,8 @@ pub(crate) async fn unblind(
         }
         construct_proofs(signatures, outputs.rs(), outputs.secrets(), &keys.keys)
             .map_err(|error| SignatureError::Unblind(Box::new(error)))
-    })
-    .await
+    };
+    share.compute(unblind).await
 }
 
 /// A proof, and the mint's key for its amount.
@@ -87,6 +93,7 @@ pub(crate) struct KeyedProof {
 }
 
 /// Whether the DLEQ proof of each is valid (NUT-12).
-pub(crate) async fn are_dleqs_valid(proofs: Vec<KeyedProof>) -> bool {
-    compute(move || proofs.iter().all(|keyed| keyed.proof.verify_dleq(keyed.key).is_ok())).await
+pub(crate) async fn are_dleqs_valid(share: &ComputeShare, proofs: Vec<KeyedProof>) -> bool {
+    let are_valid = move || proofs.iter().all(|keyed| keyed.proof.verify_dleq(keyed.key).is_ok());
+    share.compute(are_valid).await
 }

@@ -1,8 +1,10 @@
 //! What can go wrong at a mint, and in a wallet.
 
 use cdk::lightning_invoice::ParseOrSemanticError;
+use cdk::nuts::Id;
 use hyper::StatusCode;
 use paygress_core::model::ids::MintUrl;
+use paygress_core::model::units::Sat;
 use paygress_http_client::{HttpError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
@@ -63,6 +65,8 @@ pub enum ResponseError {
     KeysetId,
     #[error("no active keyset in sat")]
     NoActiveKeyset,
+    #[error("{0} keysets in sat, which is too many")]
+    TooManyKeysets(usize),
     #[error("a proof's state was requested and not returned")]
     StateMissing,
     #[error(transparent)]
@@ -117,6 +121,31 @@ pub(crate) mod codes {
     }
 }
 
+/// Why a keyset that a mint lists is not used. `keyset_owners.rs` says what it protects from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysetConflict {
+    #[error(
+        "keyset {keyset}, which {mint} lists, has the secrets of one of {owner}, which listed it first: it is not used; remove the mint that you do not trust from WHITELISTED_MINTS"
+    )]
+    Owned { keyset: Id, mint: MintUrl, owner: MintUrl },
+    #[error(
+        "keyset {keyset} is listed by {mint} and by {other}, and it is not known whose it is: it is not used; remove one of them from WHITELISTED_MINTS, restart, and run `paygress wallet restore`"
+    )]
+    Contested { keyset: Id, mint: MintUrl, other: MintUrl },
+    #[error("keyset {keyset} is not used: {mint} has listed too many before")]
+    TooMany { keyset: Id, mint: MintUrl },
+}
+
+impl KeysetConflict {
+    pub(crate) fn keyset(&self) -> Id {
+        match self {
+            Self::Owned { keyset, .. }
+            | Self::Contested { keyset, .. }
+            | Self::TooMany { keyset, .. } => *keyset,
+        }
+    }
+}
+
 /// Why it is not known yet how an operation ended. It stays open.
 #[derive(Debug, thiserror::Error)]
 pub enum Unresolved {
@@ -159,6 +188,17 @@ pub enum MintWalletError {
     CountersReserved,
     #[error("proofs are not of this mint's keysets")]
     ForeignKeyset,
+    #[error(transparent)]
+    Keyset(#[from] KeysetConflict),
+    #[error(
+        "restore ended at its limit: the mint signs without end, or the wallet is very large; `paygress wallet restore` may take longer"
+    )]
+    RestoreLimit,
+    #[error("mint's fee for the token was raised from {agreed} to {fee} sat meanwhile")]
+    FeeRaised { agreed: u64, fee: u64 },
+    /// Nothing was begun.
+    #[error("balance at this mint would exceed its limit")]
+    BalanceLimit,
     #[error("operation has no outputs")]
     NoOutputs,
     #[error("payment has no quote")]
@@ -201,6 +241,8 @@ pub enum OperatorError {
     EarlierPayment(#[source] Unresolved),
     #[error("no Lightning route was found; nothing was paid")]
     NoRoute,
+    #[error("{restored} restored with the mint's other keysets, but {conflict}")]
+    PartlyRestored { restored: Sat, conflict: KeysetConflict },
     #[error(transparent)]
     Wallet(#[from] MintWalletError),
 }

@@ -1,6 +1,6 @@
 //! JSON over HTTP from an untrusted server, with a limit to everything.
 
-use crate::compute::compute;
+use crate::compute::{ComputeShare, compute};
 use crate::error::{MintError, ResponseError, UnavailableReason, codes};
 use hyper::body::Bytes;
 use hyper::http::Result as RequestResult;
@@ -77,7 +77,8 @@ impl JsonClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?.decode().await
+        let response = self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?;
+        response.decode(&ComputeShare::half()).await
     }
 }
 
@@ -107,14 +108,14 @@ fn http_error(error: HttpError) -> MintError {
 }
 
 impl JsonResponse {
-    pub(crate) async fn decode<T>(self) -> Result<T, MintError>
+    pub(crate) async fn decode<T>(self, share: &ComputeShare) -> Result<T, MintError>
     where
         T: DeserializeOwned + Send + 'static,
     {
         if self.body.len() <= INLINE_DECODE_BYTES {
             return self.decode_now();
         }
-        compute(move || self.decode_now()).await
+        share.compute(move || self.decode_now()).await
     }
 
     fn decode_now<T: DeserializeOwned>(self) -> Result<T, MintError> {

@@ -19,21 +19,28 @@ pub(crate) struct ActiveKeyset {
 }
 
 /// The mint's active keyset with the lowest input fee.
-pub(crate) fn cheapest_active(keysets: &[KeySetInfo], now: UnixTime) -> Option<&KeySetInfo> {
+pub(crate) fn cheapest_active<'a>(
+    keysets: impl IntoIterator<Item = &'a KeySetInfo>,
+    now: UnixTime,
+) -> Option<&'a KeySetInfo> {
     let is_usable =
         |keyset: &&KeySetInfo| keyset.active && keyset.final_expiry.is_none_or(|at| at > now.0);
-    keysets.iter().filter(is_usable).min_by_key(|keyset| keyset.input_fee_ppk)
+    keysets.into_iter().filter(is_usable).min_by_key(|keyset| keyset.input_fee_ppk)
 }
 
-/// An amount in the keyset's denominations.
+/// An amount in the keyset's denominations, in no more outputs than one operation may have.
 ///
 /// # Errors
 /// [`MintWalletError::TooManyOutputs`].
-pub(crate) fn split(amount: u64, keyset: &KeySet) -> Result<Vec<u64>, MintWalletError> {
+pub(crate) fn split(
+    amount: u64,
+    keyset: &KeySet,
+    spender: Spender,
+) -> Result<Vec<u64>, MintWalletError> {
     let denominations: Vec<u64> = keyset.keys.iter().map(|(amount, _)| amount.to_u64()).collect();
     // Before a list of them is made: a mint whose only denomination is 1 asks for a million.
     let outputs = output_count(amount, &denominations);
-    let max_outputs = Spender::Wallet.max_outputs();
+    let max_outputs = spender.max_outputs();
     if !usize::try_from(outputs).is_ok_and(|outputs| outputs <= max_outputs) {
         return Err(MintWalletError::TooManyOutputs { amount, outputs });
     }
@@ -96,16 +103,17 @@ mod tests {
     #[test]
     fn a_mint_does_not_choose_how_many_outputs_are_derived() {
         let powers: Vec<u64> = (0..40).map(|exponent| 1 << exponent).collect();
-        assert_eq!(split(13, &keyset(&powers)).unwrap().len(), 3);
-        assert_eq!(split(128, &keyset(&[1])).unwrap().len(), 128);
-        let error = split(1_000_000_000, &keyset(&[1])).unwrap_err();
+        assert_eq!(split(13, &keyset(&powers), Spender::External).unwrap().len(), 3);
+        assert_eq!(split(128, &keyset(&[1]), Spender::Wallet).unwrap().len(), 128);
+        assert!(split(41, &keyset(&[1]), Spender::External).is_err());
+        let error = split(1_000_000_000, &keyset(&[1]), Spender::Wallet).unwrap_err();
         assert_eq!(
             error.to_string(),
             "keyset's denominations need 1000000000 outputs for 1000000000 sat"
         );
         let decimal = [1_000, 100, 10, 1];
         assert_eq!(output_count(9_999, &decimal), 36);
-        assert_eq!(split(9_999, &keyset(&decimal)).unwrap().len(), 36);
+        assert_eq!(split(9_999, &keyset(&decimal), Spender::External).unwrap().len(), 36);
     }
 
     #[test]
@@ -115,9 +123,9 @@ mod tests {
             (6, 100, 7),
             (15, 100, 16),
             (1_000, 100, 1_001),
-            (7, 1_000, 9),
-            (63, 1_000, 65),
-            (1_000, 100_000, 1_500),
+            (7, 1_000, 8),
+            (63, 1_000, 64),
+            (1_000, 100_000, 1_280),
         ] {
             assert_eq!(gross_of(net, ppk), gross, "{net} at {ppk} ppk");
         }

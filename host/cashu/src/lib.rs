@@ -31,6 +31,8 @@
 //! Outputs are made from the lowest derivation counters that are free, so that a restore finds all
 //! of them: `counters.rs`.
 //!
+//! A keyset is of one mint, on disk, before anything is derived from it: `keyset_owners.rs`.
+//!
 //! A [`Purpose`] is the idempotency key: at most one operation of a purpose is ever done, whatever
 //! is repeated, restarted or run by several replicas.
 //!
@@ -77,6 +79,7 @@ mod error;
 mod health;
 mod http;
 mod keyset;
+mod keyset_owners;
 mod lightning_address;
 mod melt;
 mod mint_wallet;
@@ -89,6 +92,8 @@ mod seed;
 mod send;
 mod swap;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod token;
 mod token_format;
 mod verify;
@@ -96,8 +101,8 @@ mod wallet;
 mod wallet_store;
 
 pub use error::{
-    LightningAddressError, MintError, MintWalletError, OperatorError, ResponseError,
-    SignatureError, UnavailableReason, Unresolved,
+    KeysetConflict, LightningAddressError, MintError, MintWalletError, OperatorError,
+    ResponseError, SignatureError, UnavailableReason, Unresolved,
 };
 pub use health::MintHealth;
 pub use melt::Melted;

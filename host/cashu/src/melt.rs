@@ -154,7 +154,7 @@ impl MintWallet {
     }
 
     async fn input_states(&self, operation: &Operation) -> Result<Vec<State>> {
-        Ok(self.client.states(&proof_ys(&operation.data.inputs).await?).await?)
+        Ok(self.client.states(&proof_ys(&self.client.share, &operation.data.inputs).await?).await?)
     }
 
     async fn complete_payment(

@@ -2,20 +2,22 @@
 
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
-use crate::error::{MintError, MintWalletError, ResponseError, Unresolved};
+use crate::error::{KeysetConflict, MintError, MintWalletError, ResponseError, Unresolved};
 use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
+use crate::keyset_owners::KeysetOwners;
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
 use crate::token_format::ReadToken;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
-    BlindSignature, CurrencyUnit, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey, SecretKey,
-    Token,
+    BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
+    SecretKey, Token,
 };
 use paygress_core::model::ids::MintUrl;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Sat, UnixTime};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::Mutex;
 
 /// Proofs in one request: mints accept 1 000 (the default of cdk-mintd).
@@ -23,11 +25,38 @@ pub(crate) const MAX_INPUTS: usize = 500;
 
 pub(crate) type Result<T> = std::result::Result<T, MintWalletError>;
 
-/// What is not known of the seed's use at this mint.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RestoreState {
-    Unknown,
-    Restored,
+/// What is known of the seed's use at this mint.
+#[derive(Default)]
+pub(crate) struct RestoreState {
+    pub(crate) is_restored: bool,
+    /// When a restore ended at its limit.
+    pub(crate) limited_at: Option<Instant>,
+    /// When a keyset was restored because the mint had refused outputs as signed before.
+    pub(crate) keysets: HashMap<Id, Instant>,
+}
+
+/// The keysets that a mint lists, and which of them are another mint's.
+pub(crate) struct MintKeysets {
+    pub(crate) all: Arc<Vec<KeySetInfo>>,
+    conflicts: HashMap<Id, KeysetConflict>,
+}
+
+impl MintKeysets {
+    pub(crate) fn own(&self) -> impl Iterator<Item = &KeySetInfo> {
+        self.all.iter().filter(|keyset| !self.conflicts.contains_key(&keyset.id))
+    }
+
+    pub(crate) fn any_conflict(&self) -> Option<KeysetConflict> {
+        self.conflicts.values().next().cloned()
+    }
+
+    pub(crate) fn get(&self, id: Id) -> Result<&KeySetInfo> {
+        if let Some(conflict) = self.conflicts.get(&id) {
+            return Err(conflict.clone().into());
+        }
+        let keyset = self.all.iter().find(|keyset| keyset.id == id);
+        keyset.ok_or(MintWalletError::ForeignKeyset)
+    }
 }
 
 pub(crate) struct MintWallet {
@@ -35,6 +64,8 @@ pub(crate) struct MintWallet {
     pub(crate) mint: MintUrl,
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
+    pub(crate) max_balance: Option<Sat>,
+    pub(crate) owners: KeysetOwners,
     pub(crate) restore_state: Mutex<RestoreState>,
     /// For tokens that are locked to this service.
     pub(crate) p2pk_secret_key: Option<SecretKey>,
@@ -47,17 +78,47 @@ impl MintWallet {
         store: WalletStore,
         seed: Arc<Seed>,
     ) -> Self {
-        let restore_state = Mutex::new(RestoreState::Unknown);
-        Self { client, mint, store, seed, restore_state, p2pk_secret_key: None }
+        let owners = KeysetOwners::new(mint.clone(), store.clone());
+        let restore_state = Mutex::default();
+        Self {
+            client,
+            mint,
+            store,
+            seed,
+            max_balance: None,
+            owners,
+            restore_state,
+            p2pk_secret_key: None,
+        }
+    }
+
+    /// As [`MintClient::keysets`]. Whatever uses a keyset gets it here.
+    pub(crate) async fn keysets(
+        &self,
+        is_missing: impl Fn(&[KeySetInfo]) -> bool + Send,
+    ) -> Result<MintKeysets> {
+        let all = self.client.keysets(is_missing).await?;
+        let conflicts = self.owners.conflicts(all.iter().map(|keyset| keyset.id)).await?;
+        Ok(MintKeysets { all, conflicts })
+    }
+
+    /// The unspent proofs, and why some may not be spent.
+    pub(crate) async fn spendable(&self) -> Result<(Proofs, Option<KeysetConflict>)> {
+        let mut unspent = self.store.unspent(&self.mint).await?;
+        let keysets = unspent.iter().map(|proof| proof.keyset_id);
+        let conflicts = self.owners.conflicts(keysets).await?;
+        unspent.retain(|proof| !conflicts.contains_key(&proof.keyset_id));
+        Ok((unspent, conflicts.into_values().next()))
     }
 
     /// The keyset for new outputs, with its keys.
     pub(crate) async fn active_keyset(&self) -> Result<ActiveKeyset> {
         let now = UnixTime::now();
-        let keysets =
-            self.client.keysets(|keysets| cheapest_active(keysets, now).is_none()).await?;
-        let info = cheapest_active(&keysets, now)
-            .ok_or(MintError::InvalidResponse(ResponseError::NoActiveKeyset))?;
+        let keysets = self.keysets(|keysets| cheapest_active(keysets, now).is_none()).await?;
+        let Some(info) = cheapest_active(keysets.own(), now) else {
+            let no_keyset = MintError::InvalidResponse(ResponseError::NoActiveKeyset);
+            return Err(keysets.any_conflict().map_or(no_keyset.into(), Into::into));
+        };
         Ok(ActiveKeyset { info: info.clone(), keys: self.client.keys(info.id).await? })
     }
 
@@ -66,14 +127,10 @@ impl MintWallet {
         let is_missing = |keysets: &[KeySetInfo]| {
             proofs.iter().any(|proof| !keysets.iter().any(|keyset| keyset.id == proof.keyset_id))
         };
-        let keysets = self.client.keysets(is_missing).await?;
+        let keysets = self.keysets(is_missing).await?;
         let mut ppk: u64 = 0;
         for proof in proofs {
-            let keyset = keysets
-                .iter()
-                .find(|keyset| keyset.id == proof.keyset_id)
-                .ok_or(MintWalletError::ForeignKeyset)?;
-            ppk = ppk.saturating_add(keyset.input_fee_ppk);
+            ppk = ppk.saturating_add(keysets.get(proof.keyset_id)?.input_fee_ppk);
         }
         Ok(ppk.div_ceil(1_000))
     }
@@ -81,7 +138,8 @@ impl MintWallet {
     /// The outputs of an operation, always the same.
     pub(crate) async fn outputs(&self, data: &OperationData) -> Result<PreMintSecrets> {
         let keyset = data.keyset.ok_or(MintWalletError::NoOutputs)?;
-        crypto::derive_outputs_over(&self.seed, keyset, data.first_counter, &data.amounts).await
+        let (share, seed) = (&self.client.share, &self.seed);
+        crypto::derive_outputs_over(share, seed, keyset, data.first_counter, &data.amounts).await
     }
 
     /// Stores an operation, which may be requested from then on. `None` when one of its purpose is
@@ -97,10 +155,11 @@ impl MintWallet {
             let amount = amounts.iter().fold(0_u64, |sum, amount| sum.saturating_add(*amount));
             return Err(MintWalletError::TooManyOutputs { amount, outputs });
         }
-        match self.store.begin(operation, own_inputs).await? {
+        match self.store.begin(operation, own_inputs, self.max_balance).await? {
             BeginResult::Begun(operation) => Ok(Some(*operation)),
             BeginResult::AlreadyBegun => Ok(None),
             BeginResult::CountersReserved => Err(MintWalletError::CountersReserved),
+            BeginResult::BalanceLimit => Err(MintWalletError::BalanceLimit),
         }
     }
 
@@ -110,7 +169,8 @@ impl MintWallet {
         signatures: Vec<BlindSignature>,
     ) -> std::result::Result<Proofs, UnblindError> {
         let keys = self.client.keys(outputs.keyset_id).await.map_err(UnblindError::Mint)?;
-        crypto::unblind(outputs, signatures, keys).await.map_err(UnblindError::Signatures)
+        let unblinded = crypto::unblind(&self.client.share, outputs, signatures, keys).await;
+        unblinded.map_err(UnblindError::Signatures)
     }
 
     /// Stores the end of a swap that the mint has done.
@@ -140,7 +200,7 @@ impl MintWallet {
                 None => return false,
             }
         }
-        crypto::are_dleqs_valid(keyed).await
+        crypto::are_dleqs_valid(&self.client.share, keyed).await
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.
@@ -155,7 +215,7 @@ impl MintWallet {
                 None => return Ok(false),
             }
         }
-        Ok(crypto::are_dleqs_valid(keyed).await)
+        Ok(crypto::are_dleqs_valid(&self.client.share, keyed).await)
     }
 }
 

@@ -134,11 +134,20 @@ impl CashuWallet {
         failure.map_or(Ok(payments), Err)
     }
 
-    /// Adds the seed's unspent proofs at a mint that the wallet does not have.
+    /// Adds the seed's unspent proofs at a mint that the wallet does not have. What is found is
+    /// stored as it is found.
     ///
     /// # Errors
     /// [`OperatorError`].
     pub async fn restore(&self, mint: &MintUrl) -> Result<Sat> {
-        Ok(Sat(self.operators_wallet(mint)?.restore().await?))
+        let wallet = self.operators_wallet(mint)?;
+        self.claim_keysets().await?;
+        let restored = wallet.restore().await?;
+        match restored.conflict {
+            None => Ok(Sat(restored.added)),
+            Some(conflict) => {
+                Err(OperatorError::PartlyRestored { restored: Sat(restored.added), conflict })
+            }
+        }
     }
 }

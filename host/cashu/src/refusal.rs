@@ -1,7 +1,7 @@
 //! The response to customers whose token is not taken. Never the mint's own text: it is
 //! untrusted.
 
-use crate::error::{MintError, MintWalletError, codes};
+use crate::error::{KeysetConflict, MintError, MintWalletError, codes};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_store::db::DatabaseError;
 
@@ -30,6 +30,31 @@ pub(crate) fn not_taken() -> Refusal {
         ErrorType::MintError,
         "the mint did not accept the token; it was not taken, try again",
     )
+}
+
+pub(crate) fn balance_limit(remedy: &str) -> Refusal {
+    Refusal::new(
+        ErrorType::ResourceUnavailable,
+        format!("this service holds as much of this mint as it may; {remedy}"),
+    )
+}
+
+/// A keyset that may be another mint's. The mints are the operator's own list.
+fn of_keyset_conflict(conflict: &KeysetConflict) -> Refusal {
+    let message = match conflict {
+        KeysetConflict::Owned { mint, owner, .. } => format!(
+            "the token's keys, which {mint} lists, are those of {owner}; pay with a token of {owner}; your token was not taken"
+        ),
+        KeysetConflict::Contested { mint, other, .. } => format!(
+            "both {mint} and {other} list the token's keys; pay with a token of other keys; your token was not taken"
+        ),
+        KeysetConflict::TooMany { mint, .. } => {
+            format!(
+                "{mint} has listed too many keysets; pay with a token of another mint; your token was not taken"
+            )
+        }
+    };
+    Refusal::new(ErrorType::MintError, message)
 }
 
 /// The wallet store failed before anything was taken.
@@ -78,6 +103,20 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
             "the mint's denominations are too small for this amount; send less, or a token of another mint; your token was not taken",
         ),
         MintWalletError::ForeignKeyset => foreign_keys(),
+        MintWalletError::Keyset(conflict) => of_keyset_conflict(conflict),
+        MintWalletError::FeeRaised { agreed, fee } => Refusal::new(
+            ErrorType::MintError,
+            format!(
+                "the mint has raised its fee for the token from {agreed} to {fee} sat; your token was not taken, try again"
+            ),
+        ),
+        MintWalletError::BalanceLimit => balance_limit(
+            "pay with a token of another mint, or try again later; your token was not taken",
+        ),
+        MintWalletError::RestoreLimit => Refusal::new(
+            ErrorType::MintError,
+            "this service's wallet at the token's mint is not restored yet; pay with a token of another mint; your token was not taken",
+        ),
         MintWalletError::CountersReserved => Refusal::new(
             ErrorType::MintNetworkError,
             "the token's mint has not answered earlier payments yet; your token was not taken, try again later",

@@ -1,5 +1,6 @@
 //! Making tokens from the wallet's proofs.
 
+use crate::counters::Spender;
 use crate::crypto::proof_ys;
 use crate::error::MintWalletError;
 use crate::keyset::split;
@@ -45,7 +46,7 @@ enum Attempt {
 impl MintWallet {
     /// Selects unspent proofs for `amount`.
     pub(crate) async fn select_proofs(&self, amount: u64, fee_mode: FeeMode) -> Result<Selection> {
-        let unspent = self.store.unspent(&self.mint).await?;
+        let (unspent, conflict) = self.spendable().await?;
         let mut exact = Vec::new();
         let mut missing = amount;
         for proof in unspent.iter().filter(|proof| proof.amount.to_u64() > 0) {
@@ -69,7 +70,8 @@ impl MintWallet {
                 return Ok(Selection::Swap { inputs, fee });
             }
         }
-        Err(MintWalletError::InsufficientFunds { available: total(&inputs) })
+        let insufficient = MintWalletError::InsufficientFunds { available: total(&inputs) };
+        Err(conflict.map_or(insufficient, Into::into))
     }
 
     /// Makes a token. Idempotent per purpose.
@@ -124,7 +126,7 @@ impl MintWallet {
     }
 
     async fn send_exact(&self, purpose: &Purpose, amount: u64, proofs: Proofs) -> Result<Attempt> {
-        let states = self.client.states(&proof_ys(&proofs).await?).await?;
+        let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
         let spent: Proofs = proofs
             .iter()
             .zip(&states)
@@ -155,9 +157,9 @@ impl MintWallet {
             FeeMode::OnTop => (amount, rest.saturating_sub(fee)),
             FeeMode::FromAmount => (amount.saturating_sub(fee), rest),
         };
-        let mut amounts = split(sent, &keyset.keys)?;
+        let mut amounts = split(sent, &keyset.keys, Spender::Wallet)?;
         let sent_outputs = amounts.len();
-        amounts.extend(split(change, &keyset.keys)?);
+        amounts.extend(split(change, &keyset.keys, Spender::Wallet)?);
         let data = OperationData {
             inputs: inputs.clone(),
             has_own_inputs: true,
@@ -175,7 +177,7 @@ impl MintWallet {
 
     /// The most that one request can spend.
     pub(crate) async fn max_spendable(&self) -> Result<u64> {
-        let unspent = self.store.unspent(&self.mint).await?;
+        let (unspent, _) = self.spendable().await?;
         Ok(total(unspent.get(..MAX_INPUTS).unwrap_or(&unspent)))
     }
 
@@ -185,7 +187,7 @@ impl MintWallet {
         if proofs.is_empty() {
             return Ok(true);
         }
-        let states = self.client.states(&proof_ys(&proofs).await?).await?;
+        let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
         Ok(states.contains(&State::Spent))
     }
 }

@@ -1,6 +1,7 @@
 //! Swaps (NUT-03): receiving a token, and finding out how an interrupted swap ended.
 
 use crate::conditions;
+use crate::counters::Spender;
 use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, ResponseError, SignatureError, Unresolved, codes};
 use crate::keyset::split;
@@ -8,7 +9,7 @@ use crate::mint_wallet::{MintWallet, Result, UnblindError, leave_open, order_sig
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use crate::tables::EndResult;
-use cdk::nuts::{Proofs, PublicKey, RestoreRequest, State, SwapRequest};
+use cdk::nuts::{Id, Proofs, PublicKey, RestoreRequest, State, SwapRequest};
 use paygress_core::model::units::{Seconds, UnixTime};
 
 /// Attempts to receive a token, with new outputs each: the keyset may have been rotated, or the
@@ -34,14 +35,19 @@ impl MintWallet {
     ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
         let mut outcome = OperationOutcome::Failed(None);
+        let agreed = self.fee(&inputs).await?;
         for _ in 0..RECEIVE_ATTEMPTS {
+            // What is tried again is what was agreed on, or nothing.
             let fee = self.fee(&inputs).await?;
-            let net = total(&inputs).saturating_sub(fee);
-            let keyset = self.active_keyset().await?;
+            if fee > agreed {
+                return Err(MintWalletError::FeeRaised { agreed, fee });
+            }
+            let (keyset, amounts) =
+                self.outputs_for_payment(total(&inputs).saturating_sub(fee)).await?;
             let data = OperationData {
                 inputs: inputs.clone(),
-                keyset: Some(keyset.info.id),
-                amounts: split(net, &keyset.keys)?,
+                keyset: Some(keyset),
+                amounts,
                 ..OperationData::default()
             };
             let operation = Operation::new(purpose.clone(), &self.mint, data);
@@ -54,6 +60,12 @@ impl MintWallet {
             }
         }
         Ok(outcome)
+    }
+
+    /// The keyset and the amounts of the outputs that a token is swapped for.
+    pub(crate) async fn outputs_for_payment(&self, net: u64) -> Result<(Id, Vec<u64>)> {
+        let keyset = self.active_keyset().await?;
+        Ok((keyset.info.id, split(net, &keyset.keys, Spender::External)?))
     }
 
     /// Whether a swap that failed so can be tried again with other outputs. Refreshes what they
@@ -108,7 +120,7 @@ impl MintWallet {
             }
         }
         // For payment requests, which name the mint's fee; not knowing it hinders nothing else.
-        let _ = self.client.keysets(|_| false).await;
+        let _ = self.keysets(|_| false).await;
         Ok(open)
     }
 
@@ -169,7 +181,7 @@ impl MintWallet {
             Some(error) => Err(error.into()),
             None => Err(Unresolved::SwapInFlight),
         };
-        let ys = proof_ys(&operation.data.inputs).await?;
+        let ys = proof_ys(&self.client.share, &operation.data.inputs).await?;
         let states = match self.client.states(&ys).await {
             Ok(states) => states,
             Err(error) => return unknown(error.into()),
@@ -186,9 +198,9 @@ impl MintWallet {
         };
         // Refused with a reason, and the inputs are unspent: it will not be done.
         let outcome = self.fail(operation, &states, OperationOutcome::Failed(Some(error))).await?;
-        if is_any_signed {
-            // For an earlier use of the same counters: the store is older than the seed's last use.
-            self.restore().await?;
+        if let Some(keyset) = operation.data.keyset.filter(|_| is_any_signed) {
+            // For an earlier use of the same counters.
+            self.restore_refused(keyset).await;
         }
         Ok(outcome)
     }
@@ -264,7 +276,7 @@ impl MintWallet {
         if amounts != operation.data.amounts {
             return Ok(SignedOutputs::NotOurs);
         }
-        let ys = proof_ys(&proofs).await?;
+        let ys = proof_ys(&self.client.share, &proofs).await?;
         let states = self.client.states(&ys).await?;
         let are_unspent = states.iter().all(|state| *state == State::Unspent);
         // What is in the wallet already has paid for something else.
@@ -280,46 +292,14 @@ impl MintWallet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::MintClient;
-    use crate::http::JsonClient;
-    use crate::seed::Seed;
-    use crate::wallet_store::WalletStore;
-    use cdk::nuts::Id;
-    use paygress_core::model::ids::{MintUrl, OrderId};
+    use crate::testing::{FakeMint, OneKey, wallet_at};
+    use cdk::Amount;
+    use cdk::nuts::Proof;
+    use cdk::secret::Secret;
+    use paygress_core::model::ids::OrderId;
     use std::str::FromStr;
     use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    /// A mint that confirms every swap, and has no answer to anything else.
-    async fn confirm_swaps(listener: TcpListener) {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            let is_whole = |request: &[u8]| {
-                let end = if request.starts_with(b"POST ") { "}" } else { "\r\n\r\n" };
-                request.ends_with(end.as_bytes())
-            };
-            while !is_whole(&request) && stream.read_buf(&mut request).await.unwrap() > 0 {}
-            let (status, body) = if request.starts_with(b"POST /v1/swap ") {
-                ("200 OK", r#"{"signatures":[]}"#)
-            } else {
-                ("500 Internal Server Error", "{}")
-            };
-            let length = body.len();
-            let head =
-                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}");
-            stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
-        }
-    }
-
-    async fn wallet_at(url: &str, directory: &std::path::Path) -> MintWallet {
-        let http = JsonClient::open().await.unwrap();
-        let client = MintClient::new(cdk::mint_url::MintUrl::from_str(url).unwrap(), http);
-        let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
-        let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
-        MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
-    }
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn operation(wallet: &MintWallet, first_counter: u32) -> Operation {
         let data = OperationData {
@@ -333,11 +313,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_swap_that_the_mint_has_done_is_not_refused_when_its_keys_are_missing() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let mint = tokio::spawn(confirm_swaps(listener));
+        let mint = FakeMint::start(|path, _| match path {
+            "/v1/swap" => ("200 OK", r#"{"signatures":[]}"#.to_owned()),
+            _ => ("500 Internal Server Error", "{}".to_owned()),
+        })
+        .await;
         let directory = tempfile::tempdir().unwrap();
-        let wallet = wallet_at(&url, directory.path()).await;
+        let wallet = mint.wallet(directory.path()).await;
         let outcome = wallet.perform_swap(&operation(&wallet, 0)).await;
         assert!(
             matches!(
@@ -346,7 +328,6 @@ mod tests {
             ),
             "{outcome:?}"
         );
-        mint.abort();
     }
 
     #[tokio::test]
@@ -358,5 +339,36 @@ mod tests {
             matches!(&outcome, Ok(OperationOutcome::Unknown(Unresolved::Check(_)))),
             "{outcome:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_mint_that_raises_its_fee_before_the_second_attempt_takes_nothing() {
+        let (key, swaps) = (OneKey::new(), Arc::new(AtomicUsize::new(0)));
+        let (id, c) = (key.keyset.id, cdk::nuts::SecretKey::generate().public_key());
+        let seen = Arc::clone(&swaps);
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" if seen.load(Ordering::SeqCst) == 0 => key.keysets(0),
+            "/v1/keysets" => key.keysets(2_000),
+            "/v1/swap" => {
+                seen.fetch_add(1, Ordering::SeqCst);
+                ("400 Bad Request", r#"{"code":12002,"detail":"inactive"}"#.to_owned())
+            }
+            "/v1/restore" => OneKey::none_signed(),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => key.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = mint.wallet(directory.path()).await;
+        let purpose = Purpose::Receive { order: OrderId::random() };
+        let proof = Proof::new(Amount::from(4), id, Secret::generate(), c);
+        let outcome = wallet.receive(&purpose, vec![proof]).await;
+        assert!(
+            matches!(&outcome, Err(MintWalletError::FeeRaised { agreed: 0, fee: 2 })),
+            "{outcome:?}"
+        );
+        assert_eq!(swaps.load(Ordering::SeqCst), 1);
+        let latest = wallet.store.latest(&purpose).await.unwrap().unwrap();
+        assert_eq!(latest.state, OperationState::Failed);
     }
 }

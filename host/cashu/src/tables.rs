@@ -184,6 +184,20 @@ pub(crate) fn put_proof(
     insert_proof(transaction, mint, proof, state, holder).map(drop)
 }
 
+/// Moves an unspent proof to the mint that it is of. Returns the mint that it was stored for.
+pub(crate) fn move_proof(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    proof: &Proof,
+) -> Result<Option<MintUrl>> {
+    let statement =
+        "SELECT mint FROM purse_proofs WHERE y = ?1 AND mint <> ?2 AND state = 'unspent'";
+    let values = [y_of(proof)?, mint_value(mint)];
+    let Some(mut row) = transaction.first(statement, &values)? else { return Ok(None) };
+    transaction.execute("UPDATE purse_proofs SET mint = ?2 WHERE y = ?1", &values)?;
+    read_mint(&mut row).map(Some)
+}
+
 /// Deletes a proof: it is spent.
 pub(crate) fn delete_proof(transaction: &mut dyn Transaction, proof: &Proof) -> Result<()> {
     transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[y_of(proof)?]).map(drop)
@@ -285,6 +299,52 @@ struct ReservedCounters {
     amounts: Vec<u64>,
 }
 
+/// A keyset, and the mint that it is of.
+pub(crate) struct OwnedKeyset {
+    pub(crate) keyset: Id,
+    pub(crate) mint: MintUrl,
+    /// Set when it is not known which of the two it is of.
+    pub(crate) rival: Option<MintUrl>,
+}
+
+pub(crate) fn owned_keysets(transaction: &mut dyn Transaction) -> Result<Vec<OwnedKeyset>> {
+    let read = |mut row: Row| {
+        Ok(OwnedKeyset {
+            keyset: row.text()?.parse().map_err(DatabaseError::unreadable)?,
+            mint: read_mint(&mut row)?,
+            rival: row
+                .optional_text()?
+                .map(MintUrl::parse)
+                .transpose()
+                .map_err(DatabaseError::unreadable)?,
+        })
+    };
+    let rows = transaction.query("SELECT keyset, mint, rival FROM purse_keysets", &[])?;
+    rows.into_iter().map(read).collect()
+}
+
+pub(crate) fn insert_owned_keyset(
+    transaction: &mut dyn Transaction,
+    owned: &OwnedKeyset,
+) -> Result<()> {
+    let statement = "INSERT INTO purse_keysets (keyset, mint, rival) VALUES (?1, ?2, ?3)";
+    let rival = owned.rival.as_ref().map(MintUrl::as_str);
+    let values = [owned.keyset.to_string().into(), mint_value(&owned.mint), rival.into()];
+    transaction.execute(statement, &values).map(drop)
+}
+
+pub(crate) fn delete_owned_keyset(transaction: &mut dyn Transaction, keyset: Id) -> Result<()> {
+    let statement = "DELETE FROM purse_keysets WHERE keyset = ?1";
+    transaction.execute(statement, &[keyset.to_string().into()]).map(drop)
+}
+
+/// The counter after the highest that the mint is known to have signed.
+pub(crate) fn next_counter(transaction: &mut dyn Transaction, keyset: Id) -> Result<u64> {
+    let statement = "SELECT next FROM purse_counters WHERE keyset = ?1";
+    let row = transaction.first(statement, &[keyset.to_string().into()])?;
+    Ok(row.map(|mut row| row.amount()).transpose()?.unwrap_or(0))
+}
+
 /// The first of as many free derivation counters (NUT-13) as the operation has outputs, from
 /// `from` on if possible; `counters` says which. None when too many are reserved by open
 /// operations. They are reserved once the operation is stored.
@@ -294,12 +354,7 @@ pub(crate) fn free_counters(
     keyset: Id,
     from: u64,
 ) -> Result<Option<u32>> {
-    let statement = "SELECT next FROM purse_counters WHERE keyset = ?1";
-    let next = transaction
-        .first(statement, &[keyset.to_string().into()])?
-        .map(|mut row| row.amount())
-        .transpose()?
-        .unwrap_or(0);
+    let next = next_counter(transaction, keyset)?;
     let mut taken = Vec::new();
     let statement = "SELECT body FROM purse_operations WHERE state = 'open'";
     for mut row in transaction.query(statement, &[])? {
@@ -355,6 +410,7 @@ pub(crate) fn rename_mints(transaction: &mut dyn Transaction) -> Result<()> {
         let values = [Value::from(&old), mint_value(&mint)];
         transaction.execute("UPDATE purse_proofs SET mint = ?2 WHERE mint = ?1", &values)?;
         transaction.execute("UPDATE purse_operations SET mint = ?2 WHERE mint = ?1", &values)?;
+        transaction.execute("UPDATE purse_keysets SET mint = ?2 WHERE mint = ?1", &values)?;
         let was_restored = restored_at(transaction, &old)?;
         if was_restored.is_some() {
             let is_restored = [was_restored, mint_is_restored(transaction, &mint)?];

@@ -1,6 +1,5 @@
 //! What a token is worth, checked without spending it.
 
-use crate::compute::compute;
 use crate::conditions;
 use crate::error::MintError;
 use crate::keyset::proofs_of_keysets;
@@ -40,20 +39,22 @@ impl CashuWallet {
         token: &Secret,
     ) -> Result<Proofs, Refusal> {
         let token = token.clone();
-        let token = compute(move || token_format::parse(token.expose())).await?;
+        let share = &wallet.client.share;
+        let token = share.compute(move || token_format::parse(token.expose())).await?;
         let is_missing = |keysets: &[KeySetInfo]| proofs_of_keysets(&token, keysets).is_none();
-        let keysets = wallet
-            .client
-            .keysets(is_missing)
-            .await
-            .map_err(|error| refusal::of_mint_error(&error))?;
-        let mut proofs = proofs_of_keysets(&token, &keysets).ok_or_else(refusal::foreign_keys)?;
+        let refused = |error| refusal::of_wallet_error(&error);
+        let keysets = wallet.keysets(is_missing).await.map_err(refused)?;
+        let mut proofs =
+            proofs_of_keysets(&token, &keysets.all).ok_or_else(refusal::foreign_keys)?;
+        for proof in &proofs {
+            keysets.get(proof.keyset_id).map_err(refused)?;
+        }
         let key = self.p2pk_secret_key.clone();
-        compute(move || {
+        let sign = move || {
             conditions::sign(&mut proofs, key.as_ref(), UnixTime::now())?;
             Ok(proofs)
-        })
-        .await
+        };
+        share.compute(sign).await
     }
 
     pub(crate) async fn verify_token(
@@ -83,7 +84,9 @@ impl CashuWallet {
         }
         let fee = wallet.fee(&proofs).await.map_err(|error| refusal::of_wallet_error(&error))?;
         let net = net_of_fee(token_info.gross, fee)?;
-        let ys = curve_points(token_info).await?;
+        let outputs = wallet.outputs_for_payment(net.0).await;
+        outputs.map_err(|error| refusal::of_wallet_error(&error))?;
+        let ys = curve_points(wallet, token_info).await?;
         let states = wallet.client.states(&ys).await.map_err(mint_refusal)?;
         if states.contains(&State::Spent) {
             return Err(refusal::spent());
@@ -127,10 +130,7 @@ impl CashuWallet {
             [] => "try again later".to_owned(),
             others => format!("pay with a token of {}", others.join(" or ")),
         };
-        Err(Refusal::new(
-            ErrorType::ResourceUnavailable,
-            format!("this service holds as much of this mint as it may; {remedy}"),
-        ))
+        Err(refusal::balance_limit(&remedy))
     }
 }
 
@@ -143,11 +143,14 @@ fn net_of_fee(gross: Sat, fee: u64) -> Result<Sat, Refusal> {
     })
 }
 
-async fn curve_points(token_info: &TokenInfo) -> Result<Vec<PublicKey>, Refusal> {
+async fn curve_points(
+    wallet: &MintWallet,
+    token_info: &TokenInfo,
+) -> Result<Vec<PublicKey>, Refusal> {
     let ys = token_info.ys.clone();
-    compute(move || {
+    let points = move || {
         let point = |y: &str| PublicKey::from_hex(y).map_err(|_| refusal::unusable_secret());
         ys.iter().map(|y| point(y.as_str())).collect()
-    })
-    .await
+    };
+    wallet.client.share.compute(points).await
 }

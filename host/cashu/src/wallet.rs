@@ -4,12 +4,13 @@ use crate::client::MintClient;
 use crate::error::MintError;
 use crate::health::MintHealth;
 use crate::http::JsonClient;
+use crate::keyset_owners::ListedKeyset;
 use crate::mint_wallet::MintWallet;
 use crate::operation::{MintBalance, Transaction};
 use crate::seed::Seed;
 use crate::wallet_store::WalletStore;
 use cdk::mint_url::MintUrl;
-use cdk::nuts::{PublicKey, SecretKey};
+use cdk::nuts::{KeySetInfo, PublicKey, SecretKey};
 use paygress_core::model::ids;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -17,6 +18,10 @@ use paygress_store::db::DatabaseError;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a restore waits for the lists of the mints' keysets.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
@@ -99,6 +104,7 @@ impl CashuWallet {
             }
         }
         store.rename_mints().await?;
+        store.release_keysets(accepted.clone()).await?;
         let http = JsonClient::open().await.map_err(OpenError::HttpClient)?;
         let mut wallets = HashMap::new();
         for mint in accepted.iter().cloned().chain(store.mints().await?) {
@@ -108,6 +114,7 @@ impl CashuWallet {
             let mut wallet =
                 MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));
             wallet.p2pk_secret_key.clone_from(&p2pk_secret_key);
+            wallet.max_balance = settings.max_balance;
             wallets.entry(mint).or_insert(wallet);
         }
         let max_balance = settings.max_balance;
@@ -122,6 +129,24 @@ impl CashuWallet {
         let mut mints = self.accepted.clone();
         mints.sort();
         mints
+    }
+
+    /// Claims each mint's keysets before any restore: of several mints that list the same one, the
+    /// fastest must not get it. Those of mints that are accepted no more are claimed last. A mint
+    /// that does not answer in time claims its own later.
+    pub(crate) async fn claim_keysets(&self) -> Result<(), DatabaseError> {
+        let lists = self.wallets.values().map(|wallet| async move {
+            let keysets = wallet.client.keysets(|_| false);
+            let keysets = tokio::time::timeout(CLAIM_TIMEOUT, keysets).await.ok()?.ok()?;
+            let of_mint =
+                |keyset: &KeySetInfo| ListedKeyset { mint: wallet.mint.clone(), keyset: keyset.id };
+            Some(keysets.iter().map(of_mint).collect::<Vec<_>>())
+        });
+        let listed = futures::future::join_all(lists).await.into_iter().flatten().flatten();
+        let accepted = self.accepted_mints();
+        let (first, last) = listed.partition(|one| accepted.contains(&one.mint));
+        self.store.claim_keysets(first).await?;
+        self.store.claim_keysets(last).await.map(drop)
     }
 
     /// What is held at each mint; mints without money are left out.

@@ -13,13 +13,13 @@ use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
 use cdk::nuts::{Id, Proof, Proofs, State};
 use paygress_core::model::ids::MintUrl;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
 
 /// Forward only: a released step is never edited, the next one is added.
-const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1")];
+const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2")];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ pub(crate) enum BeginResult {
     AlreadyBegun,
     /// Open operations have all the derivation counters that may be used.
     CountersReserved,
+    /// The mint's balance would exceed its limit, with what open operations add.
+    BalanceLimit,
 }
 
 /// The derivation counter after an operation's outputs.
@@ -56,6 +58,24 @@ fn end_of_counters(data: &OperationData) -> u64 {
 
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// Whether the mint's balance would exceed its limit if the open operations and this one were done.
+fn exceeds(
+    transaction: &mut dyn Transaction,
+    operation: &Operation,
+    max_balance: Option<Sat>,
+) -> Result<bool> {
+    let (Purpose::Receive { .. }, Some(limit)) = (&operation.purpose, max_balance) else {
+        return Ok(false);
+    };
+    let balances = tables::balances(transaction)?;
+    let balance = balances.iter().find(|balance| balance.mint == operation.mint);
+    let held = balance.map_or(Sat(0), |balance| balance.available.plus(balance.reserved));
+    let open = tables::open_operations(transaction, &operation.mint)?;
+    let strangers = open.iter().filter(|open| !open.data.has_own_inputs);
+    let with_open = strangers.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
+    Ok(with_open.plus(Sat(total(&operation.data.inputs))) > limit)
 }
 
 /// Stores an operation that is done already, outside of any request.
@@ -89,7 +109,7 @@ impl WalletStore {
         Database::sqlite_shared(path, Self::SCHEMA).await.map(Self::new)
     }
 
-    async fn transact<T: Send + 'static>(
+    pub(crate) async fn transact<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut dyn Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -112,16 +132,21 @@ impl WalletStore {
         self.transact(tables::relevant_operations).await
     }
 
-    /// Stores an open operation and reserves its counters and its own inputs.
+    /// Stores an open operation and reserves its counters and its own inputs. `max_balance` limits
+    /// what customers pay in at its mint.
     pub(crate) async fn begin(
         &self,
         operation: Operation,
         own_inputs: Proofs,
+        max_balance: Option<Sat>,
     ) -> Result<BeginResult> {
         self.transact(move |transaction| {
             let latest = tables::latest_operation(transaction, &operation.purpose)?;
             if latest.as_ref().is_some_and(|latest| latest.state != OperationState::Failed) {
                 return Ok(BeginResult::AlreadyBegun);
+            }
+            if exceeds(transaction, &operation, max_balance)? {
+                return Ok(BeginResult::BalanceLimit);
             }
             let mut operation = operation.clone();
             tables::require_unspent(transaction, &own_inputs)?;
@@ -290,13 +315,25 @@ impl WalletStore {
         .await
     }
 
-    /// Adds what a restore has found at a mint. Outputs of open operations are left to them.
-    /// Returns the value of the proofs that are new.
+    /// The counter after the highest that a mint is known to have signed.
+    pub(crate) async fn next_counter(&self, keyset: Id) -> Result<u64> {
+        self.transact(move |transaction| tables::next_counter(transaction, keyset)).await
+    }
+
+    /// The seed's use at this mint is known.
+    pub(crate) async fn set_restored(&self, mint: &MintUrl) -> Result<()> {
+        let mint = mint.clone();
+        self.transact(move |transaction| tables::put_mint(transaction, &mint, true)).await
+    }
+
+    /// Adds unspent proofs that a restore has found at the mint that owns their keyset, and moves
+    /// its counter. Outputs of open operations are left to them. Returns the value of the proofs
+    /// that are new there: another mint's wallet may have had them.
     pub(crate) async fn add_restored(
         &self,
         mint: &MintUrl,
         found: Vec<RestoredProof>,
-        counters: Vec<NextCounter>,
+        counter: NextCounter,
     ) -> Result<u64> {
         let mint = mint.clone();
         self.transact(move |transaction| {
@@ -312,18 +349,20 @@ impl WalletStore {
             let mut added: u64 = 0;
             for found in found.iter().filter(|found| !is_awaited(found)) {
                 let (proof, state) = (&found.proof, ProofState::Unspent);
+                let amount = proof.amount.to_u64();
                 if tables::insert_proof(transaction, &mint, proof, state, None)? {
-                    added = added.saturating_add(proof.amount.to_u64());
+                    added = added.saturating_add(amount);
+                } else if let Some(other) = tables::move_proof(transaction, &mint, proof)? {
+                    added = added.saturating_add(amount);
+                    let (data, delta) = (OperationData::default(), signed(amount).saturating_neg());
+                    insert_done(transaction, Purpose::WriteOff, &other, delta, data)?;
                 }
             }
-            for counter in &counters {
-                tables::advance_counter(transaction, counter.keyset, u64::from(counter.next))?;
-            }
+            tables::advance_counter(transaction, counter.keyset, u64::from(counter.next))?;
             if added > 0 {
                 let data = OperationData { received: added, ..OperationData::default() };
                 insert_done(transaction, Purpose::Restore, &mint, signed(added), data)?;
             }
-            tables::put_mint(transaction, &mint, true)?;
             Ok(added)
         })
         .await

@@ -3,6 +3,7 @@
 
 mod answers;
 mod attack;
+mod copies;
 mod locks;
 mod operator;
 mod receive;

@@ -212,6 +212,54 @@ async fn a_mint_that_holds_enough_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn twelve_orders_at_a_time_do_not_exceed_what_one_mint_may_hold() {
+    let env = TestEnv::new().await;
+    let settings = Settings { max_balance: Some(Sat(50)), ..env.settings() };
+    let wallet = env.wallet_at("exposed.sqlite", settings).await;
+    let mut tokens = Vec::new();
+    for _ in 0..12 {
+        tokens.push(env.token(40).await);
+    }
+    // All are verified before the first is received.
+    let mut verified = Vec::new();
+    for token in tokens {
+        let token_info = wallet.decode(&token).await.unwrap();
+        wallet.verify(&token, &token_info).await.unwrap();
+        verified.push((token, token_info));
+    }
+    let payee = &wallet;
+    let receive = verified.into_iter().map(|(token, token_info)| async move {
+        (payee.receive(&OrderId::random(), &token, &token_info).await, token)
+    });
+    let outcomes = futures::future::join_all(receive).await;
+    let (received, refused): (Vec<_>, Vec<_>) =
+        outcomes.into_iter().partition(|(outcome, _)| outcome.is_ok());
+    assert_eq!((received.len(), refused.len()), (1, 11));
+    assert_eq!(available(&wallet).await, 39);
+    for (outcome, token) in refused {
+        assert!(
+            matches!(&outcome, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::ResourceUnavailable),
+            "{outcome:?}"
+        );
+        env.customer.receive(token.expose()).await.unwrap();
+    }
+    assert_balanced(&wallet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn denominations_that_are_too_small_are_refused_before_the_decision() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let token = env.token(64).await;
+    let unit = cdk::nuts::CurrencyUnit::Sat;
+    env.mint.mint().rotate_keyset(unit, vec![1], 0, true, None).await.unwrap();
+    let token_info = wallet.decode(&token).await.unwrap();
+    let refused = wallet.verify(&token, &token_info).await.unwrap_err();
+    assert_eq!(refused.code, ErrorType::MintError);
+    assert!(refused.message.contains("denominations are too small"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
     let env = TestEnv::new().await;
     let stopped = TestMint::start(0).await.unwrap();

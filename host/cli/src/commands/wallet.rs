@@ -12,6 +12,11 @@ use paygress_core::model::units::Sat;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the restore of one mint may take: for a million derivation counters, at a mint that
+/// answers in a tenth of a second.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Subcommand)]
 pub enum WalletAction {
@@ -39,7 +44,8 @@ pub enum WalletAction {
         #[arg(long)]
         mint: Option<String>,
     },
-    /// Restore what the mnemonic has at every mint: after the loss of a disk, for instance.
+    /// Restore what the mnemonic has at every mint: after the loss of a disk, for instance. A mint
+    /// gets 30 minutes.
     Restore,
 }
 
@@ -76,16 +82,23 @@ pub async fn wallet(config: Option<&Path>, action: WalletAction) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// One mint that does not answer does not keep the coins of the others.
+/// One mint that does not answer, or that answers without end, does not keep the coins of the
+/// others.
 async fn restore(wallet: &CashuWallet) -> Result<ExitCode> {
     let mut outcome = ExitCode::SUCCESS;
     for mint in mints(wallet).await? {
-        match wallet.restore(&mint).await {
-            Ok(restored) => {
+        match tokio::time::timeout(RESTORE_TIMEOUT, wallet.restore(&mint)).await {
+            Ok(Ok(restored)) => {
                 print_line(format_args!("{mint} {}", json!({ "restored_sats": restored })));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 print_note(format_args!("{mint} not restored: {}", error_chain(&error)));
+                outcome = ExitCode::FAILURE;
+            }
+            Err(_) => {
+                print_note(format_args!(
+                    "{mint} not restored within 30 minutes; what was found is kept"
+                ));
                 outcome = ExitCode::FAILURE;
             }
         }
