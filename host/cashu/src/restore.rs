@@ -138,7 +138,7 @@ impl MintWallet {
     async fn add_unspent(&self, keyset: Id, found: Vec<RestoredProof>) -> Result<u64> {
         let Some(last) = found.last().map(|found| found.counter) else { return Ok(0) };
         let proofs: Proofs = found.iter().map(|found| found.proof.clone()).collect();
-        // Asked after they were found: the service may be spending.
+        // Checked after they were found: the service may be spending.
         let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
         let unspent = found.into_iter().zip(states);
         let unspent = unspent.filter(|(_, state)| *state == State::Unspent);
@@ -189,10 +189,10 @@ mod tests {
     const LIMITS: RestoreLimits = RestoreLimits { counters: 300, time: AUTOMATIC_TIME };
 
     #[tokio::test]
-    async fn a_mint_that_signs_without_end_is_left_at_a_limit_and_asked_once_in_a_period() {
-        let (key, asked) = (OneKey::new(), Arc::new(AtomicU64::new(0)));
+    async fn a_mint_that_signs_without_end_is_left_at_a_limit_and_tried_once_in_a_period() {
+        let (key, restores) = (OneKey::new(), Arc::new(AtomicU64::new(0)));
         let (keyset, is_endless) = (key.keyset.id, Arc::new(AtomicBool::new(true)));
-        let (counted, signs) = (Arc::clone(&asked), Arc::clone(&is_endless));
+        let (counted, signs) = (Arc::clone(&restores), Arc::clone(&is_endless));
         let mint = FakeMint::start(move |path, body| match path {
             "/v1/keysets" => key.keysets(0),
             "/v1/restore" => {
@@ -211,7 +211,7 @@ mod tests {
             let limited = wallet.ensure_restored_within(LIMITS).await;
             assert!(matches!(limited, Err(MintWalletError::RestoreLimit)), "{limited:?}");
         }
-        let requests = || asked.load(Ordering::SeqCst);
+        let requests = || restores.load(Ordering::SeqCst);
         let of_window = u64::from(MAX_EMPTY_BATCHES);
         assert_eq!(requests(), of_window);
         let (found, _) = wallet.spendable().await.unwrap();

@@ -73,8 +73,8 @@ fn exceeds(
     let balance = balances.iter().find(|balance| balance.mint == operation.mint);
     let held = balance.map_or(Sat(0), |balance| balance.available.plus(balance.reserved));
     let open = tables::open_operations(transaction, &operation.mint)?;
-    let strangers = open.iter().filter(|open| !open.data.has_own_inputs);
-    let with_open = strangers.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
+    let receives = open.iter().filter(|open| !open.data.has_own_inputs);
+    let with_open = receives.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
     Ok(with_open.plus(Sat(total(&operation.data.inputs))) > limit)
 }
 

@@ -168,15 +168,17 @@ async fn the_same_token_at_two_replicas_gets_the_same_answer() {
         servers.push((web, Running::start(app)));
     }
     let buyer = Buyer::new(&sandbox).await;
-    let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
-    let (first, second) =
-        tokio::join!(servers[0].0.spawn(order.clone()), servers[1].0.spawn(order));
-    assert_eq!(first.good(), second.good(), "one works it, the other one waits for its answer");
-    let bearer = first.json()["bearer_token"].as_str().unwrap().to_owned();
-    assert_eq!(
-        servers[1].0.get("/pods", &bearer).await.good()["pods"].as_array().unwrap().len(),
-        1
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"}).to_string();
+    let bearer = "b".repeat(40);
+    let authorization = format!("Bearer {bearer}");
+    let mine = [("authorization", authorization.as_str())];
+    let [one, two] = [&servers[0].0, &servers[1].0];
+    let (first, second) = tokio::join!(
+        one.ask("POST", "/spawn-pod", &mine, &order),
+        two.ask("POST", "/spawn-pod", &mine, &order)
     );
+    assert_eq!(first.good(), second.good(), "one works it, the other one waits for its answer");
+    assert_eq!(two.get("/pods", &bearer).await.good()["pods"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

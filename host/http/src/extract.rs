@@ -65,10 +65,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
         // The parser's own message may quote the query, and that may hold a token.
         let invalid = |rejection: QueryRejection| {
-            let parameter = rejection
-                .source()
-                .and_then(|source| source.downcast_ref::<QueryError>())
-                .and_then(describe_field);
+            let parameter = query_error(&rejection).and_then(describe_field);
             Problem::invalid(
                 parameter
                     .as_deref()
@@ -77,6 +74,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         };
         Ok(Self(query.map_err(invalid)?.0))
     }
+}
+
+fn query_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a QueryError> {
+    error.downcast_ref().or_else(|| error.source().and_then(query_error))
 }
 
 /// The name in the path.
