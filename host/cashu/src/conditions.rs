@@ -297,7 +297,7 @@ mod tests {
             ("[".to_owned(), None),
             ("1".repeat(64), None),
         ] {
-            match (read(&[secret.clone()], Some(&ours())), reason) {
+            match (read(std::slice::from_ref(&secret), Some(&ours())), reason) {
                 (Ok(()), None) => {}
                 (Err(refusal), Some(reason)) => {
                     assert!(refusal.message.contains(reason), "{secret}: {refusal}");

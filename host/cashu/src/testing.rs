@@ -37,15 +37,16 @@ impl Drop for FakeMint {
 async fn request(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut bytes = Vec::new();
     loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let end = at.saturating_add(4);
             let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
             let length = head
                 .split("content-length: ")
                 .nth(1)
                 .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse().unwrap());
-            if bytes.len() >= end + 4 + length {
+            if bytes.len() >= end.saturating_add(length) {
                 let path = head.split(' ').nth(1).unwrap().to_owned();
-                return (path, bytes.split_off(end + 4));
+                return (path, bytes.split_off(end));
             }
         }
         if stream.read_buf(&mut bytes).await.unwrap() == 0 {

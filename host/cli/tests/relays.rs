@@ -100,7 +100,8 @@ impl SilentHosts {
     /// Three relays that nobody else names, each on another host.
     fn relays(&self, customer: usize) -> impl Iterator<Item = RelayUrl> {
         (0..3).map(move |n| {
-            let host = &self.0[(customer * 3 + n) % self.0.len()];
+            let host =
+                self.0.iter().cycle().nth(customer.saturating_mul(3).saturating_add(n)).unwrap();
             RelayUrl::parse(&format!("ws://{}/{customer}/{n}", host.local_addr().unwrap())).unwrap()
         })
     }

@@ -1,5 +1,6 @@
 //! Each seed of the fuzz targets, and each input that once broke one: kept in `seeds/`, read by
 //! every `cargo test`.
+#![cfg(test)]
 
 // `cargo xtask test` builds this program with coverage, whose functions are libFuzzer's.
 #[cfg(feature = "targets")]
@@ -9,12 +10,11 @@ use std::path::Path;
 
 fn read_seeds(target: &str, read: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    let mut seeds = 0;
-    for entry in std::fs::read_dir(&directory).unwrap() {
-        read(&std::fs::read(entry.unwrap().path()).unwrap());
-        seeds += 1;
+    let seeds: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
+    assert!(!seeds.is_empty(), "{} is empty", directory.display());
+    for seed in seeds {
+        read(&std::fs::read(seed.unwrap().path()).unwrap());
     }
-    assert!(seeds > 0, "{} is empty", directory.display());
 }
 
 #[test]
