@@ -30,7 +30,7 @@ pub enum ConnectError {
 pub enum RequestError {
     #[error("no answer from the API server within {} s", REQUEST_TIMEOUT.as_secs())]
     TimedOut,
-    #[error("the API server cannot be reached")]
+    #[error("the API server cannot be reached: {0}")]
     Unreachable(#[source] Unreachable),
     #[error("{}", error_chain(.0))]
     Api(#[source] kube::Error),

@@ -226,7 +226,7 @@ async fn an_unknown_certificate_is_named_as_the_cause() {
     let file = kubeconfig("server: \"https://127.0.0.1:16443\"");
     let failed = connected(file.path()).await.check().await;
     let Err(ClusterError::Unavailable(cause)) = failed else { panic!("{failed:?}") };
-    assert!(cause.contains("certificate") && cause.contains("UnknownIssuer"), "{cause}");
+    assert!(cause.contains("its certificate is not by an authority that is trusted"), "{cause}");
 }
 
 #[tokio::test]
@@ -240,6 +240,6 @@ async fn an_unreachable_cluster_is_reported_as_unavailable() {
         cluster.check().await,
     ] {
         let Err(ClusterError::Unavailable(cause)) = failed else { panic!("{failed:?}") };
-        assert!(cause.contains("Connection refused"), "{cause}");
+        assert!(cause.contains("the connection was refused"), "{cause}");
     }
 }
