@@ -34,12 +34,12 @@ async function token(mint, sat) {
   return getEncodedToken({ mint, proofs: send, unit: 'sat' });
 }
 
-/** Proofs for a payment request. Its amount is net: the fee of the mint comes on top. */
+/** Proofs for a payment request. Its amount has the mint's fee in it: the exact amount buys what it says. */
 async function proofsFor(payment) {
   const wallet = new Wallet(payment.mints[0], { unit: payment.unit });
   await wallet.loadMint();
   const proofs = await mintProofs(wallet, Number(payment.amount) + 10);
-  const { send } = await wallet.send(Number(payment.amount), proofs, { includeFees: true });
+  const { send } = await wallet.send(Number(payment.amount), proofs);
   return { mint: payment.mints[0], unit: payment.unit, proofs: send };
 }
 

@@ -56,7 +56,7 @@ async fn a_cashu_ts_wallet_pays_a_402() {
     let left = status["time_remaining_seconds"].as_u64().unwrap();
     assert!(
         (400..=420).contains(&left),
-        "seven minutes were requested and paid, with the mint's fee on top: {status}"
+        "seven minutes were requested and paid, the mint's fee too: {status}"
     );
 }
 
