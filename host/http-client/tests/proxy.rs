@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// Answers every connection of a proxy's client with `status`, and connects it to `server` if that is
-/// 200; sends what it was requests for.
+/// 200; sends what was requested of it.
 async fn proxy(
     status: &'static str,
     server: Option<SocketAddr>,
@@ -91,7 +91,7 @@ async fn requests_go_through_a_tunnel_and_the_proxy_sees_only_where_to() {
     client.send(get(&format!("http://{server}/"))).await.unwrap();
     let error = client.send(get("http://direct.example/")).await.unwrap_err();
     assert!(error_chain(&error).contains("has no address"), "{error:?}");
-    assert!(requests.try_recv().is_err(), "the proxy is requests for nothing else");
+    assert!(requests.try_recv().is_err(), "nothing else is requested of the proxy");
 }
 
 #[tokio::test]
