@@ -126,10 +126,7 @@ impl Payments for CashuWallet {
     }
 
     async fn has_room(&self) -> bool {
-        self.store.database.has_room(limits::DISK_RESERVE).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the room on the wallet's disk is not known");
-            true
-        })
+        self.store.database.has_room(limits::DISK_RESERVE).await
     }
 
     async fn recover(&self) -> Result<(), RecoveryError> {
@@ -260,9 +257,9 @@ impl MintDirectory for CashuWallet {
 
     async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
         let report = |status: MintStatus| MintReport {
+            held: status.balance.held(),
             mint: status.balance.mint,
             accepted: status.accepted,
-            held: status.balance.available.plus(status.balance.reserved),
             fault: status.health.last_error,
             answered_in_ms: status
                 .health

@@ -1,6 +1,5 @@
 //! Paying Lightning invoices (NUT-05, NUT-08).
 
-use crate::crypto::proof_ys;
 use crate::error::{MintError, MintWalletError, Unresolved, codes};
 use crate::mint_wallet::{MintWallet, Result, leave_open};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
@@ -141,7 +140,7 @@ impl MintWallet {
                 let is_over = response == Response::Rejected
                     || quote.expiry < UnixTime::now().0
                     || quote.state == MeltQuoteState::Failed;
-                match self.input_states(operation).await {
+                match self.states(&operation.data.inputs).await {
                     Ok(states) if is_over && are_final(&states) => {
                         self.store.fail(operation, &states).await?;
                         Ok(OperationOutcome::Failed(None))
@@ -151,10 +150,6 @@ impl MintWallet {
                 }
             }
         }
-    }
-
-    async fn input_states(&self, operation: &Operation) -> Result<Vec<State>> {
-        Ok(self.client.states(&proof_ys(&self.client.share, &operation.data.inputs).await?).await?)
     }
 
     async fn complete_payment(

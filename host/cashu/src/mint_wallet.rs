@@ -11,7 +11,7 @@ use crate::token_format::ReadToken;
 use crate::wallet_store::{BeginResult, WalletStore};
 use cdk::nuts::{
     BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
-    SecretKey, Token,
+    SecretKey, State, Token,
 };
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
@@ -133,6 +133,12 @@ impl MintWallet {
             ppk = ppk.saturating_add(keysets.get(proof.keyset_id)?.input_fee_ppk);
         }
         Ok(ppk.div_ceil(1_000))
+    }
+
+    /// The mint's states of these proofs, in their order (NUT-07).
+    pub(crate) async fn states(&self, proofs: &[Proof]) -> Result<Vec<State>> {
+        let ys = crypto::proof_ys(&self.client.share, proofs).await?;
+        Ok(self.client.states(&ys).await?)
     }
 
     /// The outputs of an operation, always the same.

@@ -172,6 +172,17 @@ pub struct MintBalance {
     pub reserved: Sat,
 }
 
+impl MintBalance {
+    pub(crate) fn held(&self) -> Sat {
+        self.available.plus(self.reserved)
+    }
+}
+
+/// What is held at this mint.
+pub(crate) fn held_at(balances: &[MintBalance], mint: &MintUrl) -> Sat {
+    balances.iter().find(|balance| balance.mint == *mint).map_or(Sat(0), MintBalance::held)
+}
+
 /// The value of these proofs.
 pub(crate) fn total(proofs: &[Proof]) -> u64 {
     proofs.iter().fold(0, |sum, proof| sum.saturating_add(proof.amount.to_u64()))

@@ -2,7 +2,7 @@
 //! NUT-13).
 
 use crate::counters::WINDOW;
-use crate::crypto::{derive_outputs, proof_ys};
+use crate::crypto::derive_outputs;
 use crate::error::{KeysetConflict, MintWalletError};
 use crate::mint_wallet::{MintWallet, Result, order_signatures};
 use crate::wallet_store::{NextCounter, RestoredProof};
@@ -35,6 +35,12 @@ impl RestoreLimits {
     const AUTOMATIC: Self = Self { counters: MAX_COUNTERS, time: AUTOMATIC_TIME };
     /// The operator ends it as they like.
     const OPERATOR: Self = Self { counters: MAX_COUNTERS, time: Duration::MAX };
+
+    /// What `restore` gives, if it does so in time.
+    async fn in_time<T>(self, restore: impl Future<Output = Result<T>>) -> Result<T> {
+        let restored = tokio::time::timeout(self.time, restore).await;
+        restored.unwrap_or(Err(MintWalletError::RestoreLimit))
+    }
 }
 
 /// What a restore has done.
@@ -86,9 +92,7 @@ impl MintWallet {
         }
         state.keysets.retain(|_, at| at.elapsed() < AUTOMATIC_PERIOD);
         state.keysets.insert(keyset, Instant::now());
-        let restored = tokio::time::timeout(limits.time, self.restore_keyset(keyset, limits)).await;
-        let restored = restored.unwrap_or(Err(MintWalletError::RestoreLimit));
-        match restored {
+        match limits.in_time(self.restore_keyset(keyset, limits)).await {
             Ok(sat) => {
                 tracing::info!(mint = %self.mint, %keyset, sat, "restored from the mnemonic")
             }
@@ -102,8 +106,7 @@ impl MintWallet {
     }
 
     async fn restore_within(&self, limits: RestoreLimits) -> Result<Restored> {
-        let restored = tokio::time::timeout(limits.time, self.restore_all(limits)).await;
-        restored.unwrap_or(Err(MintWalletError::RestoreLimit))
+        limits.in_time(self.restore_all(limits)).await
     }
 
     async fn restore_all(&self, limits: RestoreLimits) -> Result<Restored> {
@@ -139,7 +142,7 @@ impl MintWallet {
         let Some(last) = found.last().map(|found| found.counter) else { return Ok(0) };
         let proofs: Proofs = found.iter().map(|found| found.proof.clone()).collect();
         // Checked after they were found: the service may be spending.
-        let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
+        let states = self.states(&proofs).await?;
         let unspent = found.into_iter().zip(states);
         let unspent = unspent.filter(|(_, state)| *state == State::Unspent);
         let unspent = unspent.map(|(found, _)| found).collect();

@@ -1,7 +1,6 @@
 //! Making tokens from the wallet's proofs.
 
 use crate::counters::Spender;
-use crate::crypto::proof_ys;
 use crate::error::MintWalletError;
 use crate::keyset::split;
 use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
@@ -126,7 +125,7 @@ impl MintWallet {
     }
 
     async fn send_exact(&self, purpose: &Purpose, amount: u64, proofs: Proofs) -> Result<Attempt> {
-        let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
+        let states = self.states(&proofs).await?;
         let spent: Proofs = proofs
             .iter()
             .zip(&states)
@@ -187,7 +186,7 @@ impl MintWallet {
         if proofs.is_empty() {
             return Ok(true);
         }
-        let states = self.client.states(&proof_ys(&self.client.share, &proofs).await?).await?;
+        let states = self.states(&proofs).await?;
         Ok(states.contains(&State::Spent))
     }
 }

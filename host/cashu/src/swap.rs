@@ -35,10 +35,11 @@ impl MintWallet {
     ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
         let mut outcome = OperationOutcome::Failed(None);
-        let agreed = self.fee(&inputs).await?;
+        let mut agreed = None;
         for _ in 0..RECEIVE_ATTEMPTS {
             // What is tried again is what was agreed on, or nothing.
             let fee = self.fee(&inputs).await?;
+            let agreed = *agreed.get_or_insert(fee);
             if fee > agreed {
                 return Err(MintWalletError::FeeRaised { agreed, fee });
             }

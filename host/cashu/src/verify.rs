@@ -4,6 +4,7 @@ use crate::conditions;
 use crate::error::MintError;
 use crate::keyset::proofs_of_keysets;
 use crate::mint_wallet::MintWallet;
+use crate::operation::held_at;
 use crate::refusal;
 use crate::token_format;
 use crate::wallet::CashuWallet;
@@ -117,11 +118,7 @@ impl CashuWallet {
     async fn require_balance_limit(&self, mint: &MintUrl, gross: Sat) -> Result<(), Refusal> {
         let Some(limit) = self.max_balance else { return Ok(()) };
         let balances = self.balances().await.map_err(|error| refusal::of_store_error(&error))?;
-        let held = balances
-            .iter()
-            .find(|balance| balance.mint == *mint)
-            .map_or(Sat(0), |balance| balance.available.plus(balance.reserved));
-        if held.plus(gross) <= limit {
+        if held_at(&balances, mint).plus(gross) <= limit {
             return Ok(());
         }
         let others: Vec<&str> =

@@ -7,7 +7,9 @@
 //! A mint's balance is the sum of `delta` over its operations that have ended: the audit relies on
 //! it.
 
-use crate::operation::{MintBalance, Operation, OperationData, OperationState, ProofState, total};
+use crate::operation::{
+    MintBalance, Operation, OperationData, OperationState, ProofState, held_at, total,
+};
 use crate::purpose::Purpose;
 use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
@@ -69,9 +71,7 @@ fn exceeds(
     let (Purpose::Receive { .. }, Some(limit)) = (&operation.purpose, max_balance) else {
         return Ok(false);
     };
-    let balances = tables::balances(transaction)?;
-    let balance = balances.iter().find(|balance| balance.mint == operation.mint);
-    let held = balance.map_or(Sat(0), |balance| balance.available.plus(balance.reserved));
+    let held = held_at(&tables::balances(transaction)?, &operation.mint);
     let open = tables::open_operations(transaction, &operation.mint)?;
     let receives = open.iter().filter(|open| !open.data.has_own_inputs);
     let with_open = receives.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));

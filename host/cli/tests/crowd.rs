@@ -23,9 +23,9 @@ use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
+use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -228,12 +228,7 @@ impl Service {
     }
 
     async fn new(reserve: u64, latency: Duration) -> Self {
-        let memory = Path::new("/dev/shm");
-        let directory = match memory.is_dir() {
-            true => tempfile::tempdir_in(memory),
-            false => tempfile::tempdir(),
-        };
-        let directory = directory.unwrap();
+        let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(reserve));
         let mint = Arc::new(SlowMint { latency, ..SlowMint::default() });

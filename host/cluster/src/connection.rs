@@ -89,13 +89,16 @@ async fn client_with(kubeconfig: Option<&Path>, proxies: &Proxies) -> Result<Cli
             let file = Kubeconfig::read_from(path).map_err(ConnectError::Kubeconfig)?;
             from_file(file, proxies).await.map_err(ConnectError::Kubeconfig)?
         }
-        None => match Kubeconfig::read() {
-            Ok(file) => match from_file(file, proxies).await {
+        None => {
+            let found = match Kubeconfig::read() {
+                Ok(file) => from_file(file, proxies).await,
+                Err(error) => Err(error),
+            };
+            match found {
                 Ok(config) => config,
                 Err(_) => Config::infer().await.map_err(ConnectError::Infer)?,
-            },
-            Err(_) => Config::infer().await.map_err(ConnectError::Infer)?,
-        },
+            }
+        }
     };
     config.connect_timeout = Some(REQUEST_TIMEOUT);
     // The order service retries, and knows what may be retried.
@@ -138,7 +141,6 @@ pub async fn with_timeout<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_http_client::error_chain;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
@@ -146,7 +148,7 @@ mod tests {
     const VERSION: &str = r#"{"major":"1","minor":"34","gitVersion":"v1.34.0","gitCommit":"",
         "gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#;
 
-    /// A proxy with an API server behind it, and what the proxy is requests for.
+    /// A proxy with an API server behind it, and the requests that the proxy gets.
     async fn proxy() -> (String, mpsc::UnboundedReceiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

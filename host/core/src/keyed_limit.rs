@@ -20,7 +20,25 @@ pub struct Permit<K: Eq + Hash> {
     key: K,
 }
 
+impl<K: Eq + Hash> Permit<K> {
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+}
+
 impl<K: Eq + Hash + Clone> KeyedLimit<K> {
+    /// How many this key has.
+    #[cfg(test)]
+    pub(crate) fn count(&self, key: &K) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or(0)
+    }
+
+    /// Whether no key has any.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// One more for this key, unless it has reached the limit.
     #[must_use]
     pub fn try_acquire(&self, key: K, limit: usize) -> Option<Permit<K>> {

@@ -10,7 +10,8 @@
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
 //!   requests an address has; `networks.rs`: which addresses share these limits.
-//! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes: rate limits, security headers, CORS, counting.
+//! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
+//!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
 //!   and NIP-98.
 //! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);

@@ -123,8 +123,8 @@ impl OrderStore for SqlStore {
         self.database.transact(move |transaction| find_order_by_id(transaction, &id)).await
     }
 
-    async fn has_room(&self) -> Result<bool> {
-        Ok(self.database.has_room(self.reserve).await?)
+    async fn has_room(&self) -> bool {
+        self.database.has_room(self.reserve).await
     }
 
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>> {

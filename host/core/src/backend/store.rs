@@ -134,7 +134,7 @@ pub trait OrderStore: Send + Sync {
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError>;
 
     /// Whether new orders may be stored without taking the room that paid ones need.
-    async fn has_room(&self) -> Result<bool, LedgerError>;
+    async fn has_room(&self) -> bool;
 
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;

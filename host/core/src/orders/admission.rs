@@ -2,12 +2,13 @@
 //! others those whose tokens cannot be forged.
 //!
 //! ```text
-//! submit ─▶ accept (of one source so many) ─▶ enter (of one mint so many) ─▶ Place
+//! submit ─▶ accept (of one source so many) ─▶ claim_place (of one mint so many) ─▶ Place
 //! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused
 //! ```
 //!
 //! Nothing here is stored: an order that is refused a place was never written.
 
+use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
 use crate::model::ids::{Customer, MintUrl};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -34,13 +35,8 @@ pub(super) enum Lane {
 /// The orders of all mints that are not paid for yet.
 #[derive(Default)]
 pub(super) struct Admission {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    sources: HashMap<Source, usize>,
-    mints: HashMap<MintUrl, AtMint>,
+    sources: KeyedLimit<Source>,
+    mints: Mutex<HashMap<MintUrl, AtMint>>,
 }
 
 #[derive(Default)]
@@ -112,25 +108,11 @@ impl AtMint {
 }
 
 /// One order of a source, until it is dropped.
-pub(super) struct Entrant {
-    admission: Arc<Admission>,
-    source: Source,
-}
-
-impl Drop for Entrant {
-    fn drop(&mut self) {
-        let mut state = self.admission.state();
-        if let Some(count) = state.sources.get_mut(&self.source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                state.sources.remove(&self.source);
-            }
-        }
-    }
-}
+pub(super) type Entrant = Permit<Source>;
 
 /// The place of an order at its mint, until it is dropped.
 pub(super) struct Place {
+    admission: Arc<Admission>,
     entrant: Entrant,
     mint: MintUrl,
     lane: Lane,
@@ -138,8 +120,8 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.entrant.admission.state();
-        let orders = state.mints.entry(self.mint.clone()).or_default().lane(self.lane);
+        let mut mints = self.admission.mints();
+        let orders = mints.entry(self.mint.clone()).or_default().lane(self.lane);
         orders.places = orders.places.saturating_sub(1);
     }
 }
@@ -150,8 +132,8 @@ pub(super) struct Slot(Option<(Arc<Admission>, MintUrl, Lane)>);
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some((admission, mint, lane)) = self.0.take() else { return };
-        let mut state = admission.state();
-        let at_mint = state.mints.entry(mint.clone()).or_default();
+        let mut mints = admission.mints();
+        let at_mint = mints.entry(mint.clone()).or_default();
         let orders = at_mint.lane(lane);
         orders.running = orders.running.saturating_sub(1);
         admission.assign_slots(at_mint, &mint);
@@ -159,28 +141,22 @@ impl Drop for Slot {
 }
 
 impl Admission {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mints(&self) -> MutexGuard<'_, HashMap<MintUrl, AtMint>> {
+        self.mints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more order of this source, before anything else is done for it.
     ///
     /// # Errors
     /// `resource_unavailable`: it has enough of them.
-    pub(super) fn accept(self: &Arc<Self>, source: Source) -> Result<Entrant, Refusal> {
-        let mut state = self.state();
-        let count = state.sources.entry(source.clone()).or_default();
-        if *count >= limits::ORDERS_OF_ONE {
-            return Err(busy("too many orders of yours are waiting"));
-        }
-        *count = count.saturating_add(1);
-        drop(state);
-        Ok(Entrant { admission: Arc::clone(self), source })
+    pub(super) fn accept(&self, source: Source) -> Result<Entrant, Refusal> {
+        let entrant = self.sources.try_acquire(source, limits::ORDERS_OF_ONE);
+        entrant.ok_or_else(|| busy("too many orders of yours are waiting"))
     }
 
     /// Whether an order of this mint would have to wait unless its token is proven.
     pub(super) fn is_crowded(&self, mint: &MintUrl) -> bool {
-        self.state().mints.get(mint).is_some_and(|AtMint { proven, unproven }| {
+        self.mints().get(mint).is_some_and(|AtMint { proven, unproven }| {
             unproven.places >= limits::UNPROVEN_AT_ONCE
                 || proven.places.saturating_add(unproven.places) >= limits::ORDERS_AT_ONCE
         })
@@ -194,33 +170,43 @@ impl Admission {
         mint: &MintUrl,
         lane: Lane,
     ) -> Result<Place, Refusal> {
-        let mut state = self.state();
-        let orders = state.mints.entry(mint.clone()).or_default().lane(lane);
-        let is_full = orders.places >= limits::ORDERS_WAITING;
-        if !is_full {
-            orders.places = orders.places.saturating_add(1);
-        }
-        drop(state);
-        match (is_full, lane) {
-            (false, _) => Ok(Place { entrant, mint: mint.clone(), lane }),
-            (true, Lane::Proven) => Err(busy("too many orders are waiting for this mint")),
-            (true, Lane::Unproven) => Err(busy(
+        let place = self.place(entrant, mint, lane, limits::ORDERS_WAITING);
+        place.ok_or_else(|| match lane {
+            Lane::Proven => busy("too many orders are waiting for this mint"),
+            Lane::Unproven => busy(
                 "too many orders are waiting for this mint; a token with DLEQ proofs (NUT-12) goes \
                  before those without",
-            )),
-        }
+            ),
+        })
     }
 
     /// The place of an order that an earlier process has written; it is not refused one.
-    pub(super) fn resume(self: &Arc<Self>, source: Source, mint: &MintUrl, lane: Lane) -> Place {
-        let mut state = self.state();
-        let count = state.sources.entry(source.clone()).or_default();
-        *count = count.saturating_add(1);
-        let orders = state.mints.entry(mint.clone()).or_default().lane(lane);
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        source: Source,
+        mint: &MintUrl,
+        lane: Lane,
+    ) -> Option<Place> {
+        let entrant = self.sources.try_acquire(source, usize::MAX)?;
+        self.place(entrant, mint, lane, usize::MAX)
+    }
+
+    /// None when the lane has so many already.
+    fn place(
+        self: &Arc<Self>,
+        entrant: Entrant,
+        mint: &MintUrl,
+        lane: Lane,
+        limit: usize,
+    ) -> Option<Place> {
+        let mut mints = self.mints();
+        let orders = mints.entry(mint.clone()).or_default().lane(lane);
+        if orders.places >= limit {
+            return None;
+        }
         orders.places = orders.places.saturating_add(1);
-        drop(state);
-        let entrant = Entrant { admission: Arc::clone(self), source };
-        Place { entrant, mint: mint.clone(), lane }
+        drop(mints);
+        Some(Place { admission: Arc::clone(self), entrant, mint: mint.clone(), lane })
     }
 
     /// Gives free slots to those who wait.
@@ -244,11 +230,10 @@ impl Place {
     pub(super) async fn slot(&self) -> Option<Slot> {
         let (sender, receiver) = oneshot::channel();
         {
-            let admission = &self.entrant.admission;
-            let mut state = admission.state();
-            let at_mint = state.mints.entry(self.mint.clone()).or_default();
-            at_mint.lane(self.lane).waiting.push(&self.entrant.source, sender);
-            admission.assign_slots(at_mint, &self.mint);
+            let mut mints = self.admission.mints();
+            let at_mint = mints.entry(self.mint.clone()).or_default();
+            at_mint.lane(self.lane).waiting.push(self.entrant.key(), sender);
+            self.admission.assign_slots(at_mint, &self.mint);
         }
         receiver.await.ok()
     }
@@ -342,10 +327,10 @@ mod tests {
         assert!(turns <= 2, "it waited for {turns} turns");
         drop((slot, running, flooding));
         drop(flood);
-        assert!(admission.state().sources.contains_key(&source(2)));
+        assert!(admission.sources.count(&source(2)) > 0);
         drop(turn);
         drop(other);
-        assert!(admission.state().sources.is_empty(), "a source without orders is forgotten");
+        assert!(admission.sources.is_empty(), "a source without orders is forgotten");
     }
 
     #[tokio::test]
@@ -382,7 +367,7 @@ mod tests {
         let unclaimed = Box::pin(places.last().unwrap().slot());
         drop(slots);
         drop(unclaimed);
-        let state = admission.state();
-        assert_eq!(state.mints.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
+        let mints = admission.mints();
+        assert_eq!(mints.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
     }
 }

@@ -204,7 +204,7 @@ impl OrderService {
                 _ => Lane::Proven,
             };
             let place = self.admission.resume(source, &order.token_info.mint, lane);
-            self.spawn(order, guard, Some(place));
+            self.spawn(order, guard, place);
         }
         Ok(())
     }

@@ -160,11 +160,7 @@ impl OrderService {
 
     /// Whether the disks have room for one more order, and for what is paid already.
     pub(super) async fn has_room(&self) -> bool {
-        let ledger = self.backends.ledger.has_room().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the room on the ledger's disk is not known");
-            true
-        });
-        ledger && self.backends.wallet.has_room().await
+        self.backends.ledger.has_room().await && self.backends.wallet.has_room().await
     }
 
     /// The same order, for a customer who sent it again.

@@ -58,15 +58,17 @@ impl Database {
     }
 
     /// Whether more than this many bytes are free on its disk. Of a server's disk that is not known:
-    /// its operator watches it.
-    ///
-    /// # Errors
-    /// [`DatabaseError`]: the file system does not say.
-    pub async fn has_room(&self, reserve: u64) -> Result<bool, DatabaseError> {
+    /// its operator watches it. Nor does a file system that does not say keep anybody from writing.
+    pub async fn has_room(&self, reserve: u64) -> bool {
         let backend = Arc::clone(&self.backend);
         let free = spawn_blocking(move || backend.free_bytes()).await;
-        let free = free.unwrap_or_else(|error| Err(DatabaseError::failed(error)))?;
-        Ok(free.is_none_or(|free| free > reserve))
+        match free.unwrap_or_else(|error| Err(DatabaseError::failed(error))) {
+            Ok(free) => free.is_none_or(|free| free > reserve),
+            Err(error) => {
+                tracing::warn!(%error, "the room on a database's disk is not known");
+                true
+            }
+        }
     }
 
     /// Runs one transaction on a thread for blocking work; it is on disk when this returns `Ok`.

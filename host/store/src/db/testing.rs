@@ -1,4 +1,5 @@
-//! A Postgres server for one test, in a temporary directory and on a free port.
+//! A Postgres server for one test, in a temporary directory and on a free port; and a directory that
+//! costs no time.
 
 use paygress_core::model::secret::Secret;
 use std::fs::File;
@@ -14,6 +15,13 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The server refuses to run as root.
 const USER: &str = "postgres";
+
+/// A temporary directory, in memory where there is a place for one: for tests that write much, and
+/// measure something else.
+pub fn fast_directory() -> io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
+}
 
 /// Stopped when it is dropped.
 pub struct Server {

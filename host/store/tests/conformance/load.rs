@@ -8,19 +8,14 @@ use paygress_core::model::order_state::DecisionProgress;
 use paygress_core::model::units::UnixTime;
 use paygress_core::testing;
 use paygress_store::SqlStore;
-use std::path::Path;
+use paygress_store::db::testing::fast_directory;
 
 const ORDERS: u64 = 20_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_refused_orders_take_a_few_megabytes() {
-    // In memory, where there is such a directory: what is measured is the size.
-    let memory = Path::new("/dev/shm");
-    let directory = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
-    let directory = directory.unwrap();
+    // What is measured is the size.
+    let directory = fast_directory().unwrap();
     let file = directory.path().join("ledger.sqlite");
     let store = SqlStore::sqlite(&file).await.unwrap();
     let kept = RefusedLimits { whole: limits::REFUSED_WHOLE, most: limits::REFUSED_MOST };
