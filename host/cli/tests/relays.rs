@@ -24,6 +24,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// Held by each test: open files, memory and delays are counted, and they are the whole process's.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Waits until this gives something.
 async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -119,6 +122,7 @@ fn resident_mib() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_name_silent_relays_leave_no_socket_and_no_memory_behind() {
+    let _alone = ALONE.lock().await;
     const MESSAGES: usize = 600;
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
@@ -184,6 +188,7 @@ impl Drop for Attack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paid_answer_does_not_wait_for_slow_relays() {
+    let _alone = ALONE.lock().await;
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
     let crowd = Arc::new(Crowd::new(&sandbox).await);
@@ -227,6 +232,7 @@ async fn a_paid_answer_does_not_wait_for_slow_relays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
+    let _alone = ALONE.lock().await;
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let ledger = Arc::clone(&app.ledger);
@@ -293,6 +299,7 @@ impl RefusingRelay {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it() {
+    let _alone = ALONE.lock().await;
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let ledger = Arc::clone(&app.ledger);
