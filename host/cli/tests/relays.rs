@@ -16,16 +16,21 @@ use paygress_sandbox::Relay;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::customer::{Buyer, Running, TIMEOUT};
 use tokio_tungstenite::tungstenite::Message;
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Held by each test: open files, memory and delays are counted, and they are the whole process's.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Runs a test with nothing else in the process, and until nothing of it is left: open files and
+/// memory are the whole process's.
+fn alone(test: impl Future<Output = ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    tokio::runtime::Runtime::new().unwrap().block_on(test);
+}
 
 /// Waits until this gives something.
 async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
@@ -120,36 +125,37 @@ fn resident_mib() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1_024
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_that_name_silent_relays_leave_no_socket_and_no_memory_behind() {
-    let _alone = ALONE.lock().await;
-    const MESSAGES: usize = 600;
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let _running = Running::start(sandbox.app().await.unwrap());
-    let (crowd, hosts) = (Crowd::new(&sandbox).await, SilentHosts::start(24));
-    // Everything that is made once is there.
-    let first = crowd.send([], "hi").await;
-    until("no answer", async || answers(&crowd.client, &first).await.pop()).await;
-    let (files, memory) = (open_files(), resident_mib());
-    let (mut most, begun) = (files, Instant::now());
-    for n in 0..MESSAGES {
-        crowd.send(hosts.relays(n), "hi").await;
+#[test]
+fn messages_that_name_silent_relays_leave_no_socket_and_no_memory_behind() {
+    alone(async {
+        const MESSAGES: usize = 600;
+        let sandbox = Sandbox::new(&[], "").await.unwrap();
+        let _running = Running::start(sandbox.app().await.unwrap());
+        let (crowd, hosts) = (Crowd::new(&sandbox).await, SilentHosts::start(24));
+        // Everything that is made once is there.
+        let first = crowd.send([], "hi").await;
+        until("no answer", async || answers(&crowd.client, &first).await.pop()).await;
+        let (files, memory) = (open_files(), resident_mib());
+        let (mut most, begun) = (files, Instant::now());
+        for n in 0..MESSAGES {
+            crowd.send(hosts.relays(n), "hi").await;
+            most = most.max(open_files());
+        }
+        let (sent, last) = (begun.elapsed(), crowd.send([], "hi").await);
+        until("no answer", async || answers(&crowd.client, &last).await.pop()).await;
         most = most.max(open_files());
-    }
-    let (sent, last) = (begun.elapsed(), crowd.send([], "hi").await);
-    until("no answer", async || answers(&crowd.client, &last).await.pop()).await;
-    most = most.max(open_files());
-    until("sockets are left open", async || (open_files() <= files).then_some(())).await;
-    println!(
-        "{MESSAGES} messages naming {} silent relays, in {:.1} s: open files {files}, at most {most}, then {}; memory {memory} MiB, then {} MiB",
-        MESSAGES * 3,
-        sent.as_secs_f32(),
-        open_files(),
-        resident_mib()
-    );
-    // 32 visits that nobody has paid for, and a few files of the databases.
-    assert!(most > files + 8 && most <= files + 48, "{files} files, then {most}");
-    assert!(resident_mib() < memory + 64, "{memory} MiB, then {} MiB", resident_mib());
+        until("sockets are left open", async || (open_files() <= files).then_some(())).await;
+        println!(
+            "{MESSAGES} messages naming {} silent relays, in {:.1} s: open files {files}, at most {most}, then {}; memory {memory} MiB, then {} MiB",
+            MESSAGES * 3,
+            sent.as_secs_f32(),
+            open_files(),
+            resident_mib()
+        );
+        // 32 visits that nobody has paid for, and a few files of the databases.
+        assert!(most > files + 8 && most <= files + 48, "{files} files, then {most}");
+        assert!(resident_mib() < memory + 64, "{memory} MiB, then {} MiB", resident_mib());
+    });
 }
 
 /// Customers at slow relays who send messages that are no orders, and orders that are refused, one
@@ -186,66 +192,68 @@ impl Drop for Attack {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_paid_answer_does_not_wait_for_slow_relays() {
-    let _alone = ALONE.lock().await;
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let _running = Running::start(sandbox.app().await.unwrap());
-    let crowd = Arc::new(Crowd::new(&sandbox).await);
-    let hosts = Arc::new(SilentHosts::start(24));
-    let elsewhere = Relay::start().await.unwrap();
-    let buyer = Buyer::new(&sandbox).await;
-    let mut tokens = Vec::new();
-    for _ in 0..43 {
-        tokens.push(buyer.token(2).await);
-    }
-    let mut token = || tokens.pop().unwrap();
-    let (first, second, third) = (token(), token(), token());
-    let begun = Instant::now();
-    buyer.ask(json!({"cashu_token": first})).await;
-    let quiet = begun.elapsed();
-    let files = open_files();
-    let attack = Attack::start(Arc::clone(&crowd), Arc::clone(&hosts), tokens);
-    until("no slow relay is visited", async || {
-        (attack.sent() >= 160 && open_files() > files + 16).then_some(())
-    })
-    .await;
-    let begun = Instant::now();
-    let bought = buyer.ask(json!({"cashu_token": second})).await;
-    let attacked = begun.elapsed();
-    assert!(bought["ssh_port"].is_number(), "{bought}");
-    // A customer who reads elsewhere, beside two slow relays.
-    let inbox = hosts.relays(1_000_000).take(2).chain([elsewhere.url().await]);
-    let begun = Instant::now();
-    let keys = crowd.send(inbox, &third).await;
-    let reader = client_on(&elsewhere.url().await, keys.clone()).await;
-    login(&reader, &keys).await;
-    let read_elsewhere = begun.elapsed();
-    println!(
-        "a login in {quiet:.2?}; under {} messages naming slow relays in {attacked:.2?}, at the customer's own relay in {read_elsewhere:.2?}",
-        attack.sent(),
-    );
-    assert!(open_files() > files + 8, "no slow relay is visited any more");
-    let limit = Duration::from_secs(2) + quiet;
-    assert!(attacked < limit && read_elsewhere < limit, "{attacked:?}, {read_elsewhere:?}");
+#[test]
+fn a_paid_answer_does_not_wait_for_slow_relays() {
+    alone(async {
+        let sandbox = Sandbox::new(&[], "").await.unwrap();
+        let _running = Running::start(sandbox.app().await.unwrap());
+        let crowd = Arc::new(Crowd::new(&sandbox).await);
+        let hosts = Arc::new(SilentHosts::start(24));
+        let elsewhere = Relay::start().await.unwrap();
+        let buyer = Buyer::new(&sandbox).await;
+        let mut tokens = Vec::new();
+        for _ in 0..43 {
+            tokens.push(buyer.token(2).await);
+        }
+        let mut token = || tokens.pop().unwrap();
+        let (first, second, third) = (token(), token(), token());
+        let begun = Instant::now();
+        buyer.ask(json!({"cashu_token": first})).await;
+        let quiet = begun.elapsed();
+        let files = open_files();
+        let attack = Attack::start(Arc::clone(&crowd), Arc::clone(&hosts), tokens);
+        until("no slow relay is visited", async || {
+            (attack.sent() >= 160 && open_files() > files + 16).then_some(())
+        })
+        .await;
+        let begun = Instant::now();
+        let bought = buyer.ask(json!({"cashu_token": second})).await;
+        let attacked = begun.elapsed();
+        assert!(bought["ssh_port"].is_number(), "{bought}");
+        // A customer who reads elsewhere, beside two slow relays.
+        let inbox = hosts.relays(1_000_000).take(2).chain([elsewhere.url().await]);
+        let begun = Instant::now();
+        let keys = crowd.send(inbox, &third).await;
+        let reader = client_on(&elsewhere.url().await, keys.clone()).await;
+        login(&reader, &keys).await;
+        let read_elsewhere = begun.elapsed();
+        println!(
+            "a login in {quiet:.2?}; under {} messages naming slow relays in {attacked:.2?}, at the customer's own relay in {read_elsewhere:.2?}",
+            attack.sent(),
+        );
+        assert!(open_files() > files + 8, "no slow relay is visited any more");
+        let limit = Duration::from_secs(2) + quiet;
+        assert!(attacked < limit && read_elsewhere < limit, "{attacked:?}, {read_elsewhere:?}");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
-    let _alone = ALONE.lock().await;
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let app = sandbox.app().await.unwrap();
-    let ledger = Arc::clone(&app.ledger);
-    let _running = Running::start(app);
-    let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
-    let inbox = Relay::start_guarded().await.unwrap();
-    let keys = crowd.send([inbox.url().await], &buyer.token(5).await).await;
-    let reader = client_on(&inbox.url().await, keys.clone()).await;
-    login(&reader, &keys).await;
-    until("the answer does not count as delivered", async || {
-        ledger.unfinished().await.unwrap().is_empty().then_some(())
-    })
-    .await;
+#[test]
+fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
+    alone(async {
+        let sandbox = Sandbox::new(&[], "").await.unwrap();
+        let app = sandbox.app().await.unwrap();
+        let ledger = Arc::clone(&app.ledger);
+        let _running = Running::start(app);
+        let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+        let inbox = Relay::start_guarded().await.unwrap();
+        let keys = crowd.send([inbox.url().await], &buyer.token(5).await).await;
+        let reader = client_on(&inbox.url().await, keys.clone()).await;
+        login(&reader, &keys).await;
+        until("the answer does not count as delivered", async || {
+            ledger.unfinished().await.unwrap().is_empty().then_some(())
+        })
+        .await;
+    });
 }
 
 /// A relay that wants authentication, and refuses it until it is switched.
@@ -297,29 +305,30 @@ impl RefusingRelay {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it() {
-    let _alone = ALONE.lock().await;
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let app = sandbox.app().await.unwrap();
-    let ledger = Arc::clone(&app.ledger);
-    let _running = Running::start(app);
-    let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
-    let inbox = RefusingRelay::start().await;
-    let keys = crowd.send([inbox.url.clone()], &buyer.token(5).await).await;
-    // Our own relay has it at once…
-    login(&crowd.client, &keys).await;
-    // …and the customer's is tried again, while ours is left in peace.
-    until("the relay is not tried again", async || {
-        (inbox.refused.load(Ordering::SeqCst) >= 2).then_some(())
-    })
-    .await;
-    let waiting = ledger.unfinished().await.unwrap();
-    assert!(matches!(waiting.as_slice(), [order] if !order.delivered), "{waiting:?}");
-    assert_eq!(answers(&crowd.client, &keys).await.len(), 1);
-    inbox.takes.store(true, Ordering::SeqCst);
-    until("the answer does not count as delivered", async || {
-        ledger.unfinished().await.unwrap().is_empty().then_some(())
-    })
-    .await;
+#[test]
+fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it() {
+    alone(async {
+        let sandbox = Sandbox::new(&[], "").await.unwrap();
+        let app = sandbox.app().await.unwrap();
+        let ledger = Arc::clone(&app.ledger);
+        let _running = Running::start(app);
+        let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+        let inbox = RefusingRelay::start().await;
+        let keys = crowd.send([inbox.url.clone()], &buyer.token(5).await).await;
+        // Our own relay has it at once…
+        login(&crowd.client, &keys).await;
+        // …and the customer's is tried again, while ours is left in peace.
+        until("the relay is not tried again", async || {
+            (inbox.refused.load(Ordering::SeqCst) >= 2).then_some(())
+        })
+        .await;
+        let waiting = ledger.unfinished().await.unwrap();
+        assert!(matches!(waiting.as_slice(), [order] if !order.delivered), "{waiting:?}");
+        assert_eq!(answers(&crowd.client, &keys).await.len(), 1);
+        inbox.takes.store(true, Ordering::SeqCst);
+        until("the answer does not count as delivered", async || {
+            ledger.unfinished().await.unwrap().is_empty().then_some(())
+        })
+        .await;
+    });
 }
