@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use paygress_core::Policy;
+use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
@@ -123,8 +124,8 @@ pub struct FakeCluster;
 
 #[async_trait]
 impl Cluster for FakeCluster {
-    async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(())
+    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
+        Ok(Demand::default())
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
