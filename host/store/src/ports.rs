@@ -68,14 +68,14 @@ fn reserve_capacity(
     transaction: &mut dyn Transaction,
     lease: &LeaseId,
     demand: &Demand,
-    capacity: &dyn Capacity,
+    capacity: Option<&dyn Capacity>,
 ) -> Result<std::result::Result<(), NoCapacity>> {
     let (own, others): (Vec<_>, Vec<_>) =
         reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
         return Ok(Ok(()));
     }
-    if let Err(none) = capacity.check(&others, demand) {
+    if let Some(Err(none)) = capacity.map(|capacity| capacity.check(&others, demand)) {
         return Ok(Err(none));
     }
     let statement = "UPDATE ports SET demand = ?2 WHERE lease = ?1";
@@ -115,11 +115,13 @@ impl PortAllocator for SqlStore {
         &self,
         lease: &LeaseId,
         demand: &Demand,
-        capacity: Arc<dyn Capacity>,
+        capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<std::result::Result<(), NoCapacity>> {
         let (lease, demand) = (lease.clone(), demand.clone());
         self.database
-            .transact(move |transaction| reserve_capacity(transaction, &lease, &demand, &*capacity))
+            .transact(move |transaction| {
+                reserve_capacity(transaction, &lease, &demand, capacity.as_deref())
+            })
             .await
     }
 

@@ -143,7 +143,7 @@ impl PortAllocator for BadLedger {
         &self,
         lease: &LeaseId,
         demand: &Demand,
-        capacity: Arc<dyn Capacity>,
+        capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<Result<(), NoCapacity>, LedgerError> {
         self.write(self.ledger.reserve_capacity(lease, demand, capacity)).await
     }

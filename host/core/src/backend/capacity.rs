@@ -1,5 +1,7 @@
 //! What the cluster has left for pods, and what a pod needs of it.
 
+pub use crate::model::catalog::Utilisation;
+
 use crate::model::decision::Resources;
 use crate::model::ids::LeaseId;
 use serde::{Deserialize, Serialize};
@@ -27,13 +29,6 @@ impl Demand {
 pub struct Reservation {
     pub lease: LeaseId,
     pub demand: Demand,
-}
-
-/// How full the cluster is, in thousandths of what its nodes have for pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Utilisation {
-    pub cpu: u32,
-    pub memory: u32,
 }
 
 /// Why a pod does not fit. The text is for customers.

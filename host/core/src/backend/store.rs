@@ -188,12 +188,13 @@ pub trait PortAllocator: Send + Sync {
     ) -> Result<Option<u16>, LedgerError>;
 
     /// Reserves what the pod of a lease with a port needs, beside what all others have reserved: no
-    /// two replicas sell the same. A lease that has reserved this keeps it.
+    /// two replicas sell the same. A lease that has reserved this keeps it. Where the capacity is
+    /// not known, the need is recorded all the same.
     async fn reserve_capacity(
         &self,
         lease: &LeaseId,
         demand: &Demand,
-        capacity: Arc<dyn Capacity>,
+        capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<Result<(), NoCapacity>, LedgerError>;
 
     /// What all leases with a port have reserved.

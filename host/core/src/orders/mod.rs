@@ -14,13 +14,15 @@
 //! - `admission`: who is worked next, in turn. `unknown`: what payments may hold whose answer was
 //!   lost.
 //! - `worker`: the task of one order: steps, retries, delivery of the response.
-//! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused.
+//! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
+//!   the cluster has left, and who has reserved it.
 //! - `settle`: receive the payment. `provision`: launch or extend. `refunds`: give money back.
 //! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
 mod admission;
+mod capacity;
 mod decide;
 mod limiter;
 mod operator;
@@ -41,23 +43,25 @@ pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_n
 pub use submit::{NewOrder, Submission};
 
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms};
+use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms, Resources};
 use crate::backend::responder::Responder;
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
 use crate::limits;
-use crate::model::ids::{Customer, MintUrl, OrderId};
+use crate::model::catalog::{Catalog, ListedOffer};
+use crate::model::ids::{Customer, OrderId};
 use crate::model::order::{OrderState, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Lane, Source};
+use capacity::FreeCapacity;
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 
@@ -88,17 +92,6 @@ pub struct Backends {
     pub cluster: Arc<dyn Cluster>,
     pub ledger: Arc<dyn Ledger>,
     pub responder: Arc<dyn Responder>,
-}
-
-/// What is for sale and how it is paid for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Catalog {
-    /// What is for sale, the default tier first.
-    pub offers: Vec<Offer>,
-    /// The mints whose tokens are accepted.
-    pub mints: Vec<MintUrl>,
-    /// The public key that tokens may be locked to (P2PK).
-    pub p2pk_pubkey: Option<String>,
 }
 
 /// Why a step did not move the order.
@@ -132,6 +125,8 @@ pub struct OrderService {
     delivering: Semaphore,
     /// How many orders were refused.
     refusals: AtomicU32,
+    /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
+    default_tier: Mutex<Option<Resources>>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -147,6 +142,7 @@ impl OrderService {
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
             refusals: AtomicU32::new(0),
+            default_tier: Mutex::default(),
             in_flight: Mutex::default(),
         })
     }
@@ -164,10 +160,17 @@ impl OrderService {
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
         let context = self.context(None).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
+        *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
+            offers.first().map(|offer| offer.resources);
+        let capacity = self.free_capacity().await?;
+        let ports = self.ports().saturating_sub(context.active_leases);
+        let available = |offer: &Offer| Some(capacity.as_ref()?.count(&offer.resources, ports));
+        let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
-            offers,
+            offers: offers.into_iter().map(listed).collect(),
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
+            utilisation: capacity.as_ref().map(FreeCapacity::utilisation),
         })
     }
 
@@ -209,8 +212,8 @@ impl OrderService {
         Ok(())
     }
 
-    /// How many pods can be leased at the same time.
-    fn capacity(&self) -> u32 {
+    /// How many ports are for sale.
+    fn ports(&self) -> u32 {
         let range = &self.settings.ports;
         u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
     }
@@ -222,10 +225,11 @@ impl OrderService {
             None => Vec::new(),
             Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
         };
+        let active_leases = self.backends.ledger.ports_in_use().await.map_err(failed)?;
         Ok(Context {
             now,
-            capacity_leases: self.capacity(),
-            active_leases: self.backends.ledger.ports_in_use().await.map_err(failed)?,
+            capacity_leases: self.capacity_leases(active_leases).await?,
+            active_leases,
             customer_leases: leases
                 .iter()
                 .take(limits::CUSTOMER_LEASES_SHOWN)

@@ -8,7 +8,7 @@ use crate::backend::store::LeaseUpdate;
 use crate::error_chain;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderState, State};
-use crate::model::order_state::{Paid, Task};
+use crate::model::order_state::{DecisionProgress, Paid, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
@@ -50,6 +50,13 @@ impl OrderService {
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
         let (mut slot, mut unknown) = (None, None);
+        if order.state() == State::Received
+            && let Some(refusal) = self.sold_out(&order, &*set).await
+            && let Err(error) = self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
+        {
+            tracing::warn!(?error, "an order that has no place could not be refused yet");
+            order = self.read_again(&order, &mut delays).await?;
+        }
         while !order.state().is_final() {
             if !order.state().needs_slot() {
                 // It may wait for days, or is paid for: the next order's turn has come.
