@@ -19,7 +19,7 @@ use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
@@ -175,6 +175,7 @@ pub fn settings() -> Settings {
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
         refund_kept: Seconds(86_400),
+        capture: Capture::Launch,
     }
 }
 

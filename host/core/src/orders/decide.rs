@@ -73,12 +73,18 @@ impl OrderService {
         Ok(())
     }
 
-    /// Releases the port of a spawn that comes to nothing. Its lease, as ended.
+    /// Releases the port of a spawn that comes to nothing, and removes its pod if it runs already.
+    /// Its lease, as ended.
     pub(super) async fn release_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
-        if let Purchase::Spawn { .. } = &order.purchase {
-            self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
+        let mut lease = self.ended_lease(order).await?;
+        match &mut lease {
+            Some(lease) if self.may_run_unpaid(order) => self.discard(lease).await?,
+            _ if matches!(order.purchase, Purchase::Spawn { .. }) => {
+                self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
+            }
+            _ => {}
         }
-        self.ended_lease(order).await
+        Ok(lease)
     }
 
     /// The lease of a spawn that comes to nothing, as ended.

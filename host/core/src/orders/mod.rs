@@ -16,7 +16,8 @@
 //! - `worker`: the task of one order: steps, retries, delivery of the response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it.
-//! - `settle`: receive the payment. `provision`: launch or extend. `refunds`: give money back.
+//! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before. `provision`:
+//!   launch or extend. `refunds`: give money back.
 //! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
@@ -35,18 +36,21 @@ mod settle;
 mod submit;
 mod terminate;
 mod unknown;
+mod unpaid_launch;
 mod worker;
 
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
 pub use submit::{NewOrder, Submission};
+pub use unpaid_launch::Capture;
 
 use crate::backend::cluster::Cluster;
 use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms, Resources};
 use crate::backend::responder::Responder;
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
+use crate::keyed_limit::KeyedLimit;
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::ids::{Customer, OrderId};
@@ -81,6 +85,8 @@ pub struct Settings {
     pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed before it is reclaimed.
     pub refund_kept: Seconds,
+    /// When the payment for a new pod is taken.
+    pub capture: Capture,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
 }
@@ -123,6 +129,9 @@ pub struct OrderService {
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
     delivering: Semaphore,
+    /// Pods that run before they are paid for, and whose they are.
+    unpaid_launches: Semaphore,
+    unpaid_customers: KeyedLimit<Option<Customer>>,
     /// How many orders were refused.
     refusals: AtomicU32,
     /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
@@ -141,6 +150,8 @@ impl OrderService {
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
+            unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
+            unpaid_customers: KeyedLimit::default(),
             refusals: AtomicU32::new(0),
             default_tier: Mutex::default(),
             in_flight: Mutex::default(),
@@ -187,23 +198,12 @@ impl OrderService {
 
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
-        for mut order in self.backends.ledger.unfinished().await? {
+        for order in self.backends.ledger.unfinished().await? {
             let Some(guard) = self.claim(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
-            if let OrderState::Decided(unpaid) = &order.state {
-                // Nothing was taken, and circumstances have changed: decide again.
-                order.state = unpaid.clone().undecided();
-                let moved =
-                    self.backends.ledger.transition(&order, State::Decided, LeaseUpdate::Keep);
-                match moved.await {
-                    // It was finished between the reading and now.
-                    Err(LedgerError::Conflict { .. }) => continue,
-                    moved => moved?,
-                }
-            }
             let source = Source::Customer(order.customer().cloned());
             let lane = match order.state() {
-                State::Received => Lane::Unproven,
+                State::Received | State::Decided => Lane::Unproven,
                 _ => Lane::Proven,
             };
             let place = self.admission.resume(source, &order.token_info.mint, lane);
