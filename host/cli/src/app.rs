@@ -148,6 +148,7 @@ fn order_settings(config: &Config) -> Settings {
         sweep: config.sweep,
         refund_on_stop: config.refund_on_stop,
         refund_kept: config.refund_kept,
+        capture: config.capture,
         suggested: config.suggested,
     }
 }

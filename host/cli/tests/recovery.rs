@@ -7,6 +7,7 @@ mod support;
 use async_trait::async_trait;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
+use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
@@ -31,7 +32,7 @@ struct BrokenCluster {
 
 #[async_trait]
 impl Cluster for BrokenCluster {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
         self.cluster.dry_run(plan).await
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {

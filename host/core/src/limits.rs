@@ -71,6 +71,11 @@ pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.
 pub const TOP_UP_MARGIN: u64 = 5;
+/// Pods of one customer that run before they are paid for (`CAPTURE=ready`)…
+pub const UNPAID_LAUNCHES_OF_ONE: usize = 1;
+/// …and of all; with so many, the next order is paid for first. Whoever spends their token elsewhere
+/// meanwhile has had no login, and cost no more than this.
+pub const UNPAID_LAUNCHES: usize = 8;
 /// How long an order whose payment is unknown keeps its port. After that, money that turns out to
 /// be ours is refunded.
 pub const PAYMENT_TIMEOUT: Duration = Duration::from_secs(900);

@@ -38,7 +38,7 @@ pub(crate) enum PodEntry {
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
 pub(crate) async fn offers(State(app): State<Arc<App>>) -> Result<Json<OfferContent>, Problem> {
     let catalog = app.orders.offers().await.map_err(paygress_core::Refusal::from)?;
-    Ok(Json(protocol::offer(&catalog.offers, &catalog.mints, catalog.p2pk_pubkey.as_deref())))
+    Ok(Json(protocol::offer(&catalog)))
 }
 
 /// The customer's pods

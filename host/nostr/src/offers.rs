@@ -3,8 +3,9 @@
 use crate::connection::{Connection, Settings};
 use crate::error::PublishError;
 use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind};
-use paygress_core::backend::policy::{Offer, Price};
-use paygress_core::orders::{Catalog, OrderService};
+use paygress_core::backend::policy::Price;
+use paygress_core::model::catalog::{Catalog, ListedOffer};
+use paygress_core::orders::OrderService;
 use paygress_core::protocol;
 use std::collections::HashSet;
 use std::error::Error;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How often the offers are checked: a change is published within this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often at most what is left is published, when nothing else has changed.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(60);
 /// How often everything is published again: relays forget, and customers look for recent events.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3_600);
 
@@ -62,8 +65,10 @@ impl OfferPublisher {
             }
             match orders.offers().await {
                 Ok(current) => {
-                    let changed = latest.as_ref() != Some(&current);
-                    if (changed || published.elapsed() >= REFRESH_INTERVAL)
+                    let age = published.elapsed();
+                    let changed = latest.as_ref().is_none_or(|latest| current.differs_from(latest));
+                    let due = age >= FIGURES_INTERVAL && latest.as_ref() != Some(&current);
+                    if (changed || due || age >= REFRESH_INTERVAL)
                         && let Some(events) = self.prepare(&current, changed)
                     {
                         pending = events;
@@ -120,9 +125,7 @@ impl OfferPublisher {
     fn events(&self, catalog: &Catalog, changed: bool) -> Result<Vec<Event>, PublishError> {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
-        let offers = catalog.offers.as_slice();
-        let content = protocol::offer(offers, &catalog.mints, catalog.p2pk_pubkey.as_deref());
-        let content = serde_json::to_string(&content)?;
+        let content = serde_json::to_string(&protocol::offer(catalog))?;
         let id = identifier(&settings.keys.public_key());
         let profile =
             Metadata::new().name(&settings.name).about(&settings.about).custom_field("bot", true);
@@ -133,7 +136,7 @@ impl OfferPublisher {
             EventBuilder::new(Kind::Custom(OFFER), content.clone())
                 .tag(Tag::identifier(&id))
                 .tags(topic_tags()),
-            listing(settings, offers, &id),
+            listing(settings, catalog, &id),
         ];
         if changed {
             builders.push(
@@ -157,16 +160,19 @@ fn topic_tags() -> [Tag; 3] {
 }
 
 /// The classified listing (NIP-99).
-fn listing(settings: &Settings, offers: &[Offer], id: &str) -> EventBuilder {
-    let price = offers.first().map(|offer| sats_per_hour(offer.price));
-    EventBuilder::new(Kind::Custom(LISTING), listing_text(settings, offers))
+fn listing(settings: &Settings, catalog: &Catalog, id: &str) -> EventBuilder {
+    let price = catalog.offers.first().map(|listed| sats_per_hour(listed.offer.price));
+    let is_sold_out = !catalog.offers.is_empty()
+        && catalog.offers.iter().all(|listed| listed.available == Some(0));
+    let status = if is_sold_out { "sold" } else { "active" };
+    EventBuilder::new(Kind::Custom(LISTING), listing_text(settings, &catalog.offers))
         .tag(Tag::identifier(id))
         .tags(topic_tags())
         .tag(custom_tag("title", &[&settings.name]))
         .tag(custom_tag("summary", &[&settings.about]))
         .tag(custom_tag("published_at", &[&nostr_sdk::Timestamp::now().to_string()]))
         .tag(custom_tag("price", &[price.as_deref().unwrap_or("0"), "SAT", "hour"]))
-        .tag(custom_tag("status", &["active"]))
+        .tag(custom_tag("status", &[status]))
 }
 
 /// NIP-99 has a price per period: per hour, in sat, with the fraction if there is one.
@@ -179,12 +185,13 @@ fn sats_per_hour(price: Price) -> String {
     format!("{sat}.{rest:03}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn listing_text(settings: &Settings, offers: &[Offer]) -> String {
+fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
     let mut text = format!("{}\n\n", settings.about);
-    for offer in offers {
+    for ListedOffer { offer, available } in offers {
+        let sold_out = if *available == Some(0) { " (sold out)" } else { "" };
         let (msat, seconds) = (offer.price.msat.0, offer.price.seconds.0);
         text.push_str(&format!(
-            "- **{}** (`{}`): {}; {msat} msat for {seconds} s\n",
+            "- **{}** (`{}`): {}; {msat} msat for {seconds} s{sold_out}\n",
             offer.name, offer.id, offer.description
         ));
     }

@@ -6,6 +6,7 @@
 use async_trait::async_trait;
 use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
+use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -70,8 +71,9 @@ fn fault(error: impl ToString) -> ClusterError {
 
 #[async_trait]
 impl Cluster for LocalCluster {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(check_plan(plan, &Allowed::default()).map(drop)?)
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
+        check_plan(plan, &Allowed::default())?;
+        Ok(Demand::default())
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {

@@ -1,9 +1,11 @@
-use crate::db::{Transaction, Value};
+use crate::db::{Row, Transaction, Value};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use paygress_core::backend::store::{LedgerError, PortAllocator};
 use paygress_core::model::ids::LeaseId;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// The first column of the first row, if there is one.
 fn number(
@@ -53,6 +55,34 @@ pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Res
     Ok(transaction.execute(statement, &[Value::from(lease.as_str())]).map(drop)?)
 }
 
+fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
+    let rows = transaction.query("SELECT lease, demand FROM ports ORDER BY lease", &[])?;
+    let read = |mut row: Row| {
+        let lease = LeaseId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+        Ok(Reservation { lease, demand: Demand::new(row.text()?) })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+fn reserve_capacity(
+    transaction: &mut dyn Transaction,
+    lease: &LeaseId,
+    demand: &Demand,
+    capacity: Option<&dyn Capacity>,
+) -> Result<std::result::Result<(), NoCapacity>> {
+    let (own, others): (Vec<_>, Vec<_>) =
+        reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
+    if own.iter().any(|reserved| reserved.demand == *demand) {
+        return Ok(Ok(()));
+    }
+    if let Some(Err(none)) = capacity.map(|capacity| capacity.check(&others, demand)) {
+        return Ok(Err(none));
+    }
+    let statement = "UPDATE ports SET demand = ?2 WHERE lease = ?1";
+    transaction.execute(statement, &[Value::from(lease.as_str()), Value::from(demand.as_str())])?;
+    Ok(Ok(()))
+}
+
 #[async_trait]
 impl PortAllocator for SqlStore {
     async fn reserve_port(
@@ -79,6 +109,24 @@ impl PortAllocator for SqlStore {
     ) -> Result<Option<u16>> {
         let lease = lease.clone();
         self.database.transact(move |transaction| assign(transaction, &lease, &range)).await
+    }
+
+    async fn reserve_capacity(
+        &self,
+        lease: &LeaseId,
+        demand: &Demand,
+        capacity: Option<Arc<dyn Capacity>>,
+    ) -> Result<std::result::Result<(), NoCapacity>> {
+        let (lease, demand) = (lease.clone(), demand.clone());
+        self.database
+            .transact(move |transaction| {
+                reserve_capacity(transaction, &lease, &demand, capacity.as_deref())
+            })
+            .await
+    }
+
+    async fn reservations(&self) -> Result<Vec<Reservation>> {
+        self.database.transact(reservations).await
     }
 
     async fn release_port(&self, lease: &LeaseId) -> Result<()> {

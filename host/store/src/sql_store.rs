@@ -17,7 +17,12 @@ pub struct SqlStore {
 impl SqlStore {
     pub const SCHEMA: Schema = Schema {
         name: "ledger",
-        steps: &[dialect_sql!("ledger_1"), dialect_sql!("ledger_2"), dialect_sql!("ledger_3")],
+        steps: &[
+            dialect_sql!("ledger_1"),
+            dialect_sql!("ledger_2"),
+            dialect_sql!("ledger_3"),
+            dialect_sql!("ledger_4"),
+        ],
     };
 
     /// The store in a database that was opened with [`SqlStore::SCHEMA`].

@@ -108,6 +108,11 @@ pub const KEYS: [Key; 50] = [
         about: "how long a refund waits to be redeemed before it is reclaimed",
     },
     Key {
+        name: "CAPTURE",
+        default: Some("launch"),
+        about: "when the payment for a new pod is taken: launch (before it is launched), or ready (once it takes logins, where the token cannot be forged)",
+    },
+    Key {
         name: "PAYOUT_ADDRESS",
         default: None,
         about: "a Lightning address that earnings are paid to",

@@ -24,6 +24,7 @@ use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
+use paygress_core::orders::Capture;
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
 use paygress_policy::PolicyDir;
@@ -87,6 +88,8 @@ pub struct Config {
     pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed.
     pub refund_kept: Seconds,
+    /// When the payment for a new pod is taken.
+    pub capture: Capture,
     pub payout: Option<Payout>,
     /// What templates may request beyond the ordinary.
     pub allowed: Allowed,
@@ -308,6 +311,9 @@ impl Config {
             refund_kept: Seconds(
                 reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(0).saturating_mul(86_400),
             ),
+            capture: reader
+                .one_of("CAPTURE", &[("launch", Capture::Launch), ("ready", Capture::Ready)])
+                .unwrap_or(Capture::Launch),
             payout: reader.payout(),
             allowed: reader.allowed(),
             policies: reader.text("POLICY_DIR").map_or_else(default_policies, PathBuf::from),

@@ -139,6 +139,21 @@ impl Reader {
         }
     }
 
+    /// One of some names.
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        if chosen.is_none() {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            self.problems.push(format!("{key}: must be {}", names.join(" or ")));
+        }
+        chosen
+    }
+
     /// The address of a server that this service sends to.
     pub(super) fn endpoint(&mut self, key: &'static str) -> Option<String> {
         let url = self.text(key)?;

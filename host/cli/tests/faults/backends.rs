@@ -2,6 +2,7 @@
 //! cluster, the way back) outlives it.
 
 use async_trait::async_trait;
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -138,6 +139,17 @@ impl PortAllocator for BadLedger {
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError> {
         self.write(self.ledger.release_port(lease)).await
     }
+    async fn reserve_capacity(
+        &self,
+        lease: &LeaseId,
+        demand: &Demand,
+        capacity: Option<Arc<dyn Capacity>>,
+    ) -> Result<Result<(), NoCapacity>, LedgerError> {
+        self.write(self.ledger.reserve_capacity(lease, demand, capacity)).await
+    }
+    async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError> {
+        self.ledger.reservations().await
+    }
     async fn ports_in_use(&self) -> Result<u32, LedgerError> {
         self.ledger.ports_in_use().await
     }
@@ -251,12 +263,12 @@ impl ScriptedCluster {
 
 #[async_trait]
 impl Cluster for ScriptedCluster {
-    async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
         match self.call()? {
             ClusterFault::Quota => {
                 Err(Refusal::new(ErrorType::ResourceUnavailable, "the quota is used up").into())
             }
-            _ => Ok(()),
+            _ => Ok(Demand::default()),
         }
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use paygress_core::Policy;
+use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
@@ -18,7 +19,7 @@ use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
@@ -123,8 +124,8 @@ pub struct FakeCluster;
 
 #[async_trait]
 impl Cluster for FakeCluster {
-    async fn dry_run(&self, _: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(())
+    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
+        Ok(Demand::default())
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -174,6 +175,7 @@ pub fn settings() -> Settings {
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
         refund_kept: Seconds(86_400),
+        capture: Capture::Launch,
     }
 }
 

@@ -2,12 +2,14 @@
 
 pub use crate::model::lease::EndReason;
 
+use crate::backend::capacity::{Capacity, Demand};
 use crate::model::decision::{Placement, Rendered};
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// The port that a pod's SSH server listens on by default: unprivileged, since the pod runs without
@@ -99,12 +101,18 @@ pub enum StartupPhase {
 /// Where pods run.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// Validates everything without an effect: the template guard, quota, admission, schema.
+    /// Validates everything without an effect: the template guard, quota, admission, schema. What
+    /// the pod needs of the cluster.
     ///
     /// # Errors
     /// What launching would meet: [`ClusterError::Refused`] with the field or the quota, or
     /// [`ClusterError::Unavailable`].
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError>;
+
+    /// What it has left for pods; none where that is not known.
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        None
+    }
 
     /// Starts the pod. Idempotent.
     ///

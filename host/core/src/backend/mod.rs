@@ -1,5 +1,6 @@
 //! The traits that the order service needs, split by caller.
 
+pub mod capacity;
 pub mod cluster;
 pub mod http_auth;
 pub mod policy;

@@ -9,6 +9,7 @@
 //!
 //! Every call is one transaction, and what it wrote is on disk when it returns.
 
+use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::EndReason;
 use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::order::{Lease, Order, State};
@@ -186,7 +187,20 @@ pub trait PortAllocator: Send + Sync {
         range: RangeInclusive<u16>,
     ) -> Result<Option<u16>, LedgerError>;
 
-    /// Releases the lease's port, if it has one.
+    /// Reserves what the pod of a lease with a port needs, beside what all others have reserved: no
+    /// two replicas sell the same. A lease that has reserved this keeps it. Where the capacity is
+    /// not known, the need is recorded all the same.
+    async fn reserve_capacity(
+        &self,
+        lease: &LeaseId,
+        demand: &Demand,
+        capacity: Option<Arc<dyn Capacity>>,
+    ) -> Result<Result<(), NoCapacity>, LedgerError>;
+
+    /// What all leases with a port have reserved.
+    async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError>;
+
+    /// Releases the lease's port and what it has reserved, if it has one.
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
 
     async fn ports_in_use(&self) -> Result<u32, LedgerError>;

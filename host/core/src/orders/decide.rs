@@ -1,7 +1,7 @@
 //! Everything that can be refused, while the customer still holds the money.
 
 use super::{OrderService, StepError, internal};
-use crate::backend::cluster::{ClusterError, LOGIN_MOUNT_PATH, LeasePlan};
+use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
     Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
 };
@@ -73,12 +73,18 @@ impl OrderService {
         Ok(())
     }
 
-    /// Releases the port of a spawn that comes to nothing. Its lease, as ended.
+    /// Releases the port of a spawn that comes to nothing, and removes its pod if it runs already.
+    /// Its lease, as ended.
     pub(super) async fn release_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
-        if let Purchase::Spawn { .. } = &order.purchase {
-            self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
+        let mut lease = self.ended_lease(order).await?;
+        match &mut lease {
+            Some(lease) if self.may_run_unpaid(order) => self.discard(lease).await?,
+            _ if matches!(order.purchase, Purchase::Spawn { .. }) => {
+                self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
+            }
+            _ => {}
         }
-        self.ended_lease(order).await
+        Ok(lease)
     }
 
     /// The lease of a spawn that comes to nothing, as ended.
@@ -142,11 +148,11 @@ impl OrderService {
         let planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
         let plan = lease_plan(&order.id, &agreement, &planned, &login);
-        match self.backends.cluster.dry_run(&plan).await {
+        match self.reserve(&plan).await {
             Ok(()) => {
                 Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
             }
-            Err(error) => Err(Rejected::by_cluster(error, agreement, Some(planned))),
+            Err(refusal) => Err(Rejected::by_cluster(refusal, agreement, Some(planned))),
         }
     }
 
@@ -184,7 +190,7 @@ impl OrderService {
         let agreement = Agreement::of(trace, quote, grant);
         match self.backends.cluster.check_running(pod, later).await {
             Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
-            Err(error) => Err(Rejected::by_cluster(error, agreement, None)),
+            Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
         }
     }
 
@@ -242,9 +248,9 @@ impl Rejected {
         Self { refusal, progress: DecisionProgress::Trace(Box::new(trace)) }
     }
 
-    fn by_cluster(error: ClusterError, agreement: Agreement, planned: Option<PlannedPod>) -> Self {
+    fn by_cluster(refusal: Refusal, agreement: Agreement, planned: Option<PlannedPod>) -> Self {
         let progress = DecisionProgress::Agreement { agreement: Box::new(agreement), planned };
-        Self { refusal: error.into(), progress }
+        Self { refusal, progress }
     }
 }
 

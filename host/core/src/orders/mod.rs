@@ -14,13 +14,16 @@
 //! - `admission`: who is worked next, in turn. `unknown`: what payments may hold whose answer was
 //!   lost.
 //! - `worker`: the task of one order: steps, retries, delivery of the response.
-//! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused.
-//! - `settle`: receive the payment. `provision`: launch or extend. `refunds`: give money back.
+//! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
+//!   the cluster has left, and who has reserved it.
+//! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before. `provision`:
+//!   launch or extend. `refunds`: give money back.
 //! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
 mod admission;
+mod capacity;
 mod decide;
 mod limiter;
 mod operator;
@@ -33,31 +36,36 @@ mod settle;
 mod submit;
 mod terminate;
 mod unknown;
+mod unpaid_launch;
 mod worker;
 
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
 pub use submit::{NewOrder, Submission};
+pub use unpaid_launch::Capture;
 
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms};
+use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms, Resources};
 use crate::backend::responder::Responder;
 use crate::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
+use crate::keyed_limit::KeyedLimit;
 use crate::limits;
-use crate::model::ids::{Customer, MintUrl, OrderId};
+use crate::model::catalog::{Catalog, ListedOffer};
+use crate::model::ids::{Customer, OrderId};
 use crate::model::order::{OrderState, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Lane, Source};
+use capacity::FreeCapacity;
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 
@@ -77,6 +85,8 @@ pub struct Settings {
     pub refund_on_stop: Option<RefundTerms>,
     /// How long a refund waits to be redeemed before it is reclaimed.
     pub refund_kept: Seconds,
+    /// When the payment for a new pod is taken.
+    pub capture: Capture,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
 }
@@ -88,17 +98,6 @@ pub struct Backends {
     pub cluster: Arc<dyn Cluster>,
     pub ledger: Arc<dyn Ledger>,
     pub responder: Arc<dyn Responder>,
-}
-
-/// What is for sale and how it is paid for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Catalog {
-    /// What is for sale, the default tier first.
-    pub offers: Vec<Offer>,
-    /// The mints whose tokens are accepted.
-    pub mints: Vec<MintUrl>,
-    /// The public key that tokens may be locked to (P2PK).
-    pub p2pk_pubkey: Option<String>,
 }
 
 /// Why a step did not move the order.
@@ -130,8 +129,13 @@ pub struct OrderService {
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
     delivering: Semaphore,
+    /// Pods that run before they are paid for, and whose they are.
+    unpaid_launches: Semaphore,
+    unpaid_customers: KeyedLimit<Option<Customer>>,
     /// How many orders were refused.
     refusals: AtomicU32,
+    /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
+    default_tier: Mutex<Option<Resources>>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -146,7 +150,10 @@ impl OrderService {
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
+            unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
+            unpaid_customers: KeyedLimit::default(),
             refusals: AtomicU32::new(0),
+            default_tier: Mutex::default(),
             in_flight: Mutex::default(),
         })
     }
@@ -164,10 +171,17 @@ impl OrderService {
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
         let context = self.context(None).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
+        *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
+            offers.first().map(|offer| offer.resources);
+        let capacity = self.free_capacity().await?;
+        let ports = self.ports().saturating_sub(context.active_leases);
+        let available = |offer: &Offer| Some(capacity.as_ref()?.count(&offer.resources, ports));
+        let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
-            offers,
+            offers: offers.into_iter().map(listed).collect(),
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
+            utilisation: capacity.as_ref().map(FreeCapacity::utilisation),
         })
     }
 
@@ -184,23 +198,12 @@ impl OrderService {
 
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
-        for mut order in self.backends.ledger.unfinished().await? {
+        for order in self.backends.ledger.unfinished().await? {
             let Some(guard) = self.claim(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
-            if let OrderState::Decided(unpaid) = &order.state {
-                // Nothing was taken, and circumstances have changed: decide again.
-                order.state = unpaid.clone().undecided();
-                let moved =
-                    self.backends.ledger.transition(&order, State::Decided, LeaseUpdate::Keep);
-                match moved.await {
-                    // It was finished between the reading and now.
-                    Err(LedgerError::Conflict { .. }) => continue,
-                    moved => moved?,
-                }
-            }
             let source = Source::Customer(order.customer().cloned());
             let lane = match order.state() {
-                State::Received => Lane::Unproven,
+                State::Received | State::Decided => Lane::Unproven,
                 _ => Lane::Proven,
             };
             let place = self.admission.resume(source, &order.token_info.mint, lane);
@@ -209,8 +212,8 @@ impl OrderService {
         Ok(())
     }
 
-    /// How many pods can be leased at the same time.
-    fn capacity(&self) -> u32 {
+    /// How many ports are for sale.
+    fn ports(&self) -> u32 {
         let range = &self.settings.ports;
         u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
     }
@@ -222,10 +225,11 @@ impl OrderService {
             None => Vec::new(),
             Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
         };
+        let active_leases = self.backends.ledger.ports_in_use().await.map_err(failed)?;
         Ok(Context {
             now,
-            capacity_leases: self.capacity(),
-            active_leases: self.backends.ledger.ports_in_use().await.map_err(failed)?,
+            capacity_leases: self.capacity_leases(active_leases).await?,
+            active_leases,
             customer_leases: leases
                 .iter()
                 .take(limits::CUSTOMER_LEASES_SHOWN)

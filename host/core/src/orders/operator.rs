@@ -48,9 +48,10 @@ impl OrderService {
             tracing::error!(%error, "the mints' report failed");
             Refusal::new(ErrorType::InternalError, "the wallet cannot be read")
         })?;
+        let ports_in_use = ledger.ports_in_use().await.map_err(failed)?;
         Ok(Overview {
-            capacity: self.capacity(),
-            ports_in_use: ledger.ports_in_use().await.map_err(failed)?,
+            capacity: self.capacity_leases(ports_in_use).await?,
+            ports_in_use,
             leases: self.leases().await?,
             revenue: ledger.revenue(since).await.map_err(failed)?,
             count_by_state: ledger.count_by_state().await.map_err(failed)?,

@@ -4,7 +4,7 @@ use super::{OrderService, StepError};
 use crate::backend::store::{LeaseUpdate, LedgerError, RefusedLimits};
 use crate::backend::wallet::RefundState;
 use crate::limits;
-use crate::model::order::{LeaseState, Order, OrderState, RefundEnd, State};
+use crate::model::order::{Order, OrderState, RefundEnd, State};
 use crate::model::order_state::{Paid, Refund, RefundCause, RefundOutcome, Sale, Task};
 use crate::model::refusal::Refusal;
 use crate::model::units::UnixTime;
@@ -47,16 +47,7 @@ impl OrderService {
             RefundCause::LeaseEnded { due, .. } => (None, *due),
         };
         if let Some(begun) = &mut lease {
-            match self.backends.cluster.remove(&begun.pod()).await {
-                Ok(()) => self.backends.ledger.release_port(&begun.id).await?,
-                // The customer does not wait for a cluster that is away: the port stays reserved
-                // until the sweep.
-                Err(error) => {
-                    tracing::warn!(%error, "the pod of a refunded order could not be removed yet");
-                    begun.state = LeaseState::Live;
-                    begun.expires_at = Some(UnixTime::now());
-                }
-            }
+            self.discard(begun).await?;
         }
         let made = self
             .backends

@@ -21,6 +21,11 @@ impl OrderService {
         {
             return self.refuse(order, too_many(), unpaid.into()).await;
         }
+        // Few may run unpaid: held until it is known whether this one is paid for.
+        let _launch = match self.launch_unpaid(order, &unpaid).await {
+            Ok(launch) => launch,
+            Err(error) => return self.refuse(order, error.into(), unpaid.into()).await,
+        };
         let redeeming = OrderState::Redeeming(unpaid.clone());
         self.transition(order, redeeming, LeaseUpdate::Keep).await?;
         self.swap(order, unpaid).await

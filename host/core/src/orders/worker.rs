@@ -8,7 +8,7 @@ use crate::backend::store::LeaseUpdate;
 use crate::error_chain;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderState, State};
-use crate::model::order_state::{Paid, Task};
+use crate::model::order_state::{DecisionProgress, Paid, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
@@ -50,6 +50,7 @@ impl OrderService {
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
         let (mut slot, mut unknown) = (None, None);
+        order = self.begin(order, &*set).await?;
         while !order.state().is_final() {
             if !order.state().needs_slot() {
                 // It may wait for days, or is paid for: the next order's turn has come.
@@ -91,6 +92,35 @@ impl OrderService {
             "settled"
         );
         Some(order)
+    }
+
+    /// Before any slot is waited for: an order that is resumed undecided, and one that has no place.
+    async fn begin(&self, mut order: Order, set: &dyn PolicySet) -> Option<Order> {
+        let mut delays = backoff();
+        loop {
+            let begun = match order.state.clone() {
+                OrderState::Decided(unpaid) => self.undecide(&mut order, unpaid).await,
+                OrderState::Received { .. } => match self.sold_out(&order, set).await {
+                    Some(refusal) => {
+                        self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
+                    }
+                    None => return Some(order),
+                },
+                _ => return Some(order),
+            };
+            match begun {
+                Ok(()) => {}
+                Err(StepError::Conflict) => {
+                    tracing::info!("another process works this order");
+                    return None;
+                }
+                Err(StepError::Retry(error)) => {
+                    tracing::warn!(error = error_chain(&*error), "an order cannot be begun yet");
+                    wait(&mut delays).await;
+                    order = self.read_again(&order, &mut delays).await?;
+                }
+            }
+        }
     }
 
     /// The order as the ledger holds it: what memory holds may never have been written.

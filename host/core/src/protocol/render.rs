@@ -3,10 +3,10 @@
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refunds, Response,
     StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
-    TopUpResponseTag,
+    TopUpResponseTag, UtilisationPercent,
 };
-use crate::model::decision::Offer;
-use crate::model::ids::{MintUrl, PodName};
+use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
+use crate::model::ids::PodName;
 use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::model::order_state::Refund;
 use crate::model::refusal::Refusal;
@@ -190,27 +190,38 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
 
 /// What is for sale.
 #[must_use]
-pub fn offer(offers: &[Offer], mints: &[MintUrl], p2pk_pubkey: Option<&str>) -> OfferContent {
-    let spec = |offer: &Offer| PodSpec {
-        id: offer.id.clone(),
-        name: offer.name.clone(),
-        description: offer.description.clone(),
-        cpu_millicores: offer.resources.cpu_millicores,
-        memory_mb: offer.resources.memory_mib,
-        rate_msats_per_sec: offer.price.msat.0.div_ceil(offer.price.seconds.0.max(1)),
-        price_msats: offer.price.msat.0,
-        price_seconds: offer.price.seconds.0,
-        minimum_sats: offer.minimum.0,
+pub fn offer(catalog: &Catalog) -> OfferContent {
+    let spec = |listed: &ListedOffer| {
+        let offer = &listed.offer;
+        PodSpec {
+            id: offer.id.clone(),
+            name: offer.name.clone(),
+            description: offer.description.clone(),
+            cpu_millicores: offer.resources.cpu_millicores,
+            memory_mb: offer.resources.memory_mib,
+            rate_msats_per_sec: offer.price.msat.0.div_ceil(offer.price.seconds.0.max(1)),
+            price_msats: offer.price.msat.0,
+            price_seconds: offer.price.seconds.0,
+            minimum_sats: offer.minimum.0,
+            available: listed.available,
+        }
     };
     OfferContent {
         // Of the default tier; the dearer ones give less for their minimum.
-        minimum_duration_seconds: offers
+        minimum_duration_seconds: catalog
+            .offers
             .first()
-            .map(|offer| offer.price.buys(offer.minimum))
+            .map(|listed| listed.offer.price.buys(listed.offer.minimum))
             .unwrap_or_default()
             .0,
-        whitelisted_mints: mints.iter().map(|mint| mint.to_string()).collect(),
-        pod_specs: offers.iter().map(spec).collect(),
-        p2pk_pubkey: p2pk_pubkey.map(str::to_owned),
+        whitelisted_mints: catalog.mints.iter().map(|mint| mint.to_string()).collect(),
+        pod_specs: catalog.offers.iter().map(spec).collect(),
+        p2pk_pubkey: catalog.p2pk_pubkey.clone(),
+        utilisation_percent: catalog.utilisation.map(|Utilisation { cpu, memory }| {
+            let percent = |thousandths: u32| {
+                thousandths.saturating_add(5).checked_div(10).unwrap_or_default()
+            };
+            UtilisationPercent { cpu: percent(cpu), memory: percent(memory) }
+        }),
     }
 }

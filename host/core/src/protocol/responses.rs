@@ -349,6 +349,16 @@ pub struct PodSpec {
     #[serde(default)]
     #[schema(required = true)]
     pub minimum_sats: u64,
+    /// How many such pods can be had now; left out where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<u32>,
+}
+
+/// How full the cluster is, in percent of what its nodes have for pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UtilisationPercent {
+    pub cpu: u32,
+    pub memory: u32,
 }
 
 /// What is for sale.
@@ -363,4 +373,7 @@ pub struct OfferContent {
     /// Tokens may be locked to it (NUT-11), so that nobody on the way can spend them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p2pk_pubkey: Option<String>,
+    /// Left out where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation_percent: Option<UtilisationPercent>,
 }

@@ -1,0 +1,61 @@
+//! What the cluster has left for pods, and what a pod needs of it.
+
+pub use crate::model::catalog::Utilisation;
+
+use crate::model::decision::Resources;
+use crate::model::ids::LeaseId;
+use serde::{Deserialize, Serialize};
+
+/// What a pod needs of its cluster, in the cluster's own form. It is kept with the port of its
+/// lease, so that every replica counts it. Empty: it needs nothing that is counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Demand(String);
+
+impl Demand {
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A lease that holds a port, and what its pod needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    pub lease: LeaseId,
+    pub demand: Demand,
+}
+
+/// Why a pod does not fit. The text is for customers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCapacity {
+    /// Another pod may still fit, or this one later.
+    #[error("no node has enough left for this pod")]
+    Nodes,
+    /// No node would take it even if it were empty.
+    #[error("no node is large enough for this pod")]
+    TooLarge,
+    #[error("the quota is used up")]
+    Quota,
+}
+
+/// The cluster's capacity at one moment.
+pub trait Capacity: Send + Sync {
+    /// Whether a pod with this demand gets a place beside those of these reservations. A
+    /// reservation whose pod is on a node already is counted there.
+    ///
+    /// # Errors
+    /// [`NoCapacity`].
+    fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity>;
+
+    /// How many pods with these resources get a place beside those of these reservations; at most
+    /// `most`.
+    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32;
+
+    fn utilisation(&self) -> Utilisation;
+}

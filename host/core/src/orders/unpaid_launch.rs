@@ -1,0 +1,121 @@
+//! Launching before the payment (`CAPTURE=ready`): what fails then costs nobody anything.
+//!
+//! It needs a token that cannot be forged, and there are few such pods at once: who pays nothing
+//! after all has had little. Nobody has the login before the payment. Whatever ends the order
+//! unpaid removes the pod.
+
+use super::{OrderService, StepError};
+use crate::backend::cluster::ClusterError;
+use crate::backend::store::LeaseUpdate;
+use crate::keyed_limit::Permit;
+use crate::limits;
+use crate::model::ids::Customer;
+use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order_state::{Task, Unpaid};
+use crate::model::units::UnixTime;
+use tokio::sync::SemaphorePermit;
+
+use super::decide::lease_plan;
+
+/// When the payment for a new pod is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// Before it is launched.
+    Launch,
+    /// Once it takes logins, where that can be had.
+    Ready,
+}
+
+/// One of the few pods that run unpaid, until it is dropped.
+pub(super) struct UnpaidLaunch<'a> {
+    _of_customer: Permit<Option<Customer>>,
+    _of_all: SemaphorePermit<'a>,
+}
+
+impl OrderService {
+    /// Launches the pod of an order that is not paid for, and waits until it takes logins. `None`:
+    /// it is launched once it is paid for.
+    ///
+    /// # Errors
+    /// [`ClusterError`]: it does not start. Nothing of it is left.
+    pub(super) async fn launch_unpaid(
+        &self,
+        order: &Order,
+        unpaid: &Unpaid,
+    ) -> Result<Option<UnpaidLaunch<'_>>, ClusterError> {
+        let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
+        let Some(permits) = self.unpaid_launch(order, unpaid).await else { return Ok(None) };
+        let plan = lease_plan(&order.id, &unpaid.agreement, planned, login);
+        let pod = plan.lease.pod_name();
+        let launched = async {
+            self.backends.cluster.launch(&plan).await?;
+            self.backends.cluster.ready(&pod).await
+        };
+        match launched.await {
+            Ok(()) => Ok(Some(permits)),
+            // A paid pod is moved to another port; this one is launched anew then.
+            Err(ClusterError::PortTaken(error)) => {
+                tracing::warn!(error, "a pod that is not paid for has no port");
+                self.backends.cluster.remove(&pod).await?;
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a pod that is not paid for does not start");
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether this pod may run before it is paid for.
+    async fn unpaid_launch(&self, order: &Order, unpaid: &Unpaid) -> Option<UnpaidLaunch<'_>> {
+        if self.settings.capture == Capture::Launch {
+            return None;
+        }
+        let of_all = self.unpaid_launches.try_acquire().ok()?;
+        let customer = order.customer().cloned();
+        let of_customer =
+            self.unpaid_customers.try_acquire(customer, limits::UNPAID_LAUNCHES_OF_ONE)?;
+        let is_proven = self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await;
+        is_proven.then_some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
+    }
+
+    /// An order that is resumed with its decision made, and with nothing taken: circumstances have
+    /// changed, and it is decided again.
+    pub(super) async fn undecide(
+        &self,
+        order: &mut Order,
+        unpaid: Unpaid,
+    ) -> Result<(), StepError> {
+        // Whatever the setting was when it was decided: its pod has another login.
+        if let Purchase::Spawn { .. } = &order.purchase {
+            self.backends
+                .cluster
+                .remove(&order.pod())
+                .await
+                .map_err(|error| StepError::Retry(error.into()))?;
+        }
+        self.transition(order, unpaid.undecided(), LeaseUpdate::Keep).await
+    }
+
+    /// Removes what was begun of a pod, and releases its port. With the cluster away the customer
+    /// does not wait: the port stays reserved until the sweep.
+    pub(super) async fn discard(&self, lease: &mut Lease) -> Result<(), StepError> {
+        match self.backends.cluster.remove(&lease.pod()).await {
+            Ok(()) => Ok(self.backends.ledger.release_port(&lease.id).await?),
+            Err(error) => {
+                tracing::warn!(%error, "a pod that came to nothing could not be removed yet");
+                lease.state = LeaseState::Live;
+                lease.expires_at = Some(UnixTime::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the pod of this order may have been launched before it is paid for.
+    pub(super) fn may_run_unpaid(&self, order: &Order) -> bool {
+        self.settings.capture == Capture::Ready
+            && matches!(order.purchase, Purchase::Spawn { .. })
+            && order.state() != State::Received
+            && order.state().is_awaiting_payment()
+    }
+}
