@@ -4,18 +4,17 @@
 //! after all has had little. Nobody has the login before the payment. Whatever ends the order
 //! unpaid removes the pod.
 
+use super::decide::lease_plan;
 use super::{OrderService, StepError};
 use crate::backend::cluster::ClusterError;
 use crate::backend::store::LeaseUpdate;
 use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::model::ids::Customer;
-use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::order_state::{Task, Unpaid};
 use crate::model::units::UnixTime;
 use tokio::sync::SemaphorePermit;
-
-use super::decide::lease_plan;
 
 /// When the payment for a new pod is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
