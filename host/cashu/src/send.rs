@@ -7,6 +7,7 @@ use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use cdk::nuts::{Proofs, State, Token};
+use paygress_core::backend::wallet::RefundAmount;
 
 /// Attempts with new outputs, or with other inputs, each.
 const MAX_ATTEMPTS: usize = 3;
@@ -71,6 +72,47 @@ impl MintWallet {
         }
         let insufficient = MintWalletError::InsufficientFunds { available: total(&inputs) };
         Err(conflict.map_or(insufficient, Into::into))
+    }
+
+    /// Makes the token of a refund. Idempotent per purpose: the operation that was stored first
+    /// decides, whatever the amount is now.
+    pub(crate) async fn send_refund(
+        &self,
+        purpose: &Purpose,
+        amount: RefundAmount,
+    ) -> Result<SentToken> {
+        let due = match amount {
+            RefundAmount::LessFee(due) => due,
+            RefundAmount::Whole { whole, due, reserve } => {
+                self.ensure_restored().await?;
+                if self.can_spare(whole.0, reserve.0).await {
+                    match self.send(purpose, whole.0, FeeMode::OnTop).await {
+                        Ok(sent) => return Ok(sent),
+                        // It may have been begun, and nothing else is before it has ended.
+                        Err(
+                            error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_)),
+                        ) => return Err(error),
+                        Err(error) => {
+                            tracing::debug!(mint = %self.mint, %purpose, %error, "a refund is made without what was added");
+                        }
+                    }
+                }
+                due
+            }
+        };
+        self.send(purpose, due.0, FeeMode::FromAmount).await
+    }
+
+    /// Whether `amount`, with the mint's fee for sending it, leaves `reserve` in the wallet. What
+    /// cannot be found out is not spared: a refund does not wait for it.
+    async fn can_spare(&self, amount: u64, reserve: u64) -> bool {
+        let cost = match self.select_proofs(amount, FeeMode::OnTop).await {
+            Ok(Selection::Exact(_)) => amount,
+            Ok(Selection::Swap { fee, .. }) => amount.saturating_add(fee),
+            Err(_) => return false,
+        };
+        let needed = cost.saturating_add(reserve);
+        self.spendable().await.is_ok_and(|(unspent, _)| total(&unspent) >= needed)
     }
 
     /// Makes a token. Idempotent per purpose.

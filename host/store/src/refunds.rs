@@ -1,10 +1,25 @@
+use crate::db::Value;
 use crate::orders::{conflict, find_order_by_id, find_orders};
 use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::RefundStore;
-use paygress_core::model::ids::Customer;
+use paygress_core::model::ids::{Customer, MintUrl, OrderId};
 use paygress_core::model::order::{Order, State};
+use paygress_core::model::units::Sat;
+
+/// Matches orders of this mint by their JSON: a quote in any of its strings has a backslash before.
+fn of_mint(mint: &MintUrl) -> String {
+    let mut pattern = String::from("%\"mint\":\"");
+    for character in mint.as_str().chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push_str("\"%");
+    pattern
+}
 
 #[async_trait]
 impl RefundStore for SqlStore {
@@ -37,6 +52,19 @@ impl RefundStore for SqlStore {
                     write_order(transaction, &closed)
                 }
                 _ => Err(conflict(&order.id, State::Refunded)),
+            })
+            .await
+    }
+
+    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat> {
+        let values = [Value::from(order.as_str()), of_mint(mint).into()];
+        self.database
+            .transact(move |transaction| {
+                let statement = "SELECT CAST(coalesce(sum(earned), 0) AS BIGINT) FROM orders
+                     WHERE state IN ('paid', 'provisioning', 'refund-pending')
+                        AND id <> ?1 AND body LIKE ?2 ESCAPE '\\'";
+                let owed = transaction.first(statement, &values)?;
+                Ok(Sat(owed.map_or(Ok(0), |mut row| row.amount())?))
             })
             .await
     }

@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 50] = [
+pub const KEYS: [Key; 52] = [
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",
@@ -101,6 +101,11 @@ pub const KEYS: [Key; 50] = [
         name: "REFUND_ON_STOP",
         default: Some("true"),
         about: "whether a stopped pod is refunded at all: true or false; the amount is up to the duration policy",
+    },
+    Key {
+        name: "REFUND_FEES",
+        default: Some("operator"),
+        about: "who bears the mint's fees of what fails through a fault of the service: operator or customer",
     },
     Key {
         name: "REFUND_KEPT_DAYS",

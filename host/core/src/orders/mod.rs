@@ -39,6 +39,7 @@ mod unknown;
 mod unpaid_launch;
 mod worker;
 
+pub use crate::model::order_state::RefundFees;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
@@ -83,6 +84,8 @@ pub struct Settings {
     /// The refund terms of a customer's stop where the policy has none. `None`: a stop is never
     /// refunded, whatever the policy says.
     pub refund_on_stop: Option<RefundTerms>,
+    /// Who bears the mint's fees of what fails through a fault of ours.
+    pub refund_fees: RefundFees,
     /// How long a refund waits to be redeemed before it is reclaimed.
     pub refund_kept: Seconds,
     /// When the payment for a new pod is taken.

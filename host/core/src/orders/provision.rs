@@ -1,6 +1,7 @@
 //! From the payment to the pod that takes logins, or the time that is added.
 
 use super::decide::lease_plan;
+use super::refunds::Fault;
 use super::{OrderService, StepError, unreadable};
 use crate::backend::cluster::ClusterError;
 use crate::backend::policy::{PodDecision, PolicySet};
@@ -8,7 +9,7 @@ use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
-use crate::model::order::{LeaseState, Order, OrderState};
+use crate::model::order::{LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::refusal::Refusal;
 use crate::model::units::{Seconds, UnixTime};
@@ -57,9 +58,22 @@ impl OrderService {
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
-                self.start_refund(order, paid, error.into()).await
+                let fault = self.fault(order, &error).await?;
+                self.start_refund(order, paid, error.into(), fault).await
             }
         }
+    }
+
+    /// Whose fault it is. Customers can end a pod, or let it end, while they pay for it: of one that
+    /// is gone for no known reason, an extension is not ours to make good.
+    async fn fault(&self, order: &Order, error: &ClusterError) -> Result<Fault, LedgerError> {
+        let lease = self.backends.ledger.lease(&order.pod()).await?;
+        let is_ours = match (lease.and_then(|lease| lease.end), &order.purchase) {
+            (Some(reason), _) => reason.is_provider_fault(),
+            (None, Purchase::Spawn { .. }) => true,
+            (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
+        };
+        Ok(if is_ours { Fault::Ours } else { Fault::Others })
     }
 
     async fn launch(
@@ -136,11 +150,13 @@ impl OrderService {
         };
         let pod = match moved.await {
             Ok(pod) => Box::new(pod),
-            Err(refusal) => return self.start_refund(order, paid.clone(), refusal).await,
+            Err(refusal) => {
+                return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
+            }
         };
         let Some(mut lease) = self.backends.ledger.lease(&id.pod_name()).await? else {
             let refusal = ClusterError::NotFound.into();
-            return self.start_refund(order, paid.clone(), refusal).await;
+            return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
         };
         lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
