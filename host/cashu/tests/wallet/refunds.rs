@@ -194,3 +194,29 @@ async fn a_refund_that_was_begun_is_finished_as_it_was_begun() {
         assert_balanced(&wallet).await;
     }
 }
+
+/// Whoever can make orders fail has the operator pay fees: no more than others leave them.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_fail_at_will_take_no_more_than_can_be_spared() {
+    const OWED: Sat = Sat(50);
+    const ORDERS: u32 = 20;
+    let env = TestEnv::new().await;
+    let (wallet, _) = env.wallet_with(65).await;
+    let before = available(&wallet).await;
+    for _ in 0..ORDERS {
+        let (order, token) = (OrderId::random(), env.token(22).await);
+        let token_info = wallet.decode(&token).await.unwrap();
+        let due = wallet.receive(&order, &token, &token_info).await.unwrap();
+        let amount = RefundAmount::Whole { whole: token_info.gross, due, reserve: OWED };
+        // None of them waits.
+        let refund = wallet.refund(&order, &env.mint_url(), amount).await.unwrap();
+        assert!(refund.amount <= token_info.gross, "more than was sent: {refund:?}");
+        assert!(refund.amount.plus(refund.fee) >= due, "less than was due: {refund:?}");
+        assert!(available(&wallet).await >= OWED.0, "others are to get it back");
+        env.customer.receive(refund.token.expose()).await.unwrap();
+    }
+    assert_balanced(&wallet).await;
+    let cost = before - available(&wallet).await;
+    println!("{ORDERS} orders that failed cost the operator {cost} sat of {before}");
+    assert!((1..=before - OWED.0).contains(&cost));
+}
