@@ -3,7 +3,7 @@
 use super::decide::lease_plan;
 use super::refunds::Fault;
 use super::{OrderService, StepError, unreadable};
-use crate::backend::cluster::ClusterError;
+use crate::backend::cluster::{ClusterError, EndReason};
 use crate::backend::policy::{PodDecision, PolicySet};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
@@ -58,22 +58,11 @@ impl OrderService {
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
-                let fault = self.fault(order, &error).await?;
+                let lease = self.backends.ledger.lease(&order.pod()).await?;
+                let fault = fault(lease.and_then(|lease| lease.end), &order.purchase, &error);
                 self.start_refund(order, paid, error.into(), fault).await
             }
         }
-    }
-
-    /// Whose fault it is. Customers can end a pod, or let it end, while they pay for it: of one that
-    /// is gone for no known reason, an extension is not ours to make good.
-    async fn fault(&self, order: &Order, error: &ClusterError) -> Result<Fault, LedgerError> {
-        let lease = self.backends.ledger.lease(&order.pod()).await?;
-        let is_ours = match (lease.and_then(|lease| lease.end), &order.purchase) {
-            (Some(reason), _) => reason.is_provider_fault(),
-            (None, Purchase::Spawn { .. }) => true,
-            (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
-        };
-        Ok(if is_ours { Fault::Ours } else { Fault::Others })
     }
 
     async fn launch(
@@ -173,6 +162,18 @@ fn timeout() -> Seconds {
     Seconds(limits::PROVISION_TIMEOUT.as_secs())
 }
 
+/// Whose fault an error is, with a pod that has ended for this reason. Customers can end a pod, or
+/// let it end, while they pay for it: an extension of one that is gone for no known reason is not
+/// ours to make good.
+fn fault(end: Option<EndReason>, purchase: &Purchase, error: &ClusterError) -> Fault {
+    let is_ours = match (end, purchase) {
+        (Some(reason), _) => reason.is_provider_fault(),
+        (None, Purchase::Spawn { .. }) => true,
+        (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
+    };
+    if is_ours { Fault::Ours } else { Fault::Others }
+}
+
 /// Why a paid order is not active yet.
 enum ProvisionError {
     Step(StepError),
@@ -194,5 +195,31 @@ impl From<LedgerError> for ProvisionError {
 impl From<ClusterError> for ProvisionError {
     fn from(error: ClusterError) -> Self {
         Self::Cluster(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::OrderId;
+    use crate::testing;
+
+    #[test]
+    fn a_pod_that_its_customer_ends_is_not_a_fault_of_ours() {
+        let (gone, failed) = (ClusterError::NotFound, ClusterError::NotReady("a test".to_owned()));
+        let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
+        for purchase in [testing::spawn(), top_up.clone()] {
+            for error in [&gone, &failed] {
+                for end in [EndReason::Stopped, EndReason::Exited, EndReason::Expired] {
+                    assert_eq!(fault(Some(end), &purchase, error), Fault::Others, "{end:?}");
+                }
+                for end in [EndReason::Removed, EndReason::Disrupted] {
+                    assert_eq!(fault(Some(end), &purchase, error), Fault::Ours, "{end:?}");
+                }
+            }
+            assert_eq!(fault(None, &purchase, &failed), Fault::Ours);
+        }
+        assert_eq!(fault(None, &testing::spawn(), &gone), Fault::Ours);
+        assert_eq!(fault(None, &top_up, &gone), Fault::Others, "it may have exited");
     }
 }
