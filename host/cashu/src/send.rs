@@ -84,23 +84,35 @@ impl MintWallet {
         let due = match amount {
             RefundAmount::LessFee(due) => due,
             RefundAmount::Whole { whole, due, reserve } => {
-                self.ensure_restored().await?;
-                if self.can_spare(whole.0, reserve.0).await {
-                    match self.send(purpose, whole.0, FeeMode::OnTop).await {
-                        Ok(sent) => return Ok(sent),
-                        // It may have been begun, and nothing else is before it has ended.
-                        Err(
-                            error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_)),
-                        ) => return Err(error),
-                        Err(error) => {
-                            tracing::debug!(mint = %self.mint, %purpose, %error, "a refund is made without what was added");
-                        }
-                    }
+                if let Some(sent) = self.send_whole(purpose, whole.0, reserve.0).await? {
+                    return Ok(sent);
                 }
                 due
             }
         };
         self.send(purpose, due.0, FeeMode::FromAmount).await
+    }
+
+    /// `None` if the wallet cannot spare it; then nothing is begun.
+    async fn send_whole(
+        &self,
+        purpose: &Purpose,
+        whole: u64,
+        reserve: u64,
+    ) -> Result<Option<SentToken>> {
+        self.ensure_restored().await?;
+        if !self.can_spare(whole, reserve).await {
+            return Ok(None);
+        }
+        match self.send(purpose, whole, FeeMode::OnTop).await {
+            Ok(sent) => Ok(Some(sent)),
+            // It may have been begun, and nothing else is before it has ended.
+            Err(error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_))) => Err(error),
+            Err(error) => {
+                tracing::debug!(mint = %self.mint, %purpose, %error, "a refund is made without what was added");
+                Ok(None)
+            }
+        }
     }
 
     /// Whether `amount`, with the mint's fee for sending it, leaves `reserve` in the wallet. What

@@ -58,13 +58,19 @@ impl RefundStore for SqlStore {
 
     async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat> {
         let values = [Value::from(order.as_str()), of_mint(mint).into()];
+        let mint = mint.clone();
         self.database
             .transact(move |transaction| {
-                let statement = "SELECT CAST(coalesce(sum(earned), 0) AS BIGINT) FROM orders
-                     WHERE state IN ('paid', 'provisioning', 'refund-pending')
+                let paid = "SELECT CAST(coalesce(sum(earned), 0) AS BIGINT) FROM orders
+                     WHERE state IN ('paid', 'provisioning', 'active', 'refund-pending')
                         AND id <> ?1 AND body LIKE ?2 ESCAPE '\\'";
-                let owed = transaction.first(statement, &values)?;
-                Ok(Sat(owed.map_or(Ok(0), |mut row| row.amount())?))
+                let paid = transaction.first(paid, &values)?;
+                let paid = Sat(paid.map_or(Ok(0), |mut row| row.amount())?);
+                // The wallet may have their tokens already.
+                let unpaid = "WHERE state IN ('decided', 'redeeming', 'payment-unknown')";
+                let unpaid = find_orders(transaction, unpaid, &[])?;
+                let of_mint = unpaid.iter().filter(|order| order.token_info.mint == mint);
+                Ok(of_mint.fold(paid, |sum, order| sum.plus(order.token_info.gross)))
             })
             .await
     }

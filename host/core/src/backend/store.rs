@@ -218,7 +218,7 @@ pub trait RefundStore: Send + Sync {
     /// [`LedgerError::Conflict`] when it has ended already.
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError>;
 
-    /// What was received at this mint for orders that are paid and neither delivered nor refunded,
+    /// What the wallet may hold of this mint for orders that have neither ended nor been refunded,
     /// without this one: it may have to go back.
     async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError>;
 }

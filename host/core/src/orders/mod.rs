@@ -131,6 +131,8 @@ pub struct OrderService {
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
+    /// Refunds to which the operator adds: when one is made, the next finds out what is left.
+    adding: MintLimiter,
     delivering: Semaphore,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
@@ -152,6 +154,7 @@ impl OrderService {
             admission: Arc::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
+            adding: MintLimiter::of(1),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),

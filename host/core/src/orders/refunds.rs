@@ -67,6 +67,10 @@ impl OrderService {
         if let Some(begun) = &mut lease {
             self.discard(begun).await?;
         }
+        let _adding = match cause.added() {
+            Some(_) => self.adding.acquire(&order.token_info.mint).await,
+            None => None,
+        };
         let amount = self.refund_amount(order, due, cause.added()).await?;
         let made = self
             .backends
