@@ -7,7 +7,6 @@ use crate::mint_wallet::MintWallet;
 use crate::operation::{OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use crate::refusal;
-use crate::send::FeeMode;
 use crate::token;
 use crate::token_format;
 use crate::verify::DleqPolicy;
@@ -17,8 +16,8 @@ use cdk::nuts::{CurrencyUnit, Transport, TransportType};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
-    RecoveryError, RecoveryFailure, RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo,
-    TokenReader, WalletError,
+    RecoveryError, RecoveryFailure, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{MintUrl, OrderId};
@@ -157,17 +156,16 @@ impl RefundIssuer for CashuWallet {
         &self,
         order: &OrderId,
         mint: &MintUrl,
-        amount: Sat,
+        amount: RefundAmount,
     ) -> Result<RefundToken, WalletError> {
         let wallet = self.existing_wallet_of(mint)?;
         let purpose = Purpose::Refund { order: order.clone() };
-        let sent =
-            wallet.send(&purpose, amount.0, FeeMode::FromAmount).await.map_err(wallet_error)?;
-        let value = Sat(sent.operation.data.sent);
+        let sent = wallet.send_refund(&purpose, amount).await.map_err(wallet_error)?;
+        let data = &sent.operation.data;
         Ok(RefundToken {
             token: Secret::new(sent.token.to_string()),
-            amount: value,
-            fee: amount.minus(value),
+            amount: Sat(data.sent),
+            fee: Sat(data.fee),
         })
     }
 

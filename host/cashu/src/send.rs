@@ -7,6 +7,7 @@ use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use cdk::nuts::{Proofs, State, Token};
+use paygress_core::backend::wallet::RefundAmount;
 
 /// Attempts with new outputs, or with other inputs, each.
 const MAX_ATTEMPTS: usize = 3;
@@ -71,6 +72,59 @@ impl MintWallet {
         }
         let insufficient = MintWalletError::InsufficientFunds { available: total(&inputs) };
         Err(conflict.map_or(insufficient, Into::into))
+    }
+
+    /// Makes the token of a refund. Idempotent per purpose: the operation that was stored first
+    /// decides, whatever the amount is now.
+    pub(crate) async fn send_refund(
+        &self,
+        purpose: &Purpose,
+        amount: RefundAmount,
+    ) -> Result<SentToken> {
+        let due = match amount {
+            RefundAmount::LessFee(due) => due,
+            RefundAmount::Whole { whole, due, reserve } => {
+                if let Some(sent) = self.send_whole(purpose, whole.0, reserve.0).await? {
+                    return Ok(sent);
+                }
+                due
+            }
+        };
+        self.send(purpose, due.0, FeeMode::FromAmount).await
+    }
+
+    /// `None` if the wallet cannot spare it; then nothing is begun.
+    async fn send_whole(
+        &self,
+        purpose: &Purpose,
+        whole: u64,
+        reserve: u64,
+    ) -> Result<Option<SentToken>> {
+        self.ensure_restored().await?;
+        if !self.can_spare(whole, reserve).await {
+            return Ok(None);
+        }
+        match self.send(purpose, whole, FeeMode::OnTop).await {
+            Ok(sent) => Ok(Some(sent)),
+            // It may have been begun, and nothing else is before it has ended.
+            Err(error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_))) => Err(error),
+            Err(error) => {
+                tracing::debug!(mint = %self.mint, %purpose, %error, "a refund is made without what was added");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether `amount`, with the mint's fee for sending it, leaves `reserve` in the wallet. What
+    /// cannot be found out is not spared: a refund does not wait for it.
+    async fn can_spare(&self, amount: u64, reserve: u64) -> bool {
+        let cost = match self.select_proofs(amount, FeeMode::OnTop).await {
+            Ok(Selection::Exact(_)) => amount,
+            Ok(Selection::Swap { fee, .. }) => amount.saturating_add(fee),
+            Err(_) => return false,
+        };
+        let needed = cost.saturating_add(reserve);
+        self.spendable().await.is_ok_and(|(unspent, _)| total(&unspent) >= needed)
     }
 
     /// Makes a token. Idempotent per purpose.

@@ -147,6 +147,7 @@ fn order_settings(config: &Config) -> Settings {
         ports: config.ports.clone(),
         sweep: config.sweep,
         refund_on_stop: config.refund_on_stop,
+        refund_fees: config.refund_fees,
         refund_kept: config.refund_kept,
         capture: config.capture,
         suggested: config.suggested,

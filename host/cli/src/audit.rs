@@ -1,10 +1,11 @@
-//! The audit: for every order, what was received equals what was sold, refunded, kept by the mint,
-//! or held for a stated reason; and the wallet's transactions agree.
+//! The audit: for every order, what was received, and what the operator has added to it for fees,
+//! equals what was sold, refunded, kept by the mint, or held for a stated reason; and the wallet's
+//! transactions agree.
 
 use paygress_cashu::{MintBalance, OperationState, Purpose, Transaction};
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::order::{Order, OrderState, RefundEnd, State};
-use paygress_core::model::order_state::Refund;
+use paygress_core::model::order_state::{Refund, RefundCause};
 use paygress_core::model::units::Sat;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -14,6 +15,8 @@ use std::fmt;
 pub struct Breakdown {
     /// The value of the tokens.
     pub gross: Sat,
+    /// The mints' fees that the operator has borne: refunds were over so much more, or cost it.
+    pub borne: Sat,
     /// The mints' fees for receiving them.
     pub fees: Sat,
     /// For time that was delivered, or is being delivered.
@@ -35,6 +38,7 @@ impl Breakdown {
     fn add(&mut self, other: &Self) {
         for (sum, part) in [
             (&mut self.gross, other.gross),
+            (&mut self.borne, other.borne),
             (&mut self.fees, other.fees),
             (&mut self.sold, other.sold),
             (&mut self.refunded, other.refunded),
@@ -106,10 +110,10 @@ pub fn audit(orders: &[Order], transactions: &[Transaction], balances: &[MintBal
 fn audit_order(order: &Order, by_purpose: &ByPurpose<'_>, report: &mut Report) {
     let mut problems = Vec::new();
     let breakdown = break_down(order, by_purpose, &mut problems);
-    if breakdown.gross != breakdown.accounted() {
+    let received = breakdown.gross.plus(breakdown.borne);
+    if received != breakdown.accounted() {
         problems.push(format!(
-            "{} were received and {} are accounted for",
-            breakdown.gross,
+            "{received} were received and {} are accounted for",
             breakdown.accounted()
         ));
     }
@@ -194,12 +198,22 @@ fn break_down(order: &Order, by_purpose: &ByPurpose<'_>, problems: &mut Vec<Stri
         OrderState::RefundPending { .. } => {
             Breakdown { owed: due, sold: redeemed.minus(due), ..paid }
         }
-        OrderState::Refunded { refund, .. } => {
-            let paid = Breakdown { sold: redeemed.minus(due), ..paid };
+        OrderState::Refunded { refund, cause, .. } => {
+            let (sold, borne) = (redeemed.minus(due), borne(refund, cause, due, problems));
+            let paid = Breakdown { sold, borne, ..paid };
             break_down_refund(&order.id, refund, paid, by_purpose, problems)
         }
         _ => Breakdown { in_progress: redeemed, ..paid },
     }
+}
+
+/// What the operator has borne. More than was due is what they add: all of it, or nothing.
+fn borne(refund: &Refund, cause: &RefundCause, due: Sat, problems: &mut Vec<String>) -> Sat {
+    let added = refund.amount.plus(refund.fee).minus(due);
+    if added != Sat(0) && cause.added() != Some(added) {
+        problems.push(format!("{due} were due, and {added} more were refunded"));
+    }
+    added.plus(refund.fee_borne)
 }
 
 fn break_down_refund(
@@ -210,11 +224,20 @@ fn break_down_refund(
     problems: &mut Vec<String>,
 ) -> Breakdown {
     let refunded = refund.amount;
-    let sent = by_purpose.get(&Purpose::Refund { order: order.clone() }).map(|made| made.sent);
+    let refund_fees = refund.fee.plus(refund.fee_borne);
+    let made = by_purpose.get(&Purpose::Refund { order: order.clone() });
+    let sent = made.map(|made| made.sent);
     if sent != Some(refunded) {
         problems.push(format!(
             "ledger has {refunded} refunded, and the wallet {}",
             sent.unwrap_or_default()
+        ));
+    }
+    // An earlier version did not record the fee for an amount that was made whole.
+    if let Some(made) = made.filter(|made| refund_fees != Sat(0) && made.fee != refund_fees) {
+        problems.push(format!(
+            "ledger has {refund_fees} as the fee of its refund, and the wallet {}",
+            made.fee
         ));
     }
     let reclaimed = match refund.end() {
@@ -225,7 +248,7 @@ fn break_down_refund(
     if reclaimed != Sat(0) && reclaim.is_none_or(|reclaim| reclaim.received != reclaimed) {
         problems.push(format!("ledger has {reclaimed} reclaimed, and the wallet does not"));
     }
-    Breakdown { refunded, refund_fees: refund.fee, reclaimed, ..paid }
+    Breakdown { refunded, refund_fees, reclaimed, ..paid }
 }
 
 impl fmt::Display for Report {
@@ -234,6 +257,7 @@ impl fmt::Display for Report {
         writeln!(f, "{} orders", self.orders)?;
         for (label, amount) in [
             ("received, before fees", total.gross),
+            ("and fees that the operator bears", total.borne),
             ("  mints' fees for receiving", total.fees),
             ("  sold", total.sold),
             ("  refunded", total.refunded),
@@ -260,7 +284,10 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::model::secret::Secret;
+    use paygress_core::model::token::RefundToken;
     use paygress_core::model::units::UnixTime;
+    use paygress_core::testing;
 
     fn transaction(purpose: &str, received: u64) -> Transaction {
         Transaction {
@@ -297,5 +324,47 @@ mod tests {
             "mint https://mint.example: wallet holds 4 sat, and its transactions add up to 3 sat";
         assert_eq!(report.problems, [problem]);
         assert!(audit(&[], &[transaction("restore", 3)], &[balance(3)]).problems.is_empty());
+    }
+
+    /// The audit of an order of 12 sat, of which the mint has left 10, with a refund token of this
+    /// amount and fee.
+    fn audit_refund(added: Option<u64>, amount: u64, fee: u64) -> Report {
+        let mut order = testing::order(testing::spawn(), State::Refunded).unwrap();
+        order.token_info.gross = Sat(12);
+        let OrderState::Refunded { cause, refund, .. } = &mut order.state else { panic!() };
+        let token = Secret::new("cashuBx");
+        *refund = Refund::made(RefundToken { token, amount: Sat(amount), fee: Sat(fee) }, Sat(10));
+        let RefundCause::NotProvisioned { added: bears, .. } = cause else { panic!() };
+        *bears = added.map(Sat);
+        let mut made = transaction(&format!("refund {}", order.id), 0);
+        (made.sent, made.fee) = (Sat(amount), Sat(fee));
+        made.delta = 0_i64.saturating_sub_unsigned(amount).saturating_sub_unsigned(fee);
+        let transactions =
+            [transaction("restore", 50), transaction(&format!("receive {}", order.id), 10), made];
+        let held = order.earned().plus(Sat(50)).0;
+        audit(&[order], &transactions, &[balance(u64::try_from(held).unwrap())])
+    }
+
+    #[test]
+    fn what_the_operator_bears_is_accounted_for() {
+        for (added, amount, fee, borne) in [
+            (None, 10, 0, 0),
+            (None, 9, 1, 0),
+            (None, 10, 1, 1),
+            (Some(2), 12, 1, 3),
+            (Some(2), 12, 0, 2),
+            // The wallet did not hold more.
+            (Some(2), 9, 1, 0),
+        ] {
+            let report = audit_refund(added, amount, fee);
+            assert_eq!(report.problems, Vec::<String>::new(), "{added:?}: {amount} for {fee}");
+            let total = report.total;
+            assert_eq!((total.borne, total.refunded), (Sat(borne), Sat(amount)));
+            assert_eq!((total.fees, total.refund_fees, total.sold), (Sat(2), Sat(fee), Sat(0)));
+        }
+        for (added, amount) in [(None, 12), (Some(2), 13), (Some(2), 11)] {
+            let report = audit_refund(added, amount, 0);
+            assert!(report.problems[0].contains("10 sat were due, and "), "{:?}", report.problems);
+        }
     }
 }

@@ -11,8 +11,8 @@ use paygress_core::backend::policy::{
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
-    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
+    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
@@ -116,7 +116,12 @@ fn lost() -> WalletError {
 
 #[async_trait]
 impl RefundIssuer for SlowMint {
-    async fn refund(&self, _: &OrderId, _: &MintUrl, _: Sat) -> Result<RefundToken, WalletError> {
+    async fn refund(
+        &self,
+        _: &OrderId,
+        _: &MintUrl,
+        _: RefundAmount,
+    ) -> Result<RefundToken, WalletError> {
         Err(lost())
     }
     async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, WalletError> {

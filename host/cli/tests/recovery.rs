@@ -11,9 +11,11 @@ use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator};
-use paygress_core::model::ids::PodName;
-use paygress_core::model::units::UnixTime;
+use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Reporting};
+use paygress_core::backend::wallet::{Payments, TokenReader};
+use paygress_core::model::ids::{OrderId, PodName};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{SignedSat, UnixTime};
 use paygress_core::orders::Backends;
 use paygress_core::protocol::{RequestBody, Response};
 use paygress_nostr::Keys;
@@ -174,6 +176,47 @@ async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
     let net = buyer.wallet.receive(refund).await.unwrap();
     // 5 sat, less the mint's fee for swapping them, less its fee for swapping them back.
     assert_eq!((net, buyer.wallet.balance().await.unwrap()), (3, before + 3));
+}
+
+/// What is answered to an order of 22 sat whose pod does not start, where the wallet holds 64 more,
+/// and what the operator has earned with it.
+async fn refused_beside_a_full_wallet(fees: &str) -> (serde_json::Value, i64) {
+    let sandbox = Sandbox::new(&[("REFUND_FEES", fees)], "").await.unwrap();
+    let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
+    let app =
+        furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
+    let (ledger, wallet) = (Arc::clone(&app.ledger), Arc::clone(&app.wallet));
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let token = Secret::new(buyer.token(65).await);
+    let token_info = wallet.decode(&token).await.unwrap();
+    let held = wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let answer = buyer.ask(json!({"cashu_token": buyer.token(22).await})).await;
+    assert_eq!(answer["error_type"], "provisioning_error", "{answer}");
+    let refunded = answer["refunded_sats"].as_u64().unwrap();
+    let net = buyer.wallet.receive(answer["refund_token"].as_str().unwrap()).await.unwrap();
+    assert_eq!(net.saturating_add(1), refunded, "their own wallet's fee");
+    let revenue = ledger.revenue(UnixTime(0)).await.unwrap();
+    let earned = revenue.iter().map(|hour| hour.earned.0).sum();
+    let left: u64 = wallet.balances().await.unwrap().iter().map(|at| at.available.0).sum();
+    assert_eq!(i64::try_from(left).unwrap(), SignedSat(earned).plus(held).0);
+    (answer, earned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_ours_costs_the_customer_nothing() {
+    let (answer, earned) = refused_beside_a_full_wallet("operator").await;
+    assert_eq!((&answer["refunded_sats"], &answer["refund_fee_sats"]), (&json!(22), &json!(0)));
+    assert!(!answer["message"].as_str().unwrap().contains("the mint's fee"), "{answer}");
+    assert_eq!(earned, -2, "the mint's fees for 22 sat, and for the refund");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_customer_bears_the_fees_if_the_operator_says_so() {
+    let (answer, earned) = refused_beside_a_full_wallet("customer").await;
+    let refunded = answer["refunded_sats"].as_u64().unwrap();
+    assert_eq!(refunded + answer["refund_fee_sats"].as_u64().unwrap(), 21, "{answer}");
+    assert_eq!(earned, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,7 @@ pub fn refund() -> Refund {
     Refund {
         amount: Sat(9),
         fee: Sat(1),
+        fee_borne: Sat(0),
         made_at: UnixTime(200),
         outcome: RefundOutcome::Waiting(Secret::new("cashuBrefund")),
     }
@@ -138,7 +139,8 @@ pub fn order_state(purchase: &Purchase, state: State) -> OrderState {
     let expires_at = UnixTime(700);
     let refusal = || Refusal::new(ErrorType::ProvisioningError, "no");
     let sale = || Sale::from(paid(purchase));
-    let cause = || RefundCause::NotProvisioned { refusal: refusal(), expires_at: None };
+    let cause =
+        || RefundCause::NotProvisioned { refusal: refusal(), expires_at: None, added: None };
     match state {
         State::Received => unpaid(purchase).undecided(),
         State::Decided => OrderState::Decided(unpaid(purchase)),

@@ -60,10 +60,20 @@ impl Snapshot {
         help: &str,
         values: &[(Labels, u64)],
     ) -> Result<(), fmt::Error> {
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let values = values.iter().map(|(labels, value)| (labels.clone(), signed(*value)));
+        Self::signed_gauges(encoder, name, help, values)
+    }
+
+    fn signed_gauges(
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, i64)>,
+    ) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
-            ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX))
-                .encode(family.encode_family(labels)?)?;
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -92,16 +102,17 @@ impl Snapshot {
         let overview = &self.0;
         let count = u64::try_from(overview.leases.len()).unwrap_or(u64::MAX);
         let income =
-            overview.revenue.iter().fold(0_u64, |sum, hour| sum.saturating_add(hour.earned.0));
+            overview.revenue.iter().fold(0_i64, |sum, hour| sum.saturating_add(hour.earned.0));
         let singles = [
             ("leases", "Leases that are not over", count),
             ("ports_in_use", "Ports that are taken", overview.ports_in_use.into()),
             ("ports", "Ports of the range", overview.capacity.into()),
-            ("income_day_sats", "What was taken in the last day, less what went back", income),
         ];
         for (name, help, value) in singles {
             Self::gauges(encoder, name, help, &[(Labels::new(), value)])?;
         }
+        let help = "What was taken in the last day, less what went back and what that cost";
+        Self::signed_gauges(encoder, "income_day_sats", help, [(Labels::new(), income)])?;
         let orders: Vec<_> = overview
             .count_by_state
             .iter()

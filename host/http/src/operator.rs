@@ -57,8 +57,9 @@ pub(crate) struct HourView {
     from: String,
     /// Paid orders that came in it.
     orders: u64,
-    /// What they brought, less what went back.
-    earned_sats: u64,
+    /// What they brought, less what went back and what that cost: below zero in an hour of faults
+    /// whose fees the operator bears.
+    earned_sats: i64,
 }
 
 /// The calls of a policy since it was loaded.

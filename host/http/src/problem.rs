@@ -96,7 +96,7 @@ pub(crate) struct ProblemBody {
     /// Its amount.
     #[serde(skip_serializing_if = "Option::is_none")]
     refunded_sats: Option<u64>,
-    /// What making it cost.
+    /// What making it cost the customer.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_fee_sats: Option<u64>,
 }

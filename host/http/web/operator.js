@@ -80,7 +80,7 @@ function drawRevenue(days) {
   const most = Math.max(1, ...days.map(([, day]) => day.sats));
   const width = 600 / days.length;
   $('revenue-chart').replaceChildren(...days.map(([date, day], index) => {
-    const height = (day.sats / most) * 140;
+    const height = (Math.max(0, day.sats) / most) * 140; // a day of losses has no bar
     return svg('rect', { x: index * width + 3, y: 150 - height, width: width - 6, height }, `${date}: ${day.sats} sat, ${day.orders} orders`);
   }));
   const [best] = [...days].sort(([, a], [, b]) => b.sats - a.sats);

@@ -1,10 +1,25 @@
+use crate::db::Value;
 use crate::orders::{conflict, find_order_by_id, find_orders};
 use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::RefundStore;
-use paygress_core::model::ids::Customer;
+use paygress_core::model::ids::{Customer, MintUrl, OrderId};
 use paygress_core::model::order::{Order, State};
+use paygress_core::model::units::Sat;
+
+/// Matches orders of this mint by their JSON: a quote in any of its strings has a backslash before.
+fn of_mint(mint: &MintUrl) -> String {
+    let mut pattern = String::from("%\"mint\":\"");
+    for character in mint.as_str().chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push_str("\"%");
+    pattern
+}
 
 #[async_trait]
 impl RefundStore for SqlStore {
@@ -37,6 +52,25 @@ impl RefundStore for SqlStore {
                     write_order(transaction, &closed)
                 }
                 _ => Err(conflict(&order.id, State::Refunded)),
+            })
+            .await
+    }
+
+    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat> {
+        let values = [Value::from(order.as_str()), of_mint(mint).into()];
+        let mint = mint.clone();
+        self.database
+            .transact(move |transaction| {
+                let paid = "SELECT CAST(coalesce(sum(earned), 0) AS BIGINT) FROM orders
+                     WHERE state IN ('paid', 'provisioning', 'active', 'refund-pending')
+                        AND id <> ?1 AND body LIKE ?2 ESCAPE '\\'";
+                let paid = transaction.first(paid, &values)?;
+                let paid = Sat(paid.map_or(Ok(0), |mut row| row.amount())?);
+                // The wallet may have their tokens already.
+                let unpaid = "WHERE state IN ('decided', 'redeeming', 'payment-unknown')";
+                let unpaid = find_orders(transaction, unpaid, &[])?;
+                let of_mint = unpaid.iter().filter(|order| order.token_info.mint == mint);
+                Ok(of_mint.fold(paid, |sum, order| sum.plus(order.token_info.gross)))
             })
             .await
     }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use paygress_core::backend::store::{HourlyRevenue, RefusedLimits, Reporting, StateCount};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::Order;
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::{SignedSat, UnixTime};
 
 const HOUR: u64 = 3600;
 
-/// A number of orders or sat; what is below zero counts as nothing.
+/// A number of orders, or of hours; what is below zero counts as nothing.
 fn count(row: &mut Row) -> Result<u64> {
     Ok(u64::try_from(row.number()?).unwrap_or(0))
 }
@@ -20,7 +20,7 @@ fn read_hour(mut row: Row) -> Result<HourlyRevenue> {
     Ok(HourlyRevenue {
         from: UnixTime(hour.saturating_mul(HOUR)),
         orders: count(&mut row)?,
-        earned: Sat(count(&mut row)?),
+        earned: SignedSat(row.number()?),
     })
 }
 
@@ -51,7 +51,8 @@ impl Reporting for SqlStore {
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>> {
         self.database
             .transact(move |transaction| {
-                let statement = "SELECT created_at / 3600, count(*), CAST(sum(earned) AS BIGINT)
+                let statement = "SELECT created_at / 3600, count(CASE WHEN earned > 0 THEN 1 END),
+                        CAST(sum(earned) AS BIGINT)
                      FROM orders WHERE earned <> 0 AND created_at >= ?1
                      GROUP BY created_at / 3600 ORDER BY 1";
                 transaction.query(statement, &[time(since)])?.into_iter().map(read_hour).collect()

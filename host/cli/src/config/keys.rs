@@ -103,6 +103,11 @@ pub const KEYS: &[Key] = &[
         about: "whether a stopped pod is refunded at all: true or false; the amount is up to the duration policy",
     },
     Key {
+        name: "REFUND_FEES",
+        default: Some("operator"),
+        about: "who bears the mint's fees of what fails through a fault of the service: operator or customer",
+    },
+    Key {
         name: "REFUND_KEPT_DAYS",
         default: Some("30"),
         about: "how long a refund waits to be redeemed before it is reclaimed",

@@ -24,7 +24,7 @@ use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
-use paygress_core::orders::Capture;
+use paygress_core::orders::{Capture, RefundFees};
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
 use paygress_policy::PolicyDir;
@@ -86,6 +86,8 @@ pub struct Config {
     pub max_balance: Option<Sat>,
     /// The refund terms of a stop where the policy has none. `None`: a stop is never refunded.
     pub refund_on_stop: Option<RefundTerms>,
+    /// Who bears the mint's fees of what fails through a fault of ours.
+    pub refund_fees: RefundFees,
     /// How long a refund waits to be redeemed.
     pub refund_kept: Seconds,
     /// When the payment for a new pod is taken.
@@ -308,6 +310,12 @@ impl Config {
             refund_on_stop: reader
                 .flag("REFUND_ON_STOP")
                 .then_some(RefundTerms { step: Seconds(60), percent: 100 }),
+            refund_fees: reader
+                .one_of(
+                    "REFUND_FEES",
+                    &[("operator", RefundFees::Operator), ("customer", RefundFees::Customer)],
+                )
+                .unwrap_or(RefundFees::Operator),
             refund_kept: Seconds(
                 reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(0).saturating_mul(86_400),
             ),

@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -43,6 +43,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "SSH_HOST",
         "SSH_PORT:",
         "ENABLE_CLEANUP_TASK",
+        "REFUND_FEES: must be operator or customer",
         "SSH_PORT_RANGE_END",
         "OTLP_ENDPOINT",
         "typo",
@@ -50,7 +51,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 16, "{text}");
+    assert_eq!(problems.len(), 17, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -94,6 +95,17 @@ fn each_transport_requires_its_own_settings() {
         read(&good(), &[("RUN_MODE", "both")])
             .is_ok_and(|config| config.nostr && config.http.is_some())
     );
+}
+
+#[test]
+fn the_operator_bears_the_fees_of_a_fault_unless_they_say_otherwise() {
+    let fees = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        config.refund_fees
+    };
+    assert_eq!(fees(&[]), RefundFees::Operator);
+    assert_eq!(fees(&[("REFUND_FEES", "operator")]), RefundFees::Operator);
+    assert_eq!(fees(&[("REFUND_FEES", "customer")]), RefundFees::Customer);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use paygress::audit::Report;
 use paygress::commands::ledger::{all_orders, audited};
 use paygress_core::backend::store::{LeaseStore, OrderStore};
 use paygress_core::model::ids::{MintUrl, PodName};
+use paygress_core::model::order::Order;
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::relabelled;
 use std::sync::Arc;
@@ -59,7 +60,18 @@ pub(crate) async fn account(
     }
     restorable(env, in_wallet_store + unspent(env, &refunds).await?).await?;
     let orders = all_orders(&app.ledger).await.map_err(|error| error.to_string())?;
+    booked(&orders, in_wallet_store)?;
     Ok(Outcome { outstanding, met: Vec::new(), responses, orders })
+}
+
+/// What the orders have earned is what the wallet holds: the fees that the operator has borne are
+/// losses.
+fn booked(orders: &[Order], in_wallet_store: u64) -> Result<(), String> {
+    let earned: i64 = orders.iter().map(|order| order.earned().0).sum();
+    match i64::try_from(in_wallet_store) {
+        Ok(held) if held == earned => Ok(()),
+        _ => Err(format!("the orders have earned {earned} sat of {in_wallet_store}: {orders:#?}")),
+    }
 }
 
 /// Waits until the orders have come to an end, and the leases are the pods.

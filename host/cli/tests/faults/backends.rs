@@ -11,10 +11,10 @@ use paygress_core::backend::store::{
     HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
     RefundStore, RefusedLimits, Repetition, Reporting, StateCount,
 };
-use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
+use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use std::collections::HashMap;
@@ -162,6 +162,9 @@ impl RefundStore for BadLedger {
     }
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
         self.write(self.ledger.close_refund(order)).await
+    }
+    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError> {
+        self.ledger.owed_besides(order, mint).await
     }
 }
 

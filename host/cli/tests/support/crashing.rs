@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
-    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, Wallet, WalletError,
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
+    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, Wallet,
+    WalletError,
 };
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::Refusal;
@@ -85,7 +86,7 @@ impl RefundIssuer for CrashingWallet {
         &self,
         order: &OrderId,
         mint: &MintUrl,
-        amount: Sat,
+        amount: RefundAmount,
     ) -> Result<RefundToken, WalletError> {
         let made = self.wallet.refund(order, mint, amount).await;
         self.doom(Stop::AfterTheRefundWasMade).await;

@@ -11,15 +11,17 @@ use paygress_core::backend::policy::{Payment, RefundTerms};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundIssuer,
-    RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
+    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
-use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{
+    Backends, Capture, NewOrder, OrderService, RefundFees, Settings, Submission,
+};
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
@@ -91,8 +93,9 @@ impl RefundIssuer for FakeWallet {
         &self,
         order: &OrderId,
         _: &MintUrl,
-        amount: Sat,
+        amount: RefundAmount,
     ) -> Result<RefundToken, WalletError> {
+        let (RefundAmount::LessFee(amount) | RefundAmount::Whole { whole: amount, .. }) = amount;
         Ok(RefundToken { token: Secret::new(format!("{}-{order}", amount.0)), amount, fee: Sat(0) })
     }
     async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, WalletError> {
@@ -174,6 +177,7 @@ pub fn settings() -> Settings {
         ports: 1_024..=65_000,
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
+        refund_fees: RefundFees::Operator,
         refund_kept: Seconds(86_400),
         capture: Capture::BeforeLaunch,
     }

@@ -11,9 +11,9 @@
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::EndReason;
-use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
 use crate::model::order::{Lease, Order, State};
-use crate::model::units::{Sat, Seconds, UnixTime};
+use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
 use async_trait::async_trait;
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -94,8 +94,8 @@ pub struct HourlyRevenue {
     pub from: UnixTime,
     /// Orders that arrived in this hour and have brought money.
     pub orders: u64,
-    /// What they have brought, less what went back.
-    pub earned: Sat,
+    /// What they have brought, less what went back and what that cost.
+    pub earned: SignedSat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +217,10 @@ pub trait RefundStore: Send + Sync {
     /// # Errors
     /// [`LedgerError::Conflict`] when it has ended already.
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError>;
+
+    /// What the wallet may hold of this mint for orders that have neither ended nor been refunded,
+    /// without this one: it may have to go back.
+    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError>;
 }
 
 /// Reads for operators, and the removal of what nobody needs to read any more.

@@ -26,6 +26,16 @@ pub enum RefundState {
     Redeemed,
 }
 
+/// What a refund token is to be worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundAmount {
+    /// What is left of this after the mint's fee for making it.
+    LessFee(Sat),
+    /// All of `whole`, if the wallet has that, the fee for making it, and `reserve` for other
+    /// refunds. Else as [`RefundAmount::LessFee`] of `due`.
+    Whole { whole: Sat, due: Sat, reserve: Sat },
+}
+
 /// The cause of a [`WalletError`].
 pub type WalletErrorSource = Arc<dyn Error + Send + Sync>;
 
@@ -216,8 +226,8 @@ pub trait Payments: Send + Sync {
 /// Making refund tokens, and reclaiming those that nobody has redeemed.
 #[async_trait]
 pub trait RefundIssuer: Send + Sync {
-    /// Makes a token over what is left of `amount` after the mint's fee for making it. Idempotent
-    /// per order: a crash between making and storing it loses nothing.
+    /// Makes a token. Idempotent per order, whatever the amount is later: a crash between making and
+    /// storing it loses nothing.
     ///
     /// # Errors
     /// [`WalletError`]: try again later.
@@ -225,7 +235,7 @@ pub trait RefundIssuer: Send + Sync {
         &self,
         order: &OrderId,
         mint: &MintUrl,
-        amount: Sat,
+        amount: RefundAmount,
     ) -> Result<RefundToken, WalletError>;
 
     /// # Errors

@@ -9,7 +9,7 @@ use crate::model::decision::LeaseView;
 use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::reply_to::ReplyTo;
 use crate::model::token::TokenInfo;
-use crate::model::units::{Sat, Seconds, UnixTime};
+use crate::model::units::{Seconds, SignedSat, UnixTime};
 use serde::{Deserialize, Serialize};
 
 /// What is bought.
@@ -121,15 +121,56 @@ impl Order {
         self.purchase.view(&self.id, self.customer(), extended)
     }
 
-    /// The revenue of it so far: what was received, less what was paid back.
+    /// The revenue of it so far: what was received, less what was paid back and what that cost. A
+    /// refund whose fees the operator bears is a loss.
     #[must_use]
-    pub fn earned(&self) -> Sat {
-        let redeemed = self.state.redeemed().unwrap_or_default();
+    pub fn earned(&self) -> SignedSat {
+        let redeemed = SignedSat::default().plus(self.state.redeemed().unwrap_or_default());
         let Some(refund) = self.state.refund() else { return redeemed };
-        let kept = redeemed.minus(refund.amount.plus(refund.fee));
+        let kept = redeemed.minus(refund.amount).minus(refund.fee).minus(refund.fee_borne);
         match refund.end() {
             Some(RefundEnd::Reclaimed(again)) => kept.plus(again),
             _ => kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::order_state::{Refund, RefundOutcome};
+    use crate::model::secret::Secret;
+    use crate::model::token::RefundToken;
+    use crate::model::units::Sat;
+    use crate::testing;
+
+    /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.
+    fn refunded(amount: u64, fee: u64) -> Order {
+        let made =
+            RefundToken { token: Secret::new("cashuBx"), amount: Sat(amount), fee: Sat(fee) };
+        let mut order = testing::order(testing::spawn(), State::Refunded).unwrap();
+        let OrderState::Refunded { refund, .. } = &mut order.state else { panic!("no refund") };
+        *refund = Refund::made(made, Sat(10));
+        order
+    }
+
+    #[test]
+    fn a_fee_is_lost_by_whoever_bears_it() {
+        for (amount, fee, of_customer, of_operator, earned) in [
+            (10, 0, 0, 0, 0),
+            (9, 1, 1, 0, 0),
+            // An amount that the fee would take is made whole.
+            (10, 1, 0, 1, -1),
+            (12, 0, 0, 0, -2),
+            (12, 1, 0, 1, -3),
+        ] {
+            let mut order = refunded(amount, fee);
+            let refund = order.state.refund().unwrap();
+            assert_eq!((refund.fee, refund.fee_borne), (Sat(of_customer), Sat(of_operator)));
+            assert_eq!(order.earned(), SignedSat(earned), "{amount} for {fee}");
+            let OrderState::Refunded { refund, .. } = &mut order.state else { panic!() };
+            refund.outcome = RefundOutcome::Ended(RefundEnd::Reclaimed(Sat(8)));
+            assert_eq!(order.earned(), SignedSat(earned).plus(Sat(8)));
         }
     }
 }

@@ -68,8 +68,14 @@ pub struct OrderRecord {
     refusal: Option<Refusal>,
     #[serde(default)]
     due: Option<Sat>,
+    /// What the operator adds to what is due; none: they bear no fees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refund_added: Option<Sat>,
     refunded: Option<Sat>,
     refund_fee: Option<Sat>,
+    /// None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refund_fee_borne: Option<Sat>,
     #[serde(default)]
     refunded_at: Option<UnixTime>,
     #[serde(default)]
@@ -104,8 +110,12 @@ impl From<&Order> for OrderRecord {
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
             due,
+            refund_added: state.refund_cause().and_then(RefundCause::added),
             refunded: refund.map(|refund| refund.amount),
             refund_fee: refund.map(|refund| refund.fee),
+            refund_fee_borne: refund
+                .map(|refund| refund.fee_borne)
+                .filter(|fee_borne| *fee_borne != Sat(0)),
             refunded_at: refund.map(|refund| refund.made_at),
             refund_end: refund.and_then(Refund::end),
         }
@@ -332,15 +342,17 @@ impl Reader {
     }
 
     fn cause(&mut self) -> Result<RefundCause, RecordError> {
+        let added = self.record.refund_added;
         Ok(match self.record.due {
             Some(due) => RefundCause::LeaseEnded {
                 due,
                 expires_at: self.expires_at()?,
                 refusal: self.record.refusal.take(),
+                added,
             },
             None => {
                 let expires_at = self.record.expires_at;
-                RefundCause::NotProvisioned { refusal: self.refusal()?, expires_at }
+                RefundCause::NotProvisioned { refusal: self.refusal()?, expires_at, added }
             }
         })
     }
@@ -353,6 +365,7 @@ impl Reader {
         Ok(Refund {
             amount: self.require(self.record.refunded, "refunded amount")?,
             fee: self.record.refund_fee.unwrap_or_default(),
+            fee_borne: self.record.refund_fee_borne.unwrap_or_default(),
             made_at: self.require(self.record.refunded_at, "time of the refund")?,
             outcome,
         })

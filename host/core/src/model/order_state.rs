@@ -172,14 +172,48 @@ impl From<Unpaid> for DecisionProgress {
     }
 }
 
+/// Who bears the mint's fees of a sale that fails through a fault of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundFees {
+    /// The refund is what was sent, as far as the wallet holds it.
+    Operator,
+    /// The refund is what was received, less the fee for making it.
+    Customer,
+}
+
+impl RefundFees {
+    /// What the operator adds to a refund of `due`, so that it is over `sent`.
+    #[must_use]
+    pub fn added(self, sent: Sat, due: Sat) -> Option<Sat> {
+        match self {
+            Self::Operator => Some(sent.minus(due)),
+            Self::Customer => None,
+        }
+    }
+}
+
 /// Why money goes back, and how much of it.
+///
+/// `added`: what the operator adds to what is due, who bears the fee for making the token then;
+/// `None`: nothing, and the customer bears that fee. It was decided when the money became due, and
+/// the setting may have changed since. It is not added if the wallet does not hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefundCause {
     /// It was paid and not provisioned: all that was redeemed is due.
-    NotProvisioned { refusal: Refusal, expires_at: Option<UnixTime> },
+    NotProvisioned { refusal: Refusal, expires_at: Option<UnixTime>, added: Option<Sat> },
     /// The lease ended before its time: the unused part is due. A refusal tells the customer that
     /// they did not end it.
-    LeaseEnded { due: Sat, expires_at: UnixTime, refusal: Option<Refusal> },
+    LeaseEnded { due: Sat, expires_at: UnixTime, refusal: Option<Refusal>, added: Option<Sat> },
+}
+
+impl RefundCause {
+    /// What the operator adds to what is due.
+    #[must_use]
+    pub fn added(&self) -> Option<Sat> {
+        match self {
+            Self::NotProvisioned { added, .. } | Self::LeaseEnded { added, .. } => *added,
+        }
+    }
 }
 
 /// A refund that was made.
@@ -187,19 +221,23 @@ pub enum RefundCause {
 pub struct Refund {
     /// What it is worth, before the mint's fee on receiving it.
     pub amount: Sat,
-    /// What making it cost.
+    /// What making it cost the customer.
     pub fee: Sat,
+    /// What making it cost the operator.
+    pub fee_borne: Sat,
     pub made_at: UnixTime,
     pub outcome: RefundOutcome,
 }
 
 impl Refund {
-    /// A refund that is made now.
+    /// A refund of what was due, made now.
     #[must_use]
-    pub fn made(made: RefundToken) -> Self {
+    pub fn made(made: RefundToken, due: Sat) -> Self {
+        let fee = due.minus(made.amount);
         Self {
             amount: made.amount,
-            fee: made.fee,
+            fee,
+            fee_borne: made.fee.minus(fee),
             made_at: UnixTime::now(),
             outcome: RefundOutcome::Waiting(made.token),
         }
@@ -361,7 +399,7 @@ impl OrderState {
         }
     }
 
-    /// What must go back, or has gone back.
+    /// What must go back, or has gone back, without what the operator adds to it.
     #[must_use]
     pub fn refund_due(&self) -> Option<Sat> {
         match self.refund_cause()? {

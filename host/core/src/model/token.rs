@@ -23,6 +23,6 @@ pub struct RefundToken {
     pub token: Secret,
     /// Its value before the mint's fee on receiving it.
     pub amount: Sat,
-    /// The mint's fee for making it.
+    /// The mint's fee for making it, whoever bears it.
     pub fee: Sat,
 }

@@ -64,6 +64,25 @@ impl Sat {
     }
 }
 
+/// A gain or a loss of money, in sat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SignedSat(pub i64);
+
+impl SignedSat {
+    /// With this gained, stopping at the largest value.
+    #[must_use]
+    pub fn plus(self, gained: Sat) -> Self {
+        Self(self.0.saturating_add_unsigned(gained.0))
+    }
+
+    /// With this lost, stopping at the smallest value.
+    #[must_use]
+    pub fn minus(self, lost: Sat) -> Self {
+        Self(self.0.saturating_sub_unsigned(lost.0))
+    }
+}
+
 /// A point in time: seconds since the Unix epoch.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -119,5 +138,12 @@ mod tests {
         assert_eq!(UnixTime(u64::MAX).after(Seconds(1)), UnixTime(u64::MAX));
         assert!(UnixTime(u64::MAX).rfc3339().starts_with('@'));
         assert_eq!(UnixTime(5).since(UnixTime(9)), Seconds(0));
+    }
+
+    #[test]
+    fn a_loss_is_below_zero() {
+        assert_eq!(SignedSat::default().plus(Sat(9)).minus(Sat(11)), SignedSat(-2));
+        assert_eq!(SignedSat(-2).minus(Sat(u64::MAX)), SignedSat(i64::MIN));
+        assert_eq!(SignedSat(-2).plus(Sat(u64::MAX)), SignedSat(i64::MAX));
     }
 }

@@ -39,6 +39,7 @@ mod unknown;
 mod unpaid_launch;
 mod worker;
 
+pub use crate::model::order_state::RefundFees;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
@@ -81,6 +82,8 @@ pub struct Settings {
     /// The refund terms of a customer's stop where the policy has none. `None`: a stop is never
     /// refunded, whatever the policy says.
     pub refund_on_stop: Option<RefundTerms>,
+    /// Who bears the mint's fees of what fails through a fault of ours.
+    pub refund_fees: RefundFees,
     /// How long a refund waits to be redeemed before it is reclaimed.
     pub refund_kept: Seconds,
     /// When the payment for a new pod is taken.
@@ -126,6 +129,8 @@ pub struct OrderService {
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
+    /// Refunds to which the operator adds: when one is made, the next finds out what is left.
+    adding: MintLimiter,
     delivering: Semaphore,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
@@ -147,6 +152,7 @@ impl OrderService {
             admission: Arc::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
+            adding: MintLimiter::of(1),
             delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),

@@ -1,14 +1,15 @@
 //! From the payment to the pod that takes logins, or the time that is added.
 
 use super::decide::lease_plan;
+use super::refunds::Fault;
 use super::{OrderService, StepError, unreadable};
-use crate::backend::cluster::ClusterError;
+use crate::backend::cluster::{ClusterError, EndReason};
 use crate::backend::policy::{PodDecision, PolicySet};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
-use crate::model::order::{LeaseState, Order, OrderState};
+use crate::model::order::{LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::refusal::Refusal;
 use crate::model::units::{Seconds, UnixTime};
@@ -57,7 +58,9 @@ impl OrderService {
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
-                self.start_refund(order, paid, error.into()).await
+                let lease = self.backends.ledger.lease(&order.pod()).await?;
+                let fault = fault(lease.and_then(|lease| lease.end), &order.purchase, &error);
+                self.start_refund(order, paid, error.into(), fault).await
             }
         }
     }
@@ -136,11 +139,13 @@ impl OrderService {
         };
         let pod = match moved.await {
             Ok(pod) => Box::new(pod),
-            Err(refusal) => return self.start_refund(order, paid.clone(), refusal).await,
+            Err(refusal) => {
+                return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
+            }
         };
         let Some(mut lease) = self.backends.ledger.lease(&id.pod_name()).await? else {
             let refusal = ClusterError::NotFound.into();
-            return self.start_refund(order, paid.clone(), refusal).await;
+            return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
         };
         lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
@@ -155,6 +160,18 @@ impl OrderService {
 
 fn timeout() -> Seconds {
     Seconds(limits::PROVISION_TIMEOUT.as_secs())
+}
+
+/// Whose fault an error is, with a pod that has ended for this reason. Customers can end a pod, or
+/// let it end, while they pay for it: an extension of one that is gone for no known reason is not
+/// ours to make good.
+fn fault(end: Option<EndReason>, purchase: &Purchase, error: &ClusterError) -> Fault {
+    let is_ours = match (end, purchase) {
+        (Some(reason), _) => reason.is_provider_fault(),
+        (None, Purchase::Spawn { .. }) => true,
+        (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
+    };
+    if is_ours { Fault::Ours } else { Fault::Others }
 }
 
 /// Why a paid order is not active yet.
@@ -178,5 +195,31 @@ impl From<LedgerError> for ProvisionError {
 impl From<ClusterError> for ProvisionError {
     fn from(error: ClusterError) -> Self {
         Self::Cluster(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::OrderId;
+    use crate::testing;
+
+    #[test]
+    fn a_pod_that_its_customer_ends_is_not_a_fault_of_ours() {
+        let (gone, failed) = (ClusterError::NotFound, ClusterError::NotReady("a test".to_owned()));
+        let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
+        for purchase in [testing::spawn(), top_up.clone()] {
+            for error in [&gone, &failed] {
+                for end in [EndReason::Stopped, EndReason::Exited, EndReason::Expired] {
+                    assert_eq!(fault(Some(end), &purchase, error), Fault::Others, "{end:?}");
+                }
+                for end in [EndReason::Removed, EndReason::Disrupted] {
+                    assert_eq!(fault(Some(end), &purchase, error), Fault::Ours, "{end:?}");
+                }
+            }
+            assert_eq!(fault(None, &purchase, &failed), Fault::Ours);
+        }
+        assert_eq!(fault(None, &testing::spawn(), &gone), Fault::Ours);
+        assert_eq!(fault(None, &top_up, &gone), Fault::Others, "it may have exited");
     }
 }

@@ -1,13 +1,21 @@
 //! Money that goes back: refunds are made, stored, and closed once they are redeemed or reclaimed.
 
-use super::{OrderService, StepError};
+use super::{OrderService, RefundFees, StepError};
 use crate::backend::store::{LeaseUpdate, LedgerError, RefusedLimits};
-use crate::backend::wallet::RefundState;
+use crate::backend::wallet::{RefundAmount, RefundState};
 use crate::limits;
 use crate::model::order::{Order, OrderState, RefundEnd, State};
 use crate::model::order_state::{Paid, Refund, RefundCause, RefundOutcome, Sale, Task};
 use crate::model::refusal::Refusal;
-use crate::model::units::UnixTime;
+use crate::model::units::{Sat, UnixTime};
+
+/// Whose fault it is that an order was paid and not provisioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Ours,
+    /// The mint's, or the customer's, who could otherwise have us pay fees as often as they like.
+    Others,
+}
 
 impl OrderService {
     /// → refund-pending: the money must go back, for this reason.
@@ -16,7 +24,13 @@ impl OrderService {
         order: &mut Order,
         paid: Paid,
         refusal: Refusal,
+        fault: Fault,
     ) -> Result<(), StepError> {
+        let fees = match fault {
+            Fault::Ours => self.settings.refund_fees,
+            Fault::Others => RefundFees::Customer,
+        };
+        let added = fees.added(paid.agreement.payment.gross, paid.redeemed);
         let (seconds, task) = (paid.agreement.decision.grant.seconds, paid.task.clone());
         let update = match &task {
             // Only an extension that was written needs to be taken back.
@@ -27,7 +41,11 @@ impl OrderService {
         };
         let pending = OrderState::RefundPending {
             password: order.state.password().cloned(),
-            cause: RefundCause::NotProvisioned { refusal, expires_at: order.state.expires_at() },
+            cause: RefundCause::NotProvisioned {
+                refusal,
+                expires_at: order.state.expires_at(),
+                added,
+            },
             sale: paid.into(),
         };
         self.transition(order, pending, update).await
@@ -49,14 +67,32 @@ impl OrderService {
         if let Some(begun) = &mut lease {
             self.discard(begun).await?;
         }
+        let _adding = match cause.added() {
+            Some(_) => self.adding.acquire(&order.token_info.mint).await,
+            None => None,
+        };
+        let amount = self.refund_amount(order, due, cause.added()).await?;
         let made = self
             .backends
             .wallet
-            .refund(&order.id, &order.token_info.mint, due)
+            .refund(&order.id, &order.token_info.mint, amount)
             .await
             .map_err(|error| StepError::Retry(error.into()))?;
-        let refunded = OrderState::Refunded { sale, cause, refund: Refund::made(made) };
+        let refunded = OrderState::Refunded { sale, cause, refund: Refund::made(made, due) };
         self.transition(order, refunded, lease.as_ref().into()).await
+    }
+
+    /// What the operator adds must not be what others are to get back.
+    async fn refund_amount(
+        &self,
+        order: &Order,
+        due: Sat,
+        added: Option<Sat>,
+    ) -> Result<RefundAmount, LedgerError> {
+        let Some(added) = added else { return Ok(RefundAmount::LessFee(due)) };
+        let mint = &order.token_info.mint;
+        let reserve = self.backends.ledger.owed_besides(&order.id, mint).await?;
+        Ok(RefundAmount::Whole { whole: due.plus(added), due, reserve })
     }
 
     /// Follows refunds: those that were redeemed are closed, those that nobody redeems for long

@@ -1,5 +1,6 @@
 //! The swap at the mint: only then is an order paid.
 
+use super::refunds::Fault;
 use super::unknown::too_many;
 use super::{OrderService, StepError};
 use crate::backend::store::LeaseUpdate;
@@ -64,9 +65,10 @@ impl OrderService {
             ),
             Some(refusal) => refusal,
         };
-        // It came too late, or the mint gave less than it had quoted: it is refunded.
+        // It came too late, or the mint gave less than it had quoted: it is refunded. Neither is a
+        // fault of ours: a mint could otherwise have us pay what it keeps.
         tracing::warn!(%net, %promised, "the payment is not what was decided on; it goes back");
-        self.start_refund(order, paid, refusal).await
+        self.start_refund(order, paid, refusal, Fault::Others).await
     }
 
     /// redeeming or payment-unknown, found after a crash or a lost answer → whatever is true.

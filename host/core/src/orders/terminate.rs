@@ -1,13 +1,13 @@
 //! The end of a lease, whatever caused it, and what is due then.
 
-use super::{OrderService, unreadable};
+use super::{OrderService, RefundFees, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::{Customer, PodName};
 use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
-use crate::model::order_state::{RefundCause, Sale, Task};
+use crate::model::order_state::{Paid, RefundCause, Sale, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::protocol::{self, StopResponse};
@@ -119,6 +119,7 @@ impl OrderService {
             close(
                 &mut orders,
                 self.settings.refund_on_stop,
+                self.settings.refund_fees,
                 reason,
                 lease.customer.as_ref(),
                 UnixTime::now(),
@@ -163,11 +164,34 @@ fn terms(
     }
 }
 
+/// What is due of a payment, so much of whose time is used, and what the operator adds to it.
+fn unused(
+    paid: &Paid,
+    used: Seconds,
+    RefundTerms { step, percent }: RefundTerms,
+    fees: RefundFees,
+) -> (Sat, Option<Sat>) {
+    let seconds = paid.agreement.decision.grant.seconds;
+    let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
+    let share = |amount: Sat| amount.share(seconds.minus(charged), seconds).percent(percent);
+    let (due, sent) = (share(paid.redeemed), share(paid.agreement.payment.gross));
+    match fees {
+        RefundFees::Customer => (due, None),
+        RefundFees::Operator => {
+            // There is no token over nothing, should the wallet hold no more than what is due.
+            let due = due.max(sent.min(Sat(1)));
+            (due, fees.added(sent, due))
+        }
+    }
+}
+
 /// Closes the active orders of a lease that ends; others stay as they are. What of their time is
-/// not used is due, on its terms; what was bought last is used last.
+/// not used is due, on its terms; what was bought last is used last. Of what we lost, the operator
+/// may bear the fees.
 fn close(
     orders: &mut [Order],
     on_stop: Option<RefundTerms>,
+    fees: RefundFees,
     reason: EndReason,
     owner: Option<&Customer>,
     now: UnixTime,
@@ -180,6 +204,7 @@ fn close(
         }
         _ => None,
     });
+    let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
     let mut elapsed = now.since(begun.unwrap_or(now));
     if reason == EndReason::Stopped {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
@@ -191,10 +216,8 @@ fn close(
         let (seconds, refund) = (decision.grant.seconds, decision.refund);
         let used = elapsed.min(seconds);
         elapsed = elapsed.minus(used);
-        let due = terms(refund, on_stop, reason).map_or(Sat(0), |RefundTerms { step, percent }| {
-            let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
-            paid.redeemed.share(seconds.minus(charged), seconds).percent(percent)
-        });
+        let (due, added) = terms(refund, on_stop, reason)
+            .map_or((Sat(0), None), |terms| unused(&paid, used, terms, fees));
         let sale = Sale::from(paid);
         if due == Sat(0) {
             order.state = OrderState::Ended { sale, expires_at };
@@ -203,7 +226,7 @@ fn close(
         let message = "the cluster lost your pod before its time was over; what you had not used is paid back";
         let refusal =
             reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, message));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal };
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added };
         order.state = OrderState::RefundPending { sale, cause, password: None };
         // The customer who stops it gets a response; others who paid for it get a message.
         order.delivered = reason == EndReason::Stopped && order.customer() == owner;
@@ -224,6 +247,8 @@ mod tests {
     ) -> Order {
         let mut paid = testing::paid(&purchase);
         paid.redeemed = Sat(redeemed);
+        // The mint has kept a tenth.
+        paid.agreement.payment.gross = Sat(redeemed.saturating_mul(10).div_ceil(9));
         paid.agreement.decision.refund = sold_on;
         let mut order = testing::order(purchase, State::Active).unwrap();
         order.state = OrderState::Active { paid, expires_at: UnixTime(expires_at) };
@@ -244,8 +269,34 @@ mod tests {
             active(testing::spawn(), sold_on, 10, 1_600),
             active(Purchase::TopUp { pod }, sold_on, 20, 2_200),
         ];
-        close(&mut orders, on_stop, reason, None, UnixTime(now));
+        close(&mut orders, on_stop, RefundFees::Customer, reason, None, UnixTime(now));
+        let mut causes = orders.iter().filter_map(|order| order.state.refund_cause());
+        assert!(causes.all(|cause| cause.added().is_none()));
         orders.iter().map(|order| order.state.refund_due().map(|due| due.0)).collect()
+    }
+
+    /// What is due of 18 sat that were left of 20, and what the operator adds.
+    fn borne(reason: EndReason, now: u64) -> Option<(u64, Option<u64>)> {
+        let mut orders = [active(testing::spawn(), None, 18, 1_600)];
+        close(&mut orders, MINUTES, RefundFees::Operator, reason, None, UnixTime(now));
+        let state = &orders.first()?.state;
+        let added = state.refund_cause()?.added();
+        Some((state.refund_due()?.0, added.map(|added| added.0)))
+    }
+
+    #[test]
+    fn what_we_lost_is_refunded_as_it_was_sent() {
+        for reason in [EndReason::Removed, EndReason::Disrupted] {
+            assert_eq!(borne(reason, 1_000), Some((18, Some(2))), "all of it");
+            assert_eq!(borne(reason, 1), Some((18, Some(2))), "and never more");
+            assert_eq!(borne(reason, 1_300), Some((9, Some(1))), "half of it");
+            // 1.05 of 20 sat, and 0.95 of 18.
+            assert_eq!(borne(reason, 1_568), Some((1, Some(0))), "what can be sent at least");
+            assert_eq!(borne(reason, 1_590), None, "less than a sat");
+        }
+        assert_eq!(borne(EndReason::Stopped, 1_300), Some((9, None)), "their own stop");
+        assert_eq!(borne(EndReason::Exited, 1_300), None);
+        assert_eq!(borne(EndReason::Expired, 1_300), None);
     }
 
     fn amounts_due(reason: EndReason, now: u64) -> Vec<Option<u64>> {

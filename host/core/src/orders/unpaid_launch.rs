@@ -1,7 +1,7 @@
 //! Launching before the payment (`CAPTURE=ready`): what fails then costs nobody anything.
 //!
-//! It needs a token that cannot be forged, and there are few such pods at once: who pays nothing
-//! after all has had little. Nobody has the login before the payment. Whatever ends the order
+//! It needs a token that cannot be forged, and few such pods run at once: what is not paid
+//! for after all has cost little. Nobody has the login before the payment. Whatever ends the order
 //! unpaid removes the pod.
 
 use super::decide::lease_plan;

@@ -214,7 +214,7 @@ pub struct Refund {
     pub refund_token: Option<Secret>,
     /// Its amount, before the mint's fee on receiving.
     pub refunded_sats: u64,
-    /// What making it cost.
+    /// What making it cost the customer.
     pub refund_fee_sats: u64,
 }
 
@@ -223,7 +223,7 @@ pub struct Refund {
 pub struct Refunds {
     /// Their sum, before the mint's fee on receiving.
     pub refunded_sats: u64,
-    /// What making them cost.
+    /// What making them cost the customer.
     pub refund_fee_sats: u64,
     /// The first of the tokens that are not redeemed yet.
     #[serde(with = "super::exposed::option")]
@@ -305,7 +305,7 @@ pub struct StatusResponse {
     /// What the refunds of its orders give back together; left out when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refunded_sats: Option<u64>,
-    /// What making them cost.
+    /// What making them cost the customer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refund_fee_sats: Option<u64>,
     /// The first of the tokens that nobody has redeemed yet.

@@ -147,7 +147,8 @@ fn an_error_carries_the_refund_and_nothing_else() {
     refund.outcome = RefundOutcome::Waiting(Secret::new("cashuBx"));
     let refunded = |refund| {
         let sale = testing::paid(&testing::spawn()).into();
-        let cause = RefundCause::NotProvisioned { refusal: refusal.clone(), expires_at: None };
+        let (refusal, expires_at) = (refusal.clone(), None);
+        let cause = RefundCause::NotProvisioned { refusal, expires_at, added: None };
         with(OrderState::Refunded { sale, cause, refund })
     };
     let order = refunded(refund.clone());
@@ -173,7 +174,8 @@ fn several_refunds_that_wait_are_summed_up() {
         let mut refund = testing::refund();
         (refund.amount, refund.fee, refund.outcome) = (Sat(9), Sat(0), outcome);
         let sale = testing::paid(&testing::spawn()).into();
-        let cause = RefundCause::LeaseEnded { due: Sat(9), expires_at: UnixTime(1), refusal: None };
+        let (due, expires_at) = (Sat(9), UnixTime(1));
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
         let mut order = testing::order(testing::spawn(), State::Received).unwrap();
         order.state = OrderState::Refunded { sale, cause, refund };
         order

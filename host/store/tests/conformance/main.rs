@@ -72,9 +72,11 @@ suite! {
         a_refund_is_pending_until_it_is_closed,
         a_customer_sees_the_refund_that_is_being_made,
         a_refund_is_closed_once,
+        what_may_have_to_go_back_at_a_mint_is_known,
     }
     reporting {
         revenue_is_net_and_by_the_hour,
+        what_the_operator_bears_is_a_loss,
         orders_are_counted_by_state,
         pages_hold_every_order_once_oldest_first,
         refused_orders_are_forgotten_once_their_response_is_delivered,

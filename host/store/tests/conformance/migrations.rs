@@ -4,7 +4,7 @@ use crate::support::{order, server};
 use paygress_core::backend::store::{HourlyRevenue, LedgerError, Reporting};
 use paygress_core::model::order::{Order, OrderState, RefundEnd};
 use paygress_core::model::order_state::{Refund, RefundCause, RefundOutcome};
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::{Sat, SignedSat, UnixTime};
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, Schema, Value};
@@ -18,9 +18,10 @@ fn paid_order() -> Order {
     let mut paid = testing::paid(&order.purchase);
     paid.redeemed = Sat(9);
     let (due, expires_at) = (Sat(3), UnixTime(700));
-    let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None };
+    let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
     let outcome = RefundOutcome::Ended(RefundEnd::Reclaimed(Sat(2)));
-    let refund = Refund { amount: Sat(2), fee: Sat(1), made_at: UnixTime(200), outcome };
+    let (amount, fee, made_at) = (Sat(2), Sat(1), UnixTime(200));
+    let refund = Refund { amount, fee, fee_borne: Sat(0), made_at, outcome };
     order.state = OrderState::Refunded { sale: paid.into(), cause, refund };
     order
 }
@@ -41,13 +42,13 @@ async fn write_as_version_1(old: Database, order: &Order) {
 async fn check_revenue(migrated: Database) {
     assert_eq!(
         SqlStore::new(migrated).revenue(UnixTime(0)).await.unwrap(),
-        [HourlyRevenue { from: UnixTime(0), orders: 1, earned: Sat(8) }]
+        [HourlyRevenue { from: UnixTime(0), orders: 1, earned: SignedSat(8) }]
     );
 }
 
 #[test]
 fn a_new_order_brings_as_much_as_a_migrated_one() {
-    assert_eq!(paid_order().earned(), Sat(8));
+    assert_eq!(paid_order().earned(), SignedSat(8));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 use crate::support::{advance, customer, open, order};
-use paygress_core::backend::store::{Ledger, LedgerError};
-use paygress_core::model::ids::OrderId;
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::order::{Order, OrderState, RefundEnd, State};
 use paygress_core::model::order_state::RefundOutcome;
 use paygress_core::model::units::Sat;
+use paygress_core::testing;
 use std::sync::Arc;
 
 /// An order whose refund token is made and delivered.
@@ -50,4 +51,28 @@ pub(crate) async fn a_refund_is_closed_once(ledger: Arc<dyn Ledger>) {
     close(&*ledger, &mut order).await;
     let again = ledger.close_refund(&order).await;
     assert!(matches!(again, Err(LedgerError::Conflict { .. })));
+}
+
+pub(crate) async fn what_may_have_to_go_back_at_a_mint_is_known(ledger: Arc<dyn Ledger>) {
+    let other = MintUrl::parse("https://mint.invalid/axb").unwrap();
+    let mut last = OrderId::random();
+    for (n, state) in State::ALL.into_iter().enumerate() {
+        for mint in [testing::mint().unwrap(), other.clone()] {
+            let name = format!("w{n}{}", mint == other);
+            let mut order = order(&name, &[&name]);
+            order.token_info.mint = mint;
+            open(ledger.as_ref(), &order).await;
+            let from = order.state();
+            order.state = testing::order_state(&order.purchase, state);
+            if state == State::RefundPending {
+                last = order.id.clone();
+            }
+            ledger.transition(&order, from, LeaseUpdate::Keep).await.unwrap();
+        }
+    }
+    // Ten each: decided, redeeming, unknown; paid, provisioning, active. Not the order itself.
+    let owed = ledger.owed_besides(&last, &other).await.unwrap();
+    assert_eq!(owed, Sat(60));
+    let like_other = MintUrl::parse("https://mint.invalid/a_b").unwrap();
+    assert_eq!(ledger.owed_besides(&last, &like_other).await.unwrap(), Sat(0));
 }

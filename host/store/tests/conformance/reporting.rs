@@ -4,7 +4,7 @@ use paygress_core::backend::store::{
 };
 use paygress_core::model::order::{LeaseState, Order, OrderState, State};
 use paygress_core::model::order_state::{Refund, RefundCause};
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::{Sat, SignedSat, UnixTime};
 use paygress_core::testing;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ async fn refunded_orders(ledger: &dyn Ledger) {
         let mut paid = testing::paid(&order.purchase);
         paid.redeemed = Sat(10 * n);
         let (due, expires_at) = (Sat(4), UnixTime(700));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None };
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
         let refund = Refund { amount: Sat(3), fee: Sat(1), ..testing::refund() };
         order.state = OrderState::Refunded { sale: paid.into(), cause, refund };
         ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
@@ -29,13 +29,43 @@ async fn refunded_orders(ledger: &dyn Ledger) {
 
 pub(crate) async fn revenue_is_net_and_by_the_hour(ledger: Arc<dyn Ledger>) {
     refunded_orders(&*ledger).await;
-    let hour =
-        |from, orders, earned| HourlyRevenue { from: UnixTime(from), orders, earned: Sat(earned) };
+    let hour = |from, orders, earned| HourlyRevenue {
+        from: UnixTime(from),
+        orders,
+        earned: SignedSat(earned),
+    };
     assert_eq!(
         ledger.revenue(UnixTime(7_000)).await.unwrap(),
         [hour(7_200, 2, 22), hour(90_000, 1, 26)]
     );
     assert_eq!(ledger.revenue(UnixTime(8_000)).await.unwrap(), [hour(90_000, 1, 26)]);
+}
+
+/// A refund whose fees the operator bears is more than was received.
+pub(crate) async fn what_the_operator_bears_is_a_loss(ledger: Arc<dyn Ledger>) {
+    for (n, state) in [(1, State::Active), (2, State::Refunded), (3, State::Refunded)] {
+        let mut order = order(&format!("b{n}"), &[&format!("b{n}")]);
+        order.created_at = UnixTime(if n == 3 { 90_000 } else { 7_200 });
+        open(&*ledger, &order).await;
+        order.state = testing::order_state(&order.purchase, state);
+        if let OrderState::Refunded { refund, cause, .. } = &mut order.state {
+            let RefundCause::NotProvisioned { added, .. } = cause else { panic!("another cause") };
+            *added = Some(Sat(2));
+            *refund =
+                Refund { amount: Sat(12), fee: Sat(0), fee_borne: Sat(1), ..testing::refund() };
+        }
+        ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
+        assert_eq!(ledger.order(&order.id).await.unwrap().unwrap().state, order.state);
+    }
+    let hour = |from, orders, earned| HourlyRevenue {
+        from: UnixTime(from),
+        orders,
+        earned: SignedSat(earned),
+    };
+    assert_eq!(
+        ledger.revenue(UnixTime(0)).await.unwrap(),
+        [hour(7_200, 1, 7), hour(90_000, 0, -3)]
+    );
 }
 
 pub(crate) async fn orders_are_counted_by_state(ledger: Arc<dyn Ledger>) {
