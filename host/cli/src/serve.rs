@@ -54,12 +54,15 @@ pub async fn serve(config: Config) -> Result<()> {
         ready_within: config.ready_within,
         ttl: config.ttl,
         allowed: config.allowed.clone(),
+        extra_capacity: config.extra_capacity.clone(),
     };
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), settings).await?;
     if let Err(error) = cluster.check().await {
         // Orders are refused until it is back; a restart would not help.
         tracing::error!(%error, namespace = config.namespace, "the Jobs of this namespace cannot be listed yet");
     }
+    // Begins its watches, so that the log of the start has the rights that are missing.
+    drop(cluster.capacity().await);
     let app = App::build(&config, Arc::new(cluster), |backends| backends).await?;
     let controller = match &config.policy_namespace {
         Some(namespace) => {

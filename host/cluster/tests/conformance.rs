@@ -216,6 +216,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ready_within: Seconds(60),
         ttl: Seconds(5),
         allowed: Allowed::default(),
+        extra_capacity: None,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }
@@ -235,7 +236,7 @@ async fn an_unreachable_cluster_is_reported_as_unavailable() {
     let cluster = connected(file.path()).await;
     let pod = PodName::parse("ssh-pod-a").unwrap();
     for failed in [
-        cluster.dry_run(&plan(1, 1)).await,
+        cluster.dry_run(&plan(1, 1)).await.map(drop),
         cluster.set_expiry(&pod, UnixTime(1)).await,
         cluster.check().await,
     ] {

@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 50] = [
+pub const KEYS: [Key; 51] = [
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",
@@ -211,6 +211,11 @@ pub const KEYS: [Key; 50] = [
         name: "POD_TOLERATIONS",
         default: None,
         about: "keys of taints that templates may tolerate, separated by commas",
+    },
+    Key {
+        name: "POD_EXTRA_CAPACITY",
+        default: None,
+        about: "what an autoscaler adds beyond the nodes that are there: nodes=3,cpu=4,memory=16Gi; devices and pods (110) too",
     },
     Key {
         name: "POD_READY_SECONDS",
