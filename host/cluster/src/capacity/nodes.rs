@@ -235,10 +235,11 @@ impl Nodes {
     /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
     /// takes them.
     pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
-        let permitted = || self.nodes.iter().filter(|node| node.permits(&new.nodes));
+        let permitted: Vec<&Node> =
+            self.nodes.iter().filter(|node| node.permits(&new.nodes)).collect();
         let is_large_enough =
-            |node: &Node| node.pods > 0 && new.requests.fits_in(&node.allocatable);
-        if permitted().next().is_some() && !permitted().any(is_large_enough) {
+            |node: &&Node| node.pods > 0 && new.requests.fits_in(&node.allocatable);
+        if !permitted.is_empty() && !permitted.iter().any(is_large_enough) {
             return Err(NoCapacity::TooLarge);
         }
         let mut last = self.free.clone();

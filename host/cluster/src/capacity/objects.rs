@@ -168,7 +168,7 @@ impl Objects {
     }
 
     pub(super) fn pod_event(&mut self, event: Event<v1::Pod>) {
-        let namespace = &self.namespace;
+        let namespace = self.namespace.as_str();
         let change = self.pods.apply(event, |pod| Pod::of(pod, namespace));
         self.note(change);
     }
