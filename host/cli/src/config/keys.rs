@@ -14,7 +14,7 @@ pub struct Key {
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
 
-pub const KEYS: [Key; 51] = [
+pub const KEYS: &[Key] = &[
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
     Key {
         name: "BIND_ADDR",

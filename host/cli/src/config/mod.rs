@@ -331,8 +331,11 @@ impl Config {
                 reader.number("REFUND_KEPT_DAYS", 1..=3_650).unwrap_or(0).saturating_mul(86_400),
             ),
             capture: reader
-                .one_of("CAPTURE", &[("launch", Capture::Launch), ("ready", Capture::Ready)])
-                .unwrap_or(Capture::Launch),
+                .one_of(
+                    "CAPTURE",
+                    &[("launch", Capture::BeforeLaunch), ("ready", Capture::OnceReady)],
+                )
+                .unwrap_or(Capture::BeforeLaunch),
             payout: reader.payout(),
             allowed: reader.allowed(),
             policies: reader.text("POLICY_DIR").map_or_else(default_policies, PathBuf::from),

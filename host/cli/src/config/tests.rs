@@ -167,7 +167,7 @@ fn every_key_of_the_table_is_read_and_documented() {
     Config::from_reader(&mut reader);
     for Key { name, default, about } in KEYS {
         let is_read = reader.keys_read.contains(name);
-        assert_eq!(is_read, !ENVIRONMENT_ONLY.contains(&name), "{name} is not read");
+        assert_eq!(is_read, !ENVIRONMENT_ONLY.contains(name), "{name} is not read");
         assert!(!about.is_empty() && !about.ends_with('.'), "{name}: {about}");
         let row = documented.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
         let row = row.unwrap_or_else(|| panic!("docs/operating.md has no row for {name}"));

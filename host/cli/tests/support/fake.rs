@@ -175,7 +175,7 @@ pub fn settings() -> Settings {
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
         refund_kept: Seconds(86_400),
-        capture: Capture::Launch,
+        capture: Capture::BeforeLaunch,
     }
 }
 

@@ -1,9 +1,10 @@
-//! What the cluster has left, before money moves.
+//! What is for sale, and what the cluster has left for it, before money moves.
 
 use super::{OrderService, internal};
 use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
 use crate::backend::cluster::LeasePlan;
-use crate::backend::policy::{PolicySet, Resources};
+use crate::backend::policy::{Offer, PolicyError, PolicySet, Resources};
+use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::ids::LeaseId;
 use crate::model::order::{Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -27,6 +28,27 @@ impl FreeCapacity {
 }
 
 impl OrderService {
+    /// The offers of this moment, and how they are paid for.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the pricing policy fails.
+    pub async fn offers(&self) -> Result<Catalog, PolicyError> {
+        let context = self.context(None).await?;
+        let offers = self.backends.policy.current().offers(&context).await?;
+        *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
+            offers.first().map(|offer| offer.resources);
+        let capacity = self.free_capacity().await?;
+        let ports = self.ports().saturating_sub(context.active_leases);
+        let available = |offer: &Offer| Some(capacity.as_ref()?.count(&offer.resources, ports));
+        let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
+        Ok(Catalog {
+            offers: offers.into_iter().map(listed).collect(),
+            mints: self.backends.wallet.mints(),
+            p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
+            utilisation: capacity.as_ref().map(FreeCapacity::utilisation),
+        })
+    }
+
     /// None where the cluster's capacity is not known.
     pub(super) async fn free_capacity(&self) -> Result<Option<FreeCapacity>, Refusal> {
         let Some(capacity) = self.backends.cluster.capacity().await else { return Ok(None) };

@@ -46,26 +46,24 @@ pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Context, Offer, Policy, PolicyError, RefundTerms, Resources};
+use crate::backend::policy::{Context, Policy, RefundTerms, Resources};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
 use crate::keyed_limit::KeyedLimit;
 use crate::limits;
-use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::ids::{Customer, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Lane, Source};
-use capacity::FreeCapacity;
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 
@@ -162,27 +160,6 @@ impl OrderService {
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<()> {
         self.backends.policy.changes()
-    }
-
-    /// The offers of this moment, and how they are paid for.
-    ///
-    /// # Errors
-    /// [`PolicyError`] when the pricing policy fails.
-    pub async fn offers(&self) -> Result<Catalog, PolicyError> {
-        let context = self.context(None).await?;
-        let offers = self.backends.policy.current().offers(&context).await?;
-        *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
-            offers.first().map(|offer| offer.resources);
-        let capacity = self.free_capacity().await?;
-        let ports = self.ports().saturating_sub(context.active_leases);
-        let available = |offer: &Offer| Some(capacity.as_ref()?.count(&offer.resources, ports));
-        let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
-        Ok(Catalog {
-            offers: offers.into_iter().map(listed).collect(),
-            mints: self.backends.wallet.mints(),
-            p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
-            utilisation: capacity.as_ref().map(FreeCapacity::utilisation),
-        })
     }
 
     /// Finishes what an earlier process began: first the wallets, then the orders.

@@ -20,9 +20,9 @@ use tokio::sync::SemaphorePermit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capture {
     /// Before it is launched.
-    Launch,
+    BeforeLaunch,
     /// Once it takes logins, where that can be had.
-    Ready,
+    OnceReady,
 }
 
 /// One of the few pods that run unpaid, until it is dropped.
@@ -67,7 +67,7 @@ impl OrderService {
 
     /// Whether this pod may run before it is paid for.
     async fn unpaid_launch(&self, order: &Order, unpaid: &Unpaid) -> Option<UnpaidLaunch<'_>> {
-        if self.settings.capture == Capture::Launch {
+        if self.settings.capture == Capture::BeforeLaunch {
             return None;
         }
         let of_all = self.unpaid_launches.try_acquire().ok()?;
@@ -112,7 +112,7 @@ impl OrderService {
 
     /// Whether the pod of this order may have been launched before it is paid for.
     pub(super) fn may_run_unpaid(&self, order: &Order) -> bool {
-        self.settings.capture == Capture::Ready
+        self.settings.capture == Capture::OnceReady
             && matches!(order.purchase, Purchase::Spawn { .. })
             && order.state() != State::Received
             && order.state().is_awaiting_payment()

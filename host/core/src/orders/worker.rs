@@ -50,7 +50,7 @@ impl OrderService {
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
         let (mut slot, mut unknown) = (None, None);
-        order = self.begin(order, &*set).await?;
+        order = self.prepare(order, &*set).await?;
         while !order.state().is_final() {
             if !order.state().needs_slot() {
                 // It may wait for days, or is paid for: the next order's turn has come.
@@ -95,10 +95,10 @@ impl OrderService {
     }
 
     /// Before any slot is waited for: an order that is resumed undecided, and one that has no place.
-    async fn begin(&self, mut order: Order, set: &dyn PolicySet) -> Option<Order> {
+    async fn prepare(&self, mut order: Order, set: &dyn PolicySet) -> Option<Order> {
         let mut delays = backoff();
         loop {
-            let begun = match order.state.clone() {
+            let prepared = match order.state.clone() {
                 OrderState::Decided(unpaid) => self.undecide(&mut order, unpaid).await,
                 OrderState::Received { .. } => match self.sold_out(&order, set).await {
                     Some(refusal) => {
@@ -108,7 +108,7 @@ impl OrderService {
                 },
                 _ => return Some(order),
             };
-            match begun {
+            match prepared {
                 Ok(()) => {}
                 Err(StepError::Conflict) => {
                     tracing::info!("another process works this order");
