@@ -10,7 +10,7 @@ use paygress_core::backend::capacity::{NoCapacity, Utilisation};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-/// Where a node comes from. The cluster's own are filled first.
+/// Where a node comes from. The cluster's own come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
     Autoscaler,
@@ -98,7 +98,7 @@ impl Free {
 
 /// The next node for a pod is the greatest: the one with the largest share free.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct Score {
     origin: Origin,
     free: u32,
     index: Reverse<usize>,
@@ -173,11 +173,11 @@ impl Nodes {
         Self { nodes, free, utilisation }
     }
 
-    fn rank(&self, index: usize, free: &Free, requests: &Amounts) -> Option<Rank> {
+    fn score(&self, index: usize, free: &Free, requests: &Amounts) -> Option<Score> {
         let node = self.nodes.get(index)?;
         let cpu = thousandths(free.amounts.cpu, node.allocatable.cpu);
         let memory = thousandths(free.amounts.memory, node.allocatable.memory);
-        (free.pods > 0 && requests.fits_in(&free.amounts)).then_some(Rank {
+        (free.pods > 0 && requests.fits_in(&free.amounts)).then_some(Score {
             origin: node.origin,
             free: cpu.saturating_add(memory),
             index: Reverse(index),
@@ -192,12 +192,12 @@ impl Nodes {
         pods: impl Iterator<Item = &'a [HostPort]>,
     ) -> u32 {
         let requests = &demand.requests;
-        let mut queue: BinaryHeap<Rank> = free
+        let mut queue: BinaryHeap<Score> = free
             .iter()
             .zip(&self.nodes)
             .enumerate()
             .filter(|(_, (_, node))| node.takes(&demand.nodes))
-            .filter_map(|(index, (free, _))| self.rank(index, free, requests))
+            .filter_map(|(index, (free, _))| self.score(index, free, requests))
             .collect();
         let mut placed = 0_u32;
         for ports in pods {
@@ -210,7 +210,7 @@ impl Nodes {
                 }
                 node.take(requests, ports);
                 placed = placed.saturating_add(1);
-                queue.extend(self.rank(best.index.0, node, requests));
+                queue.extend(self.score(best.index.0, node, requests));
                 break;
             }
             queue.extend(port_taken);
@@ -272,7 +272,7 @@ impl Nodes {
     }
 }
 
-/// By requests, as `kubectl describe nodes` gives it, of all nodes that may be used.
+/// The share of requests, as `kubectl describe nodes` gives it, of all nodes that may be used.
 fn utilisation(nodes: &[Node], used: &[Amounts], usable: &NodeRules) -> Utilisation {
     let (mut have, mut requested) = (Amounts::default(), Amounts::default());
     for (node, used) in nodes.iter().zip(used) {

@@ -77,7 +77,7 @@ impl<T> Default for Listing<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Nothing,
-    Counted,
+    Relevant,
 }
 
 impl<T: PartialEq> Listing<T> {
@@ -92,21 +92,21 @@ impl<T: PartialEq> Listing<T> {
             }
             Event::InitDone => {
                 self.current = Some(std::mem::take(&mut self.next));
-                return Change::Counted;
+                return Change::Relevant;
             }
             Event::Apply(object) => {
                 if let Some(current) = &mut self.current {
                     let (key, new) = (key(&object), read(&object));
                     if current.get(&key) != Some(&new) {
                         current.insert(key, new);
-                        return Change::Counted;
+                        return Change::Relevant;
                     }
                 }
             }
             Event::Delete(object) => {
                 let current = self.current.as_mut();
                 if current.is_some_and(|current| current.remove(&key(&object)).is_some()) {
-                    return Change::Counted;
+                    return Change::Relevant;
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Objects {
     }
 
     fn note(&mut self, change: Change) {
-        if change == Change::Counted {
+        if change == Change::Relevant {
             self.snapshot = None;
         }
     }
