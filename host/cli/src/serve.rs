@@ -39,13 +39,7 @@ fn text(file: Option<&Path>) -> Result<Option<String>> {
 /// How long the start may be delayed by a slow registry.
 const FIRST_RECONCILIATION: Duration = Duration::from_secs(30);
 
-/// Serves on a Kubernetes cluster until it is stopped.
-///
-/// # Errors
-/// What keeps it from serving, and what to do.
-pub async fn serve(config: Config) -> Result<()> {
-    let key = config.keys.public_key();
-    tracing::info!(npub = paygress_nostr::npub(&key), "service key");
+async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kubernetes> {
     // A label's value, short and this key's own.
     let instance = key.to_hex().chars().take(16).collect();
     let settings = Settings {
@@ -54,12 +48,26 @@ pub async fn serve(config: Config) -> Result<()> {
         ready_within: config.ready_within,
         ttl: config.ttl,
         allowed: config.allowed.clone(),
+        extra_capacity: config.extra_capacity.clone(),
     };
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), settings).await?;
     if let Err(error) = cluster.check().await {
         // Orders are refused until it is back; a restart would not help.
         tracing::error!(%error, namespace = config.namespace, "the Jobs of this namespace cannot be listed yet");
     }
+    // Begins its watches, so that the log of the start has the rights that are missing.
+    drop(cluster.capacity().await);
+    Ok(cluster)
+}
+
+/// Serves on a Kubernetes cluster until it is stopped.
+///
+/// # Errors
+/// What keeps it from serving, and what to do.
+pub async fn serve(config: Config) -> Result<()> {
+    let key = config.keys.public_key();
+    tracing::info!(npub = paygress_nostr::npub(&key), "service key");
+    let cluster = connect(&config, &key).await?;
     let app = App::build(&config, Arc::new(cluster), |backends| backends).await?;
     let controller = match &config.policy_namespace {
         Some(namespace) => {

@@ -1,10 +1,13 @@
 //! Leases on a Kubernetes cluster.
 
-use crate::connection::{ConnectError, RequestError, client, with_timeout};
+use crate::capacity::{CapacityWatch, ExtraCapacity};
+use crate::connection::{ConnectError, client, with_timeout};
 use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::status::{
-    ended, finished, is_evicted_for_its_own_use, readiness, startup_phase, unready_reason,
+    UNSCHEDULABLE, ended, finished, is_evicted_for_its_own_use, readiness, startup_phase,
+    unready_reason,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -17,18 +20,19 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
+use paygress_core::backend::capacity::{Capacity, Demand};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::PodName;
-use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -54,6 +58,8 @@ pub struct Settings {
     pub ttl: Seconds,
     /// What templates may ask for beyond the defaults.
     pub allowed: Allowed,
+    /// The nodes that an autoscaler adds.
+    pub extra_capacity: Option<ExtraCapacity>,
 }
 
 /// The pods of one namespace. A lease is a Job that owns the lease's Secret and Services.
@@ -71,6 +77,7 @@ pub struct Settings {
 ///     ready_within: Seconds(120),
 ///     ttl: Seconds(300),
 ///     allowed: Allowed::default(),
+///     extra_capacity: None,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -84,9 +91,9 @@ pub struct Kubernetes {
     pods: Api<Pod>,
     secrets: Api<Secret>,
     services: Api<Service>,
+    /// Begun by the first request for it.
+    capacity: OnceLock<CapacityWatch>,
 }
-
-type Result<T> = std::result::Result<T, ClusterError>;
 
 /// Whether a request is carried out, or only validated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,7 +128,23 @@ impl Kubernetes {
             services: Api::namespaced(client.clone(), namespace),
             client,
             settings,
+            capacity: OnceLock::new(),
         })
+    }
+
+    fn capacity_watch(&self) -> &CapacityWatch {
+        let Settings { namespace, allowed, extra_capacity, .. } = &self.settings;
+        self.capacity.get_or_init(|| {
+            CapacityWatch::begin(self.client.clone(), namespace, allowed, extra_capacity.clone())
+        })
+    }
+
+    /// How long a pod may be unschedulable. A node that an autoscaler adds for it takes minutes.
+    fn unschedulable_within(&self) -> Duration {
+        match self.settings.extra_capacity {
+            Some(_) => Duration::from_secs(self.settings.ready_within.0),
+            None => UNSCHEDULABLE,
+        }
     }
 
     fn objects(&self, plan: &LeasePlan) -> Result<Objects> {
@@ -149,11 +172,12 @@ impl Kubernetes {
         with_timeout(self.client.request(request)).await
     }
 
-    async fn dry_run_create<K>(&self, api: &Api<K>, object: &K) -> Result<()>
+    /// The object as it would be created.
+    async fn dry_run_create<K>(&self, api: &Api<K>, object: &K) -> Result<K>
     where
         K: Resource<Scope = NamespaceResourceScope> + Serialize + DeserializeOwned,
     {
-        self.create(api, object, Commit::DryRun).await.map(drop).map_err(cluster_error)
+        self.create(api, object, Commit::DryRun).await.map_err(cluster_error)
     }
 
     /// Creates an object unless it exists.
@@ -277,51 +301,6 @@ fn patch_params() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-type Answer<T> = std::result::Result<T, RequestError>;
-
-/// The answer to a request, as an error of the order service.
-async fn request<T>(
-    request: impl Future<Output = std::result::Result<T, kube::Error>>,
-) -> Result<T> {
-    with_timeout(request).await.map_err(cluster_error)
-}
-
-/// Whether there was nothing left to delete.
-fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
-    match deleted {
-        Ok(_) => Ok(false),
-        Err(error) if error.is_not_found() => Ok(true),
-        Err(error) => Err(cluster_error(error)),
-    }
-}
-
-/// What a failed request means for an order. The API server's message is for the operator only: it
-/// names namespaces, quotas and rights.
-fn cluster_error(error: RequestError) -> ClusterError {
-    let status = match error {
-        RequestError::Api(kube::Error::Api(status)) => status,
-        error => return ClusterError::Unavailable(error.to_string()),
-    };
-    let message = &status.message;
-    let (error_type, text) = match status.code {
-        403 if message.contains("exceeded quota") => (
-            ErrorType::ResourceUnavailable,
-            "the cluster's quota is used up; try again later or choose a smaller tier",
-        ),
-        403 if message.contains("violates PodSecurity") => {
-            (ErrorType::BackendError, "the cluster's security rules do not allow this pod")
-        }
-        // A missing right, or a rule that only the operator knows.
-        400 | 401 | 403 | 404 | 405 | 409 | 422 => (
-            ErrorType::BackendError,
-            "the cluster refused this pod; the reason is in the operator's log",
-        ),
-        _ => return ClusterError::Unavailable(message.clone()),
-    };
-    tracing::warn!(code = status.code, message, "the cluster refused a request");
-    ClusterError::Refused(Refusal::new(error_type, text))
-}
-
 /// Selects what belongs to the lease of this pod.
 fn lease_selector(pod: &PodName) -> Result<String> {
     let lease = pod.lease().ok_or(ClusterError::NotFound)?;
@@ -335,16 +314,21 @@ fn pod_of(job: &Job) -> Option<PodName> {
 
 #[async_trait]
 impl Cluster for Kubernetes {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<()> {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
         let objects = self.objects(plan)?;
         self.dry_run_create(&self.jobs, &objects.job).await?;
         // The dry run of a Job is not checked against quota and Pod Security; that of its pod is.
-        self.dry_run_create(&self.pods, &objects.pod()).await?;
+        let pod = self.dry_run_create(&self.pods, &objects.pod()).await?;
         self.dry_run_create(&self.secrets, &objects.secret).await?;
         for service in &objects.services {
             self.dry_run_create(&self.services, service).await?;
         }
-        Ok(())
+        // Of the pod as it was admitted: with the defaults of LimitRanges and runtime classes.
+        Ok(self.capacity_watch().demand(plan.placement.resources, &pod))
+    }
+
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        self.capacity_watch().capacity().await
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
@@ -374,6 +358,7 @@ impl Cluster for Kubernetes {
         let start = tokio::time::Instant::now();
         let deadline =
             start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
+        let limit = self.unschedulable_within();
         let mut latest: Option<Pod> = None;
         let mut job_poll = tokio::time::interval(JOB_POLL);
         loop {
@@ -392,7 +377,9 @@ impl Cluster for Kubernetes {
                 _ = job_poll.tick() => { self.running(pod).await?; }
                 () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady(unready_reason(latest.as_ref()))),
             }
-            if let Some(result) = latest.as_ref().and_then(|pod| readiness(pod, start.elapsed())) {
+            if let Some(result) =
+                latest.as_ref().and_then(|pod| readiness(pod, start.elapsed(), limit))
+            {
                 return result;
             }
         }

@@ -12,6 +12,7 @@
 //!                                                                Services ─▶ resume ─▶ ready
 //!
 //! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Resync}
+//! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
@@ -20,13 +21,16 @@
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
+mod capacity;
 mod check_plan;
 pub mod connection;
 pub mod guard;
 mod kubernetes;
 mod objects;
+mod requests;
 mod status;
 
+pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::{Kubernetes, Settings};

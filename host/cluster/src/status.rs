@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
 use std::time::Duration;
 
-/// How long a pod may be unschedulable: an autoscaler may add a node for it.
-const UNSCHEDULABLE: Duration = Duration::from_secs(30);
+/// How long a pod may be unschedulable where no autoscaler adds nodes: another pod may be about to
+/// end.
+pub(crate) const UNSCHEDULABLE: Duration = Duration::from_secs(30);
 /// "Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage."
 const EXCEEDED: &str = "has larger consumption of";
 
@@ -50,8 +51,12 @@ pub(crate) fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
 }
 
 /// Whether a pod is ready; an error when it will not become so, none while it may. `waited` is how
-/// long it has been watched.
-pub(crate) fn readiness(pod: &Pod, waited: Duration) -> Option<Result<(), ClusterError>> {
+/// long it has been watched, `unschedulable_within` how long no node may have a place for it.
+pub(crate) fn readiness(
+    pod: &Pod,
+    waited: Duration,
+    unschedulable_within: Duration,
+) -> Option<Result<(), ClusterError>> {
     let status = pod.status.as_ref()?;
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
@@ -70,7 +75,7 @@ pub(crate) fn readiness(pod: &Pod, waited: Duration) -> Option<Result<(), Cluste
         if message.contains("free ports") {
             return Some(Err(ClusterError::PortTaken(message.to_owned())));
         }
-        if waited >= UNSCHEDULABLE {
+        if waited >= unschedulable_within {
             tracing::warn!(message, "no node has room for a pod");
             return Some(Err(ClusterError::NotReady("no node has room for it".to_owned())));
         }
@@ -174,13 +179,30 @@ mod tests {
     fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
         for reason in ["ErrImagePull", "ImagePullBackOff", "ContainerCreating"] {
             let pod = waiting_for(reason);
-            assert!(readiness(&pod, Duration::from_secs(100)).is_none(), "{reason}");
+            assert!(readiness(&pod, Duration::from_secs(100), UNSCHEDULABLE).is_none(), "{reason}");
             assert_eq!(unready_reason(Some(&pod)), format!("it took too long ({reason})"));
         }
         for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
-            let result = readiness(&waiting_for(reason), Duration::ZERO);
+            let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
             assert_eq!(result, Some(Err(ClusterError::NotReady(reason.to_owned()))));
         }
         assert_eq!(unready_reason(None), "it took too long");
+    }
+
+    #[test]
+    fn an_unschedulable_pod_waits_as_long_as_a_node_may_be_added() {
+        let unschedulable = |message: &str| {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+            pod(json!({"phase": "Pending", "conditions": [condition]}))
+        };
+        let full = unschedulable("0/1 nodes are available: 1 Insufficient cpu.");
+        let seconds = Duration::from_secs;
+        assert!(readiness(&full, seconds(29), UNSCHEDULABLE).is_none());
+        let refused = readiness(&full, seconds(30), UNSCHEDULABLE);
+        assert!(matches!(refused, Some(Err(ClusterError::NotReady(_)))), "{refused:?}");
+        assert!(readiness(&full, seconds(119), seconds(120)).is_none(), "a node is being added");
+        let port = unschedulable("0/1 nodes are available: 1 node(s) didn't have free ports.");
+        let taken = readiness(&port, Duration::ZERO, seconds(120));
+        assert!(matches!(taken, Some(Err(ClusterError::PortTaken(_)))), "{taken:?}");
     }
 }

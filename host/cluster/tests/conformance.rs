@@ -216,6 +216,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ready_within: Seconds(60),
         ttl: Seconds(5),
         allowed: Allowed::default(),
+        extra_capacity: None,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

@@ -218,6 +218,11 @@ pub const KEYS: &[Key] = &[
         about: "keys of taints that templates may tolerate, separated by commas",
     },
     Key {
+        name: "POD_EXTRA_CAPACITY",
+        default: None,
+        about: "what an autoscaler adds beyond the nodes that are there: nodes=3,cpu=4,memory=16Gi; devices and pods (110) too",
+    },
+    Key {
         name: "POD_READY_SECONDS",
         default: Some("120"),
         about: "how long a pod may take to become ready",

@@ -19,6 +19,7 @@ pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
+use paygress_cluster::ExtraCapacity;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::model::ids::MintUrl;
@@ -120,6 +121,8 @@ pub struct Config {
     pub ready_within: Seconds,
     /// How long an ended pod's Job is kept.
     pub ttl: Seconds,
+    /// The nodes that an autoscaler adds.
+    pub extra_capacity: Option<ExtraCapacity>,
     /// Whether unknown pods are removed.
     pub sweep: bool,
     /// The host that customers log in to.
@@ -215,6 +218,22 @@ impl Reader {
             self.problem("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START");
         }
         ports
+    }
+
+    fn extra_capacity(&mut self) -> Option<ExtraCapacity> {
+        let items = self.names("POD_EXTRA_CAPACITY");
+        if items.is_empty() {
+            return None;
+        }
+        match ExtraCapacity::parse(&items) {
+            Ok(extra) => Some(extra),
+            Err(errors) => {
+                for error in errors {
+                    self.problem(format!("POD_EXTRA_CAPACITY: {error}"));
+                }
+                None
+            }
+        }
     }
 
     /// Both settings or neither.
@@ -340,6 +359,7 @@ impl Config {
             namespace: reader.text_or_default("POD_NAMESPACE"),
             ready_within: Seconds(reader.number("POD_READY_SECONDS", 1..=3_600).unwrap_or(0)),
             ttl: Seconds(reader.number("POD_TTL_SECONDS", 0..=86_400).unwrap_or(0)),
+            extra_capacity: reader.extra_capacity(),
             sweep: reader.flag("ENABLE_CLEANUP_TASK"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),

@@ -75,3 +75,21 @@ fn the_admission_policy_has_the_defaults_of_the_settings() {
         .collect();
     assert_eq!(settings.len(), 6, "{settings:?}");
 }
+
+#[test]
+fn the_rights_on_the_whole_cluster_are_to_list_and_watch_nodes_and_pods() {
+    let text = std::fs::read_to_string(root().join("k8s/base/capacity.yaml")).unwrap();
+    let role: Value = serde_saphyr::from_str(text.split("\n---\n").next().unwrap()).unwrap();
+    assert_eq!(role["kind"], "ClusterRole");
+    assert_eq!(
+        role["rules"],
+        serde_json::json!([{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}])
+    );
+    // Every other file of the base grants rights in a namespace.
+    for entry in std::fs::read_dir(root().join("k8s/base")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let is_capacity = path.ends_with("capacity.yaml");
+        assert_eq!(text.contains("kind: ClusterRole\n"), is_capacity, "{}", path.display());
+    }
+}

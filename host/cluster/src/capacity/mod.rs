@@ -1,0 +1,34 @@
+//! What the cluster has left for pods, counted from watches.
+//!
+//! ```text
+//! watches of nodes, pods, quotas ─▶ objects ─▶ Snapshot (once per change) ─┐
+//! dry run: the pod as it was admitted ─▶ PodDemand ─▶ Demand               ├─▶ View: Capacity
+//!                                           └──────▶ Shapes, for offers ───┘
+//! ```
+//!
+//! A pod on a node is counted on it; a reservation without a pod is placed as the scheduler would.
+//! Not counted are affinity between pods and spread constraints: the scheduler may still refuse
+//! what they rule out.
+
+mod amounts;
+mod demand;
+mod extra;
+mod nodes;
+mod objects;
+mod pods;
+mod quantity;
+mod quota;
+mod shapes;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use extra::{ExtraCapacity, ExtraCapacityError};
+pub(crate) use watch::CapacityWatch;
+
+/// A share, in thousandths; of nothing, none.
+fn thousandths(part: u64, whole: u64) -> u32 {
+    let share = u128::from(part).saturating_mul(1_000).checked_div(u128::from(whole));
+    u32::try_from(share.unwrap_or(0)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,288 @@
+//! Placing pods on nodes, as the scheduler does.
+
+use super::amounts::Amounts;
+use super::demand::{HostPort, NodeRules, PodDemand, Taint};
+use super::extra::ExtraCapacity;
+use super::thousandths;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use paygress_core::backend::capacity::{NoCapacity, Utilisation};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// Where a node comes from. The cluster's own come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Autoscaler,
+    Cluster,
+}
+
+/// What is kept of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    name: String,
+    origin: Origin,
+    labels: BTreeMap<String, String>,
+    /// Those that keep pods away.
+    taints: Vec<Taint>,
+    allocatable: Amounts,
+    pods: u64,
+    /// It is ready, and not cordoned.
+    is_schedulable: bool,
+}
+
+impl Node {
+    pub(super) fn of(node: &v1::Node) -> Self {
+        let spec = node.spec.as_ref();
+        let status = node.status.as_ref();
+        let allocatable = status.and_then(|status| status.allocatable.as_ref());
+        let is_ready = status
+            .and_then(|status| status.conditions.as_ref())
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+        let pods: Option<&Quantity> = allocatable.and_then(|amounts| amounts.get("pods"));
+        Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            origin: Origin::Cluster,
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: taints
+                .filter(|taint| taint.effect != "PreferNoSchedule")
+                .map(Taint::of)
+                .collect(),
+            allocatable: Amounts::of(allocatable),
+            pods: pods.and_then(super::quantity::whole).unwrap_or(0),
+            is_schedulable: is_ready && spec.is_none_or(|spec| spec.unschedulable != Some(true)),
+        }
+    }
+
+    fn added(extra: &ExtraCapacity) -> Self {
+        Self {
+            name: String::new(),
+            origin: Origin::Autoscaler,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            allocatable: extra.allocatable.clone(),
+            pods: extra.pods,
+            is_schedulable: true,
+        }
+    }
+
+    /// The labels and taints of nodes that are not there yet are not known: the operator names
+    /// those that take the pods.
+    fn permits(&self, rules: &NodeRules) -> bool {
+        self.origin == Origin::Autoscaler || rules.permit(&self.name, &self.labels, &self.taints)
+    }
+
+    fn takes(&self, rules: &NodeRules) -> bool {
+        self.is_schedulable && self.permits(rules)
+    }
+}
+
+/// What is left of a node.
+#[derive(Clone, Debug)]
+struct Free {
+    amounts: Amounts,
+    pods: u64,
+    ports: BTreeSet<HostPort>,
+}
+
+impl Free {
+    fn take(&mut self, requests: &Amounts, ports: &[HostPort]) {
+        self.amounts.subtract(requests);
+        self.pods = self.pods.saturating_sub(1);
+        self.ports.extend(ports);
+    }
+}
+
+/// The next node for a pod is the greatest: the one with the largest share free.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    origin: Origin,
+    free: u32,
+    index: Reverse<usize>,
+}
+
+/// Pods that differ in their ports alone, and their ports.
+pub(super) type Groups = BTreeMap<PodDemand, Vec<Vec<HostPort>>>;
+
+pub(super) fn group(demands: impl Iterator<Item = PodDemand>) -> Groups {
+    let mut groups = Groups::new();
+    for mut demand in demands {
+        let ports = std::mem::take(&mut demand.host_ports);
+        groups.entry(demand).or_default().push(ports);
+    }
+    groups
+}
+
+/// Pods that have no node yet.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Of others, with the priority of ours or a higher one.
+    pub(super) others: Groups,
+    pub(super) ours: Groups,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.ours.is_empty()
+    }
+}
+
+/// The nodes, and what the pods on them leave.
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    free: Vec<Free>,
+    pub(super) utilisation: Utilisation,
+}
+
+impl Nodes {
+    /// `bound` are the pods and the names of their nodes.
+    pub(super) fn new<'a>(
+        real: impl Iterator<Item = &'a Node>,
+        bound: impl Iterator<Item = (&'a str, &'a PodDemand)>,
+        extra: Option<&ExtraCapacity>,
+        usable: &NodeRules,
+    ) -> Self {
+        let mut nodes: Vec<Node> = real.cloned().collect();
+        if let Some(extra) = extra {
+            nodes.extend(std::iter::repeat_n(Node::added(extra), extra.nodes));
+        }
+        let empty = |node: &Node| Free {
+            amounts: node.allocatable.clone(),
+            pods: node.pods,
+            ports: BTreeSet::new(),
+        };
+        let mut free: Vec<Free> = nodes.iter().map(empty).collect();
+        let mut used: Vec<Amounts> = vec![Amounts::default(); nodes.len()];
+        let by_name: BTreeMap<&str, usize> = nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.origin == Origin::Cluster)
+            .map(|(index, node)| (node.name.as_str(), index))
+            .collect();
+        for (name, pod) in bound {
+            let Some(index) = by_name.get(name) else { continue };
+            if let (Some(free), Some(used)) = (free.get_mut(*index), used.get_mut(*index)) {
+                free.take(&pod.requests, &pod.host_ports);
+                used.add(&pod.requests);
+            }
+        }
+        let utilisation = utilisation(&nodes, &used, usable);
+        Self { nodes, free, utilisation }
+    }
+
+    fn score(&self, index: usize, free: &Free, requests: &Amounts) -> Option<Score> {
+        let node = self.nodes.get(index)?;
+        let cpu = thousandths(free.amounts.cpu, node.allocatable.cpu);
+        let memory = thousandths(free.amounts.memory, node.allocatable.memory);
+        (free.pods > 0 && requests.fits_in(&free.amounts)).then_some(Score {
+            origin: node.origin,
+            free: cpu.saturating_add(memory),
+            index: Reverse(index),
+        })
+    }
+
+    /// Places pods that differ in their ports alone; returns how many got a place.
+    fn place<'a>(
+        &self,
+        free: &mut [Free],
+        demand: &PodDemand,
+        pods: impl Iterator<Item = &'a [HostPort]>,
+    ) -> u32 {
+        let requests = &demand.requests;
+        let mut queue: BinaryHeap<Score> = free
+            .iter()
+            .zip(&self.nodes)
+            .enumerate()
+            .filter(|(_, (_, node))| node.takes(&demand.nodes))
+            .filter_map(|(index, (free, _))| self.score(index, free, requests))
+            .collect();
+        let mut placed = 0_u32;
+        for ports in pods {
+            let mut port_taken = Vec::new();
+            while let Some(best) = queue.pop() {
+                let Some(node) = free.get_mut(best.index.0) else { continue };
+                if ports.iter().any(|port| node.ports.contains(port)) {
+                    port_taken.push(best);
+                    continue;
+                }
+                node.take(requests, ports);
+                placed = placed.saturating_add(1);
+                queue.extend(self.score(best.index.0, node, requests));
+                break;
+            }
+            queue.extend(port_taken);
+            if queue.is_empty() {
+                break;
+            }
+        }
+        placed
+    }
+
+    fn place_all(&self, free: &mut [Free], groups: &Groups) -> u32 {
+        groups
+            .iter()
+            .map(|(demand, ports)| self.place(free, demand, ports.iter().map(Vec::as_slice)))
+            .fold(0, u32::saturating_add)
+    }
+
+    fn place_one(&self, free: &mut [Free], demand: &PodDemand) -> u32 {
+        self.place(free, demand, std::iter::once(demand.host_ports.as_slice()))
+    }
+
+    /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
+    /// takes them.
+    pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+        let permitted: Vec<&Node> =
+            self.nodes.iter().filter(|node| node.permits(&new.nodes)).collect();
+        let is_large_enough =
+            |node: &&Node| node.pods > 0 && new.requests.fits_in(&node.allocatable);
+        if !permitted.is_empty() && !permitted.iter().any(is_large_enough) {
+            return Err(NoCapacity::TooLarge);
+        }
+        let mut last = self.free.clone();
+        self.place_all(&mut last, &pending.others);
+        let placed = self.place_all(&mut last, &pending.ours);
+        if self.place_one(&mut last, new) == 0 {
+            return Err(NoCapacity::Nodes);
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut first = self.free.clone();
+        self.place_one(&mut first, new);
+        self.place_all(&mut first, &pending.others);
+        // One that has no place in any order is not kept out by this one.
+        if self.place_all(&mut first, &pending.ours) < placed {
+            return Err(NoCapacity::Nodes);
+        }
+        Ok(())
+    }
+
+    /// How many such pods get a place beside the pending ones; at most `most`. Their ports are not
+    /// looked at: each gets another one.
+    pub(super) fn count(&self, pending: &Pending, pod: &PodDemand, most: u32) -> u32 {
+        let mut free = self.free.clone();
+        self.place_all(&mut free, &pending.others);
+        self.place_all(&mut free, &pending.ours);
+        let none: &[HostPort] = &[];
+        self.place(&mut free, pod, (0..most).map(|_| none))
+    }
+}
+
+/// The share of requests, as `kubectl describe nodes` gives it, of all nodes that may be used.
+fn utilisation(nodes: &[Node], used: &[Amounts], usable: &NodeRules) -> Utilisation {
+    let (mut have, mut requested) = (Amounts::default(), Amounts::default());
+    for (node, used) in nodes.iter().zip(used) {
+        if node.origin == Origin::Cluster && node.takes(usable) {
+            have.add(&node.allocatable);
+            requested.add(used);
+        }
+    }
+    Utilisation {
+        cpu: thousandths(requested.cpu, have.cpu),
+        memory: thousandths(requested.memory, have.memory),
+    }
+}

@@ -1,0 +1,54 @@
+//! What is kept of a pod.
+
+use super::demand::{NodeRules, PodDemand};
+use crate::objects::LEASE;
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+
+/// What is kept of a pod that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pod {
+    pub(super) demand: PodDemand,
+    pub(super) place: Place,
+    /// None: it is in another namespace than customers' pods.
+    pub(super) owner: Option<Owner>,
+}
+
+/// Where a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Node(String),
+    /// The scheduler will look for a node.
+    Pending,
+    /// Scheduling gates keep it from the scheduler.
+    Gated,
+}
+
+/// Whose a pod of the customers' namespace is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The id of the lease.
+    Lease(String),
+    Other,
+}
+
+impl Pod {
+    pub(super) fn of(pod: &v1::Pod, namespace: &str) -> Self {
+        let mut demand = PodDemand::of(pod);
+        let spec = pod.spec.as_ref();
+        let node = spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
+        let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
+        let place = match node {
+            Some(node) => Place::Node(node),
+            None if gates.is_some_and(|gates| !gates.is_empty()) => Place::Gated,
+            None => Place::Pending,
+        };
+        if place != Place::Pending {
+            demand.nodes = NodeRules::default();
+        }
+        let owner = (pod.metadata.namespace.as_deref() == Some(namespace)).then(|| {
+            pod.labels().get(LEASE).map_or(Owner::Other, |lease| Owner::Lease(lease.clone()))
+        });
+        Self { demand, place, owner }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the quotas of the pods' namespace leave.
+//!
+//! The API server checks them in the dry run too, and more of them; it does not know of orders whose
+//! pods are not there yet.
+
+use super::demand::PodDemand;
+use super::quantity::{milli, whole};
+use super::thousandths;
+use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
+use std::collections::BTreeMap;
+
+/// The limits of one quota that pods count against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Quota {
+    hard: BTreeMap<String, u64>,
+    scopes: Vec<Scope>,
+}
+
+/// Which pods a quota is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Terminating,
+    NotTerminating,
+    BestEffort,
+    NotBestEffort,
+}
+
+impl Scope {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "Terminating" => Some(Self::Terminating),
+            "NotTerminating" => Some(Self::NotTerminating),
+            "BestEffort" => Some(Self::BestEffort),
+            "NotBestEffort" => Some(Self::NotBestEffort),
+            _ => None,
+        }
+    }
+
+    fn covers(self, pod: &PodDemand) -> bool {
+        match self {
+            Self::Terminating => pod.has_deadline,
+            Self::NotTerminating => !pod.has_deadline,
+            Self::BestEffort => pod.is_best_effort(),
+            Self::NotBestEffort => !pod.is_best_effort(),
+        }
+    }
+}
+
+/// How much of what a quota names a pod uses; none for what is not counted here.
+fn usage(name: &str, pod: &PodDemand) -> Option<u64> {
+    let (requests, limits) = (&pod.requests, &pod.limits);
+    Some(match name {
+        "pods" | "count/pods" => 1,
+        "cpu" | "requests.cpu" => requests.cpu,
+        "memory" | "requests.memory" => requests.memory,
+        "ephemeral-storage" | "requests.ephemeral-storage" => requests.storage,
+        "limits.cpu" => limits.cpu,
+        "limits.memory" => limits.memory,
+        "limits.ephemeral-storage" => limits.storage,
+        _ => requests.device(name.strip_prefix("requests.").filter(|name| name.contains('/'))?),
+    })
+}
+
+/// The scopes of a quota; none when it has one that is not counted here, by priority class for
+/// instance: that is left to the dry run.
+fn scopes(spec: &ResourceQuotaSpec) -> Option<Vec<Scope>> {
+    let named = spec.scopes.iter().flatten().map(|name| Scope::named(name));
+    let selected = spec
+        .scope_selector
+        .iter()
+        .flat_map(|selector| selector.match_expressions.iter().flatten())
+        .map(|selected| {
+            Scope::named(&selected.scope_name).filter(|_| selected.operator == "Exists")
+        });
+    named.chain(selected).collect()
+}
+
+impl Quota {
+    pub(super) fn of(quota: &ResourceQuota) -> Self {
+        let Some(spec) = &quota.spec else { return Self::default() };
+        let Some(scopes) = scopes(spec) else { return Self::default() };
+        let none = PodDemand::default();
+        let hard = spec.hard.iter().flatten().filter_map(|(name, quantity)| {
+            usage(name, &none)?;
+            let limit = if name.ends_with("cpu") { milli(quantity) } else { whole(quantity) };
+            Some((name.clone(), limit?))
+        });
+        Self { hard: hard.collect(), scopes }
+    }
+
+    fn covers(&self, pod: &PodDemand) -> bool {
+        self.scopes.iter().all(|scope| scope.covers(pod))
+    }
+
+    /// What these pods leave of it.
+    pub(super) fn without<'a>(&self, pods: impl Iterator<Item = &'a PodDemand> + Clone) -> Self {
+        let left = self.hard.iter().map(|(name, limit)| {
+            (name.clone(), limit.saturating_sub(self.used(name, pods.clone())))
+        });
+        Self { hard: left.collect(), scopes: self.scopes.clone() }
+    }
+
+    /// How many such pods it permits; at most `most`.
+    pub(super) fn count(&self, pod: &PodDemand, most: u32) -> u32 {
+        if !self.covers(pod) {
+            return most;
+        }
+        let copies = self.hard.iter().filter_map(|(name, left)| {
+            // A pod that uses nothing of it is not kept out by it.
+            left.checked_div(usage(name, pod)?)
+        });
+        copies.min().map_or(most, |copies| u32::try_from(copies).unwrap_or(u32::MAX).min(most))
+    }
+
+    fn used<'a>(&self, name: &str, pods: impl Iterator<Item = &'a PodDemand>) -> u64 {
+        pods.filter(|pod| self.covers(pod))
+            .map(|pod| usage(name, pod).unwrap_or(0))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// How full it is of the most used of these, in thousandths.
+    pub(super) fn utilisation<'a>(
+        &self,
+        names: &[&str],
+        pods: impl Iterator<Item = &'a PodDemand> + Clone,
+    ) -> u32 {
+        let share = |name: &&str| {
+            let limit = self.hard.get(*name)?;
+            Some(thousandths(self.used(name, pods.clone()), *limit))
+        };
+        names.iter().filter_map(share).max().unwrap_or(0)
+    }
+}

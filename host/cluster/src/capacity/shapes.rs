@@ -1,0 +1,81 @@
+//! What pods of a tier look like to the cluster. Only the pod template knows, and only an order
+//! asks it: what the dry runs returned is remembered for the offers.
+
+use super::amounts::Amounts;
+use super::demand::{NodeRules, PodDemand};
+use crate::guard::Allowed;
+use paygress_core::backend::policy::Resources;
+use std::time::{Duration, Instant};
+
+/// A policy may have been replaced: after this time, the next order shows what it renders now.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Tiers, and the templates of each, that are remembered.
+const MOST: usize = 64;
+
+#[derive(Clone, Debug)]
+struct Shape {
+    resources: Resources,
+    demand: PodDemand,
+    seen: Instant,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shapes(Vec<Shape>);
+
+impl Shapes {
+    /// Remembers what a pod with these resources needs, but for its port.
+    pub(super) fn learn(&mut self, resources: Resources, demand: &PodDemand, now: Instant) {
+        let demand = PodDemand { host_ports: Vec::new(), ..demand.clone() };
+        self.0.retain(|shape| {
+            now.duration_since(shape.seen) < REMEMBERED
+                && (shape.resources, &shape.demand) != (resources, &demand)
+        });
+        if self.0.len() >= MOST {
+            self.0.remove(0);
+        }
+        self.0.push(Shape { resources, demand, seen: now });
+    }
+
+    /// What pods with these resources may need. As long as none was seen, the least that they can:
+    /// what is sold out by that is sold out.
+    pub(super) fn of(
+        &self,
+        resources: &Resources,
+        allowed: &Allowed,
+        now: Instant,
+    ) -> Vec<PodDemand> {
+        let seen: Vec<PodDemand> = self
+            .0
+            .iter()
+            .filter(|shape| {
+                shape.resources == *resources && now.duration_since(shape.seen) < REMEMBERED
+            })
+            .map(|shape| shape.demand.clone())
+            .collect();
+        if seen.is_empty() { vec![least(resources, allowed)] } else { seen }
+    }
+}
+
+/// The nodes that a template may use.
+pub(super) fn usable_nodes(allowed: &Allowed) -> NodeRules {
+    // A runtime class adds tolerations of its own.
+    if allowed.runtime_classes.is_empty() {
+        NodeRules::tolerating(&allowed.tolerations)
+    } else {
+        NodeRules::any()
+    }
+}
+
+fn least(resources: &Resources, allowed: &Allowed) -> PodDemand {
+    let amounts = Amounts {
+        cpu: resources.cpu_millicores.into(),
+        memory: u64::from(resources.memory_mib).saturating_mul(1 << 20),
+        ..Amounts::default()
+    };
+    PodDemand {
+        requests: amounts.clone(),
+        limits: amounts,
+        nodes: usable_nodes(allowed),
+        ..PodDemand::default()
+    }
+}

@@ -1,0 +1,134 @@
+//! The cluster's capacity at one moment.
+
+use super::demand::{NodeRules, PodDemand};
+use super::extra::ExtraCapacity;
+use super::nodes::{Node, Nodes, Pending, group};
+use super::pods::{Owner, Place, Pod};
+use super::quota::Quota;
+use super::shapes::Shapes;
+use crate::guard::Allowed;
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
+use paygress_core::backend::policy::Resources;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is counted of all watched objects.
+pub(super) struct Snapshot {
+    /// None without the right to read them.
+    nodes: Option<Nodes>,
+    /// The pods that the scheduler has not placed yet.
+    pending: Vec<Pod>,
+    /// The leases that have a pod: their reservations are counted by it.
+    leases: HashSet<String>,
+    /// What the pods of the namespace leave of each.
+    quotas: Vec<Quota>,
+    utilisation: Utilisation,
+}
+
+/// Reservations and pods that have no place yet.
+struct Unplaced {
+    /// Without a pod: no quota counts them yet.
+    reserved: Vec<PodDemand>,
+    pending: Pending,
+}
+
+impl Snapshot {
+    pub(super) fn new<'a>(
+        nodes: Option<impl Iterator<Item = &'a Node>>,
+        pods: impl Iterator<Item = &'a Pod> + Clone,
+        quotas: impl Iterator<Item = &'a Quota> + Clone,
+        extra: Option<&ExtraCapacity>,
+        usable: &NodeRules,
+    ) -> Self {
+        let bound = pods.clone().filter_map(|pod| match &pod.place {
+            Place::Node(node) => Some((node.as_str(), &pod.demand)),
+            Place::Pending | Place::Gated => None,
+        });
+        let nodes = nodes.map(|nodes| Nodes::new(nodes, bound, extra, usable));
+        let counted = pods.clone().filter(|pod| pod.owner.is_some()).map(|pod| &pod.demand);
+        let full = |names: [&str; 3]| {
+            let shares = quotas.clone().map(|quota| quota.utilisation(&names, counted.clone()));
+            shares.max().unwrap_or(0)
+        };
+        let utilisation = nodes.as_ref().map_or_else(
+            || Utilisation {
+                cpu: full(["cpu", "requests.cpu", "limits.cpu"]),
+                memory: full(["memory", "requests.memory", "limits.memory"]),
+            },
+            |nodes| nodes.utilisation,
+        );
+        let leases = pods.clone().filter_map(|pod| match &pod.owner {
+            Some(Owner::Lease(lease)) => Some(lease.clone()),
+            Some(Owner::Other) | None => None,
+        });
+        Self {
+            nodes,
+            leases: leases.collect(),
+            quotas: quotas.clone().map(|quota| quota.without(counted.clone())).collect(),
+            utilisation,
+            pending: pods.filter(|pod| pod.place == Place::Pending).cloned().collect(),
+        }
+    }
+
+    /// What gets a place before or beside a pod of this priority.
+    fn unplaced(&self, reserved: &[Reservation], priority: i32) -> Unplaced {
+        let reserved: Vec<PodDemand> = reserved
+            .iter()
+            .filter(|reserved| !self.leases.contains(reserved.lease.as_str()))
+            .filter_map(|reserved| PodDemand::read(&reserved.demand))
+            .collect();
+        let (ours, others): (Vec<&Pod>, Vec<&Pod>) =
+            self.pending.iter().partition(|pod| matches!(pod.owner, Some(Owner::Lease(_))));
+        let others = others.into_iter().map(|pod| &pod.demand);
+        let ours = ours.into_iter().map(|pod| &pod.demand).chain(&reserved);
+        let pending = Pending {
+            others: group(others.filter(|demand| demand.priority >= priority).cloned()),
+            ours: group(ours.cloned()),
+        };
+        Unplaced { reserved, pending }
+    }
+
+    fn quotas<'a>(&'a self, unplaced: &'a Unplaced) -> impl Iterator<Item = Quota> + 'a {
+        self.quotas.iter().map(|quota| quota.without(unplaced.reserved.iter()))
+    }
+
+    fn check(&self, reserved: &[Reservation], new: &PodDemand) -> Result<(), NoCapacity> {
+        let unplaced = self.unplaced(reserved, new.priority);
+        if self.quotas(&unplaced).any(|quota| quota.count(new, 1) == 0) {
+            return Err(NoCapacity::Quota);
+        }
+        self.nodes.as_ref().map_or(Ok(()), |nodes| nodes.check(&unplaced.pending, new))
+    }
+
+    fn count(&self, reserved: &[Reservation], pod: &PodDemand, most: u32) -> u32 {
+        let unplaced = self.unplaced(reserved, pod.priority);
+        let most = self.quotas(&unplaced).map(|quota| quota.count(pod, most)).min().unwrap_or(most);
+        self.nodes.as_ref().map_or(most, |nodes| nodes.count(&unplaced.pending, pod, most))
+    }
+}
+
+/// A snapshot, and what the pods of each tier have needed.
+pub(super) struct View {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) shapes: Shapes,
+    pub(super) allowed: Allowed,
+}
+
+impl Capacity for View {
+    fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity> {
+        PodDemand::read(demand).map_or(Ok(()), |demand| self.snapshot.check(reserved, &demand))
+    }
+
+    /// Where the template asks for one thing now and for another then, as many as the most modest
+    /// of them: an offer is sold out when none fits.
+    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32 {
+        let pods = self.shapes.of(resources, &self.allowed, Instant::now());
+        let counts = pods.iter().map(|pod| self.snapshot.count(reserved, pod, most));
+        counts.max().unwrap_or(most)
+    }
+
+    fn utilisation(&self) -> Utilisation {
+        self.snapshot.utilisation
+    }
+}

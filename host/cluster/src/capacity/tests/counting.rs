@@ -1,0 +1,183 @@
+//! Quotas, offers, utilisation, and the time that it takes.
+
+use super::*;
+
+fn quota(spec: Value) -> Value {
+    json!({"metadata": {"name": "customers", "namespace": NAMESPACE}, "spec": spec})
+}
+
+#[test]
+fn quotas_count_pods_and_orders_under_way() {
+    let running = pod_of(&lease(), on("a", spec("1", "1Gi")));
+    let elsewhere = pod("elsewhere", on("a", spec("1", "1Gi")));
+    let mut cluster = Cluster::of(vec![node("a", 64, 64, 100)]);
+    cluster.pods = vec![running, elsewhere];
+    let pod = spec("1", "1Gi");
+    for (spec, room) in [
+        (json!({"hard": {"pods": "3"}}), 2),
+        (json!({"hard": {"count/pods": "3"}}), 2),
+        (json!({"hard": {"limits.cpu": "3500m"}}), 2),
+        (json!({"hard": {"cpu": "3"}}), 2),
+        (json!({"hard": {"requests.memory": "3Gi", "pods": "50"}}), 2),
+        (json!({"hard": {"limits.memory": "4Gi"}}), 3),
+        (json!({"hard": {"pods": "3"}, "scopes": ["NotTerminating", "NotBestEffort"]}), 2),
+        // They are not for this pod, or are left to the dry run.
+        (json!({"hard": {"pods": "1"}, "scopes": ["Terminating"]}), 9),
+        (json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]}), 9),
+        (json!({"hard": {"pods": "1"}, "scopes": ["PriorityClass"]}), 9),
+        (json!({"hard": {"requests.nvidia.com/gpu": "0", "secrets": "1"}}), 9),
+    ] {
+        cluster.quotas = vec![quota(spec.clone())];
+        let reserved: Vec<Reservation> = (0..9).map(|_| reserved(&pod)).collect();
+        for (count, reserved) in (0..9).map(|count| (count, &reserved[..count])) {
+            let expected = if count < room { Ok(()) } else { Err(NoCapacity::Quota) };
+            assert_eq!(cluster.check(reserved, &pod), expected, "{spec}, {count} reserved");
+        }
+    }
+}
+
+/// Without the right to read nodes and pods of the cluster.
+#[test]
+fn quotas_are_counted_without_the_nodes() {
+    let cluster =
+        Cluster { quotas: vec![quota(json!({"hard": {"limits.cpu": "4"}}))], ..Cluster::default() };
+    let mut objects = cluster.objects();
+    objects.set_scope(Scope::Namespace);
+    assert!(objects.snapshot().is_none(), "the pods of the namespace are not listed yet");
+    objects.pod_event(Event::Init);
+    objects.pod_event(Event::InitApply(object(pod_of(&lease(), on("a", spec("1", "1Gi"))))));
+    objects.pod_event(Event::InitDone);
+    let snapshot = objects.snapshot().unwrap();
+    let view = View { snapshot, shapes: Shapes::default(), allowed: Allowed::default() };
+    assert_eq!(view.check(&[reserved(&spec("2", "1Gi"))], &demand(&spec("1", "1Gi"))), Ok(()));
+    let full = view.check(&[reserved(&spec("3", "1Gi"))], &demand(&spec("1", "1Gi")));
+    assert_eq!(full, Err(NoCapacity::Quota));
+    assert_eq!(view.utilisation(), Utilisation { cpu: 250, memory: 0 });
+    objects.without_quotas();
+    assert!(objects.snapshot().is_none(), "nothing is counted then");
+}
+
+#[test]
+fn nodes_that_an_autoscaler_adds_come_last() {
+    let mut cluster = Cluster::of(vec![node("a", 2, 8, 10)]);
+    let pod = spec("2", "1Gi");
+    cluster.extra = Some("nodes=2,cpu=4,memory=8Gi");
+    let view = cluster.view();
+    let two = Resources { cpu_millicores: 2_000, memory_mib: 1_024 };
+    assert_eq!(view.count(&[], &two, 100), 5);
+    assert_eq!(view.utilisation(), Utilisation { cpu: 0, memory: 0 }, "of real nodes");
+    let taken: Vec<Reservation> = (0..5).map(|_| reserved(&pod)).collect();
+    assert_eq!(view.check(&taken[..4], &demand(&pod)), Ok(()));
+    assert_eq!(view.check(&taken, &demand(&pod)), Err(NoCapacity::Nodes));
+    assert_eq!(view.check(&[], &demand(&spec("4", "1Gi"))), Ok(()));
+    assert_eq!(view.check(&[], &demand(&spec("5", "1Gi"))), Err(NoCapacity::TooLarge));
+}
+
+/// As the ones that are sold at once: every replica sees the reservations of all.
+#[test]
+fn fifty_pods_fit_and_the_next_does_not() {
+    let nodes = (0..10).map(|index| node(&format!("n{index}"), 5, 64, 110)).collect();
+    let view = Cluster::of(nodes).view();
+    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let mut taken = Vec::new();
+    for port in 20_000..20_300 {
+        let pod = with_port(spec("1", "1Gi"), port);
+        let left = 50_usize.saturating_sub(taken.len());
+        match view.check(&taken, &demand(&pod)) {
+            Ok(()) => taken.push(reserved(&pod)),
+            refused => assert_eq!((refused, left), (Err(NoCapacity::Nodes), 0)),
+        }
+        if port < 20_060 {
+            let left = u32::try_from(50_usize.saturating_sub(taken.len())).unwrap();
+            assert_eq!(view.count(&taken, &tier, 1_000), left);
+            assert_eq!(view.count(&taken, &tier, 7), left.min(7));
+        }
+    }
+    assert_eq!(taken.len(), 50);
+}
+
+/// As `kubectl describe nodes`: requests, of the nodes that customers may use.
+#[test]
+fn utilisation_is_that_of_the_requests() {
+    let mut control_plane = node("c", 64, 64, 10);
+    control_plane["spec"]["taints"] = json!([{"key": "control-plane", "effect": "NoSchedule"}]);
+    let mut cluster = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10), control_plane]);
+    cluster.pods = vec![
+        pod("x", on("a", spec("1500m", "1Gi"))),
+        pod_of(&lease(), on("b", spec("500m", "3Gi"))),
+        pod("y", on("c", spec("32", "32Gi"))),
+        pod("z", spec("1", "1Gi")),
+    ];
+    assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 250, memory: 250 });
+    cluster.allowed.tolerations = vec!["control-plane".to_owned()];
+    assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 472, memory: 450 });
+}
+
+#[test]
+fn offers_count_what_the_template_of_their_tier_asks_for() {
+    let mut view = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]).view();
+    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let read = |spec: Value| PodDemand::of(&object(json!({"spec": spec})));
+    assert_eq!(view.count(&[], &tier, 100), 8, "no template has been seen");
+    let pinned = with(spec("1", "1Gi"), json!({"nodeSelector": {"kubernetes.io/hostname": "a"}}));
+    let now = Instant::now();
+    view.shapes.learn(tier, &read(with_port(pinned, 20_000)), now);
+    assert_eq!(view.count(&[], &tier, 100), 4, "its nodes, and not its port");
+    view.shapes.learn(tier, &read(spec("500m", "1Gi")), now);
+    assert_eq!(view.count(&[], &tier, 100), 16, "the most modest of two");
+    let later = now.checked_add(Duration::from_secs(600)).unwrap();
+    let forgotten = view.shapes.of(&tier, &Allowed::default(), later);
+    assert_eq!(forgotten.iter().map(|pod| pod.requests.cpu).collect::<Vec<_>>(), [1_000]);
+}
+
+#[test]
+fn a_snapshot_is_made_once_for_each_change() {
+    let mut objects = Cluster::of(vec![node("a", 4, 8, 10)]).objects();
+    let first = objects.snapshot().unwrap();
+    objects.node_event(Event::Apply(object(node("a", 4, 8, 10))));
+    assert!(std::sync::Arc::ptr_eq(&first, &objects.snapshot().unwrap()), "a heartbeat");
+    let other = pod("x", on("a", spec("4", "1Gi")));
+    objects.pod_event(Event::Apply(object(other.clone())));
+    let full = objects.snapshot().unwrap();
+    assert!(!std::sync::Arc::ptr_eq(&first, &full));
+    objects.pod_event(Event::Delete(object(other)));
+    let view = View {
+        snapshot: objects.snapshot().unwrap(),
+        shapes: Shapes::default(),
+        allowed: Allowed::default(),
+    };
+    assert_eq!(view.check(&[], &demand(&spec("4", "1Gi"))), Ok(()));
+}
+
+#[test]
+fn an_order_is_checked_in_milliseconds_in_a_large_cluster() {
+    let nodes: Vec<Value> =
+        (0..1_000).map(|index| node(&format!("n{index}"), 8, 64, 110)).collect();
+    let small = |port: u16| with_port(spec("1", "1Gi"), port);
+    let port = |index: usize| u16::try_from(20_000 + index).unwrap();
+    let taken: Vec<Reservation> = (0..5_000).map(|index| reserved(&small(port(index)))).collect();
+    let running = taken.iter().enumerate().map(|(index, reserved)| {
+        pod_of(&reserved.lease, on(&format!("n{}", index % 1_000), small(port(index))))
+    });
+    let with_pods = Cluster { pods: running.collect(), ..Cluster::of(nodes.clone()) };
+    let without = Cluster::of(nodes);
+    for (name, cluster, limit) in [("running", &with_pods, 100), ("without a pod", &without, 1_000)]
+    {
+        let mut objects = cluster.objects();
+        let begun = Instant::now();
+        let snapshot = objects.snapshot().unwrap();
+        let made = begun.elapsed();
+        let view = View { snapshot, shapes: Shapes::default(), allowed: Allowed::default() };
+        let new = demand(&small(40_000));
+        let begun = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(view.check(&taken, &new), Ok(()));
+        }
+        let check = begun.elapsed() / 10;
+        println!("5,000 leases {name}, 1,000 nodes: snapshot {made:?}, check {check:?}");
+        // Generous: tests are not optimised, and share the machine.
+        assert!(check < Duration::from_millis(limit), "{name}: {check:?}");
+        let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+        assert_eq!(view.count(&taken, &tier, 10_000), 3_000);
+    }
+}

@@ -1,0 +1,253 @@
+//! The watches. Their last state is kept while they fail: what was reserved since is counted
+//! against it, and without the API server no order passes its dry run.
+
+use super::demand::PodDemand;
+use super::extra::ExtraCapacity;
+use super::objects::{Objects, Scope};
+use super::shapes::{Shapes, usable_nodes};
+use super::snapshot::View;
+use crate::connection::with_timeout;
+use crate::guard::Allowed;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
+use kube::api::{Api, ListParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource};
+use paygress_core::backend::capacity::{Capacity, Demand};
+use paygress_core::backend::policy::Resources;
+use paygress_core::error_chain;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long orders wait for the first lists, from the begin of the watches on.
+const FIRST_LISTS: Duration = Duration::from_secs(5);
+/// How often missing rights are tried again.
+const RIGHTS_RECHECK: Duration = Duration::from_secs(300);
+/// Pods that have ended use nothing.
+const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// Whether everything has been listed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Listing,
+    Listed,
+}
+
+/// Watches the cluster until it is dropped.
+pub(crate) struct CapacityWatch {
+    objects: Arc<Mutex<Objects>>,
+    shapes: Mutex<Shapes>,
+    allowed: Allowed,
+    progress: watch::Receiver<Progress>,
+    begun: Instant,
+    task: JoinHandle<()>,
+}
+
+impl Drop for CapacityWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl CapacityWatch {
+    /// Begins the watches, on the runtime of the caller.
+    pub(crate) fn begin(
+        client: Client,
+        namespace: &str,
+        allowed: &Allowed,
+        extra: Option<ExtraCapacity>,
+    ) -> Self {
+        let objects = Objects::new(namespace, extra, usable_nodes(allowed));
+        let objects = Arc::new(Mutex::new(objects));
+        let (sender, progress) = watch::channel(Progress::Listing);
+        let watches = Watches {
+            client,
+            namespace: namespace.to_owned(),
+            objects: Arc::clone(&objects),
+            progress: sender,
+        };
+        Self {
+            objects,
+            shapes: Mutex::default(),
+            allowed: allowed.clone(),
+            progress,
+            begun: Instant::now(),
+            task: tokio::spawn(watches.run()),
+        }
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, Shapes> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a pod needs that the API server has admitted; remembered for the offers of its tier.
+    pub(crate) fn demand(&self, resources: Resources, admitted: &Pod) -> Demand {
+        let demand = PodDemand::of(admitted);
+        self.shapes().learn(resources, &demand, Instant::now());
+        demand.to_demand()
+    }
+
+    /// None while it is not known, and where no right permits counting it.
+    pub(crate) async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        let mut progress = self.progress.clone();
+        let left = FIRST_LISTS.saturating_sub(self.begun.elapsed());
+        let listed =
+            async { progress.wait_for(|progress| *progress == Progress::Listed).await.is_ok() };
+        // Unlisted objects give no snapshot.
+        let _ = tokio::time::timeout(left, listed).await;
+        let snapshot = lock(&self.objects).snapshot()?;
+        let (shapes, allowed) = (self.shapes().clone(), self.allowed.clone());
+        Some(Arc::new(View { snapshot, shapes, allowed }))
+    }
+}
+
+fn lock(objects: &Mutex<Objects>) -> MutexGuard<'_, Objects> {
+    objects.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The right to list and watch something is missing.
+struct Forbidden(&'static str);
+
+struct Watches {
+    client: Client,
+    /// The customers'.
+    namespace: String,
+    objects: Arc<Mutex<Objects>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Watches {
+    async fn run(self) {
+        tokio::join!(self.watch_quotas(), self.watch_pods());
+    }
+
+    /// Changes what is known.
+    fn update(&self, change: impl FnOnce(&mut Objects)) {
+        let mut objects = lock(&self.objects);
+        change(&mut objects);
+        let progress = match objects.is_listed() {
+            true => Progress::Listed,
+            false => Progress::Listing,
+        };
+        drop(objects);
+        self.progress.send_if_modified(|current| std::mem::replace(current, progress) != progress);
+    }
+
+    async fn watch_quotas(&self) {
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut known = true;
+        loop {
+            let change = |event| self.update(|objects| objects.quota_event(event));
+            let config = watcher::Config::default();
+            let Forbidden(_) = follow("resourcequotas", quotas.clone(), config, change).await;
+            self.update(Objects::without_quotas);
+            if std::mem::take(&mut known) {
+                tracing::warn!(
+                    namespace = self.namespace,
+                    "the ResourceQuotas of the pods' namespace cannot be watched: orders under way are not counted against them; apply k8s/base/rbac.yaml"
+                );
+            }
+            tokio::time::sleep(RIGHTS_RECHECK).await;
+        }
+    }
+
+    /// The pods and nodes of the cluster; as long as a right is missing, the pods of the namespace.
+    async fn watch_pods(&self) {
+        loop {
+            let Forbidden(missing) = self.watch_cluster().await;
+            self.update(|objects| objects.set_scope(Scope::Namespace));
+            tracing::warn!(
+                missing,
+                "the cluster's nodes and pods cannot be watched: only quotas are counted, not what the nodes have left, and a pod that gets no place is refunded; apply k8s/base/capacity.yaml (ClusterRole paygress-capacity)"
+            );
+            tokio::select! {
+                () = self.watch_namespace() => {}
+                () = self.await_rights() => {}
+            }
+            tracing::info!("what the nodes have left is counted from now on");
+            self.update(|objects| objects.set_scope(Scope::Cluster));
+        }
+    }
+
+    async fn await_rights(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let one = ListParams::default().limit(1);
+        loop {
+            tokio::time::sleep(RIGHTS_RECHECK).await;
+            if with_timeout(nodes.list(&one)).await.is_ok()
+                && with_timeout(pods.list(&one)).await.is_ok()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn watch_cluster(&self) -> Forbidden {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let config = watcher::Config::default();
+        tokio::select! {
+            forbidden = follow("nodes", nodes, config, |event| {
+                self.update(|objects| objects.node_event(event));
+            }) => forbidden,
+            forbidden = self.follow_pods(pods) => forbidden,
+        }
+    }
+
+    /// Does not return.
+    async fn watch_namespace(&self) {
+        let pods = Api::namespaced(self.client.clone(), &self.namespace);
+        let Forbidden(missing) = self.follow_pods(pods).await;
+        tracing::warn!(
+            namespace = self.namespace,
+            missing,
+            "the pods of the namespace cannot be watched: nothing is counted; apply k8s/base/rbac.yaml"
+        );
+        std::future::pending().await
+    }
+
+    async fn follow_pods(&self, pods: Api<Pod>) -> Forbidden {
+        let config = watcher::Config::default().fields(NOT_ENDED);
+        follow("pods", pods, config, |event| self.update(|objects| objects.pod_event(event))).await
+    }
+}
+
+/// Passes events on until a right is missing. Everything else is tried again.
+async fn follow<K>(
+    what: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    mut pass_on: impl FnMut(Event<K>),
+) -> Forbidden
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => pass_on(event),
+            Err(error) if is_forbidden(&error) => return Forbidden(what),
+            Err(error) => {
+                tracing::warn!(what, error = error_chain(&error), "a watch for capacity failed");
+            }
+        }
+    }
+    // A watch does not end.
+    std::future::pending().await
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code == 403,
+        _ => false,
+    }
+}

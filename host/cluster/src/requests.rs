@@ -1,0 +1,52 @@
+//! Requests to the API server on behalf of orders, and what their failures mean for them.
+
+use crate::connection::{RequestError, with_timeout};
+use paygress_core::backend::cluster::ClusterError;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+
+pub(crate) type Result<T> = std::result::Result<T, ClusterError>;
+
+pub(crate) type Answer<T> = std::result::Result<T, RequestError>;
+
+/// The answer to a request, as an error of the order service.
+pub(crate) async fn request<T>(
+    request: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> Result<T> {
+    with_timeout(request).await.map_err(cluster_error)
+}
+
+/// Whether there was nothing left to delete.
+pub(crate) fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
+    match deleted {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(cluster_error(error)),
+    }
+}
+
+/// What a failed request means for an order. The API server's message is for the operator only: it
+/// names namespaces, quotas and rights.
+pub(crate) fn cluster_error(error: RequestError) -> ClusterError {
+    let status = match error {
+        RequestError::Api(kube::Error::Api(status)) => status,
+        error => return ClusterError::Unavailable(error.to_string()),
+    };
+    let message = &status.message;
+    let (error_type, text) = match status.code {
+        403 if message.contains("exceeded quota") => (
+            ErrorType::ResourceUnavailable,
+            "the cluster's quota is used up; try again later or choose a smaller tier",
+        ),
+        403 if message.contains("violates PodSecurity") => {
+            (ErrorType::BackendError, "the cluster's security rules do not allow this pod")
+        }
+        // A missing right, or a rule that only the operator knows.
+        400 | 401 | 403 | 404 | 405 | 409 | 422 => (
+            ErrorType::BackendError,
+            "the cluster refused this pod; the reason is in the operator's log",
+        ),
+        _ => return ClusterError::Unavailable(message.clone()),
+    };
+    tracing::warn!(code = status.code, message, "the cluster refused a request");
+    ClusterError::Refused(Refusal::new(error_type, text))
+}
