@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 #[derive(Subcommand)]
 pub(crate) enum Action {
-    /// Build Kubernetes and install what it runs on. About six minutes, once.
+    /// Build Kubernetes and kwok, and install what they run on. About nine minutes, once.
     Build,
     /// Start it, build and load the SSH image, and apply k8s/. Prints the KUBECONFIG.
     Up,

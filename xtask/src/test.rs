@@ -22,7 +22,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 /// Programs for which Debian's packages are too old: how they print their version, and the oldest
 /// that works.
 const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
-    ("go", "version", (1, 25), "https://go.dev/dl"),
+    ("go", "version", (1, 26), "https://go.dev/dl"),
     ("node", "--version", (20, 0), "https://nodejs.org"),
 ];
 /// How long each fuzz target runs here.

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod admission;
+mod capacity;
 mod customers;
 mod deployment;
 mod manifests;

@@ -1,12 +1,16 @@
 //! The real parts: started for a test, ended with it.
 
 mod deployed;
+mod fake_nodes;
+mod market;
 mod outside;
 mod parameters;
 mod service;
 mod ssh;
 
 pub use deployed::Deployed;
+pub use fake_nodes::{FakeNodes, items, ready_nodes, remove_pods};
+pub use market::{Bought, Market, TOKEN_SAT};
 pub use outside::Outside;
 pub use parameters::AdmissionParameters;
 pub use service::Testbed;

@@ -1,0 +1,91 @@
+//! Nodes that kwok plays.
+
+use super::{Daemon, admin_kubeconfig, apply, kubectl, root, state, wait_for};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// The annotation by which kwok knows its nodes, and their label.
+const FAKE: &str = "kwok.x-k8s.io/node";
+
+/// Nodes that [kwok](https://kwok.sigs.k8s.io) plays, and no others that take pods: what runs on
+/// them is ready at once and uses nothing. The real node takes pods again once this is dropped.
+pub struct FakeNodes {
+    _kwok: Daemon,
+}
+
+impl FakeNodes {
+    /// So many nodes, each with this for pods.
+    pub fn start(nodes: usize, allocatable: &Value) -> Self {
+        remove_pods();
+        let fake = Self { _kwok: Daemon::start(&mut kwok(), &log()) };
+        kubectl(&["cordon", "testbed"]);
+        for number in 0..nodes {
+            let name = format!("fake-{number}");
+            let labels =
+                json!({FAKE: "fake", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
+            let metadata = json!({"name": name, "labels": labels, "annotations": {FAKE: "fake"}});
+            let status = json!({"allocatable": allocatable, "capacity": allocatable});
+            let node =
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status});
+            apply(&node.to_string());
+        }
+        wait_for("the fake nodes to take pods", Duration::from_secs(60), || {
+            ready_nodes().iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes
+        });
+        fake
+    }
+}
+
+impl Drop for FakeNodes {
+    fn drop(&mut self) {
+        // While kwok still ends its pods.
+        remove_pods();
+        kubectl(&["delete", "nodes", "-l", FAKE, "--ignore-not-found"]);
+        kubectl(&["uncordon", "testbed"]);
+    }
+}
+
+fn kwok() -> Command {
+    let mut command = Command::new(state().join("bin/kwok"));
+    command.arg("--config").arg(state().join("bin/kwok.yaml"));
+    command.arg("--kubeconfig").arg(admin_kubeconfig());
+    command.arg("--manage-all-nodes=false");
+    command.arg(format!("--manage-nodes-with-annotation-selector={FAKE}=fake"));
+    command.arg("--node-lease-duration-seconds=40");
+    command
+}
+
+fn log() -> PathBuf {
+    let logs = root().join("target/e2e");
+    std::fs::create_dir_all(&logs).unwrap();
+    logs.join("kwok.log")
+}
+
+/// The nodes that are ready and not cordoned.
+pub fn ready_nodes() -> Vec<Value> {
+    let mut nodes = items(&["get", "nodes", "-o", "json"]);
+    nodes.retain(|node| {
+        let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        let is_ready = conditions
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        is_ready && node["spec"]["unschedulable"] != true
+    });
+    nodes
+}
+
+/// The objects that this `kubectl get` lists.
+pub fn items(arguments: &[&str]) -> Vec<Value> {
+    let list: Value = serde_json::from_str(&kubectl(arguments)).unwrap();
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+/// Removes the customers' pods, and waits until they are gone: until then they hold their place.
+pub fn remove_pods() {
+    let job = ["-n", "user-workloads", "delete", "jobs", "--all", "--cascade=foreground"];
+    kubectl(&[&job[..], &["--wait", "--timeout=120s"]].concat());
+    wait_for("the customers' pods to be gone", Duration::from_secs(60), || {
+        items(&["-n", "user-workloads", "get", "pods", "-o", "json"]).is_empty()
+    });
+}
