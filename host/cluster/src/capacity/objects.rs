@@ -1,5 +1,6 @@
 //! What is kept of the watched objects: no more than is counted.
 
+use super::demand::NodeRules;
 use super::extra::ExtraCapacity;
 use super::nodes::Node;
 use super::pods::Pod;

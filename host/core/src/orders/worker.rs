@@ -139,9 +139,11 @@ impl OrderService {
     /// Moves the order to the next state.
     async fn step(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
         match order.state.clone() {
-            OrderState::Received { token, password } => {
-                self.decide(order, &token, password, set).await
-            }
+            OrderState::Received { token, password } => match self.sold_out(order, set).await {
+                // It had to wait for a slot, and others were first.
+                Some(refusal) => self.refuse(order, refusal, DecisionProgress::Nothing).await,
+                None => self.decide(order, &token, password, set).await,
+            },
             OrderState::Decided(unpaid) => self.receive(order, unpaid).await,
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }
