@@ -2,6 +2,7 @@
 //! customer on nostr-tools and cashu-ts, OpenSSH's client. Run by `cargo xtask test`, which sets
 //! all of that up.
 #![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod admission;
 mod capacity;
