@@ -255,9 +255,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = &self.total;
         writeln!(f, "{} orders", self.orders)?;
+        writeln!(f, "{:<36} {:>14}", "received, before fees", total.gross.to_string())?;
+        if total.borne != Sat(0) {
+            let label = "and fees that the operator bears";
+            writeln!(f, "{label:<36} {:>14}", total.borne.to_string())?;
+        }
         for (label, amount) in [
-            ("received, before fees", total.gross),
-            ("and fees that the operator bears", total.borne),
             ("  mints' fees for receiving", total.fees),
             ("  sold", total.sold),
             ("  refunded", total.refunded),

@@ -10,8 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Properties that responses had in version 0.1.0 too, and that its document left out.
-const ADDED_PROPERTIES: &[&str] =
-    &["Problem.bearer_token", "Problem.pod_name", "Problem.refund_fee_sats"];
+const ADDED_PROPERTIES: &[&str] = &[
+    "OfferContent.utilisation_percent",
+    "PodSpec.available",
+    "Problem.bearer_token",
+    "Problem.pod_name",
+    "Problem.refund_fee_sats",
+];
 
 /// `AnswerType` listed the tags of all responses; each response has its own tag now.
 const REPLACED_SCHEMAS: &[&str] = &["AnswerType"];

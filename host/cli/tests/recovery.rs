@@ -13,23 +13,27 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Reporting};
 use paygress_core::backend::wallet::{Payments, TokenReader};
+use paygress_core::limits;
 use paygress_core::model::ids::{OrderId, PodName};
+use paygress_core::model::order::State;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{SignedSat, UnixTime};
 use paygress_core::orders::Backends;
 use paygress_core::protocol::{RequestBody, Response};
 use paygress_nostr::Keys;
+use paygress_store::SqlStore;
 use serde_json::json;
 use std::sync::Arc;
 use support::crashing::{Stop, crashing};
 use support::customer::{Buyer, Running, TIMEOUT};
 use tokio::sync::{Notify, mpsc};
 
-/// A cluster whose pods never start; `None` where it should hang instead.
+/// A cluster whose pods never start; `None` where it should hang instead, until `go`.
 struct BrokenCluster {
     cluster: Arc<dyn Cluster>,
     error: Option<ClusterError>,
     reached: Arc<Notify>,
+    go: Arc<Notify>,
 }
 
 #[async_trait]
@@ -40,11 +44,14 @@ impl Cluster for BrokenCluster {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         self.cluster.launch(plan).await
     }
-    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
         self.reached.notify_one();
         match &self.error {
             Some(error) => Err(error.clone()),
-            None => std::future::pending().await,
+            None => {
+                self.go.notified().await;
+                self.cluster.ready(pod).await
+            }
         }
     }
     async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
@@ -75,7 +82,7 @@ async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -
     let begun = std::time::Instant::now();
     let override_backends = std::cell::Cell::new(Some(override_backends));
     loop {
-        match paygress_store::SqlStore::sqlite(&sandbox.config.ledger).await {
+        match SqlStore::sqlite(&sandbox.config.ledger).await {
             Ok(free) => drop(free),
             Err(error) if begun.elapsed() < TIMEOUT => {
                 tracing::debug!(%error, "waiting for the ledger");
@@ -119,18 +126,20 @@ fn killed(
 fn broken(
     error: Option<ClusterError>,
 ) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
-    move |backends, reached| Backends {
-        cluster: Arc::new(BrokenCluster { cluster: Arc::clone(&backends.cluster), error, reached }),
-        ..backends
+    move |backends, reached| {
+        let (cluster, go) = (Arc::clone(&backends.cluster), Arc::default());
+        let cluster = Arc::new(BrokenCluster { cluster, error, reached, go });
+        Backends { cluster, ..backends }
     }
 }
 
 /// The customer asks, the service is killed at a point, another one starts on what the first left:
 /// the answer comes.
 async fn answered_after_a_kill(
+    settings: &[(&str, &str)],
     override_backends: impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static,
 ) -> (Arc<Sandbox>, Buyer, serde_json::Value, Running) {
-    let sandbox = Arc::new(Sandbox::new(&[], "").await.unwrap());
+    let sandbox = Arc::new(Sandbox::new(settings, "").await.unwrap());
     let dying = killed(&sandbox, override_backends);
     let buyer = Buyer::new(&sandbox).await;
     let token = buyer.token(5).await;
@@ -146,19 +155,19 @@ async fn answered_after_a_kill(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_the_swap_the_order_goes_on() {
-    let (.., answer, _running) = answered_after_a_kill(crashing(Stop::BeforeTheSwap)).await;
+    let (.., answer, _running) = answered_after_a_kill(&[], crashing(Stop::BeforeTheSwap)).await;
     assert_eq!(answer["ssh_username"], "alice", "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_the_mint_took_the_token_the_pod_still_comes() {
-    let (.., answer, _running) = answered_after_a_kill(crashing(Stop::AfterTheSwap)).await;
+    let (.., answer, _running) = answered_after_a_kill(&[], crashing(Stop::AfterTheSwap)).await;
     assert_eq!(answer["ssh_username"], "alice", "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_the_pod_starts_it_is_launched_again() {
-    let (.., answer, _running) = answered_after_a_kill(broken(None)).await;
+    let (.., answer, _running) = answered_after_a_kill(&[], broken(None)).await;
     assert_eq!(answer["ssh_username"], "alice", "{answer}");
 }
 
@@ -169,7 +178,7 @@ async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
         let backends = broken(error)(backends, Arc::new(Notify::new()));
         crashing(Stop::AfterTheRefundWasMade)(backends, reached)
     };
-    let (_sandbox, buyer, answer, _running) = answered_after_a_kill(failing).await;
+    let (_sandbox, buyer, answer, _running) = answered_after_a_kill(&[], failing).await;
     assert_eq!(answer["error_type"], "provisioning_error", "{answer}");
     let before = buyer.wallet.balance().await.unwrap();
     let refund = answer["refund_token"].as_str().unwrap();
@@ -353,4 +362,103 @@ async fn the_ledger_shows_each_order_at_its_end() {
         assert!(begun.elapsed() < TIMEOUT, "an answer was not noted as delivered");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+/// A service that takes the payment once a pod is ready, and what makes its pods ready.
+async fn capturing_when_ready(error: Option<ClusterError>) -> (Sandbox, App, Arc<Notify>) {
+    let sandbox = Sandbox::new(&[("CAPTURE", "ready")], "").await.unwrap();
+    let go = Arc::new(Notify::new());
+    let app = furnished(&sandbox, |backends| {
+        let (cluster, go) = (Arc::clone(&backends.cluster), Arc::clone(&go));
+        let cluster = Arc::new(BrokenCluster { cluster, error, reached: Arc::default(), go });
+        Backends { cluster, ..backends }
+    })
+    .await;
+    (sandbox, app, go)
+}
+
+/// Waits until there are so many orders in a state.
+async fn wait_for_orders(ledger: &SqlStore, state: State, orders: u64) {
+    let begun = std::time::Instant::now();
+    loop {
+        let counts = ledger.count_by_state().await.unwrap();
+        if counts.iter().any(|count| count.state == state && count.orders == orders) {
+            return;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "{orders} orders are never {state:?}: {counts:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpaid_pod_that_does_not_start_costs_nobody_anything() {
+    let error = ClusterError::NotReady("ImagePullBackOff".to_owned());
+    let (sandbox, app, _) = capturing_when_ready(Some(error)).await;
+    let (ledger, wallet) = (Arc::clone(&app.ledger), Arc::clone(&app.wallet));
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let token = buyer.token(5).await;
+    let answer = buyer.ask(json!({"cashu_token": token})).await;
+    assert_eq!(answer["error_type"], "provisioning_error", "{answer}");
+    assert_eq!(answer["refund_token"], json!(null), "nothing was taken");
+    assert_eq!(buyer.wallet.receive(&token).await.unwrap(), 4, "less their own wallet's fee");
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
+    assert_eq!(wallet.balances().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpaid_pod_whose_token_is_spent_elsewhere_is_removed() {
+    let (sandbox, app, go) = capturing_when_ready(None).await;
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let token = buyer.token(5).await;
+    let spent = async {
+        wait_for_orders(&ledger, State::Decided, 1).await;
+        let lease = ledger.live_leases(None).await.unwrap().remove(0);
+        // It listens already, and nobody has the login.
+        let mut launched = std::net::TcpStream::connect(("127.0.0.1", lease.port));
+        let begun = std::time::Instant::now();
+        while launched.is_err() && begun.elapsed() < TIMEOUT {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            launched = std::net::TcpStream::connect(("127.0.0.1", lease.port));
+        }
+        launched.unwrap();
+        buyer.wallet.receive(&token).await.unwrap();
+        go.notify_one();
+        lease
+    };
+    let (answer, lease) = tokio::join!(buyer.ask(json!({"cashu_token": token})), spent);
+    assert_eq!(answer["error_type"], "token_already_spent", "{answer}");
+    let listening = std::net::TcpStream::connect(("127.0.0.1", lease.port));
+    assert!(listening.is_err(), "the pod runs");
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_pods_run_unpaid_and_the_next_is_paid_for_first() {
+    let (sandbox, app, _) = capturing_when_ready(None).await;
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let ask = async |buyer: Buyer| buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
+    let keys = Keys::generate();
+    let mut waiting = tokio::task::JoinSet::new();
+    let twice = [keys.clone(), keys];
+    for keys in twice {
+        waiting.spawn(ask(Buyer::with_keys(&sandbox, keys).await));
+    }
+    wait_for_orders(&ledger, State::Decided, 1).await;
+    wait_for_orders(&ledger, State::Provisioning, 1).await;
+    for _ in 0..limits::UNPAID_LAUNCHES {
+        waiting.spawn(ask(Buyer::new(&sandbox).await));
+    }
+    wait_for_orders(&ledger, State::Provisioning, 2).await;
+    let all = u64::try_from(limits::UNPAID_LAUNCHES).unwrap();
+    wait_for_orders(&ledger, State::Decided, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_an_unpaid_pod_starts_the_order_is_decided_again() {
+    let (.., answer, _running) = answered_after_a_kill(&[("CAPTURE", "ready")], broken(None)).await;
+    assert_eq!(answer["ssh_username"], "alice", "{answer}");
 }

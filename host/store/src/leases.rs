@@ -2,7 +2,7 @@ use crate::db::{Transaction, Value};
 use crate::lease_update::find_lease;
 use crate::orders::{conflict, find_orders, take_over};
 use crate::ports::release;
-use crate::rows::{SELECT_LEASES, customer_text, read_lease, write_lease, write_order};
+use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::EndReason;
@@ -53,7 +53,7 @@ impl LeaseStore for SqlStore {
                         &[customer_text(Some(customer))],
                     )?,
                 };
-                rows.into_iter().map(read_lease).collect()
+                Ok(readable(rows, read_lease))
             })
             .await
     }

@@ -1,7 +1,7 @@
 use crate::db::{DialectSql, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
-use crate::rows::{SELECT_ORDERS, insert_order, read_order, write_order};
+use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{
@@ -20,6 +20,16 @@ pub(crate) fn find_orders(
 ) -> Result<Vec<Order>> {
     let statement = format!("{SELECT_ORDERS} {rest}");
     transaction.query(&statement, values)?.into_iter().map(read_order).collect()
+}
+
+/// As [`find_orders`], without those that cannot be read.
+pub(crate) fn find_readable_orders(
+    transaction: &mut dyn Transaction,
+    rest: &str,
+    values: &[Value],
+) -> Result<Vec<Order>> {
+    let statement = format!("{SELECT_ORDERS} {rest}");
+    Ok(readable(transaction.query(&statement, values)?, read_order))
 }
 
 fn find_order(
@@ -145,7 +155,7 @@ impl OrderStore for SqlStore {
                 let own = "WHERE (delivered = 0
                         OR state NOT IN ('active', 'ended', 'refused', 'refunded'))
                      AND worker = ?1 ORDER BY created_at, id";
-                find_orders(transaction, own, &[replica_id])
+                find_readable_orders(transaction, own, &[replica_id])
             })
             .await
     }

@@ -1,5 +1,5 @@
 use crate::db::Value;
-use crate::orders::{conflict, find_order_by_id, find_orders};
+use crate::orders::{conflict, find_order_by_id, find_orders, find_readable_orders};
 use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
@@ -30,14 +30,14 @@ impl RefundStore for SqlStore {
                 None => {
                     let all = "WHERE refund_token IS NOT NULL AND state = 'refunded'
                          ORDER BY created_at, id";
-                    find_orders(transaction, all, &[])
+                    find_readable_orders(transaction, all, &[])
                 }
                 Some(customer) => {
                     let of_one = "WHERE customer = ?1
                          AND ((refund_token IS NOT NULL AND state = 'refunded')
                             OR state = 'refund-pending')
                          ORDER BY created_at, id";
-                    find_orders(transaction, of_one, &[customer_text(Some(customer))])
+                    find_readable_orders(transaction, of_one, &[customer_text(Some(customer))])
                 }
             })
             .await

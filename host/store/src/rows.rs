@@ -8,17 +8,27 @@ use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::order_record::{OrderRecord, OrderSecrets, RefusedRecord};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Damaged rows that are logged, each once.
+const REPORTS: usize = 1_000;
 
 /// The columns that [`read_order`] takes.
-pub(crate) const SELECT_ORDERS: &str = "SELECT body, token, password, refund_token, delivered, id, message, customer, created_at \
+pub(crate) const SELECT_ORDERS: &str = "SELECT id, body, token, password, refund_token, delivered, message, customer, created_at \
      FROM orders";
 /// The columns that [`read_lease`] takes.
-pub(crate) const SELECT_LEASES: &str = "SELECT body FROM leases";
+pub(crate) const SELECT_LEASES: &str = "SELECT id, body FROM leases";
 
 pub(crate) fn read_order(mut row: Row) -> Result<Order> {
+    let id = row.text()?;
+    order(&id, row).map_err(|error| unreadable_row("order", &id, error))
+}
+
+fn order(id: &str, mut row: Row) -> Result<Order> {
     let body = row.text()?;
     if body.starts_with(RefusedRecord::BEGINNING) {
-        return read_refused(&body, row);
+        return read_refused(id, &body, row);
     }
     let record: OrderRecord = from_json(&body)?;
     let mut secret = || Ok::<_, LedgerError>(row.optional_text()?.map(Secret::new));
@@ -27,11 +37,11 @@ pub(crate) fn read_order(mut row: Row) -> Result<Order> {
 }
 
 /// An order of which only the refusal is kept.
-fn read_refused(body: &str, mut row: Row) -> Result<Order> {
+fn read_refused(id: &str, body: &str, mut row: Row) -> Result<Order> {
     let record: RefusedRecord = from_json(body)?;
     let _secrets = (row.optional_text()?, row.optional_text()?, row.optional_text()?);
     let _delivered = row.number()?;
-    let id = OrderId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+    let id = OrderId::parse(id).map_err(LedgerError::unreadable)?;
     let (message, customer) = (row.text()?, row.text()?);
     let customer = match customer.as_str() {
         "" => None,
@@ -94,7 +104,33 @@ pub(crate) fn read_state(text: &str) -> Result<State> {
 }
 
 pub(crate) fn read_lease(mut row: Row) -> Result<Lease> {
-    from_json(&row.text()?)
+    let id = row.text()?;
+    let lease = row.text().map_err(LedgerError::from).and_then(|body| from_json(&body));
+    lease.map_err(|error| unreadable_row("lease", &id, error))
+}
+
+/// Names the row that cannot be read.
+fn unreadable_row(what: &str, id: &str, error: LedgerError) -> LedgerError {
+    match error {
+        LedgerError::Unreadable(source) => {
+            LedgerError::unreadable(format!("{what} {id}: {source}"))
+        }
+        error => error,
+    }
+}
+
+/// What can be read: one damaged row does not keep the others from being served. Each that cannot
+/// is logged once; `paygress ledger audit` stops at it.
+pub(crate) fn readable<T>(rows: Vec<Row>, read: impl Fn(Row) -> Result<T>) -> Vec<T> {
+    rows.into_iter().filter_map(|row| read(row).map_err(|error| report_once(&error)).ok()).collect()
+}
+
+fn report_once(error: &LedgerError) {
+    static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.len() < REPORTS && reported.insert(error.to_string()) {
+        tracing::error!(%error, "a row is skipped; restore the database, or ask for help");
+    }
 }
 
 /// Writes a lease, new or changed.

@@ -22,6 +22,7 @@ use paygress::config::default_policies;
 use paygress_core::ErrorType;
 use paygress_core::model::order::{RefundEnd, State};
 use paygress_core::model::units::Sat;
+use paygress_core::orders::Capture;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
 use paygress_sandbox::{MintAnswer, NetworkFault, TestMint};
 use run::{run_scenario, runtime};
@@ -126,7 +127,7 @@ fn outcome(actions: Vec<Action>, runs: Vec<ProcessRun>) -> Outcome {
         mint: AnyMint::Cdk(outside.block_on(TestMint::start(100)).unwrap()),
         ..world(&outside)
     };
-    run_scenario(&world, &outside, Scenario { actions, runs }, 0)
+    run_scenario(&world, &outside, Scenario { actions, runs, capture: Capture::BeforeLaunch }, 0)
         .unwrap_or_else(|why| panic!("{why}"))
 }
 

@@ -114,9 +114,10 @@ pub(crate) fn run_scenario(
             directory,
             cluster: Arc::new(ScriptedCluster::new()),
             responder: Arc::default(),
+            capture: scenario.capture,
         }
     });
-    let (mut sent, mut met) = (Vec::new(), Vec::new());
+    let (mut sent, mut met) = (Vec::new(), vec![format!("capture: {:?}", scenario.capture)]);
     for run in &scenario.runs {
         live(world, &env, &scenario, run, &mut sent, &mut met);
     }

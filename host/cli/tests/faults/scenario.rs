@@ -3,6 +3,7 @@
 use crate::SeededRng;
 use crate::backends::{AtWrite, ClusterFault};
 use paygress_core::model::order::Order;
+use paygress_core::orders::Capture;
 use paygress_core::protocol::Response;
 use paygress_sandbox::NetworkFault;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) enum Action {
 pub(crate) struct Scenario {
     pub(crate) actions: Vec<Action>,
     pub(crate) runs: Vec<ProcessRun>,
+    /// When the payments are taken.
+    pub(crate) capture: Capture,
 }
 
 /// How it ended.
@@ -69,7 +72,8 @@ impl Scenario {
             ]));
         }
         let runs = (0..1 + rng.roll(2)).map(|_| ProcessRun::of(&mut rng)).collect();
-        Self { actions, runs }
+        let capture = rng.one_of(&[Capture::BeforeLaunch, Capture::OnceReady]);
+        Self { actions, runs, capture }
     }
 }
 

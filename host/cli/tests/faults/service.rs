@@ -10,7 +10,7 @@ use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::{partial, relabelled};
 use paygress_sandbox::{FaultProxy, TestWallet};
@@ -29,6 +29,7 @@ pub(crate) struct TestEnv {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) cluster: Arc<ScriptedCluster>,
     pub(crate) responder: Arc<FakeResponder>,
+    pub(crate) capture: Capture,
 }
 
 pub(crate) struct App {
@@ -66,6 +67,7 @@ impl TestEnv {
             ports: 40_000..=40_009,
             sweep: true,
             refund_kept: Seconds(30 * 86_400),
+            capture: self.capture,
             ..fake::settings()
         };
         App { orders: OrderService::new(settings, backends), ledger, wallet }

@@ -49,3 +49,43 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::decision::{Price, Resources};
+    use crate::model::units::{Msat, Sat, Seconds};
+
+    fn catalog(msat: u64, available: Option<u32>, cpu: u32) -> Catalog {
+        let offer = Offer {
+            id: "basic".to_owned(),
+            name: "Basic".to_owned(),
+            description: "A pod.".to_owned(),
+            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+            price: Price { msat: Msat(msat), seconds: Seconds(60) },
+            minimum: Sat(1),
+        };
+        Catalog {
+            offers: vec![ListedOffer { offer, available }],
+            mints: Vec::new(),
+            p2pk_pubkey: None,
+            utilisation: Some(Utilisation { cpu, memory: 0 }),
+        }
+    }
+
+    #[test]
+    fn figures_alone_are_no_change_of_the_offers() {
+        let before = catalog(1_000, Some(7), 300);
+        assert!(!catalog(1_000, Some(6), 350).differs_from(&before));
+        assert!(catalog(1_000, Some(0), 1_000).differs_from(&before), "sold out");
+        assert!(catalog(2_000, Some(7), 300).differs_from(&before), "another price");
+        assert!(!catalog(1_000, None, 300).differs_from(&before));
+    }
+
+    #[test]
+    fn an_offer_says_how_many_are_left_in_whole_percent() {
+        let content = crate::protocol::offer(&catalog(1_000, Some(0), 625));
+        assert_eq!(content.pod_specs.first().and_then(|spec| spec.available), Some(0));
+        assert_eq!(content.utilisation_percent.map(|share| share.cpu), Some(63));
+    }
+}

@@ -67,6 +67,8 @@ suite! {
         a_lease_is_given_another_port_if_there_is_one,
         the_last_port_can_be_reserved,
         leases_at_the_same_time_get_a_port_each,
+        leases_at_the_same_time_reserve_what_there_is,
+        what_is_reserved_uncounted_is_recorded,
     }
     refunds {
         a_refund_is_pending_until_it_is_closed,

@@ -1,4 +1,6 @@
 use crate::support::new_lease_id;
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
+use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::PortAllocator;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -73,4 +75,68 @@ pub(crate) async fn leases_at_the_same_time_get_a_port_each(ports: Arc<dyn PortA
     }
     let distinct: HashSet<_> = reserved.iter().collect();
     assert_eq!((reserved.len(), distinct.len()), (5, 5), "each once, and none is left over");
+}
+
+/// Room for so many pods.
+struct Pods(usize);
+
+impl Capacity for Pods {
+    fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
+        let counted = reserved.iter().filter(|reserved| reserved.demand != Demand::default());
+        (counted.count() < self.0).then_some(()).ok_or(NoCapacity::Nodes)
+    }
+    fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
+        most
+    }
+    fn utilisation(&self) -> Utilisation {
+        Utilisation { cpu: 0, memory: 0 }
+    }
+}
+
+pub(crate) async fn leases_at_the_same_time_reserve_what_there_is(ports: Arc<dyn PortAllocator>) {
+    let demand = || Demand::new("a pod".to_owned());
+    let capacity = || -> Option<Arc<dyn Capacity>> { Some(Arc::new(Pods(5))) };
+    let tasks: Vec<_> = (0..12)
+        .map(|_| {
+            let ports = Arc::clone(&ports);
+            tokio::spawn(async move {
+                let lease = new_lease_id();
+                ports.reserve_port(&lease, 43_000..=43_019).await.unwrap().unwrap();
+                let reserved = ports.reserve_capacity(&lease, &demand(), capacity()).await.unwrap();
+                (lease, reserved)
+            })
+        })
+        .collect();
+    let (mut reserved, mut refused) = (Vec::new(), 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            (lease, Ok(())) => reserved.push(lease),
+            (_, Err(NoCapacity::Nodes)) => refused += 1,
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((reserved.len(), refused), (5, 7));
+    // Whoever has it keeps it, and what is released is there for another one.
+    let again = ports.reserve_capacity(&reserved[0], &demand(), capacity()).await.unwrap();
+    assert_eq!(again, Ok(()));
+    ports.release_port(&reserved[0]).await.unwrap();
+    let next = new_lease_id();
+    ports.reserve_port(&next, 43_000..=43_019).await.unwrap().unwrap();
+    assert_eq!(ports.reserve_capacity(&next, &demand(), capacity()).await.unwrap(), Ok(()));
+    assert_eq!(
+        ports.reservations().await.unwrap().iter().filter(|one| one.demand == demand()).count(),
+        5
+    );
+}
+
+/// Another replica may know the capacity, and counts it.
+pub(crate) async fn what_is_reserved_uncounted_is_recorded(ports: Arc<dyn PortAllocator>) {
+    let (a, b) = (new_lease_id(), new_lease_id());
+    let demand = Demand::new("a pod".to_owned());
+    for lease in [&a, &b] {
+        ports.reserve_port(lease, RANGE).await.unwrap().unwrap();
+    }
+    assert_eq!(ports.reserve_capacity(&a, &demand, None).await.unwrap(), Ok(()));
+    let full = ports.reserve_capacity(&b, &demand, Some(Arc::new(Pods(1)))).await.unwrap();
+    assert_eq!(full, Err(NoCapacity::Nodes));
 }
