@@ -1,7 +1,7 @@
 use crate::db::{Transaction, Value};
 use crate::lease_update::find_lease;
 use crate::orders::{conflict, find_orders, take_over};
-use crate::ports::release;
+use crate::ports::{lock, release};
 use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 
 fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Result<()> {
+    lock(transaction)?;
     let rest = "WHERE lease = ?1 AND state = 'active' ORDER BY created_at, id";
     let active = find_orders(transaction, rest, &[Value::from(lease.id.as_str())])?;
     let is_unknown = |stored: &&Order| !orders.iter().any(|order| order.id == stored.id);

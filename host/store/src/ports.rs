@@ -1,4 +1,4 @@
-use crate::db::{Row, Transaction, Value};
+use crate::db::{Dialect, Row, Transaction, Value};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
@@ -19,6 +19,19 @@ fn number(
 fn port(number: i64) -> Result<u16> {
     u16::try_from(number)
         .map_err(|_| LedgerError::unreadable(format!("{number} is not a port number")))
+}
+
+/// One transaction after the other changes what is reserved. What each of them does depends on all
+/// rows: at the same time they would undo each other, again and again. SQLite has one writer
+/// anyway. Must come first: what is read before may be out of date once the lock is had.
+pub(crate) fn lock(transaction: &mut dyn Transaction) -> Result<()> {
+    match transaction.dialect() {
+        Dialect::Sqlite => Ok(()),
+        Dialect::Postgres => {
+            let lock = "LOCK TABLE ports IN SHARE ROW EXCLUSIVE MODE";
+            Ok(transaction.execute(lock, &[]).map(drop)?)
+        }
+    }
 }
 
 /// Gives the lease a free port of the range, in the place of the one that it has.
@@ -70,6 +83,7 @@ fn reserve_capacity(
     demand: &Demand,
     capacity: Option<&dyn Capacity>,
 ) -> Result<std::result::Result<(), NoCapacity>> {
+    lock(transaction)?;
     let (own, others): (Vec<_>, Vec<_>) =
         reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
@@ -93,6 +107,7 @@ impl PortAllocator for SqlStore {
         let lease = lease.clone();
         self.database
             .transact(move |transaction| {
+                lock(transaction)?;
                 let current = "SELECT port FROM ports WHERE lease = ?1";
                 match number(transaction, current, &[Value::from(lease.as_str())])? {
                     Some(current) => port(current).map(Some),
@@ -108,7 +123,12 @@ impl PortAllocator for SqlStore {
         range: RangeInclusive<u16>,
     ) -> Result<Option<u16>> {
         let lease = lease.clone();
-        self.database.transact(move |transaction| assign(transaction, &lease, &range)).await
+        self.database
+            .transact(move |transaction| {
+                lock(transaction)?;
+                assign(transaction, &lease, &range)
+            })
+            .await
     }
 
     async fn reserve_capacity(
@@ -131,7 +151,12 @@ impl PortAllocator for SqlStore {
 
     async fn release_port(&self, lease: &LeaseId) -> Result<()> {
         let lease = lease.clone();
-        self.database.transact(move |transaction| release(transaction, &lease)).await
+        self.database
+            .transact(move |transaction| {
+                lock(transaction)?;
+                release(transaction, &lease)
+            })
+            .await
     }
 
     async fn ports_in_use(&self) -> Result<u32> {

@@ -8,6 +8,7 @@ use crate::db::dialect::{Dialect, Schema};
 use crate::db::error::DatabaseError;
 use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
 use crate::db::value::{Row, Value};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use paygress_core::model::secret::Secret;
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
@@ -25,9 +26,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 const CONNECTIONS: u32 = 8;
 /// How long to wait for a connection, or for the server.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Attempts at a transaction that conflicts with others. There is no back-off between them: one of
-/// the conflicting transactions has committed.
-const ATTEMPTS: u32 = 20;
+/// Attempts at a transaction that conflicts with others…
+const ATTEMPTS: usize = 40;
+/// …and the pauses between them, doubling with jitter. One of the conflicting transactions has
+/// committed each time, but in a crowd it may always be another one.
+const PAUSE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(64);
 /// How often the connection that holds this replica's lock is checked.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The server notices that a replica's machine is gone after about this many seconds.
@@ -326,40 +330,51 @@ fn is_conflict(state: Option<&SqlState>) -> bool {
     })
 }
 
+impl Postgres {
+    /// Runs the body once, and commits. With the failure comes what the server says of it.
+    fn attempt(&self, work: &mut Work<'_>) -> Result<(), (Undo, Option<SqlState>)> {
+        let pool = self.pool.as_ref().ok_or_else(|| DatabaseError::failed("database is closed"));
+        let unavailable = |error: DatabaseError| (Undo::Database(error), None);
+        let refused = |error: postgres::Error| {
+            let state = error.code().cloned();
+            (Undo::Database(failed(error)), state)
+        };
+        let mut client = pool
+            .map_err(unavailable)?
+            .get()
+            .map_err(|error| unavailable(DatabaseError::failed(error)))?;
+        let begun =
+            client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
+        let mut attempt = Attempt {
+            transaction: begun.map_err(refused)?,
+            replica_id: self.replica_id,
+            error: None,
+        };
+        match work(&mut attempt) {
+            Ok(()) => attempt.transaction.commit().map_err(refused),
+            Err(failure) => Err((failure, attempt.error)),
+        }
+    }
+}
+
 impl Backend for Postgres {
     fn free_bytes(&self) -> Result<Option<u64>, DatabaseError> {
         Ok(None)
     }
 
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo> {
-        let undo = |error: postgres::Error| Undo::Database(failed(error));
-        let mut attempts = 0..ATTEMPTS;
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(*PAUSE.start())
+            .with_max_delay(*PAUSE.end())
+            .with_factor(2.0)
+            .with_jitter()
+            .with_max_times(ATTEMPTS)
+            .build();
         loop {
-            let pool = self
-                .pool
-                .as_ref()
-                .ok_or_else(|| Undo::Database(DatabaseError::failed("database is closed")))?;
-            let mut client =
-                pool.get().map_err(|error| Undo::Database(DatabaseError::failed(error)))?;
-            let begun =
-                client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
-            let mut attempt = Attempt {
-                transaction: begun.map_err(undo)?,
-                replica_id: self.replica_id,
-                error: None,
-            };
-            let (failure, state) = match work(&mut attempt) {
-                Ok(()) => match attempt.transaction.commit() {
-                    Ok(()) => return Ok(()),
-                    Err(error) => {
-                        let state = error.code().cloned();
-                        (undo(error), state)
-                    }
-                },
-                Err(failure) => (failure, attempt.error),
-            };
-            if attempts.next().is_none() || !is_conflict(state.as_ref()) {
-                return Err(failure);
+            let Err((failure, state)) = self.attempt(work) else { return Ok(()) };
+            match pauses.next().filter(|_| is_conflict(state.as_ref())) {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Err(failure),
             }
         }
     }
