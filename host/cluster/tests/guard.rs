@@ -1,10 +1,11 @@
 //! A template that asks for too much is refused with the path of the field.
 #![cfg(test)]
 
-use paygress_cluster::guard::{Allowed, check};
+use paygress_cluster::guard::{Allowed, Overcommit, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 
 fn placement() -> Placement {
     Placement {
@@ -78,6 +79,34 @@ fn a_template_is_completed_with_the_values_that_every_pod_must_have() {
     ] {
         let amounts = amounts.unwrap();
         assert_eq!((amounts["cpu"].0.as_str(), amounts["memory"].0.as_str()), ("500m", "64Mi"));
+    }
+}
+
+#[test]
+fn requests_are_the_operators_part_of_what_was_sold() {
+    let overcommit =
+        Overcommit { cpu: NonZeroU32::new(3).unwrap(), memory: NonZeroU32::new(2).unwrap() };
+    let allowed = Allowed { overcommit, ..Allowed::default() };
+    let amounts = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    let checked = |resources: Value| {
+        let template = with("/spec/containers/0/resources", resources);
+        check(&rendered(&template, &[]), &placement(), &allowed)
+    };
+    // Left out, all of it, and the part: rounded up.
+    for resources in [
+        json!({}),
+        json!({"limits": amounts("500m", "64Mi"), "requests": amounts("500m", "64Mi")}),
+        json!({"requests": amounts("167m", "32Mi")}),
+    ] {
+        let spec = checked(resources).unwrap().template.spec.unwrap();
+        let resources = spec.containers[0].resources.clone().unwrap();
+        let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
+        assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("500m", "64Mi"));
+        assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("167m", "32Mi"));
+    }
+    for (field, amount) in [("limits", "167m"), ("requests", "166m"), ("requests", "250m")] {
+        let refused = checked(json!({field: {"cpu": amount}})).unwrap_err().to_string();
+        assert!(refused.contains(&format!("resources.{field}.cpu")), "{refused}");
     }
 }
 

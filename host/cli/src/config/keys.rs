@@ -203,6 +203,16 @@ pub const KEYS: &[Key] = &[
         about: "the namespace of the pods",
     },
     Key {
+        name: "POD_CPU_OVERCOMMIT",
+        default: Some("1"),
+        about: "how many times more CPU is sold than is requested of the nodes: 1 to 100",
+    },
+    Key {
+        name: "POD_MEMORY_OVERCOMMIT",
+        default: Some("1"),
+        about: "the same of memory; above 1, pods are evicted when they use what they bought",
+    },
+    Key {
         name: "POD_DEVICES",
         default: None,
         about: "extended resources that templates may request, such as nvidia.com/gpu, separated by commas",

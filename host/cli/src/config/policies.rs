@@ -1,7 +1,7 @@
 //! The policies: where they come from, who must have signed them, and their settings.
 
 use super::reader::Reader;
-use paygress_cluster::guard::Allowed;
+use paygress_cluster::guard::{Allowed, Overcommit};
 use paygress_core::backend::policy::Slot;
 use paygress_oci::{
     CredentialHelpers, Keys as PolicyKeys, RegistryHost, RegistryOptions, SignatureMode,
@@ -9,6 +9,7 @@ use paygress_oci::{
 };
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// The settings of each slot's component.
@@ -41,7 +42,16 @@ impl Reader {
             devices: self.names("POD_DEVICES"),
             runtime_classes: self.names("POD_RUNTIME_CLASSES"),
             tolerations: self.names("POD_TOLERATIONS"),
+            overcommit: Overcommit {
+                cpu: self.times("POD_CPU_OVERCOMMIT"),
+                memory: self.times("POD_MEMORY_OVERCOMMIT"),
+            },
         }
+    }
+
+    fn times(&mut self, key: &'static str) -> NonZeroU32 {
+        let times = self.number(key, 1..=100).and_then(|times| u32::try_from(times).ok());
+        times.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
     }
 
     /// How registries are used.

@@ -67,14 +67,14 @@ pub(super) fn usable_nodes(allowed: &Allowed) -> NodeRules {
 }
 
 fn least(resources: &Resources, allowed: &Allowed) -> PodDemand {
-    let amounts = Amounts {
+    let amounts = |resources: &Resources| Amounts {
         cpu: resources.cpu_millicores.into(),
         memory: u64::from(resources.memory_mib).saturating_mul(1 << 20),
         ..Amounts::default()
     };
     PodDemand {
-        requests: amounts.clone(),
-        limits: amounts,
+        requests: amounts(&allowed.overcommit.requests(resources)),
+        limits: amounts(resources),
         nodes: usable_nodes(allowed),
         ..PodDemand::default()
     }

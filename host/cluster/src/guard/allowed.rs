@@ -1,5 +1,8 @@
 //! What the operator allows.
 
+use paygress_core::backend::policy::Resources;
+use std::num::NonZeroU32;
+
 /// What templates may ask for beyond the defaults: names, compared exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
@@ -9,4 +12,30 @@ pub struct Allowed {
     pub runtime_classes: Vec<String>,
     /// Keys of taints that pods may tolerate.
     pub tolerations: Vec<String>,
+    pub overcommit: Overcommit,
+}
+
+/// How many times more is sold than is requested of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overcommit {
+    pub cpu: NonZeroU32,
+    pub memory: NonZeroU32,
+}
+
+impl Default for Overcommit {
+    fn default() -> Self {
+        Self { cpu: NonZeroU32::MIN, memory: NonZeroU32::MIN }
+    }
+}
+
+impl Overcommit {
+    /// What a pod requests to which this was sold: a part of it, rounded up.
+    #[must_use]
+    pub fn requests(self, sold: &Resources) -> Resources {
+        let part = |amount: u32, of: NonZeroU32| amount.div_ceil(of.get()).max(1);
+        Resources {
+            cpu_millicores: part(sold.cpu_millicores, self.cpu),
+            memory_mib: part(sold.memory_mib, self.memory),
+        }
+    }
 }

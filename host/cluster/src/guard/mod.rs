@@ -11,7 +11,7 @@ mod fields;
 mod pod;
 mod service;
 
-pub use allowed::Allowed;
+pub use allowed::{Allowed, Overcommit};
 pub use error::{GuardError, Violation};
 
 use fields::Object;

@@ -3,7 +3,7 @@
 use super::allowed::Allowed;
 use super::error::GuardError;
 use super::fields::Object;
-use paygress_core::backend::policy::Placement;
+use paygress_core::backend::policy::{Placement, Resources};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, GuardError>;
@@ -233,12 +233,17 @@ fn ports(container: &mut Object<'_>, placement: &Placement) -> Result<bool> {
     Ok(host_port)
 }
 
-/// CPU and memory are those that were sold. The template sets the storage, and the devices that the
-/// operator allows.
+/// The limits of CPU and memory are what was sold, the requests the operator's part of it. A template
+/// may leave them out, or request all that was sold: it need not know of overcommit. It sets the
+/// storage, and the devices that the operator allows.
 fn resources(resources: &mut Object<'_>, placement: &Placement, allowed: &Allowed) -> Result<()> {
     resources.only(&["limits", "requests"])?;
-    let cpu = format!("{}m", placement.resources.cpu_millicores);
-    let memory = format!("{}Mi", placement.resources.memory_mib);
+    let quantities = |resources: Resources| {
+        let Resources { cpu_millicores, memory_mib } = resources;
+        [("cpu", format!("{cpu_millicores}m")), ("memory", format!("{memory_mib}Mi"))]
+    };
+    let sold = quantities(placement.resources);
+    let requested = quantities(allowed.overcommit.requests(&placement.resources));
     for field in ["limits", "requests"] {
         let mut amounts = resources.object(field);
         let unknown = amounts.unknown_field(|name| {
@@ -251,8 +256,12 @@ fn resources(resources: &mut Object<'_>, placement: &Placement, allowed: &Allowe
                 "is not allowed; devices are those of the operator's POD_DEVICES",
             ));
         }
-        amounts.require("cpu", json!(cpu))?;
-        amounts.require("memory", json!(memory))?;
+        for ((name, sold), (_, requested)) in sold.iter().zip(&requested) {
+            if field == "requests" && amounts.get(name) == Some(&json!(sold)) {
+                amounts.set(name, json!(requested));
+            }
+            amounts.require(name, json!(if field == "requests" { requested } else { sold }))?;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,16 @@ fn allowed() -> Vec<(&'static str, &'static str, Value)> {
     let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
     vec![
         ("POD_DEVICES=example.com/gpu", "/spec/containers/0", gpu),
+        (
+            "POD_CPU_OVERCOMMIT=3",
+            "/spec/containers/0",
+            json!({"resources": {"requests": {"cpu": "34m"}}}),
+        ),
+        (
+            "POD_MEMORY_OVERCOMMIT=2",
+            "/spec/containers/0",
+            json!({"resources": {"requests": {"memory": "32Mi"}}}),
+        ),
         ("POD_RUNTIME_CLASSES=other", "/spec", json!({"runtimeClassName": "other"})),
         (
             "POD_TOLERATIONS=x, example.com/gpu",

@@ -199,6 +199,8 @@ fn a_container_with_other_fields_is_refused() {
             (json!({"resources": null}), "limits of CPU"),
             (json!({"resources": {"limits": {"example.com/gpu": "1"}, "requests": {"example.com/gpu": "1"}}}), "POD_DEVICES"),
             (json!({"resources": {"limits": {"hugepages-2Mi": "2Mi"}}}), "POD_DEVICES"),
+            (json!({"resources": {"requests": {"cpu": "99m"}}}), "POD_CPU_OVERCOMMIT"),
+            (json!({"resources": {"requests": {"memory": "63Mi"}}}), "POD_MEMORY_OVERCOMMIT"),
         ],
     );
 }
