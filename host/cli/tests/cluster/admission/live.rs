@@ -110,7 +110,7 @@ fn a_pod_does_not_use_up_the_processes_of_its_node() {
     let _jobs = Jobs;
     let thief = Thief::new();
     let bomb = "i=0; while [ $i -lt 2000 ]; do sleep 300 & i=$((i+1)); echo $i; done";
-    let memory = json!({"limits": {"memory": "512Mi"}});
+    let memory = json!({"limits": {"memory": "512Mi"}, "requests": {"memory": "512Mi"}});
     let container = json!({"command": ["/bin/busybox", "sh", "-c", bomb], "readinessProbe": null, "volumeMounts": null, "resources": memory});
     let spec = patched(pod()["spec"].clone(), "/containers/0", &container);
     let spec = patched(spec, "", &json!({"volumes": null}));
