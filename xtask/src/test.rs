@@ -28,7 +28,7 @@ const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
 /// How long each fuzz target runs here.
 const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
-const FAULT_RUNS: u64 = 120;
+const FAULT_RUNS: u64 = 80;
 const NUTSHELL_RUNS: u64 = 12;
 
 /// `xtask` is the command line of these commands, which the documents show.

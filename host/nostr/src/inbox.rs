@@ -14,6 +14,7 @@
 mod admit;
 mod backfill;
 mod cursor;
+mod notices;
 mod serve;
 mod text;
 
@@ -26,11 +27,14 @@ use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
 };
+use notices::Notices;
 use paygress_core::backend::store::{InboxStore, LedgerError};
+use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
-use std::collections::HashSet;
+use paygress_core::sanitize::plain;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
 /// Receipts that wait for us; then the relays wait.
@@ -41,8 +45,11 @@ const BACKDATED_SECONDS: u64 = 172_800;
 const MARGIN_SECONDS: u64 = 3_600;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
-/// Before a closed subscription is opened again.
+/// Before a closed subscription is opened again; doubled each time that it is closed before all that
+/// is stored was read…
 const REOPEN_DELAY: Duration = Duration::from_secs(10);
+/// …but no further than this many times.
+const REOPEN_DOUBLINGS: u32 = 6;
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
 /// Messages that were not encrypted are answered if they are not older than this.
@@ -64,6 +71,12 @@ pub struct Inbox {
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
+    /// Subscriptions that are being opened again, and readings to the end: one of each relay.
+    reopening: KeyedLimit<RelayUrl>,
+    backfilling: KeyedLimit<RelayUrl>,
+    /// How often in a row a relay's subscription was opened again.
+    reopened: HashMap<RelayUrl, u32>,
+    notices: Notices,
     /// In memory only, since anybody can make as many as they like.
     rejected: Recent<EventId>,
 }
@@ -97,6 +110,10 @@ impl Inbox {
             backfilled: mpsc::channel(QUEUE),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
+            reopening: KeyedLimit::default(),
+            backfilling: KeyedLimit::default(),
+            reopened: HashMap::new(),
+            notices: Notices::default(),
             rejected: Recent::new(REJECTED_IDS, Duration::MAX),
         };
         (inbox, connection, replies)
@@ -134,6 +151,7 @@ impl Inbox {
             if self.receipts.is_empty() {
                 for relay in std::mem::take(&mut self.sent_all) {
                     tracing::info!(%relay, "inbox synced");
+                    self.reopened.remove(&relay);
                     cursor::write(&*self.ledger, &relay).await;
                     self.synced.insert(relay);
                 }
@@ -177,26 +195,38 @@ impl Inbox {
                 // Nothing of it is read until it is open again. Authentication opens it by itself,
                 // if it succeeds.
                 self.synced.remove(relay);
-                if !message.starts_with("auth-required") {
-                    tracing::warn!(%relay, reason = %message, "the relay closed the inbox; it is opened again");
+                if !message.starts_with("auth-required")
+                    && let Some(left_out) = self.notices.admit(relay, Instant::now())
+                {
+                    let reason = plain(message, notices::CHARACTERS);
+                    tracing::warn!(%relay, reason, left_out, "the relay closed the inbox; it is opened again");
                 }
                 self.reopen(relay.clone()).await;
             }
             RelayMessage::Notice(text) => {
-                tracing::warn!(%relay, notice = %text, "the relay sent a notice")
+                if let Some(left_out) = self.notices.admit(relay, Instant::now()) {
+                    let notice = plain(text, notices::CHARACTERS);
+                    tracing::warn!(%relay, notice, left_out, "the relay sent a notice");
+                }
             }
             _ => {}
         }
     }
 
-    async fn reopen(&self, relay: RelayUrl) {
+    async fn reopen(&mut self, relay: RelayUrl) {
+        // Whatever the relay sends meanwhile: one at a time.
+        let Some(permit) = self.reopening.try_acquire(relay.clone(), 1) else { return };
+        let times = self.reopened.entry(relay.clone()).or_default();
+        let delay = REOPEN_DELAY.saturating_mul(2_u32.saturating_pow(*times));
+        *times = times.saturating_add(1).min(REOPEN_DOUBLINGS);
         let filters = match self.filters(&relay).await {
             Ok(filters) => filters,
             Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
         };
         let (client, id) = (self.connection.ours.clone(), self.id.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(REOPEN_DELAY).await;
+            let _permit = permit;
+            tokio::time::sleep(delay).await;
             if let Ok(relay) = client.relay(&relay).await
                 && let Err(error) =
                     relay.subscribe_with_id(id, filters, SubscribeOptions::default()).await

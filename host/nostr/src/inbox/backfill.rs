@@ -5,6 +5,7 @@ use super::{BACKDATED_SECONDS, Inbox, MARGIN_SECONDS, cursor};
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use paygress_core::backend::store::InboxStore;
+use paygress_core::keyed_limit::Permit;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -13,6 +14,9 @@ use tokio::sync::mpsc;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Relays that cap their answers lower just have more pages.
 const PAGE_EVENTS: usize = 500;
+/// Pages that are read in a row: more than two days of messages have. A relay may invent as many as
+/// there are seconds.
+const PAGES: u32 = 2_000;
 
 /// The reading of one relay's stored wraps to their end.
 struct Backfill {
@@ -23,11 +27,13 @@ struct Backfill {
     oldest: OldestWraps,
     queue: mpsc::Sender<Receipt>,
     done: mpsc::Sender<RelayUrl>,
+    _permit: Permit<RelayUrl>,
 }
 
 impl Inbox {
-    /// Fetches what is stored before the oldest wrap that was sent.
+    /// Fetches what is stored before the oldest wrap that was sent, unless that is being done.
     pub(super) fn start_backfill(&self, relay: &RelayUrl) {
+        let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else { return };
         let backfill = Backfill {
             client: self.connection.ours.clone(),
             service: self.connection.settings.keys.public_key(),
@@ -36,6 +42,7 @@ impl Inbox {
             oldest: self.oldest.clone(),
             queue: self.backfill.clone(),
             done: self.backfilled.0.clone(),
+            _permit: permit,
         };
         tokio::spawn(backfill.run());
     }
@@ -50,7 +57,11 @@ impl Backfill {
             Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
         };
         let mut before = self.oldest.remove(&self.relay);
+        let mut pages = 0..PAGES;
         while let Some(until) = before.filter(|until| *until > since) {
+            if pages.next().is_none() {
+                return tracing::warn!(relay = %self.relay, "the relay has more stored messages than are read in a row");
+            }
             let filter = Filter::new()
                 .kind(Kind::GiftWrap)
                 .pubkey(self.service)
