@@ -42,6 +42,9 @@ pub enum NoCapacity {
     TooLarge,
     #[error("the quota is used up")]
     Quota,
+    /// One of the two.
+    #[error("no node has enough left for this pod, or the quota is used up")]
+    NodesOrQuota,
 }
 
 /// The cluster's capacity at one moment.

@@ -79,7 +79,7 @@ impl OrderService {
         let context = self.context(order.customer()).await.ok()?;
         let quote = set.quote(&order.view(None), &context).await.ok()?;
         let is_full = free.count(&quote.resources, 1) == 0;
-        is_full.then(|| refusal(NoCapacity::Nodes))
+        is_full.then(|| refusal(NoCapacity::NodesOrQuota))
     }
 
     /// Validates a new pod, and reserves what it needs.
@@ -97,7 +97,7 @@ impl OrderService {
 
 fn refusal(reason: NoCapacity) -> Refusal {
     let details = match reason {
-        NoCapacity::Nodes | NoCapacity::Quota => {
+        NoCapacity::Nodes | NoCapacity::Quota | NoCapacity::NodesOrQuota => {
             "your token was not taken; try again when a pod has ended, or choose a smaller tier"
         }
         NoCapacity::TooLarge => "your token was not taken; choose a smaller tier",
