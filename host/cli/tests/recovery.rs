@@ -25,7 +25,7 @@ use paygress_store::SqlStore;
 use serde_json::json;
 use std::sync::Arc;
 use support::crashing::{Stop, crashing};
-use support::customer::{Buyer, Running, TIMEOUT};
+use support::customer::{Buyer, Running, TIMEOUT, until};
 use tokio::sync::{Notify, mpsc};
 
 /// A cluster whose pods never start; `None` where it should hang instead, until `go`.
@@ -126,8 +126,15 @@ fn killed(
 fn broken(
     error: Option<ClusterError>,
 ) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
+    broken_until(Arc::default(), error)
+}
+
+fn broken_until(
+    go: Arc<Notify>,
+    error: Option<ClusterError>,
+) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
     move |backends, reached| {
-        let (cluster, go) = (Arc::clone(&backends.cluster), Arc::default());
+        let cluster = Arc::clone(&backends.cluster);
         let cluster = Arc::new(BrokenCluster { cluster, error, reached, go });
         Backends { cluster, ..backends }
     }
@@ -357,37 +364,29 @@ async fn the_ledger_shows_each_order_at_its_end() {
     let lease = ledger.live_leases(None).await.unwrap().remove(0);
     let stored = ledger.lease(&lease.pod()).await.unwrap().unwrap();
     assert_eq!(stored.expires_at.unwrap().rfc3339(), topped_up["new_expires_at"]);
-    let begun = std::time::Instant::now();
-    while !ledger.unfinished().await.unwrap().is_empty() {
-        assert!(begun.elapsed() < TIMEOUT, "an answer was not noted as delivered");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("an answer was not noted as delivered", async || {
+        ledger.unfinished().await.unwrap().is_empty().then_some(())
+    })
+    .await;
 }
 
 /// A service that takes the payment once a pod is ready, and what makes its pods ready.
 async fn capturing_when_ready(error: Option<ClusterError>) -> (Sandbox, App, Arc<Notify>) {
     let sandbox = Sandbox::new(&[("CAPTURE", "ready")], "").await.unwrap();
     let go = Arc::new(Notify::new());
-    let app = furnished(&sandbox, |backends| {
-        let (cluster, go) = (Arc::clone(&backends.cluster), Arc::clone(&go));
-        let cluster = Arc::new(BrokenCluster { cluster, error, reached: Arc::default(), go });
-        Backends { cluster, ..backends }
-    })
-    .await;
+    let override_backends = broken_until(Arc::clone(&go), error);
+    let app = furnished(&sandbox, |backends| override_backends(backends, Arc::default())).await;
     (sandbox, app, go)
 }
 
 /// Waits until there are so many orders in a state.
 async fn wait_for_orders(ledger: &SqlStore, state: State, orders: u64) {
-    let begun = std::time::Instant::now();
-    loop {
+    until(&format!("{orders} orders are never {state:?}"), async || {
         let counts = ledger.count_by_state().await.unwrap();
-        if counts.iter().any(|count| count.state == state && count.orders == orders) {
-            return;
-        }
-        assert!(begun.elapsed() < TIMEOUT, "{orders} orders are never {state:?}: {counts:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+        let is_so = counts.iter().any(|count| count.state == state && count.orders == orders);
+        is_so.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,13 +416,10 @@ async fn an_unpaid_pod_whose_token_is_spent_elsewhere_is_removed() {
         wait_for_orders(&ledger, State::Decided, 1).await;
         let lease = ledger.live_leases(None).await.unwrap().remove(0);
         // It listens already, and nobody has the login.
-        let mut launched = std::net::TcpStream::connect(("127.0.0.1", lease.port));
-        let begun = std::time::Instant::now();
-        while launched.is_err() && begun.elapsed() < TIMEOUT {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            launched = std::net::TcpStream::connect(("127.0.0.1", lease.port));
-        }
-        launched.unwrap();
+        until("the pod is not launched", async || {
+            std::net::TcpStream::connect(("127.0.0.1", lease.port)).ok()
+        })
+        .await;
         buyer.wallet.receive(&token).await.unwrap();
         go.notify_one();
         lease

@@ -13,16 +13,15 @@ use paygress::sandbox::Sandbox;
 use paygress_core::backend::store::OrderStore;
 use paygress_nostr::gift_wrap::{gift_wrap, unwrap};
 use paygress_sandbox::Relay;
+use paygress_store::SqlStore;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, Running, TIMEOUT};
+use support::customer::{Buyer, Running, TIMEOUT, until};
 use tokio_tungstenite::tungstenite::Message;
-
-const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a test with nothing else in the process, and until nothing of it is left: open files and
 /// memory are the whole process's.
@@ -30,18 +29,6 @@ fn alone(test: impl Future<Output = ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     tokio::runtime::Runtime::new().unwrap().block_on(test);
-}
-
-/// Waits until this gives something.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = ask().await {
-            return found;
-        }
-        assert!(begun.elapsed() < TIMEOUT, "{what}");
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// A client on the service's relay that sends for many customers.
@@ -237,22 +224,42 @@ fn a_paid_answer_does_not_wait_for_slow_relays() {
     });
 }
 
-#[test]
-fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
-    alone(async {
+/// A service, its ledger and its customers.
+struct Served {
+    crowd: Crowd,
+    buyer: Buyer,
+    ledger: Arc<SqlStore>,
+    _running: Running,
+    _sandbox: Sandbox,
+}
+
+impl Served {
+    async fn start() -> Self {
         let sandbox = Sandbox::new(&[], "").await.unwrap();
         let app = sandbox.app().await.unwrap();
         let ledger = Arc::clone(&app.ledger);
         let _running = Running::start(app);
         let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+        Self { crowd, buyer, ledger, _running, _sandbox: sandbox }
+    }
+}
+
+async fn until_delivered(ledger: &SqlStore) {
+    until("the answer does not count as delivered", async || {
+        ledger.unfinished().await.unwrap().is_empty().then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn a_relay_that_wants_authentication_for_writing_gets_the_answer() {
+    alone(async {
+        let Served { crowd, buyer, ledger, .. } = &Served::start().await;
         let inbox = Relay::start_guarded().await.unwrap();
         let keys = crowd.send([inbox.url().await], &buyer.token(5).await).await;
         let reader = client_on(&inbox.url().await, keys.clone()).await;
         login(&reader, &keys).await;
-        until("the answer does not count as delivered", async || {
-            ledger.unfinished().await.unwrap().is_empty().then_some(())
-        })
-        .await;
+        until_delivered(ledger).await;
     });
 }
 
@@ -308,11 +315,7 @@ impl RefusingRelay {
 #[test]
 fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it() {
     alone(async {
-        let sandbox = Sandbox::new(&[], "").await.unwrap();
-        let app = sandbox.app().await.unwrap();
-        let ledger = Arc::clone(&app.ledger);
-        let _running = Running::start(app);
-        let (crowd, buyer) = (Crowd::new(&sandbox).await, Buyer::new(&sandbox).await);
+        let Served { crowd, buyer, ledger, .. } = &Served::start().await;
         let inbox = RefusingRelay::start().await;
         let keys = crowd.send([inbox.url.clone()], &buyer.token(5).await).await;
         // Our own relay has it at once…
@@ -326,9 +329,6 @@ fn an_answer_that_the_customers_relay_refuses_is_not_delivered_until_it_takes_it
         assert!(matches!(waiting.as_slice(), [order] if !order.delivered), "{waiting:?}");
         assert_eq!(answers(&crowd.client, &keys).await.len(), 1);
         inbox.takes.store(true, Ordering::SeqCst);
-        until("the answer does not count as delivered", async || {
-            ledger.unfinished().await.unwrap().is_empty().then_some(())
-        })
-        .await;
+        until_delivered(ledger).await;
     });
 }

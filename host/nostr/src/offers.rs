@@ -162,8 +162,8 @@ fn topic_tags() -> [Tag; 3] {
 /// The classified listing (NIP-99).
 fn listing(settings: &Settings, catalog: &Catalog, id: &str) -> EventBuilder {
     let price = catalog.offers.first().map(|listed| sats_per_hour(listed.offer.price));
-    let is_sold_out = !catalog.offers.is_empty()
-        && catalog.offers.iter().all(|listed| listed.available == Some(0));
+    let is_sold_out =
+        !catalog.offers.is_empty() && catalog.offers.iter().all(ListedOffer::is_sold_out);
     let status = if is_sold_out { "sold" } else { "active" };
     EventBuilder::new(Kind::Custom(LISTING), listing_text(settings, &catalog.offers))
         .tag(Tag::identifier(id))
@@ -187,8 +187,9 @@ fn sats_per_hour(price: Price) -> String {
 
 fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
     let mut text = format!("{}\n\n", settings.about);
-    for ListedOffer { offer, available } in offers {
-        let sold_out = if *available == Some(0) { " (sold out)" } else { "" };
+    for listed in offers {
+        let offer = &listed.offer;
+        let sold_out = if listed.is_sold_out() { " (sold out)" } else { "" };
         let (msat, seconds) = (offer.price.msat.0, offer.price.seconds.0);
         text.push_str(&format!(
             "- **{}** (`{}`): {}; {msat} msat for {seconds} s{sold_out}\n",

@@ -1,4 +1,4 @@
-use crate::db::{DialectSql, Transaction, Value};
+use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
 use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
@@ -12,14 +12,17 @@ use paygress_core::model::order::{Order, State};
 
 pub(crate) const TAKE_OVER_ORDERS: DialectSql = dialect_sql!("take_over_orders");
 
+fn select(transaction: &mut dyn Transaction, rest: &str, values: &[Value]) -> Result<Vec<Row>> {
+    Ok(transaction.query(&format!("{SELECT_ORDERS} {rest}"), values)?)
+}
+
 /// The orders that `rest`, the statement from `WHERE` on, selects.
 pub(crate) fn find_orders(
     transaction: &mut dyn Transaction,
     rest: &str,
     values: &[Value],
 ) -> Result<Vec<Order>> {
-    let statement = format!("{SELECT_ORDERS} {rest}");
-    transaction.query(&statement, values)?.into_iter().map(read_order).collect()
+    select(transaction, rest, values)?.into_iter().map(read_order).collect()
 }
 
 /// As [`find_orders`], without those that cannot be read.
@@ -28,8 +31,7 @@ pub(crate) fn find_readable_orders(
     rest: &str,
     values: &[Value],
 ) -> Result<Vec<Order>> {
-    let statement = format!("{SELECT_ORDERS} {rest}");
-    Ok(readable(transaction.query(&statement, values)?, read_order))
+    Ok(readable(select(transaction, rest, values)?, read_order))
 }
 
 fn find_order(

@@ -7,11 +7,25 @@ use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey};
 use paygress_sandbox::TestWallet;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// How long a response may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until this gives something.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "{what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
 
 pub struct Buyer {
     pub client: Client,

@@ -244,7 +244,7 @@ fn resources(resources: &mut Object<'_>, placement: &Placement, allowed: &Allowe
     };
     let sold = quantities(placement.resources);
     let requested = quantities(allowed.overcommit.requests(&placement.resources));
-    for field in ["limits", "requests"] {
+    for (field, quantities) in [("limits", &sold), ("requests", &requested)] {
         let mut amounts = resources.object(field);
         let unknown = amounts.unknown_field(|name| {
             matches!(name, "cpu" | "memory" | "ephemeral-storage")
@@ -256,11 +256,11 @@ fn resources(resources: &mut Object<'_>, placement: &Placement, allowed: &Allowe
                 "is not allowed; devices are those of the operator's POD_DEVICES",
             ));
         }
-        for ((name, sold), (_, requested)) in sold.iter().zip(&requested) {
-            if field == "requests" && amounts.get(name) == Some(&json!(sold)) {
-                amounts.set(name, json!(requested));
+        for ((name, quantity), (_, sold)) in quantities.iter().zip(&sold) {
+            if amounts.get(name) == Some(&json!(sold)) {
+                amounts.set(name, json!(quantity));
             }
-            amounts.require(name, json!(if field == "requests" { requested } else { sold }))?;
+            amounts.require(name, json!(quantity))?;
         }
     }
     Ok(())

@@ -4,12 +4,10 @@ pub use crate::model::catalog::Utilisation;
 
 use crate::model::decision::Resources;
 use crate::model::ids::LeaseId;
-use serde::{Deserialize, Serialize};
 
 /// What a pod needs of its cluster, in the cluster's own form. It is kept with the port of its
 /// lease, so that every replica counts it. Empty: it needs nothing that is counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand(String);
 
 impl Demand {

@@ -2,10 +2,9 @@
 
 use crate::model::decision::Offer;
 use crate::model::ids::MintUrl;
-use serde::{Deserialize, Serialize};
 
 /// How full the cluster is, in thousandths of what its nodes have for pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utilisation {
     pub cpu: u32,
     pub memory: u32,
@@ -16,6 +15,13 @@ pub struct Utilisation {
 pub struct ListedOffer {
     pub offer: Offer,
     pub available: Option<u32>,
+}
+
+impl ListedOffer {
+    #[must_use]
+    pub fn is_sold_out(&self) -> bool {
+        self.available == Some(0)
+    }
 }
 
 /// What is for sale and how it is paid for.
@@ -36,17 +42,13 @@ impl Catalog {
     /// less is available is no change; that none is, is one.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
-        let terms = |catalog: &Self| -> Vec<(Offer, bool)> {
-            let is_sold_out = |listed: &ListedOffer| listed.available == Some(0);
-            catalog
-                .offers
-                .iter()
-                .map(|listed| (listed.offer.clone(), is_sold_out(listed)))
-                .collect()
-        };
-        terms(self) != terms(other)
+        self.terms().ne(other.terms())
             || self.mints != other.mints
             || self.p2pk_pubkey != other.p2pk_pubkey
+    }
+
+    fn terms(&self) -> impl Iterator<Item = (&Offer, bool)> {
+        self.offers.iter().map(|listed| (&listed.offer, listed.is_sold_out()))
     }
 }
 

@@ -3,11 +3,14 @@
 use super::{OrderService, internal};
 use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
 use crate::backend::cluster::LeasePlan;
-use crate::backend::policy::{Offer, PolicyError, PolicySet, Resources};
+use crate::backend::policy::{Context, Offer, PolicyError, PolicySet, Resources};
+use crate::backend::store::LedgerError;
+use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
-use crate::model::ids::LeaseId;
+use crate::model::ids::{Customer, LeaseId};
 use crate::model::order::{Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::units::UnixTime;
 use std::sync::{Arc, PoisonError};
 
 /// The cluster's capacity, and what is reserved of it.
@@ -33,19 +36,19 @@ impl OrderService {
     /// # Errors
     /// [`PolicyError`] when the pricing policy fails.
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
-        let context = self.context(None).await?;
+        let free = self.free_capacity().await?;
+        let context = self.context_beside(None, free.as_ref()).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(|offer| offer.resources);
-        let capacity = self.free_capacity().await?;
         let ports = self.ports().saturating_sub(context.active_leases);
-        let available = |offer: &Offer| Some(capacity.as_ref()?.count(&offer.resources, ports));
+        let available = |offer: &Offer| Some(free.as_ref()?.count(&offer.resources, ports));
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
             offers: offers.into_iter().map(listed).collect(),
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
-            utilisation: capacity.as_ref().map(FreeCapacity::utilisation),
+            utilisation: free.as_ref().map(FreeCapacity::utilisation),
         })
     }
 
@@ -59,13 +62,44 @@ impl OrderService {
 
     /// How many pods can be leased at the same time: as many as there are ports, and no more than
     /// the cluster has left for pods of the default tier.
-    pub(super) async fn capacity_leases(&self, active: u32) -> Result<u32, Refusal> {
+    pub(super) fn capacity_leases(&self, active: u32, free: Option<&FreeCapacity>) -> u32 {
         let ports = self.ports();
         let tier = *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tier) = tier else { return Ok(ports) };
-        Ok(match self.free_capacity().await? {
-            Some(free) => active.saturating_add(free.count(&tier, ports.saturating_sub(active))),
-            None => ports,
+        match (free, tier) {
+            (Some(free), Some(tier)) => {
+                active.saturating_add(free.count(&tier, ports.saturating_sub(active)))
+            }
+            _ => ports,
+        }
+    }
+
+    pub(super) async fn context(&self, customer: Option<&Customer>) -> Result<Context, Refusal> {
+        let free = self.free_capacity().await?;
+        self.context_beside(customer, free.as_ref()).await
+    }
+
+    /// The context, of a capacity that was read already.
+    async fn context_beside(
+        &self,
+        customer: Option<&Customer>,
+        free: Option<&FreeCapacity>,
+    ) -> Result<Context, Refusal> {
+        let now = UnixTime::now();
+        let failed = |error: LedgerError| internal(&error);
+        let leases = match customer {
+            None => Vec::new(),
+            Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
+        };
+        let active_leases = self.backends.ledger.ports_in_use().await.map_err(failed)?;
+        Ok(Context {
+            now,
+            capacity_leases: self.capacity_leases(active_leases, free),
+            active_leases,
+            customer_leases: leases
+                .iter()
+                .take(limits::CUSTOMER_LEASES_SHOWN)
+                .map(|lease| lease.view(customer, now))
+                .collect(),
         })
     }
 
@@ -74,9 +108,9 @@ impl OrderService {
     pub(super) async fn sold_out(&self, order: &Order, set: &dyn PolicySet) -> Option<Refusal> {
         let Purchase::Spawn { .. } = &order.purchase else { return None };
         let mut free = self.free_capacity().await.ok()??;
+        let context = self.context_beside(order.customer(), Some(&free)).await.ok()?;
         let own = LeaseId::of(&order.id);
         free.reserved.retain(|reserved| reserved.lease != own);
-        let context = self.context(order.customer()).await.ok()?;
         let quote = set.quote(&order.view(None), &context).await.ok()?;
         let is_full = free.count(&quote.resources, 1) == 0;
         is_full.then(|| refusal(NoCapacity::NodesOrQuota))

@@ -47,7 +47,7 @@ pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Context, Policy, RefundTerms, Resources};
+use crate::backend::policy::{Policy, RefundTerms, Resources};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
@@ -56,7 +56,7 @@ use crate::limits;
 use crate::model::ids::{Customer, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::{Seconds, UnixTime};
+use crate::model::units::Seconds;
 use crate::protocol::Response;
 use admission::{Admission, Lane, Source};
 use limiter::MintLimiter;
@@ -199,26 +199,6 @@ impl OrderService {
     fn ports(&self) -> u32 {
         let range = &self.settings.ports;
         u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
-    }
-
-    async fn context(&self, customer: Option<&Customer>) -> Result<Context, Refusal> {
-        let now = UnixTime::now();
-        let failed = |error: LedgerError| internal(&error);
-        let leases = match customer {
-            None => Vec::new(),
-            Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
-        };
-        let active_leases = self.backends.ledger.ports_in_use().await.map_err(failed)?;
-        Ok(Context {
-            now,
-            capacity_leases: self.capacity_leases(active_leases).await?,
-            active_leases,
-            customer_leases: leases
-                .iter()
-                .take(limits::CUSTOMER_LEASES_SHOWN)
-                .map(|lease| lease.view(customer, now))
-                .collect(),
-        })
     }
 }
 

@@ -49,8 +49,9 @@ impl OrderService {
             Refusal::new(ErrorType::InternalError, "the wallet cannot be read")
         })?;
         let ports_in_use = ledger.ports_in_use().await.map_err(failed)?;
+        let free = self.free_capacity().await?;
         Ok(Overview {
-            capacity: self.capacity_leases(ports_in_use).await?,
+            capacity: self.capacity_leases(ports_in_use, free.as_ref()),
             ports_in_use,
             leases: self.leases().await?,
             revenue: ledger.revenue(since).await.map_err(failed)?,

@@ -66,24 +66,12 @@ impl OrderService {
             }
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
-            match self.step(&mut order, &*set).instrument(span).await {
-                Ok(()) => delays = backoff(),
-                Err(StepError::Conflict) => {
-                    tracing::info!("another process works this order");
-                    return None;
-                }
-                Err(StepError::Retry(error)) => {
-                    tracing::warn!(
-                        error = error_chain(&*error),
-                        state = state.as_str(),
-                        "a step failed and will be tried again"
-                    );
-                    // A waiting order does not delay the others.
-                    slot = None;
-                    wait(&mut delays).await;
-                    order = self.read_again(&order, &mut delays).await?;
-                }
+            let stepped = self.step(&mut order, &*set).instrument(span).await;
+            if stepped.is_err() {
+                // A waiting order does not delay the others.
+                slot = None;
             }
+            order = self.after_step(order, state, stepped, &mut delays).await?;
         }
         drop((slot, place, unknown));
         tracing::info!(
@@ -98,6 +86,7 @@ impl OrderService {
     async fn prepare(&self, mut order: Order, set: &dyn PolicySet) -> Option<Order> {
         let mut delays = backoff();
         loop {
+            let state = order.state();
             let prepared = match order.state.clone() {
                 OrderState::Decided(unpaid) => self.undecide(&mut order, unpaid).await,
                 OrderState::Received { .. } => match self.sold_out(&order, set).await {
@@ -108,17 +97,36 @@ impl OrderService {
                 },
                 _ => return Some(order),
             };
-            match prepared {
-                Ok(()) => {}
-                Err(StepError::Conflict) => {
-                    tracing::info!("another process works this order");
-                    return None;
-                }
-                Err(StepError::Retry(error)) => {
-                    tracing::warn!(error = error_chain(&*error), "an order cannot be begun yet");
-                    wait(&mut delays).await;
-                    order = self.read_again(&order, &mut delays).await?;
-                }
+            order = self.after_step(order, state, prepared, &mut delays).await?;
+        }
+    }
+
+    /// The order as it is after a step from this state, and a pause if it failed; `None` when
+    /// another process has it.
+    async fn after_step(
+        &self,
+        order: Order,
+        from: State,
+        stepped: Result<(), StepError>,
+        delays: &mut ExponentialBackoff,
+    ) -> Option<Order> {
+        match stepped {
+            Ok(()) => {
+                *delays = backoff();
+                Some(order)
+            }
+            Err(StepError::Conflict) => {
+                tracing::info!("another process works this order");
+                None
+            }
+            Err(StepError::Retry(error)) => {
+                tracing::warn!(
+                    error = error_chain(&*error),
+                    state = from.as_str(),
+                    "a step failed and will be tried again"
+                );
+                wait(delays).await;
+                self.read_again(&order, delays).await
             }
         }
     }
