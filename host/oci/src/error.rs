@@ -141,6 +141,10 @@ pub enum HelperError {
     Failed,
     #[error("its output is malformed")]
     Malformed,
+    #[error("it was killed: it did not end within {} s", .limit.as_secs_f64())]
+    TimedOut { limit: Duration },
+    #[error("it was killed: it printed more than {limit} bytes")]
+    TooLarge { limit: u64 },
 }
 
 /// What is invalid in a registry's response.
