@@ -27,6 +27,8 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// Blobs are often kept by an object store, and manifests may be.
 const REDIRECTS: RedirectPolicy = RedirectPolicy { max_hops: 3 };
+/// Those of a DNS name.
+const MAX_HOST_CHARS: usize = 253;
 const BLOB: &str = "application/octet-stream";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -247,7 +249,9 @@ impl<'a> RepositoryClient<'a> {
     /// Whether tokens may be fetched there. Credentials go to a realm only if they cannot be overheard
     /// on the way, and a registry sends us nowhere that it could not redirect us to.
     fn check_realm(&self, url: &Uri) -> Result<(), Error> {
-        let (registry, realm) = (self.registry(), host(url));
+        // The registry chose the name: no more of it than a name may have.
+        let realm = host(url).chars().take(MAX_HOST_CHARS).collect();
+        let registry = self.registry();
         check_destination(&self.url("")?, url).map_err(|error| match error {
             RedirectError::PrivateAddress => Error::PrivateRealm { registry, realm },
             _ => Error::InsecureRealm { registry, realm },
