@@ -5,7 +5,7 @@ use cdk::nuts::Id;
 use hyper::StatusCode;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
-use paygress_http_client::{HttpError, SetupError};
+use paygress_http_client::{HttpError, RedirectError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
 
@@ -260,8 +260,8 @@ pub enum LightningAddressError {
     Malformed,
     #[error("Lightning address accepts {min} to {max} msat")]
     AmountOutOfRange { min: u64, max: u64 },
-    #[error("Lightning address redirects to an insecure URL")]
-    InsecureCallback,
+    #[error("Lightning address has a callback that is not used: {0}")]
+    InsecureCallback(#[source] RedirectError),
     #[error("Lightning address's server: {0}")]
     Server(#[from] MintError),
     #[error("invoice is invalid: {0}")]

@@ -3,7 +3,9 @@
 use crate::error::LightningAddressError;
 use crate::http::JsonClient;
 use cdk::lightning_invoice::Bolt11Invoice;
+use hyper::Uri;
 use paygress_core::model::units::Sat;
+use paygress_http_client::{RedirectError, check_destination};
 use serde::Deserialize;
 use std::str::FromStr;
 
@@ -43,11 +45,7 @@ pub(crate) async fn invoice_of(
     if !(min..=max).contains(&msat) {
         return Err(LightningAddressError::AmountOutOfRange { min, max });
     }
-    if !request.callback.starts_with(&format!("{scheme}://")) {
-        return Err(LightningAddressError::InsecureCallback);
-    }
-    let separator = if request.callback.contains('?') { '&' } else { '?' };
-    let url = format!("{}{separator}amount={msat}", request.callback);
+    let url = callback_url(&url, &request.callback, msat)?;
     let response: Invoice = client.get(&url).await?;
     let invoice = Bolt11Invoice::from_str(&response.pr).map_err(LightningAddressError::Invoice)?;
     if invoice.amount_milli_satoshis() != Some(msat) {
@@ -56,7 +54,51 @@ pub(crate) async fn invoice_of(
     Ok(invoice)
 }
 
+/// Where the invoice is requested. A server leads no further than a redirect of it could.
+fn callback_url(from: &str, callback: &str, msat: u64) -> Result<String, LightningAddressError> {
+    let parse = |url: &str| url.parse::<Uri>().map_err(|_| RedirectError::InvalidLocation);
+    let checked = parse(from).and_then(|from| {
+        let to = parse(callback)?;
+        check_destination(&from, &to)?;
+        Ok(to)
+    });
+    let to = checked.map_err(LightningAddressError::InsecureCallback)?;
+    let separator = if to.query().is_some() { '&' } else { '?' };
+    Ok(format!("{to}{separator}amount={msat}"))
+}
+
 fn is_made_of(text: &str, punctuation: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || punctuation.contains(c);
     !text.is_empty() && text.chars().all(is_allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_leads_no_further_than_a_redirect() {
+        let public = "https://pay.example/.well-known/lnurlp/a";
+        let local = "http://127.0.0.1:1/.well-known/lnurlp/a";
+        for (from, callback, expected) in [
+            (public, "https://pay.example/cb", Ok("https://pay.example/cb?amount=5000")),
+            (public, "https://b.example/cb?k=1", Ok("https://b.example/cb?k=1&amount=5000")),
+            (local, "http://127.0.0.1:2/pay", Ok("http://127.0.0.1:2/pay?amount=5000")),
+            (public, "http://pay.example/cb", Err(RedirectError::NotConfidential)),
+            (public, "https://10.0.0.1/cb", Err(RedirectError::PrivateAddress)),
+            (public, "https://localhost/cb", Err(RedirectError::PrivateAddress)),
+            (public, "https://[::1]/cb", Err(RedirectError::PrivateAddress)),
+            (public, "https://127.1/cb", Err(RedirectError::InvalidLocation)),
+            (public, "file:///etc/passwd", Err(RedirectError::InvalidLocation)),
+            (public, "/cb", Err(RedirectError::InvalidLocation)),
+        ] {
+            let url = callback_url(from, callback, 5_000);
+            let found = match &url {
+                Ok(url) => Ok(url.as_str()),
+                Err(LightningAddressError::InsecureCallback(reason)) => Err(*reason),
+                Err(error) => panic!("{callback}: {error}"),
+            };
+            assert_eq!(found, expected, "{callback}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// end.
 pub(crate) const UNSCHEDULABLE: Duration = Duration::from_secs(30);
 /// "Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage."
-const EXCEEDED: &str = "has larger consumption of";
+const EXCEEDED: &str = "has larger consumption of ephemeral-storage";
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -41,9 +41,10 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         .flatten()
 }
 
-/// Whether the node evicted this pod since it used more than it had requested: then the customer
-/// caused it. The kubelet says so in the message alone. A pod that kept within its requests was in
-/// the way of others.
+/// Whether the node evicted this pod since it used more of its disk than it had requested: then the
+/// customer caused it. Only the kubelet's message has this. A pod that kept within its requests was
+/// in the way of others. So was one that used more memory than it had requested: where the operator
+/// overcommits, its limit is what was sold, and the kernel enforces that.
 pub(crate) fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     status.reason.as_deref() == Some("Evicted")
@@ -151,14 +152,16 @@ mod tests {
 
     /// As the kubelet of Kubernetes 1.34 writes them.
     #[test]
-    fn who_used_more_than_they_requested_caused_their_eviction() {
+    fn who_used_more_disk_than_they_requested_caused_their_eviction() {
         let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0. ";
         let own = format!(
             "{low}Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage. "
         );
+        let overcommitted = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. Container ssh was using 900Mi, request is 512Mi, has larger consumption of memory. ";
         for (reason, message, caused) in [
             ("Evicted", own.as_str(), true),
             ("Evicted", low, false),
+            ("Evicted", overcommitted, false),
             ("Evicted", "The node had condition: [DiskPressure]. ", false),
             ("Terminated", "Pod was terminated in response to imminent node shutdown.", false),
             ("Terminated", own.as_str(), false),

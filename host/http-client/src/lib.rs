@@ -75,7 +75,7 @@ pub use client::{HttpClient, Timeouts};
 pub use connect_error::ConnectError;
 pub use error::{HttpError, Phase, SetupError, error_chain};
 pub use proxy::{Proxies, ProxyError};
-pub use redirect::{RedirectError, RedirectPolicy};
+pub use redirect::{RedirectError, RedirectPolicy, check_destination};
 pub use response::Response;
 pub use tls::{TlsError, tls_config};
 pub use url::{host, is_confidential, is_http_url, is_loopback, is_same_server};

@@ -1,4 +1,4 @@
-//! Where a redirect may lead.
+//! Where a redirect may lead, and every other URL that a server gives us to go to.
 
 use crate::url::{is_confidential, is_http_url, is_private, is_same_server};
 use hyper::Uri;
@@ -18,7 +18,7 @@ pub struct RedirectPolicy {
     pub max_hops: usize,
 }
 
-/// Why a redirect is not followed.
+/// Why a redirect, or another URL that a server gave, is not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectError {
     #[error("its location is no URL")]
@@ -47,13 +47,25 @@ pub(crate) fn location(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
 /// The URL to go to, if the rule allows it.
 pub(crate) fn destination(from: &Uri, headers: &HeaderMap) -> Result<Uri, RedirectError> {
     let to = location(from, headers).ok_or(RedirectError::InvalidLocation)?;
+    check_destination(from, &to)?;
+    Ok(to)
+}
+
+/// Whether a server may send us to a URL, by the rule of [`RedirectPolicy`]: in a redirect, or in any
+/// other part of its response.
+///
+/// # Errors
+/// Why not.
+pub fn check_destination(from: &Uri, to: &Uri) -> Result<(), RedirectError> {
     let is_internal = |url: &Uri| is_private(url.host().unwrap_or_default());
-    if !is_confidential(from, &to) && !is_same_server(from, &to) {
+    if !is_http_url(to) {
+        Err(RedirectError::InvalidLocation)
+    } else if !is_confidential(from, to) && !is_same_server(from, to) {
         Err(RedirectError::NotConfidential)
-    } else if is_internal(&to) && !is_internal(from) {
+    } else if is_internal(to) && !is_internal(from) {
         Err(RedirectError::PrivateAddress)
     } else {
-        Ok(to)
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //! that the customer reads (kind 10050).
 
 use crate::connection::{Connection, inbox_relays};
-use crate::error::RelayError;
+use crate::error::{RelayError, sdk_error};
 use crate::visits::Priority;
 use nostr_sdk::{Event, PublicKey, RelayUrl};
 use std::error::Error;
@@ -53,6 +53,7 @@ impl Connection {
     ) -> Inbox {
         let listed = inbox_relays(&self.ours, customer, LOOKUP_TIMEOUT).await;
         let listed = listed.unwrap_or_else(|error| {
+            let error = sdk_error(error);
             tracing::debug!(%error, "the customer's list of relays could not be read");
             Vec::new()
         });

@@ -4,10 +4,21 @@ use crate::address::AddressError;
 use crate::gift_wrap::WrapError;
 use nostr_sdk::RelayUrl;
 use paygress_core::backend::store::LedgerError;
+use paygress_core::error_chain;
+use paygress_core::sanitize::plain;
 use std::collections::HashMap;
 use std::fmt;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is kept of a text in which a relay may have its own.
+pub(crate) const REASON_CHARS: usize = 300;
+
+/// An error of the library as plain text: some hold what a relay has sent.
+pub(crate) fn sdk_error(error: impl Into<BoxError>) -> BoxError {
+    let error: BoxError = error.into();
+    plain(&error_chain(&*error), REASON_CHARS).into()
+}
 
 /// Why the service or a client of it cannot work with its relays.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +43,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn sdk(error: impl Into<BoxError>) -> Self {
-        Self::Sdk(error.into())
+        Self::Sdk(sdk_error(error))
     }
 }
 
@@ -50,7 +61,7 @@ impl fmt::Display for RelayFailures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (relay, reason)) in self.0.iter().enumerate() {
             let separator = if n == 0 { "" } else { "; " };
-            write!(f, "{separator}{relay}: {reason}")?;
+            write!(f, "{separator}{relay}: {}", plain(reason, REASON_CHARS))?;
         }
         Ok(())
     }
@@ -81,7 +92,7 @@ pub(crate) enum RelayError {
 
 impl RelayError {
     pub(crate) fn sdk(error: impl Into<BoxError>) -> Self {
-        Self::Sdk(error.into())
+        Self::Sdk(sdk_error(error))
     }
 
     pub(crate) fn connection(error: tokio_tungstenite::tungstenite::Error) -> Self {
@@ -121,4 +132,24 @@ pub(crate) enum PublishError {
     Json(#[from] serde_json::Error),
     #[error("an event cannot be signed")]
     Sign(#[source] BoxError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relays_text_is_plain_and_short() {
+        let text = format!("blocked: \u{1b}[2J\n{}", "x".repeat(10_000));
+        let relay = RelayUrl::parse("wss://a.example").unwrap();
+        for shown in [
+            error_chain(&RelayError::sdk(text.clone())),
+            error_chain(&Error::sdk(text.clone())),
+            RelayFailures::from(HashMap::from([(relay, text.clone())])).to_string(),
+        ] {
+            assert!(shown.contains("blocked: \\u{1b}[2J\\u{a}xxx"), "{shown}");
+            assert!(!shown.contains(char::is_control), "{shown}");
+            assert!(shown.chars().count() < 400, "{}", shown.chars().count());
+        }
+    }
 }

@@ -19,10 +19,11 @@ mod serve;
 mod text;
 
 use crate::connection::{Connection, Settings, client_options, relay_options};
-use crate::error::Error;
+use crate::error::{Error, REASON_CHARS};
 use crate::recent::Recent;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
+use backfill::Backfilled;
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
@@ -65,8 +66,10 @@ pub struct Inbox {
     /// Where stored messages that a subscription left out are queued.
     backfill: mpsc::Sender<Receipt>,
     oldest: OldestWraps,
-    /// Relays that have sent all that they had stored; some of it may still be queued.
-    backfilled: (mpsc::Sender<RelayUrl>, mpsc::Receiver<RelayUrl>),
+    /// Relays that have sent all that they had stored, or failed to; some of it may still be queued.
+    backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
+    /// Those that have sent all once more meanwhile.
+    backfill_again: HashSet<RelayUrl>,
     /// Those that are synced once the queue is empty.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
@@ -108,6 +111,7 @@ impl Inbox {
             backfill: sender,
             oldest,
             backfilled: mpsc::channel(QUEUE),
+            backfill_again: HashSet::new(),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
@@ -145,15 +149,16 @@ impl Inbox {
                     Ok(RelayPoolNotification::Event { .. })
                     | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 },
-                relay = self.backfilled.1.recv() => self.sent_all.extend(relay),
+                Some(backfilled) = self.backfilled.1.recv() => self.on_backfilled(backfilled),
                 _ = cursor_tick.tick() => self.move_cursors().await,
             }
             if self.receipts.is_empty() {
                 for relay in std::mem::take(&mut self.sent_all) {
-                    tracing::info!(%relay, "inbox synced");
                     self.reopened.remove(&relay);
-                    cursor::write(&*self.ledger, &relay).await;
-                    self.synced.insert(relay);
+                    if self.synced.insert(relay.clone()) {
+                        tracing::info!(%relay, "inbox synced");
+                        cursor::write(&*self.ledger, &relay).await;
+                    }
                 }
             }
         }
@@ -198,14 +203,14 @@ impl Inbox {
                 if !message.starts_with("auth-required")
                     && let Some(left_out) = self.notices.admit(relay, Instant::now())
                 {
-                    let reason = plain(message, notices::CHARACTERS);
+                    let reason = plain(message, REASON_CHARS);
                     tracing::warn!(%relay, reason, left_out, "the relay closed the inbox; it is opened again");
                 }
                 self.reopen(relay.clone()).await;
             }
             RelayMessage::Notice(text) => {
                 if let Some(left_out) = self.notices.admit(relay, Instant::now()) {
-                    let notice = plain(text, notices::CHARACTERS);
+                    let notice = plain(text, REASON_CHARS);
                     tracing::warn!(%relay, notice, left_out, "the relay sent a notice");
                 }
             }
@@ -217,8 +222,8 @@ impl Inbox {
         // Whatever the relay sends meanwhile: one at a time.
         let Some(permit) = self.reopening.try_acquire(relay.clone(), 1) else { return };
         let times = self.reopened.entry(relay.clone()).or_default();
-        let delay = REOPEN_DELAY.saturating_mul(2_u32.saturating_pow(*times));
-        *times = times.saturating_add(1).min(REOPEN_DOUBLINGS);
+        let delay = reopen_delay(*times);
+        *times = times.saturating_add(1);
         let filters = match self.filters(&relay).await {
             Ok(filters) => filters,
             Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
@@ -244,6 +249,8 @@ impl Inbox {
                 self.synced.remove(&url);
             } else if !open.contains_key(&url) {
                 self.reopen(url).await;
+            } else if self.backfilling.try_acquire(url.clone(), 1).is_none() {
+                // What it has stored is still being read.
             } else if !self.synced.contains(&url) {
                 tracing::warn!(relay = %url, "the inbox is open and its stored messages were not read to their end; it is opened again");
                 self.reopen(url).await;
@@ -253,3 +260,11 @@ impl Inbox {
         }
     }
 }
+
+/// How long a subscription stays closed that was opened so many times in a row.
+fn reopen_delay(times: u32) -> Duration {
+    REOPEN_DELAY.saturating_mul(2_u32.saturating_pow(times.min(REOPEN_DOUBLINGS)))
+}
+
+#[cfg(test)]
+mod tests;

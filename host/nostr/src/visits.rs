@@ -3,7 +3,7 @@
 //! relay that failed is left alone for a while.
 
 use crate::address::{Reach, Socket, connect};
-use crate::error::RelayError;
+use crate::error::{REASON_CHARS, RelayError};
 use crate::recent::Recent;
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::message::MachineReadablePrefix;
@@ -37,8 +37,6 @@ const VISITS_OF_CUSTOMER: usize = 6;
 const FAILED_RELAYS: usize = 1_024;
 /// …for so long.
 const FAILED_KEPT: Duration = Duration::from_secs(60);
-/// What is kept of a relay's own message.
-const REASON_CHARS: usize = 120;
 
 /// Each priority has its own visits: customers who pay do not wait for those who do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 //! `auth.json`.
 //!
 //! The file is read each time a registry requires credentials, so one that is rotated is used from
-//! then on. This module finds the entry for a repository; `docker_credential` decodes it, and runs
-//! a credential helper if [`CredentialHelpers::Run`] allows it.
+//! then on. This module finds the entry for a repository; `docker_credential` decodes it, and
+//! `credential_helper.rs` runs a helper if [`CredentialHelpers::Run`] allows it.
 
+use crate::credential_helper::HelperRunner;
 use crate::error::{AuthFileError, DecodeError, Error, HelperError};
 use crate::reference::Reference;
 use base64::Engine;
@@ -46,6 +47,15 @@ pub(crate) enum Credential {
 pub(crate) struct Credentials {
     file: Option<PathBuf>,
     helpers: CredentialHelpers,
+    runner: HelperRunner,
+}
+
+/// What the file has for a repository.
+enum Lookup {
+    Nothing,
+    Credential(Credential),
+    /// The name of the helper that has to be run.
+    Helper(String),
 }
 
 /// The parts of `config.json` that are read.
@@ -65,12 +75,10 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// A file in the form that `docker_credential` reads, with one entry or one helper.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// A file in the form that `docker_credential` reads, with one entry.
+#[derive(Serialize)]
 struct SingleEntry<'a> {
     auths: BTreeMap<&'a str, Entry>,
-    cred_helpers: BTreeMap<&'a str, &'a str>,
 }
 
 impl Credentials {
@@ -80,7 +88,7 @@ impl Credentials {
             let check = || AuthFile::read(path)?.check();
             check().map_err(|source| Error::AuthFile { path: path.to_owned(), source })?;
         }
-        Ok(Self { file: file.map(Path::to_owned), helpers })
+        Ok(Self { file: file.map(Path::to_owned), helpers, runner: HelperRunner::default() })
     }
 
     /// The credentials for this repository, if there are any.
@@ -88,13 +96,31 @@ impl Credentials {
         let Some(path) = self.file.clone() else { return Ok(None) };
         let (helpers, registry) = (self.helpers, reference.registry().to_owned());
         let repository = reference.repository().to_owned();
-        // Reading a file blocks, and so does a helper; one that hangs is left behind by the
-        // time-out of the whole call.
+        // Reading a file blocks.
         let lookup = move || lookup(&path, helpers, &registry, &repository);
-        tokio::task::spawn_blocking(lookup).await.unwrap_or_else(|error| {
+        let found = tokio::task::spawn_blocking(lookup).await.unwrap_or_else(|error| {
             let source = AuthFileError::Read(io::Error::other(error));
             Err(Error::AuthFile { path: self.file.clone().unwrap_or_default(), source })
-        })
+        })?;
+        match found {
+            Lookup::Nothing => Ok(None),
+            Lookup::Credential(credential) => Ok(Some(credential)),
+            Lookup::Helper(helper) => self.run_helper(reference.registry(), &helper).await,
+        }
+    }
+
+    async fn run_helper(&self, registry: &str, helper: &str) -> Result<Option<Credential>, Error> {
+        let failed = |source| Error::Helper {
+            registry: registry.to_owned(),
+            helper: helper.to_owned(),
+            source,
+        };
+        if !is_helper_name(helper) {
+            return Err(failed(HelperError::NotRun));
+        }
+        let server = if registry == DOCKER_HUB { DOCKER_HUB_SERVER } else { registry };
+        let found = self.runner.run(helper, server).await.map_err(failed)?;
+        found.map(credential).transpose().map_err(|_| failed(HelperError::Malformed))
     }
 }
 
@@ -103,21 +129,21 @@ fn lookup(
     helpers: CredentialHelpers,
     registry: &str,
     repository: &str,
-) -> Result<Option<Credential>, Error> {
+) -> Result<Lookup, Error> {
     let wrong = |source| Error::AuthFile { path: path.to_owned(), source };
     let file = AuthFile::read(path).map_err(wrong)?;
     let entry = file.entry(registry, repository);
     let helper = file.helper(registry);
     match (entry, helper, helpers) {
-        (_, Some(helper), CredentialHelpers::Run) => run_helper(registry, helper),
+        (_, Some(helper), CredentialHelpers::Run) => Ok(Lookup::Helper(helper.to_owned())),
         (Some((key, entry)), _, _) if entry.has_credentials() => {
-            decode(key, entry).map(Some).map_err(wrong)
+            decode(key, entry).map(Lookup::Credential).map_err(wrong)
         }
         (_, Some(helper), CredentialHelpers::Refuse) => Err(not_allowed(registry, helper)),
         (entry, None, _) => match (&file.creds_store, helpers, entry) {
-            (Some(store), CredentialHelpers::Run, _) => run_helper(registry, store),
+            (Some(store), CredentialHelpers::Run, _) => Ok(Lookup::Helper(store.clone())),
             (Some(store), CredentialHelpers::Refuse, Some(_)) => Err(not_allowed(registry, store)),
-            _ => Ok(None),
+            _ => Ok(Lookup::Nothing),
         },
     }
 }
@@ -214,44 +240,18 @@ fn is_helper_name(name: &str) -> bool {
 
 fn decode(key: &str, entry: &Entry) -> Result<Credential, AuthFileError> {
     let auths = BTreeMap::from([(key, entry.clone().without_empty())]);
-    let retrieved = retrieve(&SingleEntry { auths, ..SingleEntry::default() }, key);
-    let decoded = retrieved.map_err(|error| match error {
+    let retrieved = retrieve(&SingleEntry { auths }, key);
+    let wrong = |source| AuthFileError::Entry { key: key.to_owned(), source };
+    retrieved.and_then(credential).map_err(wrong)
+}
+
+fn retrieve(entry: &SingleEntry<'_>, key: &str) -> Result<DockerCredential, DecodeError> {
+    let json = serde_json::to_vec(entry).map_err(|_| DecodeError::Malformed)?;
+    let json = Zeroizing::new(json);
+    get_credential_from_reader(json.as_slice(), key).map_err(|error| match error {
         CredentialRetrievalError::CredentialMismatchError => DecodeError::Mismatch,
         _ => DecodeError::Malformed,
-    });
-    let wrong = |source| AuthFileError::Entry { key: key.to_owned(), source };
-    decoded.and_then(credential).map_err(wrong)
-}
-
-fn run_helper(registry: &str, helper: &str) -> Result<Option<Credential>, Error> {
-    let failed =
-        |source| Error::Helper { registry: registry.to_owned(), helper: helper.to_owned(), source };
-    if !is_helper_name(helper) {
-        return Err(failed(HelperError::NotRun));
-    }
-    let server = if registry == DOCKER_HUB { DOCKER_HUB_SERVER } else { registry };
-    let cred_helpers = BTreeMap::from([(server, helper)]);
-    match retrieve(&SingleEntry { cred_helpers, ..SingleEntry::default() }, server) {
-        Ok(found) => credential(found).map(Some).map_err(|_| failed(HelperError::Malformed)),
-        // What every helper prints when it has nothing for this server.
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
-            if stdout.contains("credentials not found") =>
-        {
-            Ok(None)
-        }
-        Err(CredentialRetrievalError::HelperFailure { .. }) => Err(failed(HelperError::Failed)),
-        Err(CredentialRetrievalError::HelperCommunicationError) => Err(failed(HelperError::NotRun)),
-        Err(_) => Err(failed(HelperError::Malformed)),
-    }
-}
-
-fn retrieve(
-    entry: &SingleEntry<'_>,
-    server: &str,
-) -> Result<DockerCredential, CredentialRetrievalError> {
-    let json = serde_json::to_vec(entry);
-    let json = Zeroizing::new(json.map_err(|_| CredentialRetrievalError::CredentialDecodingError)?);
-    get_credential_from_reader(json.as_slice(), server)
+    })
 }
 
 fn credential(found: DockerCredential) -> Result<Credential, DecodeError> {

@@ -1,6 +1,7 @@
 use super::*;
 use paygress_http_client::error_chain;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 struct Fixture {
     credentials: Credentials,
@@ -22,7 +23,11 @@ impl Fixture {
     fn get(&self, repository: &str) -> Result<Option<String>, Error> {
         let (registry, repository) = repository.split_once('/').unwrap();
         let helpers = self.credentials.helpers;
-        let found = lookup(self.file.path(), helpers, registry, repository)?;
+        let found = match lookup(self.file.path(), helpers, registry, repository)? {
+            Lookup::Nothing => None,
+            Lookup::Credential(credential) => Some(credential),
+            Lookup::Helper(helper) => block_on(self.credentials.run_helper(registry, &helper))?,
+        };
         Ok(found.map(|credential| match credential {
             Credential::Basic(pair) => {
                 String::from_utf8(BASE64_STANDARD.decode(pair.as_bytes()).unwrap()).unwrap()
@@ -34,6 +39,11 @@ impl Fixture {
     fn found(&self, repository: &str) -> String {
         self.get(repository).unwrap().unwrap_or_default()
     }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(future)
 }
 
 #[test]
@@ -119,8 +129,9 @@ fn helpers_are_not_run() {
 #[test]
 fn helpers_are_run_if_allowed() {
     const MARKER: &str = "PAYGRESS_TEST_CREDENTIAL_HELPERS";
-    if std::env::var_os(MARKER).is_some() {
-        return check_helpers();
+    if let Some(directory) = std::env::var_os(MARKER) {
+        check_helpers();
+        return block_on(check_bounds(Path::new(&directory)));
     }
     let directory = tempfile::tempdir().unwrap();
     for (name, script) in [
@@ -129,6 +140,13 @@ fn helpers_are_run_if_allowed() {
         ("none", "cat >/dev/null; echo credentials not found in native keychain; exit 1"),
         ("broken", "cat >/dev/null; echo hunter2; echo hunter2 >&2; exit 1"),
         ("strange", "cat >/dev/null; echo hunter2"),
+        ("hang", r#"sleep 600 & echo "$$ $! ." > "$(dirname "$0")/processes"; wait"#),
+        ("endless", "while :; do echo hunter2; done"),
+        (
+            "alone",
+            r#"lock="$(dirname "$0")/lock"; mkdir "$lock" || exit 1; sleep 0.05; rmdir "$lock"
+               echo '{"Username":"u","Secret":"p"}'"#,
+        ),
     ] {
         let path = directory.path().join(format!("docker-credential-{name}"));
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -138,7 +156,7 @@ fn helpers_are_run_if_allowed() {
     let again = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "credentials::tests::helpers_are_run_if_allowed"])
         .env("PATH", path)
-        .env(MARKER, "1")
+        .env(MARKER, directory.path())
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&again.stdout);
@@ -177,6 +195,55 @@ fn check_helpers() {
         );
         assert!(!format!("{error:?} {}", error_chain(&error)).contains("hunter2"));
     }
+}
+
+async fn check_bounds(directory: &Path) {
+    let runner = HelperRunner::default();
+    let hanging = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.run("hang", "a.example").await.map(drop) }
+    });
+    let written = || std::fs::read_to_string(directory.join("processes")).unwrap_or_default();
+    until("the helper runs", || written().ends_with(".\n")).await;
+    let processes: Vec<u32> =
+        written().split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    assert!(processes.len() == 2 && processes.iter().all(|process| is_running(*process)));
+    // Another registry has its own.
+    assert!(runner.run("good", "b.example").await.unwrap().is_some());
+    hanging.abort();
+    assert!(hanging.await.unwrap_err().is_cancelled());
+    until("it is killed, and what it has started", || {
+        !processes.iter().any(|process| is_running(*process))
+    })
+    .await;
+
+    let limit = Duration::from_millis(200);
+    let hurried = HelperRunner::with_timeout(limit);
+    let started = Instant::now();
+    let error = hurried.run("hang", "a.example").await.unwrap_err();
+    assert_eq!(error, HelperError::TimedOut { limit });
+    let error = runner.run("endless", "a.example").await.unwrap_err();
+    assert_eq!(error, HelperError::TooLarge { limit: 65_536 });
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+
+    let alone = || runner.run("alone", "a.example");
+    for found in <[_; 4]>::from(tokio::join!(alone(), alone(), alone(), alone())) {
+        assert!(found.unwrap().is_some(), "each waits for the one before");
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether a process is there, and not only its exit status.
+fn is_running(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 #[test]

@@ -68,6 +68,11 @@ pub enum Error {
     /// Credentials could be overheard where the registry wants them sent.
     #[error("{registry} wants tokens fetched from {realm:?}, which is not https")]
     InsecureRealm { registry: String, realm: String },
+    /// A registry cannot have us send requests into the operator's own network.
+    #[error(
+        "{registry} wants tokens fetched from {realm:?}, which is a private address: name the realm's host in the registry's configuration"
+    )]
+    PrivateRealm { registry: String, realm: String },
     #[error("{registry} sent an invalid response")]
     InvalidResponse {
         registry: String,
@@ -141,6 +146,10 @@ pub enum HelperError {
     Failed,
     #[error("its output is malformed")]
     Malformed,
+    #[error("it was killed: it did not end within {} s", .limit.as_secs_f64())]
+    TimedOut { limit: Duration },
+    #[error("it was killed: it printed more than {limit} bytes")]
+    TooLarge { limit: u64 },
 }
 
 /// What is invalid in a registry's response.

@@ -46,6 +46,7 @@
 mod artifact;
 mod bundle;
 mod challenge;
+mod credential_helper;
 mod credentials;
 mod digest;
 mod error;

@@ -15,8 +15,8 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode, Uri};
 use jiff::Timestamp;
 use paygress_http_client::{
-    ConnectError, HttpClient, HttpError, RedirectPolicy, Response, host, is_confidential,
-    is_http_url, is_loopback, is_same_server,
+    ConnectError, HttpClient, HttpError, RedirectError, RedirectPolicy, Response,
+    check_destination, host, is_http_url, is_loopback, is_same_server,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// Blobs are often kept by an object store, and manifests may be.
 const REDIRECTS: RedirectPolicy = RedirectPolicy { max_hops: 3 };
+/// Those of a DNS name.
+const MAX_HOST_CHARS: usize = 253;
 const BLOB: &str = "application/octet-stream";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -244,17 +246,25 @@ impl<'a> RepositoryClient<'a> {
         }
     }
 
-    /// Fetches a token. Credentials go to the realm only if they cannot be overheard on the way.
+    /// Whether tokens may be fetched there. Credentials go to a realm only if they cannot be overheard
+    /// on the way, and a registry sends us nowhere that it could not redirect us to.
+    fn check_realm(&self, url: &Uri) -> Result<(), Error> {
+        // The registry chose the name: no more of it than a name may have.
+        let realm = host(url).chars().take(MAX_HOST_CHARS).collect();
+        let registry = self.registry();
+        check_destination(&self.url("")?, url).map_err(|error| match error {
+            RedirectError::PrivateAddress => Error::PrivateRealm { registry, realm },
+            _ => Error::InsecureRealm { registry, realm },
+        })
+    }
+
+    /// Fetches a token.
     async fn token(&self, bearer: &Bearer) -> Result<HeaderValue, Error> {
         let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
         let scope = format!("repository:{}:{actions}", self.reference.repository());
         let invalid_realm = || self.invalid(ResponseError::InvalidRealm);
         let url = parse(&bearer.url(&scope)).ok_or_else(invalid_realm)?;
-        let own = self.url("")?;
-        if !is_confidential(&own, &url) && !is_same_server(&own, &url) {
-            let realm = host(&url);
-            return Err(Error::InsecureRealm { registry: self.registry(), realm });
-        }
+        self.check_realm(&url)?;
         let credential = self.credentials.get(self.reference).await?;
         let is_anonymous = credential.is_none();
         let response = match credential {
@@ -393,10 +403,59 @@ fn error_code(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_http_client::Timeouts;
 
     #[test]
     fn authorizations_are_not_shown() {
         assert!(!format!("{:?}", secret("Basic dTpw").unwrap()).contains("dTpw"));
+    }
+
+    #[test]
+    fn a_realm_is_where_the_registry_could_redirect_to() {
+        let http = HttpClient::new(Timeouts::default()).unwrap();
+        let (credentials, plain_http) = (Credentials::default(), BTreeSet::new());
+        for (registry, realm, expected) in [
+            ("r.example", "https://auth.example/token", None),
+            ("r.example", "https://r.example/token", None),
+            ("r.example", "http://auth.example/token", Some("is not https")),
+            ("r.example", "https://10.0.0.1/token", Some("is a private address")),
+            ("r.example", "https://169.254.169.254/token", Some("is a private address")),
+            ("r.example", "https://localhost/token", Some("is a private address")),
+            ("r.example", "https://[fd00::1]:8443/token", Some("is a private address")),
+            ("r.example", "https://[::ffff:127.0.0.1]/token", Some("is a private address")),
+            ("9.9.9.9", "https://192.168.0.1/token", Some("is a private address")),
+            ("10.0.0.1", "https://10.0.0.2/token", None),
+            ("127.0.0.1:5000", "http://127.0.0.1:5001/token", None),
+        ] {
+            let reference: Reference = format!("{registry}/policies/pricing:1").parse().unwrap();
+            let client =
+                RepositoryClient::new(&http, &credentials, &plain_http, &reference, Access::Pull);
+            let error = client.check_realm(&parse(realm).unwrap()).err();
+            let is_expected = match (&error, expected) {
+                (None, None) => true,
+                (Some(error), Some(expected)) => error.to_string().contains(expected),
+                _ => false,
+            };
+            assert!(is_expected, "{registry} to {realm}: {error:?}");
+        }
+    }
+
+    /// Nothing is sent there: this fails before a connection, with and without credentials.
+    #[tokio::test]
+    async fn a_token_is_not_fetched_from_a_private_address() {
+        let http = HttpClient::new(Timeouts::default()).unwrap();
+        let (credentials, plain_http) = (Credentials::default(), BTreeSet::new());
+        let reference: Reference = "r.example/policies/pricing:1".parse().unwrap();
+        let client =
+            RepositoryClient::new(&http, &credentials, &plain_http, &reference, Access::Pull);
+        let offered = HeaderValue::from_static(r#"Bearer realm="https://169.254.169.254/token""#);
+        let headers = HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, offered)]);
+        let Some(Challenge::Bearer(bearer)) = challenge(&headers) else { panic!("no bearer") };
+        let error = client.token(&bearer).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::PrivateRealm { realm, .. } if realm == "169.254.169.254"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -198,6 +198,11 @@ async fn uploads_stay_on_the_same_server() {
     server.set_upload_server(&format!("http://{}", other.host()));
     assert!(matches!(push(&client, &at, COMPONENT).await, Err(Error::InvalidResponse { .. })));
     assert_eq!(other.take_requests(), []);
+    for elsewhere in ["https://10.0.0.1", "https://169.254.169.254", "https://localhost"] {
+        server.set_upload_server(elsewhere);
+        let error = push(&client, &at, COMPONENT).await.unwrap_err();
+        assert!(error_chain(&error).contains("not on the same server"), "{elsewhere}: {error}");
+    }
     server.set_upload_server(&format!("http://{}", server.host()));
     push(&client, &at, COMPONENT).await.unwrap();
 }

@@ -1,6 +1,9 @@
 use crate::db::{Row, Transaction, Value};
-use crate::orders::find_orders;
-use crate::rows::{read_state, shorten_refused, time};
+use crate::orders::{find_orders, find_readable_orders};
+use crate::rows::{
+    REPORTS, SELECT_LEASES, SELECT_ORDERS, read_lease, read_order, read_state, shorten_refused,
+    time,
+};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{HourlyRevenue, RefusedLimits, Reporting, StateCount};
@@ -48,6 +51,29 @@ impl Reporting for SqlStore {
             .await
     }
 
+    async fn damaged(&self) -> Result<Vec<String>> {
+        let tables: [(&str, &str, fn(Row) -> Result<()>); 2] = [
+            ("orders", SELECT_ORDERS, |row| read_order(row).map(drop)),
+            ("leases", SELECT_LEASES, |row| read_lease(row).map(drop)),
+        ];
+        let mut damaged = Vec::new();
+        for (table, select, read) in tables {
+            let mut after = Some(String::new());
+            while let Some(from) = after.filter(|_| damaged.len() < REPORTS) {
+                let (found, last) = self
+                    .database
+                    .transact(move |transaction| {
+                        damaged_page(transaction, table, select, read, &from)
+                    })
+                    .await?;
+                damaged.extend(found);
+                after = last;
+            }
+        }
+        damaged.truncate(REPORTS);
+        Ok(damaged)
+    }
+
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>> {
         self.database
             .transact(move |transaction| {
@@ -86,6 +112,32 @@ impl Reporting for SqlStore {
             })
             .await
     }
+}
+
+/// Rows that are read in one transaction, so that others need not wait long.
+const PAGE: u32 = 500;
+
+/// Why rows behind this id cannot be read, and the last id that was looked at; `None` at the end.
+fn damaged_page(
+    transaction: &mut dyn Transaction,
+    table: &str,
+    select: &str,
+    read: fn(Row) -> Result<()>,
+    after: &str,
+) -> Result<(Vec<String>, Option<String>)> {
+    let last = format!(
+        "SELECT max(id) FROM
+            (SELECT id FROM {table} WHERE id > ?1 ORDER BY id LIMIT {PAGE}) AS page"
+    );
+    let last = match transaction.first(&last, &[Value::from(after)])? {
+        Some(mut row) => row.optional_text()?,
+        None => None,
+    };
+    let Some(last) = last else { return Ok((Vec::new(), None)) };
+    let rows = format!("{select} WHERE id > ?1 AND id <= ?2 ORDER BY id");
+    let rows = transaction.query(&rows, &[Value::from(after), Value::from(&last)])?;
+    let reasons = rows.into_iter().filter_map(|row| read(row).err());
+    Ok((reasons.map(|error| error.to_string()).collect(), Some(last)))
 }
 
 /// Refused orders.
@@ -137,7 +189,7 @@ fn shorten(transaction: &mut dyn Transaction, beyond: &[Value]) -> Result<()> {
         "WHERE {WHOLE} AND {BEYOND}
          ORDER BY created_at DESC, id DESC LIMIT {SHORTENED_AT_ONCE}"
     );
-    for order in find_orders(transaction, &whole, beyond)? {
+    for order in find_readable_orders(transaction, &whole, beyond)? {
         shorten_refused(transaction, &order)?;
     }
     Ok(())

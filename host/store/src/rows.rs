@@ -11,8 +11,8 @@ use paygress_core::model::units::UnixTime;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Damaged rows that are logged, each once.
-const REPORTS: usize = 1_000;
+/// Damaged rows that are logged, each once, and that are listed.
+pub(crate) const REPORTS: usize = 1_000;
 
 /// The columns that [`read_order`] takes.
 pub(crate) const SELECT_ORDERS: &str = "SELECT id, body, token, password, refund_token, delivered, message, customer, created_at \
@@ -120,7 +120,7 @@ fn unreadable_row(what: &str, id: &str, error: LedgerError) -> LedgerError {
 }
 
 /// What can be read: one damaged row does not keep the others from being served. Each that cannot
-/// is logged once; `paygress ledger audit` stops at it.
+/// is logged once; `paygress ledger audit` names it.
 pub(crate) fn readable<T>(rows: Vec<Row>, read: impl Fn(Row) -> Result<T>) -> Vec<T> {
     rows.into_iter().filter_map(|row| read(row).map_err(|error| report_once(&error)).ok()).collect()
 }

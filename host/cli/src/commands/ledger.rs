@@ -4,7 +4,7 @@ use crate::app::{OpenMode, open_stores};
 use crate::audit::{Report, audit};
 use crate::output::print_line;
 use crate::serve::configured;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use paygress_cashu::{CashuWallet, HealthCheck, MintBalance};
 use paygress_core::backend::store::{OrderStore, Reporting};
@@ -49,6 +49,14 @@ pub async fn all_orders(ledger: &dyn Reporting) -> Result<Vec<Order>> {
 }
 
 async fn audit_once(ledger: &dyn Reporting, wallet: &CashuWallet) -> Result<Report> {
+    let damaged = ledger.damaged().await?;
+    // Without these rows no sum is right.
+    ensure!(
+        damaged.is_empty(),
+        "nothing is accounted for, since {} row(s) cannot be read; restore the database, or ask for help\n  {}",
+        damaged.len(),
+        damaged.join("\n  ")
+    );
     let orders = all_orders(ledger).await?;
     let transactions = wallet.transactions().await?;
     let overview = wallet.overview(HealthCheck::Cached).await?;

@@ -111,6 +111,27 @@ fn the_operator_bears_the_fees_of_a_fault_unless_they_say_otherwise() {
 }
 
 #[test]
+fn overcommit_is_a_whole_number_and_there_is_none_unless_it_is_set() {
+    let (cpu, memory) = ("POD_CPU_OVERCOMMIT", "POD_MEMORY_OVERCOMMIT");
+    let overcommit = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        let overcommit = config.allowed.overcommit;
+        (overcommit.cpu.get(), overcommit.memory.get())
+    };
+    assert_eq!(overcommit(&[]), (1, 1));
+    assert_eq!(overcommit(&[(cpu, "4")]), (4, 1));
+    assert_eq!(overcommit(&[(cpu, "1"), (memory, "100")]), (1, 100));
+    for wrong in ["0", "101", "1.5", "-4", "four"] {
+        let Err(Problems(problems)) = read(&good(), &[(cpu, wrong), (memory, wrong)]) else {
+            panic!("{wrong} is accepted")
+        };
+        let expected =
+            [cpu, memory].map(|key| format!("{key}: must be a whole number from 1 to 100"));
+        assert_eq!(problems, expected, "{wrong}");
+    }
+}
+
+#[test]
 fn each_mint_is_a_url() {
     let mints = |mints| read(&good(), &[("WHITELISTED_MINTS", mints)]);
     let local = mints("https://m.example/Bitcoin, http://127.0.0.1:3338");

@@ -173,6 +173,9 @@ impl Reporting for BadLedger {
     async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError> {
         self.ledger.page(after, limit).await
     }
+    async fn damaged(&self) -> Result<Vec<String>, LedgerError> {
+        self.ledger.damaged().await
+    }
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError> {
         self.ledger.revenue(since).await
     }

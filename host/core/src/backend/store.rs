@@ -229,6 +229,10 @@ pub trait Reporting: Send + Sync {
     /// At most `limit` orders, oldest first, starting behind the order `after`.
     async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError>;
 
+    /// Orders and leases that cannot be read, each with its id and the reason; a thousand of them, if
+    /// there are more.
+    async fn damaged(&self) -> Result<Vec<String>, LedgerError>;
+
     /// Revenue by the hour; hours without a paid order are left out.
     async fn revenue(&self, since: UnixTime) -> Result<Vec<HourlyRevenue>, LedgerError>;
 

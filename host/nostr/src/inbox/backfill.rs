@@ -2,12 +2,13 @@
 
 use super::admit::{OldestWraps, Receipt};
 use super::{BACKDATED_SECONDS, Inbox, MARGIN_SECONDS, cursor};
+use crate::error::{BoxError, sdk_error};
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
-use paygress_core::backend::store::InboxStore;
+use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::Permit;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Fetching one page of stored wraps.
@@ -26,14 +27,42 @@ struct Backfill {
     ledger: Arc<dyn InboxStore>,
     oldest: OldestWraps,
     queue: mpsc::Sender<Receipt>,
-    done: mpsc::Sender<RelayUrl>,
-    _permit: Permit<RelayUrl>,
+    done: mpsc::Sender<Backfilled>,
+    permit: Permit<RelayUrl>,
+}
+
+/// What has become of a backfill. Its relay has another one when this is dropped.
+pub(super) struct Backfilled {
+    relay: RelayUrl,
+    result: Result<(), BackfillError>,
+    permit: Permit<RelayUrl>,
+}
+
+/// Why a relay's stored wraps were not read to their end.
+#[derive(Debug, thiserror::Error)]
+enum BackfillError {
+    #[error("the cursor cannot be read: {0}")]
+    Cursor(#[from] LedgerError),
+    #[error("there are more than are read in a row")]
+    TooMany,
+    #[error("{0}")]
+    Relay(#[source] BoxError),
+}
+
+impl BackfillError {
+    fn relay(error: impl Into<BoxError>) -> Self {
+        Self::Relay(sdk_error(error))
+    }
 }
 
 impl Inbox {
-    /// Fetches what is stored before the oldest wrap that was sent, unless that is being done.
-    pub(super) fn start_backfill(&self, relay: &RelayUrl) {
-        let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else { return };
+    /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
+    /// done once more afterwards, however often the relay says that it has sent all.
+    pub(super) fn start_backfill(&mut self, relay: &RelayUrl) {
+        let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else {
+            self.backfill_again.insert(relay.clone());
+            return;
+        };
         let backfill = Backfill {
             client: self.connection.ours.clone(),
             service: self.connection.settings.keys.public_key(),
@@ -42,25 +71,45 @@ impl Inbox {
             oldest: self.oldest.clone(),
             queue: self.backfill.clone(),
             done: self.backfilled.0.clone(),
-            _permit: permit,
+            permit,
         };
         tokio::spawn(backfill.run());
+    }
+
+    pub(super) fn on_backfilled(&mut self, backfilled: Backfilled) {
+        let Backfilled { relay, result, permit } = backfilled;
+        drop(permit);
+        let is_due_again = self.backfill_again.remove(&relay);
+        match result {
+            Ok(()) if is_due_again => self.start_backfill(&relay),
+            Ok(()) => drop(self.sent_all.insert(relay)),
+            Err(error) => {
+                // It is read when it is subscribed again.
+                self.synced.remove(&relay);
+                if let Some(left_out) = self.notices.admit(&relay, Instant::now()) {
+                    tracing::warn!(%relay, %error, left_out, "the stored messages were not read to their end");
+                }
+            }
+        }
     }
 }
 
 impl Backfill {
-    /// Page by page, until there is no more.
     async fn run(self) {
+        let result = self.read().await;
+        let Self { relay, done, permit, .. } = self;
+        let _ = done.send(Backfilled { relay, result, permit }).await;
+    }
+
+    /// Page by page, until there is no more.
+    async fn read(&self) -> Result<(), BackfillError> {
         let back = BACKDATED_SECONDS.saturating_add(MARGIN_SECONDS);
-        let since = match cursor::since(&*self.ledger, &self.relay, back).await {
-            Ok(since) => since,
-            Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
-        };
+        let since = cursor::since(&*self.ledger, &self.relay, back).await?;
         let mut before = self.oldest.remove(&self.relay);
         let mut pages = 0..PAGES;
         while let Some(until) = before.filter(|until| *until > since) {
             if pages.next().is_none() {
-                return tracing::warn!(relay = %self.relay, "the relay has more stored messages than are read in a row");
+                return Err(BackfillError::TooMany);
             }
             let filter = Filter::new()
                 .kind(Kind::GiftWrap)
@@ -68,20 +117,15 @@ impl Backfill {
                 .since(since)
                 .until(until)
                 .limit(PAGE_EVENTS);
-            let Ok(relay) = self.client.relay(&self.relay).await else { return };
+            let relay = self.client.relay(&self.relay).await.map_err(BackfillError::relay)?;
             let fetched = relay.fetch_events(filter, PAGE_TIMEOUT, ReqExitPolicy::ExitOnEOSE).await;
-            let page = match fetched {
-                Ok(page) => page,
-                // It is read when it has reconnected.
-                Err(error) => {
-                    return tracing::warn!(relay = %self.relay, %error, "the stored messages could not be read to their end");
-                }
-            };
+            let page = fetched.map_err(BackfillError::relay)?;
             let first = page.iter().map(|event| event.created_at).min();
             for event in page {
                 let receipt = Receipt { relay: self.relay.clone(), event };
                 if self.queue.send(receipt).await.is_err() {
-                    return;
+                    // The inbox is gone, and nobody reads the result.
+                    return Ok(());
                 }
             }
             // A page of one second only is passed over: all of it was sent.
@@ -93,6 +137,6 @@ impl Backfill {
                 }
             });
         }
-        let _ = self.done.send(self.relay).await;
+        Ok(())
     }
 }

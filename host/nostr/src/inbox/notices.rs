@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Characters of a text that are logged.
-pub(super) const CHARACTERS: usize = 300;
 
 #[derive(Default)]
 pub(super) struct Notices(HashMap<RelayUrl, Logged>);

@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod damaged;
 mod leases;
 mod load;
 mod messages;

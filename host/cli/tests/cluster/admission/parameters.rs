@@ -90,6 +90,32 @@ fn what_the_operator_names_is_accepted() {
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
+fn requests_are_at_least_the_operators_part_of_the_limits() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let requests = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
+    let least = patched(pod(), "/spec/containers/0", &requests("34m", "32Mi"));
+    let (cpu, memory) = ("POD_CPU_OVERCOMMIT", "POD_MEMORY_OVERCOMMIT");
+    let _set = AdmissionParameters::set(&[(cpu, "3"), (memory, "2")]);
+    thief.is_refused(
+        "pods",
+        &least,
+        "/spec/containers/0",
+        &[
+            (requests("33m", "32Mi"), cpu),
+            (requests("0", "32Mi"), cpu),
+            (requests("34m", "31Mi"), memory),
+        ],
+    );
+    let _without = AdmissionParameters::without(&[cpu, memory]);
+    wait_for("the refusal without them", SOON, || {
+        thief.dry_run("pods", &least).is_err_and(|text| text.contains(cpu))
+    });
+    thief.dry_run("pods", &pod()).unwrap();
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_node_port_is_one_of_the_range() {
     let _alone = CLUSTER.lock();
     let thief = Thief::new();

@@ -31,6 +31,17 @@ impl AdmissionParameters {
         before
     }
 
+    /// As a ConfigMap of a version that did not have these.
+    pub fn without(parameters: &[&str]) -> Self {
+        let before = Self::read();
+        let mut changed = before.before.clone();
+        for name in parameters {
+            changed["data"].as_object_mut().unwrap().remove(*name);
+        }
+        apply(&changed.to_string());
+        before
+    }
+
     pub fn removed() -> Self {
         let before = Self::read();
         let [option, namespace, kind, name] = CONFIG_MAP;

@@ -131,6 +131,20 @@ fn offers_count_what_the_template_of_their_tier_asks_for() {
 }
 
 #[test]
+fn offers_count_the_part_that_pods_request_where_the_operator_overcommits() {
+    let times = |times: u32| NonZeroU32::new(times).unwrap();
+    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    for (cpu, memory, expected) in [(1, 1, 4), (3, 1, 8), (3, 2, 11), (100, 100, 50)] {
+        let mut cluster = Cluster::of(vec![node("a", 4, 8, 50)]);
+        cluster.allowed.overcommit = Overcommit { cpu: times(cpu), memory: times(memory) };
+        assert_eq!(cluster.view().count(&[], &tier, 100), expected, "{cpu}, {memory}");
+        // Limits are what was sold.
+        cluster.quotas = vec![quota(json!({"hard": {"limits.cpu": "3500m"}}))];
+        assert_eq!(cluster.view().count(&[], &tier, 100), 3, "{cpu}, {memory}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_made_once_for_each_change() {
     let mut objects = Cluster::of(vec![node("a", 4, 8, 10)]).objects();
     let first = objects.snapshot().unwrap();

@@ -9,7 +9,7 @@ use super::extra::ExtraCapacity;
 use super::objects::{Objects, Scope};
 use super::shapes::{Shapes, usable_nodes};
 use super::snapshot::View;
-use crate::guard::Allowed;
+use crate::guard::{Allowed, Overcommit};
 use crate::objects::LEASE;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
 use kube::runtime::watcher::Event;
@@ -18,6 +18,7 @@ use paygress_core::backend::policy::Resources;
 use paygress_core::model::ids::{LeaseId, OrderId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "user-workloads";

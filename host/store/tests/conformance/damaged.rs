@@ -1,0 +1,92 @@
+//! Rows that cannot be read: a disk has failed, or a newer version has written them.
+
+use crate::support::{move_to, open, order, sell, server};
+use paygress_core::backend::store::{
+    LeaseStore, LeaseUpdate, LedgerError, OrderStore, RefundStore, RefusedLimits, Repetition,
+    Reporting,
+};
+use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::order::State;
+use paygress_core::model::units::UnixTime;
+use paygress_store::SqlStore;
+use paygress_store::db::{Database, Value};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_keeps_no_other_from_being_served_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    others_are_served(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_keeps_no_other_from_being_served_on_postgres() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    others_are_served(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+async fn damage(database: &Database, table: &'static str, id: &str) {
+    let (statement, id) =
+        (format!("UPDATE {table} SET body = '{{}}' WHERE id = ?1"), id.to_owned());
+    let changed = database
+        .transact(move |transaction| {
+            Ok::<_, LedgerError>(transaction.execute(&statement, &[Value::from(&id)])?)
+        })
+        .await;
+    assert_eq!(changed.unwrap(), 1);
+}
+
+/// An order that was refused.
+async fn refused(store: &SqlStore, message: &str) -> OrderId {
+    let mut order = order(message, &[message]);
+    open(store, &order).await;
+    move_to(store, &mut order, State::Refused, LeaseUpdate::Keep).await;
+    order.id
+}
+
+async fn others_are_served(database: Database) {
+    let store = SqlStore::new(database.clone());
+    assert_eq!(store.damaged().await.unwrap(), [] as [String; 0]);
+    let (damaged, good) = (order("k1", &["a"]), order("k2", &["b"]));
+    open(&store, &damaged).await;
+    open(&store, &good).await;
+    let (of_damaged, damaged_lease) = sell(&store, "k3", 40_000, 200).await;
+    let (_, lease) = sell(&store, "k4", 40_001, 200).await;
+    let damaged_refusal = refused(&store, "k5").await;
+    for id in [&damaged.id, &of_damaged.id, &damaged_refusal] {
+        damage(&database, "orders", id.as_str()).await;
+    }
+    damage(&database, "leases", damaged_lease.id.as_str()).await;
+
+    let ids: Vec<OrderId> =
+        store.unfinished().await.unwrap().into_iter().map(|order| order.id).collect();
+    assert!(ids.contains(&good.id) && !ids.contains(&damaged.id), "{ids:?}");
+    let leases: Vec<LeaseId> =
+        store.live_leases(None).await.unwrap().into_iter().map(|lease| lease.id).collect();
+    assert_eq!(leases, [lease.id]);
+    assert_eq!(store.pending_refunds(None).await.unwrap(), []);
+    let all = RefusedLimits { whole: 0, most: u32::MAX };
+    assert_eq!(store.forget_refused(UnixTime(0), all).await.unwrap(), 0, "the others are kept");
+
+    // Whoever reads that very row, or all of them, fails with its name.
+    let failed = store.order(&damaged.id).await.unwrap_err().to_string();
+    assert!(failed.contains(&format!("order {}", damaged.id)), "{failed}");
+    assert!(store.page(None, 10).await.is_err());
+    // Nor is it taken for absent where money depends on it: not its proofs, nor its pod.
+    let same_proofs = order("k6", &["a"]);
+    assert!(store.open(&same_proofs, Repetition::ByContent).await.is_err());
+    assert!(store.lease(&damaged_lease.pod()).await.is_err());
+
+    // Each is named, at once.
+    let named = store.damaged().await.unwrap();
+    for row in [
+        format!("order {}", damaged.id),
+        format!("order {}", of_damaged.id),
+        format!("order {damaged_refusal}"),
+        format!("lease {}", damaged_lease.id),
+    ] {
+        let count = named.iter().filter(|reason| reason.contains(&row)).count();
+        assert_eq!(count, 1, "{row}: {named:?}");
+    }
+    assert_eq!(named.len(), 4, "{named:?}");
+}
