@@ -23,7 +23,7 @@ use crate::error::{Error, REASON_CHARS};
 use crate::recent::Recent;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
-use backfill::Backfilled;
+use backfill::{Backfill, Backfilled};
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
@@ -40,10 +40,6 @@ use tokio::sync::{broadcast, mpsc};
 
 /// Receipts that wait for us; then the relays wait.
 const QUEUE: usize = 256;
-/// Wraps are dated up to two days back (NIP-59).
-const BACKDATED_SECONDS: u64 = 172_800;
-/// Clocks differ, and some clients randomise a little further.
-const MARGIN_SECONDS: u64 = 3_600;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
 /// Before a closed subscription is opened again; doubled each time that it is closed before all that
@@ -182,7 +178,7 @@ impl Inbox {
     async fn filters(&self, relay: &RelayUrl) -> Result<Vec<Filter>, LedgerError> {
         let service = self.connection.settings.keys.public_key();
         let since = async |back| cursor::since(&*self.ledger, relay, back).await;
-        let wraps = since(BACKDATED_SECONDS.saturating_add(MARGIN_SECONDS)).await?;
+        let wraps = since(cursor::WRAPS_BACK).await?;
         let plain = since(PLAIN_SECONDS).await?;
         Ok(vec![
             Filter::new().kind(Kind::GiftWrap).pubkey(service).since(wraps),
@@ -191,6 +187,43 @@ impl Inbox {
                 .pubkey(service)
                 .since(plain),
         ])
+    }
+
+    /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
+    /// done once more afterwards, however often the relay says that it has sent all.
+    fn start_backfill(&mut self, relay: &RelayUrl) {
+        let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else {
+            self.backfill_again.insert(relay.clone());
+            return;
+        };
+        let backfill = Backfill {
+            client: self.connection.ours.clone(),
+            service: self.connection.settings.keys.public_key(),
+            relay: relay.clone(),
+            ledger: Arc::clone(&self.ledger),
+            oldest: self.oldest.clone(),
+            queue: self.backfill.clone(),
+            done: self.backfilled.0.clone(),
+            permit,
+        };
+        tokio::spawn(backfill.run());
+    }
+
+    fn on_backfilled(&mut self, backfilled: Backfilled) {
+        let Backfilled { relay, result, permit } = backfilled;
+        drop(permit);
+        let is_due_again = self.backfill_again.remove(&relay);
+        match result {
+            Ok(()) if is_due_again => self.start_backfill(&relay),
+            Ok(()) => drop(self.sent_all.insert(relay)),
+            Err(error) => {
+                // It is read when it is subscribed again.
+                self.synced.remove(&relay);
+                if let Some(left_out) = self.notices.admit(&relay, Instant::now()) {
+                    tracing::warn!(%relay, %error, left_out, "the stored messages were not read to their end");
+                }
+            }
+        }
     }
 
     async fn on_message(&mut self, relay: &RelayUrl, message: &RelayMessage<'_>) {
