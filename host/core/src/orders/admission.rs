@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! submit ─▶ accept (of one source so many) ─▶ claim_place (of one mint so many) ─▶ Place
-//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused
+//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused;
+//!           a proven one has a turn to be decided, and another to be paid for
 //! ```
 //!
 //! Nothing here is stored: an order that is refused a place was never written.
@@ -226,6 +227,12 @@ impl Admission {
 }
 
 impl Place {
+    /// Whether its token cost something: an unproven one keeps what it has reserved only while it
+    /// has a slot, so that few can.
+    pub(super) fn is_proven(&self) -> bool {
+        self.lane == Lane::Proven
+    }
+
     /// Waits for the order's turn at its mint.
     pub(super) async fn slot(&self) -> Option<Slot> {
         let (sender, receiver) = oneshot::channel();

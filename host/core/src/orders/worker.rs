@@ -67,8 +67,9 @@ impl OrderService {
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
             let stepped = self.step(&mut order, &*set).instrument(span).await;
-            if stepped.is_err() {
-                // A waiting order does not delay the others.
+            if stepped.is_err() || place.as_ref().is_some_and(Place::is_proven) {
+                // An order that waits does not delay the others. And all that have money are
+                // decided before the first is paid for: those for whom nothing is left know it.
                 slot = None;
             }
             order = self.after_step(order, state, stepped, &mut delays).await?;
