@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::fake::{FakeCluster, settings, spawn};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 const CROWD: u64 = 1_400;
 /// How long the mint takes for each request.
@@ -39,15 +39,33 @@ const LATENCY: Duration = Duration::from_millis(40);
 
 /// A mint that is slow. A token is its kind, its mint and a number: `honest` is good and proven,
 /// `forged` is refused when it is swapped, `lost` gets no answer.
-#[derive(Default)]
 struct SlowMint {
     latency: Duration,
+    /// Closed while tokens are not verified, or not swapped.
+    verifying: Semaphore,
+    swapping: Semaphore,
     /// Requests that have begun, with the token's kind.
     begun: Mutex<Vec<String>>,
     resolutions: AtomicUsize,
 }
 
 impl SlowMint {
+    fn new(latency: Duration) -> Self {
+        Self {
+            latency,
+            verifying: Semaphore::new(Semaphore::MAX_PERMITS),
+            swapping: Semaphore::new(Semaphore::MAX_PERMITS),
+            begun: Mutex::default(),
+            resolutions: AtomicUsize::new(0),
+        }
+    }
+
+    /// Neither verifies nor swaps until it is opened.
+    fn closed() -> Self {
+        let (verifying, swapping) = (Semaphore::new(0), Semaphore::new(0));
+        Self { verifying, swapping, ..Self::new(Duration::ZERO) }
+    }
+
     fn kind(token: &Secret) -> String {
         token.expose().split('-').next().unwrap_or_default().to_owned()
     }
@@ -71,6 +89,7 @@ impl TokenReader for SlowMint {
         Ok(TokenInfo { mint, gross: Sat(10), ys: vec![y] })
     }
     async fn verify(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
+        let _open = self.verifying.acquire().await.unwrap();
         self.request(token).await;
         let (mint, gross) = (info.mint.to_string(), info.gross);
         Ok(Payment { mint, gross, fee: Sat(0), net: gross })
@@ -94,6 +113,7 @@ impl Payments for SlowMint {
         token: &Secret,
         info: &TokenInfo,
     ) -> Result<Sat, ReceiveError> {
+        let _open = self.swapping.acquire().await.unwrap();
         self.request(token).await;
         match Self::kind(token).as_str() {
             "honest" => Ok(info.gross),
@@ -233,14 +253,23 @@ impl Service {
     }
 
     async fn new(reserve: u64, latency: Duration) -> Self {
+        Self::with(reserve, SlowMint::new(latency), FakeCluster::default()).await
+    }
+
+    /// With a mint that is closed, and room for so many pods.
+    async fn closed(room: u32) -> Self {
+        Self::with(0, SlowMint::closed(), FakeCluster { room: Some(room) }).await
+    }
+
+    async fn with(reserve: u64, mint: SlowMint, cluster: FakeCluster) -> Self {
         let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(reserve));
-        let mint = Arc::new(SlowMint { latency, ..SlowMint::default() });
+        let mint = Arc::new(mint);
         let backends = Backends {
             wallet: mint.clone(),
             policy: Arc::new(Generous),
-            cluster: Arc::new(FakeCluster),
+            cluster: Arc::new(cluster),
             ledger: ledger.clone(),
             responder: Arc::new(Delivered),
         };
@@ -268,6 +297,22 @@ impl Service {
             password: Some(Secret::new("a fake password")),
         };
         self.orders.submit(incoming).await
+    }
+
+    /// How many orders are in this state.
+    async fn count(&self, state: State) -> u64 {
+        let counts = self.ledger.count_by_state().await.unwrap();
+        let count = counts.iter().find(|count| count.state == state);
+        count.map_or(0, |count| count.orders)
+    }
+
+    /// Waits until so many orders are in this state.
+    async fn until(&self, state: State, orders: u64) {
+        let begun = Instant::now();
+        while self.count(state).await != orders {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{orders} are not {state:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Buys, and gives the time that it took.
@@ -312,6 +357,54 @@ async fn an_honest_order_among_forged_ones_takes_its_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_crowd_all_that_get_nothing_know_it_before_the_first_is_paid_for() {
+    const BUYERS: u64 = 300;
+    const ROOM: u32 = 50;
+    let service = Service::closed(ROOM).await;
+    let mut submissions = Vec::new();
+    for number in 0..BUYERS {
+        submissions.push(service.submit("honest", "a", number).await.unwrap());
+    }
+    service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
+    service.until(State::Refused, BUYERS - u64::from(ROOM)).await;
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), ROOM);
+    assert_eq!(service.count(State::Active).await, 0, "no swap was done");
+    service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
+    service.until(State::Active, u64::from(ROOM)).await;
+    for submission in submissions {
+        match submission.answer().await.unwrap() {
+            Response::Access(_) => {}
+            answer => {
+                let refusal = answer.error().unwrap();
+                assert_eq!(refusal.error_type, ErrorType::ResourceUnavailable);
+                assert!(refusal.message.contains("no node has enough left"), "{answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_orders_hold_few_places_until_they_are_found_out() {
+    const ROOM: u32 = 50;
+    let service = Service::closed(ROOM).await;
+    service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
+    let mut submissions = Vec::new();
+    for number in 0..300 {
+        submissions.push(service.submit("forged", "a", number).await.unwrap());
+    }
+    let few = u32::try_from(limits::UNPROVEN_AT_ONCE).unwrap();
+    service.until(State::Redeeming, few.into()).await;
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), few);
+    // One that has money is decided beside them.
+    submissions.push(service.submit("honest", "a", 1_000_000).await.unwrap());
+    service.until(State::Redeeming, u64::from(few) + 1).await;
+    service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
+    service.until(State::Refused, 300).await;
+    let honest = submissions.pop().unwrap().answer().await.unwrap();
+    assert!(matches!(honest, Response::Access(_)), "{honest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_orders_do_not_fill_the_disk() {
     const ORDERS: u64 = 2_048;
     let service = Service::fast().await;
@@ -347,11 +440,6 @@ async fn a_disk_that_is_nearly_full_takes_no_new_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_payments_hold_few_ports_and_requests_together() {
     let service = Service::fast().await;
-    let unknown = async || {
-        let counts = service.ledger.count_by_state().await.unwrap();
-        let count = |state| counts.iter().find(|count| count.state == state);
-        count(State::PaymentUnknown).map_or(0, |count| count.orders)
-    };
     let begun = Instant::now();
     let (mut waiting, mut refused) = (Vec::new(), 0);
     for number in 0..200 {
@@ -376,7 +464,8 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
         assert!(begun.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (ports, orders) = (service.ledger.ports_in_use().await.unwrap(), unknown().await);
+    let (ports, orders) =
+        (service.ledger.ports_in_use().await.unwrap(), service.count(State::PaymentUnknown).await);
     let repeated = service.mint.resolutions.load(Ordering::Relaxed);
     println!(
         "200 payments without an answer: {orders} unknown, {refused} refused before the swap, {ports} \

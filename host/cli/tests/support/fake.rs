@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use paygress_core::Policy;
-use paygress_core::backend::capacity::Demand;
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::policy::{Payment, RefundTerms};
+use paygress_core::backend::policy::{Payment, RefundTerms, Resources};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
@@ -123,12 +123,41 @@ impl MintDirectory for FakeWallet {
 }
 
 /// A cluster that agrees to everything.
-pub struct FakeCluster;
+#[derive(Default)]
+pub struct FakeCluster {
+    /// How many pods it has room for; as many as there are ports if it is not known.
+    pub room: Option<u32>,
+}
+
+/// Room for so many pods.
+struct Room(u32);
+
+impl Room {
+    fn left(&self, reserved: &[Reservation]) -> u32 {
+        let pods = reserved.iter().filter(|reserved| reserved.demand != Demand::default()).count();
+        self.0.saturating_sub(u32::try_from(pods).unwrap())
+    }
+}
+
+impl Capacity for Room {
+    fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
+        if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
+    }
+    fn count(&self, reserved: &[Reservation], _: &Resources, most: u32) -> u32 {
+        self.left(reserved).min(most)
+    }
+    fn utilisation(&self) -> Utilisation {
+        Utilisation { cpu: 0, memory: 0 }
+    }
+}
 
 #[async_trait]
 impl Cluster for FakeCluster {
     async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
-        Ok(Demand::default())
+        Ok(Demand::new("a pod".to_owned()))
+    }
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        Some(Arc::new(Room(self.room?)))
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -196,7 +225,7 @@ impl FakeBackends {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy,
-            cluster: Arc::new(FakeCluster),
+            cluster: Arc::new(FakeCluster::default()),
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
