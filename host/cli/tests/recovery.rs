@@ -181,7 +181,7 @@ async fn killed_while_the_pod_starts_it_is_launched_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
     let failing = |backends: Backends, reached: Arc<Notify>| {
-        let error = Some(ClusterError::NotReady("a test".to_owned()));
+        let error = Some(ClusterError::not_ready("a test"));
         let backends = broken(error)(backends, Arc::new(Notify::new()));
         crashing(Stop::AfterTheRefundWasMade)(backends, reached)
     };
@@ -198,7 +198,7 @@ async fn killed_after_the_refund_was_made_the_same_refund_is_sent() {
 /// and what the operator has earned with it.
 async fn refused_beside_a_full_wallet(fees: &str) -> (serde_json::Value, i64) {
     let sandbox = Sandbox::new(&[("REFUND_FEES", fees)], "").await.unwrap();
-    let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
+    let error = Some(ClusterError::not_ready("ImagePullBackOff"));
     let app =
         furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
     let (ledger, wallet) = (Arc::clone(&app.ledger), Arc::clone(&app.wallet));
@@ -238,7 +238,7 @@ async fn the_customer_bears_the_fees_if_the_operator_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_does_not_start_is_paid_back_and_its_port_freed() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let error = Some(ClusterError::NotReady("ImagePullBackOff".to_owned()));
+    let error = Some(ClusterError::not_ready("ImagePullBackOff"));
     let app =
         furnished(&sandbox, |backends| broken(error)(backends, Arc::new(Notify::new()))).await;
     let ledger = Arc::clone(&app.ledger);
@@ -391,7 +391,7 @@ async fn wait_for_orders(ledger: &SqlStore, state: State, orders: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unpaid_pod_that_does_not_start_costs_nobody_anything() {
-    let error = ClusterError::NotReady("ImagePullBackOff".to_owned());
+    let error = ClusterError::not_ready("ImagePullBackOff");
     let (sandbox, app, _) = capturing_when_ready(Some(error)).await;
     let (ledger, wallet) = (Arc::clone(&app.ledger), Arc::clone(&app.wallet));
     let _running = Running::start(app);

@@ -370,12 +370,12 @@ impl Cluster for Kubernetes {
                     Some(Err(error)) => {
                         tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
                     }
-                    None => return Err(ClusterError::Unavailable("the watch ended".to_owned())),
+                    None => return Err(ClusterError::unavailable("the watch ended")),
                 },
                 // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
                 // passing of time alone.
                 _ = job_poll.tick() => { self.running(pod).await?; }
-                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::NotReady(unready_reason(latest.as_ref()))),
+                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::not_ready(unready_reason(latest.as_ref()))),
             }
             if let Some(result) =
                 latest.as_ref().and_then(|pod| readiness(pod, start.elapsed(), limit))
@@ -399,14 +399,14 @@ impl Cluster for Kubernetes {
                 return Ok(());
             }
         }
-        Err(ClusterError::Unavailable("the Job is being written by another client".to_owned()))
+        Err(ClusterError::unavailable("the Job is being written by another client"))
     }
 
     async fn remove(&self, pod: &PodName) -> Result<()> {
         self.delete_job(pod).await?;
-        tokio::time::timeout(REMOVAL_TIMEOUT, self.delete_owned(pod)).await.unwrap_or_else(|_| {
-            Err(ClusterError::Unavailable("the pod was not removed in time".to_owned()))
-        })
+        tokio::time::timeout(REMOVAL_TIMEOUT, self.delete_owned(pod))
+            .await
+            .unwrap_or_else(|_| Err(ClusterError::unavailable("the pod was not removed in time")))
     }
 
     async fn forget(&self, pod: &PodName) -> Result<()> {

@@ -29,7 +29,7 @@ pub(crate) fn is_gone<T>(deleted: Answer<T>) -> Result<bool> {
 pub(crate) fn cluster_error(error: RequestError) -> ClusterError {
     let status = match error {
         RequestError::Api(kube::Error::Api(status)) => status,
-        error => return ClusterError::Unavailable(error.to_string()),
+        error => return ClusterError::unavailable(error),
     };
     let message = &status.message;
     let (error_type, text) = match status.code {
@@ -45,8 +45,41 @@ pub(crate) fn cluster_error(error: RequestError) -> ClusterError {
             ErrorType::BackendError,
             "the cluster refused this pod; the reason is in the operator's log",
         ),
-        _ => return ClusterError::Unavailable(message.clone()),
+        _ => return ClusterError::unavailable(*status),
     };
     tracing::warn!(code = status.code, message, "the cluster refused a request");
     ClusterError::Refused(Refusal::new(error_type, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+    use std::error::Error;
+
+    fn status(code: u16) -> ClusterError {
+        let answer = Status {
+            code,
+            message: "etcd is away".to_owned(),
+            reason: "InternalError".to_owned(),
+            ..Status::default()
+        };
+        cluster_error(RequestError::Api(kube::Error::Api(answer.boxed())))
+    }
+
+    #[test]
+    fn what_the_api_server_answered_is_kept_for_the_operator() {
+        let failed = status(500);
+        assert!(failed.source().is_some(), "{failed:?}");
+        let ClusterError::Unavailable(cause) = failed else { panic!("{failed:?}") };
+        assert_eq!(cause.downcast_ref::<Status>().unwrap().code, 500);
+        assert_eq!(cause.to_string(), "etcd is away: InternalError");
+
+        let timed_out = cluster_error(RequestError::TimedOut);
+        let ClusterError::Unavailable(cause) = timed_out else { panic!("{timed_out:?}") };
+        assert!(matches!(cause.downcast_ref::<RequestError>(), Some(RequestError::TimedOut)));
+
+        let ClusterError::Refused(refusal) = status(403) else { panic!("not refused") };
+        assert!(!refusal.message.contains("etcd"), "{refusal:?}");
+    }
 }

@@ -62,7 +62,7 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        return Some(Err(ClusterError::NotReady("it ended during startup".to_owned())));
+        return Some(Err(ClusterError::not_ready("it ended during startup")));
     }
     if is_met(status, "Ready") {
         return Some(Ok(()));
@@ -74,17 +74,17 @@ pub(crate) fn readiness(
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(message) = unschedulable.and_then(|condition| condition.message.as_deref()) {
         if message.contains("free ports") {
-            return Some(Err(ClusterError::PortTaken(message.to_owned())));
+            return Some(Err(ClusterError::port_taken(message)));
         }
         if waited >= unschedulable_within {
             tracing::warn!(message, "no node has room for a pod");
-            return Some(Err(ClusterError::NotReady("no node has room for it".to_owned())));
+            return Some(Err(ClusterError::not_ready("no node has room for it")));
         }
     }
     let waiting = waiting(status).find(is_stuck)?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, "a pod cannot start");
-    Some(Err(ClusterError::NotReady(reason)))
+    Some(Err(ClusterError::not_ready(reason)))
 }
 
 fn is_met(status: &PodStatus, condition_type: &str) -> bool {
@@ -187,7 +187,8 @@ mod tests {
         }
         for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
             let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
-            assert_eq!(result, Some(Err(ClusterError::NotReady(reason.to_owned()))));
+            let Some(Err(ClusterError::NotReady(why))) = result else { panic!("{result:?}") };
+            assert_eq!(why.to_string(), reason);
         }
         assert_eq!(unready_reason(None), "it took too long");
     }

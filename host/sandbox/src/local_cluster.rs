@@ -65,10 +65,6 @@ impl LocalCluster {
     }
 }
 
-fn fault(error: impl ToString) -> ClusterError {
-    ClusterError::NotReady(error.to_string())
-}
-
 #[async_trait]
 impl Cluster for LocalCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
@@ -82,24 +78,22 @@ impl Cluster for LocalCluster {
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let listener =
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await {
-                Ok(listener) => listener,
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                    return Err(ClusterError::PortTaken(error.to_string()));
-                }
-                Err(error) => return Err(fault(error)),
-            };
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await;
+        let listener = bound.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => ClusterError::port_taken(error),
+            _ => ClusterError::not_ready(error),
+        })?;
         let home = self.homes.join(pod.as_str());
-        std::fs::create_dir_all(&home).map_err(fault)?;
+        std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
+        let key = plan.login.public_key.as_deref().map(parse_key).transpose();
         let account = Account {
             username: plan.login.username.clone(),
             password: Password::new(plan.login.password.expose()),
-            key: plan.login.public_key.as_deref().map(parse_key).transpose().map_err(fault)?,
+            key: key.map_err(ClusterError::not_ready)?,
             shell: PathBuf::from("/bin/sh"),
             home: home.clone(),
         };
-        let host_key = new_host_key().map_err(fault)?;
+        let host_key = new_host_key().map_err(ClusterError::not_ready)?;
         let (stop, stopped) = watch::channel(false);
         // Until its expiry is set the pod has all the time that was sold.
         let until_set = UnixTime::now().after(plan.sold);

@@ -53,7 +53,7 @@ impl TestMint {
             .set_unit_fee(&CurrencyUnit::Sat, input_fee_ppk)
             .map_err(during("start the mint"))?;
         let mut seed = [0_u8; 32];
-        getrandom::fill(&mut seed).map_err(|error| during("start the mint")(error.to_string()))?;
+        getrandom::fill(&mut seed).map_err(during("start the mint"))?;
         let mint = Arc::new(
             builder.build_with_seed(store, &seed).await.map_err(during("start the mint"))?,
         );

@@ -19,7 +19,7 @@ impl TestWallet {
     pub async fn new(mint: &str) -> Result<Self> {
         let store = cdk_sqlite::wallet::memory::empty().await.map_err(during("open a wallet"))?;
         let mut seed = [0_u8; 64];
-        getrandom::fill(&mut seed).map_err(|error| during("open a wallet")(error.to_string()))?;
+        getrandom::fill(&mut seed).map_err(during("open a wallet"))?;
         let builder = cdk::wallet::WalletBuilder::new()
             .mint_url(mint.parse().map_err(during("open a wallet"))?)
             .unit(CurrencyUnit::Sat);

@@ -236,7 +236,7 @@ impl ScriptedCluster {
             ClusterFault::Unavailable(after, times)
                 if (after + 1..after + 1 + times).contains(&number) =>
             {
-                Err(ClusterError::Unavailable("a test".to_owned()))
+                Err(ClusterError::unavailable("a test"))
             }
             fault => Ok(fault),
         }
@@ -285,10 +285,10 @@ impl Cluster for ScriptedCluster {
     }
     async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
         match self.call()? {
-            ClusterFault::NeverReady => Err(ClusterError::NotReady("ImagePullBackOff".to_owned())),
+            ClusterFault::NeverReady => Err(ClusterError::not_ready("ImagePullBackOff")),
             ClusterFault::PortTaken(times) if times > 0 => {
                 *self.fault.lock().unwrap() = ClusterFault::PortTaken(times - 1);
-                Err(ClusterError::PortTaken("a test".to_owned()))
+                Err(ClusterError::port_taken("a test"))
             }
             _ => self.alive(pod),
         }

@@ -9,6 +9,7 @@ use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
+use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -33,24 +34,41 @@ pub struct LeasePlan {
     pub sold: Seconds,
 }
 
+/// The cause of a [`ClusterError`].
+pub type ClusterErrorSource = Arc<dyn Error + Send + Sync>;
+
 /// Why the cluster did not do it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ClusterError {
     /// Rejected for a reason that a retry does not change.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The port is taken on every node: another one may do.
     #[error("the port is taken: {0}")]
-    PortTaken(String),
-    /// The pod did not become ready in time.
+    PortTaken(#[source] ClusterErrorSource),
+    /// The pod did not become ready in time. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
-    NotReady(String),
+    NotReady(#[source] ClusterErrorSource),
     /// The pod has ended, or never was.
     #[error("the pod is gone")]
     NotFound,
     /// Unreachable, or it failed: a later retry may succeed.
     #[error("the cluster cannot be reached: {0}")]
-    Unavailable(String),
+    Unavailable(#[source] ClusterErrorSource),
+}
+
+impl ClusterError {
+    pub fn port_taken(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::PortTaken(Arc::from(source.into()))
+    }
+
+    pub fn not_ready(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::NotReady(Arc::from(source.into()))
+    }
+
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable(Arc::from(source.into()))
+    }
 }
 
 impl From<ClusterError> for Refusal {
@@ -176,4 +194,22 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// [`ClusterError::Unavailable`].
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_source_and_customers_see_why_a_pod_did_not_start() {
+        let cause = || std::io::Error::other("no space left");
+        let constructors: [fn(std::io::Error) -> ClusterError; 3] =
+            [ClusterError::port_taken, ClusterError::not_ready, ClusterError::unavailable];
+        for constructor in constructors {
+            let error = constructor(cause());
+            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space left"));
+            let shown = Refusal::from(error.clone()).message.contains("no space left");
+            assert_eq!(shown, matches!(error, ClusterError::NotReady(_)), "{error}");
+        }
+    }
 }

@@ -53,7 +53,7 @@ impl OrderService {
                 Err(ProvisionError::Cluster(ClusterError::PortTaken(error))),
                 Task::Spawn { planned, login },
             ) if planned.moves < limits::LAUNCH_ATTEMPTS => {
-                tracing::warn!(error, "moving the pod to another port");
+                tracing::warn!(%error, "moving the pod to another port");
                 self.reassign_port(order, &paid, planned, login, set).await
             }
             (Err(ProvisionError::Cluster(error)), _) => {
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_its_customer_ends_is_not_a_fault_of_ours() {
-        let (gone, failed) = (ClusterError::NotFound, ClusterError::NotReady("a test".to_owned()));
+        let (gone, failed) = (ClusterError::NotFound, ClusterError::not_ready("a test"));
         let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
         for purchase in [testing::spawn(), top_up.clone()] {
             for error in [&gone, &failed] {

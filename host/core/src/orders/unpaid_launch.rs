@@ -54,7 +54,7 @@ impl OrderService {
             Ok(()) => Ok(Some(permits)),
             // A paid pod is moved to another port; this one is launched anew then.
             Err(ClusterError::PortTaken(error)) => {
-                tracing::warn!(error, "a pod that is not paid for has no port");
+                tracing::warn!(%error, "a pod that is not paid for has no port");
                 self.backends.cluster.remove(&pod).await?;
                 Ok(None)
             }

@@ -85,7 +85,7 @@ impl Postgres {
             migrate(&mut client, *schema)?;
         }
         let mut bytes = [0_u8; 4];
-        getrandom::fill(&mut bytes).map_err(|error| PostgresError::connect(error.to_string()))?;
+        getrandom::fill(&mut bytes).map_err(PostgresError::connect)?;
         // Never negative: `pg_locks` shows an unsigned number.
         let replica_id = i32::from_be_bytes(bytes) & i32::MAX;
         lock_as_alive(&mut client, replica_id).map_err(cannot_open)?;
