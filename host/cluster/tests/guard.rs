@@ -318,6 +318,9 @@ fn a_pod_is_reachable_by_one_port_which_is_the_reserved_one() {
         (json!({"metadata": {"name": "kubernetes"}, "spec": {}}), "services[0].metadata.name"),
         (json!({"spec": {"type": "LoadBalancer"}}), "services[0].spec.type"),
         (json!({"spec": {"externalIPs": ["1.1.1.1"]}}), "services[0].spec.externalIPs"),
+        (json!({"spec": {"ipFamilyPolicy": "DualStack"}}), "services[0].spec.ipFamilyPolicy"),
+        (json!({"spec": {"ipFamilyPolicy": 2}}), "services[0].spec.ipFamilyPolicy"),
+        (json!({"spec": {"ipFamilies": ["IPv6"]}}), "services[0].spec.ipFamilies"),
         (json!({"spec": {"selector": {"app": "other"}}}), "services[0].spec.selector"),
         (
             json!({"spec": {"type": "NodePort", "ports": [{"port": 22, "nodePort": 30001}]}}),
@@ -327,6 +330,22 @@ fn a_pod_is_reachable_by_one_port_which_is_the_reserved_one() {
     ] {
         let message = refusal(&unreachable, &[service]);
         assert!(message.starts_with(path), "{path}: {message}");
+    }
+}
+
+#[test]
+fn a_service_has_addresses_of_each_family_that_the_cluster_has() {
+    for (given, expected) in [
+        (Value::Null, "PreferDualStack"),
+        (json!("PreferDualStack"), "PreferDualStack"),
+        (json!("RequireDualStack"), "RequireDualStack"),
+        (json!("SingleStack"), "SingleStack"),
+    ] {
+        let service = json!({"spec": {"ipFamilyPolicy": given, "ports": [{"port": 80}]}});
+        let rendered = rendered(&valid(), &[service]);
+        let checked = check(&rendered, &placement(), &Allowed::default()).unwrap();
+        let spec = checked.services[0].spec.as_ref().unwrap();
+        assert_eq!(spec.ip_family_policy.as_deref(), Some(expected));
     }
 }
 

@@ -307,6 +307,8 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
     assert_eq!(services, port.to_string());
     let policy = "jsonpath={.items[*].spec.externalTrafficPolicy}";
     assert_eq!(in_workloads(&["get", "service", "-o", policy]), "Local");
+    let families = "jsonpath={.items[*].spec.ipFamilyPolicy}";
+    assert_eq!(in_workloads(&["get", "service", "-o", families]), "PreferDualStack");
     let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
     assert_eq!(pods(host_ports), "");
     let ssh = Ssh { port, username: "alice", password: PASSWORD };

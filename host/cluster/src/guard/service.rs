@@ -23,7 +23,17 @@ pub(super) fn check(
     };
     service.object("metadata").set("name", json!(name));
     let mut spec = service.object("spec");
-    spec.only(&["externalTrafficPolicy", "ports", "type"])?;
+    spec.only(&["externalTrafficPolicy", "ipFamilyPolicy", "ports", "type"])?;
+    // Customers come by either family, and the cluster's first may be IPv6: without a policy a
+    // Service has addresses of that one alone.
+    match spec.get("ipFamilyPolicy").map(Value::as_str) {
+        None => spec.set("ipFamilyPolicy", json!("PreferDualStack")),
+        Some(Some("PreferDualStack" | "RequireDualStack" | "SingleStack")) => {}
+        Some(_) => {
+            let violation = "must be PreferDualStack, RequireDualStack or SingleStack";
+            return Err(spec.field_error("ipFamilyPolicy", violation));
+        }
+    }
     let is_node_port = match spec.get("type").map(Value::as_str) {
         None | Some(Some("ClusterIP")) => false,
         Some(Some("NodePort")) => true,

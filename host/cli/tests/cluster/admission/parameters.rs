@@ -126,7 +126,10 @@ fn a_node_port_is_one_of_the_range() {
     let node_port = |more: Value| {
         let mut port = json!({"name": "ssh", "port": 22, "targetPort": 2222, "nodePort": 31150});
         merge(&mut port, more);
-        json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [port]})
+        let local = json!({"externalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"});
+        let mut spec = json!({"type": "NodePort", "ports": [port]});
+        merge(&mut spec, local);
+        spec
     };
     let accepted = patched(service(), "/spec", &node_port(json!({})));
     wait_for("the range", SOON, || thief.dry_run("services", &accepted).is_ok());
