@@ -75,18 +75,24 @@ impl Proxies {
     pub fn from_variables(
         variable: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, ProxyError> {
-        let given = |name| variable(name).filter(|value| !value.trim().is_empty());
-        let first = |names: &[&'static str]| {
-            let found = names.iter().find_map(|name| Some((*name, given(name)?)));
-            found.map(|(name, value)| Proxy::parse(name, value.trim())).transpose()
-        };
-        let no_proxy = NO_PROXY.into_iter().find_map(given).unwrap_or_default();
+        let no_proxy = first(&NO_PROXY, &variable).map(|(_, value)| value).unwrap_or_default();
         let entries = no_proxy.split([',', ' ', '\t']).filter(|entry| !entry.is_empty());
         Ok(Self {
-            https: first(&HTTPS)?,
-            http: first(&HTTP)?,
+            https: Proxy::of(&HTTPS, &variable)?,
+            http: Proxy::of(&HTTP, &variable)?,
             bypassed: entries.map(Bypass::parse).collect(),
         })
+    }
+
+    /// Everything for which [`from_variables`](Self::from_variables) fails, which stops at the
+    /// first.
+    #[must_use]
+    pub fn problems(variable: impl Fn(&'static str) -> Option<String>) -> Vec<ProxyError> {
+        let proxies = [&HTTPS, &HTTP].map(|names| Proxy::of(names, &variable));
+        let mut problems: Vec<_> = proxies.into_iter().filter_map(Result::err).collect();
+        // ALL_PROXY is of both.
+        problems.dedup();
+        problems
     }
 
     /// The proxy for a URL, as it was configured: with its user and password, if it has them.
@@ -107,7 +113,24 @@ impl Proxies {
     }
 }
 
+/// The first of these variables that has a value.
+fn first(
+    names: &[&'static str],
+    variable: impl Fn(&'static str) -> Option<String>,
+) -> Option<(&'static str, String)> {
+    let given = |name| variable(name).filter(|value| !value.trim().is_empty());
+    names.iter().find_map(|&name| Some((name, given(name)?)))
+}
+
 impl Proxy {
+    /// The one that the first of these variables names.
+    fn of(
+        names: &[&'static str],
+        variable: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<Self>, ProxyError> {
+        first(names, variable).map(|(name, value)| Self::parse(name, value.trim())).transpose()
+    }
+
     fn parse(variable: &'static str, value: &str) -> Result<Self, ProxyError> {
         let invalid = || ProxyError::InvalidUrl(variable);
         let text = match value.contains("://") {
@@ -289,6 +312,16 @@ mod tests {
         }
         let good = proxies(&[("HTTPS_PROXY", "http://user:secret@s:1")]).unwrap();
         assert!(!format!("{good:?}").contains("secret"));
+        let reported = |variables: &[(&str, &str)]| {
+            let found = Proxies::problems(|name| {
+                let found = variables.iter().find(|(given, _)| *given == name);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            found.len()
+        };
+        assert_eq!(reported(&[("ALL_PROXY", "socks5://s")]), 1);
+        assert_eq!(reported(&[("HTTPS_PROXY", "socks5://s"), ("http_proxy", "ftp://s")]), 2);
+        assert_eq!(reported(&[("HTTPS_PROXY", "http://s"), ("ALL_PROXY", "https://s")]), 0);
         // A variable that another one stands before is not used, and not an error.
         let unused = [("ALL_PROXY", "socks5://s"), ("HTTPS_PROXY", "s:1"), ("HTTP_PROXY", "s:1")];
         proxies(&unused).unwrap();

@@ -26,6 +26,7 @@ use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
 use paygress_core::orders::{Capture, RefundFees};
+use paygress_http_client::Proxies;
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
 use paygress_policy::PolicyDir;
@@ -253,6 +254,14 @@ impl Reader {
         None
     }
 
+    /// Mints, registries and the API server are reached through proxies that the environment names.
+    /// Each client reads them for itself, and would fail with the first problem.
+    fn refuse_unusable_proxies(&mut self) {
+        for problem in Proxies::problems(|name| self.variable(name)) {
+            self.problem(problem.to_string());
+        }
+    }
+
     /// Keys that no table row has are typos.
     fn refuse_unknown_keys(&mut self) {
         let unknown: Vec<String> = self
@@ -369,6 +378,7 @@ impl Config {
             reader
                 .problem("POLICY_STATE_DIR: must not be POLICY_DIR; the service manages its files");
         }
+        reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config
     }

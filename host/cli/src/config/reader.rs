@@ -55,6 +55,11 @@ impl Reader {
         reader
     }
 
+    /// A variable of the system, which the file does not have.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).cloned()
+    }
+
     /// The value that was given, in the environment or in the file.
     fn given(&mut self, key: &'static str) -> Option<String> {
         #[cfg(test)]

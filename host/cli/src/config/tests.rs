@@ -62,6 +62,32 @@ fn all_problems_are_reported_at_once_without_the_key() {
 }
 
 #[test]
+fn a_proxy_that_cannot_be_used_is_a_problem_of_its_variable() {
+    let socks = |variable, scheme| {
+        format!("{variable}: {scheme} proxies are not supported here: use one of http or https")
+    };
+    let secret = "socks5://user:hunter2@p.example:1080";
+    for (environment, expected) in [
+        (&[("HTTPS_PROXY", secret)][..], vec![socks("HTTPS_PROXY", "socks5")]),
+        (&[("http_proxy", "socks4a://p.example")], vec![socks("http_proxy", "socks4a")]),
+        (&[("ALL_PROXY", "socks5h://p.example:1080")], vec![socks("ALL_PROXY", "socks5h")]),
+        (
+            &[("HTTPS_PROXY", secret), ("HTTP_PROXY", "socks://p"), ("SSH_PORT", "0")],
+            vec![
+                "SSH_PORT: must be a whole number from 1 to 65535".to_owned(),
+                socks("HTTPS_PROXY", "socks5"),
+                socks("HTTP_PROXY", "socks"),
+            ],
+        ),
+        // The last is not used.
+        (&[("HTTPS_PROXY", "p:3128"), ("HTTP_PROXY", "https://p"), ("ALL_PROXY", secret)], vec![]),
+    ] {
+        let problems = read(&good(), environment).err().map_or_else(Vec::new, |found| found.0);
+        assert_eq!(problems, expected, "{environment:?}");
+    }
+}
+
+#[test]
 fn a_part_is_read_by_itself() {
     let file = "ssh_port = 0\nadmin_socket = \"here.sock\"\npod_devices = [\"nvidia.com/gpu\"]\n";
     let read = |environment: &[(&str, &str)]| {
