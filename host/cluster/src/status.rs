@@ -172,6 +172,29 @@ mod tests {
         assert!(!is_evicted_for_its_own_use(&Pod::default()));
     }
 
+    fn job(reason: &str) -> Job {
+        let condition = json!({"type": "Failed", "status": "True", "reason": reason});
+        serde_json::from_value(json!({"status": {"conditions": [condition]}})).unwrap()
+    }
+
+    /// Whether it reached its own limit or its node had no memory left: the kubelet reports the
+    /// same, and no DisruptionTarget. So neither is paid back; an eviction is.
+    #[test]
+    fn who_is_killed_for_lack_of_memory_has_exited_and_who_is_evicted_is_paid_back() {
+        let state = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let killed = pod(json!({"phase": "Failed", "containerStatuses": [container]}));
+        assert!(!is_evicted_for_its_own_use(&killed));
+        for (reason, end, is_paid_back) in [
+            ("BackoffLimitExceeded", EndReason::Exited, false),
+            ("PodFailurePolicy", EndReason::Disrupted, true),
+            ("DeadlineExceeded", EndReason::Expired, false),
+        ] {
+            assert_eq!(finished(&job(reason)), Some(end), "{reason}");
+            assert_eq!(end.is_provider_fault(), is_paid_back, "{reason}");
+        }
+    }
+
     fn waiting_for(reason: &str) -> Pod {
         let state = json!({"waiting": {"reason": reason}});
         let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
