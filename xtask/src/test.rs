@@ -30,6 +30,8 @@ const FUZZ_SECONDS: u64 = 15;
 /// Seeded runs with faults, at cdk's mint and at a Nutshell mint.
 const FAULT_RUNS: u64 = 80;
 const NUTSHELL_RUNS: u64 = 12;
+/// Of which the tests on this machine make the first, to show that the program works.
+const FAULT_RUNS_OF_THE_TESTS: &str = "1";
 
 /// `xtask` is the command line of these commands, which the documents show.
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
@@ -52,7 +54,10 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
         cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
     generate::generate(generate::Mode::Check)?;
-    step("tests on this machine", cargo(&["test", "--no-fail-fast"])?.args(ALL))?;
+    step(
+        "tests on this machine",
+        cargo(&["test", "--no-fail-fast"])?.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
+    )?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 /// Ten thousand with `SWAP_ORDERS=10000`; a multiple of a hundred.
 static ORDERS: LazyLock<usize> = LazyLock::new(|| {
-    std::env::var("SWAP_ORDERS").map_or(2_000, |orders| orders.parse().expect("a number"))
+    std::env::var("SWAP_ORDERS").map_or(1_000, |orders| orders.parse().expect("a number"))
 });
 /// Orders between two swaps.
 const ORDERS_A_SWAP: usize = 50;
