@@ -1,6 +1,7 @@
 //! The testbed of `k8s/testbed`.
 
-use crate::run::{root, step};
+use crate::run::{at_lowest_priority, root, step};
+use crate::ssh_image;
 use anyhow::Result;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -33,13 +34,15 @@ fn script() -> PathBuf {
     root().join("k8s/testbed/cluster")
 }
 
-/// Builds the testbed beside other steps, with what they leave of the cores.
+/// Builds the testbed and the pods' SSH server beside other steps, with what they leave of the
+/// cores. Their directories are other ones than that of the tests' builds, which do not wait.
 pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
     std::thread::spawn(|| {
-        step(
-            "testbed build, at the lowest priority",
-            Command::new("nice").args(["-n", "19"]).arg(script()).arg("build"),
-        )
+        let mut testbed = Command::new(script());
+        testbed.arg("build");
+        step("testbed build, at the lowest priority", &mut at_lowest_priority(&testbed))?;
+        let server = ssh_image::build_of_server()?;
+        step("build the SSH server, at the lowest priority", &mut at_lowest_priority(&server))
     })
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn down() -> Result<()> {
 
 pub(crate) fn up() -> Result<()> {
     testbed(&["up"])?;
-    crate::ssh_image::build()?;
+    ssh_image::build()?;
     testbed(&["load", &crate::run::target().join("ssh-image.tar").to_string_lossy()])?;
     testbed(&["kubectl", "apply", "-k", &root().join("k8s/base").to_string_lossy()])
 }

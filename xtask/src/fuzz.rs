@@ -41,8 +41,13 @@ pub(crate) fn fuzz_briefly(seconds: u64) -> Result<()> {
     let wrapper = root().join("host/fuzz/rustc-with-coverage");
     build.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env("FUZZ_FLAGS", FLAGS);
     step("build the fuzz targets", &mut build)?;
-    for name in TARGETS {
-        run(&target().join("debug"), name, seconds)?;
+    // Each uses one core.
+    for pair in TARGETS.chunks(2) {
+        let begin = |name| std::thread::spawn(move || run(&target().join("debug"), name, seconds));
+        let running: Vec<_> = pair.iter().copied().map(begin).collect();
+        for fuzzing in running {
+            fuzzing.join().unwrap_or_else(|_| bail!("a thread of the fuzz targets panicked"))?;
+        }
     }
     Ok(())
 }

@@ -63,6 +63,22 @@ pub(crate) fn toolchain(targets: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The same command with what other steps leave of the cores.
+pub(crate) fn at_lowest_priority(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        nice.current_dir(directory);
+    }
+    nice
+}
+
 /// Runs a step: prints its name and how long it took, and fails if it does.
 pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     println!("── {name}");
@@ -85,4 +101,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_the_lowest_priority_is_the_same_otherwise() {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo "$(nice) $(pwd) $STEP ${HOME-none}""#]);
+        command.current_dir("/").env("STEP", "one").env_remove("HOME");
+        assert_eq!(output(&mut at_lowest_priority(&command)).unwrap(), "19 / one none");
+    }
 }

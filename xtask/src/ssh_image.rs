@@ -13,7 +13,8 @@ const IMAGE: &str = "paygress.local/ssh:1";
 /// The user of the pods: `user_id` of the pod-template policy.
 const USER: u32 = 1000;
 
-pub(crate) fn build() -> Result<()> {
+/// The build of the server, static.
+pub(crate) fn build_of_server() -> Result<Command> {
     let mut command = cargo(&[
         "build",
         "--quiet",
@@ -24,7 +25,11 @@ pub(crate) fn build() -> Result<()> {
         TRIPLE,
     ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    step("build the SSH server, static", &mut command)?;
+    Ok(command)
+}
+
+pub(crate) fn build() -> Result<()> {
+    step("build the SSH server, static", &mut build_of_server()?)?;
     let busybox =
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let busybox = busybox.context("busybox is missing: apt-get install busybox-static")?;

@@ -39,6 +39,8 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     versions()?;
     // Only some steps use both cores all the time.
     let testbed = (!without_cluster).then(cluster::build_in_background);
+    // Waits for the network.
+    let packages = std::thread::spawn(packages);
     checks::source()?;
     plugins::build()?;
     web::page()?;
@@ -61,10 +63,8 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
-    python::mint_and_relay()?;
+    packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
-    web::packages("examples/customer-js")?;
-    python::schemathesis()?;
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
     let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
@@ -77,6 +77,13 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     };
     testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
     on_cluster()
+}
+
+/// What steps after the tests on this machine use.
+fn packages() -> Result<()> {
+    python::mint_and_relay()?;
+    python::schemathesis()?;
+    web::packages("examples/customer-js")
 }
 
 fn on_cluster() -> Result<()> {
