@@ -357,29 +357,34 @@ async fn an_honest_order_among_forged_ones_takes_its_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_crowd_all_that_get_nothing_know_it_before_the_first_is_paid_for() {
-    const BUYERS: u64 = 300;
-    const ROOM: u32 = 50;
-    let service = Service::closed(ROOM).await;
-    let mut submissions = Vec::new();
-    for number in 0..BUYERS {
-        submissions.push(service.submit("honest", "a", number).await.unwrap());
-    }
+async fn the_last_place_is_not_for_forged_orders() {
+    let service = Service::closed(1).await;
     service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
-    service.until(State::Refused, BUYERS - u64::from(ROOM)).await;
-    assert_eq!(service.ledger.ports_in_use().await.unwrap(), ROOM);
-    assert_eq!(service.count(State::Active).await, 0, "no swap was done");
+    let mut forged = vec![service.submit("forged", "a", 0).await.unwrap()];
+    service.until(State::Redeeming, 1).await;
+    let honest = service.submit("honest", "a", 1_000_000).await.unwrap();
+    // They are refused at once, and it waits.
+    for number in 1..=100 {
+        forged.push(service.submit("forged", "a", number).await.unwrap());
+    }
+    service.until(State::Refused, 100).await;
+    assert_eq!(service.count(State::Received).await, 1);
+    // However many more come while the first is found out.
+    let mut answer = Box::pin(honest.answer());
     service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
-    service.until(State::Active, u64::from(ROOM)).await;
-    for submission in submissions {
-        match submission.answer().await.unwrap() {
-            Response::Access(_) => {}
-            answer => {
-                let refusal = answer.error().unwrap();
-                assert_eq!(refusal.error_type, ErrorType::ResourceUnavailable);
-                assert!(refusal.message.contains("no node has enough left"), "{answer:?}");
+    let answer = loop {
+        tokio::select! {
+            answer = &mut answer => break answer.unwrap(),
+            submitted = service.submit("forged", "a", u64::try_from(forged.len()).unwrap()) => {
+                forged.push(submitted.unwrap());
             }
         }
+    };
+    assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+    println!("{} forged orders got none of one place", forged.len());
+    for forged in forged {
+        let answer = forged.answer().await.unwrap();
+        assert!(answer.error().is_some(), "{answer:?}");
     }
 }
 

@@ -42,6 +42,9 @@ pub const ORDERS_AT_ONCE: usize = 16;
 /// …and of these, of tokens without valid DLEQ proofs: whoever invents tokens leaves slots, and
 /// requests to the mint, for those that cannot be invented.
 pub const UNPROVEN_AT_ONCE: usize = 4;
+/// How long an order with a proven token waits for those without that hold the last places in the
+/// cluster: as long as a mint usually takes to swap them, or to refuse them with its reasons.
+pub const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// Orders of one network, or of one customer, that are not paid for yet: an office behind one
 /// address fits, and a flood from there has no more.
 pub const ORDERS_OF_ONE: usize = 32;
