@@ -15,6 +15,7 @@ mod admit;
 mod backfill;
 mod cursor;
 mod notices;
+mod reopenings;
 mod serve;
 mod text;
 
@@ -33,7 +34,8 @@ use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
 use paygress_core::sanitize::plain;
-use std::collections::{HashMap, HashSet};
+use reopenings::Reopenings;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
@@ -42,11 +44,6 @@ use tokio::sync::{broadcast, mpsc};
 const QUEUE: usize = 256;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
-/// Before a closed subscription is opened again; doubled each time that it is closed before all that
-/// is stored was read…
-const REOPEN_DELAY: Duration = Duration::from_secs(10);
-/// …but no further than this many times.
-const REOPEN_DOUBLINGS: u32 = 6;
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
 /// Messages that were not encrypted are answered if they are not older than this.
@@ -73,8 +70,7 @@ pub struct Inbox {
     /// Subscriptions that are being opened again, and readings to the end: one of each relay.
     reopening: KeyedLimit<RelayUrl>,
     backfilling: KeyedLimit<RelayUrl>,
-    /// How often in a row a relay's subscription was opened again.
-    reopened: HashMap<RelayUrl, u32>,
+    reopenings: Reopenings,
     notices: Notices,
     /// In memory only, since anybody can make as many as they like.
     rejected: Recent<EventId>,
@@ -112,7 +108,7 @@ impl Inbox {
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
             backfilling: KeyedLimit::default(),
-            reopened: HashMap::new(),
+            reopenings: Reopenings::default(),
             notices: Notices::default(),
             rejected: Recent::new(REJECTED_IDS, Duration::MAX),
         };
@@ -150,7 +146,6 @@ impl Inbox {
             }
             if self.receipts.is_empty() {
                 for relay in std::mem::take(&mut self.sent_all) {
-                    self.reopened.remove(&relay);
                     if self.synced.insert(relay.clone()) {
                         tracing::info!(%relay, "inbox synced");
                         cursor::write(&*self.ledger, &relay).await;
@@ -254,9 +249,7 @@ impl Inbox {
     async fn reopen(&mut self, relay: RelayUrl) {
         // Whatever the relay sends meanwhile: one at a time.
         let Some(permit) = self.reopening.try_acquire(relay.clone(), 1) else { return };
-        let times = self.reopened.entry(relay.clone()).or_default();
-        let delay = reopen_delay(*times);
-        *times = times.saturating_add(1);
+        let delay = self.reopenings.delay(&relay, Instant::now());
         let filters = match self.filters(&relay).await {
             Ok(filters) => filters,
             Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
@@ -292,11 +285,6 @@ impl Inbox {
             }
         }
     }
-}
-
-/// How long a subscription stays closed that was opened so many times in a row.
-fn reopen_delay(times: u32) -> Duration {
-    REOPEN_DELAY.saturating_mul(2_u32.saturating_pow(times.min(REOPEN_DOUBLINGS)))
 }
 
 #[cfg(test)]
