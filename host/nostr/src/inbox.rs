@@ -22,6 +22,7 @@ mod text;
 use crate::connection::{Connection, Settings, client_options, relay_options};
 use crate::error::{Error, REASON_CHARS};
 use crate::recent::Recent;
+use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use backfill::{Backfill, Backfilled};
@@ -88,7 +89,7 @@ impl Inbox {
         let oldest = OldestWraps::default();
         let policy = InboxAdmitPolicy::new(id.clone(), sender.clone(), oldest.clone());
         let ours = Client::builder()
-            .signer(settings.keys.clone())
+            .signer(RelayAuthSigner::new(settings.keys.clone()))
             .opts(client_options())
             .admit_policy(policy)
             .build();

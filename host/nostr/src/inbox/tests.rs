@@ -1,9 +1,15 @@
 use super::*;
+use crate::relay_auth::{CHALLENGE_WINDOW, CHALLENGES_ANSWERED};
 use async_trait::async_trait;
-use nostr_sdk::Keys;
+use futures::{SinkExt, StreamExt};
+use nostr_sdk::pool::RelayNotification;
+use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::model::units::UnixTime;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Messages of a relay that floods.
 const MESSAGES: usize = 10_000;
@@ -36,7 +42,10 @@ impl KvStore for FakeStore {
 }
 
 fn inbox() -> (Inbox, Arc<FakeStore>, RelayUrl) {
-    let relay = RelayUrl::parse("wss://a.example").unwrap();
+    inbox_at(RelayUrl::parse("wss://a.example").unwrap())
+}
+
+fn inbox_at(relay: RelayUrl) -> (Inbox, Arc<FakeStore>, RelayUrl) {
     let settings = Settings {
         keys: Keys::generate(),
         relays: vec![relay.clone()],
@@ -80,4 +89,98 @@ async fn a_relay_that_has_sent_all_without_end_is_read_once_more_and_not_missed(
     assert_eq!((reads, inbox.sent_all.len()), (2, 1));
     assert!(inbox.backfill_again.is_empty());
     assert!(inbox.backfilling.try_acquire(relay, 1).is_some(), "none is left in flight");
+}
+
+/// A relay without messages that takes every authentication, for one connection. It sends a
+/// challenge whenever it gets one to send.
+struct FakeRelay {
+    url: RelayUrl,
+    challenges: mpsc::Sender<&'static str>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicUsize,
+    authentications: AtomicUsize,
+}
+
+impl FakeRelay {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = RelayUrl::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
+        let (challenges, to_send) = mpsc::channel(1);
+        let counts = Arc::<Counts>::default();
+        tokio::spawn(Self::serve(listener, to_send, Arc::clone(&counts)));
+        Self { url, challenges, counts }
+    }
+
+    async fn serve(
+        listener: TcpListener,
+        mut challenges: mpsc::Receiver<&'static str>,
+        counts: Arc<Counts>,
+    ) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        loop {
+            let answer = tokio::select! {
+                Some(challenge) = challenges.recv() => {
+                    Some(RelayMessage::Auth { challenge: Cow::Borrowed(challenge) })
+                }
+                received = socket.next() => match received {
+                    Some(Ok(Message::Text(text))) => counts.answer(&text),
+                    Some(Ok(_)) => None,
+                    Some(Err(_)) | None => return,
+                },
+            };
+            if let Some(answer) = answer
+                && socket.send(Message::text(answer.as_json())).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+impl Counts {
+    fn answer(&self, text: &str) -> Option<RelayMessage<'static>> {
+        match ClientMessage::from_json(text.as_bytes()).unwrap() {
+            ClientMessage::Req { subscription_id, .. } => {
+                self.requests.fetch_add(1, Ordering::SeqCst);
+                Some(RelayMessage::eose(subscription_id.into_owned()))
+            }
+            ClientMessage::Auth(event) => {
+                self.authentications.fetch_add(1, Ordering::SeqCst);
+                let message = Cow::Borrowed("");
+                Some(RelayMessage::Ok { event_id: event.id, status: true, message })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_challenges_without_end_gets_a_few_authentications_and_subscriptions() {
+    let relay = FakeRelay::start().await;
+    let (inbox, _, url) = inbox_at(relay.url.clone());
+    let begun = Instant::now();
+    inbox.connect().await.unwrap();
+    let connected = inbox.connection.ours.relay(&url).await.unwrap();
+    let mut notifications = connected.notifications();
+    for _ in 0..MESSAGES {
+        relay.challenges.send("who are you?").await.unwrap();
+        // Each one is handled before the next is sent: none is passed over.
+        while !matches!(
+            notifications.recv().await.unwrap(),
+            RelayNotification::Authenticated | RelayNotification::AuthenticationFailed
+        ) {}
+    }
+    let requests = relay.counts.requests.load(Ordering::SeqCst);
+    let authentications = relay.counts.authentications.load(Ordering::SeqCst);
+    println!("{MESSAGES} challenges: {authentications} times AUTH, {requests} times REQ");
+    let answered = usize::try_from(CHALLENGES_ANSWERED).unwrap();
+    let windows = begun.elapsed().as_secs() / CHALLENGE_WINDOW.as_secs() + 1;
+    let most = answered * usize::try_from(windows).unwrap();
+    assert!((answered..=most).contains(&authentications), "{authentications}");
+    assert!(requests <= authentications + 1, "{requests}: one more when it is connected");
 }
