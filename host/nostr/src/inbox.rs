@@ -7,13 +7,14 @@
 //! not the newest. Only then is the relay synced, and its cursor moved on.
 //!
 //! ```text
-//! relay ─▶ admit.rs ─▶ queue ─▶ serve.rs ─▶ orders
-//!    └─ EOSE ─▶ backfill.rs ─┘      the queue is empty ─▶ cursor.rs
+//! relay ─▶ admit.rs ─▶ queue ─▶ in_flight.rs ─▶ serve.rs ─▶ orders
+//!    └─ EOSE ─▶ backfill.rs ─┘      all are served ─▶ cursor.rs
 //! ```
 
 mod admit;
 mod backfill;
 mod cursor;
+mod in_flight;
 mod notices;
 mod reopenings;
 mod serve;
@@ -21,11 +22,13 @@ mod text;
 
 use crate::connection::{Connection, Settings, client_options, relay_options};
 use crate::error::{Error, REASON_CHARS};
+use crate::gift_wrap;
 use crate::recent::Recent;
 use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use backfill::{Backfill, Backfilled};
+use in_flight::InFlight;
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
@@ -36,6 +39,7 @@ use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
 use paygress_core::sanitize::plain;
 use reopenings::Reopenings;
+use serve::{MessageHandler, PLAIN_SECONDS};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,8 +51,6 @@ const QUEUE: usize = 256;
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
-/// Messages that were not encrypted are answered if they are not older than this.
-const PLAIN_SECONDS: u64 = 600;
 
 /// The service's inbox.
 pub struct Inbox {
@@ -57,6 +59,7 @@ pub struct Inbox {
     replies: Arc<ReplyPublisher>,
     id: SubscriptionId,
     receipts: mpsc::Receiver<Receipt>,
+    in_flight: InFlight,
     /// Where stored messages that a subscription left out are queued.
     backfill: mpsc::Sender<Receipt>,
     oldest: OldestWraps,
@@ -64,7 +67,7 @@ pub struct Inbox {
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
     /// Those that have sent all once more meanwhile.
     backfill_again: HashSet<RelayUrl>,
-    /// Those that are synced once the queue is empty.
+    /// Those that are synced once all is served.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
@@ -101,6 +104,7 @@ impl Inbox {
             replies: Arc::clone(&replies),
             id,
             receipts,
+            in_flight: InFlight::default(),
             backfill: sender,
             oldest,
             backfilled: mpsc::channel(QUEUE),
@@ -121,16 +125,23 @@ impl Inbox {
     /// # Errors
     /// When a relay's address is not usable, or the ledger fails at the start.
     pub async fn run(mut self, orders: Arc<OrderService>) -> Result<(), Error> {
+        let handler = Arc::new(MessageHandler {
+            connection: Arc::clone(&self.connection),
+            ledger: Arc::clone(&self.ledger),
+            replies: Arc::clone(&self.replies),
+            orders,
+        });
         let mut notifications = self.connection.ours.notifications();
         self.connect().await?;
         let mut cursor_tick = tokio::time::interval(CURSOR_INTERVAL);
         cursor_tick.tick().await;
         loop {
             tokio::select! {
-                receipt = self.receipts.recv() => match receipt {
-                    Some(receipt) => self.receive(&orders, &receipt).await,
+                receipt = self.receipts.recv(), if self.in_flight.has_room() => match receipt {
+                    Some(receipt) => self.receive(&handler, receipt),
                     None => return Ok(()),
                 },
+                Some(()) = self.in_flight.ended() => {}
                 notification = notifications.recv() => match notification {
                     Ok(RelayPoolNotification::Message { relay_url, message }) => {
                         self.on_message(&relay_url, &message).await
@@ -145,13 +156,23 @@ impl Inbox {
                 Some(backfilled) = self.backfilled.1.recv() => self.on_backfilled(backfilled),
                 _ = cursor_tick.tick() => self.move_cursors().await,
             }
-            if self.receipts.is_empty() {
-                for relay in std::mem::take(&mut self.sent_all) {
-                    if self.synced.insert(relay.clone()) {
-                        tracing::info!(%relay, "inbox synced");
-                        cursor::write(&*self.ledger, &relay).await;
-                    }
-                }
+            self.mark_synced().await;
+        }
+    }
+
+    /// Whether all that was received is served.
+    fn is_all_served(&self) -> bool {
+        self.receipts.is_empty() && self.in_flight.is_empty()
+    }
+
+    async fn mark_synced(&mut self) {
+        if !self.is_all_served() {
+            return;
+        }
+        for relay in std::mem::take(&mut self.sent_all) {
+            if self.synced.insert(relay.clone()) {
+                tracing::info!(%relay, "inbox synced");
+                cursor::write(&*self.ledger, &relay).await;
             }
         }
     }
@@ -183,6 +204,39 @@ impl Inbox {
                 .pubkey(service)
                 .since(plain),
         ])
+    }
+
+    fn receive(&mut self, handler: &Arc<MessageHandler>, receipt: Receipt) {
+        let Receipt { relay, event } = receipt;
+        if self.rejected.contains(&event.id) {
+            return;
+        }
+        let keys = &self.connection.settings.keys;
+        let handler = Arc::clone(handler);
+        match event.kind {
+            Kind::GiftWrap => match gift_wrap::unwrap(keys, &event) {
+                Ok(message) => {
+                    let customer = message.sender;
+                    let serve = async move { handler.serve(&relay, &message).await };
+                    self.in_flight.spawn(customer, serve);
+                }
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
+                    self.rejected.insert(&event.id);
+                }
+            },
+            // A relay may send what was not subscribed to.
+            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
+                if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
+            {
+                self.rejected.insert(&event.id);
+                let customer = event.pubkey;
+                let warn = async move { handler.warn(&relay, &event).await };
+                self.in_flight.spawn(customer, warn);
+            }
+            _ => {}
+        }
     }
 
     /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
@@ -229,6 +283,7 @@ impl Inbox {
                 // Nothing of it is read until it is open again. Authentication opens it by itself,
                 // if it succeeds.
                 self.synced.remove(relay);
+                self.sent_all.remove(relay);
                 if !message.starts_with("auth-required")
                     && let Some(left_out) = self.notices.admit(relay, Instant::now())
                 {
@@ -274,14 +329,17 @@ impl Inbox {
             if relay.status() != RelayStatus::Connected {
                 // When it is back it has something to catch up with.
                 self.synced.remove(&url);
+                self.sent_all.remove(&url);
             } else if !open.contains_key(&url) {
                 self.reopen(url).await;
-            } else if self.backfilling.try_acquire(url.clone(), 1).is_none() {
-                // What it has stored is still being read.
+            } else if self.backfilling.try_acquire(url.clone(), 1).is_none()
+                || self.sent_all.contains(&url)
+            {
+                // What it has stored is still being read, or served.
             } else if !self.synced.contains(&url) {
                 tracing::warn!(relay = %url, "the inbox is open and its stored messages were not read to their end; it is opened again");
                 self.reopen(url).await;
-            } else if self.receipts.is_empty() {
+            } else if self.is_all_served() {
                 cursor::write(&*self.ledger, &url).await;
             }
         }

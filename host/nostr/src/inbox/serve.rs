@@ -1,14 +1,13 @@
-//! One message: unwrapped, parsed, submitted, and marked as complete.
+//! One message: parsed, submitted, and marked as complete.
 
-use super::admit::Receipt;
-use super::{Inbox, PLAIN_SECONDS, text};
-use crate::gift_wrap::{self, DirectMessage};
-use crate::replies::reply_to;
+use super::text;
+use crate::connection::Connection;
+use crate::gift_wrap::DirectMessage;
+use crate::replies::{ReplyPublisher, reply_to};
 use backon::{ConstantBuilder, Retryable};
 use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::LedgerError;
-use paygress_core::backend::store::Repetition;
+use paygress_core::backend::store::{InboxStore, LedgerError, Repetition};
 use paygress_core::model::ids::{self, Customer, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
@@ -25,42 +24,20 @@ const OLDEST_SECONDS: u64 = 14 * 86_400;
 /// served.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 const LEDGER_RETRIES: usize = 30;
+/// Messages that were not encrypted are answered if they are not older than this.
+pub(super) const PLAIN_SECONDS: u64 = 600;
 /// A message from the future would outlive its id.
 const FUTURE_SECONDS: u64 = 3_600;
 
-impl Inbox {
-    /// One receipt. A message is marked as complete only when it was served: after a crash before
-    /// that it is served again, and the ledger knows the order.
-    pub(super) async fn receive(&mut self, orders: &Arc<OrderService>, receipt: &Receipt) {
-        let Receipt { relay, event } = receipt;
-        if self.rejected.contains(&event.id) {
-            return;
-        }
-        let keys = &self.connection.settings.keys;
-        let served = match event.kind {
-            Kind::GiftWrap => match gift_wrap::unwrap(keys, event) {
-                Ok(message) => self.serve(orders, relay, &message).await,
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
-                    self.rejected.insert(&event.id);
-                    Ok(())
-                }
-            },
-            // A relay may send what was not subscribed to.
-            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
-                if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
-            {
-                self.rejected.insert(&event.id);
-                self.warn(relay, event).await
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "a message could not be served; it is read again at the next start");
-        }
-    }
+/// Serves messages.
+pub(super) struct MessageHandler {
+    pub connection: Arc<Connection>,
+    pub ledger: Arc<dyn InboxStore>,
+    pub replies: Arc<ReplyPublisher>,
+    pub orders: Arc<OrderService>,
+}
 
+impl MessageHandler {
     async fn claim_message(&self, id: &EventId) -> Result<bool, LedgerError> {
         with_retries(|| async { self.ledger.claim_message(&id.to_hex(), UnixTime::now()).await })
             .await
@@ -75,9 +52,10 @@ impl Inbox {
         .await
     }
 
-    async fn serve(
+    /// A message is marked as complete only when it was served: after a crash before that it is
+    /// served again, and the ledger knows the order.
+    pub(super) async fn serve(
         &self,
-        orders: &Arc<OrderService>,
         relay: &RelayUrl,
         message: &DirectMessage,
     ) -> Result<(), LedgerError> {
@@ -98,7 +76,7 @@ impl Inbox {
                 "the message is dated in the future; set your clock",
             ))
         } else {
-            self.dispatch(orders, message, &customer, &to).await
+            self.dispatch(message, &customer, &to).await
         };
         match response {
             Ok(None) => {}
@@ -114,18 +92,17 @@ impl Inbox {
     /// The response to a request; `None` if somebody else sends it, or sends it later.
     async fn dispatch(
         &self,
-        orders: &Arc<OrderService>,
         message: &DirectMessage,
         customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
         match text::parse(&message.text)? {
-            Request::Status { pod } => Ok(Some(orders.status(&pod, customer).await?.into())),
+            Request::Status { pod } => Ok(Some(self.orders.status(&pod, customer).await?.into())),
             Request::Stop { pod } => {
                 // Who owns no pod is answered at once: only owners have somebody wait for them.
-                orders.status(&pod, customer).await?;
+                self.orders.status(&pod, customer).await?;
                 // A pod takes its time to end, and the next customer does not wait for it.
-                let stopped = stop(Arc::clone(orders), pod, customer.clone());
+                let stopped = stop(Arc::clone(&self.orders), pod, customer.clone());
                 self.replies.send_when(to.clone(), async move { Some(stopped.await) });
                 Ok(None)
             }
@@ -141,19 +118,18 @@ impl Inbox {
                     purchase,
                     password,
                 };
-                self.submit(orders, order, customer, to).await
+                self.submit(order, customer, to).await
             }
         }
     }
 
     async fn submit(
         &self,
-        orders: &Arc<OrderService>,
         order: NewOrder,
         customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
-        match orders.submit(order).await? {
+        match self.orders.submit(order).await? {
             // The order service responds.
             Submission::InProgress(order, _) => {
                 tracing::info!(%order, %customer, "order submitted");
@@ -170,7 +146,7 @@ impl Inbox {
     }
 
     /// A message that everybody could read, or whose sender everybody sees.
-    async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
+    pub(super) async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
         if !self.claim_message(&event.id).await? {
             return Ok(());
         }

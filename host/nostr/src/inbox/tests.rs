@@ -9,15 +9,17 @@ use paygress_core::model::units::UnixTime;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Messages of a relay that floods.
 const MESSAGES: usize = 10_000;
 
-/// Counts what is read.
+/// Counts what is read, and what is written.
 #[derive(Default)]
 struct FakeStore {
     reads: AtomicUsize,
+    writes: AtomicUsize,
 }
 
 #[async_trait]
@@ -37,6 +39,7 @@ impl KvStore for FakeStore {
         Ok(None)
     }
     async fn kv_write(&self, _: &str, _: &str) -> Result<(), LedgerError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -183,4 +186,46 @@ async fn a_relay_that_challenges_without_end_gets_a_few_authentications_and_subs
     let most = answered * usize::try_from(windows).unwrap();
     assert!((answered..=most).contains(&authentications), "{authentications}");
     assert!(requests <= authentications + 1, "{requests}: one more when it is connected");
+}
+
+#[tokio::test]
+async fn the_cursor_waits_for_the_messages_that_are_being_served() {
+    let relay = FakeRelay::start().await;
+    let (mut inbox, store, url) = inbox_at(relay.url.clone());
+    inbox.connect().await.unwrap();
+    inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
+    let writes = || store.writes.load(Ordering::Relaxed);
+    let serve_one = |inbox: &mut Inbox| {
+        let (release, released) = oneshot::channel::<()>();
+        inbox.in_flight.spawn(Keys::generate().public_key(), async move {
+            released.await.unwrap();
+            Ok(())
+        });
+        release
+    };
+    // The relay has sent all that it had stored, and one of it is not served yet.
+    let release = serve_one(&mut inbox);
+    inbox.sent_all.insert(url.clone());
+    inbox.mark_synced().await;
+    inbox.move_cursors().await;
+    assert_eq!((writes(), inbox.synced.len(), inbox.sent_all.len()), (0, 0, 1));
+    assert!(inbox.reopening.try_acquire(url.clone(), 1).is_some(), "it is not opened again");
+    release.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.mark_synced().await;
+    assert_eq!((writes(), inbox.synced.len(), inbox.sent_all.len()), (1, 1, 0));
+    // A new message is not served yet.
+    let release = serve_one(&mut inbox);
+    inbox.move_cursors().await;
+    assert_eq!(writes(), 1);
+    release.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.move_cursors().await;
+    assert_eq!(writes(), 2);
+    // What a relay has sent before it closes the inbox is not all that it has.
+    let _release = serve_one(&mut inbox);
+    inbox.sent_all.insert(url.clone());
+    let closed = RelayMessage::closed(inbox.id.clone(), "error: no");
+    inbox.on_message(&url, &closed).await;
+    assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty());
 }
