@@ -13,6 +13,7 @@
 
 mod admit;
 mod backfill;
+mod claims;
 mod cursor;
 mod in_flight;
 mod notices;
@@ -28,6 +29,7 @@ use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use backfill::{Backfill, Backfilled};
+use claims::Claims;
 use in_flight::InFlight;
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
@@ -127,7 +129,7 @@ impl Inbox {
     pub async fn run(mut self, orders: Arc<OrderService>) -> Result<(), Error> {
         let handler = Arc::new(MessageHandler {
             connection: Arc::clone(&self.connection),
-            ledger: Arc::clone(&self.ledger),
+            claims: Claims::new(Arc::clone(&self.ledger)),
             replies: Arc::clone(&self.replies),
             orders,
         });

@@ -1,29 +1,22 @@
 //! One message: parsed, submitted, and marked as complete.
 
+use super::claims::Claims;
 use super::text;
 use crate::connection::Connection;
 use crate::gift_wrap::DirectMessage;
 use crate::replies::{ReplyPublisher, reply_to};
-use backon::{ConstantBuilder, Retryable};
-use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
+use nostr_sdk::{Event, Kind, PublicKey, RelayUrl};
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::{InboxStore, LedgerError, Repetition};
+use paygress_core::backend::store::{LedgerError, Repetition};
 use paygress_core::model::ids::{self, Customer, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{NewOrder, OrderService, Submission};
 use paygress_core::protocol::{Request, Response, is_response, unpaid};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Ids of served messages are kept for this long…
-const KEPT_SECONDS: u64 = 30 * 86_400;
-/// …and older messages are not served, so that none is served twice.
+/// Older messages are not served, so that none is served twice: their ids are kept for longer.
 const OLDEST_SECONDS: u64 = 14 * 86_400;
-/// The pause before the ledger is tried again, and how often that is done. Without it nothing can be
-/// served.
-const LEDGER_RETRY: Duration = Duration::from_secs(1);
-const LEDGER_RETRIES: usize = 30;
 /// Messages that were not encrypted are answered if they are not older than this.
 pub(super) const PLAIN_SECONDS: u64 = 600;
 /// A message from the future would outlive its id.
@@ -32,26 +25,12 @@ const FUTURE_SECONDS: u64 = 3_600;
 /// Serves messages.
 pub(super) struct MessageHandler {
     pub connection: Arc<Connection>,
-    pub ledger: Arc<dyn InboxStore>,
+    pub claims: Claims,
     pub replies: Arc<ReplyPublisher>,
     pub orders: Arc<OrderService>,
 }
 
 impl MessageHandler {
-    async fn claim_message(&self, id: &EventId) -> Result<bool, LedgerError> {
-        with_retries(|| async { self.ledger.claim_message(&id.to_hex(), UnixTime::now()).await })
-            .await
-    }
-
-    async fn complete_message(&self, id: &EventId) -> Result<(), LedgerError> {
-        let now = UnixTime::now();
-        let forget_before = UnixTime(now.0.saturating_sub(KEPT_SECONDS));
-        with_retries(|| async {
-            self.ledger.complete_message(&id.to_hex(), now, forget_before).await
-        })
-        .await
-    }
-
     /// A message is marked as complete only when it was served: after a crash before that it is
     /// served again, and the ledger knows the order.
     pub(super) async fn serve(
@@ -64,7 +43,7 @@ impl MessageHandler {
         if message.sender == self.connection.settings.keys.public_key()
             || is_response(&message.text)
             || is_too_old
-            || !self.claim_message(&message.id).await?
+            || !self.claims.claim(&message.id).await?
         {
             return Ok(());
         }
@@ -86,7 +65,7 @@ impl MessageHandler {
                 self.replies.send_soon(to, Response::from(&refusal));
             }
         }
-        self.complete_message(&message.id).await
+        self.claims.complete(&message.id).await
     }
 
     /// The response to a request; `None` if somebody else sends it, or sends it later.
@@ -147,7 +126,7 @@ impl MessageHandler {
 
     /// A message that everybody could read, or whose sender everybody sees.
     pub(super) async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
-        if !self.claim_message(&event.id).await? {
+        if !self.claims.claim(&event.id).await? {
             return Ok(());
         }
         let is_recent =
@@ -166,20 +145,8 @@ impl MessageHandler {
             let to = reply_to(customer_of(&event.pubkey), relay, &event.id);
             self.replies.send_soon(to, Response::from(&refusal));
         }
-        self.complete_message(&event.id).await
+        self.claims.complete(&event.id).await
     }
-}
-
-/// A message that was read from a relay is not read again before the next start: the ledger is
-/// tried until it answers.
-async fn with_retries<T, F: Future<Output = Result<T, LedgerError>>>(
-    operation: impl FnMut() -> F,
-) -> Result<T, LedgerError> {
-    let pauses = ConstantBuilder::default().with_delay(LEDGER_RETRY).with_max_times(LEDGER_RETRIES);
-    operation
-        .retry(pauses)
-        .notify(|error, _| tracing::warn!(%error, "the ledger failed; it is tried again"))
-        .await
 }
 
 fn customer_of(key: &PublicKey) -> Customer {

@@ -5,6 +5,7 @@ use futures::{SinkExt, StreamExt};
 use nostr_sdk::pool::RelayNotification;
 use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
+use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +16,12 @@ use tokio_tungstenite::tungstenite::Message;
 /// Messages of a relay that floods.
 const MESSAGES: usize = 10_000;
 
-/// Counts what is read, and what is written.
+/// Counts what is read and written, and how often messages are forgotten.
 #[derive(Default)]
 struct FakeStore {
     reads: AtomicUsize,
     writes: AtomicUsize,
+    forgets: AtomicUsize,
 }
 
 #[async_trait]
@@ -27,8 +29,13 @@ impl MessageLog for FakeStore {
     async fn claim_message(&self, _: &str, _: UnixTime) -> Result<bool, LedgerError> {
         Ok(true)
     }
-    async fn complete_message(&self, _: &str, _: UnixTime, _: UnixTime) -> Result<(), LedgerError> {
+    async fn complete_message(&self, _: &str, _: UnixTime) -> Result<(), LedgerError> {
         Ok(())
+    }
+    async fn forget_messages(&self, _: UnixTime, most: u32) -> Result<u64, LedgerError> {
+        assert_eq!(most, limits::MESSAGES_MOST);
+        self.forgets.fetch_add(1, Ordering::Relaxed);
+        Ok(0)
     }
 }
 
@@ -228,4 +235,20 @@ async fn the_cursor_waits_for_the_messages_that_are_being_served() {
     let closed = RelayMessage::closed(inbox.id.clone(), "error: no");
     inbox.on_message(&url, &closed).await;
     assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty());
+}
+
+#[tokio::test]
+async fn messages_are_forgotten_now_and_then() {
+    let store = Arc::<FakeStore>::default();
+    let claims = Claims::new(Arc::<FakeStore>::clone(&store));
+    let id = EventId::all_zeros();
+    let forgets = || store.forgets.load(Ordering::Relaxed);
+    claims.complete(&id).await.unwrap();
+    assert_eq!(forgets(), 1, "at the start");
+    for _ in 1..MESSAGES {
+        claims.complete(&id).await.unwrap();
+    }
+    println!("{MESSAGES} messages were completed: forgotten {} times", forgets());
+    let every = usize::try_from(limits::MESSAGES_CHECK_EVERY).unwrap();
+    assert_eq!(forgets(), MESSAGES.div_ceil(every));
 }
