@@ -108,6 +108,17 @@ pub const DISK_RESERVE: u64 = 64 << 20;
 /// Refused orders are forgotten after this: messages as old are not served, so none is served
 /// twice.
 pub const REFUSED_KEPT: Seconds = Seconds(30 * 86_400);
+/// Messages that were served are remembered for this long: relays send those of two days again at
+/// each subscription, and more after the service was down…
+pub const MESSAGES_KEPT: Seconds = Seconds(30 * 86_400);
+/// …and so many of them, the newest, at less than 400 bytes each: a flood from throw-away keys fills
+/// no disk. When as many come within the two days, the oldest are served again if a relay sends
+/// them again, and nobody is charged twice for that: an order is found by its message and gets the
+/// same answer; if it was refused and is forgotten too, its token was not taken, and it is decided
+/// anew; all else is answered once more.
+pub const MESSAGES_MOST: u32 = 100_000;
+/// How many messages are completed between two looks at these limits.
+pub const MESSAGES_CHECK_EVERY: u32 = 256;
 /// How often unfinished orders without a worker are resumed: another replica may have died, or a
 /// delivery was postponed.
 pub const RESUME_EVERY: Duration = Duration::from_secs(10);

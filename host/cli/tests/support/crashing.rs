@@ -13,11 +13,14 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_core::orders::Backends;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 /// Where the process is killed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Stop {
+    /// Of the first order only.
+    BeforeTheFirstIsDecoded,
     BeforeTheSwap,
     AfterTheSwap,
     AfterTheRefundWasMade,
@@ -28,6 +31,7 @@ struct CrashingWallet {
     wallet: Arc<dyn Wallet>,
     stop: Stop,
     reached: Arc<Notify>,
+    decodes: AtomicBool,
 }
 
 impl CrashingWallet {
@@ -42,6 +46,9 @@ impl CrashingWallet {
 #[async_trait]
 impl TokenReader for CrashingWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        if !self.decodes.swap(true, Ordering::SeqCst) {
+            self.doom(Stop::BeforeTheFirstIsDecoded).await;
+        }
         self.wallet.decode(token).await
     }
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
@@ -123,7 +130,12 @@ impl MintDirectory for CrashingWallet {
 /// Backends whose wallet stops there.
 pub fn crashing(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
     move |backends, reached| Backends {
-        wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }),
+        wallet: Arc::new(CrashingWallet {
+            wallet: Arc::clone(&backends.wallet),
+            stop,
+            reached,
+            decodes: AtomicBool::new(false),
+        }),
         ..backends
     }
 }

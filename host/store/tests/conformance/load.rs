@@ -1,7 +1,9 @@
-//! What a flood of orders that pay nothing costs in bytes.
+//! What a flood of orders that pay nothing, and of messages, costs in bytes.
 
 use crate::support::{open, order};
-use paygress_core::backend::store::{LeaseUpdate, OrderStore, RefusedLimits, Reporting};
+use paygress_core::backend::store::{
+    LeaseUpdate, MessageLog, OrderStore, RefusedLimits, Reporting,
+};
 use paygress_core::limits;
 use paygress_core::model::order::{OrderState, State};
 use paygress_core::model::order_state::DecisionProgress;
@@ -55,4 +57,32 @@ async fn twenty_thousand_refused_orders_take_a_few_megabytes() {
     );
     assert_eq!(stored, ORDERS.min(limits::REFUSED_MOST.into()));
     assert!(bytes < 24 << 20, "{bytes} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_messages_takes_no_more_than_those_that_are_kept() {
+    const MESSAGES: u32 = 10_000;
+    // A twentieth: what one takes is the same.
+    const KEPT: u32 = limits::MESSAGES_MOST / 20;
+    let directory = fast_directory().unwrap();
+    let file = directory.path().join("ledger.sqlite");
+    let store = SqlStore::sqlite(&file).await.unwrap();
+    let mut forgotten = 0;
+    for n in 0..MESSAGES {
+        // Ids are hashes: they come in no order.
+        let id = format!("{:08x}{n:056x}", n.wrapping_mul(2_654_435_761));
+        let now = UnixTime(1_000 + u64::from(n));
+        assert!(store.claim_message(&id, now).await.unwrap());
+        store.complete_message(&id, now).await.unwrap();
+        if n.is_multiple_of(limits::MESSAGES_CHECK_EVERY) {
+            forgotten += store.forget_messages(UnixTime(0), KEPT).await.unwrap();
+        }
+    }
+    forgotten += store.forget_messages(UnixTime(0), KEPT).await.unwrap();
+    assert_eq!(forgotten, u64::from(MESSAGES - KEPT));
+    drop(store);
+    let bytes = std::fs::metadata(&file).unwrap().len();
+    let each = bytes / u64::from(KEPT);
+    println!("{MESSAGES} messages: {KEPT} are kept, in a file of {bytes} bytes, {each} bytes each");
+    assert!(each < 400, "{each} bytes each");
 }
