@@ -226,7 +226,7 @@ impl MintWallet {
 
     /// Stores that an operation was not done. Gives `outcome`, unless another process has found out
     /// that it was.
-    async fn fail(
+    pub(crate) async fn fail(
         &self,
         operation: &Operation,
         states: &[State],
