@@ -8,8 +8,8 @@ use paygress_core::backend::policy::Payment;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
@@ -26,7 +26,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::fake::{FakeCluster, Generous, NullResponder, settings, spawn};
+use support::fake::{FakeCluster, Generous, NullResponder, settings, spawn, without_mints};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -149,21 +149,7 @@ impl RefundIssuer for SlowMint {
     }
 }
 
-#[async_trait]
-impl MintDirectory for SlowMint {
-    fn mints(&self) -> Vec<MintUrl> {
-        Vec::new()
-    }
-    fn p2pk_pubkey(&self) -> Option<String> {
-        None
-    }
-    fn payment_request(&self, _: &PaymentRequest) -> String {
-        String::new()
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        Ok(Vec::new())
-    }
-}
+without_mints!(SlowMint);
 
 struct Service {
     orders: Arc<OrderService>,

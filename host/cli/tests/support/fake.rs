@@ -13,8 +13,8 @@ use paygress_core::backend::policy::{
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
@@ -108,21 +108,37 @@ impl RefundIssuer for FakeWallet {
     }
 }
 
-#[async_trait]
-impl MintDirectory for FakeWallet {
-    fn mints(&self) -> Vec<MintUrl> {
-        Vec::new()
-    }
-    fn p2pk_pubkey(&self) -> Option<String> {
-        None
-    }
-    fn payment_request(&self, _: &PaymentRequest) -> String {
-        String::new()
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        Ok(Vec::new())
-    }
+/// Gives a fake wallet that has no mints what a wallet says of its mints.
+macro_rules! without_mints {
+    ($wallet:ty) => {
+        #[async_trait::async_trait]
+        impl paygress_core::backend::wallet::MintDirectory for $wallet {
+            fn mints(&self) -> Vec<paygress_core::model::ids::MintUrl> {
+                Vec::new()
+            }
+            fn p2pk_pubkey(&self) -> Option<String> {
+                None
+            }
+            fn payment_request(
+                &self,
+                _: &paygress_core::backend::wallet::PaymentRequest,
+            ) -> String {
+                String::new()
+            }
+            async fn report(
+                &self,
+            ) -> Result<
+                Vec<paygress_core::backend::wallet::MintReport>,
+                paygress_core::backend::wallet::WalletError,
+            > {
+                Ok(Vec::new())
+            }
+        }
+    };
 }
+pub(crate) use without_mints;
+
+without_mints!(FakeWallet);
 
 /// A cluster that agrees to everything.
 #[derive(Default)]
