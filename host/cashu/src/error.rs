@@ -33,7 +33,7 @@ pub enum MintError {
 /// Why a server has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UnavailableReason {
-    #[error("{}", paygress_http_client::error_chain(.0))]
+    #[error("{}", paygress_core::error_chain(.0))]
     Http(#[source] HttpError),
     #[error("HTTP {}", .0.as_u16())]
     Status(StatusCode),
@@ -42,7 +42,7 @@ pub enum UnavailableReason {
     Suspended { failures: u32, last_error: String },
     #[error("URL is invalid: {0}")]
     Url(#[source] BoxError),
-    #[error("HTTP cannot be set up: {}", paygress_http_client::error_chain(.0))]
+    #[error("HTTP cannot be set up: {}", paygress_core::error_chain(.0))]
     Setup(#[from] SetupError),
     #[error("request queue is closed")]
     Closed,
@@ -51,7 +51,7 @@ pub enum UnavailableReason {
 /// What is wrong with a server's response. The response itself is not quoted: it may hold proofs.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
-    #[error("{}", paygress_http_client::error_chain(.0))]
+    #[error("{}", paygress_core::error_chain(.0))]
     Http(#[source] HttpError),
     #[error("unexpected HTTP status {}", .0.as_u16())]
     Status(StatusCode),

@@ -76,6 +76,7 @@ mod conditions;
 mod counters;
 mod crypto;
 mod error;
+mod failures;
 mod health;
 mod http;
 mod keyset;

@@ -10,13 +10,10 @@ use crate::operation::{Operation, OperationData, OperationOutcome, OperationStat
 use crate::purpose::Purpose;
 use crate::tables::EndResult;
 use cdk::nuts::{Id, Proofs, PublicKey, RestoreRequest, State, SwapRequest};
-use paygress_core::model::units::{Seconds, UnixTime};
 
 /// Attempts to receive a token, with new outputs each: the keyset may have been rotated, or the
 /// derivation counters used before.
 const RECEIVE_ATTEMPTS: usize = 2;
-/// How long failed operations are kept.
-const FAILED_KEPT: Seconds = Seconds(30 * 86_400);
 
 /// The outputs of an operation at the mint.
 enum SignedOutputs {
@@ -112,7 +109,7 @@ impl MintWallet {
     /// Resumes every open operation. Returns how many are still open.
     pub(crate) async fn recover(&self) -> Result<usize> {
         self.ensure_restored().await?;
-        self.store.forget_failed(UnixTime::now().minus(FAILED_KEPT)).await?;
+        self.store.forget_failed().await?;
         let mut open = 0_usize;
         for operation in self.store.open_operations(&self.mint).await? {
             if let OperationOutcome::Unknown(reason) = self.resume(operation).await? {
@@ -229,7 +226,7 @@ impl MintWallet {
 
     /// Stores that an operation was not done. Gives `outcome`, unless another process has found out
     /// that it was.
-    async fn fail(
+    pub(crate) async fn fail(
         &self,
         operation: &Operation,
         states: &[State],

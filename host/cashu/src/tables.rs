@@ -86,11 +86,15 @@ pub(crate) fn insert_operation(
     operation: &mut Operation,
 ) -> Result<()> {
     let purpose = operation.purpose.to_string();
-    let count = transaction.first(
-        "SELECT count(*) FROM purse_operations WHERE purpose = ?1",
+    // Not their count: those that failed are forgotten.
+    let last = transaction.first(
+        "SELECT max(id) FROM purse_operations WHERE purpose = ?1",
         &[Value::from(&purpose)],
     )?;
-    let number = count.map(|mut row| row.number()).transpose()?.unwrap_or_default();
+    let last = last.map(|mut row| row.optional_text()).transpose()?.flatten();
+    let number = last
+        .and_then(|id| id.rsplit_once('#')?.1.parse::<u64>().ok())
+        .map_or(0, |last| last.saturating_add(1));
     operation.id = format!("{purpose} #{number:06}");
     let statement = "INSERT INTO purse_operations (id, purpose, mint, state, at, delta, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -143,12 +147,18 @@ pub(crate) fn end_operation(
     })
 }
 
+/// Deletes failed operations that changed no balance: those from before, and of more than `most` the
+/// oldest.
 pub(crate) fn delete_failed_operations(
     transaction: &mut dyn Transaction,
     before: UnixTime,
+    most: u32,
 ) -> Result<()> {
-    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
-    transaction.execute(statement, &[before.0.into()]).map(drop)
+    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0
+            AND (at < ?1 OR (at, id) <=
+                (SELECT at, id FROM purse_operations WHERE state = 'failed' AND delta = 0
+                 ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?2))";
+    transaction.execute(statement, &[before.0.into(), Value::Number(most.into())]).map(drop)
 }
 
 /// Stores a proof that the wallet does not know yet. Returns whether it was new.

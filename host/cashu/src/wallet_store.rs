@@ -13,20 +13,25 @@ use crate::operation::{
 use crate::purpose::Purpose;
 use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
-use cdk::nuts::{Id, Proof, Proofs, State};
+use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::model::ids::MintUrl;
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::Sat;
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Forward only: a released step is never edited, the next one is added.
-const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2")];
+const STEPS: &[DialectSql] =
+    &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2"), dialect_sql!("wallet_3")];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
     pub(crate) database: Database,
+    /// How many operations have failed since it was opened.
+    pub(crate) failures: Arc<AtomicU32>,
 }
 
 /// An unspent proof that a restore has found.
@@ -58,7 +63,7 @@ fn end_of_counters(data: &OperationData) -> u64 {
     u64::from(data.first_counter).saturating_add(tables::length(&data.amounts))
 }
 
-fn signed(amount: u64) -> i64 {
+pub(crate) fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
@@ -98,7 +103,7 @@ impl WalletStore {
     /// `database` was opened with [`WalletStore::SCHEMA`].
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, failures: Arc::default() }
     }
 
     /// Opens a SQLite file, which the service and the operator's commands may use at the same time.
@@ -243,37 +248,6 @@ impl WalletStore {
         Ok(operation)
     }
 
-    /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
-    /// own inputs that are spent are lost, the others are unspent again.
-    pub(crate) async fn fail(
-        &self,
-        operation: &Operation,
-        input_states: &[State],
-    ) -> Result<EndResult> {
-        let mut ended = operation.clone();
-        ended.state = OperationState::Failed;
-        ended.data.spent_elsewhere = input_states.contains(&State::Spent);
-        let inputs = operation.data.inputs.iter().zip(input_states);
-        let lost: Proofs = inputs
-            .filter(|(_, state)| **state == State::Spent)
-            .map(|(proof, _)| proof.clone())
-            .collect();
-        if operation.data.has_own_inputs {
-            ended.delta = signed(total(&lost)).saturating_neg();
-        }
-        self.transact(move |transaction| {
-            let result = tables::end_operation(transaction, &ended)?;
-            if result == EndResult::Ended && ended.data.has_own_inputs {
-                for proof in &lost {
-                    tables::delete_proof(transaction, proof)?;
-                }
-                tables::release_proofs(transaction, &ended.id)?;
-            }
-            Ok(result)
-        })
-        .await
-    }
-
     pub(crate) async fn unspent(&self, mint: &MintUrl) -> Result<Proofs> {
         let mint = mint.clone();
         self.transact(move |transaction| tables::unspent_proofs(transaction, &mint)).await
@@ -379,11 +353,6 @@ impl WalletStore {
             insert_done(transaction, Purpose::WriteOff, &mint, delta, OperationData::default())
         })
         .await
-    }
-
-    pub(crate) async fn forget_failed(&self, before: UnixTime) -> Result<()> {
-        self.transact(move |transaction| tables::delete_failed_operations(transaction, before))
-            .await
     }
 
     /// The mints that the wallet has ever used.

@@ -4,22 +4,19 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::policy::{
-    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
-    Quote, RefundTerms, Rendered, Resources, SlotStats,
-};
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::policy::Payment;
+use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
-use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::order::State;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Msat, Sat, Seconds};
+use paygress_core::model::units::Sat;
 use paygress_core::orders::{Backends, NewOrder, OrderService, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
@@ -29,9 +26,9 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::fake::{FakeCluster, settings, spawn};
+use support::fake::{FakeCluster, Generous, NullResponder, settings, spawn, without_mints};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 const CROWD: u64 = 1_400;
 /// How long the mint takes for each request.
@@ -152,92 +149,7 @@ impl RefundIssuer for SlowMint {
     }
 }
 
-#[async_trait]
-impl MintDirectory for SlowMint {
-    fn mints(&self) -> Vec<MintUrl> {
-        Vec::new()
-    }
-    fn p2pk_pubkey(&self) -> Option<String> {
-        None
-    }
-    fn payment_request(&self, _: &PaymentRequest) -> String {
-        String::new()
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        Ok(Vec::new())
-    }
-}
-
-/// Policies that grant everything.
-struct Generous;
-
-impl Policy for Generous {
-    fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(Self)
-    }
-    fn report(&self) -> Vec<SlotStats> {
-        Vec::new()
-    }
-    fn changes(&self) -> watch::Receiver<()> {
-        watch::channel(()).1
-    }
-    fn observe(&self, _: &Order) {}
-}
-
-#[async_trait]
-impl PolicySet for Generous {
-    fn digests(&self) -> Digests {
-        Digests::default()
-    }
-    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
-        Ok("image:1".to_owned())
-    }
-    async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
-        Ok(Vec::new())
-    }
-    async fn quote(&self, _: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
-        let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-        let (tier, resources) = ("basic".to_owned(), Resources::default());
-        Ok(Quote { tier, resources, price, minimum: Sat(1) })
-    }
-    async fn grant(
-        &self,
-        _: &OrderView,
-        _: &Quote,
-        _: &Payment,
-        _: &Context,
-    ) -> Result<Grant, PolicyError> {
-        Ok(Grant { seconds: Seconds(600), note: None })
-    }
-    async fn refund(
-        &self,
-        _: &OrderView,
-        _: &Quote,
-        _: &Payment,
-        _: &Grant,
-        _: &Context,
-    ) -> Result<Option<RefundTerms>, PolicyError> {
-        Ok(None)
-    }
-    async fn render(
-        &self,
-        _: &OrderView,
-        _: &Grant,
-        _: &Placement,
-    ) -> Result<Rendered, PolicyError> {
-        // As long as that of the default policies.
-        Ok(Rendered { pod_template_json: "x".repeat(2_000), services_json: Vec::new() })
-    }
-}
-
-struct Delivered;
-
-#[async_trait]
-impl Responder for Delivered {
-    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
-        Ok(())
-    }
-}
+without_mints!(SlowMint);
 
 struct Service {
     orders: Arc<OrderService>,
@@ -271,7 +183,7 @@ impl Service {
             policy: Arc::new(Generous),
             cluster: Arc::new(cluster),
             ledger: ledger.clone(),
-            responder: Arc::new(Delivered),
+            responder: Arc::new(NullResponder),
         };
         Self {
             orders: OrderService::new(settings(), backends),

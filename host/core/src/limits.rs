@@ -97,8 +97,8 @@ pub const DELIVERIES_AT_ONCE: usize = 64;
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);
 /// Refused orders that are kept whole, the newest: policies are compared on them.
 pub const REFUSED_WHOLE: u32 = 1_000;
-/// Refused orders that are kept at all; of the others only what it takes to answer again. Whoever
-/// pays nothing fills no disk.
+/// Refused orders that are kept at all; of the others only what it takes to answer again. And as many
+/// failed operations of the wallet. Whoever pays nothing fills no disk.
 pub const REFUSED_MOST: u32 = 20_000;
 /// How many refusals there are between two looks at these limits.
 pub const REFUSED_CHECK_EVERY: u32 = 256;
