@@ -69,6 +69,8 @@ pub(crate) struct MintWallet {
     pub(crate) restore_state: Mutex<RestoreState>,
     /// For tokens that are locked to this service.
     pub(crate) p2pk_secret_key: Option<SecretKey>,
+    /// What earlier processes have requested was requested before.
+    pub(crate) opened_at: UnixTime,
 }
 
 impl MintWallet {
@@ -89,6 +91,7 @@ impl MintWallet {
             owners,
             restore_state,
             p2pk_secret_key: None,
+            opened_at: UnixTime::now(),
         }
     }
 

@@ -75,6 +75,9 @@ pub(crate) struct OperationData {
     pub(crate) sent_outputs: usize,
     /// The quote of a Lightning payment.
     pub(crate) quote: Option<String>,
+    /// When its request was last made, or was about to be. None in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) requested_at: Option<UnixTime>,
     /// Set when it has failed because inputs were spent elsewhere.
     pub(crate) spent_elsewhere: bool,
     /// What was sent or paid, once it is done.
@@ -201,6 +204,10 @@ mod tests {
         assert_eq!((data.has_own_inputs, data.first_counter, data.sent_outputs), (true, 7, 1));
         assert_eq!((data.sent, data.received), (1, 2));
         assert_eq!(serde_json::to_string(&data).unwrap(), STORED);
+        let requested = OperationData { requested_at: Some(UnixTime(7)), ..data };
+        let stored = serde_json::to_string(&requested).unwrap();
+        let read: OperationData = serde_json::from_str(&stored).unwrap();
+        assert_eq!(read.requested_at, Some(UnixTime(7)));
     }
 
     #[test]

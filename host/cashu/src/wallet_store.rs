@@ -149,6 +149,7 @@ impl WalletStore {
                 return Ok(BeginResult::BalanceLimit);
             }
             let mut operation = operation.clone();
+            operation.data.requested_at = Some(UnixTime::now());
             tables::require_unspent(transaction, &own_inputs)?;
             if let Some(keyset) = operation.data.keyset {
                 // Other outputs than those of the last attempt, which the mint may have refused.
@@ -163,6 +164,17 @@ impl WalletStore {
             let reserved = ProofState::Reserved;
             tables::assign_proofs(transaction, &own_inputs, reserved, &operation.id)?;
             Ok(BeginResult::Begun(Box::new(operation)))
+        })
+        .await
+    }
+
+    /// Stores that the request of an operation is about to be made once more. `None` if it has ended.
+    pub(crate) async fn renew(&self, operation: &Operation) -> Result<Option<Operation>> {
+        let mut renewed = operation.clone();
+        renewed.data.requested_at = Some(UnixTime::now());
+        self.transact(move |transaction| {
+            let is_open = tables::update_open_operation(transaction, &renewed)?;
+            Ok(is_open.then(|| renewed.clone()))
         })
         .await
     }
@@ -244,7 +256,8 @@ impl WalletStore {
     }
 
     /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
-    /// own inputs that are spent are lost, the others are unspent again.
+    /// own inputs that are spent are lost, the others are unspent again. One whose request another
+    /// process has made since `operation` was read stays open.
     pub(crate) async fn fail(
         &self,
         operation: &Operation,
@@ -262,6 +275,11 @@ impl WalletStore {
             ended.delta = signed(total(&lost)).saturating_neg();
         }
         self.transact(move |transaction| {
+            let stored = tables::operation(transaction, &ended.id)?;
+            let open = stored.filter(|stored| stored.state == OperationState::Open);
+            if open.is_some_and(|open| open.data.requested_at != ended.data.requested_at) {
+                return Ok(EndResult::Renewed);
+            }
             let result = tables::end_operation(transaction, &ended)?;
             if result == EndResult::Ended && ended.data.has_own_inputs {
                 for proof in &lost {
@@ -394,5 +412,32 @@ impl WalletStore {
     /// Brings URLs of mints that an earlier version stored to their canonical form.
     pub(crate) async fn rename_mints(&self) -> Result<()> {
         self.transact(tables::rename_mints).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_core::model::ids::OrderId;
+
+    #[tokio::test]
+    async fn an_operation_that_another_process_requests_meanwhile_does_not_fail() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await.unwrap();
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let purpose = Purpose::Receive { order: OrderId::random() };
+        let operation = Operation::new(purpose, &mint, OperationData::default());
+        let begun = store.begin(operation, Vec::new(), None).await.unwrap();
+        let BeginResult::Begun(begun) = begun else { panic!("not begun") };
+        assert!(begun.data.requested_at.is_some());
+        let mut read = *begun;
+        read.data.requested_at = Some(UnixTime(1));
+        assert_eq!(store.fail(&read, &[]).await.unwrap(), EndResult::Renewed);
+        let renewed = store.renew(&read).await.unwrap().unwrap();
+        assert_eq!(store.fail(&read, &[]).await.unwrap(), EndResult::Renewed);
+        assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::Ended);
+        // It has ended: nothing is requested any more.
+        assert!(store.renew(&renewed).await.unwrap().is_none());
+        assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::AlreadyEnded);
     }
 }
