@@ -204,6 +204,9 @@ pub enum MintWalletError {
     /// Nothing was begun.
     #[error("balance at this mint would exceed its limit")]
     BalanceLimit,
+    /// Nothing was begun.
+    #[error("balance at this mint would exceed its limit if all open payments were received")]
+    BalanceBusy,
     #[error("operation has no outputs")]
     NoOutputs,
     #[error("payment has no quote")]

@@ -78,7 +78,7 @@ impl MintWallet {
                 ..OperationData::default()
             };
             let operation = Operation::new(purpose.clone(), &self.mint, data);
-            let Some(operation) = self.begin(operation, Vec::new()).await? else {
+            let Some(operation) = self.begin_receive(operation).await? else {
                 return self.resume_latest(purpose).await;
             };
             outcome = self.perform_swap(&operation).await?;

@@ -49,8 +49,10 @@ pub(crate) enum BeginResult {
     AlreadyBegun,
     /// Open operations have all the derivation counters that may be used.
     CountersReserved,
-    /// The mint's balance would exceed its limit, with what open operations add.
+    /// The mint's balance would exceed its limit.
     BalanceLimit,
+    /// It would, if all open operations were done.
+    BalanceBusy,
 }
 
 /// The derivation counter after an operation's outputs.
@@ -62,20 +64,29 @@ fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
-/// Whether the mint's balance would exceed its limit if the open operations and this one were done.
+/// Why this operation is not begun, if the mint's balance could exceed its limit by it.
 fn exceeds(
     transaction: &mut dyn Transaction,
     operation: &Operation,
     max_balance: Option<Sat>,
-) -> Result<bool> {
+) -> Result<Option<BeginResult>> {
     let (Purpose::Receive { .. }, Some(limit)) = (&operation.purpose, max_balance) else {
-        return Ok(false);
+        return Ok(None);
     };
     let held = held_at(&tables::balances(transaction)?, &operation.mint);
+    let with_own = held.plus(Sat(total(&operation.data.inputs)));
+    if with_own > limit {
+        return Ok(Some(BeginResult::BalanceLimit));
+    }
     let open = tables::open_operations(transaction, &operation.mint)?;
-    let receives = open.iter().filter(|open| !open.data.has_own_inputs);
-    let with_open = receives.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
-    Ok(with_open.plus(Sat(total(&operation.data.inputs))) > limit)
+    // Whoever invents tokens keeps nobody out whose token cannot be invented.
+    let is_counted = |open: &&Operation| {
+        !open.data.has_own_inputs
+            && (open.data.has_proven_inputs || !operation.data.has_proven_inputs)
+    };
+    let counted = open.iter().filter(is_counted);
+    let with_open = counted.fold(with_own, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
+    Ok((with_open > limit).then_some(BeginResult::BalanceBusy))
 }
 
 /// Stores an operation that is done already, outside of any request.
@@ -145,8 +156,8 @@ impl WalletStore {
             if latest.as_ref().is_some_and(|latest| latest.state != OperationState::Failed) {
                 return Ok(BeginResult::AlreadyBegun);
             }
-            if exceeds(transaction, &operation, max_balance)? {
-                return Ok(BeginResult::BalanceLimit);
+            if let Some(exceeded) = exceeds(transaction, &operation, max_balance)? {
+                return Ok(exceeded);
             }
             let mut operation = operation.clone();
             operation.data.requested_at = Some(UnixTime::now());
