@@ -7,6 +7,7 @@
 //! A mint's balance is the sum of `delta` over its operations that have ended: the audit relies on
 //! it.
 
+use crate::counters::WINDOW;
 use crate::operation::{
     MintBalance, Operation, OperationData, OperationState, ProofState, held_at, total,
 };
@@ -21,7 +22,8 @@ use paygress_store::dialect_sql;
 use std::path::Path;
 
 /// Forward only: a released step is never edited, the next one is added.
-const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2")];
+const STEPS: &[DialectSql] =
+    &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2"), dialect_sql!("wallet_4")];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +60,21 @@ pub(crate) enum BeginResult {
 /// The derivation counter after an operation's outputs.
 fn end_of_counters(data: &OperationData) -> u64 {
     u64::from(data.first_counter).saturating_add(tables::length(&data.amounts))
+}
+
+/// Moves the counter after an operation's signed outputs, unless a restore does not reach them:
+/// version 0.1.0 has left operations open so far above, and the next outputs are made below.
+fn advance_counter(
+    transaction: &mut dyn Transaction,
+    data: &OperationData,
+    signed_outputs: u64,
+) -> Result<()> {
+    let Some(keyset) = data.keyset.filter(|_| signed_outputs > 0) else { return Ok(()) };
+    let first = u64::from(data.first_counter);
+    if first > tables::next_counter(transaction, keyset)?.saturating_add(WINDOW.into()) {
+        return Ok(());
+    }
+    tables::advance_counter(transaction, keyset, first.saturating_add(signed_outputs))
 }
 
 fn signed(amount: u64) -> i64 {
@@ -248,10 +265,7 @@ impl WalletStore {
                     tables::delete_proof(transaction, input)?;
                 }
             }
-            if let Some(keyset) = ended.data.keyset.filter(|_| signed_outputs > 0) {
-                let next = u64::from(ended.data.first_counter).saturating_add(signed_outputs);
-                tables::advance_counter(transaction, keyset, next)?;
-            }
+            advance_counter(transaction, &ended.data, signed_outputs)?;
             let holder = ended.purpose.to_string();
             for proof in &sent {
                 let state = ProofState::PendingSpent;
@@ -429,6 +443,9 @@ impl WalletStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cdk::Amount;
+    use cdk::nuts::SecretKey;
+    use cdk::secret::Secret;
     use paygress_core::model::ids::OrderId;
 
     #[tokio::test]
@@ -450,5 +467,30 @@ mod tests {
         // It has ended: nothing is requested any more.
         assert!(store.renew(&renewed).await.unwrap().is_none());
         assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::AlreadyEnded);
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_ends_beyond_a_restores_reach_leaves_the_counter_below() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await.unwrap();
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let keyset: Id = "009a1f293253e41e".parse().unwrap();
+        let beyond = WINDOW + 1;
+        // As version 0.1.0 has left it, and one that is made now.
+        for (first_counter, next) in [(beyond, 0), (0, 1), (beyond, u64::from(beyond) + 1)] {
+            let data =
+                OperationData { keyset: Some(keyset), first_counter, ..OperationData::default() };
+            let operation = Operation::new(Purpose::Restore, &mint, data);
+            let stored = store.transact(move |transaction| {
+                let mut operation = operation.clone();
+                tables::insert_operation(transaction, &mut operation)?;
+                Ok(operation)
+            });
+            let operation = stored.await.unwrap();
+            let (c, secret) = (SecretKey::generate().public_key(), Secret::generate());
+            let output = Proof::new(Amount::from(1), keyset, secret, c);
+            store.complete(&operation, vec![output], 0, 0).await.unwrap();
+            assert_eq!(store.next_counter(keyset).await.unwrap(), next, "{first_counter}");
+        }
     }
 }

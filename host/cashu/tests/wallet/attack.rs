@@ -2,7 +2,7 @@
 
 use crate::{TestEnv, assert_balanced, available};
 use futures::stream::{self, StreamExt};
-use paygress_cashu::CashuWallet;
+use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, Resolution, ResolveMode, TokenInfo, TokenReader,
 };
@@ -12,6 +12,7 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_sandbox::token::forged;
 use paygress_sandbox::{MintAnswer, NetworkFault};
+use paygress_store::db::{Database, Schema, Transaction};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -115,4 +116,32 @@ async fn payments_that_stay_unknown_hide_no_coin_and_take_no_place_of_a_refund()
     wallet.recover().await.unwrap();
     assert!(wallet.receive(&OrderId::random(), &genuine, &token_info).await.is_ok());
     assert_balanced(&wallet).await;
+}
+
+/// A wallet on tables as they were before the counter was brought back.
+async fn older_wallet(env: &TestEnv) -> (CashuWallet, Database) {
+    let before = Schema { steps: &WalletStore::SCHEMA.steps[..2], ..WalletStore::SCHEMA };
+    let file = env.file("wallet.sqlite");
+    let database = Database::sqlite_shared(&file, before).await.unwrap();
+    let seed = Seed::load_or_create(&env.file("mnemonic")).await.unwrap();
+    let store = WalletStore::new(database.clone());
+    (CashuWallet::open(store, seed, &env.settings()).await.unwrap(), database)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_was_attacked_before_an_upgrade_is_in_reach_of_a_restore_after_it() {
+    let env = TestEnv::new().await;
+    let (wallet, database) = older_wallet(&env).await;
+    for sat in [45, 100] {
+        pay(&env, &wallet, sat).await;
+    }
+    // Version 0.1.0 has moved it by the tokens that were refused.
+    let write = |transaction: &mut dyn Transaction| {
+        transaction.execute("UPDATE purse_counters SET next = 6000", &[])
+    };
+    assert_eq!(database.transact(write).await.unwrap(), 1);
+    drop((wallet, database));
+    let wallet = env.wallet().await;
+    pay(&env, &wallet, 13).await;
+    assert_restorable(&env, &wallet, 27).await;
 }
