@@ -17,7 +17,7 @@ use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
     RecoveryError, RecoveryFailure, RefundAmount, RefundIssuer, RefundState, RefundToken,
-    Resolution, TokenInfo, TokenReader, WalletError,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{MintUrl, OrderId};
@@ -108,12 +108,22 @@ impl Payments for CashuWallet {
         }
     }
 
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution {
         let wallet = match self.existing_wallet_of(&token_info.mint) {
             Ok(wallet) => wallet,
             Err(error) => return Resolution::Unknown(error),
         };
-        match wallet.resume_latest(&Purpose::Receive { order: order.clone() }).await {
+        let purpose = Purpose::Receive { order: order.clone() };
+        let outcome = match mode {
+            ResolveMode::Repeat => wallet.resume_latest(&purpose).await,
+            ResolveMode::CheckOnly => wallet.close_latest(&purpose).await,
+        };
+        match outcome {
             Ok(OperationOutcome::Done(operation)) => {
                 Resolution::Received(Sat(operation.data.received))
             }

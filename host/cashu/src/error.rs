@@ -46,6 +46,9 @@ pub enum UnavailableReason {
     Setup(#[from] SetupError),
     #[error("request queue is closed")]
     Closed,
+    /// It may have done it.
+    #[error("request has waited for others for too long")]
+    Queue,
 }
 
 /// What is wrong with a server's response. The response itself is not quoted: it may hold proofs.
@@ -90,6 +93,8 @@ pub enum SignatureError {
 
 /// The NUTs' error codes that are handled differently.
 pub(crate) mod codes {
+    /// There is no code.
+    pub(crate) const NONE: u32 = 0;
     pub(crate) const NOT_VERIFIED: u32 = 10_001;
     /// Nutshell's for any transaction that it does not like, of an inactive keyset for instance.
     pub(crate) const TRANSACTION: u32 = 11_000;
@@ -199,6 +204,9 @@ pub enum MintWalletError {
     /// Nothing was begun.
     #[error("balance at this mint would exceed its limit")]
     BalanceLimit,
+    /// Nothing was begun.
+    #[error("balance at this mint would exceed its limit if all open payments were received")]
+    BalanceBusy,
     #[error("operation has no outputs")]
     NoOutputs,
     #[error("payment has no quote")]

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 impl WalletStore {
     /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
-    /// own inputs that are spent are lost, the others are unspent again.
+    /// own inputs that are spent are lost, the others are unspent again. One whose request another
+    /// process has made since `operation` was read stays open.
     pub(crate) async fn fail(
         &self,
         operation: &Operation,
@@ -30,6 +31,11 @@ impl WalletStore {
         }
         let result = self
             .transact(move |transaction| {
+                let stored = tables::operation(transaction, &ended.id)?;
+                let open = stored.filter(|stored| stored.state == OperationState::Open);
+                if open.is_some_and(|open| open.data.requested_at != ended.data.requested_at) {
+                    return Ok(EndResult::Renewed);
+                }
                 let result = tables::end_operation(transaction, &ended)?;
                 if result == EndResult::Ended && ended.data.has_own_inputs {
                     for proof in &lost {

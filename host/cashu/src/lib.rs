@@ -23,6 +23,8 @@
 //!                     │                 ├ inputs spent, outputs not signed ───▶ Failed (spent elsewhere)
 //!                     │                 ├ rejected, and inputs unspent,
 //!                     │                 │ outputs not signed ─────────────────▶ Failed (try again)
+//!                     │                 ├ abandoned, no request for 15 minutes,
+//!                     │                 │ inputs unspent, outputs not signed ─▶ Failed
 //!                     └─────────────────┘ otherwise: resumed at the next call or start
 //! ```
 //!

@@ -17,11 +17,16 @@ use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// Proofs in one request: mints accept 1 000 (the default of cdk-mintd).
 pub(crate) const MAX_INPUTS: usize = 500;
+
+/// How long a token waits for other payments that leave it no room below the mint's limit…
+const BALANCE_WAIT: Duration = Duration::from_secs(3);
+/// …and how often it is tried meanwhile: another process may end them.
+const BALANCE_POLL: Duration = Duration::from_millis(100);
 
 pub(crate) type Result<T> = std::result::Result<T, MintWalletError>;
 
@@ -69,6 +74,8 @@ pub(crate) struct MintWallet {
     pub(crate) restore_state: Mutex<RestoreState>,
     /// For tokens that are locked to this service.
     pub(crate) p2pk_secret_key: Option<SecretKey>,
+    /// What earlier processes have requested was requested before.
+    pub(crate) opened_at: UnixTime,
 }
 
 impl MintWallet {
@@ -89,6 +96,7 @@ impl MintWallet {
             owners,
             restore_state,
             p2pk_secret_key: None,
+            opened_at: UnixTime::now(),
         }
     }
 
@@ -166,6 +174,27 @@ impl MintWallet {
             BeginResult::AlreadyBegun => Ok(None),
             BeginResult::CountersReserved => Err(MintWalletError::CountersReserved),
             BeginResult::BalanceLimit => Err(MintWalletError::BalanceLimit),
+            BeginResult::BalanceBusy => Err(MintWalletError::BalanceBusy),
+        }
+    }
+
+    /// As [`MintWallet::begin`], for a token: waits a while for open payments that would exceed the
+    /// mint's limit with it. They may fail.
+    pub(crate) async fn begin_receive(
+        &self,
+        mut operation: Operation,
+    ) -> Result<Option<Operation>> {
+        let inputs = &operation.data.inputs;
+        operation.data.has_proven_inputs =
+            self.max_balance.is_some() && self.are_proven(inputs).await;
+        let begun_at = Instant::now();
+        loop {
+            match self.begin(operation.clone(), Vec::new()).await {
+                Err(MintWalletError::BalanceBusy) if begun_at.elapsed() < BALANCE_WAIT => {
+                    tokio::time::sleep(BALANCE_POLL).await;
+                }
+                begun => return begun,
+            }
         }
     }
 
@@ -207,6 +236,12 @@ impl MintWallet {
             }
         }
         crypto::are_dleqs_valid(&self.client.share, keyed).await
+    }
+
+    /// Whether every one of these carries a valid DLEQ proof. Those that cannot be checked now do not.
+    async fn are_proven(&self, proofs: &[Proof]) -> bool {
+        proofs.iter().all(|proof| proof.dleq.is_some())
+            && matches!(self.verify_dleqs(proofs).await, Ok(true))
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

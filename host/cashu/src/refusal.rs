@@ -113,6 +113,10 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
         MintWalletError::BalanceLimit => balance_limit(
             "pay with a token of another mint, or try again later; your token was not taken",
         ),
+        MintWalletError::BalanceBusy => Refusal::new(
+            ErrorType::ResourceUnavailable,
+            "payments in progress leave this service no room for more of this mint; try again in a moment, or pay with a token of another mint; your token was not taken",
+        ),
         MintWalletError::RestoreLimit => Refusal::new(
             ErrorType::MintError,
             "this service's wallet at the token's mint is not restored yet; pay with a token of another mint; your token was not taken",

@@ -75,6 +75,12 @@ pub(crate) fn open_operations(
     select_operations(transaction, condition, &[mint_value(mint)])
 }
 
+/// The operation with this id.
+pub(crate) fn operation(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Operation>> {
+    let found = select_operations(transaction, "WHERE id = ?1", &[id.into()])?;
+    Ok(found.into_iter().next())
+}
+
 /// Operations that are done, open, or failed at a loss; the oldest first.
 pub(crate) fn relevant_operations(transaction: &mut dyn Transaction) -> Result<Vec<Operation>> {
     select_operations(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])
@@ -116,6 +122,18 @@ pub(crate) enum EndResult {
     Ended,
     /// Another process was faster.
     AlreadyEnded,
+    /// Another process has made its request once more.
+    Renewed,
+}
+
+/// Stores what an open operation does. Returns whether it was still open.
+pub(crate) fn update_open_operation(
+    transaction: &mut dyn Transaction,
+    operation: &Operation,
+) -> Result<bool> {
+    let statement = "UPDATE purse_operations SET body = ?2 WHERE id = ?1 AND state = 'open'";
+    let values = [Value::from(&operation.id), encode(&operation.data)?];
+    Ok(transaction.execute(statement, &values)? == 1)
 }
 
 /// Stores the end of an operation. `Done` wins over `Failed`: the mint has done it after all.
@@ -133,8 +151,8 @@ pub(crate) fn end_operation(
              WHERE id = ?1 AND state = 'open'"
         }
     };
-    // Spent inputs are worth nothing, and need not be kept.
-    let data = OperationData { inputs: Vec::new(), ..operation.data.clone() };
+    // Spent inputs are worth nothing, and need not be kept. Nothing is requested any more.
+    let data = OperationData { inputs: Vec::new(), requested_at: None, ..operation.data.clone() };
     let values = [
         Value::from(&operation.id),
         operation.state.as_str().into(),

@@ -9,7 +9,7 @@ use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
-    Resolution, TokenInfo, TokenReader, WalletError,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
@@ -118,7 +118,7 @@ impl Payments for SlowMint {
             _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
         }
     }
-    async fn resolve(&self, _: &OrderId, _: &TokenInfo) -> Resolution {
+    async fn resolve(&self, _: &OrderId, _: &TokenInfo, _: ResolveMode) -> Resolution {
         self.resolutions.fetch_add(1, Ordering::Relaxed);
         Resolution::Unknown(lost())
     }

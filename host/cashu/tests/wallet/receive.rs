@@ -9,7 +9,7 @@ use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
-use paygress_sandbox::token::{as_v3, inflated, relabelled};
+use paygress_sandbox::token::{as_v3, forged, inflated, relabelled, without_dleq};
 use paygress_sandbox::{MintAnswer, NetworkFault, TestMint, TestWallet};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,6 +247,53 @@ async fn twelve_orders_at_a_time_do_not_exceed_what_one_mint_may_hold() {
         );
         env.customer.receive(token.expose()).await.unwrap();
     }
+    assert_balanced(&wallet).await;
+}
+
+/// Forged tokens count for what they say until the mint has refused them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_token_uses_up_no_limit_of_what_a_mint_may_hold() {
+    let env = TestEnv::new().await;
+    let settings = Settings { max_balance: Some(Sat(100)), ..env.settings() };
+    let wallet = env.wallet_at("exposed.sqlite", settings).await;
+    let worthless = Secret::new(forged(env.token(60).await.expose(), 0).unwrap());
+    let (forger, forged_info) = (OrderId::random(), wallet.decode(&worthless).await.unwrap());
+    env.proxy.plan("v1/swap", NetworkFault::Hang(false), 0, 1);
+    tokio::select! {
+        outcome = wallet.receive(&forger, &worthless, &forged_info) => panic!("{outcome:?}"),
+        () = env.proxy.hung() => {}
+    }
+    // It is not known yet that it is forged. A token that cannot be is received beside it.
+    let proven = env.token(45).await;
+    let token_info = wallet.decode(&proven).await.unwrap();
+    let received = wallet.receive(&OrderId::random(), &proven, &token_info).await;
+    assert_eq!(received.unwrap(), Sat(44));
+    // One that could be waits for its end, for a while…
+    let unproven = Secret::new(without_dleq(env.token(30).await.expose()).unwrap());
+    let token_info = wallet.decode(&unproven).await.unwrap();
+    let refused = wallet.receive(&OrderId::random(), &unproven, &token_info).await;
+    assert!(
+        matches!(&refused, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::ResourceUnavailable
+            && refusal.message.contains("try again in a moment")),
+        "{refused:?}"
+    );
+    // …and is received then.
+    let order = OrderId::random();
+    let (received, forged_end) = tokio::join!(
+        wallet.receive(&order, &unproven, &token_info),
+        resolved(&wallet, &forger, &worthless)
+    );
+    assert!(matches!(forged_end, Resolution::NotSpent), "{forged_end:?}");
+    assert_eq!(received.unwrap(), Sat(29));
+    // What would really exceed it is refused at once.
+    let much = env.token(30).await;
+    let token_info = wallet.decode(&much).await.unwrap();
+    let refused = wallet.receive(&OrderId::random(), &much, &token_info).await;
+    assert!(
+        matches!(&refused, Err(ReceiveError::Refused(refusal)) if refusal.message.contains("as much of this mint as it may")),
+        "{refused:?}"
+    );
+    assert_eq!(available(&wallet).await, 44 + 29);
     assert_balanced(&wallet).await;
 }
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, Wallet,
-    WalletError,
+    RefundIssuer, RefundState, RefundToken, Resolution, ResolveMode, TokenInfo, TokenReader,
+    Wallet, WalletError,
 };
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::Refusal;
@@ -79,8 +79,13 @@ impl Payments for CrashingWallet {
         self.doom(Stop::AfterTheSwap).await;
         redeemed
     }
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
-        self.wallet.resolve(order, token_info).await
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution {
+        self.wallet.resolve(order, token_info, mode).await
     }
     async fn recover(&self) -> Result<(), RecoveryError> {
         self.wallet.recover().await

@@ -14,7 +14,7 @@ use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
-    Resolution, TokenInfo, TokenReader, WalletError,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
@@ -81,7 +81,7 @@ impl Payments for FakeWallet {
     ) -> Result<Sat, ReceiveError> {
         Ok(token_info.gross)
     }
-    async fn resolve(&self, _: &OrderId, token_info: &TokenInfo) -> Resolution {
+    async fn resolve(&self, _: &OrderId, token_info: &TokenInfo, _: ResolveMode) -> Resolution {
         Resolution::Received(token_info.gross)
     }
     async fn recover(&self) -> Result<(), RecoveryError> {

@@ -121,6 +121,16 @@ pub enum ReceiveError {
     Unknown(#[source] WalletError),
 }
 
+/// What [`Payments::resolve`] may send to the mint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolveMode {
+    /// The swap once more, unchanged, as long as the mint has not done it: the order is still
+    /// wanted.
+    Repeat,
+    /// Nothing that could take the token: the order is abandoned.
+    CheckOnly,
+}
+
 /// How a [`Payments::receive`] ended whose answer was lost.
 #[derive(Clone, Debug)]
 pub enum Resolution {
@@ -209,7 +219,12 @@ pub trait Payments: Send + Sync {
     ) -> Result<Sat, ReceiveError>;
 
     /// Finds out how an interrupted [`Payments::receive`] ended.
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution;
 
     /// Whether its store has room for what new orders need.
     async fn has_room(&self) -> bool {
