@@ -4,7 +4,7 @@
 use crate::compute::ComputeShare;
 use crate::error::{MintError, ResponseError, UnavailableReason};
 use crate::health::CircuitBreaker;
-use crate::http::{JsonClient, READ_TIMEOUT};
+use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
 use cdk::mint_url::MintUrl;
@@ -23,9 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
-/// For swaps and payments: the mint writes, and a payment waits for Lightning. Longer than mints'
-/// own limits, so that a response is seldom lost.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests in flight to one mint; the rest wait.
 const MAX_CONCURRENT_REQUESTS: usize = 8;
 /// Between the starts of two requests: mints rate-limit their clients, and a busy provider is one
@@ -35,6 +32,9 @@ const MIN_REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 const KEYSETS_TTL: Duration = Duration::from_secs(60);
 /// …but it is not requested more often than this, and waited for: anybody can invent a keyset.
 const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
+/// Keys of one keyset: one for each power of two that an amount can have, and as many again. They
+/// are kept for each of a mint's keysets.
+const MAX_KEYS: usize = 128;
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
@@ -87,7 +87,7 @@ impl MintClient {
         method: Method,
         path: &str,
         body: Vec<u8>,
-        timeout: Duration,
+        limits: ResponseLimits,
     ) -> Result<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -104,7 +104,7 @@ impl MintClient {
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
         self.pace().await;
         let started = Instant::now();
-        match self.http.exchange(method, url.as_str(), body, timeout).await {
+        match self.http.exchange(method, url.as_str(), body, limits).await {
             Ok(response) => {
                 self.breaker.record_success(&self.url, started.elapsed());
                 response.decode(&self.share).await
@@ -117,18 +117,18 @@ impl MintClient {
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T> {
-        self.request(Method::GET, path, Vec::new(), READ_TIMEOUT).await
+        self.request(Method::GET, path, Vec::new(), ResponseLimits::READ).await
     }
 
     async fn post<T: DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
         body: &impl Serialize,
-        timeout: Duration,
+        limits: ResponseLimits,
     ) -> Result<T> {
         let body = serde_json::to_vec(body)
             .map_err(|error| MintError::InvalidResponse(ResponseError::Encode(error)))?;
-        self.request(Method::POST, path, body, timeout).await
+        self.request(Method::POST, path, body, limits).await
     }
 
     /// The mint's keysets in sat; requested again when they are old, or when `is_missing` says that
@@ -197,13 +197,18 @@ impl MintClient {
         if let Some(known) = self.known_keys(id).await {
             return Ok(known);
         }
+        let path = format!("v1/keys/{id}");
         let keyset = self
-            .get::<KeysResponse>(&format!("v1/keys/{id}"))
+            .request::<KeysResponse>(Method::GET, &path, Vec::new(), ResponseLimits::KEYS)
             .await?
             .keysets
             .into_iter()
             .find(|keyset| keyset.id == id && keyset.unit == CurrencyUnit::Sat)
             .ok_or(MintError::InvalidResponse(ResponseError::KeysetMissing))?;
+        let keys = keyset.keys.keys().len();
+        if keys > MAX_KEYS {
+            return Err(MintError::InvalidResponse(ResponseError::TooManyKeys(keys)));
+        }
         keyset.verify_id().map_err(|_| MintError::InvalidResponse(ResponseError::KeysetId))?;
         let keyset = Arc::new(keyset);
         self.keys.lock().await.insert(id, Arc::clone(&keyset));
@@ -213,7 +218,7 @@ impl MintClient {
     /// The state of each of these proofs, in their order (NUT-07).
     pub(crate) async fn states(&self, ys: &[PublicKey]) -> Result<Vec<State>> {
         let response: CheckStateResponse = self
-            .post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, READ_TIMEOUT)
+            .post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ResponseLimits::READ)
             .await?;
         let states: HashMap<PublicKey, State> =
             response.states.into_iter().map(|state| (state.y, state.state)).collect();
@@ -224,18 +229,18 @@ impl MintClient {
     }
 
     pub(crate) async fn swap(&self, request: &SwapRequest) -> Result<SwapResponse> {
-        self.post("v1/swap", request, WRITE_TIMEOUT).await
+        self.post("v1/swap", request, ResponseLimits::WRITE).await
     }
 
     pub(crate) async fn restore(&self, request: &RestoreRequest) -> Result<RestoreResponse> {
-        self.post("v1/restore", request, READ_TIMEOUT).await
+        self.post("v1/restore", request, ResponseLimits::READ).await
     }
 
     pub(crate) async fn melt_quote(
         &self,
         request: &MeltQuoteBolt11Request,
     ) -> Result<MeltQuoteBolt11Response<String>> {
-        self.post("v1/melt/quote/bolt11", request, READ_TIMEOUT).await
+        self.post("v1/melt/quote/bolt11", request, ResponseLimits::READ).await
     }
 
     pub(crate) async fn melt_quote_state(
@@ -249,6 +254,42 @@ impl MintClient {
         &self,
         request: &MeltRequest<String>,
     ) -> Result<MeltQuoteBolt11Response<String>> {
-        self.post("v1/melt/bolt11", request, WRITE_TIMEOUT).await
+        self.post("v1/melt/bolt11", request, ResponseLimits::WRITE).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeMint, keyset_of};
+    use cdk::Amount;
+    use cdk::nuts::{Keys, SecretKey};
+
+    #[tokio::test]
+    async fn a_keyset_of_more_keys_than_amounts_need_is_refused_and_not_kept() {
+        let key = SecretKey::generate().public_key();
+        for (count, is_used) in [(1_usize, true), (128, true), (129, false), (10_000, false)] {
+            let amounts = 1..=u64::try_from(count).unwrap();
+            let keys = Keys::new(amounts.map(|amount| (Amount::from(amount), key)).collect());
+            let keyset = keyset_of(keys);
+            let id = keyset.id;
+            let body = serde_json::to_string(&KeysResponse { keysets: vec![keyset] }).unwrap();
+            let bytes = body.len();
+            let mint = FakeMint::start(move |_, _| ("200 OK", body.clone())).await;
+            let directory = tempfile::tempdir().unwrap();
+            let wallet = mint.wallet(directory.path()).await;
+            match wallet.client.keys(id).await {
+                Ok(keyset) => assert_eq!(keyset.keys.keys().len(), count),
+                Err(MintError::InvalidResponse(ResponseError::TooManyKeys(keys))) => {
+                    assert_eq!(keys, count);
+                }
+                Err(MintError::InvalidResponse(ResponseError::Http(error))) => {
+                    assert!(bytes > 64 << 10, "{bytes}: {error}");
+                }
+                Err(error) => panic!("{count}: {error}"),
+            }
+            assert_eq!(wallet.client.known_keys(id).await.is_some(), is_used, "{count}");
+            println!("{count} keys, {bytes} bytes: {}", if is_used { "used" } else { "refused" });
+        }
     }
 }

@@ -67,6 +67,8 @@ pub enum ResponseError {
     NoActiveKeyset,
     #[error("{0} keysets in sat, which is too many")]
     TooManyKeysets(usize),
+    #[error("{0} keys in one keyset, which is too many")]
+    TooManyKeys(usize),
     #[error("a proof's state was requested and not returned")]
     StateMissing,
     #[error(transparent)]

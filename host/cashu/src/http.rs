@@ -11,9 +11,14 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// For requests that only read. Mints answer in tenths of a second.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest responses are the signatures of a thousand outputs, at 400 bytes each.
 const MAX_RESPONSE_BYTES: usize = 2 << 20;
+/// For swaps and payments: the mint writes, and a payment waits for Lightning. Longer than mints'
+/// own limits, so that a response is seldom lost.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The keys of one keyset have 100 bytes each.
+const MAX_KEYS_BYTES: usize = 64 << 10;
 /// Responses above this may hold hundreds of curve points, and are decoded off the async threads.
 const INLINE_DECODE_BYTES: usize = 16 << 10;
 /// What is kept of a server's error text.
@@ -25,6 +30,19 @@ struct ErrorResponse {
     code: u32,
     #[serde(default, alias = "error")]
     detail: serde_json::Value,
+}
+
+/// What a server may take for one response.
+#[derive(Clone, Copy)]
+pub(crate) struct ResponseLimits {
+    time: Duration,
+    bytes: usize,
+}
+
+impl ResponseLimits {
+    pub(crate) const READ: Self = Self { time: READ_TIMEOUT, bytes: MAX_RESPONSE_BYTES };
+    pub(crate) const WRITE: Self = Self { time: WRITE_TIMEOUT, bytes: MAX_RESPONSE_BYTES };
+    pub(crate) const KEYS: Self = Self { time: READ_TIMEOUT, bytes: MAX_KEYS_BYTES };
 }
 
 /// What a server answered: yes, or no with a reason.
@@ -52,14 +70,14 @@ impl JsonClient {
         method: Method,
         url: &str,
         body: Vec<u8>,
-        timeout: Duration,
+        limits: ResponseLimits,
     ) -> Result<JsonResponse, MintError> {
         let request = build(method, url, body)
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
-        let timeouts = Timeouts { connect: READ_TIMEOUT, head: timeout, whole: timeout };
+        let timeouts = Timeouts { connect: READ_TIMEOUT, head: limits.time, whole: limits.time };
         let response = self.0.send_within(request, timeouts).await.map_err(http_error)?;
         let status = response.status();
-        let body = response.bytes(MAX_RESPONSE_BYTES).await.map_err(http_error)?;
+        let body = response.bytes(limits.bytes).await.map_err(http_error)?;
         let is_overloaded = matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
@@ -77,7 +95,7 @@ impl JsonClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let response = self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?;
+        let response = self.exchange(Method::GET, url, Vec::new(), ResponseLimits::READ).await?;
         response.decode(&ComputeShare::half()).await
     }
 }

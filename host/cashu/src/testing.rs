@@ -90,6 +90,19 @@ pub(crate) async fn wallet_at(url: &str, directory: &Path) -> MintWallet {
     MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
 }
 
+/// An active keyset of these keys, without a fee.
+pub(crate) fn keyset_of(keys: Keys) -> KeySet {
+    let unit = CurrencyUnit::Sat;
+    KeySet {
+        id: Id::v2_from_data(&keys, &unit, 0, None),
+        unit,
+        active: Some(true),
+        keys,
+        input_fee_ppk: 0,
+        final_expiry: None,
+    }
+}
+
 /// A keyset whose only denomination is 1, and what its mint answers.
 pub(crate) struct OneKey {
     secret: SecretKey,
@@ -100,16 +113,7 @@ impl OneKey {
     pub(crate) fn new() -> Self {
         let secret = SecretKey::generate();
         let keys = Keys::new(BTreeMap::from([(Amount::from(1), secret.public_key())]));
-        let unit = CurrencyUnit::Sat;
-        let keyset = KeySet {
-            id: Id::v2_from_data(&keys, &unit, 0, None),
-            unit,
-            active: Some(true),
-            keys,
-            input_fee_ppk: 0,
-            final_expiry: None,
-        };
-        Self { secret, keyset }
+        Self { secret, keyset: keyset_of(keys) }
     }
 
     pub(crate) fn keysets(&self, input_fee_ppk: u64) -> Answer {
