@@ -68,13 +68,14 @@ impl TokenReader for CashuWallet {
     }
 
     async fn is_proven(&self, token: &Secret, token_info: &TokenInfo) -> bool {
+        let Some(wallet) = self.wallets.get(&token_info.mint) else { return false };
+        if wallet.is_known_spent(token_info) {
+            return false;
+        }
         let token = token.clone();
-        match (
-            self.wallets.get(&token_info.mint),
-            compute(move || token_format::parse(token.expose())).await,
-        ) {
-            (Some(wallet), Ok(token)) => wallet.is_proven(&token).await,
-            _ => false,
+        match compute(move || token_format::parse(token.expose())).await {
+            Ok(token) => wallet.is_proven(&token).await,
+            Err(_) => false,
         }
     }
 

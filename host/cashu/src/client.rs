@@ -7,6 +7,7 @@ use crate::health::CircuitBreaker;
 use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
+use crate::spent::SpentProofs;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -50,6 +51,7 @@ pub(crate) struct MintClient {
     permits: Semaphore,
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
+    pub(crate) spent: SpentProofs,
     pub(crate) share: ComputeShare,
     keysets: Mutex<Option<CachedKeysets>>,
     input_fee_ppk: AtomicU64,
@@ -64,6 +66,7 @@ impl MintClient {
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
+            spent: SpentProofs::default(),
             share: ComputeShare::half(),
             keysets: Mutex::default(),
             input_fee_ppk: AtomicU64::default(),
@@ -222,10 +225,14 @@ impl MintClient {
             .await?;
         let states: HashMap<PublicKey, State> =
             response.states.into_iter().map(|state| (state.y, state.state)).collect();
-        ys.iter()
+        let states = ys
+            .iter()
             .map(|y| states.get(y).copied())
-            .collect::<Option<_>>()
-            .ok_or(MintError::InvalidResponse(ResponseError::StateMissing))
+            .collect::<Option<Vec<State>>>()
+            .ok_or(MintError::InvalidResponse(ResponseError::StateMissing))?;
+        let spent = ys.iter().zip(&states).filter(|(_, state)| **state == State::Spent);
+        self.spent.record(spent.map(|(y, _)| y.to_hex()));
+        Ok(states)
     }
 
     pub(crate) async fn swap(&self, request: &SwapRequest) -> Result<SwapResponse> {
@@ -261,7 +268,7 @@ impl MintClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakeMint, keyset_of};
+    use crate::testing::{FakeMint, OneKey, keyset_of};
     use cdk::Amount;
     use cdk::nuts::{Keys, SecretKey};
 
@@ -291,5 +298,21 @@ mod tests {
             assert_eq!(wallet.client.known_keys(id).await.is_some(), is_used, "{count}");
             println!("{count} keys, {bytes} bytes: {}", if is_used { "used" } else { "refused" });
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_tokens_proofs_those_are_remembered_that_are_spent() {
+        let mint = FakeMint::start(|_, body| {
+            let (status, states) = OneKey::unspent(body);
+            (status, states.replacen("UNSPENT", "SPENT", 1))
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = mint.wallet(directory.path()).await;
+        let ys = [(); 2].map(|()| SecretKey::generate().public_key());
+        assert_eq!(wallet.client.states(&ys).await.unwrap(), [State::Spent, State::Unspent]);
+        let [spent, unspent] = ys.map(|y| y.to_hex());
+        assert!(wallet.client.spent.contains_any([&unspent, &spent]));
+        assert!(!wallet.client.spent.contains_any([&unspent]), "it pays for another order");
     }
 }

@@ -90,6 +90,7 @@ mod refusal;
 mod restore;
 mod seed;
 mod send;
+mod spent;
 mod swap;
 mod tables;
 #[cfg(test)]

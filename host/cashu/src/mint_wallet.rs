@@ -13,7 +13,8 @@ use cdk::nuts::{
     BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
     SecretKey, State, Token,
 };
-use paygress_core::model::ids::MintUrl;
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::ids::{MintUrl, ProofY};
 use paygress_core::model::units::{Sat, UnixTime};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -191,6 +192,11 @@ impl MintWallet {
 
     pub(crate) fn token(&self, proofs: Proofs) -> Token {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    /// Whether the mint has called one of the token's proofs spent lately.
+    pub(crate) fn is_known_spent(&self, token_info: &TokenInfo) -> bool {
+        self.client.spent.contains_any(token_info.ys.iter().map(ProofY::as_str))
     }
 
     /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.

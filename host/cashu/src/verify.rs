@@ -70,6 +70,10 @@ impl CashuWallet {
             refusal::of_mint_error(&error)
         };
         self.require_foreign(token_info).await?;
+        // Not before: an order that was paid with it is found again by its proofs.
+        if wallet.is_known_spent(token_info) {
+            return Err(refusal::spent());
+        }
         self.require_balance_limit(&token_info.mint, token_info.gross).await?;
         let proofs = self.spendable_proofs(wallet, token).await?;
         let lacks_dleq = proofs.iter().any(|proof| proof.dleq.is_none());

@@ -20,7 +20,6 @@ mod text;
 
 use crate::connection::{Connection, Settings, client_options, relay_options};
 use crate::error::{Error, REASON_CHARS};
-use crate::recent::Recent;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use backfill::{Backfill, Backfilled};
@@ -32,6 +31,7 @@ use notices::Notices;
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
+use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -288,3 +288,33 @@ async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
         "the other mint's customers are served"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_token_is_proven_no_more_and_costs_the_mint_no_second_request() {
+    const ORDERS: usize = 512;
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let (token, other) = (env.token(21).await, env.token(7).await);
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.verify(&token, &token_info).await.unwrap();
+    let thief = TestWallet::new(env.proxy.url()).await.unwrap();
+    thief.receive(token.expose()).await.unwrap();
+    assert!(wallet.is_proven(&token, &token_info).await, "nobody has seen that it is spent");
+    let spent = wallet.verify(&token, &token_info).await.unwrap_err();
+    assert_eq!(spent.code, ErrorType::TokenAlreadySpent);
+    env.proxy.plan("v1/", NetworkFault::Status(500), 0, usize::MAX);
+    for _ in 0..ORDERS {
+        assert!(!wallet.is_proven(&token, &token_info).await);
+        assert_eq!(wallet.verify(&token, &token_info).await.unwrap_err(), spent);
+    }
+    let requests = env.proxy.met();
+    env.proxy.clear();
+    println!("{ORDERS} orders with a spent token: {requests} requests");
+    assert_eq!(requests, 0);
+    // An order that was paid with it is found again.
+    assert_eq!(wallet.decode(&token).await.unwrap(), token_info);
+    let token_info = wallet.decode(&other).await.unwrap();
+    assert!(wallet.is_proven(&other, &token_info).await);
+    wallet.receive(&OrderId::random(), &other, &token_info).await.unwrap();
+    assert_balanced(&wallet).await;
+}
