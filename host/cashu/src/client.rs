@@ -16,13 +16,14 @@ use cdk::nuts::{
 };
 use hyper::Method;
 use paygress_core::model::units::UnixTime;
+use paygress_core::recent::Recent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{self, Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 /// Requests in flight to one mint; the rest wait.
 const MAX_CONCURRENT_REQUESTS: usize = 8;
@@ -36,9 +37,15 @@ const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
 /// Keys of one keyset: one for each power of two that an amount can have, and as many again. They
 /// are kept for each of a mint's keysets.
 const MAX_KEYS: usize = 128;
+/// Keysets whose keys are loaded in the background after their list was: each is a request…
+const MAX_PRELOADED: usize = 16;
+/// …and one that failed is not loaded so again before.
+const PRELOAD_RETRY: Duration = Duration::from_secs(3_600);
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
+/// Requested once, however many wait for them.
+type SharedKeys = Arc<OnceCell<Arc<KeySet>>>;
 
 struct CachedKeysets {
     fetched_at: Instant,
@@ -54,8 +61,13 @@ pub(crate) struct MintClient {
     pub(crate) spent: SpentProofs,
     pub(crate) share: ComputeShare,
     keysets: Mutex<Option<CachedKeysets>>,
+    /// Since [`MintClient::take_refreshed`].
+    is_refreshed: AtomicBool,
     input_fee_ppk: AtomicU64,
-    keys: Mutex<HashMap<Id, Arc<KeySet>>>,
+    keys: Mutex<HashMap<Id, SharedKeys>>,
+    /// Held while keys are loaded in the background.
+    preloading: Mutex<()>,
+    not_preloaded: sync::Mutex<Recent<Id>>,
 }
 
 impl MintClient {
@@ -69,8 +81,11 @@ impl MintClient {
             spent: SpentProofs::default(),
             share: ComputeShare::half(),
             keysets: Mutex::default(),
+            is_refreshed: AtomicBool::default(),
             input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
+            preloading: Mutex::default(),
+            not_preloaded: sync::Mutex::new(Recent::new(MAX_KEYSETS, PRELOAD_RETRY)),
         }
     }
 
@@ -171,7 +186,13 @@ impl MintClient {
         let keysets = Arc::new(keysets);
         *self.keysets.lock().await =
             Some(CachedKeysets { fetched_at: Instant::now(), keysets: Arc::clone(&keysets) });
+        self.is_refreshed.store(true, Ordering::Relaxed);
         Ok(keysets)
+    }
+
+    /// Whether the keysets were requested since the last call.
+    pub(crate) fn take_refreshed(&self) -> bool {
+        self.is_refreshed.swap(false, Ordering::Relaxed)
     }
 
     /// The fee for spending a proof of the active keyset, in thousandths of a sat, as far as it is
@@ -192,14 +213,16 @@ impl MintClient {
 
     /// The keys of a keyset, if they are known without a request.
     pub(crate) async fn known_keys(&self, id: Id) -> Option<Arc<KeySet>> {
-        self.keys.lock().await.get(&id).cloned()
+        self.keys.lock().await.get(&id).and_then(|keys| keys.get().cloned())
     }
 
     /// The keys of a keyset. Its id is their hash: they never change.
     pub(crate) async fn keys(&self, id: Id) -> Result<Arc<KeySet>> {
-        if let Some(known) = self.known_keys(id).await {
-            return Ok(known);
-        }
+        let keys = Arc::clone(self.keys.lock().await.entry(id).or_default());
+        keys.get_or_try_init(|| self.request_keys(id)).await.cloned()
+    }
+
+    async fn request_keys(&self, id: Id) -> Result<Arc<KeySet>> {
         let path = format!("v1/keys/{id}");
         let keyset = self
             .request::<KeysResponse>(Method::GET, &path, Vec::new(), ResponseLimits::KEYS)
@@ -213,9 +236,40 @@ impl MintClient {
             return Err(MintError::InvalidResponse(ResponseError::TooManyKeys(keys)));
         }
         keyset.verify_id().map_err(|_| MintError::InvalidResponse(ResponseError::KeysetId))?;
-        let keyset = Arc::new(keyset);
-        self.keys.lock().await.insert(id, Arc::clone(&keyset));
-        Ok(keyset)
+        Ok(Arc::new(keyset))
+    }
+
+    fn not_preloaded(&self) -> sync::MutexGuard<'_, Recent<Id>> {
+        self.not_preloaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the keys of some of these keysets that are not known yet, in the background: a token of
+    /// an older keyset is known to be the mint's before an order of it has had its turn.
+    pub(crate) async fn preload_keys(self: &Arc<Self>, keysets: Vec<Id>) {
+        let missing: Vec<Id> = {
+            let known = self.keys.lock().await;
+            let mut failed = self.not_preloaded();
+            let is_missing = |id: &Id| {
+                !known.get(id).is_some_and(|keys| keys.initialized()) && !failed.contains(id)
+            };
+            keysets.into_iter().filter(is_missing).take(MAX_PRELOADED).collect()
+        };
+        if missing.is_empty() {
+            return;
+        }
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            let Ok(_preloading) = client.preloading.try_lock() else { return };
+            for id in missing {
+                let Err(error) = client.keys(id).await else { continue };
+                tracing::debug!(mint = %client.url, keyset = %id, %error, "keys were not loaded");
+                client.not_preloaded().insert(&id);
+                if matches!(error, MintError::Unavailable(_)) {
+                    // Further failures would suspend the mint.
+                    return;
+                }
+            }
+        });
     }
 
     /// The state of each of these proofs, in their order (NUT-07).

@@ -61,7 +61,7 @@ impl MintKeysets {
 }
 
 pub(crate) struct MintWallet {
-    pub(crate) client: MintClient,
+    pub(crate) client: Arc<MintClient>,
     pub(crate) mint: MintUrl,
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
@@ -82,7 +82,7 @@ impl MintWallet {
         let owners = KeysetOwners::new(mint.clone(), store.clone());
         let restore_state = Mutex::default();
         Self {
-            client,
+            client: Arc::new(client),
             mint,
             store,
             seed,
@@ -100,7 +100,12 @@ impl MintWallet {
     ) -> Result<MintKeysets> {
         let all = self.client.keysets(is_missing).await?;
         let conflicts = self.owners.conflicts(all.iter().map(|keyset| keyset.id)).await?;
-        Ok(MintKeysets { all, conflicts })
+        let keysets = MintKeysets { all, conflicts };
+        if self.client.take_refreshed() {
+            let own = keysets.own().map(|keyset| keyset.id).collect();
+            self.client.preload_keys(own).await;
+        }
+        Ok(keysets)
     }
 
     /// The unspent proofs, and why some may not be spent.
