@@ -94,6 +94,7 @@ impl Payments for CashuWallet {
         token_info: &TokenInfo,
     ) -> Result<Sat, ReceiveError> {
         let wallet = self.wallet_of(&token_info.mint)?;
+        self.yield_to_proven(wallet, token, token_info, DleqPolicy::Optional).await?;
         let proofs = self.spendable_proofs(wallet, token).await?;
         match wallet.receive(&Purpose::Receive { order: order.clone() }, proofs).await {
             Ok(OperationOutcome::Done(operation)) => Ok(Sat(operation.data.received)),

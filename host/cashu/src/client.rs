@@ -3,7 +3,7 @@
 
 use crate::compute::ComputeShare;
 use crate::error::{MintError, ResponseError, UnavailableReason};
-use crate::health::CircuitBreaker;
+use crate::health::{CircuitBreaker, RateLimit};
 use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
@@ -15,6 +15,7 @@ use cdk::nuts::{
     RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use hyper::Method;
+use hyper::body::Bytes;
 use paygress_core::model::units::UnixTime;
 use paygress_core::recent::Recent;
 use serde::Serialize;
@@ -58,6 +59,7 @@ pub(crate) struct MintClient {
     permits: Semaphore,
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
+    pub(crate) rate_limit: RateLimit,
     pub(crate) spent: SpentProofs,
     pub(crate) share: ComputeShare,
     keysets: Mutex<Option<CachedKeysets>>,
@@ -78,6 +80,7 @@ impl MintClient {
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
+            rate_limit: RateLimit::default(),
             spent: SpentProofs::default(),
             share: ComputeShare::half(),
             keysets: Mutex::default(),
@@ -110,11 +113,37 @@ impl MintClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        self.breaker.check().map_err(MintError::Unavailable)?;
         let url = self
             .url
             .join_paths(&path.split('/').collect::<Vec<_>>())
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
+        let body = Bytes::from(body);
+        let exchange = || self.exchange::<T>(method.clone(), url.as_str(), body.clone(), limits);
+        let mut response = exchange().await;
+        for pause in limits.pauses {
+            let Err(MintError::Unavailable(UnavailableReason::RateLimited { retry_after })) =
+                response
+            else {
+                break;
+            };
+            tokio::time::sleep(retry_after.unwrap_or(*pause)).await;
+            response = exchange().await;
+        }
+        response
+    }
+
+    /// One request, once it may be made.
+    async fn exchange<T>(
+        &self,
+        method: Method,
+        url: &str,
+        body: Bytes,
+        limits: ResponseLimits,
+    ) -> Result<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        self.breaker.check().map_err(MintError::Unavailable)?;
         let _permit = self
             .permits
             .acquire()
@@ -122,16 +151,21 @@ impl MintClient {
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
         self.pace().await;
         let started = Instant::now();
-        match self.http.exchange(method, url.as_str(), body, limits).await {
+        let error = match self.http.exchange(method, url, body, limits).await {
             Ok(response) => {
                 self.breaker.record_success(&self.url, started.elapsed());
-                response.decode(&self.share).await
+                return response.decode(&self.share).await;
             }
-            Err(error) => {
-                self.breaker.record_failure(&self.url, &error);
-                Err(error)
+            Err(error) => error,
+        };
+        match &error {
+            // The mint is there: those whose requests are too many must not close it to all.
+            MintError::Unavailable(UnavailableReason::RateLimited { retry_after }) => {
+                self.rate_limit.record(&self.url, *retry_after);
             }
+            error => self.breaker.record_failure(&self.url, error),
         }
+        Err(error)
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T> {
