@@ -8,6 +8,7 @@ use paygress_core::model::units::Sat;
 use paygress_http_client::{HttpError, RedirectError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
+use std::time::Duration;
 
 /// An error of the protocol library, whose types differ from function to function.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -37,6 +38,12 @@ pub enum UnavailableReason {
     Http(#[source] HttpError),
     #[error("HTTP {}", .0.as_u16())]
     Status(StatusCode),
+    /// It has had too many requests (429).
+    #[error("HTTP 429")]
+    RateLimited {
+        /// How long it wants to have none, if it says so.
+        retry_after: Option<Duration>,
+    },
     /// Nothing was sent.
     #[error("suspended after {failures} failures: {last_error}")]
     Suspended { failures: u32, last_error: String },
@@ -70,6 +77,8 @@ pub enum ResponseError {
     NoActiveKeyset,
     #[error("{0} keysets in sat, which is too many")]
     TooManyKeysets(usize),
+    #[error("{0} keys in one keyset, which is too many")]
+    TooManyKeys(usize),
     #[error("a proof's state was requested and not returned")]
     StateMissing,
     #[error(transparent)]

@@ -6,7 +6,7 @@
 //!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
 //! operator ──────▶ operator.rs             melt.rs, restore.rs
 //!       token.rs, conditions.rs: offline       └────────────────▶ MintClient ─▶ HTTP
-//!                                                                 health.rs: circuit breaker
+//!                                                                 health.rs, spent.rs
 //! ```
 //!
 //! cdk has the protocol: tokens, blinding, signatures, derivation. What is stored around each
@@ -93,6 +93,7 @@ mod refusal;
 mod restore;
 mod seed;
 mod send;
+mod spent;
 mod swap;
 mod tables;
 #[cfg(test)]

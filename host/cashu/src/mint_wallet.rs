@@ -13,7 +13,8 @@ use cdk::nuts::{
     BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
     SecretKey, State, Token,
 };
-use paygress_core::model::ids::MintUrl;
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::ids::{MintUrl, ProofY};
 use paygress_core::model::units::{Sat, UnixTime};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl MintKeysets {
 }
 
 pub(crate) struct MintWallet {
-    pub(crate) client: MintClient,
+    pub(crate) client: Arc<MintClient>,
     pub(crate) mint: MintUrl,
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
@@ -88,7 +89,7 @@ impl MintWallet {
         let owners = KeysetOwners::new(mint.clone(), store.clone());
         let restore_state = Mutex::default();
         Self {
-            client,
+            client: Arc::new(client),
             mint,
             store,
             seed,
@@ -107,7 +108,12 @@ impl MintWallet {
     ) -> Result<MintKeysets> {
         let all = self.client.keysets(is_missing).await?;
         let conflicts = self.owners.conflicts(all.iter().map(|keyset| keyset.id)).await?;
-        Ok(MintKeysets { all, conflicts })
+        let keysets = MintKeysets { all, conflicts };
+        if self.client.take_refreshed() {
+            let own = keysets.own().map(|keyset| keyset.id).collect();
+            self.client.preload_keys(own).await;
+        }
+        Ok(keysets)
     }
 
     /// The unspent proofs, and why some may not be spent.
@@ -220,6 +226,11 @@ impl MintWallet {
 
     pub(crate) fn token(&self, proofs: Proofs) -> Token {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
+    }
+
+    /// Whether the mint has called one of the token's proofs spent lately.
+    pub(crate) fn is_known_spent(&self, token_info: &TokenInfo) -> bool {
+        self.client.spent.contains_any(token_info.ys.iter().map(ProofY::as_str))
     }
 
     /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.

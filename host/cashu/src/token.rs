@@ -1,6 +1,7 @@
 //! What a token says, read offline. Its bytes are untrusted.
 
 use crate::conditions;
+use crate::keyset;
 use crate::refusal;
 use crate::token_format::{ReadProof, ReadToken, parse};
 use cdk::Amount;
@@ -27,6 +28,7 @@ pub(crate) fn decode(
             limits::TOKEN_PROOFS
         )));
     }
+    keyset::require_few(&token.proofs)?;
     require_accepted(&token.mint, accepted)?;
     if token.unit != CurrencyUnit::Sat {
         return Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"));

@@ -13,6 +13,9 @@ pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
 /// hash to a curve.
 pub const TOKEN_PROOFS: usize = 500;
+/// Keysets of a token: the keys of each are requested from its mint and kept. A mint that rotates
+/// them each month has so many in a year.
+pub const TOKEN_KEYSETS: usize = 16;
 /// A proof's secret. cdk's and Nutshell's mints refuse longer ones, so no token that can be spent has
 /// one; a lock (NUT-10) to eleven keys fits.
 pub const SECRET_BYTES: usize = 1_024;

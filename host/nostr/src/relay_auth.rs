@@ -1,7 +1,7 @@
 //! Authentication at relays (NIP-42), bounded. The library answers each challenge, and subscribes
 //! anew after each answer that the relay takes; and a relay challenges as often as it likes.
 
-use crate::recent::Recent;
+use paygress_core::recent::Recent;
 use nostr_sdk::signer::SignerBackend;
 use nostr_sdk::util::BoxedFuture;
 use nostr_sdk::{Event, Keys, Kind, NostrSigner, PublicKey, SignerError, TagKind, UnsignedEvent};

@@ -192,7 +192,7 @@ pub trait TokenReader: Send + Sync {
 
     /// Whether every proof carries a valid DLEQ proof (NUT-12), as far as that is known without a
     /// request: such a token cannot be invented. Those of a mint whose keys are not known yet are
-    /// not proven.
+    /// not proven, nor those with a proof that the mint has called spent.
     async fn is_proven(&self, _token: &Secret, _token_info: &TokenInfo) -> bool {
         false
     }
