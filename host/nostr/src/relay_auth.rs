@@ -1,10 +1,10 @@
 //! Authentication at relays (NIP-42), bounded. The library answers each challenge, and subscribes
 //! anew after each answer that the relay takes; and a relay challenges as often as it likes.
 
-use paygress_core::recent::Recent;
 use nostr_sdk::signer::SignerBackend;
 use nostr_sdk::util::BoxedFuture;
 use nostr_sdk::{Event, Keys, Kind, NostrSigner, PublicKey, SignerError, TagKind, UnsignedEvent};
+use paygress_core::recent::Recent;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
