@@ -41,11 +41,24 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         .flatten()
 }
 
+/// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
+/// are known. A pod that exited by itself still exists; one that was deleted does not. A pod that
+/// was evicted for its own use was not disrupted by the cluster.
+pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
+    match (reason, pods) {
+        (EndReason::Exited, Some([])) => EndReason::Removed,
+        (EndReason::Disrupted, Some(pods)) if pods.iter().any(is_evicted_for_its_own_use) => {
+            EndReason::Exited
+        }
+        _ => reason,
+    }
+}
+
 /// Whether the node evicted this pod since it used more of its disk than it had requested: then the
 /// customer caused it. Only the kubelet's message has this. A pod that kept within its requests was
 /// in the way of others. So was one that used more memory than it had requested: where the operator
 /// overcommits, its limit is what was sold, and the kernel enforces that.
-pub(crate) fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
+fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     status.reason.as_deref() == Some("Evicted")
         && status.message.as_deref().is_some_and(|message| message.contains(EXCEEDED))
@@ -172,9 +185,13 @@ mod tests {
         assert!(!is_evicted_for_its_own_use(&Pod::default()));
     }
 
+    fn job_with(conditions: Value) -> Job {
+        serde_json::from_value(json!({"status": {"conditions": conditions}})).unwrap()
+    }
+
     fn job(reason: &str) -> Job {
         let condition = json!({"type": "Failed", "status": "True", "reason": reason});
-        serde_json::from_value(json!({"status": {"conditions": [condition]}})).unwrap()
+        job_with(json!([condition]))
     }
 
     /// Whether it reached its own limit or its node had no memory left: the kubelet reports the
@@ -193,6 +210,36 @@ mod tests {
             assert_eq!(finished(&job(reason)), Some(end), "{reason}");
             assert_eq!(end.is_provider_fault(), is_paid_back, "{reason}");
         }
+    }
+
+    /// A service that was down finds no more than the Job and its pods.
+    #[test]
+    fn a_finished_job_tells_who_ended_its_pod() {
+        let message = format!("Container ssh was using 3Gi, request is 2Gi, {EXCEEDED}. ");
+        let exited = pod(json!({"phase": "Failed"}));
+        let evicted = pod(json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+        for (condition, reason, pods, end) in [
+            ("Complete", "CompletionsReached", Some(&exited), EndReason::Exited),
+            ("Failed", "BackoffLimitExceeded", Some(&exited), EndReason::Exited),
+            // Somebody has deleted it.
+            ("Failed", "BackoffLimitExceeded", None, EndReason::Removed),
+            ("Failed", "PodFailurePolicy", Some(&exited), EndReason::Disrupted),
+            ("Failed", "PodFailurePolicy", None, EndReason::Disrupted),
+            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::Exited),
+            ("Failed", "DeadlineExceeded", None, EndReason::Expired),
+        ] {
+            let conditions =
+                |kind: &str| json!([{"type": kind, "status": "True", "reason": reason}]);
+            let found = finished(&job_with(conditions(condition))).unwrap();
+            let pods: Vec<Pod> = pods.into_iter().cloned().collect();
+            assert_eq!(cause(found, Some(&pods)), end, "{condition}, {reason}: {pods:?}");
+            // Its pods are still being stopped.
+            let stopping = job_with(conditions("FailureTarget"));
+            assert_eq!((finished(&stopping), ended(&stopping)), (None, Some(found)));
+        }
+        assert_eq!(cause(EndReason::Exited, None), EndReason::Exited, "its pods are not known");
+        let suspended = json!([{"type": "Suspended", "status": "False", "reason": "JobResumed"}]);
+        assert_eq!(ended(&job_with(suspended)), None);
     }
 
     fn waiting_for(reason: &str) -> Pod {
