@@ -10,7 +10,7 @@
     missing_docs
 )]
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../tests/support/fake.rs"]
 mod fake;
 

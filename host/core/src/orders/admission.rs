@@ -263,9 +263,10 @@ impl Admission {
     /// result lives.
     pub(super) async fn want_room(self: &Arc<Self>, wait: Duration) -> RoomWanted {
         let mut running = self.unproven_running.subscribe();
-        let mut mints = self.mints();
-        mints.room_wanted = mints.room_wanted.saturating_add(1);
-        drop(mints);
+        {
+            let mut mints = self.mints();
+            mints.room_wanted = mints.room_wanted.saturating_add(1);
+        }
         let wanted = RoomWanted(Arc::clone(self));
         // What runs longer waits for its mint.
         let _ = tokio::time::timeout(wait, running.wait_for(|running| *running == 0)).await;
