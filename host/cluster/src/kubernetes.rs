@@ -6,8 +6,7 @@ use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::status::{
-    UNSCHEDULABLE, ended, finished, is_evicted_for_its_own_use, readiness, startup_phase,
-    unready_reason,
+    UNSCHEDULABLE, end_by_own_use, ended, finished, readiness, startup_phase, unready_reason,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -218,7 +217,7 @@ impl Kubernetes {
     }
 
     /// The end of a finished Job. A pod that exited by itself still exists; one that was deleted
-    /// does not. A pod that was evicted for its own use was not disrupted by the cluster.
+    /// does not. A pod that may have caused its own eviction was not disrupted by the cluster.
     async fn end(&self, job: &Job) -> Option<ClusterEvent> {
         let pod = pod_of(job)?;
         let reason = finished(job)?;
@@ -228,8 +227,8 @@ impl Kubernetes {
         };
         let reason = match (reason, pods) {
             (EndReason::Exited, Some(pods)) if pods.is_empty() => EndReason::Removed,
-            (EndReason::Disrupted, Some(pods)) if pods.iter().any(is_evicted_for_its_own_use) => {
-                EndReason::Exited
+            (EndReason::Disrupted, Some(pods)) => {
+                pods.iter().find_map(end_by_own_use).unwrap_or(reason)
             }
             _ => reason,
         };
