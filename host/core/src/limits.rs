@@ -88,8 +88,11 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// Attempts to send a response in a row; then the order waits for the next resume loop.
 pub const DELIVERY_ATTEMPTS: u32 = 5;
-/// Responses being sent at the same time to customers who have not paid.
+/// Responses being sent at the same time to customers who have not paid…
 pub const DELIVERIES_AT_ONCE: usize = 64;
+/// …and those that are kept in memory until they are, or for their next attempt: a slow relay must
+/// not have refusals pile up. Further ones wait in the ledger.
+pub const DELIVERIES_WAITING: usize = 1_024;
 /// After this an undeliverable response is not sent any more; `status` still returns its refund.
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);
 /// Refused orders that are kept whole, the newest: policies are compared on them.
