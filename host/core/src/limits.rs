@@ -53,6 +53,13 @@ pub const VERIFY_WAIT: Duration = Duration::from_secs(3);
 /// Orders of one mint that are not paid for yet, with proven tokens and without each; more are
 /// refused, since each holds memory.
 pub const ORDERS_WAITING: usize = 512;
+/// What those of all mints hold in memory, with proven tokens and without each. The first
+/// [`ORDERS_AT_ONCE`] of each mint are not counted: a crowd at one mint takes no place at another…
+pub const ORDERS_WAITING_BYTES: usize = 64 << 20;
+/// …an order without its token: the image, the login, addresses, and the task…
+pub const ORDER_BYTES: usize = 8 << 10;
+/// …and, besides the token's text, each of its proofs: its Y in hex, and what that is kept in.
+pub const ORDER_PROOF_BYTES: usize = 128;
 /// Payments of one mint whose outcome is unknown and that keep their port…
 pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
 /// …and of all mints: few of the ports that there are.

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! - `submit`: new orders, repeated orders, and who waits for their response.
-//! - `admission`: who is worked next, in turn. `unknown`: what payments may hold whose answer was
-//!   lost.
+//! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
+//!   `unknown`: what payments may hold whose answer was lost.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it.
@@ -38,6 +38,7 @@ mod submit;
 mod terminate;
 mod unknown;
 mod unpaid_launch;
+mod waiting_memory;
 mod worker;
 
 pub use crate::model::order_state::RefundFees;
