@@ -17,7 +17,7 @@ use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintRecoveryFailure, MintReport, PaymentRequest, Payments, ReceiveError,
     RecoveryError, RecoveryFailure, RefundAmount, RefundIssuer, RefundState, RefundToken,
-    Resolution, TokenInfo, TokenReader, WalletError,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{MintUrl, OrderId};
@@ -68,13 +68,14 @@ impl TokenReader for CashuWallet {
     }
 
     async fn is_proven(&self, token: &Secret, token_info: &TokenInfo) -> bool {
+        let Some(wallet) = self.wallets.get(&token_info.mint) else { return false };
+        if wallet.is_known_spent(token_info) {
+            return false;
+        }
         let token = token.clone();
-        match (
-            self.wallets.get(&token_info.mint),
-            compute(move || token_format::parse(token.expose())).await,
-        ) {
-            (Some(wallet), Ok(token)) => wallet.is_proven(&token).await,
-            _ => false,
+        match compute(move || token_format::parse(token.expose())).await {
+            Ok(token) => wallet.is_proven(&token).await,
+            Err(_) => false,
         }
     }
 
@@ -93,6 +94,7 @@ impl Payments for CashuWallet {
         token_info: &TokenInfo,
     ) -> Result<Sat, ReceiveError> {
         let wallet = self.wallet_of(&token_info.mint)?;
+        self.yield_to_proven(wallet, token, token_info, DleqPolicy::Optional).await?;
         let proofs = self.spendable_proofs(wallet, token).await?;
         match wallet.receive(&Purpose::Receive { order: order.clone() }, proofs).await {
             Ok(OperationOutcome::Done(operation)) => Ok(Sat(operation.data.received)),
@@ -108,12 +110,22 @@ impl Payments for CashuWallet {
         }
     }
 
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution {
         let wallet = match self.existing_wallet_of(&token_info.mint) {
             Ok(wallet) => wallet,
             Err(error) => return Resolution::Unknown(error),
         };
-        match wallet.resume_latest(&Purpose::Receive { order: order.clone() }).await {
+        let purpose = Purpose::Receive { order: order.clone() };
+        let outcome = match mode {
+            ResolveMode::Repeat => wallet.resume_latest(&purpose).await,
+            ResolveMode::CheckOnly => wallet.close_latest(&purpose).await,
+        };
+        match outcome {
             Ok(OperationOutcome::Done(operation)) => {
                 Resolution::Received(Sat(operation.data.received))
             }

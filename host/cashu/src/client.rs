@@ -3,10 +3,11 @@
 
 use crate::compute::ComputeShare;
 use crate::error::{MintError, ResponseError, UnavailableReason};
-use crate::health::CircuitBreaker;
-use crate::http::{JsonClient, READ_TIMEOUT};
+use crate::health::{CircuitBreaker, RateLimit};
+use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
+use crate::spent::SpentProofs;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -14,18 +15,17 @@ use cdk::nuts::{
     RestoreRequest, RestoreResponse, State, SwapRequest, SwapResponse,
 };
 use hyper::Method;
+use hyper::body::Bytes;
 use paygress_core::model::units::UnixTime;
+use paygress_core::recent::Recent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{self, Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
-/// For swaps and payments: the mint writes, and a payment waits for Lightning. Longer than mints'
-/// own limits, so that a response is seldom lost.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests in flight to one mint; the rest wait.
 const MAX_CONCURRENT_REQUESTS: usize = 8;
 /// Between the starts of two requests: mints rate-limit their clients, and a busy provider is one
@@ -35,9 +35,18 @@ const MIN_REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 const KEYSETS_TTL: Duration = Duration::from_secs(60);
 /// …but it is not requested more often than this, and waited for: anybody can invent a keyset.
 const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
+/// Keys of one keyset: one for each power of two that an amount can have, and as many again. They
+/// are kept for each of a mint's keysets.
+const MAX_KEYS: usize = 128;
+/// Keysets whose keys are loaded in the background after their list was: each is a request…
+const MAX_PRELOADED: usize = 16;
+/// …and one that failed is not loaded so again before.
+const PRELOAD_RETRY: Duration = Duration::from_secs(3_600);
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
 type Keysets = Arc<Vec<KeySetInfo>>;
+/// Requested once, however many wait for them.
+type SharedKeys = Arc<OnceCell<Arc<KeySet>>>;
 
 struct CachedKeysets {
     fetched_at: Instant,
@@ -50,10 +59,17 @@ pub(crate) struct MintClient {
     permits: Semaphore,
     next_start: Mutex<tokio::time::Instant>,
     pub(crate) breaker: CircuitBreaker,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) spent: SpentProofs,
     pub(crate) share: ComputeShare,
     keysets: Mutex<Option<CachedKeysets>>,
+    /// Since [`MintClient::take_refreshed`].
+    is_refreshed: AtomicBool,
     input_fee_ppk: AtomicU64,
-    keys: Mutex<HashMap<Id, Arc<KeySet>>>,
+    keys: Mutex<HashMap<Id, SharedKeys>>,
+    /// Held while keys are loaded in the background.
+    preloading: Mutex<()>,
+    not_preloaded: sync::Mutex<Recent<Id>>,
 }
 
 impl MintClient {
@@ -64,10 +80,15 @@ impl MintClient {
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             next_start: Mutex::new(tokio::time::Instant::now()),
             breaker: CircuitBreaker::default(),
+            rate_limit: RateLimit::default(),
+            spent: SpentProofs::default(),
             share: ComputeShare::half(),
             keysets: Mutex::default(),
+            is_refreshed: AtomicBool::default(),
             input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
+            preloading: Mutex::default(),
+            not_preloaded: sync::Mutex::new(Recent::new(MAX_KEYSETS, PRELOAD_RETRY)),
         }
     }
 
@@ -87,16 +108,42 @@ impl MintClient {
         method: Method,
         path: &str,
         body: Vec<u8>,
-        timeout: Duration,
+        limits: ResponseLimits,
+    ) -> Result<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let url = self
+            .url
+            .join_paths(&path.split('/').collect::<Vec<_>>())
+            .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
+        let body = Bytes::from(body);
+        let exchange = || self.exchange::<T>(method.clone(), url.as_str(), body.clone(), limits);
+        let mut response = exchange().await;
+        for pause in limits.pauses {
+            let Err(MintError::Unavailable(UnavailableReason::RateLimited { retry_after })) =
+                response
+            else {
+                break;
+            };
+            tokio::time::sleep(retry_after.unwrap_or(*pause)).await;
+            response = exchange().await;
+        }
+        response
+    }
+
+    /// One request, once it may be made.
+    async fn exchange<T>(
+        &self,
+        method: Method,
+        url: &str,
+        body: Bytes,
+        limits: ResponseLimits,
     ) -> Result<T>
     where
         T: DeserializeOwned + Send + 'static,
     {
         self.breaker.check().map_err(MintError::Unavailable)?;
-        let url = self
-            .url
-            .join_paths(&path.split('/').collect::<Vec<_>>())
-            .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
         let _permit = self
             .permits
             .acquire()
@@ -104,31 +151,36 @@ impl MintClient {
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
         self.pace().await;
         let started = Instant::now();
-        match self.http.exchange(method, url.as_str(), body, timeout).await {
+        let error = match self.http.exchange(method, url, body, limits).await {
             Ok(response) => {
                 self.breaker.record_success(&self.url, started.elapsed());
-                response.decode(&self.share).await
+                return response.decode(&self.share).await;
             }
-            Err(error) => {
-                self.breaker.record_failure(&self.url, &error);
-                Err(error)
+            Err(error) => error,
+        };
+        match &error {
+            // The mint is there: those whose requests are too many must not close it to all.
+            MintError::Unavailable(UnavailableReason::RateLimited { retry_after }) => {
+                self.rate_limit.record(&self.url, *retry_after);
             }
+            error => self.breaker.record_failure(&self.url, error),
         }
+        Err(error)
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T> {
-        self.request(Method::GET, path, Vec::new(), READ_TIMEOUT).await
+        self.request(Method::GET, path, Vec::new(), ResponseLimits::READ).await
     }
 
     async fn post<T: DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
         body: &impl Serialize,
-        timeout: Duration,
+        limits: ResponseLimits,
     ) -> Result<T> {
         let body = serde_json::to_vec(body)
             .map_err(|error| MintError::InvalidResponse(ResponseError::Encode(error)))?;
-        self.request(Method::POST, path, body, timeout).await
+        self.request(Method::POST, path, body, limits).await
     }
 
     /// The mint's keysets in sat; requested again when they are old, or when `is_missing` says that
@@ -168,7 +220,13 @@ impl MintClient {
         let keysets = Arc::new(keysets);
         *self.keysets.lock().await =
             Some(CachedKeysets { fetched_at: Instant::now(), keysets: Arc::clone(&keysets) });
+        self.is_refreshed.store(true, Ordering::Relaxed);
         Ok(keysets)
+    }
+
+    /// Whether the keysets were requested since the last call.
+    pub(crate) fn take_refreshed(&self) -> bool {
+        self.is_refreshed.swap(false, Ordering::Relaxed)
     }
 
     /// The fee for spending a proof of the active keyset, in thousandths of a sat, as far as it is
@@ -189,53 +247,95 @@ impl MintClient {
 
     /// The keys of a keyset, if they are known without a request.
     pub(crate) async fn known_keys(&self, id: Id) -> Option<Arc<KeySet>> {
-        self.keys.lock().await.get(&id).cloned()
+        self.keys.lock().await.get(&id).and_then(|keys| keys.get().cloned())
     }
 
     /// The keys of a keyset. Its id is their hash: they never change.
     pub(crate) async fn keys(&self, id: Id) -> Result<Arc<KeySet>> {
-        if let Some(known) = self.known_keys(id).await {
-            return Ok(known);
-        }
+        let keys = Arc::clone(self.keys.lock().await.entry(id).or_default());
+        keys.get_or_try_init(|| self.request_keys(id)).await.cloned()
+    }
+
+    async fn request_keys(&self, id: Id) -> Result<Arc<KeySet>> {
+        let path = format!("v1/keys/{id}");
         let keyset = self
-            .get::<KeysResponse>(&format!("v1/keys/{id}"))
+            .request::<KeysResponse>(Method::GET, &path, Vec::new(), ResponseLimits::KEYS)
             .await?
             .keysets
             .into_iter()
             .find(|keyset| keyset.id == id && keyset.unit == CurrencyUnit::Sat)
             .ok_or(MintError::InvalidResponse(ResponseError::KeysetMissing))?;
+        let keys = keyset.keys.keys().len();
+        if keys > MAX_KEYS {
+            return Err(MintError::InvalidResponse(ResponseError::TooManyKeys(keys)));
+        }
         keyset.verify_id().map_err(|_| MintError::InvalidResponse(ResponseError::KeysetId))?;
-        let keyset = Arc::new(keyset);
-        self.keys.lock().await.insert(id, Arc::clone(&keyset));
-        Ok(keyset)
+        Ok(Arc::new(keyset))
+    }
+
+    fn not_preloaded(&self) -> sync::MutexGuard<'_, Recent<Id>> {
+        self.not_preloaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the keys of some of these keysets that are not known yet, in the background: a token of
+    /// an older keyset is known to be the mint's before an order of it has had its turn.
+    pub(crate) async fn preload_keys(self: &Arc<Self>, keysets: Vec<Id>) {
+        let missing: Vec<Id> = {
+            let known = self.keys.lock().await;
+            let mut failed = self.not_preloaded();
+            let is_missing = |id: &Id| {
+                !known.get(id).is_some_and(|keys| keys.initialized()) && !failed.contains(id)
+            };
+            keysets.into_iter().filter(is_missing).take(MAX_PRELOADED).collect()
+        };
+        if missing.is_empty() {
+            return;
+        }
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            let Ok(_preloading) = client.preloading.try_lock() else { return };
+            for id in missing {
+                let Err(error) = client.keys(id).await else { continue };
+                tracing::debug!(mint = %client.url, keyset = %id, %error, "keys were not loaded");
+                client.not_preloaded().insert(&id);
+                if matches!(error, MintError::Unavailable(_)) {
+                    // Further failures would suspend the mint.
+                    return;
+                }
+            }
+        });
     }
 
     /// The state of each of these proofs, in their order (NUT-07).
     pub(crate) async fn states(&self, ys: &[PublicKey]) -> Result<Vec<State>> {
         let response: CheckStateResponse = self
-            .post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, READ_TIMEOUT)
+            .post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ResponseLimits::READ)
             .await?;
         let states: HashMap<PublicKey, State> =
             response.states.into_iter().map(|state| (state.y, state.state)).collect();
-        ys.iter()
+        let states = ys
+            .iter()
             .map(|y| states.get(y).copied())
-            .collect::<Option<_>>()
-            .ok_or(MintError::InvalidResponse(ResponseError::StateMissing))
+            .collect::<Option<Vec<State>>>()
+            .ok_or(MintError::InvalidResponse(ResponseError::StateMissing))?;
+        let spent = ys.iter().zip(&states).filter(|(_, state)| **state == State::Spent);
+        self.spent.record(spent.map(|(y, _)| y.to_hex()));
+        Ok(states)
     }
 
     pub(crate) async fn swap(&self, request: &SwapRequest) -> Result<SwapResponse> {
-        self.post("v1/swap", request, WRITE_TIMEOUT).await
+        self.post("v1/swap", request, ResponseLimits::WRITE).await
     }
 
     pub(crate) async fn restore(&self, request: &RestoreRequest) -> Result<RestoreResponse> {
-        self.post("v1/restore", request, READ_TIMEOUT).await
+        self.post("v1/restore", request, ResponseLimits::READ).await
     }
 
     pub(crate) async fn melt_quote(
         &self,
         request: &MeltQuoteBolt11Request,
     ) -> Result<MeltQuoteBolt11Response<String>> {
-        self.post("v1/melt/quote/bolt11", request, READ_TIMEOUT).await
+        self.post("v1/melt/quote/bolt11", request, ResponseLimits::READ).await
     }
 
     pub(crate) async fn melt_quote_state(
@@ -249,6 +349,58 @@ impl MintClient {
         &self,
         request: &MeltRequest<String>,
     ) -> Result<MeltQuoteBolt11Response<String>> {
-        self.post("v1/melt/bolt11", request, WRITE_TIMEOUT).await
+        self.post("v1/melt/bolt11", request, ResponseLimits::WRITE).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeMint, OneKey, keyset_of};
+    use cdk::Amount;
+    use cdk::nuts::{Keys, SecretKey};
+
+    #[tokio::test]
+    async fn a_keyset_of_more_keys_than_amounts_need_is_refused_and_not_kept() {
+        let key = SecretKey::generate().public_key();
+        for (count, is_used) in [(1_usize, true), (128, true), (129, false), (10_000, false)] {
+            let amounts = 1..=u64::try_from(count).unwrap();
+            let keys = Keys::new(amounts.map(|amount| (Amount::from(amount), key)).collect());
+            let keyset = keyset_of(keys);
+            let id = keyset.id;
+            let body = serde_json::to_string(&KeysResponse { keysets: vec![keyset] }).unwrap();
+            let bytes = body.len();
+            let mint = FakeMint::start(move |_, _| ("200 OK", body.clone())).await;
+            let directory = tempfile::tempdir().unwrap();
+            let wallet = mint.wallet(directory.path()).await;
+            match wallet.client.keys(id).await {
+                Ok(keyset) => assert_eq!(keyset.keys.keys().len(), count),
+                Err(MintError::InvalidResponse(ResponseError::TooManyKeys(keys))) => {
+                    assert_eq!(keys, count);
+                }
+                Err(MintError::InvalidResponse(ResponseError::Http(error))) => {
+                    assert!(bytes > 64 << 10, "{bytes}: {error}");
+                }
+                Err(error) => panic!("{count}: {error}"),
+            }
+            assert_eq!(wallet.client.known_keys(id).await.is_some(), is_used, "{count}");
+            println!("{count} keys, {bytes} bytes: {}", if is_used { "used" } else { "refused" });
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_tokens_proofs_those_are_remembered_that_are_spent() {
+        let mint = FakeMint::start(|_, body| {
+            let (status, states) = OneKey::unspent(body);
+            (status, states.replacen("UNSPENT", "SPENT", 1))
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = mint.wallet(directory.path()).await;
+        let ys = [(); 2].map(|()| SecretKey::generate().public_key());
+        assert_eq!(wallet.client.states(&ys).await.unwrap(), [State::Spent, State::Unspent]);
+        let [spent, unspent] = ys.map(|y| y.to_hex());
+        assert!(wallet.client.spent.contains_any([&unspent, &spent]));
+        assert!(!wallet.client.spent.contains_any([&unspent]), "it pays for another order");
     }
 }

@@ -8,6 +8,7 @@ use paygress_core::model::units::Sat;
 use paygress_http_client::{HttpError, RedirectError, SetupError};
 use paygress_store::db::DatabaseError;
 use std::error::Error;
+use std::time::Duration;
 
 /// An error of the protocol library, whose types differ from function to function.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -33,25 +34,34 @@ pub enum MintError {
 /// Why a server has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UnavailableReason {
-    #[error("{}", paygress_http_client::error_chain(.0))]
+    #[error("{}", paygress_core::error_chain(.0))]
     Http(#[source] HttpError),
     #[error("HTTP {}", .0.as_u16())]
     Status(StatusCode),
+    /// It has had too many requests (429).
+    #[error("HTTP 429")]
+    RateLimited {
+        /// How long it wants to have none, if it says so.
+        retry_after: Option<Duration>,
+    },
     /// Nothing was sent.
     #[error("suspended after {failures} failures: {last_error}")]
     Suspended { failures: u32, last_error: String },
     #[error("URL is invalid: {0}")]
     Url(#[source] BoxError),
-    #[error("HTTP cannot be set up: {}", paygress_http_client::error_chain(.0))]
+    #[error("HTTP cannot be set up: {}", paygress_core::error_chain(.0))]
     Setup(#[from] SetupError),
     #[error("request queue is closed")]
     Closed,
+    /// It may have done it.
+    #[error("request has waited for others for too long")]
+    Queue,
 }
 
 /// What is wrong with a server's response. The response itself is not quoted: it may hold proofs.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
-    #[error("{}", paygress_http_client::error_chain(.0))]
+    #[error("{}", paygress_core::error_chain(.0))]
     Http(#[source] HttpError),
     #[error("unexpected HTTP status {}", .0.as_u16())]
     Status(StatusCode),
@@ -67,6 +77,8 @@ pub enum ResponseError {
     NoActiveKeyset,
     #[error("{0} keysets in sat, which is too many")]
     TooManyKeysets(usize),
+    #[error("{0} keys in one keyset, which is too many")]
+    TooManyKeys(usize),
     #[error("a proof's state was requested and not returned")]
     StateMissing,
     #[error(transparent)]
@@ -90,6 +102,8 @@ pub enum SignatureError {
 
 /// The NUTs' error codes that are handled differently.
 pub(crate) mod codes {
+    /// There is no code.
+    pub(crate) const NONE: u32 = 0;
     pub(crate) const NOT_VERIFIED: u32 = 10_001;
     /// Nutshell's for any transaction that it does not like, of an inactive keyset for instance.
     pub(crate) const TRANSACTION: u32 = 11_000;
@@ -199,6 +213,9 @@ pub enum MintWalletError {
     /// Nothing was begun.
     #[error("balance at this mint would exceed its limit")]
     BalanceLimit,
+    /// Nothing was begun.
+    #[error("balance at this mint would exceed its limit if all open payments were received")]
+    BalanceBusy,
     #[error("operation has no outputs")]
     NoOutputs,
     #[error("payment has no quote")]

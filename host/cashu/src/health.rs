@@ -1,4 +1,5 @@
-//! A circuit breaker for each mint: one that fails repeatedly gets no requests for a while.
+//! A circuit breaker for each mint: one that fails repeatedly gets no requests for a while. One that
+//! limits our requests (429) has not failed: then tokens that may be invented wait for the others.
 
 use crate::error::{MintError, UnavailableReason};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -12,6 +13,8 @@ const MIN_SUSPENSION: Duration = Duration::from_secs(1);
 const MAX_SUSPENSION: Duration = Duration::from_secs(30);
 /// Without jitter, which at most doubles it.
 const MAX_BASE_SUSPENSION: Duration = Duration::from_secs(15);
+/// How long a mint that limits our requests is taken to want none, when it does not say so.
+const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(5);
 
 /// A mint's health, from the requests made so far.
 #[derive(Clone, Debug, Default)]
@@ -98,10 +101,51 @@ impl CircuitBreaker {
     }
 }
 
+/// Until when tokens that may be invented wait for those that cannot.
+#[derive(Default)]
+pub(crate) struct RateLimit(Mutex<Option<Instant>>);
+
+impl RateLimit {
+    /// The mint has had too many requests. Twice as long as it wants to have none, so that the
+    /// repeated requests of others are the first.
+    pub(crate) fn record(&self, mint: &MintUrl, retry_after: Option<Duration>) {
+        let pause = retry_after.unwrap_or(RATE_LIMIT_PAUSE).saturating_mul(2);
+        if self.remaining().is_zero() {
+            tracing::warn!(%mint, ?pause, "mint limits our requests; tokens without DLEQ proofs wait");
+        }
+        let until = Instant::now().checked_add(pause);
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = (*latest).max(until);
+    }
+
+    /// How long tokens that may be invented have to wait.
+    pub(crate) fn remaining(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::str::FromStr;
+
+    #[test]
+    fn a_rate_limit_holds_for_twice_as_long_as_the_mint_says() {
+        let (limit, mint) =
+            (RateLimit::default(), MintUrl::from_str("https://mint.example").unwrap());
+        assert_eq!(limit.remaining(), Duration::ZERO);
+        let mut before = Duration::ZERO;
+        // The latest end counts.
+        for (retry_after, most) in [(Some(1), 2), (None, 10), (Some(1), 10), (Some(15), 30)] {
+            limit.record(&mint, retry_after.map(Duration::from_secs));
+            let remaining = limit.remaining();
+            assert!(remaining <= Duration::from_secs(most), "{remaining:?}");
+            assert!(remaining.saturating_add(Duration::from_secs(1)) > before, "{remaining:?}");
+            before = Duration::from_secs(most);
+        }
+        assert!(limit.remaining() > Duration::from_secs(29));
+    }
 
     #[test]
     fn a_mint_is_suspended_after_three_failures_and_for_a_bounded_time() {

@@ -3,6 +3,7 @@
 use crate::compute::{ComputeShare, compute};
 use crate::error::{MintError, ResponseError, UnavailableReason, codes};
 use hyper::body::Bytes;
+use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::http::Result as RequestResult;
 use hyper::{Method, Request, StatusCode};
 use paygress_http_client::{HttpError, Timeouts};
@@ -11,9 +12,26 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// For requests that only read. Mints answer in tenths of a second.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest responses are the signatures of a thousand outputs, at 400 bytes each.
 const MAX_RESPONSE_BYTES: usize = 2 << 20;
+/// For swaps and payments: the mint writes, and a payment waits for Lightning. Longer than mints'
+/// own limits, so that a response is seldom lost.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The keys of one keyset have 100 bytes each.
+const MAX_KEYS_BYTES: usize = 64 << 10;
+/// Before each repetition of a request that only reads, when a server has had too many. It may say
+/// how long itself…
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(10),
+];
+/// …but no less than this…
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// …and no more: four of them are a minute, the period of most rate limits.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(15);
 /// Responses above this may hold hundreds of curve points, and are decoded off the async threads.
 const INLINE_DECODE_BYTES: usize = 16 << 10;
 /// What is kept of a server's error text.
@@ -25,6 +43,25 @@ struct ErrorResponse {
     code: u32,
     #[serde(default, alias = "error")]
     detail: serde_json::Value,
+}
+
+/// What a server may take for one response.
+#[derive(Clone, Copy)]
+pub(crate) struct ResponseLimits {
+    time: Duration,
+    bytes: usize,
+    /// Before each repetition, when it has had too many requests.
+    pub(crate) pauses: &'static [Duration],
+}
+
+impl ResponseLimits {
+    pub(crate) const READ: Self =
+        Self { time: READ_TIMEOUT, bytes: MAX_RESPONSE_BYTES, pauses: &PAUSES };
+    /// Not repeated: whatever has no answer is resolved.
+    pub(crate) const WRITE: Self =
+        Self { time: WRITE_TIMEOUT, bytes: MAX_RESPONSE_BYTES, pauses: &[] };
+    pub(crate) const KEYS: Self =
+        Self { time: READ_TIMEOUT, bytes: MAX_KEYS_BYTES, pauses: &PAUSES };
 }
 
 /// What a server answered: yes, or no with a reason.
@@ -51,19 +88,19 @@ impl JsonClient {
         &self,
         method: Method,
         url: &str,
-        body: Vec<u8>,
-        timeout: Duration,
+        body: Bytes,
+        limits: ResponseLimits,
     ) -> Result<JsonResponse, MintError> {
         let request = build(method, url, body)
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
-        let timeouts = Timeouts { connect: READ_TIMEOUT, head: timeout, whole: timeout };
+        let timeouts = Timeouts { connect: READ_TIMEOUT, head: limits.time, whole: limits.time };
         let response = self.0.send_within(request, timeouts).await.map_err(http_error)?;
-        let status = response.status();
-        let body = response.bytes(MAX_RESPONSE_BYTES).await.map_err(http_error)?;
-        let is_overloaded = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
-        );
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let body = response.bytes(limits.bytes).await.map_err(http_error)?;
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(MintError::Unavailable(UnavailableReason::RateLimited { retry_after }));
+        }
+        let is_overloaded = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
         if is_overloaded || (status.is_server_error() && !gives_reason(&body)) {
             return Err(MintError::Unavailable(UnavailableReason::Status(status)));
         }
@@ -77,9 +114,15 @@ impl JsonClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let response = self.exchange(Method::GET, url, Vec::new(), READ_TIMEOUT).await?;
+        let response = self.exchange(Method::GET, url, Bytes::new(), ResponseLimits::READ).await?;
         response.decode(&ComputeShare::half()).await
     }
+}
+
+/// How long a server wants to have no requests, in seconds; its other form, a date, is not read.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse::<u64>().ok()?;
+    Some(Duration::from_secs(seconds).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER))
 }
 
 /// Whether a server error is the mint's own refusal: it names a code of the NUTs' table.
@@ -89,13 +132,13 @@ fn gives_reason(body: &Bytes) -> bool {
             .is_ok_and(|response: ErrorResponse| codes::is_of_table(response.code))
 }
 
-fn build(method: Method, url: &str, body: Vec<u8>) -> RequestResult<Request<Bytes>> {
+fn build(method: Method, url: &str, body: Bytes) -> RequestResult<Request<Bytes>> {
     Request::builder()
         .method(method)
         .uri(url)
         .header("accept", "application/json")
         .header("content-type", "application/json")
-        .body(Bytes::from(body))
+        .body(body)
 }
 
 fn http_error(error: HttpError) -> MintError {
@@ -137,5 +180,30 @@ impl JsonResponse {
             .take(MAX_DETAIL_CHARS)
             .collect();
         Err(MintError::Rejected { code: response.code, detail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[test]
+    fn a_server_says_how_long_to_wait_within_bounds() {
+        for (text, expected) in [
+            ("0", Some(MIN_RETRY_AFTER)),
+            ("2", Some(Duration::from_secs(2))),
+            (" 15 ", Some(Duration::from_secs(15))),
+            ("3600", Some(MAX_RETRY_AFTER)),
+            ("18446744073709551615", Some(MAX_RETRY_AFTER)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("", None),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers), expected, "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

@@ -2,11 +2,15 @@
 
 use crate::counters::Spender;
 use crate::error::MintWalletError;
+use crate::refusal;
 use crate::token_format::{ReadProof, ReadToken};
 use cdk::Amount;
 use cdk::amount::FeeAndAmounts;
 use cdk::nuts::{Id, KeySet, KeySetInfo, Proofs};
+use paygress_core::limits;
+use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::UnixTime;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Fees beyond this many sat are not looked for: such a mint takes more than it is worth.
@@ -81,10 +85,51 @@ pub(crate) fn proofs_of_keysets(token: &ReadToken, keysets: &[KeySetInfo]) -> Op
     token.proofs.iter().map(proof).collect()
 }
 
+/// Refuses a token whose proofs are of so many keysets that their keys would fill the memory.
+pub(crate) fn require_few(proofs: &[ReadProof]) -> Result<(), Refusal> {
+    let keysets: HashSet<_> = proofs.iter().map(|proof| &proof.keyset_id).collect();
+    if keysets.len() <= limits::TOKEN_KEYSETS {
+        return Ok(());
+    }
+    Err(refusal::invalid_token(format!(
+        "the token's proofs are of {} keysets, and at most {} are accepted; receive the token in \
+         your wallet and send a fresh one",
+        keysets.len(),
+        limits::TOKEN_KEYSETS
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cdk::nuts::SecretKey;
+    use crate::token;
+    use cdk::nuts::{CurrencyUnit, Proof, SecretKey, Token};
+    use cdk::secret::Secret;
+    use paygress_core::model::ids::MintUrl;
+    use paygress_core::model::units::Sat;
+
+    #[test]
+    fn a_token_of_more_keysets_than_a_mint_has_in_a_year_is_refused_offline() {
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let c = SecretKey::generate().public_key();
+        for (keysets, is_read) in [(1, true), (16, true), (17, false), (300, false)] {
+            let of_keyset = |n: u64| {
+                let id = format!("00{n:014x}").parse().unwrap();
+                Proof::new(Amount::from(1), id, Secret::generate(), c)
+            };
+            let proofs = (0..keysets).map(of_keyset).collect();
+            let url = mint.as_str().parse().unwrap();
+            let text = Token::new(url, proofs, None, CurrencyUnit::Sat).to_string();
+            match token::decode(&text, std::slice::from_ref(&mint), None) {
+                Ok(info) => assert!(is_read && info.gross == Sat(keysets)),
+                Err(refusal) => {
+                    assert!(!is_read, "{refusal}");
+                    let reason = format!("of {keysets} keysets");
+                    assert!(refusal.message.contains(&reason), "{refusal}");
+                }
+            }
+        }
+    }
 
     fn keyset(denominations: &[u64]) -> KeySet {
         let key = SecretKey::generate().public_key();

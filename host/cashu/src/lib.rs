@@ -6,7 +6,7 @@
 //!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
 //! operator ──────▶ operator.rs             melt.rs, restore.rs
 //!       token.rs, conditions.rs: offline       └────────────────▶ MintClient ─▶ HTTP
-//!                                                                 health.rs: circuit breaker
+//!                                                                 health.rs, spent.rs
 //! ```
 //!
 //! cdk has the protocol: tokens, blinding, signatures, derivation. What is stored around each
@@ -23,6 +23,8 @@
 //!                     │                 ├ inputs spent, outputs not signed ───▶ Failed (spent elsewhere)
 //!                     │                 ├ rejected, and inputs unspent,
 //!                     │                 │ outputs not signed ─────────────────▶ Failed (try again)
+//!                     │                 ├ abandoned, no request for 15 minutes,
+//!                     │                 │ inputs unspent, outputs not signed ─▶ Failed
 //!                     └─────────────────┘ otherwise: resumed at the next call or start
 //! ```
 //!
@@ -76,6 +78,7 @@ mod conditions;
 mod counters;
 mod crypto;
 mod error;
+mod failures;
 mod health;
 mod http;
 mod keyset;
@@ -90,6 +93,7 @@ mod refusal;
 mod restore;
 mod seed;
 mod send;
+mod spent;
 mod swap;
 mod tables;
 #[cfg(test)]

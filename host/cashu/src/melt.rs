@@ -142,8 +142,7 @@ impl MintWallet {
                     || quote.state == MeltQuoteState::Failed;
                 match self.states(&operation.data.inputs).await {
                     Ok(states) if is_over && are_final(&states) => {
-                        self.store.fail(operation, &states).await?;
-                        Ok(OperationOutcome::Failed(None))
+                        self.fail(operation, &states, OperationOutcome::Failed(None)).await
                     }
                     Ok(_) => unknown(Unresolved::QuoteOpen),
                     Err(error) => unknown(Unresolved::Check(Box::new(error))),
@@ -171,4 +170,45 @@ impl MintWallet {
 /// Inputs that are pending belong to a payment in progress.
 fn are_final(states: &[State]) -> bool {
     states.iter().all(|state| matches!(state, State::Unspent | State::Spent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::OperationState;
+    use crate::testing::{FakeMint, OneKey};
+    use serde_json::json;
+
+    /// A payment that another process has found to be done, while this one found its quote unpaid.
+    #[tokio::test]
+    async fn a_payment_that_was_done_after_all_is_not_reported_as_failed() {
+        let mint = FakeMint::start(|path, body| match path {
+            "/v1/melt/quote/bolt11/q" => {
+                let quote = json!({
+                    "quote": "q", "amount": 1, "fee_reserve": 0, "state": "UNPAID", "expiry": 0
+                });
+                ("200 OK", quote.to_string())
+            }
+            _ => OneKey::unspent(body),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = mint.wallet(directory.path()).await;
+        let purpose: Purpose = format!("pay {}", "ab".repeat(32)).parse().unwrap();
+        let data = OperationData {
+            has_own_inputs: true,
+            quote: Some("q".to_owned()),
+            ..OperationData::default()
+        };
+        let operation = Operation::new(purpose.clone(), &wallet.mint, data);
+        let begun = wallet.begin(operation, Vec::new()).await.unwrap().unwrap();
+        wallet.store.complete(&begun, Vec::new(), 1, 1).await.unwrap();
+        let done = match wallet.resume_payment(&begun).await {
+            Ok(OperationOutcome::Done(done)) => done,
+            outcome => panic!("{outcome:?}"),
+        };
+        assert_eq!((done.data.sent, done.data.fee), (1, 1));
+        let latest = wallet.store.latest(&purpose).await.unwrap().unwrap();
+        assert_eq!(latest.state, OperationState::Done);
+    }
 }

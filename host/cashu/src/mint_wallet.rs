@@ -13,15 +13,21 @@ use cdk::nuts::{
     BlindSignature, CurrencyUnit, Id, KeySetInfo, PreMintSecrets, Proof, Proofs, PublicKey,
     SecretKey, State, Token,
 };
-use paygress_core::model::ids::MintUrl;
+use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::model::ids::{MintUrl, ProofY};
 use paygress_core::model::units::{Sat, UnixTime};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// Proofs in one request: mints accept 1 000 (the default of cdk-mintd).
 pub(crate) const MAX_INPUTS: usize = 500;
+
+/// How long a token waits for other payments that leave it no room below the mint's limit…
+const BALANCE_WAIT: Duration = Duration::from_secs(3);
+/// …and how often it is tried meanwhile: another process may end them.
+const BALANCE_POLL: Duration = Duration::from_millis(100);
 
 pub(crate) type Result<T> = std::result::Result<T, MintWalletError>;
 
@@ -60,7 +66,7 @@ impl MintKeysets {
 }
 
 pub(crate) struct MintWallet {
-    pub(crate) client: MintClient,
+    pub(crate) client: Arc<MintClient>,
     pub(crate) mint: MintUrl,
     pub(crate) store: WalletStore,
     pub(crate) seed: Arc<Seed>,
@@ -69,6 +75,8 @@ pub(crate) struct MintWallet {
     pub(crate) restore_state: Mutex<RestoreState>,
     /// For tokens that are locked to this service.
     pub(crate) p2pk_secret_key: Option<SecretKey>,
+    /// What earlier processes have requested was requested before.
+    pub(crate) opened_at: UnixTime,
 }
 
 impl MintWallet {
@@ -81,7 +89,7 @@ impl MintWallet {
         let owners = KeysetOwners::new(mint.clone(), store.clone());
         let restore_state = Mutex::default();
         Self {
-            client,
+            client: Arc::new(client),
             mint,
             store,
             seed,
@@ -89,6 +97,7 @@ impl MintWallet {
             owners,
             restore_state,
             p2pk_secret_key: None,
+            opened_at: UnixTime::now(),
         }
     }
 
@@ -99,7 +108,12 @@ impl MintWallet {
     ) -> Result<MintKeysets> {
         let all = self.client.keysets(is_missing).await?;
         let conflicts = self.owners.conflicts(all.iter().map(|keyset| keyset.id)).await?;
-        Ok(MintKeysets { all, conflicts })
+        let keysets = MintKeysets { all, conflicts };
+        if self.client.take_refreshed() {
+            let own = keysets.own().map(|keyset| keyset.id).collect();
+            self.client.preload_keys(own).await;
+        }
+        Ok(keysets)
     }
 
     /// The unspent proofs, and why some may not be spent.
@@ -166,6 +180,27 @@ impl MintWallet {
             BeginResult::AlreadyBegun => Ok(None),
             BeginResult::CountersReserved => Err(MintWalletError::CountersReserved),
             BeginResult::BalanceLimit => Err(MintWalletError::BalanceLimit),
+            BeginResult::BalanceBusy => Err(MintWalletError::BalanceBusy),
+        }
+    }
+
+    /// As [`MintWallet::begin`], for a token: waits a while for open payments that would exceed the
+    /// mint's limit with it. They may fail.
+    pub(crate) async fn begin_receive(
+        &self,
+        mut operation: Operation,
+    ) -> Result<Option<Operation>> {
+        let inputs = &operation.data.inputs;
+        operation.data.has_proven_inputs =
+            self.max_balance.is_some() && self.are_proven(inputs).await;
+        let begun_at = Instant::now();
+        loop {
+            match self.begin(operation.clone(), Vec::new()).await {
+                Err(MintWalletError::BalanceBusy) if begun_at.elapsed() < BALANCE_WAIT => {
+                    tokio::time::sleep(BALANCE_POLL).await;
+                }
+                begun => return begun,
+            }
         }
     }
 
@@ -193,6 +228,11 @@ impl MintWallet {
         Token::new(self.client.url.clone(), proofs, None, CurrencyUnit::Sat)
     }
 
+    /// Whether the mint has called one of the token's proofs spent lately.
+    pub(crate) fn is_known_spent(&self, token_info: &TokenInfo) -> bool {
+        self.client.spent.contains_any(token_info.ys.iter().map(ProofY::as_str))
+    }
+
     /// Whether every proof carries a valid DLEQ proof, by the keys that are known without a request.
     pub(crate) async fn is_proven(&self, token: &ReadToken) -> bool {
         let Some(keysets) = self.client.known_keysets().await else { return false };
@@ -207,6 +247,12 @@ impl MintWallet {
             }
         }
         crypto::are_dleqs_valid(&self.client.share, keyed).await
+    }
+
+    /// Whether every one of these carries a valid DLEQ proof. Those that cannot be checked now do not.
+    async fn are_proven(&self, proofs: &[Proof]) -> bool {
+        proofs.iter().all(|proof| proof.dleq.is_some())
+            && matches!(self.verify_dleqs(proofs).await, Ok(true))
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

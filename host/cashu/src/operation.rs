@@ -63,6 +63,10 @@ pub(crate) struct OperationData {
     /// Whether the inputs are this wallet's own.
     #[serde(rename = "own")]
     pub(crate) has_own_inputs: bool,
+    /// Whether they are known to be the mint's, by their DLEQ proofs (NUT-12). Found out only where
+    /// the mint's balance is limited.
+    #[serde(rename = "proven", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_proven_inputs: bool,
     /// The outputs' keyset.
     pub(crate) keyset: Option<Id>,
     /// The derivation counter of the first output (NUT-13).
@@ -75,6 +79,9 @@ pub(crate) struct OperationData {
     pub(crate) sent_outputs: usize,
     /// The quote of a Lightning payment.
     pub(crate) quote: Option<String>,
+    /// When its request was last made, or was about to be. None in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) requested_at: Option<UnixTime>,
     /// Set when it has failed because inputs were spent elsewhere.
     pub(crate) spent_elsewhere: bool,
     /// What was sent or paid, once it is done.
@@ -201,6 +208,11 @@ mod tests {
         assert_eq!((data.has_own_inputs, data.first_counter, data.sent_outputs), (true, 7, 1));
         assert_eq!((data.sent, data.received), (1, 2));
         assert_eq!(serde_json::to_string(&data).unwrap(), STORED);
+        let requested_at = Some(UnixTime(7));
+        let newer = OperationData { has_proven_inputs: true, requested_at, ..data };
+        let stored = serde_json::to_string(&newer).unwrap();
+        let read: OperationData = serde_json::from_str(&stored).unwrap();
+        assert_eq!((read.has_proven_inputs, read.requested_at), (true, requested_at));
     }
 
     #[test]

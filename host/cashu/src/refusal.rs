@@ -1,7 +1,7 @@
 //! The response to customers whose token is not taken. Never the mint's own text: it is
 //! untrusted.
 
-use crate::error::{KeysetConflict, MintError, MintWalletError, codes};
+use crate::error::{KeysetConflict, MintError, MintWalletError, UnavailableReason, codes};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_store::db::DatabaseError;
 
@@ -29,6 +29,13 @@ pub(crate) fn not_taken() -> Refusal {
     Refusal::new(
         ErrorType::MintError,
         "the mint did not accept the token; it was not taken, try again",
+    )
+}
+
+pub(crate) fn rate_limited() -> Refusal {
+    Refusal::new(
+        ErrorType::MintNetworkError,
+        "the token's mint limits the service's requests; your token was not taken, try again in a minute",
     )
 }
 
@@ -69,6 +76,7 @@ pub(crate) fn of_store_error(error: &DatabaseError) -> Refusal {
 /// A mint's error while nothing was taken.
 pub(crate) fn of_mint_error(error: &MintError) -> Refusal {
     match error {
+        MintError::Unavailable(UnavailableReason::RateLimited { .. }) => rate_limited(),
         MintError::Unavailable(_) => Refusal::new(
             ErrorType::MintNetworkError,
             "the token's mint cannot be reached; your token was not taken, try again later",
@@ -112,6 +120,10 @@ pub(crate) fn of_wallet_error(error: &MintWalletError) -> Refusal {
         ),
         MintWalletError::BalanceLimit => balance_limit(
             "pay with a token of another mint, or try again later; your token was not taken",
+        ),
+        MintWalletError::BalanceBusy => Refusal::new(
+            ErrorType::ResourceUnavailable,
+            "payments in progress leave this service no room for more of this mint; try again in a moment, or pay with a token of another mint; your token was not taken",
         ),
         MintWalletError::RestoreLimit => Refusal::new(
             ErrorType::MintError,

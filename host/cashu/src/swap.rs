@@ -3,20 +3,44 @@
 use crate::conditions;
 use crate::counters::Spender;
 use crate::crypto::proof_ys;
-use crate::error::{MintError, MintWalletError, ResponseError, SignatureError, Unresolved, codes};
+use crate::error::{
+    MintError, MintWalletError, ResponseError, SignatureError, UnavailableReason, Unresolved, codes,
+};
 use crate::keyset::split;
 use crate::mint_wallet::{MintWallet, Result, UnblindError, leave_open, order_signatures};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use crate::tables::EndResult;
-use cdk::nuts::{Id, Proofs, PublicKey, RestoreRequest, State, SwapRequest};
+use cdk::nuts::{Id, Proofs, PublicKey, RestoreRequest, State, SwapRequest, SwapResponse};
 use paygress_core::model::units::{Seconds, UnixTime};
+use std::time::Duration;
 
 /// Attempts to receive a token, with new outputs each: the keyset may have been rotated, or the
 /// derivation counters used before.
 const RECEIVE_ATTEMPTS: usize = 2;
-/// How long failed operations are kept.
-const FAILED_KEPT: Seconds = Seconds(30 * 86_400);
+/// How long a swap's request may take, its wait for others and its repetition included…
+const REQUEST_TIME: Duration = Duration::from_secs(300);
+/// …and how long after its start it can no longer be on its way: longer than a server keeps a
+/// request whose sender has hung up.
+const REQUEST_LIFETIME: Seconds = Seconds(900);
+
+/// What is known of a swap's last request.
+enum LastRequest {
+    /// It had no valid answer.
+    Failed(MintError),
+    /// It may be on its way.
+    InFlight,
+    /// It has no answer, and can no longer be on its way.
+    Over,
+}
+
+/// That a swap whose inputs are unspent will not be done.
+struct SwapRefusal {
+    /// For an earlier use of the same counters.
+    is_any_output_signed: bool,
+    /// The mint's own, if this process has seen one.
+    error: Option<MintError>,
+}
 
 /// The outputs of an operation at the mint.
 enum SignedOutputs {
@@ -52,7 +76,7 @@ impl MintWallet {
                 ..OperationData::default()
             };
             let operation = Operation::new(purpose.clone(), &self.mint, data);
-            let Some(operation) = self.begin(operation, Vec::new()).await? else {
+            let Some(operation) = self.begin_receive(operation).await? else {
                 return self.resume_latest(purpose).await;
             };
             outcome = self.perform_swap(&operation).await?;
@@ -101,21 +125,64 @@ impl MintWallet {
             OperationState::Open if operation.data.quote.is_some() => {
                 self.resume_payment(&operation).await
             }
-            OperationState::Open => match leave_open(self.resolve_swap(&operation, None).await)? {
+            OperationState::Open => match self.check_swap(&operation).await? {
                 // Its inputs are unspent, and the request still stands: repeat it unchanged.
-                OperationOutcome::Unknown(_) => self.perform_swap(&operation).await,
+                OperationOutcome::Unknown(_) => match self.store.renew(&operation).await? {
+                    Some(operation) => self.perform_swap(&operation).await,
+                    // Another process has found out how it ended.
+                    None => Ok(OperationOutcome::Unknown(Unresolved::SwapInFlight)),
+                },
                 known => Ok(known),
             },
         }
     }
 
+    /// How an open swap has ended, as far as the mint says so without another request of it.
+    async fn check_swap(&self, operation: &Operation) -> Result<OperationOutcome> {
+        leave_open(self.resolve_swap(operation, LastRequest::InFlight).await)
+    }
+
+    /// As [`MintWallet::resume_latest`], without requesting a swap once more: nobody wants what it
+    /// would bring. It has failed once no request can be on its way, its inputs are unspent and its
+    /// outputs are not signed.
+    pub(crate) async fn close_latest(&self, purpose: &Purpose) -> Result<OperationOutcome> {
+        let Some(operation) = self.store.latest(purpose).await? else {
+            return Ok(OperationOutcome::Failed(None));
+        };
+        if operation.state != OperationState::Open {
+            return self.resume(operation).await;
+        }
+        let request = match self.is_request_over(&operation).await? {
+            true => LastRequest::Over,
+            false => LastRequest::InFlight,
+        };
+        leave_open(self.resolve_swap(&operation, request).await)
+    }
+
+    async fn is_request_over(&self, operation: &Operation) -> Result<bool> {
+        let now = UnixTime::now();
+        let requested_at = operation.data.requested_at.unwrap_or(self.opened_at);
+        if requested_at > now {
+            // By a clock that was wrong. It counts from now on.
+            self.store.renew(operation).await?;
+            return Ok(false);
+        }
+        // A clock that jumps between two processes does not shorten it.
+        Ok(now.since(requested_at.max(self.opened_at)) > REQUEST_LIFETIME)
+    }
+
     /// Resumes every open operation. Returns how many are still open.
     pub(crate) async fn recover(&self) -> Result<usize> {
         self.ensure_restored().await?;
-        self.store.forget_failed(UnixTime::now().minus(FAILED_KEPT)).await?;
+        self.store.forget_failed().await?;
         let mut open = 0_usize;
         for operation in self.store.open_operations(&self.mint).await? {
-            if let OperationOutcome::Unknown(reason) = self.resume(operation).await? {
+            let outcome = match operation.purpose {
+                // Whether a payment is still wanted, its order knows.
+                Purpose::Receive { .. } => self.check_swap(&operation).await?,
+                _ => self.resume(operation).await?,
+            };
+            if let OperationOutcome::Unknown(reason) = outcome {
                 tracing::debug!(mint = %self.mint, %reason, "an operation stays open");
                 open = open.saturating_add(1);
             }
@@ -135,12 +202,7 @@ impl MintWallet {
         let inputs = operation.data.inputs.clone();
         let mut request = SwapRequest::new(inputs, outputs.blinded_messages());
         conditions::sign_all(&mut request, self.p2pk_secret_key.as_ref());
-        let mut response = self.client.swap(&request).await;
-        if matches!(&response, Err(MintError::Rejected { code, .. }) if codes::is_transient(*code))
-        {
-            response = self.client.swap(&request).await;
-        }
-        let error = match response {
+        let error = match self.send_swap(&request).await {
             Ok(response) => match self.unblind(outputs, response.signatures).await {
                 Ok(proofs) => {
                     return self.complete_swap(operation, proofs).await.map(OperationOutcome::Done);
@@ -157,31 +219,38 @@ impl MintWallet {
         };
         let purpose = &operation.purpose;
         tracing::warn!(mint = %self.mint, %purpose, %error, "swap was not confirmed");
-        self.resolve_swap(operation, Some(error)).await
+        self.resolve_swap(operation, LastRequest::Failed(error)).await
+    }
+
+    /// Sends the request, and once more if the mint may then answer otherwise.
+    async fn send_swap(
+        &self,
+        request: &SwapRequest,
+    ) -> std::result::Result<SwapResponse, MintError> {
+        let sent = async {
+            match self.client.swap(request).await {
+                Err(MintError::Rejected { code, .. }) if codes::is_transient(code) => {
+                    self.client.swap(request).await
+                }
+                response => response,
+            }
+        };
+        tokio::time::timeout(REQUEST_TIME, sent)
+            .await
+            .unwrap_or(Err(MintError::Unavailable(UnavailableReason::Queue)))
     }
 
     /// Finds out how a swap ended from its inputs' states (NUT-07) and its outputs' signatures
-    /// (NUT-09). `error` is the mint's response to it, if this process has made the request.
+    /// (NUT-09).
     async fn resolve_swap(
         &self,
         operation: &Operation,
-        error: Option<MintError>,
+        request: LastRequest,
     ) -> Result<OperationOutcome> {
         let unknown = |reason| Ok(OperationOutcome::Unknown(reason));
         // In this order: a swap whose outputs are unsigned, and whose inputs are unspent even
         // later, was not done meanwhile.
-        let refusal = match error {
-            Some(MintError::Rejected { code, detail }) => {
-                let is_any_signed = match self.is_any_output_signed(operation, code).await {
-                    Ok(is_any_signed) => is_any_signed,
-                    Err(error) => return unknown(Unresolved::Check(Box::new(error))),
-                };
-                let code = if is_any_signed { codes::SIGNED } else { code };
-                Ok((is_any_signed, MintError::Rejected { code, detail }))
-            }
-            Some(error) => Err(error.into()),
-            None => Err(Unresolved::SwapInFlight),
-        };
+        let refusal = self.refusal_of(operation, request).await;
         let ys = proof_ys(&self.client.share, &operation.data.inputs).await?;
         let states = match self.client.states(&ys).await {
             Ok(states) => states,
@@ -193,17 +262,38 @@ impl MintWallet {
         if states.iter().any(|state| *state != State::Unspent) {
             return unknown(Unresolved::ProofsPending);
         }
-        let (is_any_signed, error) = match refusal {
+        let refusal = match refusal {
             Ok(refusal) => refusal,
             Err(reason) => return unknown(reason),
         };
-        // Refused with a reason, and the inputs are unspent: it will not be done.
-        let outcome = self.fail(operation, &states, OperationOutcome::Failed(Some(error))).await?;
-        if let Some(keyset) = operation.data.keyset.filter(|_| is_any_signed) {
-            // For an earlier use of the same counters.
+        // Refused, or no longer on its way, and the inputs are unspent: it will not be done.
+        let failed = OperationOutcome::Failed(refusal.error);
+        let outcome = self.fail(operation, &states, failed).await?;
+        if let Some(keyset) = operation.data.keyset.filter(|_| refusal.is_any_output_signed) {
             self.restore_refused(keyset).await;
         }
         Ok(outcome)
+    }
+
+    /// Why a swap whose inputs turn out to be unspent will not be done, or why that is not known.
+    async fn refusal_of(
+        &self,
+        operation: &Operation,
+        request: LastRequest,
+    ) -> std::result::Result<SwapRefusal, Unresolved> {
+        let (code, detail) = match request {
+            LastRequest::Failed(MintError::Rejected { code, detail }) => (code, Some(detail)),
+            LastRequest::Failed(error) => return Err(error.into()),
+            LastRequest::InFlight => return Err(Unresolved::SwapInFlight),
+            LastRequest::Over => (codes::NONE, None),
+        };
+        let is_any_output_signed = self
+            .is_any_output_signed(operation, code)
+            .await
+            .map_err(|error| Unresolved::Check(Box::new(error)))?;
+        let code = if is_any_output_signed { codes::SIGNED } else { code };
+        let error = detail.map(|detail| MintError::Rejected { code, detail });
+        Ok(SwapRefusal { is_any_output_signed, error })
     }
 
     /// How a swap ended whose inputs are spent: by it, if the mint has signed its outputs.
@@ -229,19 +319,22 @@ impl MintWallet {
 
     /// Stores that an operation was not done. Gives `outcome`, unless another process has found out
     /// that it was.
-    async fn fail(
+    pub(crate) async fn fail(
         &self,
         operation: &Operation,
         states: &[State],
         outcome: OperationOutcome,
     ) -> Result<OperationOutcome> {
-        if self.store.fail(operation, states).await? == EndResult::AlreadyEnded
-            && let Some(latest) = self.store.latest(&operation.purpose).await?
-            && latest.state == OperationState::Done
-        {
-            return Ok(OperationOutcome::Done(Box::new(latest)));
+        match self.store.fail(operation, states).await? {
+            EndResult::Ended => Ok(outcome),
+            EndResult::Renewed => Ok(OperationOutcome::Unknown(Unresolved::SwapInFlight)),
+            EndResult::AlreadyEnded => match self.store.latest(&operation.purpose).await? {
+                Some(latest) if latest.state == OperationState::Done => {
+                    Ok(OperationOutcome::Done(Box::new(latest)))
+                }
+                _ => Ok(outcome),
+            },
         }
-        Ok(outcome)
     }
 
     /// Whether the mint has signed any of the outputs of a swap that it refused with this code.

@@ -75,6 +75,12 @@ pub(crate) fn open_operations(
     select_operations(transaction, condition, &[mint_value(mint)])
 }
 
+/// The operation with this id.
+pub(crate) fn operation(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Operation>> {
+    let found = select_operations(transaction, "WHERE id = ?1", &[id.into()])?;
+    Ok(found.into_iter().next())
+}
+
 /// Operations that are done, open, or failed at a loss; the oldest first.
 pub(crate) fn relevant_operations(transaction: &mut dyn Transaction) -> Result<Vec<Operation>> {
     select_operations(transaction, "WHERE state <> 'failed' OR delta <> 0 ORDER BY at, id", &[])
@@ -86,11 +92,15 @@ pub(crate) fn insert_operation(
     operation: &mut Operation,
 ) -> Result<()> {
     let purpose = operation.purpose.to_string();
-    let count = transaction.first(
-        "SELECT count(*) FROM purse_operations WHERE purpose = ?1",
+    // Not their count: those that failed are forgotten.
+    let last = transaction.first(
+        "SELECT max(id) FROM purse_operations WHERE purpose = ?1",
         &[Value::from(&purpose)],
     )?;
-    let number = count.map(|mut row| row.number()).transpose()?.unwrap_or_default();
+    let last = last.map(|mut row| row.optional_text()).transpose()?.flatten();
+    let number = last
+        .and_then(|id| id.rsplit_once('#')?.1.parse::<u64>().ok())
+        .map_or(0, |last| last.saturating_add(1));
     operation.id = format!("{purpose} #{number:06}");
     let statement = "INSERT INTO purse_operations (id, purpose, mint, state, at, delta, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -112,6 +122,18 @@ pub(crate) enum EndResult {
     Ended,
     /// Another process was faster.
     AlreadyEnded,
+    /// Another process has made its request once more.
+    Renewed,
+}
+
+/// Stores what an open operation does. Returns whether it was still open.
+pub(crate) fn update_open_operation(
+    transaction: &mut dyn Transaction,
+    operation: &Operation,
+) -> Result<bool> {
+    let statement = "UPDATE purse_operations SET body = ?2 WHERE id = ?1 AND state = 'open'";
+    let values = [Value::from(&operation.id), encode(&operation.data)?];
+    Ok(transaction.execute(statement, &values)? == 1)
 }
 
 /// Stores the end of an operation. `Done` wins over `Failed`: the mint has done it after all.
@@ -129,8 +151,8 @@ pub(crate) fn end_operation(
              WHERE id = ?1 AND state = 'open'"
         }
     };
-    // Spent inputs are worth nothing, and need not be kept.
-    let data = OperationData { inputs: Vec::new(), ..operation.data.clone() };
+    // Spent inputs are worth nothing, and need not be kept. Nothing is requested any more.
+    let data = OperationData { inputs: Vec::new(), requested_at: None, ..operation.data.clone() };
     let values = [
         Value::from(&operation.id),
         operation.state.as_str().into(),
@@ -143,12 +165,18 @@ pub(crate) fn end_operation(
     })
 }
 
+/// Deletes failed operations that changed no balance: those from before, and of more than `most` the
+/// oldest.
 pub(crate) fn delete_failed_operations(
     transaction: &mut dyn Transaction,
     before: UnixTime,
+    most: u32,
 ) -> Result<()> {
-    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0 AND at < ?1";
-    transaction.execute(statement, &[before.0.into()]).map(drop)
+    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0
+            AND (at < ?1 OR (at, id) <=
+                (SELECT at, id FROM purse_operations WHERE state = 'failed' AND delta = 0
+                 ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?2))";
+    transaction.execute(statement, &[before.0.into(), Value::Number(most.into())]).map(drop)
 }
 
 /// Stores a proof that the wallet does not know yet. Returns whether it was new.

@@ -6,10 +6,12 @@ use crate::mint_wallet::MintWallet;
 use crate::seed::Seed;
 use crate::wallet_store::WalletStore;
 use cdk::Amount;
-use cdk::dhke::sign_message;
+use cdk::dhke::{blind_message, construct_proofs, sign_message};
 use cdk::nuts::{
-    CheckStateRequest, CurrencyUnit, Id, KeySet, Keys, KeysResponse, RestoreRequest, SecretKey,
+    BlindSignature, CheckStateRequest, CurrencyUnit, Id, KeySet, Keys, KeysResponse, Proof,
+    RestoreRequest, SecretKey,
 };
+use cdk::secret::Secret;
 use paygress_core::model::ids::MintUrl;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -90,6 +92,19 @@ pub(crate) async fn wallet_at(url: &str, directory: &Path) -> MintWallet {
     MintWallet::new(client, MintUrl::parse(url).unwrap(), store, Arc::new(seed))
 }
 
+/// An active keyset of these keys, without a fee.
+pub(crate) fn keyset_of(keys: Keys) -> KeySet {
+    let unit = CurrencyUnit::Sat;
+    KeySet {
+        id: Id::v2_from_data(&keys, &unit, 0, None),
+        unit,
+        active: Some(true),
+        keys,
+        input_fee_ppk: 0,
+        final_expiry: None,
+    }
+}
+
 /// A keyset whose only denomination is 1, and what its mint answers.
 pub(crate) struct OneKey {
     secret: SecretKey,
@@ -100,16 +115,7 @@ impl OneKey {
     pub(crate) fn new() -> Self {
         let secret = SecretKey::generate();
         let keys = Keys::new(BTreeMap::from([(Amount::from(1), secret.public_key())]));
-        let unit = CurrencyUnit::Sat;
-        let keyset = KeySet {
-            id: Id::v2_from_data(&keys, &unit, 0, None),
-            unit,
-            active: Some(true),
-            keys,
-            input_fee_ppk: 0,
-            final_expiry: None,
-        };
-        Self { secret, keyset }
+        Self { secret, keyset: keyset_of(keys) }
     }
 
     pub(crate) fn keysets(&self, input_fee_ppk: u64) -> Answer {
@@ -122,6 +128,18 @@ impl OneKey {
     pub(crate) fn keys(&self) -> Answer {
         let keys = KeysResponse { keysets: vec![self.keyset.clone()] };
         ("200 OK", serde_json::to_string(&keys).unwrap())
+    }
+
+    /// One that is signed, with its DLEQ proof.
+    pub(crate) fn proof(&self) -> Proof {
+        let (secret, amount) = (Secret::generate(), Amount::from(1));
+        let (message, r) = blind_message(secret.as_bytes(), None).unwrap();
+        let c = sign_message(&self.secret, &message).unwrap();
+        let signature =
+            BlindSignature::new(amount, c, self.keyset.id, &message, &self.secret).unwrap();
+        construct_proofs(vec![signature], vec![r], vec![secret], &self.keyset.keys)
+            .unwrap()
+            .remove(0)
     }
 
     /// Signs whatever is asked for.

@@ -18,7 +18,7 @@ use cdk::secret::Secret;
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::refusal::Refusal;
-use paygress_core::protocol::token_text;
+use paygress_core::protocol::{from_json, token_text};
 use serde::{Deserialize, Deserializer};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -80,10 +80,10 @@ impl ReadToken {
 
 /// Reads a payment payload (NUT-18).
 pub(crate) fn parse_payload(text: &str) -> Result<ReadToken, Refusal> {
-    // The parser's error would quote its input, which may be a proof's secret.
-    let payload: Payload = serde_json::from_str(text).map_err(|_| {
-        invalid_token("this is no payment: send {mint, unit, proofs} as JSON (NUT-18)")
-    })?;
+    let example = r#"{"mint": "https://…", "unit": "sat", "proofs": […]} (NUT-18)"#;
+    // It names the field, and quotes nothing of the input, which may be a proof's secret.
+    let payload: Payload =
+        from_json(text, example).map_err(|refusal| invalid_token(refusal.message))?;
     let proofs = payload.proofs.into_iter().map(V3Proof::read).collect::<Result<_, _>>()?;
     Ok(ReadToken { mint: parse_mint(&payload.mint)?, unit: payload.unit, proofs })
 }
@@ -264,4 +264,36 @@ fn read_v4(mut bytes: &[u8]) -> Result<ReadToken, Refusal> {
         p.into_iter().map(move |proof| proof.read(i.clone()))
     });
     Ok(ReadToken { mint: parse_mint(&token.m)?, unit: token.u, proofs: proofs.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_core::model::refusal::ErrorType;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_field_that_is_wrong_in_a_payment_is_named_and_nothing_of_it_quoted() {
+        let proof = json!({
+            "amount": 2, "id": "009a1f293253e41e", "secret": "hunter2", "C": format!("02{}", "1".repeat(64))
+        });
+        let with = |field: &str, value: Value| {
+            let mut proof = proof.clone();
+            proof[field] = value;
+            json!({"mint": "https://mint.example", "unit": "sat", "proofs": [proof]}).to_string()
+        };
+        for (payment, problem) in [
+            ("hunter2".to_owned(), "this is not JSON"),
+            ("[]".to_owned(), "send an object such as"),
+            (json!({"mint": "hunter2", "unit": "sat"}).to_string(), "proofs is missing"),
+            (with("amount", json!("hunter2")), "proofs[0].amount must be a whole number"),
+            (with("secret", json!(["hunter2"])), "proofs[0].secret must be a string"),
+            (with("C", json!("hunter2")), "proofs[0].C cannot be read"),
+        ] {
+            let refusal = parse_payload(&payment).err().unwrap();
+            assert_eq!(refusal.code, ErrorType::InvalidToken);
+            assert!(refusal.message.contains(problem), "{payment}: {refusal}");
+            assert!(!refusal.message.contains("hunter2"), "{refusal}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::token_format;
 use crate::wallet::CashuWallet;
 use cdk::nuts::{KeySetInfo, Proofs, PublicKey, State};
 use paygress_core::backend::policy::Payment;
-use paygress_core::backend::wallet::TokenInfo;
+use paygress_core::backend::wallet::{TokenInfo, TokenReader};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
@@ -70,7 +70,12 @@ impl CashuWallet {
             refusal::of_mint_error(&error)
         };
         self.require_foreign(token_info).await?;
+        // Not before: an order that was paid with it is found again by its proofs.
+        if wallet.is_known_spent(token_info) {
+            return Err(refusal::spent());
+        }
         self.require_balance_limit(&token_info.mint, token_info.gross).await?;
+        self.yield_to_proven(wallet, token, token_info, dleq_policy).await?;
         let proofs = self.spendable_proofs(wallet, token).await?;
         let lacks_dleq = proofs.iter().any(|proof| proof.dleq.is_none());
         if dleq_policy == DleqPolicy::Required && lacks_dleq {
@@ -101,6 +106,26 @@ impl CashuWallet {
             fee: Sat(fee),
             net,
         })
+    }
+
+    /// While the mint limits our requests, what it still serves is for tokens that cannot be
+    /// invented. Orders of others wait; who has no order is refused, since that costs nothing.
+    pub(crate) async fn yield_to_proven(
+        &self,
+        wallet: &MintWallet,
+        token: &Secret,
+        token_info: &TokenInfo,
+        dleq_policy: DleqPolicy,
+    ) -> Result<(), Refusal> {
+        let pause = wallet.client.rate_limit.remaining();
+        if pause.is_zero() || self.is_proven(token, token_info).await {
+            return Ok(());
+        }
+        if dleq_policy == DleqPolicy::Required {
+            return Err(refusal::rate_limited());
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// Refuses a token that this wallet has made.
@@ -150,4 +175,153 @@ async fn curve_points(
         ys.iter().map(|y| point(y.as_str())).collect()
     };
     wallet.client.share.compute(points).await
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::purpose::Purpose;
+    use crate::seed::Seed;
+    use crate::testing::{Answer, FakeMint, OneKey};
+    use crate::wallet::{CashuWallet, HealthCheck, Settings};
+    use crate::wallet_store::WalletStore;
+    use cdk::Amount;
+    use cdk::nuts::{CurrencyUnit, Id, Proof, SecretKey, Token};
+    use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
+    use paygress_core::limits;
+    use paygress_core::model::ids::{MintUrl, OrderId};
+    use paygress_core::model::secret::Secret;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+    use tokio::task::JoinSet;
+
+    /// What a mint serves in a second.
+    const RATE: usize = 20;
+
+    /// A mint's rate limit.
+    struct Window {
+        begun: Instant,
+        requests: usize,
+    }
+
+    /// A mint that serves so many requests in a second, and one token; how many were too many.
+    async fn limited_mint(key: OneKey, honest: &Proof) -> (FakeMint, Arc<AtomicUsize>) {
+        let window = Mutex::new(Window { begun: Instant::now(), requests: 0 });
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (secret, counted) = (honest.secret.to_string(), Arc::clone(&refused));
+        let is_served = move || {
+            let mut window = window.lock().unwrap();
+            if window.begun.elapsed() >= Duration::from_secs(1) {
+                *window = Window { begun: Instant::now(), requests: 0 };
+            }
+            window.requests = window.requests.saturating_add(1);
+            window.requests <= RATE
+        };
+        let mint = FakeMint::start(move |path, body| -> Answer {
+            if !is_served() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                return ("429 Too Many Requests\r\nretry-after: 1", String::new());
+            }
+            match path {
+                "/v1/keysets" => key.keysets(0),
+                "/v1/swap" if String::from_utf8_lossy(body).contains(&secret) => key.signed(body),
+                "/v1/swap" => ("400 Bad Request", r#"{"code":10001,"detail":"forged"}"#.to_owned()),
+                "/v1/restore" => OneKey::none_signed(),
+                "/v1/checkstate" => OneKey::unspent(body),
+                _ => key.keys(),
+            }
+        })
+        .await;
+        (mint, refused)
+    }
+
+    async fn wallet_of(mint: &str, directory: &Path) -> CashuWallet {
+        let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
+        let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
+        let mints = vec![mint.to_owned()];
+        let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
+        CashuWallet::open(store, seed, &settings).await.unwrap()
+    }
+
+    fn token(mint: &str, proof: Proof) -> Secret {
+        let token = Token::new(mint.parse().unwrap(), vec![proof], None, CurrencyUnit::Sat);
+        Secret::new(token.to_string())
+    }
+
+    fn forged(mint: &str, keyset: Id) -> Secret {
+        let c = SecretKey::generate().public_key();
+        token(mint, Proof::new(Amount::from(1), keyset, cdk::secret::Secret::generate(), c))
+    }
+
+    /// One order after the other, as fast as they are served.
+    async fn flood(wallet: Arc<CashuWallet>, mint: String, keyset: Id, orders: Arc<AtomicUsize>) {
+        loop {
+            let token = forged(&mint, keyset);
+            let token_info = wallet.decode(&token).await.unwrap();
+            if wallet.verify(&token, &token_info).await.is_ok() {
+                let outcome = wallet.receive(&OrderId::random(), &token, &token_info).await;
+                assert!(outcome.is_err(), "{outcome:?}");
+            }
+            orders.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// As an order does, whose payment is repeated while it is unknown.
+    async fn pay(wallet: &CashuWallet, mint: &str, token: &Secret) {
+        let token_info = wallet.decode(token).await.unwrap();
+        assert!(wallet.is_proven(token, &token_info).await);
+        wallet.verify(token, &token_info).await.unwrap();
+        let order = OrderId::random();
+        match wallet.receive(&order, token, &token_info).await {
+            Ok(_) => return,
+            Err(ReceiveError::Unknown(_)) => {}
+            Err(ReceiveError::Refused(refusal)) => panic!("{refusal}"),
+        }
+        let wallet = &wallet.wallets[&MintUrl::parse(mint).unwrap()];
+        let purpose = Purpose::Receive { order };
+        while wallet.store.unspent(&wallet.mint).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            wallet.resume_latest(&purpose).await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flood_that_uses_up_a_mints_rate_limit_closes_it_to_no_proven_token() {
+        let key = OneKey::new();
+        let (keyset, honest) = (key.keyset.id, key.proof());
+        let (mint, refused) = limited_mint(key, &honest).await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = Arc::new(wallet_of(&mint.url, directory.path()).await);
+        let (honest, first) = (token(&mint.url, honest), forged(&mint.url, keyset));
+        // The mint's keys are known.
+        let token_info = wallet.decode(&first).await.unwrap();
+        wallet.verify(&first, &token_info).await.unwrap();
+        let (mut crowd, orders) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..limits::UNPROVEN_AT_ONCE {
+            crowd.spawn(flood(Arc::clone(&wallet), mint.url.clone(), keyset, Arc::clone(&orders)));
+        }
+        let begun = Instant::now();
+        while refused.load(Ordering::SeqCst) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the mint serves all");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let begun = Instant::now();
+        pay(&wallet, &mint.url, &honest).await;
+        let took = begun.elapsed();
+        // Who has no order is not kept waiting.
+        let second = forged(&mint.url, keyset);
+        let token_info = wallet.decode(&second).await.unwrap();
+        let client = &wallet.wallets[&token_info.mint].client;
+        client.rate_limit.record(&client.url, Some(Duration::from_secs(15)));
+        let refusal = wallet.verify_dleq(&second, &token_info).await.unwrap_err();
+        assert!(refusal.message.contains("limits"), "{refusal}");
+        let (orders, refused) = (orders.load(Ordering::SeqCst), refused.load(Ordering::SeqCst));
+        println!("{orders} forged orders, {refused} times 429: a proven one took {took:.1?}");
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        assert!(crowd.try_join_next().is_none(), "the flood goes on");
+        let overview = wallet.overview(HealthCheck::Cached).await.unwrap();
+        let health = &overview[0].health;
+        assert!(health.failures == 0 && health.suspended_until.is_none(), "{health:?}");
+    }
 }

@@ -7,26 +7,36 @@
 //! A mint's balance is the sum of `delta` over its operations that have ended: the audit relies on
 //! it.
 
+use crate::counters::WINDOW;
 use crate::operation::{
     MintBalance, Operation, OperationData, OperationState, ProofState, held_at, total,
 };
 use crate::purpose::Purpose;
 use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
-use cdk::nuts::{Id, Proof, Proofs, State};
+use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Forward only: a released step is never edited, the next one is added.
-const STEPS: &[DialectSql] = &[dialect_sql!("wallet_1"), dialect_sql!("wallet_2")];
+const STEPS: &[DialectSql] = &[
+    dialect_sql!("wallet_1"),
+    dialect_sql!("wallet_2"),
+    dialect_sql!("wallet_3"),
+    dialect_sql!("wallet_4"),
+];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
     pub(crate) database: Database,
+    /// How many operations have failed since it was opened.
+    pub(crate) failures: Arc<AtomicU32>,
 }
 
 /// An unspent proof that a restore has found.
@@ -49,8 +59,10 @@ pub(crate) enum BeginResult {
     AlreadyBegun,
     /// Open operations have all the derivation counters that may be used.
     CountersReserved,
-    /// The mint's balance would exceed its limit, with what open operations add.
+    /// The mint's balance would exceed its limit.
     BalanceLimit,
+    /// It would, if all open operations were done.
+    BalanceBusy,
 }
 
 /// The derivation counter after an operation's outputs.
@@ -58,24 +70,48 @@ fn end_of_counters(data: &OperationData) -> u64 {
     u64::from(data.first_counter).saturating_add(tables::length(&data.amounts))
 }
 
-fn signed(amount: u64) -> i64 {
+/// Moves the counter after an operation's signed outputs, unless a restore does not reach them:
+/// version 0.1.0 has left operations open so far above, and the next outputs are made below.
+fn advance_counter(
+    transaction: &mut dyn Transaction,
+    data: &OperationData,
+    signed_outputs: u64,
+) -> Result<()> {
+    let Some(keyset) = data.keyset.filter(|_| signed_outputs > 0) else { return Ok(()) };
+    let first = u64::from(data.first_counter);
+    if first > tables::next_counter(transaction, keyset)?.saturating_add(WINDOW.into()) {
+        return Ok(());
+    }
+    tables::advance_counter(transaction, keyset, first.saturating_add(signed_outputs))
+}
+
+pub(crate) fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
-/// Whether the mint's balance would exceed its limit if the open operations and this one were done.
+/// Why this operation is not begun, if the mint's balance could exceed its limit by it.
 fn exceeds(
     transaction: &mut dyn Transaction,
     operation: &Operation,
     max_balance: Option<Sat>,
-) -> Result<bool> {
+) -> Result<Option<BeginResult>> {
     let (Purpose::Receive { .. }, Some(limit)) = (&operation.purpose, max_balance) else {
-        return Ok(false);
+        return Ok(None);
     };
     let held = held_at(&tables::balances(transaction)?, &operation.mint);
+    let with_own = held.plus(Sat(total(&operation.data.inputs)));
+    if with_own > limit {
+        return Ok(Some(BeginResult::BalanceLimit));
+    }
     let open = tables::open_operations(transaction, &operation.mint)?;
-    let receives = open.iter().filter(|open| !open.data.has_own_inputs);
-    let with_open = receives.fold(held, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
-    Ok(with_open.plus(Sat(total(&operation.data.inputs))) > limit)
+    // Whoever invents tokens keeps nobody out whose token cannot be invented.
+    let is_counted = |open: &&Operation| {
+        !open.data.has_own_inputs
+            && (open.data.has_proven_inputs || !operation.data.has_proven_inputs)
+    };
+    let counted = open.iter().filter(is_counted);
+    let with_open = counted.fold(with_own, |sum, open| sum.plus(Sat(total(&open.data.inputs))));
+    Ok((with_open > limit).then_some(BeginResult::BalanceBusy))
 }
 
 /// Stores an operation that is done already, outside of any request.
@@ -98,7 +134,7 @@ impl WalletStore {
     /// `database` was opened with [`WalletStore::SCHEMA`].
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, failures: Arc::default() }
     }
 
     /// Opens a SQLite file, which the service and the operator's commands may use at the same time.
@@ -145,10 +181,11 @@ impl WalletStore {
             if latest.as_ref().is_some_and(|latest| latest.state != OperationState::Failed) {
                 return Ok(BeginResult::AlreadyBegun);
             }
-            if exceeds(transaction, &operation, max_balance)? {
-                return Ok(BeginResult::BalanceLimit);
+            if let Some(exceeded) = exceeds(transaction, &operation, max_balance)? {
+                return Ok(exceeded);
             }
             let mut operation = operation.clone();
+            operation.data.requested_at = Some(UnixTime::now());
             tables::require_unspent(transaction, &own_inputs)?;
             if let Some(keyset) = operation.data.keyset {
                 // Other outputs than those of the last attempt, which the mint may have refused.
@@ -163,6 +200,17 @@ impl WalletStore {
             let reserved = ProofState::Reserved;
             tables::assign_proofs(transaction, &own_inputs, reserved, &operation.id)?;
             Ok(BeginResult::Begun(Box::new(operation)))
+        })
+        .await
+    }
+
+    /// Stores that the request of an operation is about to be made once more. `None` if it has ended.
+    pub(crate) async fn renew(&self, operation: &Operation) -> Result<Option<Operation>> {
+        let mut renewed = operation.clone();
+        renewed.data.requested_at = Some(UnixTime::now());
+        self.transact(move |transaction| {
+            let is_open = tables::update_open_operation(transaction, &renewed)?;
+            Ok(is_open.then(|| renewed.clone()))
         })
         .await
     }
@@ -225,10 +273,7 @@ impl WalletStore {
                     tables::delete_proof(transaction, input)?;
                 }
             }
-            if let Some(keyset) = ended.data.keyset.filter(|_| signed_outputs > 0) {
-                let next = u64::from(ended.data.first_counter).saturating_add(signed_outputs);
-                tables::advance_counter(transaction, keyset, next)?;
-            }
+            advance_counter(transaction, &ended.data, signed_outputs)?;
             let holder = ended.purpose.to_string();
             for proof in &sent {
                 let state = ProofState::PendingSpent;
@@ -241,37 +286,6 @@ impl WalletStore {
         })
         .await?;
         Ok(operation)
-    }
-
-    /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
-    /// own inputs that are spent are lost, the others are unspent again.
-    pub(crate) async fn fail(
-        &self,
-        operation: &Operation,
-        input_states: &[State],
-    ) -> Result<EndResult> {
-        let mut ended = operation.clone();
-        ended.state = OperationState::Failed;
-        ended.data.spent_elsewhere = input_states.contains(&State::Spent);
-        let inputs = operation.data.inputs.iter().zip(input_states);
-        let lost: Proofs = inputs
-            .filter(|(_, state)| **state == State::Spent)
-            .map(|(proof, _)| proof.clone())
-            .collect();
-        if operation.data.has_own_inputs {
-            ended.delta = signed(total(&lost)).saturating_neg();
-        }
-        self.transact(move |transaction| {
-            let result = tables::end_operation(transaction, &ended)?;
-            if result == EndResult::Ended && ended.data.has_own_inputs {
-                for proof in &lost {
-                    tables::delete_proof(transaction, proof)?;
-                }
-                tables::release_proofs(transaction, &ended.id)?;
-            }
-            Ok(result)
-        })
-        .await
     }
 
     pub(crate) async fn unspent(&self, mint: &MintUrl) -> Result<Proofs> {
@@ -381,11 +395,6 @@ impl WalletStore {
         .await
     }
 
-    pub(crate) async fn forget_failed(&self, before: UnixTime) -> Result<()> {
-        self.transact(move |transaction| tables::delete_failed_operations(transaction, before))
-            .await
-    }
-
     /// The mints that the wallet has ever used.
     pub(crate) async fn mints(&self) -> Result<Vec<MintUrl>> {
         self.transact(tables::mints).await
@@ -394,5 +403,60 @@ impl WalletStore {
     /// Brings URLs of mints that an earlier version stored to their canonical form.
     pub(crate) async fn rename_mints(&self) -> Result<()> {
         self.transact(tables::rename_mints).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cdk::Amount;
+    use cdk::nuts::SecretKey;
+    use cdk::secret::Secret;
+    use paygress_core::model::ids::OrderId;
+
+    #[tokio::test]
+    async fn an_operation_that_another_process_requests_meanwhile_does_not_fail() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await.unwrap();
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let purpose = Purpose::Receive { order: OrderId::random() };
+        let operation = Operation::new(purpose, &mint, OperationData::default());
+        let begun = store.begin(operation, Vec::new(), None).await.unwrap();
+        let BeginResult::Begun(begun) = begun else { panic!("not begun") };
+        assert!(begun.data.requested_at.is_some());
+        let mut read = *begun;
+        read.data.requested_at = Some(UnixTime(1));
+        assert_eq!(store.fail(&read, &[]).await.unwrap(), EndResult::Renewed);
+        let renewed = store.renew(&read).await.unwrap().unwrap();
+        assert_eq!(store.fail(&read, &[]).await.unwrap(), EndResult::Renewed);
+        assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::Ended);
+        // It has ended: nothing is requested any more.
+        assert!(store.renew(&renewed).await.unwrap().is_none());
+        assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::AlreadyEnded);
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_ends_beyond_a_restores_reach_leaves_the_counter_below() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await.unwrap();
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let keyset: Id = "009a1f293253e41e".parse().unwrap();
+        let beyond = WINDOW + 1;
+        // As version 0.1.0 has left it, and one that is made now.
+        for (first_counter, next) in [(beyond, 0), (0, 1), (beyond, u64::from(beyond) + 1)] {
+            let data =
+                OperationData { keyset: Some(keyset), first_counter, ..OperationData::default() };
+            let operation = Operation::new(Purpose::Restore, &mint, data);
+            let stored = store.transact(move |transaction| {
+                let mut operation = operation.clone();
+                tables::insert_operation(transaction, &mut operation)?;
+                Ok(operation)
+            });
+            let operation = stored.await.unwrap();
+            let (c, secret) = (SecretKey::generate().public_key(), Secret::generate());
+            let output = Proof::new(Amount::from(1), keyset, secret, c);
+            store.complete(&operation, vec![output], 0, 0).await.unwrap();
+            assert_eq!(store.next_counter(keyset).await.unwrap(), next, "{first_counter}");
+        }
     }
 }

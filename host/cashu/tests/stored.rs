@@ -8,7 +8,8 @@ use paygress_cashu::{
 use paygress_core::backend::wallet::MintDirectory;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
-use paygress_store::db::{Database, Transaction};
+use paygress_store::db::{Database, Schema, Transaction};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -103,5 +104,65 @@ async fn a_mint_that_was_stored_under_other_forms_of_its_url_is_one_mint() {
             .map(|one| one.delta)
             .sum();
         assert_eq!(booked, 820, "{mint}");
+    }
+}
+
+/// An operation on the keyset `k`: its purpose and state, the first of its outputs' counters and
+/// how many there are, when it was begun, and at which mint.
+type StoredOperation = (&'static str, &'static str, u64, usize, u64, &'static str);
+
+/// The counter of `k` after the migration from the wallet of version 0.1.0, or of one after it.
+async fn migrated_counter(next: u64, operations: &[StoredOperation]) -> u64 {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wallet.sqlite");
+    let before = Schema { steps: &WalletStore::SCHEMA.steps[..2], ..WalletStore::SCHEMA };
+    let mut statements = vec![
+        "INSERT INTO purse_keysets (keyset, mint) VALUES ('k', 'a')".to_owned(),
+        format!("INSERT INTO purse_counters VALUES ('k', {next})"),
+    ];
+    for (n, (purpose, state, start, outputs, at, mint)) in operations.iter().enumerate() {
+        let keyset = (*purpose != "restore").then_some("k");
+        let body = json!({"keyset": keyset, "start": start, "amounts": vec![1; *outputs]});
+        statements.push(format!(
+            "INSERT INTO purse_operations VALUES ('{n}', '{purpose}', '{mint}', '{state}', {at}, 0, '{body}')"
+        ));
+    }
+    let database = Database::sqlite_shared(&file, before).await.unwrap();
+    let write = move |transaction: &mut dyn Transaction| {
+        statements.iter().try_for_each(|statement| transaction.execute(statement, &[]).map(drop))
+    };
+    database.transact(write).await.unwrap();
+    drop(database);
+    let database = Database::sqlite_shared(&file, WalletStore::SCHEMA).await.unwrap();
+    let read = |transaction: &mut dyn Transaction| {
+        let row = transaction.first("SELECT next FROM purse_counters", &[])?;
+        row.unwrap().amount()
+    };
+    database.transact(read).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_next_outputs_of_an_older_wallet_are_made_where_a_restore_reaches() {
+    let done = |first, outputs, at| ("receive x", "done", first, outputs, at, "a");
+    let restored = |at| ("restore", "done", 0, 0, at, "a");
+    for (next, operations, expected) in [
+        // Forged tokens have moved it, with orders after them or without.
+        (6_000, vec![done(0, 40, 1)], 40),
+        (6_010, vec![done(0, 40, 1), done(6_000, 10, 2)], 40),
+        (6_010, vec![("receive y", "open", 40, 5_960, 1, "a"), done(6_000, 10, 2)], 0),
+        (6_000, vec![("receive y", "failed", 0, 5_000, 1, "a")], 0),
+        (6_000, vec![], 0),
+        // A restore passes such a gap.
+        (2_510, vec![done(0, 10, 1), done(2_510, 10, 2), done(5_020, 7, 3)], 2_510),
+        (5_030, vec![done(0, 10, 1), done(2_510, 10, 2), done(5_020, 7, 3)], 5_027),
+        (30, vec![done(0, 30, 1)], 30),
+        // What a restore has booked is signed.
+        (6_000, vec![restored(5)], 6_000),
+        (6_000, vec![done(0, 40, 1), restored(5)], 6_000),
+        (9_000, vec![restored(5), done(5_000, 10, 6)], 5_010),
+        (9_010, vec![restored(5), done(5_000, 10, 6), done(9_000, 10, 7)], 5_010),
+        (6_000, vec![("restore", "done", 0, 0, 5, "b"), done(0, 40, 1)], 40),
+    ] {
+        assert_eq!(migrated_counter(next, &operations).await, expected, "{next} {operations:?}");
     }
 }

@@ -4,22 +4,19 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::policy::{
-    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
-    Quote, RefundTerms, Rendered, Resources, SlotStats,
-};
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::policy::Payment;
+use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
-use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::order::State;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Msat, Sat, Seconds};
+use paygress_core::model::units::Sat;
 use paygress_core::orders::{Backends, NewOrder, OrderService, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
@@ -29,9 +26,9 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::fake::{FakeCluster, settings, spawn};
+use support::fake::{FakeCluster, Generous, NullResponder, settings, spawn, without_mints};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 const CROWD: u64 = 1_400;
 /// How long the mint takes for each request.
@@ -121,7 +118,7 @@ impl Payments for SlowMint {
             _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
         }
     }
-    async fn resolve(&self, _: &OrderId, _: &TokenInfo) -> Resolution {
+    async fn resolve(&self, _: &OrderId, _: &TokenInfo, _: ResolveMode) -> Resolution {
         self.resolutions.fetch_add(1, Ordering::Relaxed);
         Resolution::Unknown(lost())
     }
@@ -152,92 +149,7 @@ impl RefundIssuer for SlowMint {
     }
 }
 
-#[async_trait]
-impl MintDirectory for SlowMint {
-    fn mints(&self) -> Vec<MintUrl> {
-        Vec::new()
-    }
-    fn p2pk_pubkey(&self) -> Option<String> {
-        None
-    }
-    fn payment_request(&self, _: &PaymentRequest) -> String {
-        String::new()
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        Ok(Vec::new())
-    }
-}
-
-/// Policies that grant everything.
-struct Generous;
-
-impl Policy for Generous {
-    fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(Self)
-    }
-    fn report(&self) -> Vec<SlotStats> {
-        Vec::new()
-    }
-    fn changes(&self) -> watch::Receiver<()> {
-        watch::channel(()).1
-    }
-    fn observe(&self, _: &Order) {}
-}
-
-#[async_trait]
-impl PolicySet for Generous {
-    fn digests(&self) -> Digests {
-        Digests::default()
-    }
-    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
-        Ok("image:1".to_owned())
-    }
-    async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
-        Ok(Vec::new())
-    }
-    async fn quote(&self, _: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
-        let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-        let (tier, resources) = ("basic".to_owned(), Resources::default());
-        Ok(Quote { tier, resources, price, minimum: Sat(1) })
-    }
-    async fn grant(
-        &self,
-        _: &OrderView,
-        _: &Quote,
-        _: &Payment,
-        _: &Context,
-    ) -> Result<Grant, PolicyError> {
-        Ok(Grant { seconds: Seconds(600), note: None })
-    }
-    async fn refund(
-        &self,
-        _: &OrderView,
-        _: &Quote,
-        _: &Payment,
-        _: &Grant,
-        _: &Context,
-    ) -> Result<Option<RefundTerms>, PolicyError> {
-        Ok(None)
-    }
-    async fn render(
-        &self,
-        _: &OrderView,
-        _: &Grant,
-        _: &Placement,
-    ) -> Result<Rendered, PolicyError> {
-        // As long as that of the default policies.
-        Ok(Rendered { pod_template_json: "x".repeat(2_000), services_json: Vec::new() })
-    }
-}
-
-struct Delivered;
-
-#[async_trait]
-impl Responder for Delivered {
-    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
-        Ok(())
-    }
-}
+without_mints!(SlowMint);
 
 struct Service {
     orders: Arc<OrderService>,
@@ -271,7 +183,7 @@ impl Service {
             policy: Arc::new(Generous),
             cluster: Arc::new(cluster),
             ledger: ledger.clone(),
-            responder: Arc::new(Delivered),
+            responder: Arc::new(NullResponder),
         };
         Self {
             orders: OrderService::new(settings(), backends),
@@ -357,29 +269,34 @@ async fn an_honest_order_among_forged_ones_takes_its_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_crowd_all_that_get_nothing_know_it_before_the_first_is_paid_for() {
-    const BUYERS: u64 = 300;
-    const ROOM: u32 = 50;
-    let service = Service::closed(ROOM).await;
-    let mut submissions = Vec::new();
-    for number in 0..BUYERS {
-        submissions.push(service.submit("honest", "a", number).await.unwrap());
-    }
+async fn the_last_place_is_not_for_forged_orders() {
+    let service = Service::closed(1).await;
     service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
-    service.until(State::Refused, BUYERS - u64::from(ROOM)).await;
-    assert_eq!(service.ledger.ports_in_use().await.unwrap(), ROOM);
-    assert_eq!(service.count(State::Active).await, 0, "no swap was done");
+    let mut forged = vec![service.submit("forged", "a", 0).await.unwrap()];
+    service.until(State::Redeeming, 1).await;
+    let honest = service.submit("honest", "a", 1_000_000).await.unwrap();
+    // They are refused at once, and it waits.
+    for number in 1..=100 {
+        forged.push(service.submit("forged", "a", number).await.unwrap());
+    }
+    service.until(State::Refused, 100).await;
+    assert_eq!(service.count(State::Received).await, 1);
+    // However many more come while the first is found out.
+    let mut answer = Box::pin(honest.answer());
     service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
-    service.until(State::Active, u64::from(ROOM)).await;
-    for submission in submissions {
-        match submission.answer().await.unwrap() {
-            Response::Access(_) => {}
-            answer => {
-                let refusal = answer.error().unwrap();
-                assert_eq!(refusal.error_type, ErrorType::ResourceUnavailable);
-                assert!(refusal.message.contains("no node has enough left"), "{answer:?}");
+    let answer = loop {
+        tokio::select! {
+            answer = &mut answer => break answer.unwrap(),
+            submitted = service.submit("forged", "a", u64::try_from(forged.len()).unwrap()) => {
+                forged.push(submitted.unwrap());
             }
         }
+    };
+    assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+    println!("{} forged orders got none of one place", forged.len());
+    for forged in forged {
+        let answer = forged.answer().await.unwrap();
+        assert!(answer.error().is_some(), "{answer:?}");
     }
 }
 

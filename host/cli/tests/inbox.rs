@@ -6,9 +6,11 @@ mod support;
 
 use nostr_sdk::nips::nip44;
 use nostr_sdk::{Client, Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp};
+use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::ErrorType;
-use paygress_core::backend::store::LeaseStore;
+use paygress_core::backend::store::{LeaseStore, MessageLog};
+use paygress_core::model::units::UnixTime;
 use paygress_core::protocol::{RequestBody, Response};
 use paygress_nostr::client::Client as CustomerClient;
 use paygress_nostr::gift_wrap::{gift_wrap, unwrap};
@@ -16,7 +18,9 @@ use paygress_sandbox::Relay;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::customer::{Buyer, Running, TIMEOUT};
+use support::crashing::{Stop, crashing};
+use support::customer::{Buyer, Running, TIMEOUT, until};
+use tokio::sync::Notify;
 
 /// A bare client, as an external program has it.
 struct ExternalClient {
@@ -122,6 +126,37 @@ async fn a_message_is_served_once_however_often_it_is_wrapped_and_whoever_restar
     }
     assert_eq!(external.answers().await.len(), 2, "one answer for three wraps");
     assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_hangs_holds_up_no_other_customer_and_is_not_completed() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let reached = Arc::new(Notify::new());
+    let hanging =
+        |backends| crashing(Stop::BeforeTheFirstIsDecoded)(backends, Arc::clone(&reached));
+    let app = App::build(&sandbox.config, sandbox.cluster(), hanging).await.unwrap();
+    let ledger = Arc::clone(&app.ledger);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let order = async |external: &ExternalClient| {
+        let request = json!({"cashu_token": buyer.token(5).await}).to_string();
+        let service = sandbox.config.keys.public_key();
+        let (id, wrap) = gift_wrap(&external.keys, &service, &request, None).unwrap();
+        external.publish(&wrap).await;
+        id.to_hex()
+    };
+    let is_completed = async |id: &str| !ledger.claim_message(id, UnixTime::now()).await.unwrap();
+    let first = ExternalClient::new(&sandbox).await;
+    let first_id = order(&first).await;
+    tokio::time::timeout(TIMEOUT, reached.notified()).await.unwrap();
+    let second = ExternalClient::new(&sandbox).await;
+    let begun = Instant::now();
+    let second_id = order(&second).await;
+    assert!(second.answer().await["pod_name"].is_string());
+    println!("served beside a submission that hangs: in {:.2?}", begun.elapsed());
+    until("it was not completed", async || is_completed(&second_id).await.then_some(())).await;
+    assert!(!is_completed(&first_id).await, "it would be lost if the process were killed now");
+    assert!(first.answers().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::status::{
-    UNSCHEDULABLE, end_by_own_use, ended, finished, readiness, startup_phase, unready_reason,
+    UNSCHEDULABLE, cause, ended, finished, readiness, startup_phase, unready_reason,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -216,8 +216,7 @@ impl Kubernetes {
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
     }
 
-    /// The end of a finished Job. A pod that exited by itself still exists; one that was deleted
-    /// does not. A pod that may have caused its own eviction was not disrupted by the cluster.
+    /// The end of a finished Job.
     async fn end(&self, job: &Job) -> Option<ClusterEvent> {
         let pod = pod_of(job)?;
         let reason = finished(job)?;
@@ -225,14 +224,7 @@ impl Kubernetes {
             EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
             _ => None,
         };
-        let reason = match (reason, pods) {
-            (EndReason::Exited, Some(pods)) if pods.is_empty() => EndReason::Removed,
-            (EndReason::Disrupted, Some(pods)) => {
-                pods.iter().find_map(end_by_own_use).unwrap_or(reason)
-            }
-            _ => reason,
-        };
-        Some(ClusterEvent::Ended(pod, reason))
+        Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
     }
 
     /// One attempt to raise the deadline.

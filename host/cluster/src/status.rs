@@ -45,12 +45,25 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         .flatten()
 }
 
+/// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
+/// are known. A pod that exited by itself still exists; one that was deleted does not. A pod that
+/// may have caused its own eviction was not disrupted by the cluster.
+pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
+    match (reason, pods) {
+        (EndReason::Exited, Some([])) => EndReason::Removed,
+        (EndReason::Disrupted, Some(pods)) => {
+            pods.iter().find_map(end_by_own_use).unwrap_or(reason)
+        }
+        _ => reason,
+    }
+}
+
 /// How the lease of a pod ended that its node evicted, if the customer may have caused that; only the
 /// kubelet's message has this. Whoever used more of the node's disk than they had requested caused
 /// it; who may have used up the inodes or the process ids may have. A pod that kept within its
 /// requests was in the way of others. So was one that used more memory than it had requested: where
 /// the operator overcommits, its limit is what was sold, and the kernel enforces that.
-pub(crate) fn end_by_own_use(pod: &Pod) -> Option<EndReason> {
+fn end_by_own_use(pod: &Pod) -> Option<EndReason> {
     let status = pod.status.as_ref().filter(|it| it.reason.as_deref() == Some("Evicted"))?;
     let message = status.message.as_deref()?;
     if message.contains(EXCEEDED) {
@@ -188,9 +201,13 @@ mod tests {
         assert_eq!(end_by_own_use(&Pod::default()), None);
     }
 
+    fn job_with(conditions: Value) -> Job {
+        serde_json::from_value(json!({"status": {"conditions": conditions}})).unwrap()
+    }
+
     fn job(reason: &str) -> Job {
         let condition = json!({"type": "Failed", "status": "True", "reason": reason});
-        serde_json::from_value(json!({"status": {"conditions": [condition]}})).unwrap()
+        job_with(json!([condition]))
     }
 
     /// Whether it reached its own limit or its node had no memory left: the kubelet reports the
@@ -209,6 +226,40 @@ mod tests {
             assert_eq!(finished(&job(reason)), Some(end), "{reason}");
             assert_eq!(end.is_provider_fault(), is_paid_back, "{reason}");
         }
+    }
+
+    /// A service that was down finds no more than the Job and its pods.
+    #[test]
+    fn a_finished_job_tells_who_ended_its_pod() {
+        let message = format!("Container ssh was using 3Gi, request is 2Gi, {EXCEEDED}. ");
+        let exited = pod(json!({"phase": "Failed"}));
+        let evicted_by = |message: &str| {
+            pod(json!({"phase": "Failed", "reason": "Evicted", "message": message}))
+        };
+        let (evicted, low) = (evicted_by(&message), evicted_by(LOW_ON_UNLIMITED[0]));
+        for (condition, reason, pods, end) in [
+            ("Complete", "CompletionsReached", Some(&exited), EndReason::Exited),
+            ("Failed", "BackoffLimitExceeded", Some(&exited), EndReason::Exited),
+            // Somebody has deleted it.
+            ("Failed", "BackoffLimitExceeded", None, EndReason::Removed),
+            ("Failed", "PodFailurePolicy", Some(&exited), EndReason::Disrupted),
+            ("Failed", "PodFailurePolicy", None, EndReason::Disrupted),
+            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::Exited),
+            ("Failed", "PodFailurePolicy", Some(&low), EndReason::Evicted),
+            ("Failed", "DeadlineExceeded", None, EndReason::Expired),
+        ] {
+            let conditions =
+                |kind: &str| json!([{"type": kind, "status": "True", "reason": reason}]);
+            let found = finished(&job_with(conditions(condition))).unwrap();
+            let pods: Vec<Pod> = pods.into_iter().cloned().collect();
+            assert_eq!(cause(found, Some(&pods)), end, "{condition}, {reason}: {pods:?}");
+            // Its pods are still being stopped.
+            let stopping = job_with(conditions("FailureTarget"));
+            assert_eq!((finished(&stopping), ended(&stopping)), (None, Some(found)));
+        }
+        assert_eq!(cause(EndReason::Exited, None), EndReason::Exited, "its pods are not known");
+        let suspended = json!([{"type": "Suspended", "status": "False", "reason": "JobResumed"}]);
+        assert_eq!(ended(&job_with(suspended)), None);
     }
 
     fn waiting_for(reason: &str) -> Pod {

@@ -15,7 +15,8 @@
 //! - [`orders`]: the order service.
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
-//!   customer or a host has. [`sanitize`]: untrusted text for terminals.
+//!   customer or a host has. [`recent`]: what was seen lately. [`sanitize`]: untrusted text for
+//!   terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -34,6 +35,7 @@ pub mod limits;
 pub mod model;
 pub mod orders;
 pub mod protocol;
+pub mod recent;
 pub mod sanitize;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -13,6 +13,9 @@ pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
 /// hash to a curve.
 pub const TOKEN_PROOFS: usize = 500;
+/// Keysets of a token: the keys of each are requested from its mint and kept. A mint that rotates
+/// them each month has so many in a year.
+pub const TOKEN_KEYSETS: usize = 16;
 /// A proof's secret. cdk's and Nutshell's mints refuse longer ones, so no token that can be spent has
 /// one; a lock (NUT-10) to eleven keys fits.
 pub const SECRET_BYTES: usize = 1_024;
@@ -42,6 +45,9 @@ pub const ORDERS_AT_ONCE: usize = 16;
 /// …and of these, of tokens without valid DLEQ proofs: whoever invents tokens leaves slots, and
 /// requests to the mint, for those that cannot be invented.
 pub const UNPROVEN_AT_ONCE: usize = 4;
+/// How long an order with a proven token waits for those without that hold the last places in the
+/// cluster: as long as a mint usually takes to swap them, or to refuse them with its reasons.
+pub const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// Orders of one network, or of one customer, that are not paid for yet: an office behind one
 /// address fits, and a flood from there has no more.
 pub const ORDERS_OF_ONE: usize = 32;
@@ -104,8 +110,8 @@ pub const DELIVERIES_WAITING: usize = 1_024;
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);
 /// Refused orders that are kept whole, the newest: policies are compared on them.
 pub const REFUSED_WHOLE: u32 = 1_000;
-/// Refused orders that are kept at all; of the others only what it takes to answer again. Whoever
-/// pays nothing fills no disk.
+/// Refused orders that are kept at all; of the others only what it takes to answer again. And as many
+/// failed operations of the wallet. Whoever pays nothing fills no disk.
 pub const REFUSED_MOST: u32 = 20_000;
 /// How many refusals there are between two looks at these limits.
 pub const REFUSED_CHECK_EVERY: u32 = 256;
@@ -115,6 +121,17 @@ pub const DISK_RESERVE: u64 = 64 << 20;
 /// Refused orders are forgotten after this: messages as old are not served, so none is served
 /// twice.
 pub const REFUSED_KEPT: Seconds = Seconds(30 * 86_400);
+/// Messages that were served are remembered for this long: relays send those of two days again at
+/// each subscription, and more after the service was down…
+pub const MESSAGES_KEPT: Seconds = Seconds(30 * 86_400);
+/// …and so many of them, the newest, at less than 400 bytes each: a flood from throw-away keys fills
+/// no disk. When as many come within the two days, the oldest are served again if a relay sends
+/// them again, and nobody is charged twice for that: an order is found by its message and gets the
+/// same answer; if it was refused and is forgotten too, its token was not taken, and it is decided
+/// anew; all else is answered once more.
+pub const MESSAGES_MOST: u32 = 100_000;
+/// How many messages are completed between two looks at these limits.
+pub const MESSAGES_CHECK_EVERY: u32 = 256;
 /// How often unfinished orders without a worker are resumed: another replica may have died, or a
 /// delivery was postponed.
 pub const RESUME_EVERY: Duration = Duration::from_secs(10);

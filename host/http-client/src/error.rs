@@ -73,15 +73,3 @@ impl fmt::Display for Phase {
 fn seconds(limit: &Duration) -> String {
     format!("{} s", limit.as_secs_f64())
 }
-
-/// An error and its sources in one line: the outermost one often says only that there was one.
-#[must_use]
-pub fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}

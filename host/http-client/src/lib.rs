@@ -20,7 +20,7 @@
 //!
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
 //! or a body, which may contain secrets. connect_error.rs names the reason when there is
-//! no connection. [`error_chain`] prints an error with its sources.
+//! no connection.
 //!
 //! The crate opens TCP connections, reads the system's certificate store and the variables about
 //! certificates and proxies (`SSL_CERT_FILE`, `HTTPS_PROXY` and the like); it touches nothing else. It does not retry: only the caller knows whether a request may be repeated.
@@ -73,7 +73,7 @@ mod url;
 pub use address::is_public;
 pub use client::{HttpClient, Timeouts};
 pub use connect_error::ConnectError;
-pub use error::{HttpError, Phase, SetupError, error_chain};
+pub use error::{HttpError, Phase, SetupError};
 pub use proxy::{Proxies, ProxyError};
 pub use redirect::{RedirectError, RedirectPolicy, check_destination};
 pub use response::Response;

@@ -4,9 +4,8 @@
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
-use paygress_http_client::{
-    HttpClient, HttpError, Phase, RedirectError, RedirectPolicy, Timeouts, error_chain,
-};
+use paygress_core::error_chain;
+use paygress_http_client::{HttpClient, HttpError, Phase, RedirectError, RedirectPolicy, Timeouts};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -3,7 +3,8 @@
 
 use hyper::Request;
 use hyper::body::Bytes;
-use paygress_http_client::{HttpClient, HttpError, Proxies, Timeouts, error_chain};
+use paygress_core::error_chain;
+use paygress_http_client::{HttpClient, HttpError, Proxies, Timeouts};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};

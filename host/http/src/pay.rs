@@ -10,9 +10,7 @@ use paygress_core::model::ids::Customer;
 use paygress_core::model::order::State as OrderState;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{
-    Request, RequestBody, Response, duration_minutes, from_json, sorted, unpaid,
-};
+use paygress_core::protocol::{Request, RequestBody, Response, duration_minutes, sorted, unpaid};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -59,7 +57,7 @@ impl PaidFor {
 }
 
 /// A payment as a wallet posts it (NUT-18).
-#[derive(Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[allow(dead_code, reason = "the types of what the wallet reads")]
 pub(crate) struct PaymentPayload {
     /// The payment request's id.
@@ -75,7 +73,7 @@ pub(crate) struct PaymentPayload {
 }
 
 /// A proof (NUT-00).
-#[derive(Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[allow(dead_code, non_snake_case, reason = "the types of what the wallet reads")]
 pub(crate) struct ProofPayload {
     /// In the unit.
@@ -97,16 +95,6 @@ pub(crate) struct Paid {
     state: String,
 }
 
-/// Checks the types of a payment: the wallet's library names no field.
-fn check_payload(body: &str) -> Result<(), Refusal> {
-    from_json::<PaymentPayload>(
-        body,
-        r#"{"mint": "https://…", "unit": "sat", "proofs": […]} (NUT-18)"#,
-    )
-    .map(drop)
-    .map_err(|refusal| Refusal { code: ErrorType::InvalidToken, ..refusal })
-}
-
 /// Pay as a wallet
 ///
 /// Where wallets post the payment of a payment request (NUT-18), wallets in web pages too: this path
@@ -124,7 +112,6 @@ pub(crate) async fn pay(
             "for must be bearer: and the SHA-256 of a bearer token, in hex",
         ));
     };
-    check_payload(&request.body)?;
     let token = app.orders.token_from_payload(&request.body).await?;
     // One parser for orders, whatever they come in.
     let body = sorted(&paid_for.into_request(&token)).to_string();

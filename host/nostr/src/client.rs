@@ -4,6 +4,7 @@ use crate::connection::{client_options, inbox_relays};
 use crate::error::Error;
 use crate::gift_wrap;
 use crate::offers::{OFFER, identifier};
+use crate::relay_auth::RelayAuthSigner;
 use nostr_sdk::{
     Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayMessage,
     RelayPoolNotification, RelayUrl, SubscriptionId, Tag, Timestamp,
@@ -53,8 +54,10 @@ impl Client {
     /// # Errors
     /// When no relay can be reached.
     pub async fn connect(keys: Keys, relays: Vec<RelayUrl>) -> Result<Self, Error> {
-        let client =
-            nostr_sdk::Client::builder().signer(keys.clone()).opts(client_options()).build();
+        let client = nostr_sdk::Client::builder()
+            .signer(RelayAuthSigner::new(keys.clone()))
+            .opts(client_options())
+            .build();
         for relay in &relays {
             client.add_relay(relay).await.map_err(Error::sdk)?;
         }

@@ -7,23 +7,29 @@
 //! not the newest. Only then is the relay synced, and its cursor moved on.
 //!
 //! ```text
-//! relay ─▶ admit.rs ─▶ queue ─▶ serve.rs ─▶ orders
-//!    └─ EOSE ─▶ backfill.rs ─┘      the queue is empty ─▶ cursor.rs
+//! relay ─▶ admit.rs ─▶ queue ─▶ in_flight.rs ─▶ serve.rs ─▶ orders
+//!    └─ EOSE ─▶ backfill.rs ─┘      all are served ─▶ cursor.rs
 //! ```
 
 mod admit;
 mod backfill;
+mod claims;
 mod cursor;
+mod in_flight;
 mod notices;
+mod reopenings;
 mod serve;
 mod text;
 
 use crate::connection::{Connection, Settings, client_options, relay_options};
 use crate::error::{Error, REASON_CHARS};
-use crate::recent::Recent;
+use crate::gift_wrap;
+use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
 use backfill::{Backfill, Backfilled};
+use claims::Claims;
+use in_flight::InFlight;
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
     SubscribeOptions, SubscriptionId,
@@ -32,8 +38,11 @@ use notices::Notices;
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
+use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
-use std::collections::{HashMap, HashSet};
+use reopenings::Reopenings;
+use serve::{MessageHandler, PLAIN_SECONDS};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
@@ -42,15 +51,8 @@ use tokio::sync::{broadcast, mpsc};
 const QUEUE: usize = 256;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
-/// Before a closed subscription is opened again; doubled each time that it is closed before all that
-/// is stored was read…
-const REOPEN_DELAY: Duration = Duration::from_secs(10);
-/// …but no further than this many times.
-const REOPEN_DOUBLINGS: u32 = 6;
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
-/// Messages that were not encrypted are answered if they are not older than this.
-const PLAIN_SECONDS: u64 = 600;
 
 /// The service's inbox.
 pub struct Inbox {
@@ -59,6 +61,7 @@ pub struct Inbox {
     replies: Arc<ReplyPublisher>,
     id: SubscriptionId,
     receipts: mpsc::Receiver<Receipt>,
+    in_flight: InFlight,
     /// Where stored messages that a subscription left out are queued.
     backfill: mpsc::Sender<Receipt>,
     oldest: OldestWraps,
@@ -66,15 +69,14 @@ pub struct Inbox {
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
     /// Those that have sent all once more meanwhile.
     backfill_again: HashSet<RelayUrl>,
-    /// Those that are synced once the queue is empty.
+    /// Those that are synced once all is served.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
     /// Subscriptions that are being opened again, and readings to the end: one of each relay.
     reopening: KeyedLimit<RelayUrl>,
     backfilling: KeyedLimit<RelayUrl>,
-    /// How often in a row a relay's subscription was opened again.
-    reopened: HashMap<RelayUrl, u32>,
+    reopenings: Reopenings,
     notices: Notices,
     /// In memory only, since anybody can make as many as they like.
     rejected: Recent<EventId>,
@@ -92,7 +94,7 @@ impl Inbox {
         let oldest = OldestWraps::default();
         let policy = InboxAdmitPolicy::new(id.clone(), sender.clone(), oldest.clone());
         let ours = Client::builder()
-            .signer(settings.keys.clone())
+            .signer(RelayAuthSigner::new(settings.keys.clone()))
             .opts(client_options())
             .admit_policy(policy)
             .build();
@@ -104,6 +106,7 @@ impl Inbox {
             replies: Arc::clone(&replies),
             id,
             receipts,
+            in_flight: InFlight::default(),
             backfill: sender,
             oldest,
             backfilled: mpsc::channel(QUEUE),
@@ -112,7 +115,7 @@ impl Inbox {
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
             backfilling: KeyedLimit::default(),
-            reopened: HashMap::new(),
+            reopenings: Reopenings::default(),
             notices: Notices::default(),
             rejected: Recent::new(REJECTED_IDS, Duration::MAX),
         };
@@ -124,16 +127,23 @@ impl Inbox {
     /// # Errors
     /// When a relay's address is not usable, or the ledger fails at the start.
     pub async fn run(mut self, orders: Arc<OrderService>) -> Result<(), Error> {
+        let handler = Arc::new(MessageHandler {
+            connection: Arc::clone(&self.connection),
+            claims: Claims::new(Arc::clone(&self.ledger)),
+            replies: Arc::clone(&self.replies),
+            orders,
+        });
         let mut notifications = self.connection.ours.notifications();
         self.connect().await?;
         let mut cursor_tick = tokio::time::interval(CURSOR_INTERVAL);
         cursor_tick.tick().await;
         loop {
             tokio::select! {
-                receipt = self.receipts.recv() => match receipt {
-                    Some(receipt) => self.receive(&orders, &receipt).await,
+                receipt = self.receipts.recv(), if self.in_flight.has_room() => match receipt {
+                    Some(receipt) => self.receive(&handler, receipt),
                     None => return Ok(()),
                 },
+                Some(()) = self.in_flight.ended() => {}
                 notification = notifications.recv() => match notification {
                     Ok(RelayPoolNotification::Message { relay_url, message }) => {
                         self.on_message(&relay_url, &message).await
@@ -148,14 +158,23 @@ impl Inbox {
                 Some(backfilled) = self.backfilled.1.recv() => self.on_backfilled(backfilled),
                 _ = cursor_tick.tick() => self.move_cursors().await,
             }
-            if self.receipts.is_empty() {
-                for relay in std::mem::take(&mut self.sent_all) {
-                    self.reopened.remove(&relay);
-                    if self.synced.insert(relay.clone()) {
-                        tracing::info!(%relay, "inbox synced");
-                        cursor::write(&*self.ledger, &relay).await;
-                    }
-                }
+            self.mark_synced().await;
+        }
+    }
+
+    /// Whether all that was received is served.
+    fn is_all_served(&self) -> bool {
+        self.receipts.is_empty() && self.in_flight.is_empty()
+    }
+
+    async fn mark_synced(&mut self) {
+        if !self.is_all_served() {
+            return;
+        }
+        for relay in std::mem::take(&mut self.sent_all) {
+            if self.synced.insert(relay.clone()) {
+                tracing::info!(%relay, "inbox synced");
+                cursor::write(&*self.ledger, &relay).await;
             }
         }
     }
@@ -187,6 +206,39 @@ impl Inbox {
                 .pubkey(service)
                 .since(plain),
         ])
+    }
+
+    fn receive(&mut self, handler: &Arc<MessageHandler>, receipt: Receipt) {
+        let Receipt { relay, event } = receipt;
+        if self.rejected.contains(&event.id) {
+            return;
+        }
+        let keys = &self.connection.settings.keys;
+        let handler = Arc::clone(handler);
+        match event.kind {
+            Kind::GiftWrap => match gift_wrap::unwrap(keys, &event) {
+                Ok(message) => {
+                    let customer = message.sender;
+                    let serve = async move { handler.serve(&relay, &message).await };
+                    self.in_flight.spawn(customer, serve);
+                }
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
+                    self.rejected.insert(&event.id);
+                }
+            },
+            // A relay may send what was not subscribed to.
+            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
+                if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
+            {
+                self.rejected.insert(&event.id);
+                let customer = event.pubkey;
+                let warn = async move { handler.warn(&relay, &event).await };
+                self.in_flight.spawn(customer, warn);
+            }
+            _ => {}
+        }
     }
 
     /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
@@ -233,6 +285,7 @@ impl Inbox {
                 // Nothing of it is read until it is open again. Authentication opens it by itself,
                 // if it succeeds.
                 self.synced.remove(relay);
+                self.sent_all.remove(relay);
                 if !message.starts_with("auth-required")
                     && let Some(left_out) = self.notices.admit(relay, Instant::now())
                 {
@@ -254,9 +307,7 @@ impl Inbox {
     async fn reopen(&mut self, relay: RelayUrl) {
         // Whatever the relay sends meanwhile: one at a time.
         let Some(permit) = self.reopening.try_acquire(relay.clone(), 1) else { return };
-        let times = self.reopened.entry(relay.clone()).or_default();
-        let delay = reopen_delay(*times);
-        *times = times.saturating_add(1);
+        let delay = self.reopenings.delay(&relay, Instant::now());
         let filters = match self.filters(&relay).await {
             Ok(filters) => filters,
             Err(error) => return tracing::warn!(%error, "the cursor could not be read"),
@@ -280,23 +331,21 @@ impl Inbox {
             if relay.status() != RelayStatus::Connected {
                 // When it is back it has something to catch up with.
                 self.synced.remove(&url);
+                self.sent_all.remove(&url);
             } else if !open.contains_key(&url) {
                 self.reopen(url).await;
-            } else if self.backfilling.try_acquire(url.clone(), 1).is_none() {
-                // What it has stored is still being read.
+            } else if self.backfilling.try_acquire(url.clone(), 1).is_none()
+                || self.sent_all.contains(&url)
+            {
+                // What it has stored is still being read, or served.
             } else if !self.synced.contains(&url) {
                 tracing::warn!(relay = %url, "the inbox is open and its stored messages were not read to their end; it is opened again");
                 self.reopen(url).await;
-            } else if self.receipts.is_empty() {
+            } else if self.is_all_served() {
                 cursor::write(&*self.ledger, &url).await;
             }
         }
     }
-}
-
-/// How long a subscription stays closed that was opened so many times in a row.
-fn reopen_delay(times: u32) -> Duration {
-    REOPEN_DELAY.saturating_mul(2_u32.saturating_pow(times.min(REOPEN_DOUBLINGS)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //!
 //! - `gift_wrap.rs`: wrapping and unwrapping of direct messages. `nip44.rs`: their encryption.
 //! - `connection.rs`: the client for our relays. `visits.rs`: visits to external ones, bounded.
-//!   `address.rs`: which of them we connect to. `recent.rs`: what is remembered of outsiders.
+//!   `address.rs`: which of them we connect to. `relay_auth.rs`: how often a relay is authenticated
+//!   to.
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
 //! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
 //!   `offers.rs`: what is published.
@@ -53,7 +54,7 @@ pub mod http_auth;
 mod inbox;
 mod nip44;
 mod offers;
-mod recent;
+mod relay_auth;
 mod replies;
 mod visits;
 

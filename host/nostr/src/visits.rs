@@ -4,13 +4,13 @@
 
 use crate::address::{Reach, Socket, connect};
 use crate::error::{REASON_CHARS, RelayError};
-use crate::recent::Recent;
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::message::MachineReadablePrefix;
 use nostr_sdk::{
     ClientMessage, Event, EventBuilder, EventId, JsonUtil, Keys, PublicKey, RelayMessage, RelayUrl,
 };
 use paygress_core::keyed_limit::KeyedLimit;
+use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

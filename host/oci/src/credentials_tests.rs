@@ -1,5 +1,5 @@
 use super::*;
-use paygress_http_client::error_chain;
+use paygress_core::error_chain;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use crate::keys::Unverified;
 use crate::reference::{Reference, ReferenceError};
 use crate::registry::Registry;
 use crate::verification::{SignatureMode, VerificationPolicy};
-use paygress_http_client::error_chain;
+use paygress_core::error_chain;
 use std::sync::Arc;
 
 /// Fetches components and applies the operator's verification policy to them.

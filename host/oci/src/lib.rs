@@ -72,7 +72,7 @@ pub use error::{AuthFileError, DecodeError, Error, HelperError, ResponseError, S
 pub use fetcher::{ComponentFetcher, FetchError};
 pub use keys::{KeyError, KeyFileError, Keys, SigningKey, Unverified};
 pub use manifest::ManifestError;
-pub use paygress_http_client::{HttpError, Timeouts, error_chain};
+pub use paygress_http_client::{HttpError, Timeouts};
 pub use reference::{Reference, ReferenceError, RegistryHost};
 pub use registry::{Registry, RegistryOptions};
 pub use signature::Signature;

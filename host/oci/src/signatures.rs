@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use crate::repository::{Access, RepositoryClient};
 use crate::signature::{MAX_SIGNATURES, SIMPLE_SIGNING, Signature, payload, signatures_config};
 use hyper::body::Bytes;
-use paygress_http_client::error_chain;
+use paygress_core::error_chain;
 use std::collections::BTreeMap;
 
 const MAX_PAYLOAD_BYTES: usize = 64 << 10;

@@ -5,10 +5,9 @@
 mod support;
 
 use hyper::StatusCode;
+use paygress_core::error_chain;
 use paygress_oci::testing::{Busy, ReferrersList, RequiredAuth, TestRegistry};
-use paygress_oci::{
-    Error, HttpError, Reference, Registry, RegistryHost, RegistryOptions, error_chain,
-};
+use paygress_oci::{Error, HttpError, Reference, Registry, RegistryHost, RegistryOptions};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::{COMPONENT, LIMIT, push, reference};

@@ -3,10 +3,11 @@
 
 mod support;
 
+use paygress_core::error_chain;
 use paygress_oci::testing::{BlobBehavior, RequiredAuth, TestRegistry};
 use paygress_oci::{
     Artifact, Digest, Error, HttpError, Keys, Reference, Registry, Signature, SigningKey,
-    Unverified, error_chain,
+    Unverified,
 };
 use std::time::Duration;
 use support::{COMPONENT, LIMIT, key, push, reference, with_timeouts};

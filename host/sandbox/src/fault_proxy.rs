@@ -5,6 +5,7 @@ use crate::error::{Result, during};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
@@ -127,6 +128,8 @@ impl NetworkFault {
 
 struct Plan {
     path: String,
+    /// What the body holds; empty: whatever it is.
+    content: String,
     fault: NetworkFault,
     times: usize,
     /// Requests of this path that pass before.
@@ -183,9 +186,15 @@ impl FaultProxy {
 
     /// From now on, after `after` of them, `times` requests whose path contains this fail.
     pub fn plan(&self, path: &str, fault: NetworkFault, after: usize, times: usize) {
-        *self.shared.met.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Plan { path: path.to_owned(), fault, times, after });
+        let (path, content) = (path.to_owned(), String::new());
+        self.shared.set_plan(Plan { path, content, fault, times, after });
+    }
+
+    /// From now on, requests whose path contains this fail if their body contains `content`, as
+    /// before a firewall.
+    pub fn plan_for_content(&self, path: &str, content: &str, fault: NetworkFault) {
+        let (path, content) = (path.to_owned(), content.to_owned());
+        self.shared.set_plan(Plan { path, content, fault, times: usize::MAX, after: 0 });
     }
 
     /// Lets everything pass.
@@ -206,9 +215,16 @@ impl FaultProxy {
 }
 
 impl Shared {
-    fn fault(&self, path: &str) -> Option<NetworkFault> {
+    fn set_plan(&self, plan: Plan) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    }
+
+    fn fault(&self, path: &str, body: &[u8]) -> Option<NetworkFault> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let planned = plan.as_mut().filter(|plan| path.contains(&plan.path))?;
+        let planned = plan.as_mut().filter(|plan| {
+            path.contains(&plan.path) && String::from_utf8_lossy(body).contains(&plan.content)
+        })?;
         if planned.after > 0 {
             planned.after = planned.after.saturating_sub(1);
             return None;
@@ -222,9 +238,7 @@ impl Shared {
         Some(planned.fault)
     }
 
-    async fn forward(&self, request: Request<Body>) -> Result<(StatusCode, Bytes)> {
-        let (parts, body) = request.into_parts();
-        let body = to_bytes(body, 10 << 20).await.map_err(during("read the request"))?;
+    async fn forward(&self, parts: Parts, body: Bytes) -> Result<(StatusCode, Bytes)> {
         let path = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
         let forwarded = Request::builder()
             .method(parts.method)
@@ -262,7 +276,11 @@ fn cut() -> Body {
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
-    let fault = shared.fault(request.uri().path());
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, 10 << 20).await else {
+        return response(StatusCode::BAD_GATEWAY, Body::empty());
+    };
+    let fault = shared.fault(parts.uri.path(), &body);
     let hung = Arc::clone(&shared);
     match fault {
         Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
@@ -275,7 +293,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Some(NetworkFault::Late(by)) => {
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
-                let _ = shared.forward(request).await;
+                let _ = shared.forward(parts, body).await;
             });
             return response(StatusCode::OK, cut());
         }
@@ -283,7 +301,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     }
     // The caller may be killed meanwhile; the mint finishes what it has begun. (cdk's mint, cut off
     // in between, would hold the proofs as pending until it is started again.)
-    let done = tokio::spawn(async move { shared.forward(request).await }).await;
+    let done = tokio::spawn(async move { shared.forward(parts, body).await }).await;
     let (code, bytes) = match done {
         Ok(Ok(done)) => done,
         _ => return response(StatusCode::BAD_GATEWAY, Body::empty()),

@@ -53,10 +53,15 @@ pub fn inflated(token: &str) -> Result<String> {
 /// A worthless token: the same amounts, with secrets that the mint has never signed. Each `n` gives
 /// others.
 pub fn forged(token: &str, n: usize) -> Result<String> {
+    forged_with(token, n, "")
+}
+
+/// As [`forged`], with secrets that end in `text`.
+pub fn forged_with(token: &str, n: usize, text: &str) -> Result<String> {
     let mut token = parse_v4(token)?;
     let proofs = token.token.iter_mut().flat_map(|keyset| &mut keyset.proofs);
     for (place, proof) in proofs.enumerate() {
-        let secret = format!("{n:032x}{place:032x}");
+        let secret = format!("{n:032x}{place:032x}{text}");
         proof.secret = secret.parse().map_err(during("forge a token"))?;
         proof.dleq = None;
     }

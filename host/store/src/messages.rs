@@ -20,21 +20,32 @@ impl MessageLog for SqlStore {
             .await
     }
 
-    async fn complete_message(
-        &self,
-        id: &str,
-        now: UnixTime,
-        forget_before: UnixTime,
-    ) -> Result<()> {
+    async fn complete_message(&self, id: &str, now: UnixTime) -> Result<()> {
         let id = id.to_owned();
         self.database
             .transact(move |transaction| {
                 let complete = "INSERT INTO seen (id, at, worker, done) VALUES (?1, ?2, ?3, 1)
                      ON CONFLICT (id) DO UPDATE SET done = 1";
                 let values = [Value::from(&id), time(now), transaction.replica_id().into()];
-                transaction.execute(complete, &values)?;
-                let forget = "DELETE FROM seen WHERE at < ?1";
-                Ok(transaction.execute(forget, &[time(forget_before)]).map(drop)?)
+                Ok(transaction.execute(complete, &values).map(drop)?)
+            })
+            .await
+    }
+
+    async fn forget_messages(&self, before: UnixTime, most: u32) -> Result<u64> {
+        self.database
+            .transact(move |transaction| {
+                let old = "DELETE FROM seen WHERE at < ?1";
+                let forgotten = transaction.execute(old, &[time(before)])?;
+                // The newest that has at least so many newer ones.
+                let first = "SELECT at, id FROM seen ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?1";
+                let Some(mut first) = transaction.first(first, &[Value::Number(most.into())])?
+                else {
+                    return Ok(forgotten);
+                };
+                let beyond: [Value; 2] = [first.number()?.into(), first.text()?.into()];
+                let forget = "DELETE FROM seen WHERE (at, id) <= (?1, ?2)";
+                Ok(forgotten.saturating_add(transaction.execute(forget, &beyond)?))
             })
             .await
     }

@@ -27,7 +27,7 @@ pub(crate) fn read_order(mut row: Row) -> Result<Order> {
 
 fn order(id: &str, mut row: Row) -> Result<Order> {
     let body = row.text()?;
-    if body.starts_with(RefusedRecord::BEGINNING) {
+    if RefusedRecord::is_written_in(&body) {
         return read_refused(id, &body, row);
     }
     let record: OrderRecord = from_json(&body)?;

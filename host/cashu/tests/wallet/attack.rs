@@ -2,14 +2,17 @@
 
 use crate::{TestEnv, assert_balanced, available};
 use futures::stream::{self, StreamExt};
-use paygress_cashu::CashuWallet;
-use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
+use paygress_cashu::{CashuWallet, Seed, WalletStore};
+use paygress_core::backend::wallet::{
+    Payments, ReceiveError, Resolution, ResolveMode, TokenInfo, TokenReader,
+};
 use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_sandbox::token::forged;
 use paygress_sandbox::{MintAnswer, NetworkFault};
+use paygress_store::db::{Database, Schema, Transaction};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -22,24 +25,28 @@ async fn large_token(env: &TestEnv) -> Secret {
     env.token((1 << 19) - 1).await
 }
 
-/// Sends worthless tokens like this one; counts those that were refused for good.
-async fn attack(wallet: &CashuWallet, genuine: &Secret, tokens: Range<usize>) -> usize {
-    let refused = stream::iter(tokens)
+/// Sends worthless tokens like this one; gives the orders of those that were not refused for good.
+async fn attack(
+    wallet: &CashuWallet,
+    genuine: &Secret,
+    tokens: Range<usize>,
+) -> Vec<(OrderId, TokenInfo)> {
+    let unknown = stream::iter(tokens)
         .map(|n| {
             let token = Secret::new(forged(genuine.expose(), n).unwrap());
             async move {
-                let token_info = wallet.decode(&token).await.unwrap();
-                match wallet.receive(&OrderId::random(), &token, &token_info).await {
-                    Err(ReceiveError::Refused(_)) => 1,
-                    Err(ReceiveError::Unknown(_)) => 0,
+                let (order, token_info) = (OrderId::random(), wallet.decode(&token).await.unwrap());
+                match wallet.receive(&order, &token, &token_info).await {
+                    Err(ReceiveError::Refused(_)) => None,
+                    Err(ReceiveError::Unknown(_)) => Some((order, token_info)),
                     Ok(net) => panic!("{net} for nothing"),
                 }
             }
         })
         .buffer_unordered(AT_ONCE)
-        .collect::<Vec<usize>>()
+        .collect::<Vec<_>>()
         .await;
-    refused.into_iter().sum()
+    unknown.into_iter().flatten().collect()
 }
 
 async fn pay(env: &TestEnv, wallet: &CashuWallet, sat: u64) {
@@ -68,8 +75,8 @@ async fn three_hundred_worthless_tokens_hide_no_coin_from_a_restore() {
     pay(&env, &wallet, 45).await;
     for round in 0..3 {
         let tokens = round * 100..(round + 1) * 100;
-        let (refused, ()) = tokio::join!(attack(&wallet, &genuine, tokens), pay(&env, &wallet, 13));
-        assert_eq!(refused, 100);
+        let (unknown, ()) = tokio::join!(attack(&wallet, &genuine, tokens), pay(&env, &wallet, 13));
+        assert_eq!(unknown.len(), 0);
     }
     pay(&env, &wallet, 32).await;
     assert_balanced(&wallet).await;
@@ -84,7 +91,8 @@ async fn payments_that_stay_unknown_hide_no_coin_and_take_no_place_of_a_refund()
     pay(&env, &wallet, 100).await;
     // More than fit: those that do not are refused before anything is sent.
     env.proxy.plan("v1/swap", NetworkFault::Answer(MintAnswer::GARBAGE), 0, 10_000);
-    let refused = attack(&wallet, &genuine, 0..130).await;
+    let unknown = attack(&wallet, &genuine, 0..130).await;
+    let refused = 130 - unknown.len();
     assert!((1..=40).contains(&refused), "{refused}");
     env.proxy.clear();
     let token_info = wallet.decode(&genuine).await.unwrap();
@@ -99,14 +107,41 @@ async fn payments_that_stay_unknown_hide_no_coin_and_take_no_place_of_a_refund()
     env.customer.receive(sent[0].expose()).await.unwrap();
     assert_restorable(&env, &wallet, 60).await;
     // Once the mint answers, all is as before.
-    let mut open = wallet.recover().await;
-    for _ in 0..5 {
-        if open.is_ok() {
-            break;
-        }
-        open = wallet.recover().await;
-    }
-    open.unwrap();
+    let payee = &wallet;
+    let ends = stream::iter(unknown).map(|(order, token_info)| async move {
+        payee.resolve(&order, &token_info, ResolveMode::Repeat).await
+    });
+    let ends = ends.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    assert!(ends.iter().all(|end| matches!(end, Resolution::NotSpent)), "{ends:?}");
+    wallet.recover().await.unwrap();
     assert!(wallet.receive(&OrderId::random(), &genuine, &token_info).await.is_ok());
     assert_balanced(&wallet).await;
+}
+
+/// A wallet on tables as they were before the counter was brought back.
+async fn older_wallet(env: &TestEnv) -> (CashuWallet, Database) {
+    let before = Schema { steps: &WalletStore::SCHEMA.steps[..2], ..WalletStore::SCHEMA };
+    let file = env.file("wallet.sqlite");
+    let database = Database::sqlite_shared(&file, before).await.unwrap();
+    let seed = Seed::load_or_create(&env.file("mnemonic")).await.unwrap();
+    let store = WalletStore::new(database.clone());
+    (CashuWallet::open(store, seed, &env.settings()).await.unwrap(), database)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_was_attacked_before_an_upgrade_is_in_reach_of_a_restore_after_it() {
+    let env = TestEnv::new().await;
+    let (wallet, database) = older_wallet(&env).await;
+    for sat in [45, 100] {
+        pay(&env, &wallet, sat).await;
+    }
+    // Version 0.1.0 has moved it by the tokens that were refused.
+    let write = |transaction: &mut dyn Transaction| {
+        transaction.execute("UPDATE purse_counters SET next = 6000", &[])
+    };
+    assert_eq!(database.transact(write).await.unwrap(), 1);
+    drop((wallet, database));
+    let wallet = env.wallet().await;
+    pay(&env, &wallet, 13).await;
+    assert_restorable(&env, &wallet, 27).await;
 }

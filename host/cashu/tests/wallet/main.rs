@@ -10,7 +10,7 @@ mod receive;
 mod refunds;
 
 use paygress_cashu::{CashuWallet, OperationState, Seed, Settings, WalletStore};
-use paygress_core::backend::wallet::{Payments, Resolution, TokenReader};
+use paygress_core::backend::wallet::{Payments, Resolution, ResolveMode, TokenReader};
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -108,7 +108,7 @@ fn received(resolution: &Resolution) -> Option<Sat> {
 async fn resolved(wallet: &CashuWallet, order: &OrderId, token: &Secret) -> Resolution {
     let token_info = wallet.decode(token).await.unwrap();
     for _ in 0..200 {
-        match wallet.resolve(order, &token_info).await {
+        match wallet.resolve(order, &token_info, ResolveMode::Repeat).await {
             Resolution::Unknown(_) => {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await
             }

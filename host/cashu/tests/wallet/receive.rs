@@ -1,7 +1,7 @@
 //! Tokens of customers: verified and received, or refused.
 
 use crate::{TestEnv, assert_balanced, available, received, resolved};
-use paygress_cashu::{HealthCheck, Settings};
+use paygress_cashu::{CashuWallet, HealthCheck, Settings};
 use paygress_core::backend::wallet::{
     MintDirectory, Payments, ReceiveError, Resolution, TokenReader,
 };
@@ -9,8 +9,9 @@ use paygress_core::model::ids::OrderId;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
-use paygress_sandbox::token::{as_v3, inflated, relabelled};
+use paygress_sandbox::token::{as_v3, forged, inflated, relabelled, without_dleq};
 use paygress_sandbox::{MintAnswer, NetworkFault, TestMint, TestWallet};
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_worth_its_net_amount_once_whatever_its_form() {
@@ -98,7 +99,7 @@ async fn a_swap_that_is_done_after_its_timeout_is_still_found() {
     let wallet = env.wallet().await;
     let (order, token) = (OrderId::random(), env.token(21).await);
     let token_info = wallet.decode(&token).await.unwrap();
-    env.proxy.plan("v1/swap", NetworkFault::Late(std::time::Duration::from_millis(700)), 0, 100);
+    env.proxy.plan("v1/swap", NetworkFault::Late(Duration::from_millis(700)), 0, 100);
     assert!(
         matches!(wallet.receive(&order, &token, &token_info).await, Err(ReceiveError::Unknown(_))),
         "it may still be on its way"
@@ -126,6 +127,12 @@ async fn a_token_that_somebody_else_spends_meanwhile_is_not_called_ours() {
     assert_balanced(&wallet).await;
 }
 
+async fn rotate_keyset(env: &TestEnv) {
+    let unit = cdk::nuts::CurrencyUnit::Sat;
+    let amounts = (0..32).map(|n| 1_u64 << n).collect();
+    env.mint.mint().rotate_keyset(unit, amounts, 0, true, None).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyset_that_is_rotated_in_between_costs_nobody_anything() {
     let env = TestEnv::new().await;
@@ -133,10 +140,7 @@ async fn a_keyset_that_is_rotated_in_between_costs_nobody_anything() {
     let (old, order) = (env.token(21).await, OrderId::random());
     let token_info = wallet.decode(&old).await.unwrap();
     assert_eq!(wallet.verify(&old, &token_info).await.unwrap().net, Sat(20));
-    let unit = cdk::nuts::CurrencyUnit::Sat;
-    let amounts = (0..32).map(|n| 1_u64 << n).collect();
-    let rotated = env.mint.mint().rotate_keyset(unit, amounts, 0, true, None).await;
-    rotated.unwrap();
+    rotate_keyset(&env).await;
     // The wallet still has the old keyset cached; the mint no longer signs with it.
     assert_eq!(
         wallet.receive(&order, &old, &token_info).await.unwrap(),
@@ -250,6 +254,53 @@ async fn twelve_orders_at_a_time_do_not_exceed_what_one_mint_may_hold() {
     assert_balanced(&wallet).await;
 }
 
+/// Forged tokens count for what they say until the mint has refused them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_token_uses_up_no_limit_of_what_a_mint_may_hold() {
+    let env = TestEnv::new().await;
+    let settings = Settings { max_balance: Some(Sat(100)), ..env.settings() };
+    let wallet = env.wallet_at("exposed.sqlite", settings).await;
+    let worthless = Secret::new(forged(env.token(60).await.expose(), 0).unwrap());
+    let (forger, forged_info) = (OrderId::random(), wallet.decode(&worthless).await.unwrap());
+    env.proxy.plan("v1/swap", NetworkFault::Hang(false), 0, 1);
+    tokio::select! {
+        outcome = wallet.receive(&forger, &worthless, &forged_info) => panic!("{outcome:?}"),
+        () = env.proxy.hung() => {}
+    }
+    // It is not known yet that it is forged. A token that cannot be is received beside it.
+    let proven = env.token(45).await;
+    let token_info = wallet.decode(&proven).await.unwrap();
+    let received = wallet.receive(&OrderId::random(), &proven, &token_info).await;
+    assert_eq!(received.unwrap(), Sat(44));
+    // One that could be waits for its end, for a while…
+    let unproven = Secret::new(without_dleq(env.token(30).await.expose()).unwrap());
+    let token_info = wallet.decode(&unproven).await.unwrap();
+    let refused = wallet.receive(&OrderId::random(), &unproven, &token_info).await;
+    assert!(
+        matches!(&refused, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::ResourceUnavailable
+            && refusal.message.contains("try again in a moment")),
+        "{refused:?}"
+    );
+    // …and is received then.
+    let order = OrderId::random();
+    let (received, forged_end) = tokio::join!(
+        wallet.receive(&order, &unproven, &token_info),
+        resolved(&wallet, &forger, &worthless)
+    );
+    assert!(matches!(forged_end, Resolution::NotSpent), "{forged_end:?}");
+    assert_eq!(received.unwrap(), Sat(29));
+    // What would really exceed it is refused at once.
+    let much = env.token(30).await;
+    let token_info = wallet.decode(&much).await.unwrap();
+    let refused = wallet.receive(&OrderId::random(), &much, &token_info).await;
+    assert!(
+        matches!(&refused, Err(ReceiveError::Refused(refusal)) if refusal.message.contains("as much of this mint as it may")),
+        "{refused:?}"
+    );
+    assert_eq!(available(&wallet).await, 44 + 29);
+    assert_balanced(&wallet).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn denominations_that_are_too_small_are_refused_before_the_decision() {
     let env = TestEnv::new().await;
@@ -287,4 +338,101 @@ async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
         wallet.verify(&token, &wallet.decode(&token).await.unwrap()).await.is_ok(),
         "the other mint's customers are served"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_token_is_proven_no_more_and_costs_the_mint_no_second_request() {
+    const ORDERS: usize = 512;
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let (token, other) = (env.token(21).await, env.token(7).await);
+    let token_info = wallet.decode(&token).await.unwrap();
+    wallet.verify(&token, &token_info).await.unwrap();
+    let thief = TestWallet::new(env.proxy.url()).await.unwrap();
+    thief.receive(token.expose()).await.unwrap();
+    assert!(wallet.is_proven(&token, &token_info).await, "nobody has seen that it is spent");
+    let spent = wallet.verify(&token, &token_info).await.unwrap_err();
+    assert_eq!(spent.code, ErrorType::TokenAlreadySpent);
+    env.proxy.plan("v1/", NetworkFault::Status(500), 0, usize::MAX);
+    for _ in 0..ORDERS {
+        assert!(!wallet.is_proven(&token, &token_info).await);
+        assert_eq!(wallet.verify(&token, &token_info).await.unwrap_err(), spent);
+    }
+    let requests = env.proxy.met();
+    env.proxy.clear();
+    println!("{ORDERS} orders with a spent token: {requests} requests");
+    assert_eq!(requests, 0);
+    // An order that was paid with it is found again.
+    assert_eq!(wallet.decode(&token).await.unwrap(), token_info);
+    let token_info = wallet.decode(&other).await.unwrap();
+    assert!(wallet.is_proven(&other, &token_info).await);
+    wallet.receive(&OrderId::random(), &other, &token_info).await.unwrap();
+    assert_balanced(&wallet).await;
+}
+
+/// A token of the mint's keyset of now.
+async fn fresh_token(env: &TestEnv) -> Secret {
+    let customer = TestWallet::new(env.proxy.url()).await.unwrap();
+    customer.fill(64).await.unwrap();
+    Secret::new(customer.token(21).await.unwrap())
+}
+
+async fn until_proven(wallet: &CashuWallet, token: &Secret) {
+    let token_info = wallet.decode(token).await.unwrap();
+    let begun = Instant::now();
+    while !wallet.is_proven(token, &token_info).await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "its keys are not loaded");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_older_keysets_are_proven_before_an_order_of_them_has_had_its_turn() {
+    let env = TestEnv::new().await;
+    let oldest = fresh_token(&env).await;
+    rotate_keyset(&env).await;
+    let wallet = env.wallet().await;
+    let token_info = wallet.decode(&oldest).await.unwrap();
+    assert!(!wallet.is_proven(&oldest, &token_info).await, "the mint has listed nothing yet");
+    wallet.recover().await.unwrap();
+    until_proven(&wallet, &oldest).await;
+    // Two rotations later, with an order of the newest keyset.
+    rotate_keyset(&env).await;
+    let older = fresh_token(&env).await;
+    rotate_keyset(&env).await;
+    let newest = fresh_token(&env).await;
+    let token_info = wallet.decode(&newest).await.unwrap();
+    wallet.verify(&newest, &token_info).await.unwrap();
+    until_proven(&wallet, &older).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_cannot_be_loaded_do_not_suspend_the_mint() {
+    let env = TestEnv::new().await;
+    let mut tokens = Vec::new();
+    for _ in 0..4 {
+        tokens.push(fresh_token(&env).await);
+        rotate_keyset(&env).await;
+    }
+    let wallet = env.wallet().await;
+    env.proxy.plan("v1/keys/", NetworkFault::Status(500), 0, usize::MAX);
+    wallet.recover().await.unwrap();
+    let begun = Instant::now();
+    while env.proxy.met() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no keys are loaded");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..5 {
+        let overview = wallet.overview(HealthCheck::Probe).await.unwrap();
+        assert!(overview.iter().all(|mint| mint.health.suspended_until.is_none()), "{overview:?}");
+    }
+    println!("5 keysets, {} requests of keys that failed", env.proxy.met());
+    assert_eq!(env.proxy.met(), 1);
+    env.proxy.clear();
+    // The first order of each loads them.
+    for token in &tokens {
+        let token_info = wallet.decode(token).await.unwrap();
+        wallet.verify(token, &token_info).await.unwrap();
+        assert!(wallet.is_proven(token, &token_info).await);
+    }
 }

@@ -1,15 +1,17 @@
 //! Where the money is once nothing is wrong any more.
 
 use crate::World;
-use crate::scenario::{Outcome, Scenario};
+use crate::scenario::{Outcome, SLOWEST, Scenario};
 use crate::service::{App, Sent, TIMEOUT, TestEnv, act, customer, hand_in};
 use paygress::audit::Report;
 use paygress::commands::ledger::{all_orders, audited};
 use paygress_core::backend::store::{LeaseStore, OrderStore};
 use paygress_core::model::ids::{MintUrl, PodName};
-use paygress_core::model::order::Order;
+use paygress_core::model::order::{Order, OrderState};
+use paygress_core::model::units::set_clock_wrong;
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::relabelled;
+use paygress_store::SqlStore;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,7 @@ pub(crate) async fn account(
     let app = env.app(world, None, Arc::default()).await;
     let watch = tokio::spawn(Arc::clone(&app.orders).watch());
     app.orders.resume().await.map_err(|error| error.to_string())?;
+    let clock = tokio::spawn(pass_time(app.ledger.clone(), scenario.clock()));
     act(env, &app.orders, &scenario.actions, &mut sent).await;
     // A customer who got no answer sends the same message again.
     for (message, answer) in &mut sent {
@@ -32,6 +35,7 @@ pub(crate) async fn account(
         }
     }
     ended(env, &app).await?;
+    clock.abort();
     watch.abort();
     let report = closed(&app).await?;
     let responses = env.responder.responses.lock().unwrap().clone();
@@ -39,14 +43,7 @@ pub(crate) async fn account(
     let refunds = taken_back(world, env, &app, &sent, &responses).await?;
     let all: Vec<String> = paid(&sent).chain(refunds.iter().cloned()).collect();
     let in_hand = unspent(env, &all).await?;
-    let in_wallet_store: u64 = app
-        .wallet
-        .balances()
-        .await
-        .unwrap()
-        .iter()
-        .map(|balance| balance.available.0 + balance.reserved.0)
-        .sum();
+    let in_wallet_store = held(&app).await;
     let in_wallet = env.wallet.balance().await.map_err(|error| error.to_string())?;
     let outstanding = world.mint.outstanding().await;
     let found = kept + in_wallet_store + in_wallet + in_hand;
@@ -64,6 +61,12 @@ pub(crate) async fn account(
     Ok(Outcome { outstanding, met: Vec::new(), responses, orders })
 }
 
+/// What the wallet holds.
+async fn held(app: &App) -> u64 {
+    let balances = app.wallet.balances().await.unwrap();
+    balances.iter().map(|balance| balance.available.0 + balance.reserved.0).sum()
+}
+
 /// What the orders have earned is what the wallet holds: the fees that the operator has borne are
 /// losses.
 fn booked(orders: &[Order], in_wallet_store: u64) -> Result<(), String> {
@@ -71,6 +74,22 @@ fn booked(orders: &[Order], in_wallet_store: u64) -> Result<(), String> {
     match i64::try_from(in_wallet_store) {
         Ok(held) if held == earned => Ok(()),
         _ => Err(format!("the orders have earned {earned} sat of {in_wallet_store}: {orders:#?}")),
+    }
+}
+
+/// The clock goes on by as much as abandoned payments wait for, as soon as there is one.
+async fn pass_time(ledger: SqlStore, clock: i64) {
+    // What the last life has sent to the mint is there by then.
+    tokio::time::sleep(SLOWEST * 5).await;
+    loop {
+        let unfinished = ledger.unfinished().await.unwrap_or_default();
+        let is_abandoned = |order: &Order| {
+            matches!(order.state, OrderState::PaymentUnknown { abandoned: Some(_), .. })
+        };
+        if unfinished.iter().any(is_abandoned) {
+            return set_clock_wrong(clock + 1_000);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

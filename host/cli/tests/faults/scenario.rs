@@ -9,6 +9,8 @@ use paygress_sandbox::NetworkFault;
 use std::time::Duration;
 
 pub(crate) const DAY: i64 = 86_400;
+/// By how much the mint does a request after its caller has given up.
+pub(crate) const SLOWEST: Duration = Duration::from_millis(200);
 
 /// Requests with this path, after so many good ones, fail in this way so many times.
 type PlannedFault = (&'static str, NetworkFault, usize, usize);
@@ -75,6 +77,11 @@ impl Scenario {
         let capture = rng.one_of(&[Capture::BeforeLaunch, Capture::OnceReady]);
         Self { actions, runs, capture }
     }
+
+    /// By how much the clock of the last life is wrong.
+    pub(crate) fn clock(&self) -> i64 {
+        self.runs.last().map_or(0, |run| run.clock)
+    }
 }
 
 impl ProcessRun {
@@ -129,7 +136,7 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
         NetworkFault::Hang(false),
         NetworkFault::Hang(true),
         NetworkFault::Hang(true),
-        NetworkFault::Late(Duration::from_millis(200)),
+        NetworkFault::Late(SLOWEST),
     ]);
     let answers: Vec<_> = NetworkFault::answers().collect();
     let is_answer = rng.often(35);

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, Wallet,
-    WalletError,
+    RefundIssuer, RefundState, RefundToken, Resolution, ResolveMode, TokenInfo, TokenReader,
+    Wallet, WalletError,
 };
 use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::Refusal;
@@ -13,11 +13,14 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_core::orders::Backends;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 /// Where the process is killed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Stop {
+    /// Of the first order only.
+    BeforeTheFirstIsDecoded,
     BeforeTheSwap,
     AfterTheSwap,
     AfterTheRefundWasMade,
@@ -28,6 +31,7 @@ struct CrashingWallet {
     wallet: Arc<dyn Wallet>,
     stop: Stop,
     reached: Arc<Notify>,
+    decodes: AtomicBool,
 }
 
 impl CrashingWallet {
@@ -42,6 +46,9 @@ impl CrashingWallet {
 #[async_trait]
 impl TokenReader for CrashingWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        if !self.decodes.swap(true, Ordering::SeqCst) {
+            self.doom(Stop::BeforeTheFirstIsDecoded).await;
+        }
         self.wallet.decode(token).await
     }
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
@@ -72,8 +79,13 @@ impl Payments for CrashingWallet {
         self.doom(Stop::AfterTheSwap).await;
         redeemed
     }
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution {
-        self.wallet.resolve(order, token_info).await
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution {
+        self.wallet.resolve(order, token_info, mode).await
     }
     async fn recover(&self) -> Result<(), RecoveryError> {
         self.wallet.recover().await
@@ -123,7 +135,12 @@ impl MintDirectory for CrashingWallet {
 /// Backends whose wallet stops there.
 pub fn crashing(stop: Stop) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
     move |backends, reached| Backends {
-        wallet: Arc::new(CrashingWallet { wallet: Arc::clone(&backends.wallet), stop, reached }),
+        wallet: Arc::new(CrashingWallet {
+            wallet: Arc::clone(&backends.wallet),
+            stop,
+            reached,
+            decodes: AtomicBool::new(false),
+        }),
         ..backends
     }
 }

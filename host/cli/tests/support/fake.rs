@@ -2,23 +2,25 @@
 //! For tests of policies, which need many orders and no money.
 
 use async_trait::async_trait;
-use paygress_core::Policy;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::policy::{Payment, RefundTerms, Resources};
+use paygress_core::backend::policy::{
+    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
+    Quote, RefundTerms, Rendered, Resources, SlotStats,
+};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
-    MintDirectory, MintReport, PaymentRequest, Payments, ReceiveError, RecoveryError, RefundAmount,
-    RefundIssuer, RefundState, RefundToken, Resolution, TokenInfo, TokenReader, WalletError,
+    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
+    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
-use paygress_core::model::order::Purchase;
+use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Sat, Seconds, UnixTime};
+use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_core::orders::{
     Backends, Capture, NewOrder, OrderService, RefundFees, Settings, Submission,
 };
@@ -29,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A token is its amount and a number.
 pub struct FakeWallet;
@@ -79,7 +81,7 @@ impl Payments for FakeWallet {
     ) -> Result<Sat, ReceiveError> {
         Ok(token_info.gross)
     }
-    async fn resolve(&self, _: &OrderId, token_info: &TokenInfo) -> Resolution {
+    async fn resolve(&self, _: &OrderId, token_info: &TokenInfo, _: ResolveMode) -> Resolution {
         Resolution::Received(token_info.gross)
     }
     async fn recover(&self) -> Result<(), RecoveryError> {
@@ -106,21 +108,37 @@ impl RefundIssuer for FakeWallet {
     }
 }
 
-#[async_trait]
-impl MintDirectory for FakeWallet {
-    fn mints(&self) -> Vec<MintUrl> {
-        Vec::new()
-    }
-    fn p2pk_pubkey(&self) -> Option<String> {
-        None
-    }
-    fn payment_request(&self, _: &PaymentRequest) -> String {
-        String::new()
-    }
-    async fn report(&self) -> Result<Vec<MintReport>, WalletError> {
-        Ok(Vec::new())
-    }
+/// Gives a fake wallet that has no mints what a wallet says of its mints.
+macro_rules! without_mints {
+    ($wallet:ty) => {
+        #[async_trait::async_trait]
+        impl paygress_core::backend::wallet::MintDirectory for $wallet {
+            fn mints(&self) -> Vec<paygress_core::model::ids::MintUrl> {
+                Vec::new()
+            }
+            fn p2pk_pubkey(&self) -> Option<String> {
+                None
+            }
+            fn payment_request(
+                &self,
+                _: &paygress_core::backend::wallet::PaymentRequest,
+            ) -> String {
+                String::new()
+            }
+            async fn report(
+                &self,
+            ) -> Result<
+                Vec<paygress_core::backend::wallet::MintReport>,
+                paygress_core::backend::wallet::WalletError,
+            > {
+                Ok(Vec::new())
+            }
+        }
+    };
 }
+pub(crate) use without_mints;
+
+without_mints!(FakeWallet);
 
 /// A cluster that agrees to everything.
 #[derive(Default)]
@@ -188,7 +206,69 @@ impl Cluster for FakeCluster {
     }
 }
 
-struct NullResponder;
+/// Policies that grant everything.
+pub struct Generous;
+
+impl Policy for Generous {
+    fn current(&self) -> Arc<dyn PolicySet> {
+        Arc::new(Self)
+    }
+    fn report(&self) -> Vec<SlotStats> {
+        Vec::new()
+    }
+    fn changes(&self) -> watch::Receiver<()> {
+        watch::channel(()).1
+    }
+    fn observe(&self, _: &Order) {}
+}
+
+#[async_trait]
+impl PolicySet for Generous {
+    fn digests(&self) -> Digests {
+        Digests::default()
+    }
+    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
+        Ok("image:1".to_owned())
+    }
+    async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
+        Ok(Vec::new())
+    }
+    async fn quote(&self, _: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
+        let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
+        let (tier, resources) = ("basic".to_owned(), Resources::default());
+        Ok(Quote { tier, resources, price, minimum: Sat(1) })
+    }
+    async fn grant(
+        &self,
+        _: &OrderView,
+        _: &Quote,
+        _: &Payment,
+        _: &Context,
+    ) -> Result<Grant, PolicyError> {
+        Ok(Grant { seconds: Seconds(600), note: None })
+    }
+    async fn refund(
+        &self,
+        _: &OrderView,
+        _: &Quote,
+        _: &Payment,
+        _: &Grant,
+        _: &Context,
+    ) -> Result<Option<RefundTerms>, PolicyError> {
+        Ok(None)
+    }
+    async fn render(
+        &self,
+        _: &OrderView,
+        _: &Grant,
+        _: &Placement,
+    ) -> Result<Rendered, PolicyError> {
+        // As long as that of the default policies.
+        Ok(Rendered { pod_template_json: "x".repeat(2_000), services_json: Vec::new() })
+    }
+}
+
+pub struct NullResponder;
 
 #[async_trait]
 impl Responder for NullResponder {

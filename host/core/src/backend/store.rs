@@ -255,13 +255,12 @@ pub trait MessageLog: Send + Sync {
     /// claimed it. Whoever has claimed it may claim it again.
     async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool, LedgerError>;
 
-    /// Marks a message as completed, and forgets those that are older than `forget_before`.
-    async fn complete_message(
-        &self,
-        id: &str,
-        now: UnixTime,
-        forget_before: UnixTime,
-    ) -> Result<(), LedgerError>;
+    /// Marks a message as completed.
+    async fn complete_message(&self, id: &str, now: UnixTime) -> Result<(), LedgerError>;
+
+    /// Forgets messages that were claimed before this time, and all but the newest `most`; returns
+    /// how many.
+    async fn forget_messages(&self, before: UnixTime, most: u32) -> Result<u64, LedgerError>;
 }
 
 /// Small values that outlive the process, by name.

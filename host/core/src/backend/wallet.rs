@@ -121,6 +121,16 @@ pub enum ReceiveError {
     Unknown(#[source] WalletError),
 }
 
+/// What [`Payments::resolve`] may send to the mint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolveMode {
+    /// The swap once more, unchanged, as long as the mint has not done it: the order is still
+    /// wanted.
+    Repeat,
+    /// Nothing that could take the token: the order is abandoned.
+    CheckOnly,
+}
+
 /// How a [`Payments::receive`] ended whose answer was lost.
 #[derive(Clone, Debug)]
 pub enum Resolution {
@@ -182,7 +192,7 @@ pub trait TokenReader: Send + Sync {
 
     /// Whether every proof carries a valid DLEQ proof (NUT-12), as far as that is known without a
     /// request: such a token cannot be invented. Those of a mint whose keys are not known yet are
-    /// not proven.
+    /// not proven, nor those with a proof that the mint has called spent.
     async fn is_proven(&self, _token: &Secret, _token_info: &TokenInfo) -> bool {
         false
     }
@@ -209,7 +219,12 @@ pub trait Payments: Send + Sync {
     ) -> Result<Sat, ReceiveError>;
 
     /// Finds out how an interrupted [`Payments::receive`] ended.
-    async fn resolve(&self, order: &OrderId, token_info: &TokenInfo) -> Resolution;
+    async fn resolve(
+        &self,
+        order: &OrderId,
+        token_info: &TokenInfo,
+        mode: ResolveMode,
+    ) -> Resolution;
 
     /// Whether its store has room for what new orders need.
     async fn has_room(&self) -> bool {

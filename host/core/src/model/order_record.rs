@@ -153,8 +153,9 @@ impl OrderRecord {
 }
 
 /// What is kept of a refused order when there are many newer ones: enough to answer again. The rest
-/// of it is in columns of its own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// of it is in columns of its own. Its JSON is a list of these fields, since thousands are kept; a
+/// map of them, as it was written before, is read as well.
+#[derive(Clone, Debug, Deserialize)]
 pub struct RefusedRecord {
     refused: Refusal,
     mint: MintUrl,
@@ -162,13 +163,30 @@ pub struct RefusedRecord {
     #[serde(rename = "door")]
     transport: String,
     /// The pod that was to be extended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pod: Option<PodName>,
+}
+
+impl Serialize for RefusedRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { refused, mint, gross, transport, pod } = self;
+        let refused = (refused.code, &refused.message);
+        match pod {
+            None => (refused, mint, gross, transport).serialize(serializer),
+            Some(pod) => (refused, mint, gross, transport, pod).serialize(serializer),
+        }
+    }
 }
 
 impl RefusedRecord {
     /// How its JSON begins; no [`OrderRecord`] does.
-    pub const BEGINNING: &'static str = r#"{"refused":"#;
+    const BEGINNINGS: [&str; 2] = ["[", r#"{"refused":"#];
+
+    /// Whether this JSON is one, and not an [`OrderRecord`].
+    #[must_use]
+    pub fn is_written_in(json: &str) -> bool {
+        Self::BEGINNINGS.iter().any(|beginning| json.starts_with(beginning))
+    }
 
     /// Of a refused order; none of any other.
     #[must_use]

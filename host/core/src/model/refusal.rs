@@ -108,7 +108,8 @@ pub struct Refusal {
     pub code: ErrorType,
     /// What happened and what to do.
     pub message: String,
-    /// More, when it helps.
+    /// More, when it helps. A record of few bytes leaves it out.
+    #[serde(default)]
     pub details: Option<String>,
 }
 

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! submit ─▶ accept (of one source so many) ─▶ claim_place (of one mint so many) ─▶ Place
-//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused;
-//!           a proven one has a turn to be decided, and another to be paid for
+//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused
 //! ```
+//!
+//! An order that runs holds a place in the cluster that it may never pay for. While a proven one
+//! finds none left, no unproven one begins, and it waits for those that run ([`RoomWanted`]).
 //!
 //! Nothing here is stored: an order that is refused a place was never written.
 
@@ -18,7 +20,8 @@ use crate::model::refusal::{ErrorType, Refusal};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
 
 /// Whom an order comes from, as far as that is known: orders of one source wait for each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +43,22 @@ pub(super) enum Lane {
 pub(super) struct Admission {
     sources: KeyedLimit<Source>,
     pub(super) memory: WaitingMemory,
-    mints: Mutex<HashMap<MintUrl, AtMint>>,
+    mints: Mutex<Mints>,
+    /// How many unproven orders run.
+    unproven_running: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Mints {
+    by_url: HashMap<MintUrl, AtMint>,
+    /// Proven orders that wait for room in the cluster.
+    room_wanted: usize,
+}
+
+impl Mints {
+    fn at(&mut self, mint: &MintUrl) -> &mut AtMint {
+        self.by_url.entry(mint.clone()).or_default()
+    }
 }
 
 #[derive(Default)]
@@ -95,16 +113,23 @@ impl AtMint {
         }
     }
 
-    /// Who runs next, if one more may.
-    fn next(&mut self) -> Option<(Lane, oneshot::Sender<Slot>)> {
+    /// Who runs next, if one more may: proven orders first, but for the few slots of unproven ones.
+    fn next(&mut self, is_room_wanted: bool) -> Option<(Lane, oneshot::Sender<Slot>)> {
         let running = self.proven.running.saturating_add(self.unproven.running);
         if running >= limits::ORDERS_AT_ONCE {
             return None;
         }
+        let may_unproven = !is_room_wanted && self.unproven.running < limits::UNPROVEN_AT_ONCE;
+        let is_turn_of_unproven = may_unproven
+            && self.proven.running
+                >= limits::ORDERS_AT_ONCE.saturating_sub(limits::UNPROVEN_AT_ONCE);
+        if is_turn_of_unproven && let Some(waiter) = self.unproven.waiting.pop() {
+            return Some((Lane::Unproven, waiter));
+        }
         if let Some(waiter) = self.proven.waiting.pop() {
             return Some((Lane::Proven, waiter));
         }
-        if self.unproven.running >= limits::UNPROVEN_AT_ONCE {
+        if !may_unproven {
             return None;
         }
         Some((Lane::Unproven, self.unproven.waiting.pop()?))
@@ -126,7 +151,7 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut mints = self.admission.mints();
-        let orders = mints.entry(self.mint.clone()).or_default().lane(self.lane);
+        let orders = mints.at(&self.mint).lane(self.lane);
         orders.places = orders.places.saturating_sub(1);
     }
 }
@@ -138,15 +163,34 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let Some((admission, mint, lane)) = self.0.take() else { return };
         let mut mints = admission.mints();
-        let at_mint = mints.entry(mint.clone()).or_default();
-        let orders = at_mint.lane(lane);
+        let orders = mints.at(&mint).lane(lane);
         orders.running = orders.running.saturating_sub(1);
-        admission.assign_slots(at_mint, &mint);
+        admission.assign_slots(&mut mints, &mint);
     }
 }
 
+/// Keeps unproven orders from slots, until it is dropped.
+pub(super) struct RoomWanted(Arc<Admission>);
+
+impl Drop for RoomWanted {
+    fn drop(&mut self) {
+        let mut mints = self.0.mints();
+        mints.room_wanted = mints.room_wanted.saturating_sub(1);
+        let urls: Vec<MintUrl> = mints.by_url.keys().cloned().collect();
+        for mint in urls {
+            self.0.assign_slots(&mut mints, &mint);
+        }
+    }
+}
+
+/// A slot, and whether others were first.
+pub(super) struct WaitedSlot {
+    pub(super) slot: Option<Slot>,
+    pub(super) has_waited: bool,
+}
+
 impl Admission {
-    fn mints(&self) -> MutexGuard<'_, HashMap<MintUrl, AtMint>> {
+    fn mints(&self) -> MutexGuard<'_, Mints> {
         self.mints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +205,7 @@ impl Admission {
 
     /// Whether an order of this mint would have to wait unless its token is proven.
     pub(super) fn is_crowded(&self, mint: &MintUrl) -> bool {
-        self.mints().get(mint).is_some_and(|AtMint { proven, unproven }| {
+        self.mints().by_url.get(mint).is_some_and(|AtMint { proven, unproven }| {
             unproven.places >= limits::UNPROVEN_AT_ONCE
                 || proven.places.saturating_add(unproven.places) >= limits::ORDERS_AT_ONCE
         })
@@ -207,7 +251,7 @@ impl Admission {
         bytes: usize,
     ) -> Option<Place> {
         let mut mints = self.mints();
-        let orders = mints.entry(mint.clone()).or_default().lane(lane);
+        let orders = mints.at(mint).lane(lane);
         if orders.places >= limit {
             return None;
         }
@@ -221,9 +265,29 @@ impl Admission {
         Some(Place { admission, entrant, mint: mint.clone(), lane, _bytes: bytes })
     }
 
+    /// Whether unproven orders run.
+    pub(super) fn is_any_unproven(&self) -> bool {
+        *self.unproven_running.borrow() > 0
+    }
+
+    /// Waits until no unproven order runs any more, but not longer than this. None begins while the
+    /// result lives.
+    pub(super) async fn want_room(self: &Arc<Self>, wait: Duration) -> RoomWanted {
+        let mut running = self.unproven_running.subscribe();
+        let mut mints = self.mints();
+        mints.room_wanted = mints.room_wanted.saturating_add(1);
+        drop(mints);
+        let wanted = RoomWanted(Arc::clone(self));
+        // What runs longer waits for its mint.
+        let _ = tokio::time::timeout(wait, running.wait_for(|running| *running == 0)).await;
+        wanted
+    }
+
     /// Gives free slots to those who wait.
-    fn assign_slots(self: &Arc<Self>, at_mint: &mut AtMint, mint: &MintUrl) {
-        while let Some((lane, waiter)) = at_mint.next() {
+    fn assign_slots(self: &Arc<Self>, mints: &mut Mints, mint: &MintUrl) {
+        let is_room_wanted = mints.room_wanted > 0;
+        let at_mint = mints.at(mint);
+        while let Some((lane, waiter)) = at_mint.next(is_room_wanted) {
             let slot = Slot(Some((Arc::clone(self), mint.clone(), lane)));
             match waiter.send(slot) {
                 Ok(()) => {
@@ -234,26 +298,40 @@ impl Admission {
                 Err(mut slot) => drop(slot.0.take()),
             }
         }
+        let running = mints.by_url.values().map(|at_mint| at_mint.unproven.running).sum();
+        self.unproven_running
+            .send_if_modified(|before| std::mem::replace(before, running) != running);
     }
 }
 
 impl Place {
-    /// Whether its token cost something: an unproven one keeps what it has reserved only while it
-    /// has a slot, so that few can.
     pub(super) fn is_proven(&self) -> bool {
         self.lane == Lane::Proven
     }
 
+    /// Its token was found to be proven: the place is one of those.
+    pub(super) fn prove(&mut self) {
+        let mut mints = self.admission.mints();
+        let at_mint = mints.at(&self.mint);
+        let before = at_mint.lane(self.lane);
+        before.places = before.places.saturating_sub(1);
+        at_mint.proven.places = at_mint.proven.places.saturating_add(1);
+        self.lane = Lane::Proven;
+    }
+
     /// Waits for the order's turn at its mint.
-    pub(super) async fn slot(&self) -> Option<Slot> {
-        let (sender, receiver) = oneshot::channel();
+    pub(super) async fn slot(&self) -> WaitedSlot {
+        let (sender, mut receiver) = oneshot::channel();
         {
             let mut mints = self.admission.mints();
-            let at_mint = mints.entry(self.mint.clone()).or_default();
-            at_mint.lane(self.lane).waiting.push(self.entrant.key(), sender);
-            self.admission.assign_slots(at_mint, &self.mint);
+            let waiting = &mut mints.at(&self.mint).lane(self.lane).waiting;
+            waiting.push(self.entrant.key(), sender);
+            self.admission.assign_slots(&mut mints, &self.mint);
         }
-        receiver.await.ok()
+        match receiver.try_recv() {
+            Ok(slot) => WaitedSlot { slot: Some(slot), has_waited: false },
+            Err(_) => WaitedSlot { slot: receiver.await.ok(), has_waited: true },
+        }
     }
 }
 
@@ -386,6 +464,6 @@ mod tests {
         drop(slots);
         drop(unclaimed);
         let mints = admission.mints();
-        assert_eq!(mints.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
+        assert_eq!(mints.by_url.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
     }
 }

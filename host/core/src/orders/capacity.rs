@@ -1,6 +1,6 @@
 //! What is for sale, and what the cluster has left for it, before money moves.
 
-use super::{OrderService, internal};
+use super::{OrderService, StepError, internal};
 use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
 use crate::backend::cluster::LeasePlan;
 use crate::backend::policy::{Context, Offer, PolicyError, PolicySet, Resources};
@@ -126,6 +126,22 @@ impl OrderService {
             .await
             .map_err(|error| internal(&error))?
             .map_err(refusal)
+    }
+
+    /// Records what a pod needs that was moved to another port, which is a part of it. It is paid
+    /// for and keeps its place: it is not compared with what is left.
+    pub(super) async fn record_demand(&self, plan: &LeasePlan) -> Result<(), StepError> {
+        match self.backends.cluster.dry_run(plan).await {
+            Ok(demand) => {
+                let ledger = &self.backends.ledger;
+                Ok(ledger.reserve_capacity(&plan.lease, &demand, None).await.map(drop)?)
+            }
+            // The launch meets the same error, and is refunded or tried again.
+            Err(error) => {
+                tracing::warn!(%error, lease = %plan.lease, "what a moved pod needs is not recorded");
+                Ok(())
+            }
+        }
     }
 }
 

@@ -149,12 +149,14 @@ impl OrderService {
         };
         lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
+        let plan = lease_plan(&order.id, &paid.agreement, &planned, login);
         let mut moved =
             Paid { task: Task::Spawn { planned, login: login.clone() }, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;
         let expires_at = order.state.expires_at();
         let provisioning = OrderState::Provisioning { paid: moved, expires_at };
-        self.transition(order, provisioning, LeaseUpdate::Put(&lease)).await
+        self.transition(order, provisioning, LeaseUpdate::Put(&lease)).await?;
+        self.record_demand(&plan).await
     }
 }
 

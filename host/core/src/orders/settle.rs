@@ -4,7 +4,7 @@ use super::refunds::Fault;
 use super::unknown::too_many;
 use super::{OrderService, StepError};
 use crate::backend::store::LeaseUpdate;
-use crate::backend::wallet::{ReceiveError, Resolution};
+use crate::backend::wallet::{ReceiveError, Resolution, ResolveMode};
 use crate::limits;
 use crate::model::order::{Order, OrderState, State};
 use crate::model::order_state::{Paid, Unpaid};
@@ -78,10 +78,14 @@ impl OrderService {
         unpaid: Unpaid,
         abandoned: Option<Refusal>,
     ) -> Result<(), StepError> {
-        match self.backends.wallet.resolve(&order.id, &order.token_info).await {
+        let mode = match abandoned {
+            None => ResolveMode::Repeat,
+            Some(_) => ResolveMode::CheckOnly,
+        };
+        match self.backends.wallet.resolve(&order.id, &order.token_info, mode).await {
             Resolution::Received(net) => self.paid(order, unpaid, abandoned, net).await,
             Resolution::NotSpent => match abandoned {
-                Some(refusal) => self.refuse(order, refusal, unpaid.into()).await,
+                Some(_) => self.refuse(order, not_taken(), unpaid.into()).await,
                 None => self.swap(order, unpaid).await,
             },
             Resolution::SpentElsewhere => {
@@ -99,7 +103,8 @@ impl OrderService {
     }
 
     /// It is unknown whether the token was taken, and the port is needed: the order will not be
-    /// provisioned any more. Once the mint answers, the token is either still good, or refunded.
+    /// provisioned any more. Nothing is sent that could still take the token: once the mint answers,
+    /// and no earlier request can be on its way, it is either still good, or refunded.
     pub(super) async fn abandon_payment(
         &self,
         order: &mut Order,
@@ -124,4 +129,13 @@ impl OrderService {
         }
         Ok(())
     }
+}
+
+/// The end of an abandoned payment that the mint has not taken.
+fn not_taken() -> Refusal {
+    Refusal::new(
+        ErrorType::MintNetworkError,
+        "the mint did not answer in time whether it had taken your token; it has not, and the \
+         token is still good: try again later, or pay with a token of another mint",
+    )
 }

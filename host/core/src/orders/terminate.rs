@@ -1,6 +1,6 @@
 //! The end of a lease, whatever caused it, and what is due then.
 
-use super::{OrderService, RefundFees, unreadable};
+use super::{OrderService, RefundFees, StepError, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
@@ -135,6 +135,20 @@ impl OrderService {
             }
             self.spawn_refunds(orders);
             return Ok(());
+        }
+    }
+
+    /// Removes what was begun of a pod, and releases its port. With the cluster away the customer
+    /// does not wait: the port stays reserved until the sweep.
+    pub(super) async fn discard(&self, lease: &mut Lease) -> Result<(), StepError> {
+        match self.backends.cluster.remove(&lease.pod()).await {
+            Ok(()) => Ok(self.backends.ledger.release_port(&lease.id).await?),
+            Err(error) => {
+                tracing::warn!(%error, "a pod that came to nothing could not be removed yet");
+                lease.state = LeaseState::Live;
+                lease.expires_at = Some(UnixTime::now());
+                Ok(())
+            }
         }
     }
 

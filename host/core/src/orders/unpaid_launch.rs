@@ -11,9 +11,8 @@ use crate::backend::store::LeaseUpdate;
 use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::model::ids::Customer;
-use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
+use crate::model::order::{Order, Purchase, State};
 use crate::model::order_state::{Task, Unpaid};
-use crate::model::units::UnixTime;
 use tokio::sync::SemaphorePermit;
 
 /// When the payment for a new pod is taken.
@@ -94,20 +93,6 @@ impl OrderService {
                 .map_err(|error| StepError::Retry(error.into()))?;
         }
         self.transition(order, unpaid.undecided(), LeaseUpdate::Keep).await
-    }
-
-    /// Removes what was begun of a pod, and releases its port. With the cluster away the customer
-    /// does not wait: the port stays reserved until the sweep.
-    pub(super) async fn discard(&self, lease: &mut Lease) -> Result<(), StepError> {
-        match self.backends.cluster.remove(&lease.pod()).await {
-            Ok(()) => Ok(self.backends.ledger.release_port(&lease.id).await?),
-            Err(error) => {
-                tracing::warn!(%error, "a pod that came to nothing could not be removed yet");
-                lease.state = LeaseState::Live;
-                lease.expires_at = Some(UnixTime::now());
-                Ok(())
-            }
-        }
     }
 
     /// Whether the pod of this order may have been launched before it is paid for.

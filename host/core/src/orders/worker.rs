@@ -1,6 +1,6 @@
 //! The task of one order: steps, retries, and its response.
 
-use super::admission::Place;
+use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
 use super::submit::InFlightGuard;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
@@ -15,6 +15,13 @@ use crate::protocol::{self, Response};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::Arc;
 use tracing::Instrument;
+
+/// An order's turn at its mint, until it is dropped.
+struct Turn {
+    _slot: Option<Slot>,
+    /// Until what it needs is reserved.
+    room_wanted: Option<RoomWanted>,
+}
 
 impl OrderService {
     /// Works on the order in a task of its own.
@@ -49,14 +56,12 @@ impl OrderService {
         let mut delays = backoff();
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
-        let (mut slot, mut unknown) = (None, None);
-        order = self.prepare(order, &*set).await?;
+        let (mut turn, mut unknown) = (None, None);
+        order = self.undecided(order).await?;
         while !order.state().is_final() {
             if !order.state().needs_slot() {
                 // It may wait for days, or is paid for: the next order's turn has come.
-                (slot, place) = (None, None);
-            } else if let (None, Some(place)) = (&slot, &place) {
-                slot = place.slot().await;
+                (turn, place) = (None, None);
             }
             match order.state() {
                 State::PaymentUnknown => {
@@ -66,15 +71,30 @@ impl OrderService {
             }
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
-            let stepped = self.step(&mut order, &*set).instrument(span).await;
-            if stepped.is_err() || place.as_ref().is_some_and(Place::is_proven) {
-                // An order that waits does not delay the others. And all that have money are
-                // decided before the first is paid for: those for whom nothing is left know it.
-                slot = None;
+            let stepped = async {
+                if let (None, Some(place)) = (&turn, &mut place) {
+                    match self.turn(&order, place, &*set).await {
+                        Ok(next) => turn = Some(next),
+                        Err(refusal) => {
+                            return self
+                                .refuse(&mut order, refusal, DecisionProgress::Nothing)
+                                .await;
+                        }
+                    }
+                }
+                self.step(&mut order, &*set).await
+            };
+            let stepped = stepped.instrument(span).await;
+            match (&stepped, &mut turn) {
+                // A waiting order does not delay the others.
+                (Err(_), _) => turn = None,
+                // What it needs is reserved.
+                (Ok(()), Some(turn)) => turn.room_wanted = None,
+                (Ok(()), None) => {}
             }
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
-        drop((slot, place, unknown));
+        drop((turn, place, unknown));
         tracing::info!(
             state = order.state().as_str(),
             refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
@@ -83,23 +103,52 @@ impl OrderService {
         Some(order)
     }
 
-    /// Before any slot is waited for: an order that is resumed undecided, and one that has no place.
-    async fn prepare(&self, mut order: Order, set: &dyn PolicySet) -> Option<Order> {
+    /// The order, before its decision if it is resumed with one.
+    async fn undecided(&self, mut order: Order) -> Option<Order> {
         let mut delays = backoff();
-        loop {
+        while let OrderState::Decided(unpaid) = order.state.clone() {
             let state = order.state();
-            let prepared = match order.state.clone() {
-                OrderState::Decided(unpaid) => self.undecide(&mut order, unpaid).await,
-                OrderState::Received { .. } => match self.sold_out(&order, set).await {
-                    Some(refusal) => {
-                        self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
-                    }
-                    None => return Some(order),
-                },
-                _ => return Some(order),
-            };
-            order = self.after_step(order, state, prepared, &mut delays).await?;
+            let stepped = self.undecide(&mut order, unpaid).await;
+            order = self.after_step(order, state, stepped, &mut delays).await?;
         }
+        Some(order)
+    }
+
+    /// The order's turn at its mint. One that has no place in the cluster is refused before it
+    /// waits, and once more if it had to wait, and others were first.
+    async fn turn(
+        &self,
+        order: &Order,
+        place: &mut Place,
+        set: &dyn PolicySet,
+    ) -> Result<Turn, Refusal> {
+        let mut room_wanted = None;
+        while order.state() == State::Received {
+            if let Some(refusal) = self.sold_out(order, set).await {
+                if room_wanted.is_some() || !self.is_contested(order, place).await {
+                    return Err(refusal);
+                }
+                room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
+                continue;
+            }
+            let WaitedSlot { slot, has_waited } = place.slot().await;
+            if !has_waited || self.sold_out(order, set).await.is_none() {
+                return Ok(Turn { _slot: slot, room_wanted });
+            }
+        }
+        Ok(Turn { _slot: place.slot().await.slot, room_wanted })
+    }
+
+    /// Whether the last places are held by orders that may never pay for them, and this one can.
+    async fn is_contested(&self, order: &Order, place: &mut Place) -> bool {
+        let OrderState::Received { token, .. } = &order.state else { return false };
+        if !self.admission.is_any_unproven() {
+            return false;
+        }
+        if !place.is_proven() && self.backends.wallet.is_proven(token, &order.token_info).await {
+            place.prove();
+        }
+        place.is_proven()
     }
 
     /// The order as it is after a step from this state, and a pause if it failed; `None` when
@@ -148,11 +197,9 @@ impl OrderService {
     /// Moves the order to the next state.
     async fn step(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
         match order.state.clone() {
-            OrderState::Received { token, password } => match self.sold_out(order, set).await {
-                // It had to wait for a slot, and others were first.
-                Some(refusal) => self.refuse(order, refusal, DecisionProgress::Nothing).await,
-                None => self.decide(order, &token, password, set).await,
-            },
+            OrderState::Received { token, password } => {
+                self.decide(order, &token, password, set).await
+            }
             OrderState::Decided(unpaid) => self.receive(order, unpaid).await,
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }

@@ -1,83 +1,40 @@
-//! One message: unwrapped, parsed, submitted, and marked as complete.
+//! One message: parsed, submitted, and marked as complete.
 
-use super::admit::Receipt;
-use super::{Inbox, PLAIN_SECONDS, text};
-use crate::gift_wrap::{self, DirectMessage};
-use crate::replies::reply_to;
-use backon::{ConstantBuilder, Retryable};
-use nostr_sdk::{Event, EventId, Kind, PublicKey, RelayUrl};
+use super::claims::Claims;
+use super::text;
+use crate::connection::Connection;
+use crate::gift_wrap::DirectMessage;
+use crate::replies::{ReplyPublisher, reply_to};
+use nostr_sdk::{Event, Kind, PublicKey, RelayUrl};
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::LedgerError;
-use paygress_core::backend::store::Repetition;
+use paygress_core::backend::store::{LedgerError, Repetition};
 use paygress_core::model::ids::{self, Customer, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{NewOrder, OrderService, Submission};
 use paygress_core::protocol::{Request, Response, is_response, unpaid};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Ids of served messages are kept for this long…
-const KEPT_SECONDS: u64 = 30 * 86_400;
-/// …and older messages are not served, so that none is served twice.
+/// Older messages are not served, so that none is served twice: their ids are kept for longer.
 const OLDEST_SECONDS: u64 = 14 * 86_400;
-/// The pause before the ledger is tried again, and how often that is done. Without it nothing can be
-/// served.
-const LEDGER_RETRY: Duration = Duration::from_secs(1);
-const LEDGER_RETRIES: usize = 30;
+/// Messages that were not encrypted are answered if they are not older than this.
+pub(super) const PLAIN_SECONDS: u64 = 600;
 /// A message from the future would outlive its id.
 const FUTURE_SECONDS: u64 = 3_600;
 
-impl Inbox {
-    /// One receipt. A message is marked as complete only when it was served: after a crash before
-    /// that it is served again, and the ledger knows the order.
-    pub(super) async fn receive(&mut self, orders: &Arc<OrderService>, receipt: &Receipt) {
-        let Receipt { relay, event } = receipt;
-        if self.rejected.contains(&event.id) {
-            return;
-        }
-        let keys = &self.connection.settings.keys;
-        let served = match event.kind {
-            Kind::GiftWrap => match gift_wrap::unwrap(keys, event) {
-                Ok(message) => self.serve(orders, relay, &message).await,
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, wrap = %event.id, "a wrap was dropped");
-                    self.rejected.insert(&event.id);
-                    Ok(())
-                }
-            },
-            // A relay may send what was not subscribed to.
-            Kind::EncryptedDirectMessage | Kind::PrivateDirectMessage
-                if event.tags.public_keys().any(|key| *key == keys.public_key()) =>
-            {
-                self.rejected.insert(&event.id);
-                self.warn(relay, event).await
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "a message could not be served; it is read again at the next start");
-        }
-    }
+/// Serves messages.
+pub(super) struct MessageHandler {
+    pub connection: Arc<Connection>,
+    pub claims: Claims,
+    pub replies: Arc<ReplyPublisher>,
+    pub orders: Arc<OrderService>,
+}
 
-    async fn claim_message(&self, id: &EventId) -> Result<bool, LedgerError> {
-        with_retries(|| async { self.ledger.claim_message(&id.to_hex(), UnixTime::now()).await })
-            .await
-    }
-
-    async fn complete_message(&self, id: &EventId) -> Result<(), LedgerError> {
-        let now = UnixTime::now();
-        let forget_before = UnixTime(now.0.saturating_sub(KEPT_SECONDS));
-        with_retries(|| async {
-            self.ledger.complete_message(&id.to_hex(), now, forget_before).await
-        })
-        .await
-    }
-
-    async fn serve(
+impl MessageHandler {
+    /// A message is marked as complete only when it was served: after a crash before that it is
+    /// served again, and the ledger knows the order.
+    pub(super) async fn serve(
         &self,
-        orders: &Arc<OrderService>,
         relay: &RelayUrl,
         message: &DirectMessage,
     ) -> Result<(), LedgerError> {
@@ -86,7 +43,7 @@ impl Inbox {
         if message.sender == self.connection.settings.keys.public_key()
             || is_response(&message.text)
             || is_too_old
-            || !self.claim_message(&message.id).await?
+            || !self.claims.claim(&message.id).await?
         {
             return Ok(());
         }
@@ -98,7 +55,7 @@ impl Inbox {
                 "the message is dated in the future; set your clock",
             ))
         } else {
-            self.dispatch(orders, message, &customer, &to).await
+            self.dispatch(message, &customer, &to).await
         };
         match response {
             Ok(None) => {}
@@ -108,24 +65,23 @@ impl Inbox {
                 self.replies.send_soon(to, Response::from(&refusal));
             }
         }
-        self.complete_message(&message.id).await
+        self.claims.complete(&message.id).await
     }
 
     /// The response to a request; `None` if somebody else sends it, or sends it later.
     async fn dispatch(
         &self,
-        orders: &Arc<OrderService>,
         message: &DirectMessage,
         customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
         match text::parse(&message.text)? {
-            Request::Status { pod } => Ok(Some(orders.status(&pod, customer).await?.into())),
+            Request::Status { pod } => Ok(Some(self.orders.status(&pod, customer).await?.into())),
             Request::Stop { pod } => {
                 // Who owns no pod is answered at once: only owners have somebody wait for them.
-                orders.status(&pod, customer).await?;
+                self.orders.status(&pod, customer).await?;
                 // A pod takes its time to end, and the next customer does not wait for it.
-                let stopped = stop(Arc::clone(orders), pod, customer.clone());
+                let stopped = stop(Arc::clone(&self.orders), pod, customer.clone());
                 self.replies.send_when(to.clone(), async move { Some(stopped.await) });
                 Ok(None)
             }
@@ -141,19 +97,18 @@ impl Inbox {
                     purchase,
                     password,
                 };
-                self.submit(orders, order, customer, to).await
+                self.submit(order, customer, to).await
             }
         }
     }
 
     async fn submit(
         &self,
-        orders: &Arc<OrderService>,
         order: NewOrder,
         customer: &Customer,
         to: &ReplyTo,
     ) -> Result<Option<Response>, Refusal> {
-        match orders.submit(order).await? {
+        match self.orders.submit(order).await? {
             // The order service responds.
             Submission::InProgress(order, _) => {
                 tracing::info!(%order, %customer, "order submitted");
@@ -170,8 +125,8 @@ impl Inbox {
     }
 
     /// A message that everybody could read, or whose sender everybody sees.
-    async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
-        if !self.claim_message(&event.id).await? {
+    pub(super) async fn warn(&self, relay: &RelayUrl, event: &Event) -> Result<(), LedgerError> {
+        if !self.claims.claim(&event.id).await? {
             return Ok(());
         }
         let is_recent =
@@ -190,20 +145,8 @@ impl Inbox {
             let to = reply_to(customer_of(&event.pubkey), relay, &event.id);
             self.replies.send_soon(to, Response::from(&refusal));
         }
-        self.complete_message(&event.id).await
+        self.claims.complete(&event.id).await
     }
-}
-
-/// A message that was read from a relay is not read again before the next start: the ledger is
-/// tried until it answers.
-async fn with_retries<T, F: Future<Output = Result<T, LedgerError>>>(
-    operation: impl FnMut() -> F,
-) -> Result<T, LedgerError> {
-    let pauses = ConstantBuilder::default().with_delay(LEDGER_RETRY).with_max_times(LEDGER_RETRIES);
-    operation
-        .retry(pauses)
-        .notify(|error, _| tracing::warn!(%error, "the ledger failed; it is tried again"))
-        .await
 }
 
 fn customer_of(key: &PublicKey) -> Customer {

@@ -1,17 +1,27 @@
 use super::*;
+use crate::relay_auth::{CHALLENGE_WINDOW, CHALLENGES_ANSWERED};
 use async_trait::async_trait;
-use nostr_sdk::Keys;
+use futures::{SinkExt, StreamExt};
+use nostr_sdk::pool::RelayNotification;
+use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
+use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Messages of a relay that floods.
 const MESSAGES: usize = 10_000;
 
-/// Counts what is read.
+/// Counts what is read and written, and how often messages are forgotten.
 #[derive(Default)]
 struct FakeStore {
     reads: AtomicUsize,
+    writes: AtomicUsize,
+    forgets: AtomicUsize,
 }
 
 #[async_trait]
@@ -19,8 +29,13 @@ impl MessageLog for FakeStore {
     async fn claim_message(&self, _: &str, _: UnixTime) -> Result<bool, LedgerError> {
         Ok(true)
     }
-    async fn complete_message(&self, _: &str, _: UnixTime, _: UnixTime) -> Result<(), LedgerError> {
+    async fn complete_message(&self, _: &str, _: UnixTime) -> Result<(), LedgerError> {
         Ok(())
+    }
+    async fn forget_messages(&self, _: UnixTime, most: u32) -> Result<u64, LedgerError> {
+        assert_eq!(most, limits::MESSAGES_MOST);
+        self.forgets.fetch_add(1, Ordering::Relaxed);
+        Ok(0)
     }
 }
 
@@ -31,12 +46,16 @@ impl KvStore for FakeStore {
         Ok(None)
     }
     async fn kv_write(&self, _: &str, _: &str) -> Result<(), LedgerError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
 
 fn inbox() -> (Inbox, Arc<FakeStore>, RelayUrl) {
-    let relay = RelayUrl::parse("wss://a.example").unwrap();
+    inbox_at(RelayUrl::parse("wss://a.example").unwrap())
+}
+
+fn inbox_at(relay: RelayUrl) -> (Inbox, Arc<FakeStore>, RelayUrl) {
     let settings = Settings {
         keys: Keys::generate(),
         relays: vec![relay.clone()],
@@ -57,15 +76,9 @@ async fn a_relay_that_closes_the_inbox_without_end_has_one_subscription_at_a_tim
         inbox.on_message(&relay, &closed).await;
     }
     let reads = store.reads.load(Ordering::Relaxed);
-    println!("{MESSAGES} times CLOSED: opened {} times, {reads} reads", inbox.reopened[&relay]);
-    assert_eq!((inbox.reopened[&relay], reads), (1, 2), "both filters have a cursor");
+    println!("{MESSAGES} times CLOSED: {reads} reads");
+    assert_eq!(reads, 2, "opened again once: both filters have a cursor");
     assert!(inbox.reopening.try_acquire(relay, 1).is_none(), "it is still to come");
-}
-
-#[test]
-fn a_subscription_that_is_closed_again_stays_closed_for_longer() {
-    let seconds = [0, 1, 2, 6, 7, u32::MAX].map(|times| reopen_delay(times).as_secs());
-    assert_eq!(seconds, [10, 20, 40, 640, 640, 640]);
 }
 
 /// The task of a backfill runs at the next await only.
@@ -86,4 +99,156 @@ async fn a_relay_that_has_sent_all_without_end_is_read_once_more_and_not_missed(
     assert_eq!((reads, inbox.sent_all.len()), (2, 1));
     assert!(inbox.backfill_again.is_empty());
     assert!(inbox.backfilling.try_acquire(relay, 1).is_some(), "none is left in flight");
+}
+
+/// A relay without messages that takes every authentication, for one connection. It sends a
+/// challenge whenever it gets one to send.
+struct FakeRelay {
+    url: RelayUrl,
+    challenges: mpsc::Sender<&'static str>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicUsize,
+    authentications: AtomicUsize,
+}
+
+impl FakeRelay {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = RelayUrl::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
+        let (challenges, to_send) = mpsc::channel(1);
+        let counts = Arc::<Counts>::default();
+        tokio::spawn(Self::serve(listener, to_send, Arc::clone(&counts)));
+        Self { url, challenges, counts }
+    }
+
+    async fn serve(
+        listener: TcpListener,
+        mut challenges: mpsc::Receiver<&'static str>,
+        counts: Arc<Counts>,
+    ) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        loop {
+            let answer = tokio::select! {
+                Some(challenge) = challenges.recv() => {
+                    Some(RelayMessage::Auth { challenge: Cow::Borrowed(challenge) })
+                }
+                received = socket.next() => match received {
+                    Some(Ok(Message::Text(text))) => counts.answer(&text),
+                    Some(Ok(_)) => None,
+                    Some(Err(_)) | None => return,
+                },
+            };
+            if let Some(answer) = answer
+                && socket.send(Message::text(answer.as_json())).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+impl Counts {
+    fn answer(&self, text: &str) -> Option<RelayMessage<'static>> {
+        match ClientMessage::from_json(text.as_bytes()).unwrap() {
+            ClientMessage::Req { subscription_id, .. } => {
+                self.requests.fetch_add(1, Ordering::SeqCst);
+                Some(RelayMessage::eose(subscription_id.into_owned()))
+            }
+            ClientMessage::Auth(event) => {
+                self.authentications.fetch_add(1, Ordering::SeqCst);
+                let message = Cow::Borrowed("");
+                Some(RelayMessage::Ok { event_id: event.id, status: true, message })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_challenges_without_end_gets_a_few_authentications_and_subscriptions() {
+    let relay = FakeRelay::start().await;
+    let (inbox, _, url) = inbox_at(relay.url.clone());
+    let begun = Instant::now();
+    inbox.connect().await.unwrap();
+    let connected = inbox.connection.ours.relay(&url).await.unwrap();
+    let mut notifications = connected.notifications();
+    for _ in 0..MESSAGES {
+        relay.challenges.send("who are you?").await.unwrap();
+        // Each one is handled before the next is sent: none is passed over.
+        while !matches!(
+            notifications.recv().await.unwrap(),
+            RelayNotification::Authenticated | RelayNotification::AuthenticationFailed
+        ) {}
+    }
+    let requests = relay.counts.requests.load(Ordering::SeqCst);
+    let authentications = relay.counts.authentications.load(Ordering::SeqCst);
+    println!("{MESSAGES} challenges: {authentications} times AUTH, {requests} times REQ");
+    let answered = usize::try_from(CHALLENGES_ANSWERED).unwrap();
+    let windows = begun.elapsed().as_secs() / CHALLENGE_WINDOW.as_secs() + 1;
+    let most = answered * usize::try_from(windows).unwrap();
+    assert!((answered..=most).contains(&authentications), "{authentications}");
+    assert!(requests <= authentications + 1, "{requests}: one more when it is connected");
+}
+
+#[tokio::test]
+async fn the_cursor_waits_for_the_messages_that_are_being_served() {
+    let relay = FakeRelay::start().await;
+    let (mut inbox, store, url) = inbox_at(relay.url.clone());
+    inbox.connect().await.unwrap();
+    inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
+    let writes = || store.writes.load(Ordering::Relaxed);
+    let serve_one = |inbox: &mut Inbox| {
+        let (release, released) = oneshot::channel::<()>();
+        inbox.in_flight.spawn(Keys::generate().public_key(), async move {
+            released.await.unwrap();
+            Ok(())
+        });
+        release
+    };
+    // The relay has sent all that it had stored, and one of it is not served yet.
+    let release = serve_one(&mut inbox);
+    inbox.sent_all.insert(url.clone());
+    inbox.mark_synced().await;
+    inbox.move_cursors().await;
+    assert_eq!((writes(), inbox.synced.len(), inbox.sent_all.len()), (0, 0, 1));
+    assert!(inbox.reopening.try_acquire(url.clone(), 1).is_some(), "it is not opened again");
+    release.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.mark_synced().await;
+    assert_eq!((writes(), inbox.synced.len(), inbox.sent_all.len()), (1, 1, 0));
+    // A new message is not served yet.
+    let release = serve_one(&mut inbox);
+    inbox.move_cursors().await;
+    assert_eq!(writes(), 1);
+    release.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.move_cursors().await;
+    assert_eq!(writes(), 2);
+    // What a relay has sent before it closes the inbox is not all that it has.
+    let _release = serve_one(&mut inbox);
+    inbox.sent_all.insert(url.clone());
+    let closed = RelayMessage::closed(inbox.id.clone(), "error: no");
+    inbox.on_message(&url, &closed).await;
+    assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty());
+}
+
+#[tokio::test]
+async fn messages_are_forgotten_now_and_then() {
+    let store = Arc::<FakeStore>::default();
+    let claims = Claims::new(Arc::<FakeStore>::clone(&store));
+    let id = EventId::all_zeros();
+    let forgets = || store.forgets.load(Ordering::Relaxed);
+    claims.complete(&id).await.unwrap();
+    assert_eq!(forgets(), 1, "at the start");
+    for _ in 1..MESSAGES {
+        claims.complete(&id).await.unwrap();
+    }
+    println!("{MESSAGES} messages were completed: forgotten {} times", forgets());
+    let every = usize::try_from(limits::MESSAGES_CHECK_EVERY).unwrap();
+    assert_eq!(forgets(), MESSAGES.div_ceil(every));
 }

@@ -89,6 +89,7 @@ suite! {
     messages {
         a_message_is_claimed_until_it_is_completed,
         old_messages_are_forgotten,
+        of_too_many_messages_the_oldest_are_forgotten,
         the_last_value_of_a_key_counts,
     }
 }

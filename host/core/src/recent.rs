@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// The keys that were seen lately, and how often.
-pub(crate) struct Recent<K> {
+pub struct Recent<K> {
     kept: Duration,
     capacity: usize,
     seen: HashMap<K, Seen>,
@@ -21,12 +21,12 @@ struct Seen {
 
 impl<K: Eq + Hash + Clone> Recent<K> {
     /// Keeps so many keys, each for so long after it was first seen.
-    pub(crate) fn new(capacity: usize, kept: Duration) -> Self {
+    pub fn new(capacity: usize, kept: Duration) -> Self {
         Self { kept, capacity, seen: HashMap::new(), order: VecDeque::new() }
     }
 
     /// Notes the key, and gives how many times it was seen by now.
-    pub(crate) fn insert(&mut self, key: &K) -> u32 {
+    pub fn insert(&mut self, key: &K) -> u32 {
         self.forget_old();
         if let Some(seen) = self.seen.get_mut(key) {
             seen.times = seen.times.saturating_add(1);
@@ -41,12 +41,12 @@ impl<K: Eq + Hash + Clone> Recent<K> {
         1
     }
 
-    pub(crate) fn contains(&mut self, key: &K) -> bool {
+    pub fn contains(&mut self, key: &K) -> bool {
         self.forget_old();
         self.seen.contains_key(key)
     }
 
-    pub(crate) fn remove(&mut self, key: &K) {
+    pub fn remove(&mut self, key: &K) {
         self.seen.remove(key);
     }
 

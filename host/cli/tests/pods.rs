@@ -1,0 +1,236 @@
+//! What becomes of pods, on a cluster without any: where they are moved to, and why they ended while
+//! the service was down.
+#![cfg(test)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress_core::backend::capacity::{Demand, Reservation};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+};
+use paygress_core::backend::responder::ReplyTo;
+use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
+use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::lease::{Lease, LeaseState};
+use paygress_core::model::order::{Order, State};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
+use paygress_core::protocol::Response;
+use paygress_store::SqlStore;
+use paygress_store::db::testing::fast_directory;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use support::customer::until;
+use support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// What a cluster without pods answers.
+#[derive(Default)]
+struct Script {
+    /// How often the port of a new pod is taken.
+    taken: usize,
+    /// The ports of the pods that were validated, in turn.
+    validated: Vec<u16>,
+    /// Whether its pods are gone.
+    is_empty: bool,
+    /// What it reports to whoever watches it first.
+    events: Vec<ClusterEvent>,
+}
+
+#[derive(Default)]
+struct ScriptedCluster(Mutex<Script>);
+
+impl ScriptedCluster {
+    fn running(&self) -> Result<(), ClusterError> {
+        match self.0.lock().unwrap().is_empty {
+            true => Err(ClusterError::NotFound),
+            false => Ok(()),
+        }
+    }
+}
+
+fn demand(port: u16) -> Demand {
+    Demand::new(format!("port {port}"))
+}
+
+#[async_trait]
+impl Cluster for ScriptedCluster {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
+        let port = plan.placement.host_port;
+        self.0.lock().unwrap().validated.push(port);
+        Ok(demand(port))
+    }
+    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
+        let mut script = self.0.lock().unwrap();
+        match script.taken.checked_sub(1) {
+            Some(left) => {
+                script.taken = left;
+                Err(ClusterError::port_taken("a test"))
+            }
+            None => Ok(()),
+        }
+    }
+    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
+        Ok(StartupPhase::Starting)
+    }
+    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        self.running()
+    }
+    async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        self.running()
+    }
+    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        let events = std::mem::take(&mut self.0.lock().unwrap().events);
+        for event in events {
+            if sink.send(event).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A service, and what outlives it.
+struct Service {
+    cluster: Arc<ScriptedCluster>,
+    ledger: Arc<SqlStore>,
+    _directory: TempDir,
+}
+
+impl Service {
+    async fn new(script: Script) -> Self {
+        let directory = fast_directory().unwrap();
+        let file = directory.path().join("ledger.sqlite");
+        let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(0));
+        let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
+        Self { cluster, ledger, _directory: directory }
+    }
+
+    /// As it starts on what is there.
+    fn start(&self) -> Arc<OrderService> {
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy: Arc::new(Generous),
+            cluster: self.cluster.clone(),
+            ledger: self.ledger.clone(),
+            responder: Arc::new(NullResponder),
+        };
+        // What is paid back is not what a customer gets for a stop of theirs.
+        OrderService::new(Settings { refund_on_stop: None, ..settings() }, backends)
+    }
+
+    /// Sells a pod.
+    async fn sell(&self) -> Lease {
+        let incoming = NewOrder {
+            repetition: Repetition::ByContent,
+            message: "1".repeat(64),
+            reply_to: ReplyTo {
+                transport: "fake".to_owned(),
+                customer: Some(Customer::parse(&"c".repeat(64)).unwrap()),
+                address: BTreeMap::new(),
+            },
+            network: None,
+            token: Secret::new("10-1"),
+            purchase: spawn(None, None),
+            password: Some(Secret::new("a fake password")),
+        };
+        let answer = self.start().submit(incoming).await.unwrap().answer().await.unwrap();
+        assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+        until("the answer is not delivered", async || {
+            self.ledger.unfinished().await.unwrap().is_empty().then_some(())
+        })
+        .await;
+        self.ledger.live_leases(None).await.unwrap().remove(0)
+    }
+
+    async fn order(&self) -> Order {
+        self.ledger.page(None, 10).await.unwrap().remove(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_needs_follows_it_to_another_port() {
+    for taken in [0, 1, 2] {
+        let service = Service::new(Script { taken, ..Script::default() }).await;
+        let lease = service.sell().await;
+        let validated = service.cluster.0.lock().unwrap().validated.clone();
+        assert_eq!(validated.len(), taken + 1, "each of its ports is validated");
+        assert_eq!(validated.last(), Some(&lease.port));
+        assert!(validated.windows(2).all(|two| two[0] != two[1]), "{validated:?}");
+        let reserved = Reservation { demand: demand(lease.port), lease: lease.id };
+        assert_eq!(service.ledger.reservations().await.unwrap(), [reserved], "moved {taken} times");
+    }
+}
+
+/// How the order of a pod ends that was gone when the service came back. `events` are the cluster's
+/// then.
+async fn found_gone(
+    marked: Option<EndReason>,
+    events: impl FnOnce(PodName) -> Vec<ClusterEvent>,
+) -> Order {
+    let service = Service::new(Script::default()).await;
+    let lease = service.sell().await;
+    if let Some(reason) = marked {
+        service.ledger.mark_ending(&lease.pod(), reason).await.unwrap();
+    }
+    {
+        let mut script = service.cluster.0.lock().unwrap();
+        (script.is_empty, script.events) = (true, events(lease.pod()));
+    }
+    let watching = tokio::spawn(service.start().watch());
+    let order = until("the end of the lease is not recorded", async || {
+        let lease = service.ledger.lease(&lease.pod()).await.unwrap().unwrap();
+        let order = service.order().await;
+        (lease.state == LeaseState::Ended && order.state() != State::RefundPending).then_some(order)
+    })
+    .await;
+    watching.abort();
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
+    order
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_its_customer_ended_while_the_service_was_down_is_not_paid_back() {
+    let listed = |pod: PodName| ClusterEvent::Resync(vec![pod]);
+    let exited = found_gone(None, |pod| {
+        // Its Job is still there, and says how it ended.
+        vec![ClusterEvent::Ended(pod.clone(), EndReason::Exited), listed(pod)]
+    });
+    // It was being stopped when the service died, and nothing is left of it.
+    let stopped = found_gone(Some(EndReason::Stopped), |_| vec![ClusterEvent::Resync(Vec::new())]);
+    for (what, order) in [("exited", exited.await), ("stopped", stopped.await)] {
+        assert_eq!(order.state(), State::Ended, "{what}");
+        assert_eq!(order.state.refund_due(), None, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_others_ended_while_the_service_was_down_is_paid_back() {
+    let removed = found_gone(None, |_| vec![ClusterEvent::Resync(Vec::new())]);
+    let disrupted = found_gone(None, |pod| {
+        let listed = ClusterEvent::Resync(vec![pod.clone()]);
+        vec![ClusterEvent::Ended(pod, EndReason::Disrupted), listed]
+    });
+    for (what, order) in [("removed", removed.await), ("disrupted", disrupted.await)] {
+        assert_eq!(order.state(), State::Refunded, "{what}");
+        // Ten minutes for 10 sat, of which a moment is used.
+        let due = order.state.refund_due().unwrap();
+        assert!((Sat(9)..=Sat(10)).contains(&due), "{what}: {due}");
+        assert!(order.state.refusal().unwrap().message.contains("the cluster lost your pod"));
+    }
+}

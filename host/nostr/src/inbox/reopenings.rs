@@ -1,0 +1,99 @@
+//! How long a subscription stays closed that a relay has closed.
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use nostr_sdk::RelayUrl;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Before a closed subscription is opened again; doubled each time that it is closed again…
+const REOPEN_FIRST: Duration = Duration::from_secs(10);
+/// …up to this one, jitter included.
+const REOPEN_LONGEST: Duration = Duration::from_secs(600);
+/// A subscription that was open for so long is not "closed again". Longer than the longest delay,
+/// and whatever the relay has sent: to send all that it has stored costs a relay nothing.
+const REOPEN_FORGIVEN: Duration = Duration::from_secs(1_200);
+
+/// Only our own relays are in it.
+#[derive(Default)]
+pub(super) struct Reopenings(HashMap<RelayUrl, Reopening>);
+
+struct Reopening {
+    delays: ExponentialBackoff,
+    opened_at: Instant,
+}
+
+impl Reopenings {
+    /// How long the subscription is to stay closed that this relay has closed now.
+    pub(super) fn delay(&mut self, relay: &RelayUrl, now: Instant) -> Duration {
+        let first = || Reopening { delays: backoff(), opened_at: now };
+        let reopening = self.0.entry(relay.clone()).or_insert_with(first);
+        // Zero while it is not open.
+        if now.saturating_duration_since(reopening.opened_at) >= REOPEN_FORGIVEN {
+            reopening.delays = backoff();
+        }
+        let delay = reopening.delays.next().unwrap_or(REOPEN_LONGEST);
+        reopening.opened_at = now.checked_add(delay).unwrap_or(now);
+        delay
+    }
+}
+
+/// Delays that double, with jitter, up to [`REOPEN_LONGEST`].
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(REOPEN_FIRST)
+        .with_max_delay(REOPEN_LONGEST.div_f32(2.0))
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// The delays within a day of a relay that closes the subscription after it was open for so
+    /// long.
+    fn delays_of_a_day(open: Duration) -> Vec<Duration> {
+        let relay = RelayUrl::parse("wss://a.example").unwrap();
+        let (mut reopenings, start) = (Reopenings::default(), Instant::now());
+        let (mut elapsed, mut delays) = (Duration::ZERO, Vec::new());
+        while elapsed < DAY {
+            let delay = reopenings.delay(&relay, start + elapsed);
+            elapsed += delay + open;
+            delays.push(delay);
+        }
+        delays
+    }
+
+    /// Whether it has sent all that it had stored before that makes no difference.
+    #[test]
+    fn a_relay_that_closes_the_inbox_at_once_is_opened_at_longer_and_longer_intervals() {
+        let delays = delays_of_a_day(Duration::ZERO);
+        println!("closed at once for a day: opened again {} times", delays.len());
+        for (delay, seconds) in delays.iter().zip([10, 20, 40, 80, 160, 300, 300]) {
+            let least = Duration::from_secs(seconds);
+            assert!((least..=least * 2).contains(delay), "{delay:?} is not from {least:?}");
+        }
+        assert!(delays.iter().all(|delay| *delay <= REOPEN_LONGEST), "{delays:?}");
+        // Every ten seconds would be 8,640.
+        assert!((144..=294).contains(&delays.len()), "{}", delays.len());
+    }
+
+    #[test]
+    fn the_delays_have_jitter() {
+        let [a, b] = [(); 2].map(|()| delays_of_a_day(Duration::ZERO));
+        assert_ne!(a, b, "two relays are not opened again in step");
+    }
+
+    #[test]
+    fn a_subscription_that_was_open_for_a_while_is_opened_again_soon() {
+        let delays = delays_of_a_day(REOPEN_FORGIVEN);
+        println!("closed after {REOPEN_FORGIVEN:?} for a day: opened again {} times", delays.len());
+        assert!(delays.iter().all(|delay| *delay <= REOPEN_FIRST * 2), "{delays:?}");
+        let delays = delays_of_a_day(REOPEN_FORGIVEN - Duration::from_secs(1));
+        assert!(delays[6..].iter().all(|delay| *delay >= REOPEN_LONGEST / 2), "{delays:?}");
+    }
+}
