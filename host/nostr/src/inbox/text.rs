@@ -31,8 +31,8 @@ pub(super) fn parse(text: &str) -> Result<Request, Refusal> {
     }
 }
 
-/// Whether nothing but the token is in its text. Blanks separate words; a token that was wrapped has
-/// them at the ends of its lines alone.
+/// Whether nothing but the token is in its text. Blanks separate it from the rest; a token that was
+/// wrapped has them at the ends of its lines alone.
 fn is_alone(text: &str) -> bool {
     hides_token(text) || !text.lines().any(|line| line.trim().contains(char::is_whitespace))
 }
