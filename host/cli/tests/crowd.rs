@@ -397,3 +397,55 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
     service.buy("a", 1_000_000).await;
     service.buy("b", 1_000_001).await;
 }
+
+/// A relay that never answers responses that nobody has paid for.
+struct SilentRelay {
+    unpaid: AtomicUsize,
+    paid: Semaphore,
+}
+
+#[async_trait]
+impl paygress_core::backend::responder::Responder for SilentRelay {
+    async fn send(
+        &self,
+        _: &ReplyTo,
+        response: &Response,
+    ) -> Result<(), paygress_core::backend::responder::SendError> {
+        if response.is_paid() {
+            self.paid.add_permits(1);
+            return Ok(());
+        }
+        self.unpaid.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_that_nobody_takes_do_not_pile_up_in_memory() {
+    const ORDERS: u64 = 1_500;
+    let relay = Arc::new(SilentRelay { unpaid: AtomicUsize::new(0), paid: Semaphore::new(0) });
+    let mut service = Service::fast().await;
+    let backends = Backends {
+        wallet: service.mint.clone(),
+        policy: Arc::new(Generous),
+        cluster: Arc::new(FakeCluster::default()),
+        ledger: service.ledger.clone(),
+        responder: relay.clone(),
+    };
+    service.orders = OrderService::new(settings(), backends);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for number in 0..ORDERS {
+        let answer = service.submit("forged", "a", number).await.unwrap().answer().await.unwrap();
+        assert_eq!(answer.error().unwrap().error_type, ErrorType::InvalidToken);
+    }
+    // A resume loop finds those that are not delivered, and keeps no more of them.
+    service.orders.resume().await.unwrap();
+    service.buy("a", 1_000_000).await;
+    let delivered = tokio::time::timeout(Duration::from_secs(10), relay.paid.acquire()).await;
+    assert!(delivered.is_ok(), "the paid answer waits for the others");
+    let (kept, sending) = (tasks() - before, relay.unpaid.load(Ordering::SeqCst));
+    println!("{ORDERS} refusals that nobody takes: {kept} are kept, {sending} of them being sent");
+    assert_eq!(sending, limits::DELIVERIES_AT_ONCE);
+    assert!(kept > sending && kept <= limits::DELIVERIES_WAITING + 8, "{kept} tasks");
+}

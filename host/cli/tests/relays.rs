@@ -7,7 +7,7 @@ mod support;
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::{
     Client, ClientMessage, Event, EventBuilder, Filter, JsonUtil, Keys, Kind, RelayMessage,
-    RelayUrl, Tag,
+    RelayUrl, Tag, Timestamp,
 };
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::store::OrderStore;
@@ -50,10 +50,25 @@ impl Crowd {
     /// A new customer, who reads at these relays and sends this message.
     async fn send(&self, inbox: impl IntoIterator<Item = RelayUrl>, text: &str) -> Keys {
         let keys = Keys::generate();
-        let list = EventBuilder::new(Kind::InboxRelays, "").tags(inbox.into_iter().map(Tag::relay));
-        self.publish(&list.sign_with_keys(&keys).unwrap()).await;
-        self.publish(&gift_wrap(&keys, &self.service, text, None).unwrap().1).await;
+        self.read_at(&keys, inbox, Timestamp::now()).await;
+        self.send_as(&keys, text).await;
         keys
+    }
+
+    /// From this time on the customer reads at these relays.
+    async fn read_at(
+        &self,
+        keys: &Keys,
+        inbox: impl IntoIterator<Item = RelayUrl>,
+        since: Timestamp,
+    ) {
+        let list = EventBuilder::new(Kind::InboxRelays, "").tags(inbox.into_iter().map(Tag::relay));
+        let list = list.custom_created_at(since).sign_with_keys(keys).unwrap();
+        self.publish(&list).await;
+    }
+
+    async fn send_as(&self, keys: &Keys, text: &str) {
+        self.publish(&gift_wrap(keys, &self.service, text, None).unwrap().1).await;
     }
 }
 
@@ -157,6 +172,13 @@ fn messages_that_name_silent_relays_leave_no_socket_and_no_memory_behind() {
     });
 }
 
+/// A customer with a pod.
+struct Owner {
+    keys: Keys,
+    token: String,
+    pod: String,
+}
+
 /// Customers at slow relays who send messages that are no orders, and orders that are refused, one
 /// after the other until this is dropped.
 struct Attack {
@@ -174,6 +196,28 @@ impl Attack {
                 let refused = token.map(|token| json!({"cashu_token": token, "tier": "galactic"}));
                 let text = refused.map_or_else(|| "hi".to_owned(), |order| order.to_string());
                 crowd.send(hosts.relays(n), &text).await;
+                counter.store(n, Ordering::SeqCst);
+            }
+        });
+        Self { sent, task }
+    }
+
+    /// Owners of pods who send for the status and for the login of theirs, which is answered
+    /// without a further payment, each time at other relays.
+    fn of_owners(crowd: Arc<Crowd>, hosts: Arc<SilentHosts>, owners: Vec<Owner>) -> Self {
+        let sent = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&sent);
+        // A list replaces an older one only.
+        let since = Timestamp::now().as_secs() + 1..;
+        let task = tokio::spawn(async move {
+            for ((n, since), owner) in (0..).zip(since).zip(owners.iter().cycle()) {
+                let since = Timestamp::from_secs(since);
+                crowd.read_at(&owner.keys, hosts.relays(n), since).await;
+                // With another field it is another message.
+                let status = json!({"type": "status", "pod_name": owner.pod, "n": n});
+                let login = json!({"cashu_token": owner.token, "n": n});
+                let request = if n % 2 == 0 { status } else { login };
+                crowd.send_as(&owner.keys, &request.to_string()).await;
                 counter.store(n, Ordering::SeqCst);
             }
         });
@@ -233,6 +277,44 @@ fn a_paid_answer_does_not_wait_for_slow_relays() {
         assert!(open_files() > files + 8, "no slow relay is visited any more");
         let limit = Duration::from_secs(2) + quiet;
         assert!(attacked < limit && read_elsewhere < limit, "{attacked:?}, {read_elsewhere:?}");
+    });
+}
+
+#[test]
+fn a_login_does_not_wait_for_answers_that_owners_request_again_and_again() {
+    alone(async {
+        const OWNERS: usize = 13;
+        let served = Served::start().await;
+        let (crowd, hosts) = (Arc::new(served.crowd), Arc::new(SilentHosts::start(24)));
+        let elsewhere = Relay::start().await.unwrap();
+        let (mut owners, mut quiet) = (Vec::new(), Duration::ZERO);
+        for _ in 0..OWNERS {
+            let token = served.buyer.token(2).await;
+            let begun = Instant::now();
+            // The login itself is not sent to slow relays.
+            let keys = crowd.send([], &token).await;
+            let login = login(&crowd.client, &keys).await;
+            quiet = begun.elapsed();
+            owners.push(Owner { keys, token, pod: login["pod_name"].as_str().unwrap().to_owned() });
+        }
+        let token = served.buyer.token(2).await;
+        let files = open_files();
+        let attack = Attack::of_owners(Arc::clone(&crowd), hosts, owners);
+        // Each owner may have six visits at once: more than there are slots.
+        until("no slow relay is visited", async || {
+            (attack.sent() >= OWNERS * 4 && open_files() > files + 16).then_some(())
+        })
+        .await;
+        let begun = Instant::now();
+        let keys = crowd.send([elsewhere.url().await], &token).await;
+        let reader = client_on(&elsewhere.url().await, keys.clone()).await;
+        login(&reader, &keys).await;
+        let took = begun.elapsed();
+        println!(
+            "a login in {quiet:.2?}; under {} requests of {OWNERS} owners, at its customer's own relay in {took:.2?}",
+            attack.sent()
+        );
+        assert!(took < Duration::from_secs(2) + quiet, "{took:?}");
     });
 }
 

@@ -10,6 +10,10 @@ use std::time::Duration;
 pub(crate) const UNSCHEDULABLE: Duration = Duration::from_secs(30);
 /// "Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage."
 const EXCEEDED: &str = "has larger consumption of ephemeral-storage";
+/// What a pod has without limit. The kubelet evicts first the pod that has most of it, and does not
+/// report how much that was.
+const LOW_ON_UNLIMITED: [&str; 2] =
+    ["The node was low on resource: inodes.", "The node was low on resource: pids."];
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -43,25 +47,29 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
 
 /// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
 /// are known. A pod that exited by itself still exists; one that was deleted does not. A pod that
-/// was evicted for its own use was not disrupted by the cluster.
+/// may have caused its own eviction was not disrupted by the cluster.
 pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
     match (reason, pods) {
         (EndReason::Exited, Some([])) => EndReason::Removed,
-        (EndReason::Disrupted, Some(pods)) if pods.iter().any(is_evicted_for_its_own_use) => {
-            EndReason::Exited
+        (EndReason::Disrupted, Some(pods)) => {
+            pods.iter().find_map(end_by_own_use).unwrap_or(reason)
         }
         _ => reason,
     }
 }
 
-/// Whether the node evicted this pod since it used more of its disk than it had requested: then the
-/// customer caused it. Only the kubelet's message has this. A pod that kept within its requests was
-/// in the way of others. So was one that used more memory than it had requested: where the operator
-/// overcommits, its limit is what was sold, and the kernel enforces that.
-fn is_evicted_for_its_own_use(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
-    status.reason.as_deref() == Some("Evicted")
-        && status.message.as_deref().is_some_and(|message| message.contains(EXCEEDED))
+/// How the lease of a pod ended that its node evicted, if the customer may have caused that; only the
+/// kubelet's message has this. Whoever used more of the node's disk than they had requested caused
+/// it; who may have used up the inodes or the process ids may have. A pod that kept within its
+/// requests was in the way of others. So was one that used more memory than it had requested: where
+/// the operator overcommits, its limit is what was sold, and the kernel enforces that.
+fn end_by_own_use(pod: &Pod) -> Option<EndReason> {
+    let status = pod.status.as_ref().filter(|it| it.reason.as_deref() == Some("Evicted"))?;
+    let message = status.message.as_deref()?;
+    if message.contains(EXCEEDED) {
+        return Some(EndReason::Exited);
+    }
+    LOW_ON_UNLIMITED.iter().any(|low| message.contains(low)).then_some(EndReason::Evicted)
 }
 
 /// Whether a pod is ready; an error when it will not become so, none while it may. `waited` is how
@@ -165,24 +173,32 @@ mod tests {
 
     /// As the kubelet of Kubernetes 1.34 writes them.
     #[test]
-    fn who_used_more_disk_than_they_requested_caused_their_eviction() {
+    fn who_used_more_disk_than_they_requested_caused_their_eviction_and_who_used_inodes_may_have() {
         let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0. ";
         let own = format!(
             "{low}Container ssh was using 3Gi, request is 2Gi, has larger consumption of ephemeral-storage. "
         );
         let overcommitted = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. Container ssh was using 900Mi, request is 512Mi, has larger consumption of memory. ";
-        for (reason, message, caused) in [
-            ("Evicted", own.as_str(), true),
-            ("Evicted", low, false),
-            ("Evicted", overcommitted, false),
-            ("Evicted", "The node had condition: [DiskPressure]. ", false),
-            ("Terminated", "Pod was terminated in response to imminent node shutdown.", false),
-            ("Terminated", own.as_str(), false),
+        let inodes =
+            "The node was low on resource: inodes. Threshold quantity: 65536, available: 12. ";
+        let pids = "The node was low on resource: pids. Threshold quantity: 3276, available: 3k. ";
+        for (reason, message, end) in [
+            ("Evicted", own.as_str(), Some(EndReason::Exited)),
+            ("Evicted", low, None),
+            ("Evicted", overcommitted, None),
+            ("Evicted", inodes, Some(EndReason::Evicted)),
+            ("Evicted", "The node was low on resource: inodes. ", Some(EndReason::Evicted)),
+            ("Evicted", pids, Some(EndReason::Evicted)),
+            ("Evicted", "The node had condition: [DiskPressure]. ", None),
+            ("Evicted", "The node had condition: [PIDPressure]. ", None),
+            ("Terminated", "Pod was terminated in response to imminent node shutdown.", None),
+            ("Terminated", own.as_str(), None),
+            ("Terminated", inodes, None),
         ] {
             let evicted = pod(json!({"phase": "Failed", "reason": reason, "message": message}));
-            assert_eq!(is_evicted_for_its_own_use(&evicted), caused, "{reason}: {message}");
+            assert_eq!(end_by_own_use(&evicted), end, "{reason}: {message}");
         }
-        assert!(!is_evicted_for_its_own_use(&Pod::default()));
+        assert_eq!(end_by_own_use(&Pod::default()), None);
     }
 
     fn job_with(conditions: Value) -> Job {
@@ -201,7 +217,7 @@ mod tests {
         let state = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
         let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         let killed = pod(json!({"phase": "Failed", "containerStatuses": [container]}));
-        assert!(!is_evicted_for_its_own_use(&killed));
+        assert_eq!(end_by_own_use(&killed), None);
         for (reason, end, is_paid_back) in [
             ("BackoffLimitExceeded", EndReason::Exited, false),
             ("PodFailurePolicy", EndReason::Disrupted, true),
@@ -217,7 +233,10 @@ mod tests {
     fn a_finished_job_tells_who_ended_its_pod() {
         let message = format!("Container ssh was using 3Gi, request is 2Gi, {EXCEEDED}. ");
         let exited = pod(json!({"phase": "Failed"}));
-        let evicted = pod(json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+        let evicted_by = |message: &str| {
+            pod(json!({"phase": "Failed", "reason": "Evicted", "message": message}))
+        };
+        let (evicted, low) = (evicted_by(&message), evicted_by(LOW_ON_UNLIMITED[0]));
         for (condition, reason, pods, end) in [
             ("Complete", "CompletionsReached", Some(&exited), EndReason::Exited),
             ("Failed", "BackoffLimitExceeded", Some(&exited), EndReason::Exited),
@@ -226,6 +245,7 @@ mod tests {
             ("Failed", "PodFailurePolicy", Some(&exited), EndReason::Disrupted),
             ("Failed", "PodFailurePolicy", None, EndReason::Disrupted),
             ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::Exited),
+            ("Failed", "PodFailurePolicy", Some(&low), EndReason::Evicted),
             ("Failed", "DeadlineExceeded", None, EndReason::Expired),
         ] {
             let conditions =

@@ -28,6 +28,7 @@
 //! ```
 
 pub mod backend;
+mod byte_budget;
 mod error_chain;
 pub mod keyed_limit;
 pub mod limits;

@@ -59,6 +59,13 @@ pub const VERIFY_WAIT: Duration = Duration::from_secs(3);
 /// Orders of one mint that are not paid for yet, with proven tokens and without each; more are
 /// refused, since each holds memory.
 pub const ORDERS_WAITING: usize = 512;
+/// What those of all mints hold in memory, with proven tokens and without each. The first
+/// [`ORDERS_AT_ONCE`] of each mint are not counted: a crowd at one mint takes no place at another…
+pub const ORDERS_WAITING_BYTES: usize = 64 << 20;
+/// …an order without its token: the image, the login, addresses, and the task…
+pub const ORDER_BYTES: usize = 8 << 10;
+/// …and, besides the token's text, each of its proofs: its Y in hex, and what that is kept in.
+pub const ORDER_PROOF_BYTES: usize = 128;
 /// Payments of one mint whose outcome is unknown and that keep their port…
 pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
 /// …and of all mints: few of the ports that there are.
@@ -94,8 +101,11 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// Attempts to send a response in a row; then the order waits for the next resume loop.
 pub const DELIVERY_ATTEMPTS: u32 = 5;
-/// Responses being sent at the same time to customers who have not paid.
+/// Responses being sent at the same time to customers who have not paid…
 pub const DELIVERIES_AT_ONCE: usize = 64;
+/// …and those that are kept in memory until they are, or for their next attempt: a slow relay must
+/// not have refusals pile up. Further ones wait in the ledger.
+pub const DELIVERIES_WAITING: usize = 1_024;
 /// After this an undeliverable response is not sent any more; `status` still returns its refund.
 pub const DELIVERY_TIMEOUT: Seconds = Seconds(14 * 86_400);
 /// Refused orders that are kept whole, the newest: policies are compared on them.

@@ -14,8 +14,8 @@
 //! Response: status and headers; a redirect is a response like any other
 //!      │
 //!      ├──▶ Response::bytes(limit)        at most `limit` bytes, before the same deadline
-//!      └──▶ HttpClient::follow(…)         only on request: https, no private addresses, no
-//!                                         credentials for another server (redirect.rs)
+//!      └──▶ HttpClient::follow(…)         only on request: https, no private address in the
+//!                                         URL, no credentials for another server (redirect.rs)
 //! ```
 //!
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path

@@ -11,7 +11,8 @@ use hyper::header::LOCATION;
 /// Every hop has to be https; plain HTTP is followed from this machine to this machine only, and
 /// within a server that was spoken to in plain HTTP already. A
 /// server with a public name or address cannot send us to a private address, such as the metadata
-/// service of a cloud. Host names are not resolved for this check.
+/// service of a cloud, by writing it into the URL. Names are not resolved for this check, since a
+/// proxy may resolve them elsewhere; what answers behind one needs a certificate for that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedirectPolicy {
     /// How many redirects may follow each other.
@@ -105,6 +106,8 @@ mod tests {
             ("https://a.example/", "https://2130706433/", Some(RedirectError::InvalidLocation)),
             ("https://a.example/", "https://0x7f.1/", Some(RedirectError::InvalidLocation)),
             ("https://9.9.9.9/", "https://[fd00::1]/", Some(RedirectError::PrivateAddress)),
+            // Names are not resolved.
+            ("https://a.example/", "https://internal.b.example/", None),
             ("https://10.0.0.1/", "https://10.0.0.2/", None),
             ("http://127.0.0.1:1/", "http://localhost:2/", None),
             ("http://a.example:1/x", "/y", None),

@@ -65,14 +65,14 @@ fn preferred_wait(headers: &HeaderMap) -> Duration {
 /// Buys, or responds with the price.
 async fn buy(
     app: &App,
-    request: &ApiRequest,
+    request: ApiRequest,
     token: Option<Secret>,
     bought: Bought,
 ) -> Result<Response, Problem> {
     let Bought { purchase, password, wanted } = bought;
     let token = single_token(token, request.token.clone())?;
     let Some(token) = token else {
-        return payment_required(app, request, &purchase, wanted).await;
+        return payment_required(app, &request, &purchase, wanted).await;
     };
     if token.expose().len() > paygress_core::limits::TOKEN_BYTES {
         return Err(Refusal::new(
@@ -87,8 +87,10 @@ async fn buy(
     let wait = preferred_wait(&request.headers);
     let network = request.network;
     let order = PaidOrder { token, purchase, password, customer, bearer, message, network };
-    let submission = order.submit(app).await?;
-    order.respond(app, submission, wait).await
+    // It may wait for minutes, and its body and head are large.
+    drop(request);
+    let (buyer, submission) = order.submit(app).await?;
+    buyer.respond(app, submission, wait).await
 }
 
 /// An empty body is an order without options.
@@ -119,7 +121,7 @@ pub(crate) async fn spawn(
     match Request::parse(body_of(&request))? {
         Request::Buy { token, purchase: purchase @ Purchase::Spawn { wanted, .. }, password } => {
             let bought = Bought { purchase, password, wanted };
-            buy(&app, &request, token, bought).await
+            buy(&app, request, token, bought).await
         }
         _ => Err(Problem::invalid("this buys new pods; leave pod_name out, or use /top-up-pod")),
     }
@@ -149,7 +151,7 @@ pub(crate) async fn top_up(
     };
     let wanted = RequestBody::read(body_of(&request))?.wanted();
     let bought = Bought { purchase: Purchase::TopUp { pod }, password: None, wanted };
-    buy(&app, &request, token, bought).await
+    buy(&app, request, token, bought).await
 }
 
 /// Status of an order

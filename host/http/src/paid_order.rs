@@ -123,16 +123,18 @@ impl MessageId {
     }
 }
 
-impl PaidOrder {
-    fn receipt(&self, id: &OrderId) -> Receipt {
-        Receipt::new(id, self.bearer.as_ref())
-    }
+/// The customer who waits for an order. The token is not kept meanwhile: the order has it.
+pub(crate) struct Buyer {
+    customer: Customer,
+    bearer: Option<Secret>,
+}
 
+impl PaidOrder {
     /// A client that disconnects loses nothing: the order goes on.
-    pub(crate) async fn submit(&self, app: &App) -> Result<Submission, Problem> {
+    pub(crate) async fn submit(self, app: &App) -> Result<(Buyer, Submission), Problem> {
         let order = NewOrder {
             repetition: Repetition::ByChosenId,
-            message: self.message.0.clone(),
+            message: self.message.0,
             reply_to: ReplyTo {
                 transport: TRANSPORT.to_owned(),
                 customer: Some(self.customer.clone()),
@@ -140,9 +142,9 @@ impl PaidOrder {
                 address: BTreeMap::new(),
             },
             network: self.network,
-            token: self.token.clone(),
-            purchase: self.purchase.clone(),
-            password: self.password.clone(),
+            token: self.token,
+            purchase: self.purchase,
+            password: self.password,
         };
         let orders = Arc::clone(&app.orders);
         // In a task of its own: this one ends with its connection.
@@ -150,7 +152,13 @@ impl PaidOrder {
         let failed = |_| Problem::internal("try again with the same token");
         let submission = submitted.map_err(failed)??;
         tracing::info!(order = %submission.order(), customer = %self.customer, "order submitted");
-        Ok(submission)
+        Ok((Buyer { customer: self.customer, bearer: self.bearer }, submission))
+    }
+}
+
+impl Buyer {
+    fn receipt(&self, id: &OrderId) -> Receipt {
+        Receipt::new(id, self.bearer.as_ref())
     }
 
     /// The response; or where to fetch it, if it takes longer than the client waits.

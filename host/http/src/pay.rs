@@ -115,9 +115,11 @@ pub(crate) async fn pay(
     let token = app.orders.token_from_payload(&request.body).await?;
     // One parser for orders, whatever they come in.
     let body = sorted(&paid_for.into_request(&token)).to_string();
+    drop(token);
     let Request::Buy { token: Some(token), purchase, password } = Request::parse(&body)? else {
         return Err(unpaid().into());
     };
+    drop(body);
     let order = PaidOrder {
         token,
         purchase,
@@ -127,9 +129,11 @@ pub(crate) async fn pay(
         message: MessageId::random(),
         network: request.network,
     };
-    let submission = order.submit(&app).await?;
+    // It may wait for its mint, and its body is large.
+    drop(request);
+    let (buyer, submission) = order.submit(&app).await?;
     let id = submission.order().clone();
-    let status = order.wait_settled(&app, &id).await?;
+    let status = buyer.wait_settled(&app, &id).await?;
     match (status.state, status.response) {
         (OrderState::Refused, Some(Response::Error(error))) => Err(Problem::of_response(&error)),
         (state, _) if state.is_awaiting_payment() => {

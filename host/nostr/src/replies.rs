@@ -1,5 +1,6 @@
 //! Responses, and who waits for whom: what holds money or a login is sent before everything else
-//! and never dropped; what is free to cause is bounded, and dropped first.
+//! and never dropped; what is free to cause is bounded, and dropped first. To the customers' own
+//! relays a response in the ledger goes first, and what customers request as often as they like last.
 
 use crate::connection::Connection;
 use crate::delivery::Inbox;
@@ -31,8 +32,8 @@ const UNPAID_OF_CUSTOMER: u32 = 30;
 const UNPAID_WINDOW: Duration = Duration::from_secs(60);
 /// Customers whose unpaid responses are counted.
 const CUSTOMERS_COUNTED: usize = 10_000;
-/// Responses that nobody has paid for and that are on their way to the customers' own relays, each
-/// to three at the most. When there are more, those are left out: our relay has the response.
+/// Responses of [`Priority::Unpaid`] that are on their way to the customers' own relays, each to
+/// three at the most. When there are more, those are left out: our relay has the response.
 const UNPAID_BESIDE: usize = 32;
 /// Paid responses that our relay has and the customer's own relays have not, yet.
 const HELD: usize = 10_000;
@@ -139,14 +140,20 @@ impl ReplyPublisher {
             let error: &dyn Error = error;
             tracing::warn!(error, "a response could not be sent");
         };
-        let sent =
-            (|| self.publish(to, response)).retry(backoff).notify(|error, _| log(error)).await;
+        let priority = repeated_priority(response);
+        let publish = || self.publish(to, response, priority);
+        let sent = publish.retry(backoff).notify(|error, _| log(error)).await;
         if let Err(error) = sent {
             log(&error);
         }
     }
 
-    async fn publish(&self, to: &ReplyTo, response: &Response) -> Result<(), ReplyError> {
+    async fn publish(
+        &self,
+        to: &ReplyTo,
+        response: &Response,
+        priority: Priority,
+    ) -> Result<(), ReplyError> {
         let Some(Customer::Nostr(customer)) = &to.customer else {
             return Err(ReplyError::Customer("they have no Nostr key".into()));
         };
@@ -156,12 +163,13 @@ impl ReplyPublisher {
         let receipt = to.part(RELAY).and_then(|url| RelayUrl::parse(url).ok());
         let (keys, json) = (&self.connection.settings.keys, response.to_json());
         let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &json, request)?;
-        if response.is_paid() {
-            let mut hasher = DefaultHasher::new();
-            json.hash(&mut hasher);
-            self.publish_paid(customer, receipt, wrap, (request, hasher.finish())).await
-        } else {
-            self.publish_unpaid(customer, receipt, wrap).await
+        match priority {
+            Priority::Paid => {
+                let mut hasher = DefaultHasher::new();
+                json.hash(&mut hasher);
+                self.publish_paid(customer, receipt, wrap, (request, hasher.finish())).await
+            }
+            Priority::Unpaid => self.publish_unpaid(customer, receipt, wrap).await,
         }
     }
 
@@ -225,6 +233,16 @@ impl ReplyPublisher {
     }
 }
 
+/// The priority of a response that is not in the ledger. Whoever bought a pod once may request its
+/// status, its end and its login for ever: those keep no relay from orders that are paid for now. A
+/// login is in the ledger too, and sent from there until one of the customer's own relays has it.
+fn repeated_priority(response: &Response) -> Priority {
+    match response.holds_refund() {
+        true => Priority::Paid,
+        false => Priority::Unpaid,
+    }
+}
+
 /// The name of this transport in a [`ReplyTo`].
 pub const TRANSPORT: &str = "nostr";
 /// In its address: the relay that brought the request…
@@ -245,7 +263,8 @@ pub(crate) fn reply_to(customer: Customer, relay: &RelayUrl, request: &EventId) 
 #[async_trait]
 impl Responder for ReplyPublisher {
     async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
-        self.publish(to, response).await.map_err(|error| match error {
+        let priority = if response.is_paid() { Priority::Paid } else { Priority::Unpaid };
+        self.publish(to, response, priority).await.map_err(|error| match error {
             ReplyError::Customer(_) => SendError::recipient(error),
             ReplyError::GiftWrap(_) | ReplyError::NotTaken => SendError::undelivered(error),
         })

@@ -41,9 +41,10 @@ const FAILED_KEPT: Duration = Duration::from_secs(60);
 /// Each priority has its own visits: customers who pay do not wait for those who do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// A response that holds money or a login: it waits for a slot.
+    /// A response that holds a refund, or a paid order's own: it waits for a slot.
     Paid,
-    /// Any other: it is not sent when there is no room at once.
+    /// Any other, and what can be requested again and again: it is not sent when there is no room at
+    /// once.
     Unpaid,
 }
 

@@ -80,12 +80,15 @@ pub enum EndReason {
     Removed,
     /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
     Disrupted,
+    /// Evicted since its node ran out of something that pods have without limit. The one that has
+    /// most of it is evicted first; whether it was this one is not known.
+    Evicted,
     /// The customer stopped it.
     Stopped,
 }
 
 impl EndReason {
-    /// Whether the customer gets the unused time back without a request.
+    /// Whether it is the service's to make good: all unused time is paid back, at its expense.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
         matches!(self, Self::Removed | Self::Disrupted)

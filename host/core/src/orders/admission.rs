@@ -11,6 +11,8 @@
 //!
 //! Nothing here is stored: an order that is refused a place was never written.
 
+use super::waiting_memory::WaitingMemory;
+use crate::byte_budget::ReservedBytes;
 use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
 use crate::model::ids::{Customer, MintUrl};
@@ -40,6 +42,7 @@ pub(super) enum Lane {
 #[derive(Default)]
 pub(super) struct Admission {
     sources: KeyedLimit<Source>,
+    pub(super) memory: WaitingMemory,
     mints: Mutex<Mints>,
     /// How many unproven orders run.
     unproven_running: watch::Sender<usize>,
@@ -142,6 +145,7 @@ pub(super) struct Place {
     entrant: Entrant,
     mint: MintUrl,
     lane: Lane,
+    _bytes: Option<ReservedBytes>,
 }
 
 impl Drop for Place {
@@ -208,19 +212,20 @@ impl Admission {
     }
 
     /// # Errors
-    /// `resource_unavailable`: too many wait for this mint.
+    /// `resource_unavailable`: too many wait for this mint, or they hold too much at all mints.
     pub(super) fn claim_place(
         self: &Arc<Self>,
         entrant: Entrant,
         mint: &MintUrl,
         lane: Lane,
+        bytes: usize,
     ) -> Result<Place, Refusal> {
-        let place = self.place(entrant, mint, lane, limits::ORDERS_WAITING);
+        let place = self.place(entrant, mint, lane, limits::ORDERS_WAITING, bytes);
         place.ok_or_else(|| match lane {
-            Lane::Proven => busy("too many orders are waiting for this mint"),
+            Lane::Proven => busy("too many orders are waiting"),
             Lane::Unproven => busy(
-                "too many orders are waiting for this mint; a token with DLEQ proofs (NUT-12) goes \
-                 before those without",
+                "too many orders are waiting; a token with DLEQ proofs (NUT-12) goes before those \
+                 without",
             ),
         })
     }
@@ -233,25 +238,31 @@ impl Admission {
         lane: Lane,
     ) -> Option<Place> {
         let entrant = self.sources.try_acquire(source, usize::MAX)?;
-        self.place(entrant, mint, lane, usize::MAX)
+        self.place(entrant, mint, lane, usize::MAX, 0)
     }
 
-    /// None when the lane has so many already.
+    /// None when the lane has so many already, or has no such memory left.
     fn place(
         self: &Arc<Self>,
         entrant: Entrant,
         mint: &MintUrl,
         lane: Lane,
         limit: usize,
+        bytes: usize,
     ) -> Option<Place> {
         let mut mints = self.mints();
         let orders = mints.at(mint).lane(lane);
         if orders.places >= limit {
             return None;
         }
+        let bytes = match orders.places < limits::ORDERS_AT_ONCE {
+            true => None,
+            false => Some(self.memory.try_reserve(lane, bytes)?),
+        };
         orders.places = orders.places.saturating_add(1);
         drop(mints);
-        Some(Place { admission: Arc::clone(self), entrant, mint: mint.clone(), lane })
+        let admission = Arc::clone(self);
+        Some(Place { admission, entrant, mint: mint.clone(), lane, _bytes: bytes })
     }
 
     /// Whether unproven orders run.
@@ -353,7 +364,7 @@ mod tests {
         mint: &MintUrl,
         lane: Lane,
     ) -> Result<Place, Refusal> {
-        admission.claim_place(admission.accept(source(n))?, mint, lane)
+        admission.claim_place(admission.accept(source(n))?, mint, lane, 0)
     }
 
     /// Runs the future once: whether it is done.

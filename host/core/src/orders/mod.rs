@@ -11,9 +11,9 @@
 //! ```
 //!
 //! - `submit`: new orders, repeated orders, and who waits for their response.
-//! - `admission`: who is worked next, in turn. `unknown`: what payments may hold whose answer was
-//!   lost.
-//! - `worker`: the task of one order: steps, retries, delivery of the response.
+//! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
+//!   `unknown`: what payments may hold whose answer was lost.
+//! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before. `provision`:
@@ -25,6 +25,7 @@
 mod admission;
 mod capacity;
 mod decide;
+mod delivery;
 mod limiter;
 mod operator;
 mod pricing;
@@ -37,6 +38,7 @@ mod submit;
 mod terminate;
 mod unknown;
 mod unpaid_launch;
+mod waiting_memory;
 mod worker;
 
 pub use crate::model::order_state::RefundFees;
@@ -59,6 +61,7 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::Seconds;
 use crate::protocol::Response;
 use admission::{Admission, Lane, Source};
+use delivery::UnpaidDeliveries;
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
@@ -131,7 +134,7 @@ pub struct OrderService {
     verify_slots: MintLimiter,
     /// Refunds to which the operator adds: when one is made, the next finds out what is left.
     adding: MintLimiter,
-    delivering: Semaphore,
+    delivering: UnpaidDeliveries,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
     unpaid_customers: KeyedLimit<Option<Customer>>,
@@ -153,7 +156,7 @@ impl OrderService {
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             adding: MintLimiter::of(1),
-            delivering: Semaphore::new(limits::DELIVERIES_AT_ONCE),
+            delivering: UnpaidDeliveries::default(),
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),
             refusals: AtomicU32::new(0),
@@ -182,6 +185,10 @@ impl OrderService {
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
         for order in self.backends.ledger.unfinished().await? {
+            if order.state() == State::Refused && self.delivering.is_full() {
+                // Only its response is left to be sent, and too many wait already.
+                continue;
+            }
             let Some(guard) = self.claim(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
             let source = Source::Customer(order.customer().cloned());

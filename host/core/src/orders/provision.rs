@@ -212,7 +212,9 @@ mod tests {
         let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
         for purchase in [testing::spawn(), top_up.clone()] {
             for error in [&gone, &failed] {
-                for end in [EndReason::Stopped, EndReason::Exited, EndReason::Expired] {
+                for end in
+                    [EndReason::Stopped, EndReason::Exited, EndReason::Expired, EndReason::Evicted]
+                {
                     assert_eq!(fault(Some(end), &purchase, error), Fault::Others, "{end:?}");
                 }
                 for end in [EndReason::Removed, EndReason::Disrupted] {

@@ -1,6 +1,7 @@
 //! New orders, and the same order sent again.
 
 use super::admission::{Lane, Place, Source};
+use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
 use crate::backend::store::{OpenOutcome, Repetition};
 use crate::model::ids::OrderId;
@@ -151,7 +152,8 @@ impl OrderService {
             true => Lane::Proven,
             false => Lane::Unproven,
         };
-        let place = self.admission.claim_place(entrant, &token_info.mint, lane)?;
+        let bytes = held_bytes(&incoming.token, &token_info);
+        let place = self.admission.claim_place(entrant, &token_info.mint, lane, bytes)?;
         match self.has_room().await {
             true => Ok((token_info, place)),
             false => Err(no_room()),

@@ -163,15 +163,16 @@ impl OrderService {
 }
 
 /// The terms on which unused time of an order is refunded. A stop has those that the pod was sold
-/// on, or the host's where the policy had none, unless the operator pays nothing back at all; what
-/// we lost goes back to the last sat.
+/// on, or the host's where the policy had none, unless the operator pays nothing back at all. An
+/// eviction that the customer may have caused has the same: to cause one is worth no more than to
+/// stop. What we lost goes back to the last sat.
 fn terms(
     sold_on: Option<RefundTerms>,
     on_stop: Option<RefundTerms>,
     reason: EndReason,
 ) -> Option<RefundTerms> {
     match reason {
-        EndReason::Stopped => on_stop.map(|host| sold_on.unwrap_or(host)),
+        EndReason::Stopped | EndReason::Evicted => on_stop.map(|host| sold_on.unwrap_or(host)),
         reason => {
             reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
         }
@@ -199,6 +200,19 @@ fn unused(
     }
 }
 
+/// What a customer reads who gets unused time back and did not stop the pod.
+fn loss(reason: EndReason) -> Option<&'static str> {
+    match reason {
+        EndReason::Removed | EndReason::Disrupted => Some(
+            "the cluster lost your pod before its time was over; what you had not used is paid back",
+        ),
+        EndReason::Evicted => Some(
+            "the pod's node ran out of inodes or process ids and evicted the pod; what you had not used is paid back as after a stop",
+        ),
+        EndReason::Expired | EndReason::Exited | EndReason::Stopped => None,
+    }
+}
+
 /// Closes the active orders of a lease that ends; others stay as they are. What of their time is
 /// not used is due, on its terms; what was bought last is used last. Of what we lost, the operator
 /// may bear the fees.
@@ -220,7 +234,7 @@ fn close(
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
     let mut elapsed = now.since(begun.unwrap_or(now));
-    if reason == EndReason::Stopped {
+    if matches!(reason, EndReason::Stopped | EndReason::Evicted) {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
         elapsed = elapsed.max(Seconds(1));
     }
@@ -237,9 +251,7 @@ fn close(
             order.state = OrderState::Ended { sale, expires_at };
             continue;
         }
-        let message = "the cluster lost your pod before its time was over; what you had not used is paid back";
-        let refusal =
-            reason.is_provider_fault().then(|| Refusal::new(ErrorType::BackendError, message));
+        let refusal = loss(reason).map(|message| Refusal::new(ErrorType::BackendError, message));
         let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added };
         order.state = OrderState::RefundPending { sale, cause, password: None };
         // The customer who stops it gets a response; others who paid for it get a message.
@@ -309,6 +321,7 @@ mod tests {
             assert_eq!(borne(reason, 1_590), None, "less than a sat");
         }
         assert_eq!(borne(EndReason::Stopped, 1_300), Some((9, None)), "their own stop");
+        assert_eq!(borne(EndReason::Evicted, 1_300), Some((9, None)), "perhaps their own doing");
         assert_eq!(borne(EndReason::Exited, 1_300), None);
         assert_eq!(borne(EndReason::Expired, 1_300), None);
     }
@@ -335,6 +348,27 @@ mod tests {
         assert_eq!(amounts_due(EndReason::Expired, 1_000), [None, None]);
         // A clock that jumped back does not give more than was paid.
         assert_eq!(amounts_due(EndReason::Removed, 1), [Some(10), Some(20)]);
+    }
+
+    #[test]
+    fn an_eviction_that_the_customer_may_have_caused_is_worth_no_more_than_a_stop() {
+        let sold = Some(RefundTerms { step: Seconds(300), percent: 50 });
+        for now in [1, 1_000, 1_001, 1_300, 1_600, 2_140, 2_200] {
+            for (sold_on, on_stop) in [(None, MINUTES), (sold, MINUTES), (sold, None), (None, None)]
+            {
+                let due = |reason| closed(sold_on, on_stop, reason, now);
+                assert_eq!(due(EndReason::Evicted), due(EndReason::Stopped), "at {now}");
+            }
+        }
+        assert_eq!(amounts_due(EndReason::Evicted, 1_000), [Some(9), Some(20)]);
+        assert_eq!(closed(None, None, EndReason::Evicted, 1_000), [None, None]);
+        // The customer did not request it, and is informed.
+        let mut orders = [active(testing::spawn(), None, 10, 1_600)];
+        let fees = RefundFees::Operator;
+        close(&mut orders, MINUTES, fees, EndReason::Evicted, None, UnixTime(1_300));
+        let [order] = &orders;
+        let refusal = order.state.refusal().unwrap();
+        assert!(refusal.message.contains("as after a stop") && !order.delivered, "{refusal}");
     }
 
     #[test]

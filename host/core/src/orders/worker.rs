@@ -1,4 +1,4 @@
-//! The task of one order: steps, retries, and the delivery of its response.
+//! The task of one order: steps, retries, and its response.
 
 use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
 use super::submit::InFlightGuard;
@@ -41,7 +41,7 @@ impl OrderService {
                 {
                     guard.sender.send_replace(Some(answer.clone()));
                     if !order.delivered {
-                        orders.send(&order, &answer).await;
+                        orders.send(order, answer).await;
                     }
                 }
                 drop(guard);
@@ -271,41 +271,10 @@ impl OrderService {
             Task::TopUp { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),
         }
     }
-
-    /// Sends the response. If nobody takes it, it is sent again by the next resume loop.
-    async fn send(&self, order: &Order, answer: &Response) {
-        // Who has paid does not wait for those who have not.
-        let _permit = match answer.is_paid() {
-            true => None,
-            false => self.delivering.acquire().await.ok(),
-        };
-        let (mut delays, mut attempts) = (backoff(), 0..limits::DELIVERY_ATTEMPTS);
-        while let Err(error) = self.backends.responder.send(&order.reply_to, answer).await {
-            tracing::warn!(
-                error = error.as_dyn(),
-                "the response was not delivered and will be sent again"
-            );
-            let since = order.state.refund().map_or(order.created_at, |refund| refund.made_at);
-            if UnixTime::now().since(since) > limits::DELIVERY_TIMEOUT {
-                tracing::error!("the response is undeliverable; it is not sent any more");
-                break;
-            }
-            if attempts.next().is_none() {
-                return;
-            }
-            wait(&mut delays).await;
-        }
-        match self.backends.ledger.delivered(&order.id, order.state()).await {
-            Ok(()) => tracing::info!("response delivered"),
-            Err(error) => {
-                tracing::warn!(%error, "the delivery could not be recorded; the response is sent again")
-            }
-        }
-    }
 }
 
 /// Delays that double, with jitter, up to [`limits::RETRY_LONGEST`].
-fn backoff() -> ExponentialBackoff {
+pub(super) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(limits::RETRY_FIRST)
         .with_max_delay(limits::RETRY_LONGEST.div_f32(2.0))
@@ -315,6 +284,6 @@ fn backoff() -> ExponentialBackoff {
         .build()
 }
 
-async fn wait(backoff: &mut ExponentialBackoff) {
+pub(super) async fn wait(backoff: &mut ExponentialBackoff) {
     tokio::time::sleep(backoff.next().unwrap_or(limits::RETRY_LONGEST)).await;
 }

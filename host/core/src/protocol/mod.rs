@@ -22,4 +22,4 @@ pub use fields::{describe_field, duration_minutes, from_json, without_bom};
 pub use render::*;
 pub use requests::*;
 pub use responses::*;
-pub use token_text::token_text;
+pub use token_text::{hides_token, token_text};

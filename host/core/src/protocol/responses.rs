@@ -55,6 +55,20 @@ impl Response {
         self.error().is_none_or(|error| error.refund.is_some())
     }
 
+    /// Whether it holds a refund that nobody has redeemed yet: who loses this response may have no
+    /// other with it.
+    #[must_use]
+    pub fn holds_refund(&self) -> bool {
+        match self {
+            Self::Access(_) | Self::ToppedUp(_) => false,
+            Self::Stopped(stopped) => stopped.refunds.refund_token.is_some(),
+            Self::Status(status) => status.refund_token.is_some(),
+            Self::Error(error) => {
+                error.refund.as_ref().is_some_and(|refund| refund.refund_token.is_some())
+            }
+        }
+    }
+
     /// The error, if it is one.
     #[must_use]
     pub fn error(&self) -> Option<&ErrorResponse> {

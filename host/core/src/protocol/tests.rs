@@ -1,6 +1,8 @@
 use super::*;
 use crate::limits;
-use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
+use crate::model::decision::Resources;
+use crate::model::ids::LeaseId;
+use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
@@ -196,6 +198,43 @@ fn several_refunds_that_wait_are_summed_up() {
         message(&[&waiting, &redeemed, &waiting]),
         "stopped; refunded 18 sat in 2 tokens; receive them soon; the refund of 9 sat was redeemed"
     );
+}
+
+#[test]
+fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
+    let order = |outcome: RefundOutcome| {
+        let mut order = testing::order(testing::spawn(), State::Refunded).unwrap();
+        if let OrderState::Refunded { refund, .. } = &mut order.state {
+            refund.outcome = outcome;
+        }
+        order
+    };
+    let active = testing::order(testing::spawn(), State::Active).unwrap();
+    let waiting = order(RefundOutcome::Waiting(Secret::new("cashuBx")));
+    let redeemed = order(RefundOutcome::Ended(RefundEnd::Redeemed));
+    let lease = Lease {
+        id: LeaseId::of(&active.id),
+        customer: None,
+        tier: String::new(),
+        image: String::new(),
+        resources: Resources::default(),
+        username: String::new(),
+        port: 1,
+        state: LeaseState::Live,
+        created_at: UnixTime(0),
+        expires_at: Some(UnixTime(9)),
+        end: None,
+    };
+    let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
+    for (order, holds) in [(&active, false), (&redeemed, false), (&waiting, true)] {
+        let state = order.state();
+        let of_status = Response::from(status(&lease, &[order], "host", UnixTime(1)));
+        assert_eq!(of_status.holds_refund(), holds, "{state:?}");
+        assert_eq!(Response::from(stopped(&lease.pod(), &[order])).holds_refund(), holds);
+        assert_eq!(refused(order, &refusal).holds_refund(), holds, "{state:?}");
+    }
+    let login = access(&lease, None, UnixTime(9), "host", None);
+    assert!(!Response::from(login).holds_refund());
 }
 
 #[test]

@@ -27,6 +27,13 @@ pub fn token_text(text: &str) -> Secret {
     })
 }
 
+/// Whether the text hides a token behind an emoji: then the visible text around it is no part of
+/// the token.
+#[must_use]
+pub fn hides_token(text: &str) -> bool {
+    revealed(text).is_some()
+}
+
 /// Blanks, line breaks and what is not visible, from wrapped lines and rich text.
 fn is_filler(c: char) -> bool {
     c.is_whitespace()
@@ -132,6 +139,7 @@ mod tests {
         ] {
             let read = token_text(&text);
             assert_eq!(read.expose(), TOKEN, "{text}");
+            assert_eq!(hides_token(&text), text.contains('\u{1f95c}'), "{text}");
             assert_eq!(token_text(read.expose()), read, "{text}");
         }
     }
