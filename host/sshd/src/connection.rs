@@ -1,30 +1,32 @@
-//! One connection: authentication, and the requests on its channels.
+//! One connection: authentication, and what arrives on its channels.
 
 use crate::account::{Account, KEY_KINDS};
-use crate::process::{self, Program, ProgramInput, Terminal};
+use crate::channels::Channels;
+use crate::groups::Groups;
+use crate::input::{NARROW_WINDOW, WINDOW};
+use crate::session::{Peers, SessionChannel, Sessions};
+use crate::terminal::{self, Terminal};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Preferred, Pty,
-};
+use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig};
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Channels of one connection.
-const MAX_CHANNELS: usize = 16;
-/// Environment variables that a client may set, and the size of each with its name.
-const MAX_VARIABLES: usize = 32;
-const MAX_VARIABLE_BYTES: usize = 4_096;
-/// The longest name of a terminal type.
-const MAX_TERM_BYTES: usize = 64;
-/// Failed attempts in one connection, each but the first answered after a second.
-const MAX_AUTH_TRIES: usize = 6;
-/// A dead peer is noticed after three of these.
+/// Sessions of one connection that are open at the same time, as OpenSSH's `MaxSessions`, which is
+/// 10 there.
+const MAX_SESSIONS: usize = 128;
+/// Failed attempts in one connection, OpenSSH's `MaxAuthTries` and the first one, by which a client
+/// asks for the methods.
+const MAX_AUTH_TRIES: usize = 7;
+/// The answer to a wrong password takes so long.
+const PASSWORD_DELAY: Duration = Duration::from_secs(1);
+/// The answer to any other attempt.
+const REJECTION_DELAY: Duration = Duration::from_millis(10);
+/// Keeps the way through firewalls open; a dead peer is noticed by TCP, which gives it minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 type Error = russh::Error;
@@ -32,73 +34,60 @@ type Error = russh::Error;
 pub(crate) fn config(host_key: PrivateKey) -> Config {
     Config {
         methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]),
-        auth_rejection_time: Duration::from_secs(1),
+        auth_rejection_time: REJECTION_DELAY,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
         max_auth_attempts: MAX_AUTH_TRIES,
-        inactivity_timeout: Some(KEEPALIVE.saturating_mul(4)),
+        // A client that is suspended, or whose reader is, keeps its connection, as with OpenSSH.
+        inactivity_timeout: None,
         keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: 0,
+        window_size: WINDOW,
         preferred: Preferred { key: Cow::Borrowed(&KEY_KINDS), ..Preferred::default() },
         ..Config::default()
     }
 }
 
-/// A session channel, before and after its program starts.
-struct SessionChannel {
-    output: Arc<ChannelWriteHalf<Msg>>,
-    /// From `pty-req` and `env`, until the program starts.
-    terminal: Option<Terminal>,
-    variables: Vec<(String, String)>,
-    /// Set when the program has started.
-    input: Option<ProgramInput>,
-}
-
-/// Handles one client. When it is dropped, all processes that it started are ended.
+/// Handles one client. What it started outlives it only without terminal and pipes.
 pub(crate) struct Connection {
     account: Arc<Account>,
     authenticated: watch::Sender<bool>,
-    channels: HashMap<ChannelId, SessionChannel>,
-    // Its receivers, one in each program's task, notice when it is dropped with the connection.
-    alive: watch::Sender<()>,
+    channels: Arc<Channels>,
+    sessions: Sessions,
 }
 
 impl Connection {
-    pub(crate) fn new(account: Arc<Account>, authenticated: watch::Sender<bool>) -> Self {
-        Self { account, authenticated, channels: HashMap::new(), alive: watch::Sender::new(()) }
+    pub(crate) fn new(
+        account: Arc<Account>,
+        groups: Arc<Groups>,
+        peers: Peers,
+        authenticated: watch::Sender<bool>,
+    ) -> Self {
+        let channels = Arc::new(Channels::default());
+        let sessions = Sessions {
+            account: Arc::clone(&account),
+            channels: Arc::clone(&channels),
+            groups,
+            peers,
+        };
+        Self { account, authenticated, channels, sessions }
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
         user == self.account.username
             && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
     }
+}
 
-    fn start(
-        &mut self,
-        id: ChannelId,
-        command: Option<&[u8]>,
-        session: &mut Session,
-    ) -> Result<(), Error> {
-        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
-        else {
-            return session.channel_failure(id);
-        };
-        let program = Program {
-            account: Arc::clone(&self.account),
-            command: command.map(<[u8]>::to_vec),
-            terminal: channel.terminal.take(),
-            variables: std::mem::take(&mut channel.variables),
-        };
-        match process::start(program, Arc::clone(&channel.output), self.alive.subscribe()) {
-            Ok(input) => {
-                channel.input = Some(input);
-                session.channel_success(id)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot start a program");
-                session.channel_failure(id)
-            }
-        }
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The tasks of its channels hold them too.
+        self.channels.close_all();
     }
+}
+
+fn answer(id: ChannelId, is_done: bool, session: &mut Session) -> Result<(), Error> {
+    if is_done { session.channel_success(id) } else { session.channel_failure(id) }
 }
 
 impl Handler for Connection {
@@ -111,6 +100,7 @@ impl Handler for Connection {
         if user_matches && password_matches {
             return Ok(Auth::Accept);
         }
+        tokio::time::sleep(PASSWORD_DELAY).await;
         let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
         Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
     }
@@ -142,49 +132,37 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        if self.channels.len() >= MAX_CHANNELS {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        }
         let id = channel.id();
         // Input arrives through `data` below; a read half that nobody reads would stall the
         // connection.
         let (_, output) = channel.split();
-        self.channels.insert(
-            id,
-            SessionChannel {
-                output: Arc::new(output),
-                terminal: None,
-                variables: Vec::new(),
-                input: None,
-            },
-        );
-        reply.accept().await;
+        if self.channels.open(id, Some(SessionChannel::new(output)), MAX_SESSIONS) {
+            reply.accept().await;
+        } else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
         Ok(())
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        self.channels.remove(&id);
+        self.channels.close(id);
         Ok(())
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        if let Some(input) = self.channels.get_mut(&id).and_then(|channel| channel.input.as_mut()) {
-            input.end();
+        self.channels.end_input(id);
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+        if let Some(input) = self.channels.input(id) {
+            input.push(data).await;
         }
         Ok(())
     }
 
-    async fn data(
-        &mut self,
-        id: ChannelId,
-        data: &[u8],
-        session: &mut Session,
-    ) -> Result<(), Error> {
-        match self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
-            Some(input) if !input.push(data).await => session.close(id),
-            _ => Ok(()),
-        }
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        if self.channels.is_any_full() { NARROW_WINDOW } else { WINDOW }
     }
 
     async fn pty_request(
@@ -193,19 +171,14 @@ impl Handler for Connection {
         term: &str,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
-        _: &[(Pty, u32)],
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
-        else {
-            return session.channel_failure(id);
-        };
-        let is_valid = term.len() <= MAX_TERM_BYTES
-            && term.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.+".contains(&c));
-        channel.terminal = Some(Terminal::new(if is_valid { term } else { "dumb" }, columns, rows));
-        session.channel_success(id)
+        let terminal = Terminal::new(term, terminal::size(columns, rows, width, height), modes);
+        let is_set = self.channels.with_session(id, |channel| channel.set_terminal(terminal));
+        answer(id, is_set == Some(true), session)
     }
 
     async fn window_change_request(
@@ -213,13 +186,32 @@ impl Handler for Connection {
         id: ChannelId,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
+        width: u32,
+        height: u32,
         _: &mut Session,
     ) -> Result<(), Error> {
-        if let Some(input) = self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
-            input.resize(columns, rows);
-        }
+        let size = terminal::size(columns, rows, width, height);
+        self.channels.with_session(id, |channel| channel.resize(size));
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
+        let name = match &signal {
+            Sig::ABRT => "ABRT",
+            Sig::ALRM => "ALRM",
+            Sig::FPE => "FPE",
+            Sig::HUP => "HUP",
+            Sig::ILL => "ILL",
+            Sig::INT => "INT",
+            Sig::KILL => "KILL",
+            Sig::PIPE => "PIPE",
+            Sig::QUIT => "QUIT",
+            Sig::SEGV => "SEGV",
+            Sig::TERM => "TERM",
+            Sig::USR1 => "USR1",
+            Sig::Custom(name) => name.as_str(),
+        };
+        self.channels.with_session(id, |channel| channel.signal(name));
         Ok(())
     }
 
@@ -230,22 +222,13 @@ impl Handler for Connection {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        // Only the locale, as Debian's sshd_config does (`AcceptEnv LANG LC_*`): a client must not
-        // set LD_PRELOAD.
-        let is_locale = (name == "LANG" || name.starts_with("LC_"))
-            && name.len().saturating_add(value.len()) <= MAX_VARIABLE_BYTES;
-        let is_clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
-        match self.channels.get_mut(&id) {
-            Some(channel) if is_locale && is_clean && channel.variables.len() < MAX_VARIABLES => {
-                channel.variables.push((name.to_owned(), value.to_owned()));
-                session.channel_success(id)
-            }
-            _ => session.channel_failure(id),
-        }
+        let is_set = self.channels.with_session(id, |channel| channel.set_variable(name, value));
+        answer(id, is_set == Some(true), session)
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
-        self.start(id, None, session)
+        let is_started = self.sessions.start(id, None, session.handle());
+        answer(id, is_started, session)
     }
 
     async fn exec_request(
@@ -254,7 +237,8 @@ impl Handler for Connection {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.start(id, Some(command), session)
+        let is_started = self.sessions.start(id, Some(command), session.handle());
+        answer(id, is_started, session)
     }
 
     async fn subsystem_request(

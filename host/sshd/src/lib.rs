@@ -47,10 +47,15 @@
 //! ```
 
 mod account;
+mod channels;
 pub mod client;
 mod connection;
+mod groups;
+mod input;
 mod process;
 mod server;
+mod session;
+mod terminal;
 
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key};
 pub use russh::keys::PrivateKey;

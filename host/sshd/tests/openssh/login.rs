@@ -1,75 +1,10 @@
-//! The server against OpenSSH's client, which is what customers use. Needs `ssh`, `ssh-keygen` and
-//! `sshpass`.
-#![cfg(test)]
+//! Who may log in, how often, and what is left when the server stops.
 
-use paygress_sshd::{
-    Account, Password, key_kinds, listen_on_both_families, new_host_key, parse_key, serve,
-};
-use std::io::Write;
+use crate::server::{PASSWORD, Server, output, text};
+use paygress_sshd::{key_kinds, parse_key};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-
-const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
-
-struct Server {
-    port: u16,
-    stop: watch::Sender<bool>,
-    home: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(key: Option<&str>) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let listener = listen_on_both_families(0).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, stopped) = watch::channel(false);
-        let account = Account {
-            username: "alice".to_owned(),
-            password: Password::new(PASSWORD),
-            key: key.map(|line| parse_key(line).unwrap()),
-            shell: PathBuf::from("/bin/sh"),
-            home: home.path().to_owned(),
-        };
-        tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
-        Self { port, stop, home }
-    }
-
-    fn ssh(&self, user: &str, password: &str) -> Command {
-        let mut command = Command::new("sshpass");
-        command.env("SSHPASS", password).args([
-            "-e",
-            "ssh",
-            "-p",
-            &self.port.to_string(),
-            "-o",
-            "StrictHostKeyChecking=no",
-        ]);
-        command.args([
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-            "-o",
-            "LogLevel=ERROR",
-            "-o",
-            "NumberOfPasswordPrompts=1",
-        ]);
-        command
-            .arg("-o")
-            .arg("PreferredAuthentications=password")
-            .arg(format!("{user}@127.0.0.1"))
-            .stdin(Stdio::null());
-        command
-    }
-}
-
-async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_right_user_and_password_are_accepted() {
@@ -85,42 +20,6 @@ async fn only_the_right_user_and_password_are_accepted() {
     {
         assert_eq!(run(user, password).await, "", "{user}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_have_their_streams_status_and_environment() {
-    let server = Server::start(None).await;
-    let mut command = server.ssh("alice", PASSWORD);
-    command.arg("echo out; echo err >&2; echo $USER $HOME; exit 42");
-    let done = output(command).await;
-    assert_eq!(text(&done.stdout), format!("out\nalice {}\n", server.home.path().display()));
-    assert_eq!((text(&done.stderr).as_str(), done.status.code()), ("err\n", Some(42)));
-    let mut killed = server.ssh("alice", PASSWORD);
-    killed.arg("kill -9 $$");
-    assert_eq!(output(killed).await.status.code(), Some(137));
-    let mut large = server.ssh("alice", PASSWORD);
-    large.arg("head -c 20000000 /dev/zero");
-    assert_eq!(output(large).await.stdout.len(), 20_000_000);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn input_and_terminals_work() {
-    let server = Server::start(None).await;
-    let mut command = server.ssh("alice", PASSWORD);
-    command.arg("wc -c").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let counted = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let writer = std::thread::spawn(move || stdin.write_all(&vec![b'x'; 3_000_000]).unwrap());
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        text(&output.stdout)
-    });
-    assert_eq!(counted.await.unwrap().trim(), "3000000");
-    let mut terminal = server.ssh("alice", PASSWORD);
-    terminal.arg("-tt").arg("tty && echo $TERM && stty size").env("TERM", "xterm");
-    let shown = text(&output(terminal).await.stdout);
-    assert!(shown.contains("/dev/pts/") && shown.contains("xterm"), "{shown}");
 }
 
 /// A new key of this kind, `ssh-keygen`'s options for it; the file of the secret one.
@@ -209,66 +108,36 @@ fn banner(mut stream: std::net::TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forwarding_is_refused() {
-    let server = Server::start(None).await;
-    let mut command = server.ssh("alice", PASSWORD);
-    command.args(["-o", "ExitOnForwardFailure=yes", "-R", "127.0.0.1:0:127.0.0.1:1", "true"]);
-    assert!(!output(command).await.status.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn stopping_the_server_ends_all_sessions_and_processes() {
     let server = Server::start(None).await;
-    let marker = server.home.path().join("pid");
-    let mut command = server.ssh("alice", PASSWORD);
-    command.arg("echo $$ > pid; sleep 1000 & sleep 1000");
-    let session = tokio::task::spawn_blocking(move || command.status().unwrap());
+    // A job whose session has ended, and a session.
+    let job = server.run("echo $$ > job; nohup sleep 1000 > /dev/null 2>&1 < /dev/null &");
+    assert!(output(job).await.status.success());
+    let session = tokio::task::spawn_blocking({
+        let mut command = server.run("echo $$ > pid; sleep 1000 & sleep 1000");
+        move || command.status().unwrap()
+    });
+    let groups = [server.line_of("job").await, server.line_of("pid").await];
+    assert!(groups.iter().all(|group| is_alive(group)));
     let started = Instant::now();
-    let pid = loop {
-        match std::fs::read_to_string(&marker) {
-            Ok(pid) if pid.ends_with('\n') => break pid.trim().to_owned(),
-            _ => assert!(started.elapsed() < Duration::from_secs(20), "the session did not start"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
     server.stop.send_replace(true);
     assert!(!session.await.unwrap().success());
-    let alive = || {
-        std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            // The process group is field 5 of `stat`, the third after the name.
-            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let fields: Vec<&str> =
-                stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            fields.get(2) == Some(&pid.as_str()) && fields.first() != Some(&"Z")
-        })
-    };
-    while alive() {
+    while groups.iter().any(|group| is_alive(group)) {
         assert!(started.elapsed() < Duration::from_secs(20), "a process has survived the server");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_waits_for_a_slow_program() {
-    let server = Server::start(None).await;
-    let mut command = server.ssh("alice", PASSWORD);
-    // The program starts to read only when a second login has created the file `go`.
-    command
-        .arg("while [ ! -e go ]; do :; done; wc -c")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    const BYTES: usize = 40 << 20;
-    let upload = std::thread::spawn(move || stdin.write_all(&vec![b'x'; BYTES]).unwrap());
-    let mut go = server.ssh("alice", PASSWORD);
-    go.arg("touch go");
-    assert!(output(go).await.status.success());
-    let counted =
-        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    upload.join().unwrap();
-    assert_eq!(text(&counted.stdout).trim(), BYTES.to_string());
+/// Whether a process of this group runs.
+fn is_alive(group: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        // The process group is field 5 of `stat`, the third after the name.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields.get(2) == Some(&group) && fields.first() != Some(&"Z")
+    })
 }
 
 /// Opens this many connections, and keeps those that are served.
