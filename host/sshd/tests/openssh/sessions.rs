@@ -1,8 +1,10 @@
 //! Programs, terminals and forwarding.
 
-use crate::server::{PASSWORD, Server, output, text};
+use crate::server::{PASSWORD, Server, finished, output, text};
+use paygress_sshd::client::Client;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_have_their_streams_status_and_environment() {
@@ -46,4 +48,54 @@ async fn forwarding_is_refused() {
     let mut command = server.ssh("alice", PASSWORD);
     command.args(["-o", "ExitOnForwardFailure=yes", "-R", "127.0.0.1:0:127.0.0.1:1", "true"]);
     assert!(!output(command).await.status.success());
+}
+
+/// A channel is free again when its program has ended, whoever closes it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_commands_run_in_turn_over_one_connection() {
+    let server = Server::start(None).await;
+    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let started = Instant::now();
+    for number in 0..1_000 {
+        let done = client.run(&format!("echo {number}")).await.unwrap();
+        assert_eq!((done.stdout, done.exit_status), (format!("{number}\n"), 0));
+    }
+    println!("1000 commands over one connection in {:?}", started.elapsed());
+}
+
+/// `ControlMaster`: the bound is on sessions that are open at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sessions_share_one_connection_up_to_a_bound() {
+    let server = Server::start(None).await;
+    let socket = server.home.path().join("control");
+    let mut master = server.ssh("alice", PASSWORD);
+    master.args(["-o", "ControlMaster=yes", "-o"]).arg(format!("ControlPath={}", socket.display()));
+    let mut master = master.args(["-N"]).spawn().unwrap();
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let session = |command: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-S").arg(&socket).args(["-o", "LogLevel=ERROR", "alice@127.0.0.1", command]);
+        ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        ssh.spawn().unwrap()
+    };
+    let open: Vec<Child> = (0..128)
+        .map(|_| session("echo in >> in; while [ ! -e go ]; do sleep 0.2; done; echo out"))
+        .collect();
+    let lines = || std::fs::read_to_string(server.home.path().join("in")).unwrap_or_default();
+    let started = Instant::now();
+    while lines().lines().count() < open.len() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", lines().lines().count());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = finished(session("echo one more")).await;
+    assert_eq!(text(&refused.stdout), "", "above the bound");
+    std::fs::write(server.home.path().join("go"), "").unwrap();
+    for session in open {
+        assert_eq!(text(&finished(session).await.stdout), "out\n");
+    }
+    assert_eq!(text(&finished(session("echo free again")).await.stdout), "free again\n");
+    master.kill().unwrap();
+    master.wait().unwrap();
 }
