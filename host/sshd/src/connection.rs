@@ -244,9 +244,10 @@ impl Handler for Connection {
     async fn subsystem_request(
         &mut self,
         id: ChannelId,
-        _: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        session.channel_failure(id)
+        let is_started = name == "sftp" && self.sessions.start_sftp(id, session.handle());
+        answer(id, is_started, session)
     }
 }

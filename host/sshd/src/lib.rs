@@ -15,8 +15,9 @@
 //! When the `stop` flag is set, every connection is shut down and every process group of the user
 //! gets SIGHUP, then SIGKILL.
 //!
-//! No part of a login reaches a shell: user name, password and key are only compared. Forwarding,
-//! agents and subsystems are refused. [`key_kinds`] lists the user keys that log in.
+//! No part of a login reaches a shell: user name, password and key are only compared. The subsystem
+//! `sftp` is served; forwarding and agents are refused. [`key_kinds`] lists the user keys that log
+//! in.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -55,6 +56,7 @@ mod input;
 mod process;
 mod server;
 mod session;
+mod sftp;
 mod terminal;
 
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key};

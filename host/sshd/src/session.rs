@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::channels::Channels;
 use crate::groups::Groups;
 use crate::process::{self, Program, Wires};
+use crate::sftp;
 use crate::terminal::Terminal;
 use pty_process::Size;
 use russh::server::{Handle, Msg};
@@ -101,26 +102,10 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Starts the program of a channel, once; `false` if that cannot be.
+    /// Starts the shell or the command of a channel, once; `false` if that cannot be.
     pub(crate) fn start(&self, id: ChannelId, command: Option<&[u8]>, handle: Handle) -> bool {
-        let started = self.channels.with_session(id, |session| {
-            let is_first = !std::mem::replace(&mut session.is_started, true);
-            is_first.then(|| {
-                let mut variables = std::mem::take(&mut session.variables);
-                variables.extend(self.peers.variables());
-                let program = Program {
-                    account: Arc::clone(&self.account),
-                    command: command.map(<[u8]>::to_vec),
-                    terminal: session.terminal.take(),
-                    variables,
-                };
-                (program, Arc::clone(&session.output), session.sizes.subscribe())
-            })
-        });
-        let Some((program, output, sizes)) = started.flatten() else { return false };
-        let Some((input, open)) = self.channels.serve(id) else { return false };
-        let (channels, groups) = (Arc::clone(&self.channels), Arc::clone(&self.groups));
-        let wires = Wires { output, handle, input, sizes, open, channels, groups };
+        let Some((mut program, wires)) = self.begin(id, handle) else { return false };
+        program.command = command.map(<[u8]>::to_vec);
         match process::start(&program, wires) {
             Ok(group) => {
                 self.channels.with_session(id, |session| session.group = group);
@@ -131,5 +116,30 @@ impl Sessions {
                 false
             }
         }
+    }
+
+    /// Serves `sftp` on a channel, once; `false` if that cannot be.
+    pub(crate) fn start_sftp(&self, id: ChannelId, handle: Handle) -> bool {
+        let Some((program, wires)) = self.begin(id, handle) else { return false };
+        sftp::serve(program.account.home.clone(), wires);
+        true
+    }
+
+    /// A channel serves one program only.
+    fn begin(&self, id: ChannelId, handle: Handle) -> Option<(Program, Wires)> {
+        let begun = self.channels.with_session(id, |session| {
+            let is_first = !std::mem::replace(&mut session.is_started, true);
+            is_first.then(|| {
+                let mut variables = std::mem::take(&mut session.variables);
+                variables.extend(self.peers.variables());
+                let (account, terminal) = (Arc::clone(&self.account), session.terminal.take());
+                let program = Program { account, command: None, terminal, variables };
+                (program, Arc::clone(&session.output), session.sizes.subscribe())
+            })
+        });
+        let (program, output, sizes) = begun.flatten()?;
+        let (input, open) = self.channels.serve(id)?;
+        let (channels, groups) = (Arc::clone(&self.channels), Arc::clone(&self.groups));
+        Some((program, Wires { output, handle, input, sizes, open, channels, groups }))
     }
 }

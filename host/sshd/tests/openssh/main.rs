@@ -6,3 +6,4 @@ mod login;
 mod server;
 mod sessions;
 mod streams;
+mod transfer;
