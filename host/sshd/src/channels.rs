@@ -34,20 +34,29 @@ impl Channels {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a channel unless this many of its kind are open; `false` then.
-    pub(crate) fn open(&self, id: ChannelId, session: Option<SessionChannel>, most: usize) -> bool {
+    /// Adds a session channel unless this many are open; `false` then.
+    pub(crate) fn open_session(&self, id: ChannelId, session: SessionChannel, most: usize) -> bool {
         let mut channels = self.lock();
-        let is_session = session.is_some();
-        let open = channels.values().filter(|open| open.session.is_some() == is_session).count();
-        let has_room = open < most;
+        let has_room = channels.values().filter(|open| open.session.is_some()).count() < most;
         if has_room {
-            channels.insert(id, Channel::new(session));
+            channels.insert(id, Channel::new(Some(session)));
         }
         has_room
     }
 
-    /// The input of a channel, and what notices its end. A channel that the server has opened may
-    /// be known here before it is to the task that opens it, or after.
+    /// Adds a channel that is not a session; its input may arrive before its task knows of it.
+    pub(crate) fn expect(&self, id: ChannelId) {
+        self.lock().entry(id).or_insert_with(|| Channel::new(None));
+    }
+
+    /// [`serve`](Self::serve) for a channel that the server has opened: this may run before
+    /// [`expect`](Self::expect) does.
+    pub(crate) fn adopt(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
+        self.expect(id);
+        self.serve(id)
+    }
+
+    /// The input of a channel, and what notices its end.
     pub(crate) fn serve(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
         let mut channels = self.lock();
         let channel = channels.get_mut(&id)?;

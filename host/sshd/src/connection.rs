@@ -2,6 +2,7 @@
 
 use crate::account::{Account, KEY_KINDS};
 use crate::channels::Channels;
+use crate::forward::Forwards;
 use crate::groups::Groups;
 use crate::input::{NARROW_WINDOW, WINDOW};
 use crate::session::{Peers, SessionChannel, Sessions};
@@ -54,6 +55,7 @@ pub(crate) struct Connection {
     authenticated: watch::Sender<bool>,
     channels: Arc<Channels>,
     sessions: Sessions,
+    forwards: Forwards,
 }
 
 impl Connection {
@@ -69,8 +71,10 @@ impl Connection {
             channels: Arc::clone(&channels),
             groups,
             peers,
+            agent: None,
         };
-        Self { account, authenticated, channels, sessions }
+        let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
+        Self { account, authenticated, channels, sessions, forwards }
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
@@ -136,12 +140,110 @@ impl Handler for Connection {
         // Input arrives through `data` below; a read half that nobody reads would stall the
         // connection.
         let (_, output) = channel.split();
-        if self.channels.open(id, Some(SessionChannel::new(output)), MAX_SESSIONS) {
+        if self.channels.open_session(id, SessionChannel::new(output), MAX_SESSIONS) {
             reply.accept().await;
         } else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
         }
         Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.forwards.connect_tcp(channel, host, port, reply);
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.forwards.connect_unix(channel, path, reply);
+        Ok(())
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.channels.expect(id);
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        let bound = self.forwards.listen_tcp(address, *port, session.handle()).await;
+        *port = bound.unwrap_or(*port);
+        Ok(bound.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.cancel_tcp(address, port))
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.listen_unix(path, session.handle()))
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.cancel_unix(path))
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, session: &mut Session) -> Result<bool, Error> {
+        match self.forwards.listen_agent(session.handle()) {
+            Ok(socket) => {
+                self.sessions.agent = Some(socket);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for a client's agent");
+                Ok(false)
+            }
+        }
+    }
+
+    /// There is no display in a pod.
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(id)
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {

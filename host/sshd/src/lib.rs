@@ -16,8 +16,8 @@
 //! gets SIGHUP, then SIGKILL.
 //!
 //! No part of a login reaches a shell: user name, password and key are only compared. The subsystem
-//! `sftp` is served; forwarding and agents are refused. [`key_kinds`] lists the user keys that log
-//! in.
+//! `sftp` is served, connections and agents are forwarded, X11 is refused. [`key_kinds`] lists the
+//! user keys that log in.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -51,6 +51,7 @@ mod account;
 mod channels;
 pub mod client;
 mod connection;
+mod forward;
 mod groups;
 mod input;
 mod process;

@@ -129,13 +129,15 @@ async fn copy_to_pty(
 ) {
     loop {
         tokio::select! {
-            bytes = input.next() => match bytes {
-                Some(bytes) => if pty.write_all(&bytes).await.is_err() { break },
-                None => { let _ = pty.write_all(&[END_OF_TRANSMISSION]).await; break }
-            },
+            // What is typed after a change of the size sees it.
+            biased;
             changed = sizes.changed() => match changed {
                 Ok(()) => if let Some(size) = *sizes.borrow_and_update() { let _ = pty.resize(size); },
                 Err(_) => break,
+            },
+            bytes = input.next() => match bytes {
+                Some(bytes) => if pty.write_all(&bytes).await.is_err() { break },
+                None => { let _ = pty.write_all(&[END_OF_TRANSMISSION]).await; break }
             },
         }
     }
@@ -297,7 +299,7 @@ fn signal_name(number: i32) -> Sig {
     Sig::Custom(named.map_or("SIG@openssh.com", |(name, _)| *name).to_owned())
 }
 
-async fn copy(
+pub(crate) async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     output: &ChannelWriteHalf<Msg>,
     extended: Option<u32>,

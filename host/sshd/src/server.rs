@@ -31,7 +31,7 @@ const LOGIN_GRACE: Duration = Duration::from_secs(120);
 /// For the connections to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// After a failed `accept`, most likely because the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on IPv6 and IPv4 by one socket; where there is no IPv6, on IPv4 alone.
 ///

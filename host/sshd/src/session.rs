@@ -11,6 +11,7 @@ use russh::server::{Handle, Msg};
 use russh::{ChannelId, ChannelWriteHalf};
 use rustix::process::{Pid, kill_process_group};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -99,6 +100,8 @@ pub(crate) struct Sessions {
     pub(crate) channels: Arc<Channels>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) peers: Peers,
+    /// The socket of the client's agent.
+    pub(crate) agent: Option<PathBuf>,
 }
 
 impl Sessions {
@@ -132,6 +135,8 @@ impl Sessions {
             is_first.then(|| {
                 let mut variables = std::mem::take(&mut session.variables);
                 variables.extend(self.peers.variables());
+                let agent = self.agent.as_ref().map(|socket| socket.display().to_string());
+                variables.extend(agent.map(|socket| ("SSH_AUTH_SOCK".to_owned(), socket)));
                 let (account, terminal) = (Arc::clone(&self.account), session.terminal.take());
                 let program = Program { account, command: None, terminal, variables };
                 (program, Arc::clone(&session.output), session.sizes.subscribe())

@@ -2,6 +2,7 @@
 //! `ssh-keygen` and `sshpass`.
 #![cfg(test)]
 
+mod forwarding;
 mod login;
 mod server;
 mod sessions;

@@ -35,12 +35,16 @@ impl Server {
 
     /// One of OpenSSH's programs, which gets the password. `PORT` is its option for the port.
     pub(crate) fn client(&self, program: &str, port: &str) -> Command {
+        self.client_that_logs(program, port, "ERROR")
+    }
+
+    pub(crate) fn client_that_logs(&self, program: &str, port: &str, level: &str) -> Command {
         let mut command = Command::new("sshpass");
         command.env("SSHPASS", PASSWORD).args(["-e", program, port, &self.port.to_string()]);
         for option in [
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
+            &format!("LogLevel={level}"),
             "NumberOfPasswordPrompts=1",
             "PreferredAuthentications=password",
         ] {

@@ -1,10 +1,11 @@
-//! Programs, terminals and forwarding.
+//! Programs and terminals.
 
 use crate::server::{PASSWORD, Server, finished, output, text};
-use paygress_sshd::client::Client;
+use paygress_sshd::client::{Client, TerminalInput, WindowSize};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_have_their_streams_status_and_environment() {
@@ -40,14 +41,6 @@ async fn input_and_terminals_work() {
     terminal.arg("-tt").arg("tty && echo $TERM && stty size").env("TERM", "xterm");
     let shown = text(&output(terminal).await.stdout);
     assert!(shown.contains("/dev/pts/") && shown.contains("xterm"), "{shown}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn forwarding_is_refused() {
-    let server = Server::start(None).await;
-    let mut command = server.ssh("alice", PASSWORD);
-    command.args(["-o", "ExitOnForwardFailure=yes", "-R", "127.0.0.1:0:127.0.0.1:1", "true"]);
-    assert!(!output(command).await.status.success());
 }
 
 /// A channel is free again when its program has ended, whoever closes it first.
@@ -98,4 +91,56 @@ async fn many_sessions_share_one_connection_up_to_a_bound() {
     assert_eq!(text(&finished(session("echo free again")).await.stdout), "free again\n");
     master.kill().unwrap();
     master.wait().unwrap();
+}
+
+/// What OpenSSH sets, and what a client may.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_know_their_connection_and_locale() {
+    let server = Server::start(None).await;
+    let mut command = server.client("ssh", "-p");
+    command.args(["-o", "SendEnv=LANG LC_* LD_PRELOAD"]).env("LANG", "C.UTF-8");
+    command.env("LC_TIME", "C").env("LD_PRELOAD_", "x").args(["-tt", "alice@127.0.0.1"]);
+    command.arg("env | sort; echo tty=$(tty)");
+    let shown = text(&output(command).await.stdout).replace('\r', "");
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{name} is not in {shown}")).to_owned()
+    };
+    assert_eq!((value("LANG").as_str(), value("LC_TIME").as_str()), ("C.UTF-8", "C"));
+    assert_eq!(value("SSH_TTY"), value("tty"));
+    let connection = value("SSH_CONNECTION");
+    let parts: Vec<&str> = connection.split(' ').collect();
+    let port = server.port.to_string();
+    assert_eq!((parts[0], parts[2], parts[3]), ("127.0.0.1", "127.0.0.1", port.as_str()));
+    assert_eq!(value("SSH_CLIENT"), format!("127.0.0.1 {} {port}", parts[1]));
+    assert!(!shown.contains("LD_PRELOAD"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_its_size_and_follows_it() {
+    let server = Server::start(None).await;
+    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let (output, mut screen) = mpsc::channel(16);
+    let size = |columns, rows| WindowSize { columns, rows };
+    let (keys, input) = mpsc::channel(16);
+    let input = futures::stream::unfold(input, async |mut input| {
+        let next = input.recv().await?;
+        Some((next, input))
+    });
+    tokio::spawn(client.terminal(size(81, 25), input, output));
+    let typed = |text: &str| TerminalInput::Keys(text.as_bytes().to_vec());
+    keys.send(typed("stty size\r")).await.unwrap();
+    let mut shown = String::new();
+    for (waits_for, then) in [
+        ("25 81", vec![TerminalInput::Resize(size(132, 43)), typed("stty size\r")]),
+        ("43 132", vec![typed("\x04")]),
+    ] {
+        while !shown.contains(waits_for) {
+            let piece = tokio::time::timeout(Duration::from_secs(30), screen.recv()).await;
+            shown.push_str(&text(&piece.expect(waits_for).expect(waits_for)));
+        }
+        for then in then {
+            keys.send(then).await.unwrap();
+        }
+    }
 }
