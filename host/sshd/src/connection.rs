@@ -1,6 +1,6 @@
 //! One connection: authentication, and what arrives on its channels.
 
-use crate::account::{Account, KEY_KINDS};
+use crate::account::{Account, SIGNATURE_KINDS};
 use crate::channels::Channels;
 use crate::forward::Forwards;
 use crate::groups::Groups;
@@ -9,7 +9,8 @@ use crate::session::{Peers, SessionChannel, Sessions};
 use crate::terminal::{self, Terminal};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
+    VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig};
 use std::borrow::Cow;
@@ -32,21 +33,29 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 type Error = russh::Error;
 
-pub(crate) fn config(host_key: PrivateKey) -> Config {
+pub(crate) fn config(host_keys: Vec<PrivateKey>, account: &Account) -> Config {
     Config {
-        methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]),
+        methods: methods(account),
         auth_rejection_time: REJECTION_DELAY,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![host_key],
+        keys: host_keys,
         max_auth_attempts: MAX_AUTH_TRIES,
         // A client that is suspended, or whose reader is, keeps its connection, as with OpenSSH.
         inactivity_timeout: None,
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 0,
         window_size: WINDOW,
-        preferred: Preferred { key: Cow::Borrowed(&KEY_KINDS), ..Preferred::default() },
+        preferred: Preferred { key: Cow::Borrowed(&SIGNATURE_KINDS), ..Preferred::default() },
         ..Config::default()
     }
+}
+
+/// How this account logs in.
+fn methods(account: &Account) -> MethodSet {
+    let by_password = [MethodKind::Password, MethodKind::KeyboardInteractive];
+    let mut methods = MethodSet::from(&[MethodKind::PublicKey][..]);
+    by_password.into_iter().filter(|_| account.password.is_set()).for_each(|it| methods.push(it));
+    methods
 }
 
 /// Handles one client. What it started outlives it only without terminal and pipes.
@@ -78,8 +87,19 @@ impl Connection {
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        user == self.account.username
-            && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
+        user == self.account.username && self.account.accepts(key)
+    }
+
+    async fn check_password(&self, user: &str, password: &str) -> Auth {
+        // Both are compared, so that the time does not show which one is wrong.
+        let user_matches = user == self.account.username;
+        let password_matches = self.account.password.matches(password);
+        if user_matches && password_matches {
+            return Auth::Accept;
+        }
+        tokio::time::sleep(PASSWORD_DELAY).await;
+        let methods = methods(&self.account);
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
 }
 
@@ -98,15 +118,23 @@ impl Handler for Connection {
     type Error = Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        // Both are compared, so that the time does not show which one is wrong.
-        let user_matches = user == self.account.username;
-        let password_matches = self.account.password.matches(password);
-        if user_matches && password_matches {
-            return Ok(Auth::Accept);
-        }
-        tokio::time::sleep(PASSWORD_DELAY).await;
-        let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
-        Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
+        Ok(self.check_password(user, password).await)
+    }
+
+    /// Asks for the password, as PAM does.
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        let Some(mut response) = response.filter(|_| self.account.password.is_set()) else {
+            let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
+            let (name, instructions) = (Cow::Borrowed(""), Cow::Borrowed(""));
+            return Ok(Auth::Partial { name, instructions, prompts });
+        };
+        let password = response.next().unwrap_or_default();
+        Ok(self.check_password(user, &String::from_utf8_lossy(&password)).await)
     }
 
     async fn auth_publickey_offered(

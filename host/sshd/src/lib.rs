@@ -30,7 +30,7 @@
 //! let account = Account {
 //!     username: "alice".to_owned(),
 //!     password: Password::new("correct horse"),
-//!     key: None,
+//!     keys: Vec::new(),
 //!     shell: "/bin/sh".into(),
 //!     home: std::env::temp_dir(),
 //! };
@@ -53,6 +53,7 @@ pub mod client;
 mod connection;
 mod forward;
 mod groups;
+mod host_keys;
 mod input;
 mod process;
 mod server;
@@ -60,6 +61,7 @@ mod session;
 mod sftp;
 mod terminal;
 
-pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key};
+pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
+pub use host_keys::HostKeys;
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve};

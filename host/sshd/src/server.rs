@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::connection::{self, Connection};
 use crate::groups::Groups;
+use crate::host_keys::HostKeys;
 use crate::session::Peers;
 use russh::keys::PrivateKey;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
@@ -49,17 +51,23 @@ pub async fn listen_on_both_families(port: u16) -> std::io::Result<TcpListener> 
 pub async fn serve(
     listener: TcpListener,
     account: Account,
-    host_key: PrivateKey,
+    host_keys: impl Into<HostKeys>,
     mut stop: watch::Receiver<bool>,
 ) {
     let account = Arc::new(account);
-    let config = Arc::new(connection::config(host_key));
+    let HostKeys { mut keys, mut rsa } = host_keys.into();
+    let mut config = Arc::new(connection::config(keys.clone(), &account));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
     let groups = Arc::new(Groups::default());
     loop {
         let (socket, _) = tokio::select! {
             () = is_set(&mut stop) => break,
+            made = made(&mut rsa) => {
+                keys.extend(made);
+                config = Arc::new(connection::config(keys.clone(), &account));
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -86,6 +94,14 @@ pub async fn serve(
     let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(STOP_GRACE, connections.acquire_many(all)).await;
     groups.end().await;
+}
+
+/// Waits for the key that is still being made, if one is.
+async fn made(rsa: &mut Option<JoinHandle<Option<PrivateKey>>>) -> Option<PrivateKey> {
+    let Some(task) = rsa else { return std::future::pending().await };
+    let key = task.await.ok().flatten();
+    *rsa = None;
+    key
 }
 
 /// Holds one of the places of `MaxStartups` until it authenticates or ends.

@@ -1,7 +1,8 @@
 //! Who may log in, how often, and what is left when the server stops.
 
 use crate::server::{PASSWORD, Server, output, text};
-use paygress_sshd::{key_kinds, parse_key};
+use paygress_sshd::{HostKeys, key_kinds, parse_key};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,10 +36,13 @@ fn public_line(key: &Path) -> String {
     std::fs::read_to_string(format!("{}.pub", key.display())).unwrap().trim().to_owned()
 }
 
-/// Logs in with this key and nothing else.
-async fn with_key(server: &Server, key: &Path) -> String {
+/// Logs in with these keys and nothing else, one after the other.
+async fn with_keys(server: &Server, keys: &[&Path], options: &[&str]) -> String {
     let mut command = Command::new("ssh");
-    command.args(["-p", &server.port.to_string(), "-i"]).arg(key);
+    command.args(["-p", &server.port.to_string()]);
+    for key in keys {
+        command.arg("-i").arg(key);
+    }
     for option in [
         "StrictHostKeyChecking=no",
         "UserKnownHostsFile=/dev/null",
@@ -46,6 +50,9 @@ async fn with_key(server: &Server, key: &Path) -> String {
         "BatchMode=yes",
         "IdentitiesOnly=yes",
     ] {
+        command.args(["-o", option]);
+    }
+    for option in options {
         command.args(["-o", option]);
     }
     command.args(["alice@127.0.0.1", "echo in"]).stdin(Stdio::null());
@@ -57,33 +64,126 @@ async fn with_key(server: &Server, key: &Path) -> String {
 async fn a_public_key_of_each_listed_kind_is_accepted_instead_of_the_password() {
     let directory = tempfile::tempdir().unwrap();
     let mut kinds = Vec::new();
-    for options in [&["ed25519"][..], &["ecdsa", "-b256"], &["ecdsa", "-b384"], &["ecdsa", "-b521"]]
-    {
+    for options in [
+        &["ed25519"][..],
+        &["ecdsa", "-b256"],
+        &["ecdsa", "-b384"],
+        &["ecdsa", "-b521"],
+        &["rsa", "-b2048"],
+    ] {
         let key = new_key(directory.path(), options);
         let line = public_line(&key);
         let server = Server::start(Some(&line)).await;
-        assert_eq!(with_key(&server, &key).await, "in\n", "{options:?}");
+        assert_eq!(with_keys(&server, &[&key], &[]).await, "in\n", "{options:?}");
         kinds.push(line.split(' ').next().unwrap().to_owned());
         if options == ["ed25519"] {
             let other = directory.path().join("other");
             std::fs::create_dir(&other).unwrap();
-            assert_eq!(with_key(&server, &new_key(&other, options)).await, "");
+            assert_eq!(with_keys(&server, &[&new_key(&other, options)], &[]).await, "");
+        }
+        if options == ["rsa", "-b2048"] {
+            for (kind, expected) in
+                [("rsa-sha2-256", "in\n"), ("rsa-sha2-512", "in\n"), ("ssh-rsa", "")]
+            {
+                let option = format!("PubkeyAcceptedAlgorithms={kind}");
+                assert_eq!(with_keys(&server, &[&key], &[&option]).await, expected, "{kind}");
+            }
         }
     }
     assert_eq!(kinds, key_kinds());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sixth_key_logs_in_whether_sold_or_the_users_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys: Vec<PathBuf> = (0..8)
+        .map(|number| {
+            let own = directory.path().join(number.to_string());
+            std::fs::create_dir(&own).unwrap();
+            new_key(&own, &["ed25519"])
+        })
+        .collect();
+    let keys: Vec<&Path> = keys.iter().map(PathBuf::as_path).collect();
+    let sold = format!("# two of them\n{}\n\n{}\n", public_line(keys[5]), public_line(keys[6]));
+    let server = Server::start(Some(&sold)).await;
+    assert_eq!(with_keys(&server, &keys[..6], &[]).await, "in\n", "five wrong keys before it");
+    assert_eq!(with_keys(&server, &keys[6..7], &[]).await, "in\n");
+    let (own, file) = (keys[7], server.home.path().join(".ssh/authorized_keys"));
+    assert_eq!(with_keys(&server, &[own], &[]).await, "");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    for (line, mode, expected) in [
+        (format!("# mine\n{}\n", public_line(own)), 0o600, "in\n"),
+        (format!("{}\n", public_line(own)), 0o666, ""),
+        (format!("command=\"false\" {}\n", public_line(own)), 0o600, ""),
+    ] {
+        std::fs::write(&file, &line).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(with_keys(&server, &[own], &[]).await, expected, "{mode:o} {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_is_asked_for_by_keyboard_interactive_too() {
+    let server = Server::start(None).await;
+    for (password, expected) in [(PASSWORD, "in\n"), ("wrong", "")] {
+        let mut command = Command::new("sshpass");
+        command.env("SSHPASS", password).args(["-e", "ssh", "-p", &server.port.to_string()]);
+        for option in [
+            "PreferredAuthentications=keyboard-interactive",
+            "NumberOfPasswordPrompts=1",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+        ] {
+            command.args(["-o", option]);
+        }
+        command.args(["alice@127.0.0.1", "echo in"]).stdin(Stdio::null());
+        assert_eq!(text(&output(command).await.stdout), expected);
+    }
+}
+
+/// Keys of all kinds, the same after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn host_keys_are_kept_in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    // As the server would make it, in seconds.
+    let rsa = directory.path().join("ssh_host_rsa_key");
+    let made = new_key(directory.path(), &["rsa", "-b2048"]);
+    std::fs::rename(&made, &rsa).unwrap();
+    let mut scans = Vec::new();
+    for _ in 0..2 {
+        let keys = HostKeys::in_directory(directory.path()).unwrap();
+        let server = Server::start_with(None, keys).await;
+        let mut scan = Command::new("ssh-keyscan");
+        scan.args(["-p", &server.port.to_string(), "127.0.0.1"]);
+        let scanned = text(&output(scan).await.stdout);
+        let mut keys: Vec<String> = scanned
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
+            .collect();
+        keys.sort();
+        scans.push(keys);
+    }
+    assert_eq!(scans[0], scans[1]);
+    let kinds: Vec<&str> = scans[0].iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["ecdsa-sha2-nistp256", "ssh-ed25519", "ssh-rsa"]);
+    for name in ["ssh_host_ed25519_key", "ssh_host_ecdsa_key"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        let public = std::fs::read_to_string(directory.path().join(format!("{name}.pub"))).unwrap();
+        assert!(scans[0].iter().any(|line| public.trim() == line.trim()), "{public}");
+    }
+}
+
 #[test]
 fn a_key_that_could_not_log_in_is_refused_with_the_kinds_that_can() {
-    let directory = tempfile::tempdir().unwrap();
-    let rsa = public_line(&new_key(directory.path(), &["rsa", "-b2048"]));
-    let sk = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIOQ3cZ0sQ5v8aJzv1y0q2x0nqS1o9mQb1v9cX1c5bq0qAAAABHNzaDo=";
     for (line, expected) in [
-        (rsa.as_str(), "send one of ssh-ed25519, ecdsa-sha2-nistp256, "),
-        (sk, "send one of ssh-ed25519, ecdsa-sha2-nistp256, "),
-        ("ssh-dss AAAAB3NzaC1kc3M=", "send one of ssh-ed25519, "),
+        ("ssh-dss AAAAB3NzaC1kc3M=", "send one of ssh-ed25519, ecdsa-sha2-nistp256, "),
+        ("command=\"x\" ssh-ed25519 AAAA", "send one of ssh-ed25519, "),
         ("", "send one of ssh-ed25519, "),
         ("ssh-ed25519 AAAA", "not usable"),
+        ("ssh-rsa AAAA", "not usable"),
     ] {
         let error = parse_key(line).unwrap_err().to_string();
         assert!(error.contains(expected), "{line}: {error}");

@@ -1,6 +1,8 @@
 //! A server of one test, and clients of it.
 
-use paygress_sshd::{Account, Password, listen_on_both_families, new_host_key, parse_key, serve};
+use paygress_sshd::{
+    Account, HostKeys, Password, listen_on_both_families, new_host_key, parse_keys, serve,
+};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +19,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(key: Option<&str>) -> Self {
+    pub(crate) async fn start(keys: Option<&str>) -> Self {
+        Self::start_with(keys, new_host_key().unwrap()).await
+    }
+
+    pub(crate) async fn start_with(keys: Option<&str>, host_keys: impl Into<HostKeys>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = listen_on_both_families(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -25,11 +31,11 @@ impl Server {
         let account = Account {
             username: "alice".to_owned(),
             password: Password::new(PASSWORD),
-            key: key.map(|line| parse_key(line).unwrap()),
+            keys: parse_keys(keys.unwrap_or_default()).unwrap(),
             shell: PathBuf::from("/bin/sh"),
             home: home.path().to_owned(),
         };
-        tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
+        tokio::spawn(serve(listener, account, host_keys.into(), stopped));
         Self { port, stop, home }
     }
 
