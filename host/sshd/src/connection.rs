@@ -12,7 +12,9 @@ use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
     VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig, cipher, kex,
+};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,30 @@ const REJECTION_DELAY: Duration = Duration::from_millis(10);
 /// Keeps the way through firewalls open; a dead peer is noticed by TCP, which gives it minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// OpenSSH's, less its hybrid with NTRU Prime, which russh does not have.
+static KEY_EXCHANGES: [kex::Name; 12] = [
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G16_SHA512,
+    kex::DH_G18_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+static CIPHERS: [cipher::Name; 6] = [
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+];
+
 type Error = russh::Error;
 
 pub(crate) fn config(host_keys: Vec<PrivateKey>, account: &Account) -> Config {
@@ -45,7 +71,12 @@ pub(crate) fn config(host_keys: Vec<PrivateKey>, account: &Account) -> Config {
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 0,
         window_size: WINDOW,
-        preferred: Preferred { key: Cow::Borrowed(&SIGNATURE_KINDS), ..Preferred::default() },
+        preferred: Preferred {
+            kex: Cow::Borrowed(&KEY_EXCHANGES),
+            cipher: Cow::Borrowed(&CIPHERS),
+            key: Cow::Borrowed(&SIGNATURE_KINDS),
+            ..Preferred::default()
+        },
         ..Config::default()
     }
 }

@@ -128,13 +128,16 @@ impl Forwards {
         if self.listeners.len() >= MAX_LISTENERS {
             return None;
         }
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.ok()?;
-        let port = first.local_addr().ok()?.port();
-        // Where there is IPv6.
+        // One of the two is enough, as for OpenSSH.
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.ok();
+        let chosen = first.as_ref().and_then(|listener| listener.local_addr().ok());
+        let port = chosen.map_or(port, |address| address.port());
         let second = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await.ok();
+        let bound = first.as_ref().or(second.as_ref())?;
+        let port = bound.local_addr().ok()?.port();
         let target = Target::Tcp { address: address.to_owned(), port: port.into() };
         let acceptor = self.acceptor(target, handle);
-        let listeners = [Some(first), second].into_iter().flatten();
+        let listeners = [first, second].into_iter().flatten();
         let accept = |listener| tokio::spawn(Arc::clone(&acceptor).accept_tcp(listener));
         let listening = Listening(listeners.map(accept).collect());
         self.listeners.insert(tcp_key(address, port.into()), listening);

@@ -28,8 +28,6 @@ use tokio::sync::watch;
 const CHUNK_BYTES: usize = 32_768;
 /// The code of SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
-/// EOT: the end of input on a terminal in canonical mode.
-const END_OF_TRANSMISSION: u8 = 4;
 /// The programs' search path if the server has none.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -82,6 +80,7 @@ fn environment(program: &Program) -> Vec<(String, String)> {
         ("LOGNAME".to_owned(), account.username.clone()),
         ("HOME".to_owned(), text(&account.home)),
         ("SHELL".to_owned(), text(&account.shell)),
+        ("MAIL".to_owned(), format!("/var/mail/{}", account.username)),
         ("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| PATH.to_owned())),
     ];
     variables.extend(program.terminal.as_ref().map(|it| ("TERM".to_owned(), it.term.clone())));
@@ -137,7 +136,8 @@ async fn copy_to_pty(
             },
             bytes = input.next() => match bytes {
                 Some(bytes) => if pty.write_all(&bytes).await.is_err() { break },
-                None => { let _ = pty.write_all(&[END_OF_TRANSMISSION]).await; break }
+                // As with OpenSSH: the terminal goes on, and its program with it.
+                None => break,
             },
         }
     }
@@ -223,10 +223,7 @@ impl Ending {
                     copy_input = None;
                     self.report(status.ok()).await;
                 }
-                () = &mut copy_output, if is_sending => {
-                    is_sending = false;
-                    let _ = self.output.eof().await;
-                }
+                () = &mut copy_output, if is_sending => is_sending = false,
                 () = finished(&mut copy_input) => copy_input = None,
                 // The sender never sends: the channel is closed.
                 _ = self.open.changed() => break,
@@ -234,8 +231,10 @@ impl Ending {
         }
         // Closes terminal and pipes.
         drop((copy_input, copy_output));
-        let id = self.output.id();
-        self.channels.close(id);
+        // After the exit status: a client that has seen both ends may close the channel, and russh
+        // answers that at once.
+        let _ = self.output.eof().await;
+        self.channels.close(self.output.id());
         let _ = self.output.close().await;
         let _ = child.wait().await;
         if let Some(group) = group {

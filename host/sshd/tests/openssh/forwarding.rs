@@ -203,7 +203,7 @@ async fn remote_listeners_reach_the_client() {
         assert!(started.elapsed() < Duration::from_secs(20), "the listener outlives its client");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A port that is taken.
+    // A port that is taken in both families.
     let taken = forwarding(&server, &["-R", &format!("{}:{target}", server.port)]);
     assert_eq!(finished(taken).await.status.code(), Some(255));
 }

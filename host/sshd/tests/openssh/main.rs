@@ -2,6 +2,8 @@
 //! `ssh-keygen` and `sshpass`.
 #![cfg(test)]
 
+mod cases;
+mod differential;
 mod forwarding;
 mod login;
 mod server;

@@ -74,7 +74,7 @@ async fn many_sessions_share_one_connection_up_to_a_bound() {
         ssh.spawn().unwrap()
     };
     let open: Vec<Child> = (0..128)
-        .map(|_| session("echo in >> in; while [ ! -e go ]; do sleep 0.2; done; echo out"))
+        .map(|_| session("echo in >> in; while [ ! -e go ]; do sleep 0.2; done; echo out; exit 3"))
         .collect();
     let lines = || std::fs::read_to_string(server.home.path().join("in")).unwrap_or_default();
     let started = Instant::now();
@@ -86,7 +86,8 @@ async fn many_sessions_share_one_connection_up_to_a_bound() {
     assert_eq!(text(&refused.stdout), "", "above the bound");
     std::fs::write(server.home.path().join("go"), "").unwrap();
     for session in open {
-        assert_eq!(text(&finished(session).await.stdout), "out\n");
+        let done = finished(session).await;
+        assert_eq!((text(&done.stdout).as_str(), done.status.code()), ("out\n", Some(3)));
     }
     assert_eq!(text(&finished(session("echo free again")).await.stdout), "free again\n");
     master.kill().unwrap();
