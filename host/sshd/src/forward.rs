@@ -199,7 +199,7 @@ fn unix_key(path: &str) -> String {
     format!("unix:{path}")
 }
 
-/// What the client is told of a connection to a listener, as it asked for it.
+/// What the client gets to know of a connection to a listener, in the terms of its request.
 enum Target {
     Tcp { address: String, port: u32 },
     Unix { path: String },

@@ -112,7 +112,7 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     let (mut read, write) = pty.into_split();
     let Wires { output, handle, input, sizes, open, channels, groups } = wires;
     let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
-    let group = ending.begin(&child);
+    let group = ending.track(&child);
     tokio::spawn(async move {
         let copy_output = async move { copy(&mut read, &output, None).await };
         ending.run(child, group, copy_to_pty(input, sizes, write), copy_output).await;
@@ -158,7 +158,7 @@ fn spawn_piped(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
     let mut stderr = child.stderr.take().ok_or_else(missing)?;
     let Wires { output, handle, mut input, sizes: _, open, channels, groups } = wires;
     let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
-    let group = ending.begin(&child);
+    let group = ending.track(&child);
     tokio::spawn(async move {
         let copy_input = async move {
             while let Some(bytes) = input.next().await {
@@ -193,7 +193,7 @@ struct Ending {
 }
 
 impl Ending {
-    fn begin(&self, child: &Child) -> Option<Pid> {
+    fn track(&self, child: &Child) -> Option<Pid> {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let group = id.and_then(Pid::from_raw);
         if let Some(group) = group {

@@ -107,7 +107,7 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Starts the shell or the command of a channel, once; `false` if that cannot be.
     pub(crate) fn start(&self, id: ChannelId, command: Option<&[u8]>, handle: Handle) -> bool {
-        let Some((mut program, wires)) = self.begin(id, handle) else { return false };
+        let Some((mut program, wires)) = self.claim(id, handle) else { return false };
         program.command = command.map(<[u8]>::to_vec);
         match process::start(&program, wires) {
             Ok(group) => {
@@ -123,14 +123,14 @@ impl Sessions {
 
     /// Serves `sftp` on a channel, once; `false` if that cannot be.
     pub(crate) fn start_sftp(&self, id: ChannelId, handle: Handle) -> bool {
-        let Some((program, wires)) = self.begin(id, handle) else { return false };
+        let Some((program, wires)) = self.claim(id, handle) else { return false };
         sftp::serve(program.account.home.clone(), wires);
         true
     }
 
     /// A channel serves one program only.
-    fn begin(&self, id: ChannelId, handle: Handle) -> Option<(Program, Wires)> {
-        let begun = self.channels.with_session(id, |session| {
+    fn claim(&self, id: ChannelId, handle: Handle) -> Option<(Program, Wires)> {
+        let claimed = self.channels.with_session(id, |session| {
             let is_first = !std::mem::replace(&mut session.is_started, true);
             is_first.then(|| {
                 let mut variables = std::mem::take(&mut session.variables);
@@ -142,7 +142,7 @@ impl Sessions {
                 (program, Arc::clone(&session.output), session.sizes.subscribe())
             })
         });
-        let (program, output, sizes) = begun.flatten()?;
+        let (program, output, sizes) = claimed.flatten()?;
         let (input, open) = self.channels.serve(id)?;
         let (channels, groups) = (Arc::clone(&self.channels), Arc::clone(&self.groups));
         Some((program, Wires { output, handle, input, sizes, open, channels, groups }))

@@ -105,13 +105,13 @@ fn mode(mode: u32) -> String {
         _ => '-',
     };
     let mut text = String::from(kind);
-    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+    for (shift, special, symbol) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
         let bits = mode >> shift;
         text.push(if bits & 4 == 0 { '-' } else { 'r' });
         text.push(if bits & 2 == 0 { '-' } else { 'w' });
         text.push(match (bits & 1 != 0, mode & special != 0) {
-            (true, true) => letter,
-            (false, true) => letter.to_ascii_uppercase(),
+            (true, true) => symbol,
+            (false, true) => symbol.to_ascii_uppercase(),
             (true, false) => 'x',
             (false, false) => '-',
         });

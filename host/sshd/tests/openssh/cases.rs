@@ -7,7 +7,7 @@ pub(crate) const CASES: [(&str, &str); 56] = [
     ("death by SIGKILL", "$SSH $TO 'kill -9 $$'"),
     ("death by SIGTERM", "$SSH $TO 'kill -TERM $$'"),
     ("a command that does not exist", "$SSH $TO nonexistent-command"),
-    ("words and quotes", r#"$SSH $TO echo "'a  b'" '"$HOME"' '*' \\\\ '$((1+1))'"#),
+    ("quotes and spaces", r#"$SSH $TO echo "'a  b'" '"$HOME"' '*' \\\\ '$((1+1))'"#),
     ("a command of several lines", "$SSH $TO 'echo 1\necho 2\nexit 3'"),
     (
         "bytes that are not UTF-8",
@@ -26,7 +26,7 @@ pub(crate) const CASES: [(&str, &str); 56] = [
     ),
     (
         "end of output before the end",
-        "$SSH $TO \"exec >&- 2>&-; sleep 1; touch $DIR/end\" | (cat; [ -e $DIR/end ] && echo late || echo early)",
+        "$SSH $TO \"exec >&- 2>&-; sleep 1; touch $DIR/end\" | (cat; [ -e $DIR/end ] && echo after || echo before)",
     ),
     ("a program that closes its output", "$SSH $TO 'exec >&- 2>&-; sleep 0.2; exit 5'"),
     (

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BYTES: usize = 3_000_000;
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
 
 /// Sends back what it gets, in capitals, to one connection after the other; its port.
 fn capitals() -> u16 {
@@ -34,7 +34,7 @@ fn capitalise(mut from: impl Read, mut to: impl Write) {
     }
 }
 
-/// Sends small letters through a stream, ends them, and reads capitals to their end.
+/// Sends lower case through a stream, ends them, and reads capitals to their end.
 fn goes_through(
     mut to: impl Write + Send,
     mut from: impl Read,
@@ -80,7 +80,7 @@ async fn until_exists(path: &Path) {
 
 fn through_unix(path: &Path) {
     let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(PATIENCE).unwrap();
+    stream.set_read_timeout(TIMEOUT).unwrap();
     goes_through(&stream, &stream, |_| ());
 }
 
@@ -154,7 +154,7 @@ async fn local_listeners_reach_the_pod() {
         through_unix(&to_tcp);
         through_unix(&to_unix);
         let mut stream = TcpStream::connect(("127.0.0.1", socks)).unwrap();
-        stream.set_read_timeout(PATIENCE).unwrap();
+        stream.set_read_timeout(TIMEOUT).unwrap();
         // SOCKS 5: no authentication; connect to a name.
         stream.write_all(b"\x05\x01\x00\x05\x01\x00\x03\x09localhost").unwrap();
         stream.write_all(&port.to_be_bytes()).unwrap();
@@ -190,7 +190,7 @@ async fn remote_listeners_reach_the_client() {
     tokio::task::spawn_blocking(move || {
         for address in ["127.0.0.1", "::1"] {
             let stream = TcpStream::connect((address, port)).unwrap();
-            stream.set_read_timeout(PATIENCE).unwrap();
+            stream.set_read_timeout(TIMEOUT).unwrap();
             goes_through(&stream, &stream, |_| ());
         }
         through_unix(&there);

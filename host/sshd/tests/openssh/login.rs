@@ -123,7 +123,7 @@ async fn the_sixth_key_logs_in_whether_sold_or_the_users_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_password_is_asked_for_by_keyboard_interactive_too() {
+async fn the_password_is_taken_by_keyboard_interactive_too() {
     let server = Server::start(None).await;
     for (password, expected) in [(PASSWORD, "in\n"), ("wrong", "")] {
         let mut command = Command::new("sshpass");

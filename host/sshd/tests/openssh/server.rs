@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 pub(crate) const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
 /// What takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -80,7 +80,7 @@ impl Server {
         loop {
             match std::fs::read_to_string(&path) {
                 Ok(line) if line.ends_with('\n') => return line.trim().to_owned(),
-                _ => assert!(started.elapsed() < PATIENCE, "{file} is not written"),
+                _ => assert!(started.elapsed() < TIMEOUT, "{file} is not written"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

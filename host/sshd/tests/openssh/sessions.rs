@@ -2,8 +2,10 @@
 
 use crate::server::{PASSWORD, Server, finished, output, text};
 use paygress_sshd::client::{Client, TerminalInput, WindowSize};
+use russh::{ChannelMsg, Sig};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -143,5 +145,51 @@ async fn a_terminal_has_its_size_and_follows_it() {
         for then in then {
             keys.send(then).await.unwrap();
         }
+    }
+}
+
+/// A client that accepts any server.
+struct AnyServer;
+
+impl russh::client::Handler for AnyServer {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        _: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+/// OpenSSH's client cannot send one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_reaches_the_program_and_its_end_the_client() {
+    let server = Server::start(None).await;
+    let config = Arc::new(russh::client::Config::default());
+    let address = ("127.0.0.1", server.port);
+    let mut client = russh::client::connect(config, address, AnyServer).await.unwrap();
+    assert!(client.authenticate_password("alice", PASSWORD).await.unwrap().success());
+    for (command, sent, expected) in [
+        (
+            "trap 'echo caught; exit 9' USR2; echo $$ > pid1; while :; do sleep 0.05; done",
+            "USR2",
+            "9",
+        ),
+        ("echo $$ > pid2; exec sleep 1000", "TERM", "TERM"),
+    ] {
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, command).await.unwrap();
+        server.line_of(if sent == "USR2" { "pid1" } else { "pid2" }).await;
+        channel.signal(russh::Sig::Custom(sent.to_owned())).await.unwrap();
+        let mut end = None;
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::ExitStatus { exit_status } => end = Some(exit_status.to_string()),
+                ChannelMsg::ExitSignal { signal_name: Sig::TERM, .. } => end = Some("TERM".into()),
+                _ => {}
+            }
+        }
+        assert_eq!(end.as_deref(), Some(expected), "{command}");
     }
 }
