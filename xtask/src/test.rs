@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
+    ("rsync", "rsync"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("python3", "python3-venv"),
@@ -19,6 +20,9 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
 ];
+/// Installed in CI only, since Debian starts the server: elsewhere the comparison with it says that
+/// it was not run.
+const SERVER: (&str, &str) = ("sshd", "openssh-server");
 /// Programs for which Debian's packages are too old: how they print their version, and the oldest
 /// that works.
 const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
@@ -101,8 +105,10 @@ fn programs() -> Result<()> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|directory| directory.join(program).exists())
     };
+    let is_ci = std::env::var_os("CI").is_some();
     let missing: Vec<&str> = PROGRAMS
         .iter()
+        .chain(is_ci.then_some(&SERVER))
         .filter(|(program, _)| !found(program))
         .map(|(_, package)| *package)
         .collect();

@@ -12,7 +12,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::model::ids::PodName;
 use paygress_core::model::units::UnixTime;
-use paygress_sshd::{Account, Password, new_host_key, parse_key, serve};
+use paygress_sshd::{Account, Password, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -85,11 +85,11 @@ impl Cluster for LocalCluster {
         })?;
         let home = self.homes.join(pod.as_str());
         std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
-        let key = plan.login.public_key.as_deref().map(parse_key).transpose();
+        let keys = parse_keys(plan.login.public_key.as_deref().unwrap_or_default());
         let account = Account {
             username: plan.login.username.clone(),
             password: Password::new(plan.login.password.expose()),
-            key: key.map_err(ClusterError::not_ready)?,
+            keys: keys.map_err(ClusterError::not_ready)?,
             shell: PathBuf::from("/bin/sh"),
             home: home.clone(),
         };

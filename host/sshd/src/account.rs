@@ -1,15 +1,30 @@
 //! The one account of a server, and the keys.
 
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey, key::safe_rng};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, key::safe_rng};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The kinds of public keys that log in: what this build of russh can verify. It has no RSA, and
-/// none of the keys in hardware (`sk-`).
-pub(crate) static KEY_KINDS: [Algorithm; 4] = [
+/// Of the user's own file.
+const MAX_AUTHORIZED_KEYS_BYTES: u64 = 256 * 1_024;
+
+/// The kinds of signatures that are verified, those of RSA keys without SHA-1.
+pub(crate) static SIGNATURE_KINDS: [Algorithm; 6] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// The kinds of public keys that log in; none of those in hardware (`sk-`).
+static KEY_KINDS: [Algorithm; 5] = [
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::Rsa { hash: None },
 ];
 
 /// The kinds of public keys that log in, as a `.pub` file begins with them.
@@ -23,26 +38,37 @@ pub fn key_kinds() -> Vec<&'static str> {
 pub struct Account {
     pub username: String,
     pub password: Password,
-    /// A public key that is accepted as well as the password.
-    pub key: Option<PublicKey>,
+    /// Public keys that are accepted as well as the password, and as those of the user's own
+    /// `.ssh/authorized_keys`.
+    pub keys: Vec<PublicKey>,
     pub shell: PathBuf,
     /// The working directory of new sessions.
     pub home: PathBuf,
 }
 
-/// A password: never printed, compared in constant time.
+/// A password, or none: never printed, compared in constant time.
 #[derive(Clone)]
-pub struct Password(String);
+pub struct Password(Option<String>);
 
 impl Password {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Some(text.into()))
+    }
+
+    /// Only keys log in.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) const fn is_set(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(crate) fn matches(&self, attempt: &str) -> bool {
         use subtle::ConstantTimeEq;
-        self.0.as_bytes().ct_eq(attempt.as_bytes()).into()
+        self.0.as_ref().is_some_and(|own| own.as_bytes().ct_eq(attempt.as_bytes()).into())
     }
 }
 
@@ -56,6 +82,8 @@ impl std::fmt::Debug for Password {
 pub enum Error {
     #[error("cannot read the login file {path}: {source}")]
     LoginFile { path: PathBuf, source: std::io::Error },
+    #[error("cannot keep the host key {path}: {source}")]
+    HostKey { path: PathBuf, source: std::io::Error },
     /// A public key of a kind that this server cannot verify.
     #[error("keys of this kind cannot log in; send one of {}", key_kinds().join(", "))]
     KeyKind,
@@ -66,32 +94,63 @@ pub enum Error {
 
 impl Account {
     /// Reads the files `username`, `password` and, if it exists, `authorized_key` of a directory.
-    /// The whole content of a file counts, a newline at its end included.
+    /// The whole content of the first two counts, a newline at its end included; the last one has a
+    /// key in each line. With a key the password may be missing.
     ///
     /// # Errors
-    /// [`Error::LoginFile`] or [`Error::Key`].
+    /// [`Error::LoginFile`], [`Error::KeyKind`] or [`Error::Key`].
     pub fn read(directory: &Path, shell: PathBuf, home: PathBuf) -> Result<Self, Error> {
         let read = |name: &str| {
             let path = directory.join(name);
-            std::fs::read_to_string(&path).map_err(|source| Error::LoginFile { path, source })
-        };
-        let key = match read("authorized_key") {
-            Ok(line) => Some(parse_key(&line)?),
-            Err(Error::LoginFile { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                None
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(Error::LoginFile { path, source }),
             }
-            Err(error) => return Err(error),
         };
-        Ok(Self {
-            username: read("username")?,
-            password: Password::new(read("password")?),
-            key,
-            shell,
-            home,
-        })
+        let missing = |name: &str| Error::LoginFile {
+            path: directory.join(name),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let keys = read("authorized_key")?.map_or(Ok(Vec::new()), |text| parse_keys(&text))?;
+        let password = match read("password")? {
+            Some(text) => Password::new(text),
+            None if keys.is_empty() => return Err(missing("password")),
+            None => Password::none(),
+        };
+        let username = read("username")?.ok_or_else(|| missing("username"))?;
+        Ok(Self { username, password, keys, shell, home })
     }
+
+    /// Whether this key logs in, now.
+    pub(crate) fn accepts(&self, key: &PublicKey) -> bool {
+        let is_own = |own: &PublicKey| own.key_data() == key.key_data();
+        self.keys.iter().any(is_own) || self.authorized_keys().iter().any(is_own)
+    }
+
+    /// The keys of the user's own file, if nobody else can write it. A line with options is left
+    /// out: they forbid something, and nothing here would.
+    fn authorized_keys(&self) -> Vec<PublicKey> {
+        let read = || -> std::io::Result<String> {
+            let file = std::fs::File::open(self.home.join(".ssh/authorized_keys"))?;
+            let (metadata, mut text) = (file.metadata()?, String::new());
+            let is_safe = metadata.is_file() && metadata.mode() & 0o022 == 0;
+            if is_safe {
+                file.take(MAX_AUTHORIZED_KEYS_BYTES).read_to_string(&mut text)?;
+            }
+            Ok(text)
+        };
+        read().unwrap_or_default().lines().filter_map(|line| parse_key(line).ok()).collect()
+    }
+}
+
+/// [`parse_key`] for each line that is neither empty nor a comment.
+///
+/// # Errors
+/// As [`parse_key`].
+pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, Error> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(parse_key).collect()
 }
 
 /// Parses a public key in the format of an OpenSSH `.pub` file. Whoever sells a login with it asks

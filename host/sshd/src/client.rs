@@ -69,7 +69,10 @@ struct ShutdownOnDrop(std::net::TcpStream);
 
 impl ShutdownOnDrop {
     async fn connect(address: impl ToSocketAddrs) -> std::io::Result<(TcpStream, Self)> {
-        let stream = TcpStream::connect(address).await?.into_std()?;
+        let stream = TcpStream::connect(address).await?;
+        // Keys and requests are small, and each of them is waited for.
+        stream.set_nodelay(true)?;
+        let stream = stream.into_std()?;
         let shutdown = Self(stream.try_clone()?);
         Ok((TcpStream::from_std(stream)?, shutdown))
     }
@@ -114,6 +117,8 @@ impl Client {
             match message {
                 ChannelMsg::Data { data } => stdout.extend_from_slice(&data),
                 ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                // As OpenSSH's client reports it.
+                ChannelMsg::ExitSignal { .. } => status = Some(255),
                 _ => {}
             }
         }

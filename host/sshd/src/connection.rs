@@ -1,118 +1,171 @@
-//! One connection: authentication, and the requests on its channels.
+//! One connection: authentication, and what arrives on its channels.
 
-use crate::account::{Account, KEY_KINDS};
-use crate::process::{self, Program, ProgramInput, Terminal};
+use crate::account::{Account, SIGNATURE_KINDS};
+use crate::channels::Channels;
+use crate::forward::Forwards;
+use crate::groups::Groups;
+use crate::input::{NARROW_WINDOW, WINDOW};
+use crate::session::{Peers, SessionChannel, Sessions};
+use crate::terminal::{self, Terminal};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
+    VerifiedPublicKey,
 };
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Preferred, Pty,
+    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig, cipher, kex,
 };
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Channels of one connection.
-const MAX_CHANNELS: usize = 16;
-/// Environment variables that a client may set, and the size of each with its name.
-const MAX_VARIABLES: usize = 32;
-const MAX_VARIABLE_BYTES: usize = 4_096;
-/// The longest name of a terminal type.
-const MAX_TERM_BYTES: usize = 64;
-/// Failed attempts in one connection, each but the first answered after a second.
-const MAX_AUTH_TRIES: usize = 6;
-/// A dead peer is noticed after three of these.
+/// Sessions of one connection that are open at the same time, as OpenSSH's `MaxSessions`, which is
+/// 10 there.
+const MAX_SESSIONS: usize = 128;
+/// Failed attempts in one connection, OpenSSH's `MaxAuthTries` and the first one, by which a client
+/// asks for the methods.
+const MAX_AUTH_TRIES: usize = 7;
+/// The answer to a wrong password takes so long.
+const PASSWORD_DELAY: Duration = Duration::from_secs(1);
+/// The answer to any other attempt.
+const REJECTION_DELAY: Duration = Duration::from_millis(10);
+/// Keeps the way through firewalls open; a dead peer is noticed by TCP, which gives it minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// OpenSSH's, less its hybrid with NTRU Prime, which russh does not have.
+static KEY_EXCHANGES: [kex::Name; 12] = [
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G16_SHA512,
+    kex::DH_G18_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+static CIPHERS: [cipher::Name; 6] = [
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+];
 
 type Error = russh::Error;
 
-pub(crate) fn config(host_key: PrivateKey) -> Config {
+pub(crate) fn config(host_keys: Vec<PrivateKey>, account: &Account) -> Config {
     Config {
-        methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]),
-        auth_rejection_time: Duration::from_secs(1),
+        methods: methods(account),
+        auth_rejection_time: REJECTION_DELAY,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![host_key],
+        keys: host_keys,
         max_auth_attempts: MAX_AUTH_TRIES,
-        inactivity_timeout: Some(KEEPALIVE.saturating_mul(4)),
+        // A client that is suspended, or whose reader is, keeps its connection, as with OpenSSH.
+        inactivity_timeout: None,
         keepalive_interval: Some(KEEPALIVE),
-        preferred: Preferred { key: Cow::Borrowed(&KEY_KINDS), ..Preferred::default() },
+        keepalive_max: 0,
+        window_size: WINDOW,
+        preferred: Preferred {
+            kex: Cow::Borrowed(&KEY_EXCHANGES),
+            cipher: Cow::Borrowed(&CIPHERS),
+            key: Cow::Borrowed(&SIGNATURE_KINDS),
+            ..Preferred::default()
+        },
         ..Config::default()
     }
 }
 
-/// A session channel, before and after its program starts.
-struct SessionChannel {
-    output: Arc<ChannelWriteHalf<Msg>>,
-    /// From `pty-req` and `env`, until the program starts.
-    terminal: Option<Terminal>,
-    variables: Vec<(String, String)>,
-    /// Set when the program has started.
-    input: Option<ProgramInput>,
+/// How this account logs in.
+fn methods(account: &Account) -> MethodSet {
+    let by_password = [MethodKind::Password, MethodKind::KeyboardInteractive];
+    let mut methods = MethodSet::from(&[MethodKind::PublicKey][..]);
+    by_password.into_iter().filter(|_| account.password.is_set()).for_each(|it| methods.push(it));
+    methods
 }
 
-/// Handles one client. When it is dropped, all processes that it started are ended.
+/// Handles one client. What it started outlives it only without terminal and pipes.
 pub(crate) struct Connection {
     account: Arc<Account>,
     authenticated: watch::Sender<bool>,
-    channels: HashMap<ChannelId, SessionChannel>,
-    // Its receivers, one in each program's task, notice when it is dropped with the connection.
-    alive: watch::Sender<()>,
+    channels: Arc<Channels>,
+    sessions: Sessions,
+    forwards: Forwards,
 }
 
 impl Connection {
-    pub(crate) fn new(account: Arc<Account>, authenticated: watch::Sender<bool>) -> Self {
-        Self { account, authenticated, channels: HashMap::new(), alive: watch::Sender::new(()) }
+    pub(crate) fn new(
+        account: Arc<Account>,
+        groups: Arc<Groups>,
+        peers: Peers,
+        authenticated: watch::Sender<bool>,
+    ) -> Self {
+        let channels = Arc::new(Channels::default());
+        let sessions = Sessions {
+            account: Arc::clone(&account),
+            channels: Arc::clone(&channels),
+            groups,
+            peers,
+            agent: None,
+        };
+        let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
+        Self { account, authenticated, channels, sessions, forwards }
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        user == self.account.username
-            && self.account.key.as_ref().is_some_and(|own| own.key_data() == key.key_data())
+        user == self.account.username && self.account.accepts(key)
     }
 
-    fn start(
-        &mut self,
-        id: ChannelId,
-        command: Option<&[u8]>,
-        session: &mut Session,
-    ) -> Result<(), Error> {
-        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
-        else {
-            return session.channel_failure(id);
-        };
-        let program = Program {
-            account: Arc::clone(&self.account),
-            command: command.map(<[u8]>::to_vec),
-            terminal: channel.terminal.take(),
-            variables: std::mem::take(&mut channel.variables),
-        };
-        match process::start(program, Arc::clone(&channel.output), self.alive.subscribe()) {
-            Ok(input) => {
-                channel.input = Some(input);
-                session.channel_success(id)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot start a program");
-                session.channel_failure(id)
-            }
+    async fn check_password(&self, user: &str, password: &str) -> Auth {
+        // Both are compared, so that the time does not show which one is wrong.
+        let user_matches = user == self.account.username;
+        let password_matches = self.account.password.matches(password);
+        if user_matches && password_matches {
+            return Auth::Accept;
         }
+        tokio::time::sleep(PASSWORD_DELAY).await;
+        let methods = methods(&self.account);
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The tasks of its channels hold them too.
+        self.channels.close_all();
+    }
+}
+
+fn answer(id: ChannelId, is_done: bool, session: &mut Session) -> Result<(), Error> {
+    if is_done { session.channel_success(id) } else { session.channel_failure(id) }
 }
 
 impl Handler for Connection {
     type Error = Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        // Both are compared, so that the time does not show which one is wrong.
-        let user_matches = user == self.account.username;
-        let password_matches = self.account.password.matches(password);
-        if user_matches && password_matches {
-            return Ok(Auth::Accept);
-        }
-        let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
-        Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
+        Ok(self.check_password(user, password).await)
+    }
+
+    /// Asks for the password, as PAM does.
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        let Some(mut response) = response.filter(|_| self.account.password.is_set()) else {
+            let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
+            let (name, instructions) = (Cow::Borrowed(""), Cow::Borrowed(""));
+            return Ok(Auth::Partial { name, instructions, prompts });
+        };
+        let password = response.next().unwrap_or_default();
+        Ok(self.check_password(user, &String::from_utf8_lossy(&password)).await)
     }
 
     async fn auth_publickey_offered(
@@ -142,49 +195,135 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        if self.channels.len() >= MAX_CHANNELS {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        }
         let id = channel.id();
         // Input arrives through `data` below; a read half that nobody reads would stall the
         // connection.
         let (_, output) = channel.split();
-        self.channels.insert(
-            id,
-            SessionChannel {
-                output: Arc::new(output),
-                terminal: None,
-                variables: Vec::new(),
-                input: None,
-            },
-        );
-        reply.accept().await;
+        if self.channels.open_session(id, SessionChannel::new(output), MAX_SESSIONS) {
+            reply.accept().await;
+        } else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
         Ok(())
     }
 
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.forwards.connect_tcp(channel, host, port, reply);
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.forwards.connect_unix(channel, path, reply);
+        Ok(())
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.channels.expect(id);
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        let bound = self.forwards.listen_tcp(address, *port, session.handle()).await;
+        *port = bound.unwrap_or(*port);
+        Ok(bound.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.cancel_tcp(address, port))
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.listen_unix(path, session.handle()))
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.cancel_unix(path))
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, session: &mut Session) -> Result<bool, Error> {
+        match self.forwards.listen_agent(session.handle()) {
+            Ok(socket) => {
+                self.sessions.agent = Some(socket);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for a client's agent");
+                Ok(false)
+            }
+        }
+    }
+
+    /// There is no display in a pod.
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(id)
+    }
+
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        self.channels.remove(&id);
+        self.channels.close(id);
         Ok(())
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        if let Some(input) = self.channels.get_mut(&id).and_then(|channel| channel.input.as_mut()) {
-            input.end();
+        self.channels.end_input(id);
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+        if let Some(input) = self.channels.input(id) {
+            input.push(data).await;
         }
         Ok(())
     }
 
-    async fn data(
-        &mut self,
-        id: ChannelId,
-        data: &[u8],
-        session: &mut Session,
-    ) -> Result<(), Error> {
-        match self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
-            Some(input) if !input.push(data).await => session.close(id),
-            _ => Ok(()),
-        }
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        if self.channels.is_any_full() { NARROW_WINDOW } else { WINDOW }
     }
 
     async fn pty_request(
@@ -193,19 +332,14 @@ impl Handler for Connection {
         term: &str,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
-        _: &[(Pty, u32)],
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.input.is_none())
-        else {
-            return session.channel_failure(id);
-        };
-        let is_valid = term.len() <= MAX_TERM_BYTES
-            && term.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.+".contains(&c));
-        channel.terminal = Some(Terminal::new(if is_valid { term } else { "dumb" }, columns, rows));
-        session.channel_success(id)
+        let terminal = Terminal::new(term, terminal::size(columns, rows, width, height), modes);
+        let is_set = self.channels.with_session(id, |channel| channel.set_terminal(terminal));
+        answer(id, is_set == Some(true), session)
     }
 
     async fn window_change_request(
@@ -213,13 +347,32 @@ impl Handler for Connection {
         id: ChannelId,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
+        width: u32,
+        height: u32,
         _: &mut Session,
     ) -> Result<(), Error> {
-        if let Some(input) = self.channels.get(&id).and_then(|channel| channel.input.as_ref()) {
-            input.resize(columns, rows);
-        }
+        let size = terminal::size(columns, rows, width, height);
+        self.channels.with_session(id, |channel| channel.resize(size));
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
+        let name = match &signal {
+            Sig::ABRT => "ABRT",
+            Sig::ALRM => "ALRM",
+            Sig::FPE => "FPE",
+            Sig::HUP => "HUP",
+            Sig::ILL => "ILL",
+            Sig::INT => "INT",
+            Sig::KILL => "KILL",
+            Sig::PIPE => "PIPE",
+            Sig::QUIT => "QUIT",
+            Sig::SEGV => "SEGV",
+            Sig::TERM => "TERM",
+            Sig::USR1 => "USR1",
+            Sig::Custom(name) => name.as_str(),
+        };
+        self.channels.with_session(id, |channel| channel.signal(name));
         Ok(())
     }
 
@@ -230,22 +383,13 @@ impl Handler for Connection {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        // Only the locale, as Debian's sshd_config does (`AcceptEnv LANG LC_*`): a client must not
-        // set LD_PRELOAD.
-        let is_locale = (name == "LANG" || name.starts_with("LC_"))
-            && name.len().saturating_add(value.len()) <= MAX_VARIABLE_BYTES;
-        let is_clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
-        match self.channels.get_mut(&id) {
-            Some(channel) if is_locale && is_clean && channel.variables.len() < MAX_VARIABLES => {
-                channel.variables.push((name.to_owned(), value.to_owned()));
-                session.channel_success(id)
-            }
-            _ => session.channel_failure(id),
-        }
+        let is_set = self.channels.with_session(id, |channel| channel.set_variable(name, value));
+        answer(id, is_set == Some(true), session)
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
-        self.start(id, None, session)
+        let is_started = self.sessions.start(id, None, session.handle());
+        answer(id, is_started, session)
     }
 
     async fn exec_request(
@@ -254,15 +398,17 @@ impl Handler for Connection {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.start(id, Some(command), session)
+        let is_started = self.sessions.start(id, Some(command), session.handle());
+        answer(id, is_started, session)
     }
 
     async fn subsystem_request(
         &mut self,
         id: ChannelId,
-        _: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        session.channel_failure(id)
+        let is_started = name == "sftp" && self.sessions.start_sftp(id, session.handle());
+        answer(id, is_started, session)
     }
 }

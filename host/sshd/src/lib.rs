@@ -15,8 +15,9 @@
 //! When the `stop` flag is set, every connection is shut down and every process group of the user
 //! gets SIGHUP, then SIGKILL.
 //!
-//! No part of a login reaches a shell: user name, password and key are only compared. Forwarding,
-//! agents and subsystems are refused. [`key_kinds`] lists the user keys that log in.
+//! No part of a login reaches a shell: user name, password and key are only compared. The subsystem
+//! `sftp` is served, connections and agents are forwarded, X11 is refused. [`key_kinds`] lists the
+//! user keys that log in.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,7 +30,7 @@
 //! let account = Account {
 //!     username: "alice".to_owned(),
 //!     password: Password::new("correct horse"),
-//!     key: None,
+//!     keys: Vec::new(),
 //!     shell: "/bin/sh".into(),
 //!     home: std::env::temp_dir(),
 //! };
@@ -47,11 +48,20 @@
 //! ```
 
 mod account;
+mod channels;
 pub mod client;
 mod connection;
+mod forward;
+mod groups;
+mod host_keys;
+mod input;
 mod process;
 mod server;
+mod session;
+mod sftp;
+mod terminal;
 
-pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key};
+pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
+pub use host_keys::HostKeys;
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve};

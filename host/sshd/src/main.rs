@@ -1,11 +1,12 @@
 //! `paygress-sshd`: the SSH server of a leased pod. See `k8s/ssh-image/README.md`.
 //!
-//! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--shell PATH] [--home DIR]`
+//! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--shell PATH] [--home DIR]
+//!     [--host-keys DIR]`
 //!
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
-use paygress_sshd::{Account, listen_on_both_families, new_host_key, serve};
+use paygress_sshd::{Account, HostKeys, listen_on_both_families, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
 use std::path::PathBuf;
@@ -56,9 +57,14 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn run() -> Result<ExitCode, Box<dyn Error>> {
-    let Options { login, listen, shell, home } = Options::parse(std::env::args().skip(1))?;
+    let Options { login, listen, shell, home, host_keys } =
+        Options::parse(std::env::args().skip(1))?;
     let account = Account::read(&login, shell, home)?;
     name_user(&account);
+    let host_keys = match host_keys {
+        Some(directory) => HostKeys::in_directory(&directory)?,
+        None => HostKeys::new()?,
+    };
     let listener = match listen {
         Some(address) => TcpListener::bind(address).await?,
         None => listen_on_both_families(PORT).await?,
@@ -69,7 +75,7 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         terminate.recv().await;
         stop.send_replace(true);
     });
-    serve(listener, account, new_host_key()?, stopped).await;
+    serve(listener, account, host_keys, stopped).await;
     // The server ends only on SIGTERM: a Job must not take that for success.
     Ok(ExitCode::from(TERMINATED))
 }
@@ -79,11 +85,14 @@ struct Options {
     listen: Option<String>,
     shell: PathBuf,
     home: PathBuf,
+    host_keys: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum UsageError {
-    #[error("unknown option {0}; the options are --login, --listen, --shell and --home")]
+    #[error(
+        "unknown option {0}; the options are --login, --listen, --shell, --home and --host-keys"
+    )]
     UnknownOption(String),
     #[error("{0} needs a value")]
     MissingValue(String),
@@ -96,9 +105,13 @@ impl Options {
             listen: None,
             shell: "/bin/sh".into(),
             home: "/home/user".into(),
+            host_keys: None,
         };
         while let Some(option) = arguments.next() {
-            if !matches!(option.as_str(), "--login" | "--listen" | "--shell" | "--home") {
+            if !matches!(
+                option.as_str(),
+                "--login" | "--listen" | "--shell" | "--home" | "--host-keys"
+            ) {
                 return Err(UsageError::UnknownOption(option));
             }
             let Some(value) = arguments.next() else {
@@ -108,6 +121,7 @@ impl Options {
                 "--login" => options.login = value.into(),
                 "--listen" => options.listen = Some(value),
                 "--shell" => options.shell = value.into(),
+                "--host-keys" => options.host_keys = Some(value.into()),
                 _ => options.home = value.into(),
             }
         }

@@ -1,201 +1,164 @@
-//! The program of one channel: on a PTY or on pipes, copied to and from the channel until it ends
-//! or the client disconnects.
+//! The program of one session channel: on a PTY or on pipes, copied to and from the channel.
+//!
+//! As with OpenSSH, the channel ends when the program has ended and nobody has its output open any
+//! more: no clock cuts what is still to be sent. A program outlives its connection if it can do
+//! without terminal and pipes; the [`Groups`] end with the server.
 
 use crate::account::Account;
-use pty_process::Size;
-use russh::ChannelWriteHalf;
-use russh::server::Msg;
-use rustix::process::{Pid, Signal, kill_process_group};
-use std::ffi::OsStr;
+use crate::channels::Channels;
+use crate::groups::Groups;
+use crate::input::InputReceiver;
+use crate::terminal::Terminal;
+use pty_process::{OwnedWritePty, Size};
+use russh::server::{Handle, Msg};
+use russh::{ChannelWriteHalf, Sig};
+use rustix::process::{Pid, Signal};
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
+use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-/// Input that a program has not read yet. A client that is further ahead waits, and its whole
-/// connection with it…
-const MAX_BUFFERED_BYTES: usize = 8 << 20;
-/// …for at most this time: a program whose own output is not being read may never read its input.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Output is sent in pieces of this size: the largest packet of russh.
 const CHUNK_BYTES: usize = 32_768;
-/// How long output is still sent after the program's end; a background process may keep the pipes
-/// open for ever.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
-/// From SIGHUP to SIGKILL.
-const KILL_GRACE: Duration = Duration::from_millis(500);
 /// The code of SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
-/// EOT: the end of input on a terminal in canonical mode.
-const END_OF_TRANSMISSION: u8 = 4;
-
-/// The terminal of a `pty-req`.
-pub(crate) struct Terminal {
-    term: String,
-    size: Size,
-}
-
-impl Terminal {
-    pub(crate) fn new(term: &str, columns: u32, rows: u32) -> Self {
-        Self { term: term.to_owned(), size: size(columns, rows) }
-    }
-}
-
-fn size(columns: u32, rows: u32) -> Size {
-    let clamp = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
-    Size::new(clamp(rows), clamp(columns))
-}
+/// The programs' search path if the server has none.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 pub(crate) struct Program {
     pub(crate) account: Arc<Account>,
+    /// A shell without one.
     pub(crate) command: Option<Vec<u8>>,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) variables: Vec<(String, String)>,
 }
 
-/// The input of a running program.
-pub(crate) struct ProgramInput {
-    bytes: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    /// Bytes that the program has not read yet.
-    buffered: watch::Sender<usize>,
-    size: watch::Sender<Option<Size>>,
+/// What connects a program with its client.
+pub(crate) struct Wires {
+    pub(crate) output: Arc<ChannelWriteHalf<Msg>>,
+    pub(crate) handle: Handle,
+    pub(crate) input: InputReceiver,
+    pub(crate) sizes: watch::Receiver<Option<Size>>,
+    /// Notices that the channel is closed.
+    pub(crate) open: watch::Receiver<()>,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) groups: Arc<Groups>,
 }
 
-impl ProgramInput {
-    /// Queues bytes for the program, and waits while too many are queued; `false` when it has not
-    /// read on in time.
-    pub(crate) async fn push(&self, data: &[u8]) -> bool {
-        let Some(bytes) = &self.bytes else { return true };
-        self.buffered.send_modify(|buffered| *buffered = buffered.saturating_add(data.len()));
-        if bytes.send(data.to_vec()).is_err() {
-            return true;
+/// Starts the program: its process group.
+pub(crate) fn start(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
+    match &program.terminal {
+        Some(terminal) => spawn_pty(program, terminal, wires),
+        None => spawn_piped(program, wires),
+    }
+}
+
+/// The shell by its name, as a login shell or with a command.
+fn shell(program: &Program) -> (OsString, Vec<OsString>) {
+    let name = program.account.shell.file_name().unwrap_or(program.account.shell.as_os_str());
+    match &program.command {
+        Some(command) => (name.to_owned(), vec!["-c".into(), OsString::from_vec(command.clone())]),
+        None => {
+            let mut login = OsString::from("-");
+            login.push(name);
+            (login, Vec::new())
         }
-        let mut buffered = self.buffered.subscribe();
-        let has_room = buffered.wait_for(|buffered| *buffered <= MAX_BUFFERED_BYTES);
-        tokio::time::timeout(STALL_TIMEOUT, has_room).await.is_ok()
-    }
-
-    /// Closes the program's standard input.
-    pub(crate) fn end(&mut self) {
-        self.bytes = None;
-    }
-
-    pub(crate) fn resize(&self, columns: u32, rows: u32) {
-        self.size.send_replace(Some(size(columns, rows)));
     }
 }
 
-type Output = Arc<ChannelWriteHalf<Msg>>;
-
-/// Starts the program. It runs until it exits, until its channel is closed, or until the sender of
-/// `alive` is dropped.
-pub(crate) fn start(
-    program: Program,
-    output: Output,
-    alive: watch::Receiver<()>,
-) -> io::Result<ProgramInput> {
-    let (bytes, queue) = mpsc::unbounded_channel();
-    let buffered = watch::Sender::new(0);
-    let (size, resizes) = watch::channel(None);
-    let input = InputQueue { bytes: queue, buffered: buffered.clone() };
-    if program.terminal.is_some() {
-        spawn_pty(program, output, input, resizes, alive)?;
-    } else {
-        spawn_piped(&program, output, input, alive)?;
-    }
-    Ok(ProgramInput { bytes: Some(bytes), buffered, size })
-}
-
-fn environment(program: &Program, term: Option<&str>) -> Vec<(String, String)> {
+fn environment(program: &Program) -> Vec<(String, String)> {
     let account = &program.account;
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
     let mut variables = vec![
         ("USER".to_owned(), account.username.clone()),
         ("LOGNAME".to_owned(), account.username.clone()),
         ("HOME".to_owned(), text(&account.home)),
         ("SHELL".to_owned(), text(&account.shell)),
-        ("PATH".to_owned(), path),
+        ("MAIL".to_owned(), format!("/var/mail/{}", account.username)),
+        ("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| PATH.to_owned())),
     ];
-    variables.extend(term.map(|term| ("TERM".to_owned(), term.to_owned())));
+    variables.extend(program.terminal.as_ref().map(|it| ("TERM".to_owned(), it.term.clone())));
     variables.extend(program.variables.iter().cloned());
     variables
 }
 
-fn spawn_pty(
-    program: Program,
-    output: Output,
-    mut input: InputQueue,
-    mut resizes: watch::Receiver<Option<Size>>,
-    alive: watch::Receiver<()>,
-) -> io::Result<()> {
-    let Some(terminal) = &program.terminal else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let (pty, pts) = pty_process::open().map_err(io::Error::other)?;
-    pty.resize(terminal.size).map_err(io::Error::other)?;
-    let mut command = pty_process::Command::new(&program.account.shell)
+fn command(program: &Program) -> tokio::process::Command {
+    let (name, arguments) = shell(program);
+    let mut command = tokio::process::Command::new(&program.account.shell);
+    command
+        .arg0(name)
+        .args(arguments)
         .env_clear()
-        .envs(environment(&program, Some(&terminal.term)))
+        .envs(environment(program))
         .current_dir(&program.account.home)
         .kill_on_drop(true);
-    command = match &program.command {
-        Some(line) => command.arg("-c").arg(OsStr::from_bytes(line)),
-        None => command.arg("-l"),
-    };
-    let child = command.spawn(pts).map_err(io::Error::other)?;
-    let (mut read, mut write) = pty.into_split();
-    tokio::spawn(async move {
-        let copy_input = async {
-            loop {
-                tokio::select! {
-                    bytes = input.next() => match bytes {
-                        Some(bytes) => if write.write_all(&bytes).await.is_err() { break },
-                        None => { let _ = write.write_all(&[END_OF_TRANSMISSION]).await; break }
-                    },
-                    changed = resizes.changed() => match changed {
-                        Ok(()) => if let Some(size) = *resizes.borrow_and_update() { let _ = write.resize(size); },
-                        Err(_) => break,
-                    },
-                }
-            }
-            // The write half stays open: closing it would send SIGHUP to the program.
-            std::future::pending::<()>().await;
-        };
-        let copy_output = copy(&mut read, &output, None);
-        finish(child, copy_input, copy_output, &output, alive).await;
-    });
-    Ok(())
+    command
 }
 
-fn spawn_piped(
-    program: &Program,
-    output: Output,
-    mut input: InputQueue,
-    alive: watch::Receiver<()>,
-) -> io::Result<()> {
-    let mut command = tokio::process::Command::new(&program.account.shell);
-    match &program.command {
-        Some(line) => command.arg("-c").arg(OsStr::from_bytes(line)),
-        None => command.arg("-l"),
-    };
-    let mut child = command
-        .env_clear()
-        .envs(environment(program, None))
-        .current_dir(&program.account.home)
+fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result<Option<Pid>> {
+    let (pty, pts) = pty_process::open().map_err(io::Error::other)?;
+    pty.resize(terminal.size).map_err(io::Error::other)?;
+    terminal.apply_modes(&pts);
+    let name = rustix::pty::ptsname(&pty, Vec::new())?;
+    let mut command = command(program);
+    command.env("SSH_TTY", OsStr::from_bytes(name.as_bytes()));
+    let child = pty_process::Command::from(command).spawn(pts).map_err(io::Error::other)?;
+    let (mut read, write) = pty.into_split();
+    let Wires { output, handle, input, sizes, open, channels, groups } = wires;
+    let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
+    let group = ending.track(&child);
+    tokio::spawn(async move {
+        let copy_output = async move { copy(&mut read, &output, None).await };
+        ending.run(child, group, copy_to_pty(input, sizes, write), copy_output).await;
+    });
+    Ok(group)
+}
+
+/// Ends only with the program: closing the terminal would hang it up.
+async fn copy_to_pty(
+    mut input: InputReceiver,
+    mut sizes: watch::Receiver<Option<Size>>,
+    mut pty: OwnedWritePty,
+) {
+    loop {
+        tokio::select! {
+            // What is typed after a change of the size sees it.
+            biased;
+            changed = sizes.changed() => match changed {
+                Ok(()) => if let Some(size) = *sizes.borrow_and_update() { let _ = pty.resize(size); },
+                Err(_) => break,
+            },
+            bytes = input.next() => match bytes {
+                Some(bytes) => if pty.write_all(&bytes).await.is_err() { break },
+                // As with OpenSSH: the terminal goes on, and its program with it.
+                None => break,
+            },
+        }
+    }
+    drop(input);
+    std::future::pending().await
+}
+
+fn spawn_piped(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
+    let mut child = command(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()?;
     let missing = || io::Error::other("the program has no pipes");
     let mut stdin = child.stdin.take().ok_or_else(missing)?;
     let mut stdout = child.stdout.take().ok_or_else(missing)?;
     let mut stderr = child.stderr.take().ok_or_else(missing)?;
+    let Wires { output, handle, mut input, sizes: _, open, channels, groups } = wires;
+    let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
+    let group = ending.track(&child);
     tokio::spawn(async move {
         let copy_input = async move {
             while let Some(bytes) = input.next().await {
@@ -203,18 +166,16 @@ fn spawn_piped(
                     break;
                 }
             }
-            drop(stdin);
-            std::future::pending::<()>().await;
         };
-        let copy_output = async {
+        let copy_output = async move {
             tokio::join!(
                 copy(&mut stdout, &output, None),
                 copy(&mut stderr, &output, Some(STDERR))
             );
         };
-        finish(child, copy_input, copy_output, &output, alive).await;
+        ending.run(child, group, copy_input, copy_output).await;
     });
-    Ok(())
+    Ok(group)
 }
 
 async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
@@ -222,67 +183,126 @@ async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::
     to.flush().await
 }
 
-/// Copies until the program has ended and its output is sent, or the client disconnects; then sends
-/// the exit status or ends the program.
-async fn finish(
-    mut child: Child,
-    copy_input: impl Future<Output = ()>,
-    copy_output: impl Future<Output = ()>,
-    output: &Output,
-    mut alive: watch::Receiver<()>,
-) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let run = async {
-        tokio::pin!(copy_input, copy_output);
-        let mut drained = false;
-        let status = loop {
+/// What tells the client of the program's end.
+struct Ending {
+    output: Arc<ChannelWriteHalf<Msg>>,
+    handle: Handle,
+    open: watch::Receiver<()>,
+    channels: Arc<Channels>,
+    groups: Arc<Groups>,
+}
+
+impl Ending {
+    fn track(&self, child: &Child) -> Option<Pid> {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let group = id.and_then(Pid::from_raw);
+        if let Some(group) = group {
+            self.groups.add(group);
+        }
+        group
+    }
+
+    /// Copies until the program has ended and its output is sent, or the channel is closed; then
+    /// waits for the program alone.
+    async fn run(
+        mut self,
+        mut child: Child,
+        group: Option<Pid>,
+        copy_input: impl Future<Output = ()> + Send,
+        copy_output: impl Future<Output = ()> + Send,
+    ) {
+        let mut copy_input: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> =
+            Some(Box::pin(copy_input));
+        let mut copy_output = Box::pin(copy_output);
+        let (mut is_running, mut is_sending) = (true, true);
+        while is_running || is_sending {
             tokio::select! {
-                status = child.wait() => break status,
-                () = &mut copy_output, if !drained => drained = true,
-                () = &mut copy_input => {}
+                status = child.wait(), if is_running => {
+                    is_running = false;
+                    // Nobody reads what is still to come.
+                    copy_input = None;
+                    self.report(status.ok()).await;
+                }
+                () = &mut copy_output, if is_sending => is_sending = false,
+                () = finished(&mut copy_input) => copy_input = None,
+                // The sender never sends: the channel is closed.
+                _ = self.open.changed() => break,
             }
-        };
-        if !drained {
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut copy_output).await;
         }
-        status
-    };
-    let status = tokio::select! {
-        status = run => status.ok(),
-        // The sender never sends: this returns when the connection is dropped.
-        _ = alive.changed() => None,
-    };
-    match status {
-        Some(status) => {
-            let _ = output.exit_status(exit_code(status)).await;
-            let _ = output.eof().await;
-            let _ = output.close().await;
+        // Closes terminal and pipes.
+        drop((copy_input, copy_output));
+        // After the exit status: a client that has seen both ends may close the channel, and russh
+        // answers that at once.
+        let _ = self.output.eof().await;
+        self.channels.close(self.output.id());
+        let _ = self.output.close().await;
+        let _ = child.wait().await;
+        if let Some(group) = group {
+            self.groups.leader_ended(group);
         }
-        None => {
-            hang_up(group, &mut child).await;
+    }
+
+    async fn report(&self, status: Option<ExitStatus>) {
+        match status.map(|status| (status.code(), status.signal(), status.core_dumped())) {
+            Some((_, Some(signal), core_dumped)) => {
+                let (id, name) = (self.output.id(), signal_name(signal));
+                let _ = self
+                    .handle
+                    .exit_signal_request(id, name, core_dumped, String::new(), String::new())
+                    .await;
+            }
+            Some((code, None, _)) => {
+                let code = code.and_then(|code| u32::try_from(code).ok()).unwrap_or(255);
+                let _ = self.output.exit_status(code).await;
+            }
+            None => {
+                let _ = self.output.exit_status(255).await;
+            }
         }
     }
 }
 
-/// SIGHUP, as when a terminal is closed; SIGKILL to what is left.
-async fn hang_up(group: Option<Pid>, child: &mut Child) {
-    let Some(group) = group else { return };
-    let _ = kill_process_group(group, Signal::HUP);
-    let _ = tokio::time::timeout(KILL_GRACE, child.wait()).await;
-    let _ = kill_process_group(group, Signal::KILL);
-    let _ = child.wait().await;
+/// Waits for what is left; for ever if nothing is.
+async fn finished(future: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }
 
-/// As in shells: 128 plus the signal's number for a program that was killed.
-fn exit_code(status: ExitStatus) -> u32 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| signal.saturating_add(128)))
-        .unwrap_or(255);
-    u32::try_from(code).unwrap_or(255)
+/// The signals of RFC 4254, 6.10.
+const SIGNALS: [(&str, Signal); 13] = [
+    ("ABRT", Signal::ABORT),
+    ("ALRM", Signal::ALARM),
+    ("FPE", Signal::FPE),
+    ("HUP", Signal::HUP),
+    ("ILL", Signal::ILL),
+    ("INT", Signal::INT),
+    ("KILL", Signal::KILL),
+    ("PIPE", Signal::PIPE),
+    ("QUIT", Signal::QUIT),
+    ("SEGV", Signal::SEGV),
+    ("TERM", Signal::TERM),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+];
+
+/// The signal of a name.
+pub(crate) fn signal(name: &str) -> Option<Signal> {
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
 }
 
-async fn copy(from: &mut (impl AsyncRead + Unpin), output: &Output, extended: Option<u32>) {
+/// The name of a signal, OpenSSH's for one that has none.
+fn signal_name(number: i32) -> Sig {
+    let named = SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number);
+    Sig::Custom(named.map_or("SIG@openssh.com", |(name, _)| *name).to_owned())
+}
+
+pub(crate) async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    output: &ChannelWriteHalf<Msg>,
+    extended: Option<u32>,
+) {
     let mut buffer = vec![0; CHUNK_BYTES];
     // At the program's end a PTY returns an I/O error, a pipe zero bytes.
     while let Ok(read) = from.read(&mut buffer).await {
@@ -295,26 +315,5 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), output: &Output, extended: Op
         if sent.is_err() {
             return;
         }
-    }
-}
-
-/// The receiving end of [`ProgramInput`].
-struct InputQueue {
-    bytes: mpsc::UnboundedReceiver<Vec<u8>>,
-    buffered: watch::Sender<usize>,
-}
-
-impl InputQueue {
-    async fn next(&mut self) -> Option<Vec<u8>> {
-        let bytes = self.bytes.recv().await?;
-        self.buffered.send_modify(|buffered| *buffered = buffered.saturating_sub(bytes.len()));
-        Some(bytes)
-    }
-}
-
-impl Drop for InputQueue {
-    fn drop(&mut self) {
-        // The program reads no more: nobody must wait for it.
-        self.buffered.send_replace(0);
     }
 }

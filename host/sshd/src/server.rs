@@ -2,12 +2,16 @@
 
 use crate::account::Account;
 use crate::connection::{self, Connection};
+use crate::groups::Groups;
+use crate::host_keys::HostKeys;
+use crate::session::Peers;
 use russh::keys::PrivateKey;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
@@ -25,9 +29,11 @@ const STARTUPS_FULL: usize = 100;
 const STARTUPS_RISE: usize = 100 - STARTUPS_RATE;
 const STARTUPS_SPAN: usize = STARTUPS_FULL - STARTUPS_BEGIN;
 /// A client that has not authenticated by then is disconnected, as OpenSSH's `LoginGraceTime`.
-const LOGIN_GRACE: Duration = Duration::from_secs(30);
+const LOGIN_GRACE: Duration = Duration::from_secs(120);
+/// For the connections to end when the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 /// After a failed `accept`, most likely because the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on IPv6 and IPv4 by one socket; where there is no IPv6, on IPv4 alone.
 ///
@@ -45,16 +51,23 @@ pub async fn listen_on_both_families(port: u16) -> std::io::Result<TcpListener> 
 pub async fn serve(
     listener: TcpListener,
     account: Account,
-    host_key: PrivateKey,
+    host_keys: impl Into<HostKeys>,
     mut stop: watch::Receiver<bool>,
 ) {
     let account = Arc::new(account);
-    let config = Arc::new(connection::config(host_key));
+    let HostKeys { mut keys, mut rsa } = host_keys.into();
+    let mut config = Arc::new(connection::config(keys.clone(), &account));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
+    let groups = Arc::new(Groups::default());
     loop {
         let (socket, _) = tokio::select! {
-            () = is_set(&mut stop) => return,
+            () = is_set(&mut stop) => break,
+            made = made(&mut rsa) => {
+                keys.extend(made);
+                config = Arc::new(connection::config(keys.clone(), &account));
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -67,13 +80,28 @@ pub async fn serve(
         let Some(pre_auth) = admit(&startups) else { continue };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
         let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
+        let groups = Arc::clone(&groups);
         tokio::spawn(async move {
-            if let Err(error) = serve_connection(socket, config, account, pre_auth, stop).await {
+            let served = serve_connection(socket, config, account, groups, pre_auth, stop).await;
+            if let Err(error) = served {
                 tracing::debug!(%error, "a connection failed");
             }
             drop(permit);
         });
     }
+    drop(listener);
+    // None of them starts a program any more.
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(STOP_GRACE, connections.acquire_many(all)).await;
+    groups.end().await;
+}
+
+/// Waits for the key that is still being made, if one is.
+async fn made(rsa: &mut Option<JoinHandle<Option<PrivateKey>>>) -> Option<PrivateKey> {
+    let Some(task) = rsa else { return std::future::pending().await };
+    let key = task.await.ok().flatten();
+    *rsa = None;
+    key
 }
 
 /// Holds one of the places of `MaxStartups` until it authenticates or ends.
@@ -111,15 +139,18 @@ async fn serve_connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
     account: Arc<Account>,
+    groups: Arc<Groups>,
     pre_auth: PreAuthConn,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(&socket, true).map_err(std::io::Error::from)?;
+    let peers = Peers { client: socket.peer_addr()?, server: socket.local_addr()? };
     // A second handle on the socket: a client that has stopped reading can still be cut off.
     let socket = socket.into_std()?;
     let shutdown_handle = socket.try_clone()?;
     let (authenticated, mut is_authenticated) = watch::channel(false);
-    let handler = Connection::new(account, authenticated);
+    let handler = Connection::new(account, groups, peers, authenticated);
     let grace = tokio::time::sleep(LOGIN_GRACE);
     let mut session = match tokio::time::timeout(
         LOGIN_GRACE,

@@ -123,7 +123,7 @@ async fn a_key_that_could_not_log_in_is_refused_before_payment() {
     let (_shared, web, buyer) = shared().await;
     let token = buyer.token(6).await;
     for key in [
-        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 me@home",
+        "ssh-dss AAAAB3NzaC1kc3MAAACBAP7 me@home",
         "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t",
         "sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20=",
     ] {

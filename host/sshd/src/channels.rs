@@ -1,0 +1,100 @@
+//! The open channels of one connection, shared by its handler and the tasks that serve them.
+
+use crate::input::{self, InputReceiver, InputSender};
+use crate::session::SessionChannel;
+use russh::ChannelId;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+struct Channel {
+    /// Until the client sends EOF.
+    input: Option<InputSender>,
+    /// Until somebody serves the channel.
+    receiver: Option<InputReceiver>,
+    /// Its receivers notice when it is dropped with the channel.
+    open: watch::Sender<()>,
+    /// Of a session channel.
+    session: Option<SessionChannel>,
+}
+
+impl Channel {
+    fn new(session: Option<SessionChannel>) -> Self {
+        let (input, receiver) = input::queue();
+        let open = watch::Sender::new(());
+        Self { input: Some(input), receiver: Some(receiver), open, session }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Channels(Mutex<HashMap<ChannelId, Channel>>);
+
+impl Channels {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Channel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a session channel unless this many are open; `false` then.
+    pub(crate) fn open_session(&self, id: ChannelId, session: SessionChannel, most: usize) -> bool {
+        let mut channels = self.lock();
+        let has_room = channels.values().filter(|open| open.session.is_some()).count() < most;
+        if has_room {
+            channels.insert(id, Channel::new(Some(session)));
+        }
+        has_room
+    }
+
+    /// Adds a channel that is not a session; its input may arrive before its task knows of it.
+    pub(crate) fn expect(&self, id: ChannelId) {
+        self.lock().entry(id).or_insert_with(|| Channel::new(None));
+    }
+
+    /// [`serve`](Self::serve) for a channel that the server has opened: this may run before
+    /// [`expect`](Self::expect) does.
+    pub(crate) fn adopt(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
+        self.expect(id);
+        self.serve(id)
+    }
+
+    /// The input of a channel, and what notices its end.
+    pub(crate) fn serve(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
+        let mut channels = self.lock();
+        let channel = channels.get_mut(&id)?;
+        Some((channel.receiver.take()?, channel.open.subscribe()))
+    }
+
+    /// Forgets a channel; whoever serves it notices.
+    pub(crate) fn close(&self, id: ChannelId) {
+        // The lock is released before what notices runs.
+        let closed = self.lock().remove(&id);
+        drop(closed);
+    }
+
+    pub(crate) fn close_all(&self) {
+        let closed = std::mem::take(&mut *self.lock());
+        drop(closed);
+    }
+
+    pub(crate) fn end_input(&self, id: ChannelId) {
+        if let Some(channel) = self.lock().get_mut(&id) {
+            channel.input = None;
+        }
+    }
+
+    pub(crate) fn input(&self, id: ChannelId) -> Option<InputSender> {
+        self.lock().get(&id)?.input.clone()
+    }
+
+    pub(crate) fn is_any_full(&self) -> bool {
+        self.lock().values().filter_map(|channel| channel.input.as_ref()).any(InputSender::is_full)
+    }
+
+    /// Calls `work` with a session channel, if it is one.
+    pub(crate) fn with_session<T>(
+        &self,
+        id: ChannelId,
+        work: impl FnOnce(&mut SessionChannel) -> T,
+    ) -> Option<T> {
+        self.lock().get_mut(&id)?.session.as_mut().map(work)
+    }
+}

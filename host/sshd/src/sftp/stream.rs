@@ -1,0 +1,86 @@
+//! The channel of an `sftp` subsystem as a stream, from its start to its exit status.
+
+use super::listing::Names;
+use super::{MAX_PACKET_BYTES, Sftp};
+use crate::input::InputReceiver;
+use crate::process::Wires;
+use russh_sftp::server::{Config, run_with_config};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+/// Serves one client, and closes its channel.
+pub(crate) fn serve(home: PathBuf, wires: Wires) {
+    let Wires { output, input, mut open, channels, .. } = wires;
+    let mut closed = open.clone();
+    let stream = Stream {
+        input,
+        output: Box::pin(output.make_writer()),
+        closed: Box::pin(async move { drop(closed.changed().await) }),
+    };
+    let (ended, has_ended) = oneshot::channel();
+    let handler = Sftp {
+        home: Arc::new(home),
+        names: Arc::new(Names::read()),
+        handles: HashMap::new(),
+        next_handle: 0,
+        _ended: ended,
+    };
+    tokio::spawn(async move {
+        let config = Config { max_client_packet_len: MAX_PACKET_BYTES };
+        run_with_config(stream, handler, config).await;
+        tokio::select! {
+            // The sender never sends, it is dropped.
+            _ = has_ended => {}
+            _ = open.changed() => {}
+        }
+        let _ = output.exit_status(0).await;
+        let _ = output.eof().await;
+        channels.close(output.id());
+        let _ = output.close().await;
+    });
+}
+
+struct Stream {
+    input: InputReceiver,
+    output: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Nobody reads the output any more.
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.input).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.output.as_mut().poll_write(context, bytes);
+        if written.is_pending() && self.closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.output.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.output.as_mut().poll_shutdown(context)
+    }
+}

@@ -1,0 +1,100 @@
+//! A server of one test, and clients of it.
+
+use paygress_sshd::{
+    Account, HostKeys, Password, listen_on_both_families, new_host_key, parse_keys, serve,
+};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+pub(crate) const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
+/// What takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) home: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) async fn start(keys: Option<&str>) -> Self {
+        Self::start_with(keys, new_host_key().unwrap()).await
+    }
+
+    pub(crate) async fn start_with(keys: Option<&str>, host_keys: impl Into<HostKeys>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let listener = listen_on_both_families(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, stopped) = watch::channel(false);
+        let account = Account {
+            username: "alice".to_owned(),
+            password: Password::new(PASSWORD),
+            keys: parse_keys(keys.unwrap_or_default()).unwrap(),
+            shell: PathBuf::from("/bin/sh"),
+            home: home.path().to_owned(),
+        };
+        tokio::spawn(serve(listener, account, host_keys.into(), stopped));
+        Self { port, stop, home }
+    }
+
+    /// One of OpenSSH's programs, which gets the password. `PORT` is its option for the port.
+    pub(crate) fn client(&self, program: &str, port: &str) -> Command {
+        self.client_that_logs(program, port, "ERROR")
+    }
+
+    pub(crate) fn client_that_logs(&self, program: &str, port: &str, level: &str) -> Command {
+        let mut command = Command::new("sshpass");
+        command.env("SSHPASS", PASSWORD).args(["-e", program, port, &self.port.to_string()]);
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            &format!("LogLevel={level}"),
+            "NumberOfPasswordPrompts=1",
+            "PreferredAuthentications=password",
+        ] {
+            command.args(["-o", option]);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn ssh(&self, user: &str, password: &str) -> Command {
+        let mut command = self.client("ssh", "-p");
+        command.env("SSHPASS", password).arg(format!("{user}@127.0.0.1"));
+        command
+    }
+
+    /// `ssh` with this command.
+    pub(crate) fn run(&self, command: &str) -> Command {
+        let mut ssh = self.ssh("alice", PASSWORD);
+        ssh.arg(command);
+        ssh
+    }
+
+    /// The content of a file in the home, when a line of it is complete.
+    pub(crate) async fn line_of(&self, file: &str) -> String {
+        let path = self.home.path().join(file);
+        let started = Instant::now();
+        loop {
+            match std::fs::read_to_string(&path) {
+                Ok(line) if line.ends_with('\n') => return line.trim().to_owned(),
+                _ => assert!(started.elapsed() < TIMEOUT, "{file} is not written"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+pub(crate) async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+pub(crate) async fn finished(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,195 @@
+//! Programs and terminals.
+
+use crate::server::{PASSWORD, Server, finished, output, text};
+use paygress_sshd::client::{Client, TerminalInput, WindowSize};
+use russh::{ChannelMsg, Sig};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_have_their_streams_status_and_environment() {
+    let server = Server::start(None).await;
+    let mut command = server.ssh("alice", PASSWORD);
+    command.arg("echo out; echo err >&2; echo $USER $HOME; exit 42");
+    let done = output(command).await;
+    assert_eq!(text(&done.stdout), format!("out\nalice {}\n", server.home.path().display()));
+    assert_eq!((text(&done.stderr).as_str(), done.status.code()), ("err\n", Some(42)));
+    let mut killed = server.ssh("alice", PASSWORD);
+    killed.arg("kill -9 $$");
+    assert_eq!(output(killed).await.status.code(), Some(255), "as OpenSSH: by a signal");
+    let mut large = server.ssh("alice", PASSWORD);
+    large.arg("head -c 20000000 /dev/zero");
+    assert_eq!(output(large).await.stdout.len(), 20_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_and_terminals_work() {
+    let server = Server::start(None).await;
+    let mut command = server.ssh("alice", PASSWORD);
+    command.arg("wc -c").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let counted = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&vec![b'x'; 3_000_000]).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        text(&output.stdout)
+    });
+    assert_eq!(counted.await.unwrap().trim(), "3000000");
+    let mut terminal = server.ssh("alice", PASSWORD);
+    terminal.arg("-tt").arg("tty && echo $TERM && stty size").env("TERM", "xterm");
+    let shown = text(&output(terminal).await.stdout);
+    assert!(shown.contains("/dev/pts/") && shown.contains("xterm"), "{shown}");
+}
+
+/// A channel is free again when its program has ended, whoever closes it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_commands_run_in_turn_over_one_connection() {
+    let server = Server::start(None).await;
+    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let started = Instant::now();
+    for number in 0..1_000 {
+        let done = client.run(&format!("echo {number}")).await.unwrap();
+        assert_eq!((done.stdout, done.exit_status), (format!("{number}\n"), 0));
+    }
+    println!("1000 commands over one connection in {:?}", started.elapsed());
+}
+
+/// `ControlMaster`: the bound is on sessions that are open at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sessions_share_one_connection_up_to_a_bound() {
+    let server = Server::start(None).await;
+    let socket = server.home.path().join("control");
+    let mut master = server.ssh("alice", PASSWORD);
+    master.args(["-o", "ControlMaster=yes", "-o"]).arg(format!("ControlPath={}", socket.display()));
+    let mut master = master.args(["-N"]).spawn().unwrap();
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let session = |command: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-S").arg(&socket).args(["-o", "LogLevel=ERROR", "alice@127.0.0.1", command]);
+        ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        ssh.spawn().unwrap()
+    };
+    let open: Vec<Child> = (0..128)
+        .map(|_| session("echo in >> in; while [ ! -e go ]; do sleep 0.2; done; echo out; exit 3"))
+        .collect();
+    let lines = || std::fs::read_to_string(server.home.path().join("in")).unwrap_or_default();
+    let started = Instant::now();
+    while lines().lines().count() < open.len() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", lines().lines().count());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = finished(session("echo one more")).await;
+    assert_eq!(text(&refused.stdout), "", "above the bound");
+    std::fs::write(server.home.path().join("go"), "").unwrap();
+    for session in open {
+        let done = finished(session).await;
+        assert_eq!((text(&done.stdout).as_str(), done.status.code()), ("out\n", Some(3)));
+    }
+    assert_eq!(text(&finished(session("echo free again")).await.stdout), "free again\n");
+    master.kill().unwrap();
+    master.wait().unwrap();
+}
+
+/// What OpenSSH sets, and what a client may.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_know_their_connection_and_locale() {
+    let server = Server::start(None).await;
+    let mut command = server.client("ssh", "-p");
+    command.args(["-o", "SendEnv=LANG LC_* LD_PRELOAD"]).env("LANG", "C.UTF-8");
+    command.env("LC_TIME", "C").env("LD_PRELOAD_", "x").args(["-tt", "alice@127.0.0.1"]);
+    command.arg("env | sort; echo tty=$(tty)");
+    let shown = text(&output(command).await.stdout).replace('\r', "");
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{name} is not in {shown}")).to_owned()
+    };
+    assert_eq!((value("LANG").as_str(), value("LC_TIME").as_str()), ("C.UTF-8", "C"));
+    assert_eq!(value("SSH_TTY"), value("tty"));
+    let connection = value("SSH_CONNECTION");
+    let parts: Vec<&str> = connection.split(' ').collect();
+    let port = server.port.to_string();
+    assert_eq!((parts[0], parts[2], parts[3]), ("127.0.0.1", "127.0.0.1", port.as_str()));
+    assert_eq!(value("SSH_CLIENT"), format!("127.0.0.1 {} {port}", parts[1]));
+    assert!(!shown.contains("LD_PRELOAD"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_its_size_and_follows_it() {
+    let server = Server::start(None).await;
+    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let (output, mut screen) = mpsc::channel(16);
+    let size = |columns, rows| WindowSize { columns, rows };
+    let (keys, input) = mpsc::channel(16);
+    let input = futures::stream::unfold(input, async |mut input| {
+        let next = input.recv().await?;
+        Some((next, input))
+    });
+    tokio::spawn(client.terminal(size(81, 25), input, output));
+    let typed = |text: &str| TerminalInput::Keys(text.as_bytes().to_vec());
+    keys.send(typed("stty size\r")).await.unwrap();
+    let mut shown = String::new();
+    for (waits_for, then) in [
+        ("25 81", vec![TerminalInput::Resize(size(132, 43)), typed("stty size\r")]),
+        ("43 132", vec![typed("\x04")]),
+    ] {
+        while !shown.contains(waits_for) {
+            let piece = tokio::time::timeout(Duration::from_secs(30), screen.recv()).await;
+            shown.push_str(&text(&piece.expect(waits_for).expect(waits_for)));
+        }
+        for then in then {
+            keys.send(then).await.unwrap();
+        }
+    }
+}
+
+/// A client that accepts any server.
+struct AnyServer;
+
+impl russh::client::Handler for AnyServer {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        _: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+/// OpenSSH's client cannot send one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_reaches_the_program_and_its_end_the_client() {
+    let server = Server::start(None).await;
+    let config = Arc::new(russh::client::Config::default());
+    let address = ("127.0.0.1", server.port);
+    let mut client = russh::client::connect(config, address, AnyServer).await.unwrap();
+    assert!(client.authenticate_password("alice", PASSWORD).await.unwrap().success());
+    for (command, sent, expected) in [
+        (
+            "trap 'echo caught; exit 9' USR2; echo $$ > pid1; while :; do sleep 0.05; done",
+            "USR2",
+            "9",
+        ),
+        ("echo $$ > pid2; exec sleep 1000", "TERM", "TERM"),
+    ] {
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, command).await.unwrap();
+        server.line_of(if sent == "USR2" { "pid1" } else { "pid2" }).await;
+        channel.signal(russh::Sig::Custom(sent.to_owned())).await.unwrap();
+        let mut end = None;
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::ExitStatus { exit_status } => end = Some(exit_status.to_string()),
+                ChannelMsg::ExitSignal { signal_name: Sig::TERM, .. } => end = Some("TERM".into()),
+                _ => {}
+            }
+        }
+        assert_eq!(end.as_deref(), Some(expected), "{command}");
+    }
+}
