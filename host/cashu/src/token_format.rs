@@ -274,9 +274,8 @@ mod tests {
 
     #[test]
     fn the_field_that_is_wrong_in_a_payment_is_named_and_nothing_of_it_quoted() {
-        let proof = json!({
-            "amount": 2, "id": "009a1f293253e41e", "secret": "hunter2", "C": format!("02{}", "1".repeat(64))
-        });
+        const POINT: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+        let proof = json!({"amount": 2, "id": "009a1f293253e41e", "secret": "hunter2", "C": POINT});
         let with = |field: &str, value: Value| {
             let mut proof = proof.clone();
             proof[field] = value;
