@@ -10,7 +10,9 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
+use paygress_core::backend::store::{
+    LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
+};
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, State};
@@ -18,7 +20,9 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use paygress_store::SqlStore;
+use paygress_store::db::Database;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -108,6 +112,7 @@ impl Cluster for ScriptedCluster {
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
+    database: Database,
     ledger: Arc<SqlStore>,
     _directory: TempDir,
 }
@@ -116,9 +121,10 @@ impl Service {
     async fn new(script: Script) -> Self {
         let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
-        let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(0));
+        let database = Database::sqlite(&file, SqlStore::SCHEMA).await.unwrap();
+        let ledger = Arc::new(SqlStore::new(database.clone()).with_reserve(0));
         let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
-        Self { cluster, ledger, _directory: directory }
+        Self { cluster, database, ledger, _directory: directory }
     }
 
     /// As it starts on what is there.
@@ -158,8 +164,37 @@ impl Service {
         self.ledger.live_leases(None).await.unwrap().remove(0)
     }
 
-    async fn order(&self) -> Order {
-        self.ledger.page(None, 10).await.unwrap().remove(0)
+    /// An order that was decided, and cannot be read any more.
+    async fn damaged_order(&self) {
+        let mut order = testing::order(spawn(None, None), State::Received).unwrap();
+        self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+        order.state = testing::order_state(&order.purchase, State::Decided);
+        self.ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
+        let damaged = self.database.transact(|transaction| {
+            let statement = "UPDATE orders SET body = '{}' WHERE state = 'decided'";
+            Ok::<_, LedgerError>(transaction.execute(statement, &[])?)
+        });
+        assert_eq!(damaged.await.unwrap(), 1);
+    }
+
+    /// The order of a pod that is gone when the service comes back, once the end is recorded.
+    /// `events` are the cluster's then.
+    async fn found_gone(&self, lease: &Lease, events: Vec<ClusterEvent>) -> Order {
+        {
+            let mut script = self.cluster.0.lock().unwrap();
+            (script.is_empty, script.events) = (true, events);
+        }
+        let watching = tokio::spawn(self.start().watch());
+        let order = until("the end of the lease is not recorded", async || {
+            let stored = self.ledger.lease(&lease.pod()).await.unwrap().unwrap();
+            let order = self.ledger.orders_of(&lease.id).await.unwrap().remove(0);
+            (stored.state == LeaseState::Ended && order.state() != State::RefundPending)
+                .then_some(order)
+        })
+        .await;
+        watching.abort();
+        assert_eq!(self.ledger.ports_in_use().await.unwrap(), 0);
+        order
     }
 }
 
@@ -188,20 +223,7 @@ async fn found_gone(
     if let Some(reason) = marked {
         service.ledger.mark_ending(&lease.pod(), reason).await.unwrap();
     }
-    {
-        let mut script = service.cluster.0.lock().unwrap();
-        (script.is_empty, script.events) = (true, events(lease.pod()));
-    }
-    let watching = tokio::spawn(service.start().watch());
-    let order = until("the end of the lease is not recorded", async || {
-        let lease = service.ledger.lease(&lease.pod()).await.unwrap().unwrap();
-        let order = service.order().await;
-        (lease.state == LeaseState::Ended && order.state() != State::RefundPending).then_some(order)
-    })
-    .await;
-    watching.abort();
-    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
-    order
+    service.found_gone(&lease, events(lease.pod())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,4 +255,14 @@ async fn a_pod_that_others_ended_while_the_service_was_down_is_paid_back() {
         assert!((Sat(9)..=Sat(10)).contains(&due), "{what}: {due}");
         assert!(order.state.refusal().unwrap().message.contains("the cluster lost your pod"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_order_keeps_no_refund_from_being_made() {
+    let service = Service::new(Script::default()).await;
+    let lease = service.sell().await;
+    service.damaged_order().await;
+    let order = service.found_gone(&lease, vec![ClusterEvent::Resync(Vec::new())]).await;
+    assert_eq!(order.state(), State::Refunded);
+    assert_eq!(order.state.refund().map(|refund| refund.amount), order.state.refund_due());
 }

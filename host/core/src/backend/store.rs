@@ -220,6 +220,9 @@ pub trait RefundStore: Send + Sync {
 
     /// What the wallet may hold of this mint for orders that have neither ended nor been refunded,
     /// without this one: it may have to go back.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unreadable`] when an order cannot be read that may be one of them.
     async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError>;
 }
 

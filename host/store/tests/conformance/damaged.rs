@@ -5,9 +5,10 @@ use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, RefundStore, RefusedLimits, Repetition,
     Reporting,
 };
-use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::ids::{LeaseId, MintUrl, OrderId};
 use paygress_core::model::order::State;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, Value};
 
@@ -26,8 +27,12 @@ async fn a_damaged_row_keeps_no_other_from_being_served_on_postgres() {
 }
 
 async fn damage(database: &Database, table: &'static str, id: &str) {
-    let (statement, id) =
-        (format!("UPDATE {table} SET body = '{{}}' WHERE id = ?1"), id.to_owned());
+    change(database, format!("UPDATE {table} SET body = '{{}}' WHERE id = ?1"), id).await;
+}
+
+/// Changes the row that this statement is about.
+async fn change(database: &Database, statement: String, id: &str) {
+    let id = id.to_owned();
     let changed = database
         .transact(move |transaction| {
             Ok::<_, LedgerError>(transaction.execute(&statement, &[Value::from(&id)])?)
@@ -89,4 +94,46 @@ async fn others_are_served(database: Database) {
         assert_eq!(count, 1, "{row}: {named:?}");
     }
     assert_eq!(named.len(), 4, "{named:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_row_may_owe_is_not_spared_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    is_not_spared(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_row_may_owe_is_not_spared_on_postgres() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    is_not_spared(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+async fn is_not_spared(database: Database) {
+    let store = SqlStore::new(database.clone());
+    let (refunded, mint) = (OrderId::random(), testing::mint().unwrap());
+    let other = MintUrl::parse("https://other.invalid").unwrap();
+    // What is paid has its amount in a column: it is counted, at whatever mint it may be.
+    let paid = [State::Paid, State::Provisioning, State::Active, State::RefundPending];
+    for (state, owed) in paid.into_iter().zip([10, 20, 30, 40]) {
+        let mut order = order(state.as_str(), &[state.as_str()]);
+        open(&store, &order).await;
+        move_to(&store, &mut order, state, LeaseUpdate::Keep).await;
+        damage(&database, "orders", order.id.as_str()).await;
+        assert_eq!(store.owed_besides(&refunded, &mint).await.unwrap(), Sat(owed), "{state:?}");
+        assert_eq!(store.owed_besides(&refunded, &other).await.unwrap(), Sat(owed), "{state:?}");
+    }
+    // What is not has it in the row that cannot be read.
+    for state in [State::Decided, State::Redeeming, State::PaymentUnknown] {
+        let mut order = order(state.as_str(), &[state.as_str()]);
+        open(&store, &order).await;
+        move_to(&store, &mut order, state, LeaseUpdate::Keep).await;
+        assert_eq!(store.owed_besides(&refunded, &mint).await.unwrap(), Sat(50), "{state:?}");
+        damage(&database, "orders", order.id.as_str()).await;
+        let owed = store.owed_besides(&refunded, &mint).await;
+        assert!(matches!(owed, Err(LedgerError::Unreadable(_))), "{state:?}: {owed:?}");
+        let ended = "UPDATE orders SET state = 'refused' WHERE id = ?1".to_owned();
+        change(&database, ended, order.id.as_str()).await;
+    }
 }
