@@ -1,4 +1,5 @@
 use crate::db::{Dialect, Row, Transaction, Value};
+use crate::rows::{readable, unreadable_row};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
@@ -68,13 +69,19 @@ pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Res
     Ok(transaction.execute(statement, &[Value::from(lease.as_str())]).map(drop)?)
 }
 
+/// The columns that [`read_reservation`] takes.
+pub(crate) const SELECT_RESERVATIONS: &str = "SELECT lease, demand FROM ports";
+
+pub(crate) fn read_reservation(mut row: Row) -> Result<Reservation> {
+    let lease = row.text()?;
+    let parsed = LeaseId::parse(lease.as_str()).map_err(LedgerError::unreadable);
+    let parsed = parsed.map_err(|error| unreadable_row("port of lease", &lease, error))?;
+    Ok(Reservation { lease: parsed, demand: Demand::new(row.text()?) })
+}
+
 fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
-    let rows = transaction.query("SELECT lease, demand FROM ports ORDER BY lease", &[])?;
-    let read = |mut row: Row| {
-        let lease = LeaseId::parse(row.text()?).map_err(LedgerError::unreadable)?;
-        Ok(Reservation { lease, demand: Demand::new(row.text()?) })
-    };
-    rows.into_iter().map(read).collect()
+    let rows = transaction.query(&format!("{SELECT_RESERVATIONS} ORDER BY lease"), &[])?;
+    Ok(readable(rows, read_reservation))
 }
 
 fn reserve_capacity(

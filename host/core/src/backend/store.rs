@@ -197,7 +197,7 @@ pub trait PortAllocator: Send + Sync {
         capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<Result<(), NoCapacity>, LedgerError>;
 
-    /// What all leases with a port have reserved.
+    /// What all leases with a port have reserved, without those that cannot be read.
     async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError>;
 
     /// Releases the lease's port and what it has reserved, if it has one.
@@ -232,8 +232,8 @@ pub trait Reporting: Send + Sync {
     /// At most `limit` orders, oldest first, starting behind the order `after`.
     async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError>;
 
-    /// Orders and leases that cannot be read, each with its id and the reason; a thousand of them, if
-    /// there are more.
+    /// Orders, leases and reservations that cannot be read, each with its id and the reason; a
+    /// thousand of them, if there are more.
     async fn damaged(&self) -> Result<Vec<String>, LedgerError>;
 
     /// Revenue by the hour; hours without a paid order are left out.

@@ -1,9 +1,10 @@
 //! Rows that cannot be read: a disk has failed, or a newer version has written them.
 
-use crate::support::{move_to, open, order, sell, server};
+use crate::support::{move_to, new_lease_id, open, order, sell, server};
+use paygress_core::backend::capacity::{Demand, Reservation};
 use paygress_core::backend::store::{
-    LeaseStore, LeaseUpdate, LedgerError, OrderStore, RefundStore, RefusedLimits, Repetition,
-    Reporting,
+    LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, RefundStore, RefusedLimits,
+    Repetition, Reporting,
 };
 use paygress_core::model::ids::{LeaseId, MintUrl, OrderId};
 use paygress_core::model::order::State;
@@ -136,4 +137,48 @@ async fn is_not_spared(database: Database) {
         let ended = "UPDATE orders SET state = 'refused' WHERE id = ?1".to_owned();
         change(&database, ended, order.id.as_str()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_port_keeps_no_other_from_being_sold_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    others_are_sold(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_port_keeps_no_other_from_being_sold_on_postgres() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    others_are_sold(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+async fn others_are_sold(database: Database) {
+    let store = SqlStore::new(database.clone());
+    let demand = || Demand::new("a pod".to_owned());
+    let mut reserved = Vec::new();
+    for lease in [new_lease_id(), new_lease_id(), new_lease_id()] {
+        store.reserve_port(&lease, 40_000..=40_002).await.unwrap().unwrap();
+        store.reserve_capacity(&lease, &demand(), None).await.unwrap().unwrap();
+        reserved.push(Reservation { lease, demand: demand() });
+    }
+    let damaged = reserved.remove(0).lease;
+    let statement = "UPDATE ports SET lease = 'x y' WHERE lease = ?1".to_owned();
+    change(&database, statement, damaged.as_str()).await;
+
+    let mut read = store.reservations().await.unwrap();
+    for reservations in [&mut read, &mut reserved] {
+        reservations.sort_by(|a, b| a.lease.as_str().cmp(b.lease.as_str()));
+    }
+    assert_eq!(read, reserved);
+    let released = reserved.remove(0).lease;
+    store.release_port(&released).await.unwrap();
+    let next = new_lease_id();
+    assert!(store.reserve_port(&next, 40_000..=40_002).await.unwrap().is_some());
+    assert_eq!(store.reserve_capacity(&next, &demand(), None).await.unwrap(), Ok(()));
+    // Its port is not sold once more.
+    assert_eq!(store.reserve_port(&new_lease_id(), 40_000..=40_002).await.unwrap(), None);
+    assert_eq!(store.ports_in_use().await.unwrap(), 3);
+    let named = store.damaged().await.unwrap();
+    assert!(named.len() == 1 && named[0].contains("port of lease x y"), "{named:?}");
 }
