@@ -174,4 +174,15 @@ impl PortAllocator for SqlStore {
             })
             .await
     }
+
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool> {
+        self.database
+            .transact(move |transaction| {
+                let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+                let taken = "SELECT count(*) FROM ports WHERE port BETWEEN ?1 AND ?2";
+                let taken = number(transaction, taken, &[first.into(), last.into()])?;
+                Ok(taken.unwrap_or_default() <= last.saturating_sub(first))
+            })
+            .await
+    }
 }

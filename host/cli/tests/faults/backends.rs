@@ -153,6 +153,9 @@ impl PortAllocator for BadLedger {
     async fn ports_in_use(&self) -> Result<u32, LedgerError> {
         self.ledger.ports_in_use().await
     }
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError> {
+        self.ledger.has_free_port(range).await
+    }
 }
 
 #[async_trait]

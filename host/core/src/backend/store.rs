@@ -204,6 +204,9 @@ pub trait PortAllocator: Send + Sync {
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
 
     async fn ports_in_use(&self) -> Result<u32, LedgerError>;
+
+    /// Whether a port of the range could be reserved.
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError>;
 }
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! Everything that can be refused, while the customer still holds the money.
 
+use super::capacity::no_ports;
 use super::{OrderService, StepError, internal};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
@@ -207,15 +208,7 @@ impl OrderService {
             .reserve_port(lease, self.settings.ports.clone())
             .await
             .map_err(|error| internal(&error))?;
-        let host_port = port.ok_or_else(|| {
-            Refusal::new(
-                ErrorType::ResourceUnavailable,
-                "No available ports in the configured range",
-            )
-            .with_details(
-                "all pods are leased; your token was not taken, try again when one has ended",
-            )
-        })?;
+        let host_port = port.ok_or_else(no_ports)?;
         let name = lease.pod_name();
         Ok(Placement {
             pod_name: name.to_string(),

@@ -37,7 +37,10 @@ pub(crate) async fn a_port_belongs_to_one_lease(ports: Arc<dyn PortAllocator>) {
     assert_ne!(first, second);
     assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), None, "all are taken");
     assert_eq!(ports.ports_in_use().await.unwrap(), 2);
+    assert!(!ports.has_free_port(RANGE).await.unwrap());
+    assert!(ports.has_free_port(40_001..=40_002).await.unwrap(), "another range");
     ports.release_port(&b).await.unwrap();
+    assert!(ports.has_free_port(RANGE).await.unwrap());
     assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), Some(second));
     ports.release_port(&a).await.unwrap();
     ports.release_port(&c).await.unwrap();
