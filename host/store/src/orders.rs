@@ -1,7 +1,7 @@
 use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
-use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
+use crate::rows::{SELECT_ORDERS, insert_order, read_order, read_state, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{
@@ -73,6 +73,22 @@ fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State)
     }
 }
 
+/// Fails with [`LedgerError::Conflict`] if the order that makes this lease is final, or another
+/// replica's.
+pub(crate) fn check_unfinished(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
+    let statement = "SELECT id, state, worker FROM orders WHERE lease = ?1";
+    for mut row in transaction.query(statement, &[Value::from(lease.as_str())])? {
+        let id = OrderId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+        let (state, owner) = (read_state(&row.text()?)?, row.number()?);
+        let is_own = owner == transaction.replica_id().as_i64();
+        // Others extend it.
+        if LeaseId::of(&id) == *lease && (state.is_final() || !is_own) {
+            return Err(conflict(&id, State::Received));
+        }
+    }
+    Ok(())
+}
+
 /// Renames the message of an order so that it may make another one.
 fn release_message(transaction: &mut dyn Transaction, mut order: Order) -> Result<()> {
     order.message = format!("{}:{}", order.message, order.id);
@@ -119,6 +135,7 @@ impl OrderStore for SqlStore {
         let (order, lease) = (order.clone(), OwnedLeaseUpdate::from(lease));
         self.database
             .transact(move |transaction| {
+                lease.lock(transaction)?;
                 check_state(transaction, &order.id, from)?;
                 write_order(transaction, &order)?;
                 if order.state() == State::Refused {
@@ -128,6 +145,11 @@ impl OrderStore for SqlStore {
                 lease.write(transaction)
             })
             .await
+    }
+
+    async fn check_state(&self, id: &OrderId, state: State) -> Result<()> {
+        let id = id.clone();
+        self.database.transact(move |transaction| check_state(transaction, &id, state)).await
     }
 
     async fn order(&self, id: &OrderId) -> Result<Option<Order>> {

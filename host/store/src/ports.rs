@@ -1,4 +1,5 @@
 use crate::db::{Dialect, Row, Transaction, Value};
+use crate::orders::check_unfinished;
 use crate::rows::{readable, unreadable_row};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
@@ -69,6 +70,22 @@ pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Res
     Ok(transaction.execute(statement, &[Value::from(lease.as_str())]).map(drop)?)
 }
 
+fn release_unused(transaction: &mut dyn Transaction) -> Result<u32> {
+    lock(transaction)?;
+    let unused = "SELECT lease FROM ports
+         WHERE NOT EXISTS (SELECT 1 FROM leases WHERE id = ports.lease AND state <> 'ended')
+            AND NOT EXISTS (SELECT 1 FROM orders WHERE lease = ports.lease
+                AND state NOT IN ('active', 'ended', 'refused', 'refunded'))";
+    let mut released = 0_u32;
+    for mut row in transaction.query(unused, &[])? {
+        // A damaged one may be a running pod's.
+        let Ok(lease) = LeaseId::parse(row.text()?) else { continue };
+        release(transaction, &lease)?;
+        released = released.saturating_add(1);
+    }
+    Ok(released)
+}
+
 /// The columns that [`read_reservation`] takes.
 pub(crate) const SELECT_RESERVATIONS: &str = "SELECT lease, demand FROM ports";
 
@@ -91,6 +108,7 @@ fn reserve_capacity(
     capacity: Option<&dyn Capacity>,
 ) -> Result<std::result::Result<(), NoCapacity>> {
     lock(transaction)?;
+    check_unfinished(transaction, lease)?;
     let (own, others): (Vec<_>, Vec<_>) =
         reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
@@ -100,8 +118,11 @@ fn reserve_capacity(
         return Ok(Err(none));
     }
     let statement = "UPDATE ports SET demand = ?2 WHERE lease = ?1";
-    transaction.execute(statement, &[Value::from(lease.as_str()), Value::from(demand.as_str())])?;
-    Ok(Ok(()))
+    let values = [Value::from(lease.as_str()), Value::from(demand.as_str())];
+    match transaction.execute(statement, &values)? {
+        0 => Err(LedgerError::database(format!("lease {lease} has no port"))),
+        _ => Ok(Ok(())),
+    }
 }
 
 #[async_trait]
@@ -115,6 +136,7 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 let current = "SELECT port FROM ports WHERE lease = ?1";
                 match number(transaction, current, &[Value::from(lease.as_str())])? {
                     Some(current) => port(current).map(Some),
@@ -133,6 +155,7 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 assign(transaction, &lease, &range)
             })
             .await
@@ -161,9 +184,14 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 release(transaction, &lease)
             })
             .await
+    }
+
+    async fn release_unused_ports(&self) -> Result<u32> {
+        self.database.transact(release_unused).await
     }
 
     async fn ports_in_use(&self) -> Result<u32> {

@@ -184,6 +184,11 @@ impl OrderService {
 
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
+        match self.backends.ledger.release_unused_ports().await {
+            Ok(0) => {}
+            Ok(released) => tracing::warn!(released, "ports without a lease were released"),
+            Err(error) => tracing::warn!(%error, "ports without a lease could not be released"),
+        }
         for order in self.backends.ledger.unfinished().await? {
             if order.state() == State::Refused && self.delivering.is_full() {
                 // Only its response is left to be sent, and too many wait already.

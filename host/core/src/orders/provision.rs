@@ -118,6 +118,7 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
         let id = LeaseId::of(&order.id);
+        self.check_own(order).await?;
         self.backends
             .cluster
             .remove(&id.pod_name())

@@ -65,6 +65,7 @@ impl OrderService {
             RefundCause::LeaseEnded { due, .. } => (None, *due),
         };
         if let Some(begun) = &mut lease {
+            self.check_own(order).await?;
             self.discard(begun).await?;
         }
         let _adding = match cause.added() {

@@ -114,10 +114,10 @@ impl OrderService {
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
-        let lease = self.release_lease(order).await?;
-        self.unknown.release_port(order);
+        let released = self.release_lease(order).await?;
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
-        self.transition(order, abandoned, lease.as_ref().into()).await?;
+        self.transition(order, abandoned, released.as_ref().into()).await?;
+        self.unknown.release_port(order);
         // Once, and lost if nobody takes it: the answer comes when there is one.
         if let Err(error) =
             self.backends.responder.send(&order.reply_to, &Response::from(&refusal)).await

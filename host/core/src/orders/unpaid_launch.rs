@@ -86,6 +86,7 @@ impl OrderService {
     ) -> Result<(), StepError> {
         // Whatever the setting was when it was decided: its pod has another login.
         if let Purchase::Spawn { .. } = &order.purchase {
+            self.check_own(order).await?;
             self.backends
                 .cluster
                 .remove(&order.pod())

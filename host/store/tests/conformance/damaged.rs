@@ -176,7 +176,11 @@ async fn others_are_sold(database: Database) {
     let next = new_lease_id();
     assert!(store.reserve_port(&next, 40_000..=40_002).await.unwrap().is_some());
     assert_eq!(store.reserve_capacity(&next, &demand(), None).await.unwrap(), Ok(()));
-    // Its port is not sold once more.
+    // Its port is not sold once more, nor taken for unused.
+    assert_eq!(store.release_unused_ports().await.unwrap(), 2, "those without an order");
+    for lease in [&reserved[0].lease, &next] {
+        store.reserve_port(lease, 40_000..=40_002).await.unwrap().unwrap();
+    }
     assert_eq!(store.reserve_port(&new_lease_id(), 40_000..=40_002).await.unwrap(), None);
     assert_eq!(store.ports_in_use().await.unwrap(), 3);
     let named = store.damaged().await.unwrap();
