@@ -121,7 +121,7 @@ mod tests {
         read.await.unwrap()
     }
 
-    async fn keep(store: &WalletStore, before: u64, most: u32) {
+    async fn forget(store: &WalletStore, before: u64, most: u32) {
         let delete = store.transact(move |transaction| {
             tables::delete_failed_operations(transaction, UnixTime(before), most)
         });
@@ -140,17 +140,17 @@ mod tests {
         println!("a failed operation over 50 proofs: {bytes} bytes");
         assert!(bytes < 320, "{bytes} bytes");
         let count = "SELECT count(*) FROM purse_operations";
-        keep(&store, 0, 6).await;
+        forget(&store, 0, 6).await;
         assert_eq!(number(&store, count).await, 6);
-        keep(&store, 0, 4).await;
+        forget(&store, 0, 4).await;
         assert_eq!(number(&store, "SELECT min(at) FROM purse_operations").await, 102);
-        keep(&store, 105, 4).await;
+        forget(&store, 105, 4).await;
         assert_eq!(number(&store, count).await, 1, "the others are too old");
         // Another attempt has other outputs than the last, and a number of its own.
         let first = store.latest(&order(5)).await.unwrap().unwrap();
         let second = refused(&store, order(5), 200, 1).await;
         assert_eq!((first.data.first_counter, second.data.first_counter), (0, 1));
-        keep(&store, 0, 1).await;
+        forget(&store, 0, 1).await;
         let third = refused(&store, order(5), 300, 1).await;
         assert_eq!(third.id, format!("{} #000002", order(5)));
     }

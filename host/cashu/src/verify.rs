@@ -200,20 +200,20 @@ mod tests {
     const RATE: usize = 20;
 
     /// A mint's rate limit.
-    struct Window {
+    struct RateLimit {
         begun: Instant,
         requests: usize,
     }
 
     /// A mint that serves so many requests in a second, and one token; how many were too many.
     async fn limited_mint(key: OneKey, honest: &Proof) -> (FakeMint, Arc<AtomicUsize>) {
-        let window = Mutex::new(Window { begun: Instant::now(), requests: 0 });
+        let window = Mutex::new(RateLimit { begun: Instant::now(), requests: 0 });
         let refused = Arc::new(AtomicUsize::new(0));
         let (secret, counted) = (honest.secret.to_string(), Arc::clone(&refused));
         let is_served = move || {
             let mut window = window.lock().unwrap();
             if window.begun.elapsed() >= Duration::from_secs(1) {
-                *window = Window { begun: Instant::now(), requests: 0 };
+                *window = RateLimit { begun: Instant::now(), requests: 0 };
             }
             window.requests = window.requests.saturating_add(1);
             window.requests <= RATE
@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// As an order does, whose payment is repeated while it is unknown.
-    async fn pay(wallet: &CashuWallet, mint: &str, token: &Secret) {
+    async fn receive(wallet: &CashuWallet, mint: &str, token: &Secret) {
         let token_info = wallet.decode(token).await.unwrap();
         assert!(wallet.is_proven(token, &token_info).await);
         wallet.verify(token, &token_info).await.unwrap();
@@ -307,7 +307,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let begun = Instant::now();
-        pay(&wallet, &mint.url, &honest).await;
+        receive(&wallet, &mint.url, &honest).await;
         let took = begun.elapsed();
         // Who has no order is not kept waiting.
         let second = forged(&mint.url, keyset);

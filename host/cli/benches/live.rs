@@ -10,7 +10,7 @@
     missing_docs
 )]
 
-#[allow(dead_code, unreachable_pub, unused_imports)]
+#[allow(dead_code, unreachable_pub)]
 #[path = "../tests/support/fake.rs"]
 mod fake;
 

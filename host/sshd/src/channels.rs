@@ -1,7 +1,7 @@
 //! The open channels of one connection, shared by its handler and the tasks that serve them.
 
 use crate::input::{self, InputReceiver, InputSender};
-use crate::session::SessionChannel;
+use crate::session_channel::SessionChannel;
 use russh::ChannelId;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,8 @@ use crate::channels::Channels;
 use crate::forward::Forwards;
 use crate::groups::Groups;
 use crate::input::{NARROW_WINDOW, WINDOW};
-use crate::session::{Peers, SessionChannel, Sessions};
+use crate::session::{Peers, Sessions};
+use crate::session_channel::SessionChannel;
 use crate::terminal::{self, Terminal};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{

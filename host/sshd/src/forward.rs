@@ -6,7 +6,6 @@
 
 use crate::channels::Channels;
 use crate::process::copy;
-use crate::server::ACCEPT_PAUSE;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Error};
 use std::collections::HashMap;
@@ -15,11 +14,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+
+/// After a failed `accept`, most likely because the process is out of file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Forwarded connections of one client that are open at the same time.
 const MAX_FORWARDED: usize = 256;

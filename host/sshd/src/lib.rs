@@ -58,6 +58,7 @@ mod input;
 mod process;
 mod server;
 mod session;
+mod session_channel;
 mod sftp;
 mod terminal;
 

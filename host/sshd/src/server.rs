@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::connection::{self, Connection};
+use crate::forward::ACCEPT_PAUSE;
 use crate::groups::Groups;
 use crate::host_keys::HostKeys;
 use crate::session::Peers;
@@ -32,8 +33,6 @@ const STARTUPS_SPAN: usize = STARTUPS_FULL - STARTUPS_BEGIN;
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 /// For the connections to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// After a failed `accept`, most likely because the process is out of file descriptors.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on IPv6 and IPv4 by one socket; where there is no IPv6, on IPv4 alone.
 ///

@@ -1,23 +1,17 @@
-//! A session channel: its terminal and variables, and the program that it starts.
+//! The programs of session channels.
 
 use crate::account::Account;
 use crate::channels::Channels;
 use crate::groups::Groups;
 use crate::process::{self, Program, Wires};
+use crate::session_channel::SessionChannel;
 use crate::sftp;
-use crate::terminal::Terminal;
-use pty_process::Size;
-use russh::server::{Handle, Msg};
-use russh::{ChannelId, ChannelWriteHalf};
-use rustix::process::{Pid, kill_process_group};
+use russh::ChannelId;
+use russh::server::Handle;
+use rustix::process::kill_process_group;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
-
-/// Environment variables that a client may set, and the size of each with its name.
-const MAX_VARIABLES: usize = 32;
-const MAX_VARIABLE_BYTES: usize = 4_096;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy)]
@@ -38,55 +32,7 @@ impl Peers {
     }
 }
 
-/// A session channel, before and after its program starts.
-pub(crate) struct SessionChannel {
-    output: Arc<ChannelWriteHalf<Msg>>,
-    /// From `pty-req` and `env`, until the program starts.
-    terminal: Option<Terminal>,
-    variables: Vec<(String, String)>,
-    sizes: watch::Sender<Option<Size>>,
-    is_started: bool,
-    /// Of its program.
-    group: Option<Pid>,
-}
-
 impl SessionChannel {
-    pub(crate) fn new(output: ChannelWriteHalf<Msg>) -> Self {
-        Self {
-            output: Arc::new(output),
-            terminal: None,
-            variables: Vec::new(),
-            sizes: watch::Sender::new(None),
-            is_started: false,
-            group: None,
-        }
-    }
-
-    /// `false` when the program has started.
-    pub(crate) fn set_terminal(&mut self, terminal: Terminal) -> bool {
-        if !self.is_started {
-            self.terminal = Some(terminal);
-        }
-        !self.is_started
-    }
-
-    /// Only the locale, as Debian's sshd_config does (`AcceptEnv LANG LC_*`): a client must not set
-    /// LD_PRELOAD.
-    pub(crate) fn set_variable(&mut self, name: &str, value: &str) -> bool {
-        let is_locale = (name == "LANG" || name.starts_with("LC_"))
-            && name.len().saturating_add(value.len()) <= MAX_VARIABLE_BYTES;
-        let is_clean = !name.contains('=') && !name.contains('\0') && !value.contains('\0');
-        let is_taken = is_locale && is_clean && self.variables.len() < MAX_VARIABLES;
-        if is_taken {
-            self.variables.push((name.to_owned(), value.to_owned()));
-        }
-        is_taken
-    }
-
-    pub(crate) fn resize(&self, size: Size) {
-        self.sizes.send_replace(Some(size));
-    }
-
     pub(crate) fn signal(&self, name: &str) {
         if let (Some(group), Some(signal)) = (self.group, process::signal(name)) {
             let _ = kill_process_group(group, signal);

@@ -136,6 +136,7 @@ macro_rules! without_mints {
         }
     };
 }
+#[allow(unused_imports, reason = "not every test has a wallet of its own")]
 pub(crate) use without_mints;
 
 without_mints!(FakeWallet);

@@ -11,6 +11,7 @@
 //!
 //! Nothing here is stored: an order that is refused a place was never written.
 
+use super::lane::Lane;
 use super::waiting_memory::WaitingMemory;
 use crate::byte_budget::ReservedBytes;
 use crate::keyed_limit::{KeyedLimit, Permit};
@@ -28,14 +29,6 @@ use tokio::sync::{oneshot, watch};
 pub(super) enum Source {
     Network(IpAddr),
     Customer(Option<Customer>),
-}
-
-/// Whether a token is known to be its mint's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Its DLEQ proofs (NUT-12) are valid: it cost its sender what it is worth.
-    Proven,
-    Unproven,
 }
 
 /// The orders of all mints that are not paid for yet.

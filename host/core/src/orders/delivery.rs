@@ -5,6 +5,7 @@
 //! ledger, until a resume loop finds a place for them.
 
 use super::OrderService;
+use super::unpaid_deliveries::DeliveryPlace;
 use super::worker::{backoff, wait};
 use crate::backend::responder::SendError;
 use crate::limits;
@@ -13,47 +14,6 @@ use crate::model::order::{Order, State};
 use crate::model::reply_to::ReplyTo;
 use crate::model::units::UnixTime;
 use crate::protocol::Response;
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// The responses that are being delivered and that nobody has paid for.
-pub(super) struct UnpaidDeliveries {
-    places: Semaphore,
-    sending: Semaphore,
-}
-
-impl Default for UnpaidDeliveries {
-    fn default() -> Self {
-        Self {
-            places: Semaphore::new(limits::DELIVERIES_WAITING),
-            sending: Semaphore::new(limits::DELIVERIES_AT_ONCE),
-        }
-    }
-}
-
-impl UnpaidDeliveries {
-    /// Whether one more would not be delivered now.
-    pub(super) fn is_full(&self) -> bool {
-        self.places.available_permits() == 0
-    }
-
-    fn claim(&self) -> Option<DeliveryPlace<'_>> {
-        let place = self.places.try_acquire().ok()?;
-        Some(DeliveryPlace { sending: &self.sending, _place: place })
-    }
-}
-
-/// The place of one response among those, until it is dropped.
-struct DeliveryPlace<'a> {
-    sending: &'a Semaphore,
-    _place: SemaphorePermit<'a>,
-}
-
-impl DeliveryPlace<'_> {
-    /// Waits until the response may be sent, for one attempt.
-    async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
-        self.sending.acquire().await.ok()
-    }
-}
 
 /// What a delivery needs of its order: the token and what was decided hold memory.
 struct Delivery {
@@ -130,8 +90,10 @@ impl OrderService {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unpaid_deliveries::UnpaidDeliveries;
     use super::*;
     use crate::testing;
+    use tokio::sync::SemaphorePermit;
 
     /// The right to send this response, if there is one at once.
     async fn acquire<'a>(place: &'a DeliveryPlace<'_>) -> Option<SemaphorePermit<'a>> {

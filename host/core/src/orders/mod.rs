@@ -26,6 +26,7 @@ mod admission;
 mod capacity;
 mod decide;
 mod delivery;
+mod lane;
 mod limiter;
 mod operator;
 mod pricing;
@@ -37,6 +38,7 @@ mod settle;
 mod submit;
 mod terminate;
 mod unknown;
+mod unpaid_deliveries;
 mod unpaid_launch;
 mod waiting_memory;
 mod worker;
@@ -60,8 +62,8 @@ use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::Seconds;
 use crate::protocol::Response;
-use admission::{Admission, Lane, Source};
-use delivery::UnpaidDeliveries;
+use admission::{Admission, Source};
+use lane::Lane;
 use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
@@ -70,6 +72,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
+use unpaid_deliveries::UnpaidDeliveries;
 
 /// What the operator configures.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! New orders, and the same order sent again.
 
-use super::admission::{Lane, Place, Source};
+use super::admission::{Place, Source};
+use super::lane::Lane;
 use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
 use crate::backend::store::{OpenOutcome, Repetition};

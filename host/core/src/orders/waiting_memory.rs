@@ -1,6 +1,6 @@
 //! The memory that orders hold until they are paid for, at all mints together.
 
-use super::admission::Lane;
+use super::lane::Lane;
 use crate::byte_budget::{ByteBudget, ReservedBytes};
 use crate::limits;
 use crate::model::secret::Secret;

@@ -73,7 +73,7 @@ impl OrderService {
             let span = tracing::info_span!("step", state = state.as_str());
             let stepped = async {
                 if let (None, Some(place)) = (&turn, &mut place) {
-                    match self.turn(&order, place, &*set).await {
+                    match self.wait_for_turn(&order, place, &*set).await {
                         Ok(next) => turn = Some(next),
                         Err(refusal) => {
                             return self
@@ -116,7 +116,7 @@ impl OrderService {
 
     /// The order's turn at its mint. One that has no place in the cluster is refused before it
     /// waits, and once more if it had to wait, and others were first.
-    async fn turn(
+    async fn wait_for_turn(
         &self,
         order: &Order,
         place: &mut Place,

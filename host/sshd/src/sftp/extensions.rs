@@ -1,7 +1,7 @@
 //! OpenSSH's extensions of the protocol.
 
 use super::files::{self, Request};
-use super::{
+use super::state::{
     Answer, MAX_DATA_BYTES, MAX_HANDLES, MAX_PACKET_BYTES, Sftp, blocking, failure, one_name,
 };
 use russh_sftp::extensions::{LimitsExtension, Statvfs};

@@ -1,6 +1,5 @@
 //! The operations on files, which may block.
 
-use super::listing::Directory;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -12,11 +11,6 @@ use std::sync::Arc;
 
 /// The bits of a mode that a client may set.
 const MODE_BITS: u32 = 0o7777;
-
-pub(super) enum Opened {
-    File(OpenFile),
-    Directory(Box<Directory>),
-}
 
 #[derive(Clone)]
 pub(super) struct OpenFile {

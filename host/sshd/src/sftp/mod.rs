@@ -5,114 +5,21 @@
 mod extensions;
 mod files;
 mod listing;
+mod state;
 mod stream;
 
 pub(crate) use stream::serve;
 
-use files::{Opened, Request};
-use listing::Names;
+use files::Request;
 use russh_sftp::protocol::{
-    Attrs, Data, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode, Version,
+    Attrs, Data, FileAttributes, Handle, Name, OpenFlags, Packet, Status, Version,
 };
 use russh_sftp::server::{Handler, StatusReply};
 use rustix::io::Errno;
+use state::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, Opened, Sftp, blocking, failure, one_name};
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::oneshot;
-
-/// Files and directories that one client has open.
-const MAX_HANDLES: usize = 128;
-/// The longest packet of a client, and of an answer to it, as OpenSSH's.
-const MAX_PACKET_BYTES: u32 = 256 * 1_024;
-/// What is left of it for the content of a file.
-const MAX_DATA_BYTES: u32 = MAX_PACKET_BYTES - 1_024;
-/// Names in one answer.
-const NAMES_AT_ONCE: usize = 100;
-
-/// The state of one client.
-struct Sftp {
-    home: Arc<PathBuf>,
-    names: Arc<Names>,
-    handles: HashMap<String, Opened>,
-    next_handle: u64,
-    /// Dropped with this: the client has gone.
-    _ended: oneshot::Sender<()>,
-}
-
-type Answer<T> = Result<T, StatusReply>;
-
-fn success(id: u32) -> Status {
-    Status {
-        id,
-        status_code: StatusCode::Ok,
-        error_message: "Success".to_owned(),
-        language_tag: String::new(),
-    }
-}
-
-/// The codes and texts of OpenSSH's sftp-server.
-fn failure(error: &io::Error) -> StatusReply {
-    let (code, text) = match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::BADF | Errno::LOOP) => {
-            (StatusCode::NoSuchFile, "No such file")
-        }
-        Some(Errno::PERM | Errno::ACCESS | Errno::FAULT) => {
-            (StatusCode::PermissionDenied, "Permission denied")
-        }
-        Some(Errno::NAMETOOLONG | Errno::INVAL) => (StatusCode::BadMessage, "Bad message"),
-        Some(Errno::NOSYS) => (StatusCode::OpUnsupported, "Operation unsupported"),
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => (StatusCode::Eof, "End of file"),
-        _ => (StatusCode::Failure, "Failure"),
-    };
-    code.with_message(text)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Answer<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| failure(&error)),
-        Err(_) => Err(StatusCode::Failure.into()),
-    }
-}
-
-impl Sftp {
-    fn path(&self, path: &str) -> PathBuf {
-        self.home.join(path)
-    }
-
-    fn add(&mut self, id: u32, opened: Opened) -> Answer<Handle> {
-        if self.handles.len() >= MAX_HANDLES {
-            return Err(failure(&Errno::MFILE.into()));
-        }
-        let handle = self.next_handle.to_string();
-        self.next_handle = self.next_handle.wrapping_add(1);
-        self.handles.insert(handle.clone(), opened);
-        Ok(Handle { id, handle })
-    }
-
-    fn file(&self, handle: &str) -> Answer<files::OpenFile> {
-        match self.handles.get(handle) {
-            Some(Opened::File(file)) => Ok(file.clone()),
-            _ => Err(failure(&Errno::BADF.into())),
-        }
-    }
-
-    /// An operation whose answer is whether it worked.
-    async fn run(
-        &self,
-        id: u32,
-        work: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> Answer<Status> {
-        blocking(work).await.map(|()| success(id))
-    }
-
-    async fn attributes(&self, id: u32, request: Request) -> Answer<Attrs> {
-        blocking(move || files::attributes(&request)).await.map(|attrs| Attrs { id, attrs })
-    }
-}
 
 impl Handler for Sftp {
     type Error = StatusReply;
@@ -254,10 +161,4 @@ impl Handler for Sftp {
     async fn extended(&mut self, id: u32, request: String, data: Vec<u8>) -> Answer<Packet> {
         self.extension(id, &request, data).await
     }
-}
-
-fn one_name(id: u32, path: &Path) -> Name {
-    let name = path.to_string_lossy().into_owned();
-    let file = File { filename: name.clone(), longname: name, attrs: FileAttributes::empty() };
-    Name { id, files: vec![file] }
 }

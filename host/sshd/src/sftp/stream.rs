@@ -1,7 +1,7 @@
 //! The channel of an `sftp` subsystem as a stream, from its start to its exit status.
 
 use super::listing::Names;
-use super::{MAX_PACKET_BYTES, Sftp};
+use super::state::{MAX_PACKET_BYTES, Sftp};
 use crate::input::InputReceiver;
 use crate::process::Wires;
 use russh_sftp::server::{Config, run_with_config};
