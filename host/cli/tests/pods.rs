@@ -15,7 +15,8 @@ use paygress_core::backend::store::{
 };
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
-use paygress_core::model::order::{Order, State};
+use paygress_core::model::order::{Order, OrderState, State};
+use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
@@ -38,6 +39,8 @@ struct Script {
     taken: usize,
     /// The ports of the pods that were validated, in turn.
     validated: Vec<u16>,
+    /// How many pods were removed.
+    removed: usize,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -90,6 +93,7 @@ impl Cluster for ScriptedCluster {
         self.running()
     }
     async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+        self.0.lock().unwrap().removed += 1;
         Ok(())
     }
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
@@ -265,4 +269,31 @@ async fn a_damaged_order_keeps_no_refund_from_being_made() {
     let order = service.found_gone(&lease, vec![ClusterEvent::Resync(Vec::new())]).await;
     assert_eq!(order.state(), State::Refunded);
     assert_eq!(order.state.refund().map(|refund| refund.amount), order.state.refund_due());
+}
+
+/// How often the pod of an order is removed whose payment was given up and came after all, and that
+/// is refunded then; by a service that takes payments before it launches.
+async fn removals_of_unknown_payment(launched: bool) -> usize {
+    let service = Service::new(Script::default()).await;
+    let mut order = testing::order(spawn(None, None), State::Received).unwrap();
+    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
+    let unpaid = Unpaid { launched, ..testing::unpaid(&order.purchase) };
+    // It is old: its port is needed by now.
+    order.state = OrderState::PaymentUnknown { unpaid, abandoned: None };
+    let lease = testing::lease(&order.id);
+    let update = LeaseUpdate::Put(&lease);
+    service.ledger.transition(&order, State::Received, update).await.unwrap();
+    service.start().resume().await.unwrap();
+    until("the order is not refunded", async || {
+        let stored = service.ledger.order(&order.id).await.unwrap().unwrap();
+        (stored.state() == State::Refunded).then_some(())
+    })
+    .await;
+    service.cluster.0.lock().unwrap().removed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_launched_unpaid_is_removed_whatever_is_set_then() {
+    assert_eq!(removals_of_unknown_payment(true).await, 2, "when it is given up, and refunded");
+    assert_eq!(removals_of_unknown_payment(false).await, 1, "when it is refunded");
 }

@@ -132,7 +132,7 @@ pub fn task(purchase: &Purchase) -> Task {
 #[must_use]
 pub fn unpaid(purchase: &Purchase) -> Unpaid {
     let token = Secret::new("cashuBsecret");
-    Unpaid { token, agreement: agreement(), task: task(purchase) }
+    Unpaid { token, agreement: agreement(), task: task(purchase), launched: false }
 }
 
 #[must_use]

@@ -41,7 +41,8 @@ impl OrderService {
         let written = match decided {
             Ok(Agreed { agreement, task, lease }) => {
                 let token = token.clone();
-                let decided = OrderState::Decided(Unpaid { token, agreement, task });
+                let decided =
+                    OrderState::Decided(Unpaid { token, agreement, task, launched: false });
                 self.transition(order, decided, lease.as_ref().into()).await
             }
             Err(Rejected { refusal, progress }) => self.refuse(order, refusal, progress).await,
@@ -85,7 +86,7 @@ impl OrderService {
         let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
         let mut lease = self.ended_lease(order).await?;
         if let Some(lease) = &mut lease
-            && self.may_run_unpaid(order)
+            && order.state.may_run_unpaid()
         {
             self.check_own(order).await?;
             self.discard(lease).await?;

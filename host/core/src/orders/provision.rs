@@ -183,7 +183,7 @@ fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fa
 }
 
 /// Why a paid order is not active yet.
-enum ProvisionError {
+pub(super) enum ProvisionError {
     Step(StepError),
     Cluster(ClusterError),
 }

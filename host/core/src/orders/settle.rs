@@ -1,5 +1,6 @@
 //! The swap at the mint: only then is an order paid.
 
+use super::provision::ProvisionError;
 use super::refunds::Fault;
 use super::unknown::too_many;
 use super::{OrderService, StepError};
@@ -14,7 +15,11 @@ use crate::protocol::Response;
 
 impl OrderService {
     /// decided → redeeming → paid, refused or payment-unknown.
-    pub(super) async fn receive(&self, order: &mut Order, unpaid: Unpaid) -> Result<(), StepError> {
+    pub(super) async fn receive(
+        &self,
+        order: &mut Order,
+        mut unpaid: Unpaid,
+    ) -> Result<(), StepError> {
         let unknown = self.unknown.count(&order.token_info.mint);
         if unknown >= limits::UNKNOWN_AT_MINT
             || (unknown >= limits::UNKNOWN_UNPROVEN
@@ -23,9 +28,12 @@ impl OrderService {
             return self.refuse(order, too_many(), unpaid.into()).await;
         }
         // Few may run unpaid: held until it is known whether this one is paid for.
-        let _launch = match self.launch_unpaid(order, &unpaid).await {
+        let _launch = match self.launch_unpaid(order, &mut unpaid).await {
             Ok(launch) => launch,
-            Err(error) => return self.refuse(order, error.into(), unpaid.into()).await,
+            Err(ProvisionError::Step(error)) => return Err(error),
+            Err(ProvisionError::Cluster(error)) => {
+                return self.refuse(order, error.into(), unpaid.into()).await;
+            }
         };
         let redeeming = OrderState::Redeeming(unpaid.clone());
         self.transition(order, redeeming, LeaseUpdate::Keep).await?;
@@ -52,7 +60,7 @@ impl OrderService {
         abandoned: Option<Refusal>,
         net: Sat,
     ) -> Result<(), StepError> {
-        let Unpaid { agreement, task, token: _ } = unpaid;
+        let Unpaid { agreement, task, token: _, launched: _ } = unpaid;
         let promised = agreement.payment.net;
         let paid = Paid { redeemed: net, agreement, task };
         let refusal = match abandoned {

@@ -5,13 +5,14 @@
 //! unpaid removes the pod.
 
 use super::decide::lease_plan;
+use super::provision::ProvisionError;
 use super::{OrderService, StepError};
 use crate::backend::cluster::ClusterError;
 use crate::backend::store::LeaseUpdate;
 use crate::keyed_limit::Permit;
 use crate::limits;
 use crate::model::ids::Customer;
-use crate::model::order::{Order, Purchase, State};
+use crate::model::order::{Order, OrderState};
 use crate::model::order_state::{Task, Unpaid};
 use tokio::sync::SemaphorePermit;
 
@@ -35,14 +36,17 @@ impl OrderService {
     /// it is launched once it is paid for.
     ///
     /// # Errors
-    /// [`ClusterError`]: it does not start. Nothing of it is left.
+    /// [`ProvisionError::Cluster`]: it does not start. The refusal of the order removes it.
     pub(super) async fn launch_unpaid(
         &self,
-        order: &Order,
-        unpaid: &Unpaid,
-    ) -> Result<Option<UnpaidLaunch<'_>>, ClusterError> {
-        let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
+        order: &mut Order,
+        unpaid: &mut Unpaid,
+    ) -> Result<Option<UnpaidLaunch<'_>>, ProvisionError> {
         let Some(permits) = self.unpaid_launch(order, unpaid).await else { return Ok(None) };
+        // On disk first: whoever continues this order removes the pod, whatever is set then.
+        unpaid.launched = true;
+        self.transition(order, OrderState::Decided(unpaid.clone()), LeaseUpdate::Keep).await?;
+        let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
         let plan = lease_plan(&order.id, &unpaid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let launched = async {
@@ -55,18 +59,20 @@ impl OrderService {
             Err(ClusterError::PortTaken(error)) => {
                 tracing::warn!(%error, "a pod that is not paid for has no port");
                 self.backends.cluster.remove(&pod).await?;
+                unpaid.launched = false;
                 Ok(None)
             }
             Err(error) => {
                 tracing::warn!(%error, "a pod that is not paid for does not start");
-                Err(error)
+                Err(error.into())
             }
         }
     }
 
     /// Whether this pod may run before it is paid for.
     async fn unpaid_launch(&self, order: &Order, unpaid: &Unpaid) -> Option<UnpaidLaunch<'_>> {
-        if self.settings.capture == Capture::BeforeLaunch {
+        let is_pod = matches!(unpaid.task, Task::Spawn { .. });
+        if self.settings.capture == Capture::BeforeLaunch || !is_pod {
             return None;
         }
         let of_all = self.unpaid_launches.try_acquire().ok()?;
@@ -84,8 +90,8 @@ impl OrderService {
         order: &mut Order,
         unpaid: Unpaid,
     ) -> Result<(), StepError> {
-        // Whatever the setting was when it was decided: its pod has another login.
-        if let Purchase::Spawn { .. } = &order.purchase {
+        // Its pod has another login than the next one.
+        if order.state.may_run_unpaid() {
             self.check_own(order).await?;
             self.backends
                 .cluster
@@ -94,13 +100,5 @@ impl OrderService {
                 .map_err(|error| StepError::Retry(error.into()))?;
         }
         self.transition(order, unpaid.undecided(), LeaseUpdate::Keep).await
-    }
-
-    /// Whether the pod of this order may have been launched before it is paid for.
-    pub(super) fn may_run_unpaid(&self, order: &Order) -> bool {
-        self.settings.capture == Capture::OnceReady
-            && matches!(order.purchase, Purchase::Spawn { .. })
-            && order.state() != State::Received
-            && order.state().is_awaiting_payment()
     }
 }
