@@ -5,7 +5,7 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Demand, Reservation};
+use paygress_core::backend::capacity::{Capacity, Demand, Reservation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -13,13 +13,13 @@ use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
 };
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::ids::{Customer, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_store::SqlStore;
@@ -28,7 +28,7 @@ use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use support::customer::until;
-use support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
+use support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -39,6 +39,10 @@ struct Script {
     taken: usize,
     /// The ports of the pods that were validated, in turn.
     validated: Vec<u16>,
+    /// Whether no pod ever takes logins.
+    is_broken: bool,
+    /// How many pods it has room for, if that is known.
+    room: Option<u32>,
     /// How many pods were removed.
     removed: usize,
     /// Whether its pods are gone.
@@ -70,11 +74,17 @@ impl Cluster for ScriptedCluster {
         self.0.lock().unwrap().validated.push(port);
         Ok(demand(port))
     }
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        Some(Arc::new(Room(self.0.lock().unwrap().room?)))
+    }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
         let mut script = self.0.lock().unwrap();
+        if script.is_broken {
+            return Err(ClusterError::not_ready("a test"));
+        }
         match script.taken.checked_sub(1) {
             Some(left) => {
                 script.taken = left;
@@ -113,6 +123,23 @@ impl Cluster for ScriptedCluster {
     }
 }
 
+/// An order of this customer, with this token.
+fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
+    NewOrder {
+        repetition: Repetition::ByContent,
+        message: OrderId::random().to_string(),
+        reply_to: ReplyTo {
+            transport: "fake".to_owned(),
+            customer: Some(Customer::parse(&customer.repeat(64)).unwrap()),
+            address: BTreeMap::new(),
+        },
+        network: None,
+        token: Secret::new(format!("10-{token}")),
+        purchase: spawn(None, image),
+        password: Some(Secret::new("a fake password")),
+    }
+}
+
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
@@ -133,6 +160,10 @@ impl Service {
 
     /// As it starts on what is there.
     fn start(&self) -> Arc<OrderService> {
+        self.start_capturing(Capture::BeforeLaunch)
+    }
+
+    fn start_capturing(&self, capture: Capture) -> Arc<OrderService> {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
@@ -141,24 +172,13 @@ impl Service {
             responder: Arc::new(NullResponder),
         };
         // What is paid back is not what a customer gets for a stop of theirs.
-        OrderService::new(Settings { refund_on_stop: None, ..settings() }, backends)
+        let settings = Settings { refund_on_stop: None, capture, ..settings() };
+        OrderService::new(settings, backends)
     }
 
     /// Sells a pod.
     async fn sell(&self) -> Lease {
-        let incoming = NewOrder {
-            repetition: Repetition::ByContent,
-            message: "1".repeat(64),
-            reply_to: ReplyTo {
-                transport: "fake".to_owned(),
-                customer: Some(Customer::parse(&"c".repeat(64)).unwrap()),
-                address: BTreeMap::new(),
-            },
-            network: None,
-            token: Secret::new("10-1"),
-            purchase: spawn(None, None),
-            password: Some(Secret::new("a fake password")),
-        };
+        let incoming = incoming("c", 1, None);
         let answer = self.start().submit(incoming).await.unwrap().answer().await.unwrap();
         assert!(matches!(answer, Response::Access(_)), "{answer:?}");
         until("the answer is not delivered", async || {
@@ -296,4 +316,41 @@ async fn removals_of_unknown_payment(launched: bool) -> usize {
 async fn a_pod_that_was_launched_unpaid_is_removed_whatever_is_set_then() {
     assert_eq!(removals_of_unknown_payment(true).await, 2, "when it is given up, and refunded");
     assert_eq!(removals_of_unknown_payment(false).await, 1, "when it is refunded");
+}
+
+/// How these orders end, one after the other, where no pod starts and payments are taken once one
+/// is ready: `Refused` if it was launched before it was paid for, `Refunded` if after.
+async fn launched_broken(room: Option<u32>, orders: Vec<NewOrder>) -> Vec<State> {
+    let service = Service::new(Script { is_broken: true, room, ..Script::default() }).await;
+    let started = service.start_capturing(Capture::OnceReady);
+    let mut ends = Vec::new();
+    for incoming in orders {
+        let submission = started.submit(incoming).await.unwrap();
+        let id = submission.order().clone();
+        submission.answer().await.unwrap();
+        ends.push(service.ledger.order(&id).await.unwrap().unwrap().state());
+    }
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
+    ends
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_had_a_pod_for_nothing_pays_first_the_next_time() {
+    let orders = vec![
+        incoming("a", 1, None),
+        // The token again, as another customer; the customer again; and neither.
+        incoming("b", 1, None),
+        incoming("a", 2, None),
+        incoming("d", 3, None),
+    ];
+    let ends = launched_broken(None, orders).await;
+    assert_eq!(ends, [State::Refused, State::Refunded, State::Refunded, State::Refused]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpaid_pod_is_of_the_default_image_and_keeps_nobody_out_who_pays() {
+    let one = |image| vec![incoming("a", 1, image)];
+    assert_eq!(launched_broken(None, one(Some("image:2"))).await, [State::Refunded]);
+    assert_eq!(launched_broken(Some(1), one(None)).await, [State::Refunded]);
+    assert_eq!(launched_broken(Some(2), one(None)).await, [State::Refused]);
 }

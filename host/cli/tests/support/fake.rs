@@ -66,6 +66,9 @@ impl TokenReader for FakeWallet {
     ) -> Result<Payment, Refusal> {
         self.verify(token, token_info).await
     }
+    async fn is_proven(&self, _: &Secret, _: &TokenInfo) -> bool {
+        true
+    }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload.to_owned()))
     }
@@ -149,7 +152,7 @@ pub struct FakeCluster {
 }
 
 /// Room for so many pods.
-struct Room(u32);
+pub struct Room(pub u32);
 
 impl Room {
     fn left(&self, reserved: &[Reservation]) -> u32 {

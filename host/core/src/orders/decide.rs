@@ -89,6 +89,7 @@ impl OrderService {
             && order.state.may_run_unpaid()
         {
             self.check_own(order).await?;
+            self.unpaid_failures.insert(order);
             self.discard(lease).await?;
         }
         Ok(Some(ReleasedLease { id: LeaseId::of(&order.id), lease }))
