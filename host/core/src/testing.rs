@@ -132,7 +132,8 @@ pub fn task(purchase: &Purchase) -> Task {
 #[must_use]
 pub fn unpaid(purchase: &Purchase) -> Unpaid {
     let token = Secret::new("cashuBsecret");
-    Unpaid { token, agreement: agreement(), task: task(purchase), launched: false }
+    let (launched, proven) = (false, true);
+    Unpaid { token, agreement: agreement(), task: task(purchase), launched, proven }
 }
 
 #[must_use]

@@ -37,7 +37,7 @@ pub(crate) async fn opened(
 /// A service whose cluster has room for so many pods, which are not real.
 pub(crate) async fn with_room(room: u32) -> (Sandbox, Running, Web, Buyer) {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let cluster = Arc::new(FakeCluster { room: Some(room) });
+    let cluster = Arc::new(FakeCluster { room: Some(room), ..FakeCluster::default() });
     let app =
         App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
             .await

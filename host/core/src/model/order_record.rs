@@ -67,6 +67,10 @@ pub struct OrderRecord {
     /// version: it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched_unpaid: Option<bool>,
+    /// Of an order whose payment is unknown: whether the token could not be forged. None, in a
+    /// record of an earlier version: as if.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proven: Option<bool>,
     redeemed: Option<Sat>,
     expires_at: Option<UnixTime>,
     refusal: Option<Refusal>,
@@ -111,6 +115,7 @@ impl From<&Order> for OrderRecord {
             lease: order.lease(),
             launches: planned.map_or(0, |planned| planned.moves),
             launched_unpaid: state.unpaid().map(|unpaid| unpaid.launched),
+            proven: state.unpaid().map(|unpaid| unpaid.proven),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
@@ -339,7 +344,8 @@ impl Reader {
         let token = self.token()?;
         let (agreement, planned) = self.agreement()?;
         let launched = self.record.launched_unpaid.unwrap_or(true);
-        Ok(Unpaid { token, agreement, task: self.task(planned)?, launched })
+        let proven = self.record.proven.unwrap_or(true);
+        Ok(Unpaid { token, agreement, task: self.task(planned)?, launched, proven })
     }
 
     fn paid(&mut self) -> Result<Paid, RecordError> {

@@ -117,6 +117,8 @@ pub struct Unpaid {
     pub task: Task,
     /// Whether its pod may run already.
     pub launched: bool,
+    /// With the payment unknown: whether it keeps its port, since the token cannot be forged.
+    pub proven: bool,
 }
 
 impl Unpaid {

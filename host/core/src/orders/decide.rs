@@ -40,9 +40,9 @@ impl OrderService {
         };
         let written = match decided {
             Ok(Agreed { agreement, task, lease }) => {
-                let token = token.clone();
-                let decided =
-                    OrderState::Decided(Unpaid { token, agreement, task, launched: false });
+                let (token, launched, proven) = (token.clone(), false, false);
+                let unpaid = Unpaid { token, agreement, task, launched, proven };
+                let decided = OrderState::Decided(unpaid);
                 self.transition(order, decided, lease.as_ref().into()).await
             }
             Err(Rejected { refusal, progress }) => self.refuse(order, refusal, progress).await,

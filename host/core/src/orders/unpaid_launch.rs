@@ -125,16 +125,25 @@ impl OrderService {
         {
             return None;
         }
-        let of_all = self.unpaid_launches.try_acquire().ok()?;
-        let customer = order.customer().cloned();
-        let of_customer =
-            self.unpaid_customers.try_acquire(customer, limits::UNPAID_LAUNCHES_OF_ONE)?;
+        let permits = self.unpaid_permits(order)?;
         let is_proven = self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await;
         // It keeps nobody out who pays.
         let free = self.free_capacity().await.ok()?;
         let resources = &unpaid.agreement.decision.quote.resources;
         self.check_for_sale(resources, free.as_ref()).await.ok()?;
-        is_proven.then_some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
+        is_proven.then_some(permits)
+    }
+
+    fn unpaid_permits(&self, order: &Order) -> Option<UnpaidLaunch<'_>> {
+        let of_all = self.unpaid_launches.try_acquire().ok()?;
+        let (customer, limit) = (order.customer().cloned(), limits::UNPAID_LAUNCHES_OF_ONE);
+        let of_customer = self.unpaid_customers.try_acquire(customer, limit)?;
+        Some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
+    }
+
+    /// The pod of an order that is resumed counts among those that run unpaid, if it may.
+    pub(super) fn resumed_launch(&self, order: &Order) -> Option<UnpaidLaunch<'_>> {
+        if order.state.may_run_unpaid() { self.unpaid_permits(order) } else { None }
     }
 
     /// An order that is resumed with its decision made, and with nothing taken: circumstances have
