@@ -61,15 +61,15 @@ struct Published {
 impl Published {
     /// What of this catalog is to be published now.
     fn to_publish(&self, current: &Catalog, now: Instant) -> Option<Due> {
-        let is_due = |published: &Option<(Catalog, Instant)>, within: Duration| {
-            published.as_ref().is_none_or(|(catalog, at)| {
+        let is_due = |published: Option<&(Catalog, Instant)>, within: Duration| {
+            published.is_none_or(|(catalog, at)| {
                 current.differs_from(catalog) && now.saturating_duration_since(*at) >= within
             })
         };
-        if is_due(&self.old_offer, OLD_OFFER_INTERVAL) {
+        if is_due(self.old_offer.as_ref(), OLD_OFFER_INTERVAL) {
             return Some(Due::WithOldOffer);
         }
-        let due = is_due(&self.latest, Duration::ZERO)
+        let due = is_due(self.latest.as_ref(), Duration::ZERO)
             || self.latest.as_ref().is_some_and(|(catalog, at)| {
                 let age = now.saturating_duration_since(*at);
                 age >= REFRESH_INTERVAL || (age >= FIGURES_INTERVAL && catalog != current)

@@ -1,12 +1,11 @@
 use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
-use crate::rows::{SELECT_ORDERS, insert_order, read_order, read_state, readable, write_order};
+use crate::ownership::check_state;
+use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{
-    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, Repetition,
-};
+use paygress_core::backend::store::{LeaseUpdate, OpenOutcome, OrderStore, Repetition};
 use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::{Order, State};
 
@@ -54,39 +53,6 @@ pub(crate) fn find_order_by_id(
 pub(crate) fn take_over(transaction: &mut dyn Transaction, id: &OrderId) -> Result<()> {
     let values = [Value::from(id.as_str()), transaction.replica_id().into()];
     Ok(transaction.execute("UPDATE orders SET worker = ?2 WHERE id = ?1", &values).map(drop)?)
-}
-
-pub(crate) fn conflict(order: &OrderId, expected: State) -> LedgerError {
-    LedgerError::Conflict { order: order.clone(), expected: expected.as_str() }
-}
-
-/// Fails with [`LedgerError::Conflict`] unless the order is in this state and this replica's.
-fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State) -> Result<()> {
-    let statement = "SELECT state, worker FROM orders WHERE id = ?1";
-    let Some(mut row) = transaction.first(statement, &[Value::from(id.as_str())])? else {
-        return Err(conflict(id, expected));
-    };
-    let (state, owner) = (row.text()?, row.number()?);
-    match state == expected.as_str() && owner == transaction.replica_id().as_i64() {
-        true => Ok(()),
-        false => Err(conflict(id, expected)),
-    }
-}
-
-/// Fails with [`LedgerError::Conflict`] if the order that makes this lease is final, or another
-/// replica's.
-pub(crate) fn check_unfinished(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
-    let statement = "SELECT id, state, worker FROM orders WHERE lease = ?1";
-    for mut row in transaction.query(statement, &[Value::from(lease.as_str())])? {
-        let id = OrderId::parse(row.text()?).map_err(LedgerError::unreadable)?;
-        let (state, owner) = (read_state(&row.text()?)?, row.number()?);
-        let is_own = owner == transaction.replica_id().as_i64();
-        // Others extend it.
-        if LeaseId::of(&id) == *lease && (state.is_final() || !is_own) {
-            return Err(conflict(&id, State::Received));
-        }
-    }
-    Ok(())
 }
 
 /// Renames the message of an order so that it may make another one.

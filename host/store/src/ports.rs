@@ -1,5 +1,5 @@
 use crate::db::{Dialect, Row, Transaction, Value};
-use crate::orders::check_unfinished;
+use crate::ownership::check_unfinished;
 use crate::rows::{readable, unreadable_row};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;

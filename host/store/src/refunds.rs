@@ -1,5 +1,6 @@
 use crate::db::Value;
-use crate::orders::{conflict, find_order_by_id, find_orders, find_readable_orders};
+use crate::orders::{find_order_by_id, find_orders, find_readable_orders};
+use crate::ownership::conflict;
 use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;

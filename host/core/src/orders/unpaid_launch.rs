@@ -67,9 +67,9 @@ impl UnpaidFailures {
     /// The pod of this order came to nothing.
     pub(super) fn insert(&self, order: &Order) {
         let mut payers = self.payers();
-        Payer::of(order).for_each(|payer| {
+        for payer in Payer::of(order) {
             payers.insert(&payer);
-        });
+        }
     }
 
     fn contains(&self, order: &Order) -> bool {
