@@ -5,25 +5,30 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Demand, Reservation};
+use paygress_core::backend::capacity::{Capacity, Demand, Reservation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::backend::store::{
+    LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
+};
+use paygress_core::model::ids::{Customer, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
-use paygress_core::model::order::{Order, State};
+use paygress_core::model::order::{Order, OrderState, State};
+use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
-use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use paygress_store::SqlStore;
+use paygress_store::db::Database;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use support::customer::until;
-use support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
+use support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -34,6 +39,12 @@ struct Script {
     taken: usize,
     /// The ports of the pods that were validated, in turn.
     validated: Vec<u16>,
+    /// Whether no pod ever takes logins.
+    is_broken: bool,
+    /// How many pods it has room for, if that is known.
+    room: Option<u32>,
+    /// How many pods were removed.
+    removed: usize,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -63,11 +74,17 @@ impl Cluster for ScriptedCluster {
         self.0.lock().unwrap().validated.push(port);
         Ok(demand(port))
     }
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        Some(Arc::new(Room(self.0.lock().unwrap().room?)))
+    }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
         let mut script = self.0.lock().unwrap();
+        if script.is_broken {
+            return Err(ClusterError::not_ready("a test"));
+        }
         match script.taken.checked_sub(1) {
             Some(left) => {
                 script.taken = left;
@@ -86,6 +103,7 @@ impl Cluster for ScriptedCluster {
         self.running()
     }
     async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+        self.0.lock().unwrap().removed += 1;
         Ok(())
     }
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
@@ -105,9 +123,27 @@ impl Cluster for ScriptedCluster {
     }
 }
 
+/// An order of this customer, with this token.
+fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
+    NewOrder {
+        repetition: Repetition::ByContent,
+        message: OrderId::random().to_string(),
+        reply_to: ReplyTo {
+            transport: "fake".to_owned(),
+            customer: Some(Customer::parse(&customer.repeat(64)).unwrap()),
+            address: BTreeMap::new(),
+        },
+        network: None,
+        token: Secret::new(format!("10-{token}")),
+        purchase: spawn(None, image),
+        password: Some(Secret::new("a fake password")),
+    }
+}
+
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
+    database: Database,
     ledger: Arc<SqlStore>,
     _directory: TempDir,
 }
@@ -116,13 +152,18 @@ impl Service {
     async fn new(script: Script) -> Self {
         let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
-        let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(0));
+        let database = Database::sqlite(&file, SqlStore::SCHEMA).await.unwrap();
+        let ledger = Arc::new(SqlStore::new(database.clone()).with_reserve(0));
         let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
-        Self { cluster, ledger, _directory: directory }
+        Self { cluster, database, ledger, _directory: directory }
     }
 
     /// As it starts on what is there.
     fn start(&self) -> Arc<OrderService> {
+        self.start_capturing(Capture::BeforeLaunch)
+    }
+
+    fn start_capturing(&self, capture: Capture) -> Arc<OrderService> {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
@@ -131,24 +172,13 @@ impl Service {
             responder: Arc::new(NullResponder),
         };
         // What is paid back is not what a customer gets for a stop of theirs.
-        OrderService::new(Settings { refund_on_stop: None, ..settings() }, backends)
+        let settings = Settings { refund_on_stop: None, capture, ..settings() };
+        OrderService::new(settings, backends)
     }
 
     /// Sells a pod.
     async fn sell(&self) -> Lease {
-        let incoming = NewOrder {
-            repetition: Repetition::ByContent,
-            message: "1".repeat(64),
-            reply_to: ReplyTo {
-                transport: "fake".to_owned(),
-                customer: Some(Customer::parse(&"c".repeat(64)).unwrap()),
-                address: BTreeMap::new(),
-            },
-            network: None,
-            token: Secret::new("10-1"),
-            purchase: spawn(None, None),
-            password: Some(Secret::new("a fake password")),
-        };
+        let incoming = incoming("c", 1, None);
         let answer = self.start().submit(incoming).await.unwrap().answer().await.unwrap();
         assert!(matches!(answer, Response::Access(_)), "{answer:?}");
         until("the answer is not delivered", async || {
@@ -158,8 +188,37 @@ impl Service {
         self.ledger.live_leases(None).await.unwrap().remove(0)
     }
 
-    async fn order(&self) -> Order {
-        self.ledger.page(None, 10).await.unwrap().remove(0)
+    /// An order that was decided, and cannot be read any more.
+    async fn damaged_order(&self) {
+        let mut order = testing::order(spawn(None, None), State::Received).unwrap();
+        self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+        order.state = testing::order_state(&order.purchase, State::Decided);
+        self.ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
+        let damaged = self.database.transact(|transaction| {
+            let statement = "UPDATE orders SET body = '{}' WHERE state = 'decided'";
+            Ok::<_, LedgerError>(transaction.execute(statement, &[])?)
+        });
+        assert_eq!(damaged.await.unwrap(), 1);
+    }
+
+    /// The order of a pod that is gone when the service comes back, once the end is recorded.
+    /// `events` are the cluster's then.
+    async fn found_gone(&self, lease: &Lease, events: Vec<ClusterEvent>) -> Order {
+        {
+            let mut script = self.cluster.0.lock().unwrap();
+            (script.is_empty, script.events) = (true, events);
+        }
+        let watching = tokio::spawn(self.start().watch());
+        let order = until("the end of the lease is not recorded", async || {
+            let stored = self.ledger.lease(&lease.pod()).await.unwrap().unwrap();
+            let order = self.ledger.orders_of(&lease.id).await.unwrap().remove(0);
+            (stored.state == LeaseState::Ended && order.state() != State::RefundPending)
+                .then_some(order)
+        })
+        .await;
+        watching.abort();
+        assert_eq!(self.ledger.ports_in_use().await.unwrap(), 0);
+        order
     }
 }
 
@@ -188,20 +247,7 @@ async fn found_gone(
     if let Some(reason) = marked {
         service.ledger.mark_ending(&lease.pod(), reason).await.unwrap();
     }
-    {
-        let mut script = service.cluster.0.lock().unwrap();
-        (script.is_empty, script.events) = (true, events(lease.pod()));
-    }
-    let watching = tokio::spawn(service.start().watch());
-    let order = until("the end of the lease is not recorded", async || {
-        let lease = service.ledger.lease(&lease.pod()).await.unwrap().unwrap();
-        let order = service.order().await;
-        (lease.state == LeaseState::Ended && order.state() != State::RefundPending).then_some(order)
-    })
-    .await;
-    watching.abort();
-    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
-    order
+    service.found_gone(&lease, events(lease.pod())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,4 +279,78 @@ async fn a_pod_that_others_ended_while_the_service_was_down_is_paid_back() {
         assert!((Sat(9)..=Sat(10)).contains(&due), "{what}: {due}");
         assert!(order.state.refusal().unwrap().message.contains("the cluster lost your pod"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_order_keeps_no_refund_from_being_made() {
+    let service = Service::new(Script::default()).await;
+    let lease = service.sell().await;
+    service.damaged_order().await;
+    let order = service.found_gone(&lease, vec![ClusterEvent::Resync(Vec::new())]).await;
+    assert_eq!(order.state(), State::Refunded);
+    assert_eq!(order.state.refund().map(|refund| refund.amount), order.state.refund_due());
+}
+
+/// How often the pod of an order is removed whose payment was given up and came after all, and that
+/// is refunded then; by a service that takes payments before it launches.
+async fn removals_of_unknown_payment(launched: bool) -> usize {
+    let service = Service::new(Script::default()).await;
+    let mut order = testing::order(spawn(None, None), State::Received).unwrap();
+    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
+    let unpaid = Unpaid { launched, ..testing::unpaid(&order.purchase) };
+    // It is old: its port is needed by now.
+    order.state = OrderState::PaymentUnknown { unpaid, abandoned: None };
+    let lease = testing::lease(&order.id);
+    let update = LeaseUpdate::Put(&lease);
+    service.ledger.transition(&order, State::Received, update).await.unwrap();
+    service.start().resume().await.unwrap();
+    until("the order is not refunded", async || {
+        let stored = service.ledger.order(&order.id).await.unwrap().unwrap();
+        (stored.state() == State::Refunded).then_some(())
+    })
+    .await;
+    service.cluster.0.lock().unwrap().removed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_launched_unpaid_is_removed_whatever_is_set_then() {
+    assert_eq!(removals_of_unknown_payment(true).await, 2, "when it is given up, and refunded");
+    assert_eq!(removals_of_unknown_payment(false).await, 1, "when it is refunded");
+}
+
+/// How these orders end, one after the other, where no pod starts and payments are taken once one
+/// is ready: `Refused` if it was launched before it was paid for, `Refunded` if after.
+async fn launched_broken(room: Option<u32>, orders: Vec<NewOrder>) -> Vec<State> {
+    let service = Service::new(Script { is_broken: true, room, ..Script::default() }).await;
+    let started = service.start_capturing(Capture::OnceReady);
+    let mut ends = Vec::new();
+    for incoming in orders {
+        let submission = started.submit(incoming).await.unwrap();
+        let id = submission.order().clone();
+        submission.answer().await.unwrap();
+        ends.push(service.ledger.order(&id).await.unwrap().unwrap().state());
+    }
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
+    ends
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_had_a_pod_for_nothing_pays_first_the_next_time() {
+    let orders = vec![
+        incoming("a", 1, None),
+        // The token again, as another customer; the customer again; and neither.
+        incoming("b", 1, None),
+        incoming("a", 2, None),
+        incoming("d", 3, None),
+    ];
+    let ends = launched_broken(None, orders).await;
+    assert_eq!(ends, [State::Refused, State::Refunded, State::Refunded, State::Refused]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpaid_pod_is_of_the_default_image_and_keeps_nobody_out_who_pays() {
+    let one = |image| vec![incoming("a", 1, image)];
+    assert_eq!(launched_broken(None, one(Some("image:2"))).await, [State::Refunded]);
+    assert_eq!(launched_broken(Some(1), one(None)).await, [State::Refunded]);
+    assert_eq!(launched_broken(Some(2), one(None)).await, [State::Refused]);
 }

@@ -5,9 +5,7 @@ use crate::connection::{ConnectError, client, with_timeout};
 use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
-use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, readiness, startup_phase, unready_reason,
-};
+use crate::status::{UNSCHEDULABLE, cause, ended, finished, readiness, startup_phase, unready};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -366,7 +364,7 @@ impl Cluster for Kubernetes {
                 // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
                 // passing of time alone.
                 _ = job_poll.tick() => { self.running(pod).await?; }
-                () = tokio::time::sleep_until(deadline) => return Err(ClusterError::not_ready(unready_reason(latest.as_ref()))),
+                () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             if let Some(result) =
                 latest.as_ref().and_then(|pod| readiness(pod, start.elapsed(), limit))

@@ -99,7 +99,7 @@ pub(crate) fn readiness(
         }
         if waited >= unschedulable_within {
             tracing::warn!(message, "no node has room for a pod");
-            return Some(Err(ClusterError::not_ready("no node has room for it")));
+            return Some(Err(ClusterError::not_scheduled("no node has room for it")));
         }
     }
     let waiting = waiting(status).find(is_stuck)?;
@@ -117,11 +117,14 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 }
 
 /// Why a pod that has not become ready in time has not.
-pub(crate) fn unready_reason(pod: Option<&Pod>) -> String {
-    let reason = pod.and_then(|pod| waiting(pod.status.as_ref()?).find_map(|it| it.reason.clone()));
-    match reason {
-        Some(reason) => format!("it took too long ({reason})"),
-        None => "it took too long".to_owned(),
+pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
+    let status = pod.and_then(|pod| pod.status.as_ref());
+    match status.and_then(|status| waiting(status).find_map(|it| it.reason.clone())) {
+        Some(reason) => ClusterError::not_ready(format!("it took too long ({reason})")),
+        None if status.is_some_and(|status| is_met(status, "PodScheduled")) => {
+            ClusterError::not_ready("it took too long")
+        }
+        None => ClusterError::not_scheduled("it took too long"),
     }
 }
 
@@ -273,14 +276,23 @@ mod tests {
         for reason in ["ErrImagePull", "ImagePullBackOff", "ContainerCreating"] {
             let pod = waiting_for(reason);
             assert!(readiness(&pod, Duration::from_secs(100), UNSCHEDULABLE).is_none(), "{reason}");
-            assert_eq!(unready_reason(Some(&pod)), format!("it took too long ({reason})"));
+            let overdue = unready(Some(&pod));
+            assert!(matches!(overdue, ClusterError::NotReady(_)), "{overdue:?}");
+            assert!(overdue.to_string().ends_with(&format!(": it took too long ({reason})")));
         }
         for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
             let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
             let Some(Err(ClusterError::NotReady(why))) = result else { panic!("{result:?}") };
             assert_eq!(why.to_string(), reason);
         }
-        assert_eq!(unready_reason(None), "it took too long");
+        let scheduled =
+            |status: &str| pod(json!({"conditions": [{"type": "PodScheduled", "status": status}]}));
+        let overdue = unready(Some(&scheduled("True")));
+        assert!(matches!(overdue, ClusterError::NotReady(_)), "{overdue:?}");
+        for pod in [None, Some(&scheduled("False"))] {
+            let overdue = unready(pod);
+            assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{overdue:?}");
+        }
     }
 
     #[test]
@@ -293,7 +305,7 @@ mod tests {
         let seconds = Duration::from_secs;
         assert!(readiness(&full, seconds(29), UNSCHEDULABLE).is_none());
         let refused = readiness(&full, seconds(30), UNSCHEDULABLE);
-        assert!(matches!(refused, Some(Err(ClusterError::NotReady(_)))), "{refused:?}");
+        assert!(matches!(refused, Some(Err(ClusterError::NotScheduled(_)))), "{refused:?}");
         assert!(readiness(&full, seconds(119), seconds(120)).is_none(), "a node is being added");
         let port = unschedulable("0/1 nodes are available: 1 node(s) didn't have free ports.");
         let taken = readiness(&port, Duration::ZERO, seconds(120));

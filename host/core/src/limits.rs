@@ -89,6 +89,10 @@ pub const UNPAID_LAUNCHES_OF_ONE: usize = 1;
 /// …and of all; with so many, the next order is paid for first. Whoever spends their token elsewhere
 /// meanwhile has had no login, and cost no more than this.
 pub const UNPAID_LAUNCHES: usize = 8;
+/// Whoever had one that came to nothing pays first for so long…
+pub const UNPAID_FAILURE_KEPT: Duration = Duration::from_secs(600);
+/// …as long as no more customers and proofs than this have had one since.
+pub const UNPAID_FAILURES: usize = 10_000;
 /// How long an order whose payment is unknown keeps its port. After that, money that turns out to
 /// be ours is refunded.
 pub const PAYMENT_TIMEOUT: Duration = Duration::from_secs(900);

@@ -4,7 +4,8 @@ use crate::model::decision::{
     Context, Decision, Digests, Grant, OrderView, Payment, Placement, PodDecision, Price, Quote,
     Rendered, Resources,
 };
-use crate::model::ids::{InvalidName, MintUrl, OrderId};
+use crate::model::ids::{InvalidName, LeaseId, MintUrl, OrderId};
+use crate::model::lease::{Lease, LeaseState};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::order_state::{
@@ -64,6 +65,24 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
     })
 }
 
+/// The lease of this order: reserved, and nobody's.
+#[must_use]
+pub fn lease(order: &OrderId) -> Lease {
+    Lease {
+        id: LeaseId::of(order),
+        customer: None,
+        tier: "basic".to_owned(),
+        image: "image:1".to_owned(),
+        resources: Resources::default(),
+        username: "user".to_owned(),
+        port: 1,
+        state: LeaseState::Reserved,
+        created_at: UnixTime(100),
+        expires_at: None,
+        end: None,
+    }
+}
+
 #[must_use]
 pub fn agreement() -> Agreement {
     let quote = Quote {
@@ -113,7 +132,8 @@ pub fn task(purchase: &Purchase) -> Task {
 #[must_use]
 pub fn unpaid(purchase: &Purchase) -> Unpaid {
     let token = Secret::new("cashuBsecret");
-    Unpaid { token, agreement: agreement(), task: task(purchase) }
+    let (launched, proven) = (false, true);
+    Unpaid { token, agreement: agreement(), task: task(purchase), launched, proven }
 }
 
 #[must_use]

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often at most what is left is published, when nothing else has changed.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(60);
+/// How often at most an event is published that relays do not replace: the operator's prices may
+/// follow the demand.
+const OLD_OFFER_INTERVAL: Duration = Duration::from_secs(600);
 /// How often everything is published again: relays forget, and customers look for recent events.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3_600);
 
@@ -24,8 +27,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3_600);
 pub(crate) const OFFER: u16 = 38_383;
 /// NIP-99 classified listing.
 const LISTING: u16 = 30_402;
-/// The first version's kind, which old customers still read. Not replaceable: published on change
-/// only.
+/// The first version's kind, which old customers still read. Not replaceable: published when the
+/// terms change only.
 const OLD_OFFER: u16 = 999;
 
 /// `d` of the offer with this kind.
@@ -37,6 +40,49 @@ pub(crate) fn identifier(key: &nostr_sdk::PublicKey) -> String {
 struct PendingEvent {
     event: Event,
     missing: HashSet<RelayUrl>,
+}
+
+/// What is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// What relays replace.
+    Replaceable,
+    /// And the first version's offer, which they keep.
+    WithOldOffer,
+}
+
+/// What was published last, and when.
+#[derive(Default)]
+struct Published {
+    latest: Option<(Catalog, Instant)>,
+    old_offer: Option<(Catalog, Instant)>,
+}
+
+impl Published {
+    /// What of this catalog is to be published now.
+    fn to_publish(&self, current: &Catalog, now: Instant) -> Option<Due> {
+        let is_due = |published: Option<&(Catalog, Instant)>, within: Duration| {
+            published.is_none_or(|(catalog, at)| {
+                current.differs_from(catalog) && now.saturating_duration_since(*at) >= within
+            })
+        };
+        if is_due(self.old_offer.as_ref(), OLD_OFFER_INTERVAL) {
+            return Some(Due::WithOldOffer);
+        }
+        let due = is_due(self.latest.as_ref(), Duration::ZERO)
+            || self.latest.as_ref().is_some_and(|(catalog, at)| {
+                let age = now.saturating_duration_since(*at);
+                age >= REFRESH_INTERVAL || (age >= FIGURES_INTERVAL && catalog != current)
+            });
+        due.then_some(Due::Replaceable)
+    }
+
+    fn record(&mut self, catalog: Catalog, due: Due, now: Instant) {
+        if due == Due::WithOldOffer {
+            self.old_offer = Some((catalog.clone(), now));
+        }
+        self.latest = Some((catalog, now));
+    }
 }
 
 /// Publishes the offers.
@@ -52,9 +98,8 @@ impl OfferPublisher {
 
     /// Publishes at start, on change, and again after a while; until it is dropped.
     pub async fn run(self, orders: Arc<OrderService>) {
-        let mut latest: Option<Catalog> = None;
+        let mut published = Published::default();
         let mut pending: Vec<PendingEvent> = Vec::new();
-        let mut published = Instant::now();
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         let mut policies = orders.policy_changes();
         loop {
@@ -65,15 +110,17 @@ impl OfferPublisher {
             }
             match orders.offers().await {
                 Ok(current) => {
-                    let age = published.elapsed();
-                    let changed = latest.as_ref().is_none_or(|latest| current.differs_from(latest));
-                    let due = age >= FIGURES_INTERVAL && latest.as_ref() != Some(&current);
-                    if (changed || due || age >= REFRESH_INTERVAL)
-                        && let Some(events) = self.prepare(&current, changed)
+                    let now = Instant::now();
+                    if let Some(due) = published.to_publish(&current, now)
+                        && let Some(events) = self.prepare(&current, due)
                     {
-                        pending = events;
-                        published = Instant::now();
-                        latest = Some(current);
+                        // What a relay has not taken yet is out of date; but one old offer is due
+                        // to each.
+                        pending.retain(|pending| {
+                            due == Due::Replaceable && pending.event.kind.as_u16() == OLD_OFFER
+                        });
+                        pending.extend(events);
+                        published.record(current, due, now);
                     }
                 }
                 Err(error) => {
@@ -85,10 +132,10 @@ impl OfferPublisher {
     }
 
     /// The events to send; `None` if they cannot be made.
-    fn prepare(&self, catalog: &Catalog, changed: bool) -> Option<Vec<PendingEvent>> {
-        match self.events(catalog, changed) {
+    fn prepare(&self, catalog: &Catalog, due: Due) -> Option<Vec<PendingEvent>> {
+        match self.events(catalog, due) {
             Ok(events) => {
-                tracing::info!(offers = catalog.offers.len(), changed, "publishing offers");
+                tracing::info!(offers = catalog.offers.len(), ?due, "publishing offers");
                 let relays: HashSet<RelayUrl> =
                     self.connection.settings.relays.iter().cloned().collect();
                 let pending = |event| PendingEvent { event, missing: relays.clone() };
@@ -122,7 +169,7 @@ impl OfferPublisher {
         pending.retain(|pending| !pending.missing.is_empty());
     }
 
-    fn events(&self, catalog: &Catalog, changed: bool) -> Result<Vec<Event>, PublishError> {
+    fn events(&self, catalog: &Catalog, due: Due) -> Result<Vec<Event>, PublishError> {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let content = serde_json::to_string(&protocol::offer(catalog))?;
@@ -138,7 +185,7 @@ impl OfferPublisher {
                 .tags(topic_tags()),
             listing(settings, catalog, &id),
         ];
-        if changed {
+        if due == Due::WithOldOffer {
             builders.push(
                 EventBuilder::new(Kind::Custom(OLD_OFFER), content)
                     .tags([Tag::hashtag("paygress"), Tag::hashtag("offer")]),
@@ -198,4 +245,67 @@ fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
     }
     text.push_str("\nSend a NIP-17 message with a Cashu token to order.\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_core::backend::policy::{Offer, Resources};
+    use paygress_core::model::units::{Msat, Sat, Seconds};
+
+    fn catalog(msat: u64, available: u32) -> Catalog {
+        let offer = Offer {
+            id: "basic".to_owned(),
+            name: "Basic".to_owned(),
+            description: "A pod.".to_owned(),
+            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+            price: Price { msat: Msat(msat), seconds: Seconds(60) },
+            minimum: Sat(1),
+        };
+        Catalog {
+            offers: vec![ListedOffer { offer, available: Some(available) }],
+            mints: Vec::new(),
+            p2pk_pubkey: None,
+            utilisation: None,
+        }
+    }
+
+    /// How often the offers, and how often the old offer, are published in ten minutes, of what is
+    /// for sale at each check.
+    fn in_ten_minutes(catalogs: impl Fn(u32) -> Catalog) -> (usize, usize) {
+        let (begun, mut published) = (Instant::now(), Published::default());
+        let publish = |check| {
+            let now = begun.checked_add(CHECK_INTERVAL.saturating_mul(check)).unwrap();
+            let current = catalogs(check);
+            let due = published.to_publish(&current, now)?;
+            published.record(current, due, now);
+            Some(due)
+        };
+        let due: Vec<Due> = (0..60).filter_map(publish).collect();
+        (due.len(), due.iter().filter(|due| **due == Due::WithOldOffer).count())
+    }
+
+    #[test]
+    fn what_relays_keep_is_published_when_the_terms_change_and_seldom() {
+        let sold_out = in_ten_minutes(|check| catalog(1_000, check % 2));
+        let (offers, old_offers) = sold_out;
+        println!("60 times sold out or not: {offers} offers, {old_offers} of them kept by relays");
+        assert_eq!(sold_out, (10, 1), "that of the start");
+        let same = in_ten_minutes(|_| catalog(1_000, 1));
+        assert_eq!(same, (1, 1));
+        let prices = in_ten_minutes(|check| catalog(u64::from(check), 1));
+        assert_eq!(prices, (60, 1), "prices are published at once, where relays replace them");
+    }
+
+    #[test]
+    fn other_terms_reach_old_customers_in_time() {
+        let (now, mut published) = (Instant::now(), Published::default());
+        published.record(catalog(1_000, 1), Due::WithOldOffer, now);
+        assert_eq!(published.to_publish(&catalog(2_000, 1), now), Some(Due::Replaceable));
+        published.record(catalog(2_000, 1), Due::Replaceable, now);
+        assert_eq!(published.to_publish(&catalog(2_000, 1), now), None);
+        let in_time = now.checked_add(OLD_OFFER_INTERVAL).unwrap();
+        assert_eq!(published.to_publish(&catalog(2_000, 1), in_time), Some(Due::WithOldOffer));
+        assert_eq!(published.to_publish(&catalog(1_000, 1), in_time), Some(Due::Replaceable));
+    }
 }

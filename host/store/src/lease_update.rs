@@ -1,10 +1,11 @@
 //! What a transition of an order does to a lease.
 
 use crate::db::{Transaction, Value};
+use crate::ports::{lock, release};
 use crate::rows::{SELECT_LEASES, read_lease, write_lease};
 use crate::sql_store::Result;
 use paygress_core::backend::store::LeaseUpdate;
-use paygress_core::model::ids::PodName;
+use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::order::{Lease, LeaseState};
 use paygress_core::model::units::{Seconds, UnixTime};
 
@@ -35,6 +36,7 @@ fn move_end(
 pub(crate) enum OwnedLeaseUpdate {
     Keep,
     Put(Box<Lease>),
+    Release(LeaseId, Option<Box<Lease>>),
     Extend(PodName, Seconds),
     Shorten(PodName, Seconds),
 }
@@ -44,6 +46,9 @@ impl From<LeaseUpdate<'_>> for OwnedLeaseUpdate {
         match update {
             LeaseUpdate::Keep => Self::Keep,
             LeaseUpdate::Put(lease) => Self::Put(Box::new(lease.clone())),
+            LeaseUpdate::Release(id, lease) => {
+                Self::Release(id.clone(), lease.map(|lease| Box::new(lease.clone())))
+            }
             LeaseUpdate::Extend(pod, by) => Self::Extend(pod.clone(), by),
             LeaseUpdate::Shorten(pod, by) => Self::Shorten(pod.clone(), by),
         }
@@ -51,10 +56,25 @@ impl From<LeaseUpdate<'_>> for OwnedLeaseUpdate {
 }
 
 impl OwnedLeaseUpdate {
+    /// Must come first in its transaction.
+    pub(crate) fn lock(&self, transaction: &mut dyn Transaction) -> Result<()> {
+        match self {
+            Self::Release(..) => lock(transaction),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn write(&self, transaction: &mut dyn Transaction) -> Result<()> {
         match self {
             Self::Keep => Ok(()),
             Self::Put(lease) => write_lease(transaction, lease),
+            Self::Release(id, lease) => {
+                release(transaction, id)?;
+                match lease {
+                    Some(lease) => write_lease(transaction, lease),
+                    None => Ok(()),
+                }
+            }
             Self::Extend(pod, by) => move_end(transaction, pod, |end| end.after(*by)),
             Self::Shorten(pod, by) => move_end(transaction, pod, |end| end.minus(*by)),
         }

@@ -1,6 +1,7 @@
 use crate::db::{Transaction, Value};
 use crate::lease_update::find_lease;
-use crate::orders::{conflict, find_orders, take_over};
+use crate::orders::{find_orders, take_over};
+use crate::ownership::conflict;
 use crate::ports::{lock, release};
 use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};

@@ -47,6 +47,7 @@ mod lease_update;
 mod leases;
 mod messages;
 mod orders;
+mod ownership;
 mod ports;
 mod refunds;
 mod reporting;

@@ -1,12 +1,11 @@
 use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
+use crate::ownership::check_state;
 use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{
-    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, Repetition,
-};
+use paygress_core::backend::store::{LeaseUpdate, OpenOutcome, OrderStore, Repetition};
 use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::{Order, State};
 
@@ -56,23 +55,6 @@ pub(crate) fn take_over(transaction: &mut dyn Transaction, id: &OrderId) -> Resu
     Ok(transaction.execute("UPDATE orders SET worker = ?2 WHERE id = ?1", &values).map(drop)?)
 }
 
-pub(crate) fn conflict(order: &OrderId, expected: State) -> LedgerError {
-    LedgerError::Conflict { order: order.clone(), expected: expected.as_str() }
-}
-
-/// Fails with [`LedgerError::Conflict`] unless the order is in this state and this replica's.
-fn check_state(transaction: &mut dyn Transaction, id: &OrderId, expected: State) -> Result<()> {
-    let statement = "SELECT state, worker FROM orders WHERE id = ?1";
-    let Some(mut row) = transaction.first(statement, &[Value::from(id.as_str())])? else {
-        return Err(conflict(id, expected));
-    };
-    let (state, owner) = (row.text()?, row.number()?);
-    match state == expected.as_str() && owner == transaction.replica_id().as_i64() {
-        true => Ok(()),
-        false => Err(conflict(id, expected)),
-    }
-}
-
 /// Renames the message of an order so that it may make another one.
 fn release_message(transaction: &mut dyn Transaction, mut order: Order) -> Result<()> {
     order.message = format!("{}:{}", order.message, order.id);
@@ -119,6 +101,7 @@ impl OrderStore for SqlStore {
         let (order, lease) = (order.clone(), OwnedLeaseUpdate::from(lease));
         self.database
             .transact(move |transaction| {
+                lease.lock(transaction)?;
                 check_state(transaction, &order.id, from)?;
                 write_order(transaction, &order)?;
                 if order.state() == State::Refused {
@@ -128,6 +111,11 @@ impl OrderStore for SqlStore {
                 lease.write(transaction)
             })
             .await
+    }
+
+    async fn check_state(&self, id: &OrderId, state: State) -> Result<()> {
+        let id = id.clone();
+        self.database.transact(move |transaction| check_state(transaction, &id, state)).await
     }
 
     async fn order(&self, id: &OrderId) -> Result<Option<Order>> {

@@ -1,4 +1,6 @@
 use crate::db::{Dialect, Row, Transaction, Value};
+use crate::ownership::check_unfinished;
+use crate::rows::{readable, unreadable_row};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
@@ -68,13 +70,35 @@ pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Res
     Ok(transaction.execute(statement, &[Value::from(lease.as_str())]).map(drop)?)
 }
 
+fn release_unused(transaction: &mut dyn Transaction) -> Result<u32> {
+    lock(transaction)?;
+    let unused = "SELECT lease FROM ports
+         WHERE NOT EXISTS (SELECT 1 FROM leases WHERE id = ports.lease AND state <> 'ended')
+            AND NOT EXISTS (SELECT 1 FROM orders WHERE lease = ports.lease
+                AND state NOT IN ('active', 'ended', 'refused', 'refunded'))";
+    let mut released = 0_u32;
+    for mut row in transaction.query(unused, &[])? {
+        // A damaged one may be a running pod's.
+        let Ok(lease) = LeaseId::parse(row.text()?) else { continue };
+        release(transaction, &lease)?;
+        released = released.saturating_add(1);
+    }
+    Ok(released)
+}
+
+/// The columns that [`read_reservation`] takes.
+pub(crate) const SELECT_RESERVATIONS: &str = "SELECT lease, demand FROM ports";
+
+pub(crate) fn read_reservation(mut row: Row) -> Result<Reservation> {
+    let lease = row.text()?;
+    let parsed = LeaseId::parse(lease.as_str()).map_err(LedgerError::unreadable);
+    let parsed = parsed.map_err(|error| unreadable_row("port of lease", &lease, error))?;
+    Ok(Reservation { lease: parsed, demand: Demand::new(row.text()?) })
+}
+
 fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
-    let rows = transaction.query("SELECT lease, demand FROM ports ORDER BY lease", &[])?;
-    let read = |mut row: Row| {
-        let lease = LeaseId::parse(row.text()?).map_err(LedgerError::unreadable)?;
-        Ok(Reservation { lease, demand: Demand::new(row.text()?) })
-    };
-    rows.into_iter().map(read).collect()
+    let rows = transaction.query(&format!("{SELECT_RESERVATIONS} ORDER BY lease"), &[])?;
+    Ok(readable(rows, read_reservation))
 }
 
 fn reserve_capacity(
@@ -84,6 +108,7 @@ fn reserve_capacity(
     capacity: Option<&dyn Capacity>,
 ) -> Result<std::result::Result<(), NoCapacity>> {
     lock(transaction)?;
+    check_unfinished(transaction, lease)?;
     let (own, others): (Vec<_>, Vec<_>) =
         reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
@@ -93,8 +118,11 @@ fn reserve_capacity(
         return Ok(Err(none));
     }
     let statement = "UPDATE ports SET demand = ?2 WHERE lease = ?1";
-    transaction.execute(statement, &[Value::from(lease.as_str()), Value::from(demand.as_str())])?;
-    Ok(Ok(()))
+    let values = [Value::from(lease.as_str()), Value::from(demand.as_str())];
+    match transaction.execute(statement, &values)? {
+        0 => Err(LedgerError::database(format!("lease {lease} has no port"))),
+        _ => Ok(Ok(())),
+    }
 }
 
 #[async_trait]
@@ -108,6 +136,7 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 let current = "SELECT port FROM ports WHERE lease = ?1";
                 match number(transaction, current, &[Value::from(lease.as_str())])? {
                     Some(current) => port(current).map(Some),
@@ -126,6 +155,7 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 assign(transaction, &lease, &range)
             })
             .await
@@ -154,9 +184,14 @@ impl PortAllocator for SqlStore {
         self.database
             .transact(move |transaction| {
                 lock(transaction)?;
+                check_unfinished(transaction, &lease)?;
                 release(transaction, &lease)
             })
             .await
+    }
+
+    async fn release_unused_ports(&self) -> Result<u32> {
+        self.database.transact(release_unused).await
     }
 
     async fn ports_in_use(&self) -> Result<u32> {
@@ -164,6 +199,17 @@ impl PortAllocator for SqlStore {
             .transact(|transaction| {
                 let count = number(transaction, "SELECT count(*) FROM ports", &[])?;
                 Ok(u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX))
+            })
+            .await
+    }
+
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool> {
+        self.database
+            .transact(move |transaction| {
+                let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+                let taken = "SELECT count(*) FROM ports WHERE port BETWEEN ?1 AND ?2";
+                let taken = number(transaction, taken, &[first.into(), last.into()])?;
+                Ok(taken.unwrap_or_default() <= last.saturating_sub(first))
             })
             .await
     }

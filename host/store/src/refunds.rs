@@ -1,5 +1,6 @@
 use crate::db::Value;
-use crate::orders::{conflict, find_order_by_id, find_orders, find_readable_orders};
+use crate::orders::{find_order_by_id, find_orders, find_readable_orders};
+use crate::ownership::conflict;
 use crate::rows::{customer_text, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
@@ -61,9 +62,11 @@ impl RefundStore for SqlStore {
         let mint = mint.clone();
         self.database
             .transact(move |transaction| {
+                // A damaged one that names no mint may be of this one.
                 let paid = "SELECT CAST(coalesce(sum(earned), 0) AS BIGINT) FROM orders
                      WHERE state IN ('paid', 'provisioning', 'active', 'refund-pending')
-                        AND id <> ?1 AND body LIKE ?2 ESCAPE '\\'";
+                        AND id <> ?1
+                        AND (body LIKE ?2 ESCAPE '\\' OR body NOT LIKE '%\"mint\":\"%')";
                 let paid = transaction.first(paid, &values)?;
                 let paid = Sat(paid.map_or(Ok(0), |mut row| row.amount())?);
                 // The wallet may have their tokens already.

@@ -1,8 +1,9 @@
 use crate::db::{Row, Transaction, Value};
 use crate::orders::{find_orders, find_readable_orders};
+use crate::ports::{SELECT_RESERVATIONS, read_reservation};
 use crate::rows::{
-    REPORTS, SELECT_LEASES, SELECT_ORDERS, read_lease, read_order, read_state, shorten_refused,
-    time,
+    REPORTS, SELECT_LEASES, SELECT_ORDERS, read_lease, read_order, read_state, readable,
+    shorten_refused, time,
 };
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
@@ -52,19 +53,33 @@ impl Reporting for SqlStore {
     }
 
     async fn damaged(&self) -> Result<Vec<String>> {
-        let tables: [(&str, &str, fn(Row) -> Result<()>); 2] = [
-            ("orders", SELECT_ORDERS, |row| read_order(row).map(drop)),
-            ("leases", SELECT_LEASES, |row| read_lease(row).map(drop)),
+        let tables = [
+            Table {
+                name: "orders",
+                key: "id",
+                select: SELECT_ORDERS,
+                read: |row| read_order(row).map(drop),
+            },
+            Table {
+                name: "leases",
+                key: "id",
+                select: SELECT_LEASES,
+                read: |row| read_lease(row).map(drop),
+            },
+            Table {
+                name: "ports",
+                key: "lease",
+                select: SELECT_RESERVATIONS,
+                read: |row| read_reservation(row).map(drop),
+            },
         ];
         let mut damaged = Vec::new();
-        for (table, select, read) in tables {
+        for table in tables {
             let mut after = Some(String::new());
             while let Some(from) = after.filter(|_| damaged.len() < REPORTS) {
                 let (found, last) = self
                     .database
-                    .transact(move |transaction| {
-                        damaged_page(transaction, table, select, read, &from)
-                    })
+                    .transact(move |transaction| damaged_page(transaction, table, &from))
                     .await?;
                 damaged.extend(found);
                 after = last;
@@ -90,7 +105,7 @@ impl Reporting for SqlStore {
         self.database
             .transact(move |transaction| {
                 let statement = "SELECT state, count(*) FROM orders GROUP BY state";
-                transaction.query(statement, &[])?.into_iter().map(read_state_count).collect()
+                Ok(readable(transaction.query(statement, &[])?, read_state_count))
             })
             .await
     }
@@ -117,24 +132,32 @@ impl Reporting for SqlStore {
 /// Rows that are read in one transaction, so that others need not wait long.
 const PAGE: u32 = 500;
 
-/// Why rows behind this id cannot be read, and the last id that was looked at; `None` at the end.
+/// A table whose rows one damaged row keeps nobody from reading.
+#[derive(Clone, Copy)]
+struct Table {
+    name: &'static str,
+    /// The column, a text, that tells its rows apart.
+    key: &'static str,
+    select: &'static str,
+    read: fn(Row) -> Result<()>,
+}
+
+/// Why rows behind this key cannot be read, and the last key that was looked at; `None` at the end.
 fn damaged_page(
     transaction: &mut dyn Transaction,
-    table: &str,
-    select: &str,
-    read: fn(Row) -> Result<()>,
+    Table { name, key, select, read }: Table,
     after: &str,
 ) -> Result<(Vec<String>, Option<String>)> {
     let last = format!(
-        "SELECT max(id) FROM
-            (SELECT id FROM {table} WHERE id > ?1 ORDER BY id LIMIT {PAGE}) AS page"
+        "SELECT max({key}) FROM
+            (SELECT {key} FROM {name} WHERE {key} > ?1 ORDER BY {key} LIMIT {PAGE}) AS page"
     );
     let last = match transaction.first(&last, &[Value::from(after)])? {
         Some(mut row) => row.optional_text()?,
         None => None,
     };
     let Some(last) = last else { return Ok((Vec::new(), None)) };
-    let rows = format!("{select} WHERE id > ?1 AND id <= ?2 ORDER BY id");
+    let rows = format!("{select} WHERE {key} > ?1 AND {key} <= ?2 ORDER BY {key}");
     let rows = transaction.query(&rows, &[Value::from(after), Value::from(&last)])?;
     let reasons = rows.into_iter().filter_map(|row| read(row).err());
     Ok((reasons.map(|error| error.to_string()).collect(), Some(last)))

@@ -110,7 +110,7 @@ pub(crate) fn read_lease(mut row: Row) -> Result<Lease> {
 }
 
 /// Names the row that cannot be read.
-fn unreadable_row(what: &str, id: &str, error: LedgerError) -> LedgerError {
+pub(crate) fn unreadable_row(what: &str, id: &str, error: LedgerError) -> LedgerError {
     match error {
         LedgerError::Unreadable(source) => {
             LedgerError::unreadable(format!("{what} {id}: {source}"))

@@ -87,6 +87,9 @@ impl OrderStore for BadLedger {
     ) -> Result<(), LedgerError> {
         self.write(self.ledger.transition(order, from, lease)).await
     }
+    async fn check_state(&self, id: &OrderId, state: State) -> Result<(), LedgerError> {
+        self.ledger.check_state(id, state).await
+    }
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError> {
         self.ledger.order(id).await
     }
@@ -150,8 +153,14 @@ impl PortAllocator for BadLedger {
     async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError> {
         self.ledger.reservations().await
     }
+    async fn release_unused_ports(&self) -> Result<u32, LedgerError> {
+        self.ledger.release_unused_ports().await
+    }
     async fn ports_in_use(&self) -> Result<u32, LedgerError> {
         self.ledger.ports_in_use().await
+    }
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError> {
+        self.ledger.has_free_port(range).await
     }
 }
 

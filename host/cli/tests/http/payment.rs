@@ -1,6 +1,6 @@
 //! What an order costs, and how it is paid.
 
-use crate::service::{opened, shared};
+use crate::service::{opened, shared, with_room};
 use crate::{ready, says, text};
 use paygress_sandbox::token::{RequestedPayment, inflated, requested_payment, without_dleq};
 use serde_json::{Value, json};
@@ -171,4 +171,38 @@ async fn the_price_is_never_an_amount_that_would_be_refused() {
     buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
     let access = web.get("/pods", text(&price, "bearer_token")).await.good();
     assert_eq!(access["pods"].as_array().unwrap().len(), 1, "{access}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_to_their_wallet_for_what_is_sold_out() {
+    let (_sandbox, _running, web, buyer) = with_room(1).await;
+    let first = web.spawn(json!({"duration_minutes": 5})).await;
+    first.is(402, "payment_required");
+    assert!(first.headers.contains_key("x-cashu"));
+    let (token, gate) = (buyer.token(6).await, "/auth?duration_minutes=5");
+    let gated = async || web.ask("GET", gate, &[("x-cashu", token.as_str())], "").await;
+    assert_eq!(gated().await.status, 200);
+    let bought = web.spawn(json!({"cashu_token": buyer.token(6).await})).await.good();
+
+    let full = web.spawn(json!({"duration_minutes": 5})).await;
+    let refused = full.is(503, "resource_unavailable");
+    assert!(!full.headers.contains_key("x-cashu"), "{refused}");
+    assert!(refused.get("payment_request").is_none(), "{refused}");
+    gated().await.is(403, "resource_unavailable");
+    // What is sold can be extended.
+    let bearer = format!("Bearer {}", text(&bought, "bearer_token"));
+    let more = json!({"pod_name": bought["pod_name"], "duration_minutes": 3}).to_string();
+    let more = web.ask("POST", "/top-up-pod", &[("authorization", &bearer)], &more).await;
+    more.is(402, "payment_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_to_their_wallet_when_all_ports_are_leased() {
+    let ports = [("SSH_PORT_RANGE_START", "29871"), ("SSH_PORT_RANGE_END", "29871")];
+    let (_sandbox, _running, web, buyer) = opened(&ports, "").await;
+    web.spawn(json!({})).await.is(402, "payment_required");
+    web.spawn(json!({"cashu_token": buyer.token(6).await})).await.good();
+    let full = web.spawn(json!({})).await;
+    full.is(503, "resource_unavailable");
+    assert!(!full.headers.contains_key("x-cashu"));
 }

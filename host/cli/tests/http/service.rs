@@ -1,11 +1,14 @@
 //! The service under test: a test's own, or one that tests share.
 
 use crate::support::customer::{Buyer, Running};
+use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
+use paygress::app::App;
 use paygress::sandbox::Sandbox;
+use paygress_core::orders::Backends;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use tokio::runtime::Runtime;
 
 pub(crate) const OPERATOR: &str = "the operator's own long token";
@@ -28,6 +31,19 @@ pub(crate) async fn opened(
 ) -> (Sandbox, Running, Web, Buyer) {
     let (sandbox, running, web) = start(settings, file).await;
     let buyer = Buyer::new(&sandbox).await;
+    (sandbox, running, web, buyer)
+}
+
+/// A service whose cluster has room for so many pods, which are not real.
+pub(crate) async fn with_room(room: u32) -> (Sandbox, Running, Web, Buyer) {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let cluster = Arc::new(FakeCluster { room: Some(room), ..FakeCluster::default() });
+    let app =
+        App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
+            .await
+            .unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let (running, buyer) = (Running::start(app), Buyer::new(&sandbox).await);
     (sandbox, running, web, buyer)
 }
 

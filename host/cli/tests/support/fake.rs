@@ -27,10 +27,10 @@ use paygress_core::orders::{
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 
 /// A token is its amount and a number.
@@ -65,6 +65,9 @@ impl TokenReader for FakeWallet {
         token_info: &TokenInfo,
     ) -> Result<Payment, Refusal> {
         self.verify(token, token_info).await
+    }
+    async fn is_proven(&self, _: &Secret, _: &TokenInfo) -> bool {
+        true
     }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload.to_owned()))
@@ -146,10 +149,13 @@ without_mints!(FakeWallet);
 pub struct FakeCluster {
     /// How many pods it has room for; as many as there are ports if it is not known.
     pub room: Option<u32>,
+    pub running: Mutex<HashSet<PodName>>,
+    /// How many pods ran at the same time, at most.
+    pub most: AtomicUsize,
 }
 
 /// Room for so many pods.
-struct Room(u32);
+pub struct Room(pub u32);
 
 impl Room {
     fn left(&self, reserved: &[Reservation]) -> u32 {
@@ -178,7 +184,10 @@ impl Cluster for FakeCluster {
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         Some(Arc::new(Room(self.room?)))
     }
-    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        let mut running = self.running.lock().unwrap();
+        running.insert(plan.lease.pod_name());
+        self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
@@ -193,7 +202,8 @@ impl Cluster for FakeCluster {
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         Ok(())
     }
-    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
+        self.running.lock().unwrap().remove(pod);
         Ok(())
     }
     async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {

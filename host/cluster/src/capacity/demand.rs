@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::capacity::Demand;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Once;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -110,9 +111,20 @@ impl PodDemand {
         }
     }
 
-    /// None for a lease of a version that recorded no demand: nothing of it is counted.
+    /// None for a lease of a version that recorded no demand, and for one that cannot be read:
+    /// nothing of it is counted.
     pub(super) fn read(demand: &Demand) -> Option<Self> {
-        serde_json::from_str(demand.as_str()).ok()
+        // The first one is logged: each is read again and again.
+        static REPORT: Once = Once::new();
+        let read = serde_json::from_str::<Self>(demand.as_str());
+        if let Err(error) = &read
+            && *demand != Demand::default()
+        {
+            REPORT.call_once(|| {
+                tracing::error!(%error, "what a pod needs cannot be read, and is not counted");
+            });
+        }
+        read.ok()
     }
 
     pub(super) fn to_demand(&self) -> Demand {

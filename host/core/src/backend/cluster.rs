@@ -49,6 +49,9 @@ pub enum ClusterError {
     /// The pod did not become ready in time. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotReady(#[source] ClusterErrorSource),
+    /// No node took the pod in time: whatever is in it was not tried. Customers see the cause.
+    #[error("the pod did not become ready: {0}")]
+    NotScheduled(#[source] ClusterErrorSource),
     /// The pod has ended, or never was.
     #[error("the pod is gone")]
     NotFound,
@@ -66,6 +69,10 @@ impl ClusterError {
         Self::NotReady(Arc::from(source.into()))
     }
 
+    pub fn not_scheduled(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::NotScheduled(Arc::from(source.into()))
+    }
+
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Arc::from(source.into()))
     }
@@ -80,7 +87,7 @@ impl From<ClusterError> for Refusal {
                 ErrorType::ResourceUnavailable,
                 "no node has the reserved port free; try again later",
             ),
-            ClusterError::NotReady(why) => {
+            ClusterError::NotReady(why) | ClusterError::NotScheduled(why) => {
                 Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
             }
             ClusterError::NotFound => {
@@ -141,8 +148,8 @@ pub trait Cluster: Send + Sync {
     /// Waits until the pod takes logins.
     ///
     /// # Errors
-    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotFound`],
-    /// [`ClusterError::Unavailable`].
+    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotScheduled`],
+    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
 
     /// How far a launched pod is.
@@ -203,13 +210,19 @@ mod tests {
     #[test]
     fn an_error_keeps_its_source_and_customers_see_why_a_pod_did_not_start() {
         let cause = || std::io::Error::other("no space left");
-        let constructors: [fn(std::io::Error) -> ClusterError; 3] =
-            [ClusterError::port_taken, ClusterError::not_ready, ClusterError::unavailable];
+        let constructors: [fn(std::io::Error) -> ClusterError; 4] = [
+            ClusterError::port_taken,
+            ClusterError::not_ready,
+            ClusterError::not_scheduled,
+            ClusterError::unavailable,
+        ];
         for constructor in constructors {
             let error = constructor(cause());
             assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space left"));
             let shown = Refusal::from(error.clone()).message.contains("no space left");
-            assert_eq!(shown, matches!(error, ClusterError::NotReady(_)), "{error}");
+            let is_start =
+                matches!(error, ClusterError::NotReady(_) | ClusterError::NotScheduled(_));
+            assert_eq!(shown, is_start, "{error}");
         }
     }
 }

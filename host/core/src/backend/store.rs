@@ -75,6 +75,9 @@ pub enum LeaseUpdate<'a> {
     Keep,
     /// Writes the lease as it is here.
     Put(&'a Lease),
+    /// Releases the port of this lease and what it has reserved, and writes the lease as it is
+    /// here, if there is one.
+    Release(&'a LeaseId, Option<&'a Lease>),
     /// Moves its end later, unless it has ended. The sum is made in the transaction, so that two
     /// extensions at the same time both count.
     Extend(&'a PodName, Seconds),
@@ -132,6 +135,13 @@ pub trait OrderStore: Send + Sync {
         lease: LeaseUpdate<'_>,
     ) -> Result<(), LedgerError>;
 
+    /// Whether an order is still in this state and this replica's: to be called before an effect
+    /// that would harm whoever has it by now.
+    ///
+    /// # Errors
+    /// [`LedgerError::Conflict`] when it is not.
+    async fn check_state(&self, id: &OrderId, state: State) -> Result<(), LedgerError>;
+
     async fn order(&self, id: &OrderId) -> Result<Option<Order>, LedgerError>;
 
     /// Whether new orders may be stored without taking the room that paid ones need.
@@ -169,6 +179,8 @@ pub trait LeaseStore: Send + Sync {
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError>;
 }
 
+/// Nothing is changed for the lease of an order that is final, or another replica's:
+/// [`LedgerError::Conflict`].
 #[async_trait]
 pub trait PortAllocator: Send + Sync {
     /// Reserves a port of the range for a lease; `None` when all are taken. A lease that has a port
@@ -190,6 +202,9 @@ pub trait PortAllocator: Send + Sync {
     /// Reserves what the pod of a lease with a port needs, beside what all others have reserved: no
     /// two replicas sell the same. A lease that has reserved this keeps it. Where the capacity is
     /// not known, the need is recorded all the same.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`] when the lease has no port.
     async fn reserve_capacity(
         &self,
         lease: &LeaseId,
@@ -197,13 +212,20 @@ pub trait PortAllocator: Send + Sync {
         capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<Result<(), NoCapacity>, LedgerError>;
 
-    /// What all leases with a port have reserved.
+    /// What all leases with a port have reserved, without those that cannot be read.
     async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError>;
 
     /// Releases the lease's port and what it has reserved, if it has one.
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
 
+    /// Releases the ports of leases that have ended, or never were, and that no order is about to
+    /// make; returns how many.
+    async fn release_unused_ports(&self) -> Result<u32, LedgerError>;
+
     async fn ports_in_use(&self) -> Result<u32, LedgerError>;
+
+    /// Whether a port of the range could be reserved.
+    async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError>;
 }
 
 #[async_trait]
@@ -220,6 +242,9 @@ pub trait RefundStore: Send + Sync {
 
     /// What the wallet may hold of this mint for orders that have neither ended nor been refunded,
     /// without this one: it may have to go back.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unreadable`] when an order cannot be read that may be one of them.
     async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError>;
 }
 
@@ -229,8 +254,8 @@ pub trait Reporting: Send + Sync {
     /// At most `limit` orders, oldest first, starting behind the order `after`.
     async fn page(&self, after: Option<&OrderId>, limit: u32) -> Result<Vec<Order>, LedgerError>;
 
-    /// Orders and leases that cannot be read, each with its id and the reason; a thousand of them, if
-    /// there are more.
+    /// Orders, leases and reservations that cannot be read, each with its id and the reason; a
+    /// thousand of them, if there are more.
     async fn damaged(&self) -> Result<Vec<String>, LedgerError>;
 
     /// Revenue by the hour; hours without a paid order are left out.

@@ -38,8 +38,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Whether something else is for sale than in `other`, or on other terms. That a pod more or
-    /// less is available is no change; that none is, is one.
+    /// Whether something else is for sale than in `other`, or on other terms. How many pods are
+    /// available is no change, nor that none is: customers change that, again and again.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
         self.terms().ne(other.terms())
@@ -47,8 +47,8 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
     }
 
-    fn terms(&self) -> impl Iterator<Item = (&Offer, bool)> {
-        self.offers.iter().map(|listed| (&listed.offer, listed.is_sold_out()))
+    fn terms(&self) -> impl Iterator<Item = &Offer> {
+        self.offers.iter().map(|listed| &listed.offer)
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn figures_alone_are_no_change_of_the_offers() {
         let before = catalog(1_000, Some(7), 300);
         assert!(!catalog(1_000, Some(6), 350).differs_from(&before));
-        assert!(catalog(1_000, Some(0), 1_000).differs_from(&before), "sold out");
+        assert!(!catalog(1_000, Some(0), 1_000).differs_from(&before), "sold out");
         assert!(catalog(2_000, Some(7), 300).differs_from(&before), "another price");
         assert!(!catalog(1_000, None, 300).differs_from(&before));
     }

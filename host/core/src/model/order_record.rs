@@ -63,6 +63,14 @@ pub struct OrderRecord {
     decision: Option<DecisionRecord>,
     lease: Option<LeaseId>,
     launches: u32,
+    /// Of an order that is not paid for: whether its pod may run. None, in a record of an earlier
+    /// version: it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launched_unpaid: Option<bool>,
+    /// Of an order whose payment is unknown: whether the token could not be forged. None, in a
+    /// record of an earlier version: as if.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proven: Option<bool>,
     redeemed: Option<Sat>,
     expires_at: Option<UnixTime>,
     refusal: Option<Refusal>,
@@ -106,6 +114,8 @@ impl From<&Order> for OrderRecord {
             }),
             lease: order.lease(),
             launches: planned.map_or(0, |planned| planned.moves),
+            launched_unpaid: state.unpaid().map(|unpaid| unpaid.launched),
+            proven: state.unpaid().map(|unpaid| unpaid.proven),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
@@ -333,7 +343,9 @@ impl Reader {
     fn unpaid(&mut self) -> Result<Unpaid, RecordError> {
         let token = self.token()?;
         let (agreement, planned) = self.agreement()?;
-        Ok(Unpaid { token, agreement, task: self.task(planned)? })
+        let launched = self.record.launched_unpaid.unwrap_or(true);
+        let proven = self.record.proven.unwrap_or(true);
+        Ok(Unpaid { token, agreement, task: self.task(planned)?, launched, proven })
     }
 
     fn paid(&mut self) -> Result<Paid, RecordError> {
@@ -387,5 +399,30 @@ impl Reader {
             made_at: self.require(self.record.refunded_at, "time of the refund")?,
             outcome,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_pod_of_an_unpaid_order_may_run_unless_the_record_says_that_it_does_not() {
+        for state in [State::Decided, State::Redeeming, State::PaymentUnknown] {
+            let order = testing::order(testing::spawn(), state).unwrap();
+            let read = |json: serde_json::Value| {
+                let record: OrderRecord = serde_json::from_value(json).unwrap();
+                record.into_order(OrderSecrets::from(&order), order.delivered).unwrap()
+            };
+            let mut json = serde_json::to_value(&order).unwrap();
+            assert_eq!(read(json.clone()), order);
+            assert!(!order.state.may_run_unpaid(), "{state:?}");
+            json.as_object_mut().unwrap().remove("launched_unpaid").unwrap();
+            assert!(read(json).state.may_run_unpaid(), "{state:?}, of an earlier version");
+        }
+        let paid = testing::order(testing::spawn(), State::Paid).unwrap();
+        assert!(!paid.state.may_run_unpaid());
+        assert!(serde_json::to_value(&paid).unwrap().get("launched_unpaid").is_none());
     }
 }

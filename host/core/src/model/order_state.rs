@@ -115,6 +115,10 @@ pub struct Unpaid {
     pub token: Secret,
     pub agreement: Agreement,
     pub task: Task,
+    /// Whether its pod may run already.
+    pub launched: bool,
+    /// With the payment unknown: whether it keeps its port, since the token cannot be forged.
+    pub proven: bool,
 }
 
 impl Unpaid {
@@ -291,13 +295,20 @@ impl OrderState {
         }
     }
 
-    fn unpaid(&self) -> Option<&Unpaid> {
+    /// What was agreed and is not known to be paid.
+    pub(crate) fn unpaid(&self) -> Option<&Unpaid> {
         match self {
             Self::Decided(unpaid)
             | Self::Redeeming(unpaid)
             | Self::PaymentUnknown { unpaid, .. } => Some(unpaid),
             _ => None,
         }
+    }
+
+    /// Whether there may be a pod of a new lease that is not known to be paid for.
+    pub(crate) fn may_run_unpaid(&self) -> bool {
+        self.unpaid()
+            .is_some_and(|unpaid| unpaid.launched && matches!(unpaid.task, Task::Spawn { .. }))
     }
 
     fn paid(&self) -> Option<&Paid> {

@@ -25,6 +25,14 @@ impl FreeCapacity {
         self.capacity.count(&self.reserved, resources, most)
     }
 
+    /// Refuses a new pod with these resources that has no place, before anybody pays for it.
+    pub(super) fn check(&self, resources: &Resources) -> Result<(), Refusal> {
+        match self.count(resources, 1) {
+            0 => Err(refusal(NoCapacity::NodesOrQuota)),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn utilisation(&self) -> Utilisation {
         self.capacity.utilisation()
     }
@@ -79,7 +87,7 @@ impl OrderService {
     }
 
     /// The context, of a capacity that was read already.
-    async fn context_beside(
+    pub(super) async fn context_beside(
         &self,
         customer: Option<&Customer>,
         free: Option<&FreeCapacity>,
@@ -112,8 +120,22 @@ impl OrderService {
         let own = LeaseId::of(&order.id);
         free.reserved.retain(|reserved| reserved.lease != own);
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        let is_full = free.count(&quote.resources, 1) == 0;
-        is_full.then(|| refusal(NoCapacity::NodesOrQuota))
+        free.check(&quote.resources).err()
+    }
+
+    /// Refuses a new pod with these resources for which there is no port, or no place. Nobody is
+    /// sent to their wallet for a token that buys nothing.
+    pub(super) async fn check_for_sale(
+        &self,
+        resources: &Resources,
+        free: Option<&FreeCapacity>,
+    ) -> Result<(), Refusal> {
+        let ports = self.settings.ports.clone();
+        match self.backends.ledger.has_free_port(ports).await {
+            Ok(true) => free.map_or(Ok(()), |free| free.check(resources)),
+            Ok(false) => Err(no_ports()),
+            Err(error) => Err(internal(&error)),
+        }
     }
 
     /// Validates a new pod, and reserves what it needs.
@@ -143,6 +165,12 @@ impl OrderService {
             }
         }
     }
+}
+
+/// The refusal of a new pod when every port is leased.
+pub(super) fn no_ports() -> Refusal {
+    Refusal::new(ErrorType::ResourceUnavailable, "No available ports in the configured range")
+        .with_details("all pods are leased; your token was not taken, try again when one has ended")
 }
 
 fn refusal(reason: NoCapacity) -> Refusal {

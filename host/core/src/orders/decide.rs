@@ -1,10 +1,12 @@
 //! Everything that can be refused, while the customer still holds the money.
 
+use super::capacity::no_ports;
 use super::{OrderService, StepError, internal};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
     Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
 };
+use crate::backend::store::LeaseUpdate;
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId, PodName};
 use crate::model::login::Login;
@@ -38,8 +40,9 @@ impl OrderService {
         };
         let written = match decided {
             Ok(Agreed { agreement, task, lease }) => {
-                let token = token.clone();
-                let decided = OrderState::Decided(Unpaid { token, agreement, task });
+                let (token, launched, proven) = (token.clone(), false, false);
+                let unpaid = Unpaid { token, agreement, task, launched, proven };
+                let decided = OrderState::Decided(unpaid);
                 self.transition(order, decided, lease.as_ref().into()).await
             }
             Err(Rejected { refusal, progress }) => self.refuse(order, refusal, progress).await,
@@ -59,11 +62,11 @@ impl OrderService {
         progress: DecisionProgress,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
-        let lease = self.release_lease(order).await?;
+        let released = self.release_lease(order).await?;
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
-        self.transition(order, refused, lease.as_ref().into()).await?;
+        self.transition(order, refused, released.as_ref().into()).await?;
         let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if refusals.is_multiple_of(limits::REFUSED_CHECK_EVERY)
             && let Err(error) = self.forget_refused().await
@@ -73,18 +76,29 @@ impl OrderService {
         Ok(())
     }
 
-    /// Releases the port of a spawn that comes to nothing, and removes its pod if it runs already.
-    /// Its lease, as ended.
-    pub(super) async fn release_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
+    /// Removes the pod of a spawn that comes to nothing, if it runs already. What becomes of its
+    /// lease: its port is released with the transition, so that a replica that lost the order
+    /// releases nothing.
+    pub(super) async fn release_lease(
+        &self,
+        order: &Order,
+    ) -> Result<Option<ReleasedLease>, StepError> {
+        let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
         let mut lease = self.ended_lease(order).await?;
-        match &mut lease {
-            Some(lease) if self.may_run_unpaid(order) => self.discard(lease).await?,
-            _ if matches!(order.purchase, Purchase::Spawn { .. }) => {
-                self.backends.ledger.release_port(&LeaseId::of(&order.id)).await?;
-            }
-            _ => {}
+        if let Some(lease) = &mut lease
+            && order.state.may_run_unpaid()
+        {
+            self.check_own(order).await?;
+            self.unpaid_failures.insert(order);
+            self.discard(lease).await?;
         }
-        Ok(lease)
+        Ok(Some(ReleasedLease { id: LeaseId::of(&order.id), lease }))
+    }
+
+    /// Before the pod of an order is removed: another replica that has the order by now may have
+    /// launched it.
+    pub(super) async fn check_own(&self, order: &Order) -> Result<(), StepError> {
+        Ok(self.backends.ledger.check_state(&order.id, order.state()).await?)
     }
 
     /// The lease of a spawn that comes to nothing, as ended.
@@ -207,15 +221,7 @@ impl OrderService {
             .reserve_port(lease, self.settings.ports.clone())
             .await
             .map_err(|error| internal(&error))?;
-        let host_port = port.ok_or_else(|| {
-            Refusal::new(
-                ErrorType::ResourceUnavailable,
-                "No available ports in the configured range",
-            )
-            .with_details(
-                "all pods are leased; your token was not taken, try again when one has ended",
-            )
-        })?;
+        let host_port = port.ok_or_else(no_ports)?;
         let name = lease.pod_name();
         Ok(Placement {
             pod_name: name.to_string(),
@@ -226,6 +232,25 @@ impl OrderService {
             secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
         })
+    }
+}
+
+/// The lease of a spawn that comes to nothing, as it is to be written.
+pub(super) struct ReleasedLease {
+    id: LeaseId,
+    lease: Option<Lease>,
+}
+
+impl<'a> From<Option<&'a ReleasedLease>> for LeaseUpdate<'a> {
+    fn from(released: Option<&'a ReleasedLease>) -> Self {
+        match released {
+            None => Self::Keep,
+            // Its pod could not be removed yet: it keeps its port.
+            Some(ReleasedLease { lease: Some(lease), .. }) if lease.state == LeaseState::Live => {
+                Self::Put(lease)
+            }
+            Some(ReleasedLease { id, lease }) => Self::Release(id, lease.as_ref()),
+        }
     }
 }
 

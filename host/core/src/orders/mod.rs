@@ -73,6 +73,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 use unpaid_deliveries::UnpaidDeliveries;
+use unpaid_launch::UnpaidFailures;
 
 /// What the operator configures.
 #[derive(Clone, Debug)]
@@ -141,6 +142,7 @@ pub struct OrderService {
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
     unpaid_customers: KeyedLimit<Option<Customer>>,
+    unpaid_failures: UnpaidFailures,
     /// How many orders were refused.
     refusals: AtomicU32,
     /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
@@ -162,6 +164,7 @@ impl OrderService {
             delivering: UnpaidDeliveries::default(),
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),
+            unpaid_failures: UnpaidFailures::default(),
             refusals: AtomicU32::new(0),
             default_tier: Mutex::default(),
             in_flight: Mutex::default(),
@@ -187,6 +190,11 @@ impl OrderService {
 
     /// Takes over unfinished orders that no living process works on.
     async fn resume_unfinished(self: &Arc<Self>) -> Result<(), LedgerError> {
+        match self.backends.ledger.release_unused_ports().await {
+            Ok(0) => {}
+            Ok(released) => tracing::warn!(released, "ports without a lease were released"),
+            Err(error) => tracing::warn!(%error, "ports without a lease could not be released"),
+        }
         for order in self.backends.ledger.unfinished().await? {
             if order.state() == State::Refused && self.delivering.is_full() {
                 // Only its response is left to be sent, and too many wait already.

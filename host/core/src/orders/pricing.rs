@@ -102,9 +102,13 @@ impl OrderService {
         customer: Option<&Customer>,
     ) -> Result<PriceEstimate, Refusal> {
         let set = self.backends.policy.current();
-        let context = self.context(customer).await?;
+        let free = self.free_capacity().await?;
+        let context = self.context_beside(customer, free.as_ref()).await?;
         let view = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
+        if let Purchase::Spawn { .. } = purchase {
+            self.check_for_sale(&quote.resources, free.as_ref()).await?;
+        }
         let probe = PriceProbe {
             set: &*set,
             view: &view,
@@ -190,8 +194,10 @@ impl OrderService {
             wanted,
         };
         let view = purchase.view(&OrderId::random(), customer, None);
-        let (set, context) = (self.backends.policy.current(), self.context(customer).await?);
+        let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
+        let context = self.context_beside(customer, free.as_ref()).await?;
         let quote = set.quote(&view, &context).await?;
+        self.check_for_sale(&quote.resources, free.as_ref()).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;
         Ok(payment)

@@ -3,13 +3,13 @@
 use super::decide::lease_plan;
 use super::refunds::Fault;
 use super::{OrderService, StepError, unreadable};
-use crate::backend::cluster::{ClusterError, EndReason};
+use crate::backend::cluster::ClusterError;
 use crate::backend::policy::{PodDecision, PolicySet};
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
-use crate::model::order::{LeaseState, Order, OrderState, Purchase};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::refusal::Refusal;
 use crate::model::units::{Seconds, UnixTime};
@@ -59,7 +59,7 @@ impl OrderService {
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
                 let lease = self.backends.ledger.lease(&order.pod()).await?;
-                let fault = fault(lease.and_then(|lease| lease.end), &order.purchase, &error);
+                let fault = fault(lease.as_ref(), &order.purchase, &error);
                 self.start_refund(order, paid, error.into(), fault).await
             }
         }
@@ -118,6 +118,7 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<(), StepError> {
         let id = LeaseId::of(&order.id);
+        self.check_own(order).await?;
         self.backends
             .cluster
             .remove(&id.pod_name())
@@ -164,12 +165,17 @@ fn timeout() -> Seconds {
     Seconds(limits::PROVISION_TIMEOUT.as_secs())
 }
 
-/// Whose fault an error is, with a pod that has ended for this reason. Customers can end a pod, or
-/// let it end, while they pay for it: an extension of one that is gone for no known reason is not
-/// ours to make good.
-fn fault(end: Option<EndReason>, purchase: &Purchase, error: &ClusterError) -> Fault {
-    let is_ours = match (end, purchase) {
+/// Whose fault an error is, with this lease. Customers can end a pod, or let it end, while they pay
+/// for it: an extension of one that is gone for no known reason is not ours to make good. They can
+/// name an image that never starts, as often as they like: a node has to have no room for it, or the
+/// pod to have been ready.
+fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fault {
+    let was_ready = lease.is_some_and(|lease| lease.expires_at.is_some());
+    let is_ours = match (lease.and_then(|lease| lease.end), purchase) {
         (Some(reason), _) => reason.is_provider_fault(),
+        (None, Purchase::Spawn { image: Some(_), .. }) => {
+            was_ready || !matches!(error, ClusterError::NotReady(_) | ClusterError::NotFound)
+        }
         (None, Purchase::Spawn { .. }) => true,
         (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
     };
@@ -177,7 +183,7 @@ fn fault(end: Option<EndReason>, purchase: &Purchase, error: &ClusterError) -> F
 }
 
 /// Why a paid order is not active yet.
-enum ProvisionError {
+pub(super) enum ProvisionError {
     Step(StepError),
     Cluster(ClusterError),
 }
@@ -203,27 +209,60 @@ impl From<ClusterError> for ProvisionError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cluster::EndReason;
     use crate::model::ids::OrderId;
     use crate::testing;
+
+    /// Of a pod that was ready then, and has ended so.
+    fn lease(expires_at: Option<UnixTime>, end: Option<EndReason>) -> Lease {
+        Lease { expires_at, end, ..testing::lease(&OrderId::random()) }
+    }
+
+    fn own_image() -> Purchase {
+        Purchase::Spawn {
+            image: Some("image:2".to_owned()),
+            tier: None,
+            username: "user".to_owned(),
+            public_key: None,
+            wanted: None,
+        }
+    }
 
     #[test]
     fn a_pod_that_its_customer_ends_is_not_a_fault_of_ours() {
         let (gone, failed) = (ClusterError::NotFound, ClusterError::not_ready("a test"));
         let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
-        for purchase in [testing::spawn(), top_up.clone()] {
+        for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
+                let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
                 for end in
                     [EndReason::Stopped, EndReason::Exited, EndReason::Expired, EndReason::Evicted]
                 {
-                    assert_eq!(fault(Some(end), &purchase, error), Fault::Others, "{end:?}");
+                    assert_eq!(fault(end), Fault::Others, "{end:?}");
                 }
                 for end in [EndReason::Removed, EndReason::Disrupted] {
-                    assert_eq!(fault(Some(end), &purchase, error), Fault::Ours, "{end:?}");
+                    assert_eq!(fault(end), Fault::Ours, "{end:?}");
                 }
             }
-            assert_eq!(fault(None, &purchase, &failed), Fault::Ours);
         }
+        assert_eq!(fault(None, &testing::spawn(), &failed), Fault::Ours);
+        assert_eq!(fault(None, &top_up, &failed), Fault::Ours);
         assert_eq!(fault(None, &testing::spawn(), &gone), Fault::Ours);
         assert_eq!(fault(None, &top_up, &gone), Fault::Others, "it may have exited");
+    }
+
+    #[test]
+    fn an_image_of_the_customer_that_does_not_start_is_not_a_fault_of_ours() {
+        let (reserved, live) = (lease(None, None), lease(Some(UnixTime(1)), None));
+        let (full, taken) = (ClusterError::not_scheduled("full"), ClusterError::port_taken("all"));
+        let away = ClusterError::unavailable("a test");
+        for error in [ClusterError::not_ready("ImagePullBackOff"), ClusterError::NotFound] {
+            assert_eq!(fault(Some(&reserved), &own_image(), &error), Fault::Others, "{error}");
+            assert_eq!(fault(Some(&reserved), &testing::spawn(), &error), Fault::Ours, "{error}");
+            assert_eq!(fault(Some(&live), &own_image(), &error), Fault::Ours, "it did start");
+        }
+        for error in [full, taken, away] {
+            assert_eq!(fault(Some(&reserved), &own_image(), &error), Fault::Ours, "{error}");
+        }
     }
 }

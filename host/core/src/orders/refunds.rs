@@ -65,6 +65,7 @@ impl OrderService {
             RefundCause::LeaseEnded { due, .. } => (None, *due),
         };
         if let Some(begun) = &mut lease {
+            self.check_own(order).await?;
             self.discard(begun).await?;
         }
         let _adding = match cause.added() {
@@ -90,9 +91,8 @@ impl OrderService {
         added: Option<Sat>,
     ) -> Result<RefundAmount, LedgerError> {
         let Some(added) = added else { return Ok(RefundAmount::LessFee(due)) };
-        let mint = &order.token_info.mint;
-        let reserve = self.backends.ledger.owed_besides(&order.id, mint).await?;
-        Ok(RefundAmount::Whole { whole: due.plus(added), due, reserve })
+        let owed = self.backends.ledger.owed_besides(&order.id, &order.token_info.mint).await;
+        with_added(due, added, owed)
     }
 
     /// Follows refunds: those that were redeemed are closed, those that nobody redeems for long
@@ -140,5 +140,39 @@ impl OrderService {
             tracing::info!(forgotten, "old refused orders were forgotten");
         }
         Ok(())
+    }
+}
+
+/// A refund to which the operator adds, beside what is owed to others. What cannot be found out is
+/// not spared: with a row that nobody can read, nothing is added, and the refund is made.
+fn with_added(
+    due: Sat,
+    added: Sat,
+    owed: Result<Sat, LedgerError>,
+) -> Result<RefundAmount, LedgerError> {
+    match owed {
+        Ok(reserve) => Ok(RefundAmount::Whole { whole: due.plus(added), due, reserve }),
+        Err(LedgerError::Unreadable(reason)) => {
+            tracing::error!(%reason, "what is owed to others is not known; the customer bears the refund's fees");
+            Ok(RefundAmount::LessFee(due))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_added_while_it_is_not_known_what_is_owed_to_others() {
+        let amount = |owed| with_added(Sat(8), Sat(2), owed);
+        let whole = RefundAmount::Whole { whole: Sat(10), due: Sat(8), reserve: Sat(5) };
+        assert_eq!(amount(Ok(Sat(5))).unwrap(), whole);
+        let unreadable = Err(LedgerError::unreadable("a damaged row"));
+        assert_eq!(amount(unreadable).unwrap(), RefundAmount::LessFee(Sat(8)));
+        // The database may be back soon: the refund is made then.
+        let failed = amount(Err(LedgerError::database("a test")));
+        assert!(matches!(failed, Err(LedgerError::Database(_))), "{failed:?}");
     }
 }

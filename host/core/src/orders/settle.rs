@@ -1,7 +1,9 @@
 //! The swap at the mint: only then is an order paid.
 
+use super::provision::ProvisionError;
 use super::refunds::Fault;
 use super::unknown::too_many;
+use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError};
 use crate::backend::store::LeaseUpdate;
 use crate::backend::wallet::{ReceiveError, Resolution, ResolveMode};
@@ -14,7 +16,12 @@ use crate::protocol::Response;
 
 impl OrderService {
     /// decided → redeeming → paid, refused or payment-unknown.
-    pub(super) async fn receive(&self, order: &mut Order, unpaid: Unpaid) -> Result<(), StepError> {
+    pub(super) async fn receive<'a>(
+        &'a self,
+        order: &mut Order,
+        mut unpaid: Unpaid,
+        launch: &mut Option<UnpaidLaunch<'a>>,
+    ) -> Result<(), StepError> {
         let unknown = self.unknown.count(&order.token_info.mint);
         if unknown >= limits::UNKNOWN_AT_MINT
             || (unknown >= limits::UNKNOWN_UNPROVEN
@@ -23,22 +30,29 @@ impl OrderService {
             return self.refuse(order, too_many(), unpaid.into()).await;
         }
         // Few may run unpaid: held until it is known whether this one is paid for.
-        let _launch = match self.launch_unpaid(order, &unpaid).await {
-            Ok(launch) => launch,
-            Err(error) => return self.refuse(order, error.into(), unpaid.into()).await,
-        };
+        match self.launch_unpaid(order, &mut unpaid).await {
+            Ok(launched) => *launch = launched,
+            Err(ProvisionError::Step(error)) => return Err(error),
+            Err(ProvisionError::Cluster(error)) => {
+                return self.refuse(order, error.into(), unpaid.into()).await;
+            }
+        }
         let redeeming = OrderState::Redeeming(unpaid.clone());
         self.transition(order, redeeming, LeaseUpdate::Keep).await?;
         self.swap(order, unpaid).await
     }
 
     /// Requests the swap, and stores its result.
-    async fn swap(&self, order: &mut Order, unpaid: Unpaid) -> Result<(), StepError> {
+    async fn swap(&self, order: &mut Order, mut unpaid: Unpaid) -> Result<(), StepError> {
         match self.backends.wallet.receive(&order.id, &unpaid.token, &order.token_info).await {
             Ok(net) => self.paid(order, unpaid, None, net).await,
             Err(ReceiveError::Refused(refusal)) => self.refuse(order, refusal, unpaid.into()).await,
             Err(ReceiveError::Unknown(error)) => {
                 tracing::warn!(%error, "the mint's answer was lost");
+                // Only then does it keep its port. It is stored: after a restart the mint's keys
+                // may not be known.
+                unpaid.proven = unpaid.proven
+                    || self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await;
                 let unknown = OrderState::PaymentUnknown { unpaid, abandoned: None };
                 self.transition(order, unknown, LeaseUpdate::Keep).await
             }
@@ -52,7 +66,7 @@ impl OrderService {
         abandoned: Option<Refusal>,
         net: Sat,
     ) -> Result<(), StepError> {
-        let Unpaid { agreement, task, token: _ } = unpaid;
+        let Unpaid { agreement, task, .. } = unpaid;
         let promised = agreement.payment.net;
         let paid = Paid { redeemed: net, agreement, task };
         let refusal = match abandoned {
@@ -95,6 +109,8 @@ impl OrderService {
             }
             Resolution::Unknown(error) if order.state() == State::Redeeming => {
                 tracing::warn!(%error, "it is not known yet whether the token was taken");
+                // The restart before is not its customer's doing: it keeps its port.
+                let unpaid = Unpaid { proven: true, ..unpaid };
                 let unknown = OrderState::PaymentUnknown { unpaid, abandoned };
                 self.transition(order, unknown, LeaseUpdate::Keep).await
             }
@@ -108,16 +124,17 @@ impl OrderService {
     pub(super) async fn abandon_payment(
         &self,
         order: &mut Order,
-        unpaid: Unpaid,
+        mut unpaid: Unpaid,
     ) -> Result<(), StepError> {
         let message = "the mint does not answer whether it has taken your token: if it has not, the token is still good; if it has, you get what it \
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
-        let lease = self.release_lease(order).await?;
-        self.unknown.release_port(order);
+        let released = self.release_lease(order).await?;
+        unpaid.launched = false;
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
-        self.transition(order, abandoned, lease.as_ref().into()).await?;
+        self.transition(order, abandoned, released.as_ref().into()).await?;
+        self.unknown.release_port(order);
         // Once, and lost if nobody takes it: the answer comes when there is one.
         if let Err(error) =
             self.backends.responder.send(&order.reply_to, &Response::from(&refusal)).await

@@ -67,10 +67,14 @@ impl UnknownPayments {
         self.mints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts this order, and lets it keep its port if few others do.
+    /// Counts this order, and lets it keep its port if few others do, and if its token cannot be
+    /// forged: else whoever sends tokens that a mint fails on takes ports and room for nothing.
     pub(super) fn claim(self: &Arc<Self>, order: &Order) -> UnknownGuard {
         let (mint, id) = (order.token_info.mint.clone(), order.id.clone());
-        let has_port = matches!(order.state, OrderState::PaymentUnknown { abandoned: None, .. });
+        let has_port = matches!(
+            &order.state,
+            OrderState::PaymentUnknown { unpaid, abandoned: None } if unpaid.proven
+        );
         let mut mints = self.mints();
         let in_all = mints.values().map(|at_mint| at_mint.with_port.len()).sum::<usize>();
         let at_mint = mints.entry(mint.clone()).or_default();
@@ -164,6 +168,23 @@ mod tests {
         let elsewhere = unknown("b");
         guards.push(payments.claim(&elsewhere));
         assert!(payments.port_until(&elsewhere) > UnixTime::now());
+    }
+
+    #[test]
+    fn forged_tokens_keep_no_port() {
+        let payments = Arc::new(UnknownPayments::default());
+        let mut guards = Vec::new();
+        for _ in 0..100 {
+            let mut order = unknown("a");
+            let OrderState::PaymentUnknown { unpaid, .. } = &mut order.state else { panic!() };
+            unpaid.proven = false;
+            guards.push(payments.claim(&order));
+            assert_eq!(payments.port_until(&order), UnixTime(0));
+        }
+        let proven = unknown("a");
+        assert_eq!(payments.count(&proven.token_info.mint), 100);
+        guards.push(payments.claim(&proven));
+        assert!(payments.port_until(&proven) > UnixTime::now());
     }
 
     #[tokio::test]

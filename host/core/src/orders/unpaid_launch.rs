@@ -1,18 +1,22 @@
 //! Launching before the payment (`CAPTURE=ready`): what fails then costs nobody anything.
 //!
-//! It needs a token that cannot be forged, and few such pods run at once: what is not paid
-//! for after all has cost little. Nobody has the login before the payment. Whatever ends the order
-//! unpaid removes the pod.
+//! It needs a token that cannot be forged, and few such pods run at once, of the operator's own image,
+//! and beside room for one that is paid for: what is not paid for after all has cost little. Whoever
+//! had such a pod for nothing pays first the next time. Nobody has the login before the payment.
+//! Whatever ends the order unpaid removes the pod.
 
 use super::decide::lease_plan;
+use super::provision::ProvisionError;
 use super::{OrderService, StepError};
 use crate::backend::cluster::ClusterError;
 use crate::backend::store::LeaseUpdate;
 use crate::keyed_limit::Permit;
 use crate::limits;
-use crate::model::ids::Customer;
-use crate::model::order::{Order, Purchase, State};
+use crate::model::ids::{Customer, ProofY};
+use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::order_state::{Task, Unpaid};
+use crate::recent::Recent;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::SemaphorePermit;
 
 /// When the payment for a new pod is taken.
@@ -30,19 +34,66 @@ pub(super) struct UnpaidLaunch<'a> {
     _of_all: SemaphorePermit<'a>,
 }
 
+/// Whose pod came to nothing that ran unpaid.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Payer {
+    Customer(Customer),
+    /// Customers may call themselves what they like; the token was not taken.
+    Proof(ProofY),
+}
+
+impl Payer {
+    fn of(order: &Order) -> impl Iterator<Item = Self> {
+        let customer = order.customer().cloned().map(Self::Customer);
+        customer.into_iter().chain(order.token_info.ys.iter().cloned().map(Self::Proof))
+    }
+}
+
+/// Who pays before the launch for a while.
+pub(super) struct UnpaidFailures(Mutex<Recent<Payer>>);
+
+impl Default for UnpaidFailures {
+    fn default() -> Self {
+        let (most, kept) = (limits::UNPAID_FAILURES, limits::UNPAID_FAILURE_KEPT);
+        Self(Mutex::new(Recent::new(most, kept)))
+    }
+}
+
+impl UnpaidFailures {
+    fn payers(&self) -> MutexGuard<'_, Recent<Payer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pod of this order came to nothing.
+    pub(super) fn insert(&self, order: &Order) {
+        let mut payers = self.payers();
+        for payer in Payer::of(order) {
+            payers.insert(&payer);
+        }
+    }
+
+    fn contains(&self, order: &Order) -> bool {
+        let mut payers = self.payers();
+        Payer::of(order).any(|payer| payers.contains(&payer))
+    }
+}
+
 impl OrderService {
     /// Launches the pod of an order that is not paid for, and waits until it takes logins. `None`:
     /// it is launched once it is paid for.
     ///
     /// # Errors
-    /// [`ClusterError`]: it does not start. Nothing of it is left.
+    /// [`ProvisionError::Cluster`]: it does not start. The refusal of the order removes it.
     pub(super) async fn launch_unpaid(
         &self,
-        order: &Order,
-        unpaid: &Unpaid,
-    ) -> Result<Option<UnpaidLaunch<'_>>, ClusterError> {
-        let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
+        order: &mut Order,
+        unpaid: &mut Unpaid,
+    ) -> Result<Option<UnpaidLaunch<'_>>, ProvisionError> {
         let Some(permits) = self.unpaid_launch(order, unpaid).await else { return Ok(None) };
+        // On disk first: whoever continues this order removes the pod, whatever is set then.
+        unpaid.launched = true;
+        self.transition(order, OrderState::Decided(unpaid.clone()), LeaseUpdate::Keep).await?;
+        let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
         let plan = lease_plan(&order.id, &unpaid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let launched = async {
@@ -55,26 +106,44 @@ impl OrderService {
             Err(ClusterError::PortTaken(error)) => {
                 tracing::warn!(%error, "a pod that is not paid for has no port");
                 self.backends.cluster.remove(&pod).await?;
+                unpaid.launched = false;
                 Ok(None)
             }
             Err(error) => {
                 tracing::warn!(%error, "a pod that is not paid for does not start");
-                Err(error)
+                Err(error.into())
             }
         }
     }
 
     /// Whether this pod may run before it is paid for.
     async fn unpaid_launch(&self, order: &Order, unpaid: &Unpaid) -> Option<UnpaidLaunch<'_>> {
-        if self.settings.capture == Capture::BeforeLaunch {
+        let is_own_image = matches!(order.purchase, Purchase::Spawn { image: None, .. });
+        if self.settings.capture == Capture::BeforeLaunch
+            || !is_own_image
+            || self.unpaid_failures.contains(order)
+        {
             return None;
         }
-        let of_all = self.unpaid_launches.try_acquire().ok()?;
-        let customer = order.customer().cloned();
-        let of_customer =
-            self.unpaid_customers.try_acquire(customer, limits::UNPAID_LAUNCHES_OF_ONE)?;
+        let permits = self.unpaid_permits(order)?;
         let is_proven = self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await;
-        is_proven.then_some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
+        // It keeps nobody out who pays.
+        let free = self.free_capacity().await.ok()?;
+        let resources = &unpaid.agreement.decision.quote.resources;
+        self.check_for_sale(resources, free.as_ref()).await.ok()?;
+        is_proven.then_some(permits)
+    }
+
+    fn unpaid_permits(&self, order: &Order) -> Option<UnpaidLaunch<'_>> {
+        let of_all = self.unpaid_launches.try_acquire().ok()?;
+        let (customer, limit) = (order.customer().cloned(), limits::UNPAID_LAUNCHES_OF_ONE);
+        let of_customer = self.unpaid_customers.try_acquire(customer, limit)?;
+        Some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
+    }
+
+    /// The pod of an order that is resumed counts among those that run unpaid, if it may.
+    pub(super) fn resumed_launch(&self, order: &Order) -> Option<UnpaidLaunch<'_>> {
+        if order.state.may_run_unpaid() { self.unpaid_permits(order) } else { None }
     }
 
     /// An order that is resumed with its decision made, and with nothing taken: circumstances have
@@ -84,8 +153,9 @@ impl OrderService {
         order: &mut Order,
         unpaid: Unpaid,
     ) -> Result<(), StepError> {
-        // Whatever the setting was when it was decided: its pod has another login.
-        if let Purchase::Spawn { .. } = &order.purchase {
+        // Its pod has another login than the next one.
+        if order.state.may_run_unpaid() {
+            self.check_own(order).await?;
             self.backends
                 .cluster
                 .remove(&order.pod())
@@ -94,12 +164,34 @@ impl OrderService {
         }
         self.transition(order, unpaid.undecided(), LeaseUpdate::Keep).await
     }
+}
 
-    /// Whether the pod of this order may have been launched before it is paid for.
-    pub(super) fn may_run_unpaid(&self, order: &Order) -> bool {
-        self.settings.capture == Capture::OnceReady
-            && matches!(order.purchase, Purchase::Spawn { .. })
-            && order.state() != State::Received
-            && order.state().is_awaiting_payment()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::order::State;
+    use crate::testing;
+
+    fn order(customer: &str, y: usize) -> Order {
+        let mut order = testing::order(testing::spawn(), State::Decided).unwrap();
+        order.reply_to.customer = Some(Customer::parse(&customer.repeat(64)).unwrap());
+        order.token_info.ys = vec![ProofY::parse(format!("{y:0>66}")).unwrap()];
+        order
+    }
+
+    #[test]
+    fn whoever_had_a_pod_for_nothing_pays_first() {
+        let failures = UnpaidFailures::default();
+        failures.insert(&order("a", 1));
+        assert!(failures.contains(&order("a", 2)), "the same customer");
+        assert!(failures.contains(&order("b", 1)), "the same token");
+        assert!(!failures.contains(&order("b", 2)));
+        for y in 0..30_000 {
+            failures.insert(&order("a", y));
+        }
+        let kept = (0..30_000).filter(|y| failures.contains(&order("c", *y))).count();
+        println!("of 30,000 tokens {kept} are kept");
+        assert!(kept <= limits::UNPAID_FAILURES, "{kept}");
+        assert!(failures.contains(&order("c", 29_999)), "the newest");
     }
 }

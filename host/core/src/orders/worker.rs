@@ -2,6 +2,7 @@
 
 use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
 use super::submit::InFlightGuard;
+use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::LeaseUpdate;
@@ -56,7 +57,7 @@ impl OrderService {
         let mut delays = backoff();
         // Taken once: no order is decided by two sets.
         let set = self.backends.policy.current();
-        let (mut turn, mut unknown) = (None, None);
+        let (mut turn, mut unknown, mut launch) = (None, None, self.resumed_launch(&order));
         order = self.undecided(order).await?;
         while !order.state().is_final() {
             if !order.state().needs_slot() {
@@ -82,7 +83,7 @@ impl OrderService {
                         }
                     }
                 }
-                self.step(&mut order, &*set).await
+                self.step(&mut order, &*set, &mut launch).await
             };
             let stepped = stepped.instrument(span).await;
             match (&stepped, &mut turn) {
@@ -94,7 +95,7 @@ impl OrderService {
             }
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
-        drop((turn, place, unknown));
+        drop((turn, place, unknown, launch));
         tracing::info!(
             state = order.state().as_str(),
             refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
@@ -195,12 +196,19 @@ impl OrderService {
     }
 
     /// Moves the order to the next state.
-    async fn step(&self, order: &mut Order, set: &dyn PolicySet) -> Result<(), StepError> {
+    async fn step<'a>(
+        &'a self,
+        order: &mut Order,
+        set: &dyn PolicySet,
+        launch: &mut Option<UnpaidLaunch<'a>>,
+    ) -> Result<(), StepError> {
+        // Paid for, or removed.
+        *launch = launch.take().filter(|_| order.state.may_run_unpaid());
         match order.state.clone() {
             OrderState::Received { token, password } => {
                 self.decide(order, &token, password, set).await
             }
-            OrderState::Decided(unpaid) => self.receive(order, unpaid).await,
+            OrderState::Decided(unpaid) => self.receive(order, unpaid, launch).await,
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }
                 if UnixTime::now() > self.unknown.port_until(order) =>

@@ -1,13 +1,15 @@
 //! Rows that cannot be read: a disk has failed, or a newer version has written them.
 
-use crate::support::{move_to, open, order, sell, server};
+use crate::support::{move_to, new_lease_id, open, order, sell, server};
+use paygress_core::backend::capacity::{Demand, Reservation};
 use paygress_core::backend::store::{
-    LeaseStore, LeaseUpdate, LedgerError, OrderStore, RefundStore, RefusedLimits, Repetition,
-    Reporting,
+    LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, RefundStore, RefusedLimits,
+    Repetition, Reporting,
 };
-use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::ids::{LeaseId, MintUrl, OrderId};
 use paygress_core::model::order::State;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, Value};
 
@@ -26,8 +28,12 @@ async fn a_damaged_row_keeps_no_other_from_being_served_on_postgres() {
 }
 
 async fn damage(database: &Database, table: &'static str, id: &str) {
-    let (statement, id) =
-        (format!("UPDATE {table} SET body = '{{}}' WHERE id = ?1"), id.to_owned());
+    change(database, format!("UPDATE {table} SET body = '{{}}' WHERE id = ?1"), id).await;
+}
+
+/// Changes the row that this statement is about.
+async fn change(database: &Database, statement: String, id: &str) {
+    let id = id.to_owned();
     let changed = database
         .transact(move |transaction| {
             Ok::<_, LedgerError>(transaction.execute(&statement, &[Value::from(&id)])?)
@@ -89,4 +95,94 @@ async fn others_are_served(database: Database) {
         assert_eq!(count, 1, "{row}: {named:?}");
     }
     assert_eq!(named.len(), 4, "{named:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_row_may_owe_is_not_spared_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    is_not_spared(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_row_may_owe_is_not_spared_on_postgres() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    is_not_spared(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+async fn is_not_spared(database: Database) {
+    let store = SqlStore::new(database.clone());
+    let (refunded, mint) = (OrderId::random(), testing::mint().unwrap());
+    let other = MintUrl::parse("https://other.invalid").unwrap();
+    // What is paid has its amount in a column: it is counted, at whatever mint it may be.
+    let paid = [State::Paid, State::Provisioning, State::Active, State::RefundPending];
+    for (state, owed) in paid.into_iter().zip([10, 20, 30, 40]) {
+        let mut order = order(state.as_str(), &[state.as_str()]);
+        open(&store, &order).await;
+        move_to(&store, &mut order, state, LeaseUpdate::Keep).await;
+        damage(&database, "orders", order.id.as_str()).await;
+        assert_eq!(store.owed_besides(&refunded, &mint).await.unwrap(), Sat(owed), "{state:?}");
+        assert_eq!(store.owed_besides(&refunded, &other).await.unwrap(), Sat(owed), "{state:?}");
+    }
+    // What is not has it in the row that cannot be read.
+    for state in [State::Decided, State::Redeeming, State::PaymentUnknown] {
+        let mut order = order(state.as_str(), &[state.as_str()]);
+        open(&store, &order).await;
+        move_to(&store, &mut order, state, LeaseUpdate::Keep).await;
+        assert_eq!(store.owed_besides(&refunded, &mint).await.unwrap(), Sat(50), "{state:?}");
+        damage(&database, "orders", order.id.as_str()).await;
+        let owed = store.owed_besides(&refunded, &mint).await;
+        assert!(matches!(owed, Err(LedgerError::Unreadable(_))), "{state:?}: {owed:?}");
+        let ended = "UPDATE orders SET state = 'refused' WHERE id = ?1".to_owned();
+        change(&database, ended, order.id.as_str()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_port_keeps_no_other_from_being_sold_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    others_are_sold(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_port_keeps_no_other_from_being_sold_on_postgres() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    others_are_sold(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+async fn others_are_sold(database: Database) {
+    let store = SqlStore::new(database.clone());
+    let demand = || Demand::new("a pod".to_owned());
+    let mut reserved = Vec::new();
+    for lease in [new_lease_id(), new_lease_id(), new_lease_id()] {
+        store.reserve_port(&lease, 40_000..=40_002).await.unwrap().unwrap();
+        store.reserve_capacity(&lease, &demand(), None).await.unwrap().unwrap();
+        reserved.push(Reservation { lease, demand: demand() });
+    }
+    let damaged = reserved.remove(0).lease;
+    let statement = "UPDATE ports SET lease = 'x y' WHERE lease = ?1".to_owned();
+    change(&database, statement, damaged.as_str()).await;
+
+    let mut read = store.reservations().await.unwrap();
+    for reservations in [&mut read, &mut reserved] {
+        reservations.sort_by(|a, b| a.lease.as_str().cmp(b.lease.as_str()));
+    }
+    assert_eq!(read, reserved);
+    let released = reserved.remove(0).lease;
+    store.release_port(&released).await.unwrap();
+    let next = new_lease_id();
+    assert!(store.reserve_port(&next, 40_000..=40_002).await.unwrap().is_some());
+    assert_eq!(store.reserve_capacity(&next, &demand(), None).await.unwrap(), Ok(()));
+    // Its port is not sold once more, nor taken for unused.
+    assert_eq!(store.release_unused_ports().await.unwrap(), 2, "those without an order");
+    for lease in [&reserved[0].lease, &next] {
+        store.reserve_port(lease, 40_000..=40_002).await.unwrap().unwrap();
+    }
+    assert_eq!(store.reserve_port(&new_lease_id(), 40_000..=40_002).await.unwrap(), None);
+    assert_eq!(store.ports_in_use().await.unwrap(), 3);
+    let named = store.damaged().await.unwrap();
+    assert!(named.len() == 1 && named[0].contains("port of lease x y"), "{named:?}");
 }

@@ -83,9 +83,12 @@ pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {
 }
 
 pub(crate) async fn an_end_releases_the_port_and_writes_the_orders(ledger: Arc<dyn Ledger>) {
-    let (mut order, mut sold) = sell(&*ledger, "l1", 42_000, 500).await;
+    let mut order = order("l1", &["l1"]);
+    open(&*ledger, &order).await;
+    let mut sold = lease_of(&order, 42_000, 500);
     let reserved = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap();
     assert_eq!(reserved, Some(sold.port));
+    move_to(&*ledger, &mut order, State::Active, LeaseUpdate::Put(&sold)).await;
     sold.state = LeaseState::Ended;
     sold.end = Some(EndReason::Expired);
     order.state = testing::order_state(&order.purchase, State::Ended);

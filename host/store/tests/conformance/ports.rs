@@ -1,7 +1,9 @@
-use crate::support::new_lease_id;
+use crate::support::{lease_of, move_to, new_lease_id, open, order, sell};
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
 use paygress_core::backend::policy::Resources;
-use paygress_core::backend::store::PortAllocator;
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, PortAllocator};
+use paygress_core::model::ids::LeaseId;
+use paygress_core::model::order::{LeaseState, State};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -37,7 +39,10 @@ pub(crate) async fn a_port_belongs_to_one_lease(ports: Arc<dyn PortAllocator>) {
     assert_ne!(first, second);
     assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), None, "all are taken");
     assert_eq!(ports.ports_in_use().await.unwrap(), 2);
+    assert!(!ports.has_free_port(RANGE).await.unwrap());
+    assert!(ports.has_free_port(40_001..=40_002).await.unwrap(), "another range");
     ports.release_port(&b).await.unwrap();
+    assert!(ports.has_free_port(RANGE).await.unwrap());
     assert_eq!(ports.reserve_port(&c, RANGE).await.unwrap(), Some(second));
     ports.release_port(&a).await.unwrap();
     ports.release_port(&c).await.unwrap();
@@ -139,4 +144,58 @@ pub(crate) async fn what_is_reserved_uncounted_is_recorded(ports: Arc<dyn PortAl
     assert_eq!(ports.reserve_capacity(&a, &demand, None).await.unwrap(), Ok(()));
     let full = ports.reserve_capacity(&b, &demand, Some(Arc::new(Pods(1)))).await.unwrap();
     assert_eq!(full, Err(NoCapacity::Nodes));
+}
+
+pub(crate) async fn nothing_is_reserved_for_a_lease_without_a_port(ports: Arc<dyn PortAllocator>) {
+    let demand = Demand::new("a pod".to_owned());
+    let reserved = ports.reserve_capacity(&new_lease_id(), &demand, None).await;
+    assert!(matches!(reserved, Err(LedgerError::Database(_))), "{reserved:?}");
+}
+
+pub(crate) async fn a_port_is_released_with_the_end_of_its_order(ledger: Arc<dyn Ledger>) {
+    let (mut without, mut with) = (order("u1", &["u1"]), order("u2", &["u2"]));
+    let mut ended = lease_of(&with, 40_000, 500);
+    for order in [&without, &with] {
+        open(&*ledger, order).await;
+        ledger.reserve_port(&LeaseId::of(&order.id), RANGE).await.unwrap().unwrap();
+    }
+    let id = LeaseId::of(&without.id);
+    move_to(&*ledger, &mut without, State::Refused, LeaseUpdate::Release(&id, None)).await;
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 1);
+    ended.state = LeaseState::Ended;
+    let update = LeaseUpdate::Release(&ended.id, Some(&ended));
+    move_to(&*ledger, &mut with, State::Refused, update).await;
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
+    assert_eq!(ledger.lease(&ended.pod()).await.unwrap(), Some(ended.clone()));
+    // Whoever works on it still does not get it back.
+    for id in [&id, &ended.id] {
+        let again = ledger.reserve_port(id, RANGE).await;
+        assert!(matches!(again, Err(LedgerError::Conflict { .. })), "{again:?}");
+    }
+    assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
+}
+
+pub(crate) async fn ports_that_nobody_has_or_will_have_are_released(ledger: Arc<dyn Ledger>) {
+    let range = || 40_000..=40_009;
+    // One is being made, one is live, one ends with its order, and one has neither.
+    let (made, mut live, mut refused) =
+        (order("v1", &["v1"]), order("v2", &["v2"]), order("v3", &["v3"]));
+    for order in [&made, &live, &refused] {
+        open(&*ledger, order).await;
+        ledger.reserve_port(&LeaseId::of(&order.id), range()).await.unwrap().unwrap();
+    }
+    ledger.reserve_port(&new_lease_id(), range()).await.unwrap().unwrap();
+    let lease = lease_of(&live, 40_000, 500);
+    move_to(&*ledger, &mut live, State::Active, LeaseUpdate::Put(&lease)).await;
+    move_to(&*ledger, &mut refused, State::Refused, LeaseUpdate::Keep).await;
+    // Without a port, others are in nobody's way.
+    sell(&*ledger, "v4", 40_001, 500).await;
+    assert_eq!(ledger.release_unused_ports().await.unwrap(), 2);
+    let mut left: Vec<LeaseId> =
+        ledger.reservations().await.unwrap().into_iter().map(|one| one.lease).collect();
+    let mut kept = vec![LeaseId::of(&made.id), lease.id];
+    left.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    kept.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    assert_eq!(left, kept);
+    assert_eq!(ledger.release_unused_ports().await.unwrap(), 0);
 }

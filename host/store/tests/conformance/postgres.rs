@@ -1,10 +1,16 @@
 //! What only replicas can show.
 
-use crate::support::{open, order, replica, server};
-use paygress_core::backend::store::{LeaseUpdate, LedgerError, MessageLog, OrderStore, Reporting};
+use crate::support::{lease_of, move_to, open, order, replica, server};
+use paygress_core::backend::capacity::Demand;
+use paygress_core::backend::store::{
+    LeaseStore, LeaseUpdate, LedgerError, MessageLog, OrderStore, PortAllocator, Reporting,
+};
+use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::State;
 use paygress_core::model::units::UnixTime;
 use paygress_core::testing;
+use paygress_store::SqlStore;
+use paygress_store::db::{Database, Value};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,4 +51,66 @@ async fn an_order_belongs_to_one_live_replica() {
     assert_eq!(taken.iter().map(|order| &order.id).collect::<Vec<_>>(), [&sold.id]);
     second.transition(&sold, State::Received, LeaseUpdate::Keep).await.unwrap();
     assert!(second.claim_message("message", UnixTime(1)).await.unwrap(), "and so is its message");
+}
+
+/// Gives the order to the replica of this database, while the other one works on it.
+async fn take_over(database: &Database, order: &OrderId) {
+    let order = order.clone();
+    let taken = database.transact(move |transaction| {
+        let values = [Value::from(transaction.replica_id()), Value::from(order.as_str())];
+        let statement = "UPDATE orders SET worker = ?1 WHERE id = ?2";
+        Ok::<_, LedgerError>(transaction.execute(statement, &values)?)
+    });
+    assert_eq!(taken.await.unwrap(), 1);
+}
+
+fn is_conflict<T>(result: Result<T, LedgerError>) -> bool {
+    matches!(result, Err(LedgerError::Conflict { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_order_reserves_and_releases_nothing() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    let first = replica(&url).await;
+    let database = Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap();
+    let second = SqlStore::new(database.clone());
+    let range = || 40_000..=40_001;
+    let (mut sold, mut refused) = (order("p2", &["p2"]), order("p3", &["p3"]));
+    let (of_sold, of_refused) = (LeaseId::of(&sold.id), LeaseId::of(&refused.id));
+    for order in [&sold, &refused] {
+        open(&first, order).await;
+        first.reserve_port(&LeaseId::of(&order.id), range()).await.unwrap().unwrap();
+        take_over(&database, &order.id).await;
+    }
+    let mut before = sold.clone();
+    let port = second.reserve_port(&of_sold, range()).await.unwrap().unwrap();
+    let live = lease_of(&sold, port, 500);
+    let demand = Demand::new("a pod".to_owned());
+    second.reserve_capacity(&of_sold, &demand, None).await.unwrap().unwrap();
+    move_to(&second, &mut sold, State::Provisioning, LeaseUpdate::Put(&live)).await;
+    move_to(&second, &mut refused, State::Refused, LeaseUpdate::Release(&of_refused, None)).await;
+
+    // The first one comes back from the mint.
+    for (id, lease) in [(&sold.id, &of_sold), (&refused.id, &of_refused)] {
+        assert!(is_conflict(first.check_state(id, State::Received).await));
+        assert!(is_conflict(first.reserve_port(lease, range()).await));
+        assert!(is_conflict(first.reassign_port(lease, range()).await));
+        assert!(is_conflict(first.reserve_capacity(lease, &demand, None).await));
+        assert!(is_conflict(first.release_port(lease).await));
+    }
+    before.state = testing::order_state(&before.purchase, State::Refused);
+    let update = LeaseUpdate::Release(&of_sold, None);
+    assert!(is_conflict(first.transition(&before, State::Received, update).await));
+    let reserved = second.reservations().await.unwrap();
+    assert_eq!(reserved.len(), 1, "{reserved:?}");
+    assert!(reserved.iter().all(|one| one.lease == of_sold && one.demand == demand));
+    assert_eq!(second.lease(&live.pod()).await.unwrap(), Some(live));
+    second.check_state(&sold.id, State::Provisioning).await.unwrap();
+
+    // Nor does it once it has the order back, which has ended meanwhile.
+    let first_again = Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap();
+    take_over(&first_again, &refused.id).await;
+    let first_again = SqlStore::new(first_again);
+    assert!(is_conflict(first_again.reserve_port(&of_refused, range()).await));
 }
