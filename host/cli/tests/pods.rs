@@ -5,15 +5,17 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Demand, Reservation};
+use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
+use paygress_core::backend::policy::Resources;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, State};
+use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
@@ -27,6 +29,8 @@ use support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
+
 /// What a cluster without pods answers.
 #[derive(Default)]
 struct Script {
@@ -34,6 +38,8 @@ struct Script {
     taken: usize,
     /// The ports of the pods that were validated, in turn.
     validated: Vec<u16>,
+    /// Why a new pod does not fit, by its tier; none: what is left is not known.
+    too_little: Option<NoCapacity>,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -56,12 +62,36 @@ fn demand(port: u16) -> Demand {
     Demand::new(format!("port {port}"))
 }
 
+/// What it has left for pods.
+struct Left {
+    too_little: NoCapacity,
+}
+
+impl Capacity for Left {
+    fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
+        Err(self.too_little)
+    }
+    fn fits(&self, _: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
+        Err(self.too_little)
+    }
+    fn count(&self, _: &[Reservation], _: &Resources, _: u32) -> u32 {
+        0
+    }
+    fn utilisation(&self) -> Utilisation {
+        Utilisation { cpu: 0, memory: 0 }
+    }
+}
+
 #[async_trait]
 impl Cluster for ScriptedCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
         let port = plan.placement.host_port;
         self.0.lock().unwrap().validated.push(port);
         Ok(demand(port))
+    }
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        let too_little = self.0.lock().unwrap().too_little?;
+        Some(Arc::new(Left { too_little }))
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -134,8 +164,8 @@ impl Service {
         OrderService::new(Settings { refund_on_stop: None, ..settings() }, backends)
     }
 
-    /// Sells a pod.
-    async fn sell(&self) -> Lease {
+    /// What a customer who orders a pod is answered.
+    async fn order_pod(&self) -> Response {
         let incoming = NewOrder {
             repetition: Repetition::ByContent,
             message: "1".repeat(64),
@@ -149,7 +179,12 @@ impl Service {
             purchase: spawn(None, None),
             password: Some(Secret::new("a fake password")),
         };
-        let answer = self.start().submit(incoming).await.unwrap().answer().await.unwrap();
+        self.start().submit(incoming).await.unwrap().answer().await.unwrap()
+    }
+
+    /// Sells a pod.
+    async fn sell(&self) -> Lease {
+        let answer = self.order_pod().await;
         assert!(matches!(answer, Response::Access(_)), "{answer:?}");
         until("the answer is not delivered", async || {
             self.ledger.unfinished().await.unwrap().is_empty().then_some(())
@@ -174,6 +209,28 @@ async fn what_a_pod_needs_follows_it_to_another_port() {
         assert!(validated.windows(2).all(|two| two[0] != two[1]), "{validated:?}");
         let reserved = Reservation { demand: demand(lease.port), lease: lease.id };
         assert_eq!(service.ledger.reservations().await.unwrap(), [reserved], "moved {taken} times");
+    }
+}
+
+/// Customers of a tier that will never fit do not wait for pods to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_learn_whether_a_smaller_tier_is_needed() {
+    for (too_little, text, may_fit_later) in [
+        (NoCapacity::Nodes, "no node has enough left for this pod", true),
+        (NoCapacity::TooLarge, "no node is large enough for this pod", false),
+        (NoCapacity::Quota, "the quota is used up", true),
+        (NoCapacity::QuotaTooSmall, "the quota is too small for this pod", false),
+    ] {
+        let service =
+            Service::new(Script { too_little: Some(too_little), ..Script::default() }).await;
+        let answer = service.order_pod().await;
+        let error = answer.error().unwrap();
+        assert_eq!((error.error_type, error.message.as_str()), (UNAVAILABLE, text));
+        let details = error.details.as_deref().unwrap();
+        assert!(details.starts_with("your token was not taken"), "{details}");
+        assert_eq!(details.contains("when a pod has ended"), may_fit_later, "{details}");
+        assert!(service.cluster.0.lock().unwrap().validated.is_empty(), "by its tier alone");
+        assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
     }
 }
 

@@ -162,6 +162,9 @@ impl Capacity for Room {
     fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
         if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
     }
+    fn fits(&self, reserved: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
+        self.check(reserved, &Demand::default())
+    }
     fn count(&self, reserved: &[Reservation], _: &Resources, most: u32) -> u32 {
         self.left(reserved).min(most)
     }

@@ -232,9 +232,8 @@ impl Nodes {
         self.place(free, demand, std::iter::once(demand.host_ports.as_slice()))
     }
 
-    /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
-    /// takes them.
-    pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+    /// Places this pod after the pending ones; returns how many of ours got a place before it.
+    fn place_last(&self, pending: &Pending, new: &PodDemand) -> Result<u32, NoCapacity> {
         let permitted: Vec<&Node> =
             self.nodes.iter().filter(|node| node.permits(&new.nodes)).collect();
         let is_large_enough =
@@ -245,9 +244,21 @@ impl Nodes {
         let mut last = self.free.clone();
         self.place_all(&mut last, &pending.others);
         let placed = self.place_all(&mut last, &pending.ours);
-        if self.place_one(&mut last, new) == 0 {
-            return Err(NoCapacity::Nodes);
+        match self.place_one(&mut last, new) {
+            0 => Err(NoCapacity::Nodes),
+            _ => Ok(placed),
         }
+    }
+
+    /// Whether this pod gets a place after the pending ones.
+    pub(super) fn fits(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+        self.place_last(pending, new).map(drop)
+    }
+
+    /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
+    /// takes them.
+    pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+        let placed = self.place_last(pending, new)?;
         if pending.is_empty() {
             return Ok(());
         }

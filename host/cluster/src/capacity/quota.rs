@@ -7,12 +7,15 @@ use super::demand::PodDemand;
 use super::quantity::{milli, whole};
 use super::thousandths;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
+use paygress_core::backend::capacity::NoCapacity;
 use std::collections::BTreeMap;
 
 /// The limits of one quota that pods count against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     hard: BTreeMap<String, u64>,
+    /// What the pods that were counted leave of it.
+    left: BTreeMap<String, u64>,
     scopes: Vec<Scope>,
 }
 
@@ -85,7 +88,8 @@ impl Quota {
             let limit = if name.ends_with("cpu") { milli(quantity) } else { whole(quantity) };
             Some((name.clone(), limit?))
         });
-        Self { hard: hard.collect(), scopes }
+        let hard: BTreeMap<String, u64> = hard.collect();
+        Self { left: hard.clone(), hard, scopes }
     }
 
     fn covers(&self, pod: &PodDemand) -> bool {
@@ -94,20 +98,37 @@ impl Quota {
 
     /// What these pods leave of it.
     pub(super) fn without<'a>(&self, pods: impl Iterator<Item = &'a PodDemand> + Clone) -> Self {
-        let left = self.hard.iter().map(|(name, limit)| {
-            (name.clone(), limit.saturating_sub(self.used(name, pods.clone())))
-        });
-        Self { hard: left.collect(), scopes: self.scopes.clone() }
+        let left = self
+            .left
+            .iter()
+            .map(|(name, left)| (name.clone(), left.saturating_sub(self.used(name, pods.clone()))));
+        Self { hard: self.hard.clone(), left: left.collect(), scopes: self.scopes.clone() }
+    }
+
+    /// Whether it permits one such pod.
+    pub(super) fn check(&self, pod: &PodDemand) -> Result<(), NoCapacity> {
+        if self.count(pod, 1) > 0 {
+            Ok(())
+        } else if self.copies(&self.hard, pod, 1) > 0 {
+            Err(NoCapacity::Quota)
+        } else {
+            Err(NoCapacity::QuotaTooSmall)
+        }
     }
 
     /// How many such pods it permits; at most `most`.
     pub(super) fn count(&self, pod: &PodDemand, most: u32) -> u32 {
+        self.copies(&self.left, pod, most)
+    }
+
+    /// How many such pods these amounts suffice for; at most `most`.
+    fn copies(&self, amounts: &BTreeMap<String, u64>, pod: &PodDemand, most: u32) -> u32 {
         if !self.covers(pod) {
             return most;
         }
-        let copies = self.hard.iter().filter_map(|(name, left)| {
+        let copies = amounts.iter().filter_map(|(name, amount)| {
             // A pod that uses nothing of it is not kept out by it.
-            left.checked_div(usage(name, pod)?)
+            amount.checked_div(usage(name, pod)?)
         });
         copies.min().map_or(most, |copies| u32::try_from(copies).unwrap_or(u32::MAX).min(most))
     }

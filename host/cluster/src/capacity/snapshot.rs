@@ -95,10 +95,15 @@ impl Snapshot {
 
     fn check(&self, reserved: &[Reservation], new: &PodDemand) -> Result<(), NoCapacity> {
         let unplaced = self.unplaced(reserved, new.priority);
-        if self.quotas(&unplaced).any(|quota| quota.count(new, 1) == 0) {
-            return Err(NoCapacity::Quota);
-        }
+        self.quotas(&unplaced).try_for_each(|quota| quota.check(new))?;
         self.nodes.as_ref().map_or(Ok(()), |nodes| nodes.check(&unplaced.pending, new))
+    }
+
+    /// Whether one is counted, and why not.
+    fn fits(&self, reserved: &[Reservation], pod: &PodDemand) -> Result<(), NoCapacity> {
+        let unplaced = self.unplaced(reserved, pod.priority);
+        self.quotas(&unplaced).try_for_each(|quota| quota.check(pod))?;
+        self.nodes.as_ref().map_or(Ok(()), |nodes| nodes.fits(&unplaced.pending, pod))
     }
 
     fn count(&self, reserved: &[Reservation], pod: &PodDemand, most: u32) -> u32 {
@@ -118,6 +123,19 @@ pub(super) struct View {
 impl Capacity for View {
     fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity> {
         PodDemand::read(demand).map_or(Ok(()), |demand| self.snapshot.check(reserved, &demand))
+    }
+
+    fn fits(&self, reserved: &[Reservation], resources: &Resources) -> Result<(), NoCapacity> {
+        let mut refused: Option<NoCapacity> = None;
+        for pod in self.shapes.of(resources, &self.allowed, Instant::now()) {
+            match self.snapshot.fits(reserved, &pod) {
+                Ok(()) => return Ok(()),
+                Err(reason) => {
+                    refused = refused.filter(|before| !before.is_lasting()).or(Some(reason));
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     /// Where the template asks for one thing now and for another then, as many as the most modest

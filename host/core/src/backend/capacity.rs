@@ -40,9 +40,17 @@ pub enum NoCapacity {
     TooLarge,
     #[error("the quota is used up")]
     Quota,
-    /// One of the two.
-    #[error("no node has enough left for this pod, or the quota is used up")]
-    NodesOrQuota,
+    /// It would not permit this pod even if it were the only one.
+    #[error("the quota is too small for this pod")]
+    QuotaTooSmall,
+}
+
+impl NoCapacity {
+    /// Whether such a pod does not fit later either.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::TooLarge | Self::QuotaTooSmall)
+    }
 }
 
 /// The cluster's capacity at one moment.
@@ -53,6 +61,13 @@ pub trait Capacity: Send + Sync {
     /// # Errors
     /// [`NoCapacity`].
     fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity>;
+
+    /// Whether a pod with these resources gets a place beside those of these reservations, by what
+    /// is known of it before its template is rendered.
+    ///
+    /// # Errors
+    /// [`NoCapacity`]: where several templates were seen, the reason that may pass.
+    fn fits(&self, reserved: &[Reservation], resources: &Resources) -> Result<(), NoCapacity>;
 
     /// How many pods with these resources get a place beside those of these reservations; at most
     /// `most`.

@@ -25,6 +25,11 @@ impl FreeCapacity {
         self.capacity.count(&self.reserved, resources, most)
     }
 
+    /// Whether a pod with these resources gets a place.
+    fn fits(&self, resources: &Resources) -> Result<(), NoCapacity> {
+        self.capacity.fits(&self.reserved, resources)
+    }
+
     pub(super) fn utilisation(&self) -> Utilisation {
         self.capacity.utilisation()
     }
@@ -112,8 +117,7 @@ impl OrderService {
         let own = LeaseId::of(&order.id);
         free.reserved.retain(|reserved| reserved.lease != own);
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        let is_full = free.count(&quote.resources, 1) == 0;
-        is_full.then(|| refusal(NoCapacity::NodesOrQuota))
+        free.fits(&quote.resources).err().map(refusal)
     }
 
     /// Validates a new pod, and reserves what it needs.
@@ -146,11 +150,10 @@ impl OrderService {
 }
 
 fn refusal(reason: NoCapacity) -> Refusal {
-    let details = match reason {
-        NoCapacity::Nodes | NoCapacity::Quota | NoCapacity::NodesOrQuota => {
-            "your token was not taken; try again when a pod has ended, or choose a smaller tier"
-        }
-        NoCapacity::TooLarge => "your token was not taken; choose a smaller tier",
+    let details = if reason.is_lasting() {
+        "your token was not taken; choose a smaller tier"
+    } else {
+        "your token was not taken; try again when a pod has ended, or choose a smaller tier"
     };
     Refusal::new(ErrorType::ResourceUnavailable, reason.to_string()).with_details(details)
 }

@@ -85,6 +85,9 @@ impl Capacity for Pods {
         let counted = reserved.iter().filter(|reserved| reserved.demand != Demand::default());
         (counted.count() < self.0).then_some(()).ok_or(NoCapacity::Nodes)
     }
+    fn fits(&self, reserved: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
+        self.check(reserved, &Demand::default())
+    }
     fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
         most
     }

@@ -130,6 +130,38 @@ fn offers_count_what_the_template_of_their_tier_asks_for() {
     assert_eq!(forgotten.iter().map(|pod| pod.requests.cpu).collect::<Vec<_>>(), [1_000]);
 }
 
+/// What is refused by its tier alone is refused for the reason that the order would meet.
+#[test]
+fn a_tier_that_does_not_fit_is_refused_with_the_reason() {
+    let tier = |cores: u32| Resources { cpu_millicores: cores * 1_000, memory_mib: 1_024 };
+    let mut cluster = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]);
+    let view = cluster.view();
+    let taken = [reserved(&spec("3", "1Gi")), reserved(&spec("3", "1Gi"))];
+    assert_eq!(view.fits(&taken, &tier(1)), Ok(()));
+    assert_eq!(view.fits(&taken, &tier(2)), Err(NoCapacity::Nodes));
+    assert_eq!(view.fits(&[], &tier(64)), Err(NoCapacity::TooLarge));
+    let text = NoCapacity::TooLarge.to_string();
+    assert_eq!(text, "no node is large enough for this pod");
+    for cores in [1, 2, 4, 64] {
+        let fits = view.fits(&taken, &tier(cores)).is_ok();
+        assert_eq!(fits, view.count(&taken, &tier(cores), 1) == 1, "{cores}");
+    }
+    cluster.quotas = vec![quota(json!({"hard": {"limits.cpu": "3"}}))];
+    let mut view = cluster.view();
+    let taken = [reserved(&spec("1", "1Gi"))];
+    assert_eq!(view.fits(&taken, &tier(2)), Ok(()));
+    assert_eq!(view.fits(&taken, &tier(3)), Err(NoCapacity::Quota));
+    assert_eq!(view.fits(&taken, &tier(4)), Err(NoCapacity::QuotaTooSmall));
+    assert_eq!(view.check(&taken, &demand(&spec("4", "1Gi"))), Err(NoCapacity::QuotaTooSmall));
+    // Of several templates, one may fit once a pod has ended.
+    for cpu in ["64", "3"] {
+        let pod = PodDemand::of(&object(json!({"spec": spec(cpu, "1Gi")})));
+        view.shapes.learn(tier(3), &pod, Instant::now());
+    }
+    assert_eq!(view.fits(&taken, &tier(3)), Err(NoCapacity::Quota));
+    assert_eq!(view.fits(&[], &tier(3)), Ok(()));
+}
+
 #[test]
 fn offers_count_the_part_that_pods_request_where_the_operator_overcommits() {
     let times = |times: u32| NonZeroU32::new(times).unwrap();
