@@ -23,6 +23,7 @@ use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use support::customer::until;
 use support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
@@ -38,8 +39,10 @@ struct Script {
     taken: usize,
     /// The ports of the pods that were validated, in turn.
     validated: Vec<u16>,
-    /// Why a new pod does not fit, by its tier; none: what is left is not known.
+    /// Why a new pod does not fit, by its tier.
     too_little: Option<NoCapacity>,
+    /// How many of the ports that were validated first other pods have.
+    of_others: usize,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -64,18 +67,20 @@ fn demand(port: u16) -> Demand {
 
 /// What it has left for pods.
 struct Left {
-    too_little: NoCapacity,
+    too_little: Option<NoCapacity>,
+    /// What pods on the ports of others need.
+    of_others: Vec<Demand>,
 }
 
 impl Capacity for Left {
-    fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
-        Err(self.too_little)
+    fn check(&self, _: &[Reservation], new: &Demand) -> Result<(), NoCapacity> {
+        if self.of_others.contains(new) { Err(NoCapacity::Port) } else { Ok(()) }
     }
     fn fits(&self, _: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
-        Err(self.too_little)
+        self.too_little.map_or(Ok(()), Err)
     }
-    fn count(&self, _: &[Reservation], _: &Resources, _: u32) -> u32 {
-        0
+    fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
+        most
     }
     fn utilisation(&self) -> Utilisation {
         Utilisation { cpu: 0, memory: 0 }
@@ -90,8 +95,12 @@ impl Cluster for ScriptedCluster {
         Ok(demand(port))
     }
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        let too_little = self.0.lock().unwrap().too_little?;
-        Some(Arc::new(Left { too_little }))
+        let script = self.0.lock().unwrap();
+        let of_others = script.validated.iter().take(script.of_others);
+        Some(Arc::new(Left {
+            too_little: script.too_little,
+            of_others: of_others.map(|port| demand(*port)).collect(),
+        }))
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -138,6 +147,7 @@ impl Cluster for ScriptedCluster {
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
+    ports: RangeInclusive<u16>,
     ledger: Arc<SqlStore>,
     _directory: TempDir,
 }
@@ -148,7 +158,7 @@ impl Service {
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(0));
         let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
-        Self { cluster, ledger, _directory: directory }
+        Self { cluster, ports: settings().ports, ledger, _directory: directory }
     }
 
     /// As it starts on what is there.
@@ -161,7 +171,8 @@ impl Service {
             responder: Arc::new(NullResponder),
         };
         // What is paid back is not what a customer gets for a stop of theirs.
-        OrderService::new(Settings { refund_on_stop: None, ..settings() }, backends)
+        let ports = self.ports.clone();
+        OrderService::new(Settings { refund_on_stop: None, ports, ..settings() }, backends)
     }
 
     /// What a customer who orders a pod is answered.
@@ -209,6 +220,39 @@ async fn what_a_pod_needs_follows_it_to_another_port() {
         assert!(validated.windows(2).all(|two| two[0] != two[1]), "{validated:?}");
         let reserved = Reservation { demand: demand(lease.port), lease: lease.id };
         assert_eq!(service.ledger.reservations().await.unwrap(), [reserved], "moved {taken} times");
+    }
+}
+
+/// A pod gets another port before it is paid for, if other pods have the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_pod_has_is_not_sold() {
+    for (of_others, last, dry_runs, is_sold) in [
+        (0, 20_001, 1, true),
+        (1, 20_001, 2, true),
+        // There is no other one.
+        (1, 20_000, 1, false),
+        (2, 20_001, 4, false),
+    ] {
+        let script = Script { of_others, ..Script::default() };
+        let service = Service { ports: 20_000..=last, ..Service::new(script).await };
+        let answer = service.order_pod().await;
+        let validated = service.cluster.0.lock().unwrap().validated.clone();
+        assert_eq!(validated.len(), dry_runs, "{validated:?}");
+        let reservations = service.ledger.reservations().await.unwrap();
+        if is_sold {
+            assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+            let port = validated[dry_runs - 1];
+            assert!(!validated[..of_others].contains(&port), "{validated:?}");
+            assert_eq!(service.order().await.pod().lease().unwrap(), reservations[0].lease);
+            assert_eq!(reservations[0].demand, demand(port));
+        } else {
+            let error = answer.error().unwrap();
+            let expected = (UNAVAILABLE, "no node has the reserved port free");
+            assert_eq!((error.error_type, error.message.as_str()), expected);
+            let details = error.details.as_deref();
+            assert_eq!(details, Some("your token was not taken; try again later"));
+            assert!(reservations.is_empty(), "{reservations:?}");
+        }
     }
 }
 

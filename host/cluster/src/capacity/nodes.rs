@@ -244,9 +244,13 @@ impl Nodes {
         let mut last = self.free.clone();
         self.place_all(&mut last, &pending.others);
         let placed = self.place_all(&mut last, &pending.ours);
-        match self.place_one(&mut last, new) {
-            0 => Err(NoCapacity::Nodes),
-            _ => Ok(placed),
+        let without_port: &[HostPort] = &[];
+        if self.place_one(&mut last, new) > 0 {
+            Ok(placed)
+        } else if self.place(&mut last, new, std::iter::once(without_port)) > 0 {
+            Err(NoCapacity::Port)
+        } else {
+            Err(NoCapacity::Nodes)
         }
     }
 

@@ -38,6 +38,9 @@ pub enum NoCapacity {
     /// No node would take it even if it were empty.
     #[error("no node is large enough for this pod")]
     TooLarge,
+    /// It fits but for its port, which other pods have on every node: another port may do.
+    #[error("no node has the reserved port free")]
+    Port,
     #[error("the quota is used up")]
     Quota,
     /// It would not permit this pod even if it were the only one.

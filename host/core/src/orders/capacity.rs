@@ -2,7 +2,7 @@
 
 use super::{OrderService, StepError, internal};
 use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
-use crate::backend::cluster::LeasePlan;
+use crate::backend::cluster::{ClusterError, LeasePlan};
 use crate::backend::policy::{Context, Offer, PolicyError, PolicySet, Resources};
 use crate::backend::store::LedgerError;
 use crate::limits;
@@ -121,15 +121,15 @@ impl OrderService {
     }
 
     /// Validates a new pod, and reserves what it needs.
-    pub(super) async fn reserve(&self, plan: &LeasePlan) -> Result<(), Refusal> {
+    pub(super) async fn reserve(&self, plan: &LeasePlan) -> Result<(), NotReserved> {
         let demand = self.backends.cluster.dry_run(plan).await?;
         let capacity = self.backends.cluster.capacity().await;
         self.backends
             .ledger
             .reserve_capacity(&plan.lease, &demand, capacity)
             .await
-            .map_err(|error| internal(&error))?
-            .map_err(refusal)
+            .map_err(|error| internal(&error))??;
+        Ok(())
     }
 
     /// Records what a pod needs that was moved to another port, which is a part of it. It is paid
@@ -149,11 +149,46 @@ impl OrderService {
     }
 }
 
-fn refusal(reason: NoCapacity) -> Refusal {
-    let details = if reason.is_lasting() {
-        "your token was not taken; choose a smaller tier"
-    } else {
-        "your token was not taken; try again when a pod has ended, or choose a smaller tier"
+/// Why what a new pod needs is not reserved.
+pub(super) enum NotReserved {
+    /// Other pods have its port: another one may do.
+    PortTaken,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotReserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ClusterError> for NotReserved {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::PortTaken(_) => Self::PortTaken,
+            error => Self::Refused(error.into()),
+        }
+    }
+}
+
+impl From<NoCapacity> for NotReserved {
+    fn from(reason: NoCapacity) -> Self {
+        match reason {
+            NoCapacity::Port => Self::PortTaken,
+            reason => Self::Refused(refusal(reason)),
+        }
+    }
+}
+
+pub(super) fn refusal(reason: NoCapacity) -> Refusal {
+    let details = match reason {
+        NoCapacity::Nodes | NoCapacity::Quota => {
+            "your token was not taken; try again when a pod has ended, or choose a smaller tier"
+        }
+        NoCapacity::TooLarge | NoCapacity::QuotaTooSmall => {
+            "your token was not taken; choose a smaller tier"
+        }
+        NoCapacity::Port => "your token was not taken; try again later",
     };
     Refusal::new(ErrorType::ResourceUnavailable, reason.to_string()).with_details(details)
 }
