@@ -43,6 +43,8 @@ struct Script {
     too_little: Option<NoCapacity>,
     /// How many of the ports that were validated first other pods have.
     of_others: usize,
+    /// Whether what it has left is not known yet.
+    is_listing: bool,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -101,6 +103,9 @@ impl Cluster for ScriptedCluster {
             too_little: script.too_little,
             of_others: of_others.map(|port| demand(*port)).collect(),
         }))
+    }
+    fn is_capacity_pending(&self) -> bool {
+        self.0.lock().unwrap().is_listing
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -254,6 +259,16 @@ async fn a_port_that_another_pod_has_is_not_sold() {
             assert!(reservations.is_empty(), "{reservations:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_know_yet_what_is_left_is_not_ready() {
+    let service = Service::new(Script { is_listing: true, ..Script::default() }).await;
+    let orders = service.start();
+    let reasons = orders.unready_reasons().await;
+    assert!(reasons.len() == 1 && reasons[0].contains("not listed yet"), "{reasons:?}");
+    service.cluster.0.lock().unwrap().is_listing = false;
+    assert!(orders.unready_reasons().await.is_empty());
 }
 
 /// Customers of a tier that will never fit do not wait for pods to end.

@@ -322,6 +322,10 @@ impl Cluster for Kubernetes {
         self.capacity_watch().capacity().await
     }
 
+    fn is_capacity_pending(&self) -> bool {
+        self.capacity_watch().is_pending()
+    }
+
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
         let mut objects = self.objects(plan)?;
         self.ensure(&self.jobs, &objects.job).await?;

@@ -132,6 +132,12 @@ pub trait Cluster: Send + Sync {
         None
     }
 
+    /// Whether what it has left is not known yet, but will be: until then orders are checked by
+    /// their dry run alone.
+    fn is_capacity_pending(&self) -> bool {
+        false
+    }
+
     /// Starts the pod. Idempotent.
     ///
     /// # Errors

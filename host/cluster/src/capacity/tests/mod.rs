@@ -3,6 +3,7 @@
 
 mod counting;
 mod placing;
+mod watching;
 
 use super::demand::PodDemand;
 use super::extra::ExtraCapacity;
