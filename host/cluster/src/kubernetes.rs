@@ -315,7 +315,7 @@ impl Cluster for Kubernetes {
             self.dry_run_create(&self.services, service).await?;
         }
         // Of the pod as it was admitted: with the defaults of LimitRanges and runtime classes.
-        Ok(self.capacity_watch().demand(plan.placement.resources, &pod))
+        Ok(self.capacity_watch().demand(plan.placement.resources, &pod, &objects.services))
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {

@@ -3,7 +3,7 @@
 //! The API server checks them in the dry run too, and more of them; it does not know of orders whose
 //! pods are not there yet.
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::quantity::{milli, whole};
 use super::thousandths;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     hard: BTreeMap<String, u64>,
-    /// What the pods that were counted leave of it.
+    /// What pods and objects that were counted leave of it.
     left: BTreeMap<String, u64>,
     scopes: Vec<Scope>,
 }
@@ -49,8 +49,22 @@ impl Scope {
     }
 }
 
+/// How many of these objects a quota counts; none for what it names beside them.
+fn object_count(name: &str, objects: &LeaseObjects) -> Option<u64> {
+    Some(match name {
+        "count/jobs.batch" => objects.jobs,
+        "secrets" | "count/secrets" => objects.secrets,
+        "services" | "count/services" => objects.services,
+        "services.nodeports" => objects.node_ports,
+        _ => return None,
+    })
+}
+
 /// How much of what a quota names a pod uses; none for what is not counted here.
 fn usage(name: &str, pod: &PodDemand) -> Option<u64> {
+    if let Some(count) = object_count(name, &pod.objects) {
+        return Some(count);
+    }
     let (requests, limits) = (&pod.requests, &pod.limits);
     Some(match name {
         "pods" | "count/pods" => 1,
@@ -89,7 +103,13 @@ impl Quota {
             Some((name.clone(), limit?))
         });
         let hard: BTreeMap<String, u64> = hard.collect();
-        Self { left: hard.clone(), hard, scopes }
+        let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
+        let left = hard.iter().map(|(name, limit)| {
+            // Pods are watched; of other objects only the API server knows how many there are.
+            let counted = object_count(name, &none.objects).and_then(|_| whole(used?.get(name)?));
+            (name.clone(), limit.saturating_sub(counted.unwrap_or(0)))
+        });
+        Self { left: left.collect(), hard, scopes }
     }
 
     fn covers(&self, pod: &PodDemand) -> bool {

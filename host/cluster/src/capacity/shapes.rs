@@ -2,7 +2,7 @@
 //! asks it: what the dry runs returned is remembered for the offers.
 
 use super::amounts::Amounts;
-use super::demand::{NodeRules, PodDemand};
+use super::demand::{LeaseObjects, NodeRules, PodDemand};
 use crate::guard::Allowed;
 use paygress_core::backend::policy::Resources;
 use std::time::{Duration, Instant};
@@ -75,6 +75,7 @@ fn least(resources: &Resources, allowed: &Allowed) -> PodDemand {
     PodDemand {
         requests: amounts(&allowed.overcommit.requests(resources)),
         limits: amounts(resources),
+        objects: LeaseObjects::of(&[]),
         nodes: usable_nodes(allowed),
         ..PodDemand::default()
     }

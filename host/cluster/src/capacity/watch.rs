@@ -2,7 +2,7 @@
 //! against it, and without the API server no order passes its dry run. A 403 is such a failure too,
 //! until it has lasted for [`RightsRetry::soon`].
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::extra::ExtraCapacity;
 use super::objects::{Objects, Scope};
 use super::shapes::{Shapes, usable_nodes};
@@ -10,7 +10,7 @@ use super::snapshot::View;
 use crate::connection::with_timeout;
 use crate::guard::Allowed;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
 use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -130,9 +130,16 @@ impl CapacityWatch {
         self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a pod needs that the API server has admitted; remembered for the offers of its tier.
-    pub(crate) fn demand(&self, resources: Resources, admitted: &Pod) -> Demand {
-        let demand = PodDemand::of(admitted);
+    /// What a pod with these Services needs that the API server has admitted; remembered for the
+    /// offers of its tier.
+    pub(crate) fn demand(
+        &self,
+        resources: Resources,
+        admitted: &Pod,
+        services: &[Service],
+    ) -> Demand {
+        let objects = LeaseObjects::of(services);
+        let demand = PodDemand { objects, ..PodDemand::of(admitted) };
         self.shapes().learn(resources, &demand, Instant::now());
         demand.to_demand()
     }

@@ -1,6 +1,7 @@
 //! Quotas, offers, utilisation, and the time that it takes.
 
 use super::*;
+use k8s_openapi::api::core::v1::Service;
 
 fn quota(spec: Value) -> Value {
     json!({"metadata": {"name": "customers", "namespace": NAMESPACE}, "spec": spec})
@@ -34,6 +35,55 @@ fn quotas_count_pods_and_orders_under_way() {
             assert_eq!(cluster.check(reserved, &pod), expected, "{spec}, {count} reserved");
         }
     }
+}
+
+/// The dry run of each of them passes: the API server does not know of the others.
+#[test]
+fn quotas_count_the_objects_of_orders_under_way() {
+    let service = |spec: Value| -> Service { object(json!({"spec": spec})) };
+    let services = [
+        service(json!({"type": "NodePort", "ports": [{"port": 22}]})),
+        service(json!({"ports": [{"port": 80}, {"port": 81}]})),
+    ];
+    let pod = PodDemand::of(&object(json!({"spec": spec("1", "1Gi")})));
+    let pod = PodDemand { objects: LeaseObjects::of(&services), ..pod };
+    let new = pod.to_demand();
+    assert_eq!(PodDemand::read(&new), Some(pod));
+    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let mut cluster = Cluster::of(vec![node("a", 64, 64, 100)]);
+    for (name, hard, used, room, offered) in [
+        ("count/jobs.batch", 1, 0, 1, 1),
+        ("count/jobs.batch", 12, 11, 1, 1),
+        ("secrets", 5, 3, 2, 2),
+        ("count/secrets", 5, 5, 0, 0),
+        // A template that was not seen may have no Services.
+        ("services", 9, 2, 3, 12),
+        ("count/services", 9, 8, 0, 12),
+        ("services.nodeports", 4, 1, 3, 12),
+        ("services.loadbalancers", 0, 0, 12, 12),
+        ("configmaps", 0, 1, 12, 12),
+    ] {
+        let mut quota = quota(json!({"hard": {name: hard.to_string()}}));
+        quota["status"] = json!({"used": {name: used.to_string()}});
+        cluster.quotas = vec![quota];
+        let view = cluster.view();
+        assert_eq!(view.count(&[], &tier, 12), offered, "{name}");
+        let mut taken: Vec<Reservation> = Vec::new();
+        for _ in 0..12 {
+            match view.check(&taken, &new) {
+                Ok(()) => taken.push(Reservation { lease: lease(), demand: new.clone() }),
+                refused => assert_eq!(refused, Err(NoCapacity::Quota), "{name}"),
+            }
+        }
+        assert_eq!(taken.len(), room, "{name}: {used} of {hard}");
+    }
+    // Once its pod is there, the API server counts the objects of a lease.
+    let running = Reservation { lease: lease(), demand: new.clone() };
+    cluster.pods = vec![pod_of(&running.lease, on("a", spec("1", "1Gi")))];
+    let mut quota = quota(json!({"hard": {"count/jobs.batch": "2"}}));
+    quota["status"] = json!({"used": {"count/jobs.batch": "1"}});
+    cluster.quotas = vec![quota];
+    assert_eq!(cluster.view().check(&[running], &new), Ok(()));
 }
 
 /// Without the right to read nodes and pods of the cluster.

@@ -5,7 +5,7 @@ mod counting;
 mod placing;
 mod watching;
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::extra::ExtraCapacity;
 use super::objects::{Objects, Scope};
 use super::shapes::{Shapes, usable_nodes};
