@@ -5,11 +5,12 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
-use paygress_core::backend::policy::Resources;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::model::ids::{Customer, PodName};
@@ -78,10 +79,10 @@ impl Capacity for Left {
     fn check(&self, _: &[Reservation], new: &Demand) -> Result<(), NoCapacity> {
         if self.of_others.contains(new) { Err(NoCapacity::Port) } else { Ok(()) }
     }
-    fn fits(&self, _: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
+    fn fits(&self, _: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
         self.too_little.map_or(Ok(()), Err)
     }
-    fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
+    fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
         most
     }
     fn utilisation(&self) -> Utilisation {

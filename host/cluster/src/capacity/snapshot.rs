@@ -7,8 +7,9 @@ use super::pods::{Owner, Place, Pod};
 use super::quota::Quota;
 use super::shapes::Shapes;
 use crate::guard::Allowed;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -125,9 +126,9 @@ impl Capacity for View {
         PodDemand::read(demand).map_or(Ok(()), |demand| self.snapshot.check(reserved, &demand))
     }
 
-    fn fits(&self, reserved: &[Reservation], resources: &Resources) -> Result<(), NoCapacity> {
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
         let mut refused: Option<NoCapacity> = None;
-        for pod in self.shapes.of(resources, &self.allowed, Instant::now()) {
+        for pod in self.shapes.of(tier, &self.allowed, Instant::now()) {
             match self.snapshot.fits(reserved, &pod) {
                 Ok(()) => return Ok(()),
                 Err(reason) => {
@@ -140,8 +141,8 @@ impl Capacity for View {
 
     /// Where the template asks for one thing now and for another then, as many as the most modest
     /// of them: an offer is sold out when none fits.
-    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32 {
-        let pods = self.shapes.of(resources, &self.allowed, Instant::now());
+    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32 {
+        let pods = self.shapes.of(tier, &self.allowed, Instant::now());
         let counts = pods.iter().map(|pod| self.snapshot.count(reserved, pod, most));
         counts.max().unwrap_or(most)
     }

@@ -15,8 +15,7 @@ use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
-use paygress_core::backend::capacity::{Capacity, Demand};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::error_chain;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -132,15 +131,10 @@ impl CapacityWatch {
 
     /// What a pod with these Services needs that the API server has admitted; remembered for the
     /// offers of its tier.
-    pub(crate) fn demand(
-        &self,
-        resources: Resources,
-        admitted: &Pod,
-        services: &[Service],
-    ) -> Demand {
+    pub(crate) fn demand(&self, tier: &Tier, admitted: &Pod, services: &[Service]) -> Demand {
         let objects = LeaseObjects::of(services);
         let demand = PodDemand { objects, ..PodDemand::of(admitted) };
-        self.shapes().learn(resources, &demand, Instant::now());
+        self.shapes().learn(tier, &demand, Instant::now());
         demand.to_demand()
     }
 

@@ -2,7 +2,7 @@
 
 pub use crate::model::catalog::Utilisation;
 
-use crate::model::decision::Resources;
+use crate::model::decision::{Offer, Quote, Resources};
 use crate::model::ids::LeaseId;
 
 /// What a pod needs of its cluster, in the cluster's own form. It is kept with the port of its
@@ -19,6 +19,26 @@ impl Demand {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What is sold under one name. Pods of two tiers may need different things though their resources
+/// are the same: a device, or other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    pub id: String,
+    pub resources: Resources,
+}
+
+impl From<&Offer> for Tier {
+    fn from(offer: &Offer) -> Self {
+        Self { id: offer.id.clone(), resources: offer.resources }
+    }
+}
+
+impl From<&Quote> for Tier {
+    fn from(quote: &Quote) -> Self {
+        Self { id: quote.tier.clone(), resources: quote.resources }
     }
 }
 
@@ -65,16 +85,15 @@ pub trait Capacity: Send + Sync {
     /// [`NoCapacity`].
     fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity>;
 
-    /// Whether a pod with these resources gets a place beside those of these reservations, by what
+    /// Whether a pod of this tier gets a place beside those of these reservations, by what
     /// is known of it before its template is rendered.
     ///
     /// # Errors
     /// [`NoCapacity`]: where several templates were seen, the reason that may pass.
-    fn fits(&self, reserved: &[Reservation], resources: &Resources) -> Result<(), NoCapacity>;
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity>;
 
-    /// How many pods with these resources get a place beside those of these reservations; at most
-    /// `most`.
-    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32;
+    /// How many pods of this tier get a place beside those of these reservations; at most `most`.
+    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32;
 
     fn utilisation(&self) -> Utilisation;
 }

@@ -24,6 +24,8 @@ pub const LOGIN_MOUNT_PATH: &str = "/run/paygress/login";
 pub struct LeasePlan {
     /// The lease.
     pub lease: LeaseId,
+    /// The id of its tier.
+    pub tier: String,
     /// What the host has fixed.
     pub placement: Placement,
     /// What the policy made of it; not trusted.

@@ -1,9 +1,9 @@
 //! What is for sale, and what the cluster has left for it, before money moves.
 
 use super::{OrderService, StepError, internal};
-use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
+use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Tier, Utilisation};
 use crate::backend::cluster::{ClusterError, LeasePlan};
-use crate::backend::policy::{Context, Offer, PolicyError, PolicySet, Resources};
+use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
@@ -20,14 +20,14 @@ pub(super) struct FreeCapacity {
 }
 
 impl FreeCapacity {
-    /// How many pods with these resources get a place; at most `most`.
-    pub(super) fn count(&self, resources: &Resources, most: u32) -> u32 {
-        self.capacity.count(&self.reserved, resources, most)
+    /// How many pods of this tier get a place; at most `most`.
+    fn count(&self, tier: &Tier, most: u32) -> u32 {
+        self.capacity.count(&self.reserved, tier, most)
     }
 
-    /// Whether a pod with these resources gets a place.
-    fn fits(&self, resources: &Resources) -> Result<(), NoCapacity> {
-        self.capacity.fits(&self.reserved, resources)
+    /// Whether a pod of this tier gets a place.
+    fn fits(&self, tier: &Tier) -> Result<(), NoCapacity> {
+        self.capacity.fits(&self.reserved, tier)
     }
 
     pub(super) fn utilisation(&self) -> Utilisation {
@@ -45,9 +45,9 @@ impl OrderService {
         let context = self.context_beside(None, free.as_ref()).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
-            offers.first().map(|offer| offer.resources);
+            offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
-        let available = |offer: &Offer| Some(free.as_ref()?.count(&offer.resources, ports));
+        let available = |offer: &Offer| Some(free.as_ref()?.count(&Tier::from(offer), ports));
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
             offers: offers.into_iter().map(listed).collect(),
@@ -69,7 +69,7 @@ impl OrderService {
     /// the cluster has left for pods of the default tier.
     pub(super) fn capacity_leases(&self, active: u32, free: Option<&FreeCapacity>) -> u32 {
         let ports = self.ports();
-        let tier = *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner);
+        let tier = self.default_tier.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (free, tier) {
             (Some(free), Some(tier)) => {
                 active.saturating_add(free.count(&tier, ports.saturating_sub(active)))
@@ -117,7 +117,7 @@ impl OrderService {
         let own = LeaseId::of(&order.id);
         free.reserved.retain(|reserved| reserved.lease != own);
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        free.fits(&quote.resources).err().map(refusal)
+        free.fits(&Tier::from(&quote)).err().map(refusal)
     }
 
     /// Validates a new pod, and reserves what it needs.

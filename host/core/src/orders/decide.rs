@@ -368,6 +368,7 @@ pub(super) fn lease_plan(
 ) -> LeasePlan {
     LeasePlan {
         lease: LeaseId::of(order),
+        tier: agreement.decision.quote.tier.clone(),
         placement: planned.decision.placement.clone(),
         rendered: planned.decision.rendered.clone(),
         login: login.clone(),

@@ -50,8 +50,9 @@ pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_n
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
+use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Policy, RefundTerms, Resources};
+use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
@@ -143,8 +144,8 @@ pub struct OrderService {
     unpaid_customers: KeyedLimit<Option<Customer>>,
     /// How many orders were refused.
     refusals: AtomicU32,
-    /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
-    default_tier: Mutex<Option<Resources>>,
+    /// The default tier, by the latest offers: capacity is counted in pods of it.
+    default_tier: Mutex<Option<Tier>>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 

@@ -1,6 +1,7 @@
 use crate::support::new_lease_id;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::store::PortAllocator;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -85,10 +86,10 @@ impl Capacity for Pods {
         let counted = reserved.iter().filter(|reserved| reserved.demand != Demand::default());
         (counted.count() < self.0).then_some(()).ok_or(NoCapacity::Nodes)
     }
-    fn fits(&self, reserved: &[Reservation], _: &Resources) -> Result<(), NoCapacity> {
+    fn fits(&self, reserved: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
         self.check(reserved, &Demand::default())
     }
-    fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
+    fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
         most
     }
     fn utilisation(&self) -> Utilisation {

@@ -49,7 +49,7 @@ fn quotas_count_the_objects_of_orders_under_way() {
     let pod = PodDemand { objects: LeaseObjects::of(&services), ..pod };
     let new = pod.to_demand();
     assert_eq!(PodDemand::read(&new), Some(pod));
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     let mut cluster = Cluster::of(vec![node("a", 64, 64, 100)]);
     for (name, hard, used, room, offered) in [
         ("count/jobs.batch", 1, 0, 1, 1),
@@ -113,7 +113,7 @@ fn nodes_that_an_autoscaler_adds_come_last() {
     let pod = spec("2", "1Gi");
     cluster.extra = Some("nodes=2,cpu=4,memory=8Gi");
     let view = cluster.view();
-    let two = Resources { cpu_millicores: 2_000, memory_mib: 1_024 };
+    let two = tier(2);
     assert_eq!(view.count(&[], &two, 100), 5);
     assert_eq!(view.utilisation(), Utilisation { cpu: 0, memory: 0 }, "of real nodes");
     let taken: Vec<Reservation> = (0..5).map(|_| reserved(&pod)).collect();
@@ -128,7 +128,7 @@ fn nodes_that_an_autoscaler_adds_come_last() {
 fn fifty_pods_fit_and_the_next_does_not() {
     let nodes = (0..10).map(|index| node(&format!("n{index}"), 5, 64, 110)).collect();
     let view = Cluster::of(nodes).view();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     let mut taken = Vec::new();
     for port in 20_000..20_300 {
         let pod = with_port(spec("1", "1Gi"), port);
@@ -166,24 +166,41 @@ fn utilisation_is_that_of_the_requests() {
 #[test]
 fn offers_count_what_the_template_of_their_tier_asks_for() {
     let mut view = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]).view();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     let read = |spec: Value| PodDemand::of(&object(json!({"spec": spec})));
     assert_eq!(view.count(&[], &tier, 100), 8, "no template has been seen");
     let pinned = with(spec("1", "1Gi"), json!({"nodeSelector": {"kubernetes.io/hostname": "a"}}));
     let now = Instant::now();
-    view.shapes.learn(tier, &read(with_port(pinned, 20_000)), now);
+    view.shapes.learn(&tier, &read(with_port(pinned, 20_000)), now);
     assert_eq!(view.count(&[], &tier, 100), 4, "its nodes, and not its port");
-    view.shapes.learn(tier, &read(spec("500m", "1Gi")), now);
+    view.shapes.learn(&tier, &read(spec("500m", "1Gi")), now);
     assert_eq!(view.count(&[], &tier, 100), 16, "the most modest of two");
     let later = now.checked_add(Duration::from_secs(600)).unwrap();
     let forgotten = view.shapes.of(&tier, &Allowed::default(), later);
     assert_eq!(forgotten.iter().map(|pod| pod.requests.cpu).collect::<Vec<_>>(), [1_000]);
 }
 
+#[test]
+fn tiers_of_the_same_size_are_counted_by_their_own_templates() {
+    let mut view = Cluster::of(vec![node("a", 8, 8, 10), node("b", 8, 8, 10)]).view();
+    let (plain, gpu) = (tier(1), Tier { id: "gpu".to_owned(), ..tier(1) });
+    let mut with_gpu = spec("1", "1Gi");
+    with_gpu["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] = json!("1");
+    for (tier, spec) in [(&plain, spec("1", "1Gi")), (&gpu, with_gpu.clone())] {
+        let pod = PodDemand::of(&object(json!({"spec": spec})));
+        view.shapes.learn(tier, &pod, Instant::now());
+    }
+    let taken = [reserved(&with_gpu), reserved(&with_gpu)];
+    assert_eq!(view.count(&taken[..1], &gpu, 100), 1);
+    assert_eq!(view.count(&taken, &gpu, 100), 0);
+    assert_eq!(view.fits(&taken, &gpu), Err(NoCapacity::Nodes));
+    assert_eq!(view.count(&taken, &plain, 100), 14);
+    assert_eq!(view.fits(&taken, &plain), Ok(()));
+}
+
 /// What is refused by its tier alone is refused for the reason that the order would meet.
 #[test]
 fn a_tier_that_does_not_fit_is_refused_with_the_reason() {
-    let tier = |cores: u32| Resources { cpu_millicores: cores * 1_000, memory_mib: 1_024 };
     let mut cluster = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]);
     let view = cluster.view();
     let taken = [reserved(&spec("3", "1Gi")), reserved(&spec("3", "1Gi"))];
@@ -206,7 +223,7 @@ fn a_tier_that_does_not_fit_is_refused_with_the_reason() {
     // Of several templates, one may fit once a pod has ended.
     for cpu in ["64", "3"] {
         let pod = PodDemand::of(&object(json!({"spec": spec(cpu, "1Gi")})));
-        view.shapes.learn(tier(3), &pod, Instant::now());
+        view.shapes.learn(&tier(3), &pod, Instant::now());
     }
     assert_eq!(view.fits(&taken, &tier(3)), Err(NoCapacity::Quota));
     assert_eq!(view.fits(&[], &tier(3)), Ok(()));
@@ -215,7 +232,7 @@ fn a_tier_that_does_not_fit_is_refused_with_the_reason() {
 #[test]
 fn offers_count_the_part_that_pods_request_where_the_operator_overcommits() {
     let times = |times: u32| NonZeroU32::new(times).unwrap();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     for (cpu, memory, expected) in [(1, 1, 4), (3, 1, 8), (3, 2, 11), (100, 100, 50)] {
         let mut cluster = Cluster::of(vec![node("a", 4, 8, 50)]);
         cluster.allowed.overcommit = Overcommit { cpu: times(cpu), memory: times(memory) };
@@ -273,7 +290,7 @@ fn an_order_is_checked_in_milliseconds_in_a_large_cluster() {
         println!("5,000 leases {name}, 1,000 nodes: snapshot {made:?}, check {check:?}");
         // Generous: tests are not optimised, and share the machine.
         assert!(check < Duration::from_millis(limit), "{name}: {check:?}");
-        let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+        let tier = tier(1);
         assert_eq!(view.count(&taken, &tier, 10_000), 3_000);
     }
 }

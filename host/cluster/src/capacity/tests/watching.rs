@@ -129,10 +129,7 @@ fn denial() -> String {
 
 async fn counts(watch: &CapacityWatch) -> Option<(u32, u32)> {
     let capacity = watch.capacity().await?;
-    let count = |cores: u32| {
-        let tier = Resources { cpu_millicores: cores * 1_000, memory_mib: 1_024 };
-        capacity.count(&[], &tier, 9)
-    };
+    let count = |cores: u32| capacity.count(&[], &tier(cores), 9);
     Some((count(1), count(2)))
 }
 
