@@ -144,7 +144,8 @@ fn a_reservation_is_counted_once() {
     let first = reserved(&large);
     assert_eq!(cluster.check(std::slice::from_ref(&first), &small), Ok(()));
     assert_eq!(cluster.check(&[first.clone(), reserved(&small)], &small), Err(NoCapacity::Nodes));
-    for place in [on("a", large.clone()), large.clone()] {
+    let gated = with(large.clone(), json!({"schedulingGates": [{"name": "quota"}]}));
+    for place in [on("a", large.clone()), large.clone(), gated] {
         cluster.pods = vec![pod_of(&first.lease, place)];
         assert_eq!(cluster.check(std::slice::from_ref(&first), &small), Ok(()), "by its pod");
         assert_eq!(cluster.check(std::slice::from_ref(&first), &large), Err(NoCapacity::Nodes));
