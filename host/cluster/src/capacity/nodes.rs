@@ -147,7 +147,10 @@ impl Nodes {
     ) -> Self {
         let mut nodes: Vec<Node> = real.cloned().collect();
         if let Some(extra) = extra {
-            nodes.extend(std::iter::repeat_n(Node::added(extra), extra.nodes));
+            // An autoscaler's limit is of nodes that are not ready too.
+            let cluster = nodes.iter().filter(|node| node.permits(usable)).count();
+            let added = extra.nodes_beside(cluster);
+            nodes.extend(std::iter::repeat_n(Node::added(extra), added));
         }
         let empty = |node: &Node| Free {
             amounts: node.allocatable.clone(),

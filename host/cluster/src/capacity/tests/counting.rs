@@ -123,6 +123,29 @@ fn nodes_that_an_autoscaler_adds_come_last() {
     assert_eq!(view.check(&[], &demand(&spec("5", "1Gi"))), Err(NoCapacity::TooLarge));
 }
 
+/// Nodes that were added are there: an autoscaler at its limit adds no more.
+#[test]
+fn an_autoscaler_adds_nodes_up_to_its_limit() {
+    let names = ["a", "b", "c", "d"];
+    for (cluster, without, limited) in [(0, 5, 3), (1, 6, 3), (3, 8, 3), (4, 9, 4)] {
+        let nodes = names[..cluster].iter().map(|name| node(name, 4, 8, 10)).collect();
+        let mut cluster = Cluster { extra: Some("nodes=5,cpu=4,memory=8Gi"), ..Cluster::of(nodes) };
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), without);
+        cluster.extra = Some("nodes=5,up-to=3,cpu=4,memory=8Gi");
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), limited);
+        // Nodes that the pods may not use are not of it.
+        let mut control_plane = node("control-plane", 4, 8, 10);
+        control_plane["spec"]["taints"] = json!([{"key": "control-plane", "effect": "NoSchedule"}]);
+        cluster.nodes.push(control_plane);
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), limited);
+    }
+    let mut cordoned = node("b", 4, 8, 10);
+    cordoned["spec"]["unschedulable"] = json!(true);
+    let nodes = vec![node("a", 4, 8, 10), cordoned];
+    let cluster = Cluster { extra: Some("nodes=5,up-to=3,cpu=4,memory=8Gi"), ..Cluster::of(nodes) };
+    assert_eq!(cluster.view().count(&[], &tier(4), 100), 2, "one more, and not in its place");
+}
+
 /// As the ones that are sold at once: every replica sees the reservations of all.
 #[test]
 fn fifty_pods_fit_and_the_next_does_not() {
