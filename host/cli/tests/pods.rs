@@ -5,7 +5,9 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Capacity, Demand, Reservation};
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -17,6 +19,7 @@ use paygress_core::model::ids::{Customer, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::Unpaid;
+use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
@@ -26,11 +29,14 @@ use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use support::customer::until;
 use support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
 
 /// What a cluster without pods answers.
 #[derive(Default)]
@@ -45,6 +51,12 @@ struct Script {
     room: Option<u32>,
     /// How many pods were removed.
     removed: usize,
+    /// Why a new pod does not fit, by its tier.
+    too_little: Option<NoCapacity>,
+    /// How many of the ports that were validated first other pods have.
+    of_others: usize,
+    /// Whether what it has left is not known yet.
+    is_listing: bool,
     /// Whether its pods are gone.
     is_empty: bool,
     /// What it reports to whoever watches it first.
@@ -67,6 +79,32 @@ fn demand(port: u16) -> Demand {
     Demand::new(format!("port {port}"))
 }
 
+/// What it has left for pods.
+struct Left {
+    room: Room,
+    too_little: Option<NoCapacity>,
+    /// What pods on the ports of others need.
+    of_others: Vec<Demand>,
+}
+
+impl Capacity for Left {
+    fn check(&self, reserved: &[Reservation], new: &Demand) -> Result<(), NoCapacity> {
+        if self.of_others.contains(new) {
+            return Err(NoCapacity::Port);
+        }
+        self.room.check(reserved, new)
+    }
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
+        self.too_little.map_or_else(|| self.room.fits(reserved, tier), Err)
+    }
+    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32 {
+        self.room.count(reserved, tier, most)
+    }
+    fn utilisation(&self) -> Utilisation {
+        self.room.utilisation()
+    }
+}
+
 #[async_trait]
 impl Cluster for ScriptedCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
@@ -75,7 +113,16 @@ impl Cluster for ScriptedCluster {
         Ok(demand(port))
     }
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        Some(Arc::new(Room(self.0.lock().unwrap().room?)))
+        let script = self.0.lock().unwrap();
+        let of_others = script.validated.iter().take(script.of_others);
+        Some(Arc::new(Left {
+            room: Room(script.room.unwrap_or(u32::MAX)),
+            too_little: script.too_little,
+            of_others: of_others.map(|port| demand(*port)).collect(),
+        }))
+    }
+    fn is_capacity_pending(&self) -> bool {
+        self.0.lock().unwrap().is_listing
     }
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
@@ -143,6 +190,7 @@ fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
+    ports: RangeInclusive<u16>,
     database: Database,
     ledger: Arc<SqlStore>,
     _directory: TempDir,
@@ -155,7 +203,7 @@ impl Service {
         let database = Database::sqlite(&file, SqlStore::SCHEMA).await.unwrap();
         let ledger = Arc::new(SqlStore::new(database.clone()).with_reserve(0));
         let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
-        Self { cluster, database, ledger, _directory: directory }
+        Self { cluster, ports: settings().ports, database, ledger, _directory: directory }
     }
 
     /// As it starts on what is there.
@@ -172,14 +220,20 @@ impl Service {
             responder: Arc::new(NullResponder),
         };
         // What is paid back is not what a customer gets for a stop of theirs.
-        let settings = Settings { refund_on_stop: None, capture, ..settings() };
+        let ports = self.ports.clone();
+        let settings = Settings { refund_on_stop: None, ports, capture, ..settings() };
         OrderService::new(settings, backends)
+    }
+
+    /// What a customer who orders a pod is answered.
+    async fn order_pod(&self) -> Response {
+        let incoming = incoming("c", 1, None);
+        self.start().submit(incoming).await.unwrap().answer().await.unwrap()
     }
 
     /// Sells a pod.
     async fn sell(&self) -> Lease {
-        let incoming = incoming("c", 1, None);
-        let answer = self.start().submit(incoming).await.unwrap().answer().await.unwrap();
+        let answer = self.order_pod().await;
         assert!(matches!(answer, Response::Access(_)), "{answer:?}");
         until("the answer is not delivered", async || {
             self.ledger.unfinished().await.unwrap().is_empty().then_some(())
@@ -233,6 +287,72 @@ async fn what_a_pod_needs_follows_it_to_another_port() {
         assert!(validated.windows(2).all(|two| two[0] != two[1]), "{validated:?}");
         let reserved = Reservation { demand: demand(lease.port), lease: lease.id };
         assert_eq!(service.ledger.reservations().await.unwrap(), [reserved], "moved {taken} times");
+    }
+}
+
+/// A pod gets another port before it is paid for, if other pods have the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_pod_has_is_not_sold() {
+    for (of_others, last, dry_runs, is_sold) in [
+        (0, 20_001, 1, true),
+        (1, 20_001, 2, true),
+        // There is no other one.
+        (1, 20_000, 1, false),
+        (2, 20_001, 4, false),
+    ] {
+        let script = Script { of_others, ..Script::default() };
+        let service = Service { ports: 20_000..=last, ..Service::new(script).await };
+        let answer = service.order_pod().await;
+        let validated = service.cluster.0.lock().unwrap().validated.clone();
+        assert_eq!(validated.len(), dry_runs, "{validated:?}");
+        let reservations = service.ledger.reservations().await.unwrap();
+        if is_sold {
+            assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+            let port = validated[dry_runs - 1];
+            assert!(!validated[..of_others].contains(&port), "{validated:?}");
+            let lease = service.ledger.live_leases(None).await.unwrap().remove(0);
+            assert_eq!(lease.port, port);
+            assert_eq!(reservations, [Reservation { lease: lease.id, demand: demand(port) }]);
+        } else {
+            let error = answer.error().unwrap();
+            let expected = (UNAVAILABLE, "no node has the reserved port free");
+            assert_eq!((error.error_type, error.message.as_str()), expected);
+            let details = error.details.as_deref();
+            assert_eq!(details, Some("your token was not taken; try again later"));
+            assert!(reservations.is_empty(), "{reservations:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_know_yet_what_is_left_is_not_ready() {
+    let service = Service::new(Script { is_listing: true, ..Script::default() }).await;
+    let orders = service.start();
+    let reasons = orders.unready_reasons().await;
+    assert!(reasons.len() == 1 && reasons[0].contains("not listed yet"), "{reasons:?}");
+    service.cluster.0.lock().unwrap().is_listing = false;
+    assert!(orders.unready_reasons().await.is_empty());
+}
+
+/// Customers of a tier that will never fit do not wait for pods to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_learn_whether_a_smaller_tier_is_needed() {
+    for (too_little, text, may_fit_later) in [
+        (NoCapacity::Nodes, "no node has enough left for this pod", true),
+        (NoCapacity::TooLarge, "no node is large enough for this pod", false),
+        (NoCapacity::Quota, "the quota is used up", true),
+        (NoCapacity::QuotaTooSmall, "the quota is too small for this pod", false),
+    ] {
+        let service =
+            Service::new(Script { too_little: Some(too_little), ..Script::default() }).await;
+        let answer = service.order_pod().await;
+        let error = answer.error().unwrap();
+        assert_eq!((error.error_type, error.message.as_str()), (UNAVAILABLE, text));
+        let details = error.details.as_deref().unwrap();
+        assert!(details.starts_with("your token was not taken"), "{details}");
+        assert_eq!(details.contains("when a pod has ended"), may_fit_later, "{details}");
+        assert!(service.cluster.0.lock().unwrap().validated.is_empty(), "by its tier alone");
+        assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0);
     }
 }
 

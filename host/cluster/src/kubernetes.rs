@@ -17,7 +17,7 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
-use paygress_core::backend::capacity::{Capacity, Demand};
+use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
 };
@@ -313,11 +313,16 @@ impl Cluster for Kubernetes {
             self.dry_run_create(&self.services, service).await?;
         }
         // Of the pod as it was admitted: with the defaults of LimitRanges and runtime classes.
-        Ok(self.capacity_watch().demand(plan.placement.resources, &pod))
+        let tier = Tier { id: plan.tier.clone(), resources: plan.placement.resources };
+        Ok(self.capacity_watch().demand(&tier, &pod, &objects.services))
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         self.capacity_watch().capacity().await
+    }
+
+    fn is_capacity_pending(&self) -> bool {
+        self.capacity_watch().is_pending()
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {

@@ -32,6 +32,10 @@ pub(crate) fn cluster_error(error: RequestError) -> ClusterError {
         error => return ClusterError::unavailable(error),
     };
     let message = &status.message;
+    // The node port of a Service.
+    if status.code == 422 && message.contains("provided port is already allocated") {
+        return ClusterError::port_taken(*status);
+    }
     let (error_type, text) = match status.code {
         403 if message.contains("exceeded quota") => (
             ErrorType::ResourceUnavailable,
@@ -58,9 +62,13 @@ mod tests {
     use std::error::Error;
 
     fn status(code: u16) -> ClusterError {
+        answer(code, "etcd is away")
+    }
+
+    fn answer(code: u16, message: &str) -> ClusterError {
         let answer = Status {
             code,
-            message: "etcd is away".to_owned(),
+            message: message.to_owned(),
             reason: "InternalError".to_owned(),
             ..Status::default()
         };
@@ -81,5 +89,16 @@ mod tests {
 
         let ClusterError::Refused(refusal) = status(403) else { panic!("not refused") };
         assert!(!refusal.message.contains("etcd"), "{refusal:?}");
+    }
+
+    #[test]
+    fn a_node_port_of_another_service_is_a_port_that_is_taken() {
+        let invalid = |why: &str| {
+            format!("Service \"a\" is invalid: spec.ports[0].nodePort: Invalid value: 31100: {why}")
+        };
+        let taken = answer(422, &invalid("provided port is already allocated"));
+        assert!(matches!(taken, ClusterError::PortTaken(_)), "{taken:?}");
+        let outside = answer(422, &invalid("provided port is not in the valid range"));
+        assert!(matches!(outside, ClusterError::Refused(_)), "{outside:?}");
     }
 }

@@ -62,6 +62,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
     }});
     LeasePlan {
         lease,
+        tier: "basic".to_owned(),
         placement,
         rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
         login: Login::check(Some("alice"), None, None).unwrap(),

@@ -230,7 +230,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "POD_EXTRA_CAPACITY",
         default: None,
-        about: "what an autoscaler adds beyond the nodes that are there: nodes=3,cpu=4,memory=16Gi; devices and pods (110) too",
+        about: "what an autoscaler adds beyond the nodes that are there: nodes=3,up-to=5,cpu=4,memory=16Gi; devices and pods (110) too",
     },
     Key {
         name: "POD_READY_SECONDS",

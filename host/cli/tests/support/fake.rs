@@ -2,7 +2,9 @@
 //! For tests of policies, which need many orders and no money.
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
 };
@@ -168,7 +170,10 @@ impl Capacity for Room {
     fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
         if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
     }
-    fn count(&self, reserved: &[Reservation], _: &Resources, most: u32) -> u32 {
+    fn fits(&self, reserved: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
+        self.check(reserved, &Demand::default())
+    }
+    fn count(&self, reserved: &[Reservation], _: &Tier, most: u32) -> u32 {
         self.left(reserved).min(most)
     }
     fn utilisation(&self) -> Utilisation {

@@ -3,6 +3,7 @@
 use super::amounts::Amounts;
 use k8s_openapi::api::core::v1::{
     self, Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, ResourceRequirements,
+    Service,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::capacity::Demand;
@@ -41,7 +42,42 @@ pub(super) struct PodDemand {
     /// Whether the pod has a deadline of its own: scopes of quotas ask for it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) has_deadline: bool,
+    /// For quotas alone.
+    #[serde(skip_serializing_if = "LeaseObjects::is_empty")]
+    pub(super) objects: LeaseObjects,
     pub(super) nodes: NodeRules,
+}
+
+/// How many objects a lease makes beside its pod. Of a pod that was watched: none, the API server
+/// counts what is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct LeaseObjects {
+    pub(super) jobs: u64,
+    pub(super) secrets: u64,
+    pub(super) services: u64,
+    /// Of the Services.
+    pub(super) node_ports: u64,
+}
+
+impl LeaseObjects {
+    pub(super) fn of(services: &[Service]) -> Self {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let node_ports = services.iter().filter_map(|service| {
+            let spec = service.spec.as_ref()?;
+            (spec.type_.as_deref() == Some("NodePort")).then(|| spec.ports.iter().flatten().count())
+        });
+        Self {
+            jobs: 1,
+            secrets: 1,
+            services: count(services.len()),
+            node_ports: node_ports.map(count).fold(0, u64::saturating_add),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Which nodes a pod may run on.
@@ -107,6 +143,7 @@ impl PodDemand {
             host_ports: host_ports(spec),
             priority: spec.priority.unwrap_or(0),
             has_deadline: spec.active_deadline_seconds.is_some(),
+            objects: LeaseObjects::default(),
             nodes: NodeRules::of(spec),
         }
     }

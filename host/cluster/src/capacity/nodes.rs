@@ -147,7 +147,10 @@ impl Nodes {
     ) -> Self {
         let mut nodes: Vec<Node> = real.cloned().collect();
         if let Some(extra) = extra {
-            nodes.extend(std::iter::repeat_n(Node::added(extra), extra.nodes));
+            // An autoscaler's limit is of nodes that are not ready too.
+            let cluster = nodes.iter().filter(|node| node.permits(usable)).count();
+            let added = extra.nodes_beside(cluster);
+            nodes.extend(std::iter::repeat_n(Node::added(extra), added));
         }
         let empty = |node: &Node| Free {
             amounts: node.allocatable.clone(),
@@ -232,9 +235,8 @@ impl Nodes {
         self.place(free, demand, std::iter::once(demand.host_ports.as_slice()))
     }
 
-    /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
-    /// takes them.
-    pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+    /// Places this pod after the pending ones; returns how many of ours got a place before it.
+    fn place_last(&self, pending: &Pending, new: &PodDemand) -> Result<u32, NoCapacity> {
         let permitted: Vec<&Node> =
             self.nodes.iter().filter(|node| node.permits(&new.nodes)).collect();
         let is_large_enough =
@@ -245,9 +247,25 @@ impl Nodes {
         let mut last = self.free.clone();
         self.place_all(&mut last, &pending.others);
         let placed = self.place_all(&mut last, &pending.ours);
-        if self.place_one(&mut last, new) == 0 {
-            return Err(NoCapacity::Nodes);
+        let without_port: &[HostPort] = &[];
+        if self.place_one(&mut last, new) > 0 {
+            Ok(placed)
+        } else if self.place(&mut last, new, std::iter::once(without_port)) > 0 {
+            Err(NoCapacity::Port)
+        } else {
+            Err(NoCapacity::Nodes)
         }
+    }
+
+    /// Whether this pod gets a place after the pending ones.
+    pub(super) fn fits(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+        self.place_last(pending, new).map(drop)
+    }
+
+    /// Whether this pod gets a place beside the pending ones, in whichever order the scheduler
+    /// takes them.
+    pub(super) fn check(&self, pending: &Pending, new: &PodDemand) -> Result<(), NoCapacity> {
+        let placed = self.place_last(pending, new)?;
         if pending.is_empty() {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The objects of one watch: complete once they have been listed.
 struct Listing<T> {
@@ -90,6 +91,8 @@ pub(super) struct Objects {
     nodes: Listing<Node>,
     pods: Listing<Pod>,
     quotas: Listing<Quota>,
+    /// When the lists of this scope began.
+    listing_since: Instant,
     /// Of what is here now.
     snapshot: Option<Arc<Snapshot>>,
 }
@@ -104,8 +107,13 @@ impl Objects {
             nodes: Listing::default(),
             pods: Listing::default(),
             quotas: Listing::default(),
+            listing_since: Instant::now(),
             snapshot: None,
         }
+    }
+
+    pub(super) fn listing_since(&self) -> Instant {
+        self.listing_since
     }
 
     fn note(&mut self, change: Change) {
@@ -141,15 +149,30 @@ impl Objects {
         if self.scope != scope {
             self.scope = scope;
             self.nodes = Listing::default();
-            self.pods = Listing::default();
-            self.snapshot = None;
+            self.listing_since = Instant::now();
+            self.forget_pods();
         }
+    }
+
+    /// The pods cannot be read: nothing is counted.
+    pub(super) fn forget_pods(&mut self) {
+        self.pods = Listing::default();
+        self.snapshot = None;
+    }
+
+    /// Whether the pods of the scope have been listed once, and with those of the cluster its nodes.
+    pub(super) fn are_pods_listed(&self) -> bool {
+        let nodes = self.scope == Scope::Namespace || self.nodes.current.is_some();
+        nodes && self.pods.current.is_some()
+    }
+
+    pub(super) fn are_quotas_listed(&self) -> bool {
+        self.quotas.current.is_some()
     }
 
     /// Whether everything has been listed once.
     pub(super) fn is_listed(&self) -> bool {
-        let nodes = self.scope == Scope::Namespace || self.nodes.current.is_some();
-        nodes && self.pods.current.is_some() && self.quotas.current.is_some()
+        self.are_pods_listed() && self.are_quotas_listed()
     }
 
     /// None while it is not known, and where neither nodes nor quotas can be counted.

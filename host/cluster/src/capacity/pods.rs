@@ -20,7 +20,7 @@ pub(super) enum Place {
     Node(String),
     /// The scheduler will look for a node.
     Pending,
-    /// Scheduling gates keep it from the scheduler.
+    /// Scheduling gates keep it from the scheduler, and it is nobody's lease: it may never run.
     Gated,
 }
 
@@ -38,17 +38,19 @@ impl Pod {
         let spec = pod.spec.as_ref();
         let node = spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
+        let owner = (pod.metadata.namespace.as_deref() == Some(namespace)).then(|| {
+            pod.labels().get(LEASE).map_or(Owner::Other, |lease| Owner::Lease(lease.clone()))
+        });
+        // That of a lease was sold a place: its reservation is counted by it, gated or not.
+        let is_lease = matches!(owner, Some(Owner::Lease(_)));
         let place = match node {
             Some(node) => Place::Node(node),
-            None if gates.is_some_and(|gates| !gates.is_empty()) => Place::Gated,
+            None if !is_lease && gates.is_some_and(|gates| !gates.is_empty()) => Place::Gated,
             None => Place::Pending,
         };
         if place != Place::Pending {
             demand.nodes = NodeRules::default();
         }
-        let owner = (pod.metadata.namespace.as_deref() == Some(namespace)).then(|| {
-            pod.labels().get(LEASE).map_or(Owner::Other, |lease| Owner::Lease(lease.clone()))
-        });
         Self { demand, place, owner }
     }
 }

@@ -3,16 +3,19 @@
 //! The API server checks them in the dry run too, and more of them; it does not know of orders whose
 //! pods are not there yet.
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::quantity::{milli, whole};
 use super::thousandths;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
+use paygress_core::backend::capacity::NoCapacity;
 use std::collections::BTreeMap;
 
 /// The limits of one quota that pods count against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     hard: BTreeMap<String, u64>,
+    /// What pods and objects that were counted leave of it.
+    left: BTreeMap<String, u64>,
     scopes: Vec<Scope>,
 }
 
@@ -46,8 +49,22 @@ impl Scope {
     }
 }
 
+/// How many of these objects a quota counts; none for what it names beside them.
+fn object_count(name: &str, objects: &LeaseObjects) -> Option<u64> {
+    Some(match name {
+        "count/jobs.batch" => objects.jobs,
+        "secrets" | "count/secrets" => objects.secrets,
+        "services" | "count/services" => objects.services,
+        "services.nodeports" => objects.node_ports,
+        _ => return None,
+    })
+}
+
 /// How much of what a quota names a pod uses; none for what is not counted here.
 fn usage(name: &str, pod: &PodDemand) -> Option<u64> {
+    if let Some(count) = object_count(name, &pod.objects) {
+        return Some(count);
+    }
     let (requests, limits) = (&pod.requests, &pod.limits);
     Some(match name {
         "pods" | "count/pods" => 1,
@@ -85,7 +102,14 @@ impl Quota {
             let limit = if name.ends_with("cpu") { milli(quantity) } else { whole(quantity) };
             Some((name.clone(), limit?))
         });
-        Self { hard: hard.collect(), scopes }
+        let hard: BTreeMap<String, u64> = hard.collect();
+        let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
+        let left = hard.iter().map(|(name, limit)| {
+            // Pods are watched; of other objects only the API server knows how many there are.
+            let counted = object_count(name, &none.objects).and_then(|_| whole(used?.get(name)?));
+            (name.clone(), limit.saturating_sub(counted.unwrap_or(0)))
+        });
+        Self { left: left.collect(), hard, scopes }
     }
 
     fn covers(&self, pod: &PodDemand) -> bool {
@@ -94,20 +118,37 @@ impl Quota {
 
     /// What these pods leave of it.
     pub(super) fn without<'a>(&self, pods: impl Iterator<Item = &'a PodDemand> + Clone) -> Self {
-        let left = self.hard.iter().map(|(name, limit)| {
-            (name.clone(), limit.saturating_sub(self.used(name, pods.clone())))
-        });
-        Self { hard: left.collect(), scopes: self.scopes.clone() }
+        let left = self
+            .left
+            .iter()
+            .map(|(name, left)| (name.clone(), left.saturating_sub(self.used(name, pods.clone()))));
+        Self { hard: self.hard.clone(), left: left.collect(), scopes: self.scopes.clone() }
+    }
+
+    /// Whether it permits one such pod.
+    pub(super) fn check(&self, pod: &PodDemand) -> Result<(), NoCapacity> {
+        if self.count(pod, 1) > 0 {
+            Ok(())
+        } else if self.copies(&self.hard, pod, 1) > 0 {
+            Err(NoCapacity::Quota)
+        } else {
+            Err(NoCapacity::QuotaTooSmall)
+        }
     }
 
     /// How many such pods it permits; at most `most`.
     pub(super) fn count(&self, pod: &PodDemand, most: u32) -> u32 {
+        self.copies(&self.left, pod, most)
+    }
+
+    /// How many such pods these amounts suffice for; at most `most`.
+    fn copies(&self, amounts: &BTreeMap<String, u64>, pod: &PodDemand, most: u32) -> u32 {
         if !self.covers(pod) {
             return most;
         }
-        let copies = self.hard.iter().filter_map(|(name, left)| {
+        let copies = amounts.iter().filter_map(|(name, amount)| {
             // A pod that uses nothing of it is not kept out by it.
-            left.checked_div(usage(name, pod)?)
+            amount.checked_div(usage(name, pod)?)
         });
         copies.min().map_or(most, |copies| u32::try_from(copies).unwrap_or(u32::MAX).min(most))
     }

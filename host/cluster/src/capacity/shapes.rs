@@ -2,8 +2,9 @@
 //! asks it: what the dry runs returned is remembered for the offers.
 
 use super::amounts::Amounts;
-use super::demand::{NodeRules, PodDemand};
+use super::demand::{LeaseObjects, NodeRules, PodDemand};
 use crate::guard::Allowed;
+use paygress_core::backend::capacity::Tier;
 use paygress_core::backend::policy::Resources;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ const MOST: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Shape {
-    resources: Resources,
+    tier: Tier,
     demand: PodDemand,
     seen: Instant,
 }
@@ -23,36 +24,29 @@ struct Shape {
 pub(super) struct Shapes(Vec<Shape>);
 
 impl Shapes {
-    /// Remembers what a pod with these resources needs, but for its port.
-    pub(super) fn learn(&mut self, resources: Resources, demand: &PodDemand, now: Instant) {
+    /// Remembers what a pod of this tier needs, but for its port.
+    pub(super) fn learn(&mut self, tier: &Tier, demand: &PodDemand, now: Instant) {
         let demand = PodDemand { host_ports: Vec::new(), ..demand.clone() };
         self.0.retain(|shape| {
             now.duration_since(shape.seen) < REMEMBERED
-                && (shape.resources, &shape.demand) != (resources, &demand)
+                && (&shape.tier, &shape.demand) != (tier, &demand)
         });
         if self.0.len() >= MOST {
             self.0.remove(0);
         }
-        self.0.push(Shape { resources, demand, seen: now });
+        self.0.push(Shape { tier: tier.clone(), demand, seen: now });
     }
 
-    /// What pods with these resources may need. As long as none was seen, the least that they can:
+    /// What pods of this tier may need. As long as none was seen, the least that they can:
     /// what is sold out by that is sold out.
-    pub(super) fn of(
-        &self,
-        resources: &Resources,
-        allowed: &Allowed,
-        now: Instant,
-    ) -> Vec<PodDemand> {
+    pub(super) fn of(&self, tier: &Tier, allowed: &Allowed, now: Instant) -> Vec<PodDemand> {
         let seen: Vec<PodDemand> = self
             .0
             .iter()
-            .filter(|shape| {
-                shape.resources == *resources && now.duration_since(shape.seen) < REMEMBERED
-            })
+            .filter(|shape| shape.tier == *tier && now.duration_since(shape.seen) < REMEMBERED)
             .map(|shape| shape.demand.clone())
             .collect();
-        if seen.is_empty() { vec![least(resources, allowed)] } else { seen }
+        if seen.is_empty() { vec![least(&tier.resources, allowed)] } else { seen }
     }
 }
 
@@ -75,6 +69,7 @@ fn least(resources: &Resources, allowed: &Allowed) -> PodDemand {
     PodDemand {
         requests: amounts(&allowed.overcommit.requests(resources)),
         limits: amounts(resources),
+        objects: LeaseObjects::of(&[]),
         nodes: usable_nodes(allowed),
         ..PodDemand::default()
     }

@@ -7,8 +7,9 @@ use super::pods::{Owner, Place, Pod};
 use super::quota::Quota;
 use super::shapes::Shapes;
 use crate::guard::Allowed;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -95,10 +96,15 @@ impl Snapshot {
 
     fn check(&self, reserved: &[Reservation], new: &PodDemand) -> Result<(), NoCapacity> {
         let unplaced = self.unplaced(reserved, new.priority);
-        if self.quotas(&unplaced).any(|quota| quota.count(new, 1) == 0) {
-            return Err(NoCapacity::Quota);
-        }
+        self.quotas(&unplaced).try_for_each(|quota| quota.check(new))?;
         self.nodes.as_ref().map_or(Ok(()), |nodes| nodes.check(&unplaced.pending, new))
+    }
+
+    /// Whether one is counted, and why not.
+    fn fits(&self, reserved: &[Reservation], pod: &PodDemand) -> Result<(), NoCapacity> {
+        let unplaced = self.unplaced(reserved, pod.priority);
+        self.quotas(&unplaced).try_for_each(|quota| quota.check(pod))?;
+        self.nodes.as_ref().map_or(Ok(()), |nodes| nodes.fits(&unplaced.pending, pod))
     }
 
     fn count(&self, reserved: &[Reservation], pod: &PodDemand, most: u32) -> u32 {
@@ -120,10 +126,23 @@ impl Capacity for View {
         PodDemand::read(demand).map_or(Ok(()), |demand| self.snapshot.check(reserved, &demand))
     }
 
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
+        let mut refused: Option<NoCapacity> = None;
+        for pod in self.shapes.of(tier, &self.allowed, Instant::now()) {
+            match self.snapshot.fits(reserved, &pod) {
+                Ok(()) => return Ok(()),
+                Err(reason) => {
+                    refused = refused.filter(|before| !before.is_lasting()).or(Some(reason));
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
     /// Where the template asks for one thing now and for another then, as many as the most modest
     /// of them: an offer is sold out when none fits.
-    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32 {
-        let pods = self.shapes.of(resources, &self.allowed, Instant::now());
+    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32 {
+        let pods = self.shapes.of(tier, &self.allowed, Instant::now());
         let counts = pods.iter().map(|pod| self.snapshot.count(reserved, pod, most));
         counts.max().unwrap_or(most)
     }

@@ -1,7 +1,8 @@
 //! The watches. Their last state is kept while they fail: what was reserved since is counted
-//! against it, and without the API server no order passes its dry run.
+//! against it, and without the API server no order passes its dry run. A 403 is such a failure too,
+//! until it has lasted for [`RightsRetry::soon`].
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::extra::ExtraCapacity;
 use super::objects::{Objects, Scope};
 use super::shapes::{Shapes, usable_nodes};
@@ -9,13 +10,12 @@ use super::snapshot::View;
 use crate::connection::with_timeout;
 use crate::guard::Allowed;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
 use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
-use paygress_core::backend::capacity::{Capacity, Demand};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::error_chain;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -26,10 +26,45 @@ use tokio::task::JoinHandle;
 
 /// How long orders wait for the first lists, from the begin of the watches on.
 const FIRST_LISTS: Duration = Duration::from_secs(5);
-/// How often missing rights are tried again.
-const RIGHTS_RECHECK: Duration = Duration::from_secs(300);
+/// A watch that has lasted longer than this had its rights: a 403 after it is a new one.
+const STEADY: Duration = Duration::from_secs(60);
 /// Pods that have ended use nothing.
 const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// When a watch is tried again for which a right is missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RightsRetry {
+    /// At first: an API server that has just started answers 403 until it has read the roles.
+    pub(super) soon: [Duration; 5],
+    /// After that the right is missing, until the operator grants it.
+    pub(super) later: Duration,
+}
+
+impl Default for RightsRetry {
+    fn default() -> Self {
+        Self { soon: [1, 2, 4, 8, 16].map(Duration::from_secs), later: Duration::from_secs(300) }
+    }
+}
+
+/// The times that a watch was forbidden.
+struct Denials {
+    retry: RightsRetry,
+    soon: std::array::IntoIter<Duration, 5>,
+}
+
+impl Denials {
+    fn new(retry: RightsRetry) -> Self {
+        Self { retry, soon: retry.soon.into_iter() }
+    }
+
+    /// When to try again after a watch of this length. None: the right is missing.
+    fn retry_soon(&mut self, watched: Duration) -> Option<Duration> {
+        if watched > STEADY {
+            *self = Self::new(self.retry);
+        }
+        self.soon.next()
+    }
+}
 
 /// Whether everything has been listed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +79,6 @@ pub(crate) struct CapacityWatch {
     shapes: Mutex<Shapes>,
     allowed: Allowed,
     progress: watch::Receiver<Progress>,
-    begun: Instant,
     task: JoinHandle<()>,
 }
 
@@ -62,6 +96,16 @@ impl CapacityWatch {
         allowed: &Allowed,
         extra: Option<ExtraCapacity>,
     ) -> Self {
+        Self::begin_with(client, namespace, allowed, extra, RightsRetry::default())
+    }
+
+    pub(super) fn begin_with(
+        client: Client,
+        namespace: &str,
+        allowed: &Allowed,
+        extra: Option<ExtraCapacity>,
+        retry: RightsRetry,
+    ) -> Self {
         let objects = Objects::new(namespace, extra, usable_nodes(allowed));
         let objects = Arc::new(Mutex::new(objects));
         let (sender, progress) = watch::channel(Progress::Listing);
@@ -70,13 +114,13 @@ impl CapacityWatch {
             namespace: namespace.to_owned(),
             objects: Arc::clone(&objects),
             progress: sender,
+            retry,
         };
         Self {
             objects,
             shapes: Mutex::default(),
             allowed: allowed.clone(),
             progress,
-            begun: Instant::now(),
             task: tokio::spawn(watches.run()),
         }
     }
@@ -85,17 +129,25 @@ impl CapacityWatch {
         self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a pod needs that the API server has admitted; remembered for the offers of its tier.
-    pub(crate) fn demand(&self, resources: Resources, admitted: &Pod) -> Demand {
-        let demand = PodDemand::of(admitted);
-        self.shapes().learn(resources, &demand, Instant::now());
+    /// What a pod with these Services needs that the API server has admitted; remembered for the
+    /// offers of its tier.
+    pub(crate) fn demand(&self, tier: &Tier, admitted: &Pod, services: &[Service]) -> Demand {
+        let objects = LeaseObjects::of(services);
+        let demand = PodDemand { objects, ..PodDemand::of(admitted) };
+        self.shapes().learn(tier, &demand, Instant::now());
         demand.to_demand()
+    }
+
+    /// Whether it is not known yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        !lock(&self.objects).is_listed()
     }
 
     /// None while it is not known, and where no right permits counting it.
     pub(crate) async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         let mut progress = self.progress.clone();
-        let left = FIRST_LISTS.saturating_sub(self.begun.elapsed());
+        let listing_since = lock(&self.objects).listing_since();
+        let left = FIRST_LISTS.saturating_sub(listing_since.elapsed());
         let listed =
             async { progress.wait_for(|progress| *progress == Progress::Listed).await.is_ok() };
         // Unlisted objects give no snapshot.
@@ -119,6 +171,7 @@ struct Watches {
     namespace: String,
     objects: Arc<Mutex<Objects>>,
     progress: watch::Sender<Progress>,
+    retry: RightsRetry,
 }
 
 impl Watches {
@@ -138,28 +191,46 @@ impl Watches {
         self.progress.send_if_modified(|current| std::mem::replace(current, progress) != progress);
     }
 
+    fn is_known(&self, listed: impl FnOnce(&Objects) -> bool) -> bool {
+        listed(&lock(&self.objects))
+    }
+
     async fn watch_quotas(&self) {
         let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut known = true;
+        let mut denials = Denials::new(self.retry);
+        let mut is_reported = false;
         loop {
+            let begun = Instant::now();
             let change = |event| self.update(|objects| objects.quota_event(event));
             let config = watcher::Config::default();
             let Forbidden(_) = follow("resourcequotas", quotas.clone(), config, change).await;
-            self.update(Objects::without_quotas);
-            if std::mem::take(&mut known) {
-                tracing::warn!(
-                    namespace = self.namespace,
-                    "the ResourceQuotas of the pods' namespace cannot be watched: orders under way are not counted against them; apply k8s/base/rbac.yaml"
-                );
+            let soon = denials.retry_soon(begun.elapsed());
+            if soon.is_none() || !self.is_known(Objects::are_quotas_listed) {
+                self.update(Objects::without_quotas);
+                if !std::mem::replace(&mut is_reported, true) {
+                    tracing::warn!(
+                        namespace = self.namespace,
+                        "the ResourceQuotas of the pods' namespace cannot be watched: orders under way are not counted against them; apply k8s/base/rbac.yaml"
+                    );
+                }
             }
-            tokio::time::sleep(RIGHTS_RECHECK).await;
+            tokio::time::sleep(soon.unwrap_or(self.retry.later)).await;
         }
     }
 
     /// The pods and nodes of the cluster; as long as a right is missing, the pods of the namespace.
     async fn watch_pods(&self) {
+        let mut denials = Denials::new(self.retry);
         loop {
+            let begun = Instant::now();
             let Forbidden(missing) = self.watch_cluster().await;
+            if let Some(soon) = denials.retry_soon(begun.elapsed())
+                && self.is_known(Objects::are_pods_listed)
+            {
+                tracing::warn!(missing, "forbidden: the last state is kept, and it is tried again");
+                tokio::time::sleep(soon).await;
+                continue;
+            }
             self.update(|objects| objects.set_scope(Scope::Namespace));
             tracing::warn!(
                 missing,
@@ -167,19 +238,20 @@ impl Watches {
             );
             tokio::select! {
                 () = self.watch_namespace() => {}
-                () = self.await_rights() => {}
+                () = self.await_rights(&mut denials) => {}
             }
             tracing::info!("what the nodes have left is counted from now on");
             self.update(|objects| objects.set_scope(Scope::Cluster));
         }
     }
 
-    async fn await_rights(&self) {
+    async fn await_rights(&self, denials: &mut Denials) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let pods: Api<Pod> = Api::all(self.client.clone());
         let one = ListParams::default().limit(1);
         loop {
-            tokio::time::sleep(RIGHTS_RECHECK).await;
+            let soon = denials.retry_soon(Duration::ZERO);
+            tokio::time::sleep(soon.unwrap_or(self.retry.later)).await;
             if with_timeout(nodes.list(&one)).await.is_ok()
                 && with_timeout(pods.list(&one)).await.is_ok()
             {
@@ -202,14 +274,22 @@ impl Watches {
 
     /// Does not return.
     async fn watch_namespace(&self) {
-        let pods = Api::namespaced(self.client.clone(), &self.namespace);
-        let Forbidden(missing) = self.follow_pods(pods).await;
-        tracing::warn!(
-            namespace = self.namespace,
-            missing,
-            "the pods of the namespace cannot be watched: nothing is counted; apply k8s/base/rbac.yaml"
-        );
-        std::future::pending().await
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut denials = Denials::new(self.retry);
+        loop {
+            let begun = Instant::now();
+            let Forbidden(missing) = self.follow_pods(pods.clone()).await;
+            let soon = denials.retry_soon(begun.elapsed());
+            if soon.is_none() || !self.is_known(Objects::are_pods_listed) {
+                self.update(Objects::forget_pods);
+                tracing::warn!(
+                    namespace = self.namespace,
+                    missing,
+                    "the pods of the namespace cannot be watched: nothing is counted; apply k8s/base/rbac.yaml"
+                );
+            }
+            tokio::time::sleep(soon.unwrap_or(self.retry.later)).await;
+        }
     }
 
     async fn follow_pods(&self, pods: Api<Pod>) -> Forbidden {

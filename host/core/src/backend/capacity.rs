@@ -2,7 +2,7 @@
 
 pub use crate::model::catalog::Utilisation;
 
-use crate::model::decision::Resources;
+use crate::model::decision::{Offer, Quote, Resources};
 use crate::model::ids::LeaseId;
 
 /// What a pod needs of its cluster, in the cluster's own form. It is kept with the port of its
@@ -22,6 +22,26 @@ impl Demand {
     }
 }
 
+/// What is sold under one name. Pods of two tiers may need different things though their resources
+/// are the same: a device, or other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    pub id: String,
+    pub resources: Resources,
+}
+
+impl From<&Offer> for Tier {
+    fn from(offer: &Offer) -> Self {
+        Self { id: offer.id.clone(), resources: offer.resources }
+    }
+}
+
+impl From<&Quote> for Tier {
+    fn from(quote: &Quote) -> Self {
+        Self { id: quote.tier.clone(), resources: quote.resources }
+    }
+}
+
 /// A lease that holds a port, and what its pod needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -38,11 +58,22 @@ pub enum NoCapacity {
     /// No node would take it even if it were empty.
     #[error("no node is large enough for this pod")]
     TooLarge,
+    /// It fits but for its port, which other pods have on every node: another port may do.
+    #[error("no node has the reserved port free")]
+    Port,
     #[error("the quota is used up")]
     Quota,
-    /// One of the two.
-    #[error("no node has enough left for this pod, or the quota is used up")]
-    NodesOrQuota,
+    /// It would not permit this pod even if it were the only one.
+    #[error("the quota is too small for this pod")]
+    QuotaTooSmall,
+}
+
+impl NoCapacity {
+    /// Whether such a pod does not fit later either.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::TooLarge | Self::QuotaTooSmall)
+    }
 }
 
 /// The cluster's capacity at one moment.
@@ -54,9 +85,15 @@ pub trait Capacity: Send + Sync {
     /// [`NoCapacity`].
     fn check(&self, reserved: &[Reservation], demand: &Demand) -> Result<(), NoCapacity>;
 
-    /// How many pods with these resources get a place beside those of these reservations; at most
-    /// `most`.
-    fn count(&self, reserved: &[Reservation], resources: &Resources, most: u32) -> u32;
+    /// Whether a pod of this tier gets a place beside those of these reservations, by what
+    /// is known of it before its template is rendered.
+    ///
+    /// # Errors
+    /// [`NoCapacity`]: where several templates were seen, the reason that may pass.
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity>;
+
+    /// How many pods of this tier get a place beside those of these reservations; at most `most`.
+    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32;
 
     fn utilisation(&self) -> Utilisation;
 }

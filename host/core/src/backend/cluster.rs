@@ -24,6 +24,8 @@ pub const LOGIN_MOUNT_PATH: &str = "/run/paygress/login";
 pub struct LeasePlan {
     /// The lease.
     pub lease: LeaseId,
+    /// The id of its tier.
+    pub tier: String,
     /// What the host has fixed.
     pub placement: Placement,
     /// What the policy made of it; not trusted.
@@ -137,6 +139,12 @@ pub trait Cluster: Send + Sync {
     /// What it has left for pods; none where that is not known.
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         None
+    }
+
+    /// Whether what it has left is not known yet, but will be: until then orders are checked by
+    /// their dry run alone.
+    fn is_capacity_pending(&self) -> bool {
+        false
     }
 
     /// Starts the pod. Idempotent.

@@ -1,9 +1,9 @@
 //! What is for sale, and what the cluster has left for it, before money moves.
 
 use super::{OrderService, StepError, internal};
-use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Utilisation};
-use crate::backend::cluster::LeasePlan;
-use crate::backend::policy::{Context, Offer, PolicyError, PolicySet, Resources};
+use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Tier, Utilisation};
+use crate::backend::cluster::{ClusterError, LeasePlan};
+use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
@@ -20,17 +20,14 @@ pub(super) struct FreeCapacity {
 }
 
 impl FreeCapacity {
-    /// How many pods with these resources get a place; at most `most`.
-    pub(super) fn count(&self, resources: &Resources, most: u32) -> u32 {
-        self.capacity.count(&self.reserved, resources, most)
+    /// How many pods of this tier get a place; at most `most`.
+    fn count(&self, tier: &Tier, most: u32) -> u32 {
+        self.capacity.count(&self.reserved, tier, most)
     }
 
-    /// Refuses a new pod with these resources that has no place, before anybody pays for it.
-    pub(super) fn check(&self, resources: &Resources) -> Result<(), Refusal> {
-        match self.count(resources, 1) {
-            0 => Err(refusal(NoCapacity::NodesOrQuota)),
-            _ => Ok(()),
-        }
+    /// Whether a pod of this tier gets a place.
+    pub(super) fn fits(&self, tier: &Tier) -> Result<(), NoCapacity> {
+        self.capacity.fits(&self.reserved, tier)
     }
 
     pub(super) fn utilisation(&self) -> Utilisation {
@@ -48,9 +45,9 @@ impl OrderService {
         let context = self.context_beside(None, free.as_ref()).await?;
         let offers = self.backends.policy.current().offers(&context).await?;
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
-            offers.first().map(|offer| offer.resources);
+            offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
-        let available = |offer: &Offer| Some(free.as_ref()?.count(&offer.resources, ports));
+        let available = |offer: &Offer| Some(free.as_ref()?.count(&Tier::from(offer), ports));
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
             offers: offers.into_iter().map(listed).collect(),
@@ -72,7 +69,7 @@ impl OrderService {
     /// the cluster has left for pods of the default tier.
     pub(super) fn capacity_leases(&self, active: u32, free: Option<&FreeCapacity>) -> u32 {
         let ports = self.ports();
-        let tier = *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner);
+        let tier = self.default_tier.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (free, tier) {
             (Some(free), Some(tier)) => {
                 active.saturating_add(free.count(&tier, ports.saturating_sub(active)))
@@ -111,43 +108,43 @@ impl OrderService {
         })
     }
 
-    /// The refusal of a new pod that has no place, by its price alone: nobody waits for a mint to
-    /// learn that. None: it may have one.
-    pub(super) async fn sold_out(&self, order: &Order, set: &dyn PolicySet) -> Option<Refusal> {
+    /// Why a new pod has no place, by its price alone: nobody waits for a mint to learn that. None:
+    /// it may have one.
+    pub(super) async fn sold_out(&self, order: &Order, set: &dyn PolicySet) -> Option<NoCapacity> {
         let Purchase::Spawn { .. } = &order.purchase else { return None };
         let mut free = self.free_capacity().await.ok()??;
         let context = self.context_beside(order.customer(), Some(&free)).await.ok()?;
         let own = LeaseId::of(&order.id);
         free.reserved.retain(|reserved| reserved.lease != own);
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        free.check(&quote.resources).err()
+        free.fits(&Tier::from(&quote)).err()
     }
 
-    /// Refuses a new pod with these resources for which there is no port, or no place. Nobody is
-    /// sent to their wallet for a token that buys nothing.
+    /// Refuses a new pod of this tier for which there is no port, or no place. Nobody is sent to
+    /// their wallet for a token that buys nothing.
     pub(super) async fn check_for_sale(
         &self,
-        resources: &Resources,
+        tier: &Tier,
         free: Option<&FreeCapacity>,
     ) -> Result<(), Refusal> {
         let ports = self.settings.ports.clone();
         match self.backends.ledger.has_free_port(ports).await {
-            Ok(true) => free.map_or(Ok(()), |free| free.check(resources)),
+            Ok(true) => free.map_or(Ok(()), |free| free.fits(tier)).map_err(refusal),
             Ok(false) => Err(no_ports()),
             Err(error) => Err(internal(&error)),
         }
     }
 
     /// Validates a new pod, and reserves what it needs.
-    pub(super) async fn reserve(&self, plan: &LeasePlan) -> Result<(), Refusal> {
+    pub(super) async fn reserve(&self, plan: &LeasePlan) -> Result<(), NotReserved> {
         let demand = self.backends.cluster.dry_run(plan).await?;
         let capacity = self.backends.cluster.capacity().await;
         self.backends
             .ledger
             .reserve_capacity(&plan.lease, &demand, capacity)
             .await
-            .map_err(|error| internal(&error))?
-            .map_err(refusal)
+            .map_err(|error| internal(&error))??;
+        Ok(())
     }
 
     /// Records what a pod needs that was moved to another port, which is a part of it. It is paid
@@ -173,12 +170,46 @@ pub(super) fn no_ports() -> Refusal {
         .with_details("all pods are leased; your token was not taken, try again when one has ended")
 }
 
-fn refusal(reason: NoCapacity) -> Refusal {
+/// Why what a new pod needs is not reserved.
+pub(super) enum NotReserved {
+    /// Other pods have its port: another one may do.
+    PortTaken,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotReserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ClusterError> for NotReserved {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::PortTaken(_) => Self::PortTaken,
+            error => Self::Refused(error.into()),
+        }
+    }
+}
+
+impl From<NoCapacity> for NotReserved {
+    fn from(reason: NoCapacity) -> Self {
+        match reason {
+            NoCapacity::Port => Self::PortTaken,
+            reason => Self::Refused(refusal(reason)),
+        }
+    }
+}
+
+pub(super) fn refusal(reason: NoCapacity) -> Refusal {
     let details = match reason {
-        NoCapacity::Nodes | NoCapacity::Quota | NoCapacity::NodesOrQuota => {
+        NoCapacity::Nodes | NoCapacity::Quota => {
             "your token was not taken; try again when a pod has ended, or choose a smaller tier"
         }
-        NoCapacity::TooLarge => "your token was not taken; choose a smaller tier",
+        NoCapacity::TooLarge | NoCapacity::QuotaTooSmall => {
+            "your token was not taken; choose a smaller tier"
+        }
+        NoCapacity::Port => "your token was not taken; try again later",
     };
     Refusal::new(ErrorType::ResourceUnavailable, reason.to_string()).with_details(details)
 }

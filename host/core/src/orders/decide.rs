@@ -1,7 +1,8 @@
 //! Everything that can be refused, while the customer still holds the money.
 
-use super::capacity::no_ports;
-use super::{OrderService, StepError, internal};
+use super::capacity::{self, NotReserved, no_ports};
+use super::{OrderService, StepError, internal, unreadable};
+use crate::backend::capacity::NoCapacity;
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
     Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
@@ -146,28 +147,75 @@ impl OrderService {
             Ok(terms) => terms,
             Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),
         };
+        let mut planned = PlannedPod { decision: Box::new(pod), moves: 0 };
+        let agreement = Agreement::of(trace, quote, grant);
+        let reserved = self.reserve_planned(&order.id, &agreement, &mut planned, &login, set).await;
+        if let Err(refusal) = reserved {
+            return Err(Rejected::by_cluster(refusal, agreement, Some(planned)));
+        }
+        let placement = &planned.decision.placement;
         let lease = Lease {
             id: LeaseId::of(&order.id),
             customer: order.reply_to.customer.clone(),
-            tier: quote.tier.clone(),
-            image: pod.placement.image.clone(),
-            resources: quote.resources,
-            username: trace.order.username.clone(),
-            port: pod.placement.host_port,
+            tier: agreement.decision.quote.tier.clone(),
+            image: placement.image.clone(),
+            resources: agreement.decision.quote.resources,
+            username: agreement.decision.order.username.clone(),
+            port: placement.host_port,
             state: LeaseState::Reserved,
             created_at: order.created_at,
             expires_at: None,
             end: None,
         };
-        let planned = PlannedPod { decision: Box::new(pod), moves: 0 };
-        let agreement = Agreement::of(trace, quote, grant);
-        let plan = lease_plan(&order.id, &agreement, &planned, &login);
-        match self.reserve(&plan).await {
-            Ok(()) => {
-                Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
+        Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
+    }
+
+    /// Reserves what this pod needs, and moves it to another port while other pods have its own.
+    async fn reserve_planned(
+        &self,
+        order: &OrderId,
+        agreement: &Agreement,
+        planned: &mut PlannedPod,
+        login: &Login,
+        set: &dyn PolicySet,
+    ) -> Result<(), Refusal> {
+        for moves in 0..=limits::LAUNCH_ATTEMPTS {
+            match self.reserve(&lease_plan(order, agreement, planned, login)).await {
+                Ok(()) => return Ok(()),
+                Err(NotReserved::Refused(refusal)) => return Err(refusal),
+                Err(NotReserved::PortTaken) if moves == limits::LAUNCH_ATTEMPTS => break,
+                Err(NotReserved::PortTaken) => {}
             }
-            Err(refusal) => Err(Rejected::by_cluster(refusal, agreement, Some(planned))),
+            let taken = planned.decision.placement.host_port;
+            tracing::info!(taken, "other pods have the port: moving the pod to another one");
+            let moved = self.move_pod(order, agreement, planned, set).await?;
+            if moved.placement.host_port == taken {
+                break;
+            }
+            *planned.decision = moved;
         }
+        Err(capacity::refusal(NoCapacity::Port))
+    }
+
+    /// A planned pod on another port; on the same one if no other is free.
+    pub(super) async fn move_pod(
+        &self,
+        order: &OrderId,
+        agreement: &Agreement,
+        planned: &PlannedPod,
+        set: &dyn PolicySet,
+    ) -> Result<PodDecision, Refusal> {
+        let lease = LeaseId::of(order);
+        self.backends
+            .ledger
+            .reassign_port(&lease, self.settings.ports.clone())
+            .await
+            .map_err(|error| unreadable(&error))?;
+        let decision = &agreement.decision;
+        let image = &planned.decision.placement.image;
+        let placement = self.place(&lease, image, &decision.quote).await?;
+        let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
+        Ok(PodDecision { placement, rendered })
     }
 
     /// What the policies say of a new pod.
@@ -344,6 +392,7 @@ pub(super) fn lease_plan(
 ) -> LeasePlan {
     LeasePlan {
         lease: LeaseId::of(order),
+        tier: agreement.decision.quote.tier.clone(),
         placement: planned.decision.placement.clone(),
         rendered: planned.decision.rendered.clone(),
         login: login.clone(),

@@ -16,8 +16,9 @@
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it.
-//! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before. `provision`:
-//!   launch or extend. `refunds`: give money back.
+//! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
+//!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give money
+//!   back.
 //! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
@@ -39,6 +40,7 @@ mod submit;
 mod terminate;
 mod unknown;
 mod unpaid_deliveries;
+mod unpaid_failures;
 mod unpaid_launch;
 mod waiting_memory;
 mod worker;
@@ -50,8 +52,9 @@ pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_n
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
+use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
-use crate::backend::policy::{Policy, RefundTerms, Resources};
+use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
@@ -73,7 +76,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 use unpaid_deliveries::UnpaidDeliveries;
-use unpaid_launch::UnpaidFailures;
+use unpaid_failures::UnpaidFailures;
 
 /// What the operator configures.
 #[derive(Clone, Debug)]
@@ -145,8 +148,8 @@ pub struct OrderService {
     unpaid_failures: UnpaidFailures,
     /// How many orders were refused.
     refusals: AtomicU32,
-    /// What a pod of the default tier has, by the latest offers: capacity is counted in such pods.
-    default_tier: Mutex<Option<Resources>>,
+    /// The default tier, by the latest offers: capacity is counted in pods of it.
+    default_tier: Mutex<Option<Tier>>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 

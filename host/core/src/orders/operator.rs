@@ -74,6 +74,11 @@ impl OrderService {
         if !matches!(cluster, Ok(Ok(()))) {
             unready_reasons.push("the cluster does not answer, or does not permit listing pods");
         }
+        if self.backends.cluster.is_capacity_pending() {
+            unready_reasons.push(
+                "the cluster's nodes, pods and quotas are not listed yet: new orders are not checked against what is left",
+            );
+        }
         if !self.has_room().await {
             unready_reasons.push("a disk is nearly full: new orders are refused");
         }

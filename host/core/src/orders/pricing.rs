@@ -2,6 +2,7 @@
 
 use super::OrderService;
 use super::decide::check_minimum;
+use crate::backend::capacity::Tier;
 use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
@@ -107,7 +108,7 @@ impl OrderService {
         let view = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         if let Purchase::Spawn { .. } = purchase {
-            self.check_for_sale(&quote.resources, free.as_ref()).await?;
+            self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         }
         let probe = PriceProbe {
             set: &*set,
@@ -197,7 +198,7 @@ impl OrderService {
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
         let context = self.context_beside(customer, free.as_ref()).await?;
         let quote = set.quote(&view, &context).await?;
-        self.check_for_sale(&quote.resources, free.as_ref()).await?;
+        self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;
         Ok(payment)

@@ -2,16 +2,15 @@
 
 use super::decide::lease_plan;
 use super::refunds::Fault;
-use super::{OrderService, StepError, unreadable};
+use super::{OrderService, StepError};
 use crate::backend::cluster::ClusterError;
-use crate::backend::policy::{PodDecision, PolicySet};
+use crate::backend::policy::PolicySet;
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
-use crate::model::refusal::Refusal;
 use crate::model::units::{Seconds, UnixTime};
 
 impl OrderService {
@@ -124,21 +123,9 @@ impl OrderService {
             .remove(&id.pod_name())
             .await
             .map_err(|error| StepError::Retry(error.into()))?;
-        let decision = &paid.agreement.decision;
-        let moved = async {
-            let ports = self.settings.ports.clone();
-            // With no other port free the same one is tried once more.
-            self.backends
-                .ledger
-                .reassign_port(&id, ports)
-                .await
-                .map_err(|error| unreadable(&error))?;
-            let placement =
-                self.place(&id, &planned.decision.placement.image, &decision.quote).await?;
-            let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
-            Ok::<_, Refusal>(PodDecision { placement, rendered })
-        };
-        let pod = match moved.await {
+        // With no other port free the same one is tried once more.
+        let moved = self.move_pod(&order.id, &paid.agreement, planned, set).await;
+        let pod = match moved {
             Ok(pod) => Box::new(pod),
             Err(refusal) => {
                 return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;

@@ -1,6 +1,7 @@
 //! The task of one order: steps, retries, and its response.
 
 use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
+use super::capacity;
 use super::submit::InFlightGuard;
 use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError, Submission};
@@ -116,7 +117,8 @@ impl OrderService {
     }
 
     /// The order's turn at its mint. One that has no place in the cluster is refused before it
-    /// waits, and once more if it had to wait, and others were first.
+    /// waits, and once more if it had to wait, and others were first. One that never has a place does
+    /// not wait for it.
     async fn wait_for_turn(
         &self,
         order: &Order,
@@ -125,9 +127,10 @@ impl OrderService {
     ) -> Result<Turn, Refusal> {
         let mut room_wanted = None;
         while order.state() == State::Received {
-            if let Some(refusal) = self.sold_out(order, set).await {
-                if room_wanted.is_some() || !self.is_contested(order, place).await {
-                    return Err(refusal);
+            if let Some(reason) = self.sold_out(order, set).await {
+                let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
+                if is_waiting_over || !self.is_contested(order, place).await {
+                    return Err(capacity::refusal(reason));
                 }
                 room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
                 continue;

@@ -1,6 +1,7 @@
 use crate::support::{lease_of, move_to, new_lease_id, open, order, sell};
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, PortAllocator};
 use paygress_core::model::ids::LeaseId;
 use paygress_core::model::order::{LeaseState, State};
@@ -90,7 +91,10 @@ impl Capacity for Pods {
         let counted = reserved.iter().filter(|reserved| reserved.demand != Demand::default());
         (counted.count() < self.0).then_some(()).ok_or(NoCapacity::Nodes)
     }
-    fn count(&self, _: &[Reservation], _: &Resources, most: u32) -> u32 {
+    fn fits(&self, reserved: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
+        self.check(reserved, &Demand::default())
+    }
+    fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
         most
     }
     fn utilisation(&self) -> Utilisation {

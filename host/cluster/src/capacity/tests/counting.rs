@@ -1,6 +1,7 @@
 //! Quotas, offers, utilisation, and the time that it takes.
 
 use super::*;
+use k8s_openapi::api::core::v1::Service;
 
 fn quota(spec: Value) -> Value {
     json!({"metadata": {"name": "customers", "namespace": NAMESPACE}, "spec": spec})
@@ -36,6 +37,55 @@ fn quotas_count_pods_and_orders_under_way() {
     }
 }
 
+/// The dry run of each of them passes: the API server does not know of the others.
+#[test]
+fn quotas_count_the_objects_of_orders_under_way() {
+    let service = |spec: Value| -> Service { object(json!({"spec": spec})) };
+    let services = [
+        service(json!({"type": "NodePort", "ports": [{"port": 22}]})),
+        service(json!({"ports": [{"port": 80}, {"port": 81}]})),
+    ];
+    let pod = PodDemand::of(&object(json!({"spec": spec("1", "1Gi")})));
+    let pod = PodDemand { objects: LeaseObjects::of(&services), ..pod };
+    let new = pod.to_demand();
+    assert_eq!(PodDemand::read(&new), Some(pod));
+    let tier = tier(1);
+    let mut cluster = Cluster::of(vec![node("a", 64, 64, 100)]);
+    for (name, hard, used, room, offered) in [
+        ("count/jobs.batch", 1, 0, 1, 1),
+        ("count/jobs.batch", 12, 11, 1, 1),
+        ("secrets", 5, 3, 2, 2),
+        ("count/secrets", 5, 5, 0, 0),
+        // A template that was not seen may have no Services.
+        ("services", 9, 2, 3, 12),
+        ("count/services", 9, 8, 0, 12),
+        ("services.nodeports", 4, 1, 3, 12),
+        ("services.loadbalancers", 0, 0, 12, 12),
+        ("configmaps", 0, 1, 12, 12),
+    ] {
+        let mut quota = quota(json!({"hard": {name: hard.to_string()}}));
+        quota["status"] = json!({"used": {name: used.to_string()}});
+        cluster.quotas = vec![quota];
+        let view = cluster.view();
+        assert_eq!(view.count(&[], &tier, 12), offered, "{name}");
+        let mut taken: Vec<Reservation> = Vec::new();
+        for _ in 0..12 {
+            match view.check(&taken, &new) {
+                Ok(()) => taken.push(Reservation { lease: lease(), demand: new.clone() }),
+                refused => assert_eq!(refused, Err(NoCapacity::Quota), "{name}"),
+            }
+        }
+        assert_eq!(taken.len(), room, "{name}: {used} of {hard}");
+    }
+    // Once its pod is there, the API server counts the objects of a lease.
+    let running = Reservation { lease: lease(), demand: new.clone() };
+    cluster.pods = vec![pod_of(&running.lease, on("a", spec("1", "1Gi")))];
+    let mut quota = quota(json!({"hard": {"count/jobs.batch": "2"}}));
+    quota["status"] = json!({"used": {"count/jobs.batch": "1"}});
+    cluster.quotas = vec![quota];
+    assert_eq!(cluster.view().check(&[running], &new), Ok(()));
+}
+
 /// Without the right to read nodes and pods of the cluster.
 #[test]
 fn quotas_are_counted_without_the_nodes() {
@@ -63,7 +113,7 @@ fn nodes_that_an_autoscaler_adds_come_last() {
     let pod = spec("2", "1Gi");
     cluster.extra = Some("nodes=2,cpu=4,memory=8Gi");
     let view = cluster.view();
-    let two = Resources { cpu_millicores: 2_000, memory_mib: 1_024 };
+    let two = tier(2);
     assert_eq!(view.count(&[], &two, 100), 5);
     assert_eq!(view.utilisation(), Utilisation { cpu: 0, memory: 0 }, "of real nodes");
     let taken: Vec<Reservation> = (0..5).map(|_| reserved(&pod)).collect();
@@ -73,12 +123,35 @@ fn nodes_that_an_autoscaler_adds_come_last() {
     assert_eq!(view.check(&[], &demand(&spec("5", "1Gi"))), Err(NoCapacity::TooLarge));
 }
 
+/// Nodes that were added are there: an autoscaler at its limit adds no more.
+#[test]
+fn an_autoscaler_adds_nodes_up_to_its_limit() {
+    let names = ["a", "b", "c", "d"];
+    for (cluster, without, limited) in [(0, 5, 3), (1, 6, 3), (3, 8, 3), (4, 9, 4)] {
+        let nodes = names[..cluster].iter().map(|name| node(name, 4, 8, 10)).collect();
+        let mut cluster = Cluster { extra: Some("nodes=5,cpu=4,memory=8Gi"), ..Cluster::of(nodes) };
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), without);
+        cluster.extra = Some("nodes=5,up-to=3,cpu=4,memory=8Gi");
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), limited);
+        // Nodes that the pods may not use are not of it.
+        let mut control_plane = node("control-plane", 4, 8, 10);
+        control_plane["spec"]["taints"] = json!([{"key": "control-plane", "effect": "NoSchedule"}]);
+        cluster.nodes.push(control_plane);
+        assert_eq!(cluster.view().count(&[], &tier(4), 100), limited);
+    }
+    let mut cordoned = node("b", 4, 8, 10);
+    cordoned["spec"]["unschedulable"] = json!(true);
+    let nodes = vec![node("a", 4, 8, 10), cordoned];
+    let cluster = Cluster { extra: Some("nodes=5,up-to=3,cpu=4,memory=8Gi"), ..Cluster::of(nodes) };
+    assert_eq!(cluster.view().count(&[], &tier(4), 100), 2, "one more, and not in its place");
+}
+
 /// As the ones that are sold at once: every replica sees the reservations of all.
 #[test]
 fn fifty_pods_fit_and_the_next_does_not() {
     let nodes = (0..10).map(|index| node(&format!("n{index}"), 5, 64, 110)).collect();
     let view = Cluster::of(nodes).view();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     let mut taken = Vec::new();
     for port in 20_000..20_300 {
         let pod = with_port(spec("1", "1Gi"), port);
@@ -116,14 +189,14 @@ fn utilisation_is_that_of_the_requests() {
 #[test]
 fn offers_count_what_the_template_of_their_tier_asks_for() {
     let mut view = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]).view();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     let read = |spec: Value| PodDemand::of(&object(json!({"spec": spec})));
     assert_eq!(view.count(&[], &tier, 100), 8, "no template has been seen");
     let pinned = with(spec("1", "1Gi"), json!({"nodeSelector": {"kubernetes.io/hostname": "a"}}));
     let now = Instant::now();
-    view.shapes.learn(tier, &read(with_port(pinned, 20_000)), now);
+    view.shapes.learn(&tier, &read(with_port(pinned, 20_000)), now);
     assert_eq!(view.count(&[], &tier, 100), 4, "its nodes, and not its port");
-    view.shapes.learn(tier, &read(spec("500m", "1Gi")), now);
+    view.shapes.learn(&tier, &read(spec("500m", "1Gi")), now);
     assert_eq!(view.count(&[], &tier, 100), 16, "the most modest of two");
     let later = now.checked_add(Duration::from_secs(600)).unwrap();
     let forgotten = view.shapes.of(&tier, &Allowed::default(), later);
@@ -131,9 +204,58 @@ fn offers_count_what_the_template_of_their_tier_asks_for() {
 }
 
 #[test]
+fn tiers_of_the_same_size_are_counted_by_their_own_templates() {
+    let mut view = Cluster::of(vec![node("a", 8, 8, 10), node("b", 8, 8, 10)]).view();
+    let (plain, gpu) = (tier(1), Tier { id: "gpu".to_owned(), ..tier(1) });
+    let mut with_gpu = spec("1", "1Gi");
+    with_gpu["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] = json!("1");
+    for (tier, spec) in [(&plain, spec("1", "1Gi")), (&gpu, with_gpu.clone())] {
+        let pod = PodDemand::of(&object(json!({"spec": spec})));
+        view.shapes.learn(tier, &pod, Instant::now());
+    }
+    let taken = [reserved(&with_gpu), reserved(&with_gpu)];
+    assert_eq!(view.count(&taken[..1], &gpu, 100), 1);
+    assert_eq!(view.count(&taken, &gpu, 100), 0);
+    assert_eq!(view.fits(&taken, &gpu), Err(NoCapacity::Nodes));
+    assert_eq!(view.count(&taken, &plain, 100), 14);
+    assert_eq!(view.fits(&taken, &plain), Ok(()));
+}
+
+/// What is refused by its tier alone is refused for the reason that the order would meet.
+#[test]
+fn a_tier_that_does_not_fit_is_refused_with_the_reason() {
+    let mut cluster = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]);
+    let view = cluster.view();
+    let taken = [reserved(&spec("3", "1Gi")), reserved(&spec("3", "1Gi"))];
+    assert_eq!(view.fits(&taken, &tier(1)), Ok(()));
+    assert_eq!(view.fits(&taken, &tier(2)), Err(NoCapacity::Nodes));
+    assert_eq!(view.fits(&[], &tier(64)), Err(NoCapacity::TooLarge));
+    let text = NoCapacity::TooLarge.to_string();
+    assert_eq!(text, "no node is large enough for this pod");
+    for cores in [1, 2, 4, 64] {
+        let fits = view.fits(&taken, &tier(cores)).is_ok();
+        assert_eq!(fits, view.count(&taken, &tier(cores), 1) == 1, "{cores}");
+    }
+    cluster.quotas = vec![quota(json!({"hard": {"limits.cpu": "3"}}))];
+    let mut view = cluster.view();
+    let taken = [reserved(&spec("1", "1Gi"))];
+    assert_eq!(view.fits(&taken, &tier(2)), Ok(()));
+    assert_eq!(view.fits(&taken, &tier(3)), Err(NoCapacity::Quota));
+    assert_eq!(view.fits(&taken, &tier(4)), Err(NoCapacity::QuotaTooSmall));
+    assert_eq!(view.check(&taken, &demand(&spec("4", "1Gi"))), Err(NoCapacity::QuotaTooSmall));
+    // Of several templates, one may fit once a pod has ended.
+    for cpu in ["64", "3"] {
+        let pod = PodDemand::of(&object(json!({"spec": spec(cpu, "1Gi")})));
+        view.shapes.learn(&tier(3), &pod, Instant::now());
+    }
+    assert_eq!(view.fits(&taken, &tier(3)), Err(NoCapacity::Quota));
+    assert_eq!(view.fits(&[], &tier(3)), Ok(()));
+}
+
+#[test]
 fn offers_count_the_part_that_pods_request_where_the_operator_overcommits() {
     let times = |times: u32| NonZeroU32::new(times).unwrap();
-    let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+    let tier = tier(1);
     for (cpu, memory, expected) in [(1, 1, 4), (3, 1, 8), (3, 2, 11), (100, 100, 50)] {
         let mut cluster = Cluster::of(vec![node("a", 4, 8, 50)]);
         cluster.allowed.overcommit = Overcommit { cpu: times(cpu), memory: times(memory) };
@@ -191,7 +313,7 @@ fn an_order_is_checked_in_milliseconds_in_a_large_cluster() {
         println!("5,000 leases {name}, 1,000 nodes: snapshot {made:?}, check {check:?}");
         // Generous: tests are not optimised, and share the machine.
         assert!(check < Duration::from_millis(limit), "{name}: {check:?}");
-        let tier = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+        let tier = tier(1);
         assert_eq!(view.count(&taken, &tier, 10_000), 3_000);
     }
 }

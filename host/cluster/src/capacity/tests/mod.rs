@@ -3,8 +3,9 @@
 
 mod counting;
 mod placing;
+mod watching;
 
-use super::demand::PodDemand;
+use super::demand::{LeaseObjects, PodDemand};
 use super::extra::ExtraCapacity;
 use super::objects::{Objects, Scope};
 use super::shapes::{Shapes, usable_nodes};
@@ -13,7 +14,9 @@ use crate::guard::{Allowed, Overcommit};
 use crate::objects::LEASE;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
 use kube::runtime::watcher::Event;
-use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Utilisation};
+use paygress_core::backend::capacity::{
+    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
+};
 use paygress_core::backend::policy::Resources;
 use paygress_core::model::ids::{LeaseId, OrderId};
 use serde::de::DeserializeOwned;
@@ -83,6 +86,12 @@ fn node(name: &str, cpu: u32, memory: u32, pods: u32) -> Value {
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     })
+}
+
+/// Of pods with so many cores and 1 GiB.
+fn tier(cores: u32) -> Tier {
+    let resources = Resources { cpu_millicores: cores * 1_000, memory_mib: 1_024 };
+    Tier { id: "basic".to_owned(), resources }
 }
 
 /// The specification of a pod with these requests, which are its limits too.

@@ -144,7 +144,8 @@ fn a_reservation_is_counted_once() {
     let first = reserved(&large);
     assert_eq!(cluster.check(std::slice::from_ref(&first), &small), Ok(()));
     assert_eq!(cluster.check(&[first.clone(), reserved(&small)], &small), Err(NoCapacity::Nodes));
-    for place in [on("a", large.clone()), large.clone()] {
+    let gated = with(large.clone(), json!({"schedulingGates": [{"name": "quota"}]}));
+    for place in [on("a", large.clone()), large.clone(), gated] {
         cluster.pods = vec![pod_of(&first.lease, place)];
         assert_eq!(cluster.check(std::slice::from_ref(&first), &small), Ok(()), "by its pod");
         assert_eq!(cluster.check(std::slice::from_ref(&first), &large), Err(NoCapacity::Nodes));
@@ -197,8 +198,13 @@ fn a_host_port_is_taken_once_on_each_node() {
     cluster.pods = vec![pod("other", on("a", with_port(small(), 20_000)))];
     assert_eq!(cluster.check(&[], &wanted), Ok(()));
     let same = [reserved(&wanted)];
-    assert_eq!(cluster.check(&same, &wanted), Err(NoCapacity::Nodes));
+    assert_eq!(cluster.check(&same, &wanted), Err(NoCapacity::Port));
     assert_eq!(cluster.check(&same, &with_port(small(), 20_001)), Ok(()));
+    // Another port does not help a pod that does not fit anyway, or is kept from the other node.
+    let large = with_port(spec("4", "1Gi"), 20_000);
+    assert_eq!(cluster.check(&same, &large), Err(NoCapacity::Nodes));
+    let pinned = with(wanted.clone(), json!({"nodeSelector": {"kubernetes.io/hostname": "a"}}));
+    assert_eq!(cluster.check(&[], &pinned), Err(NoCapacity::Port));
     cluster.pods[0]["spec"]["containers"][0]["ports"][0]["protocol"] = json!("UDP");
     assert_eq!(cluster.check(&same, &wanted), Ok(()), "the other protocol");
 }
