@@ -9,6 +9,7 @@ mod capacity;
 mod customers;
 mod deployment;
 mod manifests;
+mod node;
 mod policies;
 mod rights;
 #[path = "../support/mod.rs"]
