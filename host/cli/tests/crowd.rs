@@ -26,7 +26,9 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::fake::{FakeCluster, Generous, NullResponder, settings, spawn, without_mints};
+use support::fake::{
+    FakeCluster, Generous, NullResponder, TOO_LARGE, settings, spawn, without_mints,
+};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -35,8 +37,8 @@ const CROWD: u64 = 1_400;
 const LATENCY: Duration = Duration::from_millis(40);
 
 /// A mint that is slow. A token is its kind, its mint and a number: `honest` is good and proven,
-/// `forged` is refused when it is swapped, `lost` gets no answer, nor does
-/// `hung`, which is proven.
+/// `forged` is refused when it is swapped, `lost` gets no answer, nor does `hung`, which is proven.
+/// [`TOO_LARGE`] is good and proven too, and sent for that tier.
 struct SlowMint {
     latency: Duration,
     /// Closed while tokens are not verified, or not swapped.
@@ -96,7 +98,7 @@ impl TokenReader for SlowMint {
         self.verify(token, info).await
     }
     async fn is_proven(&self, token: &Secret, _: &TokenInfo) -> bool {
-        matches!(Self::kind(token).as_str(), "honest" | "hung")
+        matches!(Self::kind(token).as_str(), "honest" | "hung" | TOO_LARGE)
     }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload))
@@ -207,7 +209,7 @@ impl Service {
             },
             network: None,
             token: Secret::new(format!("{kind}-{mint}-{number:x}")),
-            purchase: spawn(None, None),
+            purchase: spawn((kind == TOO_LARGE).then_some(TOO_LARGE), None),
             password: Some(Secret::new("a fake password")),
         };
         self.orders.submit(incoming).await
@@ -300,6 +302,18 @@ async fn the_last_place_is_not_for_forged_orders() {
         let answer = forged.answer().await.unwrap();
         assert!(answer.error().is_some(), "{answer:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_never_fits_waits_for_no_place() {
+    let service = Service::closed(1).await;
+    service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
+    let _forged = service.submit("forged", "a", 0).await.unwrap();
+    service.until(State::Redeeming, 1).await;
+    let large = service.submit(TOO_LARGE, "a", 1_000_000).await.unwrap();
+    let answer = tokio::time::timeout(limits::ROOM_WAIT / 2, large.answer()).await.unwrap();
+    assert!(answer.unwrap().error().unwrap().message.contains("no node is large enough"));
+    assert_eq!(service.count(State::Redeeming).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,6 +156,9 @@ pub struct FakeCluster {
     pub most: AtomicUsize,
 }
 
+/// A tier that no node is large enough for.
+pub const TOO_LARGE: &str = "huge";
+
 /// Room for so many pods.
 pub struct Room(pub u32);
 
@@ -170,7 +173,10 @@ impl Capacity for Room {
     fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
         if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
     }
-    fn fits(&self, reserved: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
+    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
+        if tier.id == TOO_LARGE {
+            return Err(NoCapacity::TooLarge);
+        }
         self.check(reserved, &Demand::default())
     }
     fn count(&self, reserved: &[Reservation], _: &Tier, most: u32) -> u32 {
@@ -249,10 +255,10 @@ impl PolicySet for Generous {
     async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
         Ok(Vec::new())
     }
-    async fn quote(&self, _: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
+    async fn quote(&self, order: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
         let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-        let (tier, resources) = ("basic".to_owned(), Resources::default());
-        Ok(Quote { tier, resources, price, minimum: Sat(1) })
+        let tier = order.tier.clone().unwrap_or_else(|| "basic".to_owned());
+        Ok(Quote { tier, resources: Resources::default(), price, minimum: Sat(1) })
     }
     async fn grant(
         &self,
