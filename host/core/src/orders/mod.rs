@@ -17,8 +17,8 @@
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
-//!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give money
-//!   back.
+//!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
+//!   money back.
 //! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.

@@ -21,7 +21,7 @@ impl Payer {
     }
 }
 
-/// Who pays before the launch for a while.
+/// Whoever had a pod for nothing lately: they pay before the launch for a while.
 pub(super) struct UnpaidFailures(Mutex<Recent<Payer>>);
 
 impl Default for UnpaidFailures {

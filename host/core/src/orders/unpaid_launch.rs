@@ -82,7 +82,7 @@ impl OrderService {
         }
         let permits = self.unpaid_permits(order)?;
         let is_proven = self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await;
-        // It keeps nobody out who pays.
+        // Whoever pays still finds a place.
         let free = self.free_capacity().await.ok()?;
         let tier = Tier::from(&unpaid.agreement.decision.quote);
         self.check_for_sale(&tier, free.as_ref()).await.ok()?;
