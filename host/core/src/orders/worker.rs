@@ -5,6 +5,7 @@ use super::submit::InFlightGuard;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::LeaseUpdate;
+use crate::backoff::doubling;
 use crate::error_chain;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderState, State};
@@ -12,7 +13,7 @@ use crate::model::order_state::{DecisionProgress, Paid, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -122,8 +123,11 @@ impl OrderService {
         place: &mut Place,
         set: &dyn PolicySet,
     ) -> Result<Turn, Refusal> {
+        if order.state() != State::Received {
+            return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
+        }
         let mut room_wanted = None;
-        while order.state() == State::Received {
+        loop {
             if let Some(refusal) = self.sold_out(order, set).await {
                 if room_wanted.is_some() || !self.is_contested(order, place).await {
                     return Err(refusal);
@@ -136,7 +140,6 @@ impl OrderService {
                 return Ok(Turn { _slot: slot, room_wanted });
             }
         }
-        Ok(Turn { _slot: place.slot().await.slot, room_wanted })
     }
 
     /// Whether the last places are held by orders that may never pay for them, and this one can.
@@ -273,15 +276,8 @@ impl OrderService {
     }
 }
 
-/// Delays that double, with jitter, up to [`limits::RETRY_LONGEST`].
 pub(super) fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(limits::RETRY_FIRST)
-        .with_max_delay(limits::RETRY_LONGEST.div_f32(2.0))
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    doubling(limits::RETRY_FIRST, limits::RETRY_LONGEST)
 }
 
 pub(super) async fn wait(backoff: &mut ExponentialBackoff) {
