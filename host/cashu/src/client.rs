@@ -8,6 +8,7 @@ use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
 use crate::spent::SpentProofs;
+use backon::Retryable;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
     CheckStateRequest, CheckStateResponse, CurrencyUnit, Id, KeySet, KeySetInfo, KeysResponse,
@@ -119,17 +120,15 @@ impl MintClient {
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
         let body = Bytes::from(body);
         let exchange = || self.exchange::<T>(method.clone(), url.as_str(), body.clone(), limits);
-        let mut response = exchange().await;
-        for pause in limits.pauses {
-            let Err(MintError::Unavailable(UnavailableReason::RateLimited { retry_after })) =
-                response
-            else {
-                break;
-            };
-            tokio::time::sleep(retry_after.unwrap_or(*pause)).await;
-            response = exchange().await;
-        }
-        response
+        exchange
+            .retry(limits.repetitions())
+            .adjust(|error, pause| match error {
+                MintError::Unavailable(UnavailableReason::RateLimited { retry_after }) => {
+                    pause.map(|pause| retry_after.unwrap_or(pause))
+                }
+                _ => None,
+            })
+            .await
     }
 
     /// One request, once it may be made.

@@ -2,8 +2,9 @@
 //! limits our requests (429) has not failed: then tokens that may be invented wait for the others.
 
 use crate::error::{MintError, UnavailableReason};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use cdk::mint_url::MintUrl;
+use paygress_core::backoff::doubling;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,6 @@ use std::time::{Duration, Instant};
 const FAILURE_THRESHOLD: u32 = 3;
 const MIN_SUSPENSION: Duration = Duration::from_secs(1);
 const MAX_SUSPENSION: Duration = Duration::from_secs(30);
-/// Without jitter, which at most doubles it.
-const MAX_BASE_SUSPENSION: Duration = Duration::from_secs(15);
 /// How long a mint that limits our requests is taken to want none, when it does not say so.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -40,14 +39,7 @@ impl State {
     }
 
     fn lengthen_suspension(&mut self) {
-        let backoff = self.backoff.get_or_insert_with(|| {
-            ExponentialBuilder::new()
-                .with_min_delay(MIN_SUSPENSION)
-                .with_max_delay(MAX_BASE_SUSPENSION)
-                .without_max_times()
-                .with_jitter()
-                .build()
-        });
+        let backoff = self.backoff.get_or_insert_with(|| doubling(MIN_SUSPENSION, MAX_SUSPENSION));
         self.suspension = backoff.next().unwrap_or(MAX_SUSPENSION);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::compute::{ComputeShare, compute};
 use crate::error::{MintError, ResponseError, UnavailableReason, codes};
+use backon::ExponentialBuilder;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::http::Result as RequestResult;
@@ -20,14 +21,12 @@ const MAX_RESPONSE_BYTES: usize = 2 << 20;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The keys of one keyset have 100 bytes each.
 const MAX_KEYS_BYTES: usize = 64 << 10;
-/// Before each repetition of a request that only reads, when a server has had too many. It may say
-/// how long itself…
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-    Duration::from_secs(10),
-];
+/// How often a request that only reads is repeated when a server has had too many…
+const REPETITIONS: usize = 4;
+/// …before the first of them, four times as long before each further one…
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// …and no longer than this. The server may say how long itself…
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// …but no less than this…
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// …and no more: four of them are a minute, the period of most rate limits.
@@ -50,18 +49,27 @@ struct ErrorResponse {
 pub(crate) struct ResponseLimits {
     time: Duration,
     bytes: usize,
-    /// Before each repetition, when it has had too many requests.
-    pub(crate) pauses: &'static [Duration],
+    /// When it has had too many requests.
+    repetitions: usize,
 }
 
 impl ResponseLimits {
     pub(crate) const READ: Self =
-        Self { time: READ_TIMEOUT, bytes: MAX_RESPONSE_BYTES, pauses: &PAUSES };
+        Self { time: READ_TIMEOUT, bytes: MAX_RESPONSE_BYTES, repetitions: REPETITIONS };
     /// Not repeated: whatever has no answer is resolved.
     pub(crate) const WRITE: Self =
-        Self { time: WRITE_TIMEOUT, bytes: MAX_RESPONSE_BYTES, pauses: &[] };
+        Self { time: WRITE_TIMEOUT, bytes: MAX_RESPONSE_BYTES, repetitions: 0 };
     pub(crate) const KEYS: Self =
-        Self { time: READ_TIMEOUT, bytes: MAX_KEYS_BYTES, pauses: &PAUSES };
+        Self { time: READ_TIMEOUT, bytes: MAX_KEYS_BYTES, repetitions: REPETITIONS };
+
+    /// The pauses before the repetitions of a request.
+    pub(crate) fn repetitions(self) -> ExponentialBuilder {
+        ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_factor(4.0)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_max_times(self.repetitions)
+    }
 }
 
 /// What a server answered: yes, or no with a reason.
@@ -186,7 +194,17 @@ impl JsonResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backon::BackoffBuilder;
     use hyper::header::HeaderValue;
+
+    #[test]
+    fn reads_are_repeated_four_times_and_writes_never() {
+        let pauses = |limits: ResponseLimits| limits.repetitions().build().collect::<Vec<_>>();
+        let expected = [250, 1_000, 4_000, 10_000].map(Duration::from_millis);
+        assert_eq!(pauses(ResponseLimits::READ), expected);
+        assert_eq!(pauses(ResponseLimits::KEYS), expected);
+        assert!(pauses(ResponseLimits::WRITE).is_empty());
+    }
 
     #[test]
     fn a_server_says_how_long_to_wait_within_bounds() {

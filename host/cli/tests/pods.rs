@@ -420,7 +420,7 @@ async fn removals_of_unknown_payment(launched: bool) -> usize {
     let unpaid = Unpaid { launched, ..testing::unpaid(&order.purchase) };
     // It is old: its port is needed by now.
     order.state = OrderState::PaymentUnknown { unpaid, abandoned: None };
-    let lease = testing::lease(&order.id);
+    let lease = testing::reserved_lease(&order.id);
     let update = LeaseUpdate::Put(&lease);
     service.ledger.transition(&order, State::Received, update).await.unwrap();
     service.start().resume().await.unwrap();

@@ -15,8 +15,8 @@
 //! - [`orders`]: the order service.
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
-//!   customer or a host has. [`recent`]: what was seen lately. [`sanitize`]: untrusted text for
-//!   terminals.
+//!   customer or a host has. [`recent`]: what was seen lately. [`backoff`]: pauses between attempts.
+//!   [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -28,6 +28,7 @@
 //! ```
 
 pub mod backend;
+pub mod backoff;
 mod byte_budget;
 mod error_chain;
 pub mod keyed_limit;

@@ -24,6 +24,73 @@ use std::collections::BTreeMap;
 const SECONDS: Seconds = Seconds(600);
 const PAID: Sat = Sat(10);
 
+/// A token, with the characters in which the two base64 alphabets differ.
+pub const TOKEN: &str = "cashuBo2F0-_9gaJhaUgA";
+
+/// As cashu.me hides it behind an emoji.
+#[must_use]
+pub fn hidden(text: &str) -> String {
+    let selector = |byte: u8| match byte {
+        0..=15 => char::from_u32(u32::from(byte).saturating_add(0xfe00)),
+        _ => char::from_u32(u32::from(byte).saturating_add(0xe00f0)),
+    };
+    format!("\u{1f95c}{}", text.bytes().filter_map(selector).collect::<String>())
+}
+
+/// [`TOKEN`] in the forms in which wallets and people send it.
+#[must_use]
+pub fn forms_of_the_token() -> Vec<String> {
+    let standard = TOKEN.replace('-', "+").replace('_', "/");
+    vec![
+        TOKEN.to_owned(),
+        format!("  {TOKEN}\r\n"),
+        format!("\u{feff}{TOKEN}"),
+        format!("cashu:{TOKEN}"),
+        format!("cashu://{TOKEN}"),
+        format!("CASHU:{TOKEN}"),
+        format!("web+cashu:{TOKEN}"),
+        format!("web+cashu://{TOKEN}"),
+        format!("Web+Cashu://{TOKEN}"),
+        format!("https://wallet.example/#token={TOKEN}"),
+        format!("https://wallet.example/?lang=de&token={TOKEN}&x=1"),
+        format!("HTTPS://wallet.example/#token=cashu:{TOKEN}"),
+        format!("https://wallet.example/#token={TOKEN}#top"),
+        "cashuBo2F0\n  -_9ga\r\nJhaUgA\n".to_owned(),
+        "cashuBo2F0-_\u{200b}9gaJhaUgA\u{feff}".to_owned(),
+        standard.clone(),
+        format!("cashu:{standard}"),
+        format!("cashu%3A{}", standard.replace('+', "%2B").replace('/', "%2F")),
+        "https%3A%2F%2Fwallet.example%2F%23token%3DcashuBo2F0-_9gaJhaUgA".to_owned(),
+        format!("\"{TOKEN}\""),
+        format!("'{TOKEN}'"),
+        format!("`cashu:{TOKEN}`"),
+        format!("```\n{TOKEN}\n```"),
+        format!("\u{201c}{TOKEN}\u{201d}"),
+        format!("<{TOKEN}>"),
+        hidden(TOKEN),
+        hidden(&format!("cashu:{TOKEN}")),
+        format!("have a nut: \u{2764}\u{fe0f} {} enjoy", hidden(TOKEN)),
+    ]
+}
+
+/// A live lease of nobody's.
+#[must_use]
+pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
+    Lease {
+        id,
+        customer: None,
+        tier: String::new(),
+        image: String::new(),
+        resources: Resources::default(),
+        username: String::new(),
+        port: 1,
+        state: LeaseState::Live,
+        created_at: UnixTime(created_at),
+        expires_at: Some(UnixTime(expires_at)),
+        end: None,
+    }
+}
+
 /// A mint that does not exist.
 ///
 /// # Errors
@@ -67,19 +134,14 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
 
 /// The lease of this order: reserved, and nobody's.
 #[must_use]
-pub fn lease(order: &OrderId) -> Lease {
+pub fn reserved_lease(order: &OrderId) -> Lease {
     Lease {
-        id: LeaseId::of(order),
-        customer: None,
         tier: "basic".to_owned(),
         image: "image:1".to_owned(),
-        resources: Resources::default(),
         username: "user".to_owned(),
-        port: 1,
         state: LeaseState::Reserved,
-        created_at: UnixTime(100),
         expires_at: None,
-        end: None,
+        ..lease(LeaseId::of(order), 100, 100)
     }
 }
 

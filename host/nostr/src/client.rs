@@ -18,8 +18,6 @@ use tokio::sync::broadcast;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetching stored events from them.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Wraps are dated up to two days back (NIP-59), and clocks differ.
-const BACKDATED_SECONDS: u64 = 2 * 86_400 + 3_600;
 
 /// An offer that was found.
 #[derive(Clone, Debug)]
@@ -151,7 +149,7 @@ impl Client {
     }
 
     fn inbox_filter(&self) -> Filter {
-        let since = Timestamp::now().as_secs().saturating_sub(BACKDATED_SECONDS);
+        let since = Timestamp::now().as_secs().saturating_sub(gift_wrap::BACKDATED_SECONDS);
         Filter::new()
             .kind(Kind::GiftWrap)
             .pubkey(self.keys.public_key())

@@ -13,6 +13,9 @@ use nostr_sdk::{
 /// A wrap's content. The largest request fits, wrapped and encrypted twice; relays take 64 KiB as a
 /// rule.
 pub const WRAP_BYTES: usize = 200 << 10;
+/// Wraps are dated up to two days back (NIP-59). Clocks differ, and some clients randomise a little
+/// further.
+pub(crate) const BACKDATED_SECONDS: u64 = 2 * 86_400 + 3_600;
 
 /// A message that was unwrapped, and whose sender is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -197,7 +197,7 @@ impl Inbox {
     async fn filters(&self, relay: &RelayUrl) -> Result<Vec<Filter>, LedgerError> {
         let service = self.connection.settings.keys.public_key();
         let since = async |back| cursor::since(&*self.ledger, relay, back).await;
-        let wraps = since(cursor::WRAPS_BACK).await?;
+        let wraps = since(gift_wrap::BACKDATED_SECONDS).await?;
         let plain = since(PLAIN_SECONDS).await?;
         Ok(vec![
             Filter::new().kind(Kind::GiftWrap).pubkey(service).since(wraps),

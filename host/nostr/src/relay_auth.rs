@@ -54,6 +54,10 @@ fn refused() -> SignerError {
     "only the answers to relays' challenges are signed here".into()
 }
 
+fn not_encrypted<'a>() -> BoxedFuture<'a, Result<String, SignerError>> {
+    Box::pin(async { Err(refused()) })
+}
+
 /// Without the keys.
 impl fmt::Debug for RelayAuthSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +86,7 @@ impl NostrSigner for RelayAuthSigner {
         _: &'a PublicKey,
         _: &'a str,
     ) -> BoxedFuture<'a, Result<String, SignerError>> {
-        Box::pin(async { Err(refused()) })
+        not_encrypted()
     }
 
     fn nip04_decrypt<'a>(
@@ -90,7 +94,7 @@ impl NostrSigner for RelayAuthSigner {
         _: &'a PublicKey,
         _: &'a str,
     ) -> BoxedFuture<'a, Result<String, SignerError>> {
-        Box::pin(async { Err(refused()) })
+        not_encrypted()
     }
 
     fn nip44_encrypt<'a>(
@@ -98,7 +102,7 @@ impl NostrSigner for RelayAuthSigner {
         _: &'a PublicKey,
         _: &'a str,
     ) -> BoxedFuture<'a, Result<String, SignerError>> {
-        Box::pin(async { Err(refused()) })
+        not_encrypted()
     }
 
     fn nip44_decrypt<'a>(
@@ -106,7 +110,7 @@ impl NostrSigner for RelayAuthSigner {
         _: &'a PublicKey,
         _: &'a str,
     ) -> BoxedFuture<'a, Result<String, SignerError>> {
-        Box::pin(async { Err(refused()) })
+        not_encrypted()
     }
 }
 

@@ -112,20 +112,16 @@ impl AtMint {
         if running >= limits::ORDERS_AT_ONCE {
             return None;
         }
-        let may_unproven = !is_room_wanted && self.unproven.running < limits::UNPROVEN_AT_ONCE;
-        let is_turn_of_unproven = may_unproven
-            && self.proven.running
-                >= limits::ORDERS_AT_ONCE.saturating_sub(limits::UNPROVEN_AT_ONCE);
-        if is_turn_of_unproven && let Some(waiter) = self.unproven.waiting.pop() {
-            return Some((Lane::Unproven, waiter));
-        }
-        if let Some(waiter) = self.proven.waiting.pop() {
-            return Some((Lane::Proven, waiter));
-        }
-        if !may_unproven {
-            return None;
-        }
-        Some((Lane::Unproven, self.unproven.waiting.pop()?))
+        let has_unproven_slot = !is_room_wanted && self.unproven.running < limits::UNPROVEN_AT_ONCE;
+        let proven_slots = limits::ORDERS_AT_ONCE.saturating_sub(limits::UNPROVEN_AT_ONCE);
+        let lanes = match self.proven.running < proven_slots {
+            true => [Lane::Proven, Lane::Unproven],
+            false => [Lane::Unproven, Lane::Proven],
+        };
+        lanes
+            .into_iter()
+            .filter(|lane| *lane == Lane::Proven || has_unproven_slot)
+            .find_map(|lane| Some((lane, self.lane(lane).waiting.pop()?)))
     }
 }
 

@@ -202,7 +202,7 @@ mod tests {
 
     /// Of a pod that was ready then, and has ended so.
     fn lease(expires_at: Option<UnixTime>, end: Option<EndReason>) -> Lease {
-        Lease { expires_at, end, ..testing::lease(&OrderId::random()) }
+        Lease { expires_at, end, ..testing::reserved_lease(&OrderId::random()) }
     }
 
     fn own_image() -> Purchase {

@@ -353,23 +353,11 @@ fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::policy::Resources;
     use crate::model::ids::LeaseId;
+    use crate::testing;
 
     fn lease(created_at: u64, expires_at: u64) -> Lease {
-        Lease {
-            id: LeaseId::of(&OrderId::random()),
-            customer: None,
-            tier: String::new(),
-            image: String::new(),
-            resources: Resources::default(),
-            username: String::new(),
-            port: 1,
-            state: LeaseState::Live,
-            created_at: UnixTime(created_at),
-            expires_at: Some(UnixTime(expires_at)),
-            end: None,
-        }
+        testing::lease(LeaseId::of(&OrderId::random()), created_at, expires_at)
     }
 
     #[test]

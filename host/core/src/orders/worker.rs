@@ -7,6 +7,7 @@ use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::LeaseUpdate;
+use crate::backoff::doubling;
 use crate::error_chain;
 use crate::limits;
 use crate::model::order::{Lease, Order, OrderState, State};
@@ -14,7 +15,7 @@ use crate::model::order_state::{DecisionProgress, Paid, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
 use crate::protocol::{self, Response};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -125,8 +126,11 @@ impl OrderService {
         place: &mut Place,
         set: &dyn PolicySet,
     ) -> Result<Turn, Refusal> {
+        if order.state() != State::Received {
+            return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
+        }
         let mut room_wanted = None;
-        while order.state() == State::Received {
+        loop {
             if let Some(reason) = self.sold_out(order, set).await {
                 let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
                 if is_waiting_over || !self.is_contested(order, place).await {
@@ -140,7 +144,6 @@ impl OrderService {
                 return Ok(Turn { _slot: slot, room_wanted });
             }
         }
-        Ok(Turn { _slot: place.slot().await.slot, room_wanted })
     }
 
     /// Whether the last places are held by orders that may never pay for them, and this one can.
@@ -284,15 +287,8 @@ impl OrderService {
     }
 }
 
-/// Delays that double, with jitter, up to [`limits::RETRY_LONGEST`].
 pub(super) fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(limits::RETRY_FIRST)
-        .with_max_delay(limits::RETRY_LONGEST.div_f32(2.0))
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    doubling(limits::RETRY_FIRST, limits::RETRY_LONGEST)
 }
 
 pub(super) async fn wait(backoff: &mut ExponentialBackoff) {

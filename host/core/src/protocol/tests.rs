@@ -1,8 +1,7 @@
 use super::*;
 use crate::limits;
-use crate::model::decision::Resources;
 use crate::model::ids::LeaseId;
-use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, RefundEnd, State};
+use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
@@ -212,19 +211,7 @@ fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
     let active = testing::order(testing::spawn(), State::Active).unwrap();
     let waiting = order(RefundOutcome::Waiting(Secret::new("cashuBx")));
     let redeemed = order(RefundOutcome::Ended(RefundEnd::Redeemed));
-    let lease = Lease {
-        id: LeaseId::of(&active.id),
-        customer: None,
-        tier: String::new(),
-        image: String::new(),
-        resources: Resources::default(),
-        username: String::new(),
-        port: 1,
-        state: LeaseState::Live,
-        created_at: UnixTime(0),
-        expires_at: Some(UnixTime(9)),
-        end: None,
-    };
+    let lease = testing::lease(LeaseId::of(&active.id), 0, 9);
     let refusal = Refusal::new(ErrorType::ProvisioningError, "no");
     for (order, holds) in [(&active, false), (&redeemed, false), (&waiting, true)] {
         let state = order.state();

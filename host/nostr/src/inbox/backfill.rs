@@ -3,6 +3,7 @@
 use super::admit::{OldestWraps, Receipt};
 use super::cursor;
 use crate::error::{BoxError, sdk_error};
+use crate::gift_wrap::BACKDATED_SECONDS;
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use paygress_core::backend::store::{InboxStore, LedgerError};
@@ -64,7 +65,7 @@ impl Backfill {
 
     /// Page by page, until there is no more.
     async fn read(&self) -> Result<(), BackfillError> {
-        let since = cursor::since(&*self.ledger, &self.relay, cursor::WRAPS_BACK).await?;
+        let since = cursor::since(&*self.ledger, &self.relay, BACKDATED_SECONDS).await?;
         let mut before = self.oldest.remove(&self.relay);
         let mut pages = 0..PAGES;
         while let Some(until) = before.filter(|until| *until > since) {

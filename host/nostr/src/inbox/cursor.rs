@@ -4,10 +4,6 @@ use nostr_sdk::{RelayUrl, Timestamp};
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::model::units::UnixTime;
 
-/// Wraps are dated up to two days back (NIP-59). Clocks differ, and some clients randomise a little
-/// further.
-pub(super) const WRAPS_BACK: u64 = 172_800 + 3_600;
-
 fn key(relay: &RelayUrl) -> String {
     format!("nostr-read:{relay}")
 }

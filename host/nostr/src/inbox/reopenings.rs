@@ -1,7 +1,8 @@
 //! How long a subscription stays closed that a relay has closed.
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use nostr_sdk::RelayUrl;
+use paygress_core::backoff::doubling;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -37,15 +38,8 @@ impl Reopenings {
     }
 }
 
-/// Delays that double, with jitter, up to [`REOPEN_LONGEST`].
 fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(REOPEN_FIRST)
-        .with_max_delay(REOPEN_LONGEST.div_f32(2.0))
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    doubling(REOPEN_FIRST, REOPEN_LONGEST)
 }
 
 #[cfg(test)]
@@ -61,8 +55,9 @@ mod tests {
         let (mut reopenings, start) = (Reopenings::default(), Instant::now());
         let (mut elapsed, mut delays) = (Duration::ZERO, Vec::new());
         while elapsed < DAY {
-            let delay = reopenings.delay(&relay, start + elapsed);
-            elapsed += delay + open;
+            let now = start.checked_add(elapsed).unwrap();
+            let delay = reopenings.delay(&relay, now);
+            elapsed = elapsed.saturating_add(delay).saturating_add(open);
             delays.push(delay);
         }
         delays

@@ -53,47 +53,12 @@ mod tests {
     use super::*;
     use paygress_core::limits;
     use paygress_core::model::order::Purchase;
+    use paygress_core::testing::{TOKEN, forms_of_the_token};
     use std::time::{Duration, Instant};
-
-    /// With the characters in which the two base64 alphabets differ.
-    const TOKEN: &str = "cashuBo2F0-_9gaJhaUgA";
-
-    /// As cashu.me hides it behind an emoji.
-    fn hidden(text: &str) -> String {
-        let selector = |byte: u8| char::from_u32(0xe00f0 + u32::from(byte)).unwrap();
-        format!("\u{1f95c}{}", text.bytes().map(selector).collect::<String>())
-    }
 
     #[test]
     fn a_token_alone_is_an_order_of_the_default_pod() {
-        let standard = TOKEN.replace('-', "+").replace('_', "/");
-        for text in [
-            TOKEN.to_owned(),
-            format!(" {TOKEN}\n"),
-            format!("\u{feff}{TOKEN}"),
-            format!("cashu:{TOKEN}"),
-            format!("CASHU:{TOKEN}"),
-            format!("web+cashu:{TOKEN}"),
-            format!("Web+Cashu://{TOKEN}"),
-            format!("https://wallet.example/#token={TOKEN}"),
-            format!("https://wallet.example/?lang=de&token={TOKEN}&x=1"),
-            format!("HTTPS://wallet.example/#token=cashu:{TOKEN}"),
-            "https%3A%2F%2Fwallet.example%2F%23token%3DcashuBo2F0-_9gaJhaUgA".to_owned(),
-            "cashuBo2F0\n  -_9ga\r\nJhaUgA\n".to_owned(),
-            "cashuBo2F0-_\u{200b}9gaJhaUgA\u{feff}".to_owned(),
-            standard.clone(),
-            format!("cashu:{standard}"),
-            format!("cashu%3A{}", standard.replace('+', "%2B").replace('/', "%2F")),
-            format!("\"{TOKEN}\""),
-            format!("'{TOKEN}'"),
-            format!("`cashu:{TOKEN}`"),
-            format!("```\n{TOKEN}\n```"),
-            format!("\u{201c}{TOKEN}\u{201d}"),
-            format!("<{TOKEN}>"),
-            hidden(TOKEN),
-            hidden(&format!("cashu:{TOKEN}")),
-            format!("have a nut: \u{2764}\u{fe0f} {} enjoy", hidden(TOKEN)),
-        ] {
+        for text in forms_of_the_token() {
             let Ok(Request::Buy { token: Some(token), purchase, password: Some(_) }) = parse(&text)
             else {
                 panic!("{text}")

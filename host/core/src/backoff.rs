@@ -1,0 +1,17 @@
+//! The pauses between attempts that go on for as long as they have to.
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use std::time::Duration;
+
+/// Delays that double, with jitter, from `first` up to `longest`.
+#[must_use]
+pub fn doubling(first: Duration, longest: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        // Jitter at most doubles it.
+        .with_max_delay(longest.div_f32(2.0))
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
