@@ -32,6 +32,8 @@ pub const TIER_BYTES: usize = 64;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 /// A public key line in OpenSSH's form; RSA-8192 fits.
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
+/// Host keys of one pod that are kept: one of each kind that there is, and room for more.
+pub const HOST_KEYS: usize = 8;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest duration that may be requested, in minutes: ten years.
@@ -158,6 +160,13 @@ pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,
 /// or never had one.
 pub const OVERDUE: u64 = 60;
+/// How long a new order waits for the probe pod under way: it takes seconds where its image is on
+/// the node. After that the order is refused, and costs nothing.
+pub const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// How long a probe pod may live once it is ready: it is removed at once, unless we die.
+pub const PROBE_LIFE: Seconds = Seconds(60);
+/// How long after a probe that found something that may pass there is another one.
+pub const PROBE_AGAIN: Duration = Duration::from_secs(60);
 /// An object of ours that the ledger does not know is left alone for so long: it may be being made
 /// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);

@@ -24,6 +24,10 @@ use std::collections::BTreeMap;
 const SECONDS: Seconds = Seconds(600);
 const PAID: Sat = Sat(10);
 
+/// The public host key of a pod's SSH server.
+pub const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMUaPK8AAnKX7VeYLedY7erYKc8I7KZxPAGCOqLSELzH";
+
 /// A token, with the characters in which the two base64 alphabets differ.
 pub const TOKEN: &str = "cashuBo2F0-_9gaJhaUgA";
 

@@ -8,7 +8,7 @@ use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::model::ids::PodName;
 use paygress_core::model::units::UnixTime;
@@ -121,9 +121,9 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
-        self.with(pod, |_| ())
+        self.with(pod, |_| ReadyPod::default())
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {

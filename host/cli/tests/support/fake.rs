@@ -6,7 +6,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
@@ -201,8 +201,8 @@ impl Cluster for FakeCluster {
         self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
     }
-    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
-        Ok(())
+    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+        Ok(ReadyPod::default())
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)

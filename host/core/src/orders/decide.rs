@@ -269,9 +269,19 @@ impl OrderService {
             .reserve_port(lease, self.settings.ports.clone())
             .await
             .map_err(|error| internal(&error))?;
-        let host_port = port.ok_or_else(no_ports)?;
+        Ok(self.placement(lease, image, quote, port.ok_or_else(no_ports)?))
+    }
+
+    /// What the template of a pod must keep to.
+    pub(super) fn placement(
+        &self,
+        lease: &LeaseId,
+        image: &str,
+        quote: &Quote,
+        host_port: u16,
+    ) -> Placement {
         let name = lease.pod_name();
-        Ok(Placement {
+        Placement {
             pod_name: name.to_string(),
             image: image.to_owned(),
             resources: quote.resources,
@@ -279,7 +289,7 @@ impl OrderService {
             container_port: self.settings.container_port,
             secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
-        })
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 //!   `unknown`: what payments may hold whose answer was lost.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
-//!   the cluster has left, and who has reserved it.
+//!   the cluster has left, and who has reserved it. `probe`: whether pods start at all.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
@@ -31,6 +31,7 @@ mod lane;
 mod limiter;
 mod operator;
 mod pricing;
+mod probe;
 mod provision;
 mod queries;
 mod reconcile;
@@ -68,6 +69,7 @@ use crate::protocol::Response;
 use admission::{Admission, Source};
 use lane::Lane;
 use limiter::MintLimiter;
+use probe::ProbeState;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -150,6 +152,8 @@ pub struct OrderService {
     refusals: AtomicU32,
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
+    /// Whether pods start.
+    probe: watch::Sender<ProbeState>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -157,6 +161,7 @@ impl OrderService {
     /// A service with these backends. Call [`OrderService::resume`] before a transport is served.
     #[must_use]
     pub fn new(settings: Settings, backends: Backends) -> Arc<Self> {
+        let probe = watch::Sender::new(ProbeState::new(backends.cluster.probe()));
         Arc::new(Self {
             settings,
             backends,
@@ -170,6 +175,7 @@ impl OrderService {
             unpaid_failures: UnpaidFailures::default(),
             refusals: AtomicU32::new(0),
             default_tier: Mutex::default(),
+            probe,
             in_flight: Mutex::default(),
         })
     }

@@ -27,6 +27,7 @@ impl OrderService {
         tasks.spawn(Arc::clone(&self).reconcile());
         tasks.spawn(Arc::clone(&self).run_resume_loop());
         tasks.spawn(Arc::clone(&self).run_refund_loop());
+        tasks.spawn(Arc::clone(&self).run_probe_loop());
         // None of them ends by itself; if one does, the caller ends.
         let _ = tasks.join_next().await;
     }

@@ -129,6 +129,7 @@ impl OrderService {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
+        self.await_probe(&order.purchase).await?;
         let mut room_wanted = None;
         loop {
             if let Some(reason) = self.sold_out(order, set).await {
