@@ -1,8 +1,11 @@
 //! What the status of a Job or a pod says about a lease.
 
+use crate::ssh_server::INIT;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
+use paygress_core::limits;
+use paygress_core::model::host_key::HostKey;
 use std::time::Duration;
 
 /// How long a pod may be unschedulable where no autoscaler adds nodes: another pod may be about to
@@ -14,6 +17,9 @@ const EXCEEDED: &str = "has larger consumption of ephemeral-storage";
 /// report how much that was.
 const LOW_ON_UNLIMITED: [&str; 2] =
     ["The node was low on resource: inodes.", "The node was low on resource: pids."];
+
+/// Lines of a termination message that are read; the kubelet cuts it at 4 KiB.
+const MESSAGE_LINES: usize = 32;
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -128,13 +134,44 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     }
 }
 
-/// The containers that do not run yet.
+/// The containers that do not run yet, those first for which the others wait.
 fn waiting(status: &PodStatus) -> impl Iterator<Item = &ContainerStateWaiting> {
-    status
-        .container_statuses
+    containers(status).filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+}
+
+/// The init container, and the customer's.
+pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
+}
+
+/// What the init container has left as its termination message. No program of the customer ran
+/// before it ended.
+fn init_message(pod: &Pod) -> impl Iterator<Item = &str> {
+    let ended = pod
+        .status
         .iter()
-        .flatten()
-        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+        .flat_map(|status| status.init_container_statuses.iter().flatten())
+        .filter(|container| container.name == INIT)
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+    ended
+        .filter_map(|terminated| terminated.message.as_deref())
+        .flat_map(str::lines)
+        .take(MESSAGE_LINES)
+}
+
+/// The public keys of the pod's SSH server, a line each of that message.
+pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
+    init_message(pod).filter_map(|line| HostKey::parse(line).ok()).take(limits::HOST_KEYS).collect()
+}
+
+/// Whether root of this pod is another user on the node: the message of a probe pod has the lines
+/// of `/proc/self/uid_map`, the first user inside, the same outside, and how many follow.
+pub(crate) fn is_root_nobody(pod: &Pod) -> bool {
+    init_message(pod).any(|line| {
+        let numbers: Vec<u64> =
+            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
+        matches!(numbers.as_slice(), [0, outside, _] if *outside != 0)
+    })
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
@@ -168,6 +205,7 @@ pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::testing::HOST_KEY;
     use serde_json::{Value, json};
 
     fn pod(status: Value) -> Pod {
@@ -263,6 +301,66 @@ mod tests {
         assert_eq!(cause(EndReason::Exited, None), EndReason::Exited, "its pods are not known");
         let suspended = json!([{"type": "Suspended", "status": "False", "reason": "JobResumed"}]);
         assert_eq!(ended(&job_with(suspended)), None);
+    }
+
+    fn init(message: &Value) -> Pod {
+        let state = json!({"terminated": {"exitCode": 0, "message": message}});
+        let container = json!({"name": INIT, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        pod(json!({"initContainerStatuses": [container]}))
+    }
+
+    #[test]
+    fn a_pod_tells_its_host_keys_by_the_message_of_its_init_container() {
+        let key = HostKey::parse(HOST_KEY).unwrap();
+        let lines = format!("{HOST_KEY}\n{HOST_KEY} root@pod\nno key\n");
+        assert_eq!(host_keys(&init(&json!(lines))), [key.clone(), key]);
+        for nothing in [json!(""), json!("ssh-ed25519 AAAA"), json!("\u{1b}[2J"), Value::Null] {
+            assert!(host_keys(&init(&nothing)).is_empty(), "{nothing}");
+        }
+        // Whatever the image writes.
+        let many = format!("{HOST_KEY}\n").repeat(10_000);
+        assert_eq!(host_keys(&init(&json!(many))).len(), limits::HOST_KEYS);
+        let noise = format!("{}{HOST_KEY}", "x\n".repeat(10_000));
+        assert!(host_keys(&init(&json!(noise))).is_empty());
+        assert!(host_keys(&Pod::default()).is_empty());
+        let mut other = init(&json!(HOST_KEY));
+        let statuses = other.status.as_mut().unwrap().init_container_statuses.as_mut().unwrap();
+        statuses[0].name = "other".to_owned();
+        assert!(host_keys(&other).is_empty(), "of another container");
+    }
+
+    #[test]
+    fn root_is_nobody_where_its_user_has_another_number_outside() {
+        let with_keys = format!("{HOST_KEY}\n         0 2985230336      65536\n");
+        for (message, is_nobody) in [
+            (with_keys.as_str(), true),
+            ("         0     100000      65536", true),
+            // Of the node itself.
+            ("         0          0 4294967295", false),
+            ("      1000     100000          1", false),
+            ("0 100000", false),
+            ("0 100000 65536 1", false),
+            ("0 -1 65536", false),
+            ("", false),
+        ] {
+            assert_eq!(is_root_nobody(&init(&json!(message))), is_nobody, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_init_container_that_cannot_start_is_seen_before_the_one_that_waits_for_it() {
+        let status = |name: &str, reason: &str| {
+            let state = json!({"waiting": {"reason": reason}});
+            json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+        };
+        let both = |reason: &str| {
+            let (init, main) = (status(INIT, reason), status("ssh", "PodInitializing"));
+            pod(json!({"initContainerStatuses": [init], "containerStatuses": [main]}))
+        };
+        let overdue = unready(Some(&both("ImagePullBackOff"))).to_string();
+        assert!(overdue.ends_with("it took too long (ImagePullBackOff)"), "{overdue}");
+        let stuck = readiness(&both("InvalidImageName"), Duration::ZERO, UNSCHEDULABLE);
+        assert!(matches!(stuck, Some(Err(ClusterError::NotReady(_)))), "{stuck:?}");
     }
 
     fn waiting_for(reason: &str) -> Pod {

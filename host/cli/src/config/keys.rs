@@ -247,6 +247,21 @@ pub const KEYS: &[Key] = &[
         default: Some("true"),
         about: "whether pods that are not in the ledger are removed: true or false",
     },
+    Key {
+        name: "SSH_SERVER_IMAGE",
+        default: None,
+        about: "the image with the SSH server that is put into customers' images; without it, these bring their own",
+    },
+    Key {
+        name: "POD_ROOT",
+        default: Some("auto"),
+        about: "whether customers are root in their pods: auto (where nodes have user namespaces, with SSH_SERVER_IMAGE) or never",
+    },
+    Key {
+        name: "POD_PROBE",
+        default: Some("true"),
+        about: "whether nothing is sold before a probe pod has started: true or false",
+    },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {
         name: "SSH_PORT",

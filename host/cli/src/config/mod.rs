@@ -19,8 +19,8 @@ pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
-use paygress_cluster::ExtraCapacity;
 use paygress_cluster::guard::Allowed;
+use paygress_cluster::{ExtraCapacity, PodRoot};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
@@ -126,6 +126,12 @@ pub struct Config {
     pub extra_capacity: Option<ExtraCapacity>,
     /// Whether unknown pods are removed.
     pub sweep: bool,
+    /// The image with the SSH server that is put into customers' images.
+    pub ssh_server_image: Option<String>,
+    /// Whether customers are root in their pods.
+    pub root: PodRoot,
+    /// Whether nothing is sold before a probe pod has started.
+    pub probe: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
@@ -235,6 +241,14 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn ssh_server_image(&mut self) -> Option<String> {
+        let image = self.text("SSH_SERVER_IMAGE")?;
+        if image.contains(|c: char| c.is_whitespace() || c == ',') {
+            self.problem("SSH_SERVER_IMAGE: must be one image, registry/repository:tag");
+        }
+        Some(image)
     }
 
     /// Both settings or neither.
@@ -370,6 +384,11 @@ impl Config {
             ttl: Seconds(reader.number("POD_TTL_SECONDS", 0..=86_400).unwrap_or(0)),
             extra_capacity: reader.extra_capacity(),
             sweep: reader.flag("ENABLE_CLEANUP_TASK"),
+            ssh_server_image: reader.ssh_server_image(),
+            root: reader
+                .one_of("POD_ROOT", &[("auto", PodRoot::Auto), ("never", PodRoot::Never)])
+                .unwrap_or(PodRoot::Never),
+            probe: reader.flag("POD_PROBE"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
