@@ -15,7 +15,8 @@
 //!   `unknown`: what payments may hold whose answer was lost.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
-//!   the cluster has left, and who has reserved it. `probe`: whether pods start at all.
+//!   the cluster has left, and who has reserved it. `probe`: whether pods start at
+//!   all; `probe_state`: what follows from it.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
@@ -32,6 +33,7 @@ mod limiter;
 mod operator;
 mod pricing;
 mod probe;
+mod probe_state;
 mod provision;
 mod queries;
 mod reconcile;
@@ -69,7 +71,7 @@ use crate::protocol::Response;
 use admission::{Admission, Source};
 use lane::Lane;
 use limiter::MintLimiter;
-use probe::ProbeState;
+use probe_state::ProbeState;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
