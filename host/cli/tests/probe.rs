@@ -15,12 +15,12 @@ use paygress_core::backend::policy::{
 };
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{PortAllocator, Repetition};
-use paygress_core::model::ids::{Customer, OrderId, PodName};
+use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::order::{Order, OrderView};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
-use paygress_core::orders::{Backends, NewOrder, OrderService};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ use tokio::task::JoinHandle;
 struct ProbedCluster {
     cluster: FakeCluster,
     probed: Mutex<Vec<LeasePlan>>,
+    /// Pods that are old, and nobody's.
+    old: Vec<PodName>,
     findings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Option<ProbeProblem>>>,
 }
 
@@ -43,7 +45,7 @@ struct ProbedCluster {
 impl Probe for ProbedCluster {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
         self.probed.lock().unwrap().push(plan.clone());
-        self.findings.lock().await.recv().await.unwrap()
+        self.findings.lock().await.recv().await.flatten()
     }
 }
 
@@ -83,7 +85,7 @@ impl Cluster for ProbedCluster {
         Ok(())
     }
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(Vec::new())
+        Ok(self.old.clone())
     }
 }
 
@@ -173,13 +175,23 @@ struct Service {
 
 impl Service {
     async fn start(room: Option<u32>) -> Self {
+        Self::start_beside(room, Vec::new()).await
+    }
+
+    /// With pods that an earlier process has left.
+    async fn start_beside(room: Option<u32>, old: Vec<PodName>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap());
         let (findings, receiver) = mpsc::unbounded_channel();
         let cluster = Arc::new(ProbedCluster {
-            cluster: FakeCluster { room, ..FakeCluster::default() },
+            cluster: FakeCluster {
+                room,
+                running: Mutex::new(old.iter().cloned().collect()),
+                ..FakeCluster::default()
+            },
             probed: Mutex::default(),
+            old,
             findings: tokio::sync::Mutex::new(receiver),
         });
         let images =
@@ -191,7 +203,7 @@ impl Service {
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
-        let orders = OrderService::new(settings(), backends);
+        let orders = OrderService::new(Settings { sweep: true, ..settings() }, backends);
         let watching = tokio::spawn(Arc::clone(&orders).watch());
         let tokens = AtomicU32::new(1);
         Self { orders, cluster, images, ledger, findings, tokens, watching, _directory: directory }
@@ -343,4 +355,14 @@ async fn a_full_cluster_gets_no_probe_pod_and_closes_nothing() {
     .await;
     service.wait_for_reason(None).await;
     assert_eq!(service.probes(), 0, "it would take a place that was sold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_pod_of_a_process_that_died_is_swept() {
+    let left = LeaseId::of_probe().pod_name();
+    let service = Service::start_beside(None, vec![left.clone()]).await;
+    until("the pod is not swept", async || {
+        (!service.cluster.cluster.running.lock().unwrap().contains(&left)).then_some(())
+    })
+    .await;
 }

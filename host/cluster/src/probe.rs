@@ -12,10 +12,19 @@ use crate::status::{containers, is_root_nobody};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use paygress_core::backend::cluster::{Cluster, ClusterError, LeasePlan, Probe, ProbeProblem};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, LeasePlan, Probe, ProbeProblem, StartupPhase,
+};
 use paygress_core::error_chain;
+use paygress_core::model::ids::PodName;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::Seconds;
+use std::time::Duration;
+
+/// How long a node may take to make a pod's sandbox, its user namespace included. It pulls no image
+/// for that, and tries again and again where it cannot.
+const SANDBOX: Duration = Duration::from_secs(20);
+const SANDBOX_POLL: Duration = Duration::from_secs(1);
 
 type Result<T> = std::result::Result<T, ProbeProblem>;
 
@@ -85,7 +94,12 @@ impl Kubernetes {
         let started = async {
             self.dry_run_all(&objects).await?;
             self.create_all(&plan.lease, objects).await?;
-            self.ready(&pod).await
+            tokio::select! {
+                ready = self.ready(&pod) => ready,
+                () = self.sandbox_overdue(&pod) => {
+                    Err(ClusterError::not_ready("its node makes no sandbox for it"))
+                }
+            }
         };
         let started = started.await;
         let pods = self.pods_of(&pod).await.unwrap_or_default();
@@ -102,6 +116,19 @@ impl Kubernetes {
                 tracing::warn!(error = error_text, container, "a probe pod does not start");
                 Err(problem(&error, pods.first()))
             }
+        }
+    }
+
+    /// Ends when a node has had the pod for long and made no sandbox for it.
+    async fn sandbox_overdue(&self, pod: &PodName) {
+        let mut waited = Duration::ZERO;
+        while waited < SANDBOX {
+            tokio::time::sleep(SANDBOX_POLL).await;
+            waited = match self.startup_phase(pod).await {
+                Ok(StartupPhase::Scheduled) => waited.saturating_add(SANDBOX_POLL),
+                // It has one, or has no node: `ready` notices that.
+                _ => Duration::ZERO,
+            };
         }
     }
 }

@@ -70,12 +70,12 @@ impl OrderService {
                 (Err(_), _) => false,
             };
             if is_changed {
-                self.probe.send_if_modified(|state| match state {
-                    ProbeState::Done(_) => {
+                self.probe.send_if_modified(|state| {
+                    let is_done = matches!(state, ProbeState::Done(_));
+                    if is_done {
                         *state = ProbeState::Changed;
-                        true
                     }
-                    ProbeState::First | ProbeState::Changed => false,
+                    is_done
                 });
             }
             if is_changed || is_due {
