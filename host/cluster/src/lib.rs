@@ -16,9 +16,9 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. `ssh_server` adds what the host adds, root of a user namespace included; `probe` launches
-//! a pod that finds out whether all of that works. [`check_plan()`] is public for other implementations of `Cluster`, such as the
-//! sandbox's local pods.
+//! trusted. `ssh_server` adds what the host adds, root of a user namespace included; `probe`
+//! launches a pod that finds out whether all of that works. [`check_plan()`] is public for other
+//! implementations of `Cluster`, such as the sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 

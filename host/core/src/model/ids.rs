@@ -70,7 +70,10 @@ name!(
 name!(
     /// The id of a lease, or of a probe pod: see [`LeaseId::of_probe`].
     LeaseId, "the id of a lease", "10 characters of a-z and 2-7",
-    |text| text.len() == 10 && text.strip_prefix(PROBE).unwrap_or(text).bytes().all(|c| LEASE_ALPHABET.contains(&c))
+    |text| {
+        let symbols = text.strip_prefix(PROBE).unwrap_or(text);
+        text.len() == 10 && symbols.bytes().all(|c| LEASE_ALPHABET.contains(&c))
+    }
 );
 name!(
     /// The name of a pod, as customers and Kubernetes see it. A lease's is `ssh-pod-<lease>`;
