@@ -139,7 +139,8 @@ pub struct OrderService {
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
-    /// Refunds to which the operator adds: when one is made, the next finds out what is left.
+    /// Refunds to which the operator adds: when one is made, the next finds out what is left. Those
+    /// of other replicas are not waited for; the wallet itself spares nothing twice.
     adding: MintLimiter,
     delivering: UnpaidDeliveries,
     /// Pods that run before they are paid for, and whose they are.
