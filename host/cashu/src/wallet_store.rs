@@ -15,28 +15,29 @@ use crate::purpose::Purpose;
 use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
 use cdk::nuts::{Id, Proof, Proofs};
+use paygress_core::every_nth::EveryNth;
+use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 /// Forward only: a released step is never edited, the next one is added.
 const STEPS: &[DialectSql] = &[
     dialect_sql!("wallet_1"),
     dialect_sql!("wallet_2"),
-    dialect_sql!("wallet_3"),
-    dialect_sql!("wallet_4"),
+    dialect_sql!(both "wallet_3"),
+    dialect_sql!("wallet_4", both "wallet_4_rest"),
 ];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
     pub(crate) database: Database,
-    /// How many operations have failed since it was opened.
-    pub(crate) failures: Arc<AtomicU32>,
+    /// When failed operations are forgotten, by how many there are.
+    pub(crate) failures: Arc<EveryNth>,
 }
 
 /// An unspent proof that a restore has found.
@@ -153,7 +154,7 @@ impl WalletStore {
     /// `database` was opened with [`WalletStore::SCHEMA`].
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, failures: Arc::default() }
+        Self { database, failures: Arc::new(EveryNth::new(limits::REFUSED_CHECK_EVERY)) }
     }
 
     /// Opens a SQLite file, which the service and the operator's commands may use at the same time.

@@ -93,4 +93,11 @@ impl EndReason {
     pub fn is_provider_fault(self) -> bool {
         matches!(self, Self::Removed | Self::Disrupted)
     }
+
+    /// Whether it is the customer's own doing, or may be, before the time was over: unused time is
+    /// paid back on the terms of a stop, and one step at least is charged.
+    #[must_use]
+    pub fn is_as_a_stop(self) -> bool {
+        matches!(self, Self::Stopped | Self::Evicted)
+    }
 }

@@ -16,7 +16,6 @@ use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, U
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
-use std::sync::atomic::Ordering;
 
 impl OrderService {
     /// received → decided, or refused.
@@ -68,8 +67,7 @@ impl OrderService {
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
         self.transition(order, refused, released.as_ref().into()).await?;
-        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if refusals.is_multiple_of(limits::REFUSED_CHECK_EVERY)
+        if self.refusals.is_due()
             && let Err(error) = self.forget_refused().await
         {
             tracing::warn!(%error, "refused orders could not be forgotten yet");
