@@ -54,8 +54,14 @@ impl KnownHosts {
             is_name(username) && is_name(host),
             "the answer's login cannot be used in a command: user {username}, host {host}, port {port}"
         );
-        let checked = match self.store(login)? {
-            Some(path) => format!(" -o StrictHostKeyChecking=yes -o {}", option(&path)?),
+        let unchecked = || {
+            format!("the host key is not checked; compare it after ssh -p {port} {username}@{host}")
+        };
+        let checked = match self.store(login).with_context(unchecked)? {
+            Some(path) => {
+                let file = option(&path).with_context(unchecked)?;
+                format!(" -o StrictHostKeyChecking=yes -o {file}")
+            }
             None => String::new(),
         };
         Ok(format!("ssh -p {port}{checked} {username}@{host}"))
