@@ -282,12 +282,16 @@ fn print_access(access: &AccessDetails, known_hosts: &KnownHosts) {
         print_line(format_args!("host key: {} ({})", key.fingerprint(), key.kind()));
     }
     if let Some(root) = access.identity.root {
-        print_line(format_args!("root: {}", if root { "yes" } else { "no" }));
+        print_line(format_args!("root: {}", yes_or_no(root)));
     }
     print_line(format_args!(
         "{} ({}) lives until {}",
         access.pod_name, access.pod_spec_name, access.expires_at
     ));
+}
+
+fn yes_or_no(answer: bool) -> &'static str {
+    if answer { "yes" } else { "no" }
 }
 
 fn print_ssh_command(login: &PodLogin<'_>, known_hosts: &KnownHosts) {
@@ -375,6 +379,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         print_line(npub(&offer.service));
         let mints = offer.content.whitelisted_mints.join(", ");
         print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
+        if let Some(root) = offer.content.root {
+            print_line(format_args!("  root: {}", yes_or_no(root)));
+        }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",
