@@ -32,6 +32,8 @@ pub const TIER_BYTES: usize = 64;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 /// A public key line in OpenSSH's form; RSA-8192 fits.
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
+/// Host keys of one pod that are kept: one of each kind that there is, and room for more.
+pub const HOST_KEYS: usize = 8;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest duration that may be requested, in minutes: ten years.

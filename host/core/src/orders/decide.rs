@@ -28,12 +28,7 @@ impl OrderService {
     ) -> Result<(), StepError> {
         let decided = match &order.purchase {
             Purchase::Spawn { username, public_key, .. } => {
-                let login = Login {
-                    username: username.clone(),
-                    // Who has named none gets one.
-                    password: password.unwrap_or_else(Login::random_password),
-                    public_key: public_key.clone(),
-                };
+                let login = Login::new(username.clone(), password, public_key.clone());
                 self.decide_spawn(order, token, login, set).await
             }
             Purchase::TopUp { pod } => self.decide_top_up(order, token, pod, set).await,
@@ -164,6 +159,8 @@ impl OrderService {
             created_at: order.created_at,
             expires_at: None,
             end: None,
+            host_keys: Vec::new(),
+            root: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }
