@@ -92,6 +92,8 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         created_at: UnixTime(created_at),
         expires_at: Some(UnixTime(expires_at)),
         end: None,
+        host_keys: Vec::new(),
+        root: None,
     }
 }
 
@@ -187,7 +189,7 @@ pub fn task(purchase: &Purchase) -> Task {
             let pod = Box::new(PodDecision { placement, rendered: Rendered::default() });
             let login = Login {
                 username: username.clone(),
-                password: Secret::new("hunter22"),
+                password: Some(Secret::new("hunter22")),
                 public_key: public_key.clone(),
             };
             Task::Spawn { planned: PlannedPod { decision: pod, moves: 0 }, login }

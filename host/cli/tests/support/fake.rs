@@ -18,6 +18,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -154,6 +155,8 @@ pub struct FakeCluster {
     pub running: Mutex<HashSet<PodName>>,
     /// How many pods ran at the same time, at most.
     pub most: AtomicUsize,
+    /// Those of every pod.
+    pub host_keys: Vec<HostKey>,
 }
 
 /// A tier that no node is large enough for.
@@ -202,7 +205,7 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
-        Ok(ReadyPod::default())
+        Ok(ReadyPod { host_keys: self.host_keys.clone() })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)
