@@ -303,6 +303,7 @@ impl Responder for NullResponder {
 pub fn settings() -> Settings {
     Settings {
         suggested: Seconds(3_600),
+        end_notices: Vec::new(),
         ssh_host: "127.0.0.1".to_owned(),
         container_port: 2_222,
         ports: 1_024..=65_000,

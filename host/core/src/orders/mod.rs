@@ -19,7 +19,8 @@
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
-//! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
+//! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
+//!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
@@ -29,6 +30,7 @@ mod decide;
 mod delivery;
 mod lane;
 mod limiter;
+mod notices;
 mod operator;
 mod pricing;
 mod provision;
@@ -63,7 +65,7 @@ use crate::limits;
 use crate::model::ids::{Customer, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::Seconds;
+use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Source};
 use lane::Lane;
@@ -100,6 +102,8 @@ pub struct Settings {
     pub capture: Capture,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
+    /// How long before the end of a pod there are notices.
+    pub end_notices: Vec<Seconds>,
 }
 
 /// What the order service works with.
@@ -150,6 +154,9 @@ pub struct OrderService {
     refusals: AtomicU32,
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
+    /// When the next notice is due at the earliest.
+    next_notice: watch::Sender<Option<UnixTime>>,
+    notice_slots: Semaphore,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -170,6 +177,8 @@ impl OrderService {
             unpaid_failures: UnpaidFailures::default(),
             refusals: AtomicU32::new(0),
             default_tier: Mutex::default(),
+            next_notice: watch::Sender::new(None),
+            notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             in_flight: Mutex::default(),
         })
     }
