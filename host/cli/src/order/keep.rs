@@ -31,6 +31,8 @@ const TOKENS_BYTES: u64 = 32 << 20;
 const LEAST_LEAD: Seconds = Seconds(60);
 /// How long to wait before a request is repeated, at most.
 const RETRY: Seconds = Seconds(30);
+/// And at least: the same request in the same second is the same message, with the same answer.
+const BETWEEN_REQUESTS: Seconds = Seconds(1);
 /// How often the status is requested in a row without an answer.
 const STATUS_ATTEMPTS: u32 = 20;
 
@@ -231,8 +233,10 @@ impl<S: Service> Extension<'_, S> {
             };
             if wait == Seconds(0) {
                 match self.top_up(next).await? {
-                    After::Continue => {}
-                    After::Retry => self.service.wait(third(left).min(RETRY).max(Seconds(1))).await,
+                    After::Continue => self.service.wait(BETWEEN_REQUESTS).await,
+                    After::Retry => {
+                        self.service.wait(third(left).min(RETRY).max(BETWEEN_REQUESTS)).await
+                    }
                     After::Stop(stop) => return Ok(stop),
                 }
                 continue;

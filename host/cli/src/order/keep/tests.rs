@@ -118,8 +118,8 @@ async fn a_pod_is_extended_in_its_last_third_until_the_budget_is_spent() {
     let service = FakeService::new(900, [Scripted::Extends(600), Scripted::Extends(300)]);
     let mut record = record(&directory, &[EIGHT, TWO]);
     let (stop, sent) = service.extend(&mut record, 10).await;
-    // With 300 of 900 s left; then with 300 of 900 s, again.
-    assert_eq!((stop, sent), (Stop::BudgetSpent, vec![600, 1_200]));
+    // With 300 of 900 s left; then, a second later, with 299 of 899 s.
+    assert_eq!((stop, sent), (Stop::BudgetSpent, vec![600, 1_201]));
     assert_eq!((record.spent(), record.unused()), (Sat(10), Sat(0)));
 }
 
