@@ -5,6 +5,7 @@ mod print;
 mod record;
 
 use crate::output::print_line;
+use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +14,7 @@ use paygress_core::protocol::{OfferContent, RequestBody, sorted, token_text};
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
-use print::print_answer;
+use print::{print_answer, yes_or_no};
 use record::Record;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
@@ -63,10 +64,10 @@ enum Action {
         /// The SSH user.
         #[arg(long)]
         username: Option<String>,
-        /// The SSH password. Left out: the service generates one.
+        /// The SSH password. Left out: the service generates one, unless there is a public key.
         #[arg(long, env = "PAYGRESS_PASSWORD", hide_env_values = true)]
         password: Option<String>,
-        /// A public key file to log in with.
+        /// A public key file to log in with; no password then, unless you name one.
         #[arg(long)]
         public_key: Option<PathBuf>,
         /// Have the service send messages before the pod's end, and at it.
@@ -117,7 +118,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .iter()
         .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
         .collect();
-    let key_file = key_path(arguments.key_file.as_deref())?;
+    let key_file = key_file(arguments.key_file.as_deref())?;
     let keys = keys(&key_file)?;
     let service = arguments
         .service
@@ -129,6 +130,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     progress.show("connecting");
     let client = Client::connect(keys, relays?).await?;
     let timeout = Duration::from_secs(arguments.timeout);
+    let known_hosts = KnownHosts::beside(&key_file);
     match prepared {
         Prepared::Offers => {
             let offers = client.offers(service).await?;
@@ -139,14 +141,14 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let service = choose(&client, service, &progress).await?;
             progress.done();
             let service = RemoteService { client: &client, service, timeout };
-            keep.run(&service, &mut record, arguments.json).await
+            keep.run(&service, &mut record, &known_hosts, arguments.json).await
         }
         Prepared::Request(request) => {
             let service = choose(&client, service, &progress).await?;
             let show = |step: &str| progress.show(step);
             let answer = client.ask(service, &request, timeout, show).await?;
             progress.done();
-            Ok(print_answer(&answer, arguments.json))
+            Ok(print_answer(&answer, arguments.json, &known_hosts))
         }
     }
 }
@@ -238,7 +240,7 @@ fn read_token(argument: &str) -> Result<String> {
     Ok(token_text(&text).expose().to_owned())
 }
 
-fn key_path(named: Option<&Path>) -> Result<PathBuf> {
+fn key_file(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
@@ -303,6 +305,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         print_line(npub(&offer.service));
         let mints = offer.content.whitelisted_mints.join(", ");
         print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
+        if let Some(root) = offer.content.root {
+            print_line(format_args!("  root: {}", yes_or_no(root)));
+        }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",

@@ -8,9 +8,11 @@ use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
+use paygress_core::model::login::Login;
 use paygress_core::model::units::UnixTime;
 use paygress_sshd::{Account, Password, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
@@ -28,6 +30,7 @@ struct Pod {
     stop: watch::Sender<bool>,
     /// None until it is set.
     expiry: watch::Sender<Option<UnixTime>>,
+    host_key: HostKey,
 }
 
 struct Shared {
@@ -85,15 +88,10 @@ impl Cluster for LocalCluster {
         })?;
         let home = self.homes.join(pod.as_str());
         std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
-        let keys = parse_keys(plan.login.public_key.as_deref().unwrap_or_default());
-        let account = Account {
-            username: plan.login.username.clone(),
-            password: Password::new(plan.login.password.expose()),
-            keys: keys.map_err(ClusterError::not_ready)?,
-            shell: PathBuf::from("/bin/sh"),
-            home: home.clone(),
-        };
-        let host_key = new_host_key().map_err(ClusterError::not_ready)?;
+        let account = account(&plan.login, home.clone()).map_err(ClusterError::not_ready)?;
+        let key = new_host_key().map_err(ClusterError::not_ready)?;
+        let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
+        let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
         let (stop, stopped) = watch::channel(false);
         // Until its expiry is set the pod has all the time that was sold.
         let until_set = UnixTime::now().after(plan.sold);
@@ -102,8 +100,8 @@ impl Cluster for LocalCluster {
             .pods
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.clone(), Pod { stop, expiry });
-        let server = tokio::spawn(serve(listener, account, host_key, stopped.clone()));
+            .insert(pod.clone(), Pod { stop, expiry, host_key });
+        let server = tokio::spawn(serve(listener, account, key, stopped.clone()));
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
@@ -121,9 +119,9 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
-        self.with(pod, |_| ())
+        self.with(pod, |pod| ReadyPod { host_keys: vec![pod.host_key.clone()] })
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
@@ -185,6 +183,17 @@ impl Cluster for LocalCluster {
         // Nothing here outlives the process that sold it.
         Ok(Vec::new())
     }
+}
+
+fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error> {
+    let password = login.password.as_ref();
+    Ok(Account {
+        username: login.username.clone(),
+        password: password.map_or(Password::none(), |password| Password::new(password.expose())),
+        keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,
+        shell: PathBuf::from("/bin/sh"),
+        home,
+    })
 }
 
 /// Waits until the time is over or the pod is stopped.

@@ -11,6 +11,7 @@
 use super::print::{print_answer, print_response};
 use super::record::{NextToken, Record, TokenState};
 use crate::output::print_note;
+use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use paygress_core::model::ids::PodName;
@@ -83,10 +84,17 @@ impl KeepArguments {
         &self,
         service: &impl Service,
         record: &mut Record,
+        known_hosts: &KnownHosts,
         json: bool,
     ) -> Result<ExitCode> {
-        let mut extension =
-            Extension { service, record, pod: &self.pod, budget: Sat(self.budget), json };
+        let mut extension = Extension {
+            service,
+            record,
+            known_hosts,
+            pod: &self.pod,
+            budget: Sat(self.budget),
+            json,
+        };
         let stop = extension.run().await?;
         let (spent, unused) = (extension.record.spent(), extension.record.unused());
         print_note(format_args!("{}: {spent} of {} spent", stop.reason(), extension.budget));
@@ -209,6 +217,7 @@ fn third(time: Seconds) -> Seconds {
 struct Extension<'a, S> {
     service: &'a S,
     record: &'a mut Record,
+    known_hosts: &'a KnownHosts,
     pod: &'a str,
     budget: Sat,
     json: bool,
@@ -280,12 +289,12 @@ impl<S: Service> Extension<'_, S> {
             };
             match answer.response {
                 Some(Response::Status(status)) if status.status == PodStatus::Ended => {
-                    print_response(&Response::Status(status));
+                    print_response(&Response::Status(status), self.known_hosts);
                     return Ok(Err(Stop::Ended));
                 }
                 Some(Response::Status(status)) => return Ok(Ok(status)),
                 Some(response) => {
-                    print_response(&response);
+                    print_response(&response, self.known_hosts);
                     let code = response.error().map(|error| error.error_type);
                     if code != Some(ErrorType::InternalError) || attempts.is_empty() {
                         return Ok(Err(Stop::Refused));
@@ -310,12 +319,12 @@ impl<S: Service> Extension<'_, S> {
         let Some(response) = &answer.response else {
             // It may hold a refund.
             self.record.set(&token, TokenState::Sent, Some(&answer.text))?;
-            print_answer(&answer, self.json);
+            print_answer(&answer, self.json, self.known_hosts);
             return Ok(After::Stop(Stop::Refused));
         };
         let (state, after) = outcome(response, was);
         self.record.set(&token, state, refund(response))?;
-        print_answer(&answer, self.json);
+        print_answer(&answer, self.json, self.known_hosts);
         Ok(after)
     }
 }

@@ -83,6 +83,7 @@ impl FakeService {
         let mut extension = Extension {
             service: self,
             record,
+            known_hosts: &KnownHosts::beside(Path::new("no-directory/key")),
             pod: name.as_str(),
             budget: Sat(budget),
             json: false,
@@ -154,6 +155,7 @@ async fn without_an_answer_the_same_token_is_sent_again_also_after_a_crash() {
         let mut extension = Extension {
             service: &service,
             record: &mut record,
+            known_hosts: &KnownHosts::beside(Path::new("no-directory/key")),
             pod: "ssh-pod-abcdefghij",
             budget: Sat(10),
             json: false,
