@@ -21,6 +21,20 @@ const LOW_ON_UNLIMITED: [&str; 2] =
 /// Lines of a termination message that are read; the kubelet cuts it at 4 KiB.
 const MESSAGE_LINES: usize = 32;
 
+/// Why a container waits whose image cannot be had.
+const IMAGE_FAILED: [&str; 7] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+/// Why a container has ended whose image does not run: its program is missing, or of another
+/// architecture.
+const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
+
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
 pub(crate) fn ended(job: &Job) -> Option<EndReason> {
@@ -52,11 +66,16 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
 }
 
 /// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
-/// are known. A pod that exited by itself still exists; one that was deleted does not. A pod that
-/// may have caused its own eviction was not disrupted by the cluster.
+/// are known. A pod that exited by itself still exists, with the reason of its containers; one that
+/// was deleted does not. A pod that may have caused its own eviction was not disrupted by the
+/// cluster.
 pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
     match (reason, pods) {
         (EndReason::Exited, Some([])) => EndReason::Removed,
+        (EndReason::Exited, Some(pods)) => {
+            let is_killed = |pod: &Pod| is_any_terminated(pod, &["OOMKilled"]);
+            if pods.iter().any(is_killed) { EndReason::OutOfMemory } else { reason }
+        }
         (EndReason::Disrupted, Some(pods)) => {
             pods.iter().find_map(end_by_own_use).unwrap_or(reason)
         }
@@ -73,7 +92,7 @@ fn end_by_own_use(pod: &Pod) -> Option<EndReason> {
     let status = pod.status.as_ref().filter(|it| it.reason.as_deref() == Some("Evicted"))?;
     let message = status.message.as_deref()?;
     if message.contains(EXCEEDED) {
-        return Some(EndReason::Exited);
+        return Some(EndReason::OutOfDisk);
     }
     LOW_ON_UNLIMITED.iter().any(|low| message.contains(low)).then_some(EndReason::Evicted)
 }
@@ -89,7 +108,11 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        return Some(Err(ClusterError::not_ready("it ended during startup")));
+        let message = "it ended during startup";
+        return Some(Err(match is_any_terminated(pod, &NOT_STARTED) {
+            true => ClusterError::image_failed(message),
+            false => ClusterError::not_ready(message),
+        }));
     }
     if is_met(status, "Ready") {
         return Some(Ok(()));
@@ -111,7 +134,25 @@ pub(crate) fn readiness(
     let waiting = waiting(status).find(is_stuck)?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, "a pod cannot start");
-    Some(Err(ClusterError::not_ready(reason)))
+    Some(Err(of_waiting(&reason, reason.clone())))
+}
+
+/// The error of a pod with a container that waits for this reason.
+fn of_waiting(reason: &str, message: String) -> ClusterError {
+    match IMAGE_FAILED.contains(&reason) {
+        true => ClusterError::image_failed(message),
+        false => ClusterError::not_ready(message),
+    }
+}
+
+/// Whether a container of the pod has ended for one of these reasons.
+fn is_any_terminated(pod: &Pod, reasons: &[&str]) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.into_iter().flatten().any(|container| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let reason = ended.and_then(|ended| ended.reason.as_deref());
+        reason.is_some_and(|reason| reasons.contains(&reason))
+    })
 }
 
 fn is_met(status: &PodStatus, condition_type: &str) -> bool {
@@ -126,7 +167,7 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     let status = pod.and_then(|pod| pod.status.as_ref());
     match status.and_then(|status| waiting(status).find_map(|it| it.reason.clone())) {
-        Some(reason) => ClusterError::not_ready(format!("it took too long ({reason})")),
+        Some(reason) => of_waiting(&reason, format!("it took too long ({reason})")),
         None if status.is_some_and(|status| is_met(status, "PodScheduled")) => {
             ClusterError::not_ready("it took too long")
         }
@@ -224,7 +265,7 @@ mod tests {
             "The node was low on resource: inodes. Threshold quantity: 65536, available: 12. ";
         let pids = "The node was low on resource: pids. Threshold quantity: 3276, available: 3k. ";
         for (reason, message, end) in [
-            ("Evicted", own.as_str(), Some(EndReason::Exited)),
+            ("Evicted", own.as_str(), Some(EndReason::OutOfDisk)),
             ("Evicted", low, None),
             ("Evicted", overcommitted, None),
             ("Evicted", inodes, Some(EndReason::Evicted)),
@@ -251,14 +292,22 @@ mod tests {
         job_with(json!([condition]))
     }
 
+    fn terminated(reason: &str, exit_code: i32) -> Pod {
+        let state = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
+        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        pod(json!({"phase": "Failed", "containerStatuses": [container]}))
+    }
+
     /// Whether it reached its own limit or its node had no memory left: the kubelet reports the
     /// same, and no DisruptionTarget. So neither is paid back; an eviction is.
     #[test]
-    fn who_is_killed_for_lack_of_memory_has_exited_and_who_is_evicted_is_paid_back() {
-        let state = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
-        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        let killed = pod(json!({"phase": "Failed", "containerStatuses": [container]}));
+    fn who_is_killed_for_lack_of_memory_is_not_paid_back_and_who_is_evicted_is() {
+        let killed = terminated("OOMKilled", 137);
         assert_eq!(end_by_own_use(&killed), None);
+        assert_eq!(cause(EndReason::Exited, Some(&[killed])), EndReason::OutOfMemory);
+        assert!(!EndReason::OutOfMemory.is_provider_fault());
+        let exited = terminated("Error", 1);
+        assert_eq!(cause(EndReason::Exited, Some(&[exited])), EndReason::Exited);
         for (reason, end, is_paid_back) in [
             ("BackoffLimitExceeded", EndReason::Exited, false),
             ("PodFailurePolicy", EndReason::Disrupted, true),
@@ -285,7 +334,7 @@ mod tests {
             ("Failed", "BackoffLimitExceeded", None, EndReason::Removed),
             ("Failed", "PodFailurePolicy", Some(&exited), EndReason::Disrupted),
             ("Failed", "PodFailurePolicy", None, EndReason::Disrupted),
-            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::Exited),
+            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::OutOfDisk),
             ("Failed", "PodFailurePolicy", Some(&low), EndReason::Evicted),
             ("Failed", "DeadlineExceeded", None, EndReason::Expired),
         ] {
@@ -369,19 +418,38 @@ mod tests {
         pod(json!({"containerStatuses": [container]}))
     }
 
+    /// Whether the image is at fault, or else the pod.
+    fn is_of_image(error: &ClusterError) -> bool {
+        match error {
+            ClusterError::ImageFailed(_) => true,
+            ClusterError::NotReady(_) => false,
+            error => panic!("{error:?}"),
+        }
+    }
+
     #[test]
     fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
         for reason in ["ErrImagePull", "ImagePullBackOff", "ContainerCreating"] {
             let pod = waiting_for(reason);
             assert!(readiness(&pod, Duration::from_secs(100), UNSCHEDULABLE).is_none(), "{reason}");
             let overdue = unready(Some(&pod));
-            assert!(matches!(overdue, ClusterError::NotReady(_)), "{overdue:?}");
+            assert_eq!(is_of_image(&overdue), reason != "ContainerCreating", "{overdue:?}");
             assert!(overdue.to_string().ends_with(&format!(": it took too long ({reason})")));
         }
-        for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
+        for (reason, of_image) in
+            [("InvalidImageName", true), ("ErrImageNeverPull", true), ("CrashLoopBackOff", false)]
+        {
             let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
-            let Some(Err(ClusterError::NotReady(why))) = result else { panic!("{result:?}") };
-            assert_eq!(why.to_string(), reason);
+            let Some(Err(error)) = result else { panic!("{result:?}") };
+            assert_eq!(is_of_image(&error), of_image, "{error:?}");
+            assert!(error.to_string().ends_with(&format!(": {reason}")), "{error}");
+        }
+        for (reason, of_image) in
+            [("StartError", true), ("ContainerCannotRun", true), ("Error", false)]
+        {
+            let result = readiness(&terminated(reason, 128), Duration::ZERO, UNSCHEDULABLE);
+            let Some(Err(error)) = result else { panic!("{result:?}") };
+            assert_eq!(is_of_image(&error), of_image, "{error:?}");
         }
         let scheduled =
             |status: &str| pod(json!({"conditions": [{"type": "PodScheduled", "status": status}]}));

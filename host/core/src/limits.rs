@@ -152,6 +152,13 @@ pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
 pub const ORDER_POLL: Duration = Duration::from_millis(200);
 /// A pod with less than this left is reported as expiring.
 pub const EXPIRING: Seconds = Seconds(300);
+/// Notices before the end of each pod that an operator may configure: each is a row that is written.
+pub const END_NOTICES: usize = 8;
+/// Customers of one pod who get its notices: those who have paid for it last.
+pub const NOTICES_OF_POD: usize = 4;
+/// Notices that are being sent at the same time: many pods may end in the same second, and no paid
+/// order waits for them.
+pub const NOTICES_AT_ONCE: usize = 16;
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.

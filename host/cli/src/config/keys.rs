@@ -188,6 +188,11 @@ pub const KEYS: &[Key] = &[
         about: "the duration that the default duration policy suggests",
     },
     Key {
+        name: "END_NOTICES",
+        default: Some("600,60"),
+        about: "how many seconds before the end of a pod its customer gets notices, separated by commas; none: never",
+    },
+    Key {
         name: "SSH_BASE_IMAGE",
         default: None,
         about: "the default image of the default images policy",

@@ -22,6 +22,7 @@ use keys::KEYS;
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{ExtraCapacity, PodRoot};
 use paygress_core::backend::policy::{RefundTerms, Slot};
+use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
@@ -66,6 +67,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
+    /// How long before the end of a pod there are notices.
+    pub end_notices: Vec<Seconds>,
     /// The service's keys.
     pub keys: Keys,
     pub relays: Vec<RelayUrl>,
@@ -227,6 +230,23 @@ impl Reader {
         ports
     }
 
+    fn end_notices(&mut self) -> Vec<Seconds> {
+        let items = self.names("END_NOTICES");
+        if matches!(items.as_slice(), [only] if only == "none") {
+            return Vec::new();
+        }
+        let seconds = |item: &String| item.parse::<u64>().ok().filter(|n| (1..=86_400).contains(n));
+        let notices: Option<Vec<Seconds>> =
+            items.iter().map(|item| seconds(item).map(Seconds)).collect();
+        notices.filter(|notices| notices.len() <= limits::END_NOTICES).unwrap_or_else(|| {
+            self.problem(format!(
+                "END_NOTICES: must be at most {} numbers of seconds from 1 to 86400, as 600,60, or none",
+                limits::END_NOTICES
+            ));
+            Vec::new()
+        })
+    }
+
     fn extra_capacity(&mut self) -> Option<ExtraCapacity> {
         let items = self.names("POD_EXTRA_CAPACITY");
         if items.is_empty() {
@@ -338,6 +358,7 @@ impl Config {
             nostr: transports.nostr,
             http: transports.http.then_some(http),
             suggested: Seconds(suggested.saturating_mul(60)),
+            end_notices: reader.end_notices(),
             keys: reader.keys(),
             relays: reader.relays(&transports),
             private_relays: reader.flag("ALLOW_PRIVATE_RELAYS"),

@@ -154,6 +154,25 @@ fn pods_are_probed_and_customers_may_be_root_unless_the_operator_says_otherwise(
 }
 
 #[test]
+fn notices_are_ten_minutes_and_one_minute_before_the_end_unless_the_operator_says_otherwise() {
+    let notices = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        config.end_notices.iter().map(|before| before.0).collect::<Vec<_>>()
+    };
+    assert_eq!(notices(&[]), [600, 60]);
+    assert_eq!(notices(&[("END_NOTICES", "30")]), [30]);
+    assert_eq!(notices(&[("END_NOTICES", "none")]), [0; 0]);
+    let file = format!("{}end_notices = \"\"\n", good());
+    assert!(read(&file, &[]).is_ok_and(|config| config.end_notices.is_empty()));
+    for wrong in ["0", "soon", "600,none", "86401", "1,2,3,4,5,6,7,8,9"] {
+        let Err(Problems(problems)) = read(&good(), &[("END_NOTICES", wrong)]) else {
+            panic!("{wrong} is accepted")
+        };
+        assert!(problems.len() == 1 && problems[0].starts_with("END_NOTICES: "), "{problems:?}");
+    }
+}
+
+#[test]
 fn overcommit_is_a_whole_number_and_there_is_none_unless_it_is_set() {
     let (cpu, memory) = ("POD_CPU_OVERCOMMIT", "POD_MEMORY_OVERCOMMIT");
     let overcommit = |environment: &[(&str, &str)]| {

@@ -54,6 +54,9 @@ pub enum ClusterError {
     /// The pod did not become ready in time. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotReady(#[source] ClusterErrorSource),
+    /// The pod's image could not be pulled or started. Customers see the cause.
+    #[error("the pod did not become ready: {0}")]
+    ImageFailed(#[source] ClusterErrorSource),
     /// No node took the pod in time: whatever is in it was not tried. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotScheduled(#[source] ClusterErrorSource),
@@ -74,6 +77,10 @@ impl ClusterError {
         Self::NotReady(Arc::from(source.into()))
     }
 
+    pub fn image_failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::ImageFailed(Arc::from(source.into()))
+    }
+
     pub fn not_scheduled(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::NotScheduled(Arc::from(source.into()))
     }
@@ -92,8 +99,9 @@ impl From<ClusterError> for Refusal {
                 ErrorType::ResourceUnavailable,
                 "no node has the reserved port free; try again later",
             ),
-            ClusterError::NotReady(why) | ClusterError::NotScheduled(why) => {
-                Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
+            ClusterError::NotReady(why) | ClusterError::NotScheduled(why) => did_not_start(&why),
+            ClusterError::ImageFailed(why) => {
+                did_not_start(&why).with_end_reason(EndReason::ImageFailed)
             }
             ClusterError::NotFound => {
                 Self::new(ErrorType::LeaseExpired, "the pod has ended; order a new one")
@@ -104,6 +112,10 @@ impl From<ClusterError> for Refusal {
             ),
         }
     }
+}
+
+fn did_not_start(why: &ClusterErrorSource) -> Refusal {
+    Refusal::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
 }
 
 /// What the cluster reports.
@@ -185,8 +197,8 @@ pub trait Cluster: Send + Sync {
     /// lives.
     ///
     /// # Errors
-    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotScheduled`],
-    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
+    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::ImageFailed`],
+    /// [`ClusterError::NotScheduled`], [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError>;
 
     /// How far a launched pod is.
@@ -247,19 +259,22 @@ mod tests {
     #[test]
     fn an_error_keeps_its_source_and_customers_see_why_a_pod_did_not_start() {
         let cause = || std::io::Error::other("no space left");
-        let constructors: [fn(std::io::Error) -> ClusterError; 4] = [
+        let constructors: [fn(std::io::Error) -> ClusterError; 5] = [
             ClusterError::port_taken,
             ClusterError::not_ready,
+            ClusterError::image_failed,
             ClusterError::not_scheduled,
             ClusterError::unavailable,
         ];
         for constructor in constructors {
             let error = constructor(cause());
             assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space left"));
-            let shown = Refusal::from(error.clone()).message.contains("no space left");
-            let is_start =
-                matches!(error, ClusterError::NotReady(_) | ClusterError::NotScheduled(_));
-            assert_eq!(shown, is_start, "{error}");
+            let refusal = Refusal::from(error.clone());
+            let is_image = matches!(error, ClusterError::ImageFailed(_));
+            let is_start = is_image
+                || matches!(error, ClusterError::NotReady(_) | ClusterError::NotScheduled(_));
+            assert_eq!(refusal.message.contains("no space left"), is_start, "{error}");
+            assert_eq!(refusal.end_reason, is_image.then_some(EndReason::ImageFailed), "{error}");
         }
     }
 }

@@ -20,7 +20,8 @@
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
-//! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
+//! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
+//!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
@@ -30,6 +31,7 @@ mod decide;
 mod delivery;
 mod lane;
 mod limiter;
+mod notices;
 mod operator;
 mod pricing;
 mod probe;
@@ -67,7 +69,7 @@ use crate::limits;
 use crate::model::ids::{Customer, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::Seconds;
+use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Source};
 use lane::Lane;
@@ -104,6 +106,8 @@ pub struct Settings {
     pub capture: Capture,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
+    /// How long before the end of a pod there are notices.
+    pub end_notices: Vec<Seconds>,
 }
 
 /// What the order service works with.
@@ -157,6 +161,9 @@ pub struct OrderService {
     default_tier: Mutex<Option<Tier>>,
     /// Whether pods start.
     probe: watch::Sender<ProbeState>,
+    /// When the next notice is due at the earliest.
+    next_notice: watch::Sender<Option<UnixTime>>,
+    notice_slots: Semaphore,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -179,6 +186,8 @@ impl OrderService {
             refusals: EveryNth::new(limits::REFUSED_CHECK_EVERY),
             default_tier: Mutex::default(),
             probe,
+            next_notice: watch::Sender::new(None),
+            notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             in_flight: Mutex::default(),
         })
     }
