@@ -30,12 +30,14 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let account = Account {
             username: "alice".to_owned(),
-            aliases: Vec::new(),
+            aliases: vec!["admin".to_owned()],
             password: Password::new(PASSWORD),
             keys: parse_keys(keys.unwrap_or_default()).unwrap(),
             shell: PathBuf::from("/bin/sh"),
             home: home.path().to_owned(),
-            environment: Vec::new(),
+            environment: [("OF_IMAGE", "its own"), ("HOME", "/of/image")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .to_vec(),
         };
         tokio::spawn(serve(listener, account, host_keys.into(), stopped));
         Self { port, stop, home }
