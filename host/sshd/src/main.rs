@@ -10,6 +10,8 @@
 use paygress_sshd::{Account, HostKeys, Image, install, listen_on_both_families, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
+#[cfg(target_env = "gnu")]
+use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
@@ -64,6 +66,8 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 
 async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dyn Error>> {
     let Options { login, listen, tools, shell, home, host_keys } = Options::parse(arguments)?;
+    #[cfg(target_env = "gnu")]
+    resolve_without_nsswitch();
     let image = Image::find(tools.as_deref(), shell, home);
     let account = Account::read(&login, &image)?;
     image.name_user(&account.username);
@@ -84,6 +88,22 @@ async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dy
     serve(listener, account, host_keys, stopped).await;
     // The server ends only on SIGTERM: a Job must not take that for success.
     Ok(ExitCode::from(TERMINATED))
+}
+
+/// Names are resolved by /etc/hosts and DNS. glibc, linked statically, would load the libraries that
+/// the image's /etc/nsswitch.conf names besides, and crash with those of another glibc.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn resolve_without_nsswitch() {
+    unsafe extern "C" {
+        /// Of glibc's `nss.h`; 0 is success.
+        fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+    }
+    // SAFETY: both are constants with a NUL at their end, and nothing is resolved yet.
+    let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) } != 0;
+    if failed {
+        tracing::warn!("names are resolved as /etc/nsswitch.conf says");
+    }
 }
 
 struct Options {

@@ -148,3 +148,16 @@ fn the_search_path_outlives_the_profile_of_a_login_shell() {
     );
     assert_eq!(std::fs::read_to_string(image.path("etc/passwd")).unwrap(), passwd);
 }
+
+/// The libraries that it names are of the image's glibc: the server's must not load them.
+#[test]
+fn names_are_resolved_without_the_images_nsswitch() {
+    let Some(image) = Rootfs::scratch(0, "an image with nsswitch.conf") else { return };
+    image.file("etc/nsswitch.conf", "hosts: none\n");
+    image.file("etc/hosts", "127.0.0.1 a.name.of.hosts\n");
+    let container = image.start("rw", &[]);
+    let mut ssh = container.client("ssh", "-p");
+    ssh.args(["-W", &format!("a.name.of.hosts:{}", container.port), "alice@127.0.0.1"]);
+    let banner = shown(&ssh.output().unwrap());
+    assert!(banner.starts_with("SSH-2.0-"), "{banner}");
+}
