@@ -27,6 +27,10 @@ async fn the_host_keys_of_the_termination_log_are_those_of_the_server() {
     let kinds: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
     assert!(lines.iter().all(|line| line.split(' ').count() == 2), "{lines:?}");
+    // As the server would make it, in seconds: this directory is not read-only.
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-N", "", "-t", "rsa", "-b", "2048", "-f"]);
+    assert!(keygen.arg(tools.join("host-keys/ssh_host_rsa_key")).status().unwrap().success());
     let keys = HostKeys::in_directory(&tools.join("host-keys")).unwrap();
     let server = Server::start_with(None, keys).await;
     let mut scan = Command::new("ssh-keyscan");
