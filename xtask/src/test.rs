@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
     ("rsync", "rsync"),
+    ("busybox", "busybox-static"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("python3", "python3-venv"),

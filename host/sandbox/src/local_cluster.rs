@@ -189,10 +189,12 @@ fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error
     let password = login.password.as_ref();
     Ok(Account {
         username: login.username.clone(),
+        aliases: Vec::new(),
         password: password.map_or(Password::none(), |password| Password::new(password.expose())),
         keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,
         shell: PathBuf::from("/bin/sh"),
         home,
+        environment: Vec::new(),
     })
 }
 

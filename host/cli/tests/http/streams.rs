@@ -120,10 +120,12 @@ async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
     // It would let the customer in.
     let account = Account {
         username: "user".to_owned(),
+        aliases: Vec::new(),
         password: Password::new(PASSWORD),
         keys: Vec::new(),
         shell: "/bin/sh".into(),
         home: sandbox.directory.path().to_owned(),
+        environment: Vec::new(),
     };
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));

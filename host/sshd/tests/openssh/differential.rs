@@ -125,10 +125,12 @@ async fn the_same_scripts_see_the_same_as_with_debians_sshd() {
     let reference = reference(&sshd, files.path(), reference_port);
     let account = Account {
         username: user.name.clone(),
+        aliases: Vec::new(),
         password: Password::none(),
         keys: parse_keys(&std::fs::read_to_string(key.with_extension("pub")).unwrap()).unwrap(),
         shell: user.shell.clone(),
         home: user.home.clone(),
+        environment: Vec::new(),
     };
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let server = tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));

@@ -2,10 +2,13 @@
 //! `ssh-keygen` and `sshpass`.
 #![cfg(test)]
 
+mod any_image;
 mod cases;
 mod differential;
 mod forwarding;
+mod install;
 mod login;
+mod rootfs;
 mod server;
 mod sessions;
 mod streams;
