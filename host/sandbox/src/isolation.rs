@@ -115,7 +115,7 @@ impl Isolation {
             _ => {}
         }
         let isolation = Self { means, program: find_program()?, refused: Vec::new() };
-        isolation.check().map_err(|reason| IsolationError::Failed { means, reason })?;
+        isolation.check()?;
         Ok(isolation)
     }
 
@@ -130,21 +130,22 @@ impl Isolation {
         &self.refused
     }
 
-    /// Runs a pod that tries what pods do; fails with the reason.
-    fn check(&self) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let pod = self.directory(0, "user", &[(HOST_KEY, b"")]).map_err(text)?;
+    /// Runs a pod that tries what pods do.
+    fn check(&self) -> Result<(), IsolationError> {
+        let failed = |reason: String| IsolationError::Failed { means: self.means, reason };
+        let pod = self.directory(0, "user", &[(HOST_KEY, b"".as_slice())]);
+        let pod = pod.map_err(|error| failed(error.to_string()))?;
         let mut commands = vec![self.command(&pod, "check", "check")];
         // Whether it can be run.
         commands.extend(self.kill(&pod, "-L"));
         for mut command in commands {
             let name = command.get_program().to_string_lossy().into_owned();
             let output = command.stdin(Stdio::null()).output();
-            let output = output.map_err(|error| format!("{name} cannot be started: {error}"))?;
+            let output = output.map_err(|error| failed(format!("cannot start {name}: {error}")))?;
             if !output.status.success() {
                 let errors = String::from_utf8_lossy(&output.stderr);
-                let last = errors.lines().last().unwrap_or("it printed no error").to_owned();
-                return Err(format!("{last} ({})", output.status));
+                let last = errors.lines().last().unwrap_or("it printed no error");
+                return Err(failed(format!("{last} ({})", output.status)));
             }
         }
         Ok(())
@@ -292,7 +293,7 @@ impl Arguments {
             }
         }
         // What the machine's owner has put there may be private.
-        if Path::new("/usr/local").is_dir() {
+        if std::fs::symlink_metadata("/usr/local").is_ok_and(|local| local.is_dir()) {
             self.options("--perms 0755 --size 65536 --tmpfs /usr/local");
         }
         self.options("--perms 0755 --dir /etc");
