@@ -51,12 +51,13 @@ fn plan(host_port: u16) -> LeasePlan {
     let template = format!(
         r#"{{"spec": {{
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
             "securityContext": {{"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}},
             "containers": [{{
                 "name": "ssh",
                 "image": "paygress.local/ssh:1",
                 "ports": [{{"containerPort": {CONTAINER_PORT}, "hostPort": {host_port}}}],
-                "readinessProbe": {{"tcpSocket": {{"port": {CONTAINER_PORT}}}}},
+                "readinessProbe": {{"tcpSocket": {{"port": {CONTAINER_PORT}}}, "periodSeconds": 1}},
                 "volumeMounts": [
                     {{"name": "login", "mountPath": "{LOGIN_MOUNT_PATH}", "readOnly": true}}
                 ]

@@ -1,9 +1,9 @@
 //! The pod's files where bubblewrap is missing: its options, as far as a pod needs them, done in
 //! the order in which they are given.
 //!
-//! `unshare` has made the namespaces. Here the old root is moved aside, a new one is filled from it,
-//! and the old one is unmounted: what was not mounted into the new one is out of reach, whatever
-//! the pod does.
+//! `unshare` has made the namespaces. Here the old root is moved aside, a new one is made with parts
+//! of it, and the old one is unmounted: what was not mounted into the new one is out of reach,
+//! whatever the pod does.
 
 use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
