@@ -11,6 +11,7 @@ mod generate;
 mod plugins;
 mod python;
 mod run;
+mod space;
 mod ssh_image;
 mod test;
 mod web;

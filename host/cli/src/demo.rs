@@ -17,7 +17,7 @@ use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey, npub};
 use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};
 use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means, TestWallet};
-use paygress_sshd::client::{Client as SshClient, LoginError};
+use paygress_sshd::client::{Client as SshClient, HostKeyCheck, LoginError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,20 +154,25 @@ struct Login {
     address: SocketAddr,
     username: String,
     password: String,
+    host_key: HostKeyCheck,
 }
 
 impl Login {
     fn new(access: &AccessDetails) -> Result<Self> {
         let password = access.ssh_password.as_ref().context("the response has no password")?;
+        let keys = &access.identity.ssh_host_keys;
+        ensure!(!keys.is_empty(), "the response has no host key");
         Ok(Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, access.ssh_port)),
             username: access.ssh_username.clone(),
             password: password.expose().to_owned(),
+            host_key: HostKeyCheck::one_of(keys.iter().map(String::as_str))?,
         })
     }
 
     async fn connect(&self) -> Result<SshClient, LoginError> {
-        SshClient::login(self.address, &self.username, &self.password).await
+        let check = self.host_key.clone();
+        SshClient::login(self.address, &self.username, &self.password, check).await
     }
 }
 

@@ -1,13 +1,14 @@
 //! `paygress order`: a customer's client.
 
 use crate::output::{print_line, print_note};
+use crate::ssh_command::{KnownHosts, PodLogin};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{
-    ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse, sorted,
-    token_text,
+    AccessDetails, ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse,
+    sorted, token_text,
 };
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
@@ -60,10 +61,10 @@ enum Action {
         /// The SSH user.
         #[arg(long)]
         username: Option<String>,
-        /// The SSH password. Left out: the service generates one.
+        /// The SSH password. Left out: the service generates one, unless there is a public key.
         #[arg(long, env = "PAYGRESS_PASSWORD", hide_env_values = true)]
         password: Option<String>,
-        /// A public key file to log in with.
+        /// A public key file to log in with; no password then, unless you name one.
         #[arg(long)]
         public_key: Option<PathBuf>,
     },
@@ -105,7 +106,8 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .iter()
         .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
         .collect();
-    let keys = keys(arguments.key_file.as_deref())?;
+    let key_file = key_file(arguments.key_file)?;
+    let keys = keys(&key_file)?;
     let service = arguments
         .service
         .as_deref()
@@ -131,7 +133,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .ask(service, &request, Duration::from_secs(arguments.timeout), |step| progress.show(step))
         .await?;
     progress.done();
-    Ok(print_answer(&answer, arguments.json))
+    Ok(print_answer(&answer, arguments.json, &KnownHosts::beside(&key_file)))
 }
 
 fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
@@ -195,21 +197,21 @@ fn read_token(argument: &str) -> Result<String> {
     Ok(token_text(&text).expose().to_owned())
 }
 
+fn key_file(named: Option<PathBuf>) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+    let config = config.context("no home directory; name a file with --key-file")?;
+    Ok(config.join("paygress/customer.key"))
+}
+
 /// The customer's key: pods belong to it.
-fn keys(file: Option<&Path>) -> Result<Keys> {
-    let path = match file {
-        Some(path) => path.to_owned(),
-        None => {
-            let config = std::env::var_os("XDG_CONFIG_HOME")
-                .map(PathBuf::from)
-                .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
-            config
-                .context("no home directory; name a file with --key-file")?
-                .join("paygress/customer.key")
-        }
-    };
+fn keys(path: &Path) -> Result<Keys> {
     if path.exists() {
-        return read_keys(&path);
+        return read_keys(path);
     }
     let keys = Keys::generate();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -219,9 +221,9 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", nsec(&keys))?;
     file.as_file().sync_all()?;
-    match file.persist_noclobber(&path) {
+    match file.persist_noclobber(path) {
         Ok(_) => Ok(keys),
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => read_keys(&path),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => read_keys(path),
         Err(error) => Err(error.error).with_context(|| path.display().to_string()),
     }
 }
@@ -232,10 +234,10 @@ fn read_keys(path: &Path) -> Result<Keys> {
     Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display()))
 }
 
-fn print_answer(answer: &Answer, json: bool) -> ExitCode {
+fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts) -> ExitCode {
     match &answer.response {
         _ if json => print_line(answer.text.expose()),
-        Some(response) => print_response(response),
+        Some(response) => print_response(response, known_hosts),
         None => {
             print_note("This answer cannot be read; a newer paygress may read it. It is:");
             print_line(answer.text.expose());
@@ -247,7 +249,7 @@ fn print_answer(answer: &Answer, json: bool) -> ExitCode {
     }
 }
 
-fn print_response(response: &Response) {
+fn print_response(response: &Response, known_hosts: &KnownHosts) {
     match response {
         Response::Error(error) => print_error(error),
         Response::ToppedUp(top_up) => print_line(format_args!(
@@ -255,20 +257,47 @@ fn print_response(response: &Response) {
             top_up.pod_name, top_up.message, top_up.new_expires_at
         )),
         Response::Stopped(stopped) => {
+            known_hosts.forget(&stopped.pod_name);
             print_note(format_args!("{}: {}", stopped.pod_name, stopped.message));
             print_refunds(&stopped.refunds.refund_tokens);
         }
-        Response::Status(status) => print_status(status),
-        Response::Access(access) => {
-            let (host, port) = (&access.ssh_host, access.ssh_port);
-            print_line(format_args!("ssh -p {port} {}@{host}", access.ssh_username));
-            let password = access.ssh_password.as_ref().map_or("", |password| password.expose());
-            print_line(format_args!("password: {password}"));
-            print_line(format_args!(
-                "{} ({}) lives until {}",
-                access.pod_name, access.pod_spec_name, access.expires_at
-            ));
-        }
+        Response::Status(status) => print_status(status, known_hosts),
+        Response::Access(access) => print_access(access, known_hosts),
+    }
+}
+
+fn print_access(access: &AccessDetails, known_hosts: &KnownHosts) {
+    let login = PodLogin {
+        pod: &access.pod_name,
+        username: &access.ssh_username,
+        host: &access.ssh_host,
+        port: access.ssh_port,
+        host_keys: &access.identity.ssh_host_keys,
+    };
+    print_ssh_command(&login, known_hosts);
+    if let Some(password) = &access.ssh_password {
+        print_line(format_args!("password: {}", password.expose()));
+    }
+    for key in login.host_keys() {
+        print_line(format_args!("host key: {} ({})", key.fingerprint(), key.kind()));
+    }
+    if let Some(root) = access.identity.root {
+        print_line(format_args!("root: {}", yes_or_no(root)));
+    }
+    print_line(format_args!(
+        "{} ({}) lives until {}",
+        access.pod_name, access.pod_spec_name, access.expires_at
+    ));
+}
+
+fn yes_or_no(answer: bool) -> &'static str {
+    if answer { "yes" } else { "no" }
+}
+
+fn print_ssh_command(login: &PodLogin<'_>, known_hosts: &KnownHosts) {
+    match known_hosts.ssh_command(login) {
+        Ok(command) => print_line(command),
+        Err(error) => print_note(format_args!("{error:#}")),
     }
 }
 
@@ -280,7 +309,7 @@ fn print_error(error: &ErrorResponse) {
     print_refunds(error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref()));
 }
 
-fn print_status(status: &StatusResponse) {
+fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
     print_line(format_args!(
         "{}: {}, {} s left, until {}",
         status.pod_name,
@@ -288,6 +317,18 @@ fn print_status(status: &StatusResponse) {
         status.time_remaining_seconds,
         status.expires_at.as_deref().unwrap_or_default()
     ));
+    let login = PodLogin {
+        pod: &status.pod_name,
+        username: &status.ssh_username,
+        host: &status.ssh_host,
+        port: status.ssh_port,
+        host_keys: &status.identity.ssh_host_keys,
+    };
+    match status.status {
+        PodStatus::Provisioning => {}
+        PodStatus::Running => print_ssh_command(&login, known_hosts),
+        PodStatus::Ended => known_hosts.forget(&status.pod_name),
+    }
     print_refunds(status.refund_tokens.iter().flatten());
 }
 
@@ -338,6 +379,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         print_line(npub(&offer.service));
         let mints = offer.content.whitelisted_mints.join(", ");
         print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
+        if let Some(root) = offer.content.root {
+            print_line(format_args!("  root: {}", yes_or_no(root)));
+        }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",

@@ -7,7 +7,7 @@ mod support;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_sandbox::{Isolation, LocalCluster, Means};
-use paygress_sshd::client::{Client, CommandOutput};
+use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -30,7 +30,10 @@ fn permitted(means: Means) -> Option<Isolation> {
 async fn login(bought: &Value) -> Client {
     let text = |field: &str| bought[field].as_str().unwrap_or_else(|| panic!("{bought}"));
     let port = u16::try_from(bought["ssh_port"].as_u64().unwrap()).unwrap();
-    Client::login(("127.0.0.1", port), text("ssh_username"), text("ssh_password")).await.unwrap()
+    let keys = bought["ssh_host_keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap());
+    let known = HostKeyCheck::one_of(keys).unwrap();
+    let (username, password) = (text("ssh_username"), text("ssh_password"));
+    Client::login(("127.0.0.1", port), username, password, known).await.unwrap()
 }
 
 /// Fails, and prints nothing.

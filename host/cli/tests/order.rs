@@ -4,9 +4,12 @@
 mod support;
 
 use paygress::sandbox::Sandbox;
+use paygress_nostr::npub;
 use serde_json::Value;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 use support::customer::{Buyer, Running};
@@ -79,6 +82,71 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     let refused = paygress(&sandbox, &["order", "spawn", "--token", "cashuBnothing"], "").await;
     assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), ""));
     assert!(text(&refused.stderr).starts_with("invalid_token: "), "{}", text(&refused.stderr));
+}
+
+/// Pastes a printed command into a shell, with the customer's key.
+async fn ssh(command: &str, key: &Path) -> Output {
+    let key = key.display();
+    let options = format!(
+        "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null -i {key} "
+    );
+    let line = format!("{} 'echo so says $USER'", command.replacen("ssh ", &options, 1));
+    let run = move || Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn generate_key(file: &Path) {
+    let options = ["-q", "-t", "ed25519", "-N", "", "-f"];
+    let made = Command::new("ssh-keygen").args(options).arg(file).stdin(Stdio::null()).status();
+    assert!(made.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_login_is_strict_also_on_a_port_that_was_another_pods() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = unused.port().to_string();
+    let ports = [("SSH_PORT_RANGE_START", port.as_str()), ("SSH_PORT_RANGE_END", port.as_str())];
+    let sandbox = Sandbox::new(&ports, "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let (key, service) = (sandbox.directory.path().join("id"), npub(&buyer.service));
+    generate_key(&key);
+    let public = format!("{}.pub", key.display());
+    let known_hosts = sandbox.directory.path().join("customer/known_hosts");
+    let buy = async || {
+        let spawn = ["order", "spawn", "--service", &service, "--token", "-"];
+        let login = ["--username", "alice", "--public-key", &public];
+        let arguments: Vec<&str> = spawn.into_iter().chain(login).collect();
+        let bought = paygress(&sandbox, &arguments, &buyer.token(5).await).await;
+        let printed = text(&bought.stdout);
+        assert!(bought.status.success(), "{printed}{}", text(&bought.stderr));
+        assert!(!printed.contains("password"), "{printed}");
+        let command = printed.lines().next().unwrap().to_owned();
+        let pod = printed.lines().last().unwrap().split(' ').next().unwrap().to_owned();
+        let file = known_hosts.join(&pod);
+        let strict =
+            format!("-o StrictHostKeyChecking=yes -o UserKnownHostsFile={}", file.display());
+        assert_eq!(command, format!("ssh -p {port} {strict} alice@127.0.0.1"));
+        let done = ssh(&command, &key).await;
+        assert_eq!(text(&done.stdout), "so says alice\n", "{}", text(&done.stderr));
+        (pod, command, file)
+    };
+    let (pod, command, file) = buy().await;
+    let status = ["order", "status", "--service", &service, &pod];
+    let status = text(&paygress(&sandbox, &status, "").await.stdout);
+    assert!(status.contains(&command), "{status}");
+    let of_first = std::fs::read(&file).unwrap();
+    let stop = ["order", "stop", "--service", &service, &pod];
+    assert!(paygress(&sandbox, &stop, "").await.status.success());
+    assert!(!file.exists(), "the keys of a pod that is over are forgotten");
+
+    // Whoever still means the first pod does not log in to the second one.
+    buy().await;
+    std::fs::write(&file, of_first).unwrap();
+    let refused = ssh(&command, &key).await;
+    assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(255), ""));
+    let reason = text(&refused.stderr);
+    assert!(reason.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"), "{reason}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
@@ -346,7 +346,7 @@ impl Cluster for Kubernetes {
         request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<()> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {
         let selector = watcher::Config::default().labels(&lease_selector(pod)?);
         let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
         let start = tokio::time::Instant::now();
@@ -374,7 +374,7 @@ impl Cluster for Kubernetes {
             if let Some(result) =
                 latest.as_ref().and_then(|pod| readiness(pod, start.elapsed(), limit))
             {
-                return result;
+                return result.map(|()| ReadyPod::default());
             }
         }
     }

@@ -128,7 +128,8 @@ async fn launch_is_idempotent(cluster: &dyn Cluster, port: u16) -> PodName {
     assert_not_found(&cluster.check_running(&pod, UnixTime::now()).await);
     cluster.launch(&sold).await.unwrap();
     cluster.launch(&sold).await.unwrap();
-    cluster.ready(&pod).await.unwrap();
+    let ready = cluster.ready(&pod).await.unwrap();
+    assert_eq!(cluster.ready(&pod).await.unwrap(), ready, "a pod keeps its host keys");
     assert!(listens(port).await);
     let phase = cluster.startup_phase(&pod).await.unwrap();
     assert_eq!(phase, StartupPhase::Starting, "its image is pulled");
@@ -173,7 +174,7 @@ async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
     let second = plan(port, 60);
     let refused = match cluster.launch(&second).await {
         Ok(()) => cluster.ready(&second.lease.pod_name()).await,
-        refused => refused,
+        Err(error) => Err(error),
     };
     assert!(matches!(refused, Err(ClusterError::PortTaken(_))), "{refused:?}");
     cluster.remove(&second.lease.pod_name()).await.unwrap();

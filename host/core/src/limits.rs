@@ -32,6 +32,8 @@ pub const TIER_BYTES: usize = 64;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 /// A public key line in OpenSSH's form; RSA-8192 fits.
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
+/// Host keys of one pod that are kept: one of each kind that there is, and room for more.
+pub const HOST_KEYS: usize = 8;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest duration that may be requested, in minutes: ten years.
@@ -72,6 +74,11 @@ pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
 pub const UNKNOWN_PORTS: usize = 64;
 /// With so many unknown payments at a mint no further one is begun without proven tokens there…
 pub const UNKNOWN_UNPROVEN: usize = 32;
+/// …with so many none of a customer who has a pod either…
+pub const UNKNOWN_OF_TENANTS: usize = 64;
+/// …or with so many of their own: whoever would take the places of all of them has paid for a pod for
+/// each two…
+pub const UNKNOWN_OF_ONE: usize = 2;
 /// …and with so many none: each holds memory, and a row that is kept until the mint answers.
 pub const UNKNOWN_AT_MINT: usize = 128;
 /// Between two repetitions of unknown payments at one mint…

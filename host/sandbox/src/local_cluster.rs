@@ -13,15 +13,17 @@ use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
+use paygress_core::model::login::Login;
 use paygress_core::model::units::UnixTime;
 use paygress_sshd::{Account, Password, PrivateKey, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -38,6 +40,7 @@ struct Pod {
     stop: watch::Sender<bool>,
     /// None until it is set.
     expiry: watch::Sender<Option<UnixTime>>,
+    host_key: HostKey,
 }
 
 struct Shared {
@@ -111,14 +114,16 @@ impl Cluster for LocalCluster {
             std::io::ErrorKind::AddrInUse => ClusterError::port_taken(error),
             _ => ClusterError::not_ready(error),
         })?;
-        let host_key = new_host_key().map_err(ClusterError::not_ready)?;
+        let key = new_host_key().map_err(ClusterError::not_ready)?;
+        let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
+        let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
         let (stop, stopped) = watch::channel(false);
         let started = match &self.runtime {
             Runtime::InProcess(homes) => {
-                start_in_process(&homes.join(pod.as_str()), plan, listener, host_key, &stopped)
+                start_in_process(homes.join(pod.as_str()), plan, listener, key, &stopped)
             }
             Runtime::Isolated(isolation) => {
-                start_isolated(isolation, plan, listener, &host_key, stopped.clone()).await
+                start_isolated(isolation, plan, listener, &key, stopped.clone()).await
             }
         };
         let mut server = started?;
@@ -129,11 +134,13 @@ impl Cluster for LocalCluster {
             .pods
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.clone(), Pod { stop, expiry });
+            .insert(pod.clone(), Pod { stop, expiry, host_key });
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
             let reason = tokio::select! {
+                // A server that was stopped has ended as well.
+                biased;
                 reason = lifetime(until_set, expires, stopped) => reason,
                 _ = &mut server => EndReason::Exited,
             };
@@ -151,9 +158,9 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
-        self.with(pod, |_| ())
+        self.with(pod, |pod| ReadyPod { host_keys: vec![pod.host_key.clone()] })
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
@@ -219,24 +226,17 @@ impl Cluster for LocalCluster {
 
 /// Gives the task that ends with the server.
 fn start_in_process(
-    home: &Path,
+    home: PathBuf,
     plan: &LeasePlan,
     listener: TcpListener,
-    host_key: PrivateKey,
+    key: PrivateKey,
     stopped: &watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, ClusterError> {
-    std::fs::create_dir_all(home).map_err(ClusterError::not_ready)?;
-    let keys = parse_keys(plan.login.public_key.as_deref().unwrap_or_default());
-    let account = Account {
-        username: plan.login.username.clone(),
-        password: Password::new(plan.login.password.expose()),
-        keys: keys.map_err(ClusterError::not_ready)?,
-        shell: PathBuf::from("/bin/sh"),
-        home: home.to_owned(),
-    };
-    let (home, stopped) = (home.to_owned(), stopped.clone());
+    std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
+    let account = account(&plan.login, home.clone()).map_err(ClusterError::not_ready)?;
+    let stopped = stopped.clone();
     Ok(tokio::spawn(async move {
-        serve(listener, account, host_key, stopped).await;
+        serve(listener, account, key, stopped).await;
         let _ = std::fs::remove_dir_all(&home);
     }))
 }
@@ -246,18 +246,16 @@ async fn start_isolated(
     isolation: &Isolation,
     plan: &LeasePlan,
     listener: TcpListener,
-    host_key: &PrivateKey,
+    key: &PrivateKey,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, ClusterError> {
     let port = plan.placement.host_port;
-    let host_key = host_key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
-    let mut login: Vec<(&str, &[u8])> = vec![
-        ("username", plan.login.username.as_bytes()),
-        ("password", plan.login.password.expose().as_bytes()),
-        (HOST_KEY, host_key.as_bytes()),
-    ];
-    login.extend(plan.login.public_key.as_ref().map(|key| ("authorized_key", key.as_bytes())));
-    let directory = isolation.directory(port, &plan.login.username, &login);
+    let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
+    let LeasePlan { login: Login { username, password, public_key }, .. } = plan;
+    let mut login = vec![("username", username.as_bytes()), (HOST_KEY, key.as_bytes())];
+    login.extend(password.as_ref().map(|password| ("password", password.expose().as_bytes())));
+    login.extend(public_key.as_ref().map(|key| ("authorized_key", key.as_bytes())));
+    let directory = isolation.directory(port, username, &login);
     let directory = directory.map_err(ClusterError::not_ready)?;
     let name = plan.lease.pod_name();
     let mut command = isolation.command(&directory, name.as_str(), "serve");
@@ -283,6 +281,17 @@ async fn wait_until_free(port: u16) {
     {
         tokio::time::sleep(CLOSE_POLL).await;
     }
+}
+
+fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error> {
+    let password = login.password.as_ref();
+    Ok(Account {
+        username: login.username.clone(),
+        password: password.map_or(Password::none(), |password| Password::new(password.expose())),
+        keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,
+        shell: PathBuf::from("/bin/sh"),
+        home,
+    })
 }
 
 /// Waits until the time is over or the pod is stopped.

@@ -11,7 +11,7 @@ use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, LocalCluster, Means};
-use paygress_sshd::client::{Client, CommandOutput};
+use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck};
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -100,8 +100,11 @@ impl Pod {
         let plan = plan(port);
         cluster.launch(&plan).await.unwrap();
         let name = plan.lease.pod_name();
-        cluster.ready(&name).await.unwrap();
-        let session = login(port).await;
+        let ready = cluster.ready(&name).await.unwrap();
+        // The key that customers see is the pod's.
+        let known = HostKeyCheck::one_of(ready.host_keys.iter().map(|key| key.as_str())).unwrap();
+        let login = Client::login(("127.0.0.1", port), "alice", PASSWORD, known);
+        let session = tokio::time::timeout(TIMEOUT, login).await.unwrap().unwrap();
         Self { cluster, name, port, session }
     }
 
@@ -125,10 +128,6 @@ impl Pod {
     async fn is_gone(&self) -> bool {
         TcpStream::connect(("127.0.0.1", self.port)).await.is_err()
     }
-}
-
-async fn login(port: u16) -> Client {
-    Client::login(("127.0.0.1", port), "alice", PASSWORD).await.unwrap()
 }
 
 async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

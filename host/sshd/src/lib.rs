@@ -22,7 +22,7 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use paygress_sshd::client::Client;
+//! use paygress_sshd::client::{Client, HostKeyCheck};
 //! use paygress_sshd::{Account, Password, new_host_key, serve};
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -35,9 +35,11 @@
 //!     home: std::env::temp_dir(),
 //! };
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
-//! let server = tokio::spawn(serve(listener, account, new_host_key()?, stopped));
+//! let host_key = new_host_key()?;
+//! let known = HostKeyCheck::OneOf(vec![host_key.public_key().clone()]);
+//! let server = tokio::spawn(serve(listener, account, host_key, stopped));
 //!
-//! let client = Client::login(address, "alice", "correct horse").await?;
+//! let client = Client::login(address, "alice", "correct horse", known).await?;
 //! let done = client.run("echo hello; exit 7").await?;
 //! assert_eq!((done.stdout.as_str(), done.exit_status), ("hello\n", 7));
 //!

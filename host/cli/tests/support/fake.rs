@@ -6,7 +6,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
@@ -18,6 +18,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -154,6 +155,8 @@ pub struct FakeCluster {
     pub running: Mutex<HashSet<PodName>>,
     /// How many pods ran at the same time, at most.
     pub most: AtomicUsize,
+    /// Those of every pod.
+    pub host_keys: Vec<HostKey>,
 }
 
 /// A tier that no node is large enough for.
@@ -201,8 +204,8 @@ impl Cluster for FakeCluster {
         self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
     }
-    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
-        Ok(())
+    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+        Ok(ReadyPod { host_keys: self.host_keys.clone() })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)

@@ -4,11 +4,13 @@ pub use crate::model::lease::EndReason;
 
 use crate::backend::capacity::{Capacity, Demand};
 use crate::model::decision::{Placement, Rendered};
+use crate::model::host_key::HostKey;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -125,6 +127,13 @@ pub enum StartupPhase {
     Starting,
 }
 
+/// What is known of a pod that takes logins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyPod {
+    /// The public keys of its SSH server, made in the pod; none where they are not known.
+    pub host_keys: Vec<HostKey>,
+}
+
 /// Where pods run.
 #[async_trait]
 pub trait Cluster: Send + Sync {
@@ -153,12 +162,18 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::dry_run`].
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
 
-    /// Waits until the pod takes logins.
+    /// Whether customers are root in the pods that are launched now.
+    fn root(&self) -> bool {
+        false
+    }
+
+    /// Waits until the pod takes logins. Called again it gives the same keys, as long as the pod
+    /// lives.
     ///
     /// # Errors
     /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotScheduled`],
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError>;
 
     /// How far a launched pod is.
     ///

@@ -1,6 +1,7 @@
 //! Leases: pods that are being, are or were sold.
 
 use crate::model::decision::{LeaseView, Resources};
+use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, LeaseId, PodName, known_customer};
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,12 @@ pub struct Lease {
     pub expires_at: Option<UnixTime>,
     /// Why it ended.
     pub end: Option<EndReason>,
+    /// The keys of its pod's SSH server; none where they are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<HostKey>,
+    /// Whether its customer is root in the pod; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
 }
 
 impl Lease {
@@ -92,5 +99,36 @@ impl EndReason {
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
         matches!(self, Self::Removed | Self::Disrupted)
+    }
+
+    /// Whether it is the customer's own doing, or may be, before the time was over: unused time is
+    /// paid back on the terms of a stop, and one step at least is charged.
+    #[must_use]
+    pub fn is_as_a_stop(self) -> bool {
+        matches!(self, Self::Stopped | Self::Evicted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::OrderId;
+    use crate::testing;
+
+    #[test]
+    fn a_lease_of_an_earlier_version_has_no_host_keys() {
+        let id = LeaseId::of(&OrderId::random());
+        let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
+        let lease = Lease { host_keys, root: Some(true), ..testing::lease(id.clone(), 1, 2) };
+        let json = serde_json::to_value(&lease).unwrap();
+        assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
+        assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
+        let mut earlier = json;
+        for added in ["host_keys", "root"] {
+            earlier.as_object_mut().unwrap().remove(added).unwrap();
+        }
+        let read: Lease = serde_json::from_value(earlier.clone()).unwrap();
+        assert_eq!(read, testing::lease(id, 1, 2));
+        assert_eq!(serde_json::to_value(&read).unwrap(), earlier, "it is written as it was");
     }
 }

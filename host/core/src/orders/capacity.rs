@@ -54,6 +54,7 @@ impl OrderService {
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
+            root: self.backends.cluster.root(),
         })
     }
 

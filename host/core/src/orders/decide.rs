@@ -16,7 +16,6 @@ use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, U
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
-use std::sync::atomic::Ordering;
 
 impl OrderService {
     /// received → decided, or refused.
@@ -29,12 +28,7 @@ impl OrderService {
     ) -> Result<(), StepError> {
         let decided = match &order.purchase {
             Purchase::Spawn { username, public_key, .. } => {
-                let login = Login {
-                    username: username.clone(),
-                    // Who has named none gets one.
-                    password: password.unwrap_or_else(Login::random_password),
-                    public_key: public_key.clone(),
-                };
+                let login = Login::new(username.clone(), password, public_key.clone());
                 self.decide_spawn(order, token, login, set).await
             }
             Purchase::TopUp { pod } => self.decide_top_up(order, token, pod, set).await,
@@ -68,8 +62,7 @@ impl OrderService {
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
         self.transition(order, refused, released.as_ref().into()).await?;
-        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if refusals.is_multiple_of(limits::REFUSED_CHECK_EVERY)
+        if self.refusals.is_due()
             && let Err(error) = self.forget_refused().await
         {
             tracing::warn!(%error, "refused orders could not be forgotten yet");
@@ -166,6 +159,8 @@ impl OrderService {
             created_at: order.created_at,
             expires_at: None,
             end: None,
+            host_keys: Vec::new(),
+            root: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }

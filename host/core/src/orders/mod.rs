@@ -58,6 +58,7 @@ use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
+use crate::every_nth::EveryNth;
 use crate::keyed_limit::KeyedLimit;
 use crate::limits;
 use crate::model::ids::{Customer, OrderId};
@@ -71,7 +72,6 @@ use limiter::MintLimiter;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
@@ -139,15 +139,16 @@ pub struct OrderService {
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
-    /// Refunds to which the operator adds: when one is made, the next finds out what is left.
+    /// Refunds to which the operator adds: when one is made, the next finds out what is left. Those
+    /// of other replicas are not waited for; the wallet itself spares nothing twice.
     adding: MintLimiter,
     delivering: UnpaidDeliveries,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
     unpaid_customers: KeyedLimit<Option<Customer>>,
     unpaid_failures: UnpaidFailures,
-    /// How many orders were refused.
-    refusals: AtomicU32,
+    /// When refused orders are forgotten, by how many there are.
+    refusals: EveryNth,
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
@@ -168,7 +169,7 @@ impl OrderService {
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),
             unpaid_failures: UnpaidFailures::default(),
-            refusals: AtomicU32::new(0),
+            refusals: EveryNth::new(limits::REFUSED_CHECK_EVERY),
             default_tier: Mutex::default(),
             in_flight: Mutex::default(),
         })

@@ -3,7 +3,7 @@
 use super::decide::lease_plan;
 use super::refunds::Fault;
 use super::{OrderService, StepError};
-use crate::backend::cluster::ClusterError;
+use crate::backend::cluster::{ClusterError, ReadyPod};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
@@ -80,7 +80,9 @@ impl OrderService {
             return Err(ClusterError::NotFound.into());
         }
         self.backends.cluster.launch(&plan).await?;
-        self.backends.cluster.ready(&pod).await?;
+        let ReadyPod { mut host_keys } = self.backends.cluster.ready(&pod).await?;
+        host_keys.truncate(limits::HOST_KEYS);
+        (lease.host_keys, lease.root) = (host_keys, Some(self.backends.cluster.root()));
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         lease.state = LeaseState::Live;

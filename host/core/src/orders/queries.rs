@@ -3,6 +3,7 @@
 use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
 use crate::limits;
+use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, OrderId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
@@ -62,6 +63,8 @@ pub struct RunningLogin {
     pub host: String,
     pub port: u16,
     pub login: Login,
+    /// The keys of the pod's SSH server; none where they are not known.
+    pub host_keys: Vec<HostKey>,
 }
 
 /// How far a pod is, and how long it has.
@@ -276,7 +279,8 @@ impl OrderService {
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        Ok(RunningLogin { host: self.settings.ssh_host.clone(), port: lease.port, login })
+        let (host, port) = (self.settings.ssh_host.clone(), lease.port);
+        Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 
     async fn running_lease(

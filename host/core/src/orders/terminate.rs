@@ -171,12 +171,10 @@ fn terms(
     on_stop: Option<RefundTerms>,
     reason: EndReason,
 ) -> Option<RefundTerms> {
-    match reason {
-        EndReason::Stopped | EndReason::Evicted => on_stop.map(|host| sold_on.unwrap_or(host)),
-        reason => {
-            reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
-        }
+    if reason.is_as_a_stop() {
+        return on_stop.map(|host| sold_on.unwrap_or(host));
     }
+    reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
 }
 
 /// What is due of a payment, so much of whose time is used, and what the operator adds to it.
@@ -234,7 +232,7 @@ fn close(
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
     let mut elapsed = now.since(begun.unwrap_or(now));
-    if matches!(reason, EndReason::Stopped | EndReason::Evicted) {
+    if reason.is_as_a_stop() {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
         elapsed = elapsed.max(Seconds(1));
     }

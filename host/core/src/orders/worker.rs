@@ -279,7 +279,7 @@ impl OrderService {
         let note = grant.note.as_deref();
         match &paid.task {
             Task::Spawn { login, .. } => {
-                let password = Some(&login.password);
+                let password = login.password.as_ref();
                 protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
             }
             Task::TopUp { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),

@@ -1,17 +1,45 @@
 //! Makes responses of orders and leases.
 
 use super::responses::{
-    self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refunds, Response,
-    StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
-    TopUpResponseTag, UtilisationPercent,
+    self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodIdentity, PodSpec,
+    Refunds, Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag,
+    TopUpResponse, TopUpResponseTag, UtilisationPercent,
 };
 use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
+use crate::model::host_key::HostKey;
 use crate::model::ids::PodName;
 use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::model::order_state::Refund;
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
+
+/// What a customer checks, as long as the port is this pod's.
+fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
+    if lease.state == LeaseState::Ended {
+        return PodIdentity::default();
+    }
+    let keys = &lease.host_keys;
+    let lines: Vec<String> =
+        keys.iter().map(|key| key.known_hosts_line(ssh_host, lease.port)).collect();
+    PodIdentity {
+        ssh_host_keys: keys.iter().map(HostKey::to_string).collect(),
+        known_hosts: (!lines.is_empty()).then(|| lines.join("\n")),
+        root: lease.root,
+    }
+}
+
+/// How to know the pod, for people; none where its keys are not known.
+fn describe_host_keys(keys: &[HostKey]) -> Option<String> {
+    let shown: Vec<String> =
+        keys.iter().map(|key| format!("{} ({})", key.fingerprint(), key.kind())).collect();
+    (!shown.is_empty()).then(|| {
+        format!(
+            "ssh shows one of these host keys at the first login: {}. To have it checked, write known_hosts to a file and add -o UserKnownHostsFile=FILE -o StrictHostKeyChecking=yes.",
+            shown.join(", ")
+        )
+    })
+}
 
 /// The pod is ready, and lives until `expires_at`.
 #[must_use]
@@ -30,6 +58,7 @@ pub fn access(
             lease.pod()
         ),
     ];
+    instructions.extend(describe_host_keys(&lease.host_keys));
     instructions.extend(note.map(str::to_owned));
     AccessDetails {
         tag: AccessDetailsTag::AccessDetails,
@@ -40,6 +69,7 @@ pub fn access(
         node_port: lease.port,
         ssh_username: lease.username.clone(),
         ssh_password: password.cloned(),
+        identity: identity(lease, ssh_host),
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
@@ -180,6 +210,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
+        identity: identity(lease, ssh_host),
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
@@ -223,5 +254,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             };
             UtilisationPercent { cpu: percent(cpu), memory: percent(memory) }
         }),
+        root: Some(catalog.root),
     }
 }

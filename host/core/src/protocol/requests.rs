@@ -23,7 +23,7 @@ pub enum Request {
         token: Option<Secret>,
         /// What for.
         purchase: Purchase,
-        /// The login's password, when a new pod is bought.
+        /// The login's password, when a new pod is bought; none if only a key logs in.
         password: Option<Secret>,
     },
     /// To know how a pod is, and which refunds wait.
@@ -58,11 +58,11 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32)]
     pub ssh_username: Option<String>,
-    /// Its password, 8 to 128 characters; left out: one is made.
+    /// Its password, 8 to 128 characters; left out: one is made, unless there is a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub ssh_password: Option<String>,
-    /// One line of an OpenSSH `.pub` file, of kind ed25519 or ECDSA.
+    /// One line of an OpenSSH `.pub` file, of kind ed25519, ECDSA or RSA.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 4096)]
     pub ssh_public_key: Option<String>,
@@ -241,7 +241,7 @@ impl RequestBody {
                 public_key: login.public_key,
                 wanted,
             },
-            password: Some(login.password),
+            password: login.password,
         })
     }
 }

@@ -130,6 +130,20 @@ pub fn is_response(text: &str) -> bool {
     check_length(text).is_ok() && from_json::<Tagged>(text, "").is_ok()
 }
 
+/// What a customer checks before they log in. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PodIdentity {
+    /// The public host keys of the pod's SSH server, each as in an OpenSSH `.pub` file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_host_keys: Vec<String>,
+    /// The same as lines of a `known_hosts` file, for `StrictHostKeyChecking=yes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<String>,
+    /// Whether the customer is root in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
+}
+
 /// The pod is ready: how to log in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessDetails {
@@ -148,10 +162,13 @@ pub struct AccessDetails {
     pub node_port: u16,
     /// The user to log in as.
     pub ssh_username: String,
-    /// The password.
+    /// The password; null if only the key logs in that came with the order.
     #[serde(with = "super::exposed::option")]
     #[schema(value_type = Option<String>)]
     pub ssh_password: Option<Secret>,
+    /// What to check before the login.
+    #[serde(flatten)]
+    pub identity: PodIdentity,
     /// When the pod ends (RFC 3339).
     pub expires_at: String,
     /// CPU, in thousandths of a core.
@@ -314,6 +331,9 @@ pub struct StatusResponse {
     pub ssh_port: u16,
     /// The user to log in as.
     pub ssh_username: String,
+    /// What to check before the login.
+    #[serde(flatten)]
+    pub identity: PodIdentity,
     /// Whether a refund is being made: ask again.
     pub refund_pending: bool,
     /// What the refunds of its orders give back together; left out when there are none.
@@ -390,4 +410,7 @@ pub struct OfferContent {
     /// Left out where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_percent: Option<UtilisationPercent>,
+    /// Whether customers are root in their pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
 }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::limits;
+use crate::model::host_key::HostKey;
 use crate::model::ids::LeaseId;
-use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
+use crate::model::order::{LeaseState, Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
@@ -53,6 +54,12 @@ fn the_examples_read_as_what_they_are_named_for() {
     assert!(matches!(
         spawn,
         Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }
+    ));
+    let with_key =
+        Request::parse(include_str!("../../../../examples/orders/spawn-with-key.json")).unwrap();
+    assert!(matches!(
+        with_key,
+        Request::Buy { purchase: Purchase::Spawn { public_key: Some(_), .. }, password: None, .. }
     ));
     let top_up = Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
     assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
@@ -222,6 +229,44 @@ fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
     }
     let login = access(&lease, None, UnixTime(9), "host", None);
     assert!(!Response::from(login).holds_refund());
+}
+
+#[test]
+fn a_login_says_how_to_know_the_pod_while_it_runs() {
+    let id = LeaseId::parse("abcdefghij").unwrap();
+    let unknown = Response::from(access(&testing::lease(id, 0, 9), None, UnixTime(9), "h", None));
+    for field in ["ssh_host_keys", "known_hosts", "root"] {
+        assert!(sorted(&unknown).get(field).is_none(), "{field} is not known");
+    }
+    let key = HostKey::parse(testing::HOST_KEY).unwrap();
+    let mut lease = testing::lease(LeaseId::parse("abcdefghij").unwrap(), 0, 9);
+    (lease.port, lease.root) = (20_427, Some(false));
+    lease.host_keys = vec![key.clone(), key.clone()];
+    let line = format!("[host]:20427 {key}");
+    let login = access(&lease, None, UnixTime(9), "host", Some("thanks"));
+    let instructions = login.instructions.join("\n");
+    assert!(instructions.contains(&format!("{} (ssh-ed25519)", key.fingerprint())));
+    let login = Response::from(login);
+    let running = Response::from(status(&lease, &[], "host", UnixTime(1)));
+    for response in [&login, &running] {
+        let json = sorted(response);
+        assert_eq!(json["ssh_host_keys"], json!([key.as_str(), key.as_str()]));
+        assert_eq!(json["known_hosts"], json!(format!("{line}\n{line}")));
+        assert_eq!(json["root"], json!(false));
+        assert_eq!(serde_json::from_str::<Response>(&response.to_json()).unwrap(), *response);
+    }
+    lease.state = LeaseState::Ended;
+    let ended = sorted(&Response::from(status(&lease, &[], "host", UnixTime(1))));
+    assert!(ended.get("known_hosts").is_none() && ended.get("ssh_host_keys").is_none(), "{ended}");
+}
+
+#[test]
+fn who_sends_a_key_gets_no_password() {
+    let text =
+        r#"{"cashu_token":"cashuBx","ssh_public_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"}"#;
+    assert!(matches!(Request::parse(text), Ok(Request::Buy { password: None, .. })));
+    let with_password = text.replace('}', r#","ssh_password":"a good password"}"#);
+    assert!(matches!(Request::parse(&with_password), Ok(Request::Buy { password: Some(_), .. })));
 }
 
 #[test]
