@@ -12,7 +12,9 @@ use rustix::mount::{
     mount_change, mount_remount, unmount,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
-use rustix::process::{Pid, WaitOptions, chdir, pivot_root, umask, wait};
+use rustix::process::{
+    DumpableBehavior, Pid, WaitOptions, chdir, pivot_root, set_dumpable_behavior, umask, wait,
+};
 use rustix::system::sethostname;
 use rustix::thread::{clear_ambient_capability_set, set_no_new_privs};
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -52,9 +54,10 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<ExitCode, EnterError> {
     let directory = fill(&mut arguments)?;
     take_root().map_err(during("take the new root"))?;
     raise_loopback().map_err(during("raise the loopback interface"))?;
-    // What was needed for the mounts is not inherited by the command.
+    // What was needed for the mounts is not inherited by the command, nor taken from this process.
     clear_ambient_capability_set()
         .and_then(|()| set_no_new_privs(true))
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(during("drop rights"))?;
     let program = arguments.next().ok_or(EnterError::MissingArgument)?;
     let child = Command::new(program)
