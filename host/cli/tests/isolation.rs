@@ -36,6 +36,25 @@ async fn login(bought: &Value) -> Client {
     Client::login(("127.0.0.1", port), username, password, known).await.unwrap()
 }
 
+/// Whether OpenSSH's client does this in the pod: the pod's server serves it, not its shell.
+fn succeeds(program: &str, bought: &Value, target: &str, arguments: &[&str]) -> bool {
+    let port = format!("Port={}", bought["ssh_port"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sshpass");
+    command.current_dir(&directory);
+    command.args(["-e", program]).env("SSHPASS", bought["ssh_password"].as_str().unwrap());
+    for option in [
+        port.as_str(),
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "LogLevel=ERROR",
+    ] {
+        command.args(["-o", option]);
+    }
+    let done = command.args(arguments).arg(format!("alice@127.0.0.1{target}"));
+    done.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
+}
+
 /// Fails, and prints nothing.
 fn assert_refused(output: &CommandOutput, what: &str) {
     assert!(output.exit_status != 0 && output.stdout.is_empty(), "{what}: {output:?}");
@@ -52,7 +71,8 @@ async fn a_bought_pod_does_not_reach_the_service() {
         let _running = Running::start(app);
         let buyer = Buyer::new(&sandbox).await;
         let order = json!({"cashu_token": buyer.token(5).await, "ssh_username": "alice"});
-        let session = login(&buyer.ask(order).await).await;
+        let bought = buyer.ask(order).await;
+        let session = login(&bought).await;
         let run = async |command: String| session.run(&command).await.unwrap();
         assert_eq!(run("echo hello from $USER".to_owned()).await.stdout, "hello from alice\n");
         // The operator's socket, and all that the service stores.
@@ -66,8 +86,12 @@ async fn a_bought_pod_does_not_reach_the_service() {
             assert!(std::fs::read(path).is_ok());
             assert_refused(&run(format!("cat {path}")).await, path);
         }
+        assert!(succeeds("sftp", &bought, ":/usr/bin/env", &[]), "a file of the pod");
+        let ledger = &sandbox.environment["LEDGER_PATH"];
+        assert!(!succeeds("sftp", &bought, &format!(":{ledger}"), &[]), "a file of the service");
         if means != Means::OwnUser {
             // With the machine's network it reaches what anybody on the machine does.
+            assert!(!succeeds("ssh", &bought, "", &["-W", &page.to_string()]), "forwarding");
             let connect = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{}'", page.port());
             assert_refused(&run(connect).await, "the HTTP API");
         }
