@@ -5,7 +5,7 @@
 //! in this process, and whoever logs in is the user who runs it. In both the guard, the port, the
 //! login and the deadline hold, and everything a customer started ends with the lease.
 
-use crate::isolation::Isolation;
+use crate::isolation::{Isolation, Means};
 use crate::pod_directory::HOST_KEY;
 use crate::pod_process::PodProcess;
 use async_trait::async_trait;
@@ -262,10 +262,14 @@ async fn start_isolated(
     command.stdin(OwnedFd::from(listener.into_std().map_err(ClusterError::not_ready)?));
     let started = PodProcess::start(command, isolation.cleanup(&directory)).await;
     let mut process = started.map_err(ClusterError::not_ready)?;
+    let means = isolation.means();
     Ok(tokio::spawn(async move {
         tokio::select! {
             _ = async { stopped.wait_for(|stop| *stop).await.is_ok() } => {}
             () = process.ended() => {}
+        }
+        if means == Means::Nothing {
+            process.terminate().await;
         }
         process.kill();
         process.ended().await;

@@ -4,10 +4,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// What a pod prints once it takes logins.
 pub const READY: &str = "ready";
+
+/// For the server of a pod to end the programs of its sessions.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// How much of what it prints instead is read.
 const MAX_ERROR_BYTES: u64 = 1_024;
@@ -16,15 +20,15 @@ const MAX_ERROR_BYTES: u64 = 1_024;
 struct Handle(OwnedFd);
 
 impl Handle {
-    fn kill(&self) {
+    fn signal(&self, signal: Signal) {
         // It may have ended.
-        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+        let _ = pidfd_send_signal(&self.0, signal);
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.kill();
+        self.signal(Signal::KILL);
     }
 }
 
@@ -51,7 +55,13 @@ impl PodProcess {
     }
 
     pub(crate) fn kill(&self) {
-        self.handle.kill();
+        self.handle.signal(Signal::KILL);
+    }
+
+    /// Lets its server end the programs of its sessions, where nothing else would.
+    pub(crate) async fn terminate(&mut self) {
+        self.handle.signal(Signal::TERM);
+        let _ = tokio::time::timeout(TERMINATE_TIMEOUT, self.ended()).await;
     }
 
     /// Waits until nothing of the pod is left.

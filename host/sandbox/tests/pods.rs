@@ -10,7 +10,7 @@ use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_sandbox::{Isolation, LocalCluster, Means};
+use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
 use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck};
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -330,8 +330,25 @@ async fn a_pod_is_kept_apart_when_root_has_not_started_it() {
 #[ignore = "started by another test of this file"]
 async fn visitor() {
     if std::env::var_os(AS_VISITOR).is_some() {
-        assert!(!rustix::process::geteuid().is_root());
         all_are_kept_apart().await;
+        pods_without_isolation_are_whoever_started_them().await;
+    }
+}
+
+async fn pods_without_isolation_are_whoever_started_them() {
+    assert!(matches!(Isolation::by(Means::OwnUser), Err(IsolationError::NeedsRoot(_))));
+    let pod = Pod::start(Isolation::by(Means::Nothing).unwrap()).await;
+    assert_eq!(pod.prints("id -u").await, VISITOR);
+    let sleeper = pod.sleeper().await;
+    pod.cluster.remove(&pod.name).await.unwrap();
+    assert!(pod.is_gone().await);
+    until("its programs are ended", || (!sleeper.is_alive()).then_some(())).await;
+}
+
+#[test]
+fn a_pod_never_runs_as_root() {
+    if rustix::process::geteuid().is_root() {
+        assert!(matches!(Isolation::by(Means::Nothing), Err(IsolationError::NotForRoot(_))));
     }
 }
 

@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 const SHELL: &str = "/bin/sh";
@@ -43,7 +44,7 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Until it is killed.
+/// Until it is killed; by SIGTERM it ends the programs of its sessions as well.
 fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
     // Not in the session of the terminal that the runtime was started from: a pod could type there.
     // It has one already where bubblewrap has started it.
@@ -55,7 +56,12 @@ fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        let (_stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            terminate.recv().await;
+            stop.send_replace(true);
+        });
         writeln!(std::io::stdout(), "{READY}")?;
         paygress_sshd::serve(listener, account, host_key, stopped).await;
         Ok::<_, Box<dyn Error>>(ExitCode::SUCCESS)
