@@ -219,7 +219,7 @@ impl Files {
 async fn is_kept_apart(isolation: Isolation) {
     let (pod, files, mut victim) = (Pod::start(isolation).await, Files::new(), Victim::start());
     assert_eq!(
-        pod.prints("echo $USER; whoami; hostname").await,
+        pod.prints("echo $USER; whoami; cat /proc/sys/kernel/hostname").await,
         format!("alice\nalice\n{}", pod.name)
     );
     // Its own home and /tmp are empty, and its own.
