@@ -1,18 +1,21 @@
 //! `paygress order`: a customer's client.
 
-use crate::output::{print_line, print_note};
-use crate::ssh_command::{KnownHosts, PodLogin};
+mod keep;
+mod print;
+mod record;
+
+use crate::output::print_line;
+use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{
-    AccessDetails, ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse,
-    sorted, token_text,
-};
+use keep::{KeepArguments, RemoteService};
+use paygress_core::protocol::{OfferContent, RequestBody, sorted, token_text};
 use paygress_core::sanitize::plain;
-use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
+use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
+use print::{print_answer, yes_or_no};
+use record::Record;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -67,6 +70,9 @@ enum Action {
         /// A public key file to log in with; no password then, unless you name one.
         #[arg(long)]
         public_key: Option<PathBuf>,
+        /// Have the service send messages before the pod's end, and at it.
+        #[arg(long)]
+        notices: bool,
     },
     /// Buy more time for a pod.
     TopUp {
@@ -75,7 +81,13 @@ enum Action {
         /// The Cashu token, as for `spawn`.
         #[arg(long, env = "PAYGRESS_TOKEN", hide_env_values = true)]
         token: String,
+        /// As for `spawn`.
+        #[arg(long)]
+        notices: bool,
     },
+    /// Extend a pod in small steps, each in the last third of its time, until a budget is spent.
+    /// Exits with 0 then, with 3 when there are no tokens left, with 4 when the pod has ended.
+    Keep(KeepArguments),
     /// Show the status of a pod of yours.
     Status {
         /// The pod's name.
@@ -106,34 +118,54 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .iter()
         .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
         .collect();
-    let key_file = key_file(arguments.key_file)?;
+    let key_file = key_file(arguments.key_file.as_deref())?;
     let keys = keys(&key_file)?;
     let service = arguments
         .service
         .as_deref()
         .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
         .transpose()?;
-    let request = request(&arguments.action)?;
+    let prepared = prepare(&arguments.action, &key_file)?;
     let progress = Progress::new();
     progress.show("connecting");
     let client = Client::connect(keys, relays?).await?;
-    let Some(request) = request else {
-        let offers = client.offers(service).await?;
-        progress.done();
-        return print_offers(&offers, arguments.json);
-    };
-    let service = match service {
-        Some(service) => service,
+    let timeout = Duration::from_secs(arguments.timeout);
+    let known_hosts = KnownHosts::beside(&key_file);
+    match prepared {
+        Prepared::Offers => {
+            let offers = client.offers(service).await?;
+            progress.done();
+            print_offers(&offers, arguments.json)
+        }
+        Prepared::Keep(keep, mut record) => {
+            let service = choose(&client, service, &progress).await?;
+            progress.done();
+            let service = RemoteService { client: &client, service, timeout };
+            keep.run(&service, &mut record, &known_hosts, arguments.json).await
+        }
+        Prepared::Request(request) => {
+            let service = choose(&client, service, &progress).await?;
+            let show = |step: &str| progress.show(step);
+            let answer = client.ask(service, &request, timeout, show).await?;
+            progress.done();
+            Ok(print_answer(&answer, arguments.json, &known_hosts))
+        }
+    }
+}
+
+/// The service that was named, or else the only one.
+async fn choose(
+    client: &Client,
+    named: Option<PublicKey>,
+    progress: &Progress,
+) -> Result<PublicKey> {
+    match named {
+        Some(service) => Ok(service),
         None => {
             progress.show("looking for offers");
-            only_service(&client.offers(None).await?)?
+            only_service(&client.offers(None).await?)
         }
-    };
-    let answer = client
-        .ask(service, &request, Duration::from_secs(arguments.timeout), |step| progress.show(step))
-        .await?;
-    progress.done();
-    Ok(print_answer(&answer, arguments.json, &KnownHosts::beside(&key_file)))
+    }
 }
 
 fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
@@ -150,27 +182,36 @@ fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     }
 }
 
-/// `None`: the offers need no request.
-fn request(action: &Action) -> Result<Option<RequestBody>> {
+/// What an action has read before relays are connected to.
+enum Prepared<'a> {
+    Offers,
+    Keep(&'a KeepArguments, Record),
+    Request(Box<RequestBody>),
+}
+
+fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
     let of_pod = |kind: &str, pod: &str| RequestBody {
         kind: Some(kind.to_owned()),
         pod_name: Some(pod.to_owned()),
         ..RequestBody::default()
     };
-    Ok(match action {
-        Action::Offers => None,
-        Action::Status { pod } => Some(of_pod("status", pod)),
-        Action::Stop { pod } => Some(of_pod("stop", pod)),
-        Action::TopUp { pod, token } => {
-            Some(RequestBody { cashu_token: Some(read_token(token)?), ..of_pod("top_up", pod) })
-        }
-        Action::Spawn { token, image, tier, minutes, username, password, public_key } => {
+    let request = match action {
+        Action::Offers => return Ok(Prepared::Offers),
+        Action::Keep(keep) => return Ok(Prepared::Keep(keep, keep.open(key_file)?)),
+        Action::Status { pod } => of_pod("status", pod),
+        Action::Stop { pod } => of_pod("stop", pod),
+        Action::TopUp { pod, token, notices } => RequestBody {
+            cashu_token: Some(read_token(token)?),
+            notices: notices.then_some(true),
+            ..of_pod("top_up", pod)
+        },
+        Action::Spawn { token, image, tier, minutes, username, password, public_key, notices } => {
             let key = public_key
                 .as_deref()
                 .map(std::fs::read_to_string)
                 .transpose()
                 .context("the public key cannot be read")?;
-            Some(RequestBody {
+            RequestBody {
                 kind: Some("spawn".to_owned()),
                 cashu_token: Some(read_token(token)?),
                 pod_image: image.clone(),
@@ -179,10 +220,12 @@ fn request(action: &Action) -> Result<Option<RequestBody>> {
                 ssh_username: username.clone(),
                 ssh_password: password.clone(),
                 ssh_public_key: key.map(|text| text.trim().to_owned()),
+                notices: notices.then_some(true),
                 ..RequestBody::default()
-            })
+            }
         }
-    })
+    };
+    Ok(Prepared::Request(Box::new(request)))
 }
 
 fn read_token(argument: &str) -> Result<String> {
@@ -197,9 +240,9 @@ fn read_token(argument: &str) -> Result<String> {
     Ok(token_text(&text).expose().to_owned())
 }
 
-fn key_file(named: Option<PathBuf>) -> Result<PathBuf> {
+fn key_file(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = named {
-        return Ok(path);
+        return Ok(path.to_owned());
     }
     let config = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
@@ -232,123 +275,6 @@ fn read_keys(path: &Path) -> Result<Keys> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
     Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display()))
-}
-
-fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts) -> ExitCode {
-    match &answer.response {
-        _ if json => print_line(answer.text.expose()),
-        Some(response) => print_response(response, known_hosts),
-        None => {
-            print_note("This answer cannot be read; a newer paygress may read it. It is:");
-            print_line(answer.text.expose());
-        }
-    }
-    match &answer.response {
-        Some(response) if response.error().is_none() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
-}
-
-fn print_response(response: &Response, known_hosts: &KnownHosts) {
-    match response {
-        Response::Error(error) => print_error(error),
-        Response::ToppedUp(top_up) => print_line(format_args!(
-            "{}: {}; it lives until {}",
-            top_up.pod_name, top_up.message, top_up.new_expires_at
-        )),
-        Response::Stopped(stopped) => {
-            known_hosts.forget(&stopped.pod_name);
-            print_note(format_args!("{}: {}", stopped.pod_name, stopped.message));
-            print_refunds(&stopped.refunds.refund_tokens);
-        }
-        Response::Status(status) => print_status(status, known_hosts),
-        Response::Access(access) => print_access(access, known_hosts),
-    }
-}
-
-fn print_access(access: &AccessDetails, known_hosts: &KnownHosts) {
-    let login = PodLogin {
-        pod: &access.pod_name,
-        username: &access.ssh_username,
-        host: &access.ssh_host,
-        port: access.ssh_port,
-        host_keys: &access.identity.ssh_host_keys,
-    };
-    print_ssh_command(&login, known_hosts);
-    if let Some(password) = &access.ssh_password {
-        print_line(format_args!("password: {}", password.expose()));
-    }
-    for key in login.host_keys() {
-        print_line(format_args!("host key: {} ({})", key.fingerprint(), key.kind()));
-    }
-    if let Some(root) = access.identity.root {
-        print_line(format_args!("root: {}", yes_or_no(root)));
-    }
-    print_line(format_args!(
-        "{} ({}) lives until {}",
-        access.pod_name, access.pod_spec_name, access.expires_at
-    ));
-}
-
-fn yes_or_no(answer: bool) -> &'static str {
-    if answer { "yes" } else { "no" }
-}
-
-fn print_ssh_command(login: &PodLogin<'_>, known_hosts: &KnownHosts) {
-    match known_hosts.ssh_command(login) {
-        Ok(command) => print_line(command),
-        Err(error) => print_note(format_args!("{error:#}")),
-    }
-}
-
-fn print_error(error: &ErrorResponse) {
-    print_note(format_args!("{}: {}", error.error_type.as_str(), error.message));
-    if let Some(details) = &error.details {
-        print_note(details);
-    }
-    print_refunds(error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref()));
-}
-
-fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
-    print_line(format_args!(
-        "{}: {}, {} s left, until {}",
-        status.pod_name,
-        status_name(status.status),
-        status.time_remaining_seconds,
-        status.expires_at.as_deref().unwrap_or_default()
-    ));
-    let login = PodLogin {
-        pod: &status.pod_name,
-        username: &status.ssh_username,
-        host: &status.ssh_host,
-        port: status.ssh_port,
-        host_keys: &status.identity.ssh_host_keys,
-    };
-    match status.status {
-        PodStatus::Provisioning => {}
-        PodStatus::Running => print_ssh_command(&login, known_hosts),
-        PodStatus::Ended => known_hosts.forget(&status.pod_name),
-    }
-    print_refunds(status.refund_tokens.iter().flatten());
-}
-
-/// Only the tokens are on standard output.
-fn print_refunds<'a>(tokens: impl IntoIterator<Item = &'a Secret>) {
-    let mut tokens = tokens.into_iter().peekable();
-    if tokens.peek().is_some() {
-        print_note("Your refund, receive it soon:");
-    }
-    for token in tokens {
-        print_line(token.expose());
-    }
-}
-
-fn status_name(status: PodStatus) -> &'static str {
-    match status {
-        PodStatus::Provisioning => "provisioning",
-        PodStatus::Running => "running",
-        PodStatus::Ended => "ended",
-    }
 }
 
 /// An offer as `--json` prints it.

@@ -18,8 +18,15 @@ const ADDED_PROPERTIES: &[&str] = &[
     "OfferContent.utilisation_percent",
     "PodSpec.available",
     "Problem.bearer_token",
+    "Problem.end_reason",
     "Problem.pod_name",
     "Problem.refund_fee_sats",
+    "Request.notices",
+    "StageEvent.end_reason",
+    "StageEvent.notice_seconds",
+    "StatusResponse.end_reason",
+    "StopResponse.end_reason",
+    "Stopped.end_reason",
     "Spawned.known_hosts",
     "Spawned.root",
     "Spawned.ssh_host_keys",
@@ -71,7 +78,8 @@ fn describe(parsed: Result<Request, Refusal>) -> Value {
         Err(refusal) => json!({ "kind": "error", "code": refusal.code }),
         Ok(Request::Status { pod }) => json!({ "kind": "status", "pod": pod }),
         Ok(Request::Stop { pod }) => json!({ "kind": "stop", "pod": pod }),
-        Ok(Request::Buy { token, purchase, password }) => {
+        Ok(Request::Buy { token, purchase, password, notices }) => {
+            assert!(!notices, "no client of version 0.1.0 expects them");
             let token = token.map(|token| token.expose().to_owned());
             let password = password.map(|password| password.expose().to_owned());
             match purchase {

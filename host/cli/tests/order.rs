@@ -84,6 +84,43 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     assert!(text(&refused.stderr).starts_with("invalid_token: "), "{}", text(&refused.stderr));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_kept_until_the_budget_is_spent() {
+    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", "3600")];
+    let sandbox =
+        Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key().to_hex();
+    let spawn = ["order", "--service", &service, "spawn", "--token", "-", "--json"];
+    let bought = paygress(&sandbox, &spawn, &buyer.token(30).await).await;
+    let answer: Value = serde_json::from_slice(&bought.stdout).unwrap();
+    let pod = answer["pod_name"].as_str().unwrap();
+    let mut tokens = String::new();
+    for _ in 0..3 {
+        tokens.push_str(&buyer.token(20).await);
+        tokens.push('\n');
+    }
+    // Less than a minute is left each time: the next token is sent at once.
+    let keep = ["order", "--service", &service, "keep", pod, "--tokens", "-", "--budget", "50"];
+    let kept = paygress(&sandbox, &keep, &tokens).await;
+    let (printed, notes) = (text(&kept.stdout), text(&kept.stderr));
+    assert_eq!(kept.status.code(), Some(0), "{notes}");
+    assert_eq!(printed.matches("extended by ").count(), 2, "{printed}");
+    assert!(notes.contains("the budget is spent: 40 sat of 50 sat spent"), "{notes}");
+    assert!(notes.contains("20 sat in tokens that were not sent"), "{notes}");
+    let record = sandbox.directory.path().join(format!("customer/keep-{pod}.json"));
+    let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let states: Vec<_> = record["tokens"].as_array().unwrap().iter().map(|t| &t["state"]).collect();
+    assert_eq!(states, ["used", "used", "unused"]);
+    // Without tokens those of the record are sent; and a pod that is over ends it.
+    paygress(&sandbox, &["order", "--service", &service, "stop", pod], "").await;
+    let keep = ["order", "--service", &service, "keep", pod, "--budget", "100"];
+    let ended = paygress(&sandbox, &keep, "").await;
+    assert_eq!(ended.status.code(), Some(4), "{}", text(&ended.stderr));
+    assert!(text(&ended.stdout).contains("ended (stopped)"), "{}", text(&ended.stdout));
+}
+
 /// Pastes a printed command into a shell, with the customer's key.
 async fn ssh(command: &str, key: &Path) -> Output {
     let key = key.display();

@@ -2,6 +2,7 @@
 
 use crate::check_plan::check_plan;
 use crate::guard::{self, Checked};
+use crate::ssh_server::SshServer;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
@@ -48,6 +49,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) ready_within: Seconds,
     pub(crate) ttl: Seconds,
     pub(crate) allowed: &'a guard::Allowed,
+    /// None: the images bring their own.
+    pub(crate) ssh_server: Option<SshServer<'a>>,
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
@@ -126,6 +129,9 @@ impl Objects {
     /// The objects of this lease, if its template passes the guard.
     pub(crate) fn of(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Self, Refusal> {
         let Checked { mut template, services } = check_plan(plan, settings.allowed)?;
+        if let Some(server) = &settings.ssh_server {
+            server.install(&mut template, plan.placement.container_port);
+        }
         let labels = labels(plan, settings.instance);
         let metadata = |name: &str| ObjectMeta {
             name: Some(name.to_owned()),

@@ -4,7 +4,7 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, Settings};
+use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -220,6 +220,9 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ttl: Seconds(5),
         allowed: Allowed::default(),
         extra_capacity: None,
+        ssh_server_image: None,
+        root: PodRoot::Never,
+        probe: false,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

@@ -152,6 +152,13 @@ pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
 pub const ORDER_POLL: Duration = Duration::from_millis(200);
 /// A pod with less than this left is reported as expiring.
 pub const EXPIRING: Seconds = Seconds(300);
+/// Notices before the end of each pod that an operator may configure: each is a row that is written.
+pub const END_NOTICES: usize = 8;
+/// Customers of one pod who get its notices: those who have paid for it last.
+pub const NOTICES_OF_POD: usize = 4;
+/// Notices that are being sent at the same time: many pods may end in the same second, and no paid
+/// order waits for them.
+pub const NOTICES_AT_ONCE: usize = 16;
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.
@@ -165,6 +172,13 @@ pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,
 /// or never had one.
 pub const OVERDUE: u64 = 60;
+/// How long a new order waits for the probe pod under way: it takes seconds where its image is on
+/// the node. After that the order is refused, and costs nothing.
+pub const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// How long a probe pod may live once it is ready: it is removed at once, unless we die.
+pub const PROBE_LIFE: Seconds = Seconds(60);
+/// How long after a probe that found something that may pass there is another one.
+pub const PROBE_AGAIN: Duration = Duration::from_secs(60);
 /// An object of ours that the ledger does not know is left alone for so long: it may be being made
 /// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);

@@ -118,6 +118,14 @@ impl LeaseStore for BadLedger {
     async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
         self.write(self.ledger.mark_ending(pod, reason)).await
     }
+    async fn mark_noticed(
+        &self,
+        pod: &PodName,
+        expires_at: UnixTime,
+        due: UnixTime,
+    ) -> Result<bool, LedgerError> {
+        self.write(self.ledger.mark_noticed(pod, expires_at, due)).await
+    }
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
         self.write(self.ledger.end_lease(lease, orders)).await
     }

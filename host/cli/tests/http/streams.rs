@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_sent_from_the_order_to_the_end() {
     let (_sandbox, _running, web, buyer) = opened(
-        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")],
+        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http"), ("END_NOTICES", "4")],
         "[policy.duration]\nminimum_seconds = 5\n",
     )
     .await;
@@ -43,6 +43,8 @@ async fn progress_is_sent_from_the_order_to_the_end() {
     };
     assert!(at("ready") < at("expiring") && at("expiring") < at("ended"), "{stages:?}");
     assert!(whole.contains("\"expires_at\":\"20"), "{whole}");
+    assert!(whole.contains("\"notice_seconds\":4"), "{whole}");
+    assert!(whole.contains("\"end_reason\":\"expired\""), "{whole}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ impl OrderService {
         progress: DecisionProgress,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
-        let released = self.release_lease(order).await?;
+        let released = self.release_lease(order, &refusal).await?;
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
@@ -76,9 +76,10 @@ impl OrderService {
     pub(super) async fn release_lease(
         &self,
         order: &Order,
+        refusal: &Refusal,
     ) -> Result<Option<ReleasedLease>, StepError> {
         let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
-        let mut lease = self.ended_lease(order).await?;
+        let mut lease = self.ended_lease(order, refusal).await?;
         if let Some(lease) = &mut lease
             && order.state.may_run_unpaid()
         {
@@ -95,12 +96,17 @@ impl OrderService {
         Ok(self.backends.ledger.check_state(&order.id, order.state()).await?)
     }
 
-    /// The lease of a spawn that comes to nothing, as ended.
-    pub(super) async fn ended_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
+    /// The lease of a spawn that comes to nothing for this reason, as ended.
+    pub(super) async fn ended_lease(
+        &self,
+        order: &Order,
+        refusal: &Refusal,
+    ) -> Result<Option<Lease>, StepError> {
         let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
         let mut lease = self.backends.ledger.lease(&order.pod()).await?;
         if let Some(lease) = &mut lease {
             lease.state = LeaseState::Ended;
+            lease.end = lease.end.or(refusal.end_reason);
         }
         Ok(lease)
     }
@@ -159,6 +165,7 @@ impl OrderService {
             created_at: order.created_at,
             expires_at: None,
             end: None,
+            noticed_at: None,
             host_keys: Vec::new(),
             root: None,
         };
@@ -264,9 +271,19 @@ impl OrderService {
             .reserve_port(lease, self.settings.ports.clone())
             .await
             .map_err(|error| internal(&error))?;
-        let host_port = port.ok_or_else(no_ports)?;
+        Ok(self.placement(lease, image, quote, port.ok_or_else(no_ports)?))
+    }
+
+    /// What the template of a pod must keep to.
+    pub(super) fn placement(
+        &self,
+        lease: &LeaseId,
+        image: &str,
+        quote: &Quote,
+        host_port: u16,
+    ) -> Placement {
         let name = lease.pod_name();
-        Ok(Placement {
+        Placement {
             pod_name: name.to_string(),
             image: image.to_owned(),
             resources: quote.resources,
@@ -274,7 +291,7 @@ impl OrderService {
             container_port: self.settings.container_port,
             secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
-        })
+        }
     }
 }
 

@@ -146,7 +146,7 @@ impl OrderService {
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
-        let released = self.release_lease(order).await?;
+        let released = self.release_lease(order, &refusal).await?;
         unpaid.launched = false;
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
         self.transition(order, abandoned, released.as_ref().into()).await?;

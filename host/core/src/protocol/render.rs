@@ -1,13 +1,14 @@
 //! Makes responses of orders and leases.
 
 use super::responses::{
-    self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodIdentity, PodSpec,
-    Refunds, Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag,
-    TopUpResponse, TopUpResponseTag, UtilisationPercent,
+    self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
+    PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag, StopResponse,
+    StopResponseTag, TopUpResponse, TopUpResponseTag, UtilisationPercent,
 };
 use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
 use crate::model::host_key::HostKey;
 use crate::model::ids::PodName;
+use crate::model::lease::EndReason;
 use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::model::order_state::Refund;
 use crate::model::refusal::Refusal;
@@ -172,9 +173,9 @@ fn refunds(orders: &[&Order]) -> Refunds {
     }
 }
 
-/// The pod was stopped; with what is paid back for its unused time.
+/// The pod was stopped, or had ended for this reason; with what is paid back for its unused time.
 #[must_use]
-pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
+pub fn stopped(pod: &PodName, orders: &[&Order], end_reason: Option<EndReason>) -> StopResponse {
     let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
     let message = match made.is_empty() {
         true => "stopped; nothing is paid back".to_owned(),
@@ -185,7 +186,38 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
         success: true,
         pod_name: pod.to_string(),
         message,
+        end_reason,
         refunds: refunds(orders),
+    }
+}
+
+fn left(lease: &Lease, now: UnixTime) -> Seconds {
+    let end = lease.expires_at.filter(|_| lease.state != LeaseState::Ended);
+    end.map_or(Seconds(0), |at| at.since(now))
+}
+
+/// The reason is stored before the end.
+fn end_reason(lease: &Lease) -> Option<EndReason> {
+    lease.end.filter(|_| lease.state == LeaseState::Ended)
+}
+
+/// The pod ends soon, or has ended.
+#[must_use]
+pub fn end_notice(lease: &Lease, now: UnixTime) -> EndNotice {
+    let (left, end_reason) = (left(lease, now), end_reason(lease));
+    let message = match end_reason {
+        Some(reason) => format!("the pod has ended: {}", reason.as_str()),
+        None => {
+            format!("the pod ends in {left}; send another token with its pod_name to extend it")
+        }
+    };
+    EndNotice {
+        tag: EndNoticeTag::EndNotice,
+        pod_name: lease.pod().into(),
+        expires_at: lease.expires_at.unwrap_or(now).rfc3339(),
+        time_remaining_seconds: left.0,
+        end_reason,
+        message,
     }
 }
 
@@ -194,15 +226,13 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
     let refunds =
         orders.iter().any(|order| order.state.refund().is_some()).then(|| refunds(orders));
-    let left = lease
-        .expires_at
-        .filter(|_| lease.state != LeaseState::Ended)
-        .map_or(Seconds(0), |at| at.since(now));
+    let left = left(lease, now);
     StatusResponse {
         tag: StatusResponseTag::StatusResponse,
         pod_name: lease.pod().into(),
         status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),
+        end_reason: end_reason(lease),
         time_remaining_seconds: left.0,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,

@@ -25,6 +25,8 @@ pub enum Request {
         purchase: Purchase,
         /// The login's password, when a new pod is bought; none if only a key logs in.
         password: Option<Secret>,
+        /// Whether the customer wants notices before the pod's end.
+        notices: bool,
     },
     /// To know how a pod is, and which refunds wait.
     Status {
@@ -88,6 +90,10 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_npub: Option<String>,
+    /// Over Nostr: whether to send messages before the pod's end, and at it. Over HTTP they are
+    /// events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notices: Option<bool>,
 }
 
 fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<String>, Refusal> {
@@ -122,13 +128,15 @@ impl Request {
         let mut body = RequestBody::read(text)?;
         let pod = body.take_pod()?;
         let kind = body.kind(pod.as_ref())?;
+        let notices = body.notices();
         match (kind, pod) {
             (Some(Kind::Status), Some(pod)) => Ok(Self::Status { pod }),
             (Some(Kind::Stop), Some(pod)) => Ok(Self::Stop { pod }),
             (kind, pod) => match (body.take_token()?, pod) {
                 (None, Some(pod)) if kind.is_none() => Ok(Self::Status { pod }),
                 (token, Some(pod)) => {
-                    Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None })
+                    let purchase = Purchase::TopUp { pod };
+                    Ok(Self::Buy { token, purchase, password: None, notices })
                 }
                 (token, None) => body.into_spawn(token),
             },
@@ -223,8 +231,13 @@ impl RequestBody {
         self.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))
     }
 
+    fn notices(&self) -> bool {
+        self.notices == Some(true)
+    }
+
     fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
         let tier = self.take_tier()?;
+        let notices = self.notices();
         let wanted = self.wanted();
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
@@ -242,6 +255,7 @@ impl RequestBody {
                 wanted,
             },
             password: login.password,
+            notices,
         })
     }
 }
