@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
+    ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
     ("rsync", "rsync"),

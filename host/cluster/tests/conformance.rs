@@ -14,7 +14,7 @@ use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_sandbox::LocalCluster;
+use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,7 +184,12 @@ async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn local_pods_conform() {
     let homes = tempfile::tempdir().unwrap();
-    conforms(Arc::new(LocalCluster::new(homes.path().to_owned()))).await;
+    conforms(Arc::new(LocalCluster::in_process(homes.path().to_owned()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn isolated_local_pods_conform() {
+    conforms(Arc::new(LocalCluster::isolated(Isolation::best().unwrap()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
