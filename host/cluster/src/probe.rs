@@ -8,7 +8,7 @@ use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::settings::PodRoot;
 use crate::ssh_server::{INIT, PodUser, report_users};
-use crate::status::{containers, is_root_nobody};
+use crate::status::{IMAGE_FAILED, containers, is_root_nobody};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -180,7 +180,7 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
         },
         ClusterError::PortTaken(_) | ClusterError::NotScheduled(_) => ProbeProblem::Full,
         ClusterError::Unavailable(_) => ProbeProblem::Unavailable,
-        ClusterError::NotReady(_) | ClusterError::NotFound => pod
+        ClusterError::NotReady(_) | ClusterError::ImageFailed(_) | ClusterError::NotFound => pod
             .and_then(|pod| pod.status.as_ref())
             .and_then(start_problem)
             .unwrap_or(ProbeProblem::NotStarted),
@@ -194,9 +194,9 @@ fn start_problem(status: &PodStatus) -> Option<ProbeProblem> {
         let is_init = container.name == INIT;
         let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
         match waiting {
-            Some(
-                "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName",
-            ) => Some(if is_init { ProbeProblem::ServerImage } else { ProbeProblem::Image }),
+            Some(reason) if IMAGE_FAILED.contains(&reason) => {
+                Some(if is_init { ProbeProblem::ServerImage } else { ProbeProblem::Image })
+            }
             Some("CrashLoopBackOff") if !is_init => Some(ProbeProblem::Exited),
             _ if is_init => {
                 let code = state.terminated.as_ref()?.exit_code;

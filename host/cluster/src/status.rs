@@ -22,7 +22,7 @@ const LOW_ON_UNLIMITED: [&str; 2] =
 const MESSAGE_LINES: usize = 32;
 
 /// Why a container waits whose image cannot be had.
-const IMAGE_FAILED: [&str; 7] = [
+pub(crate) const IMAGE_FAILED: [&str; 7] = [
     "ErrImagePull",
     "ImagePullBackOff",
     "ErrImageNeverPull",

@@ -120,8 +120,9 @@ impl Service {
     /// Waits until so many orders are refused, or have had no answer.
     async fn until_unpaid(&self, orders: u64) {
         let begun = Instant::now();
-        let unpaid =
-            async || self.count(State::Refused).await + self.count(State::PaymentUnknown).await;
+        let unpaid = async || {
+            self.count(State::Refused).await.saturating_add(self.count(State::PaymentUnknown).await)
+        };
         while unpaid().await != orders {
             assert!(begun.elapsed() < Duration::from_secs(30), "{orders} are not unpaid");
             tokio::time::sleep(Duration::from_millis(5)).await;

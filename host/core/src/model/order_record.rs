@@ -63,12 +63,12 @@ pub struct OrderRecord {
     decision: Option<DecisionRecord>,
     lease: Option<LeaseId>,
     launches: u32,
-    /// Of an order that is not paid for: whether its pod may run. None, in a record of an earlier
-    /// version: it may.
+    /// Of an order that is not paid for: whether its pod may run. None: it may, as of those that an
+    /// earlier version has stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched_unpaid: Option<bool>,
-    /// Of an order whose payment is unknown: whether the token could not be forged. None, in a
-    /// record of an earlier version: as if.
+    /// Of an order whose payment is unknown: whether the token could not be forged. None: it could
+    /// not, as of those that an earlier version has stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     proven: Option<bool>,
     redeemed: Option<Sat>,
@@ -114,8 +114,8 @@ impl From<&Order> for OrderRecord {
             }),
             lease: order.lease(),
             launches: planned.map_or(0, |planned| planned.moves),
-            launched_unpaid: state.unpaid().map(|unpaid| unpaid.launched),
-            proven: state.unpaid().map(|unpaid| unpaid.proven),
+            launched_unpaid: state.unpaid().and_then(|unpaid| (!unpaid.launched).then_some(false)),
+            proven: state.unpaid().and_then(|unpaid| (!unpaid.proven).then_some(false)),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
