@@ -96,6 +96,14 @@ impl LocalCluster {
     }
 }
 
+async fn listen(port: u16) -> Result<TcpListener, ClusterError> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    bound.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => ClusterError::port_taken(error),
+        _ => ClusterError::not_ready(error),
+    })
+}
+
 #[async_trait]
 impl Cluster for LocalCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
@@ -109,11 +117,7 @@ impl Cluster for LocalCluster {
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, plan.placement.host_port)).await;
-        let listener = bound.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => ClusterError::port_taken(error),
-            _ => ClusterError::not_ready(error),
-        })?;
+        let listener = listen(plan.placement.host_port).await?;
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
         let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
