@@ -7,9 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
+    ("sshfs", "sshfs"),
+    ("dbclient", "dropbear-bin"),
+    ("plink", "putty-tools"),
     ("rsync", "rsync"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -69,6 +72,11 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
+    let clients = ["--test", "openssh", "--", "--ignored"];
+    step(
+        "tests of the pods' SSH server with external clients",
+        cargo(&["test"])?.args(ALL).args(clients),
+    )?;
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
     let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
@@ -87,6 +95,8 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
 fn packages() -> Result<()> {
     python::mint_and_relay()?;
     python::schemathesis()?;
+    python::ssh_clients()?;
+    web::packages("host/sshd/tests/clients")?;
     web::packages("examples/customer-js")
 }
 
