@@ -24,8 +24,8 @@ fn bootstrap() -> String {
     )
 }
 
-/// A window of the editor, with its connection.
-struct Window {
+/// A window of an editor: its connection, and what it has started.
+struct Editor {
     client: Child,
     /// The script's input stays open as long as the window.
     input: ChildStdin,
@@ -37,7 +37,7 @@ struct Window {
     process: String,
 }
 
-impl Window {
+impl Editor {
     fn open(server: &Server, socket: PathBuf) -> Self {
         let socks = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let remote = server.home.path().join(".editor/socket");
@@ -98,9 +98,9 @@ async fn an_editors_server_is_started_reached_and_found_again() {
     let here = tempfile::tempdir().unwrap();
     let windows = tokio::task::spawn_blocking(move || {
         let processes = ["first", "second"].map(|name| {
-            let window = Window::open(&server, here.path().join(name));
-            window.work();
-            window.close()
+            let editor = Editor::open(&server, here.path().join(name));
+            editor.work();
+            editor.close()
         });
         (server, processes)
     });
