@@ -57,13 +57,13 @@ pub(crate) const CASES: [(&str, &str); 90] = [
     (
         "a nohup job of a broken connection",
         "$SSH $TO \"nohup sh -c 'touch $DIR/in; until [ -e $DIR/go ]; do sleep 0.05; done; \
-      touch $DIR/done' > /dev/null 2>&1 & sleep 1000\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
+      touch $DIR/done' > /dev/null 2>&1 & sleep 10\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
       kill -9 $!; wait $!; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
     ),
     (
         "a nohup job of a broken terminal",
         "$SSH -tt $TO \"nohup sh -c 'touch $DIR/in; until [ -e $DIR/go ]; do sleep 0.05; done; \
-      touch $DIR/done' > /dev/null 2>&1 & sleep 1000\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
+      touch $DIR/done' > /dev/null 2>&1 & sleep 10\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
       kill -9 $!; wait $!; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
     ),
     (
