@@ -5,13 +5,19 @@
 //   node customer.mjs buy URL REQUEST             posts REQUEST (JSON) to URL, pays the 402, prints the answer (NUT-24)
 //   node customer.mjs pay REQUEST                 pays a payment request (creqA…), as a wallet that scans it (NUT-18)
 //   node customer.mjs ask RELAY SERVICE REQUEST   sends REQUEST (JSON) to SERVICE (hex or npub), prints the answer
+//   node customer.mjs login ANSWER [COMMAND]      logs in to the pod of ANSWER (JSON) with ssh, if its host key is the pod's
 //
 // CUSTOMER_KEY holds the customer's secret key in hex; pods belong to it. WebSocket is built into Node from version 22.
+// SSH_KEY names the file of the private key to log in with; ssh has its own by default.
 import { Wallet, decodePaymentRequest, getEncodedToken } from '@cashu/cashu-ts';
 import { generateSecretKey, getPublicKey, finalizeEvent } from 'nostr-tools/pure';
 import { createRumor, createSeal, createWrap, unwrapEvent } from 'nostr-tools/nip59';
 import { Relay, useWebSocketImplementation } from 'nostr-tools/relay';
 import { decode } from 'nostr-tools/nip19';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import WebSocket from 'ws';
 
 if (!globalThis.WebSocket) useWebSocketImplementation(WebSocket);
@@ -99,8 +105,27 @@ async function ask(relayUrl, service, request) {
   return text;
 }
 
+/** A file of its own for each login: what ssh knows of the same port is of another pod. */
+function login(answer, ...command) {
+  const { ssh_host: host, ssh_port: port, ssh_username: user, known_hosts: lines } = JSON.parse(answer);
+  if (!lines) throw new Error('the answer has no host keys; ssh shows the one that it finds');
+  const directory = mkdtempSync(join(tmpdir(), 'paygress-'));
+  try {
+    const file = join(directory, 'known_hosts');
+    writeFileSync(file, `${lines}\n`);
+    const options = ['-p', String(port), '-o', 'StrictHostKeyChecking=yes', '-o', `UserKnownHostsFile=${file}`];
+    if (process.env.SSH_KEY) options.push('-i', process.env.SSH_KEY);
+    const { status, error } = spawnSync('ssh', [...options, '--', `${user}@${host}`, ...command], { stdio: 'inherit' });
+    if (error) throw error;
+    if (status !== 0) throw new Error(`ssh ended with ${status}`);
+    return '';
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
 const [command, ...rest] = process.argv.slice(2);
-const commands = { token, state, buy, pay, ask };
-if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | buy URL REQUEST | pay REQUEST | ask RELAY SERVICE REQUEST');
+const commands = { token, state, buy, pay, ask, login };
+if (!commands[command]) throw new Error('usage: customer.mjs token MINT SAT | state MINT TOKEN | buy URL REQUEST | pay REQUEST | ask RELAY SERVICE REQUEST | login ANSWER [COMMAND]');
 console.log(await commands[command](...rest));
 process.exit(0);

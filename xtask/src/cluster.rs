@@ -1,7 +1,7 @@
 //! The testbed of `k8s/testbed`.
 
+use crate::images::{self, Architecture, Image};
 use crate::run::{at_lowest_priority, root, step};
-use crate::ssh_image;
 use anyhow::Result;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
         let mut testbed = Command::new(script());
         testbed.arg("build");
         step("testbed build, at the lowest priority", &mut at_lowest_priority(&testbed))?;
-        let server = ssh_image::build_of_server()?;
+        let server = images::build_of_server(Architecture::Amd64)?;
         step("build the SSH server, at the lowest priority", &mut at_lowest_priority(&server))
     })
 }
@@ -53,7 +53,8 @@ pub(crate) fn down() -> Result<()> {
 
 pub(crate) fn up() -> Result<()> {
     testbed(&["up"])?;
-    ssh_image::build()?;
-    testbed(&["load", &crate::run::target().join("ssh-image.tar").to_string_lossy()])?;
+    images::build(Image::Ssh, Architecture::Amd64)?;
+    let archive = images::archive(Image::Ssh, Architecture::Amd64);
+    testbed(&["load", &archive.to_string_lossy()])?;
     testbed(&["kubectl", "apply", "-k", &root().join("k8s/base").to_string_lossy()])
 }

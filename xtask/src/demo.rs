@@ -18,8 +18,9 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     // for one core only.
     let policies = std::thread::spawn(crate::plugins::build_for_demo);
     // Not quiet: cargo shows how far it is.
-    let build = ["build", "--package", "paygress", "--features", "demo"];
-    let built = step("build paygress", &mut cargo(&build)?);
+    let packages = ["--package", "paygress", "--package", "paygress-sandbox"];
+    let mut build = cargo(&["build", "--features", "paygress/demo"])?;
+    let built = step("build paygress", build.args(packages));
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
     built?;
     // In place of this process: a signal that ends it reaches the demo, which then cleans up.

@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: many seeded runs with faults injected everywhere, on several processes.
 
-use crate::run::{ALL, cargo, output, root, step, target};
+use crate::run::{ALL, cargo, root, step, target, test_programs};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -77,18 +77,10 @@ fn count(log: &str, met: &mut BTreeMap<String, u64>) {
 
 /// The test program, built.
 fn program() -> Result<PathBuf> {
-    let mut build = cargo(&["test", "--no-run"])?;
-    step("build the fault tests", build.args(ALL).args(["--test", "faults", "--quiet"]))?;
-    let built = output(build.args(["--message-format", "json-render-diagnostics"]))?;
-    let artifacts =
-        built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let is_ours = |artifact: &serde_json::Value| {
-        artifact.pointer("/target/name").and_then(serde_json::Value::as_str) == Some("faults")
-    };
-    let ours = artifacts
-        .filter(is_ours)
-        .find_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from));
-    ours.context("cargo does not say where the test program is")
+    let mut build = cargo(&["test", "--no-run", "--quiet"])?;
+    step("build the fault tests", build.args(ALL).args(["--test", "faults"]))?;
+    let ours = test_programs(&mut build)?.into_iter().find(|program| program.name == "faults");
+    Ok(ours.context("cargo does not say where the test program is")?.path)
 }
 
 fn run(program: &PathBuf, first: u64, runs: u64) -> Command {

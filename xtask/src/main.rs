@@ -8,10 +8,11 @@ mod demo;
 mod faults;
 mod fuzz;
 mod generate;
+mod images;
 mod plugins;
 mod python;
 mod run;
-mod ssh_image;
+mod space;
 mod test;
 mod web;
 
@@ -51,9 +52,17 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Build the pods' SSH image into target/ssh-image.tar, an archive for `ctr images import` or
-    /// `docker load`.
-    SshImage,
+    /// Build images for pods into target/images, archives for `ctr images import` or `docker
+    /// load`. Needs root.
+    #[command(alias = "ssh-image")]
+    Images {
+        /// Which ones.
+        #[arg(value_enum, default_values_t = [images::Image::Ssh])]
+        images: Vec<images::Image>,
+        /// For which nodes.
+        #[arg(long, value_enum, default_value_t = images::Architecture::Amd64)]
+        arch: images::Architecture,
+    },
     /// Manage the testbed: a one-node Kubernetes on this machine. Needs root.
     Cluster {
         #[command(subcommand)]
@@ -101,7 +110,9 @@ fn main() -> Result<()> {
         Command::Plugins => plugins::build(),
         Command::Generate { check: true } => generate::generate(generate::Mode::Check),
         Command::Generate { check: false } => generate::generate(generate::Mode::Write),
-        Command::SshImage => ssh_image::build(),
+        Command::Images { images, arch } => {
+            images.into_iter().try_for_each(|image| images::build(image, arch))
+        }
         Command::Cluster { action } => cluster::cluster(&action),
         Command::Faults { runs, nutshell, seed } => faults::faults(seed, runs, nutshell),
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),

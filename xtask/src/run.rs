@@ -32,11 +32,37 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
         "PROTOC",
         protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?,
     );
-    // What is built once needs no record of how; it would be as large again.
-    if std::env::var_os("CI").is_some() {
-        command.env("CARGO_INCREMENTAL", "0");
+    // What is built once needs no record of how; it would be as large again. Nor does anybody debug
+    // it: panics name their lines without what each of the many test programs would carry for it.
+    if is_ci() {
+        command.env("CARGO_INCREMENTAL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
     }
     Ok(command)
+}
+
+/// Whether this is the run of a checkout that is built once.
+pub(crate) fn is_ci() -> bool {
+    std::env::var_os("CI").is_some()
+}
+
+/// A test program that is built.
+pub(crate) struct TestProgram {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+/// The programs of `build`, a `cargo test --no-run`.
+pub(crate) fn test_programs(build: &mut Command) -> Result<Vec<TestProgram>> {
+    let built = output(build.args(["--message-format", "json-render-diagnostics"]))?;
+    let artifacts =
+        built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let programs = artifacts.filter_map(|artifact| {
+        let is_test = artifact.pointer("/profile/test")?.as_bool()?;
+        let name = artifact.pointer("/target/name")?.as_str()?.to_owned();
+        let path = PathBuf::from(artifact.get("executable")?.as_str()?);
+        is_test.then_some(TestProgram { name, path })
+    });
+    Ok(programs.collect())
 }
 
 /// Installs what `rust-toolchain.toml` asks for: rustup does so for a toolchain that it installs,

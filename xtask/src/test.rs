@@ -1,19 +1,21 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{ALL, cargo, output, step, target};
-use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, web};
+use crate::run::{ALL, cargo, is_ci, output, step, target, test_programs};
+use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
+    ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
     ("sshfs", "sshfs"),
     ("dbclient", "dropbear-bin"),
     ("plink", "putty-tools"),
     ("rsync", "rsync"),
+    ("busybox", "busybox-static"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("python3", "python3-venv"),
@@ -39,18 +41,60 @@ const FAULT_RUNS: u64 = 80;
 const NUTSHELL_RUNS: u64 = 12;
 /// Of which the tests on this machine make the first, to show that the program works.
 const FAULT_RUNS_OF_THE_TESTS: &str = "1";
+/// The test programs that later steps run.
+const RUN_LATER: [&str; 6] =
+    ["faults", "openssh", "http_clients", "languages", "cluster", "conformance"];
 
 /// `xtask` is the command line of these commands, which the documents show.
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
-    programs()?;
-    versions()?;
+    space::check(without_cluster)?;
+    // Both wait for the network, and the policies need none of those programs.
+    let programs = std::thread::spawn(|| programs().and_then(|()| versions()));
+    checks::source()?;
+    plugins::build()?;
+    programs.join().unwrap_or_else(|_| bail!("the installation of the programs panicked"))?;
     // Only some steps use both cores all the time.
     let testbed = (!without_cluster).then(cluster::build_in_background);
     // Waits for the network.
     let packages = std::thread::spawn(packages);
-    checks::source()?;
-    plugins::build()?;
     web::page()?;
+    lints()?;
+    generate::generate(generate::Mode::Check)?;
+    step(
+        "tests on this machine",
+        cargo(&["test", "--no-fail-fast"])?.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
+    )?;
+    checks::documented_commands(&target().join("debug/paygress"), xtask)?;
+    if is_ci() {
+        let programs = test_programs(cargo(&["test", "--no-run", "--quiet"])?.args(ALL))?;
+        space::forget_tests(&programs, &RUN_LATER)?;
+    }
+    // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
+    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
+    packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
+    faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
+    let clients = ["--test", "openssh", "--", "--ignored"];
+    step(
+        "tests of the pods' SSH server with other clients",
+        cargo(&["test"])?.args(ALL).args(clients),
+    )?;
+    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
+    step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
+    let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
+    step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
+    space::forget("tmp/author")?;
+    // The demo of the binary that the tests have built.
+    demo::run(&["--once".to_owned()])?;
+    let Some(testbed) = testbed else {
+        println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
+        return Ok(());
+    };
+    testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
+    on_cluster()
+}
+
+/// No warnings, and the code as rustfmt writes it.
+fn lints() -> Result<()> {
     step("format", &mut cargo(&["fmt", "--check"])?)?;
     step(
         "clippy",
@@ -62,33 +106,7 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
         "documentation",
         cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
-    generate::generate(generate::Mode::Check)?;
-    step(
-        "tests on this machine",
-        cargo(&["test", "--no-fail-fast"])?.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
-    )?;
-    checks::documented_commands(&target().join("debug/paygress"), xtask)?;
-    // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
-    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
-    packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
-    faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
-    let clients = ["--test", "openssh", "--", "--ignored"];
-    step(
-        "tests of the pods' SSH server with external clients",
-        cargo(&["test"])?.args(ALL).args(clients),
-    )?;
-    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
-    step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
-    let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
-    step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
-    // The demo of the binary that the tests have built.
-    demo::run(&["--once".to_owned()])?;
-    let Some(testbed) = testbed else {
-        println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
-        return Ok(());
-    };
-    testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
-    on_cluster()
+    space::forget_checks()
 }
 
 /// What steps after the tests on this machine use.
@@ -115,10 +133,9 @@ fn programs() -> Result<()> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|directory| directory.join(program).exists())
     };
-    let is_ci = std::env::var_os("CI").is_some();
     let missing: Vec<&str> = PROGRAMS
         .iter()
-        .chain(is_ci.then_some(&SERVER))
+        .chain(is_ci().then_some(&SERVER))
         .filter(|(program, _)| !found(program))
         .map(|(_, package)| *package)
         .collect();

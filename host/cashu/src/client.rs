@@ -150,7 +150,7 @@ impl MintClient {
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
         self.pace().await;
         let started = Instant::now();
-        let error = match self.http.exchange(method, url, body, limits).await {
+        let error = match self.http.exchange(None, method, url, body, limits).await {
             Ok(response) => {
                 self.breaker.record_success(&self.url, started.elapsed());
                 return response.decode(&self.share).await;

@@ -191,6 +191,9 @@ pub enum MintWalletError {
     /// Among the proofs that one request can spend.
     #[error("wallet has {available} sat at this mint, which is not enough")]
     InsufficientFunds { available: u64 },
+    /// Nothing was begun.
+    #[error("what the wallet has at this mint may be owed to others")]
+    NotSpared,
     #[error("not resolved yet: {0}")]
     Unresolved(#[from] Box<Unresolved>),
     #[error("proofs were not accepted; try again")]

@@ -7,7 +7,6 @@ use crate::wallet_store::{WalletStore, signed};
 use cdk::nuts::{Proofs, State};
 use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
-use std::sync::atomic::Ordering;
 
 impl WalletStore {
     /// Ends an operation that was not done. `input_states` are the mint's, in the inputs' order:
@@ -46,8 +45,7 @@ impl WalletStore {
                 Ok(result)
             })
             .await?;
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if failures.is_multiple_of(limits::REFUSED_CHECK_EVERY)
+        if self.failures.is_due()
             && let Err(error) = self.forget_failed().await
         {
             tracing::warn!(%error, "failed operations could not be forgotten yet");
@@ -159,15 +157,17 @@ mod tests {
     #[tokio::test]
     async fn a_flood_of_failures_forgets_the_old_ones() {
         let (store, _directory) = store().await;
-        let last = u64::from(limits::REFUSED_CHECK_EVERY).saturating_sub(1);
+        let last = u64::from(limits::REFUSED_CHECK_EVERY);
         let now = UnixTime::now().0;
-        refused(&store, order(0), 1, 1).await;
-        for n in 1..last {
+        // The first looks at them, and the one after so many more.
+        refused(&store, order(0), now, 1).await;
+        refused(&store, order(1), 1, 1).await;
+        for n in 2..last {
             refused(&store, order(n), now, 1).await;
         }
-        assert!(store.latest(&order(0)).await.unwrap().is_some());
+        assert!(store.latest(&order(1)).await.unwrap().is_some());
         refused(&store, order(last), now, 1).await;
-        assert!(store.latest(&order(0)).await.unwrap().is_none());
+        assert!(store.latest(&order(1)).await.unwrap().is_none());
         let left = number(&store, "SELECT count(*) FROM purse_operations").await;
         assert_eq!(u64::try_from(left), Ok(last));
     }

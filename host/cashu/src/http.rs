@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::http::Result as RequestResult;
 use hyper::{Method, Request, StatusCode};
-use paygress_http_client::{HttpError, Timeouts};
+use paygress_http_client::{HttpError, Origin, Timeouts};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -74,6 +74,7 @@ impl ResponseLimits {
 
 /// What a server answered: yes, or no with a reason.
 pub(crate) struct JsonResponse {
+    origin: Origin,
     status: StatusCode,
     body: Bytes,
 }
@@ -91,9 +92,11 @@ impl JsonClient {
             .map_err(|error| MintError::Unavailable(error.into()))
     }
 
-    /// `Ok` is an answer of the server itself, not of a broken or overloaded part of it.
+    /// `Ok` is an answer of the server itself, not of a broken or overloaded part of it. `origin` is
+    /// the server that has named the URL, if another one has.
     pub(crate) async fn exchange(
         &self,
+        origin: Option<&Origin>,
         method: Method,
         url: &str,
         body: Bytes,
@@ -102,7 +105,12 @@ impl JsonClient {
         let request = build(method, url, body)
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
         let timeouts = Timeouts { connect: READ_TIMEOUT, head: limits.time, whole: limits.time };
-        let response = self.0.send_within(request, timeouts).await.map_err(http_error)?;
+        let sent = match origin {
+            Some(origin) => self.0.send_from(origin, request, timeouts).await,
+            None => self.0.send_within(request, timeouts).await,
+        };
+        let response = sent.map_err(http_error)?;
+        let origin = response.origin().clone();
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let body = response.bytes(limits.bytes).await.map_err(http_error)?;
         if status == StatusCode::TOO_MANY_REQUESTS {
@@ -115,15 +123,22 @@ impl JsonClient {
         if status.is_redirection() || status.is_informational() {
             return Err(MintError::InvalidResponse(ResponseError::Status(status)));
         }
-        Ok(JsonResponse { status, body })
+        Ok(JsonResponse { origin, status, body })
     }
 
-    pub(crate) async fn get<T>(&self, url: &str) -> Result<T, MintError>
+    /// What is at a URL, and the server that has sent it, which may name further ones.
+    pub(crate) async fn get<T>(
+        &self,
+        origin: Option<&Origin>,
+        url: &str,
+    ) -> Result<(T, Origin), MintError>
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let response = self.exchange(Method::GET, url, Bytes::new(), ResponseLimits::READ).await?;
-        response.decode(&ComputeShare::half()).await
+        let (method, limits) = (Method::GET, ResponseLimits::READ);
+        let response = self.exchange(origin, method, url, Bytes::new(), limits).await?;
+        let origin = response.origin.clone();
+        Ok((response.decode(&ComputeShare::half()).await?, origin))
     }
 }
 

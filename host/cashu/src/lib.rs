@@ -113,5 +113,6 @@ pub use melt::Melted;
 pub use operation::{MintBalance, OperationState, Transaction};
 pub use purpose::{PaymentHash, Purpose, SendId, UnknownPurpose};
 pub use seed::{Seed, SeedError};
+pub use token::token_amount;
 pub use wallet::{CashuWallet, HealthCheck, MintStatus, OpenError, Settings};
 pub use wallet_store::WalletStore;

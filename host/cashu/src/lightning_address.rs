@@ -39,14 +39,14 @@ pub(crate) async fn invoice_of(
     // For tests: this machine has no certificate.
     let scheme = if domain.split(':').next() == Some("127.0.0.1") { "http" } else { "https" };
     let url = format!("{scheme}://{domain}/.well-known/lnurlp/{name}");
-    let request: PayRequest = client.get(&url).await?;
+    let (request, server): (PayRequest, _) = client.get(None, &url).await?;
     let msat = amount.0.saturating_mul(1_000);
     let (min, max) = (request.min_sendable, request.max_sendable);
     if !(min..=max).contains(&msat) {
         return Err(LightningAddressError::AmountOutOfRange { min, max });
     }
     let url = callback_url(&url, &request.callback, msat)?;
-    let response: Invoice = client.get(&url).await?;
+    let (response, _): (Invoice, _) = client.get(Some(&server), &url).await?;
     let invoice = Bolt11Invoice::from_str(&response.pr).map_err(LightningAddressError::Invoice)?;
     if invoice.amount_milli_satoshis() != Some(msat) {
         return Err(LightningAddressError::WrongAmount);

@@ -68,13 +68,16 @@ impl MintWallet {
 
     /// Proofs over `needed` and the mint's fee for spending them, and that fee.
     async fn select_inputs(&self, needed: u64) -> Result<(Proofs, u64)> {
-        let proofs = match self.select_proofs(needed, FeeMode::OnTop).await? {
+        let proofs = match self.select_proofs(needed, FeeMode::OnTop { reserve: 0 }).await? {
             Selection::Swap { inputs, fee } => return Ok((inputs, fee)),
             Selection::Exact(proofs) => proofs,
         };
         match self.fee(&proofs).await? {
             0 => Ok((proofs, 0)),
-            fee => match self.select_proofs(needed.saturating_add(fee), FeeMode::OnTop).await? {
+            fee => match self
+                .select_proofs(needed.saturating_add(fee), FeeMode::OnTop { reserve: 0 })
+                .await?
+            {
                 Selection::Swap { inputs, fee } => Ok((inputs, fee)),
                 Selection::Exact(proofs) => Ok((proofs, fee)),
             },

@@ -181,6 +181,7 @@ impl MintWallet {
             BeginResult::CountersReserved => Err(MintWalletError::CountersReserved),
             BeginResult::BalanceLimit => Err(MintWalletError::BalanceLimit),
             BeginResult::BalanceBusy => Err(MintWalletError::BalanceBusy),
+            BeginResult::NotSpared => Err(MintWalletError::NotSpared),
         }
     }
 

@@ -77,6 +77,9 @@ pub(crate) struct OperationData {
     /// How many outputs, from the first, are to be sent.
     #[serde(rename = "given")]
     pub(crate) sent_outputs: usize,
+    /// What it has to leave unspent at its mint when it is begun, for others. Not stored.
+    #[serde(skip)]
+    pub(crate) reserve: u64,
     /// The quote of a Lightning payment.
     pub(crate) quote: Option<String>,
     /// When its request was last made, or was about to be. None in those of earlier versions.
@@ -97,6 +100,13 @@ pub(crate) struct OperationData {
 impl OperationData {
     pub(crate) fn spender(&self) -> Spender {
         if self.has_own_inputs { Spender::Wallet } else { Spender::External }
+    }
+
+    /// By how much its inputs are worth more than the outputs that are kept.
+    pub(crate) fn cost(&self) -> u64 {
+        let kept = self.amounts.iter().skip(self.sent_outputs);
+        let kept = kept.fold(0_u64, |sum, amount| sum.saturating_add(*amount));
+        total(&self.inputs).saturating_sub(kept)
     }
 }
 

@@ -35,7 +35,7 @@ impl CashuWallet {
     pub async fn send(&self, mint: &MintUrl, amount: Sat) -> Result<Secret> {
         let wallet = self.operators_wallet(mint)?;
         let purpose = Purpose::Send { id: SendId::random() };
-        let sent = wallet.send(&purpose, amount.0, FeeMode::OnTop).await?;
+        let sent = wallet.send(&purpose, amount.0, FeeMode::OnTop { reserve: 0 }).await?;
         Ok(Secret::new(sent.token.to_string()))
     }
 

@@ -17,8 +17,17 @@ const MAX_ATTEMPTS: usize = 3;
 pub(crate) enum FeeMode {
     /// The amount: the token is over less.
     FromAmount,
-    /// The rest of the wallet: the token is over the amount.
-    OnTop,
+    /// The rest of the wallet, of which `reserve` is left for others: the token is over the amount.
+    OnTop { reserve: u64 },
+}
+
+impl FeeMode {
+    fn reserve(self) -> u64 {
+        match self {
+            Self::FromAmount => 0,
+            Self::OnTop { reserve } => reserve,
+        }
+    }
 }
 
 /// The proofs that a token or a payment is made of.
@@ -47,6 +56,10 @@ impl MintWallet {
     /// Selects unspent proofs for `amount`.
     pub(crate) async fn select_proofs(&self, amount: u64, fee_mode: FeeMode) -> Result<Selection> {
         let (unspent, conflict) = self.spendable().await?;
+        if matches!(fee_mode, FeeMode::OnTop { reserve: 1.. }) && conflict.is_some() {
+            // The balance holds what is not spendable: it is not known what can be spared.
+            return Err(MintWalletError::NotSpared);
+        }
         let mut exact = Vec::new();
         let mut missing = amount;
         for proof in unspent.iter().filter(|proof| proof.amount.to_u64() > 0) {
@@ -63,7 +76,7 @@ impl MintWallet {
             inputs.push(proof);
             let fee = self.fee(&inputs).await?;
             let is_enough = match fee_mode {
-                FeeMode::OnTop => total(&inputs) >= amount.saturating_add(fee),
+                FeeMode::OnTop { .. } => total(&inputs) >= amount.saturating_add(fee),
                 FeeMode::FromAmount => total(&inputs) >= amount && fee < amount,
             };
             if is_enough {
@@ -101,10 +114,7 @@ impl MintWallet {
         reserve: u64,
     ) -> Result<Option<SentToken>> {
         self.ensure_restored().await?;
-        if !self.can_spare(whole, reserve).await {
-            return Ok(None);
-        }
-        match self.send(purpose, whole, FeeMode::OnTop).await {
+        match self.send(purpose, whole, FeeMode::OnTop { reserve }).await {
             Ok(sent) => Ok(Some(sent)),
             // It may have been begun, and nothing else is before it has ended.
             Err(error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_))) => Err(error),
@@ -113,18 +123,6 @@ impl MintWallet {
                 Ok(None)
             }
         }
-    }
-
-    /// Whether `amount`, with the mint's fee for sending it, leaves `reserve` in the wallet. What
-    /// cannot be found out is not spared: a refund does not wait for it.
-    async fn can_spare(&self, amount: u64, reserve: u64) -> bool {
-        let cost = match self.select_proofs(amount, FeeMode::OnTop).await {
-            Ok(Selection::Exact(_)) => amount,
-            Ok(Selection::Swap { fee, .. }) => amount.saturating_add(fee),
-            Err(_) => return false,
-        };
-        let needed = cost.saturating_add(reserve);
-        self.spendable().await.is_ok_and(|(unspent, _)| total(&unspent) >= needed)
     }
 
     /// Makes a token. Idempotent per purpose.
@@ -166,19 +164,28 @@ impl MintWallet {
         let (selection, fee_mode) = match self.select_proofs(amount, fee_mode).await {
             // The fee would take all of it: an amount so small is sent whole.
             Err(MintWalletError::InsufficientFunds { .. }) if fee_mode == FeeMode::FromAmount => {
-                (self.select_proofs(amount, FeeMode::OnTop).await?, FeeMode::OnTop)
+                let whole = FeeMode::OnTop { reserve: 0 };
+                (self.select_proofs(amount, whole).await?, whole)
             }
             selection => (selection?, fee_mode),
         };
         match selection {
-            Selection::Exact(proofs) => self.send_exact(purpose, amount, proofs).await,
+            Selection::Exact(proofs) => {
+                self.send_exact(purpose, amount, fee_mode.reserve(), proofs).await
+            }
             Selection::Swap { inputs, fee } => {
                 self.send_swapped(purpose, amount, fee_mode, inputs, fee).await.map(Attempt::Ended)
             }
         }
     }
 
-    async fn send_exact(&self, purpose: &Purpose, amount: u64, proofs: Proofs) -> Result<Attempt> {
+    async fn send_exact(
+        &self,
+        purpose: &Purpose,
+        amount: u64,
+        reserve: u64,
+        proofs: Proofs,
+    ) -> Result<Attempt> {
         let states = self.states(&proofs).await?;
         let spent: Proofs = proofs
             .iter()
@@ -192,7 +199,10 @@ impl MintWallet {
             self.store.write_off(&self.mint, spent).await?;
             return Ok(Attempt::ProofsWereSpent);
         }
-        let operation = self.store.send_unchanged(purpose, &self.mint, proofs, amount).await?;
+        let data = OperationData { sent: amount, reserve, ..OperationData::default() };
+        let operation = Operation::new(purpose.clone(), &self.mint, data);
+        let sent = self.store.send_unchanged(operation, proofs).await?;
+        let operation = sent.ok_or(MintWalletError::NotSpared)?;
         self.resume(operation).await.map(Attempt::Ended)
     }
 
@@ -207,7 +217,7 @@ impl MintWallet {
         let keyset = self.active_keyset().await?;
         let rest = total(&inputs).saturating_sub(amount);
         let (sent, change) = match fee_mode {
-            FeeMode::OnTop => (amount, rest.saturating_sub(fee)),
+            FeeMode::OnTop { .. } => (amount, rest.saturating_sub(fee)),
             FeeMode::FromAmount => (amount.saturating_sub(fee), rest),
         };
         let mut amounts = split(sent, &keyset.keys, Spender::Wallet)?;
@@ -219,6 +229,7 @@ impl MintWallet {
             keyset: Some(keyset.info.id),
             amounts,
             sent_outputs,
+            reserve: fee_mode.reserve(),
             ..OperationData::default()
         };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
@@ -242,5 +253,61 @@ impl MintWallet {
         }
         let states = self.states(&proofs).await?;
         Ok(states.contains(&State::Spent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeMint, OneKey};
+    use crate::wallet_store::{BeginResult, NextCounter, RestoredProof};
+    use paygress_core::model::ids::OrderId;
+    use std::sync::Arc;
+
+    fn refund() -> Purpose {
+        Purpose::Refund { order: OrderId::random() }
+    }
+
+    /// Each has found out that the wallet can spare its refund, and has selected other proofs.
+    #[tokio::test]
+    async fn what_can_be_spared_for_one_refund_is_not_spared_by_two_replicas() {
+        const RESERVE: u64 = 5;
+        let key = Arc::new(OneKey::new());
+        let answers = Arc::clone(&key);
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" => answers.keysets(0),
+            "/v1/restore" => OneKey::none_signed(),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => answers.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b) = (mint.wallet(directory.path()).await, mint.wallet(directory.path()).await);
+        let found = (0..10).map(|counter| RestoredProof { counter, proof: key.proof() }).collect();
+        let counter = NextCounter { keyset: key.keyset.id, next: 10 };
+        a.store.add_restored(&a.mint, found, counter).await.unwrap();
+        let unspent = a.store.unspent(&a.mint).await.unwrap();
+        let (of_a, of_b) = (unspent[..3].to_vec(), unspent[3..6].to_vec());
+        let sent = a.send_exact(&refund(), 3, RESERVE, of_a).await;
+        assert!(matches!(sent, Ok(Attempt::Ended(OperationOutcome::Done(_)))));
+        let sent = b.send_exact(&refund(), 3, RESERVE, of_b).await;
+        assert!(matches!(sent, Err(MintWalletError::NotSpared)), "7 are left, and 5 are others'");
+        // By a swap: one is sent, and one is the mint's.
+        for (wallet, inputs, expected) in [(&a, &unspent[3..6], true), (&b, &unspent[6..], false)] {
+            let data = OperationData {
+                inputs: inputs.to_vec(),
+                has_own_inputs: true,
+                keyset: Some(key.keyset.id),
+                amounts: vec![1; inputs.len() - 1],
+                sent_outputs: 1,
+                reserve: RESERVE,
+                ..OperationData::default()
+            };
+            assert_eq!(data.cost(), 2);
+            let operation = Operation::new(refund(), &wallet.mint, data);
+            let begun = wallet.store.begin(operation, inputs.to_vec(), None).await.unwrap();
+            assert_eq!(matches!(begun, BeginResult::Begun(_)), expected);
+            assert_eq!(matches!(begun, BeginResult::NotSpared), !expected);
+        }
     }
 }

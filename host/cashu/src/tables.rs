@@ -7,7 +7,7 @@ use crate::purpose::Purpose;
 use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
-use paygress_store::db::{DatabaseError, Row, Transaction, Value};
+use paygress_store::db::{DatabaseError, Retention, Row, Transaction, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -172,11 +172,9 @@ pub(crate) fn delete_failed_operations(
     before: UnixTime,
     most: u32,
 ) -> Result<()> {
-    let statement = "DELETE FROM purse_operations WHERE state = 'failed' AND delta = 0
-            AND (at < ?1 OR (at, id) <=
-                (SELECT at, id FROM purse_operations WHERE state = 'failed' AND delta = 0
-                 ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?2))";
-    transaction.execute(statement, &[before.0.into(), Value::Number(most.into())]).map(drop)
+    const FAILED: Retention =
+        Retention { table: "purse_operations", time: "at", kind: "state = 'failed' AND delta = 0" };
+    FAILED.forget(transaction, before, most).map(drop)
 }
 
 /// Stores a proof that the wallet does not know yet. Returns whether it was new.

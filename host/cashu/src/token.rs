@@ -30,15 +30,30 @@ pub(crate) fn decode(
     }
     keyset::require_few(&token.proofs)?;
     require_accepted(&token.mint, accepted)?;
-    if token.unit != CurrencyUnit::Sat {
-        return Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"));
-    }
+    require_sat(&token)?;
     require_usable_secrets(&token.proofs)?;
     let locks = token.proofs.iter().map(|proof| (&proof.secret, proof.p2pk_e.as_ref()));
     conditions::require_spendable(locks, ours, UnixTime::now())?;
     let ys = distinct_ys(&token.proofs)?;
     let gross = gross(&token)?;
     Ok(TokenInfo { mint: token.mint, gross, ys })
+}
+
+/// What a token in sat is worth, before the mint's fee; of any mint.
+///
+/// # Errors
+/// It cannot be read, or is not in sat.
+pub fn token_amount(text: &str) -> Result<Sat, Refusal> {
+    let token = parse(text)?;
+    require_sat(&token)?;
+    gross(&token)
+}
+
+fn require_sat(token: &ReadToken) -> Result<(), Refusal> {
+    if token.unit == CurrencyUnit::Sat {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorType::UnsupportedUnit, "only tokens in sat are accepted"))
 }
 
 fn require_accepted(mint: &MintUrl, accepted: &[MintUrl]) -> Result<(), Refusal> {

@@ -15,28 +15,29 @@ use crate::purpose::Purpose;
 use crate::seed::SeedOrigin;
 use crate::tables::{self, EndResult, Result};
 use cdk::nuts::{Id, Proof, Proofs};
+use paygress_core::every_nth::EveryNth;
+use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 /// Forward only: a released step is never edited, the next one is added.
 const STEPS: &[DialectSql] = &[
     dialect_sql!("wallet_1"),
     dialect_sql!("wallet_2"),
-    dialect_sql!("wallet_3"),
-    dialect_sql!("wallet_4"),
+    dialect_sql!(both "wallet_3"),
+    dialect_sql!("wallet_4", both "wallet_4_rest"),
 ];
 
 /// The wallet's tables in a database. Cheap to clone.
 #[derive(Clone)]
 pub struct WalletStore {
     pub(crate) database: Database,
-    /// How many operations have failed since it was opened.
-    pub(crate) failures: Arc<AtomicU32>,
+    /// When failed operations are forgotten, by how many there are.
+    pub(crate) failures: Arc<EveryNth>,
 }
 
 /// An unspent proof that a restore has found.
@@ -63,6 +64,8 @@ pub(crate) enum BeginResult {
     BalanceLimit,
     /// It would, if all open operations were done.
     BalanceBusy,
+    /// Less would be left than it has to leave for others.
+    NotSpared,
 }
 
 /// The derivation counter after an operation's outputs.
@@ -114,6 +117,23 @@ fn exceeds(
     Ok((with_open > limit).then_some(BeginResult::BalanceBusy))
 }
 
+/// Whether so much can be spent at this mint, and `reserve` is left of what is unspent there. Every
+/// process that spends sees what the others have taken.
+fn can_spare(
+    transaction: &mut dyn Transaction,
+    mint: &MintUrl,
+    cost: u64,
+    reserve: u64,
+) -> Result<bool> {
+    if reserve == 0 {
+        return Ok(true);
+    }
+    let balances = tables::balances(transaction)?;
+    let available = balances.iter().find(|balance| balance.mint == *mint);
+    let available = available.map_or(0, |balance| balance.available.0);
+    Ok(available >= cost.saturating_add(reserve))
+}
+
 /// Stores an operation that is done already, outside of any request.
 fn insert_done(
     transaction: &mut dyn Transaction,
@@ -134,7 +154,7 @@ impl WalletStore {
     /// `database` was opened with [`WalletStore::SCHEMA`].
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database, failures: Arc::default() }
+        Self { database, failures: Arc::new(EveryNth::new(limits::REFUSED_CHECK_EVERY)) }
     }
 
     /// Opens a SQLite file, which the service and the operator's commands may use at the same time.
@@ -184,6 +204,10 @@ impl WalletStore {
             if let Some(exceeded) = exceeds(transaction, &operation, max_balance)? {
                 return Ok(exceeded);
             }
+            let data = &operation.data;
+            if !can_spare(transaction, &operation.mint, data.cost(), data.reserve)? {
+                return Ok(BeginResult::NotSpared);
+            }
             let mut operation = operation.clone();
             operation.data.requested_at = Some(UnixTime::now());
             tables::require_unspent(transaction, &own_inputs)?;
@@ -216,29 +240,30 @@ impl WalletStore {
     }
 
     /// Sends these proofs as they are. Returns the operation that has sent for this purpose:
-    /// another replica may have been faster.
+    /// another replica may have been faster. `None` if less would be left than `operation` has to
+    /// leave for others.
     pub(crate) async fn send_unchanged(
         &self,
-        purpose: &Purpose,
-        mint: &MintUrl,
+        mut operation: Operation,
         proofs: Proofs,
-        amount: u64,
-    ) -> Result<Operation> {
-        let data = OperationData { sent: amount, ..OperationData::default() };
-        let mut operation = Operation::new(purpose.clone(), mint, data);
+    ) -> Result<Option<Operation>> {
         operation.state = OperationState::Done;
-        operation.delta = signed(amount).saturating_neg();
+        operation.delta = signed(operation.data.sent).saturating_neg();
         self.transact(move |transaction| {
             let latest = tables::latest_operation(transaction, &operation.purpose)?;
             if let Some(latest) = latest.filter(|latest| latest.state != OperationState::Failed) {
-                return Ok(latest);
+                return Ok(Some(latest));
             }
             let mut operation = operation.clone();
+            let data = &operation.data;
+            if !can_spare(transaction, &operation.mint, data.sent, data.reserve)? {
+                return Ok(None);
+            }
             tables::require_unspent(transaction, &proofs)?;
             tables::insert_operation(transaction, &mut operation)?;
             let (state, holder) = (ProofState::PendingSpent, operation.purpose.to_string());
             tables::assign_proofs(transaction, &proofs, state, &holder)?;
-            Ok(operation)
+            Ok(Some(operation))
         })
         .await
     }

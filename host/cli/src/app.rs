@@ -151,6 +151,7 @@ fn order_settings(config: &Config) -> Settings {
         refund_kept: config.refund_kept,
         capture: config.capture,
         suggested: config.suggested,
+        end_notices: config.end_notices.clone(),
     }
 }
 

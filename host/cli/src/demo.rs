@@ -2,6 +2,7 @@
 //! same order service, policies and messages as in production.
 #![allow(clippy::print_stdout)]
 
+use crate::app::App;
 use crate::config::default_policies;
 use crate::sandbox::Sandbox;
 use anyhow::{Context, Result, bail, ensure};
@@ -15,8 +16,8 @@ use paygress_core::protocol::{AccessDetails, PodStatus, Response};
 use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey, npub};
 use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};
-use paygress_sandbox::TestWallet;
-use paygress_sshd::client::{Client as SshClient, LoginError};
+use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means, TestWallet};
+use paygress_sshd::client::{Client as SshClient, HostKeyCheck, LoginError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// End after the last step instead of staying open.
     #[arg(long)]
     once: bool,
+    /// Let pods run as you, with all that you may read and do, if nothing better can be had.
+    #[arg(long)]
+    without_isolation: bool,
 }
 
 /// Ctrl-C and SIGTERM. They are waited for, since a demo that is killed leaves its directory with
@@ -63,25 +67,29 @@ impl Signals {
     }
 }
 
-/// Runs every step, all of it real but the Lightning payments and the pods' isolation.
+/// Runs every step, all of it real but the Lightning payments and the cluster.
 ///
 /// # Errors
 /// When a step has another result than it should have.
 pub async fn demo(arguments: Arguments) -> Result<()> {
     let mut signals = Signals::new()?;
+    let isolation = isolation(&arguments)?;
     println!("Paygress demo: one process, no cluster, no network; everything is on 127.0.0.1.\n");
     let operator = Keys::generate().secret_key().to_secret_hex();
     let settings =
         [("PAYMENT_RATE_SATS_PER_HOUR", SATS_PER_HOUR), ("OPERATOR_TOKEN", operator.as_str())];
     let sandbox = Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await?;
     let service = sandbox.config.keys.public_key();
-    let app = sandbox.app().await?;
+    let pods = describe(isolation.means(), isolation.refused());
+    let cluster = Arc::new(LocalCluster::isolated(isolation));
+    let app = App::build(&sandbox.config, cluster, |backends| backends).await?;
     let (policies, ports) = (Arc::clone(&app.policies), Arc::clone(&app.ledger));
     println!("  relay    {}", sandbox.relay.url().await);
     println!("  mint     {} (fake Lightning, input fee 0.1 sat a proof)", sandbox.mint.url());
     let page = app.http_address().map(|address| format!("http://{address}")).unwrap_or_default();
     println!("  service  {}", npub(&service));
     println!("  page     {page}");
+    println!("  pods     {pods}");
     let serving = tokio::spawn(app.run());
     let steps = async {
         let customer = Customer::new(&sandbox, service).await?;
@@ -100,6 +108,39 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Who finds the service buys with coins that cost nothing: pods must be kept from the rest.
+fn isolation(arguments: &Arguments) -> Result<Isolation> {
+    let error = match Isolation::best() {
+        Ok(isolation) => return Ok(isolation),
+        Err(error) => error,
+    };
+    let IsolationError::NotPossible(reasons) = &error else { return Err(error.into()) };
+    if arguments.without_isolation {
+        eprintln!("{}\n", reasons.join("\n"));
+        return Ok(Isolation::by(Means::Nothing)?);
+    }
+    Err(error).context(
+        "install bubblewrap, allow user namespaces, start the demo as root, or let pods run as you (--without-isolation)",
+    )
+}
+
+/// What keeps the pods apart, for whoever starts the demo.
+fn describe(means: Means, refused: &[String]) -> String {
+    let warning = match means {
+        Means::Bubblewrap | Means::Unshare => {
+            return format!(
+                "{means}: no file, process or network of this machine but a read-only /usr"
+            );
+        }
+        Means::OwnUser => {
+            "each pod is an unprivileged user of this machine: it sees processes, the network and every file that anybody may read"
+        }
+        Means::Nothing => "pods run AS YOU: whoever buys one can read and change all that you can",
+    };
+    let reasons: String = refused.iter().map(|reason| format!("\n           {reason}")).collect();
+    format!("WARNING: NO NAMESPACES. {warning}.{reasons}")
+}
+
 /// A pod, and an SSH session in it that stays open.
 struct Bought {
     pod: String,
@@ -113,20 +154,25 @@ struct Login {
     address: SocketAddr,
     username: String,
     password: String,
+    host_key: HostKeyCheck,
 }
 
 impl Login {
     fn new(access: &AccessDetails) -> Result<Self> {
         let password = access.ssh_password.as_ref().context("the response has no password")?;
+        let keys = &access.identity.ssh_host_keys;
+        ensure!(!keys.is_empty(), "the response has no host key");
         Ok(Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, access.ssh_port)),
             username: access.ssh_username.clone(),
             password: password.expose().to_owned(),
+            host_key: HostKeyCheck::one_of(keys.iter().map(String::as_str))?,
         })
     }
 
     async fn connect(&self) -> Result<SshClient, LoginError> {
-        SshClient::login(self.address, &self.username, &self.password).await
+        let check = self.host_key.clone();
+        SshClient::login(self.address, &self.username, &self.password, check).await
     }
 }
 
@@ -317,5 +363,26 @@ impl Customer {
         );
         println!("  {}\n  {operator}", self.token(20).await?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_without_namespaces_are_announced_with_the_reasons() {
+        let refused = ["namespaces by bubblewrap: no".to_owned()];
+        for (means, warns, part) in [
+            (Means::Bubblewrap, false, "namespaces by bubblewrap"),
+            (Means::Unshare, false, "namespaces by unshare"),
+            (Means::OwnUser, true, "an unprivileged user of this machine"),
+            (Means::Nothing, true, "AS YOU"),
+        ] {
+            let text = describe(means, &refused);
+            assert!(text.contains(part), "{text}");
+            assert_eq!(text.starts_with("WARNING: NO NAMESPACES."), warns, "{text}");
+            assert_eq!(text.contains(&refused[0]), warns, "{text}");
+        }
     }
 }

@@ -27,5 +27,6 @@ pub mod policy;
 #[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod serve;
+mod ssh_command;
 pub mod telemetry;
 mod terminal;

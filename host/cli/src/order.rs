@@ -1,17 +1,21 @@
 //! `paygress order`: a customer's client.
 
-use crate::output::{print_line, print_note};
+mod keep;
+mod print;
+mod record;
+
+use crate::output::print_line;
+use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{
-    ErrorResponse, OfferContent, PodStatus, RequestBody, Response, StatusResponse, sorted,
-    token_text,
-};
+use keep::{KeepArguments, RemoteService};
+use paygress_core::protocol::{OfferContent, RequestBody, sorted, token_text};
 use paygress_core::sanitize::plain;
-use paygress_nostr::client::{Answer, Client, DiscoveredOffer};
+use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
+use print::{print_answer, yes_or_no};
+use record::Record;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -60,12 +64,15 @@ enum Action {
         /// The SSH user.
         #[arg(long)]
         username: Option<String>,
-        /// The SSH password. Left out: the service generates one.
+        /// The SSH password. Left out: the service generates one, unless there is a public key.
         #[arg(long, env = "PAYGRESS_PASSWORD", hide_env_values = true)]
         password: Option<String>,
-        /// A public key file to log in with.
+        /// A public key file to log in with; no password then, unless you name one.
         #[arg(long)]
         public_key: Option<PathBuf>,
+        /// Have the service send messages before the pod's end, and at it.
+        #[arg(long)]
+        notices: bool,
     },
     /// Buy more time for a pod.
     TopUp {
@@ -74,7 +81,13 @@ enum Action {
         /// The Cashu token, as for `spawn`.
         #[arg(long, env = "PAYGRESS_TOKEN", hide_env_values = true)]
         token: String,
+        /// As for `spawn`.
+        #[arg(long)]
+        notices: bool,
     },
+    /// Extend a pod in small steps, each in the last third of its time, until a budget is spent.
+    /// Exits with 0 then, with 3 when there are no tokens left, with 4 when the pod has ended.
+    Keep(KeepArguments),
     /// Show the status of a pod of yours.
     Status {
         /// The pod's name.
@@ -105,33 +118,54 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         .iter()
         .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
         .collect();
-    let keys = keys(arguments.key_file.as_deref())?;
+    let key_file = key_file(arguments.key_file.as_deref())?;
+    let keys = keys(&key_file)?;
     let service = arguments
         .service
         .as_deref()
         .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
         .transpose()?;
-    let request = request(&arguments.action)?;
+    let prepared = prepare(&arguments.action, &key_file)?;
     let progress = Progress::new();
     progress.show("connecting");
     let client = Client::connect(keys, relays?).await?;
-    let Some(request) = request else {
-        let offers = client.offers(service).await?;
-        progress.done();
-        return print_offers(&offers, arguments.json);
-    };
-    let service = match service {
-        Some(service) => service,
+    let timeout = Duration::from_secs(arguments.timeout);
+    let known_hosts = KnownHosts::beside(&key_file);
+    match prepared {
+        Prepared::Offers => {
+            let offers = client.offers(service).await?;
+            progress.done();
+            print_offers(&offers, arguments.json)
+        }
+        Prepared::Keep(keep, mut record) => {
+            let service = choose(&client, service, &progress).await?;
+            progress.done();
+            let service = RemoteService { client: &client, service, timeout };
+            keep.run(&service, &mut record, &known_hosts, arguments.json).await
+        }
+        Prepared::Request(request) => {
+            let service = choose(&client, service, &progress).await?;
+            let show = |step: &str| progress.show(step);
+            let answer = client.ask(service, &request, timeout, show).await?;
+            progress.done();
+            Ok(print_answer(&answer, arguments.json, &known_hosts))
+        }
+    }
+}
+
+/// The service that was named, or else the only one.
+async fn choose(
+    client: &Client,
+    named: Option<PublicKey>,
+    progress: &Progress,
+) -> Result<PublicKey> {
+    match named {
+        Some(service) => Ok(service),
         None => {
             progress.show("looking for offers");
-            only_service(&client.offers(None).await?)?
+            only_service(&client.offers(None).await?)
         }
-    };
-    let answer = client
-        .ask(service, &request, Duration::from_secs(arguments.timeout), |step| progress.show(step))
-        .await?;
-    progress.done();
-    Ok(print_answer(&answer, arguments.json))
+    }
 }
 
 fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
@@ -148,27 +182,36 @@ fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     }
 }
 
-/// `None`: the offers need no request.
-fn request(action: &Action) -> Result<Option<RequestBody>> {
+/// What an action has read before relays are connected to.
+enum Prepared<'a> {
+    Offers,
+    Keep(&'a KeepArguments, Record),
+    Request(Box<RequestBody>),
+}
+
+fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
     let of_pod = |kind: &str, pod: &str| RequestBody {
         kind: Some(kind.to_owned()),
         pod_name: Some(pod.to_owned()),
         ..RequestBody::default()
     };
-    Ok(match action {
-        Action::Offers => None,
-        Action::Status { pod } => Some(of_pod("status", pod)),
-        Action::Stop { pod } => Some(of_pod("stop", pod)),
-        Action::TopUp { pod, token } => {
-            Some(RequestBody { cashu_token: Some(read_token(token)?), ..of_pod("top_up", pod) })
-        }
-        Action::Spawn { token, image, tier, minutes, username, password, public_key } => {
+    let request = match action {
+        Action::Offers => return Ok(Prepared::Offers),
+        Action::Keep(keep) => return Ok(Prepared::Keep(keep, keep.open(key_file)?)),
+        Action::Status { pod } => of_pod("status", pod),
+        Action::Stop { pod } => of_pod("stop", pod),
+        Action::TopUp { pod, token, notices } => RequestBody {
+            cashu_token: Some(read_token(token)?),
+            notices: notices.then_some(true),
+            ..of_pod("top_up", pod)
+        },
+        Action::Spawn { token, image, tier, minutes, username, password, public_key, notices } => {
             let key = public_key
                 .as_deref()
                 .map(std::fs::read_to_string)
                 .transpose()
                 .context("the public key cannot be read")?;
-            Some(RequestBody {
+            RequestBody {
                 kind: Some("spawn".to_owned()),
                 cashu_token: Some(read_token(token)?),
                 pod_image: image.clone(),
@@ -177,10 +220,12 @@ fn request(action: &Action) -> Result<Option<RequestBody>> {
                 ssh_username: username.clone(),
                 ssh_password: password.clone(),
                 ssh_public_key: key.map(|text| text.trim().to_owned()),
+                notices: notices.then_some(true),
                 ..RequestBody::default()
-            })
+            }
         }
-    })
+    };
+    Ok(Prepared::Request(Box::new(request)))
 }
 
 fn read_token(argument: &str) -> Result<String> {
@@ -195,21 +240,21 @@ fn read_token(argument: &str) -> Result<String> {
     Ok(token_text(&text).expose().to_owned())
 }
 
+fn key_file(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+    let config = config.context("no home directory; name a file with --key-file")?;
+    Ok(config.join("paygress/customer.key"))
+}
+
 /// The customer's key: pods belong to it.
-fn keys(file: Option<&Path>) -> Result<Keys> {
-    let path = match file {
-        Some(path) => path.to_owned(),
-        None => {
-            let config = std::env::var_os("XDG_CONFIG_HOME")
-                .map(PathBuf::from)
-                .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
-            config
-                .context("no home directory; name a file with --key-file")?
-                .join("paygress/customer.key")
-        }
-    };
+fn keys(path: &Path) -> Result<Keys> {
     if path.exists() {
-        return read_keys(&path);
+        return read_keys(path);
     }
     let keys = Keys::generate();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -219,9 +264,9 @@ fn keys(file: Option<&Path>) -> Result<Keys> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", nsec(&keys))?;
     file.as_file().sync_all()?;
-    match file.persist_noclobber(&path) {
+    match file.persist_noclobber(path) {
         Ok(_) => Ok(keys),
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => read_keys(&path),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => read_keys(path),
         Err(error) => Err(error.error).with_context(|| path.display().to_string()),
     }
 }
@@ -230,84 +275,6 @@ fn read_keys(path: &Path) -> Result<Keys> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
     Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display()))
-}
-
-fn print_answer(answer: &Answer, json: bool) -> ExitCode {
-    match &answer.response {
-        _ if json => print_line(answer.text.expose()),
-        Some(response) => print_response(response),
-        None => {
-            print_note("This answer cannot be read; a newer paygress may read it. It is:");
-            print_line(answer.text.expose());
-        }
-    }
-    match &answer.response {
-        Some(response) if response.error().is_none() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
-}
-
-fn print_response(response: &Response) {
-    match response {
-        Response::Error(error) => print_error(error),
-        Response::ToppedUp(top_up) => print_line(format_args!(
-            "{}: {}; it lives until {}",
-            top_up.pod_name, top_up.message, top_up.new_expires_at
-        )),
-        Response::Stopped(stopped) => {
-            print_note(format_args!("{}: {}", stopped.pod_name, stopped.message));
-            print_refunds(&stopped.refunds.refund_tokens);
-        }
-        Response::Status(status) => print_status(status),
-        Response::Access(access) => {
-            let (host, port) = (&access.ssh_host, access.ssh_port);
-            print_line(format_args!("ssh -p {port} {}@{host}", access.ssh_username));
-            let password = access.ssh_password.as_ref().map_or("", |password| password.expose());
-            print_line(format_args!("password: {password}"));
-            print_line(format_args!(
-                "{} ({}) lives until {}",
-                access.pod_name, access.pod_spec_name, access.expires_at
-            ));
-        }
-    }
-}
-
-fn print_error(error: &ErrorResponse) {
-    print_note(format_args!("{}: {}", error.error_type.as_str(), error.message));
-    if let Some(details) = &error.details {
-        print_note(details);
-    }
-    print_refunds(error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref()));
-}
-
-fn print_status(status: &StatusResponse) {
-    print_line(format_args!(
-        "{}: {}, {} s left, until {}",
-        status.pod_name,
-        status_name(status.status),
-        status.time_remaining_seconds,
-        status.expires_at.as_deref().unwrap_or_default()
-    ));
-    print_refunds(status.refund_tokens.iter().flatten());
-}
-
-/// Only the tokens are on standard output.
-fn print_refunds<'a>(tokens: impl IntoIterator<Item = &'a Secret>) {
-    let mut tokens = tokens.into_iter().peekable();
-    if tokens.peek().is_some() {
-        print_note("Your refund, receive it soon:");
-    }
-    for token in tokens {
-        print_line(token.expose());
-    }
-}
-
-fn status_name(status: PodStatus) -> &'static str {
-    match status {
-        PodStatus::Provisioning => "provisioning",
-        PodStatus::Running => "running",
-        PodStatus::Ended => "ended",
-    }
 }
 
 /// An offer as `--json` prints it.
@@ -338,6 +305,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         print_line(npub(&offer.service));
         let mints = offer.content.whitelisted_mints.join(", ");
         print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
+        if let Some(root) = offer.content.root {
+            print_line(format_args!("  root: {}", yes_or_no(root)));
+        }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",

@@ -47,13 +47,14 @@ impl Sandbox {
         Ok(Self { mint, relay, config, environment, directory })
     }
 
-    /// Pods without isolation.
+    /// Pods in this process, without isolation: for tests alone.
     #[must_use]
     pub fn cluster(&self) -> Arc<LocalCluster> {
-        Arc::new(LocalCluster::new(self.directory.path().join("homes")))
+        Arc::new(LocalCluster::in_process(self.directory.path().join("homes")))
     }
 
-    /// The service, not yet running. Once it has ended another one can be built on what it stored.
+    /// The service with these pods, not yet running. Once it has ended another one can be built on
+    /// what it stored.
     ///
     /// # Errors
     /// What cannot be opened.

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::config::{Config, Reader, part};
 use anyhow::{Context, Result, anyhow};
-use paygress_cluster::{Kubernetes, Settings};
+use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
 use paygress_policy_controller::{Controller, PolicyReconciler};
 use std::path::Path;
@@ -49,7 +49,13 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         ttl: config.ttl,
         allowed: config.allowed.clone(),
         extra_capacity: config.extra_capacity.clone(),
+        ssh_server_image: config.ssh_server_image.clone(),
+        root: config.root,
+        probe: config.probe,
     };
+    if config.ssh_server_image.is_some() && config.root == PodRoot::Auto && !config.probe {
+        tracing::warn!("POD_PROBE=false: only a probe pod finds out whether customers may be root");
+    }
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), settings).await?;
     if let Err(error) = cluster.check().await {
         // Orders are refused until it is back; a restart would not help.

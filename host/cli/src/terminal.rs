@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use futures::stream::{StreamExt, poll_fn};
-use paygress_core::backend::terminal::{Input, Session, Shell, ShellError, Size};
-use paygress_core::model::login::Login;
-use paygress_sshd::client::{Client, TerminalInput, WindowSize};
+use paygress_core::backend::terminal::{Input, Session, Shell, ShellError, ShellLogin, Size};
+use paygress_core::model::host_key::HostKey;
+use paygress_sshd::client::{Client, HostKeyCheck, LoginError, TerminalInput, WindowSize};
 use tokio::sync::mpsc;
 
 /// Messages that may wait in either direction; a full channel slows its sender down.
@@ -15,16 +15,12 @@ pub(crate) struct SshShell;
 
 #[async_trait]
 impl Shell for SshShell {
-    async fn open(
-        &self,
-        host: &str,
-        port: u16,
-        login: &Login,
-        size: Size,
-    ) -> Result<Session, ShellError> {
-        let client = Client::login((host, port), &login.username, login.password.expose())
+    async fn open(&self, login: ShellLogin<'_>, size: Size) -> Result<Session, ShellError> {
+        let ShellLogin { host, port, username, password, host_keys } = login;
+        let check = host_key_check(host_keys)?;
+        let client = Client::login((host, port), username, password.expose(), check)
             .await
-            .map_err(ShellError::new)?;
+            .map_err(shell_error)?;
         let (input, mut inputs) = mpsc::channel(BUFFERED_MESSAGES);
         let (shown, output) = mpsc::channel(BUFFERED_MESSAGES);
         tokio::spawn(async move {
@@ -34,6 +30,21 @@ impl Shell for SshShell {
             }
         });
         Ok(Session { input, output })
+    }
+}
+
+/// Where no key is known any is accepted: a pod of an earlier version has not reported it.
+fn host_key_check(keys: &[HostKey]) -> Result<HostKeyCheck, ShellError> {
+    match keys {
+        [] => Ok(HostKeyCheck::AcceptAny),
+        keys => HostKeyCheck::one_of(keys.iter().map(HostKey::as_str)).map_err(ShellError::failed),
+    }
+}
+
+fn shell_error(error: LoginError) -> ShellError {
+    match error {
+        LoginError::WrongHostKey => ShellError::wrong_host_key(error),
+        error => ShellError::failed(error),
     }
 }
 

@@ -5,7 +5,8 @@
 mod support;
 
 use paygress::sandbox::Sandbox;
-use serde_json::Value;
+use paygress_core::testing::HOST_KEY;
+use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -58,6 +59,33 @@ async fn a_cashu_ts_wallet_pays_a_402() {
         (400..=420).contains(&left),
         "seven minutes were requested and paid, the mint's fee too: {status}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm's packages: run `cargo xtask test`"]
+async fn the_example_in_javascript_logs_in_to_the_pod_and_to_no_other_server() {
+    let (sandbox, _running, web) = opened(&[]).await;
+    let key = sandbox.directory.path().join("id");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    assert!(run(keygen).await.status.success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let token = Buyer::new(&sandbox).await.token(9).await;
+    let order = json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": public});
+    let mut bought = web.spawn(order).await.good();
+    let login = async |answer: &Value| {
+        let mut command = Command::new("timeout");
+        command.args(["60", "node"]).arg(root().join("examples/customer-js/customer.mjs"));
+        command.args(["login", &answer.to_string(), "echo so says $USER"]).env("SSH_KEY", &key);
+        run(command).await
+    };
+    let done = login(&bought).await;
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert_eq!(text(&done.stdout).trim_end(), "so says alice");
+    bought["known_hosts"] = json!(format!("[127.0.0.1]:{} {HOST_KEY}", bought["ssh_port"]));
+    let refused = login(&bought).await;
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    assert!(text(&refused.stderr).contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
 }
 
 /// nginx, with the example's configuration.

@@ -160,6 +160,33 @@ async fn a_submission_that_hangs_holds_up_no_other_customer_and_is_not_completed
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn notices_are_sent_to_customers_who_want_them() {
+    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("END_NOTICES", "4")];
+    let sandbox =
+        Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let (buyer, service) = (Buyer::new(&sandbox).await, sandbox.config.keys.public_key());
+    let (wanting, quiet) =
+        (ExternalClient::new(&sandbox).await, ExternalClient::new(&sandbox).await);
+    for (client, notices) in [(&quiet, json!(null)), (&wanting, json!(true))] {
+        let request = json!({"cashu_token": buyer.token(9).await, "notices": notices}).to_string();
+        client.publish(&gift_wrap(&client.keys, &service, &request, None).unwrap().1).await;
+    }
+    let notices = until("the end is not sent", async || {
+        let mut answers = wanting.answers().await;
+        answers.retain(|answer| answer["type"] == "end_notice");
+        answers.iter().any(|notice| notice["end_reason"] == "expired").then_some(answers)
+    })
+    .await;
+    let before: Vec<&Value> =
+        notices.iter().filter(|notice| notice.get("end_reason").is_none()).collect();
+    assert!(notices.len() == 2 && before.len() == 1, "{notices:?}");
+    assert!(before[0]["time_remaining_seconds"].as_u64().unwrap() <= 4, "{notices:?}");
+    let answers = quiet.answers().await;
+    assert!(answers.iter().all(|answer| answer["type"] == "access_details"), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_order_behind_many_newer_wraps_is_still_read() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let external = ExternalClient::new(&sandbox).await;

@@ -4,9 +4,12 @@
 mod support;
 
 use paygress::sandbox::Sandbox;
+use paygress_nostr::npub;
 use serde_json::Value;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 use support::customer::{Buyer, Running};
@@ -79,6 +82,108 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     let refused = paygress(&sandbox, &["order", "spawn", "--token", "cashuBnothing"], "").await;
     assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), ""));
     assert!(text(&refused.stderr).starts_with("invalid_token: "), "{}", text(&refused.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_kept_until_the_budget_is_spent() {
+    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", "3600")];
+    let sandbox =
+        Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let service = sandbox.config.keys.public_key().to_hex();
+    let spawn = ["order", "--service", &service, "spawn", "--token", "-", "--json"];
+    let bought = paygress(&sandbox, &spawn, &buyer.token(30).await).await;
+    let answer: Value = serde_json::from_slice(&bought.stdout).unwrap();
+    let pod = answer["pod_name"].as_str().unwrap();
+    let mut tokens = String::new();
+    for _ in 0..3 {
+        tokens.push_str(&buyer.token(20).await);
+        tokens.push('\n');
+    }
+    // Less than a minute is left each time: the next token is sent at once.
+    let keep = ["order", "--service", &service, "keep", pod, "--tokens", "-", "--budget", "50"];
+    let kept = paygress(&sandbox, &keep, &tokens).await;
+    let (printed, notes) = (text(&kept.stdout), text(&kept.stderr));
+    assert_eq!(kept.status.code(), Some(0), "{notes}");
+    assert_eq!(printed.matches("extended by ").count(), 2, "{printed}");
+    assert!(notes.contains("the budget is spent: 40 sat of 50 sat spent"), "{notes}");
+    assert!(notes.contains("20 sat in tokens that were not sent"), "{notes}");
+    let record = sandbox.directory.path().join(format!("customer/keep-{pod}.json"));
+    let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let states: Vec<_> = record["tokens"].as_array().unwrap().iter().map(|t| &t["state"]).collect();
+    assert_eq!(states, ["used", "used", "unused"]);
+    // Without tokens those of the record are sent; and a pod that is over ends it.
+    paygress(&sandbox, &["order", "--service", &service, "stop", pod], "").await;
+    let keep = ["order", "--service", &service, "keep", pod, "--budget", "100"];
+    let ended = paygress(&sandbox, &keep, "").await;
+    assert_eq!(ended.status.code(), Some(4), "{}", text(&ended.stderr));
+    assert!(text(&ended.stdout).contains("ended (stopped)"), "{}", text(&ended.stdout));
+}
+
+/// Pastes a printed command into a shell, with the customer's key.
+async fn ssh(command: &str, key: &Path) -> Output {
+    let key = key.display();
+    let options = format!(
+        "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null -i {key} "
+    );
+    let line = format!("{} 'echo so says $USER'", command.replacen("ssh ", &options, 1));
+    let run = move || Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn generate_key(file: &Path) {
+    let options = ["-q", "-t", "ed25519", "-N", "", "-f"];
+    let made = Command::new("ssh-keygen").args(options).arg(file).stdin(Stdio::null()).status();
+    assert!(made.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_login_is_strict_also_on_a_port_that_was_another_pods() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = unused.port().to_string();
+    let ports = [("SSH_PORT_RANGE_START", port.as_str()), ("SSH_PORT_RANGE_END", port.as_str())];
+    let sandbox = Sandbox::new(&ports, "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let (key, service) = (sandbox.directory.path().join("id"), npub(&buyer.service));
+    generate_key(&key);
+    let public = format!("{}.pub", key.display());
+    let known_hosts = sandbox.directory.path().join("customer/known_hosts");
+    let buy = async || {
+        let spawn = ["order", "spawn", "--service", &service, "--token", "-"];
+        let login = ["--username", "alice", "--public-key", &public];
+        let arguments: Vec<&str> = spawn.into_iter().chain(login).collect();
+        let bought = paygress(&sandbox, &arguments, &buyer.token(5).await).await;
+        let printed = text(&bought.stdout);
+        assert!(bought.status.success(), "{printed}{}", text(&bought.stderr));
+        assert!(!printed.contains("password"), "{printed}");
+        let command = printed.lines().next().unwrap().to_owned();
+        let pod = printed.lines().last().unwrap().split(' ').next().unwrap().to_owned();
+        let file = known_hosts.join(&pod);
+        let strict =
+            format!("-o StrictHostKeyChecking=yes -o UserKnownHostsFile={}", file.display());
+        assert_eq!(command, format!("ssh -p {port} {strict} alice@127.0.0.1"));
+        let done = ssh(&command, &key).await;
+        assert_eq!(text(&done.stdout), "so says alice\n", "{}", text(&done.stderr));
+        (pod, command, file)
+    };
+    let (pod, command, file) = buy().await;
+    let status = ["order", "status", "--service", &service, &pod];
+    let status = text(&paygress(&sandbox, &status, "").await.stdout);
+    assert!(status.contains(&command), "{status}");
+    let of_first = std::fs::read(&file).unwrap();
+    let stop = ["order", "stop", "--service", &service, &pod];
+    assert!(paygress(&sandbox, &stop, "").await.status.success());
+    assert!(!file.exists(), "the keys of a pod that is over are forgotten");
+
+    // Whoever still means the first pod does not log in to the second one.
+    buy().await;
+    std::fs::write(&file, of_first).unwrap();
+    let refused = ssh(&command, &key).await;
+    assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(255), ""));
+    let reason = text(&refused.stderr);
+    assert!(reason.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"), "{reason}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
@@ -127,7 +127,7 @@ impl Cluster for ScriptedCluster {
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
     }
-    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
         let mut script = self.0.lock().unwrap();
         if script.is_broken {
             return Err(ClusterError::not_ready("a test"));
@@ -137,7 +137,7 @@ impl Cluster for ScriptedCluster {
                 script.taken = left;
                 Err(ClusterError::port_taken("a test"))
             }
-            None => Ok(()),
+            None => Ok(ReadyPod::default()),
         }
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {

@@ -9,7 +9,7 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Reporting};
 use paygress_core::backend::wallet::{Payments, TokenReader};
@@ -44,7 +44,7 @@ impl Cluster for BrokenCluster {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         self.cluster.launch(plan).await
     }
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         self.reached.notify_one();
         match &self.error {
             Some(error) => Err(error.clone()),

@@ -90,7 +90,7 @@ async fn replica() {
     let environment: BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
     let config = Config::read(None, environment).unwrap();
     let homes = tempfile::tempdir().unwrap();
-    let cluster = Arc::new(LocalCluster::new(homes.path().to_owned()));
+    let cluster = Arc::new(LocalCluster::in_process(homes.path().to_owned()));
     let reached = Arc::new(Notify::new());
     let stop = match std::env::var("REPLICA_STOP").unwrap().as_str() {
         "before the swap" => Some(Stop::BeforeTheSwap),

@@ -1,69 +1,54 @@
 //! Leases on a Kubernetes cluster.
 
-use crate::capacity::{CapacityWatch, ExtraCapacity};
+mod removal;
+
+use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
-use crate::guard::Allowed;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
-use crate::status::{UNSCHEDULABLE, cause, ended, finished, readiness, startup_phase, unready};
+use crate::settings::Settings;
+use crate::ssh_server::{PodUser, SshServer};
+use crate::status::{
+    UNSCHEDULABLE, cause, ended, finished, host_keys, readiness, startup_phase, unready,
+};
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::api::{
-    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Request,
-};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, Request};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, Probe, ReadyPod, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
-use paygress_core::model::ids::PodName;
-use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::model::ids::{LeaseId, PodName};
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long a removal may take: the pod's grace period, and the controllers' work.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
-const REMOVAL_POLL: Duration = Duration::from_millis(250);
 /// How often a pod's Job is checked while the pod starts: the watch shows the pod only.
 const JOB_POLL: Duration = Duration::from_secs(5);
 /// Attempts to raise a deadline while another client writes the same Job.
 const CONFLICT_RETRIES: usize = 10;
 const FIELD_MANAGER: &str = "paygress";
 
-/// The operator's settings.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The namespace of the pods.
-    pub namespace: String,
-    /// A label value that only this installation uses.
-    pub instance: String,
-    /// How long a pod may take to become ready, image pull included.
-    pub ready_within: Seconds,
-    /// How long a finished Job is kept.
-    pub ttl: Seconds,
-    /// What templates may ask for beyond the defaults.
-    pub allowed: Allowed,
-    /// The nodes that an autoscaler adds.
-    pub extra_capacity: Option<ExtraCapacity>,
-}
-
 /// The pods of one namespace. A lease is a Job that owns the lease's Secret and Services.
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, Settings};
+/// use paygress_cluster::{Kubernetes, PodRoot, Settings};
 /// use paygress_core::Cluster;
 /// use paygress_core::model::units::Seconds;
 ///
@@ -75,6 +60,9 @@ pub struct Settings {
 ///     ttl: Seconds(300),
 ///     allowed: Allowed::default(),
 ///     extra_capacity: None,
+///     ssh_server_image: None,
+///     root: PodRoot::Never,
+///     probe: false,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -90,6 +78,8 @@ pub struct Kubernetes {
     services: Api<Service>,
     /// Begun by the first request for it.
     capacity: OnceLock<CapacityWatch>,
+    /// Whether a probe pod has been root of a user namespace.
+    has_user_namespaces: AtomicBool,
 }
 
 /// Whether a request is carried out, or only validated.
@@ -126,6 +116,7 @@ impl Kubernetes {
             client,
             settings,
             capacity: OnceLock::new(),
+            has_user_namespaces: AtomicBool::new(false),
         })
     }
 
@@ -144,10 +135,72 @@ impl Kubernetes {
         }
     }
 
-    fn objects(&self, plan: &LeasePlan) -> Result<Objects> {
-        let Settings { instance, ready_within, ttl, allowed, .. } = &self.settings;
-        let settings = JobSettings { instance, ready_within: *ready_within, ttl: *ttl, allowed };
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What a probe pod has found.
+    pub(crate) fn set_user_namespaces(&self, has_them: bool) {
+        self.has_user_namespaces.store(has_them, Ordering::Relaxed);
+    }
+
+    /// Who a customer is whose pod is launched now.
+    fn user(&self) -> PodUser {
+        match self.has_user_namespaces.load(Ordering::Relaxed) {
+            true => PodUser::Root,
+            false => PodUser::Template,
+        }
+    }
+
+    pub(crate) fn objects(&self, plan: &LeasePlan, user: PodUser) -> Result<Objects> {
+        let Settings { instance, ready_within, ttl, allowed, ssh_server_image, .. } =
+            &self.settings;
+        let (ready_within, ttl) = (*ready_within, *ttl);
+        let ssh_server = ssh_server_image.as_deref().map(|image| SshServer { image, user });
+        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server };
         Ok(Objects::of(plan, &settings)?)
+    }
+
+    /// Validates all objects of a lease; returns the pod as it would be admitted: with the defaults
+    /// of LimitRanges and runtime classes.
+    pub(crate) async fn dry_run_all(&self, objects: &Objects) -> Result<Pod> {
+        self.dry_run_create(&self.jobs, &objects.job).await?;
+        // The dry run of a Job is not checked against quota and Pod Security; that of its pod is.
+        let pod = objects.pod();
+        let admitted = self.dry_run_create(&self.pods, &pod).await?;
+        let host_users = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.host_users);
+        if host_users(&pod) == Some(false) && host_users(&admitted) != Some(false) {
+            // Its root would be that of the node.
+            tracing::error!("the API server does not know user namespaces (hostUsers)");
+            let text = "the cluster does not isolate this pod as it must";
+            return Err(Refusal::new(ErrorType::BackendError, text).into());
+        }
+        self.dry_run_create(&self.secrets, &objects.secret).await?;
+        for service in &objects.services {
+            self.dry_run_create(&self.services, service).await?;
+        }
+        Ok(admitted)
+    }
+
+    /// Creates the objects of a lease, and starts its Job.
+    pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
+        self.ensure(&self.jobs, &objects.job).await?;
+        let pod = lease.pod_name();
+        let job = self.running(&pod).await?;
+        let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
+        objects.set_owner(&owner);
+        self.ensure(&self.secrets, &objects.secret).await?;
+        for service in &objects.services {
+            self.ensure(&self.services, service).await?;
+        }
+        if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
+            return Ok(());
+        }
+        let resume = Patch::Merge(json!({
+            "metadata": {"annotations": {STARTED: UnixTime::now().0.to_string()}},
+            "spec": {"suspend": false},
+        }));
+        request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
     }
 
     /// Creates an object with strict field validation, which `Api::create` has no parameter for.
@@ -188,6 +241,14 @@ impl Kubernetes {
         }
     }
 
+    /// How long a Job that the ledger does not know is left alone. It knows no probe pod: one that is
+    /// older than a probe takes is of a process that has died.
+    fn orphan_age(&self, job: &Job) -> Duration {
+        let is_probe = pod_of(job).and_then(|pod| pod.lease()).is_some_and(|it| it.is_probe());
+        let starting = if is_probe { self.settings.ready_within.0 } else { 0 };
+        ORPHAN_AGE.saturating_add(Duration::from_secs(starting))
+    }
+
     /// Selects the Jobs of this installation.
     fn selector(&self) -> String {
         format!("{}={},{INSTANCE}={}", APP.0, APP.1, self.settings.instance)
@@ -203,7 +264,7 @@ impl Kubernetes {
         }
     }
 
-    async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
+    pub(crate) async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
         let params = ListParams::default().labels(&lease_selector(pod)?);
         Ok(request(self.pods.list(&params)).await?.items)
     }
@@ -247,43 +308,6 @@ impl Kubernetes {
             Err(error) => Err(cluster_error(error)),
         }
     }
-
-    /// Deletes the Job, but not a later one of the same name.
-    async fn delete_job(&self, pod: &PodName) -> Result<()> {
-        let Some(job) = request(self.jobs.get_opt(pod.as_str())).await? else { return Ok(()) };
-        let this_one = Preconditions { uid: job.uid(), ..Preconditions::default() };
-        let params = DeleteParams::background().preconditions(this_one);
-        match with_timeout(self.jobs.delete(pod.as_str(), &params)).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                Err(cluster_error(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes the rest of a lease until nothing of it is left. The login's Secret is garbage
-    /// collected some time after its Job, and a new pod of the same name must not find the old one.
-    /// It is deleted rather than looked up, since the service has no right to read Secrets.
-    async fn delete_owned(&self, pod: &PodName) -> Result<()> {
-        loop {
-            let job = request(self.jobs.get_opt(pod.as_str())).await?;
-            let params = DeleteParams::default();
-            let secret_gone =
-                is_gone(with_timeout(self.secrets.delete(pod.as_str(), &params)).await)?;
-            let services = self.services_of(pod).await?;
-            for service in &services {
-                is_gone(with_timeout(self.services.delete(service, &params)).await)?;
-            }
-            if job.is_none()
-                && secret_gone
-                && services.is_empty()
-                && self.pods_of(pod).await?.is_empty()
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(REMOVAL_POLL).await;
-        }
-    }
 }
 
 fn patch_params() -> PatchParams {
@@ -304,15 +328,8 @@ fn pod_of(job: &Job) -> Option<PodName> {
 #[async_trait]
 impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
-        let objects = self.objects(plan)?;
-        self.dry_run_create(&self.jobs, &objects.job).await?;
-        // The dry run of a Job is not checked against quota and Pod Security; that of its pod is.
-        let pod = self.dry_run_create(&self.pods, &objects.pod()).await?;
-        self.dry_run_create(&self.secrets, &objects.secret).await?;
-        for service in &objects.services {
-            self.dry_run_create(&self.services, service).await?;
-        }
-        // Of the pod as it was admitted: with the defaults of LimitRanges and runtime classes.
+        let objects = self.objects(plan, self.user())?;
+        let pod = self.dry_run_all(&objects).await?;
         let tier = Tier { id: plan.tier.clone(), resources: plan.placement.resources };
         Ok(self.capacity_watch().demand(&tier, &pod, &objects.services))
     }
@@ -326,27 +343,19 @@ impl Cluster for Kubernetes {
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
-        let mut objects = self.objects(plan)?;
-        self.ensure(&self.jobs, &objects.job).await?;
-        let pod = plan.lease.pod_name();
-        let job = self.running(&pod).await?;
-        let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
-        objects.set_owner(&owner);
-        self.ensure(&self.secrets, &objects.secret).await?;
-        for service in &objects.services {
-            self.ensure(&self.services, service).await?;
-        }
-        if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
-            return Ok(());
-        }
-        let resume = Patch::Merge(json!({
-            "metadata": {"annotations": {STARTED: UnixTime::now().0.to_string()}},
-            "spec": {"suspend": false},
-        }));
-        request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
+        self.create_all(&plan.lease, self.objects(plan, self.user())?).await
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<()> {
+    fn root(&self) -> bool {
+        self.user() == PodUser::Root
+    }
+
+    fn probe(&self) -> Option<&dyn Probe> {
+        let probe: &dyn Probe = self;
+        self.settings.probe.then_some(probe)
+    }
+
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {
         let selector = watcher::Config::default().labels(&lease_selector(pod)?);
         let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
         let start = tokio::time::Instant::now();
@@ -371,10 +380,10 @@ impl Cluster for Kubernetes {
                 _ = job_poll.tick() => { self.running(pod).await?; }
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
-            if let Some(result) =
-                latest.as_ref().and_then(|pod| readiness(pod, start.elapsed(), limit))
+            if let Some(pod) = &latest
+                && let Some(result) = readiness(pod, start.elapsed(), limit)
             {
-                return result;
+                return result.map(|()| ReadyPod { host_keys: host_keys(pod) });
             }
         }
     }
@@ -398,9 +407,7 @@ impl Cluster for Kubernetes {
 
     async fn remove(&self, pod: &PodName) -> Result<()> {
         self.delete_job(pod).await?;
-        tokio::time::timeout(REMOVAL_TIMEOUT, self.delete_owned(pod))
-            .await
-            .unwrap_or_else(|_| Err(ClusterError::unavailable("the pod was not removed in time")))
+        self.delete_owned_in_time(pod).await
     }
 
     async fn forget(&self, pod: &PodName) -> Result<()> {
@@ -449,12 +456,12 @@ impl Cluster for Kubernetes {
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>> {
         let params = ListParams::default().labels(&self.selector());
         let jobs = request(self.jobs.list(&params)).await?;
-        let before = UnixTime::now().0.saturating_sub(ORPHAN_AGE.as_secs());
+        let now = UnixTime::now().0;
         let is_old = |job: &Job| {
             let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-            created
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .is_some_and(|created| created < before)
+            let created = created.and_then(|seconds| u64::try_from(seconds).ok());
+            let age = self.orphan_age(job).as_secs();
+            created.is_some_and(|created| created < now.saturating_sub(age))
                 && finished(job).is_none()
         };
         Ok(jobs.items.iter().filter(|job| is_old(job)).filter_map(pod_of).collect())

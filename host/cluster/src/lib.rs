@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! LeasePlan ─▶ check_plan ─▶ objects: Job, Secret, Services ─┬─▶ dry_run: dryRun=All, the pod included
-//!              (guard)                                       │
+//!              (guard)       (ssh_server)                    │
 //!                                                            └─▶ launch: suspended Job ─▶ Secret,
 //!                                                                Services ─▶ resume ─▶ ready
 //!
@@ -16,8 +16,9 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. [`check_plan()`] is public for other implementations of `Cluster`, such as the
-//! sandbox's local pods.
+//! trusted. `ssh_server` adds what the host adds, root of a user namespace included; `probe`
+//! launches a pod that finds out whether all of that works. [`check_plan()`] is public for other
+//! implementations of `Cluster`, such as the sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
@@ -27,10 +28,14 @@ pub mod connection;
 pub mod guard;
 mod kubernetes;
 mod objects;
+mod probe;
 mod requests;
+mod settings;
+mod ssh_server;
 mod status;
 
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
-pub use kubernetes::{Kubernetes, Settings};
+pub use kubernetes::Kubernetes;
+pub use settings::{PodRoot, Settings};

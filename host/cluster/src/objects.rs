@@ -2,6 +2,7 @@
 
 use crate::check_plan::check_plan;
 use crate::guard::{self, Checked};
+use crate::ssh_server::SshServer;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
@@ -9,6 +10,7 @@ use k8s_openapi::api::batch::v1::{
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use paygress_core::backend::cluster::LeasePlan;
+use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Seconds, UnixTime};
 use std::collections::BTreeMap;
@@ -47,6 +49,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) ready_within: Seconds,
     pub(crate) ttl: Seconds,
     pub(crate) allowed: &'a guard::Allowed,
+    /// None: the images bring their own.
+    pub(crate) ssh_server: Option<SshServer<'a>>,
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
@@ -109,13 +113,13 @@ fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>
     }
 }
 
-fn login_data(plan: &LeasePlan) -> BTreeMap<String, ByteString> {
+fn login_data(login: &Login) -> BTreeMap<String, ByteString> {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-    let mut data = BTreeMap::from([
-        ("username".to_owned(), bytes(&plan.login.username)),
-        ("password".to_owned(), bytes(plan.login.password.expose())),
-    ]);
-    if let Some(key) = &plan.login.public_key {
+    let mut data = BTreeMap::from([("username".to_owned(), bytes(&login.username))]);
+    if let Some(password) = &login.password {
+        data.insert("password".to_owned(), bytes(password.expose()));
+    }
+    if let Some(key) = &login.public_key {
         data.insert("authorized_key".to_owned(), bytes(key));
     }
     data
@@ -125,6 +129,9 @@ impl Objects {
     /// The objects of this lease, if its template passes the guard.
     pub(crate) fn of(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Self, Refusal> {
         let Checked { mut template, services } = check_plan(plan, settings.allowed)?;
+        if let Some(server) = &settings.ssh_server {
+            server.install(&mut template, plan.placement.container_port);
+        }
         let labels = labels(plan, settings.instance);
         let metadata = |name: &str| ObjectMeta {
             name: Some(name.to_owned()),
@@ -153,7 +160,7 @@ impl Objects {
             },
             secret: Secret {
                 metadata: metadata(&plan.placement.secret_name),
-                data: Some(login_data(plan)),
+                data: Some(login_data(&plan.login)),
                 immutable: Some(true),
                 ..Secret::default()
             },
@@ -183,6 +190,20 @@ impl Objects {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_login_by_key_puts_no_password_into_the_cluster() {
+        let key = Some("ssh-ed25519 AAAA");
+        for (password, key, expected) in [
+            (None, None, &["password", "username"][..]),
+            (None, key, &["authorized_key", "username"]),
+            (Some("a good password"), key, &["authorized_key", "password", "username"]),
+        ] {
+            let login = Login::check(None, password, key).unwrap();
+            let data = login_data(&login);
+            assert_eq!(data.keys().collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn a_deadline_is_counted_by_one_clock() {

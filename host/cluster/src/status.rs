@@ -1,8 +1,11 @@
 //! What the status of a Job or a pod says about a lease.
 
+use crate::ssh_server::INIT;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
+use paygress_core::limits;
+use paygress_core::model::host_key::HostKey;
 use std::time::Duration;
 
 /// How long a pod may be unschedulable where no autoscaler adds nodes: another pod may be about to
@@ -14,6 +17,23 @@ const EXCEEDED: &str = "has larger consumption of ephemeral-storage";
 /// report how much that was.
 const LOW_ON_UNLIMITED: [&str; 2] =
     ["The node was low on resource: inodes.", "The node was low on resource: pids."];
+
+/// Lines of a termination message that are read; the kubelet cuts it at 4 KiB.
+const MESSAGE_LINES: usize = 32;
+
+/// Why a container waits whose image cannot be had.
+pub(crate) const IMAGE_FAILED: [&str; 7] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+/// Why a container has ended whose image does not run: its program is missing, or of another
+/// architecture.
+const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -46,11 +66,16 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
 }
 
 /// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
-/// are known. A pod that exited by itself still exists; one that was deleted does not. A pod that
-/// may have caused its own eviction was not disrupted by the cluster.
+/// are known. A pod that exited by itself still exists, with the reason of its containers; one that
+/// was deleted does not. A pod that may have caused its own eviction was not disrupted by the
+/// cluster.
 pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
     match (reason, pods) {
         (EndReason::Exited, Some([])) => EndReason::Removed,
+        (EndReason::Exited, Some(pods)) => {
+            let is_killed = |pod: &Pod| is_any_terminated(pod, &["OOMKilled"]);
+            if pods.iter().any(is_killed) { EndReason::OutOfMemory } else { reason }
+        }
         (EndReason::Disrupted, Some(pods)) => {
             pods.iter().find_map(end_by_own_use).unwrap_or(reason)
         }
@@ -67,7 +92,7 @@ fn end_by_own_use(pod: &Pod) -> Option<EndReason> {
     let status = pod.status.as_ref().filter(|it| it.reason.as_deref() == Some("Evicted"))?;
     let message = status.message.as_deref()?;
     if message.contains(EXCEEDED) {
-        return Some(EndReason::Exited);
+        return Some(EndReason::OutOfDisk);
     }
     LOW_ON_UNLIMITED.iter().any(|low| message.contains(low)).then_some(EndReason::Evicted)
 }
@@ -83,7 +108,11 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        return Some(Err(ClusterError::not_ready("it ended during startup")));
+        let message = "it ended during startup";
+        return Some(Err(match is_any_terminated(pod, &NOT_STARTED) {
+            true => ClusterError::image_failed(message),
+            false => ClusterError::not_ready(message),
+        }));
     }
     if is_met(status, "Ready") {
         return Some(Ok(()));
@@ -105,7 +134,25 @@ pub(crate) fn readiness(
     let waiting = waiting(status).find(is_stuck)?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, "a pod cannot start");
-    Some(Err(ClusterError::not_ready(reason)))
+    Some(Err(of_waiting(&reason, reason.clone())))
+}
+
+/// The error of a pod with a container that waits for this reason.
+fn of_waiting(reason: &str, message: String) -> ClusterError {
+    match IMAGE_FAILED.contains(&reason) {
+        true => ClusterError::image_failed(message),
+        false => ClusterError::not_ready(message),
+    }
+}
+
+/// Whether a container of the pod has ended for one of these reasons.
+fn is_any_terminated(pod: &Pod, reasons: &[&str]) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.into_iter().flatten().any(|container| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let reason = ended.and_then(|ended| ended.reason.as_deref());
+        reason.is_some_and(|reason| reasons.contains(&reason))
+    })
 }
 
 fn is_met(status: &PodStatus, condition_type: &str) -> bool {
@@ -120,7 +167,7 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     let status = pod.and_then(|pod| pod.status.as_ref());
     match status.and_then(|status| waiting(status).find_map(|it| it.reason.clone())) {
-        Some(reason) => ClusterError::not_ready(format!("it took too long ({reason})")),
+        Some(reason) => of_waiting(&reason, format!("it took too long ({reason})")),
         None if status.is_some_and(|status| is_met(status, "PodScheduled")) => {
             ClusterError::not_ready("it took too long")
         }
@@ -128,13 +175,44 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     }
 }
 
-/// The containers that do not run yet.
+/// The containers that do not run yet, those first for which the others wait.
 fn waiting(status: &PodStatus) -> impl Iterator<Item = &ContainerStateWaiting> {
-    status
-        .container_statuses
+    containers(status).filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+}
+
+/// The init container, and the customer's.
+pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
+}
+
+/// What the init container has left as its termination message. No program of the customer ran
+/// before it ended.
+fn init_message(pod: &Pod) -> impl Iterator<Item = &str> {
+    let ended = pod
+        .status
         .iter()
-        .flatten()
-        .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+        .flat_map(|status| status.init_container_statuses.iter().flatten())
+        .filter(|container| container.name == INIT)
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+    ended
+        .filter_map(|terminated| terminated.message.as_deref())
+        .flat_map(str::lines)
+        .take(MESSAGE_LINES)
+}
+
+/// The public keys of the pod's SSH server, a line each of that message.
+pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
+    init_message(pod).filter_map(|line| HostKey::parse(line).ok()).take(limits::HOST_KEYS).collect()
+}
+
+/// Whether root of this pod is another user on the node: the message of a probe pod has the lines
+/// of `/proc/self/uid_map`, the first user inside, the same outside, and how many follow.
+pub(crate) fn is_root_nobody(pod: &Pod) -> bool {
+    init_message(pod).any(|line| {
+        let numbers: Vec<u64> =
+            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
+        matches!(numbers.as_slice(), [0, outside, _] if *outside != 0)
+    })
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
@@ -168,6 +246,7 @@ pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::testing::HOST_KEY;
     use serde_json::{Value, json};
 
     fn pod(status: Value) -> Pod {
@@ -186,7 +265,7 @@ mod tests {
             "The node was low on resource: inodes. Threshold quantity: 65536, available: 12. ";
         let pids = "The node was low on resource: pids. Threshold quantity: 3276, available: 3k. ";
         for (reason, message, end) in [
-            ("Evicted", own.as_str(), Some(EndReason::Exited)),
+            ("Evicted", own.as_str(), Some(EndReason::OutOfDisk)),
             ("Evicted", low, None),
             ("Evicted", overcommitted, None),
             ("Evicted", inodes, Some(EndReason::Evicted)),
@@ -213,14 +292,22 @@ mod tests {
         job_with(json!([condition]))
     }
 
+    fn terminated(reason: &str, exit_code: i32) -> Pod {
+        let state = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
+        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        pod(json!({"phase": "Failed", "containerStatuses": [container]}))
+    }
+
     /// Whether it reached its own limit or its node had no memory left: the kubelet reports the
     /// same, and no DisruptionTarget. So neither is paid back; an eviction is.
     #[test]
-    fn who_is_killed_for_lack_of_memory_has_exited_and_who_is_evicted_is_paid_back() {
-        let state = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
-        let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        let killed = pod(json!({"phase": "Failed", "containerStatuses": [container]}));
+    fn who_is_killed_for_lack_of_memory_is_not_paid_back_and_who_is_evicted_is() {
+        let killed = terminated("OOMKilled", 137);
         assert_eq!(end_by_own_use(&killed), None);
+        assert_eq!(cause(EndReason::Exited, Some(&[killed])), EndReason::OutOfMemory);
+        assert!(!EndReason::OutOfMemory.is_provider_fault());
+        let exited = terminated("Error", 1);
+        assert_eq!(cause(EndReason::Exited, Some(&[exited])), EndReason::Exited);
         for (reason, end, is_paid_back) in [
             ("BackoffLimitExceeded", EndReason::Exited, false),
             ("PodFailurePolicy", EndReason::Disrupted, true),
@@ -247,7 +334,7 @@ mod tests {
             ("Failed", "BackoffLimitExceeded", None, EndReason::Removed),
             ("Failed", "PodFailurePolicy", Some(&exited), EndReason::Disrupted),
             ("Failed", "PodFailurePolicy", None, EndReason::Disrupted),
-            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::Exited),
+            ("Failed", "PodFailurePolicy", Some(&evicted), EndReason::OutOfDisk),
             ("Failed", "PodFailurePolicy", Some(&low), EndReason::Evicted),
             ("Failed", "DeadlineExceeded", None, EndReason::Expired),
         ] {
@@ -265,10 +352,79 @@ mod tests {
         assert_eq!(ended(&job_with(suspended)), None);
     }
 
+    fn init(message: &Value) -> Pod {
+        let state = json!({"terminated": {"exitCode": 0, "message": message}});
+        let container = json!({"name": INIT, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        pod(json!({"initContainerStatuses": [container]}))
+    }
+
+    #[test]
+    fn a_pod_tells_its_host_keys_by_the_message_of_its_init_container() {
+        let key = HostKey::parse(HOST_KEY).unwrap();
+        let lines = format!("{HOST_KEY}\n{HOST_KEY} root@pod\nno key\n");
+        assert_eq!(host_keys(&init(&json!(lines))), [key.clone(), key]);
+        for nothing in [json!(""), json!("ssh-ed25519 AAAA"), json!("\u{1b}[2J"), Value::Null] {
+            assert!(host_keys(&init(&nothing)).is_empty(), "{nothing}");
+        }
+        // Whatever the image writes.
+        let many = format!("{HOST_KEY}\n").repeat(10_000);
+        assert_eq!(host_keys(&init(&json!(many))).len(), limits::HOST_KEYS);
+        let noise = format!("{}{HOST_KEY}", "x\n".repeat(10_000));
+        assert!(host_keys(&init(&json!(noise))).is_empty());
+        assert!(host_keys(&Pod::default()).is_empty());
+        let mut other = init(&json!(HOST_KEY));
+        let statuses = other.status.as_mut().unwrap().init_container_statuses.as_mut().unwrap();
+        statuses[0].name = "other".to_owned();
+        assert!(host_keys(&other).is_empty(), "of another container");
+    }
+
+    #[test]
+    fn root_is_nobody_where_its_user_has_another_number_outside() {
+        let with_keys = format!("{HOST_KEY}\n         0 2985230336      65536\n");
+        for (message, is_nobody) in [
+            (with_keys.as_str(), true),
+            ("         0     100000      65536", true),
+            // Of the node itself.
+            ("         0          0 4294967295", false),
+            ("      1000     100000          1", false),
+            ("0 100000", false),
+            ("0 100000 65536 1", false),
+            ("0 -1 65536", false),
+            ("", false),
+        ] {
+            assert_eq!(is_root_nobody(&init(&json!(message))), is_nobody, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_init_container_that_cannot_start_is_seen_before_the_one_that_waits_for_it() {
+        let status = |name: &str, reason: &str| {
+            let state = json!({"waiting": {"reason": reason}});
+            json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+        };
+        let both = |reason: &str| {
+            let (init, main) = (status(INIT, reason), status("ssh", "PodInitializing"));
+            pod(json!({"initContainerStatuses": [init], "containerStatuses": [main]}))
+        };
+        let overdue = unready(Some(&both("ImagePullBackOff"))).to_string();
+        assert!(overdue.ends_with("it took too long (ImagePullBackOff)"), "{overdue}");
+        let stuck = readiness(&both("InvalidImageName"), Duration::ZERO, UNSCHEDULABLE);
+        assert!(matches!(stuck, Some(Err(ClusterError::NotReady(_)))), "{stuck:?}");
+    }
+
     fn waiting_for(reason: &str) -> Pod {
         let state = json!({"waiting": {"reason": reason}});
         let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         pod(json!({"containerStatuses": [container]}))
+    }
+
+    /// Whether the image is at fault, or else the pod.
+    fn is_of_image(error: &ClusterError) -> bool {
+        match error {
+            ClusterError::ImageFailed(_) => true,
+            ClusterError::NotReady(_) => false,
+            error => panic!("{error:?}"),
+        }
     }
 
     #[test]
@@ -277,13 +433,23 @@ mod tests {
             let pod = waiting_for(reason);
             assert!(readiness(&pod, Duration::from_secs(100), UNSCHEDULABLE).is_none(), "{reason}");
             let overdue = unready(Some(&pod));
-            assert!(matches!(overdue, ClusterError::NotReady(_)), "{overdue:?}");
+            assert_eq!(is_of_image(&overdue), reason != "ContainerCreating", "{overdue:?}");
             assert!(overdue.to_string().ends_with(&format!(": it took too long ({reason})")));
         }
-        for reason in ["InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff"] {
+        for (reason, of_image) in
+            [("InvalidImageName", true), ("ErrImageNeverPull", true), ("CrashLoopBackOff", false)]
+        {
             let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
-            let Some(Err(ClusterError::NotReady(why))) = result else { panic!("{result:?}") };
-            assert_eq!(why.to_string(), reason);
+            let Some(Err(error)) = result else { panic!("{result:?}") };
+            assert_eq!(is_of_image(&error), of_image, "{error:?}");
+            assert!(error.to_string().ends_with(&format!(": {reason}")), "{error}");
+        }
+        for (reason, of_image) in
+            [("StartError", true), ("ContainerCannotRun", true), ("Error", false)]
+        {
+            let result = readiness(&terminated(reason, 128), Duration::ZERO, UNSCHEDULABLE);
+            let Some(Err(error)) = result else { panic!("{result:?}") };
+            assert_eq!(is_of_image(&error), of_image, "{error:?}");
         }
         let scheduled =
             |status: &str| pod(json!({"conditions": [{"type": "PodScheduled", "status": status}]}));

@@ -4,7 +4,7 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, Settings};
+use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -14,7 +14,7 @@ use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_sandbox::LocalCluster;
+use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,7 +128,8 @@ async fn launch_is_idempotent(cluster: &dyn Cluster, port: u16) -> PodName {
     assert_not_found(&cluster.check_running(&pod, UnixTime::now()).await);
     cluster.launch(&sold).await.unwrap();
     cluster.launch(&sold).await.unwrap();
-    cluster.ready(&pod).await.unwrap();
+    let ready = cluster.ready(&pod).await.unwrap();
+    assert_eq!(cluster.ready(&pod).await.unwrap(), ready, "a pod keeps its host keys");
     assert!(listens(port).await);
     let phase = cluster.startup_phase(&pod).await.unwrap();
     assert_eq!(phase, StartupPhase::Starting, "its image is pulled");
@@ -173,7 +174,7 @@ async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
     let second = plan(port, 60);
     let refused = match cluster.launch(&second).await {
         Ok(()) => cluster.ready(&second.lease.pod_name()).await,
-        refused => refused,
+        Err(error) => Err(error),
     };
     assert!(matches!(refused, Err(ClusterError::PortTaken(_))), "{refused:?}");
     cluster.remove(&second.lease.pod_name()).await.unwrap();
@@ -183,7 +184,12 @@ async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn local_pods_conform() {
     let homes = tempfile::tempdir().unwrap();
-    conforms(Arc::new(LocalCluster::new(homes.path().to_owned()))).await;
+    conforms(Arc::new(LocalCluster::in_process(homes.path().to_owned()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn isolated_local_pods_conform() {
+    conforms(Arc::new(LocalCluster::isolated(Isolation::best().unwrap()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,6 +220,9 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ttl: Seconds(5),
         allowed: Allowed::default(),
         extra_capacity: None,
+        ssh_server_image: None,
+        root: PodRoot::Never,
+        probe: false,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

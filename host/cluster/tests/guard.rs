@@ -228,6 +228,22 @@ fn volumes_and_security_contexts_that_reach_outside_are_refused() {
     ]);
 }
 
+/// Only the host makes a pod root, after this: see `ssh_server`.
+#[test]
+fn a_template_is_not_root_in_a_user_namespace_either() {
+    let mut namespaced = with("/spec/hostUsers", json!(false));
+    let checked = check(&rendered(&namespaced, &[]), &placement(), &Allowed::default()).unwrap();
+    assert_eq!(checked.template.spec.unwrap().host_users, Some(false));
+    for (context, path) in [
+        (json!({"runAsUser": 0}), "template.spec.securityContext.runAsUser"),
+        (json!({"runAsNonRoot": false}), "template.spec.securityContext.runAsNonRoot"),
+    ] {
+        namespaced["spec"]["securityContext"] = context;
+        let message = refusal(&namespaced, &[]);
+        assert!(message.starts_with(path), "{message}");
+    }
+}
+
 #[test]
 fn a_container_with_more_rights_or_secrets_is_refused() {
     refused_in_container([

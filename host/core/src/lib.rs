@@ -15,8 +15,8 @@
 //! - [`orders`]: the order service.
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
-//!   customer or a host has. [`recent`]: what was seen lately. [`backoff`]: pauses between attempts.
-//!   [`sanitize`]: untrusted text for terminals.
+//!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
+//!   piles up. [`backoff`]: pauses between attempts. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -31,6 +31,7 @@ pub mod backend;
 pub mod backoff;
 mod byte_budget;
 mod error_chain;
+pub mod every_nth;
 pub mod keyed_limit;
 pub mod limits;
 pub mod model;

@@ -32,6 +32,8 @@ pub const TIER_BYTES: usize = 64;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 /// A public key line in OpenSSH's form; RSA-8192 fits.
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
+/// Host keys of one pod that are kept: one of each kind that there is, and room for more.
+pub const HOST_KEYS: usize = 8;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest duration that may be requested, in minutes: ten years.
@@ -72,6 +74,11 @@ pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
 pub const UNKNOWN_PORTS: usize = 64;
 /// With so many unknown payments at a mint no further one is begun without proven tokens there…
 pub const UNKNOWN_UNPROVEN: usize = 32;
+/// …with so many none of a customer who has a pod either…
+pub const UNKNOWN_OF_TENANTS: usize = 64;
+/// …or with so many of their own: whoever would take the places of all of them has paid for a pod for
+/// each two…
+pub const UNKNOWN_OF_ONE: usize = 2;
 /// …and with so many none: each holds memory, and a row that is kept until the mint answers.
 pub const UNKNOWN_AT_MINT: usize = 128;
 /// Between two repetitions of unknown payments at one mint…
@@ -145,6 +152,13 @@ pub const REFUNDS_EVERY: Duration = Duration::from_secs(600);
 pub const ORDER_POLL: Duration = Duration::from_millis(200);
 /// A pod with less than this left is reported as expiring.
 pub const EXPIRING: Seconds = Seconds(300);
+/// Notices before the end of each pod that an operator may configure: each is a row that is written.
+pub const END_NOTICES: usize = 8;
+/// Customers of one pod who get its notices: those who have paid for it last.
+pub const NOTICES_OF_POD: usize = 4;
+/// Notices that are being sent at the same time: many pods may end in the same second, and no paid
+/// order waits for them.
+pub const NOTICES_AT_ONCE: usize = 16;
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.
@@ -158,6 +172,13 @@ pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,
 /// or never had one.
 pub const OVERDUE: u64 = 60;
+/// How long a new order waits for the probe pod under way: it takes seconds where its image is on
+/// the node. After that the order is refused, and costs nothing.
+pub const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// How long a probe pod may live once it is ready: it is removed at once, unless we die.
+pub const PROBE_LIFE: Seconds = Seconds(60);
+/// How long after a probe that found something that may pass there is another one.
+pub const PROBE_AGAIN: Duration = Duration::from_secs(60);
 /// An object of ours that the ledger does not know is left alone for so long: it may be being made
 /// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);

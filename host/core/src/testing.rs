@@ -24,6 +24,10 @@ use std::collections::BTreeMap;
 const SECONDS: Seconds = Seconds(600);
 const PAID: Sat = Sat(10);
 
+/// The public host key of a pod's SSH server.
+pub const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMUaPK8AAnKX7VeYLedY7erYKc8I7KZxPAGCOqLSELzH";
+
 /// A token, with the characters in which the two base64 alphabets differ.
 pub const TOKEN: &str = "cashuBo2F0-_9gaJhaUgA";
 
@@ -88,6 +92,9 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         created_at: UnixTime(created_at),
         expires_at: Some(UnixTime(expires_at)),
         end: None,
+        noticed_at: None,
+        host_keys: Vec::new(),
+        root: None,
     }
 }
 
@@ -183,7 +190,7 @@ pub fn task(purchase: &Purchase) -> Task {
             let pod = Box::new(PodDecision { placement, rendered: Rendered::default() });
             let login = Login {
                 username: username.clone(),
-                password: Secret::new("hunter22"),
+                password: Some(Secret::new("hunter22")),
                 public_key: public_key.clone(),
             };
             Task::Spawn { planned: PlannedPod { decision: pod, moves: 0 }, login }

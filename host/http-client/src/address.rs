@@ -1,12 +1,36 @@
-//! Which addresses are on the public internet.
+//! Which addresses are on the public internet, and which may be connected to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Which addresses may be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those on the public internet: for what customers and servers name.
+    Public,
+    /// All: for what the operator names, for tests and closed networks.
+    Any,
+}
+
+/// A name leads to a private address, or is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address is not public")]
+pub struct NotPublic;
+
+impl Reach {
+    /// The addresses of a name, if all of them may be connected to. Connect to these and no others:
+    /// resolved again, the name may lead elsewhere.
+    pub fn check(self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NotPublic> {
+        let is_allowed =
+            self == Self::Any || addresses.iter().all(|address| is_public(address.ip()));
+        is_allowed.then_some(addresses).ok_or(NotPublic)
+    }
+}
 
 /// Whether an address is on the public internet: not this machine, not a private network, not a
 /// cloud's metadata, and not a way of writing one of those (IANA's special-purpose registries). What
 /// customers and registries may make us connect to is decided here, and nowhere else.
 #[must_use]
-pub fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -104,6 +128,21 @@ mod tests {
             ("ff02::1", false),
         ] {
             assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_one_private_address_is_not_public() {
+        let addresses = |all: &[&str]| -> Vec<SocketAddr> {
+            all.iter().map(|address| address.parse().unwrap()).collect()
+        };
+        for (all, expected) in [
+            (&["9.9.9.9:443", "[2620:fe::fe]:443"][..], true),
+            (&["9.9.9.9:443", "[fd00::1]:443"], false),
+            (&["10.0.0.1:443"], false),
+        ] {
+            assert_eq!(Reach::Public.check(addresses(all)).is_ok(), expected, "{all:?}");
+            assert_eq!(Reach::Any.check(addresses(all)), Ok(addresses(all)));
         }
     }
 }

@@ -1,18 +1,24 @@
 //! The client: a pool of connections, and a deadline for every request.
 
+use crate::address::Reach;
 use crate::connect_error::ConnectError;
 use crate::error::{HttpError, Phase, SetupError};
 use crate::proxy::{Proxies, ProxyConnector, connector};
-use crate::redirect::{RedirectError, RedirectPolicy, destination};
+use crate::redirect::{Origin, RedirectError, RedirectPolicy, check_destination, destination};
 use crate::response::{Deadline, Response};
+use crate::tls::tls_config;
 use crate::url::{host, is_http_url, is_same_server};
 use http_body_util::Full;
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use hyper::http::response::Parts;
+use hyper::{Request, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpInfo;
 use hyper_util::rt::TokioExecutor;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections without a request that are kept to one server.
@@ -45,10 +51,17 @@ impl Timeouts {
     }
 }
 
+/// Connections that are kept.
+type Pool = Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
+
 /// An HTTP/1.1 client. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    client: Client<HttpsConnector<ProxyConnector>, Full<Bytes>>,
+    /// To what the operator names.
+    any: Pool,
+    /// To what servers on the public internet name: no connection is both.
+    public: Pool,
+    proxies: Arc<Proxies>,
     timeouts: Timeouts,
 }
 
@@ -59,10 +72,16 @@ impl HttpClient {
     }
 
     pub fn with_proxies(timeouts: Timeouts, proxies: Proxies) -> Result<Self, SetupError> {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .build(connector(timeouts.connect, proxies)?);
-        Ok(Self { client, timeouts })
+        let (tls, proxies) = (tls_config()?, Arc::new(proxies));
+        let pool = |reach| -> Pool {
+            let proxies = Arc::clone(&proxies);
+            let connector = connector(timeouts.connect, tls.clone(), proxies, reach);
+            Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+                .build(connector)
+        };
+        let (any, public) = (pool(Reach::Any), pool(Reach::Public));
+        Ok(Self { any, public, proxies, timeouts })
     }
 
     #[must_use]
@@ -82,6 +101,28 @@ impl HttpClient {
         request: Request<Bytes>,
         timeouts: Timeouts,
     ) -> Result<Response, HttpError> {
+        self.exchange(Reach::Any, request, timeouts).await
+    }
+
+    /// As [`send_within`](Self::send_within), to a URL that a server's response has named: as far as
+    /// a redirect of it could lead ([`RedirectPolicy`]).
+    pub async fn send_from(
+        &self,
+        origin: &Origin,
+        request: Request<Bytes>,
+        timeouts: Timeouts,
+    ) -> Result<Response, HttpError> {
+        check_destination(&origin.url, request.uri())
+            .map_err(|source| HttpError::Redirect { host: host(&origin.url), source })?;
+        self.exchange(origin.reach_of(request.uri()), request, timeouts).await
+    }
+
+    async fn exchange(
+        &self,
+        reach: Reach,
+        request: Request<Bytes>,
+        timeouts: Timeouts,
+    ) -> Result<Response, HttpError> {
         let url = request.uri().clone();
         if !is_http_url(&url) {
             return Err(HttpError::InvalidUrl);
@@ -93,11 +134,16 @@ impl HttpClient {
         } else {
             timeouts.whole
         };
-        let exchange = self.client.request(request.map(Full::new));
+        let pool = match reach {
+            Reach::Any => &self.any,
+            Reach::Public => &self.public,
+        };
+        let exchange = pool.request(request.map(Full::new));
         match tokio::time::timeout(limit, exchange).await {
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                Ok(Response { url, head, body, deadline })
+                let address = self.address_of(&url, &head);
+                Ok(Response { origin: Origin { url, reach, address }, head, body, deadline })
             }
             Ok(Err(error)) if error.is_connect() => {
                 Err(HttpError::Unreachable { host, source: ConnectError::of(error) })
@@ -105,6 +151,13 @@ impl HttpClient {
             Ok(Err(source)) => Err(HttpError::Disconnected { host, source: Box::new(source) }),
             Err(_) => Err(HttpError::TimedOut { host, phase: Phase::Head, limit }),
         }
+    }
+
+    /// Where a response came from, unless a proxy was between.
+    fn address_of(&self, url: &Uri, head: &Parts) -> Option<IpAddr> {
+        let is_direct = self.proxies.url_for(url).is_none();
+        let connection = head.extensions.get::<HttpInfo>().filter(|_| is_direct)?;
+        Some(connection.remote_addr().ip())
     }
 
     /// Follows the redirects of a GET, if `response` is one, as far as `policy` allows. `headers`
@@ -127,11 +180,12 @@ impl HttpClient {
                 headers.remove(AUTHORIZATION);
                 headers.remove(COOKIE);
             }
+            let reach = response.origin.reach_of(&to);
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = to;
             *request.headers_mut() = headers.clone();
             let timeouts = Timeouts { whole: deadline.remaining(), ..self.timeouts };
-            response = self.send_within(request, timeouts).await?;
+            response = self.exchange(reach, request, timeouts).await?;
             response.deadline = deadline;
         }
         if response.status().is_redirection() {
@@ -139,5 +193,50 @@ impl HttpClient {
             return Err(HttpError::Redirect { host: host(response.url()), source });
         }
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const FINE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine";
+
+    #[tokio::test]
+    async fn a_connection_of_ours_is_not_for_what_a_public_server_names() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 4096]).await.unwrap() > 0 {
+                        stream.write_all(FINE).await.unwrap();
+                    }
+                });
+            }
+        });
+        let timeouts = Timeouts::all(Duration::from_secs(5));
+        let client = HttpClient::with_proxies(timeouts, Proxies::default()).unwrap();
+        let get = || Request::get(&url).body(Bytes::new()).unwrap();
+        let response = client.send(get()).await.unwrap();
+        assert_eq!(response.origin().address, Some("127.0.0.1".parse().unwrap()));
+        // The connection is kept.
+        assert_eq!(response.bytes(4).await.unwrap(), "fine");
+        let error = client.exchange(Reach::Public, get(), timeouts).await.unwrap_err();
+        assert!(
+            matches!(error, HttpError::Unreachable { source: ConnectError::PrivateAddress, .. }),
+            "{error}"
+        );
+        let public = Origin::named("https://a.example/".parse().unwrap());
+        let mut request = get();
+        *request.uri_mut() = "https://127.0.0.1/".parse().unwrap();
+        let error = client.send_from(&public, request, timeouts).await.unwrap_err();
+        assert!(
+            matches!(error, HttpError::Redirect { source: RedirectError::PrivateAddress, .. }),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Why there is no connection, as text. The libraries' own errors say "client error (Connect)" and
 //! repeat the cause in their terms.
 
+use crate::address::NotPublic;
 use crate::proxy::{ProxyFailure, TunnelError};
 use hyper_util::client::legacy;
 use rustls::{CertificateError, Error as RustlsError};
@@ -13,6 +14,9 @@ use std::io;
 pub enum ConnectError {
     #[error("its name has no address")]
     NoAddress,
+    /// It is not connected to: another server has named it.
+    #[error("it leads to a private address")]
+    PrivateAddress,
     #[error("the connection was refused: nothing listens there")]
     Refused,
     #[error("there is no route to it")]
@@ -73,7 +77,10 @@ impl ConnectError {
     }
 }
 
-fn classify(error: &(dyn Error + 'static)) -> ConnectError {
+pub(crate) fn classify(error: &(dyn Error + 'static)) -> ConnectError {
+    if causes(error).any(|cause| cause.is::<NotPublic>()) {
+        return ConnectError::PrivateAddress;
+    }
     let mut last = error;
     for cause in causes(error) {
         if let Some(failure) = cause.downcast_ref::<ProxyFailure>() {

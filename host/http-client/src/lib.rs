@@ -8,14 +8,16 @@
 //!      │
 //!      ▼
 //! HttpClient::send ──▶ connection pool ──▶ TLS with the system's roots (tls.rs)
-//!      │                                   └▶ directly, or through a proxy (proxy.rs)
+//!      │                                   └▶ directly, to addresses that are checked (resolver.rs),
+//!      │                                      or through a proxy (proxy.rs)
 //!      │   connect time-out, head time-out, whole time-out (Timeouts)
 //!      ▼
 //! Response: status and headers; a redirect is a response like any other
 //!      │
 //!      ├──▶ Response::bytes(limit)        at most `limit` bytes, before the same deadline
-//!      └──▶ HttpClient::follow(…)         only on request: https, no private address in the
-//!                                         URL, no credentials for another server (redirect.rs)
+//!      ├──▶ HttpClient::follow(…)         only on request: https, no private address, no
+//!      │                                  credentials for another server (redirect.rs)
+//!      └──▶ HttpClient::send_from(…)      the same for any other URL in it
 //! ```
 //!
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
@@ -66,16 +68,17 @@ mod connect_error;
 mod error;
 mod proxy;
 mod redirect;
+mod resolver;
 mod response;
 mod tls;
 mod url;
 
-pub use address::is_public;
+pub use address::{NotPublic, Reach};
 pub use client::{HttpClient, Timeouts};
 pub use connect_error::ConnectError;
 pub use error::{HttpError, Phase, SetupError};
 pub use proxy::{Proxies, ProxyError};
-pub use redirect::{RedirectError, RedirectPolicy, check_destination};
+pub use redirect::{Origin, RedirectError, RedirectPolicy, check_destination};
 pub use response::Response;
 pub use tls::{TlsError, tls_config};
 pub use url::{host, is_confidential, is_http_url, is_loopback, is_same_server};

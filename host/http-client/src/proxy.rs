@@ -1,12 +1,14 @@
 //! The proxies that the environment names, and connections through them.
 //!
 //! A connection through a proxy is a tunnel (`CONNECT`), for http URLs too: the proxy sees the
-//! server's name and port, and nothing of what is sent in it. The proxy resolves the name. The rules
-//! about URLs (`url.rs`, `redirect.rs`) are by name and literal address, so they are the same with
-//! and without it; what else is reachable is for the proxy to decide, and the operator has chosen it.
+//! server's name and port, and nothing of what is sent in it. The proxy resolves the name, so that only
+//! the rules about URLs hold there (`url.rs`, `redirect.rs`), and not those about addresses
+//! (`resolver.rs`): what is reachable is for the proxy to decide, and the operator has chosen it.
 
-use crate::tls::{TlsError, https_or_http, tls_config};
-use crate::url::{host, is_loopback};
+use crate::address::{NotPublic, Reach};
+use crate::resolver::Resolver;
+use crate::tls::https_or_http;
+use crate::url::{host, is_loopback, is_private};
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -186,29 +188,30 @@ pub(crate) struct ProxyFailure {
 /// caller's.
 #[derive(Clone, Debug)]
 pub(crate) struct ProxyConnector {
-    tcp: HttpConnector,
+    reach: Reach,
+    tcp: HttpConnector<Resolver>,
     to_proxy: HttpsConnector<HttpConnector>,
     proxies: Arc<Proxies>,
 }
 
-/// Connections for HTTP/1.1, through the proxies.
+/// Connections for HTTP/1.1 to what is within `reach`, or through the proxies.
 pub(crate) fn connector(
     timeout: Duration,
-    proxies: Proxies,
-) -> Result<HttpsConnector<ProxyConnector>, TlsError> {
-    let mut tcp = HttpConnector::new();
+    tls: ClientConfig,
+    proxies: Arc<Proxies>,
+    reach: Reach,
+) -> HttpsConnector<ProxyConnector> {
+    let tcp = with_timeout(HttpConnector::new_with_resolver(Resolver::new(reach)), timeout);
+    // The operator has chosen it, wherever it is.
+    let to_proxy = https_or_http(tls.clone(), with_timeout(HttpConnector::new(), timeout));
+    https_or_http(tls, ProxyConnector { reach, tcp, to_proxy, proxies })
+}
+
+fn with_timeout<R>(mut tcp: HttpConnector<R>, timeout: Duration) -> HttpConnector<R> {
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(timeout));
     tcp.set_nodelay(true);
-    let tls = tls_config()?;
-    Ok(https_or_http(tls.clone(), ProxyConnector::new(tcp, tls, proxies)))
-}
-
-impl ProxyConnector {
-    fn new(tcp: HttpConnector, tls: ClientConfig, proxies: Proxies) -> Self {
-        let to_proxy = https_or_http(tls, tcp.clone());
-        Self { tcp, to_proxy, proxies: Arc::new(proxies) }
-    }
+    tcp
 }
 
 type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -225,6 +228,11 @@ impl Service<Uri> for ProxyConnector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let Some(Proxy { url, target }) = self.proxies.proxy_for(&to) else {
+            // What is an address already is not resolved.
+            if self.reach == Reach::Public && is_private(to.host().unwrap_or_default()) {
+                let refused: Result<Connection, BoxError> = Err(NotPublic.into());
+                return Box::pin(std::future::ready(refused));
+            }
             let connecting = self.tcp.call(to);
             return Box::pin(async { Ok(MaybeHttpsStream::Http(connecting.await?)) });
         };
@@ -256,6 +264,7 @@ fn with_port(url: Uri) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect_error::classify;
 
     fn proxies(variables: &[(&str, &str)]) -> Result<Proxies, ProxyError> {
         Proxies::from_variables(|name| {
@@ -325,6 +334,32 @@ mod tests {
         // A variable that another one stands before is not used, and not an error.
         let unused = [("ALL_PROXY", "socks5://s"), ("HTTPS_PROXY", "s:1"), ("HTTP_PROXY", "s:1")];
         proxies(&unused).unwrap();
+    }
+
+    /// The system's resolver takes `127.1` for an address, as it takes a name that leads there.
+    #[tokio::test]
+    async fn what_leads_to_a_private_address_is_connected_to_only_if_all_is_within_reach() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for (reach, host, is_reached) in [
+            (Reach::Any, "127.1", true),
+            (Reach::Any, "127.0.0.1", true),
+            (Reach::Public, "127.1", false),
+            (Reach::Public, "127.0.0.1", false),
+            (Reach::Public, "localhost", false),
+        ] {
+            let (tls, proxies) = (crate::tls::tls_config().unwrap(), Arc::default());
+            let mut connector = connector(Duration::from_secs(5), tls, proxies, reach);
+            let connected = connector.call(format!("http://{host}:{port}/").parse().unwrap()).await;
+            let error = connected.err().map(|error| classify(&*error));
+            match is_reached {
+                true => assert!(error.is_none(), "{host}: {error:?}"),
+                false => assert!(
+                    matches!(error, Some(crate::ConnectError::PrivateAddress)),
+                    "{host}: {error:?}"
+                ),
+            }
+        }
     }
 
     #[test]

@@ -1,22 +1,50 @@
 //! Where a redirect may lead, and every other URL that a server gives us to go to.
 
+use crate::address::{Reach, is_public};
 use crate::url::{is_confidential, is_http_url, is_private, is_same_server};
 use hyper::Uri;
 use hyper::header::HeaderMap;
 use hyper::header::LOCATION;
+use std::net::IpAddr;
 
 /// The rule for redirects that a caller follows explicitly with
 /// [`HttpClient::follow`](crate::HttpClient::follow).
 ///
 /// Every hop has to be https; plain HTTP is followed from this machine to this machine only, and
 /// within a server that was spoken to in plain HTTP already. A
-/// server with a public name or address cannot send us to a private address, such as the metadata
-/// service of a cloud, by writing it into the URL. Names are not resolved for this check, since a
-/// proxy may resolve them elsewhere; what answers behind one needs a certificate for that name.
+/// server on the public internet cannot send us to a private address, such as the metadata
+/// service of a cloud: neither by writing it into the URL, nor by a name that leads there. Names that
+/// a proxy resolves are not checked here; what answers behind one needs a certificate for that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedirectPolicy {
     /// How many redirects may follow each other.
     pub max_hops: usize,
+}
+
+/// A server that may lead us on: by a redirect, or by a URL in its response.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub(crate) url: Uri,
+    /// Where the request to it could go.
+    pub(crate) reach: Reach,
+    /// Where it has answered from, unless a proxy was between.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Origin {
+    /// A server that the operator named and that has not answered yet.
+    #[must_use]
+    pub fn named(url: Uri) -> Self {
+        Self { url, reach: Reach::Any, address: None }
+    }
+
+    /// Where a request to a URL that it names may go: no further than the request to it, and to the
+    /// public internet only, if it is there itself.
+    pub(crate) fn reach_of(&self, to: &Uri) -> Reach {
+        let is_internal = is_private(self.url.host().unwrap_or_default())
+            || self.address.is_some_and(|address| !is_public(address));
+        if is_internal || is_same_server(&self.url, to) { self.reach } else { Reach::Public }
+    }
 }
 
 /// Why a redirect, or another URL that a server gave, is not followed.
@@ -53,7 +81,8 @@ pub(crate) fn destination(from: &Uri, headers: &HeaderMap) -> Result<Uri, Redire
 }
 
 /// Whether a server may send us to a URL, by the rule of [`RedirectPolicy`]: in a redirect, or in any
-/// other part of its response.
+/// other part of its response. What its name leads to is checked by
+/// [`HttpClient::send_from`](crate::HttpClient::send_from).
 ///
 /// # Errors
 /// Why not.
@@ -106,7 +135,7 @@ mod tests {
             ("https://a.example/", "https://2130706433/", Some(RedirectError::InvalidLocation)),
             ("https://a.example/", "https://0x7f.1/", Some(RedirectError::InvalidLocation)),
             ("https://9.9.9.9/", "https://[fd00::1]/", Some(RedirectError::PrivateAddress)),
-            // Names are not resolved.
+            // Names are resolved once they are connected to.
             ("https://a.example/", "https://internal.b.example/", None),
             ("https://10.0.0.1/", "https://10.0.0.2/", None),
             ("http://127.0.0.1:1/", "http://localhost:2/", None),
@@ -117,6 +146,32 @@ mod tests {
         ] {
             let from: Uri = from.parse().unwrap();
             assert_eq!(destination(&from, &headers(to)).err(), expected, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_server_leads_no_further_than_it_is_itself() {
+        let origin = |url: &str, reach, address: Option<&str>| Origin {
+            url: url.parse().unwrap(),
+            reach,
+            address: address.map(|address| address.parse().unwrap()),
+        };
+        let (any, public) = (Reach::Any, Reach::Public);
+        for (from, to, expected) in [
+            (origin("https://a.example/", any, Some("9.9.9.9")), "https://b.example/", public),
+            (origin("https://a.example/", any, Some("9.9.9.9")), "https://A.example:443/x", any),
+            // The operator's own network, and the names in it.
+            (origin("https://a.example/", any, Some("10.0.0.1")), "https://b.example/", any),
+            (origin("https://a.example/", any, Some("::ffff:10.0.0.1")), "https://b.example/", any),
+            (origin("http://127.0.0.1:1/", any, Some("127.0.0.1")), "http://127.0.0.1:2/", any),
+            // Through a proxy, or not connected to yet.
+            (origin("https://a.example/", any, None), "https://b.example/", public),
+            (origin("https://10.0.0.1/", any, None), "https://b.example/", any),
+            // A public server that another one has named.
+            (origin("https://b.example/", public, Some("9.9.9.9")), "https://b.example/x", public),
+            (origin("https://b.example/", public, None), "https://a.example/", public),
+        ] {
+            assert_eq!(from.reach_of(&to.parse().unwrap()), expected, "{from:?} to {to}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A response whose body has not been read yet.
 
 use crate::error::{HttpError, Phase};
-use crate::redirect::location;
+use crate::redirect::{Origin, location};
 use crate::url::host;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// Status and headers. The body is still to come, and has the rest of the request's time.
 #[derive(Debug)]
 pub struct Response {
-    pub(crate) url: Uri,
+    pub(crate) origin: Origin,
     pub(crate) head: Parts,
     pub(crate) body: Incoming,
     pub(crate) deadline: Deadline,
@@ -52,19 +52,26 @@ impl Response {
     /// [`HttpClient::follow`](crate::HttpClient::follow).
     #[must_use]
     pub fn url(&self) -> &Uri {
-        &self.url
+        &self.origin.url
+    }
+
+    /// The server that sent it, which may name others in it: see
+    /// [`HttpClient::send_from`](crate::HttpClient::send_from).
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The `Location` header as an absolute URL: a path on the same server or a whole URL, without
     /// user information.
     #[must_use]
     pub fn location(&self) -> Option<Uri> {
-        location(&self.url, &self.head.headers)
+        location(self.url(), &self.head.headers)
     }
 
     /// Reads the body. One of more than `limit` bytes is given up as soon as it is known to be.
     pub async fn bytes(self, limit: usize) -> Result<Bytes, HttpError> {
-        let host = host(&self.url);
+        let host = host(self.url());
         let reading = Limited::new(self.body, limit).collect();
         match tokio::time::timeout(self.deadline.remaining(), reading).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),

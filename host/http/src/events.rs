@@ -9,6 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream};
 use paygress_core::keyed_limit::Permit;
 use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::lease::EndReason;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::pod_named;
 use paygress_core::orders::{Progress, Stage};
@@ -30,6 +31,12 @@ pub(crate) struct StageEvent {
     expires_at: Option<String>,
     /// What is left.
     time_remaining_seconds: u64,
+    /// The latest notice: it ends within so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice_seconds: Option<u64>,
+    /// Why it is over, or never ran, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_reason: Option<EndReason>,
     /// Why it did not go through.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
@@ -55,6 +62,8 @@ impl ProgressStream {
                 .expires_at
                 .map_or(Seconds(0), |at| at.since(UnixTime::now()))
                 .0,
+            notice_seconds: progress.notice.map(|before| before.0),
+            end_reason: progress.end_reason,
             message: progress.refusal.as_ref().map(|refusal| refusal.message.clone()),
         };
         let name = serde_json::to_value(data.stage)
@@ -90,7 +99,7 @@ impl ProgressStream {
 /// Server-sent events from the order to the end: `received`, `redeemed`, `scheduled`, `pulling`,
 /// `ready`, `expiring`, `ended`, or
 /// `refused` and `refunded`. A stage that passes quickly may be left out; a top-up sends the stage
-/// again, with the new end.
+/// again, with the new end, and so does a notice before it, with `notice_seconds`.
 #[utoipa::path(get, path = "/pods/{name}/events", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 200, description = "One event a stage", body = StageEvent, content_type = "text/event-stream"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),

@@ -110,6 +110,8 @@ pub(crate) struct OverviewView {
     orders: Vec<StateView>,
     policies: Vec<PolicyView>,
     mints: Vec<MintView>,
+    /// What keeps pods from starting, or what they have less than they might.
+    notices: Vec<String>,
 }
 
 impl OverviewView {
@@ -151,6 +153,7 @@ impl OverviewView {
                 .collect(),
             policies: overview.policies.iter().map(policy).collect(),
             mints: overview.mints.iter().map(mint).collect(),
+            notices: overview.notices.iter().map(|notice| (*notice).to_owned()).collect(),
         }
     }
 }

@@ -119,7 +119,12 @@ pub(crate) async fn spawn(
     request: ApiRequest,
 ) -> Result<Response, Problem> {
     match Request::parse(body_of(&request))? {
-        Request::Buy { token, purchase: purchase @ Purchase::Spawn { wanted, .. }, password } => {
+        Request::Buy {
+            token,
+            purchase: purchase @ Purchase::Spawn { wanted, .. },
+            password,
+            ..
+        } => {
             let bought = Bought { purchase, password, wanted };
             buy(&app, request, token, bought).await
         }

@@ -73,7 +73,7 @@ impl OrderResponse {
             protocol::Response::Error(error) => {
                 Err(Problem::of_response(&error).with_receipt(receipt))
             }
-            protocol::Response::Status(_) => {
+            protocol::Response::Status(_) | protocol::Response::Notice(_) => {
                 let problem = Problem::internal("the order has the response to another request");
                 Err(problem.with_receipt(receipt))
             }

@@ -116,7 +116,7 @@ pub(crate) async fn pay(
     // One parser for orders, whatever they come in.
     let body = sorted(&paid_for.into_request(&token)).to_string();
     drop(token);
-    let Request::Buy { token: Some(token), purchase, password } = Request::parse(&body)? else {
+    let Request::Buy { token: Some(token), purchase, password, .. } = Request::parse(&body)? else {
         return Err(unpaid().into());
     };
     drop(body);

@@ -4,6 +4,7 @@ use crate::receipt::Receipt;
 use crate::sorted_json::SortedJson;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use paygress_core::model::lease::EndReason;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::protocol::ErrorResponse;
 use serde::Deserialize;
@@ -88,6 +89,9 @@ pub(crate) struct ProblemBody {
     /// The pod that the order was for, once it was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
+    /// Why that pod ended, or never ran, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_reason: Option<EndReason>,
     /// A token that gives back what was taken; null once it is redeemed. Without it nothing was
     /// taken.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,7 @@ impl Problem {
             order_id: None,
             bearer_token: None,
             pod_name: None,
+            end_reason: None,
             refund_token: None,
             refunded_sats: None,
             refund_fee_sats: None,
@@ -177,6 +182,7 @@ impl Problem {
         let mut problem = Self::build(code.as_str(), status_of(code), &error.message);
         problem.body.details.clone_from(&error.details);
         problem.body.pod_name.clone_from(&error.pod_name);
+        problem.body.end_reason = error.end_reason;
         if let Some(refund) = &error.refund {
             let token = refund.refund_token.as_ref().map(|token| token.expose().to_owned());
             problem.body.refund_token = Some(token);
@@ -278,6 +284,7 @@ impl From<Refusal> for Problem {
         let mut problem =
             Self::build(refusal.code.as_str(), status_of(refusal.code), &refusal.message);
         problem.body.details = refusal.details;
+        problem.body.end_reason = refusal.end_reason;
         problem
     }
 }
@@ -319,6 +326,7 @@ mod tests {
                     code: serde_json::from_value(refusal["code"].clone()).unwrap(),
                     message: refusal["message"].as_str().unwrap().to_owned(),
                     details: refusal["details"].as_str().map(str::to_owned),
+                    end_reason: None,
                 })
             } else if input.is_object() {
                 Problem::of_response(&serde_json::from_value(input).unwrap())

@@ -14,7 +14,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use paygress_core::backend::terminal::{Input, Session, Size};
+use paygress_core::backend::terminal::{Input, Session, ShellError, ShellLogin, Size};
 use paygress_core::model::ids::Customer;
 use paygress_core::orders::RunningLogin;
 use paygress_core::orders::pod_named;
@@ -47,13 +47,15 @@ impl Dimensions {
 const REFUSED: u16 = 4_403;
 const FAILED: u16 = 4_502;
 const DONE: u16 = 1_000;
+/// At most 123 bytes, as all reasons.
+const WRONG_HOST_KEY: &str = "another server answers at the pod's address: its host key is not the pod's; no password was sent";
 
 /// Open a terminal
 ///
 /// A WebSocket. The first message is text and authenticates: `{"bearer_token": "…", "columns":
 /// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
-/// It is closed with 4403 when the pod is not the customer's, with 4502 when the pod does not
-/// answer.
+/// It is closed with 4403 when the pod is not the customer's or has no password, with 4502 when the
+/// pod does not answer, or another server does: then the host key is not the pod's.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
@@ -100,22 +102,27 @@ async fn serve(app: &App, pod: String, socket: &mut WebSocket) -> Result<(), Clo
     let customer = Customer::of_bearer(&bearer);
     let pod = pod_named(pod).map_err(|refusal| refused(&refusal.message))?;
     let full = || failed("too many terminals are open; use ssh");
-    let RunningLogin { host, port, login } =
+    let RunningLogin { host, port, login, host_keys } =
         app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
+    // The customer's key is not here, and no password was requested.
+    let no_password = || refused("this pod has no password; log in with ssh and your key");
+    let password = login.password.as_ref().ok_or_else(no_password)?;
+    let (host, username, host_keys) = (&*host, &*login.username, &*host_keys);
+    let login = ShellLogin { host, port, username, password, host_keys };
     let _of_customer =
         app.terminals_of.try_acquire(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
     let _permit = app.terminals.try_acquire().map_err(|_| full())?;
-    let session = match tokio::time::timeout(
-        limits::TERMINAL_LOGIN,
-        app.shell.open(&host, port, &login, hello.size.size()),
-    )
-    .await
-    {
+    let opening = app.shell.open(login, hello.size.size());
+    let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, opening).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => {
+            let reason = match error {
+                ShellError::WrongHostKey(_) => WRONG_HOST_KEY,
+                ShellError::Failed(_) => "the pod refuses the login",
+            };
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, %pod, "a terminal could not be opened");
-            return Err(failed("the pod refuses the login"));
+            return Err(failed(reason));
         }
         Err(_) => return Err(failed("the pod does not answer")),
     };

@@ -50,17 +50,25 @@ function orderFields() {
   if (form.get('tier')) order.tier = form.get('tier');
   if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
   if ($('image').value.trim()) order.pod_image = $('image').value.trim();
+  if ($('public-key').value.trim()) order.ssh_public_key = $('public-key').value.trim();
   return order;
+}
+
+/** Nothing where it is not known. */
+function describeRoot(root) {
+  if (root === undefined) return '';
+  return root ? 'You are root in the pod.' : 'You are not root in the pod.';
 }
 
 async function showOffers() {
   const offer = await ask('/offers');
   $('mints').textContent = offer.whitelisted_mints.join(', ');
+  $('root').textContent = describeRoot(offer.root);
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {
     const radio = element('input', '', { type: 'radio', name: 'tier', value: spec.id });
     radio.checked = index === 0;
     const summary = element('span');
-    summary.append(element('strong', spec.name), element('span', `${spec.cpu_millicores / 1000} CPU, ${spec.memory_mb} MiB`));
+    summary.append(element('strong', spec.name), element('span', `${spec.cpu_millicores / 1000} CPU, ${spec.memory_mb} MiB`), element('span', spec.description, { class: 'quiet' }));
     const label = element('label', '', { class: 'tier' });
     label.append(radio, summary);
     return label;
@@ -231,6 +239,7 @@ function makeCard(pod) {
   card.setAttribute('aria-label', pod);
   card.dataset.pod = pod;
   reveal(part('show-password'), part('password'));
+  part('copy-known-hosts').addEventListener('click', () => copy(part('copy-known-hosts'), part('known-hosts').value));
   part('copy-ssh').addEventListener('click', () => copy(part('copy-ssh'), part('ssh').value));
   part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
@@ -270,8 +279,33 @@ function fillCard(pod) {
   if (pod.status === 'running' && !part('ssh').value) {
     part('ssh').value = `ssh -p ${pod.ssh_port} ${pod.ssh_username}@${pod.ssh_host}`;
     ask(`/pods/${encodeURIComponent(pod.pod_name)}/access`, { bearer: key })
-      .then((access) => { part('password').value = access.ssh_password; }, showError);
+      .then((access) => fillLogin(part, access))
+      .catch(showError);
   }
+}
+
+async function fillLogin(part, access) {
+  const password = access.ssh_password;
+  part('password').value = password || '';
+  part('with-password').hidden = !password;
+  part('without-password').hidden = Boolean(password);
+  // The service logs in with the password; it does not have the customer's key.
+  part('open-terminal').hidden = !password;
+  part('pod-root').textContent = describeRoot(access.root);
+  if (!access.known_hosts) return;
+  part('known-hosts').value = access.known_hosts;
+  part('identity').hidden = false;
+  part('fingerprints').textContent = (await Promise.all(access.ssh_host_keys.map(fingerprint))).join(', ');
+}
+
+/** As ssh and ssh-keygen -l show a host key. */
+async function fingerprint(line) {
+  const [kind, data] = line.split(' ');
+  // Browsers hash only on pages that nobody on the way can have changed.
+  if (!crypto.subtle) return `${kind} (this page was loaded without TLS: do not trust it for host keys)`;
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return `SHA256:${btoa(String.fromCharCode(...hash)).replaceAll('=', '')} (${kind})`;
 }
 
 setInterval(() => {

@@ -2,7 +2,7 @@
 
 use nostr_sdk::Url;
 use nostr_sdk::types::url::Host;
-use paygress_http_client::is_public;
+use paygress_http_client::{NotPublic, Reach};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -16,15 +16,6 @@ const BUFFER_BYTES: usize = 4 << 10;
 /// A connection to a relay.
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Which addresses customers may have us connect to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Encrypted ones on the public internet.
-    Public,
-    /// All: for tests and closed networks.
-    Any,
-}
-
 /// Why an external relay is not connected to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddressError {
@@ -33,7 +24,7 @@ pub(crate) enum AddressError {
     #[error("the relay's name cannot be resolved")]
     Lookup(#[source] std::io::Error),
     #[error("the relay's address is not public")]
-    NotPublic,
+    NotPublic(#[from] NotPublic),
     #[error("the relay cannot be reached")]
     Tcp(#[source] std::io::Error),
     #[error("the relay does not speak WebSocket")]
@@ -43,7 +34,7 @@ pub(crate) enum AddressError {
 impl AddressError {
     /// Whether it will never be connected to: not for what it does, but for what it is.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Url | Self::NotPublic)
+        matches!(self, Self::Url | Self::NotPublic(_))
     }
 }
 
@@ -64,11 +55,7 @@ async fn resolve(url: &Url, reach: Reach) -> Result<Vec<SocketAddr>, AddressErro
         }
         None => return Err(AddressError::Url),
     };
-    let is_public = || addresses.iter().all(|address| is_public(address.ip()));
-    if addresses.is_empty() || (reach == Reach::Public && !is_public()) {
-        return Err(AddressError::NotPublic);
-    }
-    Ok(addresses)
+    Ok(reach.check(addresses)?)
 }
 
 /// Connects to the addresses that were checked, and no others: resolved again, a name may lead

@@ -190,13 +190,17 @@ impl Client {
     }
 }
 
-/// The service's answer to this request; `None` for every other event.
+/// The service's answer to this request; `None` for every other event, also for a notice of the pod
+/// that it has bought.
 fn read_answer(keys: &Keys, event: &Event, service: PublicKey, request: EventId) -> Option<Answer> {
     let message = gift_wrap::unwrap(keys, event).ok()?;
     if message.sender != service || message.answers != Some(request) {
         return None;
     }
-    let response = serde_json::from_str(&message.text).ok();
+    let response: Option<Response> = serde_json::from_str(&message.text).ok();
+    if matches!(response, Some(Response::Notice(_))) {
+        return None;
+    }
     Some(Answer { text: Secret::new(message.text), response })
 }
 
@@ -218,6 +222,8 @@ mod tests {
         assert!(answer.response.is_none());
         assert_eq!(answer.text.expose(), refund);
         assert!(read(refund, &Keys::generate()).is_none());
+        let notice = r#"{"type":"end_notice","pod_name":"a","expires_at":"","time_remaining_seconds":9,"message":""}"#;
+        assert!(read(notice, &service).is_none(), "the answer is another message");
         let known = read(&refund.replace("a_new_code", "internal_error"), &service).unwrap();
         let known = known.response.unwrap();
         let token = known.error().unwrap().refund.as_ref().unwrap().refund_token.as_ref().unwrap();

@@ -1,6 +1,5 @@
 //! The relays: a client for ours, and visits to those that customers name.
 
-use crate::address::Reach;
 use crate::error::RelayError;
 use crate::visits::Visits;
 use nostr_sdk::nips::nip17;
@@ -9,6 +8,7 @@ use nostr_sdk::pool::relay::limits::{RelayEventLimits, RelayMessageLimits};
 use nostr_sdk::{
     Client, ClientOptions, Event, Filter, Keys, Kind, PublicKey, RelayOptions, RelayUrl, client,
 };
+use paygress_http_client::Reach;
 use std::time::Duration;
 
 /// A relay's message: a wrap of the largest direct message, with room to spare.

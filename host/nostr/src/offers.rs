@@ -267,6 +267,7 @@ mod tests {
             mints: Vec::new(),
             p2pk_pubkey: None,
             utilisation: None,
+            root: false,
         }
     }
 

@@ -2,7 +2,7 @@
 //! it short has closed it. Visits are bounded in all, for each host and for each customer, and a
 //! relay that failed is left alone for a while.
 
-use crate::address::{Reach, Socket, connect};
+use crate::address::{Socket, connect};
 use crate::error::{REASON_CHARS, RelayError};
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::message::MachineReadablePrefix;
@@ -12,6 +12,7 @@ use nostr_sdk::{
 use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
+use paygress_http_client::Reach;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};

@@ -15,7 +15,7 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode, Uri};
 use jiff::Timestamp;
 use paygress_http_client::{
-    ConnectError, HttpClient, HttpError, RedirectError, RedirectPolicy, Response,
+    ConnectError, HttpClient, HttpError, Origin, RedirectError, RedirectPolicy, Response,
     check_destination, host, is_http_url, is_loopback, is_same_server,
 };
 use serde::Deserialize;
@@ -53,13 +53,15 @@ pub(crate) struct RepositoryClient<'a> {
 struct Call<'a> {
     method: Method,
     url: &'a Uri,
+    /// The server that has named the URL, if it is not the registry's own.
+    named_by: Option<&'a Origin>,
     content_type: &'static str,
     body: Bytes,
 }
 
 impl<'a> Call<'a> {
     fn get(url: &'a Uri) -> Self {
-        Self { method: Method::GET, url, content_type: BLOB, body: Bytes::new() }
+        Self { method: Method::GET, url, named_by: None, content_type: BLOB, body: Bytes::new() }
     }
 }
 
@@ -157,7 +159,7 @@ impl<'a> RepositoryClient<'a> {
         let join = if upload.query().is_some() { '&' } else { '?' };
         let url = parse(&format!("{upload}{join}digest={digest}"))
             .ok_or_else(|| self.invalid(ResponseError::UploadElsewhere))?;
-        let call = Call { method: Method::PUT, url: &url, content_type: BLOB, body: bytes.clone() };
+        let call = Call { method: Method::PUT, body: bytes.clone(), ..Call::get(&url) };
         let response = self.send(call).await?;
         self.succeeded(response, &subject).await.map(drop)
     }
@@ -168,8 +170,8 @@ impl<'a> RepositoryClient<'a> {
         bytes: Vec<u8>,
     ) -> Result<(), Error> {
         let url = self.url(&format!("manifests/{version}"))?;
-        let call =
-            Call { method: Method::PUT, url: &url, content_type: MANIFEST, body: bytes.into() };
+        let (method, body) = (Method::PUT, bytes.into());
+        let call = Call { method, content_type: MANIFEST, body, ..Call::get(&url) };
         let response = self.send(call).await?;
         let subject = format!("the upload of {}", self.versioned(version));
         self.succeeded(response, &subject).await.map(drop)
@@ -190,7 +192,7 @@ impl<'a> RepositoryClient<'a> {
         }
         let authorization = match challenge(response.headers()) {
             Some(Challenge::Basic) => self.basic().await?,
-            Some(Challenge::Bearer(bearer)) => self.token(&bearer).await?,
+            Some(Challenge::Bearer(bearer)) => self.token(&bearer, response.origin()).await?,
             None => return Err(self.invalid(ResponseError::NoChallenge)),
         };
         self.authorization = Some(authorization);
@@ -211,7 +213,11 @@ impl<'a> RepositoryClient<'a> {
             *request.method_mut() = call.method.clone();
             *request.uri_mut() = call.url.clone();
             *request.headers_mut() = headers.clone();
-            let response = self.http.send(request).await.map_err(|error| self.unsent(error))?;
+            let sent = match call.named_by {
+                Some(origin) => self.http.send_from(origin, request, self.http.timeouts()).await,
+                None => self.http.send(request).await,
+            };
+            let response = sent.map_err(|error| self.unsent(error))?;
             match retry::wait(response.status(), response.headers(), retries) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Ok(response),
@@ -249,17 +255,15 @@ impl<'a> RepositoryClient<'a> {
     /// Whether tokens may be fetched there. Credentials go to a realm only if they cannot be overheard
     /// on the way, and a registry sends us nowhere that it could not redirect us to.
     fn check_realm(&self, url: &Uri) -> Result<(), Error> {
-        // The registry chose the name: no more of it than a name may have.
-        let realm = host(url).chars().take(MAX_HOST_CHARS).collect();
-        let registry = self.registry();
+        let (realm, registry) = (bounded(host(url)), self.registry());
         check_destination(&self.url("")?, url).map_err(|error| match error {
             RedirectError::PrivateAddress => Error::PrivateRealm { registry, realm },
             _ => Error::InsecureRealm { registry, realm },
         })
     }
 
-    /// Fetches a token.
-    async fn token(&self, bearer: &Bearer) -> Result<HeaderValue, Error> {
+    /// Fetches a token, as this response of the registry wants it.
+    async fn token(&self, bearer: &Bearer, registry: &Origin) -> Result<HeaderValue, Error> {
         let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
         let scope = format!("repository:{}:{actions}", self.reference.repository());
         let invalid_realm = || self.invalid(ResponseError::InvalidRealm);
@@ -267,17 +271,18 @@ impl<'a> RepositoryClient<'a> {
         self.check_realm(&url)?;
         let credential = self.credentials.get(self.reference).await?;
         let is_anonymous = credential.is_none();
+        let named_by = Some(registry);
+        let get = Call { named_by, ..Call::get(&url) };
         let response = match credential {
             Some(Credential::IdentityToken(token)) => {
                 let realm = parse(&bearer.realm).ok_or_else(invalid_realm)?;
                 let body = bearer.form(&scope, &token).into();
-                let call = Call { method: Method::POST, url: &realm, content_type: FORM, body };
+                let method = Method::POST;
+                let call = Call { method, url: &realm, named_by, content_type: FORM, body };
                 self.send_once(&call, None).await?
             }
-            Some(Credential::Basic(pair)) => {
-                self.send_once(&Call::get(&url), basic_header(&pair)).await?
-            }
-            None => self.send_once(&Call::get(&url), None).await?,
+            Some(Credential::Basic(pair)) => self.send_once(&get, basic_header(&pair)).await?,
+            None => self.send_once(&get, None).await?,
         };
         if is_anonymous && response.status() == StatusCode::UNAUTHORIZED {
             return Err(self.unauthenticated());
@@ -341,9 +346,13 @@ impl<'a> RepositoryClient<'a> {
         Error::Unauthenticated { registry: self.registry() }
     }
 
-    /// Nothing was sent to a registry that does not speak TLS: what to do is known.
+    /// Nothing was sent to a registry that does not speak TLS, or to a realm that is not public: what to
+    /// do is known.
     fn unsent(&self, error: HttpError) -> Error {
         match error {
+            HttpError::Unreachable { host, source: ConnectError::PrivateAddress } => {
+                Error::PrivateRealm { registry: self.registry(), realm: bounded(host) }
+            }
             HttpError::Unreachable { source: ConnectError::NotTls, .. } => {
                 Error::NotTls { registry: self.registry() }
             }
@@ -373,6 +382,11 @@ async fn read(response: Response, limit: usize, subject: &str) -> Result<Bytes, 
         }
         error => error.into(),
     })
+}
+
+/// A host that a registry chose: no more of it than a name may have.
+fn bounded(host: String) -> String {
+    host.chars().take(MAX_HOST_CHARS).collect()
 }
 
 fn parse(url: &str) -> Option<Uri> {
@@ -451,9 +465,17 @@ mod tests {
         let offered = HeaderValue::from_static(r#"Bearer realm="https://169.254.169.254/token""#);
         let headers = HeaderMap::from_iter([(hyper::header::WWW_AUTHENTICATE, offered)]);
         let Some(Challenge::Bearer(bearer)) = challenge(&headers) else { panic!("no bearer") };
-        let error = client.token(&bearer).await.unwrap_err();
+        let registry = Origin::named(client.url("").unwrap());
+        let error = client.token(&bearer, &registry).await.unwrap_err();
         assert!(
             matches!(&error, Error::PrivateRealm { realm, .. } if realm == "169.254.169.254"),
+            "{error}"
+        );
+        // As a name leads there.
+        let source = ConnectError::PrivateAddress;
+        let error = client.unsent(HttpError::Unreachable { host: "auth.example".into(), source });
+        assert!(
+            matches!(&error, Error::PrivateRealm { realm, .. } if realm == "auth.example"),
             "{error}"
         );
     }

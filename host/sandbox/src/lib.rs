@@ -1,5 +1,5 @@
-//! `paygress-sandbox`: what the demo and the tests run instead of the outside world, in one
-//! process and on 127.0.0.1. Nothing that is deployed depends on it.
+//! `paygress-sandbox`: what the demo and the tests run instead of the outside world, on 127.0.0.1
+//! and, but for isolated pods, in one process. Nothing that is deployed depends on it.
 //!
 //! ```text
 //! customer ──▶ Relay ──▶ the service ──▶ FaultProxy ──▶ TestMint
@@ -10,7 +10,8 @@
 //! - [`TestMint`], [`TestWallet`]: cdk's mint with fake Lightning, and a customer's wallet that it
 //!   fills; [`token`] changes tokens as attackers and other wallets do.
 //! - [`FaultProxy`]: a server before a mint that loses, delays and garbles what passes.
-//! - [`LocalCluster`]: `Cluster` without Kubernetes and **without isolation**.
+//! - [`LocalCluster`]: `Cluster` without Kubernetes. [`Isolation`] keeps its pods apart from the
+//!   machine, by namespaces where it can; in each the program `paygress-pod` runs (`pod/`).
 //! - [`Services`]: a relay, a mint and a directory, and the settings of a service that uses them.
 //!
 //! ```no_run
@@ -25,8 +26,11 @@
 
 mod error;
 mod fault_proxy;
+mod isolation;
 mod local_cluster;
 mod mint;
+mod pod_directory;
+mod pod_process;
 mod relay;
 mod services;
 pub mod token;
@@ -34,8 +38,11 @@ mod wallet;
 
 pub use error::{Error, Result};
 pub use fault_proxy::{FaultProxy, MintAnswer, NetworkFault};
+pub use isolation::{Isolation, IsolationError, Means};
 pub use local_cluster::LocalCluster;
 pub use mint::TestMint;
+pub use pod_directory::HOST_KEY;
+pub use pod_process::READY;
 pub use relay::Relay;
 pub use services::Services;
 pub use wallet::TestWallet;

@@ -1,33 +1,46 @@
 //! Leases without a cluster: an SSH server on 127.0.0.1 instead of a pod.
 //!
-//! **No isolation**: whoever logs in is the user who runs this process. What holds: the guard, the
-//! port, the login, the deadline, and that everything a customer started ends with the lease.
+//! By [`LocalCluster::isolated`], which the demo uses, each is a process of its own that is kept
+//! apart from this machine. By [`LocalCluster::in_process`], for tests and benchmarks alone, it is
+//! in this process, and whoever logs in is the user who runs it. In both the guard, the port, the
+//! login and the deadline hold, and everything a customer started ends with the lease.
 
+use crate::isolation::{Isolation, Means};
+use crate::pod_directory::HOST_KEY;
+use crate::pod_process::PodProcess;
 use async_trait::async_trait;
 use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
+use paygress_core::model::login::Login;
 use paygress_core::model::units::UnixTime;
-use paygress_sshd::{Account, Password, new_host_key, parse_keys, serve};
+use paygress_sshd::{Account, Password, PrivateKey, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// How many events an observer may be behind before it gets a resync.
 const EVENTS: usize = 256;
+/// For the kernel to close the listener of a process that was killed, and how often it is tried.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 struct Pod {
     stop: watch::Sender<bool>,
     /// None until it is set.
     expiry: watch::Sender<Option<UnixTime>>,
+    host_key: HostKey,
 }
 
 struct Shared {
@@ -35,18 +48,36 @@ struct Shared {
     events: broadcast::Sender<ClusterEvent>,
 }
 
+/// How the servers run.
+enum Runtime {
+    /// With the homes of their users in this directory.
+    InProcess(PathBuf),
+    Isolated(Isolation),
+}
+
 /// SSH servers on 127.0.0.1. They end with this value.
 pub struct LocalCluster {
-    homes: PathBuf,
+    runtime: Runtime,
     shared: Arc<Shared>,
 }
 
 impl LocalCluster {
-    /// Servers whose users have their homes in this directory.
+    /// Servers in this process, **without isolation**, whose users have their homes in this
+    /// directory: for tests and benchmarks, which are their own customers.
     #[must_use]
-    pub fn new(homes: PathBuf) -> Self {
+    pub fn in_process(homes: PathBuf) -> Self {
+        Self::new(Runtime::InProcess(homes))
+    }
+
+    /// Servers in processes of their own.
+    #[must_use]
+    pub fn isolated(isolation: Isolation) -> Self {
+        Self::new(Runtime::Isolated(isolation))
+    }
+
+    fn new(runtime: Runtime) -> Self {
         Self {
-            homes,
+            runtime,
             shared: Arc::new(Shared {
                 pods: Mutex::default(),
                 events: broadcast::Sender::new(EVENTS),
@@ -83,18 +114,19 @@ impl Cluster for LocalCluster {
             std::io::ErrorKind::AddrInUse => ClusterError::port_taken(error),
             _ => ClusterError::not_ready(error),
         })?;
-        let home = self.homes.join(pod.as_str());
-        std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
-        let keys = parse_keys(plan.login.public_key.as_deref().unwrap_or_default());
-        let account = Account {
-            username: plan.login.username.clone(),
-            password: Password::new(plan.login.password.expose()),
-            keys: keys.map_err(ClusterError::not_ready)?,
-            shell: PathBuf::from("/bin/sh"),
-            home: home.clone(),
-        };
-        let host_key = new_host_key().map_err(ClusterError::not_ready)?;
+        let key = new_host_key().map_err(ClusterError::not_ready)?;
+        let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
+        let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
         let (stop, stopped) = watch::channel(false);
+        let started = match &self.runtime {
+            Runtime::InProcess(homes) => {
+                start_in_process(homes.join(pod.as_str()), plan, listener, key, &stopped)
+            }
+            Runtime::Isolated(isolation) => {
+                start_isolated(isolation, plan, listener, &key, stopped.clone()).await
+            }
+        };
+        let mut server = started?;
         // Until its expiry is set the pod has all the time that was sold.
         let until_set = UnixTime::now().after(plan.sold);
         let (expiry, expires) = watch::channel(None);
@@ -102,18 +134,23 @@ impl Cluster for LocalCluster {
             .pods
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.clone(), Pod { stop, expiry });
-        let server = tokio::spawn(serve(listener, account, host_key, stopped.clone()));
+            .insert(pod.clone(), Pod { stop, expiry, host_key });
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
-            let reason = lifetime(until_set, expires, stopped).await;
+            let reason = tokio::select! {
+                // A server that was stopped has ended as well.
+                biased;
+                reason = lifetime(until_set, expires, stopped) => reason,
+                _ = &mut server => EndReason::Exited,
+            };
             if let Some(shared) = shared.upgrade() {
                 // Dropping its handle stops the server.
                 drop(shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod));
             }
-            let _ = server.await;
-            let _ = std::fs::remove_dir_all(&home);
+            if !server.is_finished() {
+                let _ = server.await;
+            }
             if let Some(shared) = shared.upgrade() {
                 let _ = shared.events.send(ClusterEvent::Ended(pod, reason));
             }
@@ -121,9 +158,9 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
-        self.with(pod, |_| ())
+        self.with(pod, |pod| ReadyPod { host_keys: vec![pod.host_key.clone()] })
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
@@ -185,6 +222,82 @@ impl Cluster for LocalCluster {
         // Nothing here outlives the process that sold it.
         Ok(Vec::new())
     }
+}
+
+/// Gives the task that ends with the server.
+fn start_in_process(
+    home: PathBuf,
+    plan: &LeasePlan,
+    listener: TcpListener,
+    key: PrivateKey,
+    stopped: &watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, ClusterError> {
+    std::fs::create_dir_all(&home).map_err(ClusterError::not_ready)?;
+    let account = account(&plan.login, home.clone()).map_err(ClusterError::not_ready)?;
+    let stopped = stopped.clone();
+    Ok(tokio::spawn(async move {
+        serve(listener, account, key, stopped).await;
+        let _ = std::fs::remove_dir_all(&home);
+    }))
+}
+
+/// Gives the task that ends when nothing of the pod is left, its port included.
+async fn start_isolated(
+    isolation: &Isolation,
+    plan: &LeasePlan,
+    listener: TcpListener,
+    key: &PrivateKey,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, ClusterError> {
+    let port = plan.placement.host_port;
+    let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
+    let LeasePlan { login: Login { username, password, public_key }, .. } = plan;
+    let mut login = vec![("username", username.as_bytes()), (HOST_KEY, key.as_bytes())];
+    login.extend(password.as_ref().map(|password| ("password", password.expose().as_bytes())));
+    login.extend(public_key.as_ref().map(|key| ("authorized_key", key.as_bytes())));
+    let directory = isolation.directory(port, username, &login);
+    let directory = directory.map_err(ClusterError::not_ready)?;
+    let name = plan.lease.pod_name();
+    let mut command = isolation.command(&directory, name.as_str(), "serve");
+    command.stdin(OwnedFd::from(listener.into_std().map_err(ClusterError::not_ready)?));
+    let started = PodProcess::start(command, isolation.cleanup(&directory)).await;
+    let mut process = started.map_err(ClusterError::not_ready)?;
+    let means = isolation.means();
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = async { stopped.wait_for(|stop| *stop).await.is_ok() } => {}
+            () = process.ended() => {}
+        }
+        if means == Means::Nothing {
+            process.terminate().await;
+        }
+        process.kill();
+        process.ended().await;
+        wait_until_free(port).await;
+        drop(directory);
+    }))
+}
+
+async fn wait_until_free(port: u16) {
+    let begun = Instant::now();
+    while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.is_err()
+        && begun.elapsed() < CLOSE_TIMEOUT
+    {
+        tokio::time::sleep(CLOSE_POLL).await;
+    }
+}
+
+fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error> {
+    let password = login.password.as_ref();
+    Ok(Account {
+        username: login.username.clone(),
+        aliases: Vec::new(),
+        password: password.map_or(Password::none(), |password| Password::new(password.expose())),
+        keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,
+        shell: PathBuf::from("/bin/sh"),
+        home,
+        environment: Vec::new(),
+    })
 }
 
 /// Waits until the time is over or the pod is stopped.

@@ -1,6 +1,8 @@
 //! The one account of a server, and the keys.
 
+use crate::image::Image;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, key::safe_rng};
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,8 @@ pub fn key_kinds() -> Vec<&'static str> {
 #[derive(Clone, Debug)]
 pub struct Account {
     pub username: String,
+    /// Other names that log in as well.
+    pub aliases: Vec<String>,
     pub password: Password,
     /// Public keys that are accepted as well as the password, and as those of the user's own
     /// `.ssh/authorized_keys`.
@@ -49,6 +53,9 @@ pub struct Account {
     pub shell: PathBuf,
     /// The working directory of new sessions.
     pub home: PathBuf,
+    /// What programs get besides the variables of a login. It may be the whole environment of a
+    /// process only where that has no secrets.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// A password, or none: never printed, compared in constant time.
@@ -87,7 +94,7 @@ impl std::fmt::Debug for Password {
 pub enum Error {
     #[error("cannot read the login file {path}: {source}")]
     LoginFile { path: PathBuf, source: std::io::Error },
-    #[error("cannot keep the host key {path}: {source}")]
+    #[error("cannot read or keep the host key {path}: {source}")]
     HostKey { path: PathBuf, source: std::io::Error },
     /// A public key of a kind that this server cannot verify.
     #[error("keys of this kind cannot log in; send one of {}", key_kinds().join(", "))]
@@ -100,11 +107,11 @@ pub enum Error {
 impl Account {
     /// Reads the files `username`, `password` and, if it exists, `authorized_key` of a directory.
     /// The whole content of the first two counts, a newline at its end included; the last one has a
-    /// key in each line. With a key the password may be missing.
+    /// key in each line. With a key the password may be missing. All else is the image's.
     ///
     /// # Errors
     /// [`Error::LoginFile`], [`Error::KeyKind`] or [`Error::Key`].
-    pub fn read(directory: &Path, shell: PathBuf, home: PathBuf) -> Result<Self, Error> {
+    pub fn read(directory: &Path, image: &Image) -> Result<Self, Error> {
         let read = |name: &str| {
             let path = directory.join(name);
             match std::fs::read_to_string(&path) {
@@ -124,7 +131,12 @@ impl Account {
             None => Password::none(),
         };
         let username = read("username")?.ok_or_else(|| missing("username"))?;
-        Ok(Self { username, password, keys, shell, home })
+        let Image { shell, home, environment, .. } = image.clone();
+        Ok(Self { username, aliases: image.aliases(), password, keys, shell, home, environment })
+    }
+
+    pub(crate) fn is_named(&self, user: &str) -> bool {
+        user == self.username || self.aliases.iter().any(|alias| alias == user)
     }
 
     /// Whether this key logs in, now.

@@ -1,12 +1,11 @@
 //! An SSH client for pods: a login with a password, one command or one terminal.
-//!
-//! It accepts any host key: a pod generates a new one at every start, and the address comes from
-//! the store, not from an untrusted client.
 
+use crate::account::{Error, SIGNATURE_KINDS};
 use futures::{Stream, StreamExt};
 use russh::client::{Config, Handle, Handler};
-use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelMsg, Disconnect};
+use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
+use russh::{AlgorithmKind, ChannelMsg, Disconnect, Preferred};
+use std::borrow::Cow;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,13 +17,54 @@ use tokio::sync::mpsc;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const TERM: &str = "xterm-256color";
 
-struct AcceptAnyHostKey;
+/// Which servers a client sends its password to.
+#[derive(Clone, Debug)]
+pub enum HostKeyCheck {
+    /// Any: nothing is known of their keys.
+    AcceptAny,
+    /// Those that have one of these keys.
+    OneOf(Vec<PublicKey>),
+}
 
-impl Handler for AcceptAnyHostKey {
+impl HostKeyCheck {
+    /// Those that have one of these keys, each as in an OpenSSH `.pub` file.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when a line is none.
+    pub fn one_of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let keys: Result<Vec<PublicKey>, _> =
+            lines.into_iter().map(PublicKey::from_openssh).collect();
+        Ok(Self::OneOf(keys?))
+    }
+
+    /// The kinds of keys that the server is to prove itself with: of several it may choose one that
+    /// is not known here.
+    fn kinds(&self) -> Cow<'static, [Algorithm]> {
+        let Self::OneOf(keys) = self else { return Preferred::default().key };
+        let is_known = |kind: &&Algorithm| {
+            keys.iter().any(|key| match (key.algorithm(), kind) {
+                (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+                (own, kind) => own == **kind,
+            })
+        };
+        Cow::Owned(SIGNATURE_KINDS.iter().filter(is_known).cloned().collect())
+    }
+}
+
+impl Handler for HostKeyCheck {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
+    async fn check_server_key(
+        &mut self,
+        server: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(match self {
+            Self::AcceptAny => true,
+            Self::OneOf(keys) => {
+                let server = server.public_key();
+                keys.iter().any(|key| key.key_data() == server.key_data())
+            }
+        })
     }
 }
 
@@ -32,9 +72,23 @@ impl Handler for AcceptAnyHostKey {
 pub enum LoginError {
     /// The server does not answer, or the connection broke.
     #[error("cannot reach the SSH server: {0}")]
-    Unreachable(#[from] russh::Error),
+    Unreachable(#[source] russh::Error),
+    /// The password was not sent.
+    #[error("another server answers at this address: its host key is not the one that is known")]
+    WrongHostKey,
     #[error("the SSH server rejected the user name or the password")]
     Refused,
+}
+
+impl From<russh::Error> for LoginError {
+    fn from(error: russh::Error) -> Self {
+        match error {
+            // It has none of the kinds that are known, or another one.
+            russh::Error::UnknownKey
+            | russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. } => Self::WrongHostKey,
+            error => Self::Unreachable(error),
+        }
+    }
 }
 
 /// The size of a terminal, in characters.
@@ -59,7 +113,7 @@ pub struct CommandOutput {
 
 /// An authenticated connection.
 pub struct Client {
-    handle: Handle<AcceptAnyHostKey>,
+    handle: Handle<HostKeyCheck>,
     _shutdown: ShutdownOnDrop,
 }
 
@@ -85,7 +139,7 @@ impl Drop for ShutdownOnDrop {
 }
 
 impl Client {
-    /// Logs in with a password.
+    /// Logs in with a password, at a server that passes the check.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -93,12 +147,16 @@ impl Client {
         address: impl ToSocketAddrs,
         username: &str,
         password: &str,
+        check: HostKeyCheck,
     ) -> Result<Self, LoginError> {
         let (stream, shutdown) =
             ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
-        let config = Config { keepalive_interval: Some(KEEPALIVE), ..Config::default() };
-        let mut handle =
-            russh::client::connect_stream(Arc::new(config), stream, AcceptAnyHostKey).await?;
+        let config = Config {
+            keepalive_interval: Some(KEEPALIVE),
+            preferred: Preferred { key: check.kinds(), ..Preferred::default() },
+            ..Config::default()
+        };
+        let mut handle = russh::client::connect_stream(Arc::new(config), stream, check).await?;
         match handle.authenticate_password(username, password).await?.success() {
             true => Ok(Self { handle, _shutdown: shutdown }),
             false => Err(LoginError::Refused),

@@ -112,6 +112,7 @@ impl Connection {
             channels: Arc::clone(&channels),
             groups,
             peers,
+            user: account.username.clone(),
             agent: None,
         };
         let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
@@ -119,14 +120,15 @@ impl Connection {
     }
 
     fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        user == self.account.username && self.account.accepts(key)
+        self.account.is_named(user) && self.account.accepts(key)
     }
 
-    async fn check_password(&self, user: &str, password: &str) -> Auth {
+    async fn check_password(&mut self, user: &str, password: &str) -> Auth {
         // Both are compared, so that the time does not show which one is wrong.
-        let user_matches = user == self.account.username;
+        let user_matches = self.account.is_named(user);
         let password_matches = self.account.password.matches(password);
         if user_matches && password_matches {
+            user.clone_into(&mut self.sessions.user);
             return Auth::Accept;
         }
         tokio::time::sleep(PASSWORD_DELAY).await;
@@ -182,7 +184,11 @@ impl Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        Ok(if self.key_matches(user, key.public_key) { Auth::Accept } else { Auth::reject() })
+        if !self.key_matches(user, key.public_key) {
+            return Ok(Auth::reject());
+        }
+        user.clone_into(&mut self.sessions.user);
+        Ok(Auth::Accept)
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 //! as with OpenSSH's `GatewayPorts no`.
 
 use crate::channels::Channels;
+use crate::image::temporary_directory;
 use crate::process::copy;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Error};
@@ -185,7 +186,8 @@ impl Forwards {
         if let Some(agent) = &self.agent {
             return Ok(agent.socket());
         }
-        let directory = tempfile::Builder::new().prefix("ssh-").tempdir()?;
+        let place = temporary_directory(&self.home);
+        let directory = tempfile::Builder::new().prefix("ssh-").tempdir_in(place)?;
         let listening = self.bind_unix(&directory.path().join(AGENT), Target::Agent, handle)?;
         let agent = Agent { directory, _listening: listening };
         let socket = agent.socket();

@@ -5,6 +5,7 @@ use crate::account::Error;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, key::safe_rng};
+use rustix::fs::{Access, access};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokio::task::JoinHandle;
@@ -38,23 +39,30 @@ impl HostKeys {
     }
 
     /// The keys of a directory, by the names that OpenSSH gives them. What is missing is made and
-    /// kept there; RSA meanwhile in the background.
+    /// kept there; RSA meanwhile in the background, and not if the directory is read-only.
     ///
     /// # Errors
     /// [`Error::HostKey`] when a file cannot be read or written, [`Error::Key`] when it is no key.
     pub fn in_directory(directory: &Path) -> Result<Self, Error> {
-        let mut keys = vec![
-            read_or_make(&directory.join(ED25519), || make(Algorithm::Ed25519))?,
-            read_or_make(&directory.join(ECDSA), || make(ECDSA_256))?,
-        ];
+        let mut keys = kept(directory)?;
         let path = directory.join(RSA);
         let mut rsa = None;
         match read(&path)? {
             Some(key) => keys.push(key),
+            // The effort would be for nothing at each start.
+            None if access(directory, Access::WRITE_OK).is_err() => {}
             None => rsa = Some(tokio::task::spawn_blocking(move || make_rsa(&path))),
         }
         Ok(Self { keys, rsa })
     }
+}
+
+/// The keys that every server has, as far as they are missing made and kept in this directory.
+pub(crate) fn kept(directory: &Path) -> Result<Vec<PrivateKey>, Error> {
+    Ok(vec![
+        read_or_make(&directory.join(ED25519), || make(Algorithm::Ed25519))?,
+        read_or_make(&directory.join(ECDSA), || make(ECDSA_256))?,
+    ])
 }
 
 const ECDSA_256: Algorithm = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };

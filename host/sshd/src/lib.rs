@@ -1,8 +1,8 @@
 //! `paygress-sshd`: a small SSH server for one user, with password or public key, shell, exec and
 //! PTY.
 //!
-//! A pod runs it (`main.rs`, packed by `k8s/ssh-image`), and so does the local runtime that
-//! replaces the cluster in the demo. OpenSSH's sshd is its specification. It needs no root, no
+//! A pod runs it (`main.rs`, packed by `k8s/images`), and so does the local runtime that replaces
+//! the cluster in the demo. OpenSSH's sshd is its specification. It needs no root, no
 //! capabilities, no `/etc/shadow` and no configuration file: the login comes as files, read once.
 //! It opens one listening socket and starts the user's shell; it knows nothing of orders, money or
 //! Kubernetes, and depends on no other crate of this workspace.
@@ -11,6 +11,9 @@
 //! listener ─▶ MaxStartups 10:30:100 ─▶ authentication ─▶ channel ─▶ shell on a PTY or on pipes
 //!   serve         (server)              (connection)   (connection)        (process)
 //! ```
+//!
+//! In a pod of any image, [`install()`] has put it beside the image, with busybox and the host keys;
+//! [`Image`] finds the shell, the home and the search path there.
 //!
 //! When the `stop` flag is set, every connection is shut down and every process group of the user
 //! gets SIGHUP, then SIGKILL.
@@ -22,22 +25,26 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use paygress_sshd::client::Client;
+//! use paygress_sshd::client::{Client, HostKeyCheck};
 //! use paygress_sshd::{Account, Password, new_host_key, serve};
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let address = listener.local_addr()?;
 //! let account = Account {
 //!     username: "alice".to_owned(),
+//!     aliases: Vec::new(),
 //!     password: Password::new("correct horse"),
 //!     keys: Vec::new(),
 //!     shell: "/bin/sh".into(),
 //!     home: std::env::temp_dir(),
+//!     environment: Vec::new(),
 //! };
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
-//! let server = tokio::spawn(serve(listener, account, new_host_key()?, stopped));
+//! let host_key = new_host_key()?;
+//! let known = HostKeyCheck::OneOf(vec![host_key.public_key().clone()]);
+//! let server = tokio::spawn(serve(listener, account, host_key, stopped));
 //!
-//! let client = Client::login(address, "alice", "correct horse").await?;
+//! let client = Client::login(address, "alice", "correct horse", known).await?;
 //! let done = client.run("echo hello; exit 7").await?;
 //! assert_eq!((done.stdout.as_str(), done.exit_status), ("hello\n", 7));
 //!
@@ -54,7 +61,9 @@ mod connection;
 mod forward;
 mod groups;
 mod host_keys;
+mod image;
 mod input;
+mod install;
 mod process;
 mod server;
 mod session;
@@ -64,5 +73,7 @@ mod terminal;
 
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
 pub use host_keys::HostKeys;
+pub use image::Image;
+pub use install::{InstallError, install};
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve};

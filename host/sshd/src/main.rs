@@ -1,15 +1,18 @@
-//! `paygress-sshd`: the SSH server of a leased pod. See `k8s/ssh-image/README.md`.
+//! `paygress-sshd`: the SSH server of a leased pod. See `k8s/images/README.md`.
 //!
-//! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--shell PATH] [--home DIR]
-//!     [--host-keys DIR]`
+//! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--tools DIR] [--shell PATH]
+//!     [--home DIR] [--host-keys DIR]`,
+//!     `paygress-sshd install DIR [--termination-log PATH]`
 //!
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
-use paygress_sshd::{Account, HostKeys, listen_on_both_families, serve};
+use paygress_sshd::{Account, HostKeys, Image, install, listen_on_both_families, serve};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
-use std::path::PathBuf;
+#[cfg(target_env = "gnu")]
+use std::ffi::{c_char, c_int};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +26,12 @@ const TERMINATED: u8 = 143;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let result = if std::process::id() == 1 { init().await } else { run().await };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((command, rest)) if command == "install" => install_into(rest),
+        _ if std::process::id() == 1 => init().await,
+        _ => run(arguments.into_iter()).await,
+    };
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -56,11 +64,13 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-async fn run() -> Result<ExitCode, Box<dyn Error>> {
-    let Options { login, listen, shell, home, host_keys } =
-        Options::parse(std::env::args().skip(1))?;
-    let account = Account::read(&login, shell, home)?;
-    name_user(&account);
+async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dyn Error>> {
+    let Options { login, listen, tools, shell, home, host_keys } = Options::parse(arguments)?;
+    #[cfg(target_env = "gnu")]
+    resolve_without_nsswitch();
+    let image = Image::find(tools.as_deref(), shell, home);
+    let account = Account::read(&login, &image)?;
+    image.name_user(&account.username);
     let host_keys = match host_keys {
         Some(directory) => HostKeys::in_directory(&directory)?,
         None => HostKeys::new()?,
@@ -80,22 +90,42 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(TERMINATED))
 }
 
+/// Names are resolved by /etc/hosts and DNS. glibc, linked statically, would load the libraries that
+/// the image's /etc/nsswitch.conf names besides, and crash with those of another glibc.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn resolve_without_nsswitch() {
+    unsafe extern "C" {
+        /// Of glibc's `nss.h`; 0 is success.
+        fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+    }
+    // SAFETY: both are constants with a NUL at their end, and nothing is resolved yet.
+    let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) } != 0;
+    if failed {
+        tracing::warn!("names are resolved as /etc/nsswitch.conf says");
+    }
+}
+
 struct Options {
     login: PathBuf,
     listen: Option<String>,
-    shell: PathBuf,
-    home: PathBuf,
+    tools: Option<PathBuf>,
+    shell: Option<PathBuf>,
+    home: Option<PathBuf>,
     host_keys: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum UsageError {
     #[error(
-        "unknown option {0}; the options are --login, --listen, --shell, --home and --host-keys"
+        "unknown option {0}; the options are --login, --listen, --tools, --shell, --home and \
+         --host-keys"
     )]
     UnknownOption(String),
     #[error("{0} needs a value")]
     MissingValue(String),
+    #[error("the command is: paygress-sshd install DIR [--termination-log PATH]")]
+    Install,
 }
 
 impl Options {
@@ -103,14 +133,15 @@ impl Options {
         let mut options = Self {
             login: "/run/paygress/login".into(),
             listen: None,
-            shell: "/bin/sh".into(),
-            home: "/home/user".into(),
+            tools: None,
+            shell: None,
+            home: None,
             host_keys: None,
         };
         while let Some(option) = arguments.next() {
             if !matches!(
                 option.as_str(),
-                "--login" | "--listen" | "--shell" | "--home" | "--host-keys"
+                "--login" | "--listen" | "--tools" | "--shell" | "--home" | "--host-keys"
             ) {
                 return Err(UsageError::UnknownOption(option));
             }
@@ -120,26 +151,28 @@ impl Options {
             match option.as_str() {
                 "--login" => options.login = value.into(),
                 "--listen" => options.listen = Some(value),
-                "--shell" => options.shell = value.into(),
+                "--tools" => options.tools = Some(value.into()),
+                "--shell" => options.shell = Some(value.into()),
                 "--host-keys" => options.host_keys = Some(value.into()),
-                _ => options.home = value.into(),
+                _ => options.home = Some(value.into()),
             }
         }
         Ok(options)
     }
 }
 
-/// Adds the user to the container's own /etc/passwd, if the image allows it, so that prompts and
-/// `whoami` show the name.
-fn name_user(account: &Account) {
-    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-    if uid.is_root() {
-        return;
+/// Where Kubernetes reads what a container leaves behind.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+    let (directory, log) = match arguments {
+        [directory] => (directory, TERMINATION_LOG),
+        [directory, option, log] if option == "--termination-log" => (directory, log.as_str()),
+        _ => return Err(UsageError::Install.into()),
+    };
+    if directory.starts_with('-') {
+        return Err(UsageError::Install.into());
     }
-    let (home, shell) = (account.home.display(), account.shell.display());
-    let line =
-        format!("{}:x:{}:{}::{home}:{shell}\n", account.username, uid.as_raw(), gid.as_raw());
-    // Best effort: if the file is read-only, the user is shown as a number, and nothing else
-    // changes.
-    let _ = std::fs::write("/etc/passwd", format!("root:x:0:0::/:/sbin/nologin\n{line}"));
+    install(Path::new(directory), Path::new(log))?;
+    Ok(ExitCode::SUCCESS)
 }

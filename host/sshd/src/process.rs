@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -28,11 +29,13 @@ use tokio::sync::watch;
 const CHUNK_BYTES: usize = 32_768;
 /// The code of SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
-/// The programs' search path if the server has none.
+/// The programs' search path if neither the account nor the server has one.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 pub(crate) struct Program {
     pub(crate) account: Arc<Account>,
+    /// The name that has logged in.
+    pub(crate) user: String,
     /// A shell without one.
     pub(crate) command: Option<Vec<u8>>,
     pub(crate) terminal: Option<Terminal>,
@@ -72,31 +75,37 @@ fn shell(program: &Program) -> (OsString, Vec<OsString>) {
     }
 }
 
-fn environment(program: &Program) -> Vec<(String, String)> {
-    let account = &program.account;
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let mut variables = vec![
-        ("USER".to_owned(), account.username.clone()),
-        ("LOGNAME".to_owned(), account.username.clone()),
-        ("HOME".to_owned(), text(&account.home)),
-        ("SHELL".to_owned(), text(&account.shell)),
-        ("MAIL".to_owned(), format!("/var/mail/{}", account.username)),
-        ("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| PATH.to_owned())),
+fn environment(program: &Program) -> Vec<(OsString, OsString)> {
+    let (account, user) = (&program.account, OsString::from(&program.user));
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let mut variables: Vec<(OsString, OsString)> = vec![("PATH".into(), path)];
+    variables.extend(account.environment.iter().cloned());
+    let own: [(&str, OsString); 5] = [
+        ("MAIL", format!("/var/mail/{}", program.user).into()),
+        ("USER", user.clone()),
+        ("LOGNAME", user),
+        ("HOME", account.home.clone().into()),
+        ("SHELL", account.shell.clone().into()),
     ];
-    variables.extend(program.terminal.as_ref().map(|it| ("TERM".to_owned(), it.term.clone())));
-    variables.extend(program.variables.iter().cloned());
+    variables.extend(own.map(|(name, value)| (OsString::from(name), value)));
+    let terminal = program.terminal.as_ref();
+    variables.extend(terminal.map(|it| (OsString::from("TERM"), OsString::from(&it.term))));
+    let of_client = program.variables.iter();
+    variables.extend(of_client.map(|(name, it)| (OsString::from(name), OsString::from(it))));
     variables
 }
 
 fn command(program: &Program) -> tokio::process::Command {
     let (name, arguments) = shell(program);
     let mut command = tokio::process::Command::new(&program.account.shell);
+    // A user may have removed it.
+    let home = Some(program.account.home.as_path()).filter(|home| home.is_dir());
     command
         .arg0(name)
         .args(arguments)
         .env_clear()
         .envs(environment(program))
-        .current_dir(&program.account.home)
+        .current_dir(home.unwrap_or(Path::new("/")))
         .kill_on_drop(true);
     command
 }

@@ -202,10 +202,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let account = Account {
             username: "alice".to_owned(),
+            aliases: Vec::new(),
             password: Password::none(),
             keys: parse_keys(keys).unwrap(),
             shell: "/bin/sh".into(),
             home: home.to_owned(),
+            environment: Vec::new(),
         };
         let mut config = connection::config(vec![new_host_key().unwrap()], &account);
         config.keepalive_interval = Some(keepalive);

@@ -46,6 +46,8 @@ pub(crate) struct Sessions {
     pub(crate) channels: Arc<Channels>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) peers: Peers,
+    /// The name that has logged in.
+    pub(crate) user: String,
     /// The socket of the client's agent.
     pub(crate) agent: Option<PathBuf>,
 }
@@ -84,7 +86,8 @@ impl Sessions {
                 let agent = self.agent.as_ref().map(|socket| socket.display().to_string());
                 variables.extend(agent.map(|socket| ("SSH_AUTH_SOCK".to_owned(), socket)));
                 let (account, terminal) = (Arc::clone(&self.account), session.terminal.take());
-                let program = Program { account, command: None, terminal, variables };
+                let user = self.user.clone();
+                let program = Program { account, user, command: None, terminal, variables };
                 (program, Arc::clone(&session.output), session.sizes.subscribe())
             })
         });

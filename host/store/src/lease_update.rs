@@ -17,14 +17,15 @@ pub(crate) fn find_lease(
     transaction.first(&statement, &[Value::from(pod.as_str())])?.map(read_lease).transpose()
 }
 
-fn move_end(
+/// Changes a lease that has not ended.
+fn change(
     transaction: &mut dyn Transaction,
     pod: &PodName,
-    new_end: impl FnOnce(UnixTime) -> UnixTime,
+    change: impl FnOnce(&mut Lease),
 ) -> Result<()> {
     match find_lease(transaction, pod)? {
         Some(mut lease) if lease.state != LeaseState::Ended => {
-            lease.expires_at = lease.expires_at.map(new_end);
+            change(&mut lease);
             write_lease(transaction, &lease)
         }
         _ => Ok(()),
@@ -75,8 +76,13 @@ impl OwnedLeaseUpdate {
                     None => Ok(()),
                 }
             }
-            Self::Extend(pod, by) => move_end(transaction, pod, |end| end.after(*by)),
-            Self::Shorten(pod, by) => move_end(transaction, pod, |end| end.minus(*by)),
+            Self::Extend(pod, by) => change(transaction, pod, |lease| {
+                lease.expires_at = lease.expires_at.map(|end| end.after(*by));
+                lease.noticed_at = Some(UnixTime::now());
+            }),
+            Self::Shorten(pod, by) => change(transaction, pod, |lease| {
+                lease.expires_at = lease.expires_at.map(|end| end.minus(*by));
+            }),
         }
     }
 }

@@ -10,6 +10,7 @@ use paygress_core::backend::cluster::EndReason;
 use paygress_core::backend::store::LeaseStore;
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
+use paygress_core::model::units::UnixTime;
 
 fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Result<()> {
     lock(transaction)?;
@@ -69,6 +70,28 @@ impl LeaseStore for SqlStore {
                     write_lease(transaction, &lease)
                 }
                 _ => Ok(()),
+            })
+            .await
+    }
+
+    async fn mark_noticed(
+        &self,
+        pod: &PodName,
+        expires_at: UnixTime,
+        due: UnixTime,
+    ) -> Result<bool> {
+        let pod = pod.clone();
+        self.database
+            .transact(move |transaction| match find_lease(transaction, &pod)? {
+                Some(mut lease)
+                    if lease.state == LeaseState::Live
+                        && lease.expires_at == Some(expires_at)
+                        && lease.noticed_at.is_none_or(|last| last < due) =>
+                {
+                    lease.noticed_at = Some(due);
+                    write_lease(transaction, &lease).map(|()| true)
+                }
+                _ => Ok(false),
             })
             .await
     }

@@ -1,10 +1,12 @@
-use crate::db::{DialectSql, Value};
+use crate::db::{DialectSql, Retention, Value};
 use crate::dialect_sql;
 use crate::rows::time;
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::model::units::UnixTime;
+
+const MESSAGES: Retention = Retention { table: "seen", time: "at", kind: "TRUE" };
 
 pub(crate) const CLAIM_MESSAGE: DialectSql = dialect_sql!("claim_message");
 
@@ -34,19 +36,7 @@ impl MessageLog for SqlStore {
 
     async fn forget_messages(&self, before: UnixTime, most: u32) -> Result<u64> {
         self.database
-            .transact(move |transaction| {
-                let old = "DELETE FROM seen WHERE at < ?1";
-                let forgotten = transaction.execute(old, &[time(before)])?;
-                // The newest that has at least so many newer ones.
-                let first = "SELECT at, id FROM seen ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?1";
-                let Some(mut first) = transaction.first(first, &[Value::Number(most.into())])?
-                else {
-                    return Ok(forgotten);
-                };
-                let beyond: [Value; 2] = [first.number()?.into(), first.text()?.into()];
-                let forget = "DELETE FROM seen WHERE (at, id) <= (?1, ?2)";
-                Ok(forgotten.saturating_add(transaction.execute(forget, &beyond)?))
-            })
+            .transact(move |transaction| Ok(MESSAGES.forget(transaction, before, most)?))
             .await
     }
 }

@@ -1,4 +1,4 @@
-use crate::db::{Row, Transaction, Value};
+use crate::db::{Retention, Row, Transaction, Value};
 use crate::orders::{find_orders, find_readable_orders};
 use crate::ports::{SELECT_RESERVATIONS, read_reservation};
 use crate::rows::{
@@ -113,15 +113,14 @@ impl Reporting for SqlStore {
     async fn forget_refused(&self, before: UnixTime, limits: RefusedLimits) -> Result<u64> {
         self.database
             .transact(move |transaction| {
-                let old = format!("{REFUSED} AND delivered <> 0 AND created_at < ?1");
+                let old = format!("{} AND delivered <> 0 AND created_at < ?1", REFUSED.kind);
                 let mut forgotten = forget(transaction, &old, &[time(before)])?;
-                if let Some(beyond) = beyond(transaction, REFUSED, limits.most)? {
-                    let beyond_most = format!("{REFUSED} AND {BEYOND}");
-                    let count = forget(transaction, &beyond_most, &beyond)?;
+                if let Some(first) = REFUSED.first_beyond(transaction, limits.most)? {
+                    let count = forget(transaction, &REFUSED.beyond(), &first)?;
                     forgotten = forgotten.saturating_add(count);
                 }
-                if let Some(beyond) = beyond(transaction, WHOLE, limits.whole)? {
-                    shorten(transaction, &beyond)?;
+                if let Some(first) = WHOLE.first_beyond(transaction, limits.whole)? {
+                    shorten(transaction, &first)?;
                 }
                 Ok(forgotten)
             })
@@ -164,25 +163,12 @@ fn damaged_page(
 }
 
 /// Refused orders.
-const REFUSED: &str = "state = 'refused'";
+const REFUSED: Retention =
+    Retention { table: "orders", time: "created_at", kind: "state = 'refused'" };
 /// Those that are not shortened.
-const WHOLE: &str = "state = 'refused' AND delivered < 2";
-/// Those from this one on, the newest first.
-const BEYOND: &str = "(created_at, id) <= (?1, ?2)";
+const WHOLE: Retention = Retention { kind: "state = 'refused' AND delivered < 2", ..REFUSED };
 /// Orders that are shortened in one transaction, so that others need not wait long.
 const SHORTENED_AT_ONCE: u32 = 1_000;
-
-/// The newest order of this kind that has at least so many newer ones.
-fn beyond(transaction: &mut dyn Transaction, kind: &str, newer: u32) -> Result<Option<[Value; 2]>> {
-    let statement = format!(
-        "SELECT created_at, id FROM orders WHERE {kind}
-         ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?1"
-    );
-    match transaction.first(&statement, &[Value::Number(newer.into())])? {
-        Some(mut row) => Ok(Some([row.number()?.into(), row.text()?.into()])),
-        None => Ok(None),
-    }
-}
 
 /// Deletes the orders that `condition` selects, and the leases that only these have.
 fn forget(transaction: &mut dyn Transaction, condition: &str, values: &[Value]) -> Result<u64> {
@@ -207,9 +193,10 @@ fn forget_leases(
 
 /// Keeps of these orders what it takes to answer again.
 fn shorten(transaction: &mut dyn Transaction, beyond: &[Value]) -> Result<()> {
-    forget_leases(transaction, &format!("{WHOLE} AND {BEYOND}"), beyond)?;
+    let condition = WHOLE.beyond();
+    forget_leases(transaction, &condition, beyond)?;
     let whole = format!(
-        "WHERE {WHOLE} AND {BEYOND}
+        "WHERE {condition}
          ORDER BY created_at DESC, id DESC LIMIT {SHORTENED_AT_ONCE}"
     );
     for order in find_readable_orders(transaction, &whole, beyond)? {

@@ -20,8 +20,8 @@ impl SqlStore {
         steps: &[
             dialect_sql!("ledger_1"),
             dialect_sql!("ledger_2"),
-            dialect_sql!("ledger_3"),
-            dialect_sql!("ledger_4"),
+            dialect_sql!(both "ledger_3"),
+            dialect_sql!(both "ledger_4"),
         ],
     };
 

@@ -25,7 +25,7 @@ use bindings::paygress::policy::types::{Context, ImageRef, Order, Problem, Refus
 use paygress_plugin_settings::{SettingsReader, truncate_message};
 use reference::{MAX_NAME_BYTES, Reference};
 
-/// The image that `cargo xtask ssh-image` builds.
+/// The image that `cargo xtask images` builds.
 const DEFAULT_IMAGE: &str = "paygress.local/ssh:1";
 
 const SCHEMA: &str = r#"{

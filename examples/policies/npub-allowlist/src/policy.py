@@ -13,7 +13,7 @@ from image import Image, image
 from npub import public_key
 from reader import Reader
 
-# The image that `cargo xtask ssh-image` builds.
+# The image that `cargo xtask images` builds.
 DEFAULT = "paygress.local/ssh:1"
 
 SCHEMA = """{

@@ -188,6 +188,11 @@ pub const KEYS: &[Key] = &[
         about: "the duration that the default duration policy suggests",
     },
     Key {
+        name: "END_NOTICES",
+        default: Some("600,60"),
+        about: "how many seconds before the end of a pod its customer gets notices, separated by commas; none: never",
+    },
+    Key {
         name: "SSH_BASE_IMAGE",
         default: None,
         about: "the default image of the default images policy",
@@ -246,6 +251,21 @@ pub const KEYS: &[Key] = &[
         name: "ENABLE_CLEANUP_TASK",
         default: Some("true"),
         about: "whether pods that are not in the ledger are removed: true or false",
+    },
+    Key {
+        name: "SSH_SERVER_IMAGE",
+        default: None,
+        about: "the image with the SSH server that is put into customers' images; without it, these bring their own",
+    },
+    Key {
+        name: "POD_ROOT",
+        default: Some("auto"),
+        about: "whether customers are root in their pods: auto (where nodes have user namespaces, with SSH_SERVER_IMAGE) or never",
+    },
+    Key {
+        name: "POD_PROBE",
+        default: Some("true"),
+        about: "whether nothing is sold before a probe pod has started: true or false",
     },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {

@@ -19,9 +19,10 @@ pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
-use paygress_cluster::ExtraCapacity;
 use paygress_cluster::guard::Allowed;
+use paygress_cluster::{ExtraCapacity, PodRoot};
 use paygress_core::backend::policy::{RefundTerms, Slot};
+use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
@@ -66,6 +67,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
+    /// How long before the end of a pod there are notices.
+    pub end_notices: Vec<Seconds>,
     /// The service's keys.
     pub keys: Keys,
     pub relays: Vec<RelayUrl>,
@@ -126,6 +129,12 @@ pub struct Config {
     pub extra_capacity: Option<ExtraCapacity>,
     /// Whether unknown pods are removed.
     pub sweep: bool,
+    /// The image with the SSH server that is put into customers' images.
+    pub ssh_server_image: Option<String>,
+    /// Whether customers are root in their pods.
+    pub root: PodRoot,
+    /// Whether nothing is sold before a probe pod has started.
+    pub probe: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
@@ -221,6 +230,23 @@ impl Reader {
         ports
     }
 
+    fn end_notices(&mut self) -> Vec<Seconds> {
+        let items = self.names("END_NOTICES");
+        if matches!(items.as_slice(), [only] if only == "none") {
+            return Vec::new();
+        }
+        let seconds = |item: &String| item.parse::<u64>().ok().filter(|n| (1..=86_400).contains(n));
+        let notices: Option<Vec<Seconds>> =
+            items.iter().map(|item| seconds(item).map(Seconds)).collect();
+        notices.filter(|notices| notices.len() <= limits::END_NOTICES).unwrap_or_else(|| {
+            self.problem(format!(
+                "END_NOTICES: must be at most {} numbers of seconds from 1 to 86400, as 600,60, or none",
+                limits::END_NOTICES
+            ));
+            Vec::new()
+        })
+    }
+
     fn extra_capacity(&mut self) -> Option<ExtraCapacity> {
         let items = self.names("POD_EXTRA_CAPACITY");
         if items.is_empty() {
@@ -235,6 +261,14 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn ssh_server_image(&mut self) -> Option<String> {
+        let image = self.text("SSH_SERVER_IMAGE")?;
+        if image.contains(|c: char| c.is_whitespace() || c == ',') {
+            self.problem("SSH_SERVER_IMAGE: must be one image, registry/repository:tag");
+        }
+        Some(image)
     }
 
     /// Both settings or neither.
@@ -324,6 +358,7 @@ impl Config {
             nostr: transports.nostr,
             http: transports.http.then_some(http),
             suggested: Seconds(suggested.saturating_mul(60)),
+            end_notices: reader.end_notices(),
             keys: reader.keys(),
             relays: reader.relays(&transports),
             private_relays: reader.flag("ALLOW_PRIVATE_RELAYS"),
@@ -370,6 +405,11 @@ impl Config {
             ttl: Seconds(reader.number("POD_TTL_SECONDS", 0..=86_400).unwrap_or(0)),
             extra_capacity: reader.extra_capacity(),
             sweep: reader.flag("ENABLE_CLEANUP_TASK"),
+            ssh_server_image: reader.ssh_server_image(),
+            root: reader
+                .one_of("POD_ROOT", &[("auto", PodRoot::Auto), ("never", PodRoot::Never)])
+                .unwrap_or(PodRoot::Never),
+            probe: reader.flag("POD_PROBE"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),

@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_probe = \"perhaps\"\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -48,12 +48,15 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "OTLP_ENDPOINT",
         "POD_EXTRA_CAPACITY: cpu=four",
         "POD_EXTRA_CAPACITY: nodes",
+        "SSH_SERVER_IMAGE: must be one image",
+        "POD_ROOT: must be auto or never",
+        "POD_PROBE: must be true or false",
         "typo",
         "policy.prices",
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 19, "{text}");
+    assert_eq!(problems.len(), 22, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -134,6 +137,39 @@ fn the_operator_bears_the_fees_of_a_fault_unless_they_say_otherwise() {
     assert_eq!(fees(&[]), RefundFees::Operator);
     assert_eq!(fees(&[("REFUND_FEES", "operator")]), RefundFees::Operator);
     assert_eq!(fees(&[("REFUND_FEES", "customer")]), RefundFees::Customer);
+}
+
+#[test]
+fn pods_are_probed_and_customers_may_be_root_unless_the_operator_says_otherwise() {
+    let pods = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        (config.ssh_server_image, config.root, config.probe)
+    };
+    assert_eq!(pods(&[]), (None, PodRoot::Auto, true));
+    let image = "registry.example/ssh:1";
+    let set = [("SSH_SERVER_IMAGE", image), ("POD_ROOT", "never"), ("POD_PROBE", "false")];
+    assert_eq!(pods(&set), (Some(image.to_owned()), PodRoot::Never, false));
+    // As `k8s/overlays/cluster/config.env` leaves it out.
+    assert_eq!(pods(&[("SSH_SERVER_IMAGE", "")]), (None, PodRoot::Auto, true));
+}
+
+#[test]
+fn notices_are_ten_minutes_and_one_minute_before_the_end_unless_the_operator_says_otherwise() {
+    let notices = |environment: &[(&str, &str)]| {
+        let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));
+        config.end_notices.iter().map(|before| before.0).collect::<Vec<_>>()
+    };
+    assert_eq!(notices(&[]), [600, 60]);
+    assert_eq!(notices(&[("END_NOTICES", "30")]), [30]);
+    assert_eq!(notices(&[("END_NOTICES", "none")]), [0; 0]);
+    let file = format!("{}end_notices = \"\"\n", good());
+    assert!(read(&file, &[]).is_ok_and(|config| config.end_notices.is_empty()));
+    for wrong in ["0", "soon", "600,none", "86401", "1,2,3,4,5,6,7,8,9"] {
+        let Err(Problems(problems)) = read(&good(), &[("END_NOTICES", wrong)]) else {
+            panic!("{wrong} is accepted")
+        };
+        assert!(problems.len() == 1 && problems[0].starts_with("END_NOTICES: "), "{problems:?}");
+    }
 }
 
 #[test]

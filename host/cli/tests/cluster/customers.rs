@@ -196,9 +196,9 @@ fn who_caused_their_eviction_is_not_paid_back() {
     wait_for("the end of the lease", Duration::from_secs(90), || {
         testbed.log().contains("lease ended")
     });
-    assert!(testbed.log().contains("Exited"), "{}", testbed.log());
     let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
     assert_eq!((status["status"].as_str(), &status["refund_token"]), (Some("ended"), &Value::Null));
+    assert_eq!(status["end_reason"], "out-of-disk", "{status}");
 }
 
 #[test]

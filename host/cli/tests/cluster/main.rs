@@ -11,6 +11,7 @@ mod deployment;
 mod manifests;
 mod node;
 mod policies;
+mod probe;
 mod rights;
 #[path = "../support/mod.rs"]
 mod support;

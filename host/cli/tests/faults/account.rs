@@ -191,7 +191,7 @@ fn refund_tokens(response: &Response) -> Vec<String> {
         Response::Status(status) => {
             (status.refund_token.clone(), status.refund_tokens.clone().unwrap_or_default())
         }
-        Response::Access(_) | Response::ToppedUp(_) => (None, Vec::new()),
+        Response::Access(_) | Response::ToppedUp(_) | Response::Notice(_) => (None, Vec::new()),
     };
     first.into_iter().chain(all).map(|token| token.expose().to_owned()).collect()
 }
@@ -203,6 +203,7 @@ fn pod_of(response: &Response) -> Option<String> {
         Response::ToppedUp(top_up) => Some(top_up.pod_name.clone()),
         Response::Stopped(stopped) => Some(stopped.pod_name.clone()),
         Response::Status(status) => Some(status.pod_name.clone()),
+        Response::Notice(notice) => Some(notice.pod_name.clone()),
         Response::Error(error) => error.pod_name.clone(),
     }
 }

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
@@ -117,6 +117,14 @@ impl LeaseStore for BadLedger {
     }
     async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
         self.write(self.ledger.mark_ending(pod, reason)).await
+    }
+    async fn mark_noticed(
+        &self,
+        pod: &PodName,
+        expires_at: UnixTime,
+        due: UnixTime,
+    ) -> Result<bool, LedgerError> {
+        self.write(self.ledger.mark_noticed(pod, expires_at, due)).await
     }
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
         self.write(self.ledger.end_lease(lease, orders)).await
@@ -292,14 +300,14 @@ impl Cluster for ScriptedCluster {
         self.pods.lock().unwrap().entry(pod).or_insert_with(|| UnixTime::now().after(plan.sold));
         Ok(())
     }
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         match self.call()? {
             ClusterFault::NeverReady => Err(ClusterError::not_ready("ImagePullBackOff")),
             ClusterFault::PortTaken(times) if times > 0 => {
                 *self.fault.lock().unwrap() = ClusterFault::PortTaken(times - 1);
                 Err(ClusterError::port_taken("a test"))
             }
-            _ => self.alive(pod),
+            _ => self.alive(pod).map(|()| ReadyPod::default()),
         }
     }
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {

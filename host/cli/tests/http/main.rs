@@ -14,7 +14,7 @@ mod support;
 
 use crate::support::customer::TIMEOUT;
 use crate::support::web::Web;
-use paygress_sshd::client::Client;
+use paygress_sshd::client::{Client, HostKeyCheck};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,10 @@ fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
 
 async fn says(answer: &Value, command: &str) -> String {
     let address = ("127.0.0.1", u16::try_from(answer["ssh_port"].as_u64().unwrap()).unwrap());
-    let client = Client::login(address, text(answer, "ssh_username"), text(answer, "ssh_password"))
-        .await
-        .unwrap();
+    let keys = answer["ssh_host_keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap());
+    let check = HostKeyCheck::one_of(keys).unwrap();
+    let (username, password) = (text(answer, "ssh_username"), text(answer, "ssh_password"));
+    let client = Client::login(address, username, password, check).await.unwrap();
     client.run(command).await.unwrap().stdout
 }
 

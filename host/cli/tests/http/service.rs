@@ -36,8 +36,16 @@ pub(crate) async fn opened(
 
 /// A service whose cluster has room for so many pods, which are not real.
 pub(crate) async fn with_room(room: u32) -> (Sandbox, Running, Web, Buyer) {
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let cluster = Arc::new(FakeCluster { room: Some(room), ..FakeCluster::default() });
+    with_cluster(&[], FakeCluster { room: Some(room), ..FakeCluster::default() }).await
+}
+
+/// A service with these settings, whose pods are not real.
+pub(crate) async fn with_cluster(
+    settings: &[(&str, &str)],
+    cluster: FakeCluster,
+) -> (Sandbox, Running, Web, Buyer) {
+    let sandbox = Sandbox::new(settings, "").await.unwrap();
+    let cluster = Arc::new(cluster);
     let app =
         App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
             .await

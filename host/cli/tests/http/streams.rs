@@ -1,17 +1,24 @@
 //! What lasts as long as a pod: its events and its terminal.
 
-use crate::service::{opened, shared};
+use crate::service::{opened, shared, with_cluster};
 use crate::support::customer::TIMEOUT;
+use crate::support::fake::FakeCluster;
+use crate::support::web::Web;
 use crate::text;
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
-use serde_json::json;
+use paygress_core::model::host_key::HostKey;
+use paygress_core::testing;
+use paygress_sshd::{Account, Password, new_host_key, serve};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_sent_from_the_order_to_the_end() {
     let (_sandbox, _running, web, buyer) = opened(
-        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http")],
+        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http"), ("END_NOTICES", "4")],
         "[policy.duration]\nminimum_seconds = 5\n",
     )
     .await;
@@ -36,6 +43,8 @@ async fn progress_is_sent_from_the_order_to_the_end() {
     };
     assert!(at("ready") < at("expiring") && at("expiring") < at("ended"), "{stages:?}");
     assert!(whole.contains("\"expires_at\":\"20"), "{whole}");
+    assert!(whole.contains("\"notice_seconds\":4"), "{whole}");
+    assert!(whole.contains("\"end_reason\":\"expired\""), "{whole}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,4 +88,62 @@ async fn a_terminal_opens_for_its_customer_only() {
     };
     assert!(shown.contains("40 132") && shown.contains("so says alice"), "{shown}");
     assert_eq!(u16::from(closed.unwrap().code), 1_000);
+}
+
+/// The code and the reason with which the terminal of this pod is closed before anything is shown.
+async fn refusal(web: &Web, bought: &Value) -> (u16, String) {
+    let url = format!("ws://{}/pods/{}/terminal", web.address, text(bought, "pod_name"));
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    let bearer = text(bought, "bearer_token");
+    let hello = json!({"bearer_token": bearer, "columns": 80, "rows": 24}).to_string();
+    socket.send(Message::text(hello)).await.unwrap();
+    let closed = tokio::time::timeout(TIMEOUT, socket.next()).await.expect("it is closed");
+    match closed.unwrap().unwrap() {
+        Message::Close(Some(frame)) => (u16::from(frame.code), frame.reason.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
+    const PASSWORD: &str = "the password of the pod";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let ports = [("SSH_PORT_RANGE_START", port.as_str()), ("SSH_PORT_RANGE_END", port.as_str())];
+    let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
+    let cluster = FakeCluster { host_keys, ..FakeCluster::default() };
+    let (sandbox, _running, web, buyer) = with_cluster(&ports, cluster).await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_password": PASSWORD});
+    let bought = web.spawn(order).await.good();
+    assert_eq!(bought["ssh_host_keys"], json!([testing::HOST_KEY]));
+    assert_eq!(bought["known_hosts"], json!(format!("[127.0.0.1]:{port} {}", testing::HOST_KEY)));
+    // It would let the customer in.
+    let account = Account {
+        username: "user".to_owned(),
+        aliases: Vec::new(),
+        password: Password::new(PASSWORD),
+        keys: Vec::new(),
+        shell: "/bin/sh".into(),
+        home: sandbox.directory.path().to_owned(),
+        environment: Vec::new(),
+    };
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
+    let (code, reason) = refusal(&web, &bought).await;
+    assert_eq!(code, 4_502);
+    assert!(reason.contains("its host key is not the pod's"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_key_has_no_password_anywhere() {
+    let (_shared, web, buyer) = shared().await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_public_key": testing::HOST_KEY});
+    let bought = web.spawn(order).await.good();
+    assert_eq!(bought["ssh_password"], Value::Null);
+    let path = format!("/pods/{}/access", text(&bought, "pod_name"));
+    let again = web.get(&path, text(&bought, "bearer_token")).await.good();
+    assert_eq!(again["ssh_password"], Value::Null);
+    let (code, reason) = refusal(&web, &bought).await;
+    assert_eq!(code, 4_403);
+    assert!(reason.contains("no password"), "{reason}");
 }

@@ -6,7 +6,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
@@ -18,6 +18,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -29,7 +30,7 @@ use paygress_core::orders::{
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -154,6 +155,10 @@ pub struct FakeCluster {
     pub running: Mutex<HashSet<PodName>>,
     /// How many pods ran at the same time, at most.
     pub most: AtomicUsize,
+    /// Pods that have ended, which it reports to whoever watches it.
+    pub ended: Mutex<HashMap<PodName, EndReason>>,
+    /// Those of every pod.
+    pub host_keys: Vec<HostKey>,
 }
 
 /// A tier that no node is large enough for.
@@ -201,14 +206,17 @@ impl Cluster for FakeCluster {
         self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
     }
-    async fn ready(&self, _: &PodName) -> Result<(), ClusterError> {
-        Ok(())
+    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+        Ok(ReadyPod { host_keys: self.host_keys.clone() })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)
     }
-    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        Ok(())
+    async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        match self.ended.lock().unwrap().contains_key(pod) {
+            true => Err(ClusterError::NotFound),
+            false => Ok(()),
+        }
     }
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         Ok(())
@@ -217,7 +225,13 @@ impl Cluster for FakeCluster {
         self.running.lock().unwrap().remove(pod);
         Ok(())
     }
-    async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        let ended = self.ended.lock().unwrap().clone();
+        for (pod, reason) in ended {
+            if sink.send(ClusterEvent::Ended(pod, reason)).await.is_err() {
+                return;
+            }
+        }
         std::future::pending().await
     }
     async fn check(&self) -> Result<(), ClusterError> {
@@ -303,6 +317,7 @@ impl Responder for NullResponder {
 pub fn settings() -> Settings {
     Settings {
         suggested: Seconds(3_600),
+        end_notices: Vec::new(),
         ssh_host: "127.0.0.1".to_owned(),
         container_port: 2_222,
         ports: 1_024..=65_000,

@@ -1,14 +1,17 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
+pub use crate::backend::probe::ProbeProblem;
 pub use crate::model::lease::EndReason;
 
 use crate::backend::capacity::{Capacity, Demand};
 use crate::model::decision::{Placement, Rendered};
+use crate::model::host_key::HostKey;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -51,6 +54,9 @@ pub enum ClusterError {
     /// The pod did not become ready in time. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotReady(#[source] ClusterErrorSource),
+    /// The pod's image could not be pulled or started. Customers see the cause.
+    #[error("the pod did not become ready: {0}")]
+    ImageFailed(#[source] ClusterErrorSource),
     /// No node took the pod in time: whatever is in it was not tried. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotScheduled(#[source] ClusterErrorSource),
@@ -71,6 +77,10 @@ impl ClusterError {
         Self::NotReady(Arc::from(source.into()))
     }
 
+    pub fn image_failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::ImageFailed(Arc::from(source.into()))
+    }
+
     pub fn not_scheduled(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::NotScheduled(Arc::from(source.into()))
     }
@@ -89,8 +99,9 @@ impl From<ClusterError> for Refusal {
                 ErrorType::ResourceUnavailable,
                 "no node has the reserved port free; try again later",
             ),
-            ClusterError::NotReady(why) | ClusterError::NotScheduled(why) => {
-                Self::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
+            ClusterError::NotReady(why) | ClusterError::NotScheduled(why) => did_not_start(&why),
+            ClusterError::ImageFailed(why) => {
+                did_not_start(&why).with_end_reason(EndReason::ImageFailed)
             }
             ClusterError::NotFound => {
                 Self::new(ErrorType::LeaseExpired, "the pod has ended; order a new one")
@@ -101,6 +112,10 @@ impl From<ClusterError> for Refusal {
             ),
         }
     }
+}
+
+fn did_not_start(why: &ClusterErrorSource) -> Refusal {
+    Refusal::new(ErrorType::ProvisioningError, format!("the pod did not start: {why}"))
 }
 
 /// What the cluster reports.
@@ -123,6 +138,21 @@ pub enum StartupPhase {
     Pulling,
     /// It runs, and does not take logins yet.
     Starting,
+}
+
+/// What is known of a pod that takes logins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyPod {
+    /// The public keys of its SSH server, made in the pod; none where they are not known.
+    pub host_keys: Vec<HostKey>,
+}
+
+/// Finds out whether pods start, before customers pay for them.
+#[async_trait]
+pub trait Probe: Send + Sync {
+    /// Launches a pod as an order would, but without a port of the nodes, waits until it takes
+    /// logins, and removes it. None: nothing is wrong.
+    async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
 }
 
 /// Where pods run.
@@ -153,12 +183,23 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::dry_run`].
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
 
-    /// Waits until the pod takes logins.
+    /// Whether customers are root in the pods that are launched now.
+    fn root(&self) -> bool {
+        false
+    }
+
+    /// How to find out whether pods start; none where nothing keeps them from it.
+    fn probe(&self) -> Option<&dyn Probe> {
+        None
+    }
+
+    /// Waits until the pod takes logins. Called again it gives the same keys, as long as the pod
+    /// lives.
     ///
     /// # Errors
-    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::NotScheduled`],
-    /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
-    async fn ready(&self, pod: &PodName) -> Result<(), ClusterError>;
+    /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::ImageFailed`],
+    /// [`ClusterError::NotScheduled`], [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError>;
 
     /// How far a launched pod is.
     ///
@@ -218,19 +259,22 @@ mod tests {
     #[test]
     fn an_error_keeps_its_source_and_customers_see_why_a_pod_did_not_start() {
         let cause = || std::io::Error::other("no space left");
-        let constructors: [fn(std::io::Error) -> ClusterError; 4] = [
+        let constructors: [fn(std::io::Error) -> ClusterError; 5] = [
             ClusterError::port_taken,
             ClusterError::not_ready,
+            ClusterError::image_failed,
             ClusterError::not_scheduled,
             ClusterError::unavailable,
         ];
         for constructor in constructors {
             let error = constructor(cause());
             assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no space left"));
-            let shown = Refusal::from(error.clone()).message.contains("no space left");
-            let is_start =
-                matches!(error, ClusterError::NotReady(_) | ClusterError::NotScheduled(_));
-            assert_eq!(shown, is_start, "{error}");
+            let refusal = Refusal::from(error.clone());
+            let is_image = matches!(error, ClusterError::ImageFailed(_));
+            let is_start = is_image
+                || matches!(error, ClusterError::NotReady(_) | ClusterError::NotScheduled(_));
+            assert_eq!(refusal.message.contains("no space left"), is_start, "{error}");
+            assert_eq!(refusal.end_reason, is_image.then_some(EndReason::ImageFailed), "{error}");
         }
     }
 }

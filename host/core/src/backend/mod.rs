@@ -4,6 +4,7 @@ pub mod capacity;
 pub mod cluster;
 pub mod http_auth;
 pub mod policy;
+pub mod probe;
 pub mod responder;
 pub mod store;
 pub mod terminal;

@@ -79,7 +79,8 @@ pub enum LeaseUpdate<'a> {
     /// here, if there is one.
     Release(&'a LeaseId, Option<&'a Lease>),
     /// Moves its end later, unless it has ended. The sum is made in the transaction, so that two
-    /// extensions at the same time both count.
+    /// extensions at the same time both count. Notices of the new end that would be due by now are
+    /// not given: the customer has just learned it.
     Extend(&'a PodName, Seconds),
     /// Moves its end earlier, unless it has ended: takes an extension back.
     Shorten(&'a PodName, Seconds),
@@ -170,6 +171,15 @@ pub trait LeaseStore: Send + Sync {
 
     /// Records why a live lease is about to end, before its pod is touched.
     async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError>;
+
+    /// Records that the notice of this time is given, of a live lease that ends then. `false`:
+    /// its end has moved, or that notice or a later one was given; nothing is written.
+    async fn mark_noticed(
+        &self,
+        pod: &PodName,
+        expires_at: UnixTime,
+        due: UnixTime,
+    ) -> Result<bool, LedgerError>;
 
     /// Ends a lease: writes it, releases its port, and writes its active orders as they are here.
     /// Orders that owe a refund become this replica's.

@@ -1,6 +1,7 @@
 //! A terminal in a pod, for transports that bring one to a browser.
 
-use crate::model::login::Login;
+use crate::model::host_key::HostKey;
+use crate::model::secret::Secret;
 use async_trait::async_trait;
 use std::error::Error;
 use tokio::sync::mpsc;
@@ -28,29 +29,43 @@ pub struct Session {
     pub output: mpsc::Receiver<Vec<u8>>,
 }
 
+/// Where a shell is opened, and how to log in there.
+#[derive(Clone, Copy, Debug)]
+pub struct ShellLogin<'a> {
+    pub host: &'a str,
+    pub port: u16,
+    pub username: &'a str,
+    pub password: &'a Secret,
+    /// The server has one of these; where none is known, any.
+    pub host_keys: &'a [HostKey],
+}
+
 /// Why no shell was opened.
 #[derive(Debug, thiserror::Error)]
-#[error("the login at the pod failed")]
-pub struct ShellError(#[source] Box<dyn Error + Send + Sync>);
+pub enum ShellError {
+    /// Nothing was sent to it, the password neither.
+    #[error("the server has another host key than the pod")]
+    WrongHostKey(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the login at the pod failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
 
 impl ShellError {
-    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(source.into())
+    pub fn wrong_host_key(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::WrongHostKey(source.into())
+    }
+
+    pub fn failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(source.into())
     }
 }
 
 /// Opens shells.
 #[async_trait]
 pub trait Shell: Send + Sync {
-    /// Logs in at this host and port.
+    /// Logs in.
     ///
     /// # Errors
-    /// [`ShellError`]: the pod cannot be reached, or refuses the login.
-    async fn open(
-        &self,
-        host: &str,
-        port: u16,
-        login: &Login,
-        size: Size,
-    ) -> Result<Session, ShellError>;
+    /// [`ShellError`]: the pod cannot be reached, refuses the login, or is another server.
+    async fn open(&self, login: ShellLogin<'_>, size: Size) -> Result<Session, ShellError>;
 }

@@ -35,6 +35,8 @@ pub struct Catalog {
     pub p2pk_pubkey: Option<String>,
     /// Where it is known.
     pub utilisation: Option<Utilisation>,
+    /// Whether customers are root in their pods.
+    pub root: bool,
 }
 
 impl Catalog {
@@ -45,6 +47,7 @@ impl Catalog {
         self.terms().ne(other.terms())
             || self.mints != other.mints
             || self.p2pk_pubkey != other.p2pk_pubkey
+            || self.root != other.root
     }
 
     fn terms(&self) -> impl Iterator<Item = &Offer> {
@@ -72,6 +75,7 @@ mod tests {
             mints: Vec::new(),
             p2pk_pubkey: None,
             utilisation: Some(Utilisation { cpu, memory: 0 }),
+            root: false,
         }
     }
 
@@ -82,6 +86,7 @@ mod tests {
         assert!(!catalog(1_000, Some(0), 1_000).differs_from(&before), "sold out");
         assert!(catalog(2_000, Some(7), 300).differs_from(&before), "another price");
         assert!(!catalog(1_000, None, 300).differs_from(&before));
+        assert!(Catalog { root: true, ..before.clone() }.differs_from(&before), "root");
     }
 
     #[test]
@@ -89,5 +94,6 @@ mod tests {
         let content = crate::protocol::offer(&catalog(1_000, Some(0), 625));
         assert_eq!(content.pod_specs.first().and_then(|spec| spec.available), Some(0));
         assert_eq!(content.utilisation_percent.map(|share| share.cpu), Some(63));
+        assert_eq!(content.root, Some(false));
     }
 }

@@ -68,9 +68,12 @@ name!(
     OrderId, "the id of an order", "16 lower-case hex digits", |text| is_hex(text, 16)
 );
 name!(
-    /// The id of a lease.
+    /// The id of a lease, or of a probe pod: see [`LeaseId::of_probe`].
     LeaseId, "the id of a lease", "10 characters of a-z and 2-7",
-    |text| text.len() == 10 && text.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7'))
+    |text| {
+        let symbols = text.strip_prefix(PROBE).unwrap_or(text);
+        text.len() == 10 && symbols.bytes().all(|c| LEASE_ALPHABET.contains(&c))
+    }
 );
 name!(
     /// The name of a pod, as customers and Kubernetes see it. A lease's is `ssh-pod-<lease>`;
@@ -195,15 +198,30 @@ impl PodName {
 /// What stands before the id of a lease in its pod's name.
 const POD_PREFIX: &str = "ssh-pod-";
 
+const LEASE_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// What the id of a probe pod begins with. No order's lease has it.
+const PROBE: char = '0';
+
 impl LeaseId {
+    /// A new one, of a pod that is no order's.
+    #[must_use]
+    pub fn of_probe() -> Self {
+        Self(format!("{PROBE}{}", random_name(9, LEASE_ALPHABET)))
+    }
+
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.0.starts_with(PROBE)
+    }
+
     /// The lease that an order makes. It is derived, so that a resumed order finds the port that it
     /// had reserved. A pod's name is public: its 50 bits reveal nothing of the order's id.
     #[must_use]
     pub fn of(order: &OrderId) -> Self {
-        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = Sha256::digest(format!("lease of order {order}"));
         let symbol =
-            |byte: &u8| ALPHABET.get(usize::from(byte & 31)).copied().map_or('a', char::from);
+            |byte: &u8| LEASE_ALPHABET.get(usize::from(byte & 31)).copied().map_or('a', char::from);
         Self(digest.iter().take(10).map(symbol).collect())
     }
 
@@ -259,6 +277,14 @@ mod tests {
     }
 
     #[test]
+    fn no_order_has_the_lease_of_a_probe() {
+        let (one, other) = (LeaseId::of_probe(), LeaseId::of_probe());
+        assert!(one != other && one.is_probe() && other.is_probe());
+        assert_eq!(one.pod_name().lease(), Some(one.clone()));
+        assert!((0..1_000).all(|_| !LeaseId::of(&OrderId::random()).is_probe()));
+    }
+
+    #[test]
     fn names_are_checked() {
         let long = "x".repeat(129);
         for (accepted, text, is_valid) in [
@@ -267,6 +293,8 @@ mod tests {
             (OrderId::parse("").is_ok(), "no order", false),
             (LeaseId::parse("abcdefg234").is_ok(), "lease", true),
             (LeaseId::parse("abcdefg189").is_ok(), "lease with other digits", false),
+            (LeaseId::parse("0bcdefg234").is_ok(), "probe", true),
+            (LeaseId::parse("00cdefg234").is_ok(), "probe with another 0", false),
             (PodName::parse("any pod").is_ok(), "pod", true),
             (PodName::parse("").is_ok(), "no pod", false),
             (PodName::parse("a\u{7}b").is_ok(), "pod with a control character", false),

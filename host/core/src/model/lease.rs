@@ -1,9 +1,11 @@
 //! Leases: pods that are being, are or were sold.
 
 use crate::model::decision::{LeaseView, Resources};
+use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, LeaseId, PodName, known_customer};
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How far a lease has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,15 @@ pub struct Lease {
     pub expires_at: Option<UnixTime>,
     /// Why it ended.
     pub end: Option<EndReason>,
+    /// Until when notices of its end were given, or were needless since its end has moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed_at: Option<UnixTime>,
+    /// The keys of its pod's SSH server; none where they are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<HostKey>,
+    /// Whether its customer is root in the pod; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
 }
 
 impl Lease {
@@ -68,9 +79,9 @@ impl Lease {
     }
 }
 
-/// Why a pod ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Why a pod ended: one spelling on the wire, in the ledger and in logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum EndReason {
     /// Its time was over.
     Expired,
@@ -85,12 +96,91 @@ pub enum EndReason {
     Evicted,
     /// The customer stopped it.
     Stopped,
+    /// The kernel killed it for lack of memory.
+    OutOfMemory,
+    /// Evicted since it used more of the node's disk than it has.
+    OutOfDisk,
+    /// It never ran: its image could not be pulled or started.
+    ImageFailed,
 }
 
 impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Expired,
+        Self::Exited,
+        Self::Removed,
+        Self::Disrupted,
+        Self::Evicted,
+        Self::Stopped,
+        Self::OutOfMemory,
+        Self::OutOfDisk,
+        Self::ImageFailed,
+    ];
+
+    /// Its name, as it is stored and sent.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Exited => "exited",
+            Self::Removed => "removed",
+            Self::Disrupted => "disrupted",
+            Self::Evicted => "evicted",
+            Self::Stopped => "stopped",
+            Self::OutOfMemory => "out-of-memory",
+            Self::OutOfDisk => "out-of-disk",
+            Self::ImageFailed => "image-failed",
+        }
+    }
+
     /// Whether it is the service's to make good: all unused time is paid back, at its expense.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
         matches!(self, Self::Removed | Self::Disrupted)
+    }
+
+    /// Whether it is the customer's own doing, or may be, before the time was over: unused time is
+    /// paid back on the terms of a stop, and one step at least is charged.
+    #[must_use]
+    pub fn is_as_a_stop(self) -> bool {
+        matches!(self, Self::Stopped | Self::Evicted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::OrderId;
+    use crate::testing;
+
+    #[test]
+    fn a_lease_of_an_earlier_version_has_no_host_keys() {
+        let id = LeaseId::of(&OrderId::random());
+        let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
+        let lease = Lease { host_keys, root: Some(true), ..testing::lease(id.clone(), 1, 2) };
+        let json = serde_json::to_value(&lease).unwrap();
+        assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
+        assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
+        let mut earlier = json;
+        for added in ["host_keys", "root"] {
+            earlier.as_object_mut().unwrap().remove(added).unwrap();
+        }
+        let read: Lease = serde_json::from_value(earlier.clone()).unwrap();
+        assert_eq!(read, testing::lease(id, 1, 2));
+        assert_eq!(serde_json::to_value(&read).unwrap(), earlier, "it is written as it was");
+        assert!(earlier.get("noticed_at").is_none(), "{earlier}");
+    }
+
+    #[test]
+    fn a_reason_has_one_spelling_and_those_of_version_0_1_0_are_read() {
+        for reason in EndReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        let old = ["expired", "exited", "removed", "disrupted", "evicted", "stopped"];
+        for (reason, name) in EndReason::ALL.into_iter().zip(old) {
+            let read: EndReason = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(read, reason, "{name}");
+        }
     }
 }

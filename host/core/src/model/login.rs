@@ -42,15 +42,23 @@ const RESERVED: &[&str] = &[
 pub struct Login {
     /// The user, `[a-z_][a-z0-9_-]{0,31}`.
     pub username: String,
-    /// The password.
-    pub password: Secret,
+    /// The password; none: only the key logs in.
+    pub password: Option<Secret>,
     /// One public key in OpenSSH's form.
     pub public_key: Option<String>,
 }
 
 impl Login {
-    /// Validates the fields and fills in missing ones: the user `user`, a password of 119 random
-    /// bits.
+    /// A login with these. With neither password nor key a password of 119 random bits is made;
+    /// with a key there is none that was not requested.
+    #[must_use]
+    pub fn new(username: String, password: Option<Secret>, public_key: Option<String>) -> Self {
+        let password = password.or_else(|| public_key.is_none().then(random_password));
+        Self { username, password, public_key }
+    }
+
+    /// Validates the fields and fills in missing ones: the user `user`, and a password as
+    /// [`Login::new`] does.
     ///
     /// # Errors
     /// `invalid_request` that names the field and the rule.
@@ -59,22 +67,18 @@ impl Login {
         password: Option<&str>,
         public_key: Option<&str>,
     ) -> Result<Self, Refusal> {
-        Ok(Self {
-            username: check_username(username.unwrap_or(DEFAULT_USERNAME))?,
-            password: match password {
-                Some(password) => check_password(password)?,
-                None => Self::random_password(),
-            },
-            public_key: public_key.map(check_public_key).transpose()?,
-        })
+        Ok(Self::new(
+            check_username(username.unwrap_or(DEFAULT_USERNAME))?,
+            password.map(check_password).transpose()?,
+            public_key.map(check_public_key).transpose()?,
+        ))
     }
+}
 
-    /// 119 random bits, in characters that nobody mistakes for others.
-    #[must_use]
-    pub fn random_password() -> Secret {
-        const ALPHABET: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-        Secret::new(random_name(20, ALPHABET))
-    }
+/// 119 random bits, in characters that nobody mistakes for others.
+fn random_password() -> Secret {
+    const ALPHABET: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    Secret::new(random_name(20, ALPHABET))
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {
@@ -163,7 +167,8 @@ mod tests {
     #[test]
     fn passwords_keep_every_printable_character() {
         let odd = r#"'"$;: `\äö"#;
-        assert_eq!(Login::check(None, Some(odd), None).unwrap().password.expose(), odd);
+        let login = Login::check(None, Some(odd), None).unwrap();
+        assert_eq!(login.password, Some(Secret::new(odd)));
         for bad in
             ["short", "new\nline-long", "tab\tlong-enough", "\u{0}aaaaaaaaa", &"p".repeat(129)]
         {
@@ -176,8 +181,16 @@ mod tests {
         let (a, b) =
             (Login::check(None, None, None).unwrap(), Login::check(None, None, None).unwrap());
         assert_eq!(a.username, "user");
-        assert_eq!(a.password.expose().len(), 20);
-        assert_ne!(a.password.expose(), b.password.expose());
+        assert_eq!(a.password.as_ref().unwrap().expose().len(), 20);
+        assert_ne!(a.password, b.password);
+    }
+
+    #[test]
+    fn who_sends_a_key_has_no_password_but_their_own() {
+        let key = Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA");
+        assert_eq!(Login::check(None, None, key).unwrap().password, None);
+        let both = Login::check(None, Some("a good password"), key).unwrap();
+        assert_eq!(both.password, Some(Secret::new("a good password")));
     }
 
     #[test]

@@ -63,12 +63,12 @@ pub struct OrderRecord {
     decision: Option<DecisionRecord>,
     lease: Option<LeaseId>,
     launches: u32,
-    /// Of an order that is not paid for: whether its pod may run. None, in a record of an earlier
-    /// version: it may.
+    /// Of an order that is not paid for: whether its pod may run. None: it may, as of those that an
+    /// earlier version has stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched_unpaid: Option<bool>,
-    /// Of an order whose payment is unknown: whether the token could not be forged. None, in a
-    /// record of an earlier version: as if.
+    /// Of an order whose payment is unknown: whether the token could not be forged. None: it could
+    /// not, as of those that an earlier version has stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     proven: Option<bool>,
     redeemed: Option<Sat>,
@@ -114,8 +114,8 @@ impl From<&Order> for OrderRecord {
             }),
             lease: order.lease(),
             launches: planned.map_or(0, |planned| planned.moves),
-            launched_unpaid: state.unpaid().map(|unpaid| unpaid.launched),
-            proven: state.unpaid().map(|unpaid| unpaid.proven),
+            launched_unpaid: state.unpaid().and_then(|unpaid| (!unpaid.launched).then_some(false)),
+            proven: state.unpaid().and_then(|unpaid| (!unpaid.proven).then_some(false)),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
             refusal: state.refusal().cloned(),
@@ -333,7 +333,9 @@ impl Reader {
             Purchase::Spawn { username, public_key, .. } => {
                 let (username, public_key) = (username.clone(), public_key.clone());
                 let password = self.secrets.password.take();
-                let password = self.require(password, "password")?;
+                if public_key.is_none() {
+                    self.require(password.as_ref(), "password")?;
+                }
                 let login = Login { username, password, public_key };
                 Ok(Task::Spawn { planned: self.require(planned, "pod")?, login })
             }
@@ -406,6 +408,26 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::testing;
+
+    #[test]
+    fn an_order_with_a_key_alone_is_read_without_a_password() {
+        let with_key = Purchase::Spawn {
+            image: None,
+            tier: None,
+            username: "user".to_owned(),
+            public_key: Some("ssh-ed25519 AAAA".to_owned()),
+            wanted: None,
+        };
+        for (purchase, is_read) in [(with_key, true), (testing::spawn(), false)] {
+            let order = testing::order(purchase, State::Active).unwrap();
+            let record: OrderRecord =
+                serde_json::from_value(serde_json::to_value(&order).unwrap()).unwrap();
+            let secrets = OrderSecrets { password: None, ..OrderSecrets::from(&order) };
+            let read = record.into_order(secrets, order.delivered);
+            assert_eq!(read.is_ok(), is_read, "{read:?}");
+            assert!(read.is_err() || read.is_ok_and(|order| order.state.password().is_none()));
+        }
+    }
 
     #[test]
     fn a_pod_of_an_unpaid_order_may_run_unless_the_record_says_that_it_does_not() {

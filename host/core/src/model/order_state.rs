@@ -125,7 +125,7 @@ impl Unpaid {
     /// As it was received.
     #[must_use]
     pub fn undecided(self) -> OrderState {
-        let password = self.task.login().map(|login| login.password.clone());
+        let password = self.task.login().and_then(|login| login.password.clone());
         OrderState::Received { token: self.token, password }
     }
 }
@@ -437,14 +437,14 @@ impl OrderState {
         }
     }
 
-    /// The password of the new pod, until it ends.
+    /// The password of the new pod, until it ends; none if only a key logs in.
     #[must_use]
     pub fn password(&self) -> Option<&Secret> {
         match self {
             Self::Received { password, .. } | Self::RefundPending { password, .. } => {
                 password.as_ref()
             }
-            _ => self.task().and_then(Task::login).map(|login| &login.password),
+            _ => self.task().and_then(Task::login).and_then(|login| login.password.as_ref()),
         }
     }
 

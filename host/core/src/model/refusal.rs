@@ -1,5 +1,6 @@
 //! Why a request fails: a stable code, what happened and what to do.
 
+use crate::model::lease::EndReason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -111,19 +112,29 @@ pub struct Refusal {
     /// More, when it helps. A record of few bytes leaves it out.
     #[serde(default)]
     pub details: Option<String>,
+    /// Why the pod ended, or never ran, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
 }
 
 impl Refusal {
     /// A refusal without details.
     #[must_use]
     pub fn new(code: ErrorType, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: None }
+        Self { code, message: message.into(), details: None, end_reason: None }
     }
 
     /// With details.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
         self.details = Some(details.into());
+        self
+    }
+
+    /// Of a pod that has ended, or never ran.
+    #[must_use]
+    pub fn with_end_reason(mut self, reason: EndReason) -> Self {
+        self.end_reason = Some(reason);
         self
     }
 }

@@ -47,13 +47,18 @@ impl OrderService {
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
-        let available = |offer: &Offer| Some(free.as_ref()?.count(&Tier::from(offer), ports));
+        let is_closed = self.is_closed_by_probe();
+        let available = |offer: &Offer| match is_closed {
+            true => Some(0),
+            false => Some(free.as_ref()?.count(&Tier::from(offer), ports)),
+        };
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
             offers: offers.into_iter().map(listed).collect(),
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
+            root: self.backends.cluster.root(),
         })
     }
 
@@ -120,13 +125,14 @@ impl OrderService {
         free.fits(&Tier::from(&quote)).err()
     }
 
-    /// Refuses a new pod of this tier for which there is no port, or no place. Nobody is sent to
-    /// their wallet for a token that buys nothing.
+    /// Refuses a new pod of this tier that does not start, or for which there is no port, or no
+    /// place. Nobody is sent to their wallet for a token that buys nothing.
     pub(super) async fn check_for_sale(
         &self,
         tier: &Tier,
         free: Option<&FreeCapacity>,
     ) -> Result<(), Refusal> {
+        self.check_probe()?;
         let ports = self.settings.ports.clone();
         match self.backends.ledger.has_free_port(ports).await {
             Ok(true) => free.map_or(Ok(()), |free| free.fits(tier)).map_err(refusal),

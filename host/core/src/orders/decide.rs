@@ -16,7 +16,6 @@ use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, U
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
-use std::sync::atomic::Ordering;
 
 impl OrderService {
     /// received → decided, or refused.
@@ -29,12 +28,7 @@ impl OrderService {
     ) -> Result<(), StepError> {
         let decided = match &order.purchase {
             Purchase::Spawn { username, public_key, .. } => {
-                let login = Login {
-                    username: username.clone(),
-                    // Who has named none gets one.
-                    password: password.unwrap_or_else(Login::random_password),
-                    public_key: public_key.clone(),
-                };
+                let login = Login::new(username.clone(), password, public_key.clone());
                 self.decide_spawn(order, token, login, set).await
             }
             Purchase::TopUp { pod } => self.decide_top_up(order, token, pod, set).await,
@@ -63,13 +57,12 @@ impl OrderService {
         progress: DecisionProgress,
     ) -> Result<(), StepError> {
         tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
-        let released = self.release_lease(order).await?;
+        let released = self.release_lease(order, &refusal).await?;
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
         self.transition(order, refused, released.as_ref().into()).await?;
-        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if refusals.is_multiple_of(limits::REFUSED_CHECK_EVERY)
+        if self.refusals.is_due()
             && let Err(error) = self.forget_refused().await
         {
             tracing::warn!(%error, "refused orders could not be forgotten yet");
@@ -83,9 +76,10 @@ impl OrderService {
     pub(super) async fn release_lease(
         &self,
         order: &Order,
+        refusal: &Refusal,
     ) -> Result<Option<ReleasedLease>, StepError> {
         let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
-        let mut lease = self.ended_lease(order).await?;
+        let mut lease = self.ended_lease(order, refusal).await?;
         if let Some(lease) = &mut lease
             && order.state.may_run_unpaid()
         {
@@ -102,12 +96,17 @@ impl OrderService {
         Ok(self.backends.ledger.check_state(&order.id, order.state()).await?)
     }
 
-    /// The lease of a spawn that comes to nothing, as ended.
-    pub(super) async fn ended_lease(&self, order: &Order) -> Result<Option<Lease>, StepError> {
+    /// The lease of a spawn that comes to nothing for this reason, as ended.
+    pub(super) async fn ended_lease(
+        &self,
+        order: &Order,
+        refusal: &Refusal,
+    ) -> Result<Option<Lease>, StepError> {
         let Purchase::Spawn { .. } = &order.purchase else { return Ok(None) };
         let mut lease = self.backends.ledger.lease(&order.pod()).await?;
         if let Some(lease) = &mut lease {
             lease.state = LeaseState::Ended;
+            lease.end = lease.end.or(refusal.end_reason);
         }
         Ok(lease)
     }
@@ -166,6 +165,9 @@ impl OrderService {
             created_at: order.created_at,
             expires_at: None,
             end: None,
+            noticed_at: None,
+            host_keys: Vec::new(),
+            root: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }
@@ -269,9 +271,19 @@ impl OrderService {
             .reserve_port(lease, self.settings.ports.clone())
             .await
             .map_err(|error| internal(&error))?;
-        let host_port = port.ok_or_else(no_ports)?;
+        Ok(self.placement(lease, image, quote, port.ok_or_else(no_ports)?))
+    }
+
+    /// What the template of a pod must keep to.
+    pub(super) fn placement(
+        &self,
+        lease: &LeaseId,
+        image: &str,
+        quote: &Quote,
+        host_port: u16,
+    ) -> Placement {
         let name = lease.pod_name();
-        Ok(Placement {
+        Placement {
             pod_name: name.to_string(),
             image: image.to_owned(),
             resources: quote.resources,
@@ -279,7 +291,7 @@ impl OrderService {
             container_port: self.settings.container_port,
             secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
-        })
+        }
     }
 }
 

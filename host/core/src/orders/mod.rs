@@ -15,11 +15,13 @@
 //!   `unknown`: what payments may hold whose answer was lost.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
-//!   the cluster has left, and who has reserved it.
+//!   the cluster has left, and who has reserved it. `probe`: whether pods start at
+//!   all; `probe_state`: what follows from it.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
-//! - `terminate`: the end of a lease and what is due then. `reconcile`: what the cluster reports.
+//! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
+//!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state.
 
@@ -29,8 +31,11 @@ mod decide;
 mod delivery;
 mod lane;
 mod limiter;
+mod notices;
 mod operator;
 mod pricing;
+mod probe;
+mod probe_state;
 mod provision;
 mod queries;
 mod reconcile;
@@ -58,20 +63,21 @@ use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
+use crate::every_nth::EveryNth;
 use crate::keyed_limit::KeyedLimit;
 use crate::limits;
 use crate::model::ids::{Customer, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
-use crate::model::units::Seconds;
+use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Source};
 use lane::Lane;
 use limiter::MintLimiter;
+use probe_state::ProbeState;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
@@ -100,6 +106,8 @@ pub struct Settings {
     pub capture: Capture,
     /// The duration that is quoted when a customer names none.
     pub suggested: Seconds,
+    /// How long before the end of a pod there are notices.
+    pub end_notices: Vec<Seconds>,
 }
 
 /// What the order service works with.
@@ -139,17 +147,23 @@ pub struct OrderService {
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
     verify_slots: MintLimiter,
-    /// Refunds to which the operator adds: when one is made, the next finds out what is left.
+    /// Refunds to which the operator adds: when one is made, the next finds out what is left. Those
+    /// of other replicas are not waited for; the wallet itself spares nothing twice.
     adding: MintLimiter,
     delivering: UnpaidDeliveries,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
     unpaid_customers: KeyedLimit<Option<Customer>>,
     unpaid_failures: UnpaidFailures,
-    /// How many orders were refused.
-    refusals: AtomicU32,
+    /// When refused orders are forgotten, by how many there are.
+    refusals: EveryNth,
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
+    /// Whether pods start.
+    probe: watch::Sender<ProbeState>,
+    /// When the next notice is due at the earliest.
+    next_notice: watch::Sender<Option<UnixTime>>,
+    notice_slots: Semaphore,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -157,6 +171,7 @@ impl OrderService {
     /// A service with these backends. Call [`OrderService::resume`] before a transport is served.
     #[must_use]
     pub fn new(settings: Settings, backends: Backends) -> Arc<Self> {
+        let probe = watch::Sender::new(ProbeState::new(backends.cluster.probe()));
         Arc::new(Self {
             settings,
             backends,
@@ -168,8 +183,11 @@ impl OrderService {
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),
             unpaid_failures: UnpaidFailures::default(),
-            refusals: AtomicU32::new(0),
+            refusals: EveryNth::new(limits::REFUSED_CHECK_EVERY),
             default_tier: Mutex::default(),
+            probe,
+            next_notice: watch::Sender::new(None),
+            notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             in_flight: Mutex::default(),
         })
     }

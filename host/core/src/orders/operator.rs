@@ -26,6 +26,8 @@ pub struct Overview {
     pub policies: Vec<SlotStats>,
     /// How the mints are.
     pub mints: Vec<MintReport>,
+    /// What a probe pod has shown to be wrong, or that it has not ended.
+    pub notices: Vec<&'static str>,
 }
 
 impl OrderService {
@@ -58,6 +60,7 @@ impl OrderService {
             count_by_state: ledger.count_by_state().await.map_err(failed)?,
             policies: self.backends.policy.report(),
             mints,
+            notices: self.probe_unready_reason().into_iter().chain(self.probe_notice()).collect(),
         })
     }
 
@@ -79,6 +82,7 @@ impl OrderService {
                 "the cluster's nodes, pods and quotas are not listed yet: new orders are not checked against what is left",
             );
         }
+        unready_reasons.extend(self.probe_unready_reason());
         if !self.has_room().await {
             unready_reasons.push("a disk is nearly full: new orders are refused");
         }

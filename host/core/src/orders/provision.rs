@@ -3,7 +3,7 @@
 use super::decide::lease_plan;
 use super::refunds::Fault;
 use super::{OrderService, StepError};
-use crate::backend::cluster::ClusterError;
+use crate::backend::cluster::{ClusterError, ReadyPod};
 use crate::backend::policy::PolicySet;
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
@@ -80,7 +80,9 @@ impl OrderService {
             return Err(ClusterError::NotFound.into());
         }
         self.backends.cluster.launch(&plan).await?;
-        self.backends.cluster.ready(&pod).await?;
+        let ReadyPod { mut host_keys } = self.backends.cluster.ready(&pod).await?;
+        host_keys.truncate(limits::HOST_KEYS);
+        (lease.host_keys, lease.root) = (host_keys, Some(self.backends.cluster.root()));
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         lease.state = LeaseState::Live;
@@ -88,7 +90,9 @@ impl OrderService {
         self.transition(order, ready, LeaseUpdate::Put(&lease)).await?;
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
-        Ok(self.transition(order, active, LeaseUpdate::Keep).await?)
+        self.transition(order, active, LeaseUpdate::Keep).await?;
+        self.expect_notice(&lease);
+        Ok(())
     }
 
     async fn extend(
@@ -104,7 +108,9 @@ impl OrderService {
         }
         self.backends.cluster.set_expiry(pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
-        Ok(self.transition(order, active, LeaseUpdate::Keep).await?)
+        self.transition(order, active, LeaseUpdate::Keep).await?;
+        self.expect_notice(&lease);
+        Ok(())
     }
 
     /// Another port for a pod whose port turned out to be taken.
@@ -161,7 +167,11 @@ fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fa
     let is_ours = match (lease.and_then(|lease| lease.end), purchase) {
         (Some(reason), _) => reason.is_provider_fault(),
         (None, Purchase::Spawn { image: Some(_), .. }) => {
-            was_ready || !matches!(error, ClusterError::NotReady(_) | ClusterError::NotFound)
+            let of_image = matches!(
+                error,
+                ClusterError::NotReady(_) | ClusterError::ImageFailed(_) | ClusterError::NotFound
+            );
+            was_ready || !of_image
         }
         (None, Purchase::Spawn { .. }) => true,
         (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
@@ -222,13 +232,13 @@ mod tests {
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
                 let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
-                for end in
-                    [EndReason::Stopped, EndReason::Exited, EndReason::Expired, EndReason::Evicted]
-                {
-                    assert_eq!(fault(end), Fault::Others, "{end:?}");
-                }
-                for end in [EndReason::Removed, EndReason::Disrupted] {
-                    assert_eq!(fault(end), Fault::Ours, "{end:?}");
+                let of_service = [EndReason::Removed, EndReason::Disrupted];
+                for end in EndReason::ALL {
+                    let expected = match of_service.contains(&end) {
+                        true => Fault::Ours,
+                        false => Fault::Others,
+                    };
+                    assert_eq!(fault(end), expected, "{end:?}");
                 }
             }
         }
@@ -243,7 +253,8 @@ mod tests {
         let (reserved, live) = (lease(None, None), lease(Some(UnixTime(1)), None));
         let (full, taken) = (ClusterError::not_scheduled("full"), ClusterError::port_taken("all"));
         let away = ClusterError::unavailable("a test");
-        for error in [ClusterError::not_ready("ImagePullBackOff"), ClusterError::NotFound] {
+        let unpulled = ClusterError::image_failed("ImagePullBackOff");
+        for error in [ClusterError::not_ready("a test"), unpulled, ClusterError::NotFound] {
             assert_eq!(fault(Some(&reserved), &own_image(), &error), Fault::Others, "{error}");
             assert_eq!(fault(Some(&reserved), &testing::spawn(), &error), Fault::Ours, "{error}");
             assert_eq!(fault(Some(&live), &own_image(), &error), Fault::Ours, "it did start");

@@ -1,9 +1,12 @@
 //! What a customer asks about their orders and pods. Nothing here changes state.
 
+use super::notices::latest;
 use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
 use crate::limits;
+use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, OrderId, PodName};
+use crate::model::lease::EndReason;
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -62,6 +65,8 @@ pub struct RunningLogin {
     pub host: String,
     pub port: u16,
     pub login: Login,
+    /// The keys of the pod's SSH server; none where they are not known.
+    pub host_keys: Vec<HostKey>,
 }
 
 /// How far a pod is, and how long it has.
@@ -73,6 +78,10 @@ pub struct Progress {
     pub expires_at: Option<UnixTime>,
     /// Why it did not go through.
     pub refusal: Option<Refusal>,
+    /// Why it is over, or never ran.
+    pub end_reason: Option<EndReason>,
+    /// The latest notice: it ends within so many seconds.
+    pub notice: Option<Seconds>,
 }
 
 impl OrderService {
@@ -225,7 +234,7 @@ impl OrderService {
         if owner != Some(customer) {
             return Err(not_owner());
         }
-        let state = spawn.as_ref().map(Order::state);
+        let (state, now) = (spawn.as_ref().map(Order::state), UnixTime::now());
         let expires_at = lease.as_ref().and_then(|lease| lease.expires_at);
         let stage = match (lease.as_ref().map(|lease| lease.state), state) {
             (_, Some(State::Refused)) => Stage::Refused,
@@ -238,16 +247,22 @@ impl OrderService {
                     Ok(StartupPhase::Waiting) | Err(_) => Stage::Redeemed,
                 }
             }
-            (Some(LeaseState::Live), _) => running(lease.as_ref(), UnixTime::now()),
+            (Some(LeaseState::Live), _) => running(lease.as_ref(), now),
             (_, Some(State::Refunded)) if expires_at.is_none() => Stage::Refunded,
             // The money is on its way back, and still with us.
             (_, Some(State::RefundPending)) if expires_at.is_none() => Stage::Redeemed,
             _ => Stage::Ended,
         };
+        let refusal = spawn.and_then(|order| order.state.refusal().cloned());
+        let notices = &self.settings.end_notices;
+        let end = lease.as_ref().and_then(|lease| lease.end);
+        let end_reason = end.or_else(|| refusal.as_ref().and_then(|refusal| refusal.end_reason));
         Ok(Progress {
             stage,
             expires_at,
-            refusal: spawn.and_then(|order| order.state.refusal().cloned()),
+            end_reason: end_reason.filter(|_| stage.is_last()),
+            notice: lease.as_ref().and_then(|lease| latest(lease, notices, now)),
+            refusal,
         })
     }
 
@@ -276,7 +291,8 @@ impl OrderService {
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        Ok(RunningLogin { host: self.settings.ssh_host.clone(), port: lease.port, login })
+        let (host, port) = (self.settings.ssh_host.clone(), lease.port);
+        Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 
     async fn running_lease(

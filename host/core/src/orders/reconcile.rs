@@ -27,6 +27,8 @@ impl OrderService {
         tasks.spawn(Arc::clone(&self).reconcile());
         tasks.spawn(Arc::clone(&self).run_resume_loop());
         tasks.spawn(Arc::clone(&self).run_refund_loop());
+        tasks.spawn(Arc::clone(&self).run_probe_loop());
+        tasks.spawn(Arc::clone(&self).run_notices());
         // None of them ends by itself; if one does, the caller ends.
         let _ = tasks.join_next().await;
     }
@@ -87,6 +89,8 @@ impl OrderService {
             let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
             let mut tasks = JoinSet::new();
             for lease in self.live().await {
+                // Sold before this process, or by another replica.
+                self.expect_notice(&lease);
                 let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
                 tasks.spawn(async move {
                     let _permit = permits.acquire().await;
@@ -166,7 +170,7 @@ impl OrderService {
         }
     }
 
-    async fn live(&self) -> Vec<Lease> {
+    pub(super) async fn live(&self) -> Vec<Lease> {
         match self.backends.ledger.live_leases(None).await {
             Ok(leases) => {
                 leases.into_iter().filter(|lease| lease.state == LeaseState::Live).collect()

@@ -60,7 +60,9 @@ impl OrderService {
         cause: RefundCause,
     ) -> Result<(), StepError> {
         let (mut lease, due) = match &cause {
-            RefundCause::NotProvisioned { .. } => (self.ended_lease(order).await?, sale.redeemed),
+            RefundCause::NotProvisioned { refusal, .. } => {
+                (self.ended_lease(order, refusal).await?, sale.redeemed)
+            }
             // Its pod is gone already.
             RefundCause::LeaseEnded { due, .. } => (None, *due),
         };

@@ -22,11 +22,7 @@ impl OrderService {
         mut unpaid: Unpaid,
         launch: &mut Option<UnpaidLaunch<'a>>,
     ) -> Result<(), StepError> {
-        let unknown = self.unknown.count(&order.token_info.mint);
-        if unknown >= limits::UNKNOWN_AT_MINT
-            || (unknown >= limits::UNKNOWN_UNPROVEN
-                && !self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await)
-        {
+        if !self.may_begin(order, &unpaid).await {
             return self.refuse(order, too_many(), unpaid.into()).await;
         }
         // Few may run unpaid: held until it is known whether this one is paid for.
@@ -40,6 +36,26 @@ impl OrderService {
         let redeeming = OrderState::Redeeming(unpaid.clone());
         self.transition(order, redeeming, LeaseUpdate::Keep).await?;
         self.swap(order, unpaid).await
+    }
+
+    /// Whether few enough payments at the mint are unknown to begin one more: the fewest for whoever
+    /// may have sent them all, and more for a customer who has paid before.
+    async fn may_begin(&self, order: &Order, unpaid: &Unpaid) -> bool {
+        let mint = &order.token_info.mint;
+        let unknown = self.unknown.count(mint);
+        if unknown < limits::UNKNOWN_UNPROVEN {
+            return true;
+        }
+        if unknown >= limits::UNKNOWN_AT_MINT {
+            return false;
+        }
+        if self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await {
+            return true;
+        }
+        let Some(customer) = order.customer() else { return false };
+        unknown < limits::UNKNOWN_OF_TENANTS
+            && self.unknown.count_of(mint, customer) < limits::UNKNOWN_OF_ONE
+            && self.has_pods(customer).await.unwrap_or(false)
     }
 
     /// Requests the swap, and stores its result.
@@ -130,7 +146,7 @@ impl OrderService {
             gave, as a new token, as soon as it answers";
         let refusal = Refusal::new(ErrorType::MintNetworkError, message);
         tracing::warn!("the payment stays unknown for long; the port is released");
-        let released = self.release_lease(order).await?;
+        let released = self.release_lease(order, &refusal).await?;
         unpaid.launched = false;
         let abandoned = OrderState::PaymentUnknown { unpaid, abandoned: Some(refusal.clone()) };
         self.transition(order, abandoned, released.as_ref().into()).await?;

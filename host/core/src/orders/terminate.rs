@@ -1,5 +1,6 @@
 //! The end of a lease, whatever caused it, and what is due then.
 
+use super::notices::recipients;
 use super::{OrderService, RefundFees, StepError, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
@@ -68,7 +69,7 @@ impl OrderService {
                 .await
                 .map_err(|error| unreadable(&error))?;
         }
-        Ok(protocol::stopped(pod, &own))
+        Ok(protocol::stopped(pod, &own, end_of_stopped(&lease)))
     }
 
     /// The orders of a lease, once none of them owes money any more.
@@ -116,6 +117,7 @@ impl OrderService {
                 return Ok(());
             }
             orders.retain(|order| order.state() == State::Active);
+            let recipients = recipients(&orders);
             close(
                 &mut orders,
                 self.settings.refund_on_stop,
@@ -129,11 +131,12 @@ impl OrderService {
                 Err(LedgerError::Conflict { .. }) => continue,
                 done => done?,
             }
-            tracing::info!(%pod, ?reason, port = lease.port, "lease ended, port free");
+            tracing::info!(%pod, reason = reason.as_str(), port = lease.port, "lease ended, port free");
             if let Err(error) = self.backends.cluster.forget(pod).await {
                 tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
             }
             self.spawn_refunds(orders);
+            self.send_notices(&lease, recipients);
             return Ok(());
         }
     }
@@ -162,6 +165,14 @@ impl OrderService {
     }
 }
 
+/// Why a lease has ended that its customer stopped, by what it was before.
+fn end_of_stopped(lease: &Lease) -> Option<EndReason> {
+    match lease.state {
+        LeaseState::Ended => lease.end,
+        LeaseState::Reserved | LeaseState::Live => Some(EndReason::Stopped),
+    }
+}
+
 /// The terms on which unused time of an order is refunded. A stop has those that the pod was sold
 /// on, or the host's where the policy had none, unless the operator pays nothing back at all. An
 /// eviction that the customer may have caused has the same: to cause one is worth no more than to
@@ -171,12 +182,10 @@ fn terms(
     on_stop: Option<RefundTerms>,
     reason: EndReason,
 ) -> Option<RefundTerms> {
-    match reason {
-        EndReason::Stopped | EndReason::Evicted => on_stop.map(|host| sold_on.unwrap_or(host)),
-        reason => {
-            reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
-        }
+    if reason.is_as_a_stop() {
+        return on_stop.map(|host| sold_on.unwrap_or(host));
     }
+    reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
 }
 
 /// What is due of a payment, so much of whose time is used, and what the operator adds to it.
@@ -209,7 +218,12 @@ fn loss(reason: EndReason) -> Option<&'static str> {
         EndReason::Evicted => Some(
             "the pod's node ran out of inodes or process ids and evicted the pod; what you had not used is paid back as after a stop",
         ),
-        EndReason::Expired | EndReason::Exited | EndReason::Stopped => None,
+        EndReason::Expired
+        | EndReason::Exited
+        | EndReason::Stopped
+        | EndReason::OutOfMemory
+        | EndReason::OutOfDisk
+        | EndReason::ImageFailed => None,
     }
 }
 
@@ -234,7 +248,7 @@ fn close(
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
     let mut elapsed = now.since(begun.unwrap_or(now));
-    if matches!(reason, EndReason::Stopped | EndReason::Evicted) {
+    if reason.is_as_a_stop() {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
         elapsed = elapsed.max(Seconds(1));
     }
@@ -251,7 +265,8 @@ fn close(
             order.state = OrderState::Ended { sale, expires_at };
             continue;
         }
-        let refusal = loss(reason).map(|message| Refusal::new(ErrorType::BackendError, message));
+        let refusal = loss(reason)
+            .map(|message| Refusal::new(ErrorType::BackendError, message).with_end_reason(reason));
         let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added };
         order.state = OrderState::RefundPending { sale, cause, password: None };
         // The customer who stops it gets a response; others who paid for it get a message.
@@ -322,8 +337,15 @@ mod tests {
         }
         assert_eq!(borne(EndReason::Stopped, 1_300), Some((9, None)), "their own stop");
         assert_eq!(borne(EndReason::Evicted, 1_300), Some((9, None)), "perhaps their own doing");
-        assert_eq!(borne(EndReason::Exited, 1_300), None);
-        assert_eq!(borne(EndReason::Expired, 1_300), None);
+        for reason in [
+            EndReason::Exited,
+            EndReason::Expired,
+            EndReason::OutOfMemory,
+            EndReason::OutOfDisk,
+            EndReason::ImageFailed,
+        ] {
+            assert_eq!(borne(reason, 1_300), None, "{reason:?}");
+        }
     }
 
     fn amounts_due(reason: EndReason, now: u64) -> Vec<Option<u64>> {
@@ -369,6 +391,7 @@ mod tests {
         let [order] = &orders;
         let refusal = order.state.refusal().unwrap();
         assert!(refusal.message.contains("as after a stop") && !order.delivered, "{refusal}");
+        assert_eq!(refusal.end_reason, Some(EndReason::Evicted));
     }
 
     #[test]

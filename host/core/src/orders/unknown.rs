@@ -4,10 +4,11 @@
 //! A mint that loses its answers, or a token that makes it do so, costs a port for a while and a
 //! request from time to time. Whoever can cause that many times gains nothing by it: further ones
 //! keep no port, are repeated one after the other, and beyond [`limits::UNKNOWN_AT_MINT`] no
-//! payment is begun there.
+//! payment is begun there. What costs nothing to make is shut out first: forged tokens, under any
+//! number of keys and from any number of networks.
 
 use crate::limits;
-use crate::model::ids::{MintUrl, OrderId};
+use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::order::{Order, OrderState};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
@@ -26,7 +27,7 @@ pub(super) struct UnknownPayments {
 
 #[derive(Default)]
 struct AtMint {
-    orders: HashSet<OrderId>,
+    orders: HashMap<OrderId, Option<Customer>>,
     /// Those of them that keep their port.
     with_port: HashSet<OrderId>,
     /// When the last repetition there began.
@@ -78,7 +79,7 @@ impl UnknownPayments {
         let mut mints = self.mints();
         let in_all = mints.values().map(|at_mint| at_mint.with_port.len()).sum::<usize>();
         let at_mint = mints.entry(mint.clone()).or_default();
-        at_mint.orders.insert(id.clone());
+        at_mint.orders.insert(id.clone(), order.customer().cloned());
         let few = at_mint.with_port.len() < limits::UNKNOWN_PORTS_AT_MINT
             && in_all < limits::UNKNOWN_PORTS;
         if has_port && few {
@@ -108,6 +109,13 @@ impl UnknownPayments {
     /// How many there are at this mint.
     pub(super) fn count(&self, mint: &MintUrl) -> usize {
         self.mints().get(mint).map_or(0, |at_mint| at_mint.orders.len())
+    }
+
+    /// How many of them this customer has sent.
+    pub(super) fn count_of(&self, mint: &MintUrl, customer: &Customer) -> usize {
+        let is_theirs = |of: &&Option<Customer>| of.as_ref() == Some(customer);
+        let mints = self.mints();
+        mints.get(mint).map_or(0, |at_mint| at_mint.orders.values().filter(is_theirs).count())
     }
 
     /// Waits for a turn to repeat a request at this mint.

@@ -56,7 +56,7 @@ impl OrderService {
             self.backends.cluster.ready(&pod).await
         };
         match launched.await {
-            Ok(()) => Ok(Some(permits)),
+            Ok(_) => Ok(Some(permits)),
             // A paid pod is moved to another port; this one is launched anew then.
             Err(ClusterError::PortTaken(error)) => {
                 tracing::warn!(%error, "a pod that is not paid for has no port");

@@ -129,6 +129,7 @@ impl OrderService {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
+        self.await_probe(&order.purchase).await?;
         let mut room_wanted = None;
         loop {
             if let Some(reason) = self.sold_out(order, set).await {
@@ -265,11 +266,16 @@ impl OrderService {
             OrderState::Active { paid, expires_at } => {
                 Some(self.activated(paid, *expires_at, &lease))
             }
-            OrderState::Ended { expires_at, .. } => Some(Response::from(&Refusal::new(
-                ErrorType::LeaseExpired,
-                format!("{pod} has ended; it was paid until {}", expires_at.rfc3339()),
-            ))),
-            OrderState::Refunded { .. } => Some(protocol::stopped(&pod, &[order]).into()),
+            OrderState::Ended { expires_at, .. } => {
+                let message =
+                    format!("{pod} has ended; it was paid until {}", expires_at.rfc3339());
+                let mut refusal = Refusal::new(ErrorType::LeaseExpired, message);
+                refusal.end_reason = lease.end;
+                Some(Response::from(&refusal))
+            }
+            OrderState::Refunded { .. } => {
+                Some(protocol::stopped(&pod, &[order], lease.end).into())
+            }
             _ => None,
         }
     }
@@ -279,7 +285,7 @@ impl OrderService {
         let note = grant.note.as_deref();
         match &paid.task {
             Task::Spawn { login, .. } => {
-                let password = Some(&login.password);
+                let password = login.password.as_ref();
                 protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
             }
             Task::TopUp { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),

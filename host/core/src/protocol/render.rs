@@ -1,17 +1,46 @@
 //! Makes responses of orders and leases.
 
 use super::responses::{
-    self, AccessDetails, AccessDetailsTag, ErrorResponse, OfferContent, PodSpec, Refunds, Response,
-    StatusResponse, StatusResponseTag, StopResponse, StopResponseTag, TopUpResponse,
-    TopUpResponseTag, UtilisationPercent,
+    self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
+    PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag, StopResponse,
+    StopResponseTag, TopUpResponse, TopUpResponseTag, UtilisationPercent,
 };
 use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
+use crate::model::host_key::HostKey;
 use crate::model::ids::PodName;
+use crate::model::lease::EndReason;
 use crate::model::order::{Lease, LeaseState, Order, RefundEnd, State};
 use crate::model::order_state::Refund;
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
+
+/// What a customer checks, as long as the port is this pod's.
+fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
+    if lease.state == LeaseState::Ended {
+        return PodIdentity::default();
+    }
+    let keys = &lease.host_keys;
+    let lines: Vec<String> =
+        keys.iter().map(|key| key.known_hosts_line(ssh_host, lease.port)).collect();
+    PodIdentity {
+        ssh_host_keys: keys.iter().map(HostKey::to_string).collect(),
+        known_hosts: (!lines.is_empty()).then(|| lines.join("\n")),
+        root: lease.root,
+    }
+}
+
+/// How to know the pod, for people; none where its keys are not known.
+fn describe_host_keys(keys: &[HostKey]) -> Option<String> {
+    let shown: Vec<String> =
+        keys.iter().map(|key| format!("{} ({})", key.fingerprint(), key.kind())).collect();
+    (!shown.is_empty()).then(|| {
+        format!(
+            "ssh shows one of these host keys at the first login: {}. To have it checked, write known_hosts to a file and add -o UserKnownHostsFile=FILE -o StrictHostKeyChecking=yes.",
+            shown.join(", ")
+        )
+    })
+}
 
 /// The pod is ready, and lives until `expires_at`.
 #[must_use]
@@ -30,6 +59,7 @@ pub fn access(
             lease.pod()
         ),
     ];
+    instructions.extend(describe_host_keys(&lease.host_keys));
     instructions.extend(note.map(str::to_owned));
     AccessDetails {
         tag: AccessDetailsTag::AccessDetails,
@@ -40,6 +70,7 @@ pub fn access(
         node_port: lease.port,
         ssh_username: lease.username.clone(),
         ssh_password: password.cloned(),
+        identity: identity(lease, ssh_host),
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
@@ -142,9 +173,9 @@ fn refunds(orders: &[&Order]) -> Refunds {
     }
 }
 
-/// The pod was stopped; with what is paid back for its unused time.
+/// The pod was stopped, or had ended for this reason; with what is paid back for its unused time.
 #[must_use]
-pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
+pub fn stopped(pod: &PodName, orders: &[&Order], end_reason: Option<EndReason>) -> StopResponse {
     let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
     let message = match made.is_empty() {
         true => "stopped; nothing is paid back".to_owned(),
@@ -155,7 +186,38 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
         success: true,
         pod_name: pod.to_string(),
         message,
+        end_reason,
         refunds: refunds(orders),
+    }
+}
+
+fn left(lease: &Lease, now: UnixTime) -> Seconds {
+    let end = lease.expires_at.filter(|_| lease.state != LeaseState::Ended);
+    end.map_or(Seconds(0), |at| at.since(now))
+}
+
+/// The reason is stored before the end.
+fn end_reason(lease: &Lease) -> Option<EndReason> {
+    lease.end.filter(|_| lease.state == LeaseState::Ended)
+}
+
+/// The pod ends soon, or has ended.
+#[must_use]
+pub fn end_notice(lease: &Lease, now: UnixTime) -> EndNotice {
+    let (left, end_reason) = (left(lease, now), end_reason(lease));
+    let message = match end_reason {
+        Some(reason) => format!("the pod has ended: {}", reason.as_str()),
+        None => {
+            format!("the pod ends in {left}; send another token with its pod_name to extend it")
+        }
+    };
+    EndNotice {
+        tag: EndNoticeTag::EndNotice,
+        pod_name: lease.pod().into(),
+        expires_at: lease.expires_at.unwrap_or(now).rfc3339(),
+        time_remaining_seconds: left.0,
+        end_reason,
+        message,
     }
 }
 
@@ -164,15 +226,13 @@ pub fn stopped(pod: &PodName, orders: &[&Order]) -> StopResponse {
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
     let refunds =
         orders.iter().any(|order| order.state.refund().is_some()).then(|| refunds(orders));
-    let left = lease
-        .expires_at
-        .filter(|_| lease.state != LeaseState::Ended)
-        .map_or(Seconds(0), |at| at.since(now));
+    let left = left(lease, now);
     StatusResponse {
         tag: StatusResponseTag::StatusResponse,
         pod_name: lease.pod().into(),
         status: lease.state.into(),
         expires_at: lease.expires_at.map(UnixTime::rfc3339),
+        end_reason: end_reason(lease),
         time_remaining_seconds: left.0,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
@@ -180,6 +240,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
+        identity: identity(lease, ssh_host),
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
@@ -223,5 +284,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             };
             UtilisationPercent { cpu: percent(cpu), memory: percent(memory) }
         }),
+        root: Some(catalog.root),
     }
 }

@@ -23,8 +23,10 @@ pub enum Request {
         token: Option<Secret>,
         /// What for.
         purchase: Purchase,
-        /// The login's password, when a new pod is bought.
+        /// The login's password, when a new pod is bought; none if only a key logs in.
         password: Option<Secret>,
+        /// Whether the customer wants notices before the pod's end.
+        notices: bool,
     },
     /// To know how a pod is, and which refunds wait.
     Status {
@@ -58,11 +60,11 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32)]
     pub ssh_username: Option<String>,
-    /// Its password, 8 to 128 characters; left out: one is made.
+    /// Its password, 8 to 128 characters; left out: one is made, unless there is a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub ssh_password: Option<String>,
-    /// One line of an OpenSSH `.pub` file, of kind ed25519 or ECDSA.
+    /// One line of an OpenSSH `.pub` file, of kind ed25519, ECDSA or RSA.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 4096)]
     pub ssh_public_key: Option<String>,
@@ -88,6 +90,10 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_npub: Option<String>,
+    /// Over Nostr: whether to send messages before the pod's end, and at it. Over HTTP they are
+    /// events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notices: Option<bool>,
 }
 
 fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<String>, Refusal> {
@@ -122,13 +128,15 @@ impl Request {
         let mut body = RequestBody::read(text)?;
         let pod = body.take_pod()?;
         let kind = body.kind(pod.as_ref())?;
+        let notices = body.notices();
         match (kind, pod) {
             (Some(Kind::Status), Some(pod)) => Ok(Self::Status { pod }),
             (Some(Kind::Stop), Some(pod)) => Ok(Self::Stop { pod }),
             (kind, pod) => match (body.take_token()?, pod) {
                 (None, Some(pod)) if kind.is_none() => Ok(Self::Status { pod }),
                 (token, Some(pod)) => {
-                    Ok(Self::Buy { token, purchase: Purchase::TopUp { pod }, password: None })
+                    let purchase = Purchase::TopUp { pod };
+                    Ok(Self::Buy { token, purchase, password: None, notices })
                 }
                 (token, None) => body.into_spawn(token),
             },
@@ -223,8 +231,13 @@ impl RequestBody {
         self.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))
     }
 
+    fn notices(&self) -> bool {
+        self.notices == Some(true)
+    }
+
     fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
         let tier = self.take_tier()?;
+        let notices = self.notices();
         let wanted = self.wanted();
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
@@ -241,7 +254,8 @@ impl RequestBody {
                 public_key: login.public_key,
                 wanted,
             },
-            password: Some(login.password),
+            password: login.password,
+            notices,
         })
     }
 }

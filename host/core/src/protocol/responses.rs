@@ -2,7 +2,7 @@
 
 use super::fields::from_json;
 use super::shape::check_length;
-use crate::model::order::LeaseState;
+use crate::model::lease::{EndReason, LeaseState};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ tag!(TopUpResponseTag, TopUpResponse, ToSchema);
 tag!(ErrorTag, Error);
 tag!(StatusResponseTag, StatusResponse, ToSchema);
 tag!(StopResponseTag, StopResponse, ToSchema);
+tag!(EndNoticeTag, EndNotice);
 
 /// Everything that the service answers a customer, as Nostr sends it and the client reads it. HTTP
 /// sends an error as a problem (RFC 9457), and the others as they are or with more fields: the types
@@ -38,6 +39,7 @@ pub enum Response {
     ToppedUp(TopUpResponse),
     Stopped(StopResponse),
     Status(StatusResponse),
+    Notice(EndNotice),
     Error(ErrorResponse),
 }
 
@@ -48,11 +50,16 @@ impl Response {
         sorted(self).to_string()
     }
 
-    /// Whether it holds money or a login, or is about a pod that was paid for. Everything else is
-    /// free to cause: under load it waits, and is dropped first.
+    /// Whether it holds money or a login, or answers about a pod that was paid for. Everything else
+    /// is free to cause, or a notice, which nobody waits for: under load it waits, and is dropped
+    /// first.
     #[must_use]
     pub fn is_paid(&self) -> bool {
-        self.error().is_none_or(|error| error.refund.is_some())
+        match self {
+            Self::Notice(_) => false,
+            Self::Error(error) => error.refund.is_some(),
+            Self::Access(_) | Self::ToppedUp(_) | Self::Stopped(_) | Self::Status(_) => true,
+        }
     }
 
     /// Whether it holds a refund that nobody has redeemed yet: who loses this response may have no
@@ -60,7 +67,7 @@ impl Response {
     #[must_use]
     pub fn holds_refund(&self) -> bool {
         match self {
-            Self::Access(_) | Self::ToppedUp(_) => false,
+            Self::Access(_) | Self::ToppedUp(_) | Self::Notice(_) => false,
             Self::Stopped(stopped) => stopped.refunds.refund_token.is_some(),
             Self::Status(status) => status.refund_token.is_some(),
             Self::Error(error) => {
@@ -97,6 +104,12 @@ impl From<StatusResponse> for Response {
     }
 }
 
+impl From<EndNotice> for Response {
+    fn from(notice: EndNotice) -> Self {
+        Self::Notice(notice)
+    }
+}
+
 impl From<&Refusal> for Response {
     fn from(refusal: &Refusal) -> Self {
         Self::Error(ErrorResponse::from(refusal))
@@ -121,6 +134,7 @@ pub fn is_response(text: &str) -> bool {
         Error,
         StatusResponse,
         StopResponse,
+        EndNotice,
     }
     #[derive(Deserialize)]
     struct Tagged {
@@ -128,6 +142,20 @@ pub fn is_response(text: &str) -> bool {
         _tag: AnyTag,
     }
     check_length(text).is_ok() && from_json::<Tagged>(text, "").is_ok()
+}
+
+/// What a customer checks before they log in. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PodIdentity {
+    /// The public host keys of the pod's SSH server, each as in an OpenSSH `.pub` file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_host_keys: Vec<String>,
+    /// The same as lines of a `known_hosts` file, for `StrictHostKeyChecking=yes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<String>,
+    /// Whether the customer is root in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
 }
 
 /// The pod is ready: how to log in.
@@ -148,10 +176,13 @@ pub struct AccessDetails {
     pub node_port: u16,
     /// The user to log in as.
     pub ssh_username: String,
-    /// The password.
+    /// The password; null if only the key logs in that came with the order.
     #[serde(with = "super::exposed::option")]
     #[schema(value_type = Option<String>)]
     pub ssh_password: Option<Secret>,
+    /// What to check before the login.
+    #[serde(flatten)]
+    pub identity: PodIdentity,
     /// When the pod ends (RFC 3339).
     pub expires_at: String,
     /// CPU, in thousandths of a core.
@@ -202,6 +233,9 @@ pub struct ErrorResponse {
     /// The pod that the order was for, once it was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
+    /// Why that pod ended, or never ran, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
     /// What is paid back, when money was taken.
     #[serde(flatten)]
     pub refund: Option<Refund>,
@@ -215,6 +249,7 @@ impl From<&Refusal> for ErrorResponse {
             message: refusal.message.clone(),
             details: refusal.details.clone(),
             pod_name: None,
+            end_reason: refusal.end_reason,
             refund: None,
         }
     }
@@ -261,6 +296,9 @@ pub struct StopResponse {
     pub pod_name: String,
     /// What is paid back, for people.
     pub message: String,
+    /// Why it ended, which may have been before the stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
     /// What is paid back.
     #[serde(flatten)]
     pub refunds: Refunds,
@@ -300,6 +338,9 @@ pub struct StatusResponse {
     pub status: PodStatus,
     /// Until when it lives (RFC 3339); null until it is ready.
     pub expires_at: Option<String>,
+    /// Why it is over; left out while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
     /// What is left.
     pub time_remaining_seconds: u64,
     /// CPU, in thousandths of a core.
@@ -314,6 +355,9 @@ pub struct StatusResponse {
     pub ssh_port: u16,
     /// The user to log in as.
     pub ssh_username: String,
+    /// What to check before the login.
+    #[serde(flatten)]
+    pub identity: PodIdentity,
     /// Whether a refund is being made: ask again.
     pub refund_pending: bool,
     /// What the refunds of its orders give back together; left out when there are none.
@@ -334,6 +378,25 @@ pub struct StatusResponse {
     )]
     #[schema(value_type = Option<Vec<String>>)]
     pub refund_tokens: Option<Vec<Secret>>,
+}
+
+/// A pod ends soon, or has ended: for customers who want notices. It answers nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndNotice {
+    /// `end_notice`.
+    #[serde(rename = "type")]
+    pub tag: EndNoticeTag,
+    /// The pod's name.
+    pub pod_name: String,
+    /// When it ends, or was to end (RFC 3339).
+    pub expires_at: String,
+    /// What is left.
+    pub time_remaining_seconds: u64,
+    /// Why it has ended; left out while it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// The same, for people.
+    pub message: String,
 }
 
 /// One tier of an offer.
@@ -390,4 +453,7 @@ pub struct OfferContent {
     /// Left out where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_percent: Option<UtilisationPercent>,
+    /// Whether customers are root in their pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<bool>,
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::limits;
+use crate::model::host_key::HostKey;
 use crate::model::ids::LeaseId;
+use crate::model::lease::{EndReason, LeaseState};
 use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -16,7 +18,7 @@ fn code(text: &str) -> ErrorType {
 
 #[test]
 fn a_spawn_reads_with_all_and_with_no_options() {
-    let Request::Buy { token, purchase: Purchase::Spawn { image, tier, username, wanted, .. }, password } =
+    let Request::Buy { token, purchase: Purchase::Spawn { image, tier, username, wanted, .. }, password, notices } =
         Request::parse(r#"{"cashu_token":" cashuBx ","pod_image":"a/b:1","ssh_username":"alice","ssh_password":"'\"$;: xx","pod_spec_id":"basic","duration_minutes":2,"other":[{}]}"#).unwrap()
     else {
         panic!("not a spawn")
@@ -27,10 +29,66 @@ fn a_spawn_reads_with_all_and_with_no_options() {
         (Some("a/b:1"), Some("basic"), "alice", Some(Seconds(120)))
     );
     assert_eq!(password.unwrap().expose(), "'\"$;: xx");
+    assert!(!notices, "existing clients take any message for their answer");
     assert!(matches!(
         Request::parse(r#"{"cashu_token":"cashuBx"}"#),
         Ok(Request::Buy { purchase: Purchase::Spawn { .. }, .. })
     ));
+}
+
+#[test]
+fn notices_are_for_those_who_want_them() {
+    for (field, wanted) in [
+        ("", false),
+        (r#","notices":null"#, false),
+        (r#","notices":false"#, false),
+        (r#","notices":true"#, true),
+    ] {
+        for pod in ["", r#","pod_name":"ssh-pod-a""#] {
+            let text = format!(r#"{{"cashu_token":"cashuBx"{field}{pod}}}"#);
+            let Ok(Request::Buy { notices, .. }) = Request::parse(&text) else { panic!("{text}") };
+            assert_eq!(notices, wanted, "{text}");
+        }
+    }
+    let refusal = Request::parse(r#"{"cashu_token":"a","notices":"yes"}"#).unwrap_err();
+    assert_eq!(refusal.message, "notices must be a boolean");
+}
+
+#[test]
+fn the_reason_of_an_end_is_in_every_response_about_it() {
+    let reason = Some(EndReason::OutOfMemory);
+    let order = testing::order(testing::spawn(), State::Active).unwrap();
+    let mut lease = testing::lease(LeaseId::of(&order.id), 0, 900);
+    lease.end = reason;
+    let running = status(&lease, &[], "host", UnixTime(1));
+    assert_eq!(running.end_reason, None, "it is being ended");
+    lease.state = LeaseState::Ended;
+    let refusal =
+        Refusal::new(ErrorType::LeaseExpired, "over").with_end_reason(EndReason::OutOfMemory);
+    for response in [
+        Response::from(status(&lease, &[], "host", UnixTime(1))),
+        Response::from(stopped(&lease.pod(), &[], reason)),
+        Response::from(&refusal),
+        Response::from(end_notice(&lease, UnixTime(1))),
+    ] {
+        let json = response.to_json();
+        assert!(json.contains(r#""end_reason":"out-of-memory""#), "{json}");
+        assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), response, "{json}");
+        assert!(is_response(&json), "two services would answer each other: {json}");
+    }
+    let json = Response::from(stopped(&lease.pod(), &[], None)).to_json();
+    assert!(!json.contains("end_reason"), "{json}");
+}
+
+#[test]
+fn a_notice_is_no_answer_that_somebody_waits_for() {
+    let order = testing::order(testing::spawn(), State::Active).unwrap();
+    let lease = testing::lease(LeaseId::of(&order.id), 0, 900);
+    let notice = end_notice(&lease, UnixTime(840));
+    assert_eq!((notice.time_remaining_seconds, notice.end_reason), (60, None));
+    assert!(notice.message.contains("pod_name") && notice.message.contains("60 s"));
+    let notice = Response::from(notice);
+    assert!(!notice.is_paid() && !notice.holds_refund() && notice.error().is_none());
 }
 
 #[test]
@@ -53,6 +111,12 @@ fn the_examples_read_as_what_they_are_named_for() {
     assert!(matches!(
         spawn,
         Request::Buy { purchase: Purchase::Spawn { wanted: Some(Seconds(3_600)), .. }, .. }
+    ));
+    let with_key =
+        Request::parse(include_str!("../../../../examples/orders/spawn-with-key.json")).unwrap();
+    assert!(matches!(
+        with_key,
+        Request::Buy { purchase: Purchase::Spawn { public_key: Some(_), .. }, password: None, .. }
     ));
     let top_up = Request::parse(include_str!("../../../../examples/orders/top-up.json")).unwrap();
     assert!(matches!(top_up, Request::Buy { purchase: Purchase::TopUp { .. }, .. }));
@@ -183,7 +247,7 @@ fn several_refunds_that_wait_are_summed_up() {
     };
     let waiting = order(RefundOutcome::Waiting(Secret::new("cashuBx")));
     let redeemed = order(RefundOutcome::Ended(RefundEnd::Redeemed));
-    let message = |orders: &[&Order]| stopped(&waiting.pod(), orders).message;
+    let message = |orders: &[&Order]| stopped(&waiting.pod(), orders, None).message;
     assert_eq!(message(&[]), "stopped; nothing is paid back");
     assert_eq!(
         message(&[&redeemed, &waiting]),
@@ -217,11 +281,49 @@ fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
         let state = order.state();
         let of_status = Response::from(status(&lease, &[order], "host", UnixTime(1)));
         assert_eq!(of_status.holds_refund(), holds, "{state:?}");
-        assert_eq!(Response::from(stopped(&lease.pod(), &[order])).holds_refund(), holds);
+        assert_eq!(Response::from(stopped(&lease.pod(), &[order], None)).holds_refund(), holds);
         assert_eq!(refused(order, &refusal).holds_refund(), holds, "{state:?}");
     }
     let login = access(&lease, None, UnixTime(9), "host", None);
     assert!(!Response::from(login).holds_refund());
+}
+
+#[test]
+fn a_login_says_how_to_know_the_pod_while_it_runs() {
+    let id = LeaseId::parse("abcdefghij").unwrap();
+    let unknown = Response::from(access(&testing::lease(id, 0, 9), None, UnixTime(9), "h", None));
+    for field in ["ssh_host_keys", "known_hosts", "root"] {
+        assert!(sorted(&unknown).get(field).is_none(), "{field} is not known");
+    }
+    let key = HostKey::parse(testing::HOST_KEY).unwrap();
+    let mut lease = testing::lease(LeaseId::parse("abcdefghij").unwrap(), 0, 9);
+    (lease.port, lease.root) = (20_427, Some(false));
+    lease.host_keys = vec![key.clone(), key.clone()];
+    let line = format!("[host]:20427 {key}");
+    let login = access(&lease, None, UnixTime(9), "host", Some("thanks"));
+    let instructions = login.instructions.join("\n");
+    assert!(instructions.contains(&format!("{} (ssh-ed25519)", key.fingerprint())));
+    let login = Response::from(login);
+    let running = Response::from(status(&lease, &[], "host", UnixTime(1)));
+    for response in [&login, &running] {
+        let json = sorted(response);
+        assert_eq!(json["ssh_host_keys"], json!([key.as_str(), key.as_str()]));
+        assert_eq!(json["known_hosts"], json!(format!("{line}\n{line}")));
+        assert_eq!(json["root"], json!(false));
+        assert_eq!(serde_json::from_str::<Response>(&response.to_json()).unwrap(), *response);
+    }
+    lease.state = LeaseState::Ended;
+    let ended = sorted(&Response::from(status(&lease, &[], "host", UnixTime(1))));
+    assert!(ended.get("known_hosts").is_none() && ended.get("ssh_host_keys").is_none(), "{ended}");
+}
+
+#[test]
+fn who_sends_a_key_gets_no_password() {
+    let text =
+        r#"{"cashu_token":"cashuBx","ssh_public_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"}"#;
+    assert!(matches!(Request::parse(text), Ok(Request::Buy { password: None, .. })));
+    let with_password = text.replace('}', r#","ssh_password":"a good password"}"#);
+    assert!(matches!(Request::parse(&with_password), Ok(Request::Buy { password: Some(_), .. })));
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //
 //   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory WALLET=customer.mjs node customer.mjs
 //
-// WALLET is a program that pays the payment request in its last argument. Prints the result as one line of JSON.
+// WALLET is a program that pays the payment request in its last argument. HOST_KEYS is set where pods report theirs.
+// Prints the result as one line of JSON.
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
 
-const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
+const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET, HOST_KEYS } = process.env;
 const [spawn, more] = TOKENS.split(',');
 const TIMEOUT_MS = 90_000;
 
@@ -82,6 +83,15 @@ await card.getByRole('button', { name: 'Copy' }).click();
 assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ssh);
 await card.getByRole('button', { name: 'Show' }).click();
 await page.waitForFunction(() => document.querySelector('article.card .password').value.length >= 8);
+await card.getByText(/You are (not )?root in the pod\./).waitFor();
+if (HOST_KEYS) {
+  // As ssh-keygen shows it.
+  await card.locator('.identity').waitFor();
+  const lines = await card.getByLabel('Lines for known_hosts').inputValue();
+  assert.match(lines, /^\[127\.0\.0\.1\]:\d+ ssh-ed25519 AAAA/);
+  const [fingerprint] = execFileSync('ssh-keygen', ['-lf', '-'], { input: `${lines}\n`, encoding: 'utf8' }).match(/SHA256:\S+/);
+  await card.getByText(`${fingerprint} (ssh-ed25519)`).waitFor();
+}
 const left = async () => Date.parse(await card.getAttribute('data-expires'));
 const firstEnd = await left();
 await assertAccessible();
@@ -147,6 +157,19 @@ const scanned = page.locator('article.card').filter({ hasText: 'running' });
 await scanned.getByText(/^2 min \d+ s left$/).waitFor();
 await scanned.getByRole('button', { name: 'Stop' }).click();
 await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
+
+// With a public key there is no password, and no terminal that would need one.
+const PUBLIC_KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMUaPK8AAnKX7VeYLedY7erYKc8I7KZxPAGCOqLSELzH';
+await page.getByLabel('SSH public key').fill(PUBLIC_KEY);
+await page.getByLabel('Duration in minutes').fill('2');
+await page.getByText('sat for 2 min').waitFor();
+execFileSync('node', [WALLET, 'pay', await page.getByLabel('Payment request as text').inputValue()], { timeout: TIMEOUT_MS, stdio: 'ignore' });
+const keyed = page.locator('article.card').filter({ hasText: 'running' });
+await keyed.getByText('Your key logs in; there is no password.').waitFor();
+assert.ok(await keyed.getByRole('button', { name: 'Terminal' }).isHidden());
+assert.ok(await keyed.locator('.password').isHidden());
+await keyed.getByRole('button', { name: 'Stop' }).click();
+await keyed.waitFor({ state: 'detached' });
 
 // On a phone, in dark mode: nothing is wider than the screen.
 const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true });

@@ -3,10 +3,10 @@
 use backon::{ConstantBuilder, Retryable};
 use nostr_sdk::EventId;
 use paygress_core::backend::store::{InboxStore, LedgerError};
+use paygress_core::every_nth::EveryNth;
 use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The pause before the ledger is tried again, and how often that is done. Without it nothing can be
@@ -16,13 +16,13 @@ const LEDGER_RETRIES: usize = 30;
 
 pub(super) struct Claims {
     ledger: Arc<dyn InboxStore>,
-    /// How many messages were completed.
-    completed: AtomicU32,
+    /// When served messages are forgotten, by how many there are.
+    completed: EveryNth,
 }
 
 impl Claims {
     pub(super) fn new(ledger: Arc<dyn InboxStore>) -> Self {
-        Self { ledger, completed: AtomicU32::new(0) }
+        Self { ledger, completed: EveryNth::new(limits::MESSAGES_CHECK_EVERY) }
     }
 
     /// Whether the message is to be served, and by this replica.
@@ -37,9 +37,7 @@ impl Claims {
             self.ledger.complete_message(&id.to_hex(), UnixTime::now()).await
         })
         .await?;
-        // The first one too: whoever restarts often keeps no more.
-        let earlier = self.completed.fetch_add(1, Ordering::Relaxed);
-        if earlier.is_multiple_of(limits::MESSAGES_CHECK_EVERY)
+        if self.completed.is_due()
             && let Err(error) = self.forget().await
         {
             tracing::warn!(%error, "served messages could not be forgotten yet");

@@ -86,11 +86,12 @@ impl MessageHandler {
                 Ok(None)
             }
             Request::Buy { token: None, .. } => Err(unpaid()),
-            Request::Buy { token: Some(token), purchase, password } => {
+            Request::Buy { token: Some(token), purchase, password, notices } => {
+                let reply_to = to.clone();
                 let order = NewOrder {
                     repetition: Repetition::ByContent,
                     message: message.id.to_hex(),
-                    reply_to: to.clone(),
+                    reply_to: if notices { reply_to.with_notices() } else { reply_to },
                     // A relay stands between: the key is all that is known of the sender.
                     network: None,
                     token,

@@ -59,7 +59,12 @@ mod tests {
     #[test]
     fn a_token_alone_is_an_order_of_the_default_pod() {
         for text in forms_of_the_token() {
-            let Ok(Request::Buy { token: Some(token), purchase, password: Some(_) }) = parse(&text)
+            let Ok(Request::Buy {
+                token: Some(token),
+                purchase,
+                password: Some(_),
+                notices: false,
+            }) = parse(&text)
             else {
                 panic!("{text}")
             };

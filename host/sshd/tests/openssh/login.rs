@@ -12,10 +12,11 @@ async fn only_the_right_user_and_password_are_accepted() {
     let server = Server::start(None).await;
     let run = async |user: &str, password: &str| {
         let mut command = server.ssh(user, password);
-        command.arg("echo in");
+        command.arg("echo $USER $LOGNAME $OF_IMAGE; [ $HOME != /of/image ] && echo in");
         text(&output(command).await.stdout)
     };
-    assert_eq!(run("alice", PASSWORD).await, "in\n");
+    assert_eq!(run("alice", PASSWORD).await, "alice alice its own\nin\n");
+    assert_eq!(run("admin", PASSWORD).await, "admin admin its own\nin\n", "another name");
     for (user, password) in
         [("alice", "wrong"), ("alice", ""), ("root", PASSWORD), ("alice;id", PASSWORD)]
     {

@@ -2,13 +2,16 @@
 //! Needs `ssh`, `sftp`, `scp`, `ssh-keygen` and `sshpass`.
 #![cfg(test)]
 
+mod any_image;
 mod cases;
 mod differential;
 mod editor;
 mod forwarding;
+mod install;
 mod login;
 mod others;
 mod reference;
+mod rootfs;
 mod server;
 mod sessions;
 mod streams;

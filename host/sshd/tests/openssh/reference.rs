@@ -221,10 +221,12 @@ impl Ours {
         let port = listener.local_addr().unwrap().port();
         let account = Account {
             username: user.name.clone(),
+            aliases: Vec::new(),
             password: Password::new(PASSWORD),
             keys: parse_keys(&std::fs::read_to_string(files.join("authorized")).unwrap()).unwrap(),
             shell: user.shell.clone(),
             home: user.home.clone(),
+            environment: Vec::new(),
         };
         let host_keys = HostKeys::in_directory(&files.join("host-keys")).unwrap();
         let (stop, stopped) = watch::channel(false);

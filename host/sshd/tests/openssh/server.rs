@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 pub(crate) const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
 /// What takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -30,10 +30,14 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let account = Account {
             username: "alice".to_owned(),
+            aliases: vec!["admin".to_owned()],
             password: Password::new(PASSWORD),
             keys: parse_keys(keys.unwrap_or_default()).unwrap(),
             shell: PathBuf::from("/bin/sh"),
             home: home.path().to_owned(),
+            environment: [("OF_IMAGE", "its own"), ("HOME", "/of/image")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .to_vec(),
         };
         tokio::spawn(serve(listener, account, host_keys.into(), stopped));
         Self { port, stop, home }
@@ -45,19 +49,7 @@ impl Server {
     }
 
     pub(crate) fn client_that_logs(&self, program: &str, port: &str, level: &str) -> Command {
-        let mut command = Command::new("sshpass");
-        command.env("SSHPASS", PASSWORD).args(["-e", program, port, &self.port.to_string()]);
-        for option in [
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            &format!("LogLevel={level}"),
-            "NumberOfPasswordPrompts=1",
-            "PreferredAuthentications=password",
-        ] {
-            command.args(["-o", option]);
-        }
-        command.stdin(Stdio::null());
-        command
+        client(program, port, self.port, level)
     }
 
     pub(crate) fn ssh(&self, user: &str, password: &str) -> Command {
@@ -85,6 +77,23 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// One of OpenSSH's programs with the password, for a server at this port.
+pub(crate) fn client(program: &str, option: &str, port: u16, level: &str) -> Command {
+    let mut command = Command::new("sshpass");
+    command.env("SSHPASS", PASSWORD).args(["-e", program, option, &port.to_string()]);
+    for option in [
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        &format!("LogLevel={level}"),
+        "NumberOfPasswordPrompts=1",
+        "PreferredAuthentications=password",
+    ] {
+        command.args(["-o", option]);
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
 pub(crate) async fn output(mut command: Command) -> Output {

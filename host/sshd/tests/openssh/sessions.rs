@@ -1,7 +1,7 @@
 //! Programs and terminals.
 
 use crate::server::{PASSWORD, Server, finished, output, text};
-use paygress_sshd::client::{Client, TerminalInput, WindowSize};
+use paygress_sshd::client::{Client, HostKeyCheck, TerminalInput, WindowSize};
 use russh::{ChannelMsg, Sig};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -49,7 +49,10 @@ async fn input_and_terminals_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_commands_run_in_turn_over_one_connection() {
     let server = Server::start(None).await;
-    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let client =
+        Client::login(("127.0.0.1", server.port), "alice", PASSWORD, HostKeyCheck::AcceptAny)
+            .await
+            .unwrap();
     let started = Instant::now();
     for number in 0..1_000 {
         let done = client.run(&format!("echo {number}")).await.unwrap();
@@ -122,7 +125,10 @@ async fn sessions_know_their_connection_and_locale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_has_its_size_and_follows_it() {
     let server = Server::start(None).await;
-    let client = Client::login(("127.0.0.1", server.port), "alice", PASSWORD).await.unwrap();
+    let client =
+        Client::login(("127.0.0.1", server.port), "alice", PASSWORD, HostKeyCheck::AcceptAny)
+            .await
+            .unwrap();
     let (output, mut screen) = mpsc::channel(16);
     let size = |columns, rows| WindowSize { columns, rows };
     let (keys, input) = mpsc::channel(16);

@@ -23,9 +23,29 @@ impl DialectSql {
     }
 }
 
-/// The statement in `sql/sqlite/<name>.sql` and `sql/postgres/<name>.sql`, beside the calling file.
+/// The statement in `sql/sqlite/<name>.sql` and `sql/postgres/<name>.sql`, beside the calling file;
+/// the one in `sql/<name>.sql`, which both databases understand; or one that begins with the former
+/// and goes on with the latter.
 #[macro_export]
 macro_rules! dialect_sql {
+    (both $name:literal) => {
+        $crate::db::DialectSql {
+            sqlite: include_str!(concat!("sql/", $name, ".sql")),
+            postgres: include_str!(concat!("sql/", $name, ".sql")),
+        }
+    };
+    ($name:literal, both $rest:literal) => {
+        $crate::db::DialectSql {
+            sqlite: concat!(
+                include_str!(concat!("sql/sqlite/", $name, ".sql")),
+                include_str!(concat!("sql/", $rest, ".sql"))
+            ),
+            postgres: concat!(
+                include_str!(concat!("sql/postgres/", $name, ".sql")),
+                include_str!(concat!("sql/", $rest, ".sql"))
+            ),
+        }
+    };
     ($name:literal) => {
         $crate::db::DialectSql {
             sqlite: include_str!(concat!("sql/sqlite/", $name, ".sql")),

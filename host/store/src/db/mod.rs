@@ -10,6 +10,7 @@ mod database;
 mod dialect;
 mod error;
 mod postgres;
+mod retention;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -22,6 +23,7 @@ pub use error::DatabaseError;
 #[cfg(test)]
 pub(crate) use postgres::LOCK_CLASS;
 pub use postgres::PostgresError;
+pub use retention::Retention;
 pub use sqlite::SqliteError;
 pub use transaction::{ReplicaId, Transaction};
 pub use value::{Row, Value};

@@ -73,6 +73,27 @@ pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn L
     assert_eq!((marked.state, marked.end), (LeaseState::Live, Some(EndReason::Stopped)));
 }
 
+pub(crate) async fn a_notice_is_recorded_once_for_each_end(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    let (pod, end) = (sold.pod(), UnixTime(1_000));
+    let mark = |end, due| ledger.mark_noticed(&pod, end, UnixTime(due));
+    let (first, second) = tokio::join!(mark(end, 400), mark(end, 400));
+    assert!(first.unwrap() ^ second.unwrap(), "one of two replicas gives it");
+    assert!(!mark(end, 300).await.unwrap(), "a later one was given");
+    assert!(!mark(UnixTime(999), 940).await.unwrap(), "it does not end then");
+    assert!(mark(end, 940).await.unwrap());
+    let noticed = ledger.lease(&pod).await.unwrap().unwrap();
+    assert_eq!((noticed.noticed_at, noticed.expires_at), (Some(UnixTime(940)), Some(end)));
+    // Who extends it learns its end.
+    let now = UnixTime::now();
+    extend(&*ledger, &sold, now.0).await;
+    let end = UnixTime(1_000).after(Seconds(now.0));
+    assert!(!mark(end, now.0.saturating_sub(1)).await.unwrap());
+    assert!(mark(end, now.0.saturating_add(60)).await.unwrap());
+    ledger.end_lease(&Lease { state: LeaseState::Ended, ..sold }, &[]).await.unwrap();
+    assert!(!mark(end, end.0).await.unwrap(), "it has ended");
+}
+
 pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {
     let (_, mut sold) = sell(&*ledger, "l1", 42_000, 500).await;
     sold.state = LeaseState::Ended;

@@ -58,6 +58,7 @@ suite! {
         an_ended_lease_is_not_extended,
         live_leases_are_listed_by_customer,
         the_reason_of_an_end_is_recorded_before_it,
+        a_notice_is_recorded_once_for_each_end,
         an_end_needs_all_active_orders,
         an_end_releases_the_port_and_writes_the_orders,
     }

@@ -1,5 +1,6 @@
 use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome, Repetition};
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, ProofY};
 use paygress_core::model::order::{Lease, LeaseState, Order, Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -87,6 +88,9 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         created_at: UnixTime(100),
         expires_at: Some(UnixTime(expires_at)),
         end: None,
+        noticed_at: None,
+        host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
+        root: Some(true),
     }
 }
 

@@ -5,11 +5,11 @@ use crate::in_workloads;
 use crate::support::testbed::{CLUSTER, admin_kubeconfig, wait_for};
 use serde_json::{Value, json};
 
-const JOBS: &str = "/apis/batch/v1/namespaces/user-workloads/jobs";
+pub(super) const JOBS: &str = "/apis/batch/v1/namespaces/user-workloads/jobs";
 const PODS: &str = "/api/v1/namespaces/user-workloads/pods";
 
 /// The Job of a lease, as the service makes it, with a template of this lease.
-fn job(lease: &str, template_of: &str, spec: &Value) -> Value {
+pub(super) fn job(lease: &str, template_of: &str, spec: &Value) -> Value {
     let template = json!({"metadata": {"labels": labels(template_of)}, "spec": spec});
     json!({
         "apiVersion": "batch/v1",
@@ -26,7 +26,7 @@ fn names(job: &str) -> String {
 }
 
 /// The Jobs of a test, gone with it.
-struct Jobs;
+pub(super) struct Jobs;
 
 impl Drop for Jobs {
     fn drop(&mut self) {

@@ -1,9 +1,12 @@
 //! What the cluster itself refuses when the guard does not: requests under the service's own
 //! account, made without the service. See `k8s/base/admission.yaml`.
 
+mod init;
+mod isolation;
 mod live;
 mod parameters;
 mod pods;
+mod root;
 mod services;
 
 use crate::in_workloads;

@@ -231,37 +231,3 @@ fn a_host_port_outside_of_the_range_is_refused() {
         assert_eq!(thief.dry_run("pods", &without), Ok(()));
     }
 }
-
-/// Init containers are held to what the container is held to.
-#[test]
-#[ignore = "needs the testbed: run `cargo xtask test`"]
-fn a_second_container_is_refused_and_an_init_container_is_checked() {
-    let _alone = CLUSTER.lock();
-    let thief = Thief::new();
-    let container = |patch: Value| {
-        let mut init = patched(
-            pod()["spec"]["containers"][0].clone(),
-            "",
-            &json!({"name": "init", "ports": null, "readinessProbe": null}),
-        );
-        merge(&mut init, patch);
-        init
-    };
-    let init = |patch: Value| json!({"initContainers": [container(patch)]});
-    let both = json!([pod()["spec"]["containers"][0], container(json!({}))]);
-    assert_eq!(thief.dry_run("pods", &patched(pod(), "/spec", &init(json!({})))), Ok(()));
-    thief.is_refused(
-        "pods",
-        &pod(),
-        "/spec",
-        &[
-            (json!({"containers": both}), "one container"),
-            (init(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": true}})), "no privileges"),
-            (init(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "seccomp"),
-            (init(json!({"envFrom": [{"secretRef": {"name": "x"}}]})), "envFrom"),
-            (init(json!({"restartPolicy": "Always"})), "not allowed"),
-            (init(json!({"ports": [{"containerPort": 2222, "hostPort": 20501}]})), "one host port"),
-            (init(json!({"resources": null})), "limits of CPU"),
-        ],
-    );
-}

@@ -57,6 +57,8 @@ impl Market {
             // Within those of `k8s/base`, and more than there are buyers.
             ("SSH_PORT_RANGE_START", "20100"),
             ("SSH_PORT_RANGE_END", "20999"),
+            // A probe pod would take a place that is counted.
+            ("POD_PROBE", "false"),
             // Each buyer has an address of their own.
             ("TRUSTED_PROXIES", "127.0.0.1"),
             ("REQUESTS_PER_MINUTE", "100000"),

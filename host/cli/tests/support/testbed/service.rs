@@ -5,7 +5,8 @@ use super::{
     state, wait_for,
 };
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -64,6 +65,8 @@ impl Testbed {
                 ("BIND_ADDR", bind),
                 ("OPERATOR_TOKEN", OPERATOR),
                 ("POLICY_NAMESPACE", "ingress-system"),
+                // Tests of it turn it on.
+                ("POD_PROBE", "false"),
             ]);
         command.env("KUBECONFIG", kubeconfig).env("POLICY_DIR", root().join("target/plugins"));
         command
@@ -132,6 +135,18 @@ impl Testbed {
             .env("SHOTS", shots);
         command.env("WALLET", root().join("examples/customer-js/customer.mjs"));
         serde_json::from_str(output(&mut command).trim()).unwrap()
+    }
+
+    /// What `/readyz` answers.
+    pub fn readyz(&self) -> Value {
+        let address = self.web.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     pub fn log(&self) -> String {

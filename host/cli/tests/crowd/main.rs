@@ -1,158 +1,34 @@
 //! Crowds that pay nothing: what they may hold, and what one honest customer among them notices.
 #![cfg(test)]
 
+mod slow_mint;
+#[path = "../support/mod.rs"]
 mod support;
 
+use crate::slow_mint::SlowMint;
+use crate::support::fake::{FakeCluster, Generous, NullResponder, TOO_LARGE, settings, spawn};
 use async_trait::async_trait;
-use paygress_core::backend::policy::Payment;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
-use paygress_core::backend::wallet::{
-    Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
-    Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
-};
 use paygress_core::limits;
-use paygress_core::model::ids::{Customer, MintUrl, OrderId, ProofY};
+use paygress_core::model::ids::Customer;
 use paygress_core::model::order::State;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::fake::{
-    FakeCluster, Generous, NullResponder, TOO_LARGE, settings, spawn, without_mints,
-};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 const CROWD: u64 = 1_400;
 /// How long the mint takes for each request.
 const LATENCY: Duration = Duration::from_millis(40);
-
-/// A mint that is slow. A token is its kind, its mint and a number: `honest` is good and proven,
-/// `forged` is refused when it is swapped, `lost` gets no answer, nor does `hung`, which is proven.
-/// [`TOO_LARGE`] is good and proven too, and sent for that tier.
-struct SlowMint {
-    latency: Duration,
-    /// Closed while tokens are not verified, or not swapped.
-    verifying: Semaphore,
-    swapping: Semaphore,
-    /// Requests that have begun, with the token's kind.
-    begun: Mutex<Vec<String>>,
-    resolutions: AtomicUsize,
-}
-
-impl SlowMint {
-    fn new(latency: Duration) -> Self {
-        Self {
-            latency,
-            verifying: Semaphore::new(Semaphore::MAX_PERMITS),
-            swapping: Semaphore::new(Semaphore::MAX_PERMITS),
-            begun: Mutex::default(),
-            resolutions: AtomicUsize::new(0),
-        }
-    }
-
-    /// Neither verifies nor swaps until it is opened.
-    fn closed() -> Self {
-        let (verifying, swapping) = (Semaphore::new(0), Semaphore::new(0));
-        Self { verifying, swapping, ..Self::new(Duration::ZERO) }
-    }
-
-    fn kind(token: &Secret) -> String {
-        token.expose().split('-').next().unwrap_or_default().to_owned()
-    }
-
-    async fn request(&self, token: &Secret) {
-        self.begun.lock().unwrap().push(Self::kind(token));
-        tokio::time::sleep(self.latency).await;
-    }
-
-    fn begun(&self, kind: &str) -> usize {
-        self.begun.lock().unwrap().iter().filter(|begun| *begun == kind).count()
-    }
-}
-
-#[async_trait]
-impl TokenReader for SlowMint {
-    async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
-        let parts: Vec<&str> = token.expose().split('-').collect();
-        let mint = MintUrl::parse(format!("https://{}.invalid", parts[1])).unwrap();
-        let y = ProofY::parse(format!("{:0>66}", parts[2])).unwrap();
-        Ok(TokenInfo { mint, gross: Sat(10), ys: vec![y] })
-    }
-    async fn verify(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
-        let _open = self.verifying.acquire().await.unwrap();
-        self.request(token).await;
-        let (mint, gross) = (info.mint.to_string(), info.gross);
-        Ok(Payment { mint, gross, fee: Sat(0), net: gross })
-    }
-    async fn verify_dleq(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
-        self.verify(token, info).await
-    }
-    async fn is_proven(&self, token: &Secret, _: &TokenInfo) -> bool {
-        matches!(Self::kind(token).as_str(), "honest" | "hung" | TOO_LARGE)
-    }
-    async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
-        Ok(Secret::new(payload))
-    }
-}
-
-#[async_trait]
-impl Payments for SlowMint {
-    async fn receive(
-        &self,
-        _: &OrderId,
-        token: &Secret,
-        info: &TokenInfo,
-    ) -> Result<Sat, ReceiveError> {
-        let _open = self.swapping.acquire().await.unwrap();
-        self.request(token).await;
-        match Self::kind(token).as_str() {
-            "honest" => Ok(info.gross),
-            "lost" | "hung" => Err(ReceiveError::Unknown(lost())),
-            _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
-        }
-    }
-    async fn resolve(&self, _: &OrderId, _: &TokenInfo, _: ResolveMode) -> Resolution {
-        self.resolutions.fetch_add(1, Ordering::Relaxed);
-        Resolution::Unknown(lost())
-    }
-    async fn recover(&self) -> Result<(), RecoveryError> {
-        Ok(())
-    }
-}
-
-fn lost() -> WalletError {
-    WalletError::unresolved(io::Error::other("no answer"))
-}
-
-#[async_trait]
-impl RefundIssuer for SlowMint {
-    async fn refund(
-        &self,
-        _: &OrderId,
-        _: &MintUrl,
-        _: RefundAmount,
-    ) -> Result<RefundToken, WalletError> {
-        Err(lost())
-    }
-    async fn refund_state(&self, _: &OrderId, _: &MintUrl) -> Result<RefundState, WalletError> {
-        Ok(RefundState::Waiting)
-    }
-    async fn reclaim(&self, _: &OrderId, _: &MintUrl) -> Result<Option<Sat>, WalletError> {
-        Ok(None)
-    }
-}
-
-without_mints!(SlowMint);
 
 struct Service {
     orders: Arc<OrderService>,
@@ -199,12 +75,22 @@ impl Service {
 
     /// An order of a customer who sends nothing else: a key costs nothing.
     async fn submit(&self, kind: &str, mint: &str, number: u64) -> Result<Submission, Refusal> {
+        self.submit_of(number, kind, mint, number).await
+    }
+
+    async fn submit_of(
+        &self,
+        customer: u64,
+        kind: &str,
+        mint: &str,
+        number: u64,
+    ) -> Result<Submission, Refusal> {
         let incoming = NewOrder {
             repetition: Repetition::ByContent,
             message: format!("{number:064x}"),
             reply_to: ReplyTo {
                 transport: "fake".to_owned(),
-                customer: Some(Customer::parse(&format!("{number:064x}")).unwrap()),
+                customer: Some(Customer::parse(&format!("{customer:064x}")).unwrap()),
                 address: BTreeMap::new(),
             },
             network: None,
@@ -227,6 +113,18 @@ impl Service {
         let begun = Instant::now();
         while self.count(state).await != orders {
             assert!(begun.elapsed() < Duration::from_secs(30), "{orders} are not {state:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until so many orders are refused, or have had no answer.
+    async fn until_unpaid(&self, orders: u64) {
+        let begun = Instant::now();
+        let unpaid = async || {
+            self.count(State::Refused).await.saturating_add(self.count(State::PaymentUnknown).await)
+        };
+        while unpaid().await != orders {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{orders} are not unpaid");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -421,6 +319,39 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
     // A token that cannot be forged is served there all the same, and every token elsewhere.
     service.buy("a", 1_000_000).await;
     service.buy("b", 1_000_001).await;
+}
+
+/// Keys and networks cost nothing, a pod does: whoever has one is served where forged tokens have
+/// taken the places of all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_forged_tokens_have_shut_is_open_to_customers_with_a_pod() {
+    const TENANT: u64 = 1_000_000;
+    let service = Service::fast().await;
+    service.buy("a", TENANT).await;
+    for number in 0..100 {
+        service.submit("lost", "a", number).await.unwrap();
+    }
+    service.until_unpaid(100).await;
+    let shut = service.count(State::PaymentUnknown).await;
+    let answer = async |customer, number| {
+        let submission = service.submit_of(customer, "plain", "a", number).await.unwrap();
+        submission.answer().await.unwrap()
+    };
+    let refused = answer(2_000_000, 2_000_000).await;
+    assert_eq!(refused.error().unwrap().error_type, ErrorType::MintNetworkError);
+    let served = answer(TENANT, 2_000_001).await;
+    assert!(matches!(served, Response::Access(_)), "{served:?}");
+    // But not for whatever they send.
+    for number in 0..10 {
+        service.submit_of(TENANT, "lost", "a", 3_000_000 + number).await.unwrap();
+        service.until_unpaid(102 + number).await;
+    }
+    let of_tenant = service.count(State::PaymentUnknown).await - shut;
+    println!("{shut} unknown payments shut a mint; a customer with a pod adds {of_tenant}");
+    assert_eq!(usize::try_from(of_tenant).unwrap(), limits::UNKNOWN_OF_ONE);
+    let refused = answer(TENANT, 2_000_002).await;
+    assert_eq!(refused.error().unwrap().error_type, ErrorType::MintNetworkError);
+    service.buy("a", 1_000_001).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,72 @@
+//! Init containers: one of the operator's image, held to what the container is held to.
+
+use super::{SOON, Thief, merge, patched, pod};
+use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
+use serde_json::{Value, json};
+
+const SERVER: &str = "example.com/server:1";
+
+/// An init container as the service makes it, with this changed.
+fn init(patch: Value) -> Value {
+    let changed = json!({"name": "paygress-ssh", "image": SERVER, "ports": null, "readinessProbe": null, "env": null});
+    let mut init = patched(pod()["spec"]["containers"][0].clone(), "", &changed);
+    merge(&mut init, patch);
+    init
+}
+
+fn of(containers: &[Value]) -> Value {
+    json!({"initContainers": containers})
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_second_container_is_refused_and_an_init_container_is_checked() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    let with_init = patched(pod(), "/spec", &of(&[init(json!({}))]));
+    wait_for("the parameter", SOON, || thief.dry_run("pods", &with_init).is_ok());
+    let one = |patch: Value| of(&[init(patch)]);
+    let second = init(json!({"name": "second"}));
+    let both = json!([pod()["spec"]["containers"][0], second]);
+    let image = "no init container but one of SSH_SERVER_IMAGE";
+    thief.is_refused(
+        "pods",
+        &with_init,
+        "/spec",
+        &[
+            (json!({"containers": both}), "one container"),
+            (one(json!({"image": "example.com/server:2"})), image),
+            (one(json!({"image": "paygress.local/ssh:1"})), image),
+            (of(&[init(json!({})), second]), image),
+            (one(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": true}})), "no privileges"),
+            (one(json!({"securityContext": {"runAsUser": 0}})), "no privileges"),
+            (one(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "seccomp"),
+            (one(json!({"envFrom": [{"secretRef": {"name": "x"}}]})), "envFrom"),
+            (one(json!({"restartPolicy": "Always"})), "not allowed"),
+            (one(json!({"ports": [{"containerPort": 2222, "hostPort": 20501}]})), "one host port"),
+            (one(json!({"resources": null})), "limits of CPU"),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn without_the_operators_image_there_are_no_init_containers() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let image = "no init container but one of SSH_SERVER_IMAGE";
+    let rows = [
+        (of(&[init(json!({}))]), image),
+        (of(&[init(json!({"image": ""}))]), image),
+        (of(&[init(json!({"image": "paygress.local/ssh:1"}))]), image),
+    ];
+    // The API server itself refuses an empty name, before or after the policy.
+    let (named, empty) = ([rows[0].clone(), rows[2].clone()], &rows[1].0);
+    thief.is_refused("pods", &pod(), "/spec", &named);
+    assert!(thief.dry_run("pods", &patched(pod(), "/spec", empty)).is_err());
+    // A ConfigMap of before has no such parameter.
+    let _without = AdmissionParameters::without(&["SSH_SERVER_IMAGE"]);
+    wait_for("pods to be accepted", SOON, || thief.dry_run("pods", &pod()).is_ok());
+    thief.is_refused("pods", &pod(), "/spec", &named);
+}

@@ -1,0 +1,85 @@
+//! Root: only of a user namespace, where it is nobody on the node.
+
+use super::{Row, Thief, merge, patched, pod};
+use crate::support::testbed::CLUSTER;
+use serde_json::{Value, json};
+
+/// What root does not get.
+const DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
+
+/// A pod of root as the service makes it.
+pub(super) fn root_pod() -> Value {
+    let pod = patched(pod(), "/spec", &json!({"hostUsers": false}));
+    let user = json!({"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0});
+    let pod = patched(pod, "/spec/securityContext", &user);
+    let mut container =
+        json!({"allowPrivilegeEscalation": true, "capabilities": {"drop": DROPPED}});
+    merge(&mut container, user);
+    patched(pod, "/spec/containers/0/securityContext", &container)
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let rows: Vec<Row> = vec![
+        (json!({"hostUsers": null}), "without root"),
+        (json!({"hostUsers": true}), "hostUsers"),
+    ];
+    thief.is_refused("pods", &root_pod(), "/spec", &rows);
+    // Each step of it alone.
+    let without = patched(root_pod(), "/spec", &json!({"hostUsers": null}));
+    let context = "/spec/containers/0/securityContext";
+    for (place, patch) in [
+        ("/spec/securityContext", pod()["spec"]["securityContext"].clone()),
+        (context, pod()["spec"]["containers"][0]["securityContext"].clone()),
+    ] {
+        let mut half = without.clone();
+        *half.pointer_mut(place).unwrap() = patch;
+        let refused = thief.dry_run("pods", &half).unwrap_err();
+        let is_rule = ["without root", "no privileges"].iter().any(|why| refused.contains(why));
+        assert!(is_rule, "{place}: {refused}");
+    }
+    // A pod that is not root may have a user namespace too.
+    let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
+    assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let why = "no privileges and no capabilities";
+    let mut rows: Vec<Row> = vec![
+        (json!({"privileged": true}), why),
+        (json!({"capabilities": null}), why),
+        (json!({"capabilities": {"add": ["SYS_ADMIN"]}}), why),
+        (json!({"capabilities": {"add": ["NET_RAW"]}}), why),
+        (json!({"seccompProfile": {"type": "Unconfined"}}), "seccomp"),
+        (json!({"appArmorProfile": {"type": "Unconfined"}}), "AppArmor"),
+        (json!({"procMount": "Unmasked"}), "procMount"),
+    ];
+    for kept in DROPPED {
+        let drop: Vec<&str> = DROPPED.into_iter().filter(|name| *name != kept).collect();
+        rows.push((json!({"capabilities": {"drop": drop}}), why));
+    }
+    thief.is_refused("pods", &root_pod(), "/spec/containers/0/securityContext", &rows);
+    let rows: Vec<Row> = vec![
+        (json!({"fsGroup": 0}), "without root"),
+        (json!({"supplementalGroups": [0]}), "without root"),
+        (json!({"seccompProfile": {"type": "Unconfined"}}), "seccomp"),
+        (json!({"sysctls": [{"name": "net.ipv4.ping_group_range", "value": "0 0"}]}), "sysctls"),
+    ];
+    thief.is_refused("pods", &root_pod(), "/spec/securityContext", &rows);
+    // Nor any of the node's parts.
+    let rows: Vec<Row> = vec![
+        (
+            json!({"volumes": [{"name": "login", "emptyDir": {}}, {"name": "tmp", "hostPath": {"path": "/"}}]}),
+            "volumes",
+        ),
+        (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
+    ];
+    thief.is_refused("pods", &root_pod(), "/spec", &rows);
+}

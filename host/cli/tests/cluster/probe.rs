@@ -1,0 +1,98 @@
+//! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
+
+use crate::support::testbed::{AdmissionParameters, CLUSTER, Ssh, Testbed, wait_for};
+use crate::{PASSWORD, objects};
+use serde_json::json;
+use std::time::Duration;
+
+const SERVER: &str = "paygress.local/ssh:1";
+/// How long the probes of a test may take: two pods that do not become ready.
+const PROBES: Duration = Duration::from_secs(90);
+
+/// A service that probes pods, with these settings.
+fn start(name: &str, settings: &[(&str, &str)]) -> Testbed {
+    let probing = [("POD_PROBE", "true"), ("POD_READY_SECONDS", "15")];
+    Testbed::start(name, &[&probing[..], settings].concat())
+}
+
+/// Waits until `/readyz` gives this reason, and checks that nothing is sold.
+fn assert_closed(testbed: &Testbed, reason: &str) {
+    wait_for(reason, PROBES, || testbed.readyz()["ailments"].to_string().contains(reason));
+    let token = testbed.token(7);
+    let refused = testbed.ask(&json!({"cashu_token": token}));
+    assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");
+    assert_eq!(testbed.state(&token), "UNSPENT", "nobody pays to find out");
+    wait_for("the probe pod to be gone", PROBES, || {
+        objects("job,pod,secret,service").trim().is_empty()
+    });
+    let log = testbed.log();
+    assert!(log.contains("no pods are sold") && log.contains(reason), "{log}");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn nothing_is_sold_that_does_not_start() {
+    let _alone = CLUSTER.lock();
+    for (name, settings, reason) in [
+        (
+            "probe-image",
+            ("SSH_BASE_IMAGE", "paygress.local/missing:1"),
+            "the default image cannot be pulled",
+        ),
+        ("probe-port", ("SSH_PORT", "2223"), "nothing listens on SSH_PORT"),
+        // The admission policy does not have it.
+        ("probe-refused", ("SSH_SERVER_IMAGE", SERVER), "the cluster refuses a probe pod"),
+    ] {
+        let testbed = start(name, &[settings]);
+        assert_closed(&testbed, reason);
+        println!("{reason}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_server_image_that_cannot_be_pulled_is_named() {
+    let _alone = CLUSTER.lock();
+    let missing = ("SSH_SERVER_IMAGE", "paygress.local/missing:1");
+    let _set = AdmissionParameters::set(&[missing]);
+    let testbed = start("probe-server", &[missing]);
+    assert_closed(&testbed, "the image of SSH_SERVER_IMAGE cannot be pulled");
+}
+
+/// A pod that was bought of this service, by SSH.
+fn bought(testbed: &Testbed) -> Ssh<'static> {
+    let token = testbed.token(25);
+    let order = json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD});
+    let answer = testbed.ask(&order);
+    let port = answer["node_port"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+    Ssh { port: u16::try_from(port).unwrap(), username: "alice", password: PASSWORD }
+}
+
+/// An order at once waits for the probe.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn customers_are_root_where_a_probe_pod_was() {
+    let _alone = CLUSTER.lock();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    let settings = [("SSH_SERVER_IMAGE", SERVER), ("POD_READY_SECONDS", "60")];
+    let testbed = start("probe-root", &settings);
+    let ssh = bought(&testbed);
+    assert_eq!(ssh.run("id -u").0, "0\n");
+    let map = ssh.run("cat /proc/self/uid_map").0;
+    let map: Vec<u64> = map.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    assert!(matches!(map[..], [0, outside, 65_536] if outside >= 65_536), "{map:?}");
+    assert_eq!(ssh.run("touch /.paygress/x 2>/dev/null || echo refused").0, "refused\n");
+    let ready = testbed.readyz();
+    assert_eq!(ready, json!({"ready": true, "ailments": []}));
+    assert!(testbed.log().contains("a probe pod has started"), "{}", testbed.log());
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn an_operator_can_keep_customers_from_being_root() {
+    let _alone = CLUSTER.lock();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    let testbed = start("probe-never", &[("SSH_SERVER_IMAGE", SERVER), ("POD_ROOT", "never")]);
+    assert_eq!(bought(&testbed).run("id -u").0, "1000\n");
+    assert_eq!(testbed.readyz(), json!({"ready": true, "ailments": []}));
+}

@@ -1,0 +1,266 @@
+//! Notices before the end of a pod and at it, on fake backends and a real ledger.
+#![cfg(test)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
+use paygress_core::limits;
+use paygress_core::model::ids::{Customer, LeaseId, OrderId};
+use paygress_core::model::lease::Lease;
+use paygress_core::model::order::{Purchase, State};
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Stage};
+use paygress_core::protocol::{EndNotice, Response};
+use paygress_core::testing;
+use paygress_store::SqlStore;
+use paygress_store::db::testing::fast_directory;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::customer::until;
+use support::fake::{FakeCluster, FakeWallet, Generous, settings};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// What customers get, through a relay that takes its time.
+#[derive(Default)]
+struct SlowInbox {
+    received: Mutex<Vec<(Customer, EndNotice)>>,
+    sending: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl SlowInbox {
+    fn notices(&self, of: &Customer) -> Vec<EndNotice> {
+        let received = self.received.lock().unwrap();
+        received.iter().filter(|(to, _)| to == of).map(|(_, notice)| notice.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Responder for SlowInbox {
+    async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError> {
+        let sending = self.sending.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.most.fetch_max(sending, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if let Response::Notice(notice) = response {
+            let customer = to.customer.clone().unwrap();
+            self.received.lock().unwrap().push((customer, notice.clone()));
+        }
+        self.sending.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+struct Service {
+    ledger: Arc<SqlStore>,
+    cluster: Arc<FakeCluster>,
+    inbox: Arc<SlowInbox>,
+    _directory: TempDir,
+}
+
+/// A process that follows the leases, until it is dropped.
+struct Watching(Arc<OrderService>, JoinHandle<()>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.1.abort();
+    }
+}
+
+impl Service {
+    async fn new() -> Self {
+        let directory = fast_directory().unwrap();
+        let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
+        Self {
+            ledger: Arc::new(ledger.with_reserve(0)),
+            cluster: Arc::default(),
+            inbox: Arc::default(),
+            _directory: directory,
+        }
+    }
+
+    fn orders(&self) -> Arc<OrderService> {
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy: Arc::new(Generous),
+            cluster: self.cluster.clone(),
+            ledger: self.ledger.clone(),
+            responder: self.inbox.clone(),
+        };
+        let end_notices = vec![Seconds(600), Seconds(60)];
+        OrderService::new(Settings { end_notices, ..settings() }, backends)
+    }
+
+    fn start(&self) -> Watching {
+        let orders = self.orders();
+        let watching = tokio::spawn(Arc::clone(&orders).watch());
+        Watching(orders, watching)
+    }
+
+    /// A pod that this customer has had for an hour, and that ends in so many seconds.
+    async fn sell(&self, of: &Customer, wants: Wants, ends_in: u64) -> Lease {
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        order.message = order.id.to_string();
+        order.reply_to.customer = Some(of.clone());
+        if wants == Wants::Notices {
+            order.reply_to = order.reply_to.with_notices();
+        }
+        self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+        let now = UnixTime::now();
+        let (created_at, ends) = (now.minus(Seconds(3_600)), now.after(Seconds(ends_in)));
+        let mut lease = testing::lease(LeaseId::of(&order.id), created_at.0, ends.0);
+        lease.customer = Some(of.clone());
+        order.state = testing::order_state(&order.purchase, State::Active);
+        let update = LeaseUpdate::Put(&lease);
+        self.ledger.transition(&order, State::Received, update).await.unwrap();
+        self.ledger.delivered(&order.id, State::Active).await.unwrap();
+        lease
+    }
+
+    async fn stored(&self, lease: &Lease) -> Lease {
+        self.ledger.lease(&lease.pod()).await.unwrap().unwrap()
+    }
+
+    /// Waits until this customer has got so many notices.
+    async fn received(&self, of: &Customer, count: usize) -> Vec<EndNotice> {
+        until("a notice was not sent", async || {
+            let notices = self.inbox.notices(of);
+            (notices.len() >= count).then_some(notices)
+        })
+        .await
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Notices,
+    Nothing,
+}
+
+fn customer(number: usize) -> Customer {
+    Customer::parse(&format!("{number:064x}")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_is_sent_when_it_is_due_and_not_again_after_a_restart() {
+    let service = Service::new().await;
+    let (alice, bob, quiet) = (customer(1), customer(2), customer(3));
+    let lease = service.sell(&alice, Wants::Notices, 61).await;
+    service.sell(&quiet, Wants::Nothing, 61).await;
+    // The one of ten minutes before was missed: one says as much as two.
+    let watching = service.start();
+    let first = service.received(&alice, 1).await;
+    assert_eq!(first[0].pod_name, lease.pod().to_string());
+    let last = service.received(&alice, 2).await.pop().unwrap();
+    assert!((50..=60).contains(&last.time_remaining_seconds), "{last:?}");
+    assert_eq!(last.end_reason, None);
+    until("the notice is not recorded", async || {
+        (service.stored(&lease).await.noticed_at
+            == lease.expires_at.map(|at| at.minus(Seconds(60))))
+        .then_some(())
+    })
+    .await;
+    drop(watching);
+    service.sell(&bob, Wants::Notices, 59).await;
+    let _watching = service.start();
+    // The leases are looked at together.
+    service.received(&bob, 1).await;
+    assert_eq!(service.inbox.notices(&alice).len(), 2);
+    assert_eq!(service.inbox.notices(&quiet), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_up_moves_the_notices() {
+    let service = Service::new().await;
+    let (alice, bob) = (customer(1), customer(2));
+    let lease = service.sell(&alice, Wants::Notices, 62).await;
+    service.sell(&bob, Wants::Notices, 62).await;
+    let orders = service.orders();
+    let answer = orders
+        .submit(NewOrder {
+            repetition: Repetition::ByContent,
+            message: OrderId::random().to_string(),
+            reply_to: ReplyTo {
+                transport: "fake".to_owned(),
+                customer: Some(alice.clone()),
+                address: std::collections::BTreeMap::new(),
+            },
+            network: None,
+            token: Secret::new("10-1"),
+            purchase: Purchase::TopUp { pod: lease.pod() },
+            password: None,
+        })
+        .await
+        .unwrap()
+        .answer()
+        .await
+        .unwrap();
+    assert!(matches!(answer, Response::ToppedUp(_)), "{answer:?}");
+    let _watching = service.start();
+    service.received(&bob, 2).await;
+    assert_eq!(service.inbox.notices(&alice), [], "she has just learned when it ends");
+    let extended = service.stored(&lease).await;
+    let old_end = lease.expires_at.unwrap();
+    assert_eq!(extended.expires_at, Some(old_end.after(Seconds(600))));
+    assert!(extended.noticed_at.unwrap() < old_end, "those before the new end are still to come");
+    let progress = orders.progress(&lease.pod(), &alice).await.unwrap();
+    assert_eq!(progress.notice, None, "more than ten minutes are left");
+    let progress = orders.progress(&lease_of(&service, &bob).await.pod(), &bob).await.unwrap();
+    assert_eq!((progress.stage, progress.notice), (Stage::Expiring, Some(Seconds(60))));
+}
+
+async fn lease_of(service: &Service, customer: &Customer) -> Lease {
+    service.ledger.live_leases(Some(customer)).await.unwrap().remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_an_end_is_in_message_status_and_events() {
+    let service = Service::new().await;
+    let (alice, quiet) = (customer(1), customer(2));
+    let lease = service.sell(&alice, Wants::Notices, 3_600).await;
+    let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
+    for lease in [&lease, &other] {
+        let mut ended = service.cluster.ended.lock().unwrap();
+        ended.insert(lease.pod(), EndReason::OutOfMemory);
+    }
+    let watching = service.start();
+    let notice = service.received(&alice, 1).await.remove(0);
+    assert_eq!(
+        (notice.end_reason, notice.time_remaining_seconds),
+        (Some(EndReason::OutOfMemory), 0)
+    );
+    let orders = &watching.0;
+    let status = orders.status(&lease.pod(), &alice).await.unwrap();
+    assert_eq!(status.end_reason, Some(EndReason::OutOfMemory));
+    let progress = orders.progress(&lease.pod(), &alice).await.unwrap();
+    assert_eq!((progress.stage, progress.end_reason), (Stage::Ended, status.end_reason));
+    until("the other pod does not end", async || {
+        service.stored(&other).await.end.is_some().then_some(())
+    })
+    .await;
+    assert_eq!(service.inbox.notices(&quiet), []);
+}
+
+/// Many pods may end in the same second: an operator who reboots sells them together.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_notices_at_once_few_are_sent_at_the_same_time() {
+    const PODS: usize = 200;
+    let service = Service::new().await;
+    for number in 0..PODS {
+        service.sell(&customer(number), Wants::Notices, 300).await;
+    }
+    let begun = Instant::now();
+    let _watching = service.start();
+    until("not all notices were sent", async || {
+        (service.inbox.received.lock().unwrap().len() == PODS).then_some(())
+    })
+    .await;
+    let most = service.inbox.most.load(Ordering::Relaxed);
+    println!("{PODS} notices in {:.2?}, {most} at a time", begun.elapsed());
+    assert!(most <= limits::NOTICES_AT_ONCE, "{most} at a time");
+}

@@ -1,0 +1,368 @@
+//! The probe pod: nothing is sold before it has started, and no customer pays to find out why pods
+//! do not start.
+#![cfg(test)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress_core::backend::capacity::{Capacity, Demand};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, LeasePlan, Probe, ProbeProblem, ReadyPod, StartupPhase,
+};
+use paygress_core::backend::policy::{
+    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Quote,
+    RefundTerms, Rendered, SlotStats,
+};
+use paygress_core::backend::responder::ReplyTo;
+use paygress_core::backend::store::{PortAllocator, Repetition};
+use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
+use paygress_core::model::order::{Order, OrderView};
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::units::UnixTime;
+use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
+use paygress_core::protocol::Response;
+use paygress_store::SqlStore;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use support::customer::until;
+use support::fake::{FakeCluster, FakeWallet, Generous, NullResponder, settings, spawn};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// A cluster whose probes end when the test says so, and find what it says.
+struct ProbedCluster {
+    cluster: FakeCluster,
+    probed: Mutex<Vec<LeasePlan>>,
+    /// Pods that are old, and nobody's.
+    old: Vec<PodName>,
+    findings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Option<ProbeProblem>>>,
+}
+
+#[async_trait]
+impl Probe for ProbedCluster {
+    async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
+        self.probed.lock().unwrap().push(plan.clone());
+        self.findings.lock().await.recv().await.flatten()
+    }
+}
+
+#[async_trait]
+impl Cluster for ProbedCluster {
+    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
+        self.cluster.dry_run(plan).await
+    }
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        self.cluster.capacity().await
+    }
+    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.cluster.launch(plan).await
+    }
+    fn probe(&self) -> Option<&dyn Probe> {
+        Some(self)
+    }
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
+        self.cluster.ready(pod).await
+    }
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
+        self.cluster.startup_phase(pod).await
+    }
+    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.cluster.check_running(pod, at).await
+    }
+    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
+        self.cluster.set_expiry(pod, at).await
+    }
+    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
+        self.cluster.remove(pod).await
+    }
+    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        self.cluster.observe(sink).await
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
+        Ok(self.old.clone())
+    }
+}
+
+/// Policies that admit one image, which the operator changes.
+struct Images {
+    image: Mutex<&'static str>,
+    changes: watch::Sender<()>,
+}
+
+impl Images {
+    fn publish(&self, image: &'static str) {
+        *self.image.lock().unwrap() = image;
+        self.changes.send_replace(());
+    }
+}
+
+impl Policy for Images {
+    fn current(&self) -> Arc<dyn PolicySet> {
+        Arc::new(OneImage(*self.image.lock().unwrap()))
+    }
+    fn report(&self) -> Vec<SlotStats> {
+        Vec::new()
+    }
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+    fn observe(&self, _: &Order) {}
+}
+
+struct OneImage(&'static str);
+
+#[async_trait]
+impl PolicySet for OneImage {
+    fn digests(&self) -> Digests {
+        Digests::default()
+    }
+    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
+        Ok(self.0.to_owned())
+    }
+    async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError> {
+        Generous.offers(context).await
+    }
+    async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, PolicyError> {
+        Generous.quote(order, context).await
+    }
+    async fn grant(
+        &self,
+        order: &OrderView,
+        quote: &Quote,
+        payment: &Payment,
+        context: &Context,
+    ) -> Result<Grant, PolicyError> {
+        Generous.grant(order, quote, payment, context).await
+    }
+    async fn refund(
+        &self,
+        _: &OrderView,
+        _: &Quote,
+        _: &Payment,
+        _: &Grant,
+        _: &Context,
+    ) -> Result<Option<RefundTerms>, PolicyError> {
+        Ok(None)
+    }
+    async fn render(
+        &self,
+        order: &OrderView,
+        grant: &Grant,
+        placement: &Placement,
+    ) -> Result<Rendered, PolicyError> {
+        Generous.render(order, grant, placement).await
+    }
+}
+
+/// A service that runs until it is dropped.
+struct Service {
+    orders: Arc<OrderService>,
+    cluster: Arc<ProbedCluster>,
+    images: Arc<Images>,
+    ledger: Arc<SqlStore>,
+    /// What the next probes find.
+    findings: mpsc::UnboundedSender<Option<ProbeProblem>>,
+    tokens: AtomicU32,
+    watching: JoinHandle<()>,
+    _directory: TempDir,
+}
+
+impl Service {
+    async fn start(room: Option<u32>) -> Self {
+        Self::start_beside(room, Vec::new()).await
+    }
+
+    /// With pods that an earlier process has left.
+    async fn start_beside(room: Option<u32>, old: Vec<PodName>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ledger.sqlite");
+        let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap());
+        let (findings, receiver) = mpsc::unbounded_channel();
+        let cluster = Arc::new(ProbedCluster {
+            cluster: FakeCluster {
+                room,
+                running: Mutex::new(old.iter().cloned().collect()),
+                ..FakeCluster::default()
+            },
+            probed: Mutex::default(),
+            old,
+            findings: tokio::sync::Mutex::new(receiver),
+        });
+        let images =
+            Arc::new(Images { image: Mutex::new("image:1"), changes: watch::Sender::new(()) });
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy: images.clone(),
+            cluster: cluster.clone(),
+            ledger: ledger.clone(),
+            responder: Arc::new(NullResponder),
+        };
+        let orders = OrderService::new(Settings { sweep: true, ..settings() }, backends);
+        let watching = tokio::spawn(Arc::clone(&orders).watch());
+        let tokens = AtomicU32::new(1);
+        Self { orders, cluster, images, ledger, findings, tokens, watching, _directory: directory }
+    }
+
+    /// What a customer who orders a pod is answered.
+    fn order(&self) -> JoinHandle<Response> {
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let incoming = NewOrder {
+            repetition: Repetition::ByContent,
+            message: OrderId::random().to_string(),
+            reply_to: ReplyTo {
+                transport: "fake".to_owned(),
+                customer: Some(Customer::parse(&"c".repeat(64)).unwrap()),
+                address: BTreeMap::new(),
+            },
+            network: None,
+            token: Secret::new(format!("10-{token}")),
+            purchase: spawn(None, None),
+            password: Some(Secret::new("a fake password")),
+        };
+        let orders = Arc::clone(&self.orders);
+        tokio::spawn(async move { orders.submit(incoming).await.unwrap().answer().await.unwrap() })
+    }
+
+    /// Waits until so many probes have begun.
+    async fn wait_for_probes(&self, count: usize) {
+        until("a probe does not begin", async || (self.probes() >= count).then_some(())).await;
+        assert_eq!(self.probes(), count);
+    }
+
+    fn probes(&self) -> usize {
+        self.cluster.probed.lock().unwrap().len()
+    }
+
+    /// The reasons why it is not ready, once it has none or this one.
+    async fn wait_for_reason(&self, reason: Option<&'static str>) {
+        until("it is not as ready as it should be", async || {
+            let reasons = self.orders.unready_reasons().await;
+            reasons.iter().copied().eq(reason).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+fn assert_sold(answer: &Response) {
+    assert!(matches!(answer, Response::Access(_)), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_waits_for_the_first_probe_and_is_served_then() {
+    let service = Service::start(None).await;
+    service.wait_for_probes(1).await;
+    let reasons = service.orders.unready_reasons().await;
+    assert!(reasons.len() == 1 && reasons[0].contains("probe pod is being started"), "{reasons:?}");
+    let order = service.order();
+    until("the order is not taken", async || {
+        let counts = service.orders.overview(UnixTime(0)).await.unwrap().count_by_state;
+        (!counts.is_empty()).then_some(())
+    })
+    .await;
+    assert!(!order.is_finished() && service.cluster.cluster.running.lock().unwrap().is_empty());
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0, "nor has it a port");
+    // Nobody is sent to their wallet either.
+    let price = service.orders.price(&spawn(None, None), None, None).await;
+    assert_eq!(price.unwrap_err().code, ErrorType::ResourceUnavailable);
+
+    service.findings.send(None).unwrap();
+    assert_sold(&order.await.unwrap());
+    service.wait_for_reason(None).await;
+    assert_eq!(service.orders.probe_notice(), None);
+    let probed = service.cluster.probed.lock().unwrap().remove(0);
+    assert!(probed.lease.is_probe());
+    assert_eq!(probed.placement.image, "image:1");
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1, "the probe takes no port");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_does_not_start_is_sold_to_nobody_until_it_is_changed() {
+    let service = Service::start(None).await;
+    service.findings.send(Some(ProbeProblem::Image)).unwrap();
+    service.wait_for_reason(Some(ProbeProblem::Image.message())).await;
+    let answer = service.order().await.unwrap();
+    let error = answer.error().unwrap_or_else(|| panic!("sold: {answer:?}"));
+    assert_eq!(error.error_type, ErrorType::ResourceUnavailable);
+    assert_eq!(error.details.as_deref(), Some("your token was not taken"));
+    assert!(!error.message.contains("SSH_BASE_IMAGE"), "that is for the operator: {error:?}");
+    let notices = service.orders.overview(UnixTime(0)).await.unwrap().notices;
+    assert_eq!(notices, [ProbeProblem::Image.message()]);
+
+    // An order of now waits for the probe of the new image.
+    service.images.publish("image:2");
+    service.wait_for_probes(2).await;
+    let order = service.order();
+    service.findings.send(None).unwrap();
+    assert_sold(&order.await.unwrap());
+    let probed = service.cluster.probed.lock().unwrap().remove(1);
+    assert_eq!(probed.placement.image, "image:2");
+    service.wait_for_reason(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_change_of_the_pod_is_probed_and_what_was_sold_is_served_meanwhile() {
+    let service = Service::start(None).await;
+    service.findings.send(None).unwrap();
+    assert_sold(&service.order().await.unwrap());
+    // Another price, for instance.
+    service.images.publish("image:1");
+    assert_sold(&service.order().await.unwrap());
+    service.images.publish("image:2");
+    service.wait_for_probes(2).await;
+    assert!(service.orders.unready_reasons().await.is_empty(), "it serves, and new orders wait");
+    let order = service.order();
+    service.findings.send(Some(ProbeProblem::Port)).unwrap();
+    let answer = order.await.unwrap();
+    let code = answer.error().map(|error| error.error_type);
+    assert_eq!(code, Some(ErrorType::ResourceUnavailable), "{answer:?}");
+    service.wait_for_reason(Some(ProbeProblem::Port.message())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
+    for problem in [
+        ProbeProblem::Full,
+        ProbeProblem::Unavailable,
+        ProbeProblem::Policies,
+        ProbeProblem::NoUserNamespaces,
+    ] {
+        let service = Service::start(None).await;
+        service.findings.send(Some(problem)).unwrap();
+        assert_sold(&service.order().await.unwrap());
+        service.wait_for_reason(None).await;
+        assert_eq!(service.orders.probe_notice(), Some(problem.message()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cluster_gets_no_probe_pod_and_closes_nothing() {
+    let service = Service::start(Some(0)).await;
+    until("a full cluster is not noticed", async || {
+        (service.orders.probe_notice() == Some(ProbeProblem::Full.message())).then_some(())
+    })
+    .await;
+    service.wait_for_reason(None).await;
+    assert_eq!(service.probes(), 0, "it would take a place that was sold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_pod_of_a_process_that_died_is_swept() {
+    let left = LeaseId::of_probe().pod_name();
+    let service = Service::start_beside(None, vec![left.clone()]).await;
+    until("the pod is not swept", async || {
+        (!service.cluster.cluster.running.lock().unwrap().contains(&left)).then_some(())
+    })
+    .await;
+}

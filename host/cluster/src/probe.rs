@@ -1,0 +1,366 @@
+//! The probe pod: what an order would launch, but without a port of the nodes, and removed as soon
+//! as it is ready, or will not become so.
+//!
+//! Where customers may be root it is launched as root of a user namespace first. If it starts only
+//! without, customers are not root.
+
+use crate::kubernetes::Kubernetes;
+use crate::objects::{Objects, ttl};
+use crate::settings::PodRoot;
+use crate::ssh_server::{INIT, PodUser, report_users};
+use crate::status::{IMAGE_FAILED, containers, is_root_nobody};
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, LeasePlan, Probe, ProbeProblem, StartupPhase,
+};
+use paygress_core::error_chain;
+use paygress_core::model::ids::PodName;
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::units::Seconds;
+use std::time::Duration;
+
+/// How long a node may take to make a pod's sandbox, its user namespace included. It pulls no image
+/// for that, and tries again and again where it cannot.
+const SANDBOX: Duration = Duration::from_secs(20);
+const SANDBOX_POLL: Duration = Duration::from_secs(1);
+
+type Result<T> = std::result::Result<T, ProbeProblem>;
+
+#[async_trait]
+impl Probe for Kubernetes {
+    async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
+        let settings = self.settings();
+        let may_be_root = settings.root == PodRoot::Auto && settings.ssh_server_image.is_some();
+        if may_be_root {
+            match self.probe_as(plan, PodUser::Root).await {
+                Ok(()) => {
+                    self.set_user_namespaces(true);
+                    return None;
+                }
+                Err(problem) if !may_be_of_root(problem) => return Some(problem),
+                Err(problem) => {
+                    tracing::warn!(?problem, "as root of a user namespace a probe pod fails");
+                }
+            }
+        }
+        match self.probe_as(plan, PodUser::Template).await {
+            Ok(()) => {
+                self.set_user_namespaces(false);
+                may_be_root.then_some(ProbeProblem::NoUserNamespaces)
+            }
+            Err(problem) => Some(problem),
+        }
+    }
+}
+
+/// Whether the same pod may start when its user is not root.
+fn may_be_of_root(problem: ProbeProblem) -> bool {
+    match problem {
+        ProbeProblem::Image
+        | ProbeProblem::ServerImage
+        | ProbeProblem::Full
+        | ProbeProblem::Unavailable
+        | ProbeProblem::Policies => false,
+        ProbeProblem::Port
+        | ProbeProblem::Exited
+        | ProbeProblem::NotStarted
+        | ProbeProblem::Refused
+        | ProbeProblem::NoUserNamespaces => true,
+    }
+}
+
+impl Kubernetes {
+    /// Launches a probe pod with this user, waits for it, and removes it.
+    async fn probe_as(&self, plan: &LeasePlan, user: PodUser) -> Result<()> {
+        let mut objects = self.objects(plan, user).map_err(|error| problem(&error, None))?;
+        let port = plan.placement.container_port;
+        let server = as_probe(&mut objects, user, port, self.settings().ttl);
+        if user == PodUser::Root && server == Server::Own {
+            tracing::warn!("the template has a command of its own, so that customers are not root");
+            return Err(ProbeProblem::NoUserNamespaces);
+        }
+        let started = self.start_probe(plan, user, objects).await;
+        let pod = plan.lease.pod_name();
+        if let Err(error) = self.remove(&pod).await {
+            tracing::warn!(%error, %pod, "a probe pod could not be removed; it ends by its deadline");
+        }
+        started
+    }
+
+    async fn start_probe(&self, plan: &LeasePlan, user: PodUser, objects: Objects) -> Result<()> {
+        let pod = plan.lease.pod_name();
+        let started = async {
+            self.dry_run_all(&objects).await?;
+            self.create_all(&plan.lease, objects).await?;
+            tokio::select! {
+                ready = self.ready(&pod) => ready,
+                () = self.sandbox_overdue(&pod) => {
+                    Err(ClusterError::not_ready("its node makes no sandbox for it"))
+                }
+            }
+        };
+        let started = started.await;
+        let pods = self.pods_of(&pod).await.unwrap_or_default();
+        match started {
+            Ok(_) if user == PodUser::Root && !pods.iter().any(is_root_nobody) => {
+                tracing::error!("root of a probe pod is root of its node: customers are not root");
+                Err(ProbeProblem::NoUserNamespaces)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let status = pods.first().and_then(|pod| pod.status.as_ref());
+                let container = status.and_then(failing_message);
+                let error_text = error_chain(&error);
+                tracing::warn!(error = error_text, container, "a probe pod does not start");
+                Err(problem(&error, pods.first()))
+            }
+        }
+    }
+
+    /// Ends when a node has had the pod for long and made no sandbox for it.
+    async fn sandbox_overdue(&self, pod: &PodName) {
+        let mut waited = Duration::ZERO;
+        while waited < SANDBOX {
+            tokio::time::sleep(SANDBOX_POLL).await;
+            waited = match self.startup_phase(pod).await {
+                Ok(StartupPhase::Scheduled) => waited.saturating_add(SANDBOX_POLL),
+                // It has one, or has no node: `ready` notices that.
+                _ => Duration::ZERO,
+            };
+        }
+    }
+}
+
+/// Where a pod has its SSH server from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    /// Its image.
+    Own,
+    /// The host.
+    Installed,
+}
+
+/// Makes a probe of these objects: without ports of the nodes, kept no longer than necessary, and
+/// ready when its SSH server is.
+fn as_probe(objects: &mut Objects, user: PodUser, port: u16, kept: Seconds) -> Server {
+    objects.services.clear();
+    let Some(job) = &mut objects.job.spec else { return Server::Own };
+    job.ttl_seconds_after_finished = Some(ttl(kept));
+    let Some(spec) = &mut job.template.spec else { return Server::Own };
+    for container in &mut spec.containers {
+        container.ports = None;
+        container.readiness_probe = Some(v1::Probe {
+            tcp_socket: Some(TCPSocketAction {
+                host: None,
+                port: IntOrString::Int(i32::from(port)),
+            }),
+            period_seconds: Some(1),
+            ..v1::Probe::default()
+        });
+    }
+    let mut server = Server::Own;
+    for init in spec.init_containers.iter_mut().flatten() {
+        server = Server::Installed;
+        if user == PodUser::Root {
+            report_users(init);
+        }
+    }
+    server
+}
+
+/// What it means that a probe pod did not start.
+fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
+    match error {
+        ClusterError::Refused(refusal) => match refusal.code {
+            ErrorType::ResourceUnavailable => ProbeProblem::Full,
+            ErrorType::PolicyUnavailable => ProbeProblem::Policies,
+            _ => ProbeProblem::Refused,
+        },
+        ClusterError::PortTaken(_) | ClusterError::NotScheduled(_) => ProbeProblem::Full,
+        ClusterError::Unavailable(_) => ProbeProblem::Unavailable,
+        ClusterError::NotReady(_) | ClusterError::ImageFailed(_) | ClusterError::NotFound => pod
+            .and_then(|pod| pod.status.as_ref())
+            .and_then(start_problem)
+            .unwrap_or(ProbeProblem::NotStarted),
+    }
+}
+
+/// What keeps the containers from starting, if they tell.
+fn start_problem(status: &PodStatus) -> Option<ProbeProblem> {
+    containers(status).find_map(|container| {
+        let state = container.state.as_ref()?;
+        let is_init = container.name == INIT;
+        let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
+        match waiting {
+            Some(reason) if IMAGE_FAILED.contains(&reason) => {
+                Some(if is_init { ProbeProblem::ServerImage } else { ProbeProblem::Image })
+            }
+            Some("CrashLoopBackOff") if !is_init => Some(ProbeProblem::Exited),
+            _ if is_init => {
+                let code = state.terminated.as_ref()?.exit_code;
+                (code != 0).then_some(ProbeProblem::NotStarted)
+            }
+            _ if state.terminated.is_some() => Some(ProbeProblem::Exited),
+            _ => state.running.as_ref().map(|_| ProbeProblem::Port),
+        }
+    })
+}
+
+/// What the runtime says of the first container that does not run.
+fn failing_message(status: &PodStatus) -> Option<&str> {
+    containers(status).find_map(|container| {
+        let state = container.state.as_ref()?;
+        let waiting = state.waiting.as_ref().and_then(|waiting| waiting.message.as_deref());
+        let failed = state.terminated.as_ref().filter(|terminated| terminated.exit_code != 0);
+        waiting.or_else(|| failed.and_then(|terminated| terminated.message.as_deref()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::Allowed;
+    use crate::objects::JobSettings;
+    use crate::ssh_server::SshServer;
+    use paygress_core::backend::cluster::LOGIN_MOUNT_PATH;
+    use paygress_core::backend::policy::{Placement, Rendered, Resources};
+    use paygress_core::model::ids::LeaseId;
+    use paygress_core::model::login::Login;
+    use paygress_core::model::refusal::Refusal;
+    use serde_json::{Value, json};
+
+    const KEPT: Seconds = Seconds(60);
+
+    /// That of a template with a Service, whose container starts so.
+    fn objects(user: PodUser, command: &Value) -> Objects {
+        let lease = LeaseId::of_probe();
+        let pod = lease.pod_name().to_string();
+        let template = json!({"spec": {
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "ssh",
+                "image": "example.com/ssh:1",
+                "command": command,
+                "ports": [{"containerPort": 2222, "hostPort": 20000}],
+                "readinessProbe": {"exec": {"command": ["true"]}},
+            }],
+        }});
+        let service = json!({"spec": {"ports": [{"port": 80}]}});
+        let plan = LeasePlan {
+            lease,
+            tier: "basic".to_owned(),
+            placement: Placement {
+                pod_name: pod.clone(),
+                image: "example.com/ssh:1".to_owned(),
+                resources: Resources { cpu_millicores: 100, memory_mib: 64 },
+                host_port: 20_000,
+                container_port: 2_222,
+                secret_name: pod,
+                secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
+            },
+            rendered: Rendered {
+                pod_template_json: template.to_string(),
+                services_json: vec![service.to_string()],
+            },
+            login: Login::check(None, None, None).unwrap(),
+            sold: Seconds(60),
+        };
+        let settings = JobSettings {
+            instance: "test",
+            ready_within: Seconds(120),
+            ttl: KEPT,
+            allowed: &Allowed::default(),
+            ssh_server: Some(SshServer { image: "example.com/server:1", user }),
+        };
+        Objects::of(&plan, &settings).unwrap()
+    }
+
+    #[test]
+    fn a_probe_takes_no_port_of_the_nodes_and_is_ready_when_its_server_is() {
+        let mut made = objects(PodUser::Template, &Value::Null);
+        assert_eq!(made.services.len(), 1);
+        let server = as_probe(&mut made, PodUser::Template, 2_222, KEPT);
+        assert_eq!((server, made.services.len()), (Server::Installed, 0));
+        let job = serde_json::to_value(&made.job).unwrap();
+        let spec = &job["spec"]["template"]["spec"];
+        let container = &spec["containers"][0];
+        assert_eq!(container["ports"], Value::Null);
+        let probe = json!({"tcpSocket": {"port": 2222}, "periodSeconds": 1});
+        assert_eq!(container["readinessProbe"], probe);
+        // It has no end that must be recorded, and ends by itself if we die.
+        assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 60);
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 180);
+        assert_eq!(spec["hostUsers"], Value::Null);
+    }
+
+    #[test]
+    fn as_root_it_reports_whom_its_root_is_outside() {
+        let mut made = objects(PodUser::Root, &Value::Null);
+        assert_eq!(as_probe(&mut made, PodUser::Root, 2_222, KEPT), Server::Installed);
+        let spec = serde_json::to_value(made.pod().spec).unwrap();
+        assert_eq!(spec["hostUsers"], json!(false));
+        let script = "/bin/paygress-sshd install /.paygress && /bin/busybox cat /proc/self/uid_map >> /dev/termination-log";
+        let command = &spec["initContainers"][0]["command"];
+        assert_eq!(*command, json!(["/bin/busybox", "sh", "-c", script]));
+        let mut own = objects(PodUser::Root, &json!(["/usr/sbin/sshd", "-D"]));
+        assert_eq!(as_probe(&mut own, PodUser::Root, 2_222, KEPT), Server::Own);
+    }
+
+    fn started(init: &Value, main: &Value) -> Pod {
+        let status = |name: &str, state: &Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let (init, main) = (status(INIT, init), status("ssh", main));
+        let status = json!({"initContainerStatuses": [init], "containerStatuses": [main]});
+        serde_json::from_value(json!({"status": status})).unwrap()
+    }
+
+    #[test]
+    fn the_containers_tell_what_is_wrong() {
+        let waits = |reason: &str| json!({"waiting": {"reason": reason, "message": "why"}});
+        let ended = |code: i32| json!({"terminated": {"exitCode": code, "message": "why"}});
+        let (initializing, running) = (waits("PodInitializing"), json!({"running": {}}));
+        let never = ClusterError::not_ready("a test");
+        for (init, main, expected) in [
+            (waits("ErrImagePull"), &initializing, ProbeProblem::ServerImage),
+            (waits("ImagePullBackOff"), &initializing, ProbeProblem::ServerImage),
+            (ended(0), &waits("ImagePullBackOff"), ProbeProblem::Image),
+            (ended(0), &waits("InvalidImageName"), ProbeProblem::Image),
+            (ended(0), &waits("CrashLoopBackOff"), ProbeProblem::Exited),
+            (ended(0), &ended(0), ProbeProblem::Exited),
+            (ended(0), &ended(127), ProbeProblem::Exited),
+            (ended(0), &running, ProbeProblem::Port),
+            (ended(1), &initializing, ProbeProblem::NotStarted),
+            (ended(0), &waits("ContainerCreating"), ProbeProblem::NotStarted),
+            (running.clone(), &initializing, ProbeProblem::NotStarted),
+        ] {
+            let pod = started(&init, main);
+            for error in [&never, &ClusterError::NotFound] {
+                assert_eq!(problem(error, Some(&pod)), expected, "{init}, {main}");
+            }
+        }
+        let failed = started(&ended(1), &initializing);
+        assert_eq!(failing_message(failed.status.as_ref().unwrap()), Some("why"));
+        assert_eq!(problem(&never, None), ProbeProblem::NotStarted);
+    }
+
+    #[test]
+    fn a_full_cluster_or_one_that_is_away_closes_nothing_and_a_missing_right_does() {
+        let refused = |code| ClusterError::Refused(Refusal::new(code, "a test"));
+        for (error, expected, is_closed) in [
+            (refused(ErrorType::ResourceUnavailable), ProbeProblem::Full, false),
+            (ClusterError::not_scheduled("a test"), ProbeProblem::Full, false),
+            (ClusterError::unavailable("a test"), ProbeProblem::Unavailable, false),
+            (refused(ErrorType::PolicyUnavailable), ProbeProblem::Policies, false),
+            (refused(ErrorType::BackendError), ProbeProblem::Refused, true),
+        ] {
+            assert_eq!(problem(&error, None), expected, "{error}");
+            assert_eq!(expected.stops_sales(), is_closed, "{error}");
+        }
+        // None of these has to do with root.
+        for problem in [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full] {
+            assert!(!may_be_of_root(problem), "{problem:?}");
+        }
+        assert!(may_be_of_root(ProbeProblem::Refused), "an older admission policy");
+    }
+}

@@ -1,0 +1,86 @@
+//! What a probe pod shows to be wrong: see [`Probe`](crate::backend::cluster::Probe).
+
+/// Why a probe pod did not start, or has less than it might.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeProblem {
+    /// The image of an order that names none cannot be pulled.
+    Image,
+    /// The image with the SSH server cannot be pulled.
+    ServerImage,
+    /// It runs, and nothing listens on its SSH port.
+    Port,
+    /// It ended as soon as it had started.
+    Exited,
+    /// Anything else that kept it from starting.
+    NotStarted,
+    /// A right is missing, or a rule of the cluster does not allow it.
+    Refused,
+    /// It starts, but not as root.
+    NoUserNamespaces,
+    /// No node, or no quota, has room for it.
+    Full,
+    /// The cluster cannot be reached.
+    Unavailable,
+    /// The policies render no pod for an order of nobody's.
+    Policies,
+}
+
+impl ProbeProblem {
+    /// What is wrong and what to do, for the operator. `/readyz` shows it to anybody: it names
+    /// settings, and no values.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Image => {
+                "the default image cannot be pulled: load it on the nodes, or set SSH_BASE_IMAGE to one that they can pull"
+            }
+            Self::ServerImage => {
+                "the image of SSH_SERVER_IMAGE cannot be pulled: load it on the nodes, or name one that they can pull"
+            }
+            Self::Port => {
+                "a pod of the default image runs, and nothing listens on SSH_PORT: set SSH_PORT to the port of its SSH server, or set SSH_SERVER_IMAGE"
+            }
+            Self::Exited => {
+                "a pod of the default image ends as soon as it has started: its image must bring an SSH server, or SSH_SERVER_IMAGE must be set"
+            }
+            Self::NotStarted => {
+                "a probe pod does not start: the log has the reason, and `kubectl get events` in the pods' namespace"
+            }
+            Self::Refused => {
+                "the cluster refuses a probe pod: apply k8s/base of this version, and give the admission policy the service's parameters; the log has the reason"
+            }
+            Self::NoUserNamespaces => {
+                "customers are not root: pods with user namespaces do not start, and the log has the reason; update the nodes, or set POD_ROOT=never"
+            }
+            Self::Full => {
+                "the cluster has no room for a probe pod: whether pods start is not known, and they are sold"
+            }
+            Self::Unavailable => {
+                "the cluster cannot be reached for a probe pod: whether pods start is not known"
+            }
+            Self::Policies => {
+                "the policies render no pod for an order without a customer: whether pods start is not known, and they are sold; the log has the reason"
+            }
+        }
+    }
+
+    /// Whether customers' pods would not start either.
+    #[must_use]
+    pub fn stops_sales(self) -> bool {
+        match self {
+            Self::Image
+            | Self::ServerImage
+            | Self::Port
+            | Self::Exited
+            | Self::NotStarted
+            | Self::Refused => true,
+            Self::NoUserNamespaces | Self::Full | Self::Unavailable | Self::Policies => false,
+        }
+    }
+
+    /// Whether another probe of the same pod may find something else before long.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        self != Self::NoUserNamespaces
+    }
+}

@@ -1,0 +1,105 @@
+//! What the latest probe pod has shown, and what follows from it.
+
+use crate::backend::cluster::{Probe, ProbeProblem};
+use crate::model::refusal::{ErrorType, Refusal};
+
+/// What is known of whether pods start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeState {
+    /// The first probe has not ended.
+    First,
+    /// The policies make another pod now, and the probe of it has not ended.
+    Changed,
+    Done(Option<ProbeProblem>),
+}
+
+impl ProbeState {
+    /// A service with these pods starts so.
+    pub(super) fn new(probe: Option<&dyn Probe>) -> Self {
+        match probe {
+            Some(_) => Self::First,
+            None => Self::Done(None),
+        }
+    }
+
+    /// Why the service is not ready. A change of policies is not such a reason: what was sold is
+    /// served, and orders wait.
+    pub(super) fn unready_reason(self) -> Option<&'static str> {
+        match self {
+            Self::First => Some("a probe pod is being started: nothing is sold before that"),
+            Self::Changed => None,
+            Self::Done(problem) => {
+                problem.filter(|problem| problem.stops_sales()).map(ProbeProblem::message)
+            }
+        }
+    }
+
+    /// What the operator should know though pods are sold.
+    pub(super) fn notice(self) -> Option<&'static str> {
+        match self {
+            Self::First | Self::Changed => None,
+            Self::Done(problem) => {
+                problem.filter(|problem| !problem.stops_sales()).map(ProbeProblem::message)
+            }
+        }
+    }
+
+    /// The refusal of a new pod.
+    pub(super) fn check(self) -> Result<(), Refusal> {
+        let text = match self {
+            Self::First | Self::Changed => "new pods are being tested; try again in a minute",
+            Self::Done(Some(problem)) if problem.stops_sales() => {
+                "new pods do not start right now, which the operator can see; try again later"
+            }
+            Self::Done(_) => return Ok(()),
+        };
+        Err(Refusal::new(ErrorType::ResourceUnavailable, text)
+            .with_details("your token was not taken"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [ProbeProblem; 10] = [
+        ProbeProblem::Image,
+        ProbeProblem::ServerImage,
+        ProbeProblem::Port,
+        ProbeProblem::Exited,
+        ProbeProblem::NotStarted,
+        ProbeProblem::Refused,
+        ProbeProblem::NoUserNamespaces,
+        ProbeProblem::Full,
+        ProbeProblem::Unavailable,
+        ProbeProblem::Policies,
+    ];
+
+    #[test]
+    fn a_problem_closes_the_shop_or_is_a_notice() {
+        for problem in ALL {
+            let state = ProbeState::Done(Some(problem));
+            let is_closed = state.check().is_err();
+            assert_eq!(is_closed, problem.stops_sales(), "{problem:?}");
+            assert_eq!(state.unready_reason().is_some(), is_closed, "{problem:?}");
+            assert_eq!(state.notice().is_some(), !is_closed, "{problem:?}");
+            // What closes the shop is looked at again.
+            assert!(!is_closed || problem.may_pass(), "{problem:?}");
+        }
+        for open in [ProbeProblem::Full, ProbeProblem::NoUserNamespaces] {
+            assert!(ProbeState::Done(Some(open)).check().is_ok(), "{open:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sold_before_the_first_probe_has_ended() {
+        let refused = ProbeState::First.check().unwrap_err();
+        assert_eq!(refused.code, ErrorType::ResourceUnavailable);
+        assert!(ProbeState::First.unready_reason().is_some());
+        // What was sold is served while the pod of other policies is probed.
+        assert!(ProbeState::Changed.check().is_err());
+        assert_eq!(ProbeState::Changed.unready_reason(), None);
+        let open = ProbeState::new(None);
+        assert_eq!((open.check(), open.unready_reason(), open.notice()), (Ok(()), None, None));
+    }
+}

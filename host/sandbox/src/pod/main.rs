@@ -1,0 +1,82 @@
+//! `paygress-pod`: what runs in a local pod. The local runtime starts it; nobody else needs to.
+//!
+//! ```text
+//! paygress-pod enter OPTIONS… -- COMMAND…   process 1: gives the pod its files, runs the command
+//! paygress-pod serve LOGIN HOME             the SSH server; its listener is the standard input
+//! paygress-pod check LOGIN HOME             whether a pod can run as it was started
+//! ```
+
+mod enter;
+
+use paygress_sandbox::{HOST_KEY, READY};
+use paygress_sshd::{Account, Image, PrivateKey};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+const SHELL: &str = "/bin/sh";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("paygress-pod: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
+    let (role, arguments) = arguments.split_first().ok_or("it is started by the local runtime")?;
+    match (role.to_str(), arguments) {
+        (Some("enter"), arguments) => Ok(enter::enter(arguments)?),
+        (Some("serve"), [login, home]) => serve(Path::new(login), Path::new(home)),
+        (Some("check"), [login, home]) => check(Path::new(login), Path::new(home)),
+        _ => Err("it is started by the local runtime".into()),
+    }
+}
+
+/// Until it is killed; by SIGTERM it ends the programs of its sessions as well.
+fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    // Not in the session of the terminal that the runtime was started from: a pod could type there.
+    // It has one already where bubblewrap has started it.
+    let _ = rustix::process::setsid();
+    let image = Image::find(None, Some(SHELL.into()), Some(home.to_owned()));
+    let account = Account::read(login, &image)?;
+    let host_key = PrivateKey::from_openssh(std::fs::read(login.join(HOST_KEY))?)?;
+    let listener = std::net::TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            terminate.recv().await;
+            stop.send_replace(true);
+        });
+        writeln!(std::io::stdout(), "{READY}")?;
+        paygress_sshd::serve(listener, account, host_key, stopped).await;
+        Ok::<_, Box<dyn Error>>(ExitCode::SUCCESS)
+    })
+}
+
+/// Does what a login does: reads, writes, and opens a terminal; not as root.
+fn check(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    if rustix::process::geteuid().is_root() {
+        return Err("the pod would run as root".into());
+    }
+    std::fs::read(login.join(HOST_KEY))?;
+    std::fs::write(home.join("written"), "")?;
+    std::fs::read_dir("/proc/self")?;
+    OpenOptions::new().read(true).write(true).open("/dev/ptmx")?;
+    Ok(ExitCode::SUCCESS)
+}

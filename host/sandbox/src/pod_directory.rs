@@ -1,0 +1,77 @@
+//! What a pod finds of its own: its login, and the names of its user.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// The file of a login that holds the private host key; `Account::read` knows the others.
+pub const HOST_KEY: &str = "host_key";
+
+/// Where a pod's user is at home.
+pub(crate) const HOME: &str = "/home/user";
+
+/// Removed, with all that the pod left in it, when this is dropped.
+pub(crate) struct PodDirectory {
+    /// Without symbolic links: it is mounted from another root.
+    path: PathBuf,
+    owner: Option<u32>,
+    _directory: TempDir,
+}
+
+impl PodDirectory {
+    /// Readable for `owner` alone; without one, for whoever started pod.
+    pub(crate) fn new(
+        username: &str,
+        user_id: u32,
+        owner: Option<u32>,
+        login: &[(&str, &[u8])],
+    ) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("paygress-pod-").tempdir()?;
+        let path = directory.path().canonicalize()?;
+        let pod = Self { path, owner, _directory: directory };
+        pod.own(&pod.path)?;
+        for name in ["login", "home"] {
+            DirBuilder::new().mode(0o700).create(pod.path.join(name))?;
+            pod.own(&pod.path.join(name))?;
+        }
+        let user = format!("{username}:x:{user_id}:{user_id}::{HOME}:/bin/sh\n");
+        let users = format!("root:x:0:0::/:/usr/sbin/nologin\n{user}");
+        let groups = format!("root:x:0:\n{username}:x:{user_id}:\n");
+        pod.write(&pod.path.join("passwd"), users.as_bytes())?;
+        pod.write(&pod.path.join("group"), groups.as_bytes())?;
+        for (name, content) in login {
+            pod.write(&pod.login().join(name), content)?;
+        }
+        Ok(pod)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn login(&self) -> PathBuf {
+        self.path.join("login")
+    }
+
+    /// Where it is at home if it has no files of its own.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    /// The user that it runs as on this machine, if not as whoever started pod.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        self.owner
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content)?;
+        self.own(path)
+    }
+
+    fn own(&self, path: &Path) -> io::Result<()> {
+        self.owner.map_or(Ok(()), |owner| chown(path, Some(owner), Some(owner)))
+    }
+}

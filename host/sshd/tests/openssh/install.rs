@@ -1,0 +1,86 @@
+//! `paygress-sshd install`, and a server that starts with what it has made.
+
+use crate::rootfs::SERVER;
+use crate::server::{Server, output, text};
+use paygress_sshd::HostKeys;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn install(arguments: &[&Path]) -> Output {
+    Command::new(SERVER).arg("install").args(arguments).output().unwrap()
+}
+
+/// Twice, as when an init container runs again: the same keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_keys_of_the_termination_log_are_those_of_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tools, log) = (directory.path().join("tools"), directory.path().join("log"));
+    let mut logs = Vec::new();
+    for _ in 0..2 {
+        let done = install(&[&tools, Path::new("--termination-log"), &log]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        logs.push(std::fs::read_to_string(&log).unwrap());
+    }
+    assert_eq!(logs[0], logs[1]);
+    let lines: Vec<&str> = logs[0].lines().collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
+    assert!(lines.iter().all(|line| line.split(' ').count() == 2), "{lines:?}");
+    // As the server would make it, in seconds: this directory is not read-only.
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-N", "", "-t", "rsa", "-b", "2048", "-f"]);
+    assert!(keygen.arg(tools.join("host-keys/ssh_host_rsa_key")).status().unwrap().success());
+    let keys = HostKeys::in_directory(&tools.join("host-keys")).unwrap();
+    let server = Server::start_with(None, keys).await;
+    let mut scan = Command::new("ssh-keyscan");
+    scan.args(["-p", &server.port.to_string(), "-t", "ed25519,ecdsa", "127.0.0.1"]);
+    let scanned = text(&output(scan).await.stdout);
+    for line in lines {
+        assert!(scanned.contains(line), "{line} of {scanned}");
+    }
+}
+
+#[test]
+fn the_server_and_busybox_are_executable_and_leave_their_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tools, log) = (directory.path().join("a/tools"), directory.path().join("log"));
+    let done = install(&[&tools, Path::new("--termination-log"), &log]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let same = Command::new("cmp").arg(SERVER).arg(tools.join("paygress-sshd")).status().unwrap();
+    assert!(same.success());
+    let mode = tools.join("paygress-sshd").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    if !Path::new("/bin/busybox").exists() {
+        assert!(std::env::var_os("CI").is_none(), "busybox-static is not installed");
+        println!("NOT RUN: the links to busybox, which is not installed");
+        return;
+    }
+    assert_eq!(std::fs::read_link(tools.join("bin/sh")).unwrap(), Path::new("../busybox"));
+    for name in ["su", "login", "passwd", "busybox"] {
+        assert!(!tools.join("bin").join(name).exists(), "{name}");
+    }
+    // The directory may be moved: nothing in it knows where it is.
+    let moved = directory.path().join("moved");
+    std::fs::rename(&tools, &moved).unwrap();
+    let echo = Command::new(moved.join("bin/echo")).arg("in").output().unwrap();
+    assert_eq!(text(&echo.stdout), "in\n");
+}
+
+#[test]
+fn a_wrong_use_of_install_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (option, below) = (Path::new("--termination-log"), file.join("tools"));
+    for (arguments, expected) in [
+        (vec![], "paygress-sshd install DIR"),
+        (vec![option], "paygress-sshd install DIR"),
+        (vec![directory.path(), option], "paygress-sshd install DIR"),
+        (vec![below.as_path()], "cannot write"),
+    ] {
+        let done = install(&arguments);
+        assert!(!done.status.success(), "{arguments:?}");
+        assert!(text(&done.stderr).contains(expected), "{}", text(&done.stderr));
+    }
+}

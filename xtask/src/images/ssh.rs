@@ -1,0 +1,99 @@
+//! A static server, busybox, and a user's home.
+
+use super::architecture::Architecture;
+use super::arm64;
+use super::pack::{pack, remove};
+use crate::run::{cargo, output, step, target};
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const NAME: &str = "paygress.local/ssh:1";
+/// The user of the pods: `user_id` of the pod-template policy.
+const USER: u32 = 1000;
+
+/// The build of the server, static.
+pub(crate) fn build_of_server(architecture: Architecture) -> Result<Command> {
+    let mut command = cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "paygress-sshd",
+        "--target",
+        architecture.triple(),
+    ])?;
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    if architecture == Architecture::Arm64 {
+        arm64::set_linker(&mut command);
+    }
+    Ok(command)
+}
+
+pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
+    if architecture == Architecture::Arm64 {
+        arm64::prepare()?;
+    }
+    step("build the SSH server, static", &mut build_of_server(architecture)?)?;
+    let server = target().join(architecture.triple()).join("release/paygress-sshd");
+    let own = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|it| Path::new(it).exists());
+    let own = own.context("busybox is missing: apt-get install busybox-static")?;
+    let applets = output(Command::new(own).arg("--list"))?;
+    let busybox = match architecture {
+        Architecture::Amd64 => PathBuf::from(own),
+        Architecture::Arm64 => {
+            arm64::check(&server)?;
+            arm64::busybox()?
+        }
+    };
+    let rootfs = archive.with_extension("rootfs");
+    remove(&rootfs)?;
+    fill(&rootfs, &server, &busybox, &applets)?;
+    let user = format!("{USER}:{USER}");
+    let entrypoint = ["--entrypoint", r#"["/bin/paygress-sshd"]"#];
+    let options = ["--user", &user, "--port", "2222", "--arch", architecture.name()];
+    // Every time is the same: so is the image, if its files are.
+    pack(archive, NAME, &rootfs, "0", &[&entrypoint[..], &options[..]].concat())
+}
+
+/// Puts together what the image holds.
+fn fill(rootfs: &Path, server: &Path, busybox: &Path, applets: &str) -> Result<()> {
+    for directory in [
+        "bin",
+        "etc",
+        "tmp",
+        "home/user",
+        "run/paygress",
+        "var/tmp",
+        "usr/bin",
+        "usr/sbin",
+        "sbin",
+        "root",
+        "proc",
+        "dev",
+        "sys",
+    ] {
+        fs::create_dir_all(rootfs.join(directory))?;
+    }
+    fs::copy(busybox, rootfs.join("bin/busybox"))?;
+    fs::copy(server, rootfs.join("bin/paygress-sshd"))?;
+    let left_out = ["busybox", "su", "login", "passwd"];
+    for applet in applets.lines().filter(|applet| !left_out.contains(applet)) {
+        symlink("/bin/busybox", rootfs.join("bin").join(applet))
+            .with_context(|| applet.to_owned())?;
+    }
+    fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/sbin/nologin\n")?;
+    fs::write(rootfs.join("etc/group"), format!("root:x:0:\nuser:x:{USER}:\n"))?;
+    fs::write(rootfs.join("etc/profile"), "export PS1='\\u@\\h:\\w\\$ '\n")?;
+    for directory in ["tmp", "var/tmp"] {
+        fs::set_permissions(rootfs.join(directory), fs::Permissions::from_mode(0o1777))?;
+    }
+    // The pod's user owns its home, and the file that gives it a name.
+    for own in ["home/user", "etc/passwd"] {
+        chown(rootfs.join(own), Some(USER), Some(USER))
+            .context("building the image needs root, for the owner of the user's home")?;
+    }
+    Ok(())
+}
