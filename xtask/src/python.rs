@@ -10,12 +10,19 @@ const MINT_AND_RELAY: [&str; 4] =
 /// Tests the HTTP API; apart, since both name their own versions of the same packages.
 const SCHEMATHESIS: [&str; 1] = ["schemathesis==4.32.5"];
 
+/// Clients of the pods' SSH server.
+const SSH_CLIENTS: [&str; 2] = ["ansible-core==2.19.14", "paramiko==5.1.0"];
+
 pub(crate) fn mint_and_relay() -> Result<()> {
     venv("venv", &MINT_AND_RELAY)
 }
 
 pub(crate) fn schemathesis() -> Result<()> {
     venv("venv-schemathesis", &SCHEMATHESIS)
+}
+
+pub(crate) fn ssh_clients() -> Result<()> {
+    venv("venv-ssh", &SSH_CLIENTS)
 }
 
 fn venv(name: &str, packages: &[&str]) -> Result<()> {

@@ -7,10 +7,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
+    ("sshfs", "sshfs"),
+    ("dbclient", "dropbear-bin"),
+    ("plink", "putty-tools"),
     ("rsync", "rsync"),
     ("busybox", "busybox-static"),
     ("node", "nodejs"),
@@ -39,7 +42,8 @@ const NUTSHELL_RUNS: u64 = 12;
 /// Of which the tests on this machine make the first, to show that the program works.
 const FAULT_RUNS_OF_THE_TESTS: &str = "1";
 /// The test programs that later steps run.
-const RUN_LATER: [&str; 5] = ["faults", "http_clients", "languages", "cluster", "conformance"];
+const RUN_LATER: [&str; 6] =
+    ["faults", "openssh", "http_clients", "languages", "cluster", "conformance"];
 
 /// `xtask` is the command line of these commands, which the documents show.
 pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
@@ -69,6 +73,11 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
+    let clients = ["--test", "openssh", "--", "--ignored"];
+    step(
+        "tests of the pods' SSH server with other clients",
+        cargo(&["test"])?.args(ALL).args(clients),
+    )?;
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
     let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
@@ -104,6 +113,8 @@ fn lints() -> Result<()> {
 fn packages() -> Result<()> {
     python::mint_and_relay()?;
     python::schemathesis()?;
+    python::ssh_clients()?;
+    web::packages("host/sshd/tests/clients")?;
     web::packages("examples/customer-js")
 }
 

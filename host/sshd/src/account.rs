@@ -11,22 +11,27 @@ use std::path::{Path, PathBuf};
 const MAX_AUTHORIZED_KEYS_BYTES: u64 = 256 * 1_024;
 
 /// The kinds of signatures that are verified, those of RSA keys without SHA-1.
-pub(crate) static SIGNATURE_KINDS: [Algorithm; 6] = [
+pub(crate) static SIGNATURE_KINDS: [Algorithm; 8] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
     Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+    Algorithm::SkEd25519,
+    Algorithm::SkEcdsaSha2NistP256,
 ];
 
-/// The kinds of public keys that log in; none of those in hardware (`sk-`).
-static KEY_KINDS: [Algorithm; 5] = [
+/// The kinds of public keys that log in. Whether a security key (`sk-`) was touched is up to it:
+/// russh verifies its signature and passes on nothing of it.
+static KEY_KINDS: [Algorithm; 7] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
     Algorithm::Rsa { hash: None },
+    Algorithm::SkEd25519,
+    Algorithm::SkEcdsaSha2NistP256,
 ];
 
 /// The kinds of public keys that log in, as a `.pub` file begins with them.

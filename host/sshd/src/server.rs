@@ -81,7 +81,9 @@ pub async fn serve(
         let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
         let groups = Arc::clone(&groups);
         tokio::spawn(async move {
-            let served = serve_connection(socket, config, account, groups, pre_auth, stop).await;
+            let served =
+                serve_connection(socket, config, account, groups, pre_auth, stop, LOGIN_GRACE)
+                    .await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection failed");
             }
@@ -141,6 +143,7 @@ async fn serve_connection(
     groups: Arc<Groups>,
     pre_auth: PreAuthConn,
     mut stop: watch::Receiver<bool>,
+    login_grace: Duration,
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&socket, true).map_err(std::io::Error::from)?;
@@ -150,9 +153,9 @@ async fn serve_connection(
     let shutdown_handle = socket.try_clone()?;
     let (authenticated, mut is_authenticated) = watch::channel(false);
     let handler = Connection::new(account, groups, peers, authenticated);
-    let grace = tokio::time::sleep(LOGIN_GRACE);
+    let grace = tokio::time::sleep(login_grace);
     let mut session = match tokio::time::timeout(
-        LOGIN_GRACE,
+        login_grace,
         russh::server::run_stream(config, TcpStream::from_std(socket)?, handler),
     )
     .await
@@ -182,6 +185,106 @@ async fn serve_connection(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Password, new_host_key, parse_keys};
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Serves one connection with these times; its address and end.
+    async fn serve_one(
+        keys: &str,
+        home: &Path,
+        keepalive: Duration,
+        login_grace: Duration,
+    ) -> (SocketAddr, JoinHandle<Result<(), russh::Error>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let account = Account {
+            username: "alice".to_owned(),
+            aliases: Vec::new(),
+            password: Password::none(),
+            keys: parse_keys(keys).unwrap(),
+            shell: "/bin/sh".into(),
+            home: home.to_owned(),
+            environment: Vec::new(),
+        };
+        let mut config = connection::config(vec![new_host_key().unwrap()], &account);
+        config.keepalive_interval = Some(keepalive);
+        let served = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let pre_auth = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let (config, account) = (Arc::new(config), Arc::new(account));
+            let (groups, (_stop, stopped)) = (Arc::new(Groups::default()), watch::channel(false));
+            serve_connection(socket, config, account, groups, pre_auth, stopped, login_grace).await
+        });
+        (address, served)
+    }
+
+    /// As OpenSSH's `LoginGraceTime`, whether the client has greeted or not.
+    #[tokio::test]
+    async fn a_client_that_does_not_log_in_is_disconnected_after_the_grace_time() {
+        let (minute, grace) = (Duration::from_secs(60), Duration::from_millis(300));
+        for greeting in ["", "SSH-2.0-test\r\n"] {
+            let (address, served) = serve_one("", Path::new("/"), minute, grace).await;
+            let started = Instant::now();
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(greeting.as_bytes()).await.unwrap();
+            let mut received = Vec::new();
+            let end = client.read_to_end(&mut received);
+            let _ = tokio::time::timeout(minute, end).await.expect("disconnected");
+            let took = started.elapsed();
+            println!("{greeting:?}: disconnected after {took:?}");
+            assert!(took >= grace && received.starts_with(b"SSH-2.0-"), "{greeting:?}: {took:?}");
+            let _ = served.await.unwrap();
+        }
+    }
+
+    /// sshd's `ClientAliveInterval` is 0: what a suspended client has open is there when it goes on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_suspended_client_gets_keep_alives_and_keeps_its_connection() {
+        let home = tempfile::tempdir().unwrap();
+        let key = home.path().join("key");
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-N", "", "-t", "ed25519", "-f"]).arg(&key);
+        assert!(keygen.status().unwrap().success());
+        let keys = std::fs::read_to_string(home.path().join("key.pub")).unwrap();
+        let (interval, grace) = (Duration::from_millis(20), LOGIN_GRACE);
+        let (address, served) = serve_one(&keys, home.path(), interval, grace).await;
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-v", "-F", "none", "-p", &address.port().to_string(), "-i"]).arg(&key);
+        for option in [
+            "IdentitiesOnly=yes",
+            "BatchMode=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.args(["alice@127.0.0.1", "touch in; until [ -e go ]; do sleep 0.05; done; exit 3"]);
+        let child = ssh.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (pid, started) = (child.id().to_string(), Instant::now());
+        let signal = |name: &str| {
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        };
+        while !home.path().join("in").exists() {
+            assert!(started.elapsed() < Duration::from_secs(60), "the command does not run");
+            tokio::time::sleep(interval).await;
+        }
+        signal("-STOP");
+        // The subject of the test is time: some 30 keep-alives without an answer.
+        tokio::time::sleep(interval.saturating_mul(30)).await;
+        signal("-CONT");
+        std::fs::write(home.path().join("go"), "").unwrap();
+        let done =
+            tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        let log = String::from_utf8_lossy(&done.stderr);
+        let received = log.matches("rtype keepalive@openssh.com").count();
+        println!("{received} keep-alives, and the session goes on");
+        assert_eq!(done.status.code(), Some(3), "{log}");
+        assert!(received >= 10, "{log}");
+        let _ = served.await.unwrap();
+    }
 
     /// The figures of OpenSSH's `should_drop_connection` for `10:30:100`.
     #[test]

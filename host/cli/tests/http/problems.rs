@@ -124,8 +124,8 @@ async fn a_key_that_could_not_log_in_is_refused_before_payment() {
     let token = buyer.token(6).await;
     for key in [
         "ssh-dss AAAAB3NzaC1kc3MAAACBAP7 me@home",
-        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t",
-        "sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20=",
+        "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t",
+        "webauthn-sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20=",
     ] {
         let order = json!({"cashu_token": token, "ssh_public_key": key});
         let problem = web.spawn(order).await.is(400, "invalid_request");

@@ -78,10 +78,25 @@ async fn until_exists(path: &Path) {
     }
 }
 
-fn through_unix(path: &Path) {
+pub(crate) fn through_unix(path: &Path) {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(TIMEOUT).unwrap();
     goes_through(&stream, &stream, |_| ());
+}
+
+/// Through the SOCKS proxy on this port to one that answers in capitals.
+pub(crate) fn through_socks(socks: u16, port: u16) {
+    let mut stream = TcpStream::connect(("127.0.0.1", socks)).unwrap();
+    stream.set_read_timeout(TIMEOUT).unwrap();
+    // SOCKS 5: no authentication; connect to a name.
+    stream.write_all(b"\x05\x01\x00\x05\x01\x00\x03\x09localhost").unwrap();
+    stream.write_all(&port.to_be_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..4], [5, 0, 5, 0], "connected");
+    goes_through(&stream, &stream, |_| ());
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut answer).unwrap(), 0, "the end arrives as well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,17 +168,7 @@ async fn local_listeners_reach_the_pod() {
     tokio::task::spawn_blocking(move || {
         through_unix(&to_tcp);
         through_unix(&to_unix);
-        let mut stream = TcpStream::connect(("127.0.0.1", socks)).unwrap();
-        stream.set_read_timeout(TIMEOUT).unwrap();
-        // SOCKS 5: no authentication; connect to a name.
-        stream.write_all(b"\x05\x01\x00\x05\x01\x00\x03\x09localhost").unwrap();
-        stream.write_all(&port.to_be_bytes()).unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[..4], [5, 0, 5, 0], "connected");
-        goes_through(&stream, &stream, |_| ());
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(stream.read(&mut answer).unwrap(), 0, "the end arrives as well");
+        through_socks(socks, port);
     })
     .await
     .unwrap();

@@ -1,6 +1,6 @@
 //! Who may log in, how often, and what is left when the server stops.
 
-use crate::server::{PASSWORD, Server, output, text};
+use crate::server::{PASSWORD, SecurityKey, Server, are_there, keygen, output, text};
 use paygress_sshd::{HostKeys, key_kinds, parse_key};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,7 @@ async fn only_the_right_user_and_password_are_accepted() {
 /// A new key of this kind, `ssh-keygen`'s options for it; the file of the secret one.
 fn new_key(directory: &Path, options: &[&str]) -> PathBuf {
     let file = directory.join(options.concat());
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-N", "", "-C", "me@home", "-f"]).arg(&file).arg("-t").args(options);
-    assert!(command.status().unwrap().success(), "{options:?}");
+    keygen(&file, options);
     file
 }
 
@@ -91,7 +89,29 @@ async fn a_public_key_of_each_listed_kind_is_accepted_instead_of_the_password() 
             }
         }
     }
-    assert_eq!(kinds, key_kinds());
+    let listed: Vec<_> = key_kinds().into_iter().filter(|kind| !kind.starts_with("sk-")).collect();
+    assert_eq!(kinds, listed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_security_key_of_each_listed_kind_is_accepted() {
+    if !are_there(&["node"]) {
+        return;
+    }
+    let (directory, mut kinds) = (tempfile::tempdir().unwrap(), Vec::new());
+    let security_key = SecurityKey::start(directory.path()).unwrap();
+    let agent = format!("IdentityAgent={}", security_key.socket.display());
+    for name in ["sk-ed25519", "sk-ecdsa"] {
+        let key = directory.path().join(name);
+        let line = public_line(&key);
+        let (sold, other) = (Server::start(Some(&line)).await, Server::start(None).await);
+        let public = key.with_extension("pub");
+        assert_eq!(with_keys(&sold, &[&public], &[&agent]).await, "in\n", "{name}");
+        assert_eq!(with_keys(&other, &[&public], &[&agent]).await, "", "{name}");
+        kinds.push(line.split(' ').next().unwrap().to_owned());
+    }
+    let listed: Vec<_> = key_kinds().into_iter().filter(|kind| kind.starts_with("sk-")).collect();
+    assert_eq!(kinds, listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

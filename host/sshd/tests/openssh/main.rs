@@ -1,13 +1,16 @@
-//! The server against OpenSSH's clients, which are what customers use. Needs `ssh`, `sftp`, `scp`,
-//! `ssh-keygen` and `sshpass`.
+//! The server against the clients that customers use: OpenSSH's, and in `others` those of others.
+//! Needs `ssh`, `sftp`, `scp`, `ssh-keygen` and `sshpass`.
 #![cfg(test)]
 
 mod any_image;
 mod cases;
 mod differential;
+mod editor;
 mod forwarding;
 mod install;
 mod login;
+mod others;
+mod reference;
 mod rootfs;
 mod server;
 mod sessions;

@@ -3,7 +3,7 @@
 use paygress_sshd::{
     Account, HostKeys, Password, listen_on_both_families, new_host_key, parse_keys, serve,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -106,4 +106,62 @@ pub(crate) async fn finished(child: Child) -> Output {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Where a program is.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    // Debian has sshd there, which is not in everybody's path.
+    let directories = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    directories.map(|directory| directory.join(name)).find(|program| program.exists())
+}
+
+/// Whether these programs are there; if not, the test says so, and fails in CI.
+pub(crate) fn are_there(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|name| program(name).is_none()).collect();
+    if !missing.is_empty() {
+        assert!(std::env::var_os("CI").is_none(), "{missing:?} are not installed");
+        println!("NOT RUN: {missing:?} are not installed");
+    }
+    missing.is_empty()
+}
+
+/// Makes a key with these options of `ssh-keygen`.
+pub(crate) fn keygen(file: &Path, options: &[&str]) {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-N", "", "-C", "me@home", "-f"]).arg(file).arg("-t").args(options);
+    assert!(command.status().unwrap().success(), "{options:?}");
+}
+
+/// A security key (FIDO), played by an agent.
+pub(crate) struct SecurityKey {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl SecurityKey {
+    /// Its keys, one of each kind, and one that signs without a touch.
+    pub(crate) const NAMES: [&str; 3] = ["sk-ed25519", "sk-ecdsa", "sk-untouched"];
+
+    /// Its public keys are in the directory then; `None` without Node.
+    pub(crate) fn start(directory: &Path) -> Option<Self> {
+        let (script, socket) = (directory.join("security-key.mjs"), directory.join("agent"));
+        std::fs::write(&script, include_str!("security-key.mjs")).unwrap();
+        let mut command = Command::new(program("node")?);
+        let mut child = command.arg(script).arg(&socket).arg(directory).spawn().unwrap();
+        let started = Instant::now();
+        while !socket.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the agent has ended");
+            assert!(started.elapsed() < TIMEOUT, "the agent does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { child, socket })
+    }
+}
+
+impl Drop for SecurityKey {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
