@@ -2,13 +2,14 @@
 //! as it is ready, or will not become so.
 //!
 //! Where customers may be root it is launched as root of a user namespace first. If it starts only
-//! without, customers are not root.
+//! without, customers are not root. Root that is not nobody on its node does not start, here and in
+//! customers' pods (`ssh_server`).
 
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::settings::PodRoot;
-use crate::ssh_server::{INIT, PodUser, report_users};
-use crate::status::{IMAGE_FAILED, containers, is_root_nobody};
+use crate::ssh_server::{INIT, PodUser};
+use crate::status::{IMAGE_FAILED, containers};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -76,12 +77,12 @@ impl Kubernetes {
     async fn probe_as(&self, plan: &LeasePlan, user: PodUser) -> Result<()> {
         let mut objects = self.objects(plan, user).map_err(|error| problem(&error, None))?;
         let port = plan.placement.container_port;
-        let server = as_probe(&mut objects, user, port, self.settings().ttl);
+        let server = as_probe(&mut objects, port, self.settings().ttl);
         if user == PodUser::Root && server == Server::Own {
             tracing::warn!("the template has a command of its own, so that customers are not root");
             return Err(ProbeProblem::NoUserNamespaces);
         }
-        let started = self.start_probe(plan, user, objects).await;
+        let started = self.start_probe(plan, objects).await;
         let pod = plan.lease.pod_name();
         if let Err(error) = self.remove(&pod).await {
             tracing::warn!(%error, %pod, "a probe pod could not be removed; it ends by its deadline");
@@ -89,7 +90,7 @@ impl Kubernetes {
         started
     }
 
-    async fn start_probe(&self, plan: &LeasePlan, user: PodUser, objects: Objects) -> Result<()> {
+    async fn start_probe(&self, plan: &LeasePlan, objects: Objects) -> Result<()> {
         let pod = plan.lease.pod_name();
         let started = async {
             self.dry_run_all(&objects).await?;
@@ -101,22 +102,13 @@ impl Kubernetes {
                 }
             }
         };
-        let started = started.await;
+        let Err(error) = started.await else { return Ok(()) };
         let pods = self.pods_of(&pod).await.unwrap_or_default();
-        match started {
-            Ok(_) if user == PodUser::Root && !pods.iter().any(is_root_nobody) => {
-                tracing::error!("root of a probe pod is root of its node: customers are not root");
-                Err(ProbeProblem::NoUserNamespaces)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let status = pods.first().and_then(|pod| pod.status.as_ref());
-                let container = status.and_then(failing_message);
-                let error_text = error_chain(&error);
-                tracing::warn!(error = error_text, container, "a probe pod does not start");
-                Err(problem(&error, pods.first()))
-            }
-        }
+        let status = pods.first().and_then(|pod| pod.status.as_ref());
+        let container = status.and_then(failing_message);
+        let error_text = error_chain(&error);
+        tracing::warn!(error = error_text, container, "a probe pod does not start");
+        Err(problem(&error, pods.first()))
     }
 
     /// Ends when a node has had the pod for long and made no sandbox for it.
@@ -144,7 +136,7 @@ enum Server {
 
 /// Makes a probe of these objects: without ports of the nodes, kept no longer than necessary, and
 /// ready when its SSH server is.
-fn as_probe(objects: &mut Objects, user: PodUser, port: u16, kept: Seconds) -> Server {
+fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
     objects.services.clear();
     let Some(job) = &mut objects.job.spec else { return Server::Own };
     job.ttl_seconds_after_finished = Some(ttl(kept));
@@ -160,14 +152,10 @@ fn as_probe(objects: &mut Objects, user: PodUser, port: u16, kept: Seconds) -> S
             ..v1::Probe::default()
         });
     }
-    let mut server = Server::Own;
-    for init in spec.init_containers.iter_mut().flatten() {
-        server = Server::Installed;
-        if user == PodUser::Root {
-            report_users(init);
-        }
+    match spec.init_containers.as_deref() {
+        None | Some([]) => Server::Own,
+        Some(_) => Server::Installed,
     }
-    server
 }
 
 /// What it means that a probe pod did not start.
@@ -281,7 +269,7 @@ mod tests {
     fn a_probe_takes_no_port_of_the_nodes_and_is_ready_when_its_server_is() {
         let mut made = objects(PodUser::Template, &Value::Null);
         assert_eq!(made.services.len(), 1);
-        let server = as_probe(&mut made, PodUser::Template, 2_222, KEPT);
+        let server = as_probe(&mut made, 2_222, KEPT);
         assert_eq!((server, made.services.len()), (Server::Installed, 0));
         let job = serde_json::to_value(&made.job).unwrap();
         let spec = &job["spec"]["template"]["spec"];
@@ -296,16 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn as_root_it_reports_whom_its_root_is_outside() {
+    fn as_root_it_is_what_customers_get() {
         let mut made = objects(PodUser::Root, &Value::Null);
-        assert_eq!(as_probe(&mut made, PodUser::Root, 2_222, KEPT), Server::Installed);
-        let spec = serde_json::to_value(made.pod().spec).unwrap();
-        assert_eq!(spec["hostUsers"], json!(false));
-        let script = "/bin/paygress-sshd install /.paygress && /bin/busybox cat /proc/self/uid_map >> /dev/termination-log";
-        let command = &spec["initContainers"][0]["command"];
-        assert_eq!(*command, json!(["/bin/busybox", "sh", "-c", script]));
+        assert_eq!(as_probe(&mut made, 2_222, KEPT), Server::Installed);
+        let (probe, sold) = (made.pod().spec, objects(PodUser::Root, &Value::Null).pod().spec);
+        let (probe, sold) = (probe.unwrap(), sold.unwrap());
+        assert_eq!(probe.host_users, Some(false));
+        assert_eq!(probe.init_containers, sold.init_containers);
         let mut own = objects(PodUser::Root, &json!(["/usr/sbin/sshd", "-D"]));
-        assert_eq!(as_probe(&mut own, PodUser::Root, 2_222, KEPT), Server::Own);
+        assert_eq!(as_probe(&mut own, 2_222, KEPT), Server::Own);
     }
 
     fn started(init: &Value, main: &Value) -> Pod {

@@ -15,8 +15,9 @@ use paygress_core::backend::cluster::CONTAINER_PORT;
 /// The init container.
 pub(crate) const INIT: &str = "paygress-ssh";
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
-/// What the init container of a probe pod adds to its message.
-const USER_MAP: &str = "/bin/busybox cat /proc/self/uid_map >> /dev/termination-log";
+/// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
+/// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
+const USER_NAMESPACE: &str = "--user-namespace";
 const VOLUME: &str = "paygress";
 const DIRECTORY: &str = "/.paygress";
 /// A static server and a static busybox have a few MiB.
@@ -62,7 +63,7 @@ impl SshServer<'_> {
             name: INIT.to_owned(),
             image: Some(self.image.to_owned()),
             image_pull_policy: Some("IfNotPresent".to_owned()),
-            command: Some(texts(&INSTALL)),
+            command: Some(self.install_command()),
             security_context: container.security_context.clone(),
             resources: container.resources.clone(),
             volume_mounts: Some(vec![mount(None)]),
@@ -78,13 +79,14 @@ impl SshServer<'_> {
             ..Volume::default()
         });
     }
-}
 
-/// Has the init container report the users of its namespace, beside the host keys: runtimes that
-/// know no user namespaces may leave `hostUsers` out in silence.
-pub(crate) fn report_users(init: &mut Container) {
-    let script = format!("{} && {USER_MAP}", INSTALL.join(" "));
-    init.command = Some(texts(&["/bin/busybox", "sh", "-c", &script]));
+    fn install_command(&self) -> Vec<String> {
+        let mut command = texts(&INSTALL);
+        if self.user == PodUser::Root {
+            command.push(USER_NAMESPACE.to_owned());
+        }
+        command
+    }
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -210,6 +212,9 @@ mod tests {
             spec["securityContext"],
             json!({"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}})
         );
+        // On whatever node it is, and before the customer's container starts.
+        let install = ["/bin/paygress-sshd", "install", "/.paygress", "--user-namespace"];
+        assert_eq!(spec["initContainers"][0]["command"], json!(install));
         let dropped = json!({"drop": ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"]});
         for kind in ["containers", "initContainers"] {
             assert_eq!(

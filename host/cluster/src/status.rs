@@ -205,16 +205,6 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     init_message(pod).filter_map(|line| HostKey::parse(line).ok()).take(limits::HOST_KEYS).collect()
 }
 
-/// Whether root of this pod is another user on the node: the message of a probe pod has the lines
-/// of `/proc/self/uid_map`, the first user inside, the same outside, and how many follow.
-pub(crate) fn is_root_nobody(pod: &Pod) -> bool {
-    init_message(pod).any(|line| {
-        let numbers: Vec<u64> =
-            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
-        matches!(numbers.as_slice(), [0, outside, _] if *outside != 0)
-    })
-}
-
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
 /// pulled again: registries fail now and then.
 fn is_stuck(waiting: &&ContainerStateWaiting) -> bool {
@@ -376,24 +366,6 @@ mod tests {
         let statuses = other.status.as_mut().unwrap().init_container_statuses.as_mut().unwrap();
         statuses[0].name = "other".to_owned();
         assert!(host_keys(&other).is_empty(), "of another container");
-    }
-
-    #[test]
-    fn root_is_nobody_where_its_user_has_another_number_outside() {
-        let with_keys = format!("{HOST_KEY}\n         0 2985230336      65536\n");
-        for (message, is_nobody) in [
-            (with_keys.as_str(), true),
-            ("         0     100000      65536", true),
-            // Of the node itself.
-            ("         0          0 4294967295", false),
-            ("      1000     100000          1", false),
-            ("0 100000", false),
-            ("0 100000 65536 1", false),
-            ("0 -1 65536", false),
-            ("", false),
-        ] {
-            assert_eq!(is_root_nobody(&init(&json!(message))), is_nobody, "{message}");
-        }
     }
 
     #[test]

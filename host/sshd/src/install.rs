@@ -9,6 +9,9 @@
 //!
 //! The public host keys go into the termination log: whoever reads the state of the init container
 //! knows them before the server listens.
+//!
+//! Where root of the container must be nobody on its node, nothing is installed unless it is: no
+//! container of that pod starts then.
 
 use crate::account::Error;
 use crate::host_keys;
@@ -21,7 +24,9 @@ use std::process::Command;
 
 /// Where the project's own image has it.
 const BUSYBOX: &str = "/bin/busybox";
-/// Its programs that need more rights than a pod has, or a password.
+/// Who the users of this process's namespace are outside of it.
+const USER_MAP: &str = "/proc/self/uid_map";
+/// Programs of busybox that need more rights than a pod has, or a password.
 const LEFT_OUT: [&str; 4] = ["busybox", "su", "login", "passwd"];
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,29 @@ pub enum InstallError {
     Busybox(#[source] io::Error),
     #[error(transparent)]
     HostKey(#[from] Error),
+    #[error("cannot read /proc/self/uid_map: {0}")]
+    UserMap(#[source] io::Error),
+    #[error("root of this pod is root of its node, which has no user namespaces")]
+    RootOfNode,
+}
+
+/// Fails unless root of this container is another user outside: runtimes that know no user
+/// namespaces may leave `hostUsers` out in silence, and nodes may differ.
+///
+/// # Errors
+/// [`InstallError::RootOfNode`] or [`InstallError::UserMap`].
+pub fn require_user_namespace() -> Result<(), InstallError> {
+    let map = std::fs::read_to_string(USER_MAP).map_err(InstallError::UserMap)?;
+    if is_root_nobody(&map) { Ok(()) } else { Err(InstallError::RootOfNode) }
+}
+
+/// Each line has the first user inside, the same outside, and how many follow.
+fn is_root_nobody(map: &str) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u64> =
+            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
+        matches!(numbers.as_slice(), [0, outside, _] if *outside != 0)
+    })
 }
 
 /// Installs the server, its tools and its host keys into a directory, and writes the public keys,
@@ -89,4 +117,26 @@ fn public_line(key: &PrivateKey) -> Result<String, Error> {
     let public = key.public_key().to_openssh()?;
     let fields: Vec<&str> = public.split(' ').take(2).collect();
     Ok(format!("{}\n", fields.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_nobody_where_its_user_has_another_number_outside() {
+        for (map, is_nobody) in [
+            ("         0 2985230336      65536\n", true),
+            ("         1     200000      65535\n         0     100000          1\n", true),
+            // Of the node itself.
+            ("         0          0 4294967295\n", false),
+            ("      1000     100000          1\n", false),
+            ("0 100000", false),
+            ("0 100000 65536 1", false),
+            ("0 -1 65536", false),
+            ("", false),
+        ] {
+            assert_eq!(is_root_nobody(map), is_nobody, "{map}");
+        }
+    }
 }

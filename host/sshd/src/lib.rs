@@ -74,6 +74,6 @@ mod terminal;
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
 pub use host_keys::HostKeys;
 pub use image::Image;
-pub use install::{InstallError, install};
+pub use install::{InstallError, install, require_user_namespace};
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve};

@@ -2,16 +2,20 @@
 //!
 //! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--tools DIR] [--shell PATH]
 //!     [--home DIR] [--host-keys DIR]`,
-//!     `paygress-sshd install DIR [--termination-log PATH]`
+//!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`
 //!
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
-use paygress_sshd::{Account, HostKeys, Image, install, listen_on_both_families, serve};
+use paygress_sshd::{
+    Account, HostKeys, Image, install, listen_on_both_families, require_user_namespace, serve,
+};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
 #[cfg(target_env = "gnu")]
 use std::ffi::{c_char, c_int};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
@@ -124,7 +128,9 @@ enum UsageError {
     UnknownOption(String),
     #[error("{0} needs a value")]
     MissingValue(String),
-    #[error("the command is: paygress-sshd install DIR [--termination-log PATH]")]
+    #[error(
+        "the command is: paygress-sshd install DIR [--user-namespace] [--termination-log PATH]"
+    )]
     Install,
 }
 
@@ -165,14 +171,33 @@ impl Options {
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
-    let (directory, log) = match arguments {
-        [directory] => (directory, TERMINATION_LOG),
-        [directory, option, log] if option == "--termination-log" => (directory, log.as_str()),
-        _ => return Err(UsageError::Install.into()),
-    };
-    if directory.starts_with('-') {
-        return Err(UsageError::Install.into());
+    let usage = || UsageError::Install;
+    let (directory, mut options) = arguments.split_first().ok_or_else(usage)?;
+    let (mut log, mut needs_namespace) = (TERMINATION_LOG, false);
+    while let Some((option, rest)) = options.split_first() {
+        options = match (option.as_str(), rest) {
+            ("--user-namespace", rest) => {
+                needs_namespace = true;
+                rest
+            }
+            ("--termination-log", [path, rest @ ..]) => {
+                log = path.as_str();
+                rest
+            }
+            _ => return Err(usage().into()),
+        };
     }
-    install(Path::new(directory), Path::new(log))?;
+    if directory.starts_with('-') {
+        return Err(usage().into());
+    }
+    let (directory, log) = (Path::new(directory), Path::new(log));
+    let permitted = if needs_namespace { require_user_namespace() } else { Ok(()) };
+    let installed = permitted.and_then(|()| install(directory, log));
+    if let Err(error) = &installed {
+        // Kubernetes has made the file, and shows what is in it.
+        let existing = OpenOptions::new().write(true).truncate(true).open(log);
+        let _ = existing.and_then(|mut file| writeln!(file, "{error}"));
+    }
+    installed?;
     Ok(ExitCode::SUCCESS)
 }

@@ -67,6 +67,27 @@ fn the_server_and_busybox_are_executable_and_leave_their_image() {
     assert_eq!(text(&echo.stdout), "in\n");
 }
 
+/// Whoever runs the tests may be in a user namespace or not.
+#[test]
+fn root_of_a_node_installs_nothing_where_it_must_be_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tools, log) = (directory.path().join("tools"), directory.path().join("log"));
+    std::fs::write(&log, "").unwrap();
+    let (namespace, option) = (Path::new("--user-namespace"), Path::new("--termination-log"));
+    let done = install(&[&tools, namespace, option, &log]);
+    let (errors, logged) = (text(&done.stderr), std::fs::read_to_string(&log).unwrap());
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let users: Vec<&str> = map.split_whitespace().take(2).collect();
+    if matches!(users[..], ["0", outside] if outside != "0") {
+        assert!(done.status.success(), "{errors}");
+        assert!(logged.starts_with("ssh-ed25519 "), "{logged}");
+    } else {
+        assert!(!done.status.success() && !tools.exists(), "{errors}");
+        assert_eq!(logged, "root of this pod is root of its node, which has no user namespaces\n");
+        assert!(errors.contains(logged.trim()), "{errors}");
+    }
+}
+
 #[test]
 fn a_wrong_use_of_install_is_refused_with_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
@@ -77,6 +98,8 @@ fn a_wrong_use_of_install_is_refused_with_what_to_do() {
         (vec![], "paygress-sshd install DIR"),
         (vec![option], "paygress-sshd install DIR"),
         (vec![directory.path(), option], "paygress-sshd install DIR"),
+        (vec![Path::new("--user-namespace")], "paygress-sshd install DIR"),
+        (vec![directory.path(), Path::new("--other")], "paygress-sshd install DIR"),
         (vec![below.as_path()], "cannot write"),
     ] {
         let done = install(&arguments);
