@@ -9,7 +9,7 @@ use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::settings::PodRoot;
 use crate::ssh_server::{INIT, PodUser};
-use crate::status::{IMAGE_FAILED, containers};
+use crate::status::{IMAGE_FAILED, containers, is_scheduled};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -166,9 +166,13 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
             ErrorType::PolicyUnavailable => ProbeProblem::Policies,
             _ => ProbeProblem::Refused,
         },
-        ClusterError::PortTaken(_) | ClusterError::NotScheduled(_) => ProbeProblem::Full,
+        ClusterError::PortTaken(_) => ProbeProblem::Full,
+        ClusterError::NotScheduled(_) if !pod.is_some_and(is_scheduled) => ProbeProblem::Full,
         ClusterError::Unavailable(_) => ProbeProblem::Unavailable,
-        ClusterError::NotReady(_) | ClusterError::ImageFailed(_) | ClusterError::NotFound => pod
+        ClusterError::NotScheduled(_)
+        | ClusterError::NotReady(_)
+        | ClusterError::ImageFailed(_)
+        | ClusterError::NotFound => pod
             .and_then(|pod| pod.status.as_ref())
             .and_then(start_problem)
             .unwrap_or(ProbeProblem::NotStarted),
@@ -325,6 +329,19 @@ mod tests {
             for error in [&never, &ClusterError::NotFound] {
                 assert_eq!(problem(error, Some(&pod)), expected, "{init}, {main}");
             }
+        }
+        // A node has it, and the server did not come.
+        let late = ClusterError::not_scheduled("a test");
+        for (init, expected) in [
+            (waits("ErrImagePull"), ProbeProblem::ServerImage),
+            (ended(1), ProbeProblem::NotStarted),
+        ] {
+            let mut pod = started(&init, &initializing);
+            assert_eq!(problem(&late, Some(&pod)), ProbeProblem::Full, "no node has it");
+            let scheduled = json!([{"type": "PodScheduled", "status": "True"}]);
+            let conditions = serde_json::from_value(scheduled).unwrap();
+            pod.status.as_mut().unwrap().conditions = Some(conditions);
+            assert_eq!(problem(&late, Some(&pod)), expected, "{init}");
         }
         let failed = started(&ended(1), &initializing);
         assert_eq!(failing_message(failed.status.as_ref().unwrap()), Some("why"));

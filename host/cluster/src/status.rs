@@ -108,11 +108,8 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        let message = "it ended during startup";
-        return Some(Err(match is_any_terminated(pod, &NOT_STARTED) {
-            true => ClusterError::image_failed(message),
-            false => ClusterError::not_ready(message),
-        }));
+        let of_image = is_any_terminated(pod, &NOT_STARTED);
+        return Some(Err(not_started(pod, of_image, "it ended during startup")));
     }
     if is_met(status, "Ready") {
         return Some(Ok(()));
@@ -134,15 +131,34 @@ pub(crate) fn readiness(
     let waiting = waiting(status).find(is_stuck)?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, "a pod cannot start");
-    Some(Err(of_waiting(&reason, reason.clone())))
+    Some(Err(not_started(pod, IMAGE_FAILED.contains(&reason.as_str()), &reason)))
 }
 
-/// The error of a pod with a container that waits for this reason.
-fn of_waiting(reason: &str, message: String) -> ClusterError {
-    match IMAGE_FAILED.contains(&reason) {
-        true => ClusterError::image_failed(message),
-        false => ClusterError::not_ready(message),
+/// The error of a pod that does not start. As long as the host's SSH server is not in it, nothing
+/// that its customer has named was tried.
+fn not_started(pod: &Pod, of_image: bool, message: &str) -> ClusterError {
+    match (is_server_missing(pod), of_image) {
+        (true, _) => {
+            ClusterError::not_scheduled(format!("its SSH server is not installed: {message}"))
+        }
+        (false, true) => ClusterError::image_failed(message),
+        (false, false) => ClusterError::not_ready(message),
     }
+}
+
+/// Whether the init container has not done its work.
+fn is_server_missing(pod: &Pod) -> bool {
+    let status = pod.status.iter();
+    let mut inits = status.flat_map(|it| it.init_container_statuses.iter().flatten());
+    inits.any(|container| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        container.name == INIT && ended.is_none_or(|ended| ended.exit_code != 0)
+    })
+}
+
+/// Whether a node has the pod.
+pub(crate) fn is_scheduled(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| is_met(status, "PodScheduled"))
 }
 
 /// Whether a container of the pod has ended for one of these reasons.
@@ -165,13 +181,16 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 
 /// Why a pod that has not become ready in time has not.
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
-    let status = pod.and_then(|pod| pod.status.as_ref());
-    match status.and_then(|status| waiting(status).find_map(|it| it.reason.clone())) {
-        Some(reason) => of_waiting(&reason, format!("it took too long ({reason})")),
-        None if status.is_some_and(|status| is_met(status, "PodScheduled")) => {
-            ClusterError::not_ready("it took too long")
+    const MESSAGE: &str = "it took too long";
+    let Some(pod) = pod else { return ClusterError::not_scheduled(MESSAGE) };
+    let reason = pod.status.as_ref().and_then(|it| waiting(it).find_map(|it| it.reason.clone()));
+    match reason {
+        Some(reason) => {
+            let of_image = IMAGE_FAILED.contains(&reason.as_str());
+            not_started(pod, of_image, &format!("{MESSAGE} ({reason})"))
         }
-        None => ClusterError::not_scheduled("it took too long"),
+        None if is_scheduled(pod) => not_started(pod, false, MESSAGE),
+        None => ClusterError::not_scheduled(MESSAGE),
     }
 }
 
@@ -381,7 +400,36 @@ mod tests {
         let overdue = unready(Some(&both("ImagePullBackOff"))).to_string();
         assert!(overdue.ends_with("it took too long (ImagePullBackOff)"), "{overdue}");
         let stuck = readiness(&both("InvalidImageName"), Duration::ZERO, UNSCHEDULABLE);
-        assert!(matches!(stuck, Some(Err(ClusterError::NotReady(_)))), "{stuck:?}");
+        assert!(matches!(stuck, Some(Err(ClusterError::NotScheduled(_)))), "{stuck:?}");
+    }
+
+    /// Else the customer of an image of their own would bear a fee for it.
+    #[test]
+    fn a_pod_whose_server_is_not_installed_has_not_failed_by_its_image() {
+        let of = |init: Value, main: Value, phase: &str| {
+            let status = |name: &str, state: Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+            let (init, main) = (status(INIT, init), status("ssh", main));
+            pod(
+                json!({"phase": phase, "initContainerStatuses": [init], "containerStatuses": [main]}),
+            )
+        };
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        let waits = |reason: &str| json!({"waiting": {"reason": reason}});
+        let (initializing, running) = (waits("PodInitializing"), json!({"running": {}}));
+        for init in [waits("ImagePullBackOff"), waits("PodInitializing"), running.clone(), ended(1)]
+        {
+            let overdue = unready(Some(&of(init.clone(), initializing.clone(), "Pending")));
+            assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{init}: {overdue:?}");
+            assert!(overdue.to_string().contains("its SSH server is not installed"), "{overdue}");
+        }
+        let failed = of(ended(1), initializing, "Failed");
+        let failed = readiness(&failed, Duration::ZERO, UNSCHEDULABLE);
+        assert!(matches!(failed, Some(Err(ClusterError::NotScheduled(_)))), "{failed:?}");
+        // What comes after it is the customer's.
+        let own = unready(Some(&of(ended(0), waits("ErrImagePull"), "Pending")));
+        assert!(matches!(own, ClusterError::ImageFailed(_)), "{own:?}");
+        let own = readiness(&of(ended(0), ended(1), "Failed"), Duration::ZERO, UNSCHEDULABLE);
+        assert!(matches!(own, Some(Err(ClusterError::NotReady(_)))), "{own:?}");
     }
 
     fn waiting_for(reason: &str) -> Pod {
