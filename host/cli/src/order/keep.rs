@@ -42,7 +42,7 @@ const STATUS_ATTEMPTS: u32 = 20;
 pub(super) struct KeepArguments {
     /// The pod's name.
     pod: String,
-    /// The most to spend, in sat, with what the record says was spent before.
+    /// The most to send, in sat, with what the record says was sent before.
     #[arg(long, value_name = "SATS")]
     budget: u64,
     /// A file of Cashu tokens, one a line; `-` reads standard input. Left out: those of the record.
@@ -259,7 +259,7 @@ impl<S: Service> Extension<'_, S> {
 
     /// Why no token is next.
     fn exhausted(&self) -> Stop {
-        let is_spent = self.record.spent() >= self.budget || self.record.unused() > Sat(0);
+        let is_spent = self.record.sent() >= self.budget || self.record.unused() > Sat(0);
         if is_spent { Stop::BudgetSpent } else { Stop::NoTokens }
     }
 

@@ -132,13 +132,19 @@ impl Record {
     /// The token that comes next: one that was sent without an answer, or else the first that this
     /// budget pays for.
     pub(super) fn next(&self, budget: Sat) -> Option<NextToken> {
-        let left = budget.minus(self.spent());
+        let left = budget.minus(self.sent());
         let tokens = &self.content.tokens;
         let sent = tokens.iter().find(|entry| entry.state == TokenState::Sent);
         let is_next = |entry: &&Entry| entry.state == TokenState::Unused && entry.sats <= left;
         let next = sent.or_else(|| tokens.iter().find(is_next))?;
         let token = Secret::new(next.token.clone());
         Some(NextToken { token, state: next.state })
+    }
+
+    /// What has left for the service, whatever it said of it: only its word is for it that a token was
+    /// not taken, or that a refund is good, and it could ask for all of them.
+    pub(super) fn sent(&self) -> Sat {
+        self.sum(&[TokenState::Sent, TokenState::Used, TokenState::Refused, TokenState::Refunded])
     }
 
     /// What was spent, and what may have been.
@@ -257,7 +263,9 @@ pub(super) mod tests {
         assert_eq!((record.spent(), next(&record, 1)), (Sat(8), Some(8)), "whatever the budget is");
         let refund = Secret::new("cashuBrefund");
         record.set(&eight, TokenState::Refunded, Some(&refund)).unwrap();
-        assert_eq!((record.spent(), next(&record, 2)), (Sat(0), Some(2)));
+        assert_eq!((record.spent(), record.sent()), (Sat(0), Sat(8)));
+        // The service says that it is a refund.
+        assert_eq!([2, 9, 10].map(|budget| next(&record, budget)), [None, None, Some(2)]);
         let stored = std::fs::read_to_string(record.path()).unwrap();
         assert!(stored.contains("cashuBrefund"), "a crash loses no refund");
     }

@@ -187,6 +187,25 @@ async fn a_refused_token_is_left_out_and_a_refund_is_kept() {
     assert!(stored.contains("cashuBrefund"), "a refund is in the record");
 }
 
+/// Of its tokens a service may say what it likes.
+#[tokio::test]
+async fn a_service_that_lies_gets_no_more_than_the_budget() {
+    let answers: [fn() -> Scripted; 3] = [
+        || Scripted::Error(ErrorType::InvalidToken),
+        || Scripted::Error(ErrorType::TokenAlreadySpent),
+        || Scripted::Refunds,
+    ];
+    for answer in answers {
+        let directory = tempfile::tempdir().unwrap();
+        let service = FakeService::new(600, std::iter::repeat_with(answer).take(2));
+        let mut record = record(&directory, &[EIGHT, TWO]);
+        let (stop, sent) = service.extend(&mut record, 9).await;
+        assert_eq!((stop, sent.len()), (Stop::BudgetSpent, 1));
+        assert_eq!((record.sent(), record.unused()), (Sat(8), Sat(2)));
+        println!("with a budget of 9 sat it has had {}", record.sent());
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_is_busy_is_tried_until_the_pod_ends() {
     let directory = tempfile::tempdir().unwrap();
