@@ -14,18 +14,20 @@ use paygress_core::backend::policy::{
     RefundTerms, Rendered, SlotStats,
 };
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::{PortAllocator, Repetition};
+use paygress_core::backend::store::{LeaseUpdate, OrderStore, PortAllocator, Repetition};
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
-use paygress_core::model::order::{Order, OrderView};
+use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use paygress_store::SqlStore;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::customer::until;
 use support::fake::{FakeCluster, FakeWallet, Generous, NullResponder, settings, spawn};
 use tempfile::TempDir;
@@ -285,6 +287,31 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
     assert!(probed.lease.is_probe());
     assert_eq!(probed.placement.image, "image:1");
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1, "the probe takes no port");
+}
+
+/// Before that its customer would not be root in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_paid_for_before_a_restart_is_launched_after_the_first_probe() {
+    let service = Service::start(None).await;
+    service.wait_for_probes(1).await;
+    let order = testing::order(testing::spawn(), State::Paid).unwrap();
+    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
+    let lease = testing::reserved_lease(&order.id);
+    service.ledger.transition(&order, State::Paid, LeaseUpdate::Put(&lease)).await.unwrap();
+    service.orders.resume().await.unwrap();
+    let reached = async |wanted: State| {
+        until("the order does not go on", async || {
+            let stored = service.ledger.order(&order.id).await.unwrap().unwrap();
+            (stored.state() == wanted).then_some(())
+        })
+        .await;
+    };
+    reached(State::Provisioning).await;
+    // The subject of the test is time: else it is active after some milliseconds.
+    let early = tokio::time::timeout(Duration::from_millis(300), reached(State::Active)).await;
+    assert!(early.is_err() && service.cluster.cluster.running.lock().unwrap().is_empty());
+    service.findings.send(None).unwrap();
+    reached(State::Active).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

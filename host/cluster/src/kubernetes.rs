@@ -7,7 +7,7 @@ use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::Settings;
-use crate::ssh_server::{PodUser, SshServer};
+use crate::ssh_server::{PodUser, SshServer, is_root};
 use crate::status::{
     UNSCHEDULABLE, cause, ended, finished, host_keys, readiness, startup_phase, unready,
 };
@@ -383,7 +383,7 @@ impl Cluster for Kubernetes {
             if let Some(pod) = &latest
                 && let Some(result) = readiness(pod, start.elapsed(), limit)
             {
-                return result.map(|()| ReadyPod { host_keys: host_keys(pod) });
+                return result.map(|()| ReadyPod { host_keys: host_keys(pod), root: is_root(pod) });
             }
         }
     }

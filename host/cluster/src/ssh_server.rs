@@ -6,7 +6,7 @@
 //! namespace the customer is nobody on the node.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, PodSecurityContext, PodTemplateSpec,
+    Capabilities, Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodTemplateSpec,
     SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -87,6 +87,14 @@ impl SshServer<'_> {
         }
         command
     }
+}
+
+/// Whether the customer of this pod is root in it.
+pub(crate) fn is_root(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        let user = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+        spec.host_users == Some(false) && user == Some(0)
+    })
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -222,6 +230,21 @@ mod tests {
                 json!({"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0, "allowPrivilegeEscalation": true, "privileged": false, "capabilities": dropped, "seccompProfile": {"type": "RuntimeDefault"}}),
                 "{kind}"
             );
+        }
+    }
+
+    /// Whatever a probe pod has shown since it was launched.
+    #[test]
+    fn a_pod_tells_whether_its_customer_is_root() {
+        let namespaced = json!({"spec": {"hostUsers": false, "containers": []}});
+        for (pod, expected) in [
+            (installed(template(), PodUser::Root, 2_222), true),
+            (installed(template(), PodUser::Template, 2_222), false),
+            (namespaced, false),
+            (json!({}), false),
+        ] {
+            let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
+            assert_eq!(is_root(&typed), expected, "{pod}");
         }
     }
 

@@ -207,7 +207,7 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
-        Ok(ReadyPod { host_keys: self.host_keys.clone() })
+        Ok(ReadyPod { host_keys: self.host_keys.clone(), root: false })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)

@@ -146,6 +146,9 @@ pub enum StartupPhase {
 pub struct ReadyPod {
     /// The public keys of its SSH server, made in the pod; none where they are not known.
     pub host_keys: Vec<HostKey>,
+    /// Whether its customer is root in it.
+    #[serde(default)]
+    pub root: bool,
 }
 
 /// Finds out whether pods start, before customers pay for them.

@@ -53,6 +53,16 @@ impl OrderService {
         self.check_probe()
     }
 
+    /// Waits for the first probe of this process, if it is under way: who customers are in pods that
+    /// were paid for before a restart is not known earlier. They are launched in any case.
+    pub(super) async fn first_probe(&self) {
+        let mut state = self.probe.subscribe();
+        let done = state.wait_for(|state| *state != ProbeState::First);
+        if tokio::time::timeout(limits::PROBE_WAIT, done).await.is_err() {
+            tracing::warn!("a pod is launched before it is known whether its customer may be root");
+        }
+    }
+
     /// Launches probe pods when they are due, until it is dropped.
     pub(super) async fn run_probe_loop(self: Arc<Self>) {
         let Some(probe) = self.backends.cluster.probe() else {

@@ -79,10 +79,11 @@ impl OrderService {
         if over || lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
+        self.first_probe().await;
         self.backends.cluster.launch(&plan).await?;
-        let ReadyPod { mut host_keys } = self.backends.cluster.ready(&pod).await?;
+        let ReadyPod { mut host_keys, root } = self.backends.cluster.ready(&pod).await?;
         host_keys.truncate(limits::HOST_KEYS);
-        (lease.host_keys, lease.root) = (host_keys, Some(self.backends.cluster.root()));
+        (lease.host_keys, lease.root) = (host_keys, Some(root));
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         lease.state = LeaseState::Live;
