@@ -14,12 +14,15 @@ use paygress_core::backend::policy::{
     RefundTerms, Rendered, SlotStats,
 };
 use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::{LeaseUpdate, OrderStore, PortAllocator, Repetition};
+use paygress_core::backend::store::{
+    LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
+};
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
-use paygress_core::model::order::{Order, OrderView, State};
+use paygress_core::model::lease::{Lease, LeaseState};
+use paygress_core::model::order::{Order, OrderState, OrderView, Purchase, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
@@ -29,7 +32,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::customer::until;
-use support::fake::{FakeCluster, FakeWallet, Generous, NullResponder, settings, spawn};
+use support::fake::{FakeCluster, FakeWallet, Gate, Generous, NullResponder, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -182,16 +185,17 @@ impl Service {
 
     /// With pods that an earlier process has left.
     async fn start_beside(room: Option<u32>, old: Vec<PodName>) -> Self {
+        let running = Mutex::new(old.iter().cloned().collect());
+        Self::start_on(FakeCluster { room, running, ..FakeCluster::default() }, old).await
+    }
+
+    async fn start_on(cluster: FakeCluster, old: Vec<PodName>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap());
         let (findings, receiver) = mpsc::unbounded_channel();
         let cluster = Arc::new(ProbedCluster {
-            cluster: FakeCluster {
-                room,
-                running: Mutex::new(old.iter().cloned().collect()),
-                ..FakeCluster::default()
-            },
+            cluster,
             probed: Mutex::default(),
             old,
             findings: tokio::sync::Mutex::new(receiver),
@@ -229,6 +233,21 @@ impl Service {
         };
         let orders = Arc::clone(&self.orders);
         tokio::spawn(async move { orders.submit(incoming).await.unwrap().answer().await.unwrap() })
+    }
+
+    /// Stores an order in this state, with its lease.
+    async fn store(&self, order: &Order, lease: LeaseUpdate<'_>) {
+        self.ledger.open(order, Repetition::ByContent).await.unwrap();
+        self.ledger.transition(order, order.state(), lease).await.unwrap();
+    }
+
+    /// Waits until the order is in this state.
+    async fn wait_for_state(&self, id: &OrderId, state: State) {
+        until("the order does not go on", async || {
+            let stored = self.ledger.order(id).await.unwrap().unwrap();
+            (stored.state() == state).then_some(())
+        })
+        .await;
     }
 
     /// Waits until so many probes have begun.
@@ -295,23 +314,42 @@ async fn a_pod_that_was_paid_for_before_a_restart_is_launched_after_the_first_pr
     let service = Service::start(None).await;
     service.wait_for_probes(1).await;
     let order = testing::order(testing::spawn(), State::Paid).unwrap();
-    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
     let lease = testing::reserved_lease(&order.id);
-    service.ledger.transition(&order, State::Paid, LeaseUpdate::Put(&lease)).await.unwrap();
+    service.store(&order, LeaseUpdate::Put(&lease)).await;
     service.orders.resume().await.unwrap();
-    let reached = async |wanted: State| {
-        until("the order does not go on", async || {
-            let stored = service.ledger.order(&order.id).await.unwrap().unwrap();
-            (stored.state() == wanted).then_some(())
-        })
-        .await;
-    };
-    reached(State::Provisioning).await;
+    service.wait_for_state(&order.id, State::Provisioning).await;
     // The subject of the test is time: else it is active after some milliseconds.
-    let early = tokio::time::timeout(Duration::from_millis(300), reached(State::Active)).await;
+    let active = service.wait_for_state(&order.id, State::Active);
+    let early = tokio::time::timeout(Duration::from_millis(300), active).await;
     assert!(early.is_err() && service.cluster.cluster.running.lock().unwrap().is_empty());
     service.findings.send(None).unwrap();
-    reached(State::Active).await;
+    service.wait_for_state(&order.id, State::Active).await;
+}
+
+/// The process died after the pod was ready, and before its order was active.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_while_its_pod_is_resumed_is_not_lost() {
+    let gate = Arc::new(Gate::default());
+    let cluster = FakeCluster { gate: Some(gate.clone()), ..FakeCluster::default() };
+    let service = Service::start_on(cluster, Vec::new()).await;
+    service.findings.send(None).unwrap();
+    let mut order = testing::order(testing::spawn(), State::Provisioning).unwrap();
+    let end = UnixTime::now().after(Seconds(600));
+    let OrderState::Provisioning { expires_at, .. } = &mut order.state else { panic!() };
+    *expires_at = Some(end);
+    let reserved = testing::reserved_lease(&order.id);
+    let lease = Lease { state: LeaseState::Live, expires_at: Some(end), ..reserved };
+    service.store(&order, LeaseUpdate::Put(&lease)).await;
+    service.orders.resume().await.unwrap();
+    gate.reached.notified().await;
+    let pod = lease.pod();
+    let mut top_up = testing::order(Purchase::TopUp { pod: pod.clone() }, State::Active).unwrap();
+    top_up.message = "another".to_owned();
+    service.store(&top_up, LeaseUpdate::Extend(&pod, Seconds(60))).await;
+    gate.go.notify_one();
+    service.wait_for_state(&order.id, State::Active).await;
+    let lease = service.ledger.lease(&pod).await.unwrap().unwrap();
+    assert_eq!(lease.expires_at, Some(end.after(Seconds(60))), "the minute was paid for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

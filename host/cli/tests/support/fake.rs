@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// A token is its amount and a number.
 pub struct FakeWallet;
@@ -159,6 +159,15 @@ pub struct FakeCluster {
     pub ended: Mutex<HashMap<PodName, EndReason>>,
     /// Those of every pod.
     pub host_keys: Vec<HostKey>,
+    /// Holds up the pods that start.
+    pub gate: Option<Arc<Gate>>,
+}
+
+/// A test waits until it is reached, and lets it go on.
+#[derive(Default)]
+pub struct Gate {
+    pub reached: Notify,
+    pub go: Notify,
 }
 
 /// A tier that no node is large enough for.
@@ -207,6 +216,10 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+        if let Some(gate) = &self.gate {
+            gate.reached.notify_one();
+            gate.go.notified().await;
+        }
         Ok(ReadyPod { host_keys: self.host_keys.clone(), root: false })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {

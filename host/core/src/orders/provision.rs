@@ -71,6 +71,7 @@ impl OrderService {
         planned: &PlannedPod,
         login: &Login,
     ) -> Result<(), ProvisionError> {
+        self.first_probe().await;
         let plan = lease_plan(&order.id, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
@@ -79,16 +80,20 @@ impl OrderService {
         if over || lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
-        self.first_probe().await;
         self.backends.cluster.launch(&plan).await?;
         let ReadyPod { mut host_keys, root } = self.backends.cluster.ready(&pod).await?;
         host_keys.truncate(limits::HOST_KEYS);
         (lease.host_keys, lease.root) = (host_keys, Some(root));
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
-        lease.state = LeaseState::Live;
+        let before = std::mem::replace(&mut lease.state, LeaseState::Live);
+        let update = match before {
+            // Written before a crash: it may have been extended or noticed since it was read.
+            LeaseState::Live => LeaseUpdate::Keep,
+            LeaseState::Reserved | LeaseState::Ended => LeaseUpdate::Put(&lease),
+        };
         let ready = OrderState::Provisioning { paid: paid.clone(), expires_at: Some(expires_at) };
-        self.transition(order, ready, LeaseUpdate::Put(&lease)).await?;
+        self.transition(order, ready, update).await?;
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
