@@ -2,10 +2,10 @@
 //! with a user namespace, and run under the admission policy.
 
 use super::live::{JOBS, Jobs, job};
-use super::root::root_pod;
+use super::root::{allow_root, root_pod};
 use super::{LEASE, SOON, Thief, patched};
 use crate::in_workloads;
-use crate::support::testbed::{CLUSTER, kubectl, wait_for};
+use crate::support::testbed::{AdmissionParameters, CLUSTER, kubectl, wait_for};
 use serde_json::json;
 use std::time::Duration;
 
@@ -14,20 +14,23 @@ const OF_JOB: &str = "batch.kubernetes.io/job-name=ssh-pod-aaaaaaaaaa";
 /// A pod of root that runs a script, until it is dropped.
 struct RootPod {
     _jobs: Jobs,
+    _set: AdmissionParameters,
 }
 
 impl RootPod {
     /// Starts it, with these limits of memory and disk.
     fn start(memory: &str, disk: &str, script: &str) -> Self {
-        let jobs = Jobs;
+        let (jobs, set) = (Jobs, allow_root());
+        let thief = Thief::new();
+        wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
         let amounts = |cpu: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": disk});
         let resources = json!({"limits": amounts("100m"), "requests": amounts("100m")});
         let command = json!(["/bin/busybox", "sh", "-c", script]);
         let container = json!({"command": command, "readinessProbe": null, "volumeMounts": null, "resources": resources, "ports": null});
         let spec = patched(root_pod()["spec"].clone(), "/containers/0", &container);
         let spec = patched(spec, "", &json!({"volumes": null}));
-        Thief::new().create(JOBS, &job(LEASE, LEASE, &spec)).unwrap();
-        Self { _jobs: jobs }
+        thief.create(JOBS, &job(LEASE, LEASE, &spec)).unwrap();
+        Self { _jobs: jobs, _set: set }
     }
 
     fn field(&self, jsonpath: &str) -> String {

@@ -1,11 +1,16 @@
 //! Root: only of a user namespace, where it is nobody on the node.
 
-use super::{Row, Thief, merge, patched, pod};
-use crate::support::testbed::CLUSTER;
+use super::{Row, SOON, Thief, merge, patched, pod};
+use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
 /// What root does not get.
 const DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
+
+/// The parameter without which no pod is root.
+pub(super) fn allow_root() -> AdmissionParameters {
+    AdmissionParameters::set(&[("SSH_SERVER_IMAGE", "paygress.local/ssh:1")])
+}
 
 /// A pod of root as the service makes it.
 pub(super) fn root_pod() -> Value {
@@ -22,6 +27,7 @@ pub(super) fn root_pod() -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
     let _alone = CLUSTER.lock();
+    let _set = allow_root();
     let thief = Thief::new();
     let rows: Vec<Row> = vec![
         (json!({"hostUsers": null}), "without root"),
@@ -50,6 +56,7 @@ fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
     let _alone = CLUSTER.lock();
+    let _set = allow_root();
     let thief = Thief::new();
     let why = "no privileges and no capabilities";
     let mut rows: Vec<Row> = vec![
@@ -82,4 +89,22 @@ fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
         (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
     ];
     thief.is_refused("pods", &root_pod(), "/spec", &rows);
+}
+
+/// Then the service makes none, and no probe pod shows that root would be nobody on the node.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn without_the_operators_server_nobody_is_root() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    {
+        let _set = allow_root();
+        wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+    }
+    wait_for("its end", SOON, || thief.dry_run("pods", &root_pod()).is_err());
+    let refused = thief.dry_run("pods", &root_pod()).unwrap_err();
+    assert!(refused.contains("SSH_SERVER_IMAGE"), "{refused}");
+    // A pod that is not root needs no parameter.
+    let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
+    assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
 }
