@@ -179,6 +179,8 @@ pub const PROBE_WAIT: Duration = Duration::from_secs(30);
 pub const PROBE_LIFE: Seconds = Seconds(60);
 /// How long after a probe that found something that may pass there is another one.
 pub const PROBE_AGAIN: Duration = Duration::from_secs(60);
+/// …and after one that found what nodes seldom change: two pods that each take half a minute.
+pub const PROBE_SELDOM: Duration = Duration::from_secs(3_600);
 /// An object of ours that the ledger does not know is left alone for so long: it may be being made
 /// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);

@@ -2,7 +2,7 @@
 //!
 //! It is what an order of nobody's gets: the default image, the default tier, the template. Another
 //! one is launched when the policies make another pod of such an order, and, while something is
-//! wrong that may pass, a minute later.
+//! wrong, a minute later, or an hour later if only root is missing.
 
 use super::OrderService;
 use super::probe_state::ProbeState;
@@ -15,6 +15,7 @@ use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::Refusal;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl OrderService {
     fn probe_state(&self) -> ProbeState {
@@ -165,8 +166,33 @@ fn is_another_pod(plan: &LeasePlan, probed: &LeasePlan) -> bool {
 
 /// Ends when the same pod is to be probed again.
 async fn due_again(problem: Option<ProbeProblem>) {
-    match problem {
-        Some(problem) if problem.may_pass() => tokio::time::sleep(limits::PROBE_AGAIN).await,
-        _ => std::future::pending().await,
+    match again_after(problem) {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn again_after(problem: Option<ProbeProblem>) -> Option<Duration> {
+    match problem?.may_pass() {
+        true => Some(limits::PROBE_AGAIN),
+        false => Some(limits::PROBE_SELDOM),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One bad moment of a node must not keep customers from being root until the next restart.
+    #[test]
+    fn whatever_is_wrong_is_looked_at_again() {
+        for (problem, expected) in [
+            (None, None),
+            (Some(ProbeProblem::Image), Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::Unavailable), Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::NoUserNamespaces), Some(limits::PROBE_SELDOM)),
+        ] {
+            assert_eq!(again_after(problem), expected, "{problem:?}");
+        }
     }
 }
