@@ -371,8 +371,9 @@ async fn a_pod_that_does_not_start_is_sold_to_nobody_until_it_is_changed() {
     let order = service.order();
     service.findings.send(None).unwrap();
     assert_sold(&order.await.unwrap());
-    let probed = service.cluster.probed.lock().unwrap().remove(1);
-    assert_eq!(probed.placement.image, "image:2");
+    let probed = service.cluster.probed.lock().unwrap().clone();
+    assert_eq!(probed[1].placement.image, "image:2");
+    assert_ne!(probed[0].lease, probed[1].lease, "what is left of the first is not in its way");
     service.wait_for_reason(None).await;
 }
 

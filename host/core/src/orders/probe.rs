@@ -70,6 +70,7 @@ impl OrderService {
             return std::future::pending().await;
         };
         let mut changes = self.backends.policy.changes();
+        // Those of the plans that are compared, with the same names in each.
         let (order, lease) = (OrderId::random(), LeaseId::of_probe());
         let (mut probed, mut problem, mut is_due) = (None, None, true);
         loop {
@@ -90,7 +91,7 @@ impl OrderService {
                 });
             }
             if is_changed || is_due {
-                problem = self.run_probe(probe, plan.as_ref()).await;
+                problem = self.run_probe(probe, &order, plan.as_ref()).await;
                 self.probe.send_replace(ProbeState::Done(problem));
             }
             probed = plan.ok().or(probed);
@@ -104,21 +105,24 @@ impl OrderService {
         }
     }
 
-    /// One probe, and what the log says of it.
+    /// One probe of a pod like this one, and what the log says of it.
     async fn run_probe(
         &self,
         probe: &dyn Probe,
+        order: &OrderId,
         plan: Result<&LeasePlan, &Refusal>,
     ) -> Option<ProbeProblem> {
         let problem = match plan {
             Ok(plan) => match self.is_full(plan).await {
                 true => Some(ProbeProblem::Full),
-                false => probe.run(plan).await,
+                // Of another name: what is left of the last one, on a node that died, is not in its
+                // way.
+                false => match self.probe_plan(order, &LeaseId::of_probe()).await {
+                    Ok(plan) => probe.run(&plan).await,
+                    Err(refusal) => Some(without_pod(&refusal)),
+                },
             },
-            Err(refusal) => {
-                tracing::warn!(%refusal, "no probe pod can be made");
-                Some(ProbeProblem::Policies)
-            }
+            Err(refusal) => Some(without_pod(refusal)),
         };
         match problem.map(|problem| (problem.stops_sales(), problem.message())) {
             None => tracing::info!("a probe pod has started: pods are sold"),
@@ -158,6 +162,11 @@ impl OrderService {
         let sold = grant.seconds;
         Ok(LeasePlan { lease: lease.clone(), tier: quote.tier, placement, rendered, login, sold })
     }
+}
+
+fn without_pod(refusal: &Refusal) -> ProbeProblem {
+    tracing::warn!(%refusal, "no probe pod can be made");
+    ProbeProblem::Policies
 }
 
 fn is_another_pod(plan: &LeasePlan, probed: &LeasePlan) -> bool {
