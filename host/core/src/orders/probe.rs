@@ -15,7 +15,7 @@ use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::Refusal;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl OrderService {
     fn probe_state(&self) -> ProbeState {
@@ -73,6 +73,7 @@ impl OrderService {
         // Those of the plans that are compared, with the same names in each.
         let (order, lease) = (OrderId::random(), LeaseId::of_probe());
         let (mut probed, mut problem, mut is_due) = (None, None, true);
+        let mut ended = Instant::now();
         loop {
             changes.mark_unchanged();
             let plan = self.probe_plan(&order, &lease).await;
@@ -93,6 +94,7 @@ impl OrderService {
             if is_changed || is_due {
                 problem = self.run_probe(probe, &order, plan.as_ref()).await;
                 self.probe.send_replace(ProbeState::Done(problem));
+                ended = Instant::now();
             }
             probed = plan.ok().or(probed);
             is_due = tokio::select! {
@@ -100,7 +102,7 @@ impl OrderService {
                     Ok(()) => false,
                     Err(_) => return std::future::pending().await,
                 },
-                () = due_again(problem) => true,
+                () = due_again(problem, ended) => true,
             };
         }
     }
@@ -173,10 +175,11 @@ fn is_another_pod(plan: &LeasePlan, probed: &LeasePlan) -> bool {
     (&plan.placement, &plan.rendered) != (&probed.placement, &probed.rendered)
 }
 
-/// Ends when the same pod is to be probed again.
-async fn due_again(problem: Option<ProbeProblem>) {
+/// Ends when the same pod is to be probed again. It counts from the end of the last probe, however
+/// often other policies that change nothing of the pod are published since.
+async fn due_again(problem: Option<ProbeProblem>, ended: Instant) {
     match again_after(problem) {
-        Some(delay) => tokio::time::sleep(delay).await,
+        Some(delay) => tokio::time::sleep(delay.saturating_sub(ended.elapsed())).await,
         None => std::future::pending().await,
     }
 }
@@ -203,5 +206,12 @@ mod tests {
         ] {
             assert_eq!(again_after(problem), expected, "{problem:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn it_is_due_so_long_after_the_last_probe_whatever_is_published_since() {
+        let long_ago = Instant::now().checked_sub(limits::PROBE_AGAIN).unwrap();
+        let due = due_again(Some(ProbeProblem::Image), long_ago);
+        assert!(tokio::time::timeout(Duration::from_secs(10), due).await.is_ok());
     }
 }
