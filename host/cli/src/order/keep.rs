@@ -185,6 +185,10 @@ fn outcome(response: &Response, was: TokenState) -> (TokenState, After) {
         Response::Stopped(_) => (TokenState::Refunded, After::Continue),
         Response::Error(error) if error.refund.is_some() => (TokenState::Refunded, After::Retry),
         Response::Error(error) => match error.error_type {
+            // Its answer was lost before, and the service has forgotten the order.
+            ErrorType::TokenAlreadySpent if was == TokenState::Sent => {
+                (TokenState::Used, After::Continue)
+            }
             ErrorType::InvalidToken
             | ErrorType::NonWhitelistedMint
             | ErrorType::UnsupportedUnit

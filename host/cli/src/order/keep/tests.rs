@@ -187,6 +187,17 @@ async fn a_refused_token_is_left_out_and_a_refund_is_kept() {
     assert!(stored.contains("cashuBrefund"), "a refund is in the record");
 }
 
+#[test]
+fn a_token_that_is_spent_was_used_if_it_was_sent_before() {
+    let refusal = Refusal::new(ErrorType::TokenAlreadySpent, "a test");
+    let spent = Response::Error(ErrorResponse::from(&refusal));
+    for (was, state) in
+        [(TokenState::Sent, TokenState::Used), (TokenState::Unused, TokenState::Refused)]
+    {
+        assert_eq!(outcome(&spent, was), (state, After::Continue), "{was:?}");
+    }
+}
+
 /// Of its tokens a service may say what it likes.
 #[tokio::test]
 async fn a_service_that_lies_gets_no_more_than_the_budget() {
