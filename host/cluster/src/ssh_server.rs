@@ -19,7 +19,8 @@ const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
 const USER_NAMESPACE: &str = "--user-namespace";
 const VOLUME: &str = "paygress";
-const DIRECTORY: &str = "/.paygress";
+/// No template mounts anything there.
+pub(crate) const DIRECTORY: &str = "/.paygress";
 /// A static server and a static busybox have a few MiB.
 const VOLUME_SIZE: &str = "64Mi";
 /// What root does not get of the runtime's default capabilities: raw sockets, device files, the

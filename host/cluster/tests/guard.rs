@@ -277,6 +277,15 @@ fn a_container_with_more_rights_or_secrets_is_refused() {
     ]);
 }
 
+/// Over its host keys, for instance: the server would have others than the pod has reported.
+#[test]
+fn a_mount_over_the_hosts_ssh_server_is_refused() {
+    for path in ["/.paygress", "/.paygress/", "//.paygress/host-keys", "/x/.././.paygress/bin"] {
+        let mounts = json!([{"name": "x", "mountPath": path}]);
+        refused_in_container([("volumeMounts", mounts, "volumeMounts[0].mountPath")]);
+    }
+}
+
 #[test]
 fn probes_resources_and_ports_that_are_not_the_leases_are_refused() {
     refused_in_container([

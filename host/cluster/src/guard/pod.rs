@@ -3,6 +3,7 @@
 use super::allowed::Allowed;
 use super::error::GuardError;
 use super::fields::Object;
+use crate::ssh_server::DIRECTORY;
 use paygress_core::backend::policy::{Placement, Resources};
 use serde_json::{Value, json};
 
@@ -202,6 +203,12 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
     }
     for mut mount in container.list("volumeMounts")? {
         mount.only(&["mountPath", "name", "readOnly"])?;
+        if mount.get("mountPath").and_then(Value::as_str).is_some_and(is_of_ssh_server) {
+            return Err(mount.field_error(
+                "mountPath",
+                "is reserved for the SSH server of the host; mount the volume elsewhere",
+            ));
+        }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container.get(probe).is_some() {
@@ -214,6 +221,21 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
         }
     }
     ports(container, placement)
+}
+
+/// At or below the directory of the host's SSH server, however it is written.
+fn is_of_ssh_server(path: &str) -> bool {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.first().is_some_and(|first| DIRECTORY.strip_prefix('/') == Some(*first))
 }
 
 fn ports(container: &mut Object<'_>, placement: &Placement) -> Result<bool> {
