@@ -141,8 +141,8 @@ impl Record {
         Some(NextToken { token, state: next.state })
     }
 
-    /// What has left for the service, whatever it said of it: only its word is for it that a token was
-    /// not taken, or that a refund is good, and it could ask for all of them.
+    /// What was sent, whatever became of it: whether a token was taken, or a refund is good, is known
+    /// from the service alone, which could have all of them.
     pub(super) fn sent(&self) -> Sat {
         self.sum(&[TokenState::Sent, TokenState::Used, TokenState::Refused, TokenState::Refunded])
     }
