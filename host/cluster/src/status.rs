@@ -1,6 +1,6 @@
 //! What the status of a Job or a pod says about a lease.
 
-use crate::ssh_server::INIT;
+use crate::ssh_server::INIT_CONTAINER;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
@@ -192,7 +192,7 @@ fn init_message(pod: &Pod) -> impl Iterator<Item = &str> {
         .status
         .iter()
         .flat_map(|status| status.init_container_statuses.iter().flatten())
-        .filter(|container| container.name == INIT)
+        .filter(|container| container.name == INIT_CONTAINER)
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
     ended
         .filter_map(|terminated| terminated.message.as_deref())
@@ -207,7 +207,7 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
 
 /// Whether root of this pod is another user on the node: the message of a probe pod has the lines
 /// of `/proc/self/uid_map`, the first user inside, the same outside, and how many follow.
-pub(crate) fn is_root_nobody(pod: &Pod) -> bool {
+pub(crate) fn is_root_mapped(pod: &Pod) -> bool {
     init_message(pod).any(|line| {
         let numbers: Vec<u64> =
             line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
@@ -354,7 +354,7 @@ mod tests {
 
     fn init(message: &Value) -> Pod {
         let state = json!({"terminated": {"exitCode": 0, "message": message}});
-        let container = json!({"name": INIT, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        let container = json!({"name": INIT_CONTAINER, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state});
         pod(json!({"initContainerStatuses": [container]}))
     }
 
@@ -379,9 +379,9 @@ mod tests {
     }
 
     #[test]
-    fn root_is_nobody_where_its_user_has_another_number_outside() {
+    fn root_is_mapped_where_its_user_has_another_number_outside() {
         let with_keys = format!("{HOST_KEY}\n         0 2985230336      65536\n");
-        for (message, is_nobody) in [
+        for (message, is_mapped) in [
             (with_keys.as_str(), true),
             ("         0     100000      65536", true),
             // Of the node itself.
@@ -392,7 +392,7 @@ mod tests {
             ("0 -1 65536", false),
             ("", false),
         ] {
-            assert_eq!(is_root_nobody(&init(&json!(message))), is_nobody, "{message}");
+            assert_eq!(is_root_mapped(&init(&json!(message))), is_mapped, "{message}");
         }
     }
 
@@ -403,7 +403,7 @@ mod tests {
             json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
         };
         let both = |reason: &str| {
-            let (init, main) = (status(INIT, reason), status("ssh", "PodInitializing"));
+            let (init, main) = (status(INIT_CONTAINER, reason), status("ssh", "PodInitializing"));
             pod(json!({"initContainerStatuses": [init], "containerStatuses": [main]}))
         };
         let overdue = unready(Some(&both("ImagePullBackOff"))).to_string();
