@@ -7,8 +7,8 @@
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::settings::PodRoot;
-use crate::ssh_server::{INIT, PodUser, report_users};
-use crate::status::{IMAGE_FAILED, containers, is_root_nobody};
+use crate::ssh_server::{INIT_CONTAINER, PodUser, report_uid_map};
+use crate::status::{IMAGE_FAILED, containers, is_root_mapped};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -39,7 +39,7 @@ impl Probe for Kubernetes {
                     self.set_user_namespaces(true);
                     return None;
                 }
-                Err(problem) if !may_be_of_root(problem) => return Some(problem),
+                Err(problem) if !may_start_without_root(problem) => return Some(problem),
                 Err(problem) => {
                     tracing::warn!(?problem, "as root of a user namespace a probe pod fails");
                 }
@@ -56,7 +56,7 @@ impl Probe for Kubernetes {
 }
 
 /// Whether the same pod may start when its user is not root.
-fn may_be_of_root(problem: ProbeProblem) -> bool {
+fn may_start_without_root(problem: ProbeProblem) -> bool {
     match problem {
         ProbeProblem::Image
         | ProbeProblem::ServerImage
@@ -104,7 +104,7 @@ impl Kubernetes {
         let started = started.await;
         let pods = self.pods_of(&pod).await.unwrap_or_default();
         match started {
-            Ok(_) if user == PodUser::Root && !pods.iter().any(is_root_nobody) => {
+            Ok(_) if user == PodUser::Root && !pods.iter().any(is_root_mapped) => {
                 tracing::error!("root of a probe pod is root of its node: customers are not root");
                 Err(ProbeProblem::NoUserNamespaces)
             }
@@ -164,7 +164,7 @@ fn as_probe(objects: &mut Objects, user: PodUser, port: u16, kept: Seconds) -> S
     for init in spec.init_containers.iter_mut().flatten() {
         server = Server::Installed;
         if user == PodUser::Root {
-            report_users(init);
+            report_uid_map(init);
         }
     }
     server
@@ -191,7 +191,7 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
 fn start_problem(status: &PodStatus) -> Option<ProbeProblem> {
     containers(status).find_map(|container| {
         let state = container.state.as_ref()?;
-        let is_init = container.name == INIT;
+        let is_init = container.name == INIT_CONTAINER;
         let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
         match waiting {
             Some(reason) if IMAGE_FAILED.contains(&reason) => {
@@ -310,7 +310,7 @@ mod tests {
 
     fn started(init: &Value, main: &Value) -> Pod {
         let status = |name: &str, state: &Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        let (init, main) = (status(INIT, init), status("ssh", main));
+        let (init, main) = (status(INIT_CONTAINER, init), status("ssh", main));
         let status = json!({"initContainerStatuses": [init], "containerStatuses": [main]});
         serde_json::from_value(json!({"status": status})).unwrap()
     }
@@ -359,8 +359,8 @@ mod tests {
         }
         // None of these has to do with root.
         for problem in [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full] {
-            assert!(!may_be_of_root(problem), "{problem:?}");
+            assert!(!may_start_without_root(problem), "{problem:?}");
         }
-        assert!(may_be_of_root(ProbeProblem::Refused), "an older admission policy");
+        assert!(may_start_without_root(ProbeProblem::Refused), "an older admission policy");
     }
 }

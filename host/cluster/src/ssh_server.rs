@@ -13,10 +13,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
 
 /// The init container.
-pub(crate) const INIT: &str = "paygress-ssh";
+pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// What the init container of a probe pod adds to its message.
-const USER_MAP: &str = "/bin/busybox cat /proc/self/uid_map >> /dev/termination-log";
+const UID_MAP_REPORT: &str = "/bin/busybox cat /proc/self/uid_map >> /dev/termination-log";
 const VOLUME: &str = "paygress";
 const DIRECTORY: &str = "/.paygress";
 /// A static server and a static busybox have a few MiB.
@@ -59,7 +59,7 @@ impl SshServer<'_> {
         // Those of the image's own program.
         container.args = None;
         spec.init_containers = Some(vec![Container {
-            name: INIT.to_owned(),
+            name: INIT_CONTAINER.to_owned(),
             image: Some(self.image.to_owned()),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             command: Some(texts(&INSTALL)),
@@ -80,10 +80,10 @@ impl SshServer<'_> {
     }
 }
 
-/// Has the init container report the users of its namespace, beside the host keys: runtimes that
-/// know no user namespaces may leave `hostUsers` out in silence.
-pub(crate) fn report_users(init: &mut Container) {
-    let script = format!("{} && {USER_MAP}", INSTALL.join(" "));
+/// Has the init container report its `uid_map`, beside the host keys: runtimes that know no user
+/// namespaces may leave `hostUsers` out in silence.
+pub(crate) fn report_uid_map(init: &mut Container) {
+    let script = format!("{} && {UID_MAP_REPORT}", INSTALL.join(" "));
     init.command = Some(texts(&["/bin/busybox", "sh", "-c", &script]));
 }
 

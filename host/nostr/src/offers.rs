@@ -250,25 +250,10 @@ fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_core::backend::policy::{Offer, Resources};
-    use paygress_core::model::units::{Msat, Sat, Seconds};
+    use paygress_core::testing;
 
     fn catalog(msat: u64, available: u32) -> Catalog {
-        let offer = Offer {
-            id: "basic".to_owned(),
-            name: "Basic".to_owned(),
-            description: "A pod.".to_owned(),
-            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
-            price: Price { msat: Msat(msat), seconds: Seconds(60) },
-            minimum: Sat(1),
-        };
-        Catalog {
-            offers: vec![ListedOffer { offer, available: Some(available) }],
-            mints: Vec::new(),
-            p2pk_pubkey: None,
-            utilisation: None,
-            root: false,
-        }
+        testing::catalog(msat, Some(available))
     }
 
     /// How often the offers, and how often the old offer, are published in ten minutes, of what is

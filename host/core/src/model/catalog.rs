@@ -58,25 +58,11 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::decision::{Price, Resources};
-    use crate::model::units::{Msat, Sat, Seconds};
+    use crate::testing;
 
     fn catalog(msat: u64, available: Option<u32>, cpu: u32) -> Catalog {
-        let offer = Offer {
-            id: "basic".to_owned(),
-            name: "Basic".to_owned(),
-            description: "A pod.".to_owned(),
-            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
-            price: Price { msat: Msat(msat), seconds: Seconds(60) },
-            minimum: Sat(1),
-        };
-        Catalog {
-            offers: vec![ListedOffer { offer, available }],
-            mints: Vec::new(),
-            p2pk_pubkey: None,
-            utilisation: Some(Utilisation { cpu, memory: 0 }),
-            root: false,
-        }
+        let utilisation = Some(Utilisation { cpu, memory: 0 });
+        Catalog { utilisation, ..testing::catalog(msat, available) }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl OrderService {
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
-        let is_closed = self.is_closed_by_probe();
+        let is_closed = self.are_sales_stopped();
         let available = |offer: &Offer| match is_closed {
             true => Some(0),
             false => Some(free.as_ref()?.count(&Tier::from(offer), ports)),
