@@ -264,6 +264,7 @@ mod tests {
         };
         Catalog {
             offers: vec![ListedOffer { offer, available: Some(available) }],
+            images: Vec::new(),
             mints: Vec::new(),
             p2pk_pubkey: None,
             utilisation: None,
