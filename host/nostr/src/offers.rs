@@ -250,7 +250,7 @@ fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_core::backend::policy::{Offer, Resources};
+    use paygress_core::backend::policy::{ImageOffer, Offer, Resources};
     use paygress_core::model::units::{Msat, Sat, Seconds};
 
     fn catalog(msat: u64, available: u32) -> Catalog {
@@ -297,6 +297,12 @@ mod tests {
         assert_eq!(same, (1, 1));
         let prices = in_ten_minutes(|check| catalog(u64::from(check), 1));
         assert_eq!(prices, (60, 1), "prices are published at once, where relays replace them");
+        let image = ImageOffer { reference: "debian:13".to_owned(), description: None };
+        let images = in_ten_minutes(|check| Catalog {
+            images: if check % 2 == 0 { Vec::new() } else { vec![image.clone()] },
+            ..catalog(1_000, 1)
+        });
+        assert_eq!(images, (60, 1), "and so is a list that comes and goes");
     }
 
     #[test]
