@@ -131,15 +131,16 @@ pub(crate) fn readiness(
             return Some(Err(ClusterError::not_scheduled("no node has room for it")));
         }
     }
-    let waiting = waiting(status).find(is_stuck)?;
+    let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
-    tracing::warn!(reason, message = waiting.message, "a pod cannot start");
-    Some(Err(of_waiting(&reason, reason.clone())))
+    tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
+    Some(Err(of_waiting(container, &reason, reason.clone())))
 }
 
-/// The error of a pod with a container that waits for this reason.
-fn of_waiting(reason: &str, message: String) -> ClusterError {
-    match IMAGE_FAILED.contains(&reason) {
+/// The error of a pod with a container that waits for this reason. The init container's image is the
+/// operator's.
+fn of_waiting(container: &ContainerStatus, reason: &str, message: String) -> ClusterError {
+    match container.name != INIT_CONTAINER && IMAGE_FAILED.contains(&reason) {
         true => ClusterError::image_failed(message),
         false => ClusterError::not_ready(message),
     }
@@ -166,8 +167,13 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 /// Why a pod that has not become ready in time has not.
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     let status = pod.and_then(|pod| pod.status.as_ref());
-    match status.and_then(|status| waiting(status).find_map(|it| it.reason.clone())) {
-        Some(reason) => of_waiting(&reason, format!("it took too long ({reason})")),
+    let waiting = status.and_then(|status| {
+        waiting(status).find_map(|(container, it)| Some((container, it.reason.as_deref()?)))
+    });
+    match waiting {
+        Some((container, reason)) => {
+            of_waiting(container, reason, format!("it took too long ({reason})"))
+        }
         None if status.is_some_and(|status| is_met(status, "PodScheduled")) => {
             ClusterError::not_ready("it took too long")
         }
@@ -176,8 +182,9 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
 }
 
 /// The containers that do not run yet, those first for which the others wait.
-fn waiting(status: &PodStatus) -> impl Iterator<Item = &ContainerStateWaiting> {
-    containers(status).filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+fn waiting(status: &PodStatus) -> impl Iterator<Item = (&ContainerStatus, &ContainerStateWaiting)> {
+    containers(status)
+        .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
 }
 
 /// The init container, and the customer's.

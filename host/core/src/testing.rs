@@ -91,6 +91,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
     };
     Catalog {
         offers: vec![ListedOffer { offer, available }],
+        images: Vec::new(),
         mints: Vec::new(),
         p2pk_pubkey: None,
         utilisation: None,
