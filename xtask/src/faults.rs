@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: many seeded runs with faults injected everywhere, on several processes.
 
-use crate::run::{ALL, cargo, root, step, target, test_programs};
+use crate::run::{ALL, cargo, remove_directory, root, step, target, test_programs};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -106,9 +106,7 @@ impl Nutshell {
     fn start() -> Result<Self> {
         crate::python::mint_and_relay()?;
         let directory = target().join("faults/nutshell");
-        if directory.exists() {
-            std::fs::remove_dir_all(&directory)?;
-        }
+        remove_directory(&directory)?;
         std::fs::create_dir_all(&directory)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = File::create(directory.join("log"))?;

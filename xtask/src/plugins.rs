@@ -14,9 +14,10 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("pod-template", "paygress-plugin-pod-template"),
 ];
 /// Components that are not installed: where they go, and their crates.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 7] = [
     // For the policy host's tests.
     ("plugins-for-tests/hostile.wasm", "paygress-hostile-policy"),
+    ("plugins-for-tests/hostile-images.wasm", "paygress-hostile-images-policy"),
     ("plugins-for-tests/old-duration.wasm", "paygress-old-duration-policy"),
     ("plugins-examples/flat-price.wasm", "paygress-example-flat-price"),
     ("plugins-examples/gpu-template.wasm", "paygress-example-gpu-template"),

@@ -1,7 +1,7 @@
 //! Running other programs, and failing when they fail.
 
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -117,6 +117,15 @@ pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     }
     println!("── {name}: done in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Removes a directory, if it exists.
+pub(crate) fn remove_directory(directory: &Path) -> Result<()> {
+    match directory.exists() {
+        true => std::fs::remove_dir_all(directory)
+            .with_context(|| format!("{} cannot be removed", directory.display())),
+        false => Ok(()),
+    }
 }
 
 /// What a program prints.

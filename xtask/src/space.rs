@@ -1,6 +1,6 @@
 //! Room on the disk: what the tests need, and what CI removes once it has served.
 
-use crate::run::{TestProgram, is_ci, output, root, target};
+use crate::run::{TestProgram, is_ci, output, remove_directory, root, target};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -86,7 +86,7 @@ pub(crate) fn forget_checks() -> Result<()> {
         return Ok(());
     }
     report("after the checks")?;
-    remove(&target().join("doc"))?;
+    remove_directory(&target().join("doc"))?;
     let directory = target().join("debug/deps");
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(&directory)? {
@@ -122,15 +122,7 @@ pub(crate) fn forget(part: &str) -> Result<()> {
         return Ok(());
     }
     report(&format!("before {part} is removed"))?;
-    remove(&target().join(part))
-}
-
-fn remove(directory: &Path) -> Result<()> {
-    match directory.exists() {
-        true => fs::remove_dir_all(directory)
-            .with_context(|| format!("{} cannot be removed", directory.display())),
-        false => Ok(()),
-    }
+    remove_directory(&target().join(part))
 }
 
 /// What there is now, for [`TARGET`].

@@ -129,8 +129,10 @@ mod tests {
     #[tokio::test]
     async fn failed_operations_are_small_and_the_newest_are_kept() {
         let (store, _directory) = store().await;
+        let begin = UnixTime::now().0;
+        let at = |n: u64| begin.saturating_add(n);
         for n in 0..6 {
-            refused(&store, order(n), n.saturating_add(100), 50).await;
+            refused(&store, order(n), at(n), 50).await;
         }
         let bytes = "SELECT max(length(id) + length(purpose) + length(mint) + length(body))
              FROM purse_operations";
@@ -141,15 +143,16 @@ mod tests {
         forget(&store, 0, 6).await;
         assert_eq!(number(&store, count).await, 6);
         forget(&store, 0, 4).await;
-        assert_eq!(number(&store, "SELECT min(at) FROM purse_operations").await, 102);
-        forget(&store, 105, 4).await;
+        let oldest = number(&store, "SELECT min(at) FROM purse_operations").await;
+        assert_eq!(u64::try_from(oldest).unwrap(), at(2));
+        forget(&store, at(5), 4).await;
         assert_eq!(number(&store, count).await, 1, "the others are too old");
         // Another attempt has other outputs than the last, and a number of its own.
         let first = store.latest(&order(5)).await.unwrap().unwrap();
-        let second = refused(&store, order(5), 200, 1).await;
+        let second = refused(&store, order(5), at(6), 1).await;
         assert_eq!((first.data.first_counter, second.data.first_counter), (0, 1));
         forget(&store, 0, 1).await;
-        let third = refused(&store, order(5), 300, 1).await;
+        let third = refused(&store, order(5), at(7), 1).await;
         assert_eq!(third.id, format!("{} #000002", order(5)));
     }
 

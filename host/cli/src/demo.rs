@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn pods_without_namespaces_are_announced_with_the_reasons() {
-        let refused = ["namespaces by bubblewrap: no".to_owned()];
+        let refused = ["bubblewrap is missing".to_owned()];
         for (means, warns, part) in [
             (Means::Bubblewrap, false, "namespaces by bubblewrap"),
             (Means::Unshare, false, "namespaces by unshare"),

@@ -308,6 +308,11 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         if let Some(root) = offer.content.root {
             print_line(format_args!("  root: {}", yes_or_no(root)));
         }
+        let images = &offer.content.images;
+        if !images.is_empty() {
+            let names: Vec<&str> = images.iter().map(|image| image.reference.as_str()).collect();
+            print_line(format_args!("  images: {}", plain(&names.join(", "), usize::MAX)));
+        }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
                 "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",

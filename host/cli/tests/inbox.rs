@@ -250,6 +250,7 @@ async fn the_service_publishes_its_profile_its_relays_and_its_offers() {
     let offer: Value = serde_json::from_str(&of(38_383).content).unwrap();
     assert_eq!(offer["minimum_duration_seconds"], 60);
     assert_eq!(offer["whitelisted_mints"], json!([sandbox.mint.url()]));
+    assert_eq!(offer["images"], json!([{"reference": "paygress.local/ssh:1"}]));
     assert_eq!(
         (&offer["pod_specs"][0]["id"], &offer["pod_specs"][0]["rate_msats_per_sec"]),
         (&json!("basic"), &json!(17))

@@ -78,7 +78,9 @@ async fn a_bought_pod_does_not_reach_the_service() {
         // The operator's socket, and all that the service stores.
         let socket = &sandbox.environment["ADMIN_SOCKET"];
         UnixStream::connect(socket).unwrap();
-        assert_refused(&run(format!("test -e {socket} && echo there")).await, socket);
+        if means != Means::OwnUser {
+            assert_refused(&run(format!("test -e {socket} && echo there")).await, socket);
+        }
         let connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
         assert_refused(&run(format!("python3 -c '{connect}' {socket}")).await, socket);
         for file in ["LEDGER_PATH", "CASHU_DB_PATH"] {

@@ -301,7 +301,7 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
     service.findings.send(None).unwrap();
     assert_sold(&order.await.unwrap());
     service.wait_for_reason(None).await;
-    assert_eq!(service.orders.probe_notice(), None);
+    assert_eq!(service.orders.probe_warning(), None);
     let probed = service.cluster.probed.lock().unwrap().remove(0);
     assert!(probed.lease.is_probe());
     assert_eq!(probed.placement.image, "image:1");
@@ -362,8 +362,8 @@ async fn a_pod_that_does_not_start_is_sold_to_nobody_until_it_is_changed() {
     assert_eq!(error.error_type, ErrorType::ResourceUnavailable);
     assert_eq!(error.details.as_deref(), Some("your token was not taken"));
     assert!(!error.message.contains("SSH_BASE_IMAGE"), "that is for the operator: {error:?}");
-    let notices = service.orders.overview(UnixTime(0)).await.unwrap().notices;
-    assert_eq!(notices, [ProbeProblem::Image.message()]);
+    let warnings = service.orders.overview(UnixTime(0)).await.unwrap().warnings;
+    assert_eq!(warnings, [ProbeProblem::Image.message()]);
 
     // An order of now waits for the probe of the new image.
     service.images.publish("image:2");
@@ -408,7 +408,7 @@ async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
         service.findings.send(Some(problem)).unwrap();
         assert_sold(&service.order().await.unwrap());
         service.wait_for_reason(None).await;
-        assert_eq!(service.orders.probe_notice(), Some(problem.message()));
+        assert_eq!(service.orders.probe_warning(), Some(problem.message()));
     }
 }
 
@@ -416,7 +416,7 @@ async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
 async fn a_full_cluster_gets_no_probe_pod_and_closes_nothing() {
     let service = Service::start(Some(0)).await;
     until("a full cluster is not noticed", async || {
-        (service.orders.probe_notice() == Some(ProbeProblem::Full.message())).then_some(())
+        (service.orders.probe_warning() == Some(ProbeProblem::Full.message())).then_some(())
     })
     .await;
     service.wait_for_reason(None).await;

@@ -287,3 +287,26 @@ fn assert_shadowed(report: &ShadowReport, replayed: &Comparison) {
             && report.candidates[0].calls > 128
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_list_the_images_of_the_active_policy_and_orders_do_without_a_list() {
+    let _alone = ALONE.lock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let publisher = publisher(directory.path());
+    let backends = FakeBackends::new(directory.path(), publisher.host().clone()).await;
+    let listed = async || {
+        let catalog = backends.orders.offers().await.unwrap();
+        assert_eq!(catalog.offers.len(), 3);
+        catalog.images.into_iter().map(|image| image.reference).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, ["paygress.local/ssh:1"]);
+    let hostile = Source::plain(built("plugins-for-tests/hostile-images.wasm"));
+    publisher.publish(&Sources::from([(Slot::Images, hostile)]), Trigger::Operator).unwrap();
+    assert_eq!(listed().await, ["debian:13"]);
+    // With a pod leased it lists a thousand images, and with two a huge one.
+    for _ in 0..2 {
+        let answer = backends.order(10, spawn(None, Some("debian:13"))).await;
+        assert_eq!(answer["type"], "access_details", "{answer}");
+        assert!(listed().await.is_empty());
+    }
+}

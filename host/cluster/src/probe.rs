@@ -8,7 +8,7 @@
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::settings::PodRoot;
-use crate::ssh_server::{INIT, PodUser};
+use crate::ssh_server::{INIT_CONTAINER, PodUser};
 use crate::status::{IMAGE_FAILED, containers, is_scheduled};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
@@ -40,7 +40,7 @@ impl Probe for Kubernetes {
                     self.set_user_namespaces(true);
                     return None;
                 }
-                Err(problem) if !may_be_of_root(problem) => return Some(problem),
+                Err(problem) if !may_start_without_root(problem) => return Some(problem),
                 Err(problem) => {
                     tracing::warn!(?problem, "as root of a user namespace a probe pod fails");
                 }
@@ -57,7 +57,7 @@ impl Probe for Kubernetes {
 }
 
 /// Whether the same pod may start when its user is not root.
-fn may_be_of_root(problem: ProbeProblem) -> bool {
+fn may_start_without_root(problem: ProbeProblem) -> bool {
     match problem {
         ProbeProblem::Image
         | ProbeProblem::ServerImage
@@ -183,7 +183,7 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
 fn start_problem(status: &PodStatus) -> Option<ProbeProblem> {
     containers(status).find_map(|container| {
         let state = container.state.as_ref()?;
-        let is_init = container.name == INIT;
+        let is_init = container.name == INIT_CONTAINER;
         let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
         match waiting {
             Some(reason) if IMAGE_FAILED.contains(&reason) => {
@@ -301,7 +301,7 @@ mod tests {
 
     fn started(init: &Value, main: &Value) -> Pod {
         let status = |name: &str, state: &Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        let (init, main) = (status(INIT, init), status("ssh", main));
+        let (init, main) = (status(INIT_CONTAINER, init), status("ssh", main));
         let status = json!({"initContainerStatuses": [init], "containerStatuses": [main]});
         serde_json::from_value(json!({"status": status})).unwrap()
     }
@@ -331,17 +331,17 @@ mod tests {
             }
         }
         // A node has it, and the server did not come.
-        let late = ClusterError::not_scheduled("a test");
+        let unserved = ClusterError::not_scheduled("a test");
         for (init, expected) in [
             (waits("ErrImagePull"), ProbeProblem::ServerImage),
             (ended(1), ProbeProblem::NotStarted),
         ] {
             let mut pod = started(&init, &initializing);
-            assert_eq!(problem(&late, Some(&pod)), ProbeProblem::Full, "no node has it");
+            assert_eq!(problem(&unserved, Some(&pod)), ProbeProblem::Full, "no node has it");
             let scheduled = json!([{"type": "PodScheduled", "status": "True"}]);
             let conditions = serde_json::from_value(scheduled).unwrap();
             pod.status.as_mut().unwrap().conditions = Some(conditions);
-            assert_eq!(problem(&late, Some(&pod)), expected, "{init}");
+            assert_eq!(problem(&unserved, Some(&pod)), expected, "{init}");
         }
         let failed = started(&ended(1), &initializing);
         assert_eq!(failing_message(failed.status.as_ref().unwrap()), Some("why"));
@@ -363,8 +363,8 @@ mod tests {
         }
         // None of these has to do with root.
         for problem in [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full] {
-            assert!(!may_be_of_root(problem), "{problem:?}");
+            assert!(!may_start_without_root(problem), "{problem:?}");
         }
-        assert!(may_be_of_root(ProbeProblem::Refused), "an older admission policy");
+        assert!(may_start_without_root(ProbeProblem::Refused), "an older admission policy");
     }
 }

@@ -1,10 +1,10 @@
-//! The operator's settings.
+//! What the operator configures of the cluster and its pods.
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
 use paygress_core::model::units::Seconds;
 
-/// The operator's settings.
+/// What [`Kubernetes`](crate::Kubernetes) is made with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The namespace of the pods.

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
 
 /// The init container.
-pub(crate) const INIT: &str = "paygress-ssh";
+pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
@@ -61,7 +61,7 @@ impl SshServer<'_> {
         // Those of the image's own program.
         container.args = None;
         spec.init_containers = Some(vec![Container {
-            name: INIT.to_owned(),
+            name: INIT_CONTAINER.to_owned(),
             image: Some(self.image.to_owned()),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             command: Some(self.install_command()),

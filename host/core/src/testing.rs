@@ -1,8 +1,9 @@
 //! Sample orders for tests: what matters to a test is set by it, the rest stands here.
 
+use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::decision::{
-    Context, Decision, Digests, Grant, OrderView, Payment, Placement, PodDecision, Price, Quote,
-    Rendered, Resources,
+    Context, Decision, Digests, Grant, Offer, OrderView, Payment, Placement, PodDecision, Price,
+    Quote, Rendered, Resources,
 };
 use crate::model::ids::{InvalidName, LeaseId, MintUrl, OrderId};
 use crate::model::lease::{Lease, LeaseState};
@@ -75,6 +76,27 @@ pub fn forms_of_the_token() -> Vec<String> {
         hidden(&format!("cashu:{TOKEN}")),
         format!("have a nut: \u{2764}\u{fe0f} {} enjoy", hidden(TOKEN)),
     ]
+}
+
+/// One tier at this price for a minute.
+#[must_use]
+pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
+    let offer = Offer {
+        id: "basic".to_owned(),
+        name: "Basic".to_owned(),
+        description: "A pod.".to_owned(),
+        resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+        price: Price { msat: Msat(msat), seconds: Seconds(60) },
+        minimum: Sat(1),
+    };
+    Catalog {
+        offers: vec![ListedOffer { offer, available }],
+        images: Vec::new(),
+        mints: Vec::new(),
+        p2pk_pubkey: None,
+        utilisation: None,
+        root: false,
+    }
 }
 
 /// A live lease of nobody's.

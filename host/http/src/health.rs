@@ -26,7 +26,7 @@ pub(crate) struct Readiness {
     unready_reasons: Vec<String>,
     /// What else the operator should know of the pods.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    notices: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Whether it can serve
@@ -49,6 +49,6 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
     let status =
         if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let notices = app.orders.probe_notice().map(str::to_owned).into_iter().collect();
-    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, notices }))
+    let warnings = app.orders.probe_warning().map(str::to_owned).into_iter().collect();
+    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, warnings }))
 }

@@ -111,7 +111,7 @@ pub(crate) struct OverviewView {
     policies: Vec<PolicyView>,
     mints: Vec<MintView>,
     /// What keeps pods from starting, or what they have less than they might.
-    notices: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl OverviewView {
@@ -153,7 +153,7 @@ impl OverviewView {
                 .collect(),
             policies: overview.policies.iter().map(policy).collect(),
             mints: overview.mints.iter().map(mint).collect(),
-            notices: overview.notices.iter().map(|notice| (*notice).to_owned()).collect(),
+            warnings: overview.warnings.iter().map(|warning| (*warning).to_owned()).collect(),
         }
     }
 }

@@ -60,8 +60,23 @@ function describeRoot(root) {
   return root ? 'You are root in the pod.' : 'You are not root in the pod.';
 }
 
+/** The operator's list, where there is one: suggested in the field, and shown. The service decides what is allowed. */
+function showImages(images = []) {
+  $('image-list').hidden = !images.length;
+  if (images.length) $('image').placeholder = images[0].reference;
+  const isImage = ({ reference }) => !reference.endsWith(':*');
+  $('images').replaceChildren(...images.filter(isImage).map(({ reference, description = '' }) => (
+    element('option', '', { value: reference, label: description || reference }))));
+  $('image-names').replaceChildren(...images.map(({ reference, description }) => {
+    const item = element('li');
+    item.append(element('code', reference), description ? ` ${description}` : '');
+    return item;
+  }));
+}
+
 async function showOffers() {
   const offer = await ask('/offers');
+  showImages(offer.images);
   $('mints').textContent = offer.whitelisted_mints.join(', ');
   $('root').textContent = describeRoot(offer.root);
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {

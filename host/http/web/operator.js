@@ -110,8 +110,8 @@ function draw(all) {
     tile('sat today', String(days.at(-1)[1].sats)),
     tile('sat in the wallet', String(balance)),
   );
-  $('notices').hidden = !all.notices.length;
-  $('notices').textContent = all.notices.join(' ');
+  $('warnings').hidden = !all.warnings.length;
+  $('warnings').textContent = all.warnings.join(' ');
   $('utilisation').value = share;
   drawUtilisation(share);
   drawRevenue(days);

@@ -271,5 +271,4 @@ fn credential(found: DockerCredential) -> Result<Credential, DecodeError> {
 }
 
 #[cfg(test)]
-#[path = "credentials_tests.rs"]
 mod tests;

@@ -114,6 +114,7 @@ impl TestCase {
         let Self { function, order, context, payment, quote, grant, placement } = self;
         harness.call(match function {
             Function::Admit => Call::Admit { order, context },
+            Function::Catalog => Call::Catalog { context },
             Function::Offers => Call::Offers { context },
             Function::Quote => Call::Quote { order, context },
             Function::Grant => Call::Grant { order, quote, payment, context },

@@ -8,6 +8,7 @@ use std::fmt;
 #[serde(rename_all = "kebab-case")]
 pub enum Function {
     Admit,
+    Catalog,
     Offers,
     Quote,
     Grant,
@@ -31,16 +32,17 @@ impl Function {
     #[must_use]
     pub fn other_of(slot: Slot) -> Option<Self> {
         match slot {
+            Slot::Images => Some(Self::Catalog),
             Slot::Pricing => Some(Self::Offers),
             Slot::Duration => Some(Self::Refund),
-            Slot::Images | Slot::PodTemplate => None,
+            Slot::PodTemplate => None,
         }
     }
 
     #[must_use]
     pub fn slot(self) -> Slot {
         match self {
-            Self::Admit => Slot::Images,
+            Self::Admit | Self::Catalog => Slot::Images,
             Self::Offers | Self::Quote => Slot::Pricing,
             Self::Grant | Self::Refund => Slot::Duration,
             Self::Render => Slot::PodTemplate,
@@ -51,6 +53,7 @@ impl Function {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Admit => "admit",
+            Self::Catalog => "catalog",
             Self::Offers => "offers",
             Self::Quote => "quote",
             Self::Grant => "grant",

@@ -8,7 +8,7 @@ use crate::fault::classify;
 use crate::limits::{COMPONENT_BYTES, CallLimiter, SETTINGS_BYTES, SETTINGS_PROBLEMS};
 use crate::stats::CallStats;
 use crate::v1_0;
-use crate::world::{Duration, World};
+use crate::world::{Duration, Images, World};
 use paygress_core::backend::policy::{FaultKind, SlotStats};
 use paygress_core::sanitize::plain;
 use sha2::{Digest, Sha256};
@@ -90,9 +90,15 @@ impl<W: World> Clone for LoadedComponent<W> {
     }
 }
 
+impl LoadedComponent<Images> {
+    pub(crate) fn has_catalog(&self) -> bool {
+        self.contract >= ContractVersion::V1_2
+    }
+}
+
 impl LoadedComponent<Duration> {
     pub(crate) fn has_refund_terms(&self) -> bool {
-        self.contract != ContractVersion::V1_0
+        self.contract >= ContractVersion::V1_1
     }
 }
 
@@ -213,7 +219,6 @@ fn mismatch(error: &wasmtime::Error) -> RejectReason {
 mod tests {
     use super::*;
     use crate::limits::DEADLINE;
-    use crate::world::Images;
 
     #[test]
     fn a_call_that_was_not_scheduled_is_not_interrupted() {

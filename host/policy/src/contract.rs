@@ -12,19 +12,21 @@ const TYPES: &str = "paygress:policy/types@1.";
 pub(crate) const PACKAGE: &str = "paygress:policy/";
 
 /// A version of the contract that this host supports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ContractVersion {
     V1_0,
     V1_1,
+    V1_2,
 }
 
 impl ContractVersion {
-    const ALL: [Self; 2] = [Self::V1_0, Self::V1_1];
+    const ALL: [Self; 3] = [Self::V1_0, Self::V1_1, Self::V1_2];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V1_0 => "1.0.0",
             Self::V1_1 => "1.1.0",
+            Self::V1_2 => "1.2.0",
         }
     }
 }
@@ -104,7 +106,7 @@ fn version(
         return Err(reasons);
     };
     ContractVersion::ALL.into_iter().find(|known| known.as_str() == version).ok_or_else(|| {
-        let supported = ContractVersion::ALL.map(ContractVersion::as_str).join(" and ");
+        let supported = ContractVersion::ALL.map(ContractVersion::as_str).join(", ");
         vec![format!("it implements version {version}; this host supports {supported}")]
     })
 }

@@ -9,7 +9,7 @@ use crate::limits::CallLimiter;
 use crate::v1_0;
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use paygress_core::backend::policy::{
-    Context, FaultKind, Grant, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
+    Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
@@ -36,7 +36,19 @@ pub(crate) fn admit(
     let (order, context) = (v1_0::order(order), v1_0::context(context));
     move |component| {
         checked(component, v1_0::checked_image, |world, store| {
-            world.paygress_policy_images().call_admit(store, &order, &context)
+            world.call_admit(store, &order, &context)
+        })
+    }
+}
+
+/// Empty from a component before contract 1.2, which has no list.
+pub(crate) fn catalog(
+    context: &Context,
+) -> impl FnOnce(&LoadedComponent<Images>) -> Outcome<Vec<ImageOffer>> + Send + use<> {
+    let context = v1_0::context(context);
+    move |component| {
+        checked(component, crate::v1_2::checked_images, |world, store| {
+            world.call_catalog(store, &context).map(Ok)
         })
     }
 }

@@ -3,11 +3,12 @@
 
 use crate::component::{LoadedComponent, RejectReason};
 use crate::engine::PolicyEngine;
-use crate::function::{Outcome, admit, grant, offers, quote, refund, render};
+use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, render};
 use crate::stats::{CallStats, CallUsage};
 use crate::world::{Duration, Images, PodTemplate, Pricing};
 use paygress_core::backend::policy::{
-    Context, FaultKind, Grant, Offer, Payment, Placement, Quote, RefundTerms, Rendered, Slot,
+    Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
+    Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
@@ -20,6 +21,9 @@ use std::time::Instant;
 pub enum Call<'a> {
     Admit {
         order: &'a OrderView,
+        context: &'a Context,
+    },
+    Catalog {
         context: &'a Context,
     },
     Offers {
@@ -54,6 +58,8 @@ pub enum Call<'a> {
 #[serde(untagged)]
 pub enum Output {
     Image(String),
+    /// Empty from a component before contract 1.2.
+    Images(Vec<ImageOffer>),
     Offers(Vec<Offer>),
     Quote(Quote),
     Grant(Grant),
@@ -170,6 +176,9 @@ impl Harness {
         Ok(match (&self.component, call) {
             (AnyComponent::Images(component), Call::Admit { order, context }) => {
                 record(&component.stats, Output::Image, || admit(order, context)(component))
+            }
+            (AnyComponent::Images(component), Call::Catalog { context }) => {
+                record(&component.stats, Output::Images, || catalog(context)(component))
             }
             (AnyComponent::Pricing(component), Call::Offers { context }) => {
                 record(&component.stats, Output::Offers, || offers(context)(component))

@@ -15,8 +15,8 @@
 //! |---|---|
 //! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces
 //! deadlines, the cache of compiled components |
-//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1` | the contract's versions, and their types
-//! converted into those of `paygress-core`; output outside the contract's ranges stops here |
+//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2` | the contract's versions, and their
+//! types converted into those of `paygress-core`; output outside the contract's ranges stops here |
 //! | `component`, `fault`, `function`, `stats` | one component: loading it, calling it, what its
 //! errors mean, statistics |
 //! | `set`, `host` | four components that decide together, and the active set |
@@ -58,6 +58,7 @@ mod startup;
 mod stats;
 mod v1_0;
 mod v1_1;
+mod v1_2;
 mod world;
 
 pub use cache::CompileError;

@@ -2,12 +2,12 @@
 
 use crate::component::{LoadedComponent, RejectReason};
 use crate::engine::PolicyEngine;
-use crate::function::{Outcome, admit, grant, offers, quote, refund, render};
+use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, render};
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
 use paygress_core::backend::policy::{
-    Context, Digests, Fault, Grant, Offer, Payment, Placement, PolicyError, PolicySet, Price,
-    Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
+    Context, Digests, Fault, Grant, ImageOffer, Offer, Payment, Placement, PolicyError, PolicySet,
+    Price, Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
@@ -180,6 +180,7 @@ impl ComponentSet {
         let context = Context { now: UnixTime::now(), capacity_leases: 1, ..Context::default() };
         let image = tested(Slot::Images, admit(&order, &context)(&self.images))?
             .unwrap_or_else(|| "example.invalid/image:1".to_owned());
+        tested(Slot::Images, catalog(&context)(&self.images))?;
         tested(Slot::Pricing, offers(&context)(&self.pricing))?;
         let quoted =
             tested(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| {
@@ -280,6 +281,14 @@ impl PolicySet for ComponentSet {
 
     async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {
         call(&self.images, admit(order, context)).await
+    }
+
+    async fn catalog(&self, context: &Context) -> Result<Vec<ImageOffer>, PolicyError> {
+        // A component without a list is not called, so no call is counted.
+        if !self.images.has_catalog() {
+            return Ok(Vec::new());
+        }
+        call(&self.images, catalog(context)).await
     }
 
     async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError> {

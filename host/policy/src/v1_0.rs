@@ -37,7 +37,7 @@ fn sized(name: &str, text: String, min: usize, max: usize) -> Checked<String> {
 }
 
 /// Checks a line of text that is shown to people, also in terminals.
-fn text(name: &str, text: String, min: usize, max: usize) -> Checked<String> {
+pub(crate) fn text(name: &str, text: String, min: usize, max: usize) -> Checked<String> {
     let text = sized(name, text, min, max)?;
     match text.chars().all(is_plain) {
         true => Ok(text),

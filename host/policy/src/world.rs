@@ -1,7 +1,8 @@
 //! The WIT worlds of the four slots behind one trait, in each version of the contract.
 
 use crate::bindings::{
-    common::paygress::policy::types as wit, duration, duration_1_1, images, pod_template, pricing,
+    common::paygress::policy::types as wit, duration, duration_1_1, images, images_1_2,
+    pod_template, pricing,
 };
 use crate::contract::ContractVersion;
 use crate::limits::CallLimiter;
@@ -28,7 +29,6 @@ pub(crate) trait World: Sized + Send + Sync + 'static {
     ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
 }
 
-pub(crate) use images::ImagesPolicy as Images;
 pub(crate) use pod_template::PodTemplatePolicy as PodTemplate;
 pub(crate) use pricing::PricingPolicy as Pricing;
 
@@ -71,69 +71,114 @@ macro_rules! world {
     };
 }
 
-world!(Images, &["admit"], images::ImagesPolicyPre<CallLimiter>);
 world!(Pricing, &["offers", "quote"], pricing::PricingPolicyPre<CallLimiter>);
 world!(PodTemplate, &["render"], pod_template::PodTemplatePolicyPre<CallLimiter>);
 
-/// The slot whose world differs between the versions.
-pub(crate) enum Duration {
-    V1_0(duration::DurationPolicy),
-    V1_1(duration_1_1::DurationPolicy),
+/// A slot whose world gained a function: components of the version `$new` and later have another
+/// world than those before it.
+macro_rules! versioned_world {
+    (
+        $slot:ident, $pre:ident, $world:ident, $world_pre:ident,
+        $old:ident: $old_module:ident $old_functions:expr,
+        $new:ident: $new_module:ident $new_functions:expr
+    ) => {
+        pub(crate) enum $slot {
+            $old($old_module::$world),
+            $new($new_module::$world),
+        }
+
+        #[derive(Clone)]
+        pub(crate) enum $pre {
+            $old($old_module::$world_pre<CallLimiter>),
+            $new($new_module::$world_pre<CallLimiter>),
+        }
+
+        impl World for $slot {
+            const SLOT: Slot = Slot::$slot;
+            type Pre = $pre;
+
+            fn functions(contract: ContractVersion) -> &'static [&'static str] {
+                match contract < ContractVersion::$new {
+                    true => $old_functions,
+                    false => $new_functions,
+                }
+            }
+
+            fn pre(
+                instance: InstancePre<CallLimiter>,
+                contract: ContractVersion,
+            ) -> wasmtime::Result<$pre> {
+                match contract < ContractVersion::$new {
+                    true => $old_module::$world_pre::new(instance).map($pre::$old),
+                    false => $new_module::$world_pre::new(instance).map($pre::$new),
+                }
+            }
+
+            fn instantiate(pre: &$pre, store: &mut Store<CallLimiter>) -> wasmtime::Result<Self> {
+                match pre {
+                    $pre::$old(pre) => pre.instantiate(store).map(Self::$old),
+                    $pre::$new(pre) => pre.instantiate(store).map(Self::$new),
+                }
+            }
+
+            fn schema(&self, store: &mut Store<CallLimiter>) -> wasmtime::Result<String> {
+                match self {
+                    Self::$old(world) => world.paygress_policy_settings().call_schema(store),
+                    Self::$new(world) => world.paygress_policy_settings().call_schema(store),
+                }
+            }
+
+            fn configure(
+                &self,
+                store: &mut Store<CallLimiter>,
+                json: &str,
+            ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
+                match self {
+                    Self::$old(world) => {
+                        world.paygress_policy_settings().call_configure(store, json)
+                    }
+                    Self::$new(world) => {
+                        world.paygress_policy_settings().call_configure(store, json)
+                    }
+                }
+            }
+        }
+    };
 }
 
-#[derive(Clone)]
-pub(crate) enum DurationPre {
-    V1_0(duration::DurationPolicyPre<CallLimiter>),
-    V1_1(duration_1_1::DurationPolicyPre<CallLimiter>),
-}
+versioned_world!(
+    Images, ImagesPre, ImagesPolicy, ImagesPolicyPre,
+    V1_0: images &["admit"],
+    V1_2: images_1_2 &["admit", "catalog"]
+);
+versioned_world!(
+    Duration, DurationPre, DurationPolicy, DurationPolicyPre,
+    V1_0: duration &["grant"],
+    V1_1: duration_1_1 &["grant", "refund"]
+);
 
-impl World for Duration {
-    const SLOT: Slot = Slot::Duration;
-    type Pre = DurationPre;
-
-    fn functions(contract: ContractVersion) -> &'static [&'static str] {
-        match contract {
-            ContractVersion::V1_0 => &["grant"],
-            ContractVersion::V1_1 => &["grant", "refund"],
-        }
-    }
-
-    fn pre(
-        instance: InstancePre<CallLimiter>,
-        contract: ContractVersion,
-    ) -> wasmtime::Result<DurationPre> {
-        match contract {
-            ContractVersion::V1_0 => {
-                duration::DurationPolicyPre::new(instance).map(DurationPre::V1_0)
-            }
-            ContractVersion::V1_1 => {
-                duration_1_1::DurationPolicyPre::new(instance).map(DurationPre::V1_1)
-            }
-        }
-    }
-
-    fn instantiate(pre: &DurationPre, store: &mut Store<CallLimiter>) -> wasmtime::Result<Self> {
-        match pre {
-            DurationPre::V1_0(pre) => pre.instantiate(store).map(Self::V1_0),
-            DurationPre::V1_1(pre) => pre.instantiate(store).map(Self::V1_1),
-        }
-    }
-
-    fn schema(&self, store: &mut Store<CallLimiter>) -> wasmtime::Result<String> {
-        match self {
-            Self::V1_0(world) => world.paygress_policy_settings().call_schema(store),
-            Self::V1_1(world) => world.paygress_policy_settings().call_schema(store),
-        }
-    }
-
-    fn configure(
+impl Images {
+    pub(crate) fn call_admit(
         &self,
         store: &mut Store<CallLimiter>,
-        json: &str,
-    ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
+        order: &wit::Order,
+        context: &wit::Context,
+    ) -> wasmtime::Result<Result<wit::ImageRef, wit::Refusal>> {
         match self {
-            Self::V1_0(world) => world.paygress_policy_settings().call_configure(store, json),
-            Self::V1_1(world) => world.paygress_policy_settings().call_configure(store, json),
+            Self::V1_0(world) => world.paygress_policy_images().call_admit(store, order, context),
+            Self::V1_2(world) => world.paygress_policy_images().call_admit(store, order, context),
+        }
+    }
+
+    /// Empty from a component before contract 1.2, which has no list.
+    pub(crate) fn call_catalog(
+        &self,
+        store: &mut Store<CallLimiter>,
+        context: &wit::Context,
+    ) -> wasmtime::Result<Vec<images_1_2::exports::paygress::policy::images::ImageOffer>> {
+        match self {
+            Self::V1_0(_) => Ok(Vec::new()),
+            Self::V1_2(world) => world.paygress_policy_images().call_catalog(store, context),
         }
     }
 }

@@ -92,6 +92,11 @@ impl Reference {
         self
     }
 
+    /// Whether it names a whole repository, without a tag or digest.
+    pub(crate) fn is_repository(&self) -> bool {
+        self.tag.is_none() && self.digest.is_none()
+    }
+
     /// Whether this entry of an allowlist allows a complete reference.
     pub(crate) fn allows(&self, requested: &Self) -> bool {
         let same_repository =

@@ -2,8 +2,8 @@
 //! QEMU.
 
 use super::architecture::Architecture;
-use super::pack::{directory, remove};
-use crate::run::{output, step, toolchain};
+use super::pack::directory;
+use crate::run::{output, remove_directory, step, toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::net::TcpListener;
@@ -32,7 +32,7 @@ pub(super) fn prepare() -> Result<()> {
 /// That of Debian for arm64, by lists of its own: this system does not get another architecture.
 pub(super) fn busybox() -> Result<PathBuf> {
     let apt = directory().join("apt-arm64");
-    remove(&apt)?;
+    remove_directory(&apt)?;
     fs::create_dir_all(apt.join("lists/partial"))?;
     fs::create_dir_all(apt.join("cache/archives/partial"))?;
     let run = |arguments: &[&str]| {
@@ -57,7 +57,7 @@ pub(super) fn busybox() -> Result<PathBuf> {
 /// Installs, starts and logs in, by QEMU; the shell is this machine's.
 pub(super) fn check(server: &Path) -> Result<()> {
     let directory = directory().join("check-arm64");
-    remove(&directory)?;
+    remove_directory(&directory)?;
     let (tools, log) = (directory.join("tools"), directory.join("log"));
     fs::create_dir_all(directory.join("login"))?;
     fs::write(directory.join("login/username"), "alice")?;
@@ -85,5 +85,5 @@ pub(super) fn check(server: &Path) -> Result<()> {
     running.wait()?;
     let shown = shown.context("the login at the arm64 server")?;
     ensure!(shown == "in", "the arm64 server's shell prints {shown:?}");
-    remove(&directory)
+    remove_directory(&directory)
 }

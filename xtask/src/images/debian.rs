@@ -1,8 +1,8 @@
 //! Debian as its own archive has it, by debootstrap: a minute or two, so it is built once for each
 //! recipe.
 
-use super::pack::{directory, pack, remove};
-use crate::run::{output, step};
+use super::pack::{directory, pack};
+use crate::run::{output, remove_directory, step};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) fn build(archive: &Path) -> Result<()> {
     if !Path::new("/usr/sbin/debootstrap").exists() {
         bail!("debootstrap is missing: apt-get install debootstrap");
     }
-    remove(&rootfs)?;
+    remove_directory(&rootfs)?;
     // What it mounts in the new system ends with it, however it ends.
     let mut debootstrap = Command::new("unshare");
     debootstrap.args(["--mount", "/usr/sbin/debootstrap", "--variant=minbase"]);
@@ -113,6 +113,6 @@ mod tests {
         let left = fs::read_dir(&doc).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(left.collect::<Vec<_>>(), ["copyright"]);
         assert_eq!(fs::read_dir(&man).unwrap().count(), 0);
-        remove(&directory).unwrap();
+        remove_directory(&directory).unwrap();
     }
 }

@@ -2,8 +2,8 @@
 
 use super::architecture::Architecture;
 use super::arm64;
-use super::pack::{pack, remove};
-use crate::run::{cargo, output, step, target};
+use super::pack::pack;
+use crate::run::{cargo, output, remove_directory, step, target};
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -49,7 +49,7 @@ pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
         }
     };
     let rootfs = archive.with_extension("rootfs");
-    remove(&rootfs)?;
+    remove_directory(&rootfs)?;
     fill(&rootfs, &server, &busybox, &applets)?;
     let user = format!("{USER}:{USER}");
     let entrypoint = ["--entrypoint", r#"["/bin/paygress-sshd"]"#];

@@ -16,7 +16,7 @@ use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// The port that a pod's SSH server listens on by default: unprivileged, since the pod runs without
+/// The port that a pod's SSH server listens on by default: unprivileged, since not every pod has
 /// root.
 pub const CONTAINER_PORT: u16 = 2222;
 /// Where a pod finds its login, as files.

@@ -1,8 +1,8 @@
 //! The policies: four functions, served by one set of components.
 
 pub use crate::model::decision::{
-    Context, Decision, Digests, Grant, LeaseView, Offer, Payment, Placement, PodDecision,
-    PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
+    Context, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment, Placement,
+    PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
 };
 
 use crate::model::decision::OrderView;
@@ -78,6 +78,11 @@ pub trait PolicySet: Send + Sync {
     fn digests(&self) -> Digests;
     /// Slot images: the image to run.
     async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError>;
+    /// Slot images: the images that may be requested, the default first; empty from a component that
+    /// has no list.
+    async fn catalog(&self, _: &Context) -> Result<Vec<ImageOffer>, PolicyError> {
+        Ok(Vec::new())
+    }
     /// Slot pricing: what is for sale.
     async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError>;
     /// Slot pricing: the price of this order.

@@ -1,6 +1,6 @@
 //! What is for sale at one moment.
 
-use crate::model::decision::Offer;
+use crate::model::decision::{ImageOffer, Offer};
 use crate::model::ids::MintUrl;
 
 /// How full the cluster is, in thousandths of what its nodes have for pods.
@@ -29,6 +29,9 @@ impl ListedOffer {
 pub struct Catalog {
     /// What is for sale, the default tier first.
     pub offers: Vec<ListedOffer>,
+    /// The images that may be requested, the default first; empty where the images policy has no
+    /// list.
+    pub images: Vec<ImageOffer>,
     /// The mints whose tokens are accepted.
     pub mints: Vec<MintUrl>,
     /// The public key that tokens may be locked to (P2PK).
@@ -45,6 +48,7 @@ impl Catalog {
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
         self.terms().ne(other.terms())
+            || self.images != other.images
             || self.mints != other.mints
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
@@ -58,25 +62,12 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::decision::{Price, Resources};
-    use crate::model::units::{Msat, Sat, Seconds};
+    use crate::protocol::OfferContent;
+    use crate::testing;
 
     fn catalog(msat: u64, available: Option<u32>, cpu: u32) -> Catalog {
-        let offer = Offer {
-            id: "basic".to_owned(),
-            name: "Basic".to_owned(),
-            description: "A pod.".to_owned(),
-            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
-            price: Price { msat: Msat(msat), seconds: Seconds(60) },
-            minimum: Sat(1),
-        };
-        Catalog {
-            offers: vec![ListedOffer { offer, available }],
-            mints: Vec::new(),
-            p2pk_pubkey: None,
-            utilisation: Some(Utilisation { cpu, memory: 0 }),
-            root: false,
-        }
+        let utilisation = Some(Utilisation { cpu, memory: 0 });
+        Catalog { utilisation, ..testing::catalog(msat, available) }
     }
 
     #[test]
@@ -87,6 +78,30 @@ mod tests {
         assert!(catalog(2_000, Some(7), 300).differs_from(&before), "another price");
         assert!(!catalog(1_000, None, 300).differs_from(&before));
         assert!(Catalog { root: true, ..before.clone() }.differs_from(&before), "root");
+        let images = vec![image("debian:13", None)];
+        assert!(Catalog { images, ..before.clone() }.differs_from(&before), "images");
+    }
+
+    fn image(reference: &str, description: Option<&str>) -> ImageOffer {
+        ImageOffer { reference: reference.to_owned(), description: description.map(str::to_owned) }
+    }
+
+    #[test]
+    fn an_offer_lists_the_images_if_there_is_a_list() {
+        let without = crate::protocol::offer(&catalog(1_000, None, 0));
+        let json = serde_json::to_value(&without).unwrap();
+        assert!(json.get("images").is_none(), "{json}");
+        assert_eq!(serde_json::from_value::<OfferContent>(json).unwrap(), without);
+        let images =
+            vec![image("debian:13", Some("Debian 13")), image("example.com/tools:*", None)];
+        let with = crate::protocol::offer(&Catalog { images, ..catalog(1_000, None, 0) });
+        let json = serde_json::to_value(&with).unwrap();
+        let expected = serde_json::json!([
+            {"reference": "debian:13", "description": "Debian 13"},
+            {"reference": "example.com/tools:*"},
+        ]);
+        assert_eq!(json["images"], expected);
+        assert_eq!(serde_json::from_value::<OfferContent>(json).unwrap(), with);
     }
 
     #[test]

@@ -92,6 +92,15 @@ pub struct Offer {
     pub minimum: Sat,
 }
 
+/// An image that may be requested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOffer {
+    /// As orders name it; with `:*` at its end, every tag and digest of a repository.
+    pub reference: String,
+    /// What it is, for people.
+    pub description: Option<String>,
+}
+
 /// What an order would cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {

@@ -43,11 +43,14 @@ impl OrderService {
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
         let free = self.free_capacity().await?;
         let context = self.context_beside(None, free.as_ref()).await?;
-        let offers = self.backends.policy.current().offers(&context).await?;
+        let policies = self.backends.policy.current();
+        let offers = policies.offers(&context).await?;
+        // A fault is logged and costs the list alone: orders name their images without it.
+        let images = policies.catalog(&context).await.unwrap_or_default();
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
-        let is_closed = self.is_closed_by_probe();
+        let is_closed = self.are_sales_stopped();
         let available = |offer: &Offer| match is_closed {
             true => Some(0),
             false => Some(free.as_ref()?.count(&Tier::from(offer), ports)),
@@ -55,6 +58,7 @@ impl OrderService {
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
             offers: offers.into_iter().map(listed).collect(),
+            images,
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
             utilisation: free.as_ref().map(FreeCapacity::utilisation),

@@ -27,7 +27,7 @@ pub struct Overview {
     /// How the mints are.
     pub mints: Vec<MintReport>,
     /// What a probe pod has shown to be wrong, or that it has not ended.
-    pub notices: Vec<&'static str>,
+    pub warnings: Vec<&'static str>,
 }
 
 impl OrderService {
@@ -60,7 +60,7 @@ impl OrderService {
             count_by_state: ledger.count_by_state().await.map_err(failed)?,
             policies: self.backends.policy.report(),
             mints,
-            notices: self.probe_unready_reason().into_iter().chain(self.probe_notice()).collect(),
+            warnings: self.probe_unready_reason().into_iter().chain(self.probe_warning()).collect(),
         })
     }
 

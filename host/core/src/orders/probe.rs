@@ -23,7 +23,7 @@ impl OrderService {
     }
 
     /// Whether no pods are sold since one did not start.
-    pub(super) fn is_closed_by_probe(&self) -> bool {
+    pub(super) fn are_sales_stopped(&self) -> bool {
         matches!(self.probe_state(), ProbeState::Done(Some(problem)) if problem.stops_sales())
     }
 
@@ -33,8 +33,8 @@ impl OrderService {
 
     /// What the latest probe pod has less than it might, for the operator.
     #[must_use]
-    pub fn probe_notice(&self) -> Option<&'static str> {
-        self.probe_state().notice()
+    pub fn probe_warning(&self) -> Option<&'static str> {
+        self.probe_state().warning()
     }
 
     /// Refuses a new pod unless pods are known to start, or nothing is known that keeps them from

@@ -35,7 +35,7 @@ impl ProbeState {
     }
 
     /// What the operator should know though pods are sold.
-    pub(super) fn notice(self) -> Option<&'static str> {
+    pub(super) fn warning(self) -> Option<&'static str> {
         match self {
             Self::First | Self::Changed => None,
             Self::Done(problem) => {
@@ -76,14 +76,14 @@ mod tests {
     ];
 
     #[test]
-    fn a_problem_closes_the_shop_or_is_a_notice() {
+    fn a_problem_stops_sales_or_is_a_warning() {
         for problem in ALL {
             let state = ProbeState::Done(Some(problem));
             let is_closed = state.check().is_err();
             assert_eq!(is_closed, problem.stops_sales(), "{problem:?}");
             assert_eq!(state.unready_reason().is_some(), is_closed, "{problem:?}");
-            assert_eq!(state.notice().is_some(), !is_closed, "{problem:?}");
-            // What closes the shop is looked at again.
+            assert_eq!(state.warning().is_some(), !is_closed, "{problem:?}");
+            // What stops sales is looked at again.
             assert!(!is_closed || problem.may_pass(), "{problem:?}");
         }
         for open in [ProbeProblem::Full, ProbeProblem::NoUserNamespaces] {
@@ -100,6 +100,6 @@ mod tests {
         assert!(ProbeState::Changed.check().is_err());
         assert_eq!(ProbeState::Changed.unready_reason(), None);
         let open = ProbeState::new(None);
-        assert_eq!((open.check(), open.unready_reason(), open.notice()), (Ok(()), None, None));
+        assert_eq!((open.check(), open.unready_reason(), open.warning()), (Ok(()), None, None));
     }
 }

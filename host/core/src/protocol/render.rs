@@ -2,10 +2,11 @@
 
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
-    PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag, StopResponse,
-    StopResponseTag, TopUpResponse, TopUpResponseTag, UtilisationPercent,
+    OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
+    StopResponse, StopResponseTag, TopUpResponse, TopUpResponseTag, UtilisationPercent,
 };
 use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
+use crate::model::decision::ImageOffer;
 use crate::model::host_key::HostKey;
 use crate::model::ids::PodName;
 use crate::model::lease::EndReason;
@@ -267,6 +268,10 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             available: listed.available,
         }
     };
+    let image = |image: &ImageOffer| OfferedImage {
+        reference: image.reference.clone(),
+        description: image.description.clone(),
+    };
     OfferContent {
         // Of the default tier; the dearer ones give less for their minimum.
         minimum_duration_seconds: catalog
@@ -285,5 +290,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             UtilisationPercent { cpu: percent(cpu), memory: percent(memory) }
         }),
         root: Some(catalog.root),
+        images: catalog.images.iter().map(image).collect(),
     }
 }

@@ -431,6 +431,16 @@ pub struct PodSpec {
     pub available: Option<u32>,
 }
 
+/// An image that orders may name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OfferedImage {
+    /// What orders say. With `:*` at its end it stands for every tag and digest of a repository.
+    pub reference: String,
+    /// What it is; left out where the operator does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
 /// How full the cluster is, in percent of what its nodes have for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UtilisationPercent {
@@ -456,4 +466,7 @@ pub struct OfferContent {
     /// Whether customers are root in their pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<bool>,
+    /// The images that orders may name, the default first; left out where there is no list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<OfferedImage>,
 }

@@ -44,6 +44,11 @@ await page.getByText('sat for 4 min').waitFor();
 const long = await page.locator('#price').textContent();
 assert.equal(Number.parseInt(long, 10), 2 * Number.parseInt(short, 10));
 await page.getByLabel('SSH user name').fill('alice');
+// What images may be requested.
+const [image] = (await page.evaluate(() => fetch('/offers').then((response) => response.json()))).images;
+await page.getByText('Images that may be requested').click();
+await page.locator('#image-names').getByText(image.reference).first().waitFor();
+assert.equal(await page.locator('#images option').first().getAttribute('value'), image.reference);
 
 // With the keyboard alone.
 await page.getByRole('button', { name: 'Or scan a payment request with a wallet' }).press('Enter');

@@ -51,25 +51,25 @@ pub(crate) const CASES: [(&str, &str); 90] = [
     (
         "a program of a broken connection",
         "$SSH $TO \"touch $DIR/in; while [ ! -e $DIR/go ]; do sleep 0.05; done; touch $DIR/done\" & \
-      until [ -e $DIR/in ]; do sleep 0.05; done; kill -9 $!; wait $!; sleep 0.3; touch $DIR/go; \
+      until [ -e $DIR/in ]; do sleep 0.05; done; { kill -9 $!; wait $!; } 2> /dev/null; sleep 0.3; touch $DIR/go; \
       sleep 1; ls $DIR",
     ),
     (
         "a nohup job of a broken connection",
         "$SSH $TO \"nohup sh -c 'touch $DIR/in; until [ -e $DIR/go ]; do sleep 0.05; done; \
       touch $DIR/done' > /dev/null 2>&1 & sleep 10\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
-      kill -9 $!; wait $!; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
+      { kill -9 $!; wait $!; } 2> /dev/null; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
     ),
     (
         "a nohup job of a broken terminal",
         "$SSH -tt $TO \"nohup sh -c 'touch $DIR/in; until [ -e $DIR/go ]; do sleep 0.05; done; \
       touch $DIR/done' > /dev/null 2>&1 & sleep 10\" & until [ -e $DIR/in ]; do sleep 0.05; done; \
-      kill -9 $!; wait $!; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
+      { kill -9 $!; wait $!; } 2> /dev/null; sleep 0.3; touch $DIR/go; sleep 1; ls $DIR",
     ),
     (
         "a broken terminal",
         "$SSH -tt $TO \"trap 'touch $DIR/hup; exit' HUP; touch $DIR/in; while :; do sleep 0.1; done\" & \
-      until [ -e $DIR/in ]; do sleep 0.05; done; kill -9 $!; wait $!; sleep 1; ls $DIR",
+      until [ -e $DIR/in ]; do sleep 0.05; done; { kill -9 $!; wait $!; } 2> /dev/null; sleep 1; ls $DIR",
     ),
     ("a job without output", "$SSH $TO 'sleep 30 > /dev/null 2>&1 < /dev/null & echo now'"),
     ("a script as input of the login shell", "echo 'echo $0; exit 3' | $SSH -T $TO"),

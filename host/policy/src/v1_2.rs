@@ -1,0 +1,84 @@
+//! What contract 1.2 adds to 1.1, converted into the types of `paygress-core`.
+
+use crate::bindings::images_1_2::exports::paygress::policy::images as wit;
+use crate::v1_0::{invalid, text};
+use paygress_core::backend::policy::{FaultKind, ImageOffer};
+
+const IMAGES: usize = 64;
+/// All images together: a relay takes the offers and them in one event.
+const IMAGES_BYTES: usize = 16_384;
+/// At the end of a reference that stands for all images of a repository.
+const PATTERN: &str = ":*";
+
+pub(crate) fn checked_images(images: Vec<wit::ImageOffer>) -> Result<Vec<ImageOffer>, FaultKind> {
+    if images.len() > IMAGES {
+        return invalid(format!("a list of {} images", images.len()));
+    }
+    let size = |image: &wit::ImageOffer| {
+        image.reference.len().saturating_add(image.description.as_ref().map_or(0, String::len))
+    };
+    let bytes = images.iter().map(size).fold(0, usize::saturating_add);
+    if bytes > IMAGES_BYTES {
+        return invalid(format!("a list of images of {bytes} bytes"));
+    }
+    images.into_iter().map(checked_image).collect()
+}
+
+fn checked_image(image: wit::ImageOffer) -> Result<ImageOffer, FaultKind> {
+    let reference = text("an image of the list", image.reference, 1, 512)?;
+    let name = reference.strip_suffix(PATTERN).unwrap_or(&reference);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@+".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_allowed) {
+        return invalid("an image of the list that is not an image name");
+    }
+    let description = image
+        .description
+        .map(|description| text("an image's description", description, 1, 100))
+        .transpose()?;
+    Ok(ImageOffer { reference, description })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(reference: &str, description: Option<&str>) -> wit::ImageOffer {
+        wit::ImageOffer {
+            reference: reference.to_owned(),
+            description: description.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_list_within_the_ranges_of_the_contract_is_published_as_it_is() {
+        let longest = format!("registry.example/{}", "a".repeat(495));
+        let good = ["debian:13", "registry.example:5000/team/tools:*", longest.as_str()];
+        let checked = checked_images(good.map(|name| image(name, Some("An image."))).to_vec());
+        let expected = good.map(|name| ImageOffer {
+            reference: name.to_owned(),
+            description: Some("An image.".to_owned()),
+        });
+        assert_eq!(checked, Ok(expected.to_vec()));
+        assert_eq!(checked_images(Vec::new()), Ok(Vec::new()));
+        assert!(checked_images(vec![image("alpine:3", None); 64]).is_ok());
+    }
+
+    #[test]
+    fn what_is_outside_of_them_is_a_fault() {
+        let long = "a".repeat(513);
+        for bad in
+            ["", ":*", "a:*:*", "a*", "a b", "a\n", "\u{1b}[2J", "$(id)", "a;b", "ä", long.as_str()]
+        {
+            let checked = checked_images(vec![image(bad, None)]);
+            assert!(matches!(checked, Err(FaultKind::InvalidOutput(_))), "{bad:?}: {checked:?}");
+        }
+        for bad in ["", "two\nlines", &long[..101]] {
+            let checked = checked_images(vec![image("alpine:3", Some(bad))]);
+            assert!(matches!(checked, Err(FaultKind::InvalidOutput(_))), "{bad:?}: {checked:?}");
+        }
+        assert!(checked_images(vec![image("alpine:3", None); 65]).is_err());
+        assert!(checked_images(vec![image(&long[..512], None); 32]).is_ok(), "16 384 bytes");
+        let more = [vec![image(&long[..512], None); 32], vec![image("a", None)]].concat();
+        assert!(checked_images(more).is_err());
+    }
+}
