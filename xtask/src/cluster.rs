@@ -1,7 +1,8 @@
 //! The testbed of `k8s/testbed`.
 
 use crate::images::{self, Architecture, Image};
-use crate::run::{at_lowest_priority, root, step};
+use crate::run::{ALL, at_lowest_priority, cargo, root, step};
+use crate::{plugins, python, web};
 use anyhow::Result;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -17,6 +18,9 @@ pub(crate) enum Action {
     Up,
     /// Stop it and remove what it ran.
     Down,
+    /// Build the Debian image and run the tests of whole pods, on the testbed that is up. The image
+    /// needs the network, once.
+    Machines,
 }
 
 pub(crate) fn cluster(action: &Action) -> Result<()> {
@@ -24,6 +28,7 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
         Action::Build => testbed(&["build"]),
         Action::Up => up(),
         Action::Down => down(),
+        Action::Machines => machines(),
     }
 }
 
@@ -45,6 +50,27 @@ pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
         let server = images::build_of_server(Architecture::Amd64)?;
         step("build the SSH server, at the lowest priority", &mut at_lowest_priority(&server))
     })
+}
+
+/// The image that only these tests need is too large for each run of all tests.
+fn machines() -> Result<()> {
+    images::build(Image::Debian, Architecture::Amd64)?;
+    plugins::build()?;
+    python::mint_and_relay()?;
+    web::packages("examples/customer-js")?;
+    let tests = ["--test", "cluster", "machines", "--", "--ignored", "--nocapture"];
+    let mut command = cargo(&["test"])?;
+    command.args(ALL).args(tests).args(["--test-threads", "1"]);
+    step("tests of whole pods on the real cluster", &mut command)
+}
+
+/// Says which tests are left out without the Debian image.
+pub(crate) fn warn_without_debian() {
+    if !images::archive(Image::Debian, Architecture::Amd64).exists() {
+        println!(
+            "NOT RUN: a Debian pod, bought and used; `cargo xtask cluster machines` does that"
+        );
+    }
 }
 
 pub(crate) fn down() -> Result<()> {

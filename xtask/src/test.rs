@@ -120,6 +120,7 @@ fn packages() -> Result<()> {
 
 fn on_cluster() -> Result<()> {
     cluster::up()?;
+    cluster::warn_without_debian();
     let tests = ["--test", "cluster", "--test", "conformance", "--"];
     let mut command = cargo(&["test"])?;
     command.args(ALL).args(tests).args(["--ignored", "--test-threads", "1"]);

@@ -5,6 +5,7 @@ mod removal;
 use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::pod_server::{PodServer, answering};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::Settings;
 use crate::ssh_server::{PodUser, SshServer, is_root};
@@ -365,7 +366,9 @@ impl Cluster for Kubernetes {
         let mut latest: Option<Pod> = None;
         let mut job_poll = tokio::time::interval(JOB_POLL);
         loop {
+            let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
+                host_keys = answering(server) => return Ok(ReadyPod { host_keys }),
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
                     Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),

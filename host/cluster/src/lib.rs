@@ -28,6 +28,7 @@ pub mod connection;
 pub mod guard;
 mod kubernetes;
 mod objects;
+mod pod_server;
 mod probe;
 mod requests;
 mod settings;

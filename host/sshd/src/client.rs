@@ -138,6 +138,32 @@ impl Drop for ShutdownOnDrop {
     }
 }
 
+/// A connection to a server that has proved a key which passes the check; nobody is logged in.
+async fn connect(
+    address: impl ToSocketAddrs,
+    check: HostKeyCheck,
+) -> Result<(Handle<HostKeyCheck>, ShutdownOnDrop), LoginError> {
+    let (stream, shutdown) = ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
+    let config = Config {
+        keepalive_interval: Some(KEEPALIVE),
+        preferred: Preferred { key: check.kinds(), ..Preferred::default() },
+        ..Config::default()
+    };
+    let handle = russh::client::connect_stream(Arc::new(config), stream, check).await?;
+    Ok((handle, shutdown))
+}
+
+/// Verifies that a server listens at this address that passes the check, without a login.
+///
+/// # Errors
+/// [`LoginError::WrongHostKey`] if another one does, [`LoginError::Unreachable`] if none does.
+pub async fn verify_host_key(
+    address: impl ToSocketAddrs,
+    check: HostKeyCheck,
+) -> Result<(), LoginError> {
+    connect(address, check).await.map(drop)
+}
+
 impl Client {
     /// Logs in with a password, at a server that passes the check.
     ///
@@ -149,14 +175,7 @@ impl Client {
         password: &str,
         check: HostKeyCheck,
     ) -> Result<Self, LoginError> {
-        let (stream, shutdown) =
-            ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
-        let config = Config {
-            keepalive_interval: Some(KEEPALIVE),
-            preferred: Preferred { key: check.kinds(), ..Preferred::default() },
-            ..Config::default()
-        };
-        let mut handle = russh::client::connect_stream(Arc::new(config), stream, check).await?;
+        let (mut handle, shutdown) = connect(address, check).await?;
         match handle.authenticate_password(username, password).await?.success() {
             true => Ok(Self { handle, _shutdown: shutdown }),
             false => Err(LoginError::Refused),

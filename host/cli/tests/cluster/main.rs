@@ -8,6 +8,7 @@ mod admission;
 mod capacity;
 mod customers;
 mod deployment;
+mod machines;
 mod manifests;
 mod node;
 mod policies;

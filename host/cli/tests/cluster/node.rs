@@ -8,22 +8,22 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A namespace without the admission policy. It is gone with this, and its pods too.
-struct Namespace(&'static str);
+pub(crate) struct Namespace(&'static str);
 
 impl Namespace {
-    fn create(name: &'static str) -> Self {
+    pub(crate) fn create(name: &'static str) -> Self {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         apply(&namespace.to_string());
         Self(name)
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         kubectl(&[&["-n", self.0], arguments].concat())
     }
 
     /// Starts a pod, waits until it is ready, and returns its address.
-    fn start(&self, name: &str, spec: &Value) -> String {
+    pub(crate) fn start(&self, name: &str, spec: &Value) -> String {
         let metadata = json!({"name": name, "namespace": self.0});
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
         // A new namespace has no service account for a moment.

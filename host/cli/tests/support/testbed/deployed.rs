@@ -1,7 +1,8 @@
 //! The service as a pod of the cluster.
 
 use super::{
-    AdmissionParameters, OPERATOR, Outside, apply, kubectl, new_key, npub, output, root, wait_for,
+    AdmissionParameters, OPERATOR, Outside, apply, kubectl, load, new_key, npub, output, root,
+    wait_for,
 };
 use paygress_core::backend::policy::Slot;
 use serde_json::json;
@@ -55,7 +56,7 @@ impl Deployed {
 
     pub fn start(outside: &Outside) -> Self {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
-        output(Command::new(root().join("k8s/testbed/cluster")).arg("load").arg(Self::image()));
+        load(&Self::image());
         // What a storage class would do: a volume that is the service's own.
         let data = outside.directory.path().join("volume");
         std::fs::create_dir(&data).unwrap();

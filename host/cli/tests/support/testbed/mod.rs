@@ -53,7 +53,8 @@ pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn output(command: &mut Command) -> String {
+/// What a program prints; it must succeed.
+pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     // Not the arguments: they may hold a token.
     assert!(
@@ -78,6 +79,18 @@ fn kubectl_command(arguments: &[&str]) -> Command {
 /// As the cluster's administrator.
 pub fn kubectl(arguments: &[&str]) -> String {
     output(&mut kubectl_command(arguments))
+}
+
+/// Loads an image's archive into the cluster.
+pub fn load(archive: &Path) {
+    output(Command::new(root().join("k8s/testbed/cluster")).arg("load").arg(archive));
+}
+
+/// Kills a container, as a fault of its program would.
+pub fn kill_container(id: &str) {
+    let mut ctr = Command::new(state().join("bin/ctr"));
+    ctr.arg("--address").arg(state().join("run/containerd.sock"));
+    output(ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]));
 }
 
 /// Whether the cluster takes this object.

@@ -6,11 +6,14 @@ use super::{
 };
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::NamedTempFile;
+
+/// What is sold: a sat buys five seconds.
+const SETTINGS: &str = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
 
 /// What is outside, and the service beside the cluster.
 pub struct Testbed {
@@ -38,11 +41,10 @@ impl Testbed {
         file
     }
 
-    /// `paygress serve` beside the cluster. A sat buys five seconds.
-    fn command(outside: &Outside, bind: &str, kubeconfig: &Path) -> Command {
+    /// `paygress serve` beside the cluster, with this configuration file.
+    fn command(outside: &Outside, settings: &str, bind: &str, kubeconfig: &Path) -> Command {
         let directory = outside.directory.path();
         let config = directory.join("paygress.toml");
-        let settings = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
         std::fs::write(&config, settings).unwrap();
         let data = |name: &str| directory.join(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
@@ -80,11 +82,16 @@ impl Testbed {
 
     /// Starts everything; the environment adds to the settings of [`Self::command`].
     pub fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(name, SETTINGS, environment)
+    }
+
+    /// The same with another configuration file.
+    pub fn start_with(name: &str, settings: &str, environment: &[(&str, &str)]) -> Self {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
         let outside = Outside::start(name, "127.0.0.1");
         let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let kubeconfig = Self::kubeconfig_of_the_service();
-        let mut command = Self::command(&outside, &bind, kubeconfig.path());
+        let mut command = Self::command(&outside, settings, &bind, kubeconfig.path());
         command.envs(environment.iter().copied());
         let log = outside.logs.join("paygress.log");
         let service = Daemon::start(&mut command, &log);
@@ -101,6 +108,19 @@ impl Testbed {
             outside,
             _kubeconfig: kubeconfig,
         }
+    }
+
+    /// Of its HTTP API.
+    pub fn address(&self) -> SocketAddr {
+        self.web.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    pub fn relay(&self) -> &str {
+        &self.outside.relay
+    }
+
+    pub fn npub(&self) -> &str {
+        &self.npub
     }
 
     /// A token over so much, minted and paid for at the mint.
