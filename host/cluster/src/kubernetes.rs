@@ -368,7 +368,9 @@ impl Cluster for Kubernetes {
         loop {
             let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
-                host_keys = answering(server) => return Ok(ReadyPod { host_keys }),
+                host_keys = answering(server) => {
+                    return Ok(ReadyPod { host_keys, root: latest.as_ref().is_some_and(is_root) });
+                }
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
                     Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),

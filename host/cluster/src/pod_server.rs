@@ -6,7 +6,7 @@
 //! itself: whoever proves one of them is this pod's server, whatever else may have its address
 //! where the service is. Where pods cannot be reached, the kubelet alone decides.
 
-use crate::ssh_server::INIT;
+use crate::ssh_server::INIT_CONTAINER;
 use crate::status::host_keys;
 use k8s_openapi::api::core::v1::Pod;
 use paygress_core::model::host_key::HostKey;
@@ -32,7 +32,7 @@ impl PodServer {
     /// or customers come through a Service, which knows only pods that the kubelet reports as ready.
     pub(crate) fn of(pod: &Pod) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-        spec.init_containers.iter().flatten().find(|init| init.name == INIT)?;
+        spec.init_containers.iter().flatten().find(|init| init.name == INIT_CONTAINER)?;
         let [container] = spec.containers.as_slice() else { return None };
         let has_own_probe = container.startup_probe.is_some()
             || container.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_none());
@@ -105,9 +105,12 @@ mod tests {
         let tcp = json!({"tcpSocket": {"port": 2222}});
         let usual = json!({"name": "ssh", "ports": ports, "readinessProbe": tcp});
         let expected = Some(SocketAddr::from(([10, 88, 0, 7], 2_222)));
-        assert_eq!(address(&usual, INIT, HOST_KEY), expected);
-        assert_eq!(address(&json!({"name": "ssh", "ports": ports}), INIT, HOST_KEY), expected);
-        assert_eq!(address(&usual, INIT, "no keys"), None, "it could be any server");
+        assert_eq!(address(&usual, INIT_CONTAINER, HOST_KEY), expected);
+        assert_eq!(
+            address(&json!({"name": "ssh", "ports": ports}), INIT_CONTAINER, HOST_KEY),
+            expected
+        );
+        assert_eq!(address(&usual, INIT_CONTAINER, "no keys"), None, "it could be any server");
         assert_eq!(address(&usual, "other", HOST_KEY), None, "a server of its own");
         for (field, value) in [
             ("readinessProbe", json!({"exec": {"command": ["true"]}})),
@@ -117,7 +120,7 @@ mod tests {
         ] {
             let mut other = usual.clone();
             other[field] = value;
-            assert_eq!(address(&other, INIT, HOST_KEY), None, "{field}");
+            assert_eq!(address(&other, INIT_CONTAINER, HOST_KEY), None, "{field}");
         }
         assert!(PodServer::of(&Pod::default()).is_none());
     }

@@ -86,18 +86,22 @@ fn release_unused(transaction: &mut dyn Transaction) -> Result<u32> {
     Ok(released)
 }
 
-/// The columns that [`read_reservation`] takes.
-pub(crate) const SELECT_RESERVATIONS: &str = "SELECT lease, demand FROM ports";
+/// What [`read_port`] takes. Databases of earlier versions, which the audit reads, have these columns.
+pub(crate) const SELECT_PORTS: &str = "SELECT lease FROM ports";
 
-pub(crate) fn read_reservation(mut row: Row) -> Result<Reservation> {
+/// Whose a port is.
+pub(crate) fn read_port(row: &mut Row) -> Result<LeaseId> {
     let lease = row.text()?;
     let parsed = LeaseId::parse(lease.as_str()).map_err(LedgerError::unreadable);
-    let parsed = parsed.map_err(|error| unreadable_row("port of lease", &lease, error))?;
-    Ok(Reservation { lease: parsed, demand: Demand::new(row.text()?) })
+    parsed.map_err(|error| unreadable_row("port of lease", &lease, error))
+}
+
+fn read_reservation(mut row: Row) -> Result<Reservation> {
+    Ok(Reservation { lease: read_port(&mut row)?, demand: Demand::new(row.text()?) })
 }
 
 fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
-    let rows = transaction.query(&format!("{SELECT_RESERVATIONS} ORDER BY lease"), &[])?;
+    let rows = transaction.query("SELECT lease, demand FROM ports ORDER BY lease", &[])?;
     Ok(readable(rows, read_reservation))
 }
 

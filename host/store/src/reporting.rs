@@ -1,6 +1,6 @@
 use crate::db::{Retention, Row, Transaction, Value};
 use crate::orders::{find_orders, find_readable_orders};
-use crate::ports::{SELECT_RESERVATIONS, read_reservation};
+use crate::ports::{SELECT_PORTS, read_port};
 use crate::rows::{
     REPORTS, SELECT_LEASES, SELECT_ORDERS, read_lease, read_order, read_state, readable,
     shorten_refused, time,
@@ -69,8 +69,8 @@ impl Reporting for SqlStore {
             Table {
                 name: "ports",
                 key: "lease",
-                select: SELECT_RESERVATIONS,
-                read: |row| read_reservation(row).map(drop),
+                select: SELECT_PORTS,
+                read: |mut row| read_port(&mut row).map(drop),
             },
         ];
         let mut damaged = Vec::new();

@@ -36,7 +36,8 @@ fn a_debian_pod_is_a_machine_of_its_own() {
     let machine = Machine::buy(&testbed, 181, &json!({}));
     assert_eq!(machine.answer["root"], json!(true));
     assert_eq!(machine.run("id -un; . /etc/os-release; echo $ID"), "root\ndebian\n");
-    let steps: [(&str, fn(&Machine)); 5] = [
+    type Step = (&'static str, fn(&Machine));
+    let steps: [Step; 5] = [
         ("apt-get installs a package from a repository, which runs Python", installs_a_package),
         ("useradd, su, chown", has_users),
         ("a web server on port 80, seen through -L", serves_the_web),
