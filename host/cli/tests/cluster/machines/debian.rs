@@ -1,7 +1,7 @@
 //! A whole day of a customer of a Debian pod. `cargo xtask cluster machines` makes the image, which
 //! needs the network, and runs this; the pod itself needs none.
 
-use super::{Machine, allow_server, start, succeeded};
+use super::{SoldPod, allow_server, start, succeeded};
 use crate::support::testbed::{CLUSTER, load, output, root, wait_for};
 use serde_json::json;
 use std::fs::Permissions;
@@ -33,10 +33,10 @@ fn a_debian_pod_is_a_machine_of_its_own() {
     load(&archive);
     let testbed = start("machines-debian", TIER, &[], &[("SSH_BASE_IMAGE", IMAGE)]);
     // A quarter of an hour.
-    let machine = Machine::buy(&testbed, 181, &json!({}));
+    let machine = SoldPod::buy(&testbed, 181, &json!({}));
     assert_eq!(machine.answer["root"], json!(true));
     assert_eq!(machine.run("id -un; . /etc/os-release; echo $ID"), "root\ndebian\n");
-    type Step = (&'static str, fn(&Machine));
+    type Step = (&'static str, fn(&SoldPod));
     let steps: [Step; 5] = [
         ("apt-get installs a package from a repository, which runs Python", installs_a_package),
         ("useradd, su, chown", has_users),
@@ -83,7 +83,7 @@ fn sha256(file: &Path) -> String {
     printed.split_whitespace().next().unwrap().to_owned()
 }
 
-fn installs_a_package(machine: &Machine) {
+fn installs_a_package(machine: &SoldPod) {
     let files = repository(machine.key.0.path());
     let copied = machine.client("scp").arg("-r").arg(files).arg("pod:/srv/repository").output();
     succeeded("scp -r", copied.unwrap());
@@ -94,7 +94,7 @@ fn installs_a_package(machine: &Machine) {
     machine.run("apt-get purge --yes greeting && ! command -v greeting");
 }
 
-fn has_users(machine: &Machine) {
+fn has_users(machine: &SoldPod) {
     machine.run("useradd --create-home --shell /bin/bash bob && echo data > /srv/data");
     machine.run("chown bob: /srv/data && chmod 600 /srv/data");
     assert_eq!(machine.run("su bob -c 'id -un; cat /srv/data'"), "bob\ndata\n");
@@ -105,7 +105,7 @@ fn has_users(machine: &Machine) {
 struct Tunnel(Child);
 
 impl Tunnel {
-    fn open(machine: &Machine, from_to: &str) -> Self {
+    fn open(machine: &SoldPod, from_to: &str) -> Self {
         Self(machine.client("ssh").args(["-N", "-L", from_to, "pod"]).spawn().unwrap())
     }
 }
@@ -117,7 +117,7 @@ impl Drop for Tunnel {
     }
 }
 
-fn serves_the_web(machine: &Machine) {
+fn serves_the_web(machine: &SoldPod) {
     machine.run("mkdir /srv/web && echo 'from the pod' > /srv/web/index.html");
     let server =
         "nohup python3 -m http.server 80 --directory /srv/web > /srv/log 2>&1 < /dev/null &";
@@ -147,7 +147,7 @@ fn bootstrap() -> String {
 }
 
 /// A window of an editor.
-struct Window {
+struct EditorSession {
     client: Child,
     /// Its script's input is open as long as the window.
     input: ChildStdin,
@@ -156,8 +156,8 @@ struct Window {
     line: String,
 }
 
-impl Window {
-    fn open(machine: &Machine, name: &str) -> Self {
+impl EditorSession {
+    fn open(machine: &SoldPod, name: &str) -> Self {
         let socket = machine.path(name);
         let mut command = machine.client("ssh");
         command.arg("-T").arg("-L").arg(format!("{}:/root/.editor/socket", socket.display()));
@@ -187,16 +187,16 @@ impl Window {
     }
 }
 
-fn serves_an_editor(machine: &Machine) {
+fn serves_an_editor(machine: &SoldPod) {
     let lines = ["first", "second"].map(|name| {
-        let window = Window::open(machine, name);
+        let window = EditorSession::open(machine, name);
         assert_eq!(window.asks("open a file"), "OPEN A FILE");
         window.close()
     });
     assert_eq!(lines[0], lines[1], "the server outlives its connection");
 }
 
-fn moves_a_large_file(machine: &Machine) {
+fn moves_a_large_file(machine: &SoldPod) {
     let (up, down) = (machine.path("large"), machine.path("large-again"));
     let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LARGE_MB * 1_000_000);
     std::io::copy(&mut random, &mut std::fs::File::create(&up).unwrap()).unwrap();

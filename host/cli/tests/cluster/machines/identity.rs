@@ -1,7 +1,7 @@
 //! A pod is known by its host keys, in whoever's hands its port is, and however often its container
 //! starts.
 
-use super::{LoginKey, Machine, SERVER, TINY, allow_server, start};
+use super::{LoginKey, SERVER, SoldPod, TINY, allow_server, start};
 use crate::node::Namespace;
 use crate::support::customer::until;
 use crate::support::testbed::{CLUSTER, Testbed, apply, items, kill_container, wait_for};
@@ -89,7 +89,7 @@ fn a_man_in_the_middle_gets_neither_a_login_nor_a_password() {
 
 /// OpenSSH's client, with the answer's `known_hosts`.
 fn at_the_port(testbed: &Testbed, runtime: &Runtime) {
-    let machine = Machine::buy(testbed, 25, &json!({}));
+    let machine = SoldPod::buy(testbed, 25, &json!({}));
     assert_eq!(machine.run("test -d /.paygress && echo the pod"), "the pod\n");
     let imposter = runtime.block_on(Imposter::start(&machine.key));
     let redirected = Redirected::begin(machine.port(), imposter.port);
@@ -162,7 +162,7 @@ fn a_container_that_is_restarted_has_the_same_host_keys() {
     let _alone = CLUSTER.lock();
     let _set = allow_server();
     let testbed = start("machines-restart", TINY, &[], &[]);
-    let bought = Machine::buy(&testbed, 25, &json!({}));
+    let bought = SoldPod::buy(&testbed, 25, &json!({}));
     let namespace = Namespace::create("restarted");
     let secret = copy_secret(&bought);
     let ip = namespace.start("pod", &restartable(&bought, &secret));
@@ -186,7 +186,7 @@ fn a_container_that_is_restarted_has_the_same_host_keys() {
 }
 
 /// The name of the lease's Secret, which is in the other namespace too.
-fn copy_secret(machine: &Machine) -> String {
+fn copy_secret(machine: &SoldPod) -> String {
     let name = machine.answer["pod_name"].as_str().unwrap();
     let text = in_workloads(&["get", "secret", name, "-o", "json"]);
     let secret: Value = serde_json::from_str(&text).unwrap();
@@ -198,7 +198,7 @@ fn copy_secret(machine: &Machine) -> String {
 }
 
 /// The lease's pod with another restart policy, without its port of the node.
-fn restartable(machine: &Machine, secret: &str) -> Value {
+fn restartable(machine: &SoldPod, secret: &str) -> Value {
     let lease = machine.answer["pod_name"].as_str().unwrap().strip_prefix("ssh-pod-").unwrap();
     let of_lease = format!("paygress.dev/lease={lease}");
     let pods = items(&["-n", "user-workloads", "get", "pods", "-l", &of_lease, "-o", "json"]);

@@ -83,7 +83,7 @@ impl LoginKey {
     }
 
     /// The pod of an answer.
-    fn machine(self, answer: Value) -> Machine {
+    fn machine(self, answer: Value) -> SoldPod {
         let text = |name: &str| {
             let found = answer[name].as_str();
             // Not the whole answer: it may hold a password.
@@ -99,17 +99,17 @@ impl LoginKey {
             self.path("known_hosts").display()
         );
         std::fs::write(self.path("config"), config).unwrap();
-        Machine { answer, key: self }
+        SoldPod { answer, key: self }
     }
 }
 
 /// A pod that was bought.
-struct Machine {
+struct SoldPod {
     answer: Value,
     key: LoginKey,
 }
 
-impl Machine {
+impl SoldPod {
     /// Buys one for so many sats; `more` is what else the order says.
     fn buy(testbed: &Testbed, sat: u64, more: &Value) -> Self {
         let key = LoginKey::new();
@@ -173,7 +173,7 @@ fn succeeded(what: &str, done: Output) -> String {
 /// Buys a pod of this image, and uses it as this user.
 fn sells(testbed: &Testbed, image: &Image, uid: &str) {
     let is_root = uid == "0";
-    let machine = Machine::buy(testbed, 25, &json!({"pod_image": image.name}));
+    let machine = SoldPod::buy(testbed, 25, &json!({"pod_image": image.name}));
     let [home, shown] = if is_root { image.as_root } else { image.as_another };
     assert_eq!(machine.answer["root"], json!(is_root), "{}", image.name);
     let surroundings = machine.run("id -u; pwd; echo $HOME");
