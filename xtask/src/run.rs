@@ -28,6 +28,14 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
+    // What cargo has set for this program would be another environment than a user's, and build
+    // scripts that watch it would run again at each change between the two.
+    for (name, _) in std::env::vars_os() {
+        let bytes = name.as_encoded_bytes();
+        if bytes.starts_with(b"CARGO_MANIFEST_") || bytes.starts_with(b"CARGO_PKG_") {
+            command.env_remove(name);
+        }
+    }
     command.env(
         "PROTOC",
         protoc_bin_vendored::protoc_bin_path().context("no protobuf compiler for this platform")?,

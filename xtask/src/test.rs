@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{ALL, cargo, is_ci, output, step, target, test_programs};
+use crate::run::{ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs};
 use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -65,6 +65,8 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
         cargo(&["test", "--no-fail-fast"])?.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
     )?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
+    // The steps beside it do not use both cores all the time either.
+    let languages = std::thread::spawn(languages);
     if is_ci() {
         let programs = test_programs(cargo(&["test", "--no-run", "--quiet"])?.args(ALL))?;
         space::forget_tests(&programs, &RUN_LATER)?;
@@ -80,8 +82,7 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     )?;
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
     step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
-    let languages = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
-    step("policies in five languages", cargo(&["test"])?.args(ALL).args(languages))?;
+    languages.join().unwrap_or_else(|_| bail!("the policies in five languages panicked"))?;
     space::forget("tmp/author")?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
@@ -91,6 +92,13 @@ pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
     };
     testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
     on_cluster()
+}
+
+fn languages() -> Result<()> {
+    let tests = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
+    let mut command = cargo(&["test"])?;
+    let mut command = at_lowest_priority(command.args(ALL).args(tests));
+    step("policies in five languages, at the lowest priority", &mut command)
 }
 
 /// No warnings, and the code as rustfmt writes it.

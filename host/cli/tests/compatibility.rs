@@ -14,6 +14,7 @@ const ADDED_PROPERTIES: &[&str] = &[
     "AccessDetails.known_hosts",
     "AccessDetails.root",
     "AccessDetails.ssh_host_keys",
+    "OfferContent.images",
     "OfferContent.root",
     "OfferContent.utilisation_percent",
     "OverviewView.warnings",
