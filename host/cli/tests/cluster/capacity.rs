@@ -84,7 +84,9 @@ fn offers_say_how_full_the_cluster_is() {
     market.wait_for_room(50);
     agrees_with_the_cluster(&market);
     let bought = market.buy(market.tokens(20));
-    assert_eq!(bought.iter().filter(|bought| bought.is_sold()).count(), 20);
+    for bought in bought.iter().filter(|bought| !bought.is_sold()) {
+        panic!("there is room for it: {}", bought.answer.json()["detail"]);
+    }
     market.wait_for_room(30);
     agrees_with_the_cluster(&market);
     // A pod that is not the service's: on an empty node it takes the place of six, elsewhere of as

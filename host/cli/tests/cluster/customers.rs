@@ -176,7 +176,7 @@ fn a_pod_that_is_evicted_is_paid_back() {
         refund.is_some()
     });
     assert_eq!(testbed.state(&refund.unwrap()), "UNSPENT");
-    assert!(testbed.log().contains("Disrupted"), "{}", testbed.log());
+    assert!(testbed.log().contains("reason=\"disrupted\""), "{}", testbed.log());
 }
 
 /// The kubelet's part, the status of the pod, is played here; the Job's controller is real.
