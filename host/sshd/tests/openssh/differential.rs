@@ -46,7 +46,8 @@ enum Row {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_scripts_see_the_same_as_with_debians_sshd() {
-    let (user, files) = (User::current(), Files::new());
+    let files = Files::new();
+    let user = User::current(files.path());
     let Some(reference) = reference(files.path(), &user) else {
         assert!(std::env::var_os("CI").is_none(), "OpenSSH's sshd is not installed");
         println!("NOT RUN: the comparison with OpenSSH's sshd, which is not installed");

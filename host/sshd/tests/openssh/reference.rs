@@ -21,27 +21,31 @@ const KEYS: [&[&str]; 4] =
 /// The account of whoever runs the tests: name, home and shell.
 pub(crate) struct User {
     pub(crate) name: String,
-    is_root: bool,
     home: PathBuf,
     shell: PathBuf,
+    /// Whether sshd is given files of its own in place of the machine's.
+    has_own_files: bool,
 }
 
 impl User {
-    pub(crate) fn current() -> Self {
+    /// With an empty home in this directory, where sshd can be told of it: the files by which a
+    /// login shell begins are the person's, and may run what changes from one login to the next.
+    pub(crate) fn current(files: &Path) -> Self {
         let id = text(&Command::new("id").arg("-u").output().unwrap().stdout);
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
         let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
         let own = fields.into_iter().find(|fields| fields[2] == id.trim()).unwrap();
-        let (home, shell) = (own[5].into(), own[6].into());
-        Self { name: own[0].to_owned(), is_root: id.trim() == "0", home, shell }
+        let has_own_files = id.trim() == "0" && has_own_mounts();
+        let home = if has_own_files { files.join("home") } else { own[5].into() };
+        std::fs::create_dir_all(&home).unwrap();
+        Self { name: own[0].to_owned(), home, shell: own[6].into(), has_own_files }
     }
+}
 
-    /// Whether sshd can be given files of its own in place of the machine's.
-    fn has_own_mounts(&self) -> bool {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "true"]).stderr(Stdio::null());
-        self.is_root && command.status().is_ok_and(|status| status.success())
-    }
+fn has_own_mounts() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "true"]).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Keys and files of both servers, and what runs beside them until the end.
@@ -157,7 +161,7 @@ impl Drop for Reference {
 /// `None` where there is none.
 pub(crate) fn reference(files: &Path, user: &User) -> Option<Reference> {
     let sshd = program("sshd")?;
-    let (port, has_password) = (free_port(), user.has_own_mounts());
+    let (port, has_password) = (free_port(), user.has_own_files);
     let host_key = |kind: &str| {
         format!("HostKey {}\n", files.join(format!("host-keys/ssh_host_{kind}_key")).display())
     };
@@ -174,7 +178,7 @@ pub(crate) fn reference(files: &Path, user: &User) -> Option<Reference> {
     std::fs::write(&file, configuration).unwrap();
     // For the separation of privileges, if this is root.
     let _ = std::fs::create_dir_all("/run/sshd");
-    let mut command = if has_password { with_password(files, user) } else { Command::new("env") };
+    let mut command = if has_password { with_own_files(files, user) } else { Command::new("env") };
     command.arg(sshd).args(["-D", "-e", "-f"]).arg(file).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let started = Instant::now();
@@ -186,26 +190,33 @@ pub(crate) fn reference(files: &Path, user: &User) -> Option<Reference> {
     Some(Reference { child, ports: Ports::of(port), has_password })
 }
 
-/// What starts a program for which the user has the password; nobody else sees it.
-fn with_password(files: &Path, user: &User) -> Command {
-    let machines = std::fs::read_to_string("/etc/shadow").unwrap();
-    let lines = machines.lines().map(|line| match line.split_once(':') {
-        Some((name, rest)) if name == user.name => {
-            let rest = rest.split_once(':').map_or("", |(_, rest)| rest);
-            format!("{name}:{PASSWORD_HASH}:{rest}\n")
-        }
-        _ => format!("{line}\n"),
-    });
-    std::fs::write(files.join("shadow"), lines.collect::<String>()).unwrap();
+/// What starts a program for which the user has the password and the home; nobody else sees it.
+fn with_own_files(files: &Path, user: &User) -> Command {
+    let home = user.home.to_str().unwrap();
+    std::fs::write(files.join("shadow"), changed("/etc/shadow", user, 1, PASSWORD_HASH)).unwrap();
+    std::fs::write(files.join("passwd"), changed("/etc/passwd", user, 5, home)).unwrap();
     std::fs::write(files.join("pam"), PAM).unwrap();
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c"]);
     command.arg(
-        "mount --bind \"$1\" /etc/shadow && mount --bind \"$2\" /etc/pam.d/sshd && shift 2 && \
-         exec \"$@\"",
+        "mount --bind \"$1\" /etc/shadow && mount --bind \"$2\" /etc/passwd && \
+         mount --bind \"$3\" /etc/pam.d/sshd && shift 3 && exec \"$@\"",
     );
-    command.arg("sh").arg(files.join("shadow")).arg(files.join("pam"));
+    command.arg("sh").args(["shadow", "passwd", "pam"].map(|name| files.join(name)));
     command
+}
+
+/// The machine's file of accounts with another value in a field of the user's line.
+fn changed(file: &str, user: &User, field: usize, value: &str) -> String {
+    let machines = std::fs::read_to_string(file).unwrap();
+    let lines = machines.lines().map(|line| {
+        let mut fields: Vec<&str> = line.split(':').collect();
+        if fields[0] == user.name {
+            fields[field] = value;
+        }
+        fields.join(":") + "\n"
+    });
+    lines.collect()
 }
 
 /// Our server for the same account.
