@@ -24,6 +24,7 @@ pub mod demo;
 pub mod order;
 pub mod output;
 pub mod policy;
+mod private_file;
 #[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod serve;

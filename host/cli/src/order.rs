@@ -3,8 +3,10 @@
 mod keep;
 mod print;
 mod record;
+mod request;
 
 use crate::output::print_line;
+use crate::private_file::{directory_of, make_private};
 use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -16,9 +18,9 @@ use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
 use print::{print_answer, yes_or_no};
 use record::Record;
+use request::of_pod;
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -190,11 +192,6 @@ enum Prepared<'a> {
 }
 
 fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
-    let of_pod = |kind: &str, pod: &str| RequestBody {
-        kind: Some(kind.to_owned()),
-        pod_name: Some(pod.to_owned()),
-        ..RequestBody::default()
-    };
     let request = match action {
         Action::Offers => return Ok(Prepared::Offers),
         Action::Keep(keep) => return Ok(Prepared::Keep(keep, keep.open(key_file)?)),
@@ -257,9 +254,8 @@ fn keys(path: &Path) -> Result<Keys> {
         return read_keys(path);
     }
     let keys = Keys::generate();
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = parent.unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let directory = directory_of(path);
+    make_private(directory)?;
     // Whole, or not there: another command may make one at the same time.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", nsec(&keys))?;

@@ -1,12 +1,11 @@
 //! The `ssh` command that logs a customer in, with the pod's host keys in a file of its own: what
 //! `ssh` knows of the same host and port is of another pod.
 
+use crate::private_file::make_private;
 use anyhow::{Context, Result, bail, ensure};
-use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{LeaseId, PodName};
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// How to log in, as a service has answered. It may be anything.
@@ -21,16 +20,11 @@ pub(crate) struct PodLogin<'a> {
 impl PodLogin<'_> {
     /// The keys that are ones.
     pub(crate) fn host_keys(&self) -> Vec<HostKey> {
-        let keys = self.host_keys.iter().filter_map(|line| HostKey::parse(line).ok());
-        keys.take(limits::HOST_KEYS).collect()
-    }
-
-    /// None if the pod's name is not one of the service's.
-    fn lease(&self) -> Option<LeaseId> {
-        lease(self.pod)
+        HostKey::parse_all(self.host_keys.iter().map(String::as_str))
     }
 }
 
+/// None if the pod's name is not one of a service's.
 fn lease(pod: &str) -> Option<LeaseId> {
     PodName::parse(pod).ok()?.lease()
 }
@@ -76,18 +70,14 @@ impl KnownHosts {
 
     /// The file; none where no key is known.
     fn store(&self, login: &PodLogin<'_>) -> Result<Option<PathBuf>> {
-        let (keys, Some(lease)) = (login.host_keys(), login.lease()) else { return Ok(None) };
+        let (keys, Some(lease)) = (login.host_keys(), lease(login.pod)) else { return Ok(None) };
         if keys.is_empty() {
             return Ok(None);
         }
         let directory = std::path::absolute(&self.0)?;
         let path = directory.join(lease.pod_name().as_str());
         let failed = || format!("{} cannot be written", path.display());
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(failed)?;
+        make_private(&directory).with_context(failed)?;
         let mut file = tempfile::NamedTempFile::new_in(&directory).with_context(failed)?;
         for key in &keys {
             writeln!(file, "{}", key.known_hosts_line(login.host, login.port))

@@ -5,21 +5,15 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Capacity, Demand};
-use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, Probe, ProbeProblem, ReadyPod, StartupPhase,
-};
-use paygress_core::backend::policy::{
-    Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Quote,
-    RefundTerms, Rendered, SlotStats,
-};
+use paygress_core::backend::cluster::{LeasePlan, Probe, ProbeProblem};
+use paygress_core::backend::policy::{Policy, PolicySet, SlotStats};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
 };
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
-use paygress_core::model::order::{Order, OrderState, OrderView, Purchase, State};
+use paygress_core::model::order::{Order, OrderState, Purchase, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -32,65 +26,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::customer::until;
-use support::fake::{FakeCluster, FakeWallet, Gate, Generous, NullResponder, settings, spawn};
+use support::fake::{FakeCluster, FakeWallet, Gate, GenerousSet, NullResponder, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// A cluster whose probes end when the test says so, and find what it says.
-struct ProbedCluster {
-    cluster: FakeCluster,
+/// Probes that end when the test says so, and find what it says.
+struct Probes {
     probed: Mutex<Vec<LeasePlan>>,
-    /// Pods that are old, and nobody's.
-    old: Vec<PodName>,
     findings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Option<ProbeProblem>>>,
 }
 
 #[async_trait]
-impl Probe for ProbedCluster {
+impl Probe for Probes {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
         self.probed.lock().unwrap().push(plan.clone());
         self.findings.lock().await.recv().await.flatten()
-    }
-}
-
-#[async_trait]
-impl Cluster for ProbedCluster {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
-        self.cluster.dry_run(plan).await
-    }
-    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        self.cluster.capacity().await
-    }
-    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        self.cluster.launch(plan).await
-    }
-    fn probe(&self) -> Option<&dyn Probe> {
-        Some(self)
-    }
-    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
-        self.cluster.ready(pod).await
-    }
-    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
-        self.cluster.startup_phase(pod).await
-    }
-    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.cluster.check_running(pod, at).await
-    }
-    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.cluster.set_expiry(pod, at).await
-    }
-    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
-        self.cluster.remove(pod).await
-    }
-    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        self.cluster.observe(sink).await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(self.old.clone())
     }
 }
 
@@ -109,7 +60,7 @@ impl Images {
 
 impl Policy for Images {
     fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(OneImage(*self.image.lock().unwrap()))
+        Arc::new(GenerousSet(*self.image.lock().unwrap()))
     }
     fn report(&self) -> Vec<SlotStats> {
         Vec::new()
@@ -120,55 +71,11 @@ impl Policy for Images {
     fn observe(&self, _: &Order) {}
 }
 
-struct OneImage(&'static str);
-
-#[async_trait]
-impl PolicySet for OneImage {
-    fn digests(&self) -> Digests {
-        Digests::default()
-    }
-    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
-        Ok(self.0.to_owned())
-    }
-    async fn offers(&self, context: &Context) -> Result<Vec<Offer>, PolicyError> {
-        Generous.offers(context).await
-    }
-    async fn quote(&self, order: &OrderView, context: &Context) -> Result<Quote, PolicyError> {
-        Generous.quote(order, context).await
-    }
-    async fn grant(
-        &self,
-        order: &OrderView,
-        quote: &Quote,
-        payment: &Payment,
-        context: &Context,
-    ) -> Result<Grant, PolicyError> {
-        Generous.grant(order, quote, payment, context).await
-    }
-    async fn refund(
-        &self,
-        _: &OrderView,
-        _: &Quote,
-        _: &Payment,
-        _: &Grant,
-        _: &Context,
-    ) -> Result<Option<RefundTerms>, PolicyError> {
-        Ok(None)
-    }
-    async fn render(
-        &self,
-        order: &OrderView,
-        grant: &Grant,
-        placement: &Placement,
-    ) -> Result<Rendered, PolicyError> {
-        Generous.render(order, grant, placement).await
-    }
-}
-
 /// A service that runs until it is dropped.
 struct Service {
     orders: Arc<OrderService>,
-    cluster: Arc<ProbedCluster>,
+    cluster: Arc<FakeCluster>,
+    probes: Arc<Probes>,
     images: Arc<Images>,
     ledger: Arc<SqlStore>,
     /// What the next probes find.
@@ -186,20 +93,17 @@ impl Service {
     /// With pods that an earlier process has left.
     async fn start_beside(room: Option<u32>, old: Vec<PodName>) -> Self {
         let running = Mutex::new(old.iter().cloned().collect());
-        Self::start_on(FakeCluster { room, running, ..FakeCluster::default() }, old).await
+        Self::start_on(FakeCluster { room, running, old, ..FakeCluster::default() }).await
     }
 
-    async fn start_on(cluster: FakeCluster, old: Vec<PodName>) -> Self {
+    async fn start_on(cluster: FakeCluster) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap());
         let (findings, receiver) = mpsc::unbounded_channel();
-        let cluster = Arc::new(ProbedCluster {
-            cluster,
-            probed: Mutex::default(),
-            old,
-            findings: tokio::sync::Mutex::new(receiver),
-        });
+        let receiver = tokio::sync::Mutex::new(receiver);
+        let probes = Arc::new(Probes { probed: Mutex::default(), findings: receiver });
+        let cluster = Arc::new(FakeCluster { probe: Some(probes.clone()), ..cluster });
         let images =
             Arc::new(Images { image: Mutex::new("image:1"), changes: watch::Sender::new(()) });
         let backends = Backends {
@@ -212,7 +116,17 @@ impl Service {
         let orders = OrderService::new(Settings { sweep: true, ..settings() }, backends);
         let watching = tokio::spawn(Arc::clone(&orders).watch());
         let tokens = AtomicU32::new(1);
-        Self { orders, cluster, images, ledger, findings, tokens, watching, _directory: directory }
+        Self {
+            orders,
+            cluster,
+            probes,
+            images,
+            ledger,
+            findings,
+            tokens,
+            watching,
+            _directory: directory,
+        }
     }
 
     /// What a customer who orders a pod is answered.
@@ -257,7 +171,7 @@ impl Service {
     }
 
     fn probes(&self) -> usize {
-        self.cluster.probed.lock().unwrap().len()
+        self.probes.probed.lock().unwrap().len()
     }
 
     /// The reasons why it is not ready, once it has none or this one.
@@ -292,7 +206,7 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
         (!counts.is_empty()).then_some(())
     })
     .await;
-    assert!(!order.is_finished() && service.cluster.cluster.running.lock().unwrap().is_empty());
+    assert!(!order.is_finished() && service.cluster.running.lock().unwrap().is_empty());
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), 0, "nor has it a port");
     // Nobody is sent to their wallet either.
     let price = service.orders.price(&spawn(None, None), None, None).await;
@@ -302,7 +216,7 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
     assert_sold(&order.await.unwrap());
     service.wait_for_reason(None).await;
     assert_eq!(service.orders.probe_warning(), None);
-    let probed = service.cluster.probed.lock().unwrap().remove(0);
+    let probed = service.probes.probed.lock().unwrap().remove(0);
     assert!(probed.lease.is_probe());
     assert_eq!(probed.placement.image, "image:1");
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1, "the probe takes no port");
@@ -321,7 +235,7 @@ async fn a_pod_that_was_paid_for_before_a_restart_is_launched_after_the_first_pr
     // The subject of the test is time: else it is active after some milliseconds.
     let active = service.wait_for_state(&order.id, State::Active);
     let early = tokio::time::timeout(Duration::from_millis(300), active).await;
-    assert!(early.is_err() && service.cluster.cluster.running.lock().unwrap().is_empty());
+    assert!(early.is_err() && service.cluster.running.lock().unwrap().is_empty());
     service.findings.send(None).unwrap();
     service.wait_for_state(&order.id, State::Active).await;
 }
@@ -331,7 +245,7 @@ async fn a_pod_that_was_paid_for_before_a_restart_is_launched_after_the_first_pr
 async fn an_extension_while_its_pod_is_resumed_is_not_lost() {
     let gate = Arc::new(Gate::default());
     let cluster = FakeCluster { gate: Some(gate.clone()), ..FakeCluster::default() };
-    let service = Service::start_on(cluster, Vec::new()).await;
+    let service = Service::start_on(cluster).await;
     service.findings.send(None).unwrap();
     let mut order = testing::order(testing::spawn(), State::Provisioning).unwrap();
     let end = UnixTime::now().after(Seconds(600));
@@ -371,7 +285,7 @@ async fn a_pod_that_does_not_start_is_sold_to_nobody_until_it_is_changed() {
     let order = service.order();
     service.findings.send(None).unwrap();
     assert_sold(&order.await.unwrap());
-    let probed = service.cluster.probed.lock().unwrap().clone();
+    let probed = service.probes.probed.lock().unwrap().clone();
     assert_eq!(probed[1].placement.image, "image:2");
     assert_ne!(probed[0].lease, probed[1].lease, "what is left of the first is not in its way");
     service.wait_for_reason(None).await;
@@ -428,7 +342,7 @@ async fn the_probe_pod_of_a_process_that_died_is_swept() {
     let left = LeaseId::of_probe().pod_name();
     let service = Service::start_beside(None, vec![left.clone()]).await;
     until("the pod is not swept", async || {
-        (!service.cluster.cluster.running.lock().unwrap().contains(&left)).then_some(())
+        (!service.cluster.running.lock().unwrap().contains(&left)).then_some(())
     })
     .await;
 }

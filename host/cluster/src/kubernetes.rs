@@ -331,8 +331,7 @@ impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
         let objects = self.objects(plan, self.user())?;
         let pod = self.dry_run_all(&objects).await?;
-        let tier = Tier { id: plan.tier.clone(), resources: plan.placement.resources };
-        Ok(self.capacity_watch().demand(&tier, &pod, &objects.services))
+        Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {

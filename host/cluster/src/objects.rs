@@ -115,14 +115,7 @@ fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>
 
 fn login_data(login: &Login) -> BTreeMap<String, ByteString> {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-    let mut data = BTreeMap::from([("username".to_owned(), bytes(&login.username))]);
-    if let Some(password) = &login.password {
-        data.insert("password".to_owned(), bytes(password.expose()));
-    }
-    if let Some(key) = &login.public_key {
-        data.insert("authorized_key".to_owned(), bytes(key));
-    }
-    data
+    login.files().map(|(name, content)| (name.to_owned(), bytes(content))).collect()
 }
 
 impl Objects {

@@ -4,7 +4,6 @@ use crate::ssh_server::INIT_CONTAINER;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
-use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
 use std::time::Duration;
 
@@ -208,29 +207,25 @@ pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerS
     status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
 }
 
-/// What the init container has left as its termination message. No program of the customer ran
-/// before it ended.
-fn init_message(pod: &Pod) -> impl Iterator<Item = &str> {
+/// The public keys of the pod's SSH server: a line each of what the init container has left as its
+/// termination message. No program of the customer ran before it ended.
+pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     let ended = pod
         .status
         .iter()
         .flat_map(|status| status.init_container_statuses.iter().flatten())
         .filter(|container| container.name == INIT_CONTAINER)
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
-    ended
+    let lines = ended
         .filter_map(|terminated| terminated.message.as_deref())
         .flat_map(str::lines)
-        .take(MESSAGE_LINES)
-}
-
-/// The public keys of the pod's SSH server, a line each of that message.
-pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
-    init_message(pod).filter_map(|line| HostKey::parse(line).ok()).take(limits::HOST_KEYS).collect()
+        .take(MESSAGE_LINES);
+    HostKey::parse_all(lines)
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
 /// pulled again: registries fail now and then.
-fn is_stuck(waiting: &&ContainerStateWaiting) -> bool {
+fn is_stuck(waiting: &ContainerStateWaiting) -> bool {
     matches!(
         waiting.reason.as_deref(),
         Some(

@@ -255,11 +255,9 @@ async fn start_isolated(
 ) -> Result<JoinHandle<()>, ClusterError> {
     let port = plan.placement.host_port;
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
-    let LeasePlan { login: Login { username, password, public_key }, .. } = plan;
-    let mut login = vec![("username", username.as_bytes()), (HOST_KEY, key.as_bytes())];
-    login.extend(password.as_ref().map(|password| ("password", password.expose().as_bytes())));
-    login.extend(public_key.as_ref().map(|key| ("authorized_key", key.as_bytes())));
-    let directory = isolation.directory(port, username, &login);
+    let files = plan.login.files().map(|(name, content)| (name, content.as_bytes()));
+    let login: Vec<_> = files.chain([(HOST_KEY, key.as_bytes())]).collect();
+    let directory = isolation.directory(port, &plan.login.username, &login);
     let directory = directory.map_err(ClusterError::not_ready)?;
     let name = plan.lease.pod_name();
     let mut command = isolation.command(&directory, name.as_str(), "serve");

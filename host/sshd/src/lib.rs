@@ -76,4 +76,4 @@ pub use host_keys::HostKeys;
 pub use image::Image;
 pub use install::{InstallError, install, require_user_namespace};
 pub use russh::keys::PrivateKey;
-pub use server::{listen_on_both_families, serve};
+pub use server::{listen_on_both_families, serve, stopped_by_sigterm};

@@ -9,6 +9,7 @@
 
 use paygress_sshd::{
     Account, HostKeys, Image, install, listen_on_both_families, require_user_namespace, serve,
+    stopped_by_sigterm,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 /// Where it listens without `--listen`.
 const PORT: u16 = 2222;
@@ -83,13 +83,7 @@ async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dy
         Some(address) => TcpListener::bind(address).await?,
         None => listen_on_both_families(PORT).await?,
     };
-    let (stop, stopped) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        terminate.recv().await;
-        stop.send_replace(true);
-    });
-    serve(listener, account, host_keys, stopped).await;
+    serve(listener, account, host_keys, stopped_by_sigterm()?).await;
     // The server ends only on SIGTERM: a Job must not take that for success.
     Ok(ExitCode::from(TERMINATED))
 }

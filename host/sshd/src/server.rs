@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,20 @@ pub async fn listen_on_both_families(port: u16) -> std::io::Result<TcpListener> 
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     // The first that can be had.
     TcpListener::bind(&[v6, v4][..]).await
+}
+
+/// A `stop` flag for [`serve`] that SIGTERM sets.
+///
+/// # Errors
+/// The signal cannot be handled.
+pub fn stopped_by_sigterm() -> std::io::Result<watch::Receiver<bool>> {
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stop.send_replace(true);
+    });
+    Ok(stopped)
 }
 
 /// Serves logins until `stop` is `true` or its sender is dropped; then shuts every connection down

@@ -10,6 +10,7 @@
 
 use super::print::{print_answer, print_response};
 use super::record::{NextToken, Record, TokenState};
+use super::request::of_pod;
 use crate::output::print_note;
 use crate::ssh_command::KnownHosts;
 use anyhow::{Context, Result, bail};
@@ -267,18 +268,9 @@ impl<S: Service> Extension<'_, S> {
         if is_spent { Stop::BudgetSpent } else { Stop::NoTokens }
     }
 
-    fn body(&self, kind: &str, token: Option<&Secret>) -> RequestBody {
-        RequestBody {
-            kind: Some(kind.to_owned()),
-            pod_name: Some(self.pod.to_owned()),
-            cashu_token: token.map(|token| token.expose().to_owned()),
-            ..RequestBody::default()
-        }
-    }
-
     /// The status of the pod while it lives. Relays are offline now and then.
     async fn status(&self) -> Result<Result<StatusResponse, Stop>> {
-        let request = self.body("status", None);
+        let request = of_pod("status", self.pod);
         let mut attempts = 1..STATUS_ATTEMPTS;
         loop {
             let answer = self.service.request(&request).await;
@@ -313,7 +305,9 @@ impl<S: Service> Extension<'_, S> {
     /// Sends a token that is in the record as sent.
     async fn top_up(&mut self, NextToken { token, state: was }: NextToken) -> Result<After> {
         self.record.set(&token, TokenState::Sent, None)?;
-        let answer = match self.service.request(&self.body("top_up", Some(&token))).await {
+        let cashu_token = Some(token.expose().to_owned());
+        let request = RequestBody { cashu_token, ..of_pod("top_up", self.pod) };
+        let answer = match self.service.request(&request).await {
             Ok(answer) => answer,
             Err(error) => {
                 print_note(format_args!("no answer yet: {error}; the same token is sent again"));

@@ -1,5 +1,6 @@
 //! What became of the tokens of `paygress order keep`, on disk before each of them is sent.
 
+use crate::private_file::{directory_of, make_private};
 use anyhow::{Context, Result, anyhow, bail};
 use paygress_cashu::token_amount;
 use paygress_core::model::ids::PodName;
@@ -7,9 +8,9 @@ use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_core::protocol::token_text;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Tokens of one record: each write holds all of them.
@@ -61,17 +62,13 @@ pub(super) struct Record {
     _lock: File,
 }
 
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 impl Record {
     /// Opens the record of this pod, or begins one.
     ///
     /// # Errors
     /// It is another pod's, is damaged, or is in use.
     pub(super) fn open(path: &Path, pod: &PodName) -> Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory_of(path))?;
+        make_private(directory_of(path))?;
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
         let lock =

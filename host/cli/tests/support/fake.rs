@@ -6,7 +6,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, Probe, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
@@ -161,6 +161,10 @@ pub struct FakeCluster {
     pub host_keys: Vec<HostKey>,
     /// Holds up the pods that start.
     pub gate: Option<Arc<Gate>>,
+    /// Finds out whether pods start; without it nothing keeps them from it.
+    pub probe: Option<Arc<dyn Probe>>,
+    /// Pods that are old, and nobody's.
+    pub old: Vec<PodName>,
 }
 
 /// A test waits until it is reached, and lets it go on.
@@ -215,6 +219,9 @@ impl Cluster for FakeCluster {
         self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
     }
+    fn probe(&self) -> Option<&dyn Probe> {
+        self.probe.as_deref()
+    }
     async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
         if let Some(gate) = &self.gate {
             gate.reached.notify_one();
@@ -251,16 +258,19 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(Vec::new())
+        Ok(self.old.clone())
     }
 }
 
 /// Policies that grant everything.
 pub struct Generous;
 
+/// Those that admit this image.
+pub struct GenerousSet(pub &'static str);
+
 impl Policy for Generous {
     fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(Self)
+        Arc::new(GenerousSet("image:1"))
     }
     fn report(&self) -> Vec<SlotStats> {
         Vec::new()
@@ -272,12 +282,12 @@ impl Policy for Generous {
 }
 
 #[async_trait]
-impl PolicySet for Generous {
+impl PolicySet for GenerousSet {
     fn digests(&self) -> Digests {
         Digests::default()
     }
     async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
-        Ok("image:1".to_owned())
+        Ok(self.0.to_owned())
     }
     async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
         Ok(Vec::new())

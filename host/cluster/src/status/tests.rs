@@ -1,4 +1,5 @@
 use super::*;
+use paygress_core::limits;
 use paygress_core::testing::HOST_KEY;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 pub use crate::backend::probe::ProbeProblem;
 pub use crate::model::lease::EndReason;
 
-use crate::backend::capacity::{Capacity, Demand};
+use crate::backend::capacity::{Capacity, Demand, Tier};
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
 use crate::model::ids::{LeaseId, PodName};
@@ -37,6 +37,12 @@ pub struct LeasePlan {
     pub login: Login,
     /// The time that was sold; it counts from readiness.
     pub sold: Seconds,
+}
+
+impl From<&LeasePlan> for Tier {
+    fn from(plan: &LeasePlan) -> Self {
+        Self { id: plan.tier.clone(), resources: plan.placement.resources }
+    }
 }
 
 /// The cause of a [`ClusterError`].

@@ -31,6 +31,11 @@ impl HostKey {
         Ok(Self(format!("{kind} {data}")))
     }
 
+    /// The keys among these lines, which may be anything: as many as a pod has at most.
+    pub fn parse_all<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Self> {
+        lines.filter_map(|line| Self::parse(line).ok()).take(limits::HOST_KEYS).collect()
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -49,6 +49,17 @@ pub struct Login {
 }
 
 impl Login {
+    /// The files that a pod's SSH server reads it from, by name, with the whole content of each.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            Some(("username", self.username.as_str())),
+            self.password.as_ref().map(|password| ("password", password.expose())),
+            self.public_key.as_deref().map(|key| ("authorized_key", key)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     /// A login with these. With neither password nor key a password of 119 random bits is made;
     /// with a key there is none that was not requested.
     #[must_use]

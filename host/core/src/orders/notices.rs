@@ -108,8 +108,7 @@ impl OrderService {
     }
 }
 
-/// The times of a lease's notices that were not given yet. One before the first half of its time is
-/// over says no more than the login does.
+/// The times of a lease's notices that were not given yet.
 fn pending(
     lease: &Lease,
     notices: &[Seconds],
@@ -120,7 +119,8 @@ fn pending(
     times.into_iter().map(|(_, at)| at).filter(move |at| noticed_at.is_none_or(|last| last < *at))
 }
 
-/// How long before the end of a lease there are notices, and when that is.
+/// How long before the end of a lease there are notices, and when that is. One before the first half
+/// of its time is over says no more than the login does.
 fn times(lease: &Lease, notices: &[Seconds], now: UnixTime) -> Vec<(Seconds, UnixTime)> {
     let is_ending = lease.state != LeaseState::Live || lease.end.is_some();
     let Some(end) = lease.expires_at.filter(|end| !is_ending && *end > now) else {

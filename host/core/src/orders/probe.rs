@@ -136,9 +136,8 @@ impl OrderService {
 
     /// Whether a probe pod would take a place that is sold, or find none.
     async fn is_full(&self, plan: &LeasePlan) -> bool {
-        let tier = Tier { id: plan.tier.clone(), resources: plan.placement.resources };
         match self.free_capacity().await {
-            Ok(Some(free)) => free.fits(&tier).is_err(),
+            Ok(Some(free)) => free.fits(&Tier::from(plan)).is_err(),
             Ok(None) | Err(_) => false,
         }
     }

@@ -18,8 +18,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 const SHELL: &str = "/bin/sh";
 
@@ -57,12 +55,7 @@ fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        let (stop, stopped) = watch::channel(false);
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::spawn(async move {
-            terminate.recv().await;
-            stop.send_replace(true);
-        });
+        let stopped = paygress_sshd::stopped_by_sigterm()?;
         writeln!(std::io::stdout(), "{READY}")?;
         paygress_sshd::serve(listener, account, host_key, stopped).await;
         Ok::<_, Box<dyn Error>>(ExitCode::SUCCESS)
