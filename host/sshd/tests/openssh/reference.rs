@@ -28,7 +28,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// With an empty home in this directory, where sshd can be told of it: the files by which a
+    /// With an empty home in this directory, where sshd can be given it: the files by which a
     /// login shell begins are the person's, and may run what changes from one login to the next.
     pub(crate) fn current(files: &Path) -> Self {
         let id = text(&Command::new("id").arg("-u").output().unwrap().stdout);
