@@ -5,6 +5,7 @@ use crate::config::{Config, Reader, part};
 use anyhow::{Context, Result, anyhow};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
+use paygress_pod_nostr::{NostrContact, ServiceContact};
 use paygress_policy_controller::{Controller, PolicyReconciler};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +40,15 @@ fn text(file: Option<&Path>) -> Result<Option<String>> {
 /// How long the start may be delayed by a slow registry.
 const FIRST_RECONCILIATION: Duration = Duration::from_secs(30);
 
+/// What pods know of the service: what its offers say too.
+fn contact(config: &Config, key: &paygress_nostr::PublicKey) -> ServiceContact {
+    let nostr = config.nostr.then(|| NostrContact {
+        npub: paygress_nostr::npub(key),
+        relays: config.relays.iter().map(ToString::to_string).collect(),
+    });
+    ServiceContact { nostr, url: config.http.as_ref().and_then(|http| http.public_url.clone()) }
+}
+
 async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kubernetes> {
     // A label's value, short and this key's own.
     let instance = key.to_hex().chars().take(16).collect();
@@ -50,6 +60,7 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         allowed: config.allowed.clone(),
         extra_capacity: config.extra_capacity.clone(),
         ssh_server_image: config.ssh_server_image.clone(),
+        contact: Some(contact(config, key)),
         root: config.root,
         probe: config.probe,
     };

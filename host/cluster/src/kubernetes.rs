@@ -62,6 +62,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     allowed: Allowed::default(),
 ///     extra_capacity: None,
 ///     ssh_server_image: None,
+///     contact: None,
 ///     root: PodRoot::Never,
 ///     probe: false,
 /// };
@@ -154,11 +155,12 @@ impl Kubernetes {
     }
 
     pub(crate) fn objects(&self, plan: &LeasePlan, user: PodUser) -> Result<Objects> {
-        let Settings { instance, ready_within, ttl, allowed, ssh_server_image, .. } =
+        let Settings { instance, ready_within, ttl, allowed, ssh_server_image, contact, .. } =
             &self.settings;
         let (ready_within, ttl) = (*ready_within, *ttl);
         let ssh_server = ssh_server_image.as_deref().map(|image| SshServer { image, user });
-        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server };
+        let contact = contact.as_ref();
+        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server, contact };
         Ok(Objects::of(plan, &settings)?)
     }
 

@@ -31,6 +31,7 @@ mod objects;
 mod pod_server;
 mod probe;
 mod requests;
+mod service_contact;
 mod settings;
 mod ssh_server;
 mod status;

@@ -2,6 +2,7 @@
 
 use crate::check_plan::check_plan;
 use crate::guard::{self, Checked};
+use crate::service_contact::introduce;
 use crate::ssh_server::SshServer;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
@@ -13,6 +14,7 @@ use paygress_core::backend::cluster::LeasePlan;
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_pod_nostr::ServiceContact;
 use std::collections::BTreeMap;
 
 /// The label that existing tools select by.
@@ -51,6 +53,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) allowed: &'a guard::Allowed,
     /// None: the images bring their own.
     pub(crate) ssh_server: Option<SshServer<'a>>,
+    /// None: pods know nothing of the service.
+    pub(crate) contact: Option<&'a ServiceContact>,
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
@@ -124,6 +128,9 @@ impl Objects {
         let Checked { mut template, services } = check_plan(plan, settings.allowed)?;
         if let Some(server) = &settings.ssh_server {
             server.install(&mut template, plan.placement.container_port);
+        }
+        if let Some(contact) = settings.contact {
+            introduce(&mut template, contact, &plan.lease.pod_name());
         }
         let labels = labels(plan, settings.instance);
         let metadata = |name: &str| ObjectMeta {

@@ -265,6 +265,7 @@ mod tests {
             ttl: KEPT,
             allowed: &Allowed::default(),
             ssh_server: Some(SshServer { image: "example.com/server:1", user }),
+            contact: None,
         };
         Objects::of(&plan, &settings).unwrap()
     }

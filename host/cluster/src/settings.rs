@@ -3,6 +3,7 @@
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
 use paygress_core::model::units::Seconds;
+use paygress_pod_nostr::ServiceContact;
 
 /// What [`Kubernetes`](crate::Kubernetes) is made with.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Settings {
     /// The image with the SSH server that is put into customers' images; none: these bring their
     /// own.
     pub ssh_server_image: Option<String>,
+    /// What pods know of this service; none: nothing.
+    pub contact: Option<ServiceContact>,
     pub root: PodRoot,
     /// Whether probe pods are launched.
     pub probe: bool,

@@ -221,6 +221,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         allowed: Allowed::default(),
         extra_capacity: None,
         ssh_server_image: None,
+        contact: None,
         root: PodRoot::Never,
         probe: false,
     };

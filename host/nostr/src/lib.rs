@@ -17,7 +17,8 @@
 //! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
 //!   `offers.rs`: what is published.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
-//! - `client.rs`: the customer's side, for `paygress order`.
+//! - `client.rs`: the customer's side, for `paygress order` and for `paygress-top-up` in pods.
+//!   `broadcast.rs`: one event to several relays, for pods that answer for themselves.
 //!
 //! It uses `paygress-core` and relays, nothing else: no cluster, no wallet, no database of its own.
 //! It is the only crate that knows nostr-sdk.
@@ -45,6 +46,7 @@
 //! ```
 
 mod address;
+mod broadcast;
 pub mod client;
 mod connection;
 mod delivery;
@@ -58,10 +60,11 @@ mod relay_auth;
 mod replies;
 mod visits;
 
+pub use broadcast::{Broadcast, broadcast};
 pub use connection::{Connection, Settings};
-pub use error::Error;
+pub use error::{Error, RelayFailures};
 pub use inbox::Inbox;
-pub use nostr_sdk::{Keys, PublicKey, RelayUrl};
+pub use nostr_sdk::{EventId, Keys, PublicKey, RelayUrl};
 pub use offers::OfferPublisher;
 pub use replies::{ReplyPublisher, TRANSPORT};
 

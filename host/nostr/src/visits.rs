@@ -124,7 +124,8 @@ async fn slot(all: &Semaphore, priority: Priority) -> Result<SemaphorePermit<'_>
     slot.and_then(Result::ok).ok_or(RelayError::Busy)
 }
 
-async fn visit(relay: &RelayUrl, event: &Event, reach: Reach) -> Result<(), RelayError> {
+/// Brings an event to one relay, and waits for its answer.
+pub(crate) async fn visit(relay: &RelayUrl, event: &Event, reach: Reach) -> Result<(), RelayError> {
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(relay.into(), reach)).await;
     let mut socket = connected.map_err(|_| RelayError::Timeout)??;
     let sent = publish(&mut socket, relay, event).await;

@@ -4,6 +4,8 @@
 //! ```text
 //! DIR/paygress-sshd            this program
 //! DIR/busybox, DIR/bin/sh …    busybox and a link for each of its programs, if this image has it
+//! DIR/paygress-nostr           what extends the pod from inside, as DIR/bin/paygress-top-up, if
+//!                              this image has it
 //! DIR/host-keys                the keys of the server, which are kept if they exist
 //! ```
 //!
@@ -24,6 +26,9 @@ use std::process::Command;
 
 /// Where the project's own image has it.
 const BUSYBOX: &str = "/bin/busybox";
+/// Where the project's own image has `paygress-nostr`, and its names for the pod's user.
+const NOSTR: &str = "/bin/paygress-nostr";
+const NOSTR_LINKS: [&str; 2] = ["paygress-nostr", "paygress-top-up"];
 /// Who the users of this process's namespace are outside of it.
 const USER_MAP: &str = "/proc/self/uid_map";
 /// Programs of busybox that need more rights than a pod has, or a password.
@@ -78,12 +83,14 @@ pub fn install(directory: &Path, termination_log: &Path) -> Result<(), InstallEr
         let busybox = directory.join("busybox");
         copy(Path::new(BUSYBOX), &busybox).map_err(failed(&busybox))?;
         for applet in applets()? {
-            let link = bin.join(applet);
-            match symlink("../busybox", &link) {
-                // The init container ran before.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => made.map_err(failed(&link))?,
-            }
+            link("../busybox", &bin.join(applet))?;
+        }
+    }
+    if Path::new(NOSTR).exists() {
+        let nostr = directory.join("paygress-nostr");
+        copy(Path::new(NOSTR), &nostr).map_err(failed(&nostr))?;
+        for name in NOSTR_LINKS {
+            link("../paygress-nostr", &bin.join(name))?;
         }
     }
     let keys = host_keys::kept(&host_keys)?;
@@ -94,6 +101,14 @@ pub fn install(directory: &Path, termination_log: &Path) -> Result<(), InstallEr
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_owned();
     move |source| InstallError::Write { path, source }
+}
+
+fn link(target: &str, path: &Path) -> Result<(), InstallError> {
+    match symlink(target, path) {
+        // The init container ran before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(failed(path)),
+    }
 }
 
 /// Whole or not at all, and executable; a program that runs is not changed but replaced.

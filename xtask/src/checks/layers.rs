@@ -22,13 +22,23 @@ const LIBRARIES: [(&[&str], &[&str]); 8] = [
 ];
 
 /// Crates, and the prefixes of what they may not depend on.
-const FORBIDDEN: [(&str, &[&str]); 3] =
-    [("paygress-core", &["paygress-"]), ("paygress-http", BACKENDS), ("paygress-nostr", BACKENDS)];
+const FORBIDDEN: [(&str, &[&str]); 5] = [
+    ("paygress-core", &["paygress-"]),
+    ("paygress-http", BACKENDS),
+    ("paygress-nostr", BACKENDS),
+    // It runs in customers' pods.
+    ("paygress-pod-nostr", BACKENDS),
+    ("paygress-cluster", &["paygress-nostr"]),
+];
 const BACKENDS: &[&str] =
     &["paygress-cashu", "paygress-cluster", "paygress-policy", "paygress-store"];
 
 /// For the demo and tests: an option of what is deployed, never a part of it.
 const DEVELOPMENT: &str = "paygress-sandbox";
+
+/// The service shares its types. Its program, a client of relays, is the default feature, and runs
+/// in pods alone.
+const OF_PODS: &str = "paygress-pod-nostr";
 
 pub(crate) fn check() -> Result<()> {
     let metadata =
@@ -52,6 +62,10 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
             let optional = dependency.get("optional").and_then(Value::as_bool).unwrap_or(false);
             if let Some(reason) = violation(name, on, optional) {
                 found.push(format!("{name} depends on {on}: {reason}"));
+            }
+            let with_program = dependency.get("uses_default_features").and_then(Value::as_bool);
+            if on == OF_PODS && with_program != Some(false) {
+                found.push(format!("{name} depends on the program of {on}: its types at most"));
             }
         }
     }
@@ -115,6 +129,18 @@ mod tests {
         let sandbox = |optional| json!({"name": "paygress-sandbox", "optional": optional});
         assert_eq!(of("paygress", sandbox(false)).len(), 1);
         assert_eq!(of("paygress", sandbox(true)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_service_shares_the_types_of_what_runs_in_pods_and_not_the_program() {
+        let of_pods = |with_program| {
+            let mut dependency = json!({"name": "paygress-pod-nostr"});
+            dependency["uses_default_features"] = Value::Bool(with_program);
+            dependency
+        };
+        assert_eq!(of("paygress-cluster", of_pods(true)).len(), 1);
+        assert_eq!(of("paygress-cluster", of_pods(false)), Vec::<String>::new());
+        assert_eq!(of("paygress-cluster", json!({"name": "paygress-nostr"})).len(), 1);
     }
 
     #[test]

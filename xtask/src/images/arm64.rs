@@ -1,4 +1,4 @@
-//! The server and busybox for arm64, built on amd64 by Debian's cross compiler and checked with
+//! The server, `paygress-nostr` and busybox for arm64, built on amd64 by Debian's cross compiler and checked with
 //! QEMU.
 
 use super::architecture::Architecture;
@@ -54,8 +54,11 @@ pub(super) fn busybox() -> Result<PathBuf> {
     places.into_iter().find(|place| place.exists()).context("there is no busybox in its package")
 }
 
-/// Installs, starts and logs in, by QEMU; the shell is this machine's.
-pub(super) fn check(server: &Path) -> Result<()> {
+/// Installs, starts and logs in, by QEMU; the shell is this machine's. `paygress-nostr` prints its
+/// help.
+pub(super) fn check(server: &Path, nostr: &Path) -> Result<()> {
+    let help = output(Command::new(QEMU).arg(nostr).arg("--help"))?;
+    ensure!(help.starts_with("usage: "), "the arm64 paygress-nostr prints {help:?}");
     let directory = directory().join("check-arm64");
     remove_directory(&directory)?;
     let (tools, log) = (directory.join("tools"), directory.join("log"));

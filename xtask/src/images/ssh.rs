@@ -1,4 +1,4 @@
-//! A static server, busybox, and a user's home.
+//! A static server, what speaks Nostr in pods, busybox, and a user's home.
 
 use super::architecture::Architecture;
 use super::arm64;
@@ -14,7 +14,10 @@ const NAME: &str = "paygress.local/ssh:1";
 /// The user of the pods: `user_id` of the pod-template policy.
 const USER: u32 = 1000;
 
-/// The build of the server, static.
+/// Names of `paygress-nostr` beside its own.
+const NOSTR_LINKS: [&str; 1] = ["paygress-top-up"];
+
+/// The build of the server and of `paygress-nostr`, static.
 pub(crate) fn build_of_server(architecture: Architecture) -> Result<Command> {
     let mut command = cargo(&[
         "build",
@@ -22,6 +25,8 @@ pub(crate) fn build_of_server(architecture: Architecture) -> Result<Command> {
         "--release",
         "--package",
         "paygress-sshd",
+        "--package",
+        "paygress-pod-nostr",
         "--target",
         architecture.triple(),
     ])?;
@@ -37,20 +42,22 @@ pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
         arm64::prepare()?;
     }
     step("build the SSH server, static", &mut build_of_server(architecture)?)?;
-    let server = target().join(architecture.triple()).join("release/paygress-sshd");
+    let built = target().join(architecture.triple()).join("release");
+    let programs =
+        Programs { server: built.join("paygress-sshd"), nostr: built.join("paygress-nostr") };
     let own = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|it| Path::new(it).exists());
     let own = own.context("busybox is missing: apt-get install busybox-static")?;
     let applets = output(Command::new(own).arg("--list"))?;
     let busybox = match architecture {
         Architecture::Amd64 => PathBuf::from(own),
         Architecture::Arm64 => {
-            arm64::check(&server)?;
+            arm64::check(&programs.server, &programs.nostr)?;
             arm64::busybox()?
         }
     };
     let rootfs = archive.with_extension("rootfs");
     remove_directory(&rootfs)?;
-    fill(&rootfs, &server, &busybox, &applets)?;
+    fill(&rootfs, &programs, &busybox, &applets)?;
     let user = format!("{USER}:{USER}");
     let entrypoint = ["--entrypoint", r#"["/bin/paygress-sshd"]"#];
     let options = ["--user", &user, "--port", "2222", "--arch", architecture.name()];
@@ -58,8 +65,14 @@ pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
     pack(archive, NAME, &rootfs, "0", &[&entrypoint[..], &options[..]].concat())
 }
 
+/// What is built of the project's own.
+struct Programs {
+    server: PathBuf,
+    nostr: PathBuf,
+}
+
 /// Puts together what the image holds.
-fn fill(rootfs: &Path, server: &Path, busybox: &Path, applets: &str) -> Result<()> {
+fn fill(rootfs: &Path, programs: &Programs, busybox: &Path, applets: &str) -> Result<()> {
     for directory in [
         "bin",
         "etc",
@@ -78,7 +91,11 @@ fn fill(rootfs: &Path, server: &Path, busybox: &Path, applets: &str) -> Result<(
         fs::create_dir_all(rootfs.join(directory))?;
     }
     fs::copy(busybox, rootfs.join("bin/busybox"))?;
-    fs::copy(server, rootfs.join("bin/paygress-sshd"))?;
+    fs::copy(&programs.server, rootfs.join("bin/paygress-sshd"))?;
+    fs::copy(&programs.nostr, rootfs.join("bin/paygress-nostr"))?;
+    for name in NOSTR_LINKS {
+        symlink("/bin/paygress-nostr", rootfs.join("bin").join(name))?;
+    }
     let left_out = ["busybox", "su", "login", "passwd"];
     for applet in applets.lines().filter(|applet| !left_out.contains(applet)) {
         symlink("/bin/busybox", rootfs.join("bin").join(applet))

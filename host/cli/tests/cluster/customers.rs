@@ -82,6 +82,9 @@ impl<'a> Bought<'a> {
             env.contains("paygress-sshd") && !env.contains("it's"),
             "the password is in nobody's environment or arguments"
         );
+        let (knows, _) = self.ssh.run("paygress-top-up --help | head -n 1; echo $PAYGRESS_POD");
+        let usage = "usage: paygress-top-up [--resume] [--wait SECONDS]";
+        assert_eq!(knows, format!("{usage}\n{}\n", self.pod), "it can be extended from inside");
         let object = in_workloads(&["get", "job,pod", "-l", "app=paygress-ssh-pod", "-o", "json"]);
         assert!(
             !object.contains("it's") && !object.contains("alice"),

@@ -21,13 +21,18 @@ fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
     if lease.state == LeaseState::Ended {
         return PodIdentity::default();
     }
-    let keys = &lease.host_keys;
+    PodIdentity { root: lease.root, ..pod_identity(&lease.host_keys, ssh_host, lease.port) }
+}
+
+/// What a customer checks of a pod that has these keys at this address.
+#[must_use]
+pub fn pod_identity(host_keys: &[HostKey], ssh_host: &str, port: u16) -> PodIdentity {
     let lines: Vec<String> =
-        keys.iter().map(|key| key.known_hosts_line(ssh_host, lease.port)).collect();
+        host_keys.iter().map(|key| key.known_hosts_line(ssh_host, port)).collect();
     PodIdentity {
-        ssh_host_keys: keys.iter().map(HostKey::to_string).collect(),
+        ssh_host_keys: host_keys.iter().map(HostKey::to_string).collect(),
         known_hosts: (!lines.is_empty()).then(|| lines.join("\n")),
-        root: lease.root,
+        root: None,
     }
 }
 
