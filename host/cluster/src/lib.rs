@@ -30,6 +30,7 @@ mod kubernetes;
 mod objects;
 mod pod_server;
 mod probe;
+mod quantity;
 mod requests;
 mod settings;
 mod ssh_server;
