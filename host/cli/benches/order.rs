@@ -13,6 +13,7 @@ use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::model::ids::{Customer, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
+use paygress_core::model::run::Run;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{NewOrder, OrderService};
@@ -195,6 +196,7 @@ async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
             username: "user".to_owned(),
             public_key: None,
             wanted: None,
+            run: Run::Ssh,
         },
         password: Some(Secret::new("a good password")),
     };

@@ -57,6 +57,9 @@ enum Action {
         /// The image.
         #[arg(long)]
         image: Option<String>,
+        /// What runs in the pod: the SSH server alone, or beside it what the image starts by itself.
+        #[arg(long, value_parser = ["ssh", "image"])]
+        run: Option<String>,
         /// The tier; see `offers`.
         #[arg(long)]
         tier: Option<String>,
@@ -202,7 +205,17 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
             notices: notices.then_some(true),
             ..of_pod("top_up", pod)
         },
-        Action::Spawn { token, image, tier, minutes, username, password, public_key, notices } => {
+        Action::Spawn {
+            token,
+            image,
+            run,
+            tier,
+            minutes,
+            username,
+            password,
+            public_key,
+            notices,
+        } => {
             let key = public_key
                 .as_deref()
                 .map(std::fs::read_to_string)
@@ -212,6 +225,7 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
                 kind: Some("spawn".to_owned()),
                 cashu_token: Some(read_token(token)?),
                 pod_image: image.clone(),
+                run: run.clone(),
                 tier: tier.clone(),
                 duration_minutes: *minutes,
                 ssh_username: username.clone(),
@@ -303,6 +317,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         print_line(format_args!("  mints: {}", plain(&mints, usize::MAX)));
         if let Some(root) = offer.content.root {
             print_line(format_args!("  root: {}", yes_or_no(root)));
+        }
+        if offer.content.run_image == Some(true) {
+            print_line("  the image's own program: --run image");
         }
         let images = &offer.content.images;
         if !images.is_empty() {

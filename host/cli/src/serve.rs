@@ -62,6 +62,7 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         ssh_server_image: config.ssh_server_image.clone(),
         contact: Some(contact(config, key)),
         root: config.root,
+        run_image: config.run_image,
         probe: config.probe,
     };
     if config.ssh_server_image.is_some() && config.root == PodRoot::Auto && !config.probe {

@@ -16,6 +16,7 @@ const ADDED_PROPERTIES: &[&str] = &[
     "AccessDetails.ssh_host_keys",
     "OfferContent.images",
     "OfferContent.root",
+    "OfferContent.run_image",
     "OfferContent.utilisation_percent",
     "OverviewView.warnings",
     "PodSpec.available",
@@ -25,9 +26,11 @@ const ADDED_PROPERTIES: &[&str] = &[
     "Problem.refund_fee_sats",
     "Readiness.warnings",
     "Request.notices",
+    "Request.run",
     "StageEvent.end_reason",
     "StageEvent.notice_seconds",
     "StatusResponse.end_reason",
+    "StatusResponse.image_program",
     "StopResponse.end_reason",
     "Stopped.end_reason",
     "Spawned.known_hosts",
@@ -89,7 +92,7 @@ fn describe(parsed: Result<Request, Refusal>) -> Value {
                 Purchase::TopUp { pod } => {
                     json!({ "kind": "top-up", "token": token, "pod": pod, "password": password })
                 }
-                Purchase::Spawn { image, tier, username, public_key, wanted } => json!({
+                Purchase::Spawn { image, tier, username, public_key, wanted, run: _ } => json!({
                     "kind": "spawn", "token": token, "image": image, "tier": tier,
                     "username": username, "public_key": public_key, "wanted_seconds": wanted,
                     "password": password,

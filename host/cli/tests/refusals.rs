@@ -65,6 +65,9 @@ async fn each_refusal_has_its_name_and_leaves_the_token_good() {
         (json!({"cashu_token": token, "ssh_username": "$(id)"}), "invalid_request"),
         (json!({"cashu_token": token, "ssh_username": "-oProxyCommand=x"}), "invalid_request"),
         (json!({"cashu_token": token, "tier": "galactic"}), "invalid_spec"),
+        (json!({"cashu_token": token, "run": "everything"}), "invalid_request"),
+        // The sandbox's pods have no image.
+        (json!({"cashu_token": token, "run": "image"}), "invalid_request"),
         (json!({"cashu_token": token, "ssh_public_key": "ssh-ed25519 AAAA"}), "invalid_request"),
         (json!({"cashu_token": token, "ssh_public_key": "ssh-rsa AAAA"}), "invalid_request"),
     ] {

@@ -7,10 +7,11 @@ use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
 use crate::pod_server::{PodServer, answering};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
-use crate::settings::Settings;
+use crate::settings::{RunImage, Settings};
 use crate::ssh_server::{PodUser, SshServer, is_root};
 use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, host_keys, readiness, startup_phase, unready,
+    UNSCHEDULABLE, cause, ended, finished, host_keys, program_state, readiness, startup_phase,
+    unready,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -29,6 +30,7 @@ use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::run::ProgramState;
 use paygress_core::model::units::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +51,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, PodRoot, Settings};
+/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings};
 /// use paygress_core::Cluster;
 /// use paygress_core::model::units::Seconds;
 ///
@@ -64,6 +66,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     ssh_server_image: None,
 ///     contact: None,
 ///     root: PodRoot::Never,
+///     run_image: RunImage::Never,
 ///     probe: false,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
@@ -352,6 +355,11 @@ impl Cluster for Kubernetes {
         self.user() == PodUser::Root
     }
 
+    fn runs_images(&self) -> bool {
+        let Settings { run_image, ssh_server_image, .. } = &self.settings;
+        *run_image == RunImage::Allowed && ssh_server_image.is_some()
+    }
+
     fn probe(&self) -> Option<&dyn Probe> {
         let probe: &dyn Probe = self;
         self.settings.probe.then_some(probe)
@@ -396,6 +404,10 @@ impl Cluster for Kubernetes {
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase> {
         Ok(self.pods_of(pod).await?.first().map_or(StartupPhase::Waiting, startup_phase))
+    }
+
+    async fn image_program(&self, pod: &PodName) -> Result<Option<ProgramState>> {
+        Ok(self.pods_of(pod).await?.first().and_then(program_state))
     }
 
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<()> {

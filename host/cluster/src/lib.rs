@@ -16,9 +16,10 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. `ssh_server` adds what the host adds, root of a user namespace included; `probe`
-//! launches a pod that finds out whether all of that works. [`check_plan()`] is public for other
-//! implementations of `Cluster`, such as the sandbox's local pods.
+//! trusted. `ssh_server` adds what the host adds, root of a user namespace included, and
+//! `image_program` the image's own program for orders that want it; `probe` launches a pod that
+//! finds out whether pods start. [`check_plan()`] is public for other implementations of `Cluster`,
+//! such as the sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
@@ -26,10 +27,12 @@ mod capacity;
 mod check_plan;
 pub mod connection;
 pub mod guard;
+mod image_program;
 mod kubernetes;
 mod objects;
 mod pod_server;
 mod probe;
+mod quantity;
 mod requests;
 mod service_contact;
 mod settings;
@@ -40,4 +43,4 @@ pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
-pub use settings::{PodRoot, Settings};
+pub use settings::{PodRoot, RunImage, Settings};

@@ -2,6 +2,7 @@
 
 use crate::check_plan::check_plan;
 use crate::guard::{self, Checked};
+use crate::image_program::ImageProgram;
 use crate::service_contact::introduce;
 use crate::ssh_server::SshServer;
 use k8s_openapi::ByteString;
@@ -13,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use paygress_core::backend::cluster::LeasePlan;
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
+use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_pod_nostr::ServiceContact;
 use std::collections::BTreeMap;
@@ -117,6 +119,27 @@ fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>
     }
 }
 
+/// The checked template, with what the host adds.
+fn completed(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Checked, Refusal> {
+    let mut checked = check_plan(plan, settings.allowed)?;
+    if let Some(server) = &settings.ssh_server {
+        server.install(&mut checked.template, plan.placement.container_port);
+    }
+    if let Some(contact) = settings.contact {
+        introduce(&mut checked.template, contact, &plan.lease.pod_name());
+    }
+    if plan.run == Run::Image {
+        let program = ImageProgram {
+            // Without one the template is refused: there is no server beside which to run it.
+            server_image: settings.ssh_server.map_or("", |server| server.image),
+            sold: plan.placement.resources,
+            overcommit: settings.allowed.overcommit,
+        };
+        program.add(&mut checked.template)?;
+    }
+    Ok(checked)
+}
+
 fn login_data(login: &Login) -> BTreeMap<String, ByteString> {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     login.files().map(|(name, content)| (name.to_owned(), bytes(content))).collect()
@@ -125,13 +148,7 @@ fn login_data(login: &Login) -> BTreeMap<String, ByteString> {
 impl Objects {
     /// The objects of this lease, if its template passes the guard.
     pub(crate) fn of(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Self, Refusal> {
-        let Checked { mut template, services } = check_plan(plan, settings.allowed)?;
-        if let Some(server) = &settings.ssh_server {
-            server.install(&mut template, plan.placement.container_port);
-        }
-        if let Some(contact) = settings.contact {
-            introduce(&mut template, contact, &plan.lease.pod_name());
-        }
+        let Checked { mut template, services } = completed(plan, settings)?;
         let labels = labels(plan, settings.instance);
         let metadata = |name: &str| ObjectMeta {
             name: Some(name.to_owned()),

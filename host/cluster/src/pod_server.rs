@@ -6,6 +6,7 @@
 //! itself: whoever proves one of them is this pod's server, whatever else may have its address
 //! where the service is. Where pods cannot be reached, the kubelet alone decides.
 
+use crate::image_program::server_sidecar;
 use crate::ssh_server::INIT_CONTAINER;
 use crate::status::host_keys;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,10 +33,13 @@ impl PodServer {
     /// or customers come through a Service, which knows only pods that the kubelet reports as ready.
     pub(crate) fn of(pod: &Pod) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-        spec.init_containers.iter().flatten().find(|init| init.name == INIT_CONTAINER)?;
+        let inits = spec.init_containers.as_deref()?;
+        inits.iter().find(|init| init.name == INIT_CONTAINER)?;
         let [container] = spec.containers.as_slice() else { return None };
-        let has_own_probe = container.startup_probe.is_some()
-            || container.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_none());
+        // Beside a program the server is a sidecar; its port is the container's in any case.
+        let server = server_sidecar(inits, |init| init.name.as_str()).unwrap_or(container);
+        let has_own_probe = server.startup_probe.is_some()
+            || server.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_none());
         if has_own_probe {
             return None;
         }
@@ -123,6 +127,24 @@ mod tests {
             assert_eq!(address(&other, INIT_CONTAINER, HOST_KEY), None, "{field}");
         }
         assert!(PodServer::of(&Pod::default()).is_none());
+    }
+
+    #[test]
+    fn beside_an_images_program_it_is_the_sidecar_before_it() {
+        let address = |server: &Value| {
+            let ports = json!([{"containerPort": 2222, "hostPort": 20_427}]);
+            let holder = json!({"name": "paygress-pod", "ports": ports});
+            let mut pod = pod(&holder, INIT_CONTAINER, HOST_KEY);
+            let inits = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+            for sidecar in [server, &json!({"name": "paygress-image"})] {
+                inits.push(serde_json::from_value(sidecar.clone()).unwrap());
+            }
+            Some(PodServer::of(&pod)?.address)
+        };
+        let tcp = json!({"name": "ssh", "readinessProbe": {"tcpSocket": {"port": 2222}}});
+        assert_eq!(address(&tcp), Some(SocketAddr::from(([10, 88, 0, 7], 2_222))));
+        let own = json!({"name": "ssh", "readinessProbe": {"exec": {"command": ["true"]}}});
+        assert_eq!(address(&own), None, "a probe of another kind");
     }
 
     /// A server with these keys at this address.

@@ -221,6 +221,7 @@ mod tests {
     use paygress_core::model::ids::LeaseId;
     use paygress_core::model::login::Login;
     use paygress_core::model::refusal::Refusal;
+    use paygress_core::model::run::Run;
     use serde_json::{Value, json};
 
     const KEPT: Seconds = Seconds(60);
@@ -258,6 +259,7 @@ mod tests {
             },
             login: Login::check(None, None, None).unwrap(),
             sold: Seconds(60),
+            run: Run::Ssh,
         };
         let settings = JobSettings {
             instance: "test",

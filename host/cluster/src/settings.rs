@@ -26,8 +26,17 @@ pub struct Settings {
     /// What pods know of this service; none: nothing.
     pub contact: Option<ServiceContact>,
     pub root: PodRoot,
+    pub run_image: RunImage,
     /// Whether probe pods are launched.
     pub probe: bool,
+}
+
+/// Whether pods may run their images' own programs beside the SSH server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunImage {
+    /// For orders that want it, where the host puts its SSH server into images.
+    Allowed,
+    Never,
 }
 
 /// Whether customers are root in their pods.

@@ -18,7 +18,7 @@ const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
 const USER_NAMESPACE: &str = "--user-namespace";
-const VOLUME: &str = "paygress";
+pub(crate) const VOLUME: &str = "paygress";
 /// No template mounts anything there.
 pub(crate) const DIRECTORY: &str = "/.paygress";
 /// A static server and a static busybox have a few MiB.

@@ -1,10 +1,12 @@
 //! What the status of a Job or a pod says about a lease.
 
+use crate::image_program::{PROGRAM, server_sidecar};
 use crate::ssh_server::INIT_CONTAINER;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
 use paygress_core::model::host_key::HostKey;
+use paygress_core::model::run::ProgramState;
 use std::time::Duration;
 
 /// How long a pod may be unschedulable where no autoscaler adds nodes: another pod may be about to
@@ -33,6 +35,9 @@ pub(crate) const IMAGE_FAILED: [&str; 7] = [
 /// Why a container has ended whose image does not run: its program is missing, or of another
 /// architecture.
 const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
+/// Why an image's own program waits that was tried in vain: the image names none, for instance.
+const PROGRAM_FAILED: [&str; 3] =
+    ["CreateContainerError", "CreateContainerConfigError", "RunContainerError"];
 
 /// Why a Job has ended, if it has. `FailureTarget` and `SuccessCriteriaMet` come first, while its
 /// pods are being stopped.
@@ -110,7 +115,8 @@ pub(crate) fn readiness(
         let of_image = is_any_terminated(pod, &NOT_STARTED);
         return Some(Err(not_started(pod, of_image, "it ended during startup")));
     }
-    if is_met(status, "Ready") {
+    // Beside a program the pod is ready only while that runs.
+    if is_met(status, "Ready") || server_beside_program(status).is_some_and(|server| server.ready) {
         return Some(Ok(()));
     }
     let unschedulable = status
@@ -196,13 +202,43 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     }
 }
 
-/// The containers that do not run yet, those first for which the others wait.
+/// The SSH server's container where an image's own program runs beside it.
+fn server_beside_program(status: &PodStatus) -> Option<&ContainerStatus> {
+    let inits = status.init_container_statuses.as_deref()?;
+    server_sidecar(inits, |container| container.name.as_str())
+}
+
+/// How the image's own program is, in a pod that has it.
+pub(crate) fn program_state(pod: &Pod) -> Option<ProgramState> {
+    let mut inits = pod.spec.as_ref()?.init_containers.iter().flatten();
+    inits.find(|container| container.name == PROGRAM)?;
+    let status = pod.status.as_ref().and_then(|status| {
+        status.init_container_statuses.iter().flatten().find(|status| status.name == PROGRAM)
+    });
+    let Some(status) = status else { return Some(ProgramState::Waiting) };
+    let state = status.state.as_ref();
+    let has_ended = [state, status.last_state.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|state| state.terminated.is_some());
+    let reason = state.and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+    Some(match (state.is_some_and(|state| state.running.is_some()), reason) {
+        (true, _) => ProgramState::Running,
+        (false, Some(reason)) if PROGRAM_FAILED.contains(&reason) => ProgramState::Failed,
+        (false, _) if has_ended => ProgramState::Failed,
+        (false, _) => ProgramState::Waiting,
+    })
+}
+
+/// The containers that do not run yet, those first for which the others wait. None waits for the
+/// image's own program.
 fn waiting(status: &PodStatus) -> impl Iterator<Item = (&ContainerStatus, &ContainerStateWaiting)> {
     containers(status)
+        .filter(|container| container.name != PROGRAM)
         .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
 }
 
-/// The init container, and the customer's.
+/// The init containers, and the others.
 pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
 }
@@ -240,8 +276,9 @@ fn is_stuck(waiting: &ContainerStateWaiting) -> bool {
 /// How far the startup of a pod that is not ready yet has come.
 pub(crate) fn startup_phase(pod: &Pod) -> StartupPhase {
     let Some(status) = &pod.status else { return StartupPhase::Waiting };
-    let started =
-        status.container_statuses.iter().flatten().any(|container| container.started == Some(true));
+    let containers = status.container_statuses.iter().flatten();
+    let mut servers = containers.chain(server_beside_program(status));
+    let started = servers.any(|container| container.started == Some(true));
     // Once the sandbox is there and no container runs, the image is being pulled.
     match (started, is_met(status, "PodReadyToStartContainers"), is_met(status, "PodScheduled")) {
         (true, _, _) => StartupPhase::Starting,

@@ -4,7 +4,7 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, PodRoot, Settings};
+use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -13,6 +13,7 @@ use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
@@ -67,6 +68,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
         login: Login::check(Some("alice"), None, None).unwrap(),
         sold: Seconds(sold),
+        run: Run::Ssh,
     }
 }
 
@@ -223,6 +225,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ssh_server_image: None,
         contact: None,
         root: PodRoot::Never,
+        run_image: RunImage::Never,
         probe: false,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()

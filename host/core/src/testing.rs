@@ -15,6 +15,7 @@ use crate::model::order_state::{
 };
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::state::State;
 use crate::model::token::TokenInfo;
@@ -96,6 +97,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         p2pk_pubkey: None,
         utilisation: None,
         root: false,
+        run_image: false,
     }
 }
 
@@ -136,6 +138,7 @@ pub fn spawn() -> Purchase {
         username: "user".to_owned(),
         public_key: None,
         wanted: None,
+        run: Run::Ssh,
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct PaidFor {
     /// As in `/spawn-pod`.
     tier: Option<String>,
     /// As in `/spawn-pod`.
+    run: Option<String>,
+    /// As in `/spawn-pod`.
     ssh_username: Option<String>,
     /// As in `/spawn-pod`.
     ssh_public_key: Option<String>,
@@ -48,6 +50,7 @@ impl PaidFor {
             pod_name: self.pod_name,
             pod_image: self.pod_image,
             tier: self.tier,
+            run: self.run,
             ssh_username: self.ssh_username,
             ssh_public_key: self.ssh_public_key,
             duration_minutes: self.duration_minutes.filter(|_| !is_top_up),

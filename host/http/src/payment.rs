@@ -88,10 +88,11 @@ fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
     let mut query: Vec<(&str, String)> = vec![("for", customer.to_string())];
     match purchase {
         Purchase::TopUp { pod } => query.push(("pod_name", pod.to_string())),
-        Purchase::Spawn { image, tier, username, public_key, wanted } => {
+        Purchase::Spawn { image, tier, username, public_key, wanted, run } => {
             query.push(("ssh_username", username.clone()));
             query.extend(image.iter().map(|image| ("pod_image", image.clone())));
             query.extend(tier.iter().map(|tier| ("tier", tier.clone())));
+            query.extend((!run.is_ssh()).then(|| ("run", run.as_str().to_owned())));
             query.extend(public_key.iter().map(|key| ("ssh_public_key", key.clone())));
             query.extend(
                 wanted

@@ -50,6 +50,7 @@ function orderFields() {
   if (form.get('tier')) order.tier = form.get('tier');
   if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
   if ($('image').value.trim()) order.pod_image = $('image').value.trim();
+  if ($('run-image').checked && !$('run-image-field').hidden) order.run = 'image';
   if ($('public-key').value.trim()) order.ssh_public_key = $('public-key').value.trim();
   return order;
 }
@@ -79,6 +80,7 @@ async function showOffers() {
   showImages(offer.images);
   $('mints').textContent = offer.whitelisted_mints.join(', ');
   $('root').textContent = describeRoot(offer.root);
+  $('run-image-field').hidden = !offer.run_image;
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {
     const radio = element('input', '', { type: 'radio', name: 'tier', value: spec.id });
     radio.checked = index === 0;

@@ -9,6 +9,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
+use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
 use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck};
@@ -82,6 +83,7 @@ fn plan(host_port: u16) -> LeasePlan {
         rendered: Rendered { pod_template_json: template, services_json: Vec::new() },
         login: Login::check(Some("alice"), Some(PASSWORD), None).unwrap(),
         sold: Seconds(600),
+        run: Run::Ssh,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--tools DIR] [--shell PATH]
 //!     [--home DIR] [--host-keys DIR]`,
-//!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`
+//!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`,
+//!     `paygress-sshd hold`: only waits for SIGTERM
 //!
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
@@ -33,6 +34,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((command, rest)) if command == "install" => install_into(rest),
+        Some((command, [])) if command == "hold" => hold().await,
         _ if std::process::id() == 1 => init().await,
         _ => run(arguments.into_iter()).await,
     };
@@ -43,6 +45,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// For the container that a pod ends with, where all others are sidecars.
+async fn hold() -> Result<ExitCode, Box<dyn Error>> {
+    signal(SignalKind::terminate())?.recv().await;
+    Ok(ExitCode::from(TERMINATED))
 }
 
 /// Process 1: starts the server, reaps orphans, exits when the server does.

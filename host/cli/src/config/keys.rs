@@ -263,6 +263,11 @@ pub const KEYS: &[Key] = &[
         about: "whether customers are root in their pods: auto (where nodes have user namespaces, with SSH_SERVER_IMAGE) or never",
     },
     Key {
+        name: "POD_RUN_IMAGE",
+        default: Some("false"),
+        about: "whether orders may have their image's own program run beside the SSH server, with SSH_SERVER_IMAGE: true or false",
+    },
+    Key {
         name: "POD_PROBE",
         default: Some("true"),
         about: "whether nothing is sold before a probe pod has started: true or false",

@@ -20,7 +20,7 @@ pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot};
+use paygress_cluster::{ExtraCapacity, PodRoot, RunImage};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
@@ -133,6 +133,8 @@ pub struct Config {
     pub ssh_server_image: Option<String>,
     /// Whether customers are root in their pods.
     pub root: PodRoot,
+    /// Whether orders may have their image's own program run.
+    pub run_image: RunImage,
     /// Whether nothing is sold before a probe pod has started.
     pub probe: bool,
     /// The host that customers log in to.
@@ -269,6 +271,10 @@ impl Reader {
             self.problem("SSH_SERVER_IMAGE: must be one image, registry/repository:tag");
         }
         Some(image)
+    }
+
+    fn run_image(&mut self) -> RunImage {
+        if self.flag("POD_RUN_IMAGE") { RunImage::Allowed } else { RunImage::Never }
     }
 
     /// Both settings or neither.
@@ -409,6 +415,7 @@ impl Config {
             root: reader
                 .one_of("POD_ROOT", &[("auto", PodRoot::Auto), ("never", PodRoot::Never)])
                 .unwrap_or(PodRoot::Never),
+            run_image: reader.run_image(),
             probe: reader.flag("POD_PROBE"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
@@ -417,6 +424,9 @@ impl Config {
         if config.policy_state == config.policies {
             reader
                 .problem("POLICY_STATE_DIR: must not be POLICY_DIR; the service manages its files");
+        }
+        if config.run_image == RunImage::Allowed && config.ssh_server_image.is_none() {
+            reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();

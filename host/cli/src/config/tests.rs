@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_probe = \"perhaps\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -50,13 +50,14 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_EXTRA_CAPACITY: nodes",
         "SSH_SERVER_IMAGE: must be one image",
         "POD_ROOT: must be auto or never",
+        "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
         "typo",
         "policy.prices",
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 22, "{text}");
+    assert_eq!(problems.len(), 23, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -151,6 +152,19 @@ fn pods_are_probed_and_customers_may_be_root_unless_the_operator_says_otherwise(
     assert_eq!(pods(&set), (Some(image.to_owned()), PodRoot::Never, false));
     // As `k8s/overlays/cluster/config.env` leaves it out.
     assert_eq!(pods(&[("SSH_SERVER_IMAGE", "")]), (None, PodRoot::Auto, true));
+}
+
+#[test]
+fn images_own_programs_are_run_only_if_the_operator_says_so_and_beside_a_server() {
+    let run = |environment: &[(&str, &str)]| read(&good(), environment).map(|it| it.run_image);
+    let image = ("SSH_SERVER_IMAGE", "registry.example/ssh:1");
+    assert_eq!(run(&[image]), Ok(RunImage::Never));
+    assert_eq!(run(&[image, ("POD_RUN_IMAGE", "true")]), Ok(RunImage::Allowed));
+    let Err(Problems(problems)) = run(&[("POD_RUN_IMAGE", "true")]) else { panic!("accepted") };
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE"),
+        "{problems:?}"
+    );
 }
 
 #[test]

@@ -97,6 +97,9 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
         status.time_remaining_seconds,
         status.expires_at.as_deref().unwrap_or_default()
     ));
+    if let Some(state) = status.image_program {
+        print_line(format_args!("the image's own program: {}", state.as_str()));
+    }
     let login = PodLogin {
         pod: &status.pod_name,
         username: &status.ssh_username,

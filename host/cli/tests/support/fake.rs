@@ -22,6 +22,7 @@ use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::run::Run;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_core::orders::{
@@ -403,5 +404,6 @@ pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
         username: "alice".to_owned(),
         public_key: None,
         wanted: None,
+        run: Run::Ssh,
     }
 }

@@ -1,6 +1,6 @@
 //! Amounts of what nodes have and pods request.
 
-use super::quantity::{milli, whole};
+use crate::quantity::{milli, whole};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

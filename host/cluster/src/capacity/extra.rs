@@ -1,7 +1,7 @@
 //! The nodes that an autoscaler adds (`POD_EXTRA_CAPACITY`).
 
 use super::amounts::Amounts;
-use super::quantity::whole;
+use crate::quantity::whole;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 

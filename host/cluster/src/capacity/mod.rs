@@ -16,7 +16,6 @@ mod extra;
 mod nodes;
 mod objects;
 mod pods;
-mod quantity;
 mod quota;
 mod shapes;
 mod snapshot;

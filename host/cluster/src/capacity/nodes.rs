@@ -4,6 +4,7 @@ use super::amounts::Amounts;
 use super::demand::{HostPort, NodeRules, PodDemand, Taint};
 use super::extra::ExtraCapacity;
 use super::thousandths;
+use crate::quantity::whole;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::capacity::{NoCapacity, Utilisation};
@@ -52,7 +53,7 @@ impl Node {
                 .map(Taint::of)
                 .collect(),
             allocatable: Amounts::of(allocatable),
-            pods: pods.and_then(super::quantity::whole).unwrap_or(0),
+            pods: pods.and_then(whole).unwrap_or(0),
             is_schedulable: is_ready && spec.is_none_or(|spec| spec.unschedulable != Some(true)),
         }
     }

@@ -4,8 +4,8 @@
 //! pods are not there yet.
 
 use super::demand::{LeaseObjects, PodDemand};
-use super::quantity::{milli, whole};
 use super::thousandths;
+use crate::quantity::{milli, whole};
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use paygress_core::backend::capacity::NoCapacity;
 use std::collections::BTreeMap;

@@ -238,3 +238,74 @@ fn an_unschedulable_pod_waits_as_long_as_a_node_may_be_added() {
     let taken = readiness(&port, Duration::ZERO, seconds(120));
     assert!(matches!(taken, Some(Err(ClusterError::PortTaken(_)))), "{taken:?}");
 }
+
+/// A pod with the image's own program beside its SSH server, with these of both.
+fn beside_program(server: &Value, program: &Value) -> Pod {
+    let status = |name: &str, more: &Value| {
+        let mut status =
+            json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+        for (field, value) in more.as_object().unwrap() {
+            status[field.as_str()] = value.clone();
+        }
+        status
+    };
+    let installed = json!({"state": {"terminated": {"exitCode": 0}}});
+    let initializing = json!({"state": {"waiting": {"reason": "PodInitializing"}}});
+    let inits =
+        [status(INIT_CONTAINER, &installed), status("ssh", server), status(PROGRAM, program)];
+    let names = inits.iter().map(|init| json!({"name": init["name"]})).collect::<Vec<_>>();
+    let containers = [status("paygress-pod", &initializing)];
+    let status = json!({"phase": "Pending", "initContainerStatuses": inits, "containerStatuses": containers});
+    let spec = json!({"initContainers": names, "containers": [{"name": "paygress-pod"}]});
+    serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+}
+
+#[test]
+fn whatever_the_images_program_does_its_pod_is_ready_when_the_server_is() {
+    let waits = |reason: &str| json!({"state": {"waiting": {"reason": reason}}});
+    let serves = json!({"ready": true, "started": true, "state": {"running": {}}});
+    let starts = json!({"started": true, "state": {"running": {}}});
+    for program in [
+        waits("PodInitializing"),
+        waits("CrashLoopBackOff"),
+        waits("CreateContainerError"),
+        waits("ErrImageNeverPull"),
+        json!({"state": {"terminated": {"exitCode": 1}}}),
+        json!({"state": {"running": {}}}),
+    ] {
+        let ready = |server: &Value| {
+            readiness(&beside_program(server, &program), Duration::ZERO, UNSCHEDULABLE)
+        };
+        assert!(matches!(ready(&serves), Some(Ok(()))), "{program}");
+        assert!(ready(&starts).is_none(), "{program}");
+        let failed = ready(&waits("CrashLoopBackOff"));
+        assert!(matches!(failed, Some(Err(ClusterError::NotReady(_)))), "{program}: {failed:?}");
+        let phase = startup_phase(&beside_program(&starts, &program));
+        assert_eq!(phase, StartupPhase::Starting, "{program}");
+        let overdue = unready(Some(&beside_program(&waits("ErrImagePull"), &program)));
+        assert!(matches!(overdue, ClusterError::ImageFailed(_)), "{program}: {overdue:?}");
+    }
+}
+
+#[test]
+fn how_an_images_program_is_is_known_of_pods_that_have_one() {
+    let server = json!({"ready": true});
+    let ended = json!({"terminated": {"exitCode": 0}});
+    for (program, expected) in [
+        (json!({"state": {"running": {}}}), ProgramState::Running),
+        (json!({"state": {"running": {}}, "lastState": ended}), ProgramState::Running),
+        (json!({"state": ended}), ProgramState::Failed),
+        (
+            json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}),
+            ProgramState::Failed,
+        ),
+        (json!({"state": {"waiting": {"reason": "CreateContainerError"}}}), ProgramState::Failed),
+        (json!({"state": {"waiting": {"reason": "PodInitializing"}}}), ProgramState::Waiting),
+        (json!({}), ProgramState::Waiting),
+    ] {
+        let found = program_state(&beside_program(&server, &program));
+        assert_eq!(found, Some(expected), "{program}");
+    }
+    assert_eq!(program_state(&Pod::default()), None);
+    assert_eq!(program_state(&init(&json!(HOST_KEY))), None);
+}

@@ -9,6 +9,7 @@ use crate::model::host_key::HostKey;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::{ProgramState, Run};
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct LeasePlan {
     pub login: Login,
     /// The time that was sold; it counts from readiness.
     pub sold: Seconds,
+    /// What runs in it.
+    pub run: Run,
 }
 
 impl From<&LeasePlan> for Tier {
@@ -198,6 +201,11 @@ pub trait Cluster: Send + Sync {
         false
     }
 
+    /// Whether pods may run what their images start by themselves.
+    fn runs_images(&self) -> bool {
+        false
+    }
+
     /// How to find out whether pods start; none where nothing keeps them from it.
     fn probe(&self) -> Option<&dyn Probe> {
         None
@@ -216,6 +224,14 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError>;
+
+    /// How the image's own program is; none where the pod runs none.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn image_program(&self, _pod: &PodName) -> Result<Option<ProgramState>, ClusterError> {
+        Ok(None)
+    }
 
     /// Whether the pod can be extended now.
     ///

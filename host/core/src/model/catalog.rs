@@ -40,6 +40,8 @@ pub struct Catalog {
     pub utilisation: Option<Utilisation>,
     /// Whether customers are root in their pods.
     pub root: bool,
+    /// Whether the image's own program may be ordered.
+    pub run_image: bool,
 }
 
 impl Catalog {
@@ -52,6 +54,7 @@ impl Catalog {
             || self.mints != other.mints
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
+            || self.run_image != other.run_image
     }
 
     fn terms(&self) -> impl Iterator<Item = &Offer> {
@@ -78,6 +81,7 @@ mod tests {
         assert!(catalog(2_000, Some(7), 300).differs_from(&before), "another price");
         assert!(!catalog(1_000, None, 300).differs_from(&before));
         assert!(Catalog { root: true, ..before.clone() }.differs_from(&before), "root");
+        assert!(Catalog { run_image: true, ..before.clone() }.differs_from(&before), "programs");
         let images = vec![image("debian:13", None)];
         assert!(Catalog { images, ..before.clone() }.differs_from(&before), "images");
     }
@@ -109,6 +113,8 @@ mod tests {
         let content = crate::protocol::offer(&catalog(1_000, Some(0), 625));
         assert_eq!(content.pod_specs.first().and_then(|spec| spec.available), Some(0));
         assert_eq!(content.utilisation_percent.map(|share| share.cpu), Some(63));
-        assert_eq!(content.root, Some(false));
+        assert_eq!((content.root, content.run_image), (Some(false), None));
+        let with_programs = Catalog { run_image: true, ..catalog(1_000, None, 0) };
+        assert_eq!(crate::protocol::offer(&with_programs).run_image, Some(true));
     }
 }

@@ -13,6 +13,7 @@ pub mod order_record;
 pub mod order_state;
 pub mod refusal;
 pub mod reply_to;
+pub mod run;
 pub mod secret;
 pub mod state;
 pub mod token;

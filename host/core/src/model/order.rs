@@ -8,6 +8,7 @@ pub use crate::model::state::State;
 use crate::model::decision::LeaseView;
 use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::reply_to::ReplyTo;
+use crate::model::run::Run;
 use crate::model::token::TokenInfo;
 use crate::model::units::{Seconds, SignedSat, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub enum Purchase {
         public_key: Option<String>,
         /// The wanted time.
         wanted: Option<Seconds>,
+        /// What is to run in it.
+        #[serde(default, skip_serializing_if = "Run::is_ssh")]
+        run: Run,
     },
     /// More time.
     TopUp {
@@ -37,6 +41,15 @@ pub enum Purchase {
 }
 
 impl Purchase {
+    /// What is to run in the pod, as far as this says.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        match self {
+            Self::Spawn { run, .. } => *run,
+            Self::TopUp { .. } => Run::Ssh,
+        }
+    }
+
     /// What a policy sees of an order of it.
     #[must_use]
     pub fn view(
@@ -143,6 +156,22 @@ mod tests {
     use crate::model::token::RefundToken;
     use crate::model::units::Sat;
     use crate::testing;
+
+    /// What version 0.1.0 stored, and what is stored of such an order now.
+    #[test]
+    fn what_runs_is_stored_only_where_it_is_not_the_server_alone() {
+        let stored = r#"{"spawn":{"image":null,"tier":null,"username":"user","public_key":null,"wanted":null}}"#;
+        let read: Purchase = serde_json::from_str(stored).unwrap();
+        assert_eq!((&read, read.run()), (&testing::spawn(), Run::Ssh));
+        assert_eq!(serde_json::to_string(&read).unwrap(), stored);
+        let mut with_program = read.clone();
+        let Purchase::Spawn { run, .. } = &mut with_program else { panic!("no spawn") };
+        *run = Run::Image;
+        let json = serde_json::to_string(&with_program).unwrap();
+        assert!(json.ends_with(r#","run":"image"}}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Purchase>(&json).unwrap(), with_program);
+        assert_ne!(with_program, read, "another purchase than without it");
+    }
 
     /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.
     fn refunded(amount: u64, fee: u64) -> Order {

@@ -11,6 +11,7 @@ use crate::model::order_state::{
 };
 use crate::model::refusal::Refusal;
 use crate::model::reply_to::ReplyTo;
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::state::State;
 use crate::model::token::TokenInfo;
@@ -231,6 +232,7 @@ impl RefusedRecord {
                 username: String::new(),
                 public_key: None,
                 wanted: None,
+                run: Run::Ssh,
             },
         };
         let progress = DecisionProgress::Nothing;
@@ -417,6 +419,7 @@ mod tests {
             username: "user".to_owned(),
             public_key: Some("ssh-ed25519 AAAA".to_owned()),
             wanted: None,
+            run: Run::Ssh,
         };
         for (purchase, is_read) in [(with_key, true), (testing::spawn(), false)] {
             let order = testing::order(purchase, State::Active).unwrap();

@@ -63,6 +63,7 @@ impl OrderService {
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
             root: self.backends.cluster.root(),
+            run_image: self.backends.cluster.runs_images(),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
 use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
 
@@ -111,6 +112,17 @@ impl OrderService {
         Ok(lease)
     }
 
+    /// Refuses what pods do not run here.
+    pub(super) fn check_run(&self, purchase: &Purchase) -> Result<(), Refusal> {
+        match purchase.run() {
+            Run::Image if !self.backends.cluster.runs_images() => Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "images' own programs are not run here; leave run out, and start the program in the pod",
+            )),
+            Run::Image | Run::Ssh => Ok(()),
+        }
+    }
+
     /// What the policies are called with.
     async fn trace(
         &self,
@@ -141,6 +153,7 @@ impl OrderService {
         login: Login,
         set: &dyn PolicySet,
     ) -> Result<Agreed, Rejected> {
+        self.check_run(&order.purchase)?;
         let mut trace = self.trace(order, token, order.view(None), set).await?;
         let (quote, grant, pod) = match self.spawn_terms(&order.id, &mut trace, set).await {
             Ok(terms) => terms,
@@ -148,7 +161,7 @@ impl OrderService {
         };
         let mut planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
-        let reserved = self.reserve_planned(&order.id, &agreement, &mut planned, &login, set).await;
+        let reserved = self.reserve_planned(order, &agreement, &mut planned, &login, set).await;
         if let Err(refusal) = reserved {
             return Err(Rejected::by_cluster(refusal, agreement, Some(planned)));
         }
@@ -175,7 +188,7 @@ impl OrderService {
     /// Reserves what this pod needs, and moves it to another port while other pods have its own.
     async fn reserve_planned(
         &self,
-        order: &OrderId,
+        order: &Order,
         agreement: &Agreement,
         planned: &mut PlannedPod,
         login: &Login,
@@ -190,7 +203,7 @@ impl OrderService {
             }
             let taken = planned.decision.placement.host_port;
             tracing::info!(taken, "other pods have the port: moving the pod to another one");
-            let moved = self.move_pod(order, agreement, planned, set).await?;
+            let moved = self.move_pod(&order.id, agreement, planned, set).await?;
             if moved.placement.host_port == taken {
                 break;
             }
@@ -397,18 +410,19 @@ async fn quote_and_grant(
 
 /// The pod of an order, for the cluster.
 pub(super) fn lease_plan(
-    order: &OrderId,
+    order: &Order,
     agreement: &Agreement,
     planned: &PlannedPod,
     login: &Login,
 ) -> LeasePlan {
     LeasePlan {
-        lease: LeaseId::of(order),
+        lease: LeaseId::of(&order.id),
         tier: agreement.decision.quote.tier.clone(),
         placement: planned.decision.placement.clone(),
         rendered: planned.decision.rendered.clone(),
         login: login.clone(),
         sold: agreement.decision.grant.seconds,
+        run: order.purchase.run(),
     }
 }
 

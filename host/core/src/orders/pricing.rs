@@ -10,6 +10,7 @@ use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::login::Login;
 use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
 
@@ -102,6 +103,7 @@ impl OrderService {
         wanted: Option<Seconds>,
         customer: Option<&Customer>,
     ) -> Result<PriceEstimate, Refusal> {
+        self.check_run(purchase)?;
         let set = self.backends.policy.current();
         let free = self.free_capacity().await?;
         let context = self.context_beside(customer, free.as_ref()).await?;
@@ -193,6 +195,7 @@ impl OrderService {
             username: login.username,
             public_key: None,
             wanted,
+            run: Run::Ssh,
         };
         let view = purchase.view(&OrderId::random(), customer, None);
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);

@@ -14,6 +14,7 @@ use crate::model::ids::{LeaseId, OrderId};
 use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::Refusal;
+use crate::model::run::Run;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,7 @@ impl OrderService {
             username: login.username.clone(),
             public_key: None,
             wanted: None,
+            run: Run::Ssh,
         };
         let (set, context) = (self.backends.policy.current(), self.context(None).await?);
         let view = purchase.view(order, None, None);
@@ -161,7 +163,15 @@ impl OrderService {
         let placement = self.placement(lease, &image, &quote, *self.settings.ports.start());
         let rendered = set.render(&view, &grant, &placement).await?;
         let sold = grant.seconds;
-        Ok(LeasePlan { lease: lease.clone(), tier: quote.tier, placement, rendered, login, sold })
+        Ok(LeasePlan {
+            lease: lease.clone(),
+            tier: quote.tier,
+            placement,
+            rendered,
+            login,
+            sold,
+            run: Run::Ssh,
+        })
     }
 }
 

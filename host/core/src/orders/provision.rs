@@ -72,7 +72,7 @@ impl OrderService {
         login: &Login,
     ) -> Result<(), ProvisionError> {
         self.first_probe().await;
-        let plan = lease_plan(&order.id, &paid.agreement, planned, login);
+        let plan = lease_plan(order, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
@@ -149,7 +149,7 @@ impl OrderService {
         };
         lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
-        let plan = lease_plan(&order.id, &paid.agreement, &planned, login);
+        let plan = lease_plan(order, &paid.agreement, &planned, login);
         let mut moved =
             Paid { task: Task::Spawn { planned, login: login.clone() }, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;
@@ -214,6 +214,7 @@ mod tests {
     use super::*;
     use crate::backend::cluster::EndReason;
     use crate::model::ids::OrderId;
+    use crate::model::run::Run;
     use crate::testing;
 
     /// Of a pod that was ready then, and has ended so.
@@ -228,6 +229,7 @@ mod tests {
             username: "user".to_owned(),
             public_key: None,
             wanted: None,
+            run: Run::Ssh,
         }
     }
 

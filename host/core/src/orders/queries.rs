@@ -10,6 +10,7 @@ use crate::model::lease::EndReason;
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::{ProgramState, Run};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::{self, AccessDetails, Response, StatusResponse};
 use serde::Serialize;
@@ -121,7 +122,25 @@ impl OrderService {
             self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         let refunds: Vec<&Order> =
             orders.iter().filter(|order| order.customer() == Some(customer)).collect();
-        Ok(protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now()))
+        let mut status =
+            protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now());
+        status.image_program = self.image_program(&lease, &orders).await;
+        Ok(status)
+    }
+
+    /// How the image's own program is, if these orders bought it.
+    async fn image_program(&self, lease: &Lease, orders: &[Order]) -> Option<ProgramState> {
+        let is_bought = orders.iter().any(|order| order.purchase.run() == Run::Image);
+        if lease.state != LeaseState::Live || !is_bought {
+            return None;
+        }
+        match self.backends.cluster.image_program(&lease.pod()).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::debug!(%error, "how an image's program is cannot be found out");
+                None
+            }
+        }
     }
 
     /// How far an order is, for the customer who placed it.

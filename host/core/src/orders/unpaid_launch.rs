@@ -1,7 +1,7 @@
 //! Launching before the payment (`CAPTURE=ready`): what fails then costs nobody anything.
 //!
-//! It needs a token that cannot be forged, and few such pods run at once, of the operator's own image,
-//! and beside room for one that is paid for: what is not paid for after all has cost little. Whoever
+//! It needs a token that cannot be forged, and few such pods run at once, of the operator's own image
+//! and with nothing but the SSH server, and beside room for one that is paid for: what is not paid for after all has cost little. Whoever
 //! had such a pod for nothing pays first the next time. Nobody has the login before the payment.
 //! Whatever ends the order unpaid removes the pod.
 
@@ -16,6 +16,7 @@ use crate::limits;
 use crate::model::ids::Customer;
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::order_state::{Task, Unpaid};
+use crate::model::run::Run;
 use tokio::sync::SemaphorePermit;
 
 /// When the payment for a new pod is taken.
@@ -49,7 +50,7 @@ impl OrderService {
         unpaid.launched = true;
         self.transition(order, OrderState::Decided(unpaid.clone()), LeaseUpdate::Keep).await?;
         let Task::Spawn { planned, login } = &unpaid.task else { return Ok(None) };
-        let plan = lease_plan(&order.id, &unpaid.agreement, planned, login);
+        let plan = lease_plan(order, &unpaid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let launched = async {
             self.backends.cluster.launch(&plan).await?;
@@ -73,7 +74,8 @@ impl OrderService {
 
     /// Whether this pod may run before it is paid for.
     async fn unpaid_launch(&self, order: &Order, unpaid: &Unpaid) -> Option<UnpaidLaunch<'_>> {
-        let is_own_image = matches!(order.purchase, Purchase::Spawn { image: None, .. });
+        let is_own_image =
+            matches!(order.purchase, Purchase::Spawn { image: None, run: Run::Ssh, .. });
         if self.settings.capture == Capture::BeforeLaunch
             || !is_own_image
             || self.unpaid_failures.contains(order)

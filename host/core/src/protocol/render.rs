@@ -247,6 +247,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
+        image_program: None,
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
@@ -295,6 +296,7 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             UtilisationPercent { cpu: percent(cpu), memory: percent(memory) }
         }),
         root: Some(catalog.root),
+        run_image: catalog.run_image.then_some(true),
         images: catalog.images.iter().map(image).collect(),
     }
 }

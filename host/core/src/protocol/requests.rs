@@ -8,6 +8,7 @@ use crate::model::ids::PodName;
 use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::Seconds;
 use crate::sanitize::is_plain;
@@ -56,6 +57,11 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 512)]
     pub pod_image: Option<String>,
+    /// What runs in the pod: `ssh`, the SSH server alone, or `image`, beside it what the image starts
+    /// by itself (`ENTRYPOINT`, `CMD`); left out: `ssh`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 16)]
+    pub run: Option<String>,
     /// The login's name; left out: `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32)]
@@ -231,6 +237,15 @@ impl RequestBody {
         self.duration_minutes.map(|minutes| Seconds(minutes.saturating_mul(60)))
     }
 
+    fn wanted_run(&self) -> Result<Run, Refusal> {
+        match self.run.as_deref() {
+            None | Some("") => Ok(Run::Ssh),
+            Some(text) => {
+                Run::parse(text).ok_or_else(|| invalid("run must be ssh or image, or be left out"))
+            }
+        }
+    }
+
     fn notices(&self) -> bool {
         self.notices == Some(true)
     }
@@ -238,7 +253,7 @@ impl RequestBody {
     fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
         let tier = self.take_tier()?;
         let notices = self.notices();
-        let wanted = self.wanted();
+        let (wanted, run) = (self.wanted(), self.wanted_run()?);
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
             non_empty(&self.ssh_username).as_deref(),
@@ -253,6 +268,7 @@ impl RequestBody {
                 username: login.username,
                 public_key: login.public_key,
                 wanted,
+                run,
             },
             password: login.password,
             notices,

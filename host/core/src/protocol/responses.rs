@@ -4,6 +4,7 @@ use super::fields::from_json;
 use super::shape::check_length;
 use crate::model::lease::{EndReason, LeaseState};
 use crate::model::refusal::Refusal;
+use crate::model::run::ProgramState;
 use crate::model::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -358,6 +359,9 @@ pub struct StatusResponse {
     /// What to check before the login.
     #[serde(flatten)]
     pub identity: PodIdentity,
+    /// How the image's own program is; left out where there is none, or where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_program: Option<ProgramState>,
     /// Whether a refund is being made: ask again.
     pub refund_pending: bool,
     /// What the refunds of its orders give back together; left out when there are none.
@@ -466,6 +470,9 @@ pub struct OfferContent {
     /// Whether customers are root in their pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<bool>,
+    /// Whether `run` may be `image`; left out: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_image: Option<bool>,
     /// The images that orders may name, the default first; left out where there is no list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<OfferedImage>,

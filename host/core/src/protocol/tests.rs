@@ -6,6 +6,7 @@ use crate::model::lease::{EndReason, LeaseState};
 use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::testing;
@@ -52,6 +53,30 @@ fn notices_are_for_those_who_want_them() {
     }
     let refusal = Request::parse(r#"{"cashu_token":"a","notices":"yes"}"#).unwrap_err();
     assert_eq!(refusal.message, "notices must be a boolean");
+}
+
+#[test]
+fn what_runs_is_the_server_alone_or_beside_it_the_images_own_program() {
+    let parsed = |run: &serde_json::Value| {
+        Request::parse(&json!({"cashu_token": "cashuBx", "run": run}).to_string())
+    };
+    for (run, expected) in [
+        (json!(null), Run::Ssh),
+        (json!(""), Run::Ssh),
+        (json!("ssh"), Run::Ssh),
+        (json!("image"), Run::Image),
+    ] {
+        let Ok(Request::Buy { purchase, .. }) = parsed(&run) else { panic!("{run}") };
+        assert_eq!(purchase.run(), expected, "{run}");
+    }
+    let text = "run must be ssh or image, or be left out";
+    let expected = Refusal::new(ErrorType::InvalidRequest, text);
+    for wrong in ["IMAGE", "entrypoint", " image", "cashuBsecret"] {
+        assert_eq!(parsed(&json!(wrong)), Err(expected.clone()), "{wrong}");
+    }
+    for wrong in [json!(true), json!(1), json!(["image"])] {
+        assert_eq!(parsed(&wrong).unwrap_err().code, ErrorType::InvalidRequest, "{wrong}");
+    }
 }
 
 #[test]

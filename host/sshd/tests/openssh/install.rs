@@ -6,6 +6,7 @@ use paygress_sshd::HostKeys;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 fn install(arguments: &[&Path]) -> Output {
     Command::new(SERVER).arg("install").args(arguments).output().unwrap()
@@ -106,4 +107,26 @@ fn a_wrong_use_of_install_is_refused_with_what_to_do() {
         assert!(!done.status.success(), "{arguments:?}");
         assert!(text(&done.stderr).contains(expected), "{}", text(&done.stderr));
     }
+}
+
+/// As process 1 of a container it must end with SIGTERM, which is ignored there otherwise.
+#[test]
+fn hold_waits_for_sigterm() {
+    let mut held = Command::new(SERVER).arg("hold").spawn().unwrap();
+    let status = format!("/proc/{}/status", held.id());
+    let begun = Instant::now();
+    let catches_sigterm = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    while !catches_sigterm() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not wait for SIGTERM");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(held.try_wait().unwrap().is_none());
+    assert!(Command::new("kill").arg(held.id().to_string()).status().unwrap().success());
+    assert_eq!(held.wait().unwrap().code(), Some(143));
+    let wrong = Command::new(SERVER).args(["hold", "on"]).output().unwrap();
+    assert!(!wrong.status.success(), "it takes nothing");
 }

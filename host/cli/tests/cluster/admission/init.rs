@@ -70,3 +70,91 @@ fn without_the_operators_image_there_are_no_init_containers() {
     wait_for("pods to be accepted", SOON, || thief.dry_run("pods", &pod()).is_ok());
     thief.is_refused("pods", &pod(), "/spec", &named);
 }
+
+/// The pod of an order with `run: image`, as the service makes it.
+fn with_program() -> Value {
+    let container = pod()["spec"]["containers"][0].clone();
+    let changed = |patch: Value| patched(container.clone(), "", &patch);
+    let server = changed(json!({"image": "nginx:1", "ports": null, "restartPolicy": "Always"}));
+    let program = changed(json!({
+        "name": "paygress-image", "image": "nginx:1", "ports": null, "readinessProbe": null,
+        "restartPolicy": "Always", "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }));
+    let holder = changed(json!({
+        "name": "paygress-pod", "image": SERVER, "command": ["/bin/paygress-sshd", "hold"],
+        "env": null, "readinessProbe": null, "volumeMounts": null,
+    }));
+    let inits = json!([init(json!({})), server, program]);
+    patched(pod(), "/spec", &json!({"initContainers": inits, "containers": [holder]}))
+}
+
+/// The pod, with this merged into what is at the JSON Pointer, as a patch of its `spec`.
+fn changed(place: &str, patch: Value) -> Value {
+    let mut pod = with_program();
+    merge(pod.pointer_mut(place).unwrap(), patch);
+    let spec = &pod["spec"];
+    json!({"initContainers": spec["initContainers"], "containers": spec["containers"]})
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let set = [("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")];
+    let _set = AdmissionParameters::set(&set);
+    let accepted = || thief.dry_run("pods", &with_program()).is_ok();
+    wait_for("the parameters", SOON, accepted);
+    let (why, [install, server, program], holder) = (
+        "three for an image's own program",
+        ["/spec/initContainers/0", "/spec/initContainers/1", "/spec/initContainers/2"],
+        "/spec/containers/0",
+    );
+    let two = with_program()["spec"]["initContainers"].as_array().unwrap()[..2].to_vec();
+    let login = json!([{"name": "login", "mountPath": "/run/paygress/login", "readOnly": true}]);
+    let root = json!({"securityContext": {"runAsUser": 0}});
+    thief.is_refused(
+        "pods",
+        &with_program(),
+        "/spec",
+        &[
+            (of(&two), why),
+            (json!({"restartPolicy": "OnFailure"}), why),
+            (changed(install, json!({"image": "example.com/server:2"})), why),
+            (changed(install, json!({"restartPolicy": "Always"})), why),
+            (changed(server, json!({"image": "nginx:2"})), why),
+            (changed(server, json!({"restartPolicy": null, "readinessProbe": null})), why),
+            (changed(program, json!({"name": "other"})), why),
+            (changed(program, json!({"image": "nginx:2"})), why),
+            (changed(program, json!({"restartPolicy": null})), why),
+            (changed(program, json!({"command": ["sh"]})), why),
+            (changed(program, json!({"args": ["sh"]})), why),
+            (changed(program, json!({"ports": [{"containerPort": 80}]})), why),
+            (changed(program, json!({"volumeMounts": login})), why),
+            (changed(holder, json!({"image": "nginx:1"})), why),
+            (changed(holder, json!({"volumeMounts": login})), why),
+            // What holds for every container holds for these.
+            (changed(program, root.clone()), "no privileges"),
+            (changed(server, root), "no privileges"),
+            (changed(program, json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": true}})), "no privileges"),
+            (changed(program, json!({"envFrom": [{"secretRef": {"name": "x"}}]})), "envFrom"),
+            (changed(program, json!({"resources": null})), "limits of CPU"),
+            (changed(program, json!({"resources": {"requests": {"cpu": "1m"}}})), "POD_CPU_OVERCOMMIT"),
+            (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn without_the_operators_leave_there_are_no_sidecars() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let why = "where POD_RUN_IMAGE is true";
+    for refused in [&[("SSH_SERVER_IMAGE", SERVER)][..], &[("POD_RUN_IMAGE", "true")]] {
+        let _set = AdmissionParameters::set(refused);
+        wait_for("the refusal", SOON, || {
+            thief.dry_run("pods", &with_program()).is_err_and(|text| text.contains(why))
+        });
+    }
+}

@@ -1,7 +1,7 @@
 //! A whole day of a customer of a Debian pod. `cargo xtask cluster machines` makes the image, which
 //! needs the network, and runs this; the pod itself needs none.
 
-use super::{SoldPod, allow_server, start, succeeded};
+use super::{SoldPod, Tunnel, allow_server, start, succeeded};
 use crate::support::testbed::{CLUSTER, load, output, root, wait_for};
 use serde_json::json;
 use std::fs::Permissions;
@@ -101,38 +101,17 @@ fn has_users(machine: &SoldPod) {
     assert_eq!(machine.run("su bob -c 'cat /etc/shadow 2>/dev/null || echo refused'"), "refused\n");
 }
 
-/// A connection that only forwards, and ends with this.
-struct Tunnel(Child);
-
-impl Tunnel {
-    fn open(machine: &SoldPod, from_to: &str) -> Self {
-        Self(machine.client("ssh").args(["-N", "-L", from_to, "pod"]).spawn().unwrap())
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn serves_the_web(machine: &SoldPod) {
     machine.run("mkdir /srv/web && echo 'from the pod' > /srv/web/index.html");
     let server =
         "nohup python3 -m http.server 80 --directory /srv/web > /srv/log 2>&1 < /dev/null &";
     machine.run(server);
-    let socket = machine.path("web");
-    let _tunnel = Tunnel::open(machine, &format!("{}:127.0.0.1:80", socket.display()));
+    let tunnel = Tunnel::open(machine, 80);
     let mut answer = String::new();
     // The server starts, and so does the tunnel.
     wait_for("the web server of the pod", SOON, || {
-        answer.clear();
-        let Ok(mut stream) = UnixStream::connect(&socket) else { return false };
-        let request = b"GET / HTTP/1.0\r\n\r\n";
-        stream.write_all(request).is_ok()
-            && stream.read_to_string(&mut answer).is_ok()
-            && !answer.is_empty()
+        answer = tunnel.get();
+        !answer.is_empty()
     });
     assert!(answer.contains(" 200 OK") && answer.ends_with("from the pod\n"), "{answer}");
 }

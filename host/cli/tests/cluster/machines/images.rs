@@ -18,7 +18,9 @@ pub(super) struct Image {
     pub(super) as_another: [&'static str; 2],
 }
 
-const DISTROLESS: &str = "paygress.local/distroless:1";
+pub(super) const DISTROLESS: &str = "paygress.local/distroless:1";
+/// Its own program is a web server at port 8080.
+pub(super) const SERVING: &str = "paygress.local/serving:1";
 const FOREIGN: &str = "paygress.local/foreign:1";
 /// The default image of the first Paygress.
 const LINUXSERVER: &str = "linuxserver/openssh-server:latest";
@@ -57,8 +59,8 @@ pub(super) fn load() {
     linuxserver();
 }
 
-/// One static program.
-fn distroless() {
+/// One static program, which ends at once.
+pub(super) fn distroless() {
     let files = Files::new();
     let source = files.0.path().with_extension("c");
     std::fs::write(
@@ -70,6 +72,18 @@ fn distroless() {
     output(compiler.arg("-static").arg("-o").arg(files.path("app")).arg(&source));
     std::fs::remove_file(source).unwrap();
     files.load(DISTROLESS, &["--entrypoint", r#"["/app"]"#]);
+}
+
+/// A web server, and a page.
+pub(super) fn serving() {
+    let files = Files::new();
+    files.busybox("bin", &["sh", "httpd"]);
+    files.file("srv/index.html", "from the image's own program\n", 0o644);
+    for directory in ["tmp", "home", "root"] {
+        files.directory(directory);
+    }
+    let program = r#"["/bin/httpd", "-f", "-p", "8080", "-h", "/srv"]"#;
+    files.load(SERVING, &["--entrypoint", program]);
 }
 
 /// Another user's, in a directory that is theirs alone, and read-only otherwise.

@@ -4,13 +4,16 @@
 mod debian;
 mod identity;
 mod images;
+mod program;
 mod speed;
 
 use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, wait_for};
 use images::Image;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -159,6 +162,40 @@ impl SoldPod {
         std::fs::write(&up, &sent).unwrap();
         self.sftp(&format!("put {} moved\nget moved {}\nrm moved\n", up.display(), down.display()));
         assert!(std::fs::read(down).unwrap() == sent, "the file is another one");
+    }
+}
+
+/// A connection that only forwards to a port of the pod, and ends with this.
+struct Tunnel {
+    client: Child,
+    socket: PathBuf,
+}
+
+impl Tunnel {
+    fn open(machine: &SoldPod, port: u16) -> Self {
+        let socket = machine.path("tunnel");
+        let from_to = format!("{}:127.0.0.1:{port}", socket.display());
+        let client =
+            machine.client("ssh").args(["-N", "-L", from_to.as_str(), "pod"]).spawn().unwrap();
+        Self { client, socket }
+    }
+
+    /// What a web server at the port answers; empty while there is none.
+    fn get(&self) -> String {
+        let mut answer = String::new();
+        if let Ok(mut stream) = UnixStream::connect(&self.socket)
+            && stream.write_all(b"GET / HTTP/1.0\r\n\r\n").is_ok()
+        {
+            let _ = stream.read_to_string(&mut answer);
+        }
+        answer
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 

@@ -3,12 +3,12 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// In whole units, rounded up as the scheduler does. None for what is no quantity, or negative.
-pub(super) fn whole(quantity: &Quantity) -> Option<u64> {
+pub(crate) fn whole(quantity: &Quantity) -> Option<u64> {
     scaled(&quantity.0, 1)
 }
 
 /// In thousandths, rounded up as the scheduler does. None for what is no quantity, or negative.
-pub(super) fn milli(quantity: &Quantity) -> Option<u64> {
+pub(crate) fn milli(quantity: &Quantity) -> Option<u64> {
     scaled(&quantity.0, 1_000)
 }
 
