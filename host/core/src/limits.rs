@@ -159,6 +159,12 @@ pub const NOTICES_OF_POD: usize = 4;
 /// Notices that are being sent at the same time: many pods may end in the same second, and no paid
 /// order waits for them.
 pub const NOTICES_AT_ONCE: usize = 16;
+/// How often the clock is looked at while a notice is waited for: where the machine slept, or its
+/// clock was set, timers are late.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(5);
+/// How long the list of images is published as the policy gave it: it may depend on what is leased,
+/// and whoever reads offers has paid nothing.
+pub const IMAGE_LIST_KEPT: Duration = Duration::from_secs(60);
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.

@@ -44,10 +44,7 @@ impl OrderService {
             let at = *next.borrow_and_update();
             let due = async {
                 match at {
-                    Some(at) => {
-                        let left = at.since(UnixTime::now());
-                        tokio::time::sleep(Duration::from_secs(left.0)).await;
-                    }
+                    Some(at) => sleep_until(at, limits::CLOCK_CHECK, UnixTime::now).await,
                     None => std::future::pending().await,
                 }
             };
@@ -108,6 +105,18 @@ impl OrderService {
     }
 }
 
+/// Sleeps until then by this clock, which is looked at now and then: a timer does not count the time
+/// for which the machine slept, and knows nothing of a clock that is set.
+async fn sleep_until(at: UnixTime, check: Duration, clock: impl Fn() -> UnixTime) {
+    loop {
+        let left = Duration::from_secs(at.since(clock()).0);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(check)).await;
+    }
+}
+
 /// The times of a lease's notices that were not given yet.
 fn pending(
     lease: &Lease,
@@ -159,6 +168,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{Customer, LeaseId, OrderId};
     use crate::testing;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     const DEFAULT: [Seconds; 2] = [Seconds(600), Seconds(60)];
 
@@ -198,6 +208,16 @@ mod tests {
             assert_eq!(pending_at(&over, 1), [0; 0]);
         }
         assert_eq!(pending(&lease(0, 3_600), &[], UnixTime(1)).count(), 0);
+    }
+
+    /// It has slept an hour, or its clock was set.
+    #[tokio::test]
+    async fn a_notice_is_due_by_the_clock_and_not_by_a_timer() {
+        let times = AtomicU64::new(0);
+        let clock = || UnixTime(times.fetch_add(1, Ordering::Relaxed).saturating_mul(3_600));
+        let due = sleep_until(UnixTime(3_600), Duration::from_millis(1), clock);
+        assert!(tokio::time::timeout(Duration::from_secs(10), due).await.is_ok());
+        assert_eq!(times.load(Ordering::Relaxed), 2, "it is looked at again, and no more");
     }
 
     #[test]
