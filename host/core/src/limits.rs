@@ -181,6 +181,12 @@ pub const OVERDUE: u64 = 60;
 /// How long a new order waits for the probe pod under way: it takes seconds where its image is on
 /// the node. After that the order is refused, and costs nothing.
 pub const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// Orders without proven tokens that wait for a probe, of all mints: few beside the places of their
+/// lane ([`ORDERS_WAITING`]), which top-ups use too; the others are refused at once.
+pub const PROBE_WAITS: usize = 64;
+/// How long a price waits until it is known whether policies that were published a moment ago make the
+/// pod that was probed: it takes some calls of them.
+pub const PROBE_COMPARE: Duration = Duration::from_secs(2);
 /// How long a probe pod may live once it is ready: it is removed at once, unless we die.
 pub const PROBE_LIFE: Seconds = Seconds(60);
 /// How long after a probe that found something that may pass there is another one.

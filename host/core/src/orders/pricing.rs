@@ -108,6 +108,7 @@ impl OrderService {
         let view = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         if let Purchase::Spawn { .. } = purchase {
+            self.check_probe(&set).await?;
             self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         }
         let probe = PriceProbe {
@@ -198,6 +199,7 @@ impl OrderService {
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
         let context = self.context_beside(customer, free.as_ref()).await?;
         let quote = set.quote(&view, &context).await?;
+        self.check_probe(&set).await?;
         self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;

@@ -76,6 +76,7 @@ impl OrderService {
         let is_own_image = matches!(order.purchase, Purchase::Spawn { image: None, .. });
         if self.settings.capture == Capture::BeforeLaunch
             || !is_own_image
+            || self.probe_state().check().is_err()
             || self.unpaid_failures.contains(order)
         {
             return None;
