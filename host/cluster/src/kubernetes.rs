@@ -321,6 +321,11 @@ fn lease_selector(pod: &PodName) -> Result<String> {
     Ok(format!("{LEASE}={lease}"))
 }
 
+/// What customers are answered of a pod that takes logins.
+fn ready_pod(pod: &Pod) -> ReadyPod {
+    ReadyPod { host_keys: host_keys(pod), root: is_root(pod) }
+}
+
 /// The pod of a Job; none if the Job cannot be ours.
 fn pod_of(job: &Job) -> Option<PodName> {
     PodName::parse(job.name_any()).ok()
@@ -367,8 +372,8 @@ impl Cluster for Kubernetes {
         loop {
             let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
-                host_keys = answering(server) => {
-                    return Ok(ReadyPod { host_keys, root: latest.as_ref().is_some_and(is_root) });
+                () = answering(server) => {
+                    return Ok(latest.as_ref().map(ready_pod).unwrap_or_default());
                 }
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
@@ -387,7 +392,7 @@ impl Cluster for Kubernetes {
             if let Some(pod) = &latest
                 && let Some(result) = readiness(pod, start.elapsed(), limit)
             {
-                return result.map(|()| ReadyPod { host_keys: host_keys(pod), root: is_root(pod) });
+                return result.map(|()| ready_pod(pod));
             }
         }
     }
