@@ -5,7 +5,7 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{LeasePlan, Probe, ProbeProblem};
+use paygress_core::backend::cluster::{EndReason, LeasePlan, Probe, ProbeProblem};
 use paygress_core::backend::policy::{Policy, PolicySet, SlotStats};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
@@ -411,4 +411,31 @@ async fn the_probe_pod_of_a_process_that_died_is_swept() {
         (!service.cluster.running.lock().unwrap().contains(&left)).then_some(())
     })
     .await;
+}
+
+/// Who names an image that never starts has their money back: they could hold places for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_has_just_failed_is_refused_before_the_payment() {
+    let broken_images = vec!["image:1"];
+    let service = Service::start_on(FakeCluster { broken_images, ..FakeCluster::default() }).await;
+    service.findings.send(None).unwrap();
+    let purchase = spawn(None, Some("image:1"));
+    let order = async || {
+        let order = NewOrder { purchase: purchase.clone(), ..service.new_order(Sat(10)) };
+        let answer = service.orders.submit(order).await.unwrap().answer().await.unwrap();
+        let error = answer.error().unwrap_or_else(|| panic!("sold: {answer:?}"));
+        (error.error_type, error.end_reason, error.refund.is_some())
+    };
+    let failed = Some(EndReason::ImageFailed);
+    assert_eq!(order().await, (ErrorType::ProvisioningError, failed, true));
+    for _ in 0..3 {
+        assert_eq!(order().await, (ErrorType::ResourceUnavailable, failed, false));
+    }
+    assert_eq!(service.cluster.broken.lock().unwrap().len(), 1, "one pod was launched");
+    let price = service.orders.price(&purchase, None, None).await;
+    assert_eq!(price.unwrap_err().end_reason, failed, "nobody is sent to their wallet either");
+    // Other images are sold.
+    service.images.publish("image:2");
+    service.findings.send(None).unwrap();
+    assert_sold(&service.order().await.unwrap());
 }

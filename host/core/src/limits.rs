@@ -91,6 +91,25 @@ pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.
 pub const TOP_UP_MARGIN: u64 = 5;
+/// Pods of images that a customer has named and that have not started here yet, being launched at the
+/// same time: one in so many of the places that there are…
+pub const FIRST_STARTS_PART: u32 = 4;
+/// …and no more than this: whoever names images that never start has their money back, and has held
+/// no more places meanwhile…
+pub const FIRST_STARTS: usize = 16;
+/// …of one image…
+pub const FIRST_STARTS_OF_IMAGE: usize = 4;
+/// …and of one customer.
+pub const FIRST_STARTS_OF_ONE: usize = 4;
+/// Images that are known to start, or not to.
+pub const IMAGES_KNOWN: usize = 1_000;
+/// How long an image that has started counts as one that does: its registry may give another one.
+pub const IMAGE_STARTED_KEPT: Duration = Duration::from_secs(86_400);
+/// For how long an image is refused that its node could not pull or start: registries fail now and
+/// then…
+pub const IMAGE_FAILED_FIRST: Duration = Duration::from_secs(60);
+/// …doubling up to this.
+pub const IMAGE_FAILED_LONGEST: Duration = Duration::from_secs(900);
 /// Pods of one customer that run before they are paid for (`CAPTURE=ready`)…
 pub const UNPAID_LAUNCHES_OF_ONE: usize = 1;
 /// …and of all; with so many, the next order is paid for first. Whoever spends their token elsewhere

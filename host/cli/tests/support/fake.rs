@@ -168,6 +168,10 @@ pub struct FakeCluster {
     pub probe: Option<Arc<dyn Probe>>,
     /// Pods that are old, and nobody's.
     pub old: Vec<PodName>,
+    /// Images that no node can pull…
+    pub broken_images: Vec<&'static str>,
+    /// …and the pods that were launched with them.
+    pub broken: Mutex<HashSet<PodName>>,
 }
 
 /// A test waits until it is reached, and lets it go on.
@@ -217,6 +221,9 @@ impl Cluster for FakeCluster {
         Some(Arc::new(Room(self.room?)))
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        if self.broken_images.contains(&plan.placement.image.as_str()) {
+            self.broken.lock().unwrap().insert(plan.lease.pod_name());
+        }
         let mut running = self.running.lock().unwrap();
         running.insert(plan.lease.pod_name());
         self.most.fetch_max(running.len(), Ordering::Relaxed);
@@ -225,7 +232,10 @@ impl Cluster for FakeCluster {
     fn probe(&self) -> Option<&dyn Probe> {
         self.probe.as_deref()
     }
-    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
+        if self.broken.lock().unwrap().contains(pod) {
+            return Err(ClusterError::image_failed("ErrImagePull"));
+        }
         if let Some(gate) = &self.gate {
             gate.reached.notify_one();
             gate.go.notified().await;

@@ -17,6 +17,7 @@
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it. `probe`: whether pods start at
 //!   all; `probe_state`: what follows from it.
+//!   `image_starts`: whether the images that customers name do.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
@@ -30,6 +31,7 @@ mod capacity;
 mod decide;
 mod delivery;
 mod image_list;
+mod image_starts;
 mod lane;
 mod limiter;
 mod notices;
@@ -75,6 +77,7 @@ use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Source};
 use image_list::ImageList;
+use image_starts::ImageStarts;
 use lane::Lane;
 use limiter::MintLimiter;
 use probe_state::Probed;
@@ -163,6 +166,7 @@ pub struct OrderService {
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
     image_list: ImageList,
+    image_starts: Arc<ImageStarts>,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
     probe_waits: Arc<Semaphore>,
@@ -191,6 +195,7 @@ impl OrderService {
             refusals: EveryNth::new(limits::REFUSED_CHECK_EVERY),
             default_tier: Mutex::default(),
             image_list: ImageList::default(),
+            image_starts: Arc::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),

@@ -12,6 +12,7 @@ use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
+use std::time::Instant;
 
 /// How often a price is doubled until the duration policy takes it.
 const PRICE_STEPS: u32 = 16;
@@ -148,7 +149,10 @@ impl OrderService {
         match purchase {
             Purchase::Spawn { .. } => {
                 let view = purchase.view(&order, customer, None);
-                set.admit(&view, context).await?;
+                let admitted = set.admit(&view, context).await?;
+                if view.image.is_some() {
+                    self.image_starts.check(&admitted, Instant::now())?;
+                }
                 Ok(view)
             }
             Purchase::TopUp { pod } => {

@@ -39,7 +39,10 @@ impl OrderService {
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                if let Some(order) = orders.drive(order, place).await
+                let trying = orders.image_starts.trying(&order.id);
+                let driven = orders.drive(order, place).await;
+                drop(trying);
+                if let Some(order) = driven
                     && let Some(answer) = orders.answer(&order).await
                 {
                     guard.sender.send_replace(Some(answer.clone()));
