@@ -10,7 +10,8 @@ use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::Settings;
 use crate::ssh_server::{PodUser, SshServer, is_root};
 use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, host_keys, readiness, startup_phase, unready,
+    UNSCHEDULABLE, cause, ended, finished, host_keys, is_ready, is_replaced, readiness,
+    startup_phase, unready,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -287,6 +288,23 @@ impl Kubernetes {
         Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
     }
 
+    /// What a Job says of its pod that customers must know.
+    async fn event(&self, job: &Job) -> Option<ClusterEvent> {
+        match is_replaced(job) {
+            true => self.replaced(job).await,
+            false => self.end(job).await,
+        }
+    }
+
+    /// The pod that runs in place of one that has failed or was deleted, where the template has its
+    /// containers restarted (`OnFailure`).
+    async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
+        let pod = pod_of(job)?;
+        let pods = self.pods_of(&pod).await.ok()?;
+        let running = pods.iter().find(|pod| is_ready(pod))?;
+        Some(ClusterEvent::Replaced(pod, ready_pod(running)))
+    }
+
     /// One attempt to raise the deadline.
     async fn try_set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<ExpiryUpdate> {
         let job = self.running(pod).await?;
@@ -438,10 +456,10 @@ impl Cluster for Kubernetes {
                 }
                 Ok(Event::InitApply(job)) => {
                     listed.extend(pod_of(&job));
-                    self.end(&job).await
+                    self.event(&job).await
                 }
                 Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut listed))),
-                Ok(Event::Apply(job)) => self.end(&job).await,
+                Ok(Event::Apply(job)) => self.event(&job).await,
                 Ok(Event::Delete(job)) => {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }

@@ -77,6 +77,15 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         .flatten()
 }
 
+/// Whether a Job that goes on has a pod that takes logins in place of one that is gone.
+pub(crate) fn is_replaced(job: &Job) -> bool {
+    job.status.as_ref().is_some_and(|status| {
+        status.failed.is_some_and(|failed| failed > 0)
+            && status.ready.is_some_and(|ready| ready > 0)
+            && ended(job).is_none()
+    })
+}
+
 /// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
 /// are known. A pod that exited by itself still exists, with the reason of its containers; one that
 /// was deleted does not. A pod that may have caused its own eviction was not disrupted by the
@@ -166,6 +175,12 @@ fn is_server_missing(pod: &Pod) -> bool {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
         container.name == INIT_CONTAINER && ended.is_none_or(|ended| ended.exit_code != 0)
     })
+}
+
+/// Whether the kubelet says that the pod takes logins, and it is not being removed.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().is_some_and(|status| is_met(status, "Ready"))
 }
 
 /// Whether a node has the pod.

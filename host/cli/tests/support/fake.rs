@@ -160,6 +160,8 @@ pub struct FakeCluster {
     pub most: AtomicUsize,
     /// Pods that have ended, which it reports to whoever watches it.
     pub ended: Mutex<HashMap<PodName, EndReason>>,
+    /// Pods that others run in place of, which it reports likewise.
+    pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
     /// Those of every pod.
     pub host_keys: Vec<HostKey>,
     /// Holds up the pods that start.
@@ -259,6 +261,12 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        let replaced = self.replaced.lock().unwrap().clone();
+        for (pod, running) in replaced {
+            if sink.send(ClusterEvent::Replaced(pod, running)).await.is_err() {
+                return;
+            }
+        }
         let ended = self.ended.lock().unwrap().clone();
         for (pod, reason) in ended {
             if sink.send(ClusterEvent::Ended(pod, reason)).await.is_err() {

@@ -46,6 +46,31 @@ fn job(reason: &str) -> Job {
     job_with(json!([condition]))
 }
 
+#[test]
+fn a_pod_is_replaced_once_another_one_of_its_job_takes_logins() {
+    let job = |status: Value| serde_json::from_value(json!({"status": status})).unwrap();
+    for (status, expected) in [
+        (json!({"active": 1, "ready": 1, "failed": 1}), true),
+        (json!({"active": 1, "ready": 0, "failed": 1}), false),
+        (json!({"active": 1, "ready": 1}), false),
+        (
+            json!({"failed": 1, "ready": 1, "conditions": [{"type": "Failed", "status": "True"}]}),
+            false,
+        ),
+        (json!({}), false),
+    ] {
+        assert_eq!(is_replaced(&job(status.clone())), expected, "{status}");
+    }
+    let ready = |more: Value| {
+        let conditions = json!([{"type": "Ready", "status": "True"}]);
+        let pod = json!({"metadata": more, "status": {"conditions": conditions}});
+        is_ready(&serde_json::from_value(pod).unwrap())
+    };
+    assert!(ready(json!({})));
+    assert!(!ready(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})));
+    assert!(!is_ready(&Pod::default()));
+}
+
 fn terminated(reason: &str, exit_code: i32) -> Pod {
     let state = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
     let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
