@@ -277,8 +277,8 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
         (service.stored(&other).await.host_keys == host_keys).then_some(())
     })
     .await;
-    let asked = watching.0.status(&other.pod(), &quiet).await.unwrap();
-    assert_eq!(asked.identity.ssh_host_keys, [testing::HOST_KEY]);
+    let status = watching.0.status(&other.pod(), &quiet).await.unwrap();
+    assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
     // The watch reports it again after a restart; of a third pod last, so that it is waited for.
     drop(watching);
     let third = service.sell(&quiet, Wants::Nothing, 3_600).await;

@@ -185,7 +185,7 @@ impl OrderService {
         let Purchase::Spawn { image: Some(_), .. } = &order.purchase else { return Ok(()) };
         let capacity = agreement.decision.context.capacity_leases;
         let image = &planned.decision.placement.image;
-        self.image_starts.begin(&order.id, image, order.customer(), capacity)
+        self.image_starts.try_start(&order.id, image, order.customer(), capacity)
     }
 
     /// Reserves what this pod needs, and moves it to another port while other pods have its own.

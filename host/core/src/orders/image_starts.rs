@@ -71,7 +71,7 @@ impl Default for ImageStarts {
 }
 
 impl ImageStarts {
-    /// Ends what [`ImageStarts::begin`] has begun for this order.
+    /// Ends what [`ImageStarts::try_start`] has claimed for this order.
     pub(super) fn trying(self: &Arc<Self>, order: &OrderId) -> Trying {
         Trying { starts: Arc::clone(self), order: order.clone() }
     }
@@ -81,7 +81,7 @@ impl ImageStarts {
     /// # Errors
     /// `resource_unavailable`: it has failed a moment ago, or has not started yet, and enough such
     /// pods are being launched.
-    pub(super) fn begin(
+    pub(super) fn try_start(
         &self,
         order: &OrderId,
         image: &str,
@@ -186,9 +186,9 @@ mod tests {
         Customer::parse(&format!("{number:064x}")).unwrap()
     }
 
-    fn begin(starts: &ImageStarts, image: &str, of: usize) -> Result<OrderId, Refusal> {
+    fn try_start(starts: &ImageStarts, image: &str, of: usize) -> Result<OrderId, Refusal> {
         let order = OrderId::random();
-        starts.begin(&order, image, Some(&customer(of)), PLENTY).map(|()| order)
+        starts.try_start(&order, image, Some(&customer(of)), PLENTY).map(|()| order)
     }
 
     #[test]
@@ -231,32 +231,32 @@ mod tests {
         // Of one image…
         let starts = Arc::new(ImageStarts::default());
         for of in 0..limits::FIRST_STARTS_OF_IMAGE {
-            begin(&starts, "a", of).unwrap();
+            try_start(&starts, "a", of).unwrap();
         }
-        assert!(begin(&starts, "a", 99).is_err());
+        assert!(try_start(&starts, "a", 99).is_err());
         starts.started("a");
-        assert!(begin(&starts, "a", 99).is_ok(), "it is known to start");
+        assert!(try_start(&starts, "a", 99).is_ok(), "it is known to start");
         starts.forget("a");
-        assert!(begin(&starts, "a", 99).is_err(), "and then it did not");
+        assert!(try_start(&starts, "a", 99).is_err(), "and then it did not");
         // …of one customer…
         let starts = Arc::new(ImageStarts::default());
         let orders: Vec<OrderId> = (0..limits::FIRST_STARTS_OF_ONE)
-            .map(|image| begin(&starts, &image.to_string(), 1).unwrap())
+            .map(|image| try_start(&starts, &image.to_string(), 1).unwrap())
             .collect();
-        let refused = begin(&starts, "b", 1).unwrap_err();
+        let refused = try_start(&starts, "b", 1).unwrap_err();
         assert!(refused.message.contains("has not started here yet"), "{refused}");
-        let again = starts.begin(&orders[0], "0", Some(&customer(1)), PLENTY);
+        let again = starts.try_start(&orders[0], "0", Some(&customer(1)), PLENTY);
         assert_eq!(again, Ok(()), "the same order");
         drop(starts.trying(&orders[0]));
-        assert!(begin(&starts, "b", 1).is_ok(), "one has ended");
+        assert!(try_start(&starts, "b", 1).is_ok(), "one has ended");
         // …and of all, in a large cluster and in a small one.
         for (capacity, most) in [(PLENTY, limits::FIRST_STARTS), (8, 2), (1, 1), (0, 1)] {
             let starts = ImageStarts::default();
-            let begin = |number: usize| {
+            let try_start = |number: usize| {
                 let (order, image) = (OrderId::random(), number.to_string());
-                starts.begin(&order, &image, Some(&customer(number)), capacity)
+                starts.try_start(&order, &image, Some(&customer(number)), capacity)
             };
-            let begun = (0..100).filter(|number| begin(*number).is_ok()).count();
+            let begun = (0..100).filter(|number| try_start(*number).is_ok()).count();
             assert_eq!(begun, most, "{capacity}");
         }
     }
