@@ -4,17 +4,18 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::limits;
+use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId};
 use paygress_core::model::lease::Lease;
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Stage};
-use paygress_core::protocol::{EndNotice, Response};
+use paygress_core::protocol::{EndNotice, Response, StatusResponse};
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
@@ -30,6 +31,7 @@ use tokio::task::JoinHandle;
 #[derive(Default)]
 struct SlowInbox {
     received: Mutex<Vec<(Customer, EndNotice)>>,
+    statuses: Mutex<Vec<(Customer, StatusResponse)>>,
     sending: AtomicUsize,
     most: AtomicUsize,
 }
@@ -47,9 +49,15 @@ impl Responder for SlowInbox {
         let sending = self.sending.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.most.fetch_max(sending, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        if let Response::Notice(notice) = response {
-            let customer = to.customer.clone().unwrap();
-            self.received.lock().unwrap().push((customer, notice.clone()));
+        let customer = to.customer.clone().unwrap();
+        match response {
+            Response::Notice(notice) => {
+                self.received.lock().unwrap().push((customer, notice.clone()));
+            }
+            Response::Status(status) => {
+                self.statuses.lock().unwrap().push((customer, status.clone()));
+            }
+            _ => {}
         }
         self.sending.fetch_sub(1, Ordering::Relaxed);
         Ok(())
@@ -244,6 +252,43 @@ async fn the_reason_of_an_end_is_in_message_status_and_events() {
     })
     .await;
     assert_eq!(service.inbox.notices(&quiet), []);
+}
+
+/// Where a template has its containers restarted, the cluster replaces a pod that is lost: the new
+/// one has a new disk, and host keys of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
+    let service = Service::new().await;
+    let (alice, quiet) = (customer(1), customer(2));
+    let lease = service.sell(&alice, Wants::Notices, 3_600).await;
+    let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
+    let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
+    let running = ReadyPod { host_keys: host_keys.clone(), root: true };
+    for lease in [&lease, &other] {
+        service.cluster.replaced.lock().unwrap().push((lease.pod(), running.clone()));
+    }
+    let watching = service.start();
+    let sent =
+        until("nothing is sent", async || service.inbox.statuses.lock().unwrap().first().cloned());
+    let (to, status) = sent.await;
+    assert_eq!((to, status.pod_name), (alice, lease.pod().to_string()));
+    assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    until("the keys of the other pod are not stored", async || {
+        (service.stored(&other).await.host_keys == host_keys).then_some(())
+    })
+    .await;
+    let status = watching.0.status(&other.pod(), &quiet).await.unwrap();
+    assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    // The watch reports it again after a restart; of a third pod last, so that it is waited for.
+    drop(watching);
+    let third = service.sell(&quiet, Wants::Nothing, 3_600).await;
+    service.cluster.replaced.lock().unwrap().push((third.pod(), running));
+    let _watching = service.start();
+    until("the keys of the third pod are not stored", async || {
+        (service.stored(&third).await.host_keys == host_keys).then_some(())
+    })
+    .await;
+    assert_eq!(service.inbox.statuses.lock().unwrap().len(), 1);
 }
 
 /// Many pods may end in the same second: an operator who reboots sells them together.

@@ -5,28 +5,32 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{LeasePlan, Probe, ProbeProblem};
+use paygress_core::backend::cluster::{EndReason, LeasePlan, Probe, ProbeProblem};
 use paygress_core::backend::policy::{Policy, PolicySet, SlotStats};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
 };
+use paygress_core::limits;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, Purchase, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::customer::until;
-use support::fake::{FakeCluster, FakeWallet, Gate, GenerousSet, NullResponder, settings, spawn};
+use support::fake::{
+    FakeCluster, FakeWallet, Gate, GenerousSet, NullResponder, UNPROVEN, settings, spawn,
+};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -47,20 +51,25 @@ impl Probe for Probes {
 
 /// Policies that admit one image, which the operator changes.
 struct Images {
-    image: Mutex<&'static str>,
+    active: Mutex<Arc<GenerousSet>>,
     changes: watch::Sender<()>,
 }
 
 impl Images {
+    fn new(image: &'static str) -> Self {
+        let active = Mutex::new(Arc::new(GenerousSet(image)));
+        Self { active, changes: watch::Sender::new(()) }
+    }
+
     fn publish(&self, image: &'static str) {
-        *self.image.lock().unwrap() = image;
+        *self.active.lock().unwrap() = Arc::new(GenerousSet(image));
         self.changes.send_replace(());
     }
 }
 
 impl Policy for Images {
     fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(GenerousSet(*self.image.lock().unwrap()))
+        self.active.lock().unwrap().clone()
     }
     fn report(&self) -> Vec<SlotStats> {
         Vec::new()
@@ -104,8 +113,7 @@ impl Service {
         let receiver = tokio::sync::Mutex::new(receiver);
         let probes = Arc::new(Probes { probed: Mutex::default(), findings: receiver });
         let cluster = Arc::new(FakeCluster { probe: Some(probes.clone()), ..cluster });
-        let images =
-            Arc::new(Images { image: Mutex::new("image:1"), changes: watch::Sender::new(()) });
+        let images = Arc::new(Images::new("image:1"));
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: images.clone(),
@@ -129,10 +137,10 @@ impl Service {
         }
     }
 
-    /// What a customer who orders a pod is answered.
-    fn order(&self) -> JoinHandle<Response> {
+    /// An order of a pod, with a token of so many sat.
+    fn new_order(&self, sat: Sat) -> NewOrder {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        let incoming = NewOrder {
+        NewOrder {
             repetition: Repetition::ByContent,
             message: OrderId::random().to_string(),
             reply_to: ReplyTo {
@@ -141,10 +149,15 @@ impl Service {
                 address: BTreeMap::new(),
             },
             network: None,
-            token: Secret::new(format!("10-{token}")),
+            token: Secret::new(format!("{}-{token}", sat.0)),
             purchase: spawn(None, None),
             password: Some(Secret::new("a fake password")),
-        };
+        }
+    }
+
+    /// What a customer who orders a pod is answered.
+    fn order(&self) -> JoinHandle<Response> {
+        let incoming = self.new_order(Sat(10));
         let orders = Arc::clone(&self.orders);
         tokio::spawn(async move { orders.submit(incoming).await.unwrap().answer().await.unwrap() })
     }
@@ -220,6 +233,59 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
     assert!(probed.lease.is_probe());
     assert_eq!(probed.placement.image, "image:1");
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1, "the probe takes no port");
+}
+
+/// Nobody fills the places that top-ups need too, and that others need once the probe has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_orders_without_proven_tokens_wait_for_a_probe() {
+    let service = Service::start(None).await;
+    service.wait_for_probes(1).await;
+    let submit = async |sat, network: u32| {
+        let network = Some(IpAddr::V4(Ipv4Addr::from(network)));
+        service.orders.submit(NewOrder { network, ..service.new_order(sat) }).await
+    };
+    let mut waiting = Vec::new();
+    for network in (1..).take(limits::PROBE_WAITS) {
+        waiting.push(submit(UNPROVEN, network).await.unwrap());
+    }
+    let refused = submit(UNPROVEN, 0).await.unwrap_err();
+    assert_eq!(refused.code, ErrorType::ResourceUnavailable);
+    assert!(refused.message.contains("try again in a minute"), "{refused}");
+    // Those that have cost their senders what they are worth wait all the same.
+    let proven = submit(Sat(10), 0).await.unwrap();
+    service.findings.send(None).unwrap();
+    for order in waiting.into_iter().chain([proven]) {
+        assert_sold(&order.answer().await.unwrap());
+    }
+    assert_sold(&submit(UNPROVEN, 0).await.unwrap().answer().await.unwrap());
+}
+
+/// What a probe finds is true of the pod that it was of.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_that_are_published_during_a_probe_are_probed_themselves() {
+    let service = Service::start(None).await;
+    service.wait_for_probes(1).await;
+    service.images.publish("image:2");
+    let order = service.order();
+    service.findings.send(None).unwrap();
+    service.wait_for_probes(2).await;
+    assert!(!order.is_finished(), "the pod that started is another one");
+    service.findings.send(Some(ProbeProblem::Exited)).unwrap();
+    let answer = order.await.unwrap();
+    let error = answer.error().unwrap_or_else(|| panic!("sold: {answer:?}"));
+    assert!(error.message.contains("do not start right now"), "{error:?}");
+    let probed = service.probes.probed.lock().unwrap().clone();
+    let images: Vec<&str> = probed.iter().map(|plan| plan.placement.image.as_str()).collect();
+    assert_eq!(images, ["image:1", "image:2"]);
+    // The other way round: what fails keeps no others from being sold.
+    service.images.publish("image:3");
+    service.wait_for_probes(3).await;
+    service.images.publish("image:4");
+    let order = service.order();
+    service.findings.send(Some(ProbeProblem::Exited)).unwrap();
+    service.wait_for_probes(4).await;
+    service.findings.send(None).unwrap();
+    assert_sold(&order.await.unwrap());
 }
 
 /// Before that its customer would not be root in it.
@@ -345,4 +411,31 @@ async fn the_probe_pod_of_a_process_that_died_is_swept() {
         (!service.cluster.running.lock().unwrap().contains(&left)).then_some(())
     })
     .await;
+}
+
+/// Who names an image that never starts has their money back: they could hold places for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_has_just_failed_is_refused_before_the_payment() {
+    let broken_images = vec!["image:1"];
+    let service = Service::start_on(FakeCluster { broken_images, ..FakeCluster::default() }).await;
+    service.findings.send(None).unwrap();
+    let purchase = spawn(None, Some("image:1"));
+    let order = async || {
+        let order = NewOrder { purchase: purchase.clone(), ..service.new_order(Sat(10)) };
+        let answer = service.orders.submit(order).await.unwrap().answer().await.unwrap();
+        let error = answer.error().unwrap_or_else(|| panic!("sold: {answer:?}"));
+        (error.error_type, error.end_reason, error.refund.is_some())
+    };
+    let failed = Some(EndReason::ImageFailed);
+    assert_eq!(order().await, (ErrorType::ProvisioningError, failed, true));
+    for _ in 0..3 {
+        assert_eq!(order().await, (ErrorType::ResourceUnavailable, failed, false));
+    }
+    assert_eq!(service.cluster.broken.lock().unwrap().len(), 1, "one pod was launched");
+    let price = service.orders.price(&purchase, None, None).await;
+    assert_eq!(price.unwrap_err().end_reason, failed, "nobody is sent to their wallet either");
+    // Other images are sold.
+    service.images.publish("image:2");
+    service.findings.send(None).unwrap();
+    assert_sold(&service.order().await.unwrap());
 }

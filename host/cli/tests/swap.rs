@@ -7,6 +7,7 @@ mod support;
 use futures::StreamExt;
 use paygress::commands::ledger::all_orders;
 use paygress::config::default_policies;
+use paygress_core::Policy;
 use paygress_core::backend::policy::{Digests, Slot};
 use paygress_core::model::order::{Order, State};
 use paygress_policy::{
@@ -299,14 +300,31 @@ async fn offers_list_the_images_of_the_active_policy_and_orders_do_without_a_lis
         assert_eq!(catalog.offers.len(), 3);
         catalog.images.into_iter().map(|image| image.reference).collect::<Vec<_>>()
     };
+    let publish = |component: &str| {
+        let sources = Sources::from([(Slot::Images, Source::plain(built(component)))]);
+        publisher.publish(&sources, Trigger::Operator).unwrap();
+    };
+    // Calls of the active policy, whether they fail or not.
+    let calls = || {
+        let report = publisher.host().report();
+        report.iter().find(|stats| stats.slot == Slot::Images).unwrap().calls
+    };
     assert_eq!(listed().await, ["paygress.local/ssh:1"]);
-    let hostile = Source::plain(built("plugins-for-tests/hostile-images.wasm"));
-    publisher.publish(&Sources::from([(Slot::Images, hostile)]), Trigger::Operator).unwrap();
-    assert_eq!(listed().await, ["debian:13"]);
+    publish("plugins-for-tests/hostile-images.wasm");
+    for _ in 0..10 {
+        assert_eq!(listed().await, ["debian:13"]);
+    }
+    assert_eq!(calls(), 1, "whoever reads offers has paid nothing");
     // With a pod leased it lists a thousand images, and with two a huge one.
     for _ in 0..2 {
         let answer = backends.order(10, spawn(None, Some("debian:13"))).await;
         assert_eq!(answer["type"], "access_details", "{answer}");
-        assert!(listed().await.is_empty());
+        publish("plugins/images.wasm");
+        assert_eq!(listed().await, ["paygress.local/ssh:1"], "another policy has another list");
+        publish("plugins-for-tests/hostile-images.wasm");
+        for _ in 0..10 {
+            assert!(listed().await.is_empty());
+        }
+        assert_eq!(calls(), 1, "a fault has cost the most");
     }
 }

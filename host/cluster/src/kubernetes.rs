@@ -10,8 +10,8 @@ use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings};
 use crate::ssh_server::{PodUser, SshServer, is_root};
 use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, host_keys, program_state, readiness, startup_phase,
-    unready,
+    UNSCHEDULABLE, cause, ended, finished, host_keys, is_ready, is_replaced, program_state,
+    readiness, startup_phase, unready,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -292,6 +292,23 @@ impl Kubernetes {
         Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
     }
 
+    /// What a Job says of its pod that customers must know.
+    async fn event(&self, job: &Job) -> Option<ClusterEvent> {
+        match is_replaced(job) {
+            true => self.replaced(job).await,
+            false => self.end(job).await,
+        }
+    }
+
+    /// The pod that runs in place of one that has failed or was deleted, where the template has its
+    /// containers restarted (`OnFailure`).
+    async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
+        let pod = pod_of(job)?;
+        let pods = self.pods_of(&pod).await.ok()?;
+        let running = pods.iter().find(|pod| is_ready(pod))?;
+        Some(ClusterEvent::Replaced(pod, ready_pod(running)))
+    }
+
     /// One attempt to raise the deadline.
     async fn try_set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<ExpiryUpdate> {
         let job = self.running(pod).await?;
@@ -324,6 +341,11 @@ fn patch_params() -> PatchParams {
 fn lease_selector(pod: &PodName) -> Result<String> {
     let lease = pod.lease().ok_or(ClusterError::NotFound)?;
     Ok(format!("{LEASE}={lease}"))
+}
+
+/// What customers are answered of a pod that takes logins.
+fn ready_pod(pod: &Pod) -> ReadyPod {
+    ReadyPod { host_keys: host_keys(pod), root: is_root(pod) }
 }
 
 /// The pod of a Job; none if the Job cannot be ours.
@@ -377,8 +399,8 @@ impl Cluster for Kubernetes {
         loop {
             let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
-                host_keys = answering(server) => {
-                    return Ok(ReadyPod { host_keys, root: latest.as_ref().is_some_and(is_root) });
+                () = answering(server) => {
+                    return Ok(latest.as_ref().map(ready_pod).unwrap_or_default());
                 }
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
@@ -397,7 +419,7 @@ impl Cluster for Kubernetes {
             if let Some(pod) = &latest
                 && let Some(result) = readiness(pod, start.elapsed(), limit)
             {
-                return result.map(|()| ReadyPod { host_keys: host_keys(pod), root: is_root(pod) });
+                return result.map(|()| ready_pod(pod));
             }
         }
     }
@@ -447,10 +469,10 @@ impl Cluster for Kubernetes {
                 }
                 Ok(Event::InitApply(job)) => {
                     listed.extend(pod_of(&job));
-                    self.end(&job).await
+                    self.event(&job).await
                 }
                 Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut listed))),
-                Ok(Event::Apply(job)) => self.end(&job).await,
+                Ok(Event::Apply(job)) => self.event(&job).await,
                 Ok(Event::Delete(job)) => {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }

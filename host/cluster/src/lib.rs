@@ -11,7 +11,7 @@
 //!                                                            └─▶ launch: suspended Job ─▶ Secret,
 //!                                                                Services ─▶ resume ─▶ ready
 //!
-//! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Resync}
+//! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Replaced, Resync}
 //! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken
 //! ```
 //!

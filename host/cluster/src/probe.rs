@@ -232,6 +232,7 @@ mod tests {
         let pod = lease.pod_name().to_string();
         let template = json!({"spec": {
             "restartPolicy": "Never",
+            "securityContext": {"runAsUser": 1000},
             "containers": [{
                 "name": "ssh",
                 "image": "example.com/ssh:1",

@@ -32,6 +32,19 @@ pub(crate) const IMAGE_FAILED: [&str; 7] = [
     "RegistryUnavailable",
     "SignatureValidationFailed",
 ];
+/// Why a container waits that its runtime does not make of its image: the image's own user may be
+/// root, for instance.
+const NOT_CREATED: [&str; 2] = ["CreateContainerConfigError", "CreateContainerError"];
+/// What a registry answers that has no such image, none for this machine, or none for everybody, as
+/// containerd and CRI-O pass it on. A registry that cannot be reached answers nothing.
+const PULL_REFUSED: [&str; 6] = [
+    ": not found",
+    "manifest unknown",
+    "does not exist",
+    "no match for platform",
+    "authorization failed",
+    "access to the resource is denied",
+];
 /// Why a container has ended whose image does not run: its program is missing, or of another
 /// architecture.
 const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
@@ -67,6 +80,15 @@ pub(crate) fn finished(job: &Job) -> Option<EndReason> {
         })
         .then(|| ended(job))
         .flatten()
+}
+
+/// Whether a Job that goes on has a pod that takes logins in place of one that is gone.
+pub(crate) fn is_replaced(job: &Job) -> bool {
+    job.status.as_ref().is_some_and(|status| {
+        status.failed.is_some_and(|failed| failed > 0)
+            && status.ready.is_some_and(|ready| ready > 0)
+            && ended(job).is_none()
+    })
 }
 
 /// Why a finished Job's pod has ended, by the Job's reason and the pods that it still has, if they
@@ -136,7 +158,7 @@ pub(crate) fn readiness(
     let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
-    Some(Err(not_started(pod, IMAGE_FAILED.contains(&reason.as_str()), &reason)))
+    Some(Err(not_started(pod, is_of_image(&reason), &reason)))
 }
 
 /// The error of a pod that does not start. As long as the host's SSH server is not in it, nothing
@@ -159,6 +181,12 @@ fn is_server_missing(pod: &Pod) -> bool {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
         container.name == INIT_CONTAINER && ended.is_none_or(|ended| ended.exit_code != 0)
     })
+}
+
+/// Whether the kubelet says that the pod takes logins, and it is not being removed.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().is_some_and(|status| is_met(status, "Ready"))
 }
 
 /// Whether a node has the pod.
@@ -193,10 +221,7 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
         .as_ref()
         .and_then(|status| waiting(status).find_map(|(_, waiting)| waiting.reason.clone()));
     match reason {
-        Some(reason) => {
-            let of_image = IMAGE_FAILED.contains(&reason.as_str());
-            not_started(pod, of_image, &format!("{MESSAGE} ({reason})"))
-        }
+        Some(reason) => not_started(pod, is_of_image(&reason), &format!("{MESSAGE} ({reason})")),
         None if is_scheduled(pod) => not_started(pod, false, MESSAGE),
         None => ClusterError::not_scheduled(MESSAGE),
     }
@@ -259,17 +284,27 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     HostKey::parse_all(lines)
 }
 
+/// Whether a container that waits for this reason does so because of its image.
+fn is_of_image(reason: &str) -> bool {
+    IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason)
+}
+
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
-/// pulled again: registries fail now and then.
+/// pulled again, unless its registry refuses it: registries fail now and then.
 fn is_stuck(waiting: &ContainerStateWaiting) -> bool {
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let is_refused = || PULL_REFUSED.iter().any(|refusal| message.contains(refusal));
+    let is_pull = matches!(reason, "ErrImagePull" | "ImagePullBackOff");
+    if is_pull && is_refused() {
+        return true;
+    }
     matches!(
-        waiting.reason.as_deref(),
-        Some(
-            "ErrImageNeverPull"
-                | "InvalidImageName"
-                | "CreateContainerConfigError"
-                | "CrashLoopBackOff"
-        )
+        reason,
+        "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "CreateContainerConfigError"
+            | "CrashLoopBackOff"
     )
 }
 

@@ -22,6 +22,7 @@ fn placement() -> Placement {
 fn valid() -> Value {
     json!({"spec": {
         "restartPolicy": "Never",
+        "securityContext": {"runAsUser": 1000},
         "containers": [{"name": "ssh", "image": "example.com/ssh:1", "ports": [{"containerPort": 2222, "hostPort": 31000}]}],
     }})
 }
@@ -226,6 +227,26 @@ fn volumes_and_security_contexts_that_reach_outside_are_refused() {
             "template.spec.securityContext.seccompProfile",
         ),
     ]);
+}
+
+/// Whatever image it is of: its own user may be root, which its node alone finds out, and refuses
+/// (`CreateContainerConfigError`) after the payment.
+#[test]
+fn a_template_names_the_user_of_the_pod_or_of_its_container() {
+    let mut template = with("/spec/securityContext", json!({}));
+    let path = "template.spec.containers[0].securityContext.runAsUser must be set";
+    for unnamed in [json!({}), Value::Null, json!({"runAsUser": null}), json!({"runAsGroup": 7})] {
+        template["spec"]["securityContext"] = unnamed;
+        let message = refusal(&template, &[]);
+        assert!(message.starts_with(path), "{message}");
+    }
+    let named = |template: &Value| {
+        check(&rendered(template, &[]), &placement(), &Allowed::default()).unwrap().template.spec
+    };
+    template["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 7});
+    let container = named(&template).unwrap().containers.remove(0);
+    assert_eq!(container.security_context.unwrap().run_as_user, Some(7));
+    assert_eq!(named(&valid()).unwrap().security_context.unwrap().run_as_user, Some(1_000));
 }
 
 /// Only the host makes a pod root, after this: see `ssh_server`.

@@ -3,9 +3,12 @@
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::time::Duration;
 
+/// For those who keep them.
+pub type Doubling = ExponentialBackoff;
+
 /// Delays that double, with jitter, from `first` up to `longest`.
 #[must_use]
-pub fn doubling(first: Duration, longest: Duration) -> ExponentialBackoff {
+pub fn doubling(first: Duration, longest: Duration) -> Doubling {
     ExponentialBuilder::default()
         .with_min_delay(first)
         // Jitter at most doubles it.

@@ -91,6 +91,25 @@ pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.
 pub const TOP_UP_MARGIN: u64 = 5;
+/// Pods of images that a customer has named and that have not started here yet, being launched at the
+/// same time: one in so many of the places that there are…
+pub const FIRST_STARTS_PART: u32 = 4;
+/// …and no more than this: whoever names images that never start has their money back, and has held
+/// no more places meanwhile…
+pub const FIRST_STARTS: usize = 16;
+/// …of one image…
+pub const FIRST_STARTS_OF_IMAGE: usize = 4;
+/// …and of one customer.
+pub const FIRST_STARTS_OF_ONE: usize = 4;
+/// Images that are known to start, or not to.
+pub const IMAGES_KNOWN: usize = 1_000;
+/// How long an image that has started counts as one that does: its registry may give another one.
+pub const IMAGE_STARTED_KEPT: Duration = Duration::from_secs(86_400);
+/// For how long an image is refused that its node could not pull or start: registries fail now and
+/// then…
+pub const IMAGE_FAILED_FIRST: Duration = Duration::from_secs(60);
+/// …doubling up to this.
+pub const IMAGE_FAILED_LONGEST: Duration = Duration::from_secs(900);
 /// Pods of one customer that run before they are paid for (`CAPTURE=ready`)…
 pub const UNPAID_LAUNCHES_OF_ONE: usize = 1;
 /// …and of all; with so many, the next order is paid for first. Whoever spends their token elsewhere
@@ -159,6 +178,12 @@ pub const NOTICES_OF_POD: usize = 4;
 /// Notices that are being sent at the same time: many pods may end in the same second, and no paid
 /// order waits for them.
 pub const NOTICES_AT_ONCE: usize = 16;
+/// How often the clock is looked at while a notice is waited for: where the machine slept, or its
+/// clock was set, timers are late.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(5);
+/// How long the list of images is published as the policy gave it: it may depend on what is leased,
+/// and whoever reads offers has paid nothing.
+pub const IMAGE_LIST_KEPT: Duration = Duration::from_secs(60);
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.
@@ -175,6 +200,12 @@ pub const OVERDUE: u64 = 60;
 /// How long a new order waits for the probe pod under way: it takes seconds where its image is on
 /// the node. After that the order is refused, and costs nothing.
 pub const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// Orders without proven tokens that wait for a probe, of all mints: few beside the places of their
+/// lane ([`ORDERS_WAITING`]), which top-ups use too; the others are refused at once.
+pub const PROBE_WAITS: usize = 64;
+/// How long a price waits until it is known whether policies that were published a moment ago make the
+/// pod that was probed: it takes some calls of them.
+pub const PROBE_COMPARE: Duration = Duration::from_secs(2);
 /// How long a probe pod may live once it is ready: it is removed at once, unless we die.
 pub const PROBE_LIFE: Seconds = Seconds(60);
 /// How long after a probe that found something that may pass there is another one.

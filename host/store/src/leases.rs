@@ -6,7 +6,7 @@ use crate::ports::{lock, release};
 use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::store::LeaseStore;
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
@@ -92,6 +92,22 @@ impl LeaseStore for SqlStore {
                     write_lease(transaction, &lease).map(|()| true)
                 }
                 _ => Ok(false),
+            })
+            .await
+    }
+
+    async fn replace_pod(&self, pod: &PodName, running: &ReadyPod) -> Result<Option<Lease>> {
+        let (pod, ReadyPod { host_keys, root }) = (pod.clone(), running.clone());
+        self.database
+            .transact(move |transaction| match find_lease(transaction, &pod)? {
+                Some(mut lease)
+                    if lease.state == LeaseState::Live
+                        && (&lease.host_keys, lease.root) != (&host_keys, Some(root)) =>
+                {
+                    (lease.host_keys, lease.root) = (host_keys.clone(), Some(root));
+                    write_lease(transaction, &lease).map(|()| Some(lease))
+                }
+                _ => Ok(None),
             })
             .await
     }

@@ -91,8 +91,9 @@ fn customers_are_root_where_a_probe_pod_was() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn an_operator_can_keep_customers_from_being_root() {
     let _alone = CLUSTER.lock();
-    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
-    let testbed = start("probe-never", &[("SSH_SERVER_IMAGE", SERVER), ("POD_ROOT", "never")]);
+    let never = [("SSH_SERVER_IMAGE", SERVER), ("POD_ROOT", "never")];
+    let _set = AdmissionParameters::set(&never);
+    let testbed = start("probe-never", &never);
     assert_eq!(bought(&testbed).run("id -u").0, "1000\n");
     assert_eq!(testbed.readyz(), json!({"ready": true, "ailments": []}));
 }

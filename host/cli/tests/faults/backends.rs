@@ -126,6 +126,13 @@ impl LeaseStore for BadLedger {
     ) -> Result<bool, LedgerError> {
         self.write(self.ledger.mark_noticed(pod, expires_at, due)).await
     }
+    async fn replace_pod(
+        &self,
+        pod: &PodName,
+        running: &ReadyPod,
+    ) -> Result<Option<Lease>, LedgerError> {
+        self.write(self.ledger.replace_pod(pod, running)).await
+    }
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
         self.write(self.ledger.end_lease(lease, orders)).await
     }

@@ -40,6 +40,9 @@ use tokio::sync::{Notify, mpsc, watch};
 /// A token is its amount and a number.
 pub struct FakeWallet;
 
+/// Tokens of this amount have no DLEQ proofs.
+pub const UNPROVEN: Sat = Sat(11);
+
 #[async_trait]
 impl TokenReader for FakeWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
@@ -70,8 +73,8 @@ impl TokenReader for FakeWallet {
     ) -> Result<Payment, Refusal> {
         self.verify(token, token_info).await
     }
-    async fn is_proven(&self, _: &Secret, _: &TokenInfo) -> bool {
-        true
+    async fn is_proven(&self, _: &Secret, token_info: &TokenInfo) -> bool {
+        token_info.gross != UNPROVEN
     }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload.to_owned()))
@@ -158,6 +161,8 @@ pub struct FakeCluster {
     pub most: AtomicUsize,
     /// Pods that have ended, which it reports to whoever watches it.
     pub ended: Mutex<HashMap<PodName, EndReason>>,
+    /// Pods that others run in place of, which it reports likewise.
+    pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
     /// Those of every pod.
     pub host_keys: Vec<HostKey>,
     /// Holds up the pods that start.
@@ -166,6 +171,10 @@ pub struct FakeCluster {
     pub probe: Option<Arc<dyn Probe>>,
     /// Pods that are old, and nobody's.
     pub old: Vec<PodName>,
+    /// Images that no node can pull…
+    pub broken_images: Vec<&'static str>,
+    /// …and the pods that were launched with them.
+    pub broken: Mutex<HashSet<PodName>>,
 }
 
 /// A test waits until it is reached, and lets it go on.
@@ -215,6 +224,9 @@ impl Cluster for FakeCluster {
         Some(Arc::new(Room(self.room?)))
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        if self.broken_images.contains(&plan.placement.image.as_str()) {
+            self.broken.lock().unwrap().insert(plan.lease.pod_name());
+        }
         let mut running = self.running.lock().unwrap();
         running.insert(plan.lease.pod_name());
         self.most.fetch_max(running.len(), Ordering::Relaxed);
@@ -223,7 +235,10 @@ impl Cluster for FakeCluster {
     fn probe(&self) -> Option<&dyn Probe> {
         self.probe.as_deref()
     }
-    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
+        if self.broken.lock().unwrap().contains(pod) {
+            return Err(ClusterError::image_failed("ErrImagePull"));
+        }
         if let Some(gate) = &self.gate {
             gate.reached.notify_one();
             gate.go.notified().await;
@@ -247,6 +262,12 @@ impl Cluster for FakeCluster {
         Ok(())
     }
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
+        let replaced = self.replaced.lock().unwrap().clone();
+        for (pod, running) in replaced {
+            if sink.send(ClusterEvent::Replaced(pod, running)).await.is_err() {
+                return;
+            }
+        }
         let ended = self.ended.lock().unwrap().clone();
         for (pod, reason) in ended {
             if sink.send(ClusterEvent::Ended(pod, reason)).await.is_err() {

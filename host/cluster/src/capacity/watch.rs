@@ -1,6 +1,6 @@
 //! The watches. Their last state is kept while they fail: what was reserved since is counted
 //! against it, and without the API server no order passes its dry run. A 403 is such a failure too,
-//! until it has lasted for [`RightsRetry::soon`].
+//! until it has lasted for a while ([`RightsRetry`]).
 
 use super::demand::{LeaseObjects, PodDemand};
 use super::extra::ExtraCapacity;
@@ -16,6 +16,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
+use paygress_core::backoff::{Doubling, doubling};
 use paygress_core::error_chain;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -28,33 +29,38 @@ use tokio::task::JoinHandle;
 const FIRST_LISTS: Duration = Duration::from_secs(5);
 /// A watch that has lasted longer than this had its rights: a 403 after it is a new one.
 const STEADY: Duration = Duration::from_secs(60);
+/// A watch that was forbidden is tried again so often, until its right counts as missing.
+const SOON: usize = 5;
+/// The longest of the pauses before, in units of the first: they double, with jitter.
+const SOON_LONGEST: u32 = 32;
 /// Pods that have ended use nothing.
 const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// When a watch is tried again for which a right is missing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RightsRetry {
-    /// At first: an API server that has just started answers 403 until it has read the roles.
-    pub(super) soon: [Duration; 5],
-    /// After that the right is missing, until the operator grants it.
+    /// The first pause: an API server that has just started answers 403 until it has read the roles.
+    pub(super) first: Duration,
+    /// After [`SOON`] attempts the right is missing, until the operator grants it.
     pub(super) later: Duration,
 }
 
 impl Default for RightsRetry {
     fn default() -> Self {
-        Self { soon: [1, 2, 4, 8, 16].map(Duration::from_secs), later: Duration::from_secs(300) }
+        Self { first: Duration::from_secs(1), later: Duration::from_secs(300) }
     }
 }
 
 /// The times that a watch was forbidden.
 struct Denials {
     retry: RightsRetry,
-    soon: std::array::IntoIter<Duration, 5>,
+    soon: std::iter::Take<Doubling>,
 }
 
 impl Denials {
     fn new(retry: RightsRetry) -> Self {
-        Self { retry, soon: retry.soon.into_iter() }
+        let longest = retry.first.saturating_mul(SOON_LONGEST);
+        Self { retry, soon: doubling(retry.first, longest).take(SOON) }
     }
 
     /// When to try again after a watch of this length. None: the right is missing.

@@ -105,12 +105,32 @@ pub(super) fn check(
         None | Some(Some("ClusterFirst" | "Default")) => {}
         _ => return Err(spec.field_error("dnsPolicy", "must be ClusterFirst or Default")),
     }
-    security(&mut spec.object("securityContext"), &POD_SECURITY)?;
+    let mut context = spec.object("securityContext");
+    security(&mut context, &POD_SECURITY)?;
+    let has_user = context.get("runAsUser").is_some();
     volumes(&mut spec, placement)?;
     let mut containers = spec.list("containers")?;
     match containers.as_mut_slice() {
-        [one] => container(one, placement, allowed),
+        [one] => {
+            let host_port = container(one, placement, allowed)?;
+            match has_user {
+                true => Ok(host_port),
+                false => user(&one.object("securityContext")).map(|()| host_port),
+            }
+        }
         _ => Err(spec.field_error("containers", "must have exactly one container")),
+    }
+}
+
+/// The user of the image is not known before a node has pulled it. Where that is root, or has a name
+/// and no number, the node refuses the pod, and only once it is paid for.
+fn user(context: &Object<'_>) -> Result<()> {
+    match context.get("runAsUser") {
+        Some(_) => Ok(()),
+        None => Err(context.field_error(
+            "runAsUser",
+            "must be set, here or for the pod: an image of root, or of a user by name, would not start",
+        )),
     }
 }
 

@@ -46,6 +46,31 @@ fn job(reason: &str) -> Job {
     job_with(json!([condition]))
 }
 
+#[test]
+fn a_pod_is_replaced_once_another_one_of_its_job_takes_logins() {
+    let job = |status: Value| serde_json::from_value(json!({"status": status})).unwrap();
+    for (status, expected) in [
+        (json!({"active": 1, "ready": 1, "failed": 1}), true),
+        (json!({"active": 1, "ready": 0, "failed": 1}), false),
+        (json!({"active": 1, "ready": 1}), false),
+        (
+            json!({"failed": 1, "ready": 1, "conditions": [{"type": "Failed", "status": "True"}]}),
+            false,
+        ),
+        (json!({}), false),
+    ] {
+        assert_eq!(is_replaced(&job(status.clone())), expected, "{status}");
+    }
+    let ready = |more: Value| {
+        let conditions = json!([{"type": "Ready", "status": "True"}]);
+        let pod = json!({"metadata": more, "status": {"conditions": conditions}});
+        is_ready(&serde_json::from_value(pod).unwrap())
+    };
+    assert!(ready(json!({})));
+    assert!(!ready(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})));
+    assert!(!is_ready(&Pod::default()));
+}
+
 fn terminated(reason: &str, exit_code: i32) -> Pod {
     let state = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
     let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
@@ -198,9 +223,12 @@ fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
         assert_eq!(is_of_image(&overdue), reason != "ContainerCreating", "{overdue:?}");
         assert!(overdue.to_string().ends_with(&format!(": it took too long ({reason})")));
     }
-    for (reason, of_image) in
-        [("InvalidImageName", true), ("ErrImageNeverPull", true), ("CrashLoopBackOff", false)]
-    {
+    for (reason, of_image) in [
+        ("InvalidImageName", true),
+        ("ErrImageNeverPull", true),
+        ("CreateContainerConfigError", true),
+        ("CrashLoopBackOff", false),
+    ] {
         let result = readiness(&waiting_for(reason), Duration::ZERO, UNSCHEDULABLE);
         let Some(Err(error)) = result else { panic!("{result:?}") };
         assert_eq!(is_of_image(&error), of_image, "{error:?}");
@@ -220,6 +248,54 @@ fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
         let overdue = unready(pod);
         assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{overdue:?}");
     }
+}
+
+/// As containerd 2.1 and CRI-O 1.32 say it.
+#[test]
+fn a_pull_that_its_registry_refuses_is_not_waited_for() {
+    let of = |reason: &str, message: &str| {
+        let mut pod = waiting_for(reason);
+        let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
+        let waiting = statuses[0].state.as_mut().unwrap().waiting.as_mut().unwrap();
+        waiting.message = Some(message.to_owned());
+        readiness(&pod, Duration::ZERO, UNSCHEDULABLE)
+    };
+    let pull = "failed to pull and unpack image \"x/y:1\": failed to resolve reference \"x/y:1\": ";
+    for (message, is_final) in [
+        ("x/y:1: not found", true),
+        (
+            "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+            true,
+        ),
+        ("no match for platform in manifest: not found", true),
+        ("reading manifest 1 in x/y: manifest unknown", true),
+        ("requested access to the resource is denied", true),
+        ("dial tcp: lookup x on 10.96.0.10:53: no such host", false),
+        (
+            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 429 Too Many Requests",
+            false,
+        ),
+        (
+            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 503 Service Unavailable",
+            false,
+        ),
+        ("dial tcp 192.0.2.1:443: i/o timeout", false),
+    ] {
+        for (reason, before) in [
+            ("ErrImagePull", ""),
+            ("ImagePullBackOff", "Back-off pulling image \"x/y:1\": ErrImagePull: "),
+        ] {
+            let result = of(reason, &format!("{before}{pull}{message}"));
+            let is_refused =
+                result.as_ref().is_some_and(|result| is_of_image(result.as_ref().unwrap_err()));
+            assert_eq!(is_refused, is_final, "{reason}: {message}: {result:?}");
+        }
+    }
+    assert!(of("ContainerCreating", "x/y:1: not found").is_none());
+    // It may pass, and until then its image counts as the reason.
+    let pod = waiting_for("CreateContainerError");
+    assert!(readiness(&pod, Duration::ZERO, UNSCHEDULABLE).is_none());
+    assert!(is_of_image(&unready(Some(&pod))));
 }
 
 #[test]

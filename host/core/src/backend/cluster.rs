@@ -133,6 +133,9 @@ fn did_not_start(why: &ClusterErrorSource) -> Refusal {
 pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
     Ended(PodName, EndReason),
+    /// The cluster has started another pod in its place, which takes logins: the disk and the host
+    /// keys of the one before are gone.
+    Replaced(PodName, ReadyPod),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
 }
@@ -212,7 +215,7 @@ pub trait Cluster: Send + Sync {
     }
 
     /// Waits until the pod takes logins. Called again it gives the same keys, as long as the pod
-    /// lives.
+    /// lives, and is not replaced ([`ClusterEvent::Replaced`]).
     ///
     /// # Errors
     /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::ImageFailed`],

@@ -10,7 +10,7 @@
 //! Every call is one transaction, and what it wrote is on disk when it returns.
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
-use crate::backend::cluster::EndReason;
+use crate::backend::cluster::{EndReason, ReadyPod};
 use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
 use crate::model::order::{Lease, Order, State};
 use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
@@ -180,6 +180,14 @@ pub trait LeaseStore: Send + Sync {
         expires_at: UnixTime,
         due: UnixTime,
     ) -> Result<bool, LedgerError>;
+
+    /// Records what is known of the pod that runs for a live lease now. The lease as it is written;
+    /// none: it has that already, or is over, and nothing is written.
+    async fn replace_pod(
+        &self,
+        pod: &PodName,
+        running: &ReadyPod,
+    ) -> Result<Option<Lease>, LedgerError>;
 
     /// Ends a lease: writes it, releases its port, and writes its active orders as they are here.
     /// Orders that owe a refund become this replica's.

@@ -22,7 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 /// Whom an order comes from, as far as that is known: orders of one source wait for each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +128,9 @@ impl AtMint {
 /// One order of a source, until it is dropped.
 pub(super) type Entrant = Permit<Source>;
 
+/// The right of an order without a proven token to wait for a probe, until it is dropped.
+pub(super) type ProbeWait = OwnedSemaphorePermit;
+
 /// The place of an order at its mint, until it is dropped.
 pub(super) struct Place {
     admission: Arc<Admission>,
@@ -135,6 +138,7 @@ pub(super) struct Place {
     mint: MintUrl,
     lane: Lane,
     _bytes: Option<ReservedBytes>,
+    probe_wait: Option<ProbeWait>,
 }
 
 impl Drop for Place {
@@ -251,7 +255,14 @@ impl Admission {
         orders.places = orders.places.saturating_add(1);
         drop(mints);
         let admission = Arc::clone(self);
-        Some(Place { admission, entrant, mint: mint.clone(), lane, _bytes: bytes })
+        Some(Place {
+            admission,
+            entrant,
+            mint: mint.clone(),
+            lane,
+            _bytes: bytes,
+            probe_wait: None,
+        })
     }
 
     /// Whether unproven orders run.
@@ -297,6 +308,16 @@ impl Admission {
 impl Place {
     pub(super) fn is_proven(&self) -> bool {
         self.lane == Lane::Proven
+    }
+
+    /// The order waits for a probe by this right, if it needs one.
+    pub(super) fn begin_probe_wait(&mut self, right: Option<ProbeWait>) {
+        self.probe_wait = right;
+    }
+
+    /// It does not wait for one any more.
+    pub(super) fn end_probe_wait(&mut self) {
+        self.probe_wait = None;
     }
 
     /// Its token was found to be proven: the place is one of those.

@@ -45,8 +45,7 @@ impl OrderService {
         let context = self.context_beside(None, free.as_ref()).await?;
         let policies = self.backends.policy.current();
         let offers = policies.offers(&context).await?;
-        // A fault is logged and costs the list alone: orders name their images without it.
-        let images = policies.catalog(&context).await.unwrap_or_default();
+        let images = self.image_list.of(&policies, &context).await;
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(Tier::from);
         let ports = self.ports().saturating_sub(context.active_leases);
@@ -130,14 +129,13 @@ impl OrderService {
         free.fits(&Tier::from(&quote)).err()
     }
 
-    /// Refuses a new pod of this tier that does not start, or for which there is no port, or no
-    /// place. Nobody is sent to their wallet for a token that buys nothing.
+    /// Refuses a new pod of this tier for which there is no port, or no place. Nobody is sent to their
+    /// wallet for a token that buys nothing.
     pub(super) async fn check_for_sale(
         &self,
         tier: &Tier,
         free: Option<&FreeCapacity>,
     ) -> Result<(), Refusal> {
-        self.check_probe()?;
         let ports = self.settings.ports.clone();
         match self.backends.ledger.has_free_port(ports).await {
             Ok(true) => free.map_or(Ok(()), |free| free.fits(tier)).map_err(refusal),

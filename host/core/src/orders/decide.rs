@@ -161,7 +161,10 @@ impl OrderService {
         };
         let mut planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
-        let reserved = self.reserve_planned(order, &agreement, &mut planned, &login, set).await;
+        let reserved = match self.begin_start(order, &agreement, &planned) {
+            Ok(()) => self.reserve_planned(order, &agreement, &mut planned, &login, set).await,
+            Err(refusal) => Err(refusal),
+        };
         if let Err(refusal) = reserved {
             return Err(Rejected::by_cluster(refusal, agreement, Some(planned)));
         }
@@ -183,6 +186,19 @@ impl OrderService {
             root: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
+    }
+
+    /// Before a pod of an image that its customer has named is reserved.
+    fn begin_start(
+        &self,
+        order: &Order,
+        agreement: &Agreement,
+        planned: &PlannedPod,
+    ) -> Result<(), Refusal> {
+        let Purchase::Spawn { image: Some(_), .. } = &order.purchase else { return Ok(()) };
+        let capacity = agreement.decision.context.capacity_leases;
+        let image = &planned.decision.placement.image;
+        self.image_starts.try_start(&order.id, image, order.customer(), capacity)
     }
 
     /// Reserves what this pod needs, and moves it to another port while other pods have its own.

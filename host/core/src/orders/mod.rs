@@ -17,6 +17,7 @@
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it. `probe`: whether pods start at
 //!   all; `probe_state`: what follows from it.
+//!   `image_starts`: whether the images that customers name do.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
@@ -29,6 +30,8 @@ mod admission;
 mod capacity;
 mod decide;
 mod delivery;
+mod image_list;
+mod image_starts;
 mod lane;
 mod limiter;
 mod notices;
@@ -40,6 +43,7 @@ mod provision;
 mod queries;
 mod reconcile;
 mod refunds;
+mod set_identity;
 mod settle;
 mod submit;
 mod terminate;
@@ -72,9 +76,11 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::Response;
 use admission::{Admission, Source};
+use image_list::ImageList;
+use image_starts::ImageStarts;
 use lane::Lane;
 use limiter::MintLimiter;
-use probe_state::ProbeState;
+use probe_state::Probed;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -159,8 +165,11 @@ pub struct OrderService {
     refusals: EveryNth,
     /// The default tier, by the latest offers: capacity is counted in pods of it.
     default_tier: Mutex<Option<Tier>>,
+    image_list: ImageList,
+    image_starts: Arc<ImageStarts>,
     /// Whether pods start.
-    probe: watch::Sender<ProbeState>,
+    probe: watch::Sender<Probed>,
+    probe_waits: Arc<Semaphore>,
     /// When the next notice is due at the earliest.
     next_notice: watch::Sender<Option<UnixTime>>,
     notice_slots: Semaphore,
@@ -171,7 +180,7 @@ impl OrderService {
     /// A service with these backends. Call [`OrderService::resume`] before a transport is served.
     #[must_use]
     pub fn new(settings: Settings, backends: Backends) -> Arc<Self> {
-        let probe = watch::Sender::new(ProbeState::new(backends.cluster.probe()));
+        let probe = watch::Sender::new(Probed::new(backends.cluster.probe()));
         Arc::new(Self {
             settings,
             backends,
@@ -185,7 +194,10 @@ impl OrderService {
             unpaid_failures: UnpaidFailures::default(),
             refusals: EveryNth::new(limits::REFUSED_CHECK_EVERY),
             default_tier: Mutex::default(),
+            image_list: ImageList::default(),
+            image_starts: Arc::default(),
             probe,
+            probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             in_flight: Mutex::default(),

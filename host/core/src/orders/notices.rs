@@ -1,4 +1,5 @@
-//! Notices before the end of a pod, and at it, for customers who want them.
+//! Notices before the end of a pod, at it, and when another pod takes its place, for customers who
+//! want them.
 //!
 //! ```text
 //! launch, extend, reconcile ─▶ next_notice ─▶ one task, asleep until then ─▶ ledger ─▶ responder
@@ -9,13 +10,15 @@
 //! extended has its notices before its new end.
 
 use super::OrderService;
+use crate::backend::cluster::ReadyPod;
 use crate::backend::store::LedgerError;
 use crate::limits;
+use crate::model::ids::PodName;
 use crate::model::lease::EndReason;
 use crate::model::order::{Lease, LeaseState, Order, State};
 use crate::model::reply_to::ReplyTo;
 use crate::model::units::{Seconds, UnixTime};
-use crate::protocol;
+use crate::protocol::{self, Response};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,10 +47,7 @@ impl OrderService {
             let at = *next.borrow_and_update();
             let due = async {
                 match at {
-                    Some(at) => {
-                        let left = at.since(UnixTime::now());
-                        tokio::time::sleep(Duration::from_secs(left.0)).await;
-                    }
+                    Some(at) => sleep_until(at, limits::CLOCK_CHECK, UnixTime::now).await,
                     None => std::future::pending().await,
                 }
             };
@@ -89,22 +89,64 @@ impl OrderService {
         Ok(())
     }
 
-    /// Sends the notice of this lease, few at once: each is tried once. Whoever has stopped it gets
-    /// a response.
+    /// Another pod runs in place of this one: its host keys are those of the lease from now on, and
+    /// its customers who want notices get its status, with them.
+    pub(super) async fn replace_pod(self: &Arc<Self>, pod: &PodName, mut running: ReadyPod) {
+        running.host_keys.truncate(limits::HOST_KEYS);
+        let replaced = async {
+            let Some(lease) = self.backends.ledger.replace_pod(pod, &running).await? else {
+                return Ok(());
+            };
+            tracing::warn!(%pod, "another pod runs in place of one, with a new disk and host keys");
+            let orders = self.backends.ledger.orders_of(&lease.id).await?;
+            let host = self.settings.ssh_host.clone();
+            self.send_to(recipients(&orders), move || {
+                protocol::status(&lease, &[], &host, UnixTime::now()).into()
+            });
+            Ok::<(), LedgerError>(())
+        };
+        if let Err(error) = replaced.await {
+            tracing::warn!(%error, %pod, "the host keys of a pod that was replaced could not be stored");
+        }
+    }
+
+    /// Sends the notice of this lease. Whoever has stopped it gets a response.
     pub(super) fn send_notices(self: &Arc<Self>, lease: &Lease, recipients: Vec<ReplyTo>) {
         if lease.end == Some(EndReason::Stopped) {
             return;
         }
+        let lease = lease.clone();
+        self.send_to(recipients, move || protocol::end_notice(&lease, UnixTime::now()).into());
+    }
+
+    /// Sends what nobody waits for, few at once: each is made when it is sent, and tried once.
+    fn send_to(
+        self: &Arc<Self>,
+        recipients: Vec<ReplyTo>,
+        notice: impl Fn() -> Response + Send + Sync + 'static,
+    ) {
+        let notice = Arc::new(notice);
         for to in recipients {
-            let (orders, lease) = (Arc::clone(self), lease.clone());
+            let (orders, notice) = (Arc::clone(self), Arc::clone(&notice));
             tokio::spawn(async move {
                 let Ok(_slot) = orders.notice_slots.acquire().await else { return };
-                let notice = protocol::end_notice(&lease, UnixTime::now());
-                if let Err(error) = orders.backends.responder.send(&to, &notice.into()).await {
+                if let Err(error) = orders.backends.responder.send(&to, &notice()).await {
                     tracing::debug!(error = error.as_dyn(), "a notice was not delivered");
                 }
             });
         }
+    }
+}
+
+/// Sleeps until then by this clock, which is looked at now and then: a timer does not count the time
+/// for which the machine slept, and knows nothing of a clock that is set.
+async fn sleep_until(at: UnixTime, check: Duration, clock: impl Fn() -> UnixTime) {
+    loop {
+        let left = Duration::from_secs(at.since(clock()).0);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(check)).await;
     }
 }
 
@@ -159,6 +201,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{Customer, LeaseId, OrderId};
     use crate::testing;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     const DEFAULT: [Seconds; 2] = [Seconds(600), Seconds(60)];
 
@@ -198,6 +241,16 @@ mod tests {
             assert_eq!(pending_at(&over, 1), [0; 0]);
         }
         assert_eq!(pending(&lease(0, 3_600), &[], UnixTime(1)).count(), 0);
+    }
+
+    /// It has slept an hour, or its clock was set.
+    #[tokio::test]
+    async fn a_notice_is_due_by_the_clock_and_not_by_a_timer() {
+        let times = AtomicU64::new(0);
+        let clock = || UnixTime(times.fetch_add(1, Ordering::Relaxed).saturating_mul(3_600));
+        let due = sleep_until(UnixTime(3_600), Duration::from_millis(1), clock);
+        assert!(tokio::time::timeout(Duration::from_secs(10), due).await.is_ok());
+        assert_eq!(times.load(Ordering::Relaxed), 2, "it is looked at again, and no more");
     }
 
     #[test]

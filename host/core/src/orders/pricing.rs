@@ -13,6 +13,7 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::{Sat, Seconds, UnixTime};
+use std::time::Instant;
 
 /// How often a price is doubled until the duration policy takes it.
 const PRICE_STEPS: u32 = 16;
@@ -110,6 +111,7 @@ impl OrderService {
         let view = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         if let Purchase::Spawn { .. } = purchase {
+            self.check_probe(&set).await?;
             self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         }
         let probe = PriceProbe {
@@ -149,7 +151,10 @@ impl OrderService {
         match purchase {
             Purchase::Spawn { .. } => {
                 let view = purchase.view(&order, customer, None);
-                set.admit(&view, context).await?;
+                let admitted = set.admit(&view, context).await?;
+                if view.image.is_some() {
+                    self.image_starts.check(&admitted, Instant::now())?;
+                }
                 Ok(view)
             }
             Purchase::TopUp { pod } => {
@@ -201,6 +206,7 @@ impl OrderService {
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
         let context = self.context_beside(customer, free.as_ref()).await?;
         let quote = set.quote(&view, &context).await?;
+        self.check_probe(&set).await?;
         self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         set.grant(&view, &quote, &payment, &context).await?;
         check_minimum(&payment, &quote)?;

@@ -5,10 +5,12 @@
 //! wrong, a minute later, or an hour later if only root is missing.
 
 use super::OrderService;
-use super::probe_state::ProbeState;
+use super::admission::ProbeWait;
+use super::lane::Lane;
+use super::probe_state::{ProbeState, Probed, being_tested};
 use crate::backend::capacity::Tier;
 use crate::backend::cluster::{LeasePlan, Probe, ProbeProblem};
-use crate::backend::policy::Grant;
+use crate::backend::policy::{Grant, PolicySet};
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId};
 use crate::model::login::Login;
@@ -19,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl OrderService {
-    fn probe_state(&self) -> ProbeState {
-        *self.probe.borrow()
+    pub(super) fn probe_state(&self) -> ProbeState {
+        self.probe.borrow().state
     }
 
     /// Whether no pods are sold since one did not start.
@@ -38,28 +40,72 @@ impl OrderService {
         self.probe_state().warning()
     }
 
-    /// Refuses a new pod unless pods are known to start, or nothing is known that keeps them from
-    /// it.
-    pub(super) fn check_probe(&self) -> Result<(), Refusal> {
-        self.probe_state().check()
+    /// Refuses a new pod of these policies unless such pods are known to start, or nothing is known
+    /// that keeps them from it. Nobody waits for a probe here; whether policies that were published a
+    /// moment ago make the same pod is known as soon as that is rendered.
+    pub(super) async fn check_probe(&self, set: &Arc<dyn PolicySet>) -> Result<(), Refusal> {
+        let mut changes = self.probe.subscribe();
+        let compared = changes.wait_for(|probed| !probed.is_of_others(set));
+        let _ = tokio::time::timeout(limits::PROBE_COMPARE, compared).await;
+        self.probe.borrow().state_of(set).check()
     }
 
-    /// As [`OrderService::check_probe`], after the probe under way.
-    pub(super) async fn await_probe(&self, purchase: &Purchase) -> Result<(), Refusal> {
-        let Purchase::Spawn { .. } = purchase else { return Ok(()) };
-        let mut state = self.probe.subscribe();
-        let done = state.wait_for(|state| matches!(state, ProbeState::Done(_)));
-        if tokio::time::timeout(limits::PROBE_WAIT, done).await.is_err() {
-            tracing::info!("an order has waited for the probe pod in vain");
+    /// The right of a new order to wait for the probe under way; none if it needs none. Many orders
+    /// without proven tokens would fill their lane while none of them goes on, and top-ups, which
+    /// wait for no probe, would find no place there. Those with proven ones have paid for theirs.
+    ///
+    /// # Errors
+    /// `resource_unavailable`: enough of them wait.
+    pub(super) fn claim_probe_wait(
+        &self,
+        purchase: &Purchase,
+        lane: Lane,
+    ) -> Result<Option<ProbeWait>, Refusal> {
+        let Purchase::Spawn { .. } = purchase else { return Ok(None) };
+        let set = self.backends.policy.current();
+        let is_done = self.probe.borrow().state_of(&set).is_done();
+        if is_done || lane == Lane::Proven {
+            return Ok(None);
         }
-        self.check_probe()
+        let waits = Arc::clone(&self.probe_waits).try_acquire_owned();
+        waits.map(Some).map_err(|_| being_tested())
+    }
+
+    /// The policies that decide an order, once it is known that their pods start. A new pod waits for
+    /// the probe under way. Policies that are published meanwhile take the place of those before.
+    ///
+    /// # Errors
+    /// As [`OrderService::check_probe`].
+    pub(super) async fn await_probe(
+        &self,
+        purchase: &Purchase,
+    ) -> Result<Arc<dyn PolicySet>, Refusal> {
+        let Purchase::Spawn { .. } = purchase else { return Ok(self.backends.policy.current()) };
+        let mut changes = self.probe.subscribe();
+        let known = async {
+            loop {
+                // Before the policies are read: what becomes known of them later is a change.
+                let probed = changes.borrow_and_update().clone();
+                let set = self.backends.policy.current();
+                let state = probed.state_of(&set);
+                // The sender is this service's own.
+                if state.is_done() || changes.changed().await.is_err() {
+                    return state.check().map(|()| set);
+                }
+            }
+        };
+        let Ok(checked) = tokio::time::timeout(limits::PROBE_WAIT, known).await else {
+            tracing::info!("an order has waited for the probe pod in vain");
+            return Err(being_tested());
+        };
+        checked
     }
 
     /// Waits for the first probe of this process, if it is under way: who customers are in pods that
     /// were paid for before a restart is not known earlier. They are launched in any case.
     pub(super) async fn first_probe(&self) {
         let mut state = self.probe.subscribe();
-        let done = state.wait_for(|state| *state != ProbeState::First);
+        let done = state.wait_for(|probed| probed.state != ProbeState::First);
         if tokio::time::timeout(limits::PROBE_WAIT, done).await.is_err() {
             tracing::warn!("a pod is launched before it is known whether its customer may be root");
         }
@@ -77,27 +123,28 @@ impl OrderService {
         let mut ended = Instant::now();
         loop {
             changes.mark_unchanged();
-            let plan = self.probe_plan(&order, &lease).await;
+            // What is found is known of these, whatever is published while the probe runs.
+            let set = self.backends.policy.current();
+            let plan = self.probe_plan(&*set, &order, &lease).await;
             let is_changed = match (&plan, &probed) {
                 (Ok(plan), Some(probed)) => is_another_pod(plan, probed),
-                (Ok(_), None) => true,
-                (Err(_), _) => false,
+                (Ok(_), None) | (Err(_), _) => true,
             };
             if is_changed {
-                self.probe.send_if_modified(|state| {
-                    let is_done = matches!(state, ProbeState::Done(_));
+                self.probe.send_if_modified(|known| {
+                    let is_done = known.state.is_done();
                     if is_done {
-                        *state = ProbeState::Changed;
+                        known.state = ProbeState::Changed;
                     }
                     is_done
                 });
             }
             if is_changed || is_due {
-                problem = self.run_probe(probe, &order, plan.as_ref()).await;
-                self.probe.send_replace(ProbeState::Done(problem));
+                problem = self.run_probe(probe, &*set, &order, plan.as_ref()).await;
                 ended = Instant::now();
             }
-            probed = plan.ok().or(probed);
+            self.probe.send_replace(Probed::done(problem, &set));
+            probed = plan.ok();
             is_due = tokio::select! {
                 changed = changes.changed() => match changed {
                     Ok(()) => false,
@@ -112,6 +159,7 @@ impl OrderService {
     async fn run_probe(
         &self,
         probe: &dyn Probe,
+        set: &dyn PolicySet,
         order: &OrderId,
         plan: Result<&LeasePlan, &Refusal>,
     ) -> Option<ProbeProblem> {
@@ -120,7 +168,7 @@ impl OrderService {
                 true => Some(ProbeProblem::Full),
                 // Of another name: what is left of the last one, on a node that died, is not in its
                 // way.
-                false => match self.probe_plan(order, &LeaseId::of_probe()).await {
+                false => match self.probe_plan(set, order, &LeaseId::of_probe()).await {
                     Ok(plan) => probe.run(&plan).await,
                     Err(refusal) => Some(without_pod(&refusal)),
                 },
@@ -143,8 +191,13 @@ impl OrderService {
         }
     }
 
-    /// What an order of nobody's would get.
-    async fn probe_plan(&self, order: &OrderId, lease: &LeaseId) -> Result<LeasePlan, Refusal> {
+    /// What an order of nobody's would get of these policies.
+    async fn probe_plan(
+        &self,
+        set: &dyn PolicySet,
+        order: &OrderId,
+        lease: &LeaseId,
+    ) -> Result<LeasePlan, Refusal> {
         let login = Login::check(None, None, None)?;
         let purchase = Purchase::Spawn {
             image: None,
@@ -154,7 +207,7 @@ impl OrderService {
             wanted: None,
             run: Run::Ssh,
         };
-        let (set, context) = (self.backends.policy.current(), self.context(None).await?);
+        let context = self.context(None).await?;
         let view = purchase.view(order, None, None);
         let image = set.admit(&view, &context).await?;
         let quote = set.quote(&view, &context).await?;

@@ -1,7 +1,44 @@
 //! What the latest probe pod has shown, and what follows from it.
 
+use super::set_identity::SetIdentity;
 use crate::backend::cluster::{Probe, ProbeProblem};
+use crate::backend::policy::PolicySet;
 use crate::model::refusal::{ErrorType, Refusal};
+use std::sync::Arc;
+
+/// What is known, and of which policies: a pod of others may not start.
+#[derive(Clone)]
+pub(super) struct Probed {
+    pub(super) state: ProbeState,
+    /// None: of any.
+    policies: Option<SetIdentity>,
+}
+
+impl Probed {
+    /// A service with these pods starts so.
+    pub(super) fn new(probe: Option<&dyn Probe>) -> Self {
+        let state = match probe {
+            Some(_) => ProbeState::First,
+            None => ProbeState::Done(None),
+        };
+        Self { state, policies: None }
+    }
+
+    /// A pod of these policies was probed.
+    pub(super) fn done(problem: Option<ProbeProblem>, set: &Arc<dyn PolicySet>) -> Self {
+        Self { state: ProbeState::Done(problem), policies: Some(SetIdentity::of(set)) }
+    }
+
+    /// What is known of the pods of these policies.
+    pub(super) fn state_of(&self, set: &Arc<dyn PolicySet>) -> ProbeState {
+        if self.is_of_others(set) { ProbeState::Changed } else { self.state }
+    }
+
+    /// Whether it is about others, and these have not been compared with them yet.
+    pub(super) fn is_of_others(&self, set: &Arc<dyn PolicySet>) -> bool {
+        self.state.is_done() && self.policies.as_ref().is_some_and(|probed| !probed.is_of(set))
+    }
+}
 
 /// What is known of whether pods start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +51,8 @@ pub(super) enum ProbeState {
 }
 
 impl ProbeState {
-    /// A service with these pods starts so.
-    pub(super) fn new(probe: Option<&dyn Probe>) -> Self {
-        match probe {
-            Some(_) => Self::First,
-            None => Self::Done(None),
-        }
+    pub(super) fn is_done(self) -> bool {
+        matches!(self, Self::Done(_))
     }
 
     /// Why the service is not ready. A change of policies is not such a reason: what was sold is
@@ -46,16 +79,23 @@ impl ProbeState {
 
     /// The refusal of a new pod.
     pub(super) fn check(self) -> Result<(), Refusal> {
-        let text = match self {
-            Self::First | Self::Changed => "new pods are being tested; try again in a minute",
-            Self::Done(Some(problem)) if problem.stops_sales() => {
-                "new pods do not start right now, which the operator can see; try again later"
-            }
-            Self::Done(_) => return Ok(()),
-        };
-        Err(Refusal::new(ErrorType::ResourceUnavailable, text)
-            .with_details("your token was not taken"))
+        match self {
+            Self::First | Self::Changed => Err(being_tested()),
+            Self::Done(Some(problem)) if problem.stops_sales() => Err(refusal(
+                "new pods do not start right now, which the operator can see; try again later",
+            )),
+            Self::Done(_) => Ok(()),
+        }
     }
+}
+
+/// The refusal of a new pod for which nobody waits.
+pub(super) fn being_tested() -> Refusal {
+    refusal("new pods are being tested; try again in a minute")
+}
+
+fn refusal(text: &str) -> Refusal {
+    Refusal::new(ErrorType::ResourceUnavailable, text).with_details("your token was not taken")
 }
 
 #[cfg(test)]
@@ -99,7 +139,7 @@ mod tests {
         // What was sold is served while the pod of other policies is probed.
         assert!(ProbeState::Changed.check().is_err());
         assert_eq!(ProbeState::Changed.unready_reason(), None);
-        let open = ProbeState::new(None);
+        let open = Probed::new(None).state;
         assert_eq!((open.check(), open.unready_reason(), open.warning()), (Ok(()), None, None));
     }
 }

@@ -12,6 +12,7 @@ use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::units::{Seconds, UnixTime};
+use std::time::Instant;
 
 impl OrderService {
     /// paid → provisioning. A top-up's time is on the lease before the cluster is called.
@@ -57,10 +58,27 @@ impl OrderService {
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
+                self.note_failed_start(&order.purchase, &paid.task, &error);
                 let lease = self.backends.ledger.lease(&order.pod()).await?;
                 let fault = fault(lease.as_ref(), &order.purchase, &error);
                 self.start_refund(order, paid, error.into(), fault).await
             }
+        }
+    }
+
+    /// A pod of an image that its customer has named did not start.
+    fn note_failed_start(&self, purchase: &Purchase, task: &Task, error: &ClusterError) {
+        let (Purchase::Spawn { image: Some(_), .. }, Task::Spawn { planned, .. }) =
+            (purchase, task)
+        else {
+            return;
+        };
+        let image = &planned.decision.placement.image;
+        match error {
+            ClusterError::ImageFailed(_) => self.image_starts.failed(image, Instant::now()),
+            // Whatever else the customer has named may be the reason: others may try it.
+            ClusterError::NotReady(_) | ClusterError::NotFound => self.image_starts.forget(image),
+            _ => {}
         }
     }
 
@@ -82,6 +100,7 @@ impl OrderService {
         }
         self.backends.cluster.launch(&plan).await?;
         let ReadyPod { mut host_keys, root } = self.backends.cluster.ready(&pod).await?;
+        self.image_starts.started(&plan.placement.image);
         host_keys.truncate(limits::HOST_KEYS);
         (lease.host_keys, lease.root) = (host_keys, Some(root));
         // The time that was sold begins now; if a crash interrupted us here before, it began then.

@@ -46,6 +46,7 @@ impl OrderService {
                         tracing::warn!(%error, %pod, "the end of a pod could not be recorded; it is polled again")
                     }
                 },
+                ClusterEvent::Replaced(pod, running) => self.replace_pod(&pod, running).await,
                 ClusterEvent::Resync(pods) => {
                     let there: HashSet<PodName> = pods.into_iter().collect();
                     for lease in self.live().await {

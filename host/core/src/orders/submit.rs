@@ -153,8 +153,15 @@ impl OrderService {
             true => Lane::Proven,
             false => Lane::Unproven,
         };
+        let (lane, probe_wait) = match self.claim_probe_wait(&incoming.purchase, lane) {
+            Err(_) if self.backends.wallet.is_proven(&incoming.token, &token_info).await => {
+                (Lane::Proven, None)
+            }
+            claimed => (lane, claimed?),
+        };
         let bytes = held_bytes(&incoming.token, &token_info);
-        let place = self.admission.claim_place(entrant, &token_info.mint, lane, bytes)?;
+        let mut place = self.admission.claim_place(entrant, &token_info.mint, lane, bytes)?;
+        place.begin_probe_wait(probe_wait);
         match self.has_room().await {
             true => Ok((token_info, place)),
             false => Err(no_room()),

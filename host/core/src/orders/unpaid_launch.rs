@@ -78,6 +78,7 @@ impl OrderService {
             matches!(order.purchase, Purchase::Spawn { image: None, run: Run::Ssh, .. });
         if self.settings.capture == Capture::BeforeLaunch
             || !is_own_image
+            || self.probe_state().check().is_err()
             || self.unpaid_failures.contains(order)
         {
             return None;

@@ -39,7 +39,10 @@ impl OrderService {
         let span = tracing::info_span!("order", id = %id);
         tokio::spawn(
             async move {
-                if let Some(order) = orders.drive(order, place).await
+                let trying = orders.image_starts.trying(&order.id);
+                let driven = orders.drive(order, place).await;
+                drop(trying);
+                if let Some(order) = driven
                     && let Some(answer) = orders.answer(&order).await
                 {
                     guard.sender.send_replace(Some(answer.clone()));
@@ -57,8 +60,8 @@ impl OrderService {
     /// Steps until the order is final; `None` when another process has it.
     async fn drive(&self, mut order: Order, mut place: Option<Place>) -> Option<Order> {
         let mut delays = backoff();
-        // Taken once: no order is decided by two sets.
-        let set = self.backends.policy.current();
+        // Replaced until the order is decided, and not after: no order is decided by two sets.
+        let mut set = self.backends.policy.current();
         let (mut turn, mut unknown, mut launch) = (None, None, self.resumed_launch(&order));
         order = self.undecided(order).await?;
         while !order.state().is_final() {
@@ -76,7 +79,7 @@ impl OrderService {
             let span = tracing::info_span!("step", state = state.as_str());
             let stepped = async {
                 if let (None, Some(place)) = (&turn, &mut place) {
-                    match self.wait_for_turn(&order, place, &*set).await {
+                    match self.wait_for_turn(&order, place, &mut set).await {
                         Ok(next) => turn = Some(next),
                         Err(refusal) => {
                             return self
@@ -124,12 +127,14 @@ impl OrderService {
         &self,
         order: &Order,
         place: &mut Place,
-        set: &dyn PolicySet,
+        set: &mut Arc<dyn PolicySet>,
     ) -> Result<Turn, Refusal> {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
-        self.await_probe(&order.purchase).await?;
+        *set = self.await_probe(&order.purchase).await?;
+        place.end_probe_wait();
+        let set = &**set;
         let mut room_wanted = None;
         loop {
             if let Some(reason) = self.sold_out(order, set).await {

@@ -1,5 +1,5 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
-use paygress_core::backend::cluster::EndReason;
+use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -92,6 +92,21 @@ pub(crate) async fn a_notice_is_recorded_once_for_each_end(ledger: Arc<dyn Ledge
     assert!(mark(end, now.0.saturating_add(60)).await.unwrap());
     ledger.end_lease(&Lease { state: LeaseState::Ended, ..sold }, &[]).await.unwrap();
     assert!(!mark(end, end.0).await.unwrap(), "it has ended");
+}
+
+pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_lives(
+    ledger: Arc<dyn Ledger>,
+) {
+    let sold = live_lease(&*ledger).await;
+    let pod = sold.pod();
+    let same = ReadyPod { host_keys: sold.host_keys.clone(), root: true };
+    assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
+    let other = ReadyPod { host_keys: Vec::new(), root: false };
+    let expected = Lease { host_keys: Vec::new(), root: Some(false), ..sold.clone() };
+    assert_eq!(ledger.replace_pod(&pod, &other).await.unwrap(), Some(expected.clone()));
+    assert_eq!(ledger.lease(&pod).await.unwrap(), Some(expected.clone()));
+    ledger.end_lease(&Lease { state: LeaseState::Ended, ..expected }, &[]).await.unwrap();
+    assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None, "it is over");
 }
 
 pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {

@@ -59,6 +59,7 @@ suite! {
         live_leases_are_listed_by_customer,
         the_reason_of_an_end_is_recorded_before_it,
         a_notice_is_recorded_once_for_each_end,
+        what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_lives,
         an_end_needs_all_active_orders,
         an_end_releases_the_port_and_writes_the_orders,
     }

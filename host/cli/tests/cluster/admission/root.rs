@@ -108,3 +108,24 @@ fn without_the_operators_server_nobody_is_root() {
     let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
     assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
 }
+
+/// Also whoever has the service's token.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn where_the_operator_forbids_root_nobody_is_root() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _allowed = allow_root();
+    wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+    {
+        let _never = AdmissionParameters::set(&[("POD_ROOT", "never")]);
+        wait_for("the refusal", SOON, || {
+            thief.dry_run("pods", &root_pod()).is_err_and(|text| text.contains("POD_ROOT"))
+        });
+        let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
+        assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
+    }
+    // A ConfigMap of before.
+    let _without = AdmissionParameters::without(&["POD_ROOT"]);
+    wait_for("the default", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+}

@@ -144,8 +144,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 fn begin(client: Client) -> CapacityWatch {
-    let retry =
-        RightsRetry { soon: [Duration::from_millis(10); 5], later: Duration::from_millis(20) };
+    let retry = RightsRetry { first: Duration::from_millis(5), later: Duration::from_millis(20) };
     CapacityWatch::begin_with(client, NAMESPACE, &Allowed::default(), None, retry)
 }
 
@@ -200,7 +199,7 @@ async fn what_lasts_is_a_missing_right() {
 async fn a_right_that_is_missing_from_the_start_is_not_waited_for() {
     let (server, client) = ApiServer::start().await;
     server.deny(NODES, usize::MAX);
-    let retry = RightsRetry { soon: [Duration::from_secs(3_600); 5], ..RightsRetry::default() };
+    let retry = RightsRetry { first: Duration::from_secs(3_600), ..RightsRetry::default() };
     let watch = CapacityWatch::begin_with(client, NAMESPACE, &Allowed::default(), None, retry);
     assert!(watch.is_pending());
     until("the quota", async || counts(&watch).await == QUOTA_ALONE).await;
