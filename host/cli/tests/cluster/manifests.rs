@@ -78,7 +78,7 @@ fn the_admission_policy_has_the_defaults_of_the_settings() {
             Some(key.name)
         })
         .collect();
-    assert_eq!(settings.len(), 10, "{settings:?}");
+    assert_eq!(settings.len(), 11, "{settings:?}");
 }
 
 #[test]
