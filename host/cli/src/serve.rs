@@ -52,6 +52,7 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         ssh_server_image: config.ssh_server_image.clone(),
         root: config.root,
         probe: config.probe,
+        reply_from_pod: config.reply_from_pod,
     };
     if config.ssh_server_image.is_some() && config.root == PodRoot::Auto && !config.probe {
         tracing::warn!("POD_PROBE=false: only a probe pod finds out whether customers may be root");

@@ -5,10 +5,11 @@ mod removal;
 use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::pod_reply::{self, ReplyStep, ready_pod};
 use crate::pod_server::{PodServer, answering};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::Settings;
-use crate::ssh_server::{PodUser, SshServer, is_root};
+use crate::ssh_server::{PodUser, SshServer};
 use crate::status::{
     UNSCHEDULABLE, cause, ended, finished, host_keys, readiness, startup_phase, unready,
 };
@@ -64,6 +65,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     ssh_server_image: None,
 ///     root: PodRoot::Never,
 ///     probe: false,
+///     reply_from_pod: false,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -153,12 +155,17 @@ impl Kubernetes {
         }
     }
 
-    pub(crate) fn objects(&self, plan: &LeasePlan, user: PodUser) -> Result<Objects> {
+    pub(crate) fn objects(
+        &self,
+        plan: &LeasePlan,
+        user: PodUser,
+        reply: ReplyStep,
+    ) -> Result<Objects> {
         let Settings { instance, ready_within, ttl, allowed, ssh_server_image, .. } =
             &self.settings;
         let (ready_within, ttl) = (*ready_within, *ttl);
         let ssh_server = ssh_server_image.as_deref().map(|image| SshServer { image, user });
-        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server };
+        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server, reply };
         Ok(Objects::of(plan, &settings)?)
     }
 
@@ -191,6 +198,10 @@ impl Kubernetes {
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
         self.ensure(&self.secrets, &objects.secret).await?;
+        // A pod that was launched before its payment has nobody to write to.
+        if let Some(reply) = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job)) {
+            self.ensure(&self.secrets, reply).await?;
+        }
         for service in &objects.services {
             self.ensure(&self.services, service).await?;
         }
@@ -329,7 +340,8 @@ fn pod_of(job: &Job) -> Option<PodName> {
 #[async_trait]
 impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
-        let objects = self.objects(plan, self.user())?;
+        let reply = ReplyStep::of_settings(&self.settings);
+        let objects = self.objects(plan, self.user(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
     }
@@ -343,7 +355,8 @@ impl Cluster for Kubernetes {
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
-        self.create_all(&plan.lease, self.objects(plan, self.user())?).await
+        let objects = self.objects(plan, self.user(), ReplyStep::of_plan(plan))?;
+        self.create_all(&plan.lease, objects).await
     }
 
     fn root(&self) -> bool {
@@ -368,7 +381,8 @@ impl Cluster for Kubernetes {
             let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
                 host_keys = answering(server) => {
-                    return Ok(ReadyPod { host_keys, root: latest.as_ref().is_some_and(is_root) });
+                    let ready = latest.map(|latest| ready_pod(pod, &latest, host_keys));
+                    return Ok(ready.unwrap_or_default());
                 }
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
@@ -384,10 +398,10 @@ impl Cluster for Kubernetes {
                 _ = job_poll.tick() => { self.running(pod).await?; }
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
-            if let Some(pod) = &latest
-                && let Some(result) = readiness(pod, start.elapsed(), limit)
+            if let Some(latest) = &latest
+                && let Some(result) = readiness(latest, start.elapsed(), limit)
             {
-                return result.map(|()| ReadyPod { host_keys: host_keys(pod), root: is_root(pod) });
+                return result.map(|()| ready_pod(pod, latest, host_keys(latest)));
             }
         }
     }

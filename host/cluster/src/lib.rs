@@ -16,8 +16,8 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. `ssh_server` adds what the host adds, root of a user namespace included; `probe`
-//! launches a pod that finds out whether all of that works. [`check_plan()`] is public for other
+//! trusted. `ssh_server` adds what the host adds, root of a user namespace included, and `pod_reply`
+//! what a pod needs to write to its customer by itself; `probe` launches a pod that finds out whether all of that works. [`check_plan()`] is public for other
 //! implementations of `Cluster`, such as the sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
@@ -28,6 +28,7 @@ pub mod connection;
 pub mod guard;
 mod kubernetes;
 mod objects;
+mod pod_reply;
 mod pod_server;
 mod probe;
 mod requests;

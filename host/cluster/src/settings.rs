@@ -25,6 +25,8 @@ pub struct Settings {
     pub root: PodRoot,
     /// Whether probe pods are launched.
     pub probe: bool,
+    /// Whether pods may write to their customers by themselves.
+    pub reply_from_pod: bool,
 }
 
 /// Whether customers are root in their pods.

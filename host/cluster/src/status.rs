@@ -1,6 +1,6 @@
 //! What the status of a Job or a pod says about a lease.
 
-use crate::ssh_server::INIT_CONTAINER;
+use crate::ssh_server::{INIT_CONTAINER, is_hosts};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
@@ -145,13 +145,13 @@ fn not_started(pod: &Pod, of_image: bool, message: &str) -> ClusterError {
     }
 }
 
-/// Whether the init container has not done its work.
+/// Whether an init container has not done its work.
 fn is_server_missing(pod: &Pod) -> bool {
     let status = pod.status.iter();
     let mut inits = status.flat_map(|it| it.init_container_statuses.iter().flatten());
     inits.any(|container| {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
-        container.name == INIT_CONTAINER && ended.is_none_or(|ended| ended.exit_code != 0)
+        is_hosts(&container.name) && ended.is_none_or(|ended| ended.exit_code != 0)
     })
 }
 
@@ -202,7 +202,7 @@ fn waiting(status: &PodStatus) -> impl Iterator<Item = (&ContainerStatus, &Conta
         .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
 }
 
-/// The init container, and the customer's.
+/// The init containers, and the customer's.
 pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
 }

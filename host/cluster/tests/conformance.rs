@@ -67,6 +67,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
         login: Login::check(Some("alice"), None, None).unwrap(),
         sold: Seconds(sold),
+        pod_reply: None,
     }
 }
 
@@ -223,6 +224,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ssh_server_image: None,
         root: PodRoot::Never,
         probe: false,
+        reply_from_pod: false,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

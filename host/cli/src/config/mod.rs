@@ -135,6 +135,8 @@ pub struct Config {
     pub root: PodRoot,
     /// Whether nothing is sold before a probe pod has started.
     pub probe: bool,
+    /// Whether pods write to customers of Nostr by themselves.
+    pub reply_from_pod: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
@@ -327,6 +329,17 @@ impl Config {
         }
     }
 
+    /// What pods that write to their customers lack: a customer to write to, and the image with the
+    /// program. Only pods of a cluster have it.
+    fn pod_reply_problems(&self) -> Vec<String> {
+        let missing = [
+            (self.nostr, "the Nostr transport: set RUN_MODE to nostr or both"),
+            (self.ssh_server_image.is_some(), "the image that it runs from: set SSH_SERVER_IMAGE"),
+        ];
+        let missing = missing.iter().filter(|(is_there, _)| self.reply_from_pod && !is_there);
+        missing.map(|(_, what)| format!("REPLY_FROM_POD=true needs {what}")).collect()
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
@@ -410,6 +423,7 @@ impl Config {
                 .one_of("POD_ROOT", &[("auto", PodRoot::Auto), ("never", PodRoot::Never)])
                 .unwrap_or(PodRoot::Never),
             probe: reader.flag("POD_PROBE"),
+            reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
@@ -418,6 +432,7 @@ impl Config {
             reader
                 .problem("POLICY_STATE_DIR: must not be POLICY_DIR; the service manages its files");
         }
+        reader.problems.extend(config.pod_reply_problems());
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config

@@ -161,7 +161,8 @@ impl OrderService {
         let placement = self.placement(lease, &image, &quote, *self.settings.ports.start());
         let rendered = set.render(&view, &grant, &placement).await?;
         let sold = grant.seconds;
-        Ok(LeasePlan { lease: lease.clone(), tier: quote.tier, placement, rendered, login, sold })
+        let (lease, tier, pod_reply) = (lease.clone(), quote.tier, None);
+        Ok(LeasePlan { lease, tier, placement, rendered, login, sold, pod_reply })
     }
 }
 

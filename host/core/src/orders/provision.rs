@@ -5,6 +5,7 @@ use super::refunds::Fault;
 use super::{OrderService, StepError};
 use crate::backend::cluster::{ClusterError, ReadyPod};
 use crate::backend::policy::PolicySet;
+use crate::backend::responder::PodReply;
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
@@ -12,6 +13,7 @@ use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::units::{Seconds, UnixTime};
+use crate::protocol::PodAccessDetails;
 
 impl OrderService {
     /// paid → provisioning. A top-up's time is on the lease before the cluster is called.
@@ -72,7 +74,7 @@ impl OrderService {
         login: &Login,
     ) -> Result<(), ProvisionError> {
         self.first_probe().await;
-        let plan = lease_plan(&order.id, &paid.agreement, planned, login);
+        let mut plan = lease_plan(&order.id, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
@@ -80,10 +82,11 @@ impl OrderService {
         if over || lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
+        plan.pod_reply = self.pod_reply(order, &lease, login).await;
         self.backends.cluster.launch(&plan).await?;
-        let ReadyPod { mut host_keys, root } = self.backends.cluster.ready(&pod).await?;
+        let ReadyPod { mut host_keys, root, pod_key } = self.backends.cluster.ready(&pod).await?;
         host_keys.truncate(limits::HOST_KEYS);
-        (lease.host_keys, lease.root) = (host_keys, Some(root));
+        (lease.host_keys, lease.root, lease.pod_key) = (host_keys, Some(root), pod_key);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         let before = std::mem::replace(&mut lease.state, LeaseState::Live);
@@ -99,6 +102,12 @@ impl OrderService {
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
         Ok(())
+    }
+
+    /// What the pod writes to its customer by itself.
+    async fn pod_reply(&self, order: &Order, lease: &Lease, login: &Login) -> Option<PodReply> {
+        let details = PodAccessDetails::new(&order.id, lease, login, &self.settings.ssh_host);
+        self.backends.responder.pod_reply(&order.reply_to, details).await
     }
 
     async fn extend(

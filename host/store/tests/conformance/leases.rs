@@ -1,6 +1,7 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
 use paygress_core::backend::cluster::EndReason;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
+use paygress_core::model::ids::PublicKey;
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::testing;
@@ -64,6 +65,23 @@ pub(crate) async fn live_leases_are_listed_by_customer(ledger: Arc<dyn Ledger>) 
         let live = ledger.live_leases(of.map(customer).as_ref()).await.unwrap();
         assert_eq!(live.contains(&sold), listed, "of {of:?}");
     }
+}
+
+pub(crate) async fn a_lease_is_found_by_the_key_of_its_pod(ledger: Arc<dyn Ledger>) {
+    let mut order = order("k", &["k"]);
+    open(&*ledger, &order).await;
+    let [key, other] = [7, 8].map(|byte| PublicKey::from_bytes([byte; 32]));
+    let mut sold = lease_of(&order, 41_000, 1_000);
+    move_to(&*ledger, &mut order, State::Decided, LeaseUpdate::Put(&sold)).await;
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap(), None, "it has none yet");
+    sold.pod_key = Some(key.clone());
+    move_to(&*ledger, &mut order, State::Redeeming, LeaseUpdate::Put(&sold)).await;
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap().as_ref(), Some(&sold));
+    assert_eq!(ledger.lease_of_key(&other).await.unwrap(), None);
+    // A customer finds their refund when it is over.
+    sold.state = LeaseState::Ended;
+    ledger.end_lease(&sold, &[]).await.unwrap();
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap(), Some(sold));
 }
 
 pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn Ledger>) {
