@@ -4,6 +4,7 @@
 mod debian;
 mod identity;
 mod images;
+mod pod_reply;
 mod speed;
 
 use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, wait_for};
