@@ -8,10 +8,10 @@ use paygress_admin::AdminServer;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{Backends, OrderService, Settings};
-use paygress_core::protocol::Response;
+use paygress_core::protocol::{PodAccessDetails, Response};
 use paygress_http::HttpServer;
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
@@ -40,6 +40,8 @@ pub struct App {
 /// Sends a response through the transport that the order came through.
 struct ResponseRouter {
     nostr: Option<Arc<ReplyPublisher>>,
+    /// Whether pods write to customers of Nostr by themselves.
+    reply_from_pod: bool,
 }
 
 #[async_trait]
@@ -54,6 +56,14 @@ impl Responder for ResponseRouter {
                 Err(SendError::recipient("the Nostr transport is off; set RUN_MODE=both"))
             }
             (other, _) => Err(SendError::recipient(format!("no transport has the name {other}"))),
+        }
+    }
+
+    async fn pod_reply(&self, to: &ReplyTo, details: PodAccessDetails) -> Option<PodReply> {
+        let replies = self.nostr.as_ref().filter(|_| self.reply_from_pod)?;
+        match to.transport.as_str() {
+            paygress_nostr::TRANSPORT => replies.pod_reply(to, details).await,
+            _ => None,
         }
     }
 }
@@ -219,7 +229,8 @@ impl App {
         let policies = policies(config).await?;
         let policy = Arc::clone(policies.host());
         let (nostr, replies) = open_nostr(config, &ledger).unzip();
-        let responder = Arc::new(ResponseRouter { nostr: replies });
+        let responder =
+            Arc::new(ResponseRouter { nostr: replies, reply_from_pod: config.reply_from_pod });
         let orders = OrderService::new(
             order_settings(config),
             override_backends(Backends {

@@ -1,6 +1,7 @@
 //! `paygress order`: a customer's client.
 
 mod keep;
+mod pod_message;
 mod print;
 mod record;
 mod request;

@@ -263,7 +263,7 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let lease = service.sell(&alice, Wants::Notices, 3_600).await;
     let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
-    let running = ReadyPod { host_keys: host_keys.clone(), root: true };
+    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None };
     for lease in [&lease, &other] {
         service.cluster.replaced.lock().unwrap().push((lease.pod(), running.clone()));
     }

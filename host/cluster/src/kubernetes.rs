@@ -5,13 +5,14 @@ mod removal;
 use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, STARTED, deadline, ttl};
+use crate::pod_reply::{self, ReplyStep, ready_pod};
 use crate::pod_server::{PodServer, answering};
 use crate::requests::{Answer, Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings};
-use crate::ssh_server::{PodUser, SshServer, is_root};
+use crate::ssh_server::{PodUser, SshServer};
 use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, host_keys, is_ready, is_replaced, program_state,
-    readiness, startup_phase, unready,
+    UNSCHEDULABLE, cause, ended, finished, is_ready, is_replaced, program_state, readiness,
+    startup_phase, unready,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -68,6 +69,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     root: PodRoot::Never,
 ///     run_image: RunImage::Never,
 ///     probe: false,
+///     reply_from_pod: false,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -157,13 +159,23 @@ impl Kubernetes {
         }
     }
 
-    pub(crate) fn objects(&self, plan: &LeasePlan, user: PodUser) -> Result<Objects> {
+    pub(crate) fn objects(
+        &self,
+        plan: &LeasePlan,
+        user: PodUser,
+        reply: ReplyStep,
+    ) -> Result<Objects> {
         let Settings { instance, ready_within, ttl, allowed, ssh_server_image, contact, .. } =
             &self.settings;
-        let (ready_within, ttl) = (*ready_within, *ttl);
-        let ssh_server = ssh_server_image.as_deref().map(|image| SshServer { image, user });
-        let contact = contact.as_ref();
-        let settings = JobSettings { instance, ready_within, ttl, allowed, ssh_server, contact };
+        let settings = JobSettings {
+            instance,
+            ready_within: *ready_within,
+            ttl: *ttl,
+            allowed,
+            ssh_server: ssh_server_image.as_deref().map(|image| SshServer { image, user }),
+            contact: contact.as_ref(),
+            reply,
+        };
         Ok(Objects::of(plan, &settings)?)
     }
 
@@ -196,6 +208,10 @@ impl Kubernetes {
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
         self.ensure(&self.secrets, &objects.secret).await?;
+        // A pod that was launched before its payment has nobody to write to.
+        if let Some(reply) = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job)) {
+            self.ensure(&self.secrets, reply).await?;
+        }
         for service in &objects.services {
             self.ensure(&self.services, service).await?;
         }
@@ -306,7 +322,8 @@ impl Kubernetes {
         let pod = pod_of(job)?;
         let pods = self.pods_of(&pod).await.ok()?;
         let running = pods.iter().find(|pod| is_ready(pod))?;
-        Some(ClusterEvent::Replaced(pod, ready_pod(running)))
+        let running = ready_pod(&pod, running);
+        Some(ClusterEvent::Replaced(pod, running))
     }
 
     /// One attempt to raise the deadline.
@@ -343,11 +360,6 @@ fn lease_selector(pod: &PodName) -> Result<String> {
     Ok(format!("{LEASE}={lease}"))
 }
 
-/// What customers are answered of a pod that takes logins.
-fn ready_pod(pod: &Pod) -> ReadyPod {
-    ReadyPod { host_keys: host_keys(pod), root: is_root(pod) }
-}
-
 /// The pod of a Job; none if the Job cannot be ours.
 fn pod_of(job: &Job) -> Option<PodName> {
     PodName::parse(job.name_any()).ok()
@@ -356,7 +368,8 @@ fn pod_of(job: &Job) -> Option<PodName> {
 #[async_trait]
 impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
-        let objects = self.objects(plan, self.user())?;
+        let reply = ReplyStep::of_settings(&self.settings);
+        let objects = self.objects(plan, self.user(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
     }
@@ -370,7 +383,8 @@ impl Cluster for Kubernetes {
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
-        self.create_all(&plan.lease, self.objects(plan, self.user())?).await
+        let objects = self.objects(plan, self.user(), ReplyStep::of_plan(plan))?;
+        self.create_all(&plan.lease, objects).await
     }
 
     fn root(&self) -> bool {
@@ -400,7 +414,7 @@ impl Cluster for Kubernetes {
             let server = latest.as_ref().and_then(PodServer::of);
             tokio::select! {
                 () = answering(server) => {
-                    return Ok(latest.as_ref().map(ready_pod).unwrap_or_default());
+                    return Ok(latest.map(|latest| ready_pod(pod, &latest)).unwrap_or_default());
                 }
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
@@ -416,10 +430,10 @@ impl Cluster for Kubernetes {
                 _ = job_poll.tick() => { self.running(pod).await?; }
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
-            if let Some(pod) = &latest
-                && let Some(result) = readiness(pod, start.elapsed(), limit)
+            if let Some(latest) = &latest
+                && let Some(result) = readiness(latest, start.elapsed(), limit)
             {
-                return result.map(|()| ready_pod(pod));
+                return result.map(|()| ready_pod(pod, latest));
             }
         }
     }

@@ -16,10 +16,11 @@
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
-//! trusted. `ssh_server` adds what the host adds, root of a user namespace included, and
-//! `image_program` the image's own program for orders that want it; `probe` launches a pod that
-//! finds out whether pods start. [`check_plan()`] is public for other implementations of `Cluster`,
-//! such as the sandbox's local pods.
+//! trusted. `ssh_server` adds what the host adds, root of a user namespace included, `pod_reply` what
+//! a pod needs to write to its customer by itself, and `image_program` the image's own program for
+//! orders that want it; `probe` launches a pod that finds out whether all of that works.
+//! [`check_plan()`] is public for other implementations of `Cluster`, such as the sandbox's local
+//! pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
@@ -30,6 +31,7 @@ pub mod guard;
 mod image_program;
 mod kubernetes;
 mod objects;
+mod pod_reply;
 mod pod_server;
 mod probe;
 mod quantity;

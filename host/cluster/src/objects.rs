@@ -3,6 +3,7 @@
 use crate::check_plan::check_plan;
 use crate::guard::{self, Checked};
 use crate::image_program::ImageProgram;
+use crate::pod_reply::{self, ReplyStep};
 use crate::service_contact::introduce;
 use crate::ssh_server::SshServer;
 use k8s_openapi::ByteString;
@@ -44,6 +45,8 @@ const UNRECORDED_TTL: Seconds = Seconds(86_400);
 pub(crate) struct Objects {
     pub(crate) job: Job,
     pub(crate) secret: Secret,
+    /// What the pod is to write to its customer.
+    pub(crate) reply: Option<Secret>,
     pub(crate) services: Vec<Service>,
 }
 
@@ -57,6 +60,7 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) ssh_server: Option<SshServer<'a>>,
     /// None: pods know nothing of the service.
     pub(crate) contact: Option<&'a ServiceContact>,
+    pub(crate) reply: ReplyStep,
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {
@@ -124,6 +128,10 @@ fn completed(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Checked, Re
     let mut checked = check_plan(plan, settings.allowed)?;
     if let Some(server) = &settings.ssh_server {
         server.install(&mut checked.template, plan.placement.container_port);
+        // Beside an image's own program there is no place for it.
+        if settings.reply == ReplyStep::Present && plan.run == Run::Ssh {
+            pod_reply::add(&mut checked.template, &plan.placement.pod_name);
+        }
     }
     if let Some(contact) = settings.contact {
         introduce(&mut checked.template, contact, &plan.lease.pod_name());
@@ -169,18 +177,22 @@ impl Objects {
                 service
             })
             .collect();
+        let secret = |name: &str, data| Secret {
+            metadata: metadata(name),
+            data: Some(data),
+            immutable: Some(true),
+            ..Secret::default()
+        };
+        let reply_name = pod_reply::secret_name(&plan.placement.pod_name);
+        let reply = plan.pod_reply.as_ref().map(pod_reply::secret_data);
         Ok(Self {
             job: Job {
                 metadata: metadata(&plan.placement.pod_name),
                 spec: Some(job_spec(plan.sold, template, settings)),
                 status: None,
             },
-            secret: Secret {
-                metadata: metadata(&plan.placement.secret_name),
-                data: Some(login_data(&plan.login)),
-                immutable: Some(true),
-                ..Secret::default()
-            },
+            secret: secret(&plan.placement.secret_name, login_data(&plan.login)),
+            reply: reply.map(|data| secret(&reply_name, data)),
             services,
         })
     }
@@ -197,6 +209,9 @@ impl Objects {
     pub(crate) fn set_owner(&mut self, owner: &OwnerReference) {
         let owners = || Some(vec![owner.clone()]);
         self.secret.metadata.owner_references = owners();
+        if let Some(reply) = &mut self.reply {
+            reply.metadata.owner_references = owners();
+        }
         for service in &mut self.services {
             service.metadata.owner_references = owners();
         }

@@ -7,6 +7,7 @@
 //! where the service is. Where pods cannot be reached, the kubelet alone decides.
 
 use crate::image_program::server_sidecar;
+use crate::pod_reply;
 use crate::ssh_server::INIT_CONTAINER;
 use crate::status::host_keys;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,7 +28,8 @@ pub(crate) struct PodServer {
 }
 
 impl PodServer {
-    /// None if the pod's server is not the host's, or if its host keys or address are not known yet.
+    /// None if the pod's server is not the host's, or if its host keys, its address or how its reply
+    /// went are not known yet.
     /// Nor where more must be so than that it answers: the template has a probe of another kind,
     /// or customers come through a Service, which knows only pods that the kubelet reports as ready.
     pub(crate) fn of(pod: &Pod) -> Option<Self> {
@@ -47,7 +49,7 @@ impl PodServer {
         let port = u16::try_from(port.container_port).ok()?;
         let ip: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
         let host_keys = host_keys(pod);
-        if host_keys.is_empty() {
+        if host_keys.is_empty() || pod_reply::is_pending(pod) {
             return None;
         }
         let check = HostKeyCheck::one_of(host_keys.iter().map(HostKey::as_str)).ok()?;
@@ -83,6 +85,7 @@ pub(crate) async fn answering(server: Option<PodServer>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh_server::REPLY_CONTAINER;
     use futures::FutureExt;
     use paygress_core::testing::HOST_KEY;
     use paygress_sshd::{Account, Password, new_host_key, serve};
@@ -126,6 +129,11 @@ mod tests {
             assert_eq!(address(&other, INIT_CONTAINER, HOST_KEY), None, "{field}");
         }
         assert!(PodServer::of(&Pod::default()).is_none());
+        // It does not listen before that, and the answer needs what it reports.
+        let mut replying = pod(&usual, INIT_CONTAINER, HOST_KEY);
+        let inits = replying.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+        inits.push(serde_json::from_value(json!({"name": REPLY_CONTAINER})).unwrap());
+        assert!(PodServer::of(&replying).is_none(), "its reply is under way");
     }
 
     #[test]

@@ -7,8 +7,9 @@
 
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
+use crate::pod_reply::ReplyStep;
 use crate::settings::PodRoot;
-use crate::ssh_server::{INIT_CONTAINER, PodUser};
+use crate::ssh_server::{PodUser, is_hosts};
 use crate::status::{IMAGE_FAILED, containers, is_scheduled};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
@@ -75,7 +76,10 @@ fn may_start_without_root(problem: ProbeProblem) -> bool {
 impl Kubernetes {
     /// Launches a probe pod with this user, waits for it, and removes it.
     async fn probe_as(&self, plan: &LeasePlan, user: PodUser) -> Result<()> {
-        let mut objects = self.objects(plan, user).map_err(|error| problem(&error, None))?;
+        // It has nothing to write, and shows whether the container that would is there.
+        let reply = ReplyStep::of_settings(self.settings());
+        let objects = self.objects(plan, user, reply);
+        let mut objects = objects.map_err(|error| problem(&error, None))?;
         let port = plan.placement.container_port;
         let server = as_probe(&mut objects, port, self.settings().ttl);
         if user == PodUser::Root && server == Server::Own {
@@ -183,7 +187,7 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
 fn start_problem(status: &PodStatus) -> Option<ProbeProblem> {
     containers(status).find_map(|container| {
         let state = container.state.as_ref()?;
-        let is_init = container.name == INIT_CONTAINER;
+        let is_init = is_hosts(&container.name);
         let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
         match waiting {
             Some(reason) if IMAGE_FAILED.contains(&reason) => {
@@ -215,7 +219,7 @@ mod tests {
     use super::*;
     use crate::guard::Allowed;
     use crate::objects::JobSettings;
-    use crate::ssh_server::SshServer;
+    use crate::ssh_server::{INIT_CONTAINER, SshServer};
     use paygress_core::backend::cluster::LOGIN_MOUNT_PATH;
     use paygress_core::backend::policy::{Placement, Rendered, Resources};
     use paygress_core::model::ids::LeaseId;
@@ -260,6 +264,7 @@ mod tests {
             },
             login: Login::check(None, None, None).unwrap(),
             sold: Seconds(60),
+            pod_reply: None,
             run: Run::Ssh,
         };
         let settings = JobSettings {
@@ -269,6 +274,7 @@ mod tests {
             allowed: &Allowed::default(),
             ssh_server: Some(SshServer { image: "example.com/server:1", user }),
             contact: None,
+            reply: ReplyStep::Present,
         };
         Objects::of(&plan, &settings).unwrap()
     }
@@ -289,6 +295,8 @@ mod tests {
         assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 60);
         assert_eq!(job["spec"]["activeDeadlineSeconds"], 180);
         assert_eq!(spec["hostUsers"], Value::Null);
+        assert_eq!(spec["initContainers"][1]["name"], "paygress-reply");
+        assert!(made.reply.is_none(), "it has nothing to write");
     }
 
     #[test]

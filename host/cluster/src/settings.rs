@@ -29,6 +29,8 @@ pub struct Settings {
     pub run_image: RunImage,
     /// Whether probe pods are launched.
     pub probe: bool,
+    /// Whether pods may write to their customers by themselves.
+    pub reply_from_pod: bool,
 }
 
 /// Whether pods may run their images' own programs beside the SSH server.

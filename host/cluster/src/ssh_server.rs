@@ -14,13 +14,21 @@ use paygress_core::backend::cluster::CONTAINER_PORT;
 
 /// The init container.
 pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
+/// The one after it, where pods write to their customers (`pod_reply`).
+pub(crate) const REPLY_CONTAINER: &str = "paygress-reply";
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
 const USER_NAMESPACE: &str = "--user-namespace";
 pub(crate) const VOLUME: &str = "paygress";
+/// What a pod is to write to its customer.
+pub(crate) const REPLY_VOLUME: &str = "paygress-reply";
+/// Volumes that the host adds after the guard: a mount of one would be a template's way into it.
+pub(crate) const RESERVED_VOLUMES: [&str; 2] = [VOLUME, REPLY_VOLUME];
 /// No template mounts anything there.
 pub(crate) const DIRECTORY: &str = "/.paygress";
+/// The server's keys, there.
+pub(crate) const HOST_KEYS: &str = "host-keys";
 /// A static server and a static busybox have a few MiB.
 const VOLUME_SIZE: &str = "64Mi";
 /// What root does not get of the runtime's default capabilities: raw sockets, device files, the
@@ -98,13 +106,18 @@ pub(crate) fn is_root(pod: &Pod) -> bool {
     })
 }
 
-fn texts(texts: &[&str]) -> Vec<String> {
+/// Whether this container is the host's, so that nothing of the customer runs before it has ended.
+pub(crate) fn is_hosts(container: &str) -> bool {
+    [INIT_CONTAINER, REPLY_CONTAINER].contains(&container)
+}
+
+pub(crate) fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 fn server_command(port: u16) -> Vec<String> {
     let server = format!("{DIRECTORY}/paygress-sshd");
-    let host_keys = format!("{DIRECTORY}/host-keys");
+    let host_keys = format!("{DIRECTORY}/{HOST_KEYS}");
     let mut command = texts(&[&server, "--tools", DIRECTORY, "--host-keys", &host_keys]);
     if port != CONTAINER_PORT {
         command.extend(["--listen".to_owned(), format!("[::]:{port}")]);
@@ -112,7 +125,7 @@ fn server_command(port: u16) -> Vec<String> {
     command
 }
 
-fn mount(read_only: Option<bool>) -> VolumeMount {
+pub(crate) fn mount(read_only: Option<bool>) -> VolumeMount {
     VolumeMount {
         name: VOLUME.to_owned(),
         mount_path: DIRECTORY.to_owned(),

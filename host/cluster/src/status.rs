@@ -1,7 +1,7 @@
 //! What the status of a Job or a pod says about a lease.
 
 use crate::image_program::{PROGRAM, server_sidecar};
-use crate::ssh_server::INIT_CONTAINER;
+use crate::ssh_server::{INIT_CONTAINER, is_hosts};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
@@ -173,13 +173,13 @@ fn not_started(pod: &Pod, of_image: bool, message: &str) -> ClusterError {
     }
 }
 
-/// Whether the init container has not done its work.
+/// Whether an init container has not done its work.
 fn is_server_missing(pod: &Pod) -> bool {
     let status = pod.status.iter();
     let mut inits = status.flat_map(|it| it.init_container_statuses.iter().flatten());
     inits.any(|container| {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
-        container.name == INIT_CONTAINER && ended.is_none_or(|ended| ended.exit_code != 0)
+        is_hosts(&container.name) && ended.is_none_or(|ended| ended.exit_code != 0)
     })
 }
 

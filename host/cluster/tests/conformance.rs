@@ -68,6 +68,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
         login: Login::check(Some("alice"), None, None).unwrap(),
         sold: Seconds(sold),
+        pod_reply: None,
         run: Run::Ssh,
     }
 }
@@ -227,6 +228,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         root: PodRoot::Never,
         run_image: RunImage::Never,
         probe: false,
+        reply_from_pod: false,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

@@ -307,6 +307,15 @@ fn a_mount_over_the_hosts_ssh_server_is_refused() {
     }
 }
 
+/// The host adds them after this: what a pod is to write to its customer has the login.
+#[test]
+fn a_mount_of_the_hosts_volumes_is_refused() {
+    for name in ["paygress", "paygress-reply"] {
+        let mounts = json!([{"name": name, "mountPath": "/x"}]);
+        refused_in_container([("volumeMounts", mounts, "volumeMounts[0].name")]);
+    }
+}
+
 #[test]
 fn probes_resources_and_ports_that_are_not_the_leases_are_refused() {
     refused_in_container([

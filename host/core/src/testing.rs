@@ -119,6 +119,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         noticed_at: None,
         host_keys: Vec::new(),
         root: None,
+        pod_key: None,
     }
 }
 

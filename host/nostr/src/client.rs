@@ -10,7 +10,7 @@ use nostr_sdk::{
     RelayPoolNotification, RelayUrl, SubscriptionId, Tag, Timestamp,
 };
 use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{OfferContent, RequestBody, Response, sorted};
+use paygress_core::protocol::{OfferContent, PodAccessDetails, RequestBody, Response, sorted};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
@@ -18,6 +18,11 @@ use tokio::sync::broadcast;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetching stored events from them.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a pod's own message may come after an answer that names its key: it was sent before,
+/// perhaps through another relay.
+const POD_MESSAGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Messages in answer to one request that others than the service may have sent.
+const POD_MESSAGES: usize = 8;
 
 /// An offer that was found.
 #[derive(Clone, Debug)]
@@ -37,6 +42,22 @@ pub struct Answer {
     /// `None`: it cannot be read, since the service is newer than this client for instance. The
     /// text may hold a refund all the same.
     pub response: Option<Response>,
+    /// What others than the service have sent in answer to the request: a pod's own message, if its
+    /// author is the key that the response names.
+    pub from_pods: Vec<PodMessage>,
+}
+
+/// What a pod has written, or whoever knows of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodMessage {
+    pub author: PublicKey,
+    pub details: PodAccessDetails,
+}
+
+/// A message in answer to a request.
+enum Received {
+    Answer(Answer),
+    Pod(PodMessage),
 }
 
 /// A customer on some relays.
@@ -115,7 +136,7 @@ impl Client {
         progress("looking up the service's relays");
         let targets = self.connect_to_inbox_of(service).await?;
         // Subscribed before sending: the response may be quick.
-        let notifications = self.client.notifications();
+        let mut notifications = self.client.notifications();
         let id = SubscriptionId::generate();
         let inbox = self.inbox_filter();
         self.client.subscribe_with_id(id.clone(), inbox.clone(), None).await.map_err(Error::sdk)?;
@@ -127,10 +148,45 @@ impl Client {
             return Err(Error::NotSent(sent.failed.into()));
         }
         progress("sent; waiting for the answer");
-        let read = |event: &Event| read_answer(&self.keys, event, service, request_id);
-        let answer = tokio::time::timeout(timeout, self.wait(notifications, inbox, read)).await;
+        let read = |event: &Event| read_message(&self.keys, event, service, request_id);
+        let received = self.receive(&mut notifications, &inbox, read, timeout).await;
         self.client.unsubscribe(&id).await;
-        answer.unwrap_or(Err(Error::NoResponse { seconds: timeout.as_secs() }))
+        received
+    }
+
+    /// Waits for the answer, and for a moment for the message of the pod whose key it names.
+    async fn receive(
+        &self,
+        notifications: &mut broadcast::Receiver<RelayPoolNotification>,
+        inbox: &Filter,
+        read: impl Fn(&Event) -> Option<Received>,
+        timeout: Duration,
+    ) -> Result<Answer, Error> {
+        let mut from_pods = Vec::new();
+        let answer = self.wait(notifications, inbox, |event| match read(event)? {
+            Received::Answer(answer) => Some(answer),
+            Received::Pod(message) => {
+                add(&mut from_pods, message);
+                None
+            }
+        });
+        let answer = tokio::time::timeout(timeout, answer).await;
+        let answer = answer.unwrap_or(Err(Error::NoResponse { seconds: timeout.as_secs() }))?;
+        if let Some(pod) = pod_key(&answer)
+            && !from_pods.iter().any(|message| message.author == pod)
+        {
+            let message = self.wait(notifications, inbox, |event| match read(event)? {
+                Received::Answer(_) => None,
+                Received::Pod(message) => {
+                    let is_its_own = message.author == pod;
+                    add(&mut from_pods, message);
+                    is_its_own.then_some(())
+                }
+            });
+            // It is missed if it does not come.
+            let _ = tokio::time::timeout(POD_MESSAGE_TIMEOUT, message).await;
+        }
+        Ok(Answer { from_pods, ..answer })
     }
 
     /// Connects to the relays where the service reads private messages; ours if it does not say.
@@ -156,12 +212,13 @@ impl Client {
             .since(Timestamp::from_secs(since))
     }
 
-    async fn wait(
+    /// Waits until something is read.
+    async fn wait<T>(
         &self,
-        mut notifications: broadcast::Receiver<RelayPoolNotification>,
-        inbox: Filter,
-        read: impl Fn(&Event) -> Option<Answer>,
-    ) -> Result<Answer, Error> {
+        notifications: &mut broadcast::Receiver<RelayPoolNotification>,
+        inbox: &Filter,
+        mut read: impl FnMut(&Event) -> Option<T>,
+    ) -> Result<T, Error> {
         loop {
             match notifications.recv().await {
                 // Not `Event`: an event that was seen before is not notified as one, and the same
@@ -178,7 +235,7 @@ impl Client {
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     let missed = self.client.fetch_events(inbox.clone(), FETCH_TIMEOUT).await;
-                    if let Some(answer) = missed.map_err(Error::sdk)?.iter().find_map(&read) {
+                    if let Some(answer) = missed.map_err(Error::sdk)?.iter().find_map(&mut read) {
                         return Ok(answer);
                     }
                 }
@@ -190,18 +247,43 @@ impl Client {
     }
 }
 
-/// The service's answer to this request; `None` for every other event, also for a notice of the pod
-/// that it has bought.
-fn read_answer(keys: &Keys, event: &Event, service: PublicKey, request: EventId) -> Option<Answer> {
+/// The key of the pod that the answer is about, if it has one.
+fn pod_key(answer: &Answer) -> Option<PublicKey> {
+    match &answer.response {
+        Some(Response::Access(access)) => PublicKey::parse(&access.pod_npub).ok(),
+        _ => None,
+    }
+}
+
+/// Relays send the same message each.
+fn add(messages: &mut Vec<PodMessage>, message: PodMessage) {
+    if messages.len() < POD_MESSAGES && !messages.contains(&message) {
+        messages.push(message);
+    }
+}
+
+/// The answer to this request, of the service or of a pod; `None` for every other event, also for a
+/// notice of the pod that it has bought.
+fn read_message(
+    keys: &Keys,
+    event: &Event,
+    service: PublicKey,
+    request: EventId,
+) -> Option<Received> {
     let message = gift_wrap::unwrap(keys, event).ok()?;
-    if message.sender != service || message.answers != Some(request) {
+    if message.answers != Some(request) {
         return None;
+    }
+    if message.sender != service {
+        let details = serde_json::from_str(&message.text).ok()?;
+        return Some(Received::Pod(PodMessage { author: message.sender, details }));
     }
     let response: Option<Response> = serde_json::from_str(&message.text).ok();
     if matches!(response, Some(Response::Notice(_))) {
         return None;
     }
-    Some(Answer { text: Secret::new(message.text), response })
+    let text = Secret::new(message.text);
+    Some(Received::Answer(Answer { text, response, from_pods: Vec::new() }))
 }
 
 #[cfg(test)]
@@ -215,7 +297,10 @@ mod tests {
         let read = |text: &str, sender: &Keys| {
             let wrapped = gift_wrap::gift_wrap(sender, &customer.public_key(), text, Some(request));
             let (_, wrap) = wrapped.unwrap();
-            read_answer(&customer, &wrap, service.public_key(), request)
+            match read_message(&customer, &wrap, service.public_key(), request)? {
+                Received::Answer(answer) => Some(answer),
+                Received::Pod(message) => panic!("of a pod: {message:?}"),
+            }
         };
         let refund = r#"{"type":"error","error_type":"a_new_code","message":"new","refund_token":"cashuBx","refunded_sats":1,"refund_fee_sats":0}"#;
         let answer = read(refund, &service).unwrap();
@@ -228,5 +313,35 @@ mod tests {
         let known = known.response.unwrap();
         let token = known.error().unwrap().refund.as_ref().unwrap().refund_token.as_ref().unwrap();
         assert_eq!(token.expose(), "cashuBx");
+    }
+
+    #[test]
+    fn a_pods_message_is_another_authors_and_answers_the_same_request() {
+        let (service, pod, customer) = (Keys::generate(), Keys::generate(), Keys::generate());
+        let request = EventId::all_zeros();
+        let read = |text: &str, sender: &Keys, answers: Option<EventId>| {
+            let wrapped = gift_wrap::gift_wrap(sender, &customer.public_key(), text, answers);
+            let (_, wrap) = wrapped.unwrap();
+            match read_message(&customer, &wrap, service.public_key(), request)? {
+                Received::Answer(answer) => Some(Err(answer)),
+                Received::Pod(message) => Some(Ok(message)),
+            }
+        };
+        let text = r#"{"type":"pod_access_details","pod_name":"ssh-pod-a","order_id":"0","ssh_host":"h","ssh_port":1,"ssh_username":"u","ssh_host_keys":["k"]}"#;
+        let message = read(text, &pod, Some(request)).unwrap().unwrap();
+        assert_eq!(message.author, pod.public_key());
+        assert_eq!(message.details.ssh_host_keys, ["k"]);
+        assert!(read(text, &pod, None).is_none(), "it answers nothing");
+        assert!(read(&text.replace("pod_access", "access"), &pod, Some(request)).is_none());
+        // The service writes nothing for a pod.
+        let answer = read(text, &service, Some(request)).unwrap().unwrap_err();
+        assert!(answer.response.is_none());
+        let mut messages = Vec::new();
+        for number in 0..20 {
+            let mut other = message.clone();
+            other.details.ssh_port = number / 2;
+            add(&mut messages, other);
+        }
+        assert_eq!(messages.len(), POD_MESSAGES, "each once, and not any number");
     }
 }

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::time::Duration;
 
 /// Looking up a customer's relays, at all of ours at once.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the relays of the customer's list did with a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@
 //!   to.
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
 //! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
-//!   `offers.rs`: what is published.
+//!   `offers.rs`: what is published. `pod_reply.rs`: what a pod is given to write by itself.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
 //! - `client.rs`: the customer's side, for `paygress order` and for `paygress-top-up` in pods.
 //!   `broadcast.rs`: one event to several relays, for pods that answer for themselves.
@@ -56,6 +56,7 @@ pub mod http_auth;
 mod inbox;
 mod nip44;
 mod offers;
+mod pod_reply;
 mod relay_auth;
 mod replies;
 mod visits;

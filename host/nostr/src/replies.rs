@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use futures::FutureExt;
 use nostr_sdk::{Event, EventId, PublicKey, RelayUrl};
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::Customer;
-use paygress_core::protocol::Response;
+use paygress_core::protocol::{PodAccessDetails, Response};
 use paygress_core::recent::Recent;
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -154,13 +154,7 @@ impl ReplyPublisher {
         response: &Response,
         priority: Priority,
     ) -> Result<(), ReplyError> {
-        let Some(Customer::Nostr(customer)) = &to.customer else {
-            return Err(ReplyError::Customer("they have no Nostr key".into()));
-        };
-        let customer = PublicKey::from_hex(customer.as_str())
-            .map_err(|error| ReplyError::Customer(error.into()))?;
-        let request = to.part(REQUEST).and_then(|id| EventId::from_hex(id).ok());
-        let receipt = to.part(RELAY).and_then(|url| RelayUrl::parse(url).ok());
+        let Recipient { customer, request, receipt } = recipient(to)?;
         let (keys, json) = (&self.connection.settings.keys, response.to_json());
         let (_, wrap) = gift_wrap::gift_wrap(keys, &customer, &json, request)?;
         match priority {
@@ -233,6 +227,24 @@ impl ReplyPublisher {
     }
 }
 
+/// Who gets a response, to which request, and by which relay that came.
+struct Recipient {
+    customer: PublicKey,
+    request: Option<EventId>,
+    receipt: Option<RelayUrl>,
+}
+
+fn recipient(to: &ReplyTo) -> Result<Recipient, ReplyError> {
+    let Some(Customer::Nostr(customer)) = &to.customer else {
+        return Err(ReplyError::Customer("they have no Nostr key".into()));
+    };
+    let customer = PublicKey::from_hex(customer.as_str())
+        .map_err(|error| ReplyError::Customer(error.into()))?;
+    let request = to.part(REQUEST).and_then(|id| EventId::from_hex(id).ok());
+    let receipt = to.part(RELAY).and_then(|url| RelayUrl::parse(url).ok());
+    Ok(Recipient { customer, request, receipt })
+}
+
 /// The priority of a response that is not in the ledger. Whoever bought a pod once may request its
 /// status, its end and its login for ever: those keep no relay from orders that are paid for now. A
 /// login is in the ledger too, and sent from there until one of the customer's own relays has it.
@@ -268,5 +280,10 @@ impl Responder for ReplyPublisher {
             ReplyError::Customer(_) => SendError::recipient(error),
             ReplyError::GiftWrap(_) | ReplyError::NotTaken => SendError::undelivered(error),
         })
+    }
+
+    async fn pod_reply(&self, to: &ReplyTo, details: PodAccessDetails) -> Option<PodReply> {
+        let Recipient { customer, request, receipt } = recipient(to).ok()?;
+        self.connection.pod_reply(customer, request, receipt.as_ref(), details).await
     }
 }

@@ -2,7 +2,7 @@
 //! it short has closed it. Visits are bounded in all, for each host and for each customer, and a
 //! relay that failed is left alone for a while.
 
-use crate::address::{Socket, connect};
+use crate::address::{Socket, connect, is_allowed};
 use crate::error::{REASON_CHARS, RelayError};
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::message::MachineReadablePrefix;
@@ -83,6 +83,11 @@ pub(crate) struct Visits {
 impl Visits {
     pub(crate) fn new(reach: Reach) -> Self {
         Self { reach, paid: VisitSlots::new(), unpaid: VisitSlots::new() }
+    }
+
+    /// Whether this relay is one that we would visit: somebody else is going to.
+    pub(crate) async fn is_allowed(&self, relay: &RelayUrl) -> bool {
+        is_allowed(relay.into(), self.reach).await
     }
 
     /// Brings the event to this relay; `Ok` once it has confirmed that it has taken it.

@@ -164,7 +164,10 @@ impl Cluster for LocalCluster {
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
-        self.with(pod, |pod| ReadyPod { host_keys: vec![pod.host_key.clone()], root: false })
+        self.with(pod, |pod| ReadyPod {
+            host_keys: vec![pod.host_key.clone()],
+            ..ReadyPod::default()
+        })
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {

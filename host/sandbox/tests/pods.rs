@@ -83,6 +83,7 @@ fn plan(host_port: u16) -> LeasePlan {
         rendered: Rendered { pod_template_json: template, services_json: Vec::new() },
         login: Login::check(Some("alice"), Some(PASSWORD), None).unwrap(),
         sold: Seconds(600),
+        pod_reply: None,
         run: Run::Ssh,
     }
 }

@@ -8,7 +8,7 @@ use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::store::LeaseStore;
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::ids::{Customer, PodName, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::UnixTime;
 
@@ -42,6 +42,17 @@ impl LeaseStore for SqlStore {
     async fn lease(&self, pod: &PodName) -> Result<Option<Lease>> {
         let pod = pod.clone();
         self.database.transact(move |transaction| find_lease(transaction, &pod)).await
+    }
+
+    async fn lease_of_key(&self, key: &PublicKey) -> Result<Option<Lease>> {
+        let key = key.clone();
+        self.database
+            .transact(move |transaction| {
+                let statement = format!("{SELECT_LEASES} WHERE pod_key = ?1 ORDER BY id");
+                let found = transaction.first(&statement, &[Value::from(key.as_str())])?;
+                found.map(read_lease).transpose()
+            })
+            .await
     }
 
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>> {
@@ -97,14 +108,16 @@ impl LeaseStore for SqlStore {
     }
 
     async fn replace_pod(&self, pod: &PodName, running: &ReadyPod) -> Result<Option<Lease>> {
-        let (pod, ReadyPod { host_keys, root }) = (pod.clone(), running.clone());
+        let (pod, ReadyPod { host_keys, root, pod_key }) = (pod.clone(), running.clone());
         self.database
             .transact(move |transaction| match find_lease(transaction, &pod)? {
                 Some(mut lease)
                     if lease.state == LeaseState::Live
-                        && (&lease.host_keys, lease.root) != (&host_keys, Some(root)) =>
+                        && (&lease.host_keys, lease.root, &lease.pod_key)
+                            != (&host_keys, Some(root), &pod_key) =>
                 {
                     (lease.host_keys, lease.root) = (host_keys.clone(), Some(root));
+                    lease.pod_key.clone_from(&pod_key);
                     write_lease(transaction, &lease).map(|()| Some(lease))
                 }
                 _ => Ok(None),

@@ -3,7 +3,7 @@
 use crate::db::{Row, Transaction, Value};
 use crate::sql_store::Result;
 use paygress_core::backend::store::LedgerError;
-use paygress_core::model::ids::{Customer, OrderId};
+use paygress_core::model::ids::{Customer, OrderId, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::order_record::{OrderRecord, OrderSecrets, RefusedRecord};
 use paygress_core::model::secret::Secret;
@@ -140,9 +140,10 @@ pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> R
         LeaseState::Live => "live",
         LeaseState::Ended => "ended",
     };
-    let statement = "INSERT INTO leases (id, pod, customer, state, created_at, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body";
+    let statement = "INSERT INTO leases (id, pod, customer, state, created_at, body, pod_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body,
+         pod_key = excluded.pod_key";
     let values = [
         Value::from(lease.id.as_str()),
         String::from(lease.pod()).into(),
@@ -150,6 +151,7 @@ pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> R
         state.into(),
         time(lease.created_at),
         to_json(lease)?,
+        lease.pod_key.as_ref().map(PublicKey::as_str).into(),
     ];
     Ok(transaction.execute(statement, &values).map(drop)?)
 }

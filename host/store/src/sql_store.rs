@@ -22,6 +22,7 @@ impl SqlStore {
             dialect_sql!("ledger_2"),
             dialect_sql!(both "ledger_3"),
             dialect_sql!(both "ledger_4"),
+            dialect_sql!(both "ledger_5"),
         ],
     };
 

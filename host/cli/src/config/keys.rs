@@ -272,6 +272,11 @@ pub const KEYS: &[Key] = &[
         default: Some("true"),
         about: "whether nothing is sold before a probe pod has started: true or false",
     },
+    Key {
+        name: "REPLY_FROM_POD",
+        default: Some("false"),
+        about: "whether a pod that is ordered over Nostr also writes to its customer by itself, with a key of its own: true or false; needs SSH_SERVER_IMAGE",
+    },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {
         name: "SSH_PORT",

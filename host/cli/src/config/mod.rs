@@ -137,6 +137,8 @@ pub struct Config {
     pub run_image: RunImage,
     /// Whether nothing is sold before a probe pod has started.
     pub probe: bool,
+    /// Whether pods write to customers of Nostr by themselves.
+    pub reply_from_pod: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
@@ -333,6 +335,17 @@ impl Config {
         }
     }
 
+    /// What pods that write to their customers lack: a customer to write to, and the image with the
+    /// program. Only pods of a cluster have it.
+    fn pod_reply_problems(&self) -> Vec<String> {
+        let missing = [
+            (self.nostr, "the Nostr transport: set RUN_MODE to nostr or both"),
+            (self.ssh_server_image.is_some(), "the image that it runs from: set SSH_SERVER_IMAGE"),
+        ];
+        let missing = missing.iter().filter(|(is_there, _)| self.reply_from_pod && !is_there);
+        missing.map(|(_, what)| format!("REPLY_FROM_POD=true needs {what}")).collect()
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
@@ -417,6 +430,7 @@ impl Config {
                 .unwrap_or(PodRoot::Never),
             run_image: reader.run_image(),
             probe: reader.flag("POD_PROBE"),
+            reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
@@ -428,6 +442,7 @@ impl Config {
         if config.run_image == RunImage::Allowed && config.ssh_server_image.is_none() {
             reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
+        reader.problems.extend(config.pod_reply_problems());
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config

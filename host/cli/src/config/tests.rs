@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -52,6 +52,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_ROOT: must be auto or never",
         "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
+        "REPLY_FROM_POD: must be true or false",
         "typo",
         "policy.prices",
     ] {
@@ -165,6 +166,27 @@ fn images_own_programs_are_run_only_if_the_operator_says_so_and_beside_a_server(
         problems.len() == 1 && problems[0].starts_with("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn pods_write_to_their_customers_where_there_is_nostr_and_a_program_for_it() {
+    let (replies, image) = (("REPLY_FROM_POD", "true"), ("SSH_SERVER_IMAGE", "r.example/ssh:1"));
+    let transport = "REPLY_FROM_POD=true needs the Nostr transport: set RUN_MODE to nostr or both";
+    let program = "REPLY_FROM_POD=true needs the image that it runs from: set SSH_SERVER_IMAGE";
+    for (environment, expected) in [
+        (&[replies][..], vec![program]),
+        (&[replies, ("RUN_MODE", "http")], vec![transport, program]),
+        (&[replies, ("RUN_MODE", "http"), image], vec![transport]),
+        (&[("RUN_MODE", "http")], vec![]),
+    ] {
+        let problems = read(&good(), environment).err().map_or_else(Vec::new, |found| found.0);
+        assert_eq!(problems, expected, "{environment:?}");
+    }
+    let is_on = |environment: &[(&str, &str)]| {
+        read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}")).reply_from_pod
+    };
+    assert!(!is_on(&[]) && !is_on(&[image]), "not unless the operator says so");
+    assert!(is_on(&[replies, image]) && is_on(&[replies, image, ("RUN_MODE", "both")]));
 }
 
 #[test]

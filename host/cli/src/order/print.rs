@@ -1,15 +1,27 @@
 //! What `paygress order` prints of answers: on standard output what a program may use, the rest on
 //! standard error.
 
+use super::pod_message::{PodCheck, check};
 use crate::output::{print_line, print_note};
 use crate::ssh_command::{KnownHosts, PodLogin};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{AccessDetails, ErrorResponse, PodStatus, Response, StatusResponse};
 use paygress_nostr::client::Answer;
+use paygress_nostr::npub;
 use std::process::ExitCode;
 
-/// Prints an answer; an error is a failure, and so is what cannot be read.
+/// Prints an answer; an error is a failure, and so is what cannot be read, and a pod that contradicts
+/// it.
 pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts) -> ExitCode {
+    let pod = check(answer);
+    if let PodCheck::Differs(why) = pod {
+        // It was paid for: all of it, but no command to log in with.
+        print_line(answer.text.expose());
+        print_note(format_args!(
+            "DO NOT LOG IN: {why}. The answer above may not be of the pod that you have bought, or another may have your login; stop the pod, and ask the operator."
+        ));
+        return ExitCode::FAILURE;
+    }
     match &answer.response {
         _ if json => print_line(answer.text.expose()),
         Some(response) => print_response(response, known_hosts),
@@ -18,9 +30,23 @@ pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts
             print_line(answer.text.expose());
         }
     }
+    print_pod_check(&pod);
     match &answer.response {
         Some(response) if response.error().is_none() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    }
+}
+
+fn print_pod_check(check: &PodCheck) {
+    match check {
+        PodCheck::Same(pod) => print_note(format_args!(
+            "The pod itself has sent the same address and host keys, signed by its key {}.",
+            npub(pod)
+        )),
+        PodCheck::Missing => print_note(
+            "The pod has a key of its own, and no message of it has come: only the service has named its host keys.",
+        ),
+        PodCheck::None | PodCheck::Differs(_) => {}
     }
 }
 

@@ -81,6 +81,28 @@ fn the_admission_policy_has_the_defaults_of_the_settings() {
     assert_eq!(settings.len(), 11, "{settings:?}");
 }
 
+/// What `pod_reply` of the cluster's crate makes; its own tests have the same.
+#[test]
+fn the_admission_policy_knows_the_container_that_writes_to_the_customer() {
+    let text = std::fs::read_to_string(root().join("k8s/base/admission.yaml")).unwrap();
+    let policy = text.split("\n---\n").nth(1).unwrap();
+    let policy: Value = serde_saphyr::from_str(policy).unwrap();
+    let validations = policy["spec"]["validations"].as_array().unwrap();
+    let rule = |message: &str| {
+        let of_message = |rule: &&Value| rule["message"].as_str().unwrap().contains(message);
+        let rule = validations.iter().find(of_message).unwrap_or_else(|| panic!("{message}"));
+        rule["expression"].as_str().unwrap().to_owned()
+    };
+    let second = rule("a second init container");
+    for part in [
+        r#"[1].name == "paygress-reply""#,
+        r#"["/bin/paygress-nostr", "reply", "--message", "/.paygress-reply/message.json", "--host-keys", "/.paygress/host-keys", "--termination-message", "/dev/termination-log"]"#,
+    ] {
+        assert!(second.contains(part), "{part}: {second}");
+    }
+    assert!(rule("mounted by its init container").contains("variables.replyVolumes"));
+}
+
 #[test]
 fn the_rights_on_the_whole_cluster_are_to_list_and_watch_nodes_and_pods() {
     let text = std::fs::read_to_string(root().join("k8s/base/capacity.yaml")).unwrap();

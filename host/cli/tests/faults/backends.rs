@@ -11,7 +11,7 @@ use paygress_core::backend::store::{
     HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
     RefundStore, RefusedLimits, Repetition, Reporting, StateCount,
 };
-use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
+use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Sat, UnixTime};
@@ -111,6 +111,9 @@ impl OrderStore for BadLedger {
 impl LeaseStore for BadLedger {
     async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
         self.ledger.lease(pod).await
+    }
+    async fn lease_of_key(&self, key: &PublicKey) -> Result<Option<Lease>, LedgerError> {
+        self.ledger.lease_of_key(key).await
     }
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
         self.ledger.live_leases(of).await

@@ -12,14 +12,14 @@ use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
     Quote, RefundTerms, Rendered, Resources, SlotStats,
 };
-use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
+use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
+use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY, PublicKey};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::Run;
@@ -165,6 +165,10 @@ pub struct FakeCluster {
     pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
     /// Those of every pod.
     pub host_keys: Vec<HostKey>,
+    /// With which every pod has written to its customer.
+    pub pod_key: Option<PublicKey>,
+    /// What each pod that was launched was to write.
+    pub pod_replies: Mutex<Vec<Option<PodReply>>>,
     /// Holds up the pods that start.
     pub gate: Option<Arc<Gate>>,
     /// Finds out whether pods start; without it nothing keeps them from it.
@@ -224,6 +228,7 @@ impl Cluster for FakeCluster {
         Some(Arc::new(Room(self.room?)))
     }
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
+        self.pod_replies.lock().unwrap().push(plan.pod_reply.clone());
         if self.broken_images.contains(&plan.placement.image.as_str()) {
             self.broken.lock().unwrap().insert(plan.lease.pod_name());
         }
@@ -243,7 +248,8 @@ impl Cluster for FakeCluster {
             gate.reached.notify_one();
             gate.go.notified().await;
         }
-        Ok(ReadyPod { host_keys: self.host_keys.clone(), root: false })
+        let (host_keys, pod_key) = (self.host_keys.clone(), self.pod_key.clone());
+        Ok(ReadyPod { host_keys, pod_key, root: false })
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)

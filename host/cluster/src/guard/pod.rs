@@ -3,7 +3,7 @@
 use super::allowed::Allowed;
 use super::error::GuardError;
 use super::fields::Object;
-use crate::ssh_server::DIRECTORY;
+use crate::ssh_server::{DIRECTORY, RESERVED_VOLUMES};
 use paygress_core::backend::policy::{Placement, Resources};
 use serde_json::{Value, json};
 
@@ -229,6 +229,9 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
                 "is reserved for the SSH server of the host; mount the volume elsewhere",
             ));
         }
+        if mount.get("name").and_then(Value::as_str).is_some_and(is_reserved_volume) {
+            return Err(mount.field_error("name", "is a volume of the host; name another one"));
+        }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container.get(probe).is_some() {
@@ -241,6 +244,11 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
         }
     }
     ports(container, placement)
+}
+
+/// The host adds it later, and the mount would be good then.
+fn is_reserved_volume(name: &str) -> bool {
+    RESERVED_VOLUMES.contains(&name)
 }
 
 /// At or below the directory of the host's SSH server, however it is written.

@@ -2,6 +2,7 @@
 
 use super::Kubernetes;
 use crate::connection::with_timeout;
+use crate::pod_reply::secret_name;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
@@ -34,14 +35,17 @@ impl Kubernetes {
         loop {
             let job = request(self.jobs.get_opt(pod.as_str())).await?;
             let params = DeleteParams::default();
-            let secret_gone =
-                is_gone(with_timeout(self.secrets.delete(pod.as_str(), &params)).await)?;
+            let mut secrets_gone = true;
+            for secret in self.secrets_of(pod) {
+                let deleted = with_timeout(self.secrets.delete(&secret, &params)).await;
+                secrets_gone &= is_gone(deleted)?;
+            }
             let services = self.services_of(pod).await?;
             for service in &services {
                 is_gone(with_timeout(self.services.delete(service, &params)).await)?;
             }
             if job.is_none()
-                && secret_gone
+                && secrets_gone
                 && services.is_empty()
                 && self.pods_of(pod).await?.is_empty()
             {
@@ -49,6 +53,14 @@ impl Kubernetes {
             }
             tokio::time::sleep(REMOVAL_POLL).await;
         }
+    }
+
+    /// The names of a lease's Secrets. What was written from a pod before that was turned off is
+    /// collected with its Job: no new pod reads it.
+    fn secrets_of(&self, pod: &PodName) -> Vec<String> {
+        let login = pod.to_string();
+        let reply = self.settings.reply_from_pod.then(|| secret_name(&login));
+        std::iter::once(login).chain(reply).collect()
     }
 
     /// As [`Kubernetes::delete_owned`]; an error when it takes too long.

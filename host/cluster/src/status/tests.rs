@@ -1,4 +1,5 @@
 use super::*;
+use crate::ssh_server::REPLY_CONTAINER;
 use paygress_core::limits;
 use paygress_core::testing::HOST_KEY;
 use serde_json::{Value, json};
@@ -192,7 +193,17 @@ fn a_pod_whose_server_is_not_installed_has_not_failed_by_its_image() {
     let failed = of(ended(1), initializing, "Failed");
     let failed = readiness(&failed, Duration::ZERO, UNSCHEDULABLE);
     assert!(matches!(failed, Some(Err(ClusterError::NotScheduled(_)))), "{failed:?}");
-    // What comes after it is the customer's.
+    // Nor one whose container that writes to the customer does not start or fails.
+    for reply in [waits("ImagePullBackOff"), json!({"running": {}}), ended(127)] {
+        let mut replying = of(ended(0), waits("PodInitializing"), "Pending");
+        let statuses = replying.status.as_mut().unwrap().init_container_statuses.as_mut().unwrap();
+        let mut status = serde_json::to_value(&statuses[0]).unwrap();
+        (status["name"], status["state"]) = (json!(REPLY_CONTAINER), reply.clone());
+        statuses.push(serde_json::from_value(status).unwrap());
+        let overdue = unready(Some(&replying));
+        assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{reply}: {overdue:?}");
+    }
+    // What comes after them is the customer's.
     let own = unready(Some(&of(ended(0), waits("ErrImagePull"), "Pending")));
     assert!(matches!(own, ClusterError::ImageFailed(_)), "{own:?}");
     let own = readiness(&of(ended(0), ended(1), "Failed"), Duration::ZERO, UNSCHEDULABLE);

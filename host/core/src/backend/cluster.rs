@@ -4,9 +4,10 @@ pub use crate::backend::probe::ProbeProblem;
 pub use crate::model::lease::EndReason;
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
+use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
-use crate::model::ids::{LeaseId, PodName};
+use crate::model::ids::{LeaseId, PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
@@ -40,6 +41,9 @@ pub struct LeasePlan {
     pub sold: Seconds,
     /// What runs in it.
     pub run: Run,
+    /// What the pod writes to its customer by itself, before anything of the customer runs in it.
+    /// Where it cannot, nothing else changes.
+    pub pod_reply: Option<PodReply>,
 }
 
 impl From<&LeasePlan> for Tier {
@@ -161,6 +165,9 @@ pub struct ReadyPod {
     /// Whether its customer is root in it.
     #[serde(default)]
     pub root: bool,
+    /// The key with which it has written to its customer, with the same host keys.
+    #[serde(default)]
+    pub pod_key: Option<PublicKey>,
 }
 
 /// Finds out whether pods start, before customers pay for them.

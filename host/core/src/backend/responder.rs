@@ -2,7 +2,8 @@
 
 pub use crate::model::reply_to::ReplyTo;
 
-use crate::protocol::Response;
+use crate::model::secret::Secret;
+use crate::protocol::{PodAccessDetails, Response};
 use async_trait::async_trait;
 use std::error::Error;
 
@@ -33,6 +34,24 @@ impl SendError {
     }
 }
 
+/// What a pod is given to write to its customer, as the program of the transport in the pod reads
+/// it: with the login, for nobody else to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodReply(Secret);
+
+impl PodReply {
+    #[must_use]
+    pub fn new(request: impl Into<String>) -> Self {
+        Self(Secret::new(request))
+    }
+
+    /// The text for the program.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
 /// Delivers responses.
 #[async_trait]
 pub trait Responder: Send + Sync {
@@ -41,4 +60,10 @@ pub trait Responder: Send + Sync {
     /// # Errors
     /// [`SendError`]: the order service sends it again later.
     async fn send(&self, to: &ReplyTo, response: &Response) -> Result<(), SendError>;
+
+    /// What the pod of an order is to write to the customer by itself. None: no pod does, or not to
+    /// this customer. It takes a few seconds at most, since a paid pod waits for it.
+    async fn pod_reply(&self, _to: &ReplyTo, _details: PodAccessDetails) -> Option<PodReply> {
+        None
+    }
 }

@@ -11,7 +11,7 @@
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::{EndReason, ReadyPod};
-use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use crate::model::order::{Lease, Order, State};
 use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
 use async_trait::async_trait;
@@ -165,6 +165,9 @@ pub trait OrderStore: Send + Sync {
 pub trait LeaseStore: Send + Sync {
     /// The lease of a pod.
     async fn lease(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError>;
+
+    /// The lease of the pod that has this key.
+    async fn lease_of_key(&self, key: &PublicKey) -> Result<Option<Lease>, LedgerError>;
 
     /// The leases that have not ended, oldest first; of one customer, or of all.
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError>;

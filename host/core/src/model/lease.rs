@@ -2,7 +2,7 @@
 
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
-use crate::model::ids::{Customer, LeaseId, PodName, known_customer};
+use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,9 +54,18 @@ pub struct Lease {
     /// Whether its customer is root in the pod; none where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<bool>,
+    /// The Nostr key with which the pod has written to its customer; none where it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_key: Option<PublicKey>,
 }
 
 impl Lease {
+    /// What `pod_npub` of an answer is: the pod's key, or its name where it has none.
+    #[must_use]
+    pub fn pod_npub(&self) -> String {
+        self.pod_key.as_ref().map_or_else(|| self.pod().into(), PublicKey::npub)
+    }
+
     /// The name of its pod.
     #[must_use]
     pub fn pod(&self) -> PodName {
@@ -158,12 +167,14 @@ mod tests {
     fn a_lease_of_an_earlier_version_has_no_host_keys() {
         let id = LeaseId::of(&OrderId::random());
         let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
-        let lease = Lease { host_keys, root: Some(true), ..testing::lease(id.clone(), 1, 2) };
+        let pod_key = Some(PublicKey::from_bytes([7; 32]));
+        let lease =
+            Lease { host_keys, root: Some(true), pod_key, ..testing::lease(id.clone(), 1, 2) };
         let json = serde_json::to_value(&lease).unwrap();
         assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
         assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
         let mut earlier = json;
-        for added in ["host_keys", "root"] {
+        for added in ["host_keys", "root", "pod_key"] {
             earlier.as_object_mut().unwrap().remove(added).unwrap();
         }
         let read: Lease = serde_json::from_value(earlier.clone()).unwrap();

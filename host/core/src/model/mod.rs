@@ -8,6 +8,7 @@ mod invalid_name;
 pub mod lease;
 pub mod login;
 mod mint_url;
+mod npub;
 pub mod order;
 pub mod order_record;
 pub mod order_state;

@@ -184,6 +184,7 @@ impl OrderService {
             noticed_at: None,
             host_keys: Vec::new(),
             root: None,
+            pod_key: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }
@@ -438,6 +439,7 @@ pub(super) fn lease_plan(
         rendered: planned.decision.rendered.clone(),
         login: login.clone(),
         sold: agreement.decision.grant.seconds,
+        pod_reply: None,
         run: order.purchase.run(),
     }
 }

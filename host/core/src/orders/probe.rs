@@ -223,6 +223,7 @@ impl OrderService {
             rendered,
             login,
             sold,
+            pod_reply: None,
             run: Run::Ssh,
         })
     }

@@ -5,13 +5,16 @@ use super::refunds::Fault;
 use super::{OrderService, StepError};
 use crate::backend::cluster::{ClusterError, ReadyPod};
 use crate::backend::policy::PolicySet;
+use crate::backend::responder::PodReply;
 use crate::backend::store::{LeaseUpdate, LedgerError};
 use crate::limits;
 use crate::model::ids::{LeaseId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase};
 use crate::model::order_state::{Paid, PlannedPod, Task};
+use crate::model::run::Run;
 use crate::model::units::{Seconds, UnixTime};
+use crate::protocol::PodAccessDetails;
 use std::time::Instant;
 
 impl OrderService {
@@ -90,7 +93,7 @@ impl OrderService {
         login: &Login,
     ) -> Result<(), ProvisionError> {
         self.first_probe().await;
-        let plan = lease_plan(order, &paid.agreement, planned, login);
+        let mut plan = lease_plan(order, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
@@ -98,11 +101,12 @@ impl OrderService {
         if over || lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
+        plan.pod_reply = self.pod_reply(order, &lease, login).await;
         self.backends.cluster.launch(&plan).await?;
-        let ReadyPod { mut host_keys, root } = self.backends.cluster.ready(&pod).await?;
+        let ReadyPod { mut host_keys, root, pod_key } = self.backends.cluster.ready(&pod).await?;
         self.image_starts.started(&plan.placement.image);
         host_keys.truncate(limits::HOST_KEYS);
-        (lease.host_keys, lease.root) = (host_keys, Some(root));
+        (lease.host_keys, lease.root, lease.pod_key) = (host_keys, Some(root), pod_key);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         let before = std::mem::replace(&mut lease.state, LeaseState::Live);
@@ -118,6 +122,15 @@ impl OrderService {
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
         Ok(())
+    }
+
+    /// What the pod writes to its customer by itself. One that runs its image's own program does not.
+    async fn pod_reply(&self, order: &Order, lease: &Lease, login: &Login) -> Option<PodReply> {
+        if order.purchase.run() == Run::Image {
+            return None;
+        }
+        let details = PodAccessDetails::new(&order.id, lease, login, &self.settings.ssh_host);
+        self.backends.responder.pod_reply(&order.reply_to, details).await
     }
 
     async fn extend(

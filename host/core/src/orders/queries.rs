@@ -5,7 +5,7 @@ use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
 use crate::limits;
 use crate::model::host_key::HostKey;
-use crate::model::ids::{Customer, OrderId, PodName};
+use crate::model::ids::{Customer, OrderId, PodName, PublicKey};
 use crate::model::lease::EndReason;
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
@@ -99,13 +99,20 @@ impl OrderService {
         }
     }
 
+    /// The lease of the pod of this name, or of this key.
     pub(super) async fn find_lease(&self, pod: &PodName) -> Result<Lease, Refusal> {
-        self.backends
-            .ledger
-            .lease(pod)
-            .await
-            .map_err(|error| unreadable(&error))?
-            .ok_or_else(no_such_pod)
+        let found = match PublicKey::from_npub(pod.as_str()) {
+            Some(key) => self.backends.ledger.lease_of_key(&key).await,
+            None => self.backends.ledger.lease(pod).await,
+        };
+        found.map_err(|error| unreadable(&error))?.ok_or_else(no_such_pod)
+    }
+
+    /// The name of the pod of this key; any other name stays as it is, also that of no pod.
+    pub(super) async fn pod_of(&self, pod: PodName) -> Result<PodName, Refusal> {
+        let Some(key) = PublicKey::from_npub(pod.as_str()) else { return Ok(pod) };
+        let lease = self.backends.ledger.lease_of_key(&key).await;
+        Ok(lease.map_err(|error| unreadable(&error))?.map_or(pod, |lease| lease.pod()))
     }
 
     /// How a pod is, for the customer who bought it: also the refunds that are not redeemed yet.
@@ -238,6 +245,7 @@ impl OrderService {
     /// `not_found`, `not_owner`, `internal_error`.
     pub async fn progress(&self, pod: &PodName, customer: &Customer) -> Result<Progress, Refusal> {
         let failed = |error| unreadable(&error);
+        let pod = &self.pod_of(pod.clone()).await?;
         let lease = self.backends.ledger.lease(pod).await.map_err(failed)?;
         let orders = match pod.lease() {
             Some(lease) => self.backends.ledger.orders_of(&lease).await.map_err(failed)?,

@@ -98,11 +98,15 @@ impl OrderService {
     /// for another order, or too many orders are waiting.
     pub async fn submit(self: &Arc<Self>, incoming: NewOrder) -> Result<Submission, Refusal> {
         let (token_info, place) = self.admit(&incoming).await?;
+        let purchase = match incoming.purchase {
+            Purchase::TopUp { pod } => Purchase::TopUp { pod: self.pod_of(pod).await? },
+            spawn @ Purchase::Spawn { .. } => spawn,
+        };
         let order = Order {
             id: OrderId::random(),
             message: incoming.message,
             reply_to: incoming.reply_to,
-            purchase: incoming.purchase,
+            purchase,
             token_info,
             created_at: UnixTime::now(),
             state: OrderState::Received { token: incoming.token, password: incoming.password },

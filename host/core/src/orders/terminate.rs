@@ -27,6 +27,8 @@ impl OrderService {
         customer: &Customer,
     ) -> Result<StopResponse, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
+        let pod = &lease.pod();
+        let failed = |error: LedgerError| unreadable(&error);
         match lease.state {
             LeaseState::Reserved => {
                 return Err(Refusal::new(
@@ -36,11 +38,7 @@ impl OrderService {
             }
             LeaseState::Live => {
                 // On disk first: when the pod is found gone, the reason is known.
-                self.backends
-                    .ledger
-                    .mark_ending(pod, EndReason::Stopped)
-                    .await
-                    .map_err(|error| unreadable(&error))?;
+                self.backends.ledger.mark_ending(pod, EndReason::Stopped).await.map_err(failed)?;
                 self.backends.cluster.remove(pod).await?;
                 self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
             }
@@ -63,11 +61,7 @@ impl OrderService {
             .collect();
         for order in &own {
             // This response delivers it.
-            self.backends
-                .ledger
-                .delivered(&order.id, order.state())
-                .await
-                .map_err(|error| unreadable(&error))?;
+            self.backends.ledger.delivered(&order.id, order.state()).await.map_err(failed)?;
         }
         Ok(protocol::stopped(pod, &own, end_of_stopped(&lease)))
     }

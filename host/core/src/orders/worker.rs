@@ -293,7 +293,13 @@ impl OrderService {
                 let password = login.password.as_ref();
                 protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
             }
-            Task::TopUp { pod } => protocol::topped_up(pod, grant.seconds, expires_at, note),
+            Task::TopUp { pod } => {
+                let mut response = protocol::topped_up(pod, grant.seconds, expires_at, note);
+                if let Response::ToppedUp(topped_up) = &mut response {
+                    topped_up.pod_npub = lease.pod_npub();
+                }
+                response
+            }
         }
     }
 }

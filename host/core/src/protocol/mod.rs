@@ -6,10 +6,12 @@
 //! - `requests.rs`: requests; `shape.rs`: what is checked before they are parsed; `fields.rs`: how
 //!   they are parsed, and the message for a field that is wrong; `token_text.rs`: the one form of a
 //!   token, however it was passed on.
-//! - `responses.rs`: responses; `render.rs` makes them of orders and leases.
+//! - `responses.rs`: responses; `render.rs` makes them of orders and leases. `pod_access.rs`: what a
+//!   pod writes to its customer by itself.
 
 mod exposed;
 mod fields;
+mod pod_access;
 mod render;
 mod requests;
 mod responses;
@@ -19,6 +21,7 @@ mod tests;
 mod token_text;
 
 pub use fields::{describe_field, duration_minutes, from_json, without_bom};
+pub use pod_access::{PodAccessDetails, PodAccessDetailsTag};
 pub use render::*;
 pub use requests::*;
 pub use responses::*;

@@ -70,7 +70,7 @@ pub fn access(
     AccessDetails {
         tag: AccessDetailsTag::AccessDetails,
         pod_name: lease.pod().into(),
-        pod_npub: lease.pod().into(),
+        pod_npub: lease.pod_npub(),
         ssh_host: ssh_host.to_owned(),
         ssh_port: lease.port,
         node_port: lease.port,

@@ -4,7 +4,7 @@ use super::fields;
 use super::shape::{check_length, invalid};
 use super::token_text::token_text;
 use crate::limits;
-use crate::model::ids::PodName;
+use crate::model::ids::{PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::{ErrorType, Refusal};
@@ -92,7 +92,7 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_name: Option<String>,
-    /// The same as `pod_name`.
+    /// The same as `pod_name`, or the pod's key as `access_details` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub pod_npub: Option<String>,
@@ -113,6 +113,11 @@ fn within(name: &str, value: Option<String>, bytes: usize) -> Result<Option<Stri
         }
         value => Ok(value),
     }
+}
+
+/// Whether a pod is named by its name, and by its key as well.
+fn is_key_beside_name(name: &str, npub: &str) -> bool {
+    PublicKey::from_npub(npub).is_some() && PublicKey::from_npub(name).is_none()
 }
 
 /// The refusal of an order without a token.
@@ -174,7 +179,8 @@ impl RequestBody {
         let name = within("pod_name", self.pod_name.take(), limits::POD_NAME_BYTES)?;
         let npub = within("pod_npub", self.pod_npub.take(), limits::POD_NAME_BYTES)?;
         match (name, npub) {
-            (Some(name), Some(npub)) if name != npub => {
+            // Both as `access_details` has them: the name says which pod.
+            (Some(name), Some(npub)) if name != npub && !is_key_beside_name(&name, &npub) => {
                 Err(invalid("pod_name and pod_npub name two pods; send one of them"))
             }
             (name, npub) => name

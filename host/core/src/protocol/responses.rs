@@ -136,6 +136,7 @@ pub fn is_response(text: &str) -> bool {
         StatusResponse,
         StopResponse,
         EndNotice,
+        PodAccessDetails,
     }
     #[derive(Deserialize)]
     struct Tagged {
@@ -167,7 +168,8 @@ pub struct AccessDetails {
     pub tag: AccessDetailsTag,
     /// The pod's name, for top-ups and status.
     pub pod_name: String,
-    /// The same as `pod_name`, for older clients.
+    /// The key with which the pod itself has written to the customer; where it has not, the same as
+    /// `pod_name`.
     pub pod_npub: String,
     /// The host to log in to.
     pub ssh_host: String,
@@ -208,7 +210,7 @@ pub struct TopUpResponse {
     pub success: bool,
     /// The pod's name.
     pub pod_name: String,
-    /// The same as `pod_name`, for older clients.
+    /// As in `access_details`.
     pub pod_npub: String,
     /// The time that was added, in seconds.
     pub extended_duration_seconds: u64,

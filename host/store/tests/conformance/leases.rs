@@ -1,6 +1,7 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
 use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
+use paygress_core::model::ids::PublicKey;
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::testing;
@@ -66,6 +67,23 @@ pub(crate) async fn live_leases_are_listed_by_customer(ledger: Arc<dyn Ledger>) 
     }
 }
 
+pub(crate) async fn a_lease_is_found_by_the_key_of_its_pod(ledger: Arc<dyn Ledger>) {
+    let mut order = order("k", &["k"]);
+    open(&*ledger, &order).await;
+    let [key, other] = [7, 8].map(|byte| PublicKey::from_bytes([byte; 32]));
+    let mut sold = lease_of(&order, 41_000, 1_000);
+    move_to(&*ledger, &mut order, State::Decided, LeaseUpdate::Put(&sold)).await;
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap(), None, "it has none yet");
+    sold.pod_key = Some(key.clone());
+    move_to(&*ledger, &mut order, State::Redeeming, LeaseUpdate::Put(&sold)).await;
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap().as_ref(), Some(&sold));
+    assert_eq!(ledger.lease_of_key(&other).await.unwrap(), None);
+    // A customer finds their refund when it is over.
+    sold.state = LeaseState::Ended;
+    ledger.end_lease(&sold, &[]).await.unwrap();
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap(), Some(sold));
+}
+
 pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn Ledger>) {
     let sold = live_lease(&*ledger).await;
     ledger.mark_ending(&sold.pod(), EndReason::Stopped).await.unwrap();
@@ -99,10 +117,15 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
 ) {
     let sold = live_lease(&*ledger).await;
     let pod = sold.pod();
-    let same = ReadyPod { host_keys: sold.host_keys.clone(), root: true };
+    let same = ReadyPod {
+        host_keys: sold.host_keys.clone(),
+        root: true,
+        pod_key: sold.pod_key.clone(),
+    };
     assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
-    let other = ReadyPod { host_keys: Vec::new(), root: false };
-    let expected = Lease { host_keys: Vec::new(), root: Some(false), ..sold.clone() };
+    let other = ReadyPod { host_keys: Vec::new(), root: false, pod_key: None };
+    let expected =
+        Lease { host_keys: Vec::new(), root: Some(false), pod_key: None, ..sold.clone() };
     assert_eq!(ledger.replace_pod(&pod, &other).await.unwrap(), Some(expected.clone()));
     assert_eq!(ledger.lease(&pod).await.unwrap(), Some(expected.clone()));
     ledger.end_lease(&Lease { state: LeaseState::Ended, ..expected }, &[]).await.unwrap();

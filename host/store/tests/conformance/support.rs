@@ -91,6 +91,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         noticed_at: None,
         host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
         root: Some(true),
+        pod_key: None,
     }
 }
 

@@ -99,7 +99,8 @@ impl Service for FakeService {
             None => serde_json::from_value(self.status()).unwrap(),
             Some(token) => self.top_up(token.clone())?,
         };
-        Ok(Answer { text: Secret::new(response.to_json()), response: Some(response) })
+        let text = Secret::new(response.to_json());
+        Ok(Answer { text, response: Some(response), from_pods: Vec::new() })
     }
 
     async fn wait(&self, time: Seconds) {

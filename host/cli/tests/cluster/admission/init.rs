@@ -1,6 +1,6 @@
 //! Init containers: one of the operator's image, held to what the container is held to.
 
-use super::{SOON, Thief, merge, patched, pod};
+use super::{LEASE, SOON, Thief, merge, patched, pod};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn a_second_container_is_refused_and_an_init_container_is_checked() {
             (json!({"containers": both}), "one container"),
             (one(json!({"image": "example.com/server:2"})), image),
             (one(json!({"image": "paygress.local/ssh:1"})), image),
-            (of(&[init(json!({})), second]), image),
+            (of(&[init(json!({})), second]), "a second init container"),
             (one(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": true}})), "no privileges"),
             (one(json!({"securityContext": {"runAsUser": 0}})), "no privileges"),
             (one(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "seccomp"),
@@ -48,6 +48,80 @@ fn a_second_container_is_refused_and_an_init_container_is_checked() {
             (one(json!({"resources": null})), "limits of CPU"),
         ],
     );
+}
+
+/// How the container that writes to the customer mounts what it writes.
+fn reply_mount() -> Value {
+    json!({"name": "paygress-reply", "mountPath": "/.paygress-reply", "readOnly": true})
+}
+
+/// That container as the service makes it, with this changed.
+fn reply(patch: Value) -> Value {
+    let command = [
+        "/bin/paygress-nostr",
+        "reply",
+        "--message",
+        "/.paygress-reply/message.json",
+        "--host-keys",
+        "/.paygress/host-keys",
+        "--termination-message",
+        "/dev/termination-log",
+    ];
+    let own =
+        json!({"name": "paygress-reply", "command": command, "volumeMounts": [reply_mount()]});
+    let mut reply = init(own);
+    merge(&mut reply, patch);
+    reply
+}
+
+/// The volume with what is written, of this Secret.
+fn reply_volume(secret: &str) -> Value {
+    json!({"name": "paygress-reply", "secret": {"secretName": secret, "optional": true}})
+}
+
+/// What a pod writes to its customer has the login, and is for one container's eyes.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    let first = || init(json!({"name": "paygress-ssh"}));
+    let mut replying = patched(pod(), "/spec", &of(&[first(), reply(json!({}))]));
+    let volumes = replying["spec"]["volumes"].as_array_mut().unwrap();
+    volumes.push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
+    wait_for("the parameter", SOON, || thief.dry_run("pods", &replying).is_ok());
+    let two = |patch: Value| of(&[first(), reply(patch)]);
+    let image = "no init container but one of SSH_SERVER_IMAGE";
+    let own = "is paygress-reply, with its own command";
+    let mounted = "mounted by its init container paygress-reply alone";
+    let mut container = pod()["spec"]["containers"][0].clone();
+    container["volumeMounts"].as_array_mut().unwrap().push(reply_mount());
+    let writable = json!([reply_mount(), {"name": "tmp", "mountPath": "/tmp"}]);
+    thief.is_refused(
+        "pods",
+        &replying,
+        "/spec",
+        &[
+            (two(json!({"image": "example.com/server:2"})), image),
+            (of(&[first(), reply(json!({})), init(json!({"name": "third"}))]), image),
+            (two(json!({"name": "other", "volumeMounts": null})), own),
+            (of(&[init(json!({"name": "other"})), reply(json!({}))]), own),
+            (two(json!({"command": ["/bin/sh", "-c", "sleep 60"]})), own),
+            (two(json!({"args": ["x"]})), own),
+            (two(json!({"env": [{"name": "LD_PRELOAD", "value": "/tmp/x"}]})), own),
+            (two(json!({"volumeMounts": writable})), own),
+            (two(json!({"securityContext": {"runAsUser": 0}})), "no privileges"),
+            (two(json!({"resources": null})), "limits of CPU"),
+            (json!({"containers": [container]}), mounted),
+            (of(&[init(json!({"volumeMounts": [reply_mount()]})), reply(json!({}))]), mounted),
+        ],
+    );
+    // Nor is it another lease's.
+    let mut of_other = replying;
+    of_other["spec"]["volumes"][2] = reply_volume("ssh-pod-bbbbbbbbbb-reply");
+    let refused = thief.dry_run("pods", &of_other).unwrap_err();
+    assert!(refused.contains("Secrets of its own lease"), "{refused}");
 }
 
 #[test]

@@ -87,8 +87,13 @@ impl Testbed {
 
     /// The same with another configuration file.
     pub fn start_with(name: &str, settings: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1", name, settings, environment)
+    }
+
+    /// The same with the mint and the relay at this address of this machine.
+    pub fn start_at(host: &str, name: &str, settings: &str, environment: &[(&str, &str)]) -> Self {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
-        let outside = Outside::start(name, "127.0.0.1");
+        let outside = Outside::start(name, host);
         let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let kubeconfig = Self::kubeconfig_of_the_service();
         let mut command = Self::command(&outside, settings, &bind, kubeconfig.path());

@@ -1,0 +1,180 @@
+//! Pods that write to their customers by themselves, as the order service sees it: what they are
+//! given to write, and that a pod is found by its key.
+#![cfg(test)]
+
+mod support;
+
+use async_trait::async_trait;
+use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
+use paygress_core::backend::store::{LeaseStore, Repetition};
+use paygress_core::model::ids::{Customer, PodName, PublicKey};
+use paygress_core::model::order::Purchase;
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::secret::Secret;
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
+use paygress_core::protocol::{AccessDetails, PodAccessDetails, Response, TopUpResponse, sorted};
+use paygress_store::SqlStore;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::fake::{FakeCluster, FakeWallet, Generous, settings, spawn};
+use tempfile::TempDir;
+
+const PASSWORD: &str = "a good password";
+
+/// Has the pods of one transport write.
+struct WritingResponder;
+
+#[async_trait]
+impl Responder for WritingResponder {
+    async fn send(&self, _: &ReplyTo, _: &Response) -> Result<(), SendError> {
+        Ok(())
+    }
+    async fn pod_reply(&self, to: &ReplyTo, details: PodAccessDetails) -> Option<PodReply> {
+        (to.transport == "nostr").then(|| PodReply::new(sorted(&details).to_string()))
+    }
+}
+
+struct Service {
+    orders: Arc<OrderService>,
+    cluster: Arc<FakeCluster>,
+    ledger: Arc<SqlStore>,
+    _directory: TempDir,
+}
+
+impl Service {
+    async fn start(pod_key: Option<PublicKey>, capture: Capture) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.sqlite");
+        let ledger = Arc::new(SqlStore::sqlite(&path).await.unwrap());
+        let cluster = Arc::new(FakeCluster { pod_key, ..FakeCluster::default() });
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy: Arc::new(Generous),
+            cluster: cluster.clone(),
+            ledger: ledger.clone(),
+            responder: Arc::new(WritingResponder),
+        };
+        let settings = Settings { capture, refund_on_stop: None, ..settings() };
+        let orders = OrderService::new(settings, backends);
+        Self { orders, cluster, ledger, _directory: directory }
+    }
+
+    /// What the customer is answered to the order of this number.
+    async fn order(&self, transport: &str, number: u64, purchase: Purchase) -> Response {
+        let order = NewOrder {
+            repetition: Repetition::ByContent,
+            message: format!("{number:064x}"),
+            reply_to: ReplyTo {
+                transport: transport.to_owned(),
+                customer: Some(customer()),
+                address: BTreeMap::new(),
+            },
+            network: None,
+            token: Secret::new(format!("10-{number:x}")),
+            purchase,
+            password: Some(Secret::new(PASSWORD)),
+        };
+        self.orders.submit(order).await.unwrap().answer().await.unwrap()
+    }
+
+    async fn spawn(&self, transport: &str, number: u64) -> AccessDetails {
+        match self.order(transport, number, spawn(None, None)).await {
+            Response::Access(access) => access,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn top_up(&self, number: u64, pod: &str) -> Result<TopUpResponse, ErrorType> {
+        let pod = PodName::parse(pod).unwrap();
+        match self.order("nostr", number, Purchase::TopUp { pod }).await {
+            Response::ToppedUp(topped_up) => Ok(topped_up),
+            Response::Error(error) => Err(error.error_type),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the pods were to write, in the order of their launches.
+    fn replies(&self) -> Vec<Option<PodReply>> {
+        self.cluster.pod_replies.lock().unwrap().clone()
+    }
+}
+
+fn customer() -> Customer {
+    Customer::parse(&"c".repeat(64)).unwrap()
+}
+
+fn key(byte: u8) -> PublicKey {
+    PublicKey::from_bytes([byte; 32])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_given_its_login_and_its_key_is_in_the_answer() {
+    let service = Service::start(Some(key(2)), Capture::BeforeLaunch).await;
+    let access = service.spawn("nostr", 1).await;
+    assert_eq!(access.pod_npub, key(2).npub());
+    let replies = service.replies();
+    let [Some(reply)] = replies.as_slice() else { panic!("nothing to write: {replies:?}") };
+    let written: PodAccessDetails = serde_json::from_str(reply.expose()).unwrap();
+    assert_eq!(written.pod_name, access.pod_name);
+    assert_eq!((&written.ssh_host, written.ssh_port), (&access.ssh_host, access.ssh_port));
+    assert_eq!(written.ssh_username, access.ssh_username);
+    assert_eq!(written.ssh_password, Some(Secret::new(PASSWORD)));
+    assert_eq!((written.pod_npub, written.ssh_host_keys), (None, Vec::new()), "the pod adds them");
+    assert!(!format!("{reply:?}").contains(PASSWORD));
+    let pod = PodName::parse(access.pod_name).unwrap();
+    let stored = service.ledger.lease(&pod).await.unwrap().unwrap();
+    assert_eq!(stored.pod_key, Some(key(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_has_not_written_is_named_by_its_name() {
+    let service = Service::start(None, Capture::BeforeLaunch).await;
+    let access = service.spawn("nostr", 1).await;
+    assert_eq!(access.pod_npub, access.pod_name);
+    let topped_up = service.top_up(2, &access.pod_name).await.unwrap();
+    assert_eq!(topped_up.pod_npub, access.pod_name);
+    // Of another transport.
+    let service = Service::start(None, Capture::BeforeLaunch).await;
+    service.spawn("http", 1).await;
+    assert_eq!(service.replies(), [None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_found_by_its_key() {
+    let service = Service::start(Some(key(2)), Capture::BeforeLaunch).await;
+    let access = service.spawn("nostr", 1).await;
+    let [npub, other] = [2, 3].map(|byte| key(byte).npub());
+    let topped_up = service.top_up(2, &npub).await.unwrap();
+    assert_eq!((&topped_up.pod_name, &topped_up.pod_npub), (&access.pod_name, &npub));
+    assert_eq!(service.top_up(3, &other).await.unwrap_err(), ErrorType::NotFound);
+
+    let pod = |name: &str| PodName::parse(name).unwrap();
+    let (by_key, customer) = (pod(&npub), customer());
+    let status = service.orders.status(&by_key, &customer).await.unwrap();
+    assert_eq!(
+        (&status.pod_name, status.expires_at.as_ref()),
+        (&access.pod_name, Some(&topped_up.new_expires_at))
+    );
+    service.orders.progress(&by_key, &customer).await.unwrap();
+    let shown = service.orders.access(&by_key, &customer).await.unwrap();
+    assert_eq!((shown.pod_name, shown.pod_npub), (access.pod_name.clone(), npub));
+    let missing = service.orders.status(&pod(&other), &customer).await.unwrap_err();
+    assert_eq!(missing.code, ErrorType::NotFound);
+    let thief = Customer::parse(&"d".repeat(64)).unwrap();
+    let refused = service.orders.stop(&by_key, &thief).await.unwrap_err();
+    assert_eq!(refused.code, ErrorType::NotOwner);
+
+    let stopped = service.orders.stop(&by_key, &customer).await.unwrap();
+    assert_eq!(stopped.pod_name, access.pod_name);
+    assert!(service.cluster.running.lock().unwrap().is_empty());
+    // A refund would be found when it is over, too.
+    service.orders.status(&by_key, &customer).await.unwrap();
+}
+
+/// It would have its login before anybody has paid for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_launched_before_the_payment_has_nothing_to_write() {
+    let service = Service::start(None, Capture::OnceReady).await;
+    service.spawn("nostr", 1).await;
+    assert_eq!(service.replies().first(), Some(&None));
+}
