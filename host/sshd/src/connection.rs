@@ -119,8 +119,15 @@ impl Connection {
         Self { account, authenticated, channels, sessions, forwards }
     }
 
-    fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        self.account.is_named(user) && self.account.accepts(key)
+    /// On a thread that may block: the user's own file of keys is read.
+    fn key_matches(
+        &self,
+        user: &str,
+        key: &PublicKey,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let (account, user, key) = (Arc::clone(&self.account), user.to_owned(), key.clone());
+        let matches = move || account.is_named(&user) && account.accepts(&key);
+        async move { tokio::task::spawn_blocking(matches).await.unwrap_or(false) }
     }
 
     async fn check_password(&mut self, user: &str, password: &str) -> Auth {
@@ -176,7 +183,8 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
-        Ok(if self.key_matches(user, offer.public_key) { Auth::Accept } else { Auth::reject() })
+        let matches = self.key_matches(user, offer.public_key).await;
+        Ok(if matches { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(
@@ -184,7 +192,7 @@ impl Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        if !self.key_matches(user, key.public_key) {
+        if !self.key_matches(user, key.public_key).await {
             return Ok(Auth::reject());
         }
         user.clone_into(&mut self.sessions.user);
