@@ -8,6 +8,7 @@ use crate::input::{NARROW_WINDOW, WINDOW};
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
 use crate::terminal::{self, Terminal};
+use crate::terminals::Terminals;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
@@ -90,6 +91,20 @@ fn methods(account: &Account) -> MethodSet {
     methods
 }
 
+/// What all connections of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) account: Arc<Account>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) terminals: Arc<Terminals>,
+}
+
+impl Shared {
+    pub(crate) fn new(account: Account) -> Self {
+        Self { account: Arc::new(account), groups: Arc::default(), terminals: Arc::default() }
+    }
+}
+
 /// Handles one client. What it started outlives it only without terminal and pipes.
 pub(crate) struct Connection {
     account: Arc<Account>,
@@ -100,23 +115,24 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        account: Arc<Account>,
-        groups: Arc<Groups>,
-        peers: Peers,
-        authenticated: watch::Sender<bool>,
-    ) -> Self {
+    pub(crate) fn new(shared: Shared, peers: Peers, authenticated: watch::Sender<bool>) -> Self {
+        let Shared { account, groups, terminals } = shared;
         let channels = Arc::new(Channels::default());
         let sessions = Sessions {
             account: Arc::clone(&account),
             channels: Arc::clone(&channels),
             groups,
+            terminals,
             peers,
             user: account.username.clone(),
             agent: None,
         };
         let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
         Self { account, authenticated, channels, sessions, forwards }
+    }
+
+    pub(crate) fn channels(&self) -> Arc<Channels> {
+        Arc::clone(&self.channels)
     }
 
     /// On a thread that may block: the user's own file of keys is read.
