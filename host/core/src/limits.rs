@@ -159,6 +159,10 @@ pub const NOTICES_OF_POD: usize = 4;
 /// Notices that are being sent at the same time: many pods may end in the same second, and no paid
 /// order waits for them.
 pub const NOTICES_AT_ONCE: usize = 16;
+/// Attempts to let a pod's terminals show its end, and the longest pause between them: the last of
+/// the default notices is a minute before the end.
+pub const SHOW_END_ATTEMPTS: usize = 8;
+pub const SHOW_END_PAUSE: Duration = Duration::from_secs(30);
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.

@@ -165,6 +165,8 @@ pub struct FakeCluster {
     pub probe: Option<Arc<dyn Probe>>,
     /// Pods that are old, and nobody's.
     pub old: Vec<PodName>,
+    /// The end that terminals of a pod show, and how long before they have notices.
+    pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
 }
 
 /// A test waits until it is reached, and lets it go on.
@@ -239,6 +241,15 @@ impl Cluster for FakeCluster {
         }
     }
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn show_end(
+        &self,
+        pod: &PodName,
+        at: UnixTime,
+        notices: &[Seconds],
+    ) -> Result<(), ClusterError> {
+        self.shown.lock().unwrap().insert(pod.clone(), (at, notices.to_vec()));
         Ok(())
     }
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {

@@ -98,6 +98,7 @@ impl OrderService {
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
+        self.show_end(&lease);
         Ok(())
     }
 
@@ -116,6 +117,7 @@ impl OrderService {
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
+        self.show_end(&lease);
         Ok(())
     }
 
