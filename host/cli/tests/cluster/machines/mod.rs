@@ -4,6 +4,7 @@
 mod debian;
 mod identity;
 mod images;
+mod lease_end;
 mod speed;
 
 use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, wait_for};
