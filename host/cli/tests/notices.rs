@@ -215,6 +215,11 @@ async fn a_top_up_moves_the_notices() {
     let extended = service.stored(&lease).await;
     let old_end = lease.expires_at.unwrap();
     assert_eq!(extended.expires_at, Some(old_end.after(Seconds(600))));
+    let shown = until("terminals do not show the new end", async || {
+        service.cluster.shown.lock().unwrap().get(&lease.pod()).cloned()
+    })
+    .await;
+    assert_eq!(shown, (old_end.after(Seconds(600)), vec![Seconds(600), Seconds(60)]));
     assert!(extended.noticed_at.unwrap() < old_end, "those before the new end are still to come");
     let progress = orders.progress(&lease.pod(), &alice).await.unwrap();
     assert_eq!(progress.notice, None, "more than ten minutes are left");

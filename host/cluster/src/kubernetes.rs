@@ -1,5 +1,6 @@
 //! Leases on a Kubernetes cluster.
 
+mod lease_end;
 mod removal;
 
 use crate::capacity::CapacityWatch;
@@ -32,7 +33,7 @@ use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::ProgramState;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Seconds, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -457,6 +458,10 @@ impl Cluster for Kubernetes {
             }
         }
         Err(ClusterError::unavailable("the Job is being written by another client"))
+    }
+
+    async fn show_end(&self, pod: &PodName, at: UnixTime, notices: &[Seconds]) -> Result<()> {
+        self.annotate_end(pod, at, notices).await
     }
 
     async fn remove(&self, pod: &PodName) -> Result<()> {

@@ -8,7 +8,7 @@
 
 use crate::settings::Settings;
 use crate::ssh_server::{
-    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, is_root, mount, texts,
+    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, VOLUME, is_root, mount, texts,
 };
 use crate::status::host_keys;
 use k8s_openapi::ByteString;
@@ -74,7 +74,7 @@ pub(crate) fn add(template: &mut PodTemplateSpec, pod: &str) {
     let reply = Container {
         name: REPLY_CONTAINER.to_owned(),
         command: Some(command()),
-        volume_mounts: Some(vec![mount(Some(true)), message_mount()]),
+        volume_mounts: Some(vec![mount(VOLUME, DIRECTORY, Some(true)), message_mount()]),
         ..install.clone()
     };
     inits.push(reply);

@@ -6,11 +6,13 @@
 //! namespace the customer is nobody on the node.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodTemplateSpec,
-    SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodTemplateSpec, SecurityContext, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
+use paygress_sshd::END_FILE;
 
 /// The init container.
 pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
@@ -24,13 +26,18 @@ pub(crate) const VOLUME: &str = "paygress";
 /// What a pod is to write to its customer.
 pub(crate) const REPLY_VOLUME: &str = "paygress-reply";
 /// Volumes that the host adds after the guard: a mount of one would be a template's way into it.
-pub(crate) const RESERVED_VOLUMES: [&str; 2] = [VOLUME, REPLY_VOLUME];
+pub(crate) const RESERVED_VOLUMES: [&str; 3] = [VOLUME, REPLY_VOLUME, END_VOLUME];
 /// No template mounts anything there.
 pub(crate) const DIRECTORY: &str = "/.paygress";
 /// The server's keys, there.
 pub(crate) const HOST_KEYS: &str = "host-keys";
 /// A static server and a static busybox have a few MiB.
 const VOLUME_SIZE: &str = "64Mi";
+/// The annotation of a pod with the end of its lease, and the volume that shows it as a file. The
+/// server looks there.
+pub(crate) const LEASE_END: &str = "paygress.dev/lease-end";
+const END_VOLUME: &str = "paygress-lease";
+const END_DIRECTORY: &str = "/run/paygress/lease";
 /// What root does not get of the runtime's default capabilities: raw sockets, device files, the
 /// audit log, and capabilities of files.
 const DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
@@ -75,18 +82,14 @@ impl SshServer<'_> {
             command: Some(self.install_command()),
             security_context: container.security_context.clone(),
             resources: container.resources.clone(),
-            volume_mounts: Some(vec![mount(None)]),
+            volume_mounts: Some(vec![mount(VOLUME, DIRECTORY, None)]),
             ..Container::default()
         }]);
-        container.volume_mounts.get_or_insert_default().push(mount(Some(true)));
-        spec.volumes.get_or_insert_default().push(Volume {
-            name: VOLUME.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity(VOLUME_SIZE.to_owned())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
+        container.volume_mounts.get_or_insert_default().extend([
+            mount(VOLUME, DIRECTORY, Some(true)),
+            mount(END_VOLUME, END_DIRECTORY, Some(true)),
+        ]);
+        spec.volumes.get_or_insert_default().extend([server_volume(), end_volume()]);
     }
 
     fn install_command(&self) -> Vec<String> {
@@ -125,10 +128,47 @@ fn server_command(port: u16) -> Vec<String> {
     command
 }
 
-pub(crate) fn mount(read_only: Option<bool>) -> VolumeMount {
-    VolumeMount {
+/// Whether terminals in this pod show the end of its lease.
+pub(crate) fn shows_end(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter(|volume| volume.downward_api.is_some()).any(|volume| volume.name == END_VOLUME)
+}
+
+fn server_volume() -> Volume {
+    Volume {
         name: VOLUME.to_owned(),
-        mount_path: DIRECTORY.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(VOLUME_SIZE.to_owned())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// The file is empty until the pod has the annotation.
+fn end_volume() -> Volume {
+    let file = DownwardAPIVolumeFile {
+        path: END_FILE.to_owned(),
+        field_ref: Some(ObjectFieldSelector {
+            field_path: format!("metadata.annotations['{LEASE_END}']"),
+            ..ObjectFieldSelector::default()
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    Volume {
+        name: END_VOLUME.to_owned(),
+        downward_api: Some(DownwardAPIVolumeSource {
+            items: Some(vec![file]),
+            ..DownwardAPIVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+pub(crate) fn mount(volume: &str, path: &str, read_only: Option<bool>) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
         read_only,
         ..VolumeMount::default()
     }
@@ -205,6 +245,17 @@ mod tests {
         assert_eq!(
             spec["volumes"][1],
             json!({"name": "paygress", "emptyDir": {"sizeLimit": "64Mi"}})
+        );
+        // The end of the lease, for the server alone.
+        assert_eq!(
+            container["volumeMounts"][2],
+            json!({"name": "paygress-lease", "mountPath": "/run/paygress/lease", "readOnly": true})
+        );
+        let annotation = json!({"fieldPath": "metadata.annotations['paygress.dev/lease-end']"});
+        let files = json!([{"path": "end.json", "fieldRef": annotation}]);
+        assert_eq!(
+            spec["volumes"][2],
+            json!({"name": "paygress-lease", "downwardAPI": {"items": files}})
         );
         // The user stays as the guard has it.
         let before = template();

@@ -151,6 +151,9 @@ async fn pod_ends_at_its_latest_expiry(
     cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
     cluster.check_running(pod, end).await.unwrap();
     cluster.set_expiry(pod, end).await.unwrap();
+    for end in [end, end, UnixTime(end.0 - 4)] {
+        cluster.show_end(pod, end, &[Seconds(600), Seconds(60)]).await.unwrap();
+    }
     cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
     assert_eq!(end_of(pod, events).await, EndReason::Expired);
     let deviation = UnixTime::now().0.abs_diff(end.0);

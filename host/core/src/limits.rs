@@ -184,6 +184,10 @@ pub const CLOCK_CHECK: Duration = Duration::from_secs(5);
 /// How long the list of images is published as the policy gave it: it may depend on what is leased,
 /// and whoever reads offers has paid nothing.
 pub const IMAGE_LIST_KEPT: Duration = Duration::from_secs(60);
+/// Attempts to let a pod's terminals show its end, and the longest pause between them: the last of
+/// the default notices is a minute before the end.
+pub const SHOW_END_ATTEMPTS: usize = 8;
+pub const SHOW_END_PAUSE: Duration = Duration::from_secs(30);
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.

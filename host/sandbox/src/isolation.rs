@@ -23,9 +23,10 @@ use std::process::{Command, Stdio};
 
 /// The program that a pod runs.
 const PROGRAM: &str = "paygress-pod";
-/// Where a pod finds it, and its login.
+/// Where a pod finds it, its login, and the end of its lease.
 const PROGRAM_INSIDE: &str = "/run/paygress/pod";
 const LOGIN_INSIDE: &str = "/run/paygress/login";
+const LEASE_INSIDE: &str = "/run/paygress/lease";
 /// Where programs are found: outside and inside.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// As root a pod has the user of this number and its port: systemd's list of user ids has no use
@@ -186,7 +187,7 @@ impl Isolation {
         if let Some(owner) = pod.owner() {
             line.as_user(owner);
         }
-        line.options(&format!("{PROGRAM_INSIDE} {role} {LOGIN_INSIDE} {HOME}"));
+        line.options(&format!("{PROGRAM_INSIDE} {role} {LOGIN_INSIDE} {LEASE_INSIDE} {HOME}"));
         line.command()
     }
 
@@ -206,6 +207,7 @@ impl Isolation {
         line.argument(program);
         line.options(role);
         line.argument(pod.login());
+        line.argument(pod.lease());
         line.argument(pod.home());
         line.command()
     }
@@ -309,6 +311,7 @@ impl Arguments {
         self.options("--perms 0755 --dir /run --perms 0755 --dir /run/paygress");
         self.bind(program, PROGRAM_INSIDE);
         self.bind(pod.login(), LOGIN_INSIDE);
+        self.bind(pod.lease(), LEASE_INSIDE);
         self.options("--proc /proc --dev /dev");
         for path in ["/dev/shm", "/tmp"] {
             self.options(&format!("--perms 1777 --size {TMPFS_BYTES} --tmpfs {path}"));

@@ -6,7 +6,7 @@
 //! login and the deadline hold, and everything a customer started ends with the lease.
 
 use crate::isolation::{Isolation, Means};
-use crate::pod_directory::HOST_KEY;
+use crate::pod_directory::{HOST_KEY, PodDirectory};
 use crate::pod_process::PodProcess;
 use async_trait::async_trait;
 use paygress_cluster::check_plan;
@@ -18,8 +18,8 @@ use paygress_core::backend::cluster::{
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::login::Login;
-use paygress_core::model::units::UnixTime;
-use paygress_sshd::{Account, Password, PrivateKey, new_host_key, parse_keys, serve};
+use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_sshd::{Account, LeaseEnd, Password, PrivateKey, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -40,6 +40,8 @@ struct Pod {
     stop: watch::Sender<bool>,
     /// None until it is set.
     expiry: watch::Sender<Option<UnixTime>>,
+    /// What its terminals show; none until it is known.
+    end: watch::Sender<Option<LeaseEnd>>,
     host_key: HostKey,
 }
 
@@ -121,13 +123,13 @@ impl Cluster for LocalCluster {
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
         let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
-        let (stop, stopped) = watch::channel(false);
+        let ((stop, stopped), end) = (watch::channel(false), watch::Sender::new(None));
         let started = match &self.runtime {
             Runtime::InProcess(homes) => {
                 start_in_process(homes.join(pod.as_str()), plan, listener, key, &stopped)
             }
             Runtime::Isolated(isolation) => {
-                start_isolated(isolation, plan, listener, &key, stopped.clone()).await
+                start_isolated(isolation, plan, listener, &key, Updates::of(&stopped, &end)).await
             }
         };
         let mut server = started?;
@@ -138,7 +140,7 @@ impl Cluster for LocalCluster {
             .pods
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.clone(), Pod { stop, expiry, host_key });
+            .insert(pod.clone(), Pod { stop, expiry, end, host_key });
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
@@ -184,6 +186,27 @@ impl Cluster for LocalCluster {
                 let later = Some(at) > *expiry;
                 *expiry = (*expiry).max(Some(at));
                 later
+            });
+        })
+    }
+
+    async fn show_end(
+        &self,
+        pod: &PodName,
+        at: UnixTime,
+        notices: &[Seconds],
+    ) -> Result<(), ClusterError> {
+        let notices = notices.iter().map(|before| before.0).collect();
+        // No time that was sold is so far away.
+        let Ok(end) = LeaseEnd::new(at.0, notices) else { return Ok(()) };
+        self.with(pod, |pod| {
+            pod.end.send_if_modified(|known| {
+                let is_later =
+                    known.as_ref().is_none_or(|known| known.expires_at() < end.expires_at());
+                if is_later {
+                    *known = Some(end);
+                }
+                is_later
             });
         })
     }
@@ -248,13 +271,40 @@ fn start_in_process(
     }))
 }
 
+/// What an isolated pod is brought in its life.
+struct Updates {
+    stopped: watch::Receiver<bool>,
+    end: watch::Receiver<Option<LeaseEnd>>,
+}
+
+impl Updates {
+    fn of(stopped: &watch::Receiver<bool>, end: &watch::Sender<Option<LeaseEnd>>) -> Self {
+        Self { stopped: stopped.clone(), end: end.subscribe() }
+    }
+
+    /// Gives the pod each end of its lease, until it is stopped.
+    async fn run(mut self, directory: &PodDirectory) {
+        loop {
+            tokio::select! {
+                _ = async { self.stopped.wait_for(|stop| *stop).await.is_ok() } => return,
+                changed = self.end.changed() => if changed.is_err() { return },
+            }
+            let end = self.end.borrow_and_update().clone();
+            let written = end.map_or(Ok(()), |end| directory.write_end(&end.to_json()));
+            if let Err(error) = written {
+                tracing::warn!(%error, "terminals of a local pod do not show its end");
+            }
+        }
+    }
+}
+
 /// Gives the task that ends when nothing of the pod is left, its port included.
 async fn start_isolated(
     isolation: &Isolation,
     plan: &LeasePlan,
     listener: TcpListener,
     key: &PrivateKey,
-    mut stopped: watch::Receiver<bool>,
+    updates: Updates,
 ) -> Result<JoinHandle<()>, ClusterError> {
     let port = plan.placement.host_port;
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
@@ -270,7 +320,7 @@ async fn start_isolated(
     let means = isolation.means();
     Ok(tokio::spawn(async move {
         tokio::select! {
-            _ = async { stopped.wait_for(|stop| *stop).await.is_ok() } => {}
+            () = updates.run(&directory) => {}
             () = process.ended() => {}
         }
         if means == Means::Nothing {

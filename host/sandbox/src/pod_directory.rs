@@ -1,5 +1,6 @@
-//! What a pod finds of its own: its login, and the names of its user.
+//! What a pod finds of its own: its login, the end of its lease, and the names of its user.
 
+use paygress_sshd::END_FILE;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
@@ -11,6 +12,7 @@ pub const HOST_KEY: &str = "host_key";
 
 /// Where a pod's user is at home.
 pub(crate) const HOME: &str = "/home/user";
+const LEASE: &str = "lease";
 
 /// Removed, with all that the pod left in it, when this is dropped.
 pub(crate) struct PodDirectory {
@@ -32,7 +34,7 @@ impl PodDirectory {
         let path = directory.path().canonicalize()?;
         let pod = Self { path, owner, _directory: directory };
         pod.own(&pod.path)?;
-        for name in ["login", "home"] {
+        for name in ["login", LEASE, "home"] {
             DirBuilder::new().mode(0o700).create(pod.path.join(name))?;
             pod.own(&pod.path.join(name))?;
         }
@@ -53,6 +55,20 @@ impl PodDirectory {
 
     pub(crate) fn login(&self) -> PathBuf {
         self.path.join("login")
+    }
+
+    /// Where it finds the end of its lease.
+    pub(crate) fn lease(&self) -> PathBuf {
+        self.path.join(LEASE)
+    }
+
+    /// Lets the pod know the end of its lease: whole or not at all.
+    pub(crate) fn write_end(&self, json: &str) -> io::Result<()> {
+        // Of this directory, so that the pod sees nothing of it.
+        let new = self.path.join(END_FILE);
+        let _ = std::fs::remove_file(&new);
+        self.write(&new, json.as_bytes())?;
+        std::fs::rename(new, self.lease().join(END_FILE))
     }
 
     /// Where it is at home if it has no files of its own.

@@ -12,7 +12,7 @@ use paygress_core::model::login::Login;
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
-use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck};
+use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck, WindowSize};
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -282,6 +282,27 @@ async fn ends_with_all_that_it_started(pod: Pod) {
     pod.cluster.remove(&pod.name).await.unwrap();
     assert!(pod.is_gone().await, "its port is free");
     until("what it started is killed", || (!sleeper.is_alive()).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminals_of_a_pod_show_its_end_and_an_extension() {
+    for means in [Means::Bubblewrap, Means::Unshare] {
+        let Some(isolation) = permitted(means) else { continue };
+        let Pod { cluster, name, session, .. } = Pod::start(isolation).await;
+        let (output, mut screen) = mpsc::channel(16);
+        let size = WindowSize { columns: 80, rows: 24 };
+        tokio::spawn(session.terminal(size, futures::stream::pending(), output));
+        let (now, mut shown) = (UnixTime::now(), String::new());
+        for (left, expected) in [(300, "This pod ends at "), (7_200, "extended until ")] {
+            let end = now.after(Seconds(left));
+            cluster.show_end(&name, end, &[Seconds(600)]).await.unwrap();
+            while !shown.contains(expected) {
+                let piece = tokio::time::timeout(TIMEOUT, screen.recv()).await.expect(expected);
+                shown.push_str(&String::from_utf8_lossy(&piece.expect(expected)));
+            }
+        }
+        cluster.remove(&name).await.unwrap();
+    }
 }
 
 /// Both ways to make namespaces.

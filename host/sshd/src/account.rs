@@ -1,6 +1,7 @@
 //! The one account of a server, and the keys.
 
 use crate::image::Image;
+use crate::regular_file::open_regular;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, key::safe_rng};
 use std::ffi::OsString;
 use std::io::Read;
@@ -139,7 +140,7 @@ impl Account {
         user == self.username || self.aliases.iter().any(|alias| alias == user)
     }
 
-    /// Whether this key logs in, now.
+    /// Whether this key logs in, now. Reads the user's own file: it may block.
     pub(crate) fn accepts(&self, key: &PublicKey) -> bool {
         let is_own = |own: &PublicKey| own.key_data() == key.key_data();
         self.keys.iter().any(is_own) || self.authorized_keys().iter().any(is_own)
@@ -149,10 +150,9 @@ impl Account {
     /// out: they forbid something, and nothing here would.
     fn authorized_keys(&self) -> Vec<PublicKey> {
         let read = || -> std::io::Result<String> {
-            let file = std::fs::File::open(self.home.join(".ssh/authorized_keys"))?;
-            let (metadata, mut text) = (file.metadata()?, String::new());
-            let is_safe = metadata.is_file() && metadata.mode() & 0o022 == 0;
-            if is_safe {
+            let (file, metadata) = open_regular(&self.home.join(".ssh/authorized_keys"))?;
+            let mut text = String::new();
+            if metadata.mode() & 0o022 == 0 {
                 file.take(MAX_AUTHORIZED_KEYS_BYTES).read_to_string(&mut text)?;
             }
             Ok(text)

@@ -4,6 +4,7 @@ use crate::input::{self, InputReceiver, InputSender};
 use crate::session_channel::SessionChannel;
 use russh::ChannelId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -27,11 +28,14 @@ impl Channel {
 }
 
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<HashMap<ChannelId, Channel>>);
+pub(crate) struct Channels {
+    open: Mutex<HashMap<ChannelId, Channel>>,
+    had_terminal: AtomicBool,
+}
 
 impl Channels {
     fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Channel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a session channel unless this many are open; `false` then.
@@ -87,6 +91,16 @@ impl Channels {
 
     pub(crate) fn is_any_full(&self) -> bool {
         self.lock().values().filter_map(|channel| channel.input.as_ref()).any(InputSender::is_full)
+    }
+
+    /// A program of this connection has a terminal.
+    pub(crate) fn set_had_terminal(&self) {
+        self.had_terminal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a program of this connection has, or has had, a terminal.
+    pub(crate) fn had_terminal(&self) -> bool {
+        self.had_terminal.load(Ordering::Relaxed)
     }
 
     /// Calls `work` with a session channel, if it is one.

@@ -8,6 +8,7 @@ use crate::input::{NARROW_WINDOW, WINDOW};
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
 use crate::terminal::{self, Terminal};
+use crate::terminals::Terminals;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
@@ -90,6 +91,20 @@ fn methods(account: &Account) -> MethodSet {
     methods
 }
 
+/// What all connections of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) account: Arc<Account>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) terminals: Arc<Terminals>,
+}
+
+impl Shared {
+    pub(crate) fn new(account: Account) -> Self {
+        Self { account: Arc::new(account), groups: Arc::default(), terminals: Arc::default() }
+    }
+}
+
 /// Handles one client. What it started outlives it only without terminal and pipes.
 pub(crate) struct Connection {
     account: Arc<Account>,
@@ -100,17 +115,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        account: Arc<Account>,
-        groups: Arc<Groups>,
-        peers: Peers,
-        authenticated: watch::Sender<bool>,
-    ) -> Self {
+    pub(crate) fn new(shared: Shared, peers: Peers, authenticated: watch::Sender<bool>) -> Self {
+        let Shared { account, groups, terminals } = shared;
         let channels = Arc::new(Channels::default());
         let sessions = Sessions {
             account: Arc::clone(&account),
             channels: Arc::clone(&channels),
             groups,
+            terminals,
             peers,
             user: account.username.clone(),
             agent: None,
@@ -119,8 +131,19 @@ impl Connection {
         Self { account, authenticated, channels, sessions, forwards }
     }
 
-    fn key_matches(&self, user: &str, key: &PublicKey) -> bool {
-        self.account.is_named(user) && self.account.accepts(key)
+    pub(crate) fn channels(&self) -> Arc<Channels> {
+        Arc::clone(&self.channels)
+    }
+
+    /// On a thread that may block: the user's own file of keys is read.
+    fn key_matches(
+        &self,
+        user: &str,
+        key: &PublicKey,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let (account, user, key) = (Arc::clone(&self.account), user.to_owned(), key.clone());
+        let matches = move || account.is_named(&user) && account.accepts(&key);
+        async move { tokio::task::spawn_blocking(matches).await.unwrap_or(false) }
     }
 
     async fn check_password(&mut self, user: &str, password: &str) -> Auth {
@@ -176,7 +199,8 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
-        Ok(if self.key_matches(user, offer.public_key) { Auth::Accept } else { Auth::reject() })
+        let matches = self.key_matches(user, offer.public_key).await;
+        Ok(if matches { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(
@@ -184,7 +208,7 @@ impl Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        if !self.key_matches(user, key.public_key) {
+        if !self.key_matches(user, key.public_key).await {
             return Ok(Auth::reject());
         }
         user.clone_into(&mut self.sessions.user);

@@ -2,6 +2,7 @@
 //! has the same.
 
 use crate::account::Error;
+use crate::regular_file::read_at_most;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, key::safe_rng};
@@ -12,6 +13,8 @@ use tokio::task::JoinHandle;
 
 /// The length of an RSA key, as `ssh-keygen` makes them.
 const RSA_BITS: usize = 3_072;
+/// The longest file of a key: one of RSA with 16384 bits has some 13 KB.
+const MAX_KEY_BYTES: u64 = 32_768;
 const ED25519: &str = "ssh_host_ed25519_key";
 const ECDSA: &str = "ssh_host_ecdsa_key";
 const RSA: &str = "ssh_host_rsa_key";
@@ -93,7 +96,7 @@ fn read_or_make(
 }
 
 fn read(path: &Path) -> Result<Option<PrivateKey>, Error> {
-    match std::fs::read(path) {
+    match read_at_most(path, MAX_KEY_BYTES) {
         Ok(text) => Ok(Some(PrivateKey::from_openssh(text)?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(failed(path.to_owned(), source)),

@@ -5,10 +5,11 @@
 //! beside the server. Nothing that the image has is replaced, and nothing here is an error: a login
 //! must work in an image that is empty and read-only as well.
 
+use crate::regular_file::open_regular;
 use rustix::fs::{Access, access};
 use rustix::process::{getgid, getuid};
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -139,13 +140,12 @@ fn entries(passwd: &str) -> impl Iterator<Item = Entry<'_>> {
 }
 
 fn read_passwd(path: &Path) -> io::Result<String> {
-    // The image may have anything in its place; a FIFO would keep an open waiting.
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > MAX_PASSWD_BYTES {
+    let (file, metadata) = open_regular(path)?;
+    if metadata.len() > MAX_PASSWD_BYTES {
         return Err(io::Error::other("not a file of a usual size"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_PASSWD_BYTES).read_to_end(&mut bytes)?;
+    file.take(MAX_PASSWD_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -235,6 +235,7 @@ fn environment(path: OsString, home: &Path) -> Vec<(OsString, OsString)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::process::Command;
 
     fn image(uid: u32) -> Image {

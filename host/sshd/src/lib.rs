@@ -15,6 +15,9 @@
 //! In a pod of any image, [`install()`] has put it beside the image, with busybox and the host keys;
 //! [`Image`] finds the shell, the home and the search path there.
 //!
+//! With [`serve_lease()`] terminals show when the pod ends. A file says it, which is read again when
+//! it changes (`lease_file`, `terminals`).
+//!
 //! When the `stop` flag is set, every connection is shut down and every process group of the user
 //! gets SIGHUP, then SIGKILL.
 //!
@@ -58,22 +61,28 @@ mod account;
 mod channels;
 pub mod client;
 mod connection;
+mod date;
 mod forward;
 mod groups;
 mod host_keys;
 mod image;
 mod input;
 mod install;
+mod lease_end;
+mod lease_file;
 mod process;
+mod regular_file;
 mod server;
 mod session;
 mod session_channel;
 mod sftp;
 mod terminal;
+mod terminals;
 
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
 pub use host_keys::HostKeys;
 pub use image::Image;
 pub use install::{InstallError, install, require_user_namespace};
+pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
 pub use russh::keys::PrivateKey;
-pub use server::{listen_on_both_families, serve, stopped_by_sigterm};
+pub use server::{listen_on_both_families, serve, serve_lease, stopped_by_sigterm};

@@ -1,7 +1,7 @@
 //! `paygress-sshd`: the SSH server of a leased pod. See `k8s/images/README.md`.
 //!
-//! usage: `paygress-sshd [--login DIR] [--listen ADDRESS] [--tools DIR] [--shell PATH]
-//!     [--home DIR] [--host-keys DIR]`,
+//! usage: `paygress-sshd [--login DIR] [--lease DIR] [--listen ADDRESS] [--tools DIR]
+//!     [--shell PATH] [--home DIR] [--host-keys DIR]`,
 //!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`,
 //!     `paygress-sshd hold`: only waits for SIGTERM
 //!
@@ -9,8 +9,8 @@
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
 use paygress_sshd::{
-    Account, HostKeys, Image, install, listen_on_both_families, require_user_namespace, serve,
-    stopped_by_sigterm,
+    Account, HostKeys, Image, install, listen_on_both_families, require_user_namespace,
+    serve_lease, stopped_by_sigterm,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
@@ -77,7 +77,8 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dyn Error>> {
-    let Options { login, listen, tools, shell, home, host_keys } = Options::parse(arguments)?;
+    let Options { login, lease, listen, tools, shell, home, host_keys } =
+        Options::parse(arguments)?;
     #[cfg(target_env = "gnu")]
     resolve_without_nsswitch();
     let image = Image::find(tools.as_deref(), shell, home);
@@ -91,7 +92,7 @@ async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dy
         Some(address) => TcpListener::bind(address).await?,
         None => listen_on_both_families(PORT).await?,
     };
-    serve(listener, account, host_keys, stopped_by_sigterm()?).await;
+    serve_lease(listener, account, host_keys, lease, stopped_by_sigterm()?).await;
     // The server ends only on SIGTERM: a Job must not take that for success.
     Ok(ExitCode::from(TERMINATED))
 }
@@ -114,6 +115,8 @@ fn resolve_without_nsswitch() {
 
 struct Options {
     login: PathBuf,
+    /// Where there is none, terminals show nothing of the end.
+    lease: PathBuf,
     listen: Option<String>,
     tools: Option<PathBuf>,
     shell: Option<PathBuf>,
@@ -124,8 +127,8 @@ struct Options {
 #[derive(Debug, thiserror::Error)]
 enum UsageError {
     #[error(
-        "unknown option {0}; the options are --login, --listen, --tools, --shell, --home and \
-         --host-keys"
+        "unknown option {0}; the options are --login, --lease, --listen, --tools, --shell, --home \
+         and --host-keys"
     )]
     UnknownOption(String),
     #[error("{0} needs a value")]
@@ -140,6 +143,7 @@ impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, UsageError> {
         let mut options = Self {
             login: "/run/paygress/login".into(),
+            lease: "/run/paygress/lease".into(),
             listen: None,
             tools: None,
             shell: None,
@@ -149,7 +153,13 @@ impl Options {
         while let Some(option) = arguments.next() {
             if !matches!(
                 option.as_str(),
-                "--login" | "--listen" | "--tools" | "--shell" | "--home" | "--host-keys"
+                "--login"
+                    | "--lease"
+                    | "--listen"
+                    | "--tools"
+                    | "--shell"
+                    | "--home"
+                    | "--host-keys"
             ) {
                 return Err(UsageError::UnknownOption(option));
             }
@@ -158,6 +168,7 @@ impl Options {
             };
             match option.as_str() {
                 "--login" => options.login = value.into(),
+                "--lease" => options.lease = value.into(),
                 "--listen" => options.listen = Some(value),
                 "--tools" => options.tools = Some(value.into()),
                 "--shell" => options.shell = Some(value.into()),

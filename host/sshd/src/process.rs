@@ -9,6 +9,8 @@ use crate::channels::Channels;
 use crate::groups::Groups;
 use crate::input::InputReceiver;
 use crate::terminal::Terminal;
+use crate::terminals::{Lines, Terminals};
+use bytes::Bytes;
 use pty_process::{OwnedWritePty, Size};
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
@@ -52,6 +54,7 @@ pub(crate) struct Wires {
     pub(crate) open: watch::Receiver<()>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) terminals: Arc<Terminals>,
 }
 
 /// Starts the program: its process group.
@@ -119,14 +122,50 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     command.env("SSH_TTY", OsStr::from_bytes(name.as_bytes()));
     let child = pty_process::Command::from(command).spawn(pts).map_err(io::Error::other)?;
     let (mut read, write) = pty.into_split();
-    let Wires { output, handle, input, sizes, open, channels, groups } = wires;
+    let Wires { output, handle, input, sizes, open, channels, groups, terminals } = wires;
     let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
     let group = ending.track(&child);
     tokio::spawn(async move {
-        let copy_output = async move { copy(&mut read, &output, None).await };
+        let lines = terminals.open();
+        let copy_output = async move { copy_from_pty(&mut read, &output, lines).await };
         ending.run(child, group, copy_to_pty(input, sizes, write), copy_output).await;
     });
     Ok(group)
+}
+
+/// How the output of a program was copied.
+enum Copied {
+    /// To its end, or as long as somebody read it.
+    All,
+    /// The pod ends, and the terminal has shown its last line.
+    HungUp,
+}
+
+/// The output of the program, with lines about the pod between its pieces.
+async fn copy_from_pty(
+    pty: &mut (impl AsyncRead + Unpin),
+    output: &ChannelWriteHalf<Msg>,
+    mut lines: Lines,
+) -> Copied {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let bytes = tokio::select! {
+            // A line is shown before what follows it.
+            biased;
+            line = lines.next() => match line {
+                Some(line) => line,
+                None => return Copied::HungUp,
+            },
+            // At the program's end it returns an error.
+            read = pty.read(&mut buffer) => match read.ok().and_then(|read| buffer.get(..read)) {
+                Some(bytes) if !bytes.is_empty() => Bytes::copy_from_slice(bytes),
+                _ => return Copied::All,
+            },
+        };
+        if output.data_bytes(bytes).await.is_err() {
+            return Copied::All;
+        }
+    }
 }
 
 /// Ends only with the program: closing the terminal would hang it up.
@@ -165,7 +204,7 @@ fn spawn_piped(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
     let mut stdin = child.stdin.take().ok_or_else(missing)?;
     let mut stdout = child.stdout.take().ok_or_else(missing)?;
     let mut stderr = child.stderr.take().ok_or_else(missing)?;
-    let Wires { output, handle, mut input, sizes: _, open, channels, groups } = wires;
+    let Wires { output, handle, mut input, open, channels, groups, .. } = wires;
     let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
     let group = ending.track(&child);
     tokio::spawn(async move {
@@ -181,6 +220,7 @@ fn spawn_piped(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
                 copy(&mut stdout, &output, None),
                 copy(&mut stderr, &output, Some(STDERR))
             );
+            Copied::All
         };
         ending.run(child, group, copy_input, copy_output).await;
     });
@@ -211,14 +251,14 @@ impl Ending {
         group
     }
 
-    /// Copies until the program has ended and its output is sent, or the channel is closed; then
-    /// waits for the program alone.
+    /// Copies until the program has ended and its output is sent, or the channel is closed, or its
+    /// terminal hung up; then waits for the program alone.
     async fn run(
         mut self,
         mut child: Child,
         group: Option<Pid>,
         copy_input: impl Future<Output = ()> + Send,
-        copy_output: impl Future<Output = ()> + Send,
+        copy_output: impl Future<Output = Copied> + Send,
     ) {
         let mut copy_input: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> =
             Some(Box::pin(copy_input));
@@ -232,7 +272,10 @@ impl Ending {
                     copy_input = None;
                     self.report(status.ok()).await;
                 }
-                () = &mut copy_output, if is_sending => is_sending = false,
+                copied = &mut copy_output, if is_sending => match copied {
+                    Copied::All => is_sending = false,
+                    Copied::HungUp => break,
+                },
                 () = finished(&mut copy_input) => copy_input = None,
                 // The sender never sends: the channel is closed.
                 _ = self.open.changed() => break,
@@ -313,7 +356,6 @@ pub(crate) async fn copy(
     extended: Option<u32>,
 ) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    // At the program's end a PTY returns an I/O error, a pipe zero bytes.
     while let Ok(read) = from.read(&mut buffer).await {
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { return };
         let bytes = bytes.to_vec();

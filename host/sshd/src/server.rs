@@ -1,19 +1,21 @@
 //! The listener: limits on connections, and their shutdown.
 
 use crate::account::Account;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Shared};
 use crate::forward::ACCEPT_PAUSE;
-use crate::groups::Groups;
 use crate::host_keys::HostKeys;
+use crate::lease_file;
 use crate::session::Peers;
+use crate::terminals::LAST_LINE_TIMEOUT;
 use russh::keys::PrivateKey;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
@@ -66,20 +68,64 @@ pub async fn serve(
     listener: TcpListener,
     account: Account,
     host_keys: impl Into<HostKeys>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
-    let account = Arc::new(account);
-    let HostKeys { mut keys, mut rsa } = host_keys.into();
-    let mut config = Arc::new(connection::config(keys.clone(), &account));
+    run(listener, Shared::new(account), host_keys.into(), stop).await;
+}
+
+/// [`serve`], and terminals show when the lease ends: the file [`END_FILE`](crate::END_FILE) of this
+/// directory, which is read again when it changes. Without such a directory they show nothing.
+pub async fn serve_lease(
+    listener: TcpListener,
+    account: Account,
+    host_keys: impl Into<HostKeys>,
+    lease: PathBuf,
+    stop: watch::Receiver<bool>,
+) {
+    let shared = Shared::new(account);
+    // It ends with this.
+    let mut following = JoinSet::new();
+    following.spawn(lease_file::follow(lease, Arc::clone(&shared.terminals)));
+    run(listener, shared, host_keys.into(), stop).await;
+}
+
+async fn run(
+    listener: TcpListener,
+    shared: Shared,
+    host_keys: HostKeys,
+    stop: watch::Receiver<bool>,
+) {
+    // Connections are closed after the last line is shown, or when this is dropped.
+    let (close, closed) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    accept(&listener, &shared, host_keys, &connections, stop, &closed).await;
+    drop(listener);
+    shared.terminals.show_last().await;
+    close.send_replace(true);
+    // None of them starts a program any more.
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(STOP_GRACE, connections.acquire_many(all)).await;
+    shared.groups.end().await;
+}
+
+/// Serves connections until `stop` is set.
+async fn accept(
+    listener: &TcpListener,
+    shared: &Shared,
+    host_keys: HostKeys,
+    connections: &Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+    closed: &watch::Receiver<bool>,
+) {
+    let HostKeys { mut keys, mut rsa } = host_keys;
+    let mut config = Arc::new(connection::config(keys.clone(), &shared.account));
     let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
-    let groups = Arc::new(Groups::default());
     loop {
         let (socket, _) = tokio::select! {
-            () = is_set(&mut stop) => break,
+            () = is_set(&mut stop) => return,
             made = made(&mut rsa) => {
                 keys.extend(made);
-                config = Arc::new(connection::config(keys.clone(), &account));
+                config = Arc::new(connection::config(keys.clone(), &shared.account));
                 continue;
             }
             accepted = listener.accept() => match accepted {
@@ -92,24 +138,17 @@ pub async fn serve(
             },
         };
         let Some(pre_auth) = admit(&startups) else { continue };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
-        let (config, account, stop) = (Arc::clone(&config), Arc::clone(&account), stop.clone());
-        let groups = Arc::clone(&groups);
+        let Ok(permit) = Arc::clone(connections).try_acquire_owned() else { continue };
+        let (config, shared, closed) = (Arc::clone(&config), shared.clone(), closed.clone());
         tokio::spawn(async move {
             let served =
-                serve_connection(socket, config, account, groups, pre_auth, stop, LOGIN_GRACE)
-                    .await;
+                serve_connection(socket, config, shared, pre_auth, closed, LOGIN_GRACE).await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection failed");
             }
             drop(permit);
         });
     }
-    drop(listener);
-    // None of them starts a program any more.
-    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(STOP_GRACE, connections.acquire_many(all)).await;
-    groups.end().await;
 }
 
 /// Waits for the key that is still being made, if one is.
@@ -154,10 +193,9 @@ async fn is_set(flag: &mut watch::Receiver<bool>) {
 async fn serve_connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
-    account: Arc<Account>,
-    groups: Arc<Groups>,
+    shared: Shared,
     pre_auth: PreAuthConn,
-    mut stop: watch::Receiver<bool>,
+    mut close: watch::Receiver<bool>,
     login_grace: Duration,
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;
@@ -167,7 +205,9 @@ async fn serve_connection(
     let socket = socket.into_std()?;
     let shutdown_handle = socket.try_clone()?;
     let (authenticated, mut is_authenticated) = watch::channel(false);
-    let handler = Connection::new(account, groups, peers, authenticated);
+    let terminals = Arc::clone(&shared.terminals);
+    let handler = Connection::new(shared, peers, authenticated);
+    let channels = handler.channels();
     let grace = tokio::time::sleep(login_grace);
     let mut session = match tokio::time::timeout(
         login_grace,
@@ -190,7 +230,15 @@ async fn serve_connection(
     };
     tokio::select! {
         ended = &mut session => return ended,
-        () = is_set(&mut stop) => {}
+        () = is_set(&mut close) => {
+            // Its terminals are hung up: the client has shown their last line when it ends.
+            if terminals.have_had_last()
+                && channels.had_terminal()
+                && let Ok(ended) = tokio::time::timeout(LAST_LINE_TIMEOUT, &mut session).await
+            {
+                return ended;
+            }
+        }
         () = login_timed_out => {}
     }
     let _ = shutdown_handle.shutdown(Shutdown::Both);
@@ -229,9 +277,9 @@ mod tests {
         let served = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
             let pre_auth = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            let (config, account) = (Arc::new(config), Arc::new(account));
-            let (groups, (_stop, stopped)) = (Arc::new(Groups::default()), watch::channel(false));
-            serve_connection(socket, config, account, groups, pre_auth, stopped, login_grace).await
+            let (config, shared) = (Arc::new(config), Shared::new(account));
+            let (_close, closed) = watch::channel(false);
+            serve_connection(socket, config, shared, pre_auth, closed, login_grace).await
         });
         (address, served)
     }

@@ -6,6 +6,7 @@ use crate::groups::Groups;
 use crate::process::{self, Program, Wires};
 use crate::session_channel::SessionChannel;
 use crate::sftp;
+use crate::terminals::Terminals;
 use russh::ChannelId;
 use russh::server::Handle;
 use rustix::process::kill_process_group;
@@ -45,6 +46,7 @@ pub(crate) struct Sessions {
     pub(crate) account: Arc<Account>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) terminals: Arc<Terminals>,
     pub(crate) peers: Peers,
     /// The name that has logged in.
     pub(crate) user: String,
@@ -92,8 +94,12 @@ impl Sessions {
             })
         });
         let (program, output, sizes) = claimed.flatten()?;
+        if program.terminal.is_some() {
+            self.channels.set_had_terminal();
+        }
         let (input, open) = self.channels.serve(id)?;
         let (channels, groups) = (Arc::clone(&self.channels), Arc::clone(&self.groups));
-        Some((program, Wires { output, handle, input, sizes, open, channels, groups }))
+        let terminals = Arc::clone(&self.terminals);
+        Some((program, Wires { output, handle, input, sizes, open, channels, groups, terminals }))
     }
 }

@@ -179,6 +179,8 @@ pub struct FakeCluster {
     pub broken_images: Vec<&'static str>,
     /// …and the pods that were launched with them.
     pub broken: Mutex<HashSet<PodName>>,
+    /// The end that terminals of a pod show, and how long before they have notices.
+    pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
 }
 
 /// A test waits until it is reached, and lets it go on.
@@ -261,6 +263,15 @@ impl Cluster for FakeCluster {
         }
     }
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn show_end(
+        &self,
+        pod: &PodName,
+        at: UnixTime,
+        notices: &[Seconds],
+    ) -> Result<(), ClusterError> {
+        self.shown.lock().unwrap().insert(pod.clone(), (at, notices.to_vec()));
         Ok(())
     }
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {

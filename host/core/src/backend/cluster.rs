@@ -255,6 +255,22 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError>;
 
+    /// Lets the terminals that are open in the pod show when it ends, with notices so long before.
+    /// Idempotent; an end that is earlier than the last one changes nothing. Where the pod's SSH
+    /// server cannot show it, it does nothing.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`], [`ClusterError::NotFound`], [`ClusterError::Refused`] where a
+    /// right is missing.
+    async fn show_end(
+        &self,
+        _pod: &PodName,
+        _at: UnixTime,
+        _notices: &[Seconds],
+    ) -> Result<(), ClusterError> {
+        Ok(())
+    }
+
     /// Removes the pod and everything that belongs to it, and waits until its port is free.
     /// Idempotent.
     ///

@@ -8,10 +8,14 @@
 //! A notice is on disk before it is sent, so that it is sent once at most, whatever crashes: one that
 //! nobody took is lost, and the next one, the status and the events have the same. A pod that is
 //! extended has its notices before its new end.
+//!
+//! The terminals that are open in a pod show notices too: its SSH server knows the end, and when they
+//! are due (`show_end`).
 
 use super::OrderService;
-use crate::backend::cluster::ReadyPod;
+use crate::backend::cluster::{Cluster, ClusterError, ReadyPod};
 use crate::backend::store::LedgerError;
+use crate::backoff::doubling;
 use crate::limits;
 use crate::model::ids::PodName;
 use crate::model::lease::EndReason;
@@ -27,6 +31,15 @@ impl OrderService {
     pub(super) fn expect_notice(&self, lease: &Lease) {
         let times = pending(lease, &self.settings.end_notices, UnixTime::now());
         self.expect_notice_at(times.min());
+    }
+
+    /// Lets the pod's open terminals show its end, in the background: no response waits for it.
+    pub(super) fn show_end(&self, lease: &Lease) {
+        let Some(end) = lease.expires_at else { return };
+        let times = times(lease, &self.settings.end_notices, UnixTime::now());
+        let notices = times.into_iter().map(|(before, _)| before).collect();
+        let cluster = Arc::clone(&self.backends.cluster);
+        tokio::spawn(show(cluster, lease.pod(), end, notices));
     }
 
     fn expect_notice_at(&self, at: Option<UnixTime>) {
@@ -148,6 +161,25 @@ async fn sleep_until(at: UnixTime, check: Duration, clock: impl Fn() -> UnixTime
         }
         tokio::time::sleep(left.min(check)).await;
     }
+}
+
+/// Tries for as long as it may be of use.
+async fn show(cluster: Arc<dyn Cluster>, pod: PodName, end: UnixTime, notices: Vec<Seconds>) {
+    let pauses = doubling(limits::RETRY_FIRST, limits::SHOW_END_PAUSE);
+    for pause in pauses.take(limits::SHOW_END_ATTEMPTS) {
+        match cluster.show_end(&pod, end, &notices).await {
+            Ok(()) | Err(ClusterError::NotFound) => return,
+            Err(error @ ClusterError::Unavailable(_)) => {
+                tracing::debug!(%error, %pod, "the end of a pod is not known in it yet");
+            }
+            Err(error) => {
+                tracing::warn!(%error, %pod, "terminals of a pod do not show its end");
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+    tracing::warn!(%pod, "terminals of a pod do not show its end: the cluster was not reached");
 }
 
 /// The times of a lease's notices that were not given yet.

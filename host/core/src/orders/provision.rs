@@ -121,6 +121,7 @@ impl OrderService {
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
+        self.show_end(&lease);
         Ok(())
     }
 
@@ -148,6 +149,7 @@ impl OrderService {
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
         self.expect_notice(&lease);
+        self.show_end(&lease);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! paygress-pod enter OPTIONS… -- COMMAND…   process 1: gives the pod its files, runs the command
-//! paygress-pod serve LOGIN HOME             the SSH server; its listener is the standard input
-//! paygress-pod check LOGIN HOME             whether a pod can run as it was started
+//! paygress-pod serve LOGIN LEASE HOME       the SSH server; its listener is the standard input
+//! paygress-pod check LOGIN LEASE HOME       whether a pod can run as it was started
 //! ```
 
 mod enter;
@@ -36,14 +36,18 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
     let (role, arguments) = arguments.split_first().ok_or("it is started by the local runtime")?;
     match (role.to_str(), arguments) {
         (Some("enter"), arguments) => Ok(enter::enter(arguments)?),
-        (Some("serve"), [login, home]) => serve(Path::new(login), Path::new(home)),
-        (Some("check"), [login, home]) => check(Path::new(login), Path::new(home)),
+        (Some("serve"), [login, lease, home]) => {
+            serve(Path::new(login), Path::new(lease), Path::new(home))
+        }
+        (Some("check"), [login, lease, home]) => {
+            check(Path::new(login), Path::new(lease), Path::new(home))
+        }
         _ => Err("it is started by the local runtime".into()),
     }
 }
 
 /// Until it is killed; by SIGTERM it ends the programs of its sessions as well.
-fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(login: &Path, lease: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
     // Not in the session of the terminal that the runtime was started from: a pod could type there.
     // It has one already where bubblewrap has started it.
     let _ = rustix::process::setsid();
@@ -57,17 +61,19 @@ fn serve(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
         let listener = TcpListener::from_std(listener)?;
         let stopped = paygress_sshd::stopped_by_sigterm()?;
         writeln!(std::io::stdout(), "{READY}")?;
-        paygress_sshd::serve(listener, account, host_key, stopped).await;
+        let lease = lease.to_owned();
+        paygress_sshd::serve_lease(listener, account, host_key, lease, stopped).await;
         Ok::<_, Box<dyn Error>>(ExitCode::SUCCESS)
     })
 }
 
 /// Does what a login does: reads, writes, and opens a terminal; not as root.
-fn check(login: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
+fn check(login: &Path, lease: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
     if rustix::process::geteuid().is_root() {
         return Err("the pod would run as root".into());
     }
     std::fs::read(login.join(HOST_KEY))?;
+    std::fs::read_dir(lease)?;
     std::fs::write(home.join("written"), "")?;
     std::fs::read_dir("/proc/self")?;
     OpenOptions::new().read(true).write(true).open("/dev/ptmx")?;

@@ -1,6 +1,8 @@
 //! Directories, and the lines of `ls -l` that a client shows as they are.
 
 use super::files;
+use crate::date::{DAY, civil, hour_and_minute};
+use crate::regular_file::read_at_most;
 use russh_sftp::protocol::{File, FileAttributes};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -11,11 +13,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file older than this is listed with its year.
 const HALF_A_YEAR: u64 = 365 / 2 * DAY;
-const DAY: u64 = 86_400;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
+/// No more is read of `/etc/passwd` and `/etc/group`.
+const MAX_NAMES_BYTES: u64 = 1_048_576;
+
 /// The names of users and groups.
+#[derive(Default)]
 pub(super) struct Names {
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
@@ -23,7 +28,8 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn read() -> Self {
-        Self { users: read_names("/etc/passwd"), groups: read_names("/etc/group") }
+        let [users, groups] = ["/etc/passwd", "/etc/group"].map(|path| read_names(Path::new(path)));
+        Self { users, groups }
     }
 
     pub(super) fn user(&self, id: u32) -> Option<&str> {
@@ -35,8 +41,9 @@ impl Names {
     }
 }
 
-fn read_names(path: &str) -> HashMap<u32, String> {
-    let file = std::fs::read_to_string(path).unwrap_or_default();
+fn read_names(path: &Path) -> HashMap<u32, String> {
+    let bytes = read_at_most(path, MAX_NAMES_BYTES).unwrap_or_default();
+    let file = String::from_utf8_lossy(&bytes);
     let entry = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next()?.to_owned();
@@ -124,40 +131,27 @@ fn date(time: u64, now: u64) -> String {
     let (year, month, day) = civil(time.div_euclid(DAY));
     let month = MONTHS.get(month).copied().unwrap_or_default();
     if time <= now && now.saturating_sub(time) < HALF_A_YEAR {
-        let minutes = time.rem_euclid(DAY).div_euclid(60);
-        return format!("{month} {day:>2} {:02}:{:02}", minutes.div_euclid(60), minutes % 60);
+        let (hour, minute) = hour_and_minute(time);
+        return format!("{month} {day:>2} {hour:02}:{minute:02}");
     }
     format!("{month} {day:>2}  {year}")
-}
-
-/// Year, month from 0, and day of a number of days since 1970.
-fn civil(mut days: u64) -> (u64, usize, u64) {
-    let is = |year: u64, each: u64| year.is_multiple_of(each);
-    let is_leap = |year: u64| is(year, 4) && (!is(year, 100) || is(year, 400));
-    let mut year = 1970_u64;
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days = days.saturating_sub(length);
-        year = year.saturating_add(1);
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 0_usize;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days = days.saturating_sub(length);
-        month = month.saturating_add(1);
-    }
-    (year, month, days.saturating_add(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// Root of a pod may put anything there.
+    #[test]
+    fn names_of_a_fifo_are_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, passwd) = (directory.path().join("fifo"), directory.path().join("passwd"));
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(read_names(&fifo).is_empty());
+        std::fs::write(&passwd, "root:x:0:0::/:/bin/sh\nno entry\n").unwrap();
+        assert_eq!(read_names(&passwd), HashMap::from([(0, "root".to_owned())]));
+    }
 
     #[test]
     fn lines_look_as_those_of_ls() {

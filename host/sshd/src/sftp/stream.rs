@@ -24,14 +24,15 @@ pub(crate) fn serve(home: PathBuf, wires: Wires) {
         closed: Box::pin(async move { drop(closed.changed().await) }),
     };
     let (ended, has_ended) = oneshot::channel();
-    let handler = Sftp {
-        home: Arc::new(home),
-        names: Arc::new(Names::read()),
-        handles: HashMap::new(),
-        next_handle: 0,
-        _ended: ended,
-    };
     tokio::spawn(async move {
+        let names = tokio::task::spawn_blocking(Names::read).await.unwrap_or_default();
+        let handler = Sftp {
+            home: Arc::new(home),
+            names: Arc::new(names),
+            handles: HashMap::new(),
+            next_handle: 0,
+            _ended: ended,
+        };
         let config = Config { max_client_packet_len: MAX_PACKET_BYTES };
         run_with_config(stream, handler, config).await;
         tokio::select! {

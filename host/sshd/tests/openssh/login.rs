@@ -1,6 +1,6 @@
 //! Who may log in, how often, and what is left when the server stops.
 
-use crate::server::{PASSWORD, SecurityKey, Server, are_there, keygen, output, text};
+use crate::server::{PASSWORD, SecurityKey, Server, TIMEOUT, are_there, keygen, output, text};
 use paygress_sshd::{HostKeys, key_kinds, parse_key};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -141,6 +141,27 @@ async fn the_sixth_key_logs_in_whether_sold_or_the_users_own() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(with_keys(&server, &[own], &[]).await, expected, "{mode:o} {line}");
     }
+}
+
+/// The user may put anything there; nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifo_of_keys_holds_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sold, other) = (directory.path().join("sold"), directory.path().join("other"));
+    keygen(&sold, &["ed25519"]);
+    keygen(&other, &["ed25519"]);
+    let server = Server::start(Some(&public_line(&sold))).await;
+    let fifo = server.home.path().join(".ssh/authorized_keys");
+    std::fs::create_dir(fifo.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg("-m600").arg(&fifo).status().unwrap().success());
+    let logins = async {
+        let refused = with_keys(&server, &[&other], &[]).await;
+        (refused, with_keys(&server, &[&sold], &[]).await)
+    };
+    let logins = tokio::time::timeout(TIMEOUT, logins).await;
+    // Whoever waits for it goes on: with both ends it opens at once.
+    let _both = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    assert_eq!(logins.expect("an answer"), (String::new(), "in\n".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

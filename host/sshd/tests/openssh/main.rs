@@ -8,6 +8,7 @@ mod differential;
 mod editor;
 mod forwarding;
 mod install;
+mod lease_end;
 mod login;
 mod others;
 mod reference;

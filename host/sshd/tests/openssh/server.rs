@@ -2,10 +2,12 @@
 
 use paygress_sshd::{
     Account, HostKeys, Password, listen_on_both_families, new_host_key, parse_keys, serve,
+    serve_lease,
 };
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub(crate) const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
@@ -24,6 +26,21 @@ impl Server {
     }
 
     pub(crate) async fn start_with(keys: Option<&str>, host_keys: impl Into<HostKeys>) -> Self {
+        let (server, listener, account, stopped) = Self::new(keys).await;
+        tokio::spawn(serve(listener, account, host_keys.into(), stopped));
+        server
+    }
+
+    /// One of a lease whose end is in this directory.
+    pub(crate) async fn start_of_lease(directory: &Path) -> Self {
+        let (server, listener, account, stopped) = Self::new(None).await;
+        let (host_key, directory) = (new_host_key().unwrap(), directory.to_owned());
+        tokio::spawn(serve_lease(listener, account, host_key, directory, stopped));
+        server
+    }
+
+    /// One that is not served yet.
+    async fn new(keys: Option<&str>) -> (Self, TcpListener, Account, watch::Receiver<bool>) {
         let home = tempfile::tempdir().unwrap();
         let listener = listen_on_both_families(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -39,8 +56,7 @@ impl Server {
                 .map(|(name, value)| (name.into(), value.into()))
                 .to_vec(),
         };
-        tokio::spawn(serve(listener, account, host_keys.into(), stopped));
-        Self { port, stop, home }
+        (Self { port, stop, home }, listener, account, stopped)
     }
 
     /// One of OpenSSH's programs, which gets the password. `PORT` is its option for the port.

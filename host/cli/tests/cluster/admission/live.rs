@@ -2,8 +2,9 @@
 
 use super::{LEASE, SOON, Thief, labels, patched, pod, send};
 use crate::in_workloads;
-use crate::support::testbed::{CLUSTER, admin_kubeconfig, wait_for};
+use crate::support::testbed::{CLUSTER, Testbed, admin_kubeconfig, wait_for};
 use serde_json::{Value, json};
+use std::process::Command;
 
 pub(super) const JOBS: &str = "/apis/batch/v1/namespaces/user-workloads/jobs";
 const PODS: &str = "/api/v1/namespaces/user-workloads/pods";
@@ -75,6 +76,49 @@ fn a_pod_is_made_by_the_job_of_its_lease_and_stays_as_it_is() {
         assert!(refused.contains("Forbidden"), "{subresource}: {refused}");
     }
     in_workloads(&["label", "pod", &running, "example.com/seen=yes"]);
+}
+
+/// The service patches the metadata of a pod; the API server's refusal.
+fn patch_metadata(thief: &Thief, pod: &str, metadata: &Value) -> Result<(), String> {
+    let patch = json!({"metadata": metadata}).to_string();
+    let output = Command::new(Testbed::kubectl())
+        .env("KUBECONFIG", thief.0.path())
+        .args(["-n", "user-workloads", "patch", "pod", pod, "--type=merge", "-p", &patch])
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_changes_one_annotation_of_a_pod_and_nothing_else() {
+    let _alone = CLUSTER.lock();
+    let _jobs = Jobs;
+    let thief = Thief::new();
+    thief.create(JOBS, &job(LEASE, LEASE, &pod()["spec"])).unwrap();
+    let mut running = String::new();
+    wait_for("the Job's pod", SOON, || {
+        running = names("ssh-pod-aaaaaaaaaa");
+        !running.is_empty()
+    });
+    for text in ["one", "two"] {
+        let end = json!({"annotations": {"paygress.dev/lease-end": text}});
+        patch_metadata(&thief, &running, &end).unwrap();
+    }
+    for metadata in [
+        json!({"annotations": {"k8s.v1.cni.cncf.io/networks": "other"}}),
+        // It would get the connections of another lease, or outlive its Job.
+        json!({"labels": {"paygress.dev/lease": "bbbbbbbbbb"}}),
+        json!({"labels": {"batch.kubernetes.io/job-name": null}}),
+        json!({"finalizers": []}),
+        json!({"ownerReferences": []}),
+    ] {
+        let refused = patch_metadata(&thief, &running, &metadata).unwrap_err();
+        assert!(refused.contains("but the annotation with the end"), "{metadata}: {refused}");
+    }
 }
 
 /// A Job's own validation and dry run do not meet the policy: its pod does.

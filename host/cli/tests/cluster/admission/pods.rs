@@ -70,7 +70,11 @@ fn a_pod_with_other_volumes_is_refused() {
         )
     };
     let of = |volume: &str| json!({volume: {"name": "x"}});
-    Thief::new().is_refused(
+    let field = |item: Value| volume(json!({"downwardAPI": {"items": [item]}}));
+    let annotation = |name: &str| json!({"fieldPath": format!("metadata.annotations['{name}']")});
+    let end = json!({"path": "end.json", "fieldRef": annotation("paygress.dev/lease-end")});
+    let thief = Thief::new();
+    thief.is_refused(
         "pods",
         &pod(),
         "/spec",
@@ -81,12 +85,17 @@ fn a_pod_with_other_volumes_is_refused() {
             volume(of("configMap")),
             volume(json!({"persistentVolumeClaim": {"claimName": "x"}})),
             volume(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "x"}}]}})),
-            volume(json!({"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "metadata.name"}}]}})),
+            field(json!({"path": "x", "fieldRef": {"fieldPath": "metadata.name"}})),
+            field(json!({"path": "x", "fieldRef": annotation("example.com/x")})),
+            field(json!({"path": "x", "resourceFieldRef": {"containerName": "ssh", "resource": "limits.cpu"}})),
+            field(json!({"path": "x", "fieldRef": annotation("paygress.dev/lease-end"), "mode": 511})),
             volume(json!({"csi": {"driver": "x.example"}})),
             volume(json!({"nfs": {"server": "192.0.2.1", "path": "/"}})),
             volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}})),
         ],
     );
+    let accepted = thief.dry_run("pods", &patched(pod(), "/spec", &field(end).0));
+    assert!(accepted.is_ok(), "the end of its own lease: {accepted:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod debian;
 mod identity;
 mod images;
+mod lease_end;
 mod pod_reply;
 mod program;
 mod speed;
