@@ -8,7 +8,8 @@
 
 use crate::settings::Settings;
 use crate::ssh_server::{
-    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, VOLUME, is_root, mount, texts,
+    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, VOLUME, is_root, mount,
+    texts,
 };
 use crate::status::host_keys;
 use k8s_openapi::ByteString;

@@ -117,11 +117,8 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
 ) {
     let sold = live_lease(&*ledger).await;
     let pod = sold.pod();
-    let same = ReadyPod {
-        host_keys: sold.host_keys.clone(),
-        root: true,
-        pod_key: sold.pod_key.clone(),
-    };
+    let same =
+        ReadyPod { host_keys: sold.host_keys.clone(), root: true, pod_key: sold.pod_key.clone() };
     assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
     let other = ReadyPod { host_keys: Vec::new(), root: false, pod_key: None };
     let expected =
