@@ -33,5 +33,5 @@ mod top_up;
 
 #[cfg(feature = "program")]
 pub use arguments::run;
-pub use reply::{ReplyReport, ReplyRequest};
+pub use reply::{ReplyFileError, ReplyReport, ReplyRequest};
 pub use service_contact::{NostrContact, ServiceContact};

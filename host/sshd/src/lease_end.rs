@@ -209,7 +209,7 @@ mod tests {
 
     fn notices(expires_at: u64) -> EndNotices {
         let mut notices = EndNotices::default();
-        assert_eq!(notices.set(end(expires_at), expires_at - 3_600), None);
+        assert_eq!(notices.set(end(expires_at), expires_at.saturating_sub(3_600)), None);
         notices
     }
 

@@ -83,6 +83,9 @@ impl Changes {
             let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             let changes = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::CREATE;
             inotify::add_watch(&events, directory, changes)?;
+            // What replaces it is unsafe for owners of descriptors that close them early, or change
+            // them: this one does not.
+            #[expect(deprecated, reason = "unsafe code is denied here, and not needed")]
             AsyncFd::with_interest(events, Interest::READABLE)
         };
         let watch = watch();
@@ -125,7 +128,7 @@ mod tests {
 
     fn end_in(seconds: u64) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        LeaseEnd::new(now.as_secs() + seconds, vec![600]).unwrap().to_json()
+        LeaseEnd::new(now.as_secs().saturating_add(seconds), vec![600]).unwrap().to_json()
     }
 
     #[tokio::test]

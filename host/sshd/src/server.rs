@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
@@ -190,6 +191,21 @@ async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
+/// Waits for the end of the login grace time; forever if the client authenticates or is gone.
+async fn login_timed_out(
+    grace: Sleep,
+    mut is_authenticated: watch::Receiver<bool>,
+    pre_auth: PreAuthConn,
+) {
+    tokio::select! {
+        () = grace => {}
+        () = is_set(&mut is_authenticated) => {
+            drop(pre_auth);
+            std::future::pending().await
+        }
+    }
+}
+
 async fn serve_connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
@@ -204,7 +220,7 @@ async fn serve_connection(
     // A second handle on the socket: a client that has stopped reading can still be cut off.
     let socket = socket.into_std()?;
     let shutdown_handle = socket.try_clone()?;
-    let (authenticated, mut is_authenticated) = watch::channel(false);
+    let (authenticated, is_authenticated) = watch::channel(false);
     let terminals = Arc::clone(&shared.terminals);
     let handler = Connection::new(shared, peers, authenticated);
     let channels = handler.channels();
@@ -218,16 +234,6 @@ async fn serve_connection(
         Ok(session) => session?,
         Err(_) => return Ok(()),
     };
-    let login_timed_out = async {
-        tokio::select! {
-            () = grace => {}
-            // Authenticated or closed: the grace time no longer matters.
-            () = is_set(&mut is_authenticated) => {
-                drop(pre_auth);
-                std::future::pending().await
-            }
-        }
-    };
     tokio::select! {
         ended = &mut session => return ended,
         () = is_set(&mut close) => {
@@ -239,7 +245,7 @@ async fn serve_connection(
                 return ended;
             }
         }
-        () = login_timed_out => {}
+        () = login_timed_out(grace, is_authenticated, pre_auth) => {}
     }
     let _ = shutdown_handle.shutdown(Shutdown::Both);
     session.await

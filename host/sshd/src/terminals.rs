@@ -128,7 +128,7 @@ mod tests {
     use futures::FutureExt;
 
     fn end_in(seconds: u64) -> Option<LeaseEnd> {
-        LeaseEnd::new(now() + seconds, vec![600]).ok()
+        LeaseEnd::new(now().saturating_add(seconds), vec![600]).ok()
     }
 
     fn text(line: Option<Option<Bytes>>) -> String {
@@ -146,11 +146,11 @@ mod tests {
         let shown = text(early.next().now_or_never());
         assert!(shown.starts_with("\r\nThis pod ends at ") && shown.ends_with(".\r\n"), "{shown}");
         assert!(early.next().now_or_never().is_none(), "once");
-        let mut late = terminals.open();
-        assert!(text(late.next().now_or_never()).contains("in 5 minutes."));
-        assert!(late.next().now_or_never().is_none(), "once");
+        let mut later = terminals.open();
+        assert!(text(later.next().now_or_never()).contains("in 5 minutes."));
+        assert!(later.next().now_or_never().is_none(), "once");
         terminals.update(end_in(7_200));
-        for terminal in [&mut early, &mut late] {
+        for terminal in [&mut early, &mut later] {
             assert!(text(terminal.next().now_or_never()).contains("extended until"));
         }
         assert!(terminals.open().next().now_or_never().is_none());

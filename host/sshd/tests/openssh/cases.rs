@@ -143,7 +143,7 @@ pub(crate) const CASES: [(&str, &str); 90] = [
     ),
     (
         "keep-alives of the client",
-        "$SSH -o ServerAliveInterval=1 -o ServerAliveCountMax=1 $TO 'sleep 3.5; echo in'",
+        "$SSH -o ServerAliveInterval=1 -o ServerAliveCountMax=3 $TO 'sleep 3.5; echo in'",
     ),
     (
         "a client that is suspended",
