@@ -245,7 +245,7 @@ mod tests {
                 assert!(mounts.iter().all(|mount| mount["name"] != "paygress-reply"), "{other}");
             }
             assert_eq!(
-                spec["volumes"][2],
+                spec["volumes"][3],
                 json!({"name": "paygress-reply", "secret": {"secretName": "ssh-pod-a-reply", "optional": true}})
             );
             assert_eq!(spec["shareProcessNamespace"], Value::Null);
