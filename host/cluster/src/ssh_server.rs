@@ -7,8 +7,8 @@
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodTemplateSpec, SecurityContext, Volume,
-    VolumeMount,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
@@ -112,6 +112,11 @@ pub(crate) fn is_root(pod: &Pod) -> bool {
 /// Whether this container is the host's, so that nothing of the customer runs before it has ended.
 pub(crate) fn is_hosts(container: &str) -> bool {
     [INIT_CONTAINER, REPLY_CONTAINER].contains(&container)
+}
+
+/// Whether a pod of this has the container that writes to its customer.
+pub(crate) fn has_reply(spec: &PodSpec) -> bool {
+    spec.init_containers.iter().flatten().any(|init| init.name == REPLY_CONTAINER)
 }
 
 pub(crate) fn texts(texts: &[&str]) -> Vec<String> {

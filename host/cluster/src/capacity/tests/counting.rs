@@ -45,8 +45,15 @@ fn quotas_count_the_objects_of_orders_under_way() {
         service(json!({"type": "NodePort", "ports": [{"port": 22}]})),
         service(json!({"ports": [{"port": 80}, {"port": 81}]})),
     ];
-    let pod = PodDemand::of(&object(json!({"spec": spec("1", "1Gi")})));
-    let pod = PodDemand { objects: LeaseObjects::of(&services), ..pod };
+    let demand = |spec: Value| {
+        let pod = object(json!({"spec": spec}));
+        PodDemand { objects: LeaseObjects::of(&pod, &services), ..PodDemand::of(&pod) }
+    };
+    let pod = demand(spec("1", "1Gi"));
+    let mut replying = spec("1", "1Gi");
+    replying["initContainers"] = json!([{"name": "paygress-ssh"}, {"name": "paygress-reply"}]);
+    let secrets = |pod: &PodDemand| pod.objects.secrets;
+    assert_eq!((secrets(&pod), secrets(&demand(replying))), (1, 2), "what it writes is another");
     let new = pod.to_demand();
     assert_eq!(PodDemand::read(&new), Some(pod));
     let tier = tier(1);
