@@ -167,9 +167,9 @@ fn a_tier_that_is_too_small_is_refused_and_so_is_a_template_of_another_kind() {
 #[test]
 fn the_server_is_the_one_before_the_program_and_without_a_program_there_is_none() {
     let found = |names: &[&'static str]| server_sidecar(names, |name| name).copied();
-    assert_eq!(found(&["paygress-ssh", "ssh", PROGRAM]), Some("ssh"));
-    assert_eq!(found(&["mesh", "paygress-ssh", "any", PROGRAM]), Some("any"));
-    for names in [&[][..], &["paygress-ssh"], &["paygress-ssh", "mesh"], &[PROGRAM]] {
+    assert_eq!(found(&["paygress-ssh", "ssh", PROGRAM_CONTAINER]), Some("ssh"));
+    assert_eq!(found(&["mesh", "paygress-ssh", "any", PROGRAM_CONTAINER]), Some("any"));
+    for names in [&[][..], &["paygress-ssh"], &["paygress-ssh", "mesh"], &[PROGRAM_CONTAINER]] {
         assert_eq!(found(names), None, "{names:?}");
     }
 }
