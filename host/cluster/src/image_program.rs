@@ -84,19 +84,24 @@ impl ImageProgram<'_> {
         Ok(())
     }
 
-    /// Takes the ports of the server's container.
+    /// Takes the port of the node from the server's container. Its ports stay there, since probes
+    /// name them.
     fn holder(&self, server: &mut Container) -> Container {
         let mut resources = self.requirements(HELD, &ResourceRequirements::default(), |_| false);
         for amounts in [&mut resources.limits, &mut resources.requests] {
             let storage = Quantity(HELD_STORAGE.to_owned());
             amounts.get_or_insert_default().insert(STORAGE.to_owned(), storage);
         }
+        let ports = server.ports.clone();
+        for port in server.ports.iter_mut().flatten() {
+            port.host_port = None;
+        }
         Container {
             name: HOLDER_CONTAINER.to_owned(),
             image: Some(self.server_image.to_owned()),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             command: Some(HOLD.map(str::to_owned).into()),
-            ports: server.ports.take(),
+            ports,
             security_context: server.security_context.clone(),
             resources: Some(resources),
             ..Container::default()

@@ -149,7 +149,8 @@ fn without_the_operators_image_there_are_no_init_containers() {
 fn with_program() -> Value {
     let container = pod()["spec"]["containers"][0].clone();
     let changed = |patch: Value| patched(container.clone(), "", &patch);
-    let server = changed(json!({"image": "nginx:1", "ports": null, "restartPolicy": "Always"}));
+    let ports = json!([{"name": "ssh", "containerPort": 2222}]);
+    let server = changed(json!({"image": "nginx:1", "ports": ports, "restartPolicy": "Always"}));
     let program = changed(json!({
         "name": "paygress-image", "image": "nginx:1", "ports": null, "readinessProbe": null,
         "restartPolicy": "Always", "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
