@@ -220,6 +220,23 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
     );
 }
 
+/// Whatever it is called.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_sidecar_does_not_get_what_the_pod_writes_to_its_customer() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")]);
+    wait_for("the parameters", SOON, || thief.dry_run("pods", &with_program()).is_ok());
+    let reads = json!({"name": "paygress-reply", "volumeMounts": [reply_mount()]});
+    let mut reading = changed("/spec/initContainers/1", reads);
+    let mut volumes = with_program()["spec"]["volumes"].clone();
+    volumes.as_array_mut().unwrap().push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
+    reading["volumes"] = volumes;
+    let why = "mounted by its init container paygress-reply alone";
+    thief.is_refused("pods", &with_program(), "/spec", &[(reading, why)]);
+}
+
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_the_operators_leave_there_are_no_sidecars() {
