@@ -14,11 +14,11 @@ use std::fmt;
 pub const REQUEST_BYTES: usize = limits::REQUEST_BYTES;
 /// A report: the kubelet cuts a termination message there.
 pub const REPORT_BYTES: usize = 4_096;
-/// Relays that are sent to; more are left out.
+/// Relays that are sent to, at the same time; more are left out. A list of NIP-17 has three.
 pub const RELAYS: usize = 16;
-/// The URL of a relay; longer ones are left out.
+/// The URL of a relay; longer ones are left out: a report names some of them.
 pub const RELAY_BYTES: usize = 256;
-/// What is kept of the reason why nothing was sent.
+/// What is kept of the reason why nothing was sent: a report has room for it beside the host keys.
 pub const ERROR_CHARS: usize = 300;
 
 /// The message that the pod is to send: JSON in a file of a Secret, which no other container has.
