@@ -284,6 +284,14 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     .await;
     let status = watching.0.status(&other.pod(), &quiet).await.unwrap();
     assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    // Terminals of the new pods know nothing of their end.
+    for lease in [&lease, &other] {
+        let shown = until("terminals do not show the end", async || {
+            service.cluster.shown.lock().unwrap().get(&lease.pod()).cloned()
+        })
+        .await;
+        assert_eq!(Some(shown.0), lease.expires_at);
+    }
     // The watch reports it again after a restart; of a third pod last, so that it is waited for.
     drop(watching);
     let third = service.sell(&quiet, Wants::Nothing, 3_600).await;

@@ -7,12 +7,17 @@ mod support;
 use async_trait::async_trait;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, Repetition};
-use paygress_core::model::ids::{Customer, PodName, PublicKey};
+use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName, PublicKey};
+use paygress_core::model::login::Login;
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::run::Run;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
 use paygress_core::protocol::{AccessDetails, PodAccessDetails, Response, TopUpResponse, sorted};
+use paygress_core::testing;
+use paygress_nostr::{Inbox, Keys, RelayUrl};
+use paygress_pod_nostr::ReplyRequest;
 use paygress_store::SqlStore;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +51,8 @@ impl Service {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&path).await.unwrap());
-        let cluster = Arc::new(FakeCluster { pod_key, ..FakeCluster::default() });
+        let cluster = FakeCluster { pod_key, runs_images: true, ..FakeCluster::default() };
+        let cluster = Arc::new(cluster);
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
@@ -171,10 +177,56 @@ async fn a_pod_is_found_by_its_key() {
     service.orders.status(&by_key, &customer).await.unwrap();
 }
 
+/// Beside the program there is no place for the container.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_runs_its_images_own_program_has_nothing_to_write() {
+    let service = Service::start(None, Capture::BeforeLaunch).await;
+    let mut with_program = spawn(None, None);
+    let Purchase::Spawn { run, .. } = &mut with_program else { panic!("no spawn") };
+    *run = Run::Image;
+    let answer = service.order("nostr", 1, with_program).await;
+    let Response::Access(access) = answer else { panic!("{answer:?}") };
+    assert_eq!(access.pod_npub, access.pod_name);
+    assert_eq!(service.replies(), [None]);
+    service.spawn("nostr", 2).await;
+    assert!(service.replies()[1].is_some(), "the next one has");
+}
+
 /// It would have its login before anybody has paid for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_launched_before_the_payment_has_nothing_to_write() {
     let service = Service::start(None, Capture::OnceReady).await;
     service.spawn("nostr", 1).await;
     assert_eq!(service.replies().first(), Some(&None));
+}
+
+/// The service writes it without the type that the program reads: neither knows the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_is_given_is_what_its_program_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
+    let settings = paygress_nostr::Settings {
+        keys: Keys::generate(),
+        relays: vec![RelayUrl::parse("wss://relay.example.com").unwrap()],
+        private_relays: false,
+        name: String::new(),
+        about: String::new(),
+    };
+    // Nothing is connected: nobody's list of relays is found.
+    let (_inbox, _connection, replies) = Inbox::new(settings, Arc::new(ledger));
+    let (customer, request) = (Keys::generate().public_key().to_hex(), "a".repeat(64));
+    let to = ReplyTo {
+        transport: "nostr".to_owned(),
+        customer: Some(Customer::parse(&customer).unwrap()),
+        address: BTreeMap::from([("request".to_owned(), Some(request.clone()))]),
+    };
+    let (order, login) = (OrderId::random(), Login::check(None, Some(PASSWORD), None).unwrap());
+    let lease = testing::lease(LeaseId::of(&order), 1, 2);
+    let details = PodAccessDetails::new(&order, &lease, &login, "node.example.com");
+    let reply = replies.pod_reply(&to, details).await.unwrap();
+    let read = ReplyRequest::parse(reply.expose()).unwrap();
+    assert_eq!((read.recipient.as_str(), read.request.as_ref()), (&*customer, Some(&request)));
+    assert!(read.usable_relays().eq(["wss://relay.example.com"]), "{:?}", read.relays);
+    assert_eq!(read.reply["ssh_password"], PASSWORD);
+    assert_eq!(read.reply["ssh_port"], lease.port);
 }

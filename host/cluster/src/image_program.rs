@@ -15,7 +15,7 @@
 
 use crate::guard::Overcommit;
 use crate::quantity::whole;
-use crate::ssh_server::VOLUME;
+use crate::ssh_server::{HOLDER_CONTAINER, PROGRAM_CONTAINER, VOLUME};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, Volume,
 };
@@ -24,10 +24,8 @@ use paygress_core::backend::policy::Resources;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use std::collections::BTreeMap;
 
-/// The container with the program.
-pub(crate) const PROGRAM: &str = "paygress-image";
-/// The container with the port of the node: the kubelet opens those of `containers` alone.
-const HOLDER: &str = "paygress-pod";
+/// What the container does that has the port of the node: the kubelet opens ports of `containers`
+/// alone.
 const HOLD: [&str; 2] = ["/bin/paygress-sshd", "hold"];
 const ALWAYS: &str = "Always";
 /// What the holder has of what was sold. A runtime starts no container with much less.
@@ -64,7 +62,7 @@ impl ImageProgram<'_> {
         }
         let sold = container.resources.take().unwrap_or_default();
         let program = Container {
-            name: PROGRAM.to_owned(),
+            name: PROGRAM_CONTAINER.to_owned(),
             image: container.image.clone(),
             image_pull_policy: container.image_pull_policy.clone(),
             env: container.env.clone(),
@@ -86,19 +84,24 @@ impl ImageProgram<'_> {
         Ok(())
     }
 
-    /// Takes the ports of the server's container.
+    /// Takes the port of the node from the server's container. Its ports stay there, since probes
+    /// name them.
     fn holder(&self, server: &mut Container) -> Container {
         let mut resources = self.requirements(HELD, &ResourceRequirements::default(), |_| false);
         for amounts in [&mut resources.limits, &mut resources.requests] {
             let storage = Quantity(HELD_STORAGE.to_owned());
             amounts.get_or_insert_default().insert(STORAGE.to_owned(), storage);
         }
+        let ports = server.ports.clone();
+        for port in server.ports.iter_mut().flatten() {
+            port.host_port = None;
+        }
         Container {
-            name: HOLDER.to_owned(),
+            name: HOLDER_CONTAINER.to_owned(),
             image: Some(self.server_image.to_owned()),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             command: Some(HOLD.map(str::to_owned).into()),
-            ports: server.ports.take(),
+            ports,
             security_context: server.security_context.clone(),
             resources: Some(resources),
             ..Container::default()
@@ -134,7 +137,7 @@ impl ImageProgram<'_> {
 /// What is of the SSH server in a list with an item for each init container: the one before the
 /// program. None without a program.
 pub(crate) fn server_sidecar<T>(inits: &[T], name: fn(&T) -> &str) -> Option<&T> {
-    let program = inits.iter().position(|init| name(init) == PROGRAM)?;
+    let program = inits.iter().position(|init| name(init) == PROGRAM_CONTAINER)?;
     inits.get(program.checked_sub(1)?)
 }
 

@@ -8,8 +8,8 @@
 
 use crate::settings::Settings;
 use crate::ssh_server::{
-    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, VOLUME, is_root, mount,
-    texts,
+    DIRECTORY, HOST_KEYS, INIT_CONTAINER, REPLY_CONTAINER, REPLY_VOLUME, VOLUME, has_reply,
+    is_root, mount, texts,
 };
 use crate::status::host_keys;
 use k8s_openapi::ByteString;
@@ -112,15 +112,12 @@ fn message_mount() -> VolumeMount {
 /// before a restart of the service.
 pub(crate) fn is_in(job: &Job) -> bool {
     let spec = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let mut inits = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
-    inits.any(|init| init.name == REPLY_CONTAINER)
+    spec.is_some_and(has_reply)
 }
 
 /// Whether the pod has the container, and it is not known yet how it has ended.
 pub(crate) fn is_pending(pod: &Pod) -> bool {
-    let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
-    let has_it = inits.into_iter().flatten().any(|init| init.name == REPLY_CONTAINER);
-    has_it && report_of(pod).is_none()
+    pod.spec.as_ref().is_some_and(has_reply) && report_of(pod).is_none()
 }
 
 /// The termination message of the container, once it has ended.

@@ -7,8 +7,8 @@
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodTemplateSpec, SecurityContext, Volume,
-    VolumeMount,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
@@ -18,6 +18,13 @@ use paygress_sshd::END_FILE;
 pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
 /// The one after it, where pods write to their customers (`pod_reply`).
 pub(crate) const REPLY_CONTAINER: &str = "paygress-reply";
+/// That of an image's own program, and the one beside it that has the port of the node
+/// (`image_program`).
+pub(crate) const PROGRAM_CONTAINER: &str = "paygress-image";
+pub(crate) const HOLDER_CONTAINER: &str = "paygress-pod";
+/// Containers that the host adds after the guard, and finds by these names.
+pub(crate) const RESERVED_CONTAINERS: [&str; 4] =
+    [INIT_CONTAINER, REPLY_CONTAINER, PROGRAM_CONTAINER, HOLDER_CONTAINER];
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
@@ -27,7 +34,7 @@ pub(crate) const VOLUME: &str = "paygress";
 pub(crate) const REPLY_VOLUME: &str = "paygress-reply";
 /// Volumes that the host adds after the guard: a mount of one would be a template's way into it.
 pub(crate) const RESERVED_VOLUMES: [&str; 3] = [VOLUME, REPLY_VOLUME, END_VOLUME];
-/// No template mounts anything there.
+/// No template mounts anything there, nor at [`END_DIRECTORY`].
 pub(crate) const DIRECTORY: &str = "/.paygress";
 /// The server's keys, there.
 pub(crate) const HOST_KEYS: &str = "host-keys";
@@ -37,7 +44,7 @@ const VOLUME_SIZE: &str = "64Mi";
 /// server looks there.
 pub(crate) const LEASE_END: &str = "paygress.dev/lease-end";
 const END_VOLUME: &str = "paygress-lease";
-const END_DIRECTORY: &str = "/run/paygress/lease";
+pub(crate) const END_DIRECTORY: &str = "/run/paygress/lease";
 /// What root does not get of the runtime's default capabilities: raw sockets, device files, the
 /// audit log, and capabilities of files.
 const DROPPED: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
@@ -112,6 +119,11 @@ pub(crate) fn is_root(pod: &Pod) -> bool {
 /// Whether this container is the host's, so that nothing of the customer runs before it has ended.
 pub(crate) fn is_hosts(container: &str) -> bool {
     [INIT_CONTAINER, REPLY_CONTAINER].contains(&container)
+}
+
+/// Whether a pod of this has the container that writes to its customer.
+pub(crate) fn has_reply(spec: &PodSpec) -> bool {
+    spec.init_containers.iter().flatten().any(|init| init.name == REPLY_CONTAINER)
 }
 
 pub(crate) fn texts(texts: &[&str]) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! What the status of a Job or a pod says about a lease.
 
-use crate::image_program::{PROGRAM, server_sidecar};
-use crate::ssh_server::{INIT_CONTAINER, is_hosts};
+use crate::image_program::server_sidecar;
+use crate::ssh_server::{INIT_CONTAINER, PROGRAM_CONTAINER, is_hosts};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
@@ -236,9 +236,13 @@ fn server_beside_program(status: &PodStatus) -> Option<&ContainerStatus> {
 /// How the image's own program is, in a pod that has it.
 pub(crate) fn program_state(pod: &Pod) -> Option<ProgramState> {
     let mut inits = pod.spec.as_ref()?.init_containers.iter().flatten();
-    inits.find(|container| container.name == PROGRAM)?;
+    inits.find(|container| container.name == PROGRAM_CONTAINER)?;
     let status = pod.status.as_ref().and_then(|status| {
-        status.init_container_statuses.iter().flatten().find(|status| status.name == PROGRAM)
+        status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .find(|status| status.name == PROGRAM_CONTAINER)
     });
     let Some(status) = status else { return Some(ProgramState::Waiting) };
     let state = status.state.as_ref();
@@ -259,7 +263,7 @@ pub(crate) fn program_state(pod: &Pod) -> Option<ProgramState> {
 /// image's own program.
 fn waiting(status: &PodStatus) -> impl Iterator<Item = (&ContainerStatus, &ContainerStateWaiting)> {
     containers(status)
-        .filter(|container| container.name != PROGRAM)
+        .filter(|container| container.name != PROGRAM_CONTAINER)
         .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
 }
 

@@ -301,7 +301,15 @@ fn a_container_with_more_rights_or_secrets_is_refused() {
 /// Over its host keys, for instance: the server would have others than the pod has reported.
 #[test]
 fn a_mount_over_the_hosts_ssh_server_is_refused() {
-    for path in ["/.paygress", "/.paygress/", "//.paygress/host-keys", "/x/.././.paygress/bin"] {
+    for path in [
+        "/.paygress",
+        "/.paygress/",
+        "//.paygress/host-keys",
+        "/x/.././.paygress/bin",
+        // Where it reads when the lease ends.
+        "/run/paygress/lease",
+        "/run//paygress/./lease/x",
+    ] {
         let mounts = json!([{"name": "x", "mountPath": path}]);
         refused_in_container([("volumeMounts", mounts, "volumeMounts[0].mountPath")]);
     }
@@ -310,9 +318,17 @@ fn a_mount_over_the_hosts_ssh_server_is_refused() {
 /// The host adds them after this: what a pod is to write to its customer has the login.
 #[test]
 fn a_mount_of_the_hosts_volumes_is_refused() {
-    for name in ["paygress", "paygress-reply"] {
+    for name in ["paygress", "paygress-reply", "paygress-lease"] {
         let mounts = json!([{"name": name, "mountPath": "/x"}]);
         refused_in_container([("volumeMounts", mounts, "volumeMounts[0].name")]);
+    }
+}
+
+/// What one of these reports is the host's own: a pod's key for instance.
+#[test]
+fn a_container_with_a_name_of_the_hosts_is_refused() {
+    for name in ["paygress-ssh", "paygress-reply", "paygress-image", "paygress-pod"] {
+        refused_in_container([("name", json!(name), "name is a container of the host")]);
     }
 }
 

@@ -101,7 +101,7 @@ pub const FIRST_STARTS: usize = 16;
 pub const FIRST_STARTS_OF_IMAGE: usize = 4;
 /// …and of one customer.
 pub const FIRST_STARTS_OF_ONE: usize = 4;
-/// Images that are known to start, or not to.
+/// Images that are known to start, and as many that are known not to: a name of half a KiB each.
 pub const IMAGES_KNOWN: usize = 1_000;
 /// How long an image that has started counts as one that does: its registry may give another one.
 pub const IMAGE_STARTED_KEPT: Duration = Duration::from_secs(86_400);

@@ -10,6 +10,7 @@
 
 use crate::output::{print_line, print_note};
 use crate::record::{Content, Record, RecordError, Records};
+use crate::reply::RELAYS;
 use crate::service_contact::{ContactError, NostrContact, ServiceContact};
 use crate::token_input::{TokenError, read_token};
 use paygress_core::error_chain;
@@ -25,8 +26,6 @@ use std::time::Duration;
 
 /// How long an answer is waited for.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Relays of the service that are used.
-const RELAYS: usize = 16;
 
 /// The options of `paygress-top-up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,9 @@ enum TopUpError {
         "this service takes no messages over Nostr. Extend {pod} over HTTP, with the bearer token that bought it: POST {url}/top-up-pod with {{\"pod_name\": \"{pod}\", \"cashu_token\": \"…\"}}"
     )]
     OverHttp { pod: PodName, url: String },
-    #[error("the service's key or its relays cannot be read: {0}")]
+    #[error(
+        "{0} cannot be read, and nothing was sent; log in to the pod again, or use `paygress order top-up` with the key that bought it"
+    )]
     Service(&'static str),
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -142,7 +143,7 @@ async fn begin(records: &Records, wait: Duration) -> Result<Outcome, TopUpError>
 async fn resume(record: &mut Record, wait: Duration) -> Result<Outcome, TopUpError> {
     let (service, urls) = service(&record.content.service, &record.content.relays)?;
     let keys = Keys::parse(&record.content.key);
-    let keys = keys.map_err(|_| TopUpError::Service("the record holds no key"))?;
+    let keys = keys.map_err(|_| TopUpError::Service("the key of this record"))?;
     Ok(match Client::connect(keys, urls).await {
         Ok(client) => send(&client, service, record, Attempt::Again, wait).await,
         Err(error) => {

@@ -110,17 +110,18 @@ impl LeaseStore for SqlStore {
     async fn replace_pod(&self, pod: &PodName, running: &ReadyPod) -> Result<Option<Lease>> {
         let (pod, ReadyPod { host_keys, root, pod_key }) = (pod.clone(), running.clone());
         self.database
-            .transact(move |transaction| match find_lease(transaction, &pod)? {
-                Some(mut lease)
-                    if lease.state == LeaseState::Live
-                        && (&lease.host_keys, lease.root, &lease.pod_key)
-                            != (&host_keys, Some(root), &pod_key) =>
-                {
-                    (lease.host_keys, lease.root) = (host_keys.clone(), Some(root));
-                    lease.pod_key.clone_from(&pod_key);
-                    write_lease(transaction, &lease).map(|()| Some(lease))
+            .transact(move |transaction| {
+                let Some(known) = find_lease(transaction, &pod)? else { return Ok(None) };
+                let running = Lease {
+                    host_keys: host_keys.clone(),
+                    root: Some(root),
+                    pod_key: known.pod_key.clone().or_else(|| pod_key.clone()),
+                    ..known.clone()
+                };
+                if known.state != LeaseState::Live || running == known {
+                    return Ok(None);
                 }
-                _ => Ok(None),
+                write_lease(transaction, &running).map(|()| Some(running))
             })
             .await
     }

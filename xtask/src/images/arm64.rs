@@ -1,5 +1,5 @@
-//! The server, `paygress-nostr` and busybox for arm64, built on amd64 by Debian's cross compiler and checked with
-//! QEMU.
+//! The server, `paygress-nostr` and busybox for arm64, built on amd64 by Debian's cross compiler and
+//! checked with QEMU.
 
 use super::architecture::Architecture;
 use super::pack::directory;

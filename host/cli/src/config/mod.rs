@@ -339,11 +339,11 @@ impl Config {
     /// program. Only pods of a cluster have it.
     fn pod_reply_problems(&self) -> Vec<String> {
         let missing = [
-            (self.nostr, "the Nostr transport: set RUN_MODE to nostr or both"),
-            (self.ssh_server_image.is_some(), "the image that it runs from: set SSH_SERVER_IMAGE"),
+            (self.nostr, "the Nostr transport; set RUN_MODE to nostr or both"),
+            (self.ssh_server_image.is_some(), "SSH_SERVER_IMAGE, which has the program for it"),
         ];
         let missing = missing.iter().filter(|(is_there, _)| self.reply_from_pod && !is_there);
-        missing.map(|(_, what)| format!("REPLY_FROM_POD=true needs {what}")).collect()
+        missing.map(|(_, what)| format!("REPLY_FROM_POD: needs {what}")).collect()
     }
 
     /// Reads the configuration.

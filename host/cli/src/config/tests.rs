@@ -171,8 +171,8 @@ fn images_own_programs_are_run_only_if_the_operator_says_so_and_beside_a_server(
 #[test]
 fn pods_write_to_their_customers_where_there_is_nostr_and_a_program_for_it() {
     let (replies, image) = (("REPLY_FROM_POD", "true"), ("SSH_SERVER_IMAGE", "r.example/ssh:1"));
-    let transport = "REPLY_FROM_POD=true needs the Nostr transport: set RUN_MODE to nostr or both";
-    let program = "REPLY_FROM_POD=true needs the image that it runs from: set SSH_SERVER_IMAGE";
+    let transport = "REPLY_FROM_POD: needs the Nostr transport; set RUN_MODE to nostr or both";
+    let program = "REPLY_FROM_POD: needs SSH_SERVER_IMAGE, which has the program for it";
     for (environment, expected) in [
         (&[replies][..], vec![program]),
         (&[replies, ("RUN_MODE", "http")], vec![transport, program]),

@@ -179,6 +179,8 @@ pub struct FakeCluster {
     pub broken_images: Vec<&'static str>,
     /// …and the pods that were launched with them.
     pub broken: Mutex<HashSet<PodName>>,
+    /// Whether its pods run their images' own programs.
+    pub runs_images: bool,
     /// The end that terminals of a pod show, and how long before they have notices.
     pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
 }
@@ -238,6 +240,9 @@ impl Cluster for FakeCluster {
         running.insert(plan.lease.pod_name());
         self.most.fetch_max(running.len(), Ordering::Relaxed);
         Ok(())
+    }
+    fn runs_images(&self) -> bool {
+        self.runs_images
     }
     fn probe(&self) -> Option<&dyn Probe> {
         self.probe.as_deref()

@@ -1,6 +1,7 @@
 //! What a pod needs of its node, and which nodes it may run on.
 
 use super::amounts::Amounts;
+use crate::ssh_server::has_reply;
 use k8s_openapi::api::core::v1::{
     self, Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, ResourceRequirements,
     Service,
@@ -61,7 +62,8 @@ pub(super) struct LeaseObjects {
 }
 
 impl LeaseObjects {
-    pub(super) fn of(services: &[Service]) -> Self {
+    /// Those of a lease with this pod and these Services.
+    pub(super) fn of(pod: &Pod, services: &[Service]) -> Self {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let node_ports = services.iter().filter_map(|service| {
             let spec = service.spec.as_ref()?;
@@ -69,7 +71,8 @@ impl LeaseObjects {
         });
         Self {
             jobs: 1,
-            secrets: 1,
+            // The login, and what the pod writes to its customer.
+            secrets: if pod.spec.as_ref().is_some_and(has_reply) { 2 } else { 1 },
             services: count(services.len()),
             node_ports: node_ports.map(count).fold(0, u64::saturating_add),
         }

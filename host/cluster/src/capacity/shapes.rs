@@ -4,6 +4,7 @@
 use super::amounts::Amounts;
 use super::demand::{LeaseObjects, NodeRules, PodDemand};
 use crate::guard::Allowed;
+use k8s_openapi::api::core::v1::Pod;
 use paygress_core::backend::capacity::Tier;
 use paygress_core::backend::policy::Resources;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ fn least(resources: &Resources, allowed: &Allowed) -> PodDemand {
     PodDemand {
         requests: amounts(&allowed.overcommit.requests(resources)),
         limits: amounts(resources),
-        objects: LeaseObjects::of(&[]),
+        objects: LeaseObjects::of(&Pod::default(), &[]),
         nodes: usable_nodes(allowed),
         ..PodDemand::default()
     }

@@ -3,7 +3,7 @@
 use super::allowed::Allowed;
 use super::error::GuardError;
 use super::fields::Object;
-use crate::ssh_server::{DIRECTORY, RESERVED_VOLUMES};
+use crate::ssh_server::{DIRECTORY, END_DIRECTORY, RESERVED_CONTAINERS, RESERVED_VOLUMES};
 use paygress_core::backend::policy::{Placement, Resources};
 use serde_json::{Value, json};
 
@@ -209,6 +209,10 @@ fn volumes(spec: &mut Object<'_>, placement: &Placement) -> Result<()> {
 /// Checks and completes the container; returns whether it has the reserved hostPort.
 fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowed) -> Result<bool> {
     container.only(&CONTAINER)?;
+    // The host finds its own by their names, also what they report.
+    if is_one_of_names(container.get("name"), &RESERVED_CONTAINERS) {
+        return Err(container.field_error("name", "is a container of the host; name it otherwise"));
+    }
     if container.get("image") != Some(&json!(placement.image)) {
         return Err(container.field_error("image", "must be the admitted image"));
     }
@@ -221,18 +225,7 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
     for mut variable in container.list_of_at_most("env", VARIABLES)? {
         variable.only(&["name", "value"])?;
     }
-    for mut mount in container.list("volumeMounts")? {
-        mount.only(&["mountPath", "name", "readOnly"])?;
-        if mount.get("mountPath").and_then(Value::as_str).is_some_and(is_of_ssh_server) {
-            return Err(mount.field_error(
-                "mountPath",
-                "is reserved for the SSH server of the host; mount the volume elsewhere",
-            ));
-        }
-        if mount.get("name").and_then(Value::as_str).is_some_and(is_reserved_volume) {
-            return Err(mount.field_error("name", "is a volume of the host; name another one"));
-        }
-    }
+    mounts(container)?;
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container.get(probe).is_some() {
             let mut probe = container.object(probe);
@@ -246,12 +239,28 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
     ports(container, placement)
 }
 
-/// The host adds it later, and the mount would be good then.
-fn is_reserved_volume(name: &str) -> bool {
-    RESERVED_VOLUMES.contains(&name)
+fn mounts(container: &mut Object<'_>) -> Result<()> {
+    for mut mount in container.list("volumeMounts")? {
+        mount.only(&["mountPath", "name", "readOnly"])?;
+        if mount.get("mountPath").and_then(Value::as_str).is_some_and(is_of_ssh_server) {
+            return Err(mount.field_error(
+                "mountPath",
+                "is reserved for the SSH server of the host; mount the volume elsewhere",
+            ));
+        }
+        // The host adds it later, and the mount would be good then.
+        if is_one_of_names(mount.get("name"), &RESERVED_VOLUMES) {
+            return Err(mount.field_error("name", "is a volume of the host; name another one"));
+        }
+    }
+    Ok(())
 }
 
-/// At or below the directory of the host's SSH server, however it is written.
+fn is_one_of_names(name: Option<&Value>, names: &[&str]) -> bool {
+    name.and_then(Value::as_str).is_some_and(|name| names.contains(&name))
+}
+
+/// At or below a directory of the host's SSH server, however it is written.
 fn is_of_ssh_server(path: &str) -> bool {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -263,7 +272,11 @@ fn is_of_ssh_server(path: &str) -> bool {
             part => parts.push(part),
         }
     }
-    parts.first().is_some_and(|first| DIRECTORY.strip_prefix('/') == Some(*first))
+    let is_below = |directory: &str| {
+        let directory: Vec<&str> = directory.split('/').skip(1).collect();
+        parts.starts_with(&directory)
+    };
+    [DIRECTORY, END_DIRECTORY].into_iter().any(is_below)
 }
 
 fn ports(container: &mut Object<'_>, placement: &Placement) -> Result<bool> {

@@ -46,7 +46,8 @@ impl Kubernetes {
         Ok(admitted)
     }
 
-    /// Creates the objects of a lease, and starts its Job.
+    /// Creates the objects of a lease, and starts its Job. It needs all but what the pod is to write
+    /// to its customer.
     pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
         self.ensure(&self.jobs, &objects.job).await?;
         let pod = lease.pod_name();
@@ -56,7 +57,13 @@ impl Kubernetes {
         self.ensure(&self.secrets, &objects.secret).await?;
         // A pod that was launched before its payment has nobody to write to.
         if let Some(reply) = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job)) {
-            self.ensure(&self.secrets, reply).await?;
+            match self.ensure(&self.secrets, reply).await {
+                // The pod starts without it, and writes nothing.
+                Err(ClusterError::Refused(refusal)) => {
+                    tracing::warn!(%refusal, %pod, "a pod gets nothing to write to its customer");
+                }
+                ensured => ensured?,
+            }
         }
         for service in &objects.services {
             self.ensure(&self.services, service).await?;

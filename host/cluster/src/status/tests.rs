@@ -338,8 +338,11 @@ fn beside_program(server: &Value, program: &Value) -> Pod {
     };
     let installed = json!({"state": {"terminated": {"exitCode": 0}}});
     let initializing = json!({"state": {"waiting": {"reason": "PodInitializing"}}});
-    let inits =
-        [status(INIT_CONTAINER, &installed), status("ssh", server), status(PROGRAM, program)];
+    let inits = [
+        status(INIT_CONTAINER, &installed),
+        status("ssh", server),
+        status(PROGRAM_CONTAINER, program),
+    ];
     let names = inits.iter().map(|init| json!({"name": init["name"]})).collect::<Vec<_>>();
     let containers = [status("paygress-pod", &initializing)];
     let status = json!({"phase": "Pending", "initContainerStatuses": inits, "containerStatuses": containers});

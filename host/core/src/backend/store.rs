@@ -184,8 +184,9 @@ pub trait LeaseStore: Send + Sync {
         due: UnixTime,
     ) -> Result<bool, LedgerError>;
 
-    /// Records what is known of the pod that runs for a live lease now. The lease as it is written;
-    /// none: it has that already, or is over, and nothing is written.
+    /// Records what is known of the pod that runs for a live lease now. Its key counts only if the
+    /// lease has none: by the first one customers name the pod. The lease as it is written; none: it
+    /// has that already, or is over, and nothing is written.
     async fn replace_pod(
         &self,
         pod: &PodName,

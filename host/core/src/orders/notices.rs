@@ -111,6 +111,8 @@ impl OrderService {
                 return Ok(());
             };
             tracing::warn!(%pod, "another pod runs in place of one, with a new disk and host keys");
+            // It knows nothing of what the one before it knew.
+            self.show_end(&lease);
             let orders = self.backends.ledger.orders_of(&lease.id).await?;
             let host = self.settings.ssh_host.clone();
             self.send_to(recipients(&orders), move || {

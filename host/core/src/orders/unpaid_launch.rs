@@ -1,9 +1,9 @@
 //! Launching before the payment (`CAPTURE=ready`): what fails then costs nobody anything.
 //!
 //! It needs a token that cannot be forged, and few such pods run at once, of the operator's own image
-//! and with nothing but the SSH server, and beside room for one that is paid for: what is not paid for after all has cost little. Whoever
-//! had such a pod for nothing pays first the next time. Nobody has the login before the payment.
-//! Whatever ends the order unpaid removes the pod.
+//! and with nothing but the SSH server, and beside room for one that is paid for: what is not paid for
+//! after all has cost little. Whoever had such a pod for nothing pays first the next time. Nobody has
+//! the login before the payment. Whatever ends the order unpaid removes the pod.
 
 use super::decide::lease_plan;
 use super::provision::ProvisionError;

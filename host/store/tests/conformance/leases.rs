@@ -120,11 +120,26 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
     let same =
         ReadyPod { host_keys: sold.host_keys.clone(), root: true, pod_key: sold.pod_key.clone() };
     assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
-    let other = ReadyPod { host_keys: Vec::new(), root: false, pod_key: None };
-    let expected =
-        Lease { host_keys: Vec::new(), root: Some(false), pod_key: None, ..sold.clone() };
+    let [key, other_key] = [7, 8].map(|byte| PublicKey::from_bytes([byte; 32]));
+    let other = ReadyPod { host_keys: Vec::new(), root: false, pod_key: Some(key.clone()) };
+    let expected = Lease {
+        host_keys: Vec::new(),
+        root: Some(false),
+        pod_key: Some(key.clone()),
+        ..sold.clone()
+    };
     assert_eq!(ledger.replace_pod(&pod, &other).await.unwrap(), Some(expected.clone()));
     assert_eq!(ledger.lease(&pod).await.unwrap(), Some(expected.clone()));
+    // Customers have the first key as a name of their pod.
+    let third = ReadyPod { pod_key: Some(other_key.clone()), ..other.clone() };
+    for later in [&third, &ReadyPod { pod_key: None, ..other }] {
+        assert_eq!(ledger.replace_pod(&pod, later).await.unwrap(), None);
+    }
+    let third = ReadyPod { root: true, ..third };
+    let expected = Lease { root: Some(true), ..expected };
+    assert_eq!(ledger.replace_pod(&pod, &third).await.unwrap(), Some(expected.clone()));
+    assert_eq!(ledger.lease_of_key(&key).await.unwrap(), Some(expected.clone()));
+    assert_eq!(ledger.lease_of_key(&other_key).await.unwrap(), None);
     ledger.end_lease(&Lease { state: LeaseState::Ended, ..expected }, &[]).await.unwrap();
     assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None, "it is over");
 }

@@ -149,7 +149,8 @@ fn without_the_operators_image_there_are_no_init_containers() {
 fn with_program() -> Value {
     let container = pod()["spec"]["containers"][0].clone();
     let changed = |patch: Value| patched(container.clone(), "", &patch);
-    let server = changed(json!({"image": "nginx:1", "ports": null, "restartPolicy": "Always"}));
+    let ports = json!([{"name": "ssh", "containerPort": 2222}]);
+    let server = changed(json!({"image": "nginx:1", "ports": ports, "restartPolicy": "Always"}));
     let program = changed(json!({
         "name": "paygress-image", "image": "nginx:1", "ports": null, "readinessProbe": null,
         "restartPolicy": "Always", "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
@@ -217,6 +218,23 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
             (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
         ],
     );
+}
+
+/// Whatever it is called.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_sidecar_does_not_get_what_the_pod_writes_to_its_customer() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")]);
+    wait_for("the parameters", SOON, || thief.dry_run("pods", &with_program()).is_ok());
+    let reads = json!({"name": "paygress-reply", "volumeMounts": [reply_mount()]});
+    let mut reading = changed("/spec/initContainers/1", reads);
+    let mut volumes = with_program()["spec"]["volumes"].clone();
+    volumes.as_array_mut().unwrap().push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
+    reading["volumes"] = volumes;
+    let why = "mounted by its init container paygress-reply alone";
+    thief.is_refused("pods", &with_program(), "/spec", &[(reading, why)]);
 }
 
 #[test]

@@ -45,8 +45,8 @@ fn quotas_count_the_objects_of_orders_under_way() {
         service(json!({"type": "NodePort", "ports": [{"port": 22}]})),
         service(json!({"ports": [{"port": 80}, {"port": 81}]})),
     ];
-    let pod = PodDemand::of(&object(json!({"spec": spec("1", "1Gi")})));
-    let pod = PodDemand { objects: LeaseObjects::of(&services), ..pod };
+    let pod: Pod = object(json!({"spec": spec("1", "1Gi")}));
+    let pod = PodDemand { objects: LeaseObjects::of(&pod, &services), ..PodDemand::of(&pod) };
     let new = pod.to_demand();
     assert_eq!(PodDemand::read(&new), Some(pod));
     let tier = tier(1);
@@ -84,6 +84,19 @@ fn quotas_count_the_objects_of_orders_under_way() {
     quota["status"] = json!({"used": {"count/jobs.batch": "1"}});
     cluster.quotas = vec![quota];
     assert_eq!(cluster.view().check(&[running], &new), Ok(()));
+}
+
+#[test]
+fn a_pod_that_writes_to_its_customer_has_a_second_secret() {
+    for (inits, secrets) in [
+        (json!([]), 1),
+        (json!([{"name": "paygress-ssh"}]), 1),
+        (json!([{"name": "paygress-ssh"}, {"name": "paygress-reply"}]), 2),
+    ] {
+        let spec = with(spec("1", "1Gi"), json!({"initContainers": inits}));
+        let pod: Pod = object(json!({"spec": spec}));
+        assert_eq!(LeaseObjects::of(&pod, &[]).secrets, secrets, "{inits}");
+    }
 }
 
 /// Without the right to read nodes and pods of the cluster.
