@@ -15,7 +15,7 @@
 
 use crate::guard::Overcommit;
 use crate::quantity::whole;
-use crate::ssh_server::VOLUME;
+use crate::ssh_server::{HOLDER, PROGRAM, VOLUME};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, Volume,
 };
@@ -24,10 +24,6 @@ use paygress_core::backend::policy::Resources;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use std::collections::BTreeMap;
 
-/// The container with the program.
-pub(crate) const PROGRAM: &str = "paygress-image";
-/// The container with the port of the node: the kubelet opens those of `containers` alone.
-const HOLDER: &str = "paygress-pod";
 const HOLD: [&str; 2] = ["/bin/paygress-sshd", "hold"];
 const ALWAYS: &str = "Always";
 /// What the holder has of what was sold. A runtime starts no container with much less.

@@ -18,6 +18,14 @@ use paygress_sshd::END_FILE;
 pub(crate) const INIT_CONTAINER: &str = "paygress-ssh";
 /// The one after it, where pods write to their customers (`pod_reply`).
 pub(crate) const REPLY_CONTAINER: &str = "paygress-reply";
+/// Beside an image's own program (`image_program`): the container with that…
+pub(crate) const PROGRAM: &str = "paygress-image";
+/// …and the one with the port of the node: the kubelet opens those of `containers` alone.
+pub(crate) const HOLDER: &str = "paygress-pod";
+/// Containers that the host adds after the guard. One of a template that has such a name would be
+/// taken for it: what it reports would be the host's word.
+pub(crate) const RESERVED_CONTAINERS: [&str; 4] =
+    [INIT_CONTAINER, REPLY_CONTAINER, PROGRAM, HOLDER];
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
 /// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
 /// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.

@@ -316,6 +316,15 @@ fn a_mount_of_the_hosts_volumes_is_refused() {
     }
 }
 
+/// Beside an image's own program the template's container is an init container too: what the customer
+/// writes there would be the host's report, the pod's key for instance.
+#[test]
+fn a_container_that_would_be_taken_for_the_hosts_is_refused() {
+    for name in ["paygress-ssh", "paygress-reply", "paygress-image", "paygress-pod"] {
+        refused_in_container([("name", json!(name), "name")]);
+    }
+}
+
 #[test]
 fn probes_resources_and_ports_that_are_not_the_leases_are_refused() {
     refused_in_container([

@@ -3,7 +3,7 @@
 use super::allowed::Allowed;
 use super::error::GuardError;
 use super::fields::Object;
-use crate::ssh_server::{DIRECTORY, RESERVED_VOLUMES};
+use crate::ssh_server::{DIRECTORY, RESERVED_CONTAINERS, RESERVED_VOLUMES};
 use paygress_core::backend::policy::{Placement, Resources};
 use serde_json::{Value, json};
 
@@ -209,6 +209,9 @@ fn volumes(spec: &mut Object<'_>, placement: &Placement) -> Result<()> {
 /// Checks and completes the container; returns whether it has the reserved hostPort.
 fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowed) -> Result<bool> {
     container.only(&CONTAINER)?;
+    if container.get("name").and_then(Value::as_str).is_some_and(is_reserved_container) {
+        return Err(container.field_error("name", "is a container of the host; name another one"));
+    }
     if container.get("image") != Some(&json!(placement.image)) {
         return Err(container.field_error("image", "must be the admitted image"));
     }
@@ -249,6 +252,11 @@ fn container(container: &mut Object<'_>, placement: &Placement, allowed: &Allowe
 /// The host adds it later, and the mount would be good then.
 fn is_reserved_volume(name: &str) -> bool {
     RESERVED_VOLUMES.contains(&name)
+}
+
+/// The host may add it later.
+fn is_reserved_container(name: &str) -> bool {
+    RESERVED_CONTAINERS.contains(&name)
 }
 
 /// At or below the directory of the host's SSH server, however it is written.
