@@ -115,6 +115,8 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
             (two(json!({"resources": null})), "limits of CPU"),
             (json!({"containers": [container]}), mounted),
             (of(&[init(json!({"volumeMounts": [reply_mount()]})), reply(json!({}))]), mounted),
+            // Alone it would have any command.
+            (of(&[reply(json!({"command": ["/bin/sh", "-c", "sleep 60"]}))]), mounted),
         ],
     );
     // Nor is it another lease's.
@@ -217,6 +219,25 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
             (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
         ],
     );
+}
+
+/// Beside a program there is no container that writes to the customer, whatever one is named.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_name_alone_lets_nobody_read_what_a_pod_writes_to_its_customer() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")]);
+    let mut reading = with_program();
+    let volumes = reading["spec"]["volumes"].as_array_mut().unwrap();
+    volumes.push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
+    wait_for("the parameters", SOON, || thief.dry_run("pods", &reading).is_ok());
+    let mounted = "mounted by its init container paygress-reply alone";
+    let named = ["/spec/initContainers/0", "/spec/initContainers/1"].map(|place| {
+        let patch = json!({"name": "paygress-reply", "volumeMounts": [reply_mount()]});
+        (changed(place, patch), mounted)
+    });
+    thief.is_refused("pods", &reading, "/spec", &named);
 }
 
 #[test]
