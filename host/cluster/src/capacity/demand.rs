@@ -1,6 +1,7 @@
 //! What a pod needs of its node, and which nodes it may run on.
 
 use super::amounts::Amounts;
+use crate::ssh_server::REPLY_CONTAINER;
 use k8s_openapi::api::core::v1::{
     self, Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, ResourceRequirements,
     Service,
@@ -72,6 +73,16 @@ impl LeaseObjects {
             secrets: 1,
             services: count(services.len()),
             node_ports: node_ports.map(count).fold(0, u64::saturating_add),
+        }
+    }
+
+    /// Those of the lease of this pod: what it is to write to its customer is a Secret too.
+    pub(super) fn of_pod(pod: &Pod, services: &[Service]) -> Self {
+        let objects = Self::of(services);
+        let mut inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        match inits.any(|init| init.name == REPLY_CONTAINER) {
+            true => Self { secrets: objects.secrets.saturating_add(1), ..objects },
+            false => objects,
         }
     }
 

@@ -138,7 +138,7 @@ impl CapacityWatch {
     /// What a pod with these Services needs that the API server has admitted; remembered for the
     /// offers of its tier.
     pub(crate) fn demand(&self, tier: &Tier, admitted: &Pod, services: &[Service]) -> Demand {
-        let objects = LeaseObjects::of(services);
+        let objects = LeaseObjects::of_pod(admitted, services);
         let demand = PodDemand { objects, ..PodDemand::of(admitted) };
         self.shapes().learn(tier, &demand, Instant::now());
         demand.to_demand()

@@ -86,6 +86,18 @@ fn quotas_count_the_objects_of_orders_under_way() {
     assert_eq!(cluster.view().check(&[running], &new), Ok(()));
 }
 
+/// Else its Secret is refused once the pod is paid for.
+#[test]
+fn a_pod_that_writes_to_its_customer_has_a_secret_more() {
+    let install = json!({"name": "paygress-ssh"});
+    let reply = json!({"name": "paygress-reply"});
+    for (inits, secrets) in [(json!([install]), 1), (json!([install, reply]), 2)] {
+        let pod: Pod = object(json!({"spec": {"containers": [], "initContainers": inits}}));
+        let objects = LeaseObjects::of_pod(&pod, &[]);
+        assert_eq!((objects.jobs, objects.secrets), (1, secrets), "{inits}");
+    }
+}
+
 /// Without the right to read nodes and pods of the cluster.
 #[test]
 fn quotas_are_counted_without_the_nodes() {
