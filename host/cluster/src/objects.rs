@@ -133,9 +133,7 @@ fn completed(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Checked, Re
             pod_reply::add(&mut checked.template, &plan.placement.pod_name);
         }
     }
-    if let Some(contact) = settings.contact {
-        introduce(&mut checked.template, contact, &plan.lease.pod_name());
-    }
+    introduce(&mut checked.template, settings.contact, &plan.lease.pod_name());
     if plan.run == Run::Image {
         let program = ImageProgram {
             // Without one the template is refused: there is no server beside which to run it.

@@ -1,7 +1,7 @@
 //! What the status of a Job or a pod says about a lease.
 
 use crate::image_program::server_sidecar;
-use crate::ssh_server::{INIT_CONTAINER, PROGRAM_CONTAINER, is_hosts};
+use crate::ssh_server::{HOLDER_CONTAINER, INIT_CONTAINER, PROGRAM_CONTAINER, is_hosts};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
@@ -134,8 +134,13 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        let of_image = is_any_terminated(pod, &NOT_STARTED);
-        return Some(Err(not_started(pod, of_image, "it ended during startup")));
+        let cause = match (is_any_terminated(pod, &NOT_STARTED), server_beside_program(status)) {
+            (false, _) => StartCause::Unknown,
+            (true, None) => StartCause::Image,
+            // It is the container that holds the pod.
+            (true, Some(_)) => StartCause::Host,
+        };
+        return Some(Err(not_started(pod, cause, "it ended during startup")));
     }
     // Beside a program the pod is ready only while that runs.
     if is_met(status, "Ready") || server_beside_program(status).is_some_and(|server| server.ready) {
@@ -158,18 +163,32 @@ pub(crate) fn readiness(
     let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
-    Some(Err(not_started(pod, is_of_image(&reason), &reason)))
+    Some(Err(not_started(pod, start_cause(container, &reason), &reason)))
+}
+
+/// Whose image keeps a pod from starting.
+#[derive(Clone, Copy)]
+enum StartCause {
+    /// That of the pod.
+    Image,
+    /// The operator's, with the SSH server.
+    Host,
+    /// It need not be an image.
+    Unknown,
 }
 
 /// The error of a pod that does not start. As long as the host's SSH server is not in it, nothing
 /// that its customer has named was tried.
-fn not_started(pod: &Pod, of_image: bool, message: &str) -> ClusterError {
-    match (is_server_missing(pod), of_image) {
+fn not_started(pod: &Pod, cause: StartCause, message: &str) -> ClusterError {
+    match (is_server_missing(pod), cause) {
         (true, _) => {
             ClusterError::not_scheduled(format!("its SSH server is not installed: {message}"))
         }
-        (false, true) => ClusterError::image_failed(message),
-        (false, false) => ClusterError::not_ready(message),
+        (false, StartCause::Host) => {
+            ClusterError::not_scheduled(format!("the SSH server's image does not start: {message}"))
+        }
+        (false, StartCause::Image) => ClusterError::image_failed(message),
+        (false, StartCause::Unknown) => ClusterError::not_ready(message),
     }
 }
 
@@ -216,13 +235,15 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     const MESSAGE: &str = "it took too long";
     let Some(pod) = pod else { return ClusterError::not_scheduled(MESSAGE) };
-    let reason = pod
-        .status
-        .as_ref()
-        .and_then(|status| waiting(status).find_map(|(_, waiting)| waiting.reason.clone()));
-    match reason {
-        Some(reason) => not_started(pod, is_of_image(&reason), &format!("{MESSAGE} ({reason})")),
-        None if is_scheduled(pod) => not_started(pod, false, MESSAGE),
+    let found = pod.status.as_ref().and_then(|status| {
+        waiting(status).find_map(|(container, waiting)| Some((container, waiting.reason.as_ref()?)))
+    });
+    match found {
+        Some((container, reason)) => {
+            let cause = start_cause(container, reason);
+            not_started(pod, cause, &format!("{MESSAGE} ({reason})"))
+        }
+        None if is_scheduled(pod) => not_started(pod, StartCause::Unknown, MESSAGE),
         None => ClusterError::not_scheduled(MESSAGE),
     }
 }
@@ -288,9 +309,13 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     HostKey::parse_all(lines)
 }
 
-/// Whether a container that waits for this reason does so because of its image.
-fn is_of_image(reason: &str) -> bool {
-    IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason)
+/// Whose image it is that has a container wait for this reason.
+fn start_cause(container: &ContainerStatus, reason: &str) -> StartCause {
+    match IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason) {
+        false => StartCause::Unknown,
+        true if container.name == HOLDER_CONTAINER => StartCause::Host,
+        true => StartCause::Image,
+    }
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is

@@ -11,6 +11,9 @@ const RELAYS: &str = "PAYGRESS_RELAYS";
 /// The URL of its HTTP API.
 const URL: &str = "PAYGRESS_URL";
 
+/// All of the variables. Nobody but the service sets them: who they name gets tokens.
+pub const VARIABLES: [&str; 4] = [POD, NPUB, RELAYS, URL];
+
 /// How the service is reached. Nothing of it is a secret: its offers say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceContact {

@@ -1,9 +1,9 @@
 //! What a pod finds of its own: its login, the end of its lease, and the names of its user.
 
 use paygress_sshd::END_FILE;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions, set_permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -33,7 +33,11 @@ impl PodDirectory {
         let directory = tempfile::Builder::new().prefix("paygress-pod-").tempdir()?;
         let path = directory.path().canonicalize()?;
         let pod = Self { path, owner, _directory: directory };
-        pod.own(&pod.path)?;
+        if owner.is_some() {
+            // The pod may pass through, and change nothing: whoever started it writes there while it
+            // runs, as root.
+            set_permissions(&pod.path, Permissions::from_mode(0o711))?;
+        }
         for name in ["login", LEASE, "home"] {
             DirBuilder::new().mode(0o700).create(pod.path.join(name))?;
             pod.own(&pod.path.join(name))?;
@@ -84,10 +88,41 @@ impl PodDirectory {
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(content)?;
-        self.own(path)
+        // The file, and not what may be in its place.
+        self.owner.map_or(Ok(()), |owner| fchown(&file, Some(owner), Some(owner)))
     }
 
     fn own(&self, path: &Path) -> io::Result<()> {
         self.owner.map_or(Ok(()), |owner| chown(path, Some(owner), Some(owner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    const OWNER: u32 = 2_000_000_001;
+
+    /// Else it has root give it any file, by a link in the place of the one that is being written.
+    #[test]
+    fn a_pod_with_a_user_of_its_own_changes_nothing_beside_its_own_directories() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let pod = PodDirectory::new("alice", OWNER, Some(OWNER), &[("password", b"x".as_slice())])
+            .unwrap();
+        pod.write_end("{}").unwrap();
+        let found = |path: &Path| {
+            let metadata = path.metadata().unwrap();
+            (metadata.uid(), metadata.mode() & 0o777)
+        };
+        assert_eq!(found(pod.path()), (0, 0o711));
+        for own in [pod.login(), pod.lease(), pod.home()] {
+            assert_eq!(found(&own), (OWNER, 0o700), "{}", own.display());
+        }
+        for own in [pod.login().join("password"), pod.lease().join(END_FILE)] {
+            assert_eq!(found(&own), (OWNER, 0o600), "{}", own.display());
+        }
     }
 }

@@ -100,7 +100,10 @@ fn the_admission_policy_knows_the_container_that_writes_to_the_customer() {
     ] {
         assert!(second.contains(part), "{part}: {second}");
     }
-    assert!(rule("mounted by its init container").contains("variables.replyVolumes"));
+    let mounted = rule("mounted by its init container");
+    assert!(mounted.contains("variables.replyVolumes"), "{mounted}");
+    // Only as the second of two it has no command but its own.
+    assert!(mounted.contains("variables.initContainers.size() == 2"), "{mounted}");
 }
 
 #[test]

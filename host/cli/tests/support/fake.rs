@@ -33,7 +33,7 @@ use paygress_store::SqlStore;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -181,6 +181,8 @@ pub struct FakeCluster {
     pub broken: Mutex<HashSet<PodName>>,
     /// Whether its pods run their images' own programs.
     pub runs_images: bool,
+    /// Whether pods that are ready are gone a moment later.
+    pub gone: AtomicBool,
     /// The end that terminals of a pod show, and how long before they have notices.
     pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
 }
@@ -268,7 +270,7 @@ impl Cluster for FakeCluster {
         }
     }
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        Ok(())
+        if self.gone.load(Ordering::Relaxed) { Err(ClusterError::NotFound) } else { Ok(()) }
     }
     async fn show_end(
         &self,

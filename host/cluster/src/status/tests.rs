@@ -377,6 +377,34 @@ fn whatever_the_images_program_does_its_pod_is_ready_when_the_server_is() {
     }
 }
 
+/// Nor does its customer bear a fee for it, and nobody else has the image refused.
+#[test]
+fn what_holds_a_pod_beside_a_program_is_not_the_customers_image() {
+    let server = json!({"started": true, "state": {"running": {}}});
+    let pod = |phase: &str, holder: Value| {
+        let mut pod = beside_program(&server, &json!({}));
+        let status = pod.status.as_mut().unwrap();
+        status.phase = Some(phase.to_owned());
+        let holders = status.container_statuses.as_mut().unwrap();
+        holders[0].state = Some(serde_json::from_value(holder).unwrap());
+        pod
+    };
+    let waits = |reason: &str| pod("Pending", json!({"waiting": {"reason": reason}}));
+    for reason in ["ErrImageNeverPull", "CreateContainerConfigError"] {
+        let failed = readiness(&waits(reason), Duration::ZERO, UNSCHEDULABLE);
+        assert!(matches!(failed, Some(Err(ClusterError::NotScheduled(_)))), "{reason}: {failed:?}");
+    }
+    for reason in ["ErrImagePull", "CreateContainerError"] {
+        let overdue = unready(Some(&waits(reason)));
+        assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{reason}: {overdue:?}");
+    }
+    let ended = pod("Failed", json!({"terminated": {"reason": "StartError", "exitCode": 128}}));
+    let failed = readiness(&ended, Duration::ZERO, UNSCHEDULABLE);
+    assert!(matches!(failed, Some(Err(ClusterError::NotScheduled(_)))), "{failed:?}");
+    let initializing = unready(Some(&waits("PodInitializing")));
+    assert!(matches!(initializing, ClusterError::NotReady(_)), "{initializing:?}");
+}
+
 #[test]
 fn how_an_images_program_is_is_known_of_pods_that_have_one() {
     let server = json!({"ready": true});

@@ -1,6 +1,8 @@
 //! Everything that can be refused, while the customer still holds the money.
 
 use super::capacity::{self, NotReserved, no_ports};
+use super::image_starts::PodImage;
+use super::lane::Lane;
 use super::{OrderService, StepError, internal, unreadable};
 use crate::backend::capacity::NoCapacity;
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
@@ -17,6 +19,7 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::units::{Seconds, UnixTime};
+use std::time::Instant;
 
 impl OrderService {
     /// received → decided, or refused.
@@ -161,7 +164,7 @@ impl OrderService {
         };
         let mut planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
-        let reserved = match self.begin_start(order, &agreement, &planned) {
+        let reserved = match self.begin_start(order, token, &agreement, &planned).await {
             Ok(()) => self.reserve_planned(order, &agreement, &mut planned, &login, set).await,
             Err(refusal) => Err(refusal),
         };
@@ -190,16 +193,27 @@ impl OrderService {
     }
 
     /// Before a pod of an image that its customer has named is reserved.
-    fn begin_start(
+    async fn begin_start(
         &self,
         order: &Order,
+        token: &Secret,
         agreement: &Agreement,
         planned: &PlannedPod,
     ) -> Result<(), Refusal> {
         let Purchase::Spawn { image: Some(_), .. } = &order.purchase else { return Ok(()) };
-        let capacity = agreement.decision.context.capacity_leases;
-        let image = &planned.decision.placement.image;
-        self.image_starts.try_start(&order.id, image, order.customer(), capacity)
+        let decision = &agreement.decision;
+        let (capacity, tier) = (decision.context.capacity_leases, &decision.quote.tier);
+        let image = PodImage::new(&planned.decision.placement.image, tier, order.purchase.run());
+        self.image_starts.check(&image, Instant::now())?;
+        let customer = order.customer();
+        let try_start =
+            |lane| self.image_starts.try_start(&order.id, &image, customer, capacity, lane);
+        match try_start(Lane::Unproven) {
+            Err(_) if self.backends.wallet.is_proven(token, &order.token_info).await => {
+                try_start(Lane::Proven)
+            }
+            tried => tried,
+        }
     }
 
     /// Reserves what this pod needs, and moves it to another port while other pods have its own.

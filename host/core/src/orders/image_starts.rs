@@ -4,24 +4,43 @@
 //! its customer gets back all that they paid. So an image that its node could not pull or start is
 //! refused before the payment for a while, and of those that have not started yet few are launched at
 //! the same time. What is known is of this process: others find out for themselves.
+//!
+//! All of it is known of an image in one tier, with what runs in it: a tier may have too little memory
+//! for it, or devices that it cannot use, and nobody makes an image that is good elsewhere be refused.
 
+use super::lane::Lane;
 use crate::backend::cluster::EndReason;
 use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
 use crate::model::ids::{Customer, OrderId};
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::Run;
 use crate::recent::Recent;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// An image, and what else of an order decides whether its pod starts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PodImage {
+    image: String,
+    tier: String,
+    run: Run,
+}
+
+impl PodImage {
+    pub(super) fn new(image: &str, tier: &str, run: Run) -> Self {
+        Self { image: image.to_owned(), tier: tier.to_owned(), run }
+    }
+}
+
 pub(super) struct ImageStarts {
     /// Those that have started.
-    started: Mutex<Recent<String>>,
-    failures: Mutex<HashMap<String, Failure>>,
+    started: Mutex<Recent<PodImage>>,
+    failures: Mutex<HashMap<PodImage, Failure>>,
     /// The orders whose image has not started yet.
     first: Mutex<HashMap<OrderId, FirstStart>>,
-    images: KeyedLimit<String>,
+    images: KeyedLimit<PodImage>,
     customers: KeyedLimit<Option<Customer>>,
 }
 
@@ -41,7 +60,10 @@ impl Failure {
 
 /// What an order has of what may be tried at the same time.
 struct FirstStart {
-    _of_image: Permit<String>,
+    image: PodImage,
+    /// Whether its token is known to be worth something, or it is paid for.
+    lane: Lane,
+    _of_image: Permit<PodImage>,
     _of_customer: Permit<Option<Customer>>,
 }
 
@@ -53,7 +75,7 @@ pub(super) struct Trying {
 
 impl Drop for Trying {
     fn drop(&mut self) {
-        lock(&self.starts.first).remove(&self.order);
+        self.starts.end(&self.order);
     }
 }
 
@@ -76,21 +98,20 @@ impl ImageStarts {
         Trying { starts: Arc::clone(self), order: order.clone() }
     }
 
-    /// Before an order of this image is paid for.
+    /// Before an order of this image is paid for, after [`ImageStarts::check`]. One with a proven token
+    /// does not stand behind those without, which cost nothing: it takes the place of one.
     ///
     /// # Errors
-    /// `resource_unavailable`: it has failed a moment ago, or has not started yet, and enough such
-    /// pods are being launched.
+    /// `resource_unavailable`: it has not started yet, and enough such pods are being launched.
     pub(super) fn try_start(
         &self,
         order: &OrderId,
-        image: &str,
+        image: &PodImage,
         customer: Option<&Customer>,
         capacity: u32,
+        lane: Lane,
     ) -> Result<(), Refusal> {
-        self.check(image, Instant::now())?;
-        let image = image.to_owned();
-        if lock(&self.started).contains(&image) {
+        if lock(&self.started).contains(image) {
             return Ok(());
         }
         let mut first = lock(&self.first);
@@ -98,22 +119,58 @@ impl ImageStarts {
             return Ok(());
         }
         let part = usize::try_from(capacity.div_ceil(limits::FIRST_STARTS_PART)).unwrap_or(0);
-        if first.len() >= part.clamp(1, limits::FIRST_STARTS) {
-            return Err(being_tried());
+        let most = part.clamp(1, limits::FIRST_STARTS);
+        let of = [limits::FIRST_STARTS_OF_IMAGE, limits::FIRST_STARTS_OF_ONE];
+        let begin = || self.begin(image, customer, lane, of);
+        let is_full = |first: &HashMap<OrderId, FirstStart>| first.len() >= most;
+        let mut begun = if is_full(&first) { None } else { begin() };
+        if begun.is_none() && lane == Lane::Proven {
+            // One of this image is in the way in any case.
+            let unproven = first.iter().filter(|(_, start)| start.lane == Lane::Unproven);
+            let removed = unproven.max_by_key(|(_, start)| start.image == *image);
+            let removed = removed.map(|(order, _)| order.clone());
+            drop(removed.and_then(|order| first.remove(&order)));
+            begun = if is_full(&first) { None } else { begin() };
         }
-        let of_image = self.images.try_acquire(image, limits::FIRST_STARTS_OF_IMAGE);
-        let customer = customer.cloned();
-        let of_customer = self.customers.try_acquire(customer, limits::FIRST_STARTS_OF_ONE);
-        let (Some(of_image), Some(of_customer)) = (of_image, of_customer) else {
-            return Err(being_tried());
-        };
-        let start = FirstStart { _of_image: of_image, _of_customer: of_customer };
-        first.insert(order.clone(), start);
+        first.insert(order.clone(), begun.ok_or_else(being_tried)?);
         Ok(())
     }
 
+    /// What one order takes of an image and of a customer, of which there is so much.
+    fn begin(
+        &self,
+        image: &PodImage,
+        customer: Option<&Customer>,
+        lane: Lane,
+        [of_image, of_one]: [usize; 2],
+    ) -> Option<FirstStart> {
+        let of_image = self.images.try_acquire(image.clone(), of_image)?;
+        let of_customer = self.customers.try_acquire(customer.cloned(), of_one)?;
+        let image = image.clone();
+        Some(FirstStart { image, lane, _of_image: of_image, _of_customer: of_customer })
+    }
+
+    /// The pod of this order is launched, which is paid for: no other order takes its place. It counts
+    /// also if another has taken it before, or if it was tried by an earlier process.
+    pub(super) fn paid(&self, order: &OrderId, image: &PodImage, customer: Option<&Customer>) {
+        let is_known = lock(&self.started).contains(image);
+        let mut first = lock(&self.first);
+        if let Some(start) = first.get_mut(order) {
+            start.lane = Lane::Proven;
+        } else if !is_known
+            && let Some(start) = self.begin(image, customer, Lane::Proven, [usize::MAX; 2])
+        {
+            first.insert(order.clone(), start);
+        }
+    }
+
+    /// No pod of this order is being launched.
+    pub(super) fn end(&self, order: &OrderId) {
+        lock(&self.first).remove(order);
+    }
+
     /// Refuses an image that has failed a moment ago.
-    pub(super) fn check(&self, image: &str, now: Instant) -> Result<(), Refusal> {
+    pub(super) fn check(&self, image: &PodImage, now: Instant) -> Result<(), Refusal> {
         let failures = lock(&self.failures);
         let left = failures.get(image).map_or(Duration::ZERO, |failure| failure.left(now));
         if left.is_zero() {
@@ -130,13 +187,13 @@ impl ImageStarts {
     }
 
     /// A pod of it takes logins.
-    pub(super) fn started(&self, image: &str) {
+    pub(super) fn started(&self, image: &PodImage) {
         lock(&self.failures).remove(image);
-        lock(&self.started).insert(&image.to_owned());
+        lock(&self.started).insert(image);
     }
 
     /// Its node could not pull or start it: each time in a row it is refused for twice as long.
-    pub(super) fn failed(&self, image: &str, now: Instant) {
+    pub(super) fn failed(&self, image: &PodImage, now: Instant) {
         self.forget(image);
         let mut failures = lock(&self.failures);
         // Long after the last one it is the first again.
@@ -154,12 +211,12 @@ impl ImageStarts {
                 failures.remove(&oldest);
             }
         }
-        failures.insert(image.to_owned(), Failure { at: now, kept });
+        failures.insert(image.clone(), Failure { at: now, kept });
     }
 
     /// A pod of it did not start, for whatever reason: it counts as one that has not started yet.
-    pub(super) fn forget(&self, image: &str) {
-        lock(&self.started).remove(&image.to_owned());
+    pub(super) fn forget(&self, image: &PodImage) {
+        lock(&self.started).remove(image);
     }
 }
 
@@ -186,29 +243,43 @@ mod tests {
         Customer::parse(&format!("{number:064x}")).unwrap()
     }
 
-    fn try_start(starts: &ImageStarts, image: &str, of: usize) -> Result<OrderId, Refusal> {
-        let order = OrderId::random();
-        starts.try_start(&order, image, Some(&customer(of)), PLENTY).map(|()| order)
+    fn image(name: &str) -> PodImage {
+        PodImage::new(name, "basic", Run::Ssh)
+    }
+
+    fn try_start_in(
+        starts: &ImageStarts,
+        lane: Lane,
+        name: &str,
+        of: usize,
+    ) -> Result<OrderId, Refusal> {
+        let (order, customer) = (OrderId::random(), customer(of));
+        let tried = starts.try_start(&order, &image(name), Some(&customer), PLENTY, lane);
+        tried.map(|()| order)
+    }
+
+    fn try_start(starts: &ImageStarts, name: &str, of: usize) -> Result<OrderId, Refusal> {
+        try_start_in(starts, Lane::Proven, name, of)
     }
 
     #[test]
     fn an_image_that_fails_is_refused_for_longer_and_longer_until_it_starts() {
         let (starts, mut now) = (ImageStarts::default(), Instant::now());
         for expected in [60, 120, 240, 480, 900, 900] {
-            assert_eq!(starts.check("a", now), Ok(()), "{expected}");
-            starts.failed("a", now);
-            let refused = starts.check("a", now).unwrap_err();
+            assert_eq!(starts.check(&image("a"), now), Ok(()), "{expected}");
+            starts.failed(&image("a"), now);
+            let refused = starts.check(&image("a"), now).unwrap_err();
             assert_eq!(refused.code, ErrorType::ResourceUnavailable);
             assert_eq!(refused.end_reason, Some(EndReason::ImageFailed));
             assert!(refused.message.contains(&format!("in {expected} s")), "{refused}");
-            assert_eq!(starts.check("b", now), Ok(()), "another image");
+            assert_eq!(starts.check(&image("b"), now), Ok(()), "another image");
             now = now.checked_add(Duration::from_secs(expected)).unwrap();
         }
-        starts.failed("a", now);
-        starts.started("a");
-        assert_eq!(starts.check("a", now), Ok(()));
-        starts.failed("a", now);
-        assert!(starts.check("a", now).unwrap_err().message.contains("in 60 s"));
+        starts.failed(&image("a"), now);
+        starts.started(&image("a"));
+        assert_eq!(starts.check(&image("a"), now), Ok(()));
+        starts.failed(&image("a"), now);
+        assert!(starts.check(&image("a"), now).unwrap_err().message.contains("in 60 s"));
     }
 
     #[test]
@@ -219,11 +290,11 @@ mod tests {
         let mut now = begun;
         for number in times {
             now = now.checked_add(Duration::from_millis(1)).unwrap();
-            starts.failed(&number.to_string(), now);
+            starts.failed(&image(&number.to_string()), now);
         }
         assert_eq!(lock(&starts.failures).len(), limits::IMAGES_KNOWN);
-        assert!(starts.check(&last.to_string(), now).is_err());
-        assert!(starts.check("0", now).is_ok());
+        assert!(starts.check(&image(&last.to_string()), now).is_err());
+        assert!(starts.check(&image("0"), now).is_ok());
     }
 
     #[test]
@@ -234,9 +305,9 @@ mod tests {
             try_start(&starts, "a", of).unwrap();
         }
         assert!(try_start(&starts, "a", 99).is_err());
-        starts.started("a");
+        starts.started(&image("a"));
         assert!(try_start(&starts, "a", 99).is_ok(), "it is known to start");
-        starts.forget("a");
+        starts.forget(&image("a"));
         assert!(try_start(&starts, "a", 99).is_err(), "and then it did not");
         // …of one customer…
         let starts = Arc::new(ImageStarts::default());
@@ -245,7 +316,8 @@ mod tests {
             .collect();
         let refused = try_start(&starts, "b", 1).unwrap_err();
         assert!(refused.message.contains("has not started here yet"), "{refused}");
-        let again = starts.try_start(&orders[0], "0", Some(&customer(1)), PLENTY);
+        let (own, lane) = (customer(1), Lane::Proven);
+        let again = starts.try_start(&orders[0], &image("0"), Some(&own), PLENTY, lane);
         assert_eq!(again, Ok(()), "the same order");
         drop(starts.trying(&orders[0]));
         assert!(try_start(&starts, "b", 1).is_ok(), "one has ended");
@@ -253,11 +325,62 @@ mod tests {
         for (capacity, most) in [(PLENTY, limits::FIRST_STARTS), (8, 2), (1, 1), (0, 1)] {
             let starts = ImageStarts::default();
             let try_start = |number: usize| {
-                let (order, image) = (OrderId::random(), number.to_string());
-                starts.try_start(&order, &image, Some(&customer(number)), capacity)
+                let (order, image) = (OrderId::random(), image(&number.to_string()));
+                let customer = customer(number);
+                starts.try_start(&order, &image, Some(&customer), capacity, Lane::Proven)
             };
             let begun = (0..100).filter(|number| try_start(*number).is_ok()).count();
             assert_eq!(begun, most, "{capacity}");
         }
+    }
+
+    /// A tier may have too little memory for it, or devices that it cannot use.
+    #[test]
+    fn what_does_not_start_in_one_tier_is_not_refused_in_another() {
+        let (starts, now) = (ImageStarts::default(), Instant::now());
+        let small = PodImage::new("a", "small", Run::Ssh);
+        let others = [("a", "large", Run::Ssh), ("a", "small", Run::Image)];
+        let others = others.map(|(image, tier, run)| PodImage::new(image, tier, run));
+        others.iter().for_each(|other| starts.started(other));
+        starts.failed(&small, now);
+        assert!(starts.check(&small, now).is_err());
+        for other in &others {
+            assert_eq!(starts.check(other, now), Ok(()));
+            assert!(lock(&starts.started).contains(other), "{other:?}");
+        }
+    }
+
+    /// Tokens that somebody has invented cost nothing, and are found out only when they are swapped.
+    #[test]
+    fn whoever_pays_does_not_stand_behind_invented_tokens() {
+        let starts = ImageStarts::default();
+        for of in 0..limits::FIRST_STARTS_OF_IMAGE {
+            try_start_in(&starts, Lane::Unproven, "a", of).unwrap();
+        }
+        assert!(try_start_in(&starts, Lane::Unproven, "a", 99).is_err());
+        // Each takes the place of one.
+        for of in 0..limits::FIRST_STARTS_OF_IMAGE {
+            try_start(&starts, "a", 100 + of).unwrap();
+        }
+        assert_eq!(lock(&starts.first).len(), limits::FIRST_STARTS_OF_IMAGE);
+        assert!(try_start(&starts, "a", 99).is_err(), "none is left that costs nothing");
+        // All places are taken, of other images.
+        let starts = ImageStarts::default();
+        let orders: Vec<OrderId> = (0..limits::FIRST_STARTS)
+            .map(|of| try_start_in(&starts, Lane::Unproven, &of.to_string(), of).unwrap())
+            .collect();
+        let paid = |of: usize| starts.paid(&orders[of], &image(&of.to_string()), None);
+        (1..orders.len()).for_each(paid);
+        try_start(&starts, "a", 99).unwrap();
+        assert!(!lock(&starts.first).contains_key(&orders[0]));
+        assert!(try_start(&starts, "b", 98).is_err(), "the others are paid for");
+        starts.end(&orders[1]);
+        let other = try_start(&starts, "b", 98).unwrap();
+        // Was it worth something after all, it counts again.
+        paid(0);
+        starts.end(&other);
+        assert!(try_start(&starts, "c", 97).is_err());
+        starts.end(&orders[2]);
+        assert!(try_start(&starts, "c", 97).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::OrderService;
 use super::decide::check_minimum;
+use super::image_starts::PodImage;
 use crate::backend::capacity::Tier;
 use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
 use crate::backend::wallet::PaymentRequest;
@@ -108,9 +109,13 @@ impl OrderService {
         let set = self.backends.policy.current();
         let free = self.free_capacity().await?;
         let context = self.context_beside(customer, free.as_ref()).await?;
-        let view = self.view_of(purchase, customer, &*set, &context).await?;
+        let (view, named) = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         if let Purchase::Spawn { .. } = purchase {
+            if let Some(image) = named {
+                let image = PodImage::new(&image, &quote.tier, purchase.run());
+                self.image_starts.check(&image, Instant::now())?;
+            }
             self.check_probe(&set).await?;
             self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         }
@@ -139,23 +144,22 @@ impl OrderService {
         })
     }
 
-    /// What the policies see of an order of this purchase, if they admit it.
+    /// What the policies see of an order of this purchase, if they admit it, and the image that its
+    /// customer has named.
     async fn view_of(
         &self,
         purchase: &Purchase,
         customer: Option<&Customer>,
         set: &dyn PolicySet,
         context: &Context,
-    ) -> Result<OrderView, Refusal> {
+    ) -> Result<(OrderView, Option<String>), Refusal> {
         let order = OrderId::random();
         match purchase {
             Purchase::Spawn { .. } => {
                 let view = purchase.view(&order, customer, None);
                 let admitted = set.admit(&view, context).await?;
-                if view.image.is_some() {
-                    self.image_starts.check(&admitted, Instant::now())?;
-                }
-                Ok(view)
+                let named = view.image.is_some().then_some(admitted);
+                Ok((view, named))
             }
             Purchase::TopUp { pod } => {
                 let lease = self.find_lease(pod).await?;
@@ -166,7 +170,7 @@ impl OrderService {
                     ));
                 }
                 let lease = lease.view(customer, UnixTime::now());
-                Ok(purchase.view(&order, customer, Some(lease)))
+                Ok((purchase.view(&order, customer, Some(lease)), None))
             }
         }
     }

@@ -1,9 +1,10 @@
 //! From the payment to the pod that takes logins, or the time that is added.
 
 use super::decide::lease_plan;
+use super::image_starts::PodImage;
 use super::refunds::Fault;
 use super::{OrderService, StepError};
-use crate::backend::cluster::{ClusterError, ReadyPod};
+use crate::backend::cluster::{ClusterError, LeasePlan, ReadyPod};
 use crate::backend::policy::PolicySet;
 use crate::backend::responder::PodReply;
 use crate::backend::store::{LeaseUpdate, LedgerError};
@@ -61,7 +62,6 @@ impl OrderService {
             }
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
-                self.note_failed_start(&order.purchase, &paid.task, &error);
                 let lease = self.backends.ledger.lease(&order.pod()).await?;
                 let fault = fault(lease.as_ref(), &order.purchase, &error);
                 self.start_refund(order, paid, error.into(), fault).await
@@ -69,14 +69,36 @@ impl OrderService {
         }
     }
 
-    /// A pod of an image that its customer has named did not start.
-    fn note_failed_start(&self, purchase: &Purchase, task: &Task, error: &ClusterError) {
-        let (Purchase::Spawn { image: Some(_), .. }, Task::Spawn { planned, .. }) =
-            (purchase, task)
-        else {
-            return;
+    /// Launches a pod, and waits until it takes logins. What it shows of its image counts until then:
+    /// what ends it later is not the image, and may be its customer.
+    async fn start(
+        &self,
+        order: &Order,
+        lease: &Lease,
+        plan: &LeasePlan,
+    ) -> Result<ReadyPod, ClusterError> {
+        let image = PodImage::new(&plan.placement.image, &plan.tier, plan.run);
+        let is_named = matches!(order.purchase, Purchase::Spawn { image: Some(_), .. });
+        if is_named {
+            self.image_starts.paid(&order.id, &image, order.customer());
+        }
+        let started = async {
+            self.backends.cluster.launch(plan).await?;
+            self.backends.cluster.ready(&plan.lease.pod_name()).await
         };
-        let image = &planned.decision.placement.image;
+        let started = started.await;
+        match &started {
+            Ok(_) => self.image_starts.started(&image),
+            Err(error) if is_named && lease.expires_at.is_none() => {
+                self.note_failed_start(&image, error);
+            }
+            Err(_) => {}
+        }
+        started
+    }
+
+    /// A pod of an image that its customer has named did not start.
+    fn note_failed_start(&self, image: &PodImage, error: &ClusterError) {
         match error {
             ClusterError::ImageFailed(_) => self.image_starts.failed(image, Instant::now()),
             // Whatever else the customer has named may be the reason: others may try it.
@@ -102,9 +124,7 @@ impl OrderService {
             return Err(ClusterError::NotFound.into());
         }
         plan.pod_reply = self.pod_reply(order, &lease, login).await;
-        self.backends.cluster.launch(&plan).await?;
-        let ReadyPod { mut host_keys, root, pod_key } = self.backends.cluster.ready(&pod).await?;
-        self.image_starts.started(&plan.placement.image);
+        let ReadyPod { mut host_keys, root, pod_key } = self.start(order, &lease, &plan).await?;
         host_keys.truncate(limits::HOST_KEYS);
         (lease.host_keys, lease.root, lease.pod_key) = (host_keys, Some(root), pod_key);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.

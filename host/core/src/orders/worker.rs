@@ -251,6 +251,10 @@ impl OrderService {
         let from = order.state();
         order.state = next;
         tracing::debug!(from = from.as_str(), to = order.state().as_str(), "transition");
+        if matches!(order.state(), State::PaymentUnknown | State::RefundPending) {
+            // It may be so for days, as long as its mint is away, and has no pod meanwhile.
+            self.image_starts.end(&order.id);
+        }
         Ok(self.backends.ledger.transition(order, from, lease).await?)
     }
 

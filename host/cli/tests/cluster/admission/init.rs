@@ -115,6 +115,8 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
             (two(json!({"resources": null})), "limits of CPU"),
             (json!({"containers": [container]}), mounted),
             (of(&[init(json!({"volumeMounts": [reply_mount()]})), reply(json!({}))]), mounted),
+            // Alone it would have any command.
+            (of(&[reply(json!({"command": ["/bin/sh", "-c", "sleep 60"]}))]), mounted),
         ],
     );
     // Nor is it another lease's.
