@@ -1,5 +1,5 @@
 //! Images that customers name and that have not started yet: few pods of them are launched at the
-//! same time, and nobody has the orders of others refused who pays nothing.
+//! same time, and nobody has the orders of others refused for nothing.
 #![cfg(test)]
 
 mod support;

@@ -121,7 +121,7 @@ impl ImageStarts {
         let part = usize::try_from(capacity.div_ceil(limits::FIRST_STARTS_PART)).unwrap_or(0);
         let most = part.clamp(1, limits::FIRST_STARTS);
         let of = [limits::FIRST_STARTS_OF_IMAGE, limits::FIRST_STARTS_OF_ONE];
-        let begin = || self.begin(image, customer, lane, of);
+        let begin = || self.first_start(image, customer, lane, of);
         let is_full = |first: &HashMap<OrderId, FirstStart>| first.len() >= most;
         let mut begun = if is_full(&first) { None } else { begin() };
         if begun.is_none() && lane == Lane::Proven {
@@ -137,7 +137,7 @@ impl ImageStarts {
     }
 
     /// What one order takes of an image and of a customer, of which there is so much.
-    fn begin(
+    fn first_start(
         &self,
         image: &PodImage,
         customer: Option<&Customer>,
@@ -158,7 +158,7 @@ impl ImageStarts {
         if let Some(start) = first.get_mut(order) {
             start.lane = Lane::Proven;
         } else if !is_known
-            && let Some(start) = self.begin(image, customer, Lane::Proven, [usize::MAX; 2])
+            && let Some(start) = self.first_start(image, customer, Lane::Proven, [usize::MAX; 2])
         {
             first.insert(order.clone(), start);
         }

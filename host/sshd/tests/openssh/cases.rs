@@ -90,13 +90,15 @@ pub(crate) const CASES: [(&str, &str); 90] = [
     ("much on a terminal", "$SSH -tt $TO 'seq 1 20000' | md5sum"),
     (
         "terminal modes",
-        "script -qec \"stty -echo intr ^X columns 91 rows 31; $SSH -tt $TO 'stty -a'\" /dev/null",
+        "mkfifo $HERE/typed; exec 3<>$HERE/typed; script -qec \"stty -echo intr ^X columns 91 rows 31; \
+      $SSH -tt $TO 'stty -a'\" /dev/null <&3",
     ),
     (
         "a window that changes",
         "export COMMAND=\"trap 'stty size; exit' WINCH; stty size; touch $DIR/in; while :; do sleep 0.1; done\"; \
-      script -qec 'stty columns 91 rows 31; (until [ -e $DIR/in ]; do sleep 0.05; done; \
-      stty columns 132 rows 43 < /dev/tty) & $SSH -tt $TO \"$COMMAND\"' /dev/null",
+      mkfifo $HERE/typed; exec 3<>$HERE/typed; script -qec 'stty columns 91 rows 31; \
+      (until [ -e $DIR/in ]; do sleep 0.05; done; stty columns 132 rows 43 < /dev/tty) & \
+      $SSH -tt $TO \"$COMMAND\"' /dev/null <&3",
     ),
     (
         "an interrupt on a terminal",
