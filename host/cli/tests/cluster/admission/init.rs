@@ -104,7 +104,7 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
         "/spec",
         &[
             (two(json!({"image": "example.com/server:2"})), image),
-            (of(&[first(), reply(json!({})), init(json!({"name": "third"}))]), image),
+            (of(&[first(), reply(json!({})), init(json!({"name": "third"}))]), mounted),
             (two(json!({"name": "other", "volumeMounts": null})), own),
             (of(&[init(json!({"name": "other"})), reply(json!({}))]), own),
             (two(json!({"command": ["/bin/sh", "-c", "sleep 60"]})), own),

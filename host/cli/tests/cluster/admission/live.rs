@@ -26,12 +26,12 @@ fn names(job: &str) -> String {
     in_workloads(&["get", "pods", "-l", &of_job, "-o", "jsonpath={.items[*].metadata.name}"])
 }
 
-/// The Jobs of a test, gone with it.
+/// The Jobs of a test, gone with it, and their pods.
 pub(super) struct Jobs;
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        in_workloads(&["delete", "jobs", "--all", "--wait"]);
+        in_workloads(&["delete", "jobs,pods", "--all", "--wait"]);
     }
 }
 
