@@ -65,6 +65,7 @@ mod date;
 mod forward;
 mod groups;
 mod host_keys;
+mod ignored_signals;
 mod image;
 mod input;
 mod install;

@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::connection::{self, Connection, Shared};
 use crate::forward::ACCEPT_PAUSE;
 use crate::host_keys::HostKeys;
+use crate::ignored_signals;
 use crate::lease_file;
 use crate::session::Peers;
 use crate::terminals::LAST_LINE_TIMEOUT;
@@ -96,6 +97,9 @@ async fn run(
     host_keys: HostKeys,
     stop: watch::Receiver<bool>,
 ) {
+    if let Err(error) = ignored_signals::keep_from_sessions() {
+        tracing::warn!(%error, "sessions ignore the signals that this process ignores");
+    }
     // Connections are closed after the last line is shown, or when this is dropped.
     let (close, closed) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));

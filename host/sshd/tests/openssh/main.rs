@@ -15,5 +15,6 @@ mod reference;
 mod rootfs;
 mod server;
 mod sessions;
+mod signals;
 mod streams;
 mod transfer;
