@@ -164,8 +164,11 @@ impl Service {
 
     /// Stores an order in this state, with its lease.
     async fn store(&self, order: &Order, lease: LeaseUpdate<'_>) {
-        self.ledger.open(order, Repetition::ByContent).await.unwrap();
-        self.ledger.transition(order, order.state(), lease).await.unwrap();
+        // Active ones are not resumed: nothing changes it before its lease is there.
+        let active = testing::order(order.purchase.clone(), State::Active).unwrap();
+        let first = Order { state: active.state, ..order.clone() };
+        self.ledger.open(&first, Repetition::ByContent).await.unwrap();
+        self.ledger.transition(order, State::Active, lease).await.unwrap();
     }
 
     /// Waits until the order is in this state.
