@@ -5,32 +5,28 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::policy::{Payment, Policy, PolicySet, SlotStats};
-use paygress_core::backend::responder::ReplyTo;
-use paygress_core::backend::store::Repetition;
+use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, Wallet, WalletError,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId};
-use paygress_core::model::order::{Order, State};
+use paygress_core::model::order::State;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
-use paygress_core::orders::{Backends, NewOrder, OrderService, Submission};
+use paygress_core::orders::{Backends, OrderService, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use support::customer::until;
 use support::fake::{
-    FakeCluster, FakeWallet, Gate, GenerousSet, NullResponder, UNPROVEN, settings, spawn,
+    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
     without_mints,
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 /// Its mint makes no refund, and never answers to a swap of a token without DLEQ proofs.
 struct SlowWallet;
@@ -99,26 +95,10 @@ impl RefundIssuer for SlowWallet {
 
 without_mints!(SlowWallet);
 
-/// Policies that admit one image, which the test changes.
-struct OneImage(Mutex<&'static str>);
-
-impl Policy for OneImage {
-    fn current(&self) -> Arc<dyn PolicySet> {
-        Arc::new(GenerousSet(*self.0.lock().unwrap()))
-    }
-    fn report(&self) -> Vec<SlotStats> {
-        Vec::new()
-    }
-    fn changes(&self) -> watch::Receiver<()> {
-        watch::channel(()).1
-    }
-    fn observe(&self, _: &Order) {}
-}
-
 struct Service {
     orders: Arc<OrderService>,
     cluster: Arc<FakeCluster>,
-    image: Arc<OneImage>,
+    images: Arc<Images>,
     tokens: AtomicU32,
     _directory: TempDir,
 }
@@ -127,34 +107,23 @@ impl Service {
     async fn start(cluster: FakeCluster, wallet: Arc<dyn Wallet>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ledger.sqlite");
-        let (cluster, image) = (Arc::new(cluster), Arc::new(OneImage(Mutex::new("image:1"))));
+        let (cluster, images) = (Arc::new(cluster), Arc::new(Images::new("image:1")));
         let backends = Backends {
             wallet,
-            policy: image.clone(),
+            policy: images.clone(),
             cluster: cluster.clone(),
             ledger: Arc::new(SqlStore::sqlite(&file).await.unwrap()),
             responder: Arc::new(NullResponder),
         };
         let orders = OrderService::new(settings(), backends);
-        Self { orders, cluster, image, tokens: AtomicU32::new(1), _directory: directory }
+        Self { orders, cluster, images, tokens: AtomicU32::new(1), _directory: directory }
     }
 
     /// An order of a pod of the image, by the customer of this number.
     async fn submit(&self, of: u8, sat: Sat) -> Submission {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        let order = NewOrder {
-            repetition: Repetition::ByContent,
-            message: OrderId::random().to_string(),
-            reply_to: ReplyTo {
-                transport: "fake".to_owned(),
-                customer: Some(customer(of)),
-                address: BTreeMap::new(),
-            },
-            network: None,
-            token: Secret::new(format!("{}-{token}", sat.0)),
-            purchase: spawn(None, Some("named")),
-            password: Some(Secret::new("a fake password")),
-        };
+        let (token, purchase) = (format!("{}-{token}", sat.0), spawn(None, Some("named")));
+        let order = new_order(customer(of), token, purchase);
         self.orders.submit(order).await.unwrap()
     }
 
@@ -211,11 +180,11 @@ async fn an_order_that_waits_for_its_refund_is_in_nobodys_way() {
     let cluster = FakeCluster { broken_images: broken.to_vec(), ..FakeCluster::default() };
     let service = Service::start(cluster, Arc::new(SlowWallet)).await;
     for image in broken {
-        *service.image.0.lock().unwrap() = image;
+        service.images.publish(image);
         let order = service.submit(1, Sat(10)).await;
         service.wait_for_state(&order, 1, State::RefundPending).await;
     }
-    *service.image.0.lock().unwrap() = "image:1";
+    service.images.publish("image:1");
     assert_sold(&service.submit(1, Sat(10)).await.answer().await.unwrap());
 }
 

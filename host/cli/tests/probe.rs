@@ -6,8 +6,6 @@ mod support;
 
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{EndReason, LeasePlan, Probe, ProbeProblem};
-use paygress_core::backend::policy::{Policy, PolicySet, SlotStats};
-use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
 };
@@ -16,23 +14,21 @@ use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, Purchase, State};
 use paygress_core::model::refusal::ErrorType;
-use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_store::SqlStore;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::customer::until;
 use support::fake::{
-    FakeCluster, FakeWallet, Gate, GenerousSet, NullResponder, UNPROVEN, settings, spawn,
+    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
 };
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Probes that end when the test says so, and find what it says.
@@ -47,37 +43,6 @@ impl Probe for Probes {
         self.probed.lock().unwrap().push(plan.clone());
         self.findings.lock().await.recv().await.flatten()
     }
-}
-
-/// Policies that admit one image, which the operator changes.
-struct Images {
-    active: Mutex<Arc<GenerousSet>>,
-    changes: watch::Sender<()>,
-}
-
-impl Images {
-    fn new(image: &'static str) -> Self {
-        let active = Mutex::new(Arc::new(GenerousSet(image)));
-        Self { active, changes: watch::Sender::new(()) }
-    }
-
-    fn publish(&self, image: &'static str) {
-        *self.active.lock().unwrap() = Arc::new(GenerousSet(image));
-        self.changes.send_replace(());
-    }
-}
-
-impl Policy for Images {
-    fn current(&self) -> Arc<dyn PolicySet> {
-        self.active.lock().unwrap().clone()
-    }
-    fn report(&self) -> Vec<SlotStats> {
-        Vec::new()
-    }
-    fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
-    }
-    fn observe(&self, _: &Order) {}
 }
 
 /// A service that runs until it is dropped.
@@ -140,19 +105,8 @@ impl Service {
     /// An order of a pod, with a token of so many sat.
     fn new_order(&self, sat: Sat) -> NewOrder {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        NewOrder {
-            repetition: Repetition::ByContent,
-            message: OrderId::random().to_string(),
-            reply_to: ReplyTo {
-                transport: "fake".to_owned(),
-                customer: Some(Customer::parse(&"c".repeat(64)).unwrap()),
-                address: BTreeMap::new(),
-            },
-            network: None,
-            token: Secret::new(format!("{}-{token}", sat.0)),
-            purchase: spawn(None, None),
-            password: Some(Secret::new("a fake password")),
-        }
+        let customer = Customer::parse(&"c".repeat(64)).unwrap();
+        new_order(customer, format!("{}-{token}", sat.0), spawn(None, None))
     }
 
     /// What a customer who orders a pod is answered.

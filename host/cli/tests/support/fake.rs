@@ -327,6 +327,37 @@ impl Policy for Generous {
     fn observe(&self, _: &Order) {}
 }
 
+/// Policies that admit one image, which the operator changes.
+pub struct Images {
+    active: Mutex<Arc<GenerousSet>>,
+    changes: watch::Sender<()>,
+}
+
+impl Images {
+    pub fn new(image: &'static str) -> Self {
+        let active = Mutex::new(Arc::new(GenerousSet(image)));
+        Self { active, changes: watch::Sender::new(()) }
+    }
+
+    pub fn publish(&self, image: &'static str) {
+        *self.active.lock().unwrap() = Arc::new(GenerousSet(image));
+        self.changes.send_replace(());
+    }
+}
+
+impl Policy for Images {
+    fn current(&self) -> Arc<dyn PolicySet> {
+        self.active.lock().unwrap().clone()
+    }
+    fn report(&self) -> Vec<SlotStats> {
+        Vec::new()
+    }
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+    fn observe(&self, _: &Order) {}
+}
+
 #[async_trait]
 impl PolicySet for GenerousSet {
     fn digests(&self) -> Digests {
@@ -421,23 +452,32 @@ impl FakeBackends {
     /// What is answered to an order over so many sat.
     pub async fn order(&self, sat: u64, purchase: Purchase) -> Value {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let customer = Customer::parse(&format!("{:064x}", number % 1_000)).unwrap();
         let incoming = NewOrder {
-            repetition: Repetition::ByContent,
             message: format!("{number:064x}"),
-            reply_to: ReplyTo {
-                transport: "fake".to_owned(),
-                customer: Some(Customer::parse(&format!("{:064x}", number % 1_000)).unwrap()),
-                address: BTreeMap::new(),
-            },
-            network: None,
-            token: Secret::new(format!("{sat}-{number:x}")),
-            purchase,
-            password: Some(Secret::new("a fake password".to_owned())),
+            ..new_order(customer, format!("{sat}-{number:x}"), purchase)
         };
         match self.orders.submit(incoming).await.map(Submission::answer) {
             Ok(response) => sorted(&response.await.expect("a response")),
             Err(refusal) => panic!("the order was not taken: {refusal:?}"),
         }
+    }
+}
+
+/// A message of its own, by this customer.
+pub fn new_order(customer: Customer, token: String, purchase: Purchase) -> NewOrder {
+    NewOrder {
+        repetition: Repetition::ByContent,
+        message: OrderId::random().to_string(),
+        reply_to: ReplyTo {
+            transport: "fake".to_owned(),
+            customer: Some(customer),
+            address: BTreeMap::new(),
+        },
+        network: None,
+        token: Secret::new(token),
+        purchase,
+        password: Some(Secret::new("a fake password")),
     }
 }
 

@@ -33,8 +33,14 @@ impl OrderService {
         self.expect_notice_at(times.min());
     }
 
+    /// A pod was launched or extended: its customer and its open terminals have notices of its end.
+    pub(super) fn publish_end(&self, lease: &Lease) {
+        self.expect_notice(lease);
+        self.show_end(lease);
+    }
+
     /// Lets the pod's open terminals show its end, in the background: no response waits for it.
-    pub(super) fn show_end(&self, lease: &Lease) {
+    fn show_end(&self, lease: &Lease) {
         let Some(end) = lease.expires_at else { return };
         let times = times(lease, &self.settings.end_notices, UnixTime::now());
         let notices = times.into_iter().map(|(before, _)| before).collect();

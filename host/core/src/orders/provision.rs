@@ -140,8 +140,7 @@ impl OrderService {
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
-        self.expect_notice(&lease);
-        self.show_end(&lease);
+        self.publish_end(&lease);
         Ok(())
     }
 
@@ -168,8 +167,7 @@ impl OrderService {
         self.backends.cluster.set_expiry(pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
-        self.expect_notice(&lease);
-        self.show_end(&lease);
+        self.publish_end(&lease);
         Ok(())
     }
 
