@@ -99,8 +99,11 @@ pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
     match (reason, pods) {
         (EndReason::Exited, Some([])) => EndReason::Removed,
         (EndReason::Exited, Some(pods)) => {
-            let is_killed = |pod: &Pod| is_any_terminated(pod, &["OOMKilled"]);
-            if pods.iter().any(is_killed) { EndReason::OutOfMemory } else { reason }
+            if pods.iter().any(is_out_of_memory) {
+                EndReason::OutOfMemory
+            } else {
+                reason
+            }
         }
         (EndReason::Disrupted, Some(pods)) => {
             pods.iter().find_map(end_by_own_use).unwrap_or(reason)
@@ -134,12 +137,7 @@ pub(crate) fn readiness(
     if pod.metadata.deletion_timestamp.is_some()
         || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
     {
-        let cause = match (is_any_terminated(pod, &NOT_STARTED), server_beside_program(status)) {
-            (false, _) => StartCause::Unknown,
-            (true, None) => StartCause::Image,
-            // It is the container that holds the pod.
-            (true, Some(_)) => StartCause::Host,
-        };
+        let cause = cause_of_end(status);
         return Some(Err(not_started(pod, cause, "it ended during startup")));
     }
     // Beside a program the pod is ready only while that runs.
@@ -163,7 +161,7 @@ pub(crate) fn readiness(
     let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
-    Some(Err(not_started(pod, start_cause(container, &reason), &reason)))
+    Some(Err(not_started(pod, start_cause(container, waiting), &reason)))
 }
 
 /// Whose image keeps a pod from starting.
@@ -213,14 +211,34 @@ pub(crate) fn is_scheduled(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| is_met(status, "PodScheduled"))
 }
 
-/// Whether a container of the pod has ended for one of these reasons.
-fn is_any_terminated(pod: &Pod, reasons: &[&str]) -> bool {
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    containers.into_iter().flatten().any(|container| {
-        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
-        let reason = ended.and_then(|ended| ended.reason.as_deref());
-        reason.is_some_and(|reason| reasons.contains(&reason))
-    })
+/// Whether the kernel has killed a container of the pod for its memory: one on which the pod depends.
+fn is_out_of_memory(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| {
+        status.container_statuses.iter().flatten().chain(server_beside_program(status))
+    });
+    containers
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref())
+        .any(|ended| ended.reason.as_deref() == Some("OOMKilled"))
+}
+
+/// Whose image a pod has ended by before it took logins.
+fn cause_of_end(status: &PodStatus) -> StartCause {
+    let is_any_unstartable = status.container_statuses.iter().flatten().any(is_unstartable);
+    match (server_beside_program(status), is_any_unstartable) {
+        (Some(server), _) if is_unstartable(server) => StartCause::Image,
+        // It is the container that holds the pod.
+        (Some(_), true) => StartCause::Host,
+        (None, true) => StartCause::Image,
+        (_, false) => StartCause::Unknown,
+    }
+}
+
+/// Whether the image of a container does not run, as its latest start has shown. A sidecar is started
+/// again after each.
+fn is_unstartable(container: &ContainerStatus) -> bool {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let ended = states.into_iter().flatten().find_map(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| NOT_STARTED.contains(&ended.reason.as_deref().unwrap_or_default()))
 }
 
 fn is_met(status: &PodStatus, condition_type: &str) -> bool {
@@ -236,13 +254,12 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     const MESSAGE: &str = "it took too long";
     let Some(pod) = pod else { return ClusterError::not_scheduled(MESSAGE) };
     let found = pod.status.as_ref().and_then(|status| {
-        waiting(status).find_map(|(container, waiting)| Some((container, waiting.reason.as_ref()?)))
+        waiting(status).find_map(|(container, waiting)| {
+            Some((start_cause(container, waiting), waiting.reason.as_ref()?))
+        })
     });
     match found {
-        Some((container, reason)) => {
-            let cause = start_cause(container, reason);
-            not_started(pod, cause, &format!("{MESSAGE} ({reason})"))
-        }
+        Some((cause, reason)) => not_started(pod, cause, &format!("{MESSAGE} ({reason})")),
         None if is_scheduled(pod) => not_started(pod, StartCause::Unknown, MESSAGE),
         None => ClusterError::not_scheduled(MESSAGE),
     }
@@ -309,23 +326,30 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     HostKey::parse_all(lines)
 }
 
-/// Whose image it is that has a container wait for this reason.
-fn start_cause(container: &ContainerStatus, reason: &str) -> StartCause {
-    match IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason) {
-        false => StartCause::Unknown,
-        true if container.name == HOLDER_CONTAINER => StartCause::Host,
-        true => StartCause::Image,
+/// Whose image it is that has a container wait so.
+fn start_cause(container: &ContainerStatus, waiting: &ContainerStateWaiting) -> StartCause {
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let is_of_image = IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason);
+    if !is_of_image && !is_unstartable(container) {
+        return StartCause::Unknown;
     }
+    if container.name == HOLDER_CONTAINER {
+        return StartCause::Host;
+    }
+    StartCause::Image
+}
+
+/// Whether a registry has no such image for us.
+fn is_refused(message: Option<&str>) -> bool {
+    message.is_some_and(|message| PULL_REFUSED.iter().any(|refusal| message.contains(refusal)))
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is
 /// pulled again, unless its registry refuses it: registries fail now and then.
 fn is_stuck(waiting: &ContainerStateWaiting) -> bool {
     let reason = waiting.reason.as_deref().unwrap_or_default();
-    let message = waiting.message.as_deref().unwrap_or_default();
-    let is_refused = || PULL_REFUSED.iter().any(|refusal| message.contains(refusal));
     let is_pull = matches!(reason, "ErrImagePull" | "ImagePullBackOff");
-    if is_pull && is_refused() {
+    if is_pull && is_refused(waiting.message.as_deref()) {
         return true;
     }
     matches!(

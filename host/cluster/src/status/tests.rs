@@ -427,3 +427,37 @@ fn how_an_images_program_is_is_known_of_pods_that_have_one() {
     assert_eq!(program_state(&Pod::default()), None);
     assert_eq!(program_state(&init(&json!(HOST_KEY))), None);
 }
+
+/// A sidecar is started again, and its pod does not end by it: only the kubelet's last state shows it.
+#[test]
+fn a_server_that_is_a_sidecar_is_classified_as_one_that_is_not() {
+    let waits = |reason: &str, last: &str| {
+        let last = json!({"terminated": {"reason": last, "exitCode": 128}});
+        json!({"state": {"waiting": {"reason": reason}}, "lastState": last})
+    };
+    for (last, of_image) in
+        [("StartError", true), ("ContainerCannotRun", true), ("Error", false), ("OOMKilled", false)]
+    {
+        let pod = beside_program(&waits("CrashLoopBackOff", last), &json!({}));
+        let failed = readiness(&pod, Duration::ZERO, UNSCHEDULABLE);
+        let Some(Err(error)) = failed else { panic!("{last}: {failed:?}") };
+        assert_eq!(is_of_image(&error), of_image, "{last}: {error:?}");
+        let overdue = unready(Some(&beside_program(&waits("RunContainerError", last), &json!({}))));
+        assert_eq!(is_of_image(&overdue), of_image, "{last}: {overdue:?}");
+        // Its pod is ended by somebody else meanwhile.
+        let mut pod = beside_program(&waits("CrashLoopBackOff", last), &json!({}));
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        let ended = readiness(&pod, Duration::ZERO, UNSCHEDULABLE).unwrap().unwrap_err();
+        assert_eq!(is_of_image(&ended), of_image, "{last}: {ended:?}");
+    }
+    let ended =
+        |reason: &str| json!({"state": {"terminated": {"reason": reason, "exitCode": 137}}});
+    for (server, program, end) in [
+        (ended("OOMKilled"), ended("Error"), EndReason::OutOfMemory),
+        (ended("Error"), ended("OOMKilled"), EndReason::Exited),
+        (json!({"ready": true}), json!({}), EndReason::Exited),
+    ] {
+        let pod = beside_program(&server, &program);
+        assert_eq!(cause(EndReason::Exited, Some(&[pod])), end, "{server}, {program}");
+    }
+}
