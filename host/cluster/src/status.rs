@@ -35,16 +35,36 @@ pub(crate) const IMAGE_FAILED: [&str; 7] = [
 /// Why a container waits that its runtime does not make of its image: the image's own user may be
 /// root, for instance.
 const NOT_CREATED: [&str; 2] = ["CreateContainerConfigError", "CreateContainerError"];
-/// What a registry answers that has no such image, none for this machine, or none for everybody, as
-/// containerd and CRI-O pass it on. A registry that cannot be reached answers nothing.
-const PULL_REFUSED: [&str; 6] = [
+/// What a registry answers that has no such image, none for this machine, or none for everybody, and
+/// what is reported of a name that is none, as containerd and CRI-O pass it on. A registry that cannot be
+/// reached answers nothing. No image's name has blanks, so none can have such a text.
+const PULL_REFUSED: [&str; 10] = [
     ": not found",
     "manifest unknown",
     "does not exist",
     "no match for platform",
     "authorization failed",
     "access to the resource is denied",
+    ": 401 Unauthorized",
+    ": 403 Forbidden",
+    "unauthorized: ",
+    "invalid reference format",
 ];
+/// Why no image at all would have been pulled or started there and then: the node's disk is full, or
+/// the registry is not there. Its statuses are found by their numbers.
+const NOT_OF_IMAGE: [&str; 9] = [
+    "no space left on device",
+    "toomanyrequests: ",
+    "i/o timeout",
+    "handshake timeout",
+    "timed out",
+    "deadline exceeded",
+    "Timeout exceeded",
+    "connection refused",
+    "connection reset by peer",
+];
+/// Why a container waits whose registry the kubelet found away by itself.
+const REGISTRY_AWAY: &str = "RegistryUnavailable";
 /// Why a container has ended whose image does not run: its program is missing, or of another
 /// architecture.
 const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
@@ -238,7 +258,10 @@ fn cause_of_end(status: &PodStatus) -> StartCause {
 fn is_unstartable(container: &ContainerStatus) -> bool {
     let states = [container.state.as_ref(), container.last_state.as_ref()];
     let ended = states.into_iter().flatten().find_map(|state| state.terminated.as_ref());
-    ended.is_some_and(|ended| NOT_STARTED.contains(&ended.reason.as_deref().unwrap_or_default()))
+    ended.is_some_and(|ended| {
+        let reason = ended.reason.as_deref().unwrap_or_default();
+        NOT_STARTED.contains(&reason) && !is_not_of_image(ended.message.as_deref())
+    })
 }
 
 fn is_met(status: &PodStatus, condition_type: &str) -> bool {
@@ -336,12 +359,27 @@ fn start_cause(container: &ContainerStatus, waiting: &ContainerStateWaiting) -> 
     if container.name == HOLDER_CONTAINER {
         return StartCause::Host;
     }
-    StartCause::Image
+    let message = waiting.message.as_deref();
+    let is_away = reason == REGISTRY_AWAY || is_not_of_image(message);
+    if is_away && !is_refused(message) { StartCause::Unknown } else { StartCause::Image }
 }
 
 /// Whether a registry has no such image for us.
 fn is_refused(message: Option<&str>) -> bool {
     message.is_some_and(|message| PULL_REFUSED.iter().any(|refusal| message.contains(refusal)))
+}
+
+/// Whether this keeps every image from a node, good ones too: then none of them is blamed. "unexpected
+/// status from HEAD request to …: 503 Service Unavailable"
+fn is_not_of_image(message: Option<&str>) -> bool {
+    let is_status = |part: &str| {
+        let code = part.split_whitespace().next().and_then(|code| code.parse::<u16>().ok());
+        code.is_some_and(|code| code == 429 || (500..600).contains(&code))
+    };
+    message.is_some_and(|message| {
+        NOT_OF_IMAGE.iter().any(|text| message.contains(text))
+            || message.split(": ").skip(1).any(is_status)
+    })
 }
 
 /// Whether a container will not run, however long one waits. An image whose pull has failed is

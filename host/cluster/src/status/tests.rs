@@ -1,3 +1,5 @@
+mod pulls;
+
 use super::*;
 use crate::ssh_server::REPLY_CONTAINER;
 use paygress_core::limits;
@@ -259,54 +261,6 @@ fn a_failed_pull_is_waited_for_and_a_wrong_name_is_not() {
         let overdue = unready(pod);
         assert!(matches!(overdue, ClusterError::NotScheduled(_)), "{overdue:?}");
     }
-}
-
-/// As containerd 2.1 and CRI-O 1.32 say it.
-#[test]
-fn a_pull_that_its_registry_refuses_is_not_waited_for() {
-    let of = |reason: &str, message: &str| {
-        let mut pod = waiting_for(reason);
-        let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
-        let waiting = statuses[0].state.as_mut().unwrap().waiting.as_mut().unwrap();
-        waiting.message = Some(message.to_owned());
-        readiness(&pod, Duration::ZERO, UNSCHEDULABLE)
-    };
-    let pull = "failed to pull and unpack image \"x/y:1\": failed to resolve reference \"x/y:1\": ";
-    for (message, is_final) in [
-        ("x/y:1: not found", true),
-        (
-            "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
-            true,
-        ),
-        ("no match for platform in manifest: not found", true),
-        ("reading manifest 1 in x/y: manifest unknown", true),
-        ("requested access to the resource is denied", true),
-        ("dial tcp: lookup x on 10.96.0.10:53: no such host", false),
-        (
-            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 429 Too Many Requests",
-            false,
-        ),
-        (
-            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 503 Service Unavailable",
-            false,
-        ),
-        ("dial tcp 192.0.2.1:443: i/o timeout", false),
-    ] {
-        for (reason, before) in [
-            ("ErrImagePull", ""),
-            ("ImagePullBackOff", "Back-off pulling image \"x/y:1\": ErrImagePull: "),
-        ] {
-            let result = of(reason, &format!("{before}{pull}{message}"));
-            let is_refused =
-                result.as_ref().is_some_and(|result| is_of_image(result.as_ref().unwrap_err()));
-            assert_eq!(is_refused, is_final, "{reason}: {message}: {result:?}");
-        }
-    }
-    assert!(of("ContainerCreating", "x/y:1: not found").is_none());
-    // It may pass, and until then its image counts as the reason.
-    let pod = waiting_for("CreateContainerError");
-    assert!(readiness(&pod, Duration::ZERO, UNSCHEDULABLE).is_none());
-    assert!(is_of_image(&unready(Some(&pod))));
 }
 
 #[test]
