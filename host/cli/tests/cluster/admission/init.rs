@@ -180,8 +180,7 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
     let thief = Thief::new();
     let set = [("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")];
     let _set = AdmissionParameters::set(&set);
-    let accepted = || thief.dry_run("pods", &with_program()).is_ok();
-    wait_for("the parameters", SOON, accepted);
+    wait_for("the parameters", SOON, || thief.dry_run("pods", &with_program()).is_ok());
     let (why, [install, server, program], holder) = (
         "three for an image's own program",
         ["/spec/initContainers/0", "/spec/initContainers/1", "/spec/initContainers/2"],
@@ -210,6 +209,11 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
             (changed(program, json!({"volumeMounts": login})), why),
             (changed(holder, json!({"image": "nginx:1"})), why),
             (changed(holder, json!({"volumeMounts": login})), why),
+            (changed(holder, json!({"name": "ssh"})), why),
+            (changed(holder, json!({"command": ["/bin/sh", "-c", "sleep 60"]})), why),
+            (changed(holder, json!({"command": null})), why),
+            (changed(holder, json!({"args": ["x"]})), why),
+            (changed(holder, json!({"env": [{"name": "A", "value": "b"}]})), why),
             // What holds for every container holds for these.
             (changed(program, root.clone()), "no privileges"),
             (changed(server, root), "no privileges"),
