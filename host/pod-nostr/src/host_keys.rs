@@ -2,9 +2,8 @@
 
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
-use rustix::fs::{Mode, OFlags, open};
-use std::fs::File;
-use std::io::{self, Read};
+use paygress_regular_file::read_text;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The kinds of the answers' first keys, in their order; others come after them.
@@ -24,25 +23,8 @@ pub(crate) fn read(directory: &Path) -> io::Result<Vec<HostKey>> {
     });
     files.truncate(limits::HOST_KEYS);
     let texts: Vec<String> =
-        files.iter().map(|file| read_bounded(file, FILE_BYTES)).collect::<io::Result<_>>()?;
+        files.iter().map(|file| read_text(file, FILE_BYTES)).collect::<io::Result<_>>()?;
     Ok(HostKey::parse_all(texts.iter().flat_map(|text| text.lines())))
-}
-
-/// A file of at most so many bytes. Nobody waits for the other end of a FIFO that an image or a
-/// program has put in its place.
-pub(crate) fn read_bounded(file: &Path, most: usize) -> io::Result<String> {
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(open(file, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    file.take(limit.saturating_add(1)).read_to_string(&mut text)?;
-    match text.len() > most {
-        true => Err(io::Error::other(format!("it is longer than {most} bytes"))),
-        false => Ok(text),
-    }
 }
 
 #[cfg(test)]

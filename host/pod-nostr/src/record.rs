@@ -1,10 +1,10 @@
 //! Top-ups on disk, before they are sent and after they were answered: a key, a token and an answer
 //! are worth money.
 
-use crate::host_keys::read_bounded;
 use crate::output::print_note;
 use paygress_core::model::secret::Secret;
 use paygress_nostr::{Keys, nsec};
+use paygress_regular_file::read_text;
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -120,7 +120,7 @@ impl Records {
         files.sort();
         let mut pending = Vec::new();
         for path in files {
-            let text = read_bounded(&path, RECORD_BYTES).map(Secret::new);
+            let text = read_text(&path, RECORD_BYTES).map(Secret::new);
             // What is wrong is not quoted: it may be a token.
             let content: Option<Content> =
                 text.ok().and_then(|text| serde_json::from_str(text.expose()).ok());

@@ -13,6 +13,7 @@ use paygress_core::protocol::{pod_identity, sorted};
 use paygress_core::sanitize::plain;
 use paygress_nostr::gift_wrap::{WrapError, gift_wrap};
 use paygress_nostr::{EventId, Keys, PublicKey, RelayFailures, RelayUrl, broadcast, npub};
+use paygress_regular_file::read_text;
 use serde_json::{Map, Value};
 use std::io;
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ async fn report(files: &ReplyFiles) -> ReplyReport {
 /// Fills the report on its way.
 async fn send(files: &ReplyFiles, keys: &Keys, report: &mut ReplyReport) -> Result<(), SendError> {
     report.host_keys = host_keys::read(&files.host_keys).map_err(SendError::HostKeys)?;
-    let text = host_keys::read_bounded(&files.message, REQUEST_BYTES);
+    let text = read_text(&files.message, REQUEST_BYTES);
     let text = text.map(Secret::new).map_err(SendError::Message)?;
     let request = ReplyRequest::parse(text.expose())?;
     let recipient = PublicKey::from_hex(request.recipient.as_str());

@@ -1,7 +1,7 @@
 //! The one account of a server, and the keys.
 
 use crate::image::Image;
-use crate::regular_file::open_regular;
+use paygress_regular_file::open_regular;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, key::safe_rng};
 use std::ffi::OsString;
 use std::io::Read;

@@ -2,7 +2,7 @@
 //! has the same.
 
 use crate::account::Error;
-use crate::regular_file::read_at_most;
+use paygress_regular_file::read_at_most;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, key::safe_rng};

@@ -5,7 +5,7 @@
 //! beside the server. Nothing that the image has is replaced, and nothing here is an error: a login
 //! must work in an image that is empty and read-only as well.
 
-use crate::regular_file::open_regular;
+use paygress_regular_file::open_regular;
 use rustix::fs::{Access, access};
 use rustix::process::{getgid, getuid};
 use std::ffi::{OsStr, OsString};

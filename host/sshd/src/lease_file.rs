@@ -2,8 +2,8 @@
 //! replaces by renaming a link; the local runtime renames the file.
 
 use crate::lease_end::{END_FILE, LeaseEnd, MAX_END_BYTES};
-use crate::regular_file::read_at_most;
 use crate::terminals::Terminals;
+use paygress_regular_file::read_at_most;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;
 use std::os::fd::OwnedFd;

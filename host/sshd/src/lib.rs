@@ -72,7 +72,6 @@ mod install;
 mod lease_end;
 mod lease_file;
 mod process;
-mod regular_file;
 mod server;
 mod session;
 mod session_channel;

@@ -2,7 +2,7 @@
 
 use super::files;
 use crate::date::{DAY, civil, hour_and_minute};
-use crate::regular_file::read_at_most;
+use paygress_regular_file::read_at_most;
 use russh_sftp::protocol::{File, FileAttributes};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
