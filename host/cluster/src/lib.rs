@@ -19,8 +19,8 @@
 //! trusted. `ssh_server` adds what the host adds, root of a user namespace included, `pod_reply` what
 //! a pod needs to write to its customer by itself, and `image_program` the image's own program for
 //! orders that want it; `probe` launches a pod that finds out whether all of that works.
-//! [`check_plan()`] is public for other implementations of `Cluster`, such as the sandbox's local
-//! pods.
+//! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
+//! sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
@@ -30,6 +30,7 @@ pub mod connection;
 pub mod guard;
 mod image_program;
 mod kubernetes;
+mod lease_end;
 mod objects;
 mod pod_reply;
 mod pod_server;
@@ -45,4 +46,5 @@ pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
+pub use lease_end::lease_end;
 pub use settings::{PodRoot, RunImage, Settings};

@@ -9,8 +9,8 @@ use crate::isolation::{Isolation, Means};
 use crate::pod_directory::{HOST_KEY, PodDirectory};
 use crate::pod_process::PodProcess;
 use async_trait::async_trait;
-use paygress_cluster::check_plan;
 use paygress_cluster::guard::Allowed;
+use paygress_cluster::{check_plan, lease_end};
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
@@ -196,9 +196,7 @@ impl Cluster for LocalCluster {
         at: UnixTime,
         notices: &[Seconds],
     ) -> Result<(), ClusterError> {
-        let notices = notices.iter().map(|before| before.0).collect();
-        // No time that was sold is so far away.
-        let Ok(end) = LeaseEnd::new(at.0, notices) else { return Ok(()) };
+        let Some(end) = lease_end(at, notices) else { return Ok(()) };
         self.with(pod, |pod| {
             pod.end.send_if_modified(|known| {
                 let is_later =

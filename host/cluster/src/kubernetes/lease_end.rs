@@ -6,6 +6,7 @@
 
 use super::{Kubernetes, patch_params};
 use crate::connection::with_timeout;
+use crate::lease_end::lease_end;
 use crate::requests::{Result, cluster_error};
 use crate::ssh_server::{LEASE_END, shows_end};
 use k8s_openapi::api::core::v1::Pod;
@@ -38,9 +39,7 @@ impl Kubernetes {
         at: UnixTime,
         notices: &[Seconds],
     ) -> Result<()> {
-        let notices = notices.iter().map(|before| before.0).collect();
-        // No time that was sold is so far away.
-        let Ok(end) = LeaseEnd::new(at.0, notices) else { return Ok(()) };
+        let Some(end) = lease_end(at, notices) else { return Ok(()) };
         for pod in self.pods_of(pod).await? {
             let Some(change) = change(&pod, &end) else { continue };
             let (name, change) = (pod.name_any(), Patch::Merge(change));
