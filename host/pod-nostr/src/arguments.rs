@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "\
 usage: paygress-top-up [--resume] [--wait SECONDS]
@@ -17,13 +18,16 @@ usage: paygress-top-up [--resume] [--wait SECONDS]
 paygress-top-up extends the pod that it runs in. It reads a Cashu token from standard input.
   --resume        read no token; ask about those that have no answer yet
   --wait SECONDS  how long to wait for the answer, 1 to 600; 60
-It exits with 0 if the pod was extended, 1 if it was not, 2 if there is no answer.";
+It exits with 0 if the pod was extended, 1 if it was not, 2 if there is no answer, 130 if it was
+interrupted.";
 
 /// The name by which `top-up` is called without saying so.
 const TOP_UP: &str = "paygress-top-up";
 const REPLY: &str = "reply";
 /// The longest `--wait`, in seconds.
 const WAIT_SECONDS: u64 = 600;
+/// The exit code of what Ctrl-C has ended, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -76,11 +80,33 @@ pub fn run() -> ExitCode {
             runtime.block_on(reply(&files));
             ExitCode::SUCCESS
         }
-        Command::TopUp(options) => runtime.block_on(top_up(options)),
+        Command::TopUp(options) => runtime.block_on(until_interrupted(top_up(options))),
     };
     // A name may still be being resolved.
     runtime.shutdown_background();
     code
+}
+
+/// Runs this to its end, or until the user or the system ends the program: then it is dropped, and with
+/// it what it has changed of the terminal.
+async fn until_interrupted(program: impl Future<Output = ExitCode>) -> ExitCode {
+    tokio::select! {
+        // Before anything is changed.
+        biased;
+        () = interrupted() => ExitCode::from(INTERRUPTED),
+        code = program => code,
+    }
+}
+
+async fn interrupted() {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 fn parse(arguments: &[OsString]) -> Result<Command, UsageError> {

@@ -25,25 +25,37 @@ pub(crate) enum TokenError {
     TooLong,
 }
 
-/// Reads a token from standard input.
-pub(crate) fn read_token() -> Result<Secret, TokenError> {
+/// Reads a token from standard input. When it is dropped the terminal is as it was before.
+pub(crate) async fn read_token() -> Result<Secret, TokenError> {
     let input = io::stdin();
-    let text = if input.is_terminal() { read_line(&input) } else { read_all(&input) };
+    let text = match input.is_terminal() {
+        true => read_line(&input).await,
+        false => blocking(read_all).await,
+    };
     check(text.map(Secret::new).map_err(TokenError::Input)?.expose())
 }
 
-fn read_all(input: &Stdin) -> io::Result<String> {
+fn read_all() -> io::Result<String> {
     let mut text = String::new();
-    input.lock().take(INPUT_BYTES).read_to_string(&mut text)?;
+    io::stdin().lock().take(INPUT_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn read_line(input: &Stdin) -> io::Result<String> {
+async fn read_line(input: &Stdin) -> io::Result<String> {
+    // Not in the thread that reads: that one goes on reading, whatever ends the program.
     let _whole = WholeLines::begin(input)?;
     print_note("Paste a Cashu token and press Enter (it is not shown):");
-    let mut line = String::new();
-    input.lock().take(INPUT_BYTES).read_line(&mut line)?;
-    Ok(line)
+    let read = || {
+        let mut line = String::new();
+        io::stdin().lock().take(INPUT_BYTES).read_line(&mut line)?;
+        Ok(line)
+    };
+    blocking(read).await
+}
+
+/// Signals are waited for meanwhile.
+async fn blocking(read: fn() -> io::Result<String>) -> io::Result<String> {
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
 
 /// A terminal that gives lines of any length, until this is dropped. As they are, terminals cut

@@ -131,7 +131,7 @@ async fn begin(records: &Records, wait: Duration) -> Result<Outcome, TopUpError>
         return Err(TopUpError::OverHttp { pod, url });
     };
     let (service, urls) = service(&npub, &relays)?;
-    let token = read_token()?;
+    let token = read_token().await?;
     let keys = Keys::generate();
     let client = Client::connect(keys.clone(), urls).await.map_err(TopUpError::NotConnected)?;
     let content = Content::new(&keys, npub, relays, pod.into(), &token);
