@@ -5,6 +5,7 @@
 mod support;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
@@ -12,15 +13,17 @@ use paygress_core::backend::wallet::{
 };
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId};
-use paygress_core::model::order::State;
+use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::refusal::Refusal;
+use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
-use paygress_core::orders::{Backends, OrderService, Submission};
+use paygress_core::orders::{Backends, OrderService, Submission, pod_named};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 use support::customer::until;
 use support::fake::{
     FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
@@ -121,9 +124,12 @@ impl Service {
 
     /// An order of a pod of the image, by the customer of this number.
     async fn submit(&self, of: u8, sat: Sat) -> Submission {
+        self.submit_purchase(of, sat, spawn(None, Some("named"))).await
+    }
+
+    async fn submit_purchase(&self, of: u8, sat: Sat, purchase: Purchase) -> Submission {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        let (token, purchase) = (format!("{}-{token}", sat.0), spawn(None, Some("named")));
-        let order = new_order(customer(of), token, purchase);
+        let order = new_order(customer(of), format!("{}-{token}", sat.0), purchase);
         self.orders.submit(order).await.unwrap()
     }
 
@@ -197,4 +203,25 @@ async fn invented_tokens_keep_nobody_from_an_image() {
         service.wait_for_state(&order, of, State::Redeeming).await;
     }
     assert_sold(&service.submit(99, Sat(10)).await.answer().await.unwrap());
+}
+
+/// Else each request has the API server list pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_often_a_status_is_requested_the_cluster_is_requested_once_a_moment() {
+    let cluster = FakeCluster { runs_images: true, ..FakeCluster::default() };
+    let service = Service::start(cluster, Arc::new(FakeWallet)).await;
+    let mut with_program = spawn(None, None);
+    let Purchase::Spawn { run, .. } = &mut with_program else { panic!("no spawn") };
+    *run = Run::Image;
+    let answer = service.submit_purchase(1, Sat(10), with_program).await.answer().await.unwrap();
+    let Response::Access(access) = answer else { panic!("{answer:?}") };
+    let (pod, begun) = (pod_named(access.pod_name).unwrap(), Instant::now());
+    let customer = customer(1);
+    for status in join_all((0..100).map(|_| service.orders.status(&pod, &customer))).await {
+        assert_eq!(status.unwrap().image_program, Some(ProgramState::Running));
+    }
+    let kept = limits::PROGRAM_STATE_KEPT.as_secs();
+    let moments = begun.elapsed().as_secs().div_euclid(kept).saturating_add(1);
+    let requests = service.cluster.program_requests.load(Ordering::Relaxed);
+    assert!((1..=moments).contains(&requests), "{requests} in {:?}", begun.elapsed());
 }

@@ -22,7 +22,7 @@ use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY, PublicKey};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::run::Run;
+use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_core::orders::{
@@ -181,6 +181,8 @@ pub struct FakeCluster {
     pub broken: Mutex<HashSet<PodName>>,
     /// Whether its pods run their images' own programs.
     pub runs_images: bool,
+    /// How often it was requested how these are.
+    pub program_requests: AtomicU64,
     /// Whether pods that are ready are gone a moment later.
     pub gone: AtomicBool,
     /// The end that terminals of a pod show, and how long before they have notices.
@@ -262,6 +264,10 @@ impl Cluster for FakeCluster {
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)
+    }
+    async fn image_program(&self, _: &PodName) -> Result<Option<ProgramState>, ClusterError> {
+        self.program_requests.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(ProgramState::Running))
     }
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         match self.ended.lock().unwrap().contains_key(pod) {

@@ -24,7 +24,7 @@
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
 //!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
-//!   state.
+//!   state. `program_states`: what is known of a pod for a moment.
 
 mod admission;
 mod capacity;
@@ -39,6 +39,7 @@ mod operator;
 mod pricing;
 mod probe;
 mod probe_state;
+mod program_states;
 mod provision;
 mod queries;
 mod reconcile;
@@ -81,6 +82,7 @@ use image_starts::ImageStarts;
 use lane::Lane;
 use limiter::MintLimiter;
 use probe_state::Probed;
+use program_states::ProgramStates;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -167,6 +169,7 @@ pub struct OrderService {
     default_tier: Mutex<Option<Tier>>,
     image_list: ImageList,
     image_starts: Arc<ImageStarts>,
+    program_states: ProgramStates,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
     probe_waits: Arc<Semaphore>,
@@ -196,6 +199,7 @@ impl OrderService {
             default_tier: Mutex::default(),
             image_list: ImageList::default(),
             image_starts: Arc::default(),
+            program_states: ProgramStates::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),

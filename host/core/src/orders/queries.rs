@@ -141,13 +141,17 @@ impl OrderService {
         if lease.state != LeaseState::Live || !is_bought {
             return None;
         }
-        match self.backends.cluster.image_program(&lease.pod()).await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::debug!(%error, "how an image's program is cannot be found out");
-                None
+        let pod = lease.pod();
+        let request = async {
+            match self.backends.cluster.image_program(&pod).await {
+                Ok(state) => state,
+                Err(error) => {
+                    tracing::debug!(%error, "how an image's program is cannot be found out");
+                    None
+                }
             }
-        }
+        };
+        self.program_states.of(&pod, request).await
     }
 
     /// How far an order is, for the customer who placed it.
