@@ -233,7 +233,7 @@ pub fn unpaid(purchase: &Purchase) -> Unpaid {
 
 #[must_use]
 pub fn paid(purchase: &Purchase) -> Paid {
-    Paid { redeemed: PAID, agreement: agreement(), task: task(purchase) }
+    Paid { redeemed: PAID, agreement: agreement(), task: task(purchase), launched: false }
 }
 
 /// A refund that waits for its customer.

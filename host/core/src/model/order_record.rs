@@ -65,7 +65,8 @@ pub struct OrderRecord {
     lease: Option<LeaseId>,
     launches: u32,
     /// Of an order that is not paid for: whether its pod may run. None: it may, as of those that an
-    /// earlier version has stored.
+    /// earlier version has stored. Of one that is paid for: whether its pod was launched before. None:
+    /// it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched_unpaid: Option<bool>,
     /// Of an order whose payment is unknown: whether the token could not be forged. None: it could
@@ -115,7 +116,10 @@ impl From<&Order> for OrderRecord {
             }),
             lease: order.lease(),
             launches: planned.map_or(0, |planned| planned.moves),
-            launched_unpaid: state.unpaid().and_then(|unpaid| (!unpaid.launched).then_some(false)),
+            launched_unpaid: match (state.unpaid(), state.paid()) {
+                (Some(unpaid), _) => (!unpaid.launched).then_some(false),
+                (None, paid) => paid.and_then(|paid| paid.launched.then_some(true)),
+            },
             proven: state.unpaid().and_then(|unpaid| (!unpaid.proven).then_some(false)),
             redeemed: state.redeemed(),
             expires_at: state.expires_at(),
@@ -355,7 +359,8 @@ impl Reader {
     fn paid(&mut self) -> Result<Paid, RecordError> {
         let redeemed = self.redeemed()?;
         let (agreement, planned) = self.agreement()?;
-        Ok(Paid { redeemed, agreement, task: self.task(planned)? })
+        let launched = self.record.launched_unpaid.unwrap_or(false);
+        Ok(Paid { redeemed, agreement, task: self.task(planned)?, launched })
     }
 
     fn sale(&mut self) -> Result<Sale, RecordError> {
@@ -449,5 +454,25 @@ mod tests {
         let paid = testing::order(testing::spawn(), State::Paid).unwrap();
         assert!(!paid.state.may_run_unpaid());
         assert!(serde_json::to_value(&paid).unwrap().get("launched_unpaid").is_none());
+    }
+
+    #[test]
+    fn a_pod_of_a_paid_order_was_launched_before_only_if_the_record_says_so() {
+        for state in [State::Paid, State::Provisioning, State::Active] {
+            for launched in [false, true] {
+                let mut order = testing::order(testing::spawn(), state).unwrap();
+                let paid = Paid { launched, ..testing::paid(&order.purchase) };
+                order.state = match state {
+                    State::Paid => OrderState::Paid(paid),
+                    State::Provisioning => OrderState::Provisioning { paid, expires_at: None },
+                    _ => OrderState::Active { paid, expires_at: UnixTime(700) },
+                };
+                let json = serde_json::to_value(&order).unwrap();
+                assert_eq!(json.get("launched_unpaid").is_some(), launched, "{state:?}");
+                let record: OrderRecord = serde_json::from_value(json).unwrap();
+                let read = record.into_order(OrderSecrets::from(&order), order.delivered);
+                assert_eq!(read.unwrap(), order, "{state:?}");
+            }
+        }
     }
 }

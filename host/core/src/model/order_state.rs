@@ -137,6 +137,8 @@ pub struct Paid {
     pub redeemed: Sat,
     pub agreement: Agreement,
     pub task: Task,
+    /// Whether its pod was launched before that, with nothing to write to its customer.
+    pub launched: bool,
 }
 
 /// What is kept of a paid order once there is nothing left to do for it.
@@ -149,7 +151,7 @@ pub struct Sale {
 }
 
 impl From<Paid> for Sale {
-    fn from(Paid { redeemed, agreement, task }: Paid) -> Self {
+    fn from(Paid { redeemed, agreement, task, .. }: Paid) -> Self {
         let planned = match task {
             Task::Spawn { planned, .. } => Some(planned),
             Task::TopUp { .. } => None,
@@ -311,7 +313,7 @@ impl OrderState {
             .is_some_and(|unpaid| unpaid.launched && matches!(unpaid.task, Task::Spawn { .. }))
     }
 
-    fn paid(&self) -> Option<&Paid> {
+    pub(crate) fn paid(&self) -> Option<&Paid> {
         match self {
             Self::Paid(paid) | Self::Provisioning { paid, .. } | Self::Active { paid, .. } => {
                 Some(paid)

@@ -123,7 +123,9 @@ impl OrderService {
         if over || lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
-        plan.pod_reply = self.pod_reply(order, &lease, login).await;
+        if !paid.launched {
+            plan.pod_reply = self.pod_reply(order, &lease, login).await;
+        }
         let ReadyPod { mut host_keys, root, pod_key } = self.start(order, &lease, &plan).await?;
         host_keys.truncate(limits::HOST_KEYS);
         (lease.host_keys, lease.root, lease.pod_key) = (host_keys, Some(root), pod_key);
@@ -202,8 +204,8 @@ impl OrderService {
         lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let plan = lease_plan(order, &paid.agreement, &planned, login);
-        let mut moved =
-            Paid { task: Task::Spawn { planned, login: login.clone() }, ..paid.clone() };
+        let task = Task::Spawn { planned, login: login.clone() };
+        let mut moved = Paid { task, launched: false, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;
         let expires_at = order.state.expires_at();
         let provisioning = OrderState::Provisioning { paid: moved, expires_at };

@@ -82,9 +82,9 @@ impl OrderService {
         abandoned: Option<Refusal>,
         net: Sat,
     ) -> Result<(), StepError> {
-        let Unpaid { agreement, task, .. } = unpaid;
+        let Unpaid { agreement, task, launched, .. } = unpaid;
         let promised = agreement.payment.net;
-        let paid = Paid { redeemed: net, agreement, task };
+        let paid = Paid { redeemed: net, agreement, task, launched };
         let refusal = match abandoned {
             None if net >= promised => {
                 return self.transition(order, OrderState::Paid(paid), LeaseUpdate::Keep).await;
