@@ -227,6 +227,24 @@ async fn a_top_up_moves_the_notices() {
     assert_eq!((progress.stage, progress.notice), (Stage::Expiring, Some(Seconds(60))));
 }
 
+/// As after a crash between the launch and the annotation of the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_were_sold_by_an_earlier_process_show_their_ends() {
+    let service = Service::new().await;
+    let mut leases = Vec::new();
+    for number in 0..limits::ENDS_SHOWN_AT_ONCE.saturating_mul(3) {
+        leases.push(service.sell(&customer(number), Wants::Nothing, 3_600).await);
+    }
+    let _watching = service.start();
+    for lease in &leases {
+        let shown = until("a pod does not show its end", async || {
+            service.cluster.shown.lock().unwrap().get(&lease.pod()).cloned()
+        })
+        .await;
+        assert_eq!(shown, (lease.expires_at.unwrap(), vec![Seconds(600), Seconds(60)]));
+    }
+}
+
 async fn lease_of(service: &Service, customer: &Customer) -> Lease {
     service.ledger.live_leases(Some(customer)).await.unwrap().remove(0)
 }

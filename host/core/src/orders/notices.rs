@@ -25,6 +25,7 @@ use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::{self, Response};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 impl OrderService {
     /// This lease has a new end: the next notice may be one of it.
@@ -41,11 +42,29 @@ impl OrderService {
 
     /// Lets the pod's open terminals show its end, in the background: no response waits for it.
     fn show_end(&self, lease: &Lease) {
-        let Some(end) = lease.expires_at else { return };
+        if let Some(shown) = self.shown_end(lease) {
+            tokio::spawn(shown);
+        }
+    }
+
+    /// The same for all of these, few at once: whoever launched or extended them may have died before
+    /// their pods knew. A pod that shows its end already is left as it is.
+    pub(super) fn show_ends(&self, leases: &[Lease]) {
+        let permits = Arc::new(Semaphore::new(limits::ENDS_SHOWN_AT_ONCE));
+        for shown in leases.iter().filter_map(|lease| self.shown_end(lease)) {
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move {
+                let _permit = permits.acquire().await;
+                shown.await;
+            });
+        }
+    }
+
+    fn shown_end(&self, lease: &Lease) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let end = lease.expires_at?;
         let times = times(lease, &self.settings.end_notices, UnixTime::now());
         let notices = times.into_iter().map(|(before, _)| before).collect();
-        let cluster = Arc::clone(&self.backends.cluster);
-        tokio::spawn(show(cluster, lease.pod(), end, notices));
+        Some(show(Arc::clone(&self.backends.cluster), lease.pod(), end, notices))
     }
 
     fn expect_notice_at(&self, at: Option<UnixTime>) {

@@ -85,11 +85,18 @@ impl OrderService {
     /// Asks for the pods that should have ended, and removes those that nobody knows.
     async fn reconcile(self: Arc<Self>) {
         let mut tick = tokio::time::interval(limits::RECONCILE_EVERY);
+        let mut are_ends_shown = false;
         loop {
             tick.tick().await;
+            let leases = self.live().await;
+            // Those that an earlier process has sold; what is sold from now on is shown then.
+            if !are_ends_shown && !leases.is_empty() {
+                self.show_ends(&leases);
+                are_ends_shown = true;
+            }
             let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
             let mut tasks = JoinSet::new();
-            for lease in self.live().await {
+            for lease in leases {
                 // Sold before this process, or by another replica.
                 self.expect_notice(&lease);
                 let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
