@@ -5,6 +5,10 @@
 //! refused before the payment for a while, and of those that have not started yet few are launched at
 //! the same time. What is known is of this process: others find out for themselves.
 //!
+//! Of these, each image has one place, whoever orders it, and only for as long as most are pulled:
+//! whoever has images that are slow under many keys keeps nobody else's from being tried. All of their
+//! pods, slow ones too, are a part of the cluster at most.
+//!
 //! All of it is known of an image in one tier, with what runs in it: a tier may have too little memory
 //! for it, or devices that it cannot use, and nobody makes an image that is good elsewhere be refused.
 
@@ -61,6 +65,7 @@ impl Failure {
 /// What an order has of what may be tried at the same time.
 struct FirstStart {
     image: PodImage,
+    begun: Instant,
     /// Whether its token is known to be worth something, or it is paid for.
     lane: Lane,
     _of_image: Permit<PodImage>,
@@ -108,8 +113,8 @@ impl ImageStarts {
         order: &OrderId,
         image: &PodImage,
         customer: Option<&Customer>,
-        capacity: u32,
-        lane: Lane,
+        (capacity, lane): (u32, Lane),
+        now: Instant,
     ) -> Result<(), Refusal> {
         if lock(&self.started).contains(image) {
             return Ok(());
@@ -119,21 +124,20 @@ impl ImageStarts {
             return Ok(());
         }
         let part = usize::try_from(capacity.div_ceil(limits::FIRST_STARTS_PART)).unwrap_or(0);
-        let most = part.clamp(1, limits::FIRST_STARTS);
         let of = [limits::FIRST_STARTS_OF_IMAGE, limits::FIRST_STARTS_OF_ONE];
-        let begin = || self.first_start(image, customer, lane, of);
-        let is_full = |first: &HashMap<OrderId, FirstStart>| first.len() >= most;
-        let mut begun = if is_full(&first) { None } else { begin() };
-        if begun.is_none() && lane == Lane::Proven {
+        loop {
+            if has_room(&first, image, part.max(1), now)
+                && let Some(begun) = self.first_start(image, customer, (lane, now), of)
+            {
+                first.insert(order.clone(), begun);
+                return Ok(());
+            }
             // One of this image is in the way in any case.
             let unproven = first.iter().filter(|(_, start)| start.lane == Lane::Unproven);
             let removed = unproven.max_by_key(|(_, start)| start.image == *image);
-            let removed = removed.map(|(order, _)| order.clone());
-            drop(removed.and_then(|order| first.remove(&order)));
-            begun = if is_full(&first) { None } else { begin() };
+            let removed = removed.filter(|_| lane == Lane::Proven).map(|(order, _)| order.clone());
+            drop(first.remove(&removed.ok_or_else(being_tried)?));
         }
-        first.insert(order.clone(), begun.ok_or_else(being_tried)?);
-        Ok(())
     }
 
     /// What one order takes of an image and of a customer, of which there is so much.
@@ -141,13 +145,13 @@ impl ImageStarts {
         &self,
         image: &PodImage,
         customer: Option<&Customer>,
-        lane: Lane,
+        (lane, begun): (Lane, Instant),
         [of_image, of_one]: [usize; 2],
     ) -> Option<FirstStart> {
         let of_image = self.images.try_acquire(image.clone(), of_image)?;
         let of_customer = self.customers.try_acquire(customer.cloned(), of_one)?;
         let image = image.clone();
-        Some(FirstStart { image, lane, _of_image: of_image, _of_customer: of_customer })
+        Some(FirstStart { image, begun, lane, _of_image: of_image, _of_customer: of_customer })
     }
 
     /// The pod of this order is launched, which is paid for: no other order takes its place. It counts
@@ -155,10 +159,11 @@ impl ImageStarts {
     pub(super) fn paid(&self, order: &OrderId, image: &PodImage, customer: Option<&Customer>) {
         let is_known = lock(&self.started).contains(image);
         let mut first = lock(&self.first);
+        let begun = (Lane::Proven, Instant::now());
         if let Some(start) = first.get_mut(order) {
             start.lane = Lane::Proven;
         } else if !is_known
-            && let Some(start) = self.first_start(image, customer, Lane::Proven, [usize::MAX; 2])
+            && let Some(start) = self.first_start(image, customer, begun, [usize::MAX; 2])
         {
             first.insert(order.clone(), start);
         }
@@ -220,6 +225,26 @@ impl ImageStarts {
     }
 }
 
+/// Whether a pod of this image may be tried beside these, of which there are `most`.
+fn has_room(
+    first: &HashMap<OrderId, FirstStart>,
+    image: &PodImage,
+    most: usize,
+    now: Instant,
+) -> bool {
+    let mut begun = HashMap::<&PodImage, Instant>::new();
+    for start in first.values() {
+        let begun = begun.entry(&start.image).or_insert(start.begun);
+        *begun = start.begun.min(*begun);
+    }
+    // It has its place, or had it.
+    let has_place = begun.contains_key(image);
+    let is_held =
+        |begun: &&Instant| now.saturating_duration_since(**begun) < limits::FIRST_START_PLACE_KEPT;
+    let places = begun.values().filter(is_held).count();
+    first.len() < most && (has_place || places < most.min(limits::FIRST_STARTS))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -235,6 +260,8 @@ fn being_tried() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+
     use super::*;
 
     const PLENTY: u32 = 1_000;
@@ -254,7 +281,9 @@ mod tests {
         of: usize,
     ) -> Result<OrderId, Refusal> {
         let (order, customer) = (OrderId::random(), customer(of));
-        let tried = starts.try_start(&order, &image(name), Some(&customer), PLENTY, lane);
+        let of_all = (PLENTY, lane);
+        let now = Instant::now();
+        let tried = starts.try_start(&order, &image(name), Some(&customer), of_all, now);
         tried.map(|()| order)
     }
 
@@ -316,8 +345,9 @@ mod tests {
             .collect();
         let refused = try_start(&starts, "b", 1).unwrap_err();
         assert!(refused.message.contains("has not started here yet"), "{refused}");
-        let (own, lane) = (customer(1), Lane::Proven);
-        let again = starts.try_start(&orders[0], &image("0"), Some(&own), PLENTY, lane);
+        let (own, of_all) = (customer(1), (PLENTY, Lane::Proven));
+        let now = Instant::now();
+        let again = starts.try_start(&orders[0], &image("0"), Some(&own), of_all, now);
         assert_eq!(again, Ok(()), "the same order");
         drop(starts.trying(&orders[0]));
         assert!(try_start(&starts, "b", 1).is_ok(), "one has ended");
@@ -326,12 +356,47 @@ mod tests {
             let starts = ImageStarts::default();
             let try_start = |number: usize| {
                 let (order, image) = (OrderId::random(), image(&number.to_string()));
-                let customer = customer(number);
-                starts.try_start(&order, &image, Some(&customer), capacity, Lane::Proven)
+                let (customer, of_all) = (customer(number), (capacity, Lane::Proven));
+                starts.try_start(&order, &image, Some(&customer), of_all, Instant::now())
             };
             let begun = (0..100).filter(|number| try_start(*number).is_ok()).count();
             assert_eq!(begun, most, "{capacity}");
         }
+    }
+
+    /// Whoever has keys without number, and a registry that is slow.
+    #[test]
+    fn slow_images_keep_no_others_from_being_tried_and_hold_a_part_of_the_cluster_at_most() {
+        let (starts, begun) = (ImageStarts::default(), Instant::now());
+        let capacity = limits::FIRST_STARTS_PART * 40;
+        let try_start = |number: usize, name: &str, now: Instant| {
+            let (order, of_all) = (OrderId::random(), (capacity, Lane::Proven));
+            let customer = customer(number);
+            let tried = starts.try_start(&order, &image(name), Some(&customer), of_all, now);
+            tried.map(|()| order)
+        };
+        // Orders of one image have one place.
+        for number in 0..limits::FIRST_STARTS_OF_IMAGE {
+            try_start(number, "a", begun).unwrap();
+        }
+        for number in 100..99 + limits::FIRST_STARTS {
+            try_start(number, &number.to_string(), begun).unwrap();
+        }
+        let just_before = limits::FIRST_START_PLACE_KEPT - Duration::from_millis(1);
+        assert!(try_start(200, "b", begun + just_before).is_err(), "no place is left");
+        // Those that are slow have none any more, and no more pods than before.
+        let later = begun + limits::FIRST_START_PLACE_KEPT;
+        assert!(try_start(200, "a", later).is_err());
+        let tried =
+            (200..300).map_while(|number| try_start(number, &number.to_string(), later).ok());
+        assert_eq!(tried.count(), limits::FIRST_STARTS);
+        let much_later = later + limits::FIRST_START_PLACE_KEPT;
+        let last =
+            (300..400).map_while(|number| try_start(number, &number.to_string(), much_later).ok());
+        let last: Vec<OrderId> = last.collect();
+        assert_eq!(lock(&starts.first).len(), 40, "a part of the cluster");
+        starts.end(&last[0]);
+        try_start(400, "c", much_later).unwrap();
     }
 
     /// A tier may have too little memory for it, or devices that it cannot use.
