@@ -340,6 +340,7 @@ async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
         ProbeProblem::Unavailable,
         ProbeProblem::Policies,
         ProbeProblem::NoUserNamespaces,
+        ProbeProblem::NoImagePrograms,
     ] {
         let service = Service::start(None).await;
         service.findings.send(Some(problem)).unwrap();

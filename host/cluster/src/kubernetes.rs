@@ -85,6 +85,8 @@ pub struct Kubernetes {
     capacity: OnceLock<CapacityWatch>,
     /// Whether a probe pod has been root of a user namespace.
     has_user_namespaces: AtomicBool,
+    /// Whether the latest probe pod with its image's own program did not start.
+    is_image_program_failing: AtomicBool,
 }
 
 /// The result of one attempt to raise a deadline.
@@ -115,6 +117,7 @@ impl Kubernetes {
             settings,
             capacity: OnceLock::new(),
             has_user_namespaces: AtomicBool::new(false),
+            is_image_program_failing: AtomicBool::new(false),
         })
     }
 
@@ -142,8 +145,19 @@ impl Kubernetes {
         self.has_user_namespaces.store(has_them, Ordering::Relaxed);
     }
 
+    /// What a probe pod with its image's own program has found.
+    pub(crate) fn set_image_program_failing(&self, is_failing: bool) {
+        self.is_image_program_failing.store(is_failing, Ordering::Relaxed);
+    }
+
+    /// Whether the operator's settings let pods run their images' own programs.
+    pub(crate) fn may_run_images(&self) -> bool {
+        let Settings { run_image, ssh_server_image, .. } = &self.settings;
+        *run_image == RunImage::Allowed && ssh_server_image.is_some()
+    }
+
     /// Who a customer is whose pod is launched now.
-    fn user(&self) -> PodUser {
+    pub(crate) fn user(&self) -> PodUser {
         match self.has_user_namespaces.load(Ordering::Relaxed) {
             true => PodUser::Root,
             false => PodUser::Template,
@@ -299,8 +313,7 @@ impl Cluster for Kubernetes {
     }
 
     fn runs_images(&self) -> bool {
-        let Settings { run_image, ssh_server_image, .. } = &self.settings;
-        *run_image == RunImage::Allowed && ssh_server_image.is_some()
+        self.may_run_images() && !self.is_image_program_failing.load(Ordering::Relaxed)
     }
 
     fn probe(&self) -> Option<&dyn Probe> {

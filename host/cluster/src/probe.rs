@@ -4,15 +4,18 @@
 //! Where customers may be root it is launched as root of a user namespace first. If it starts only
 //! without, customers are not root. Root that is not nobody on its node does not start, here and in
 //! customers' pods (`ssh_server`).
+//!
+//! Where orders may have `run: image`, another one is launched after it as for such an order. If that
+//! one does not start, such orders are refused, and all others go on.
 
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::settings::PodRoot;
-use crate::ssh_server::{PodUser, is_hosts};
+use crate::ssh_server::{PROGRAM_CONTAINER, PodUser, is_hosts};
 use crate::status::{IMAGE_FAILED, containers, is_scheduled};
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{self, Pod, PodStatus, TCPSocketAction};
+use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, LeasePlan, Probe, ProbeProblem, StartupPhase,
@@ -20,6 +23,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::error_chain;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::run::Run;
 use paygress_core::model::units::Seconds;
 use std::time::Duration;
 
@@ -33,6 +37,34 @@ type Result<T> = std::result::Result<T, ProbeProblem>;
 #[async_trait]
 impl Probe for Kubernetes {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
+        let found = self.probe_server(plan).await;
+        match found {
+            None | Some(ProbeProblem::NoUserNamespaces) => self.probe_program(plan).await.or(found),
+            Some(problem) => Some(problem),
+        }
+    }
+}
+
+/// Whether the same pod may start when its user is not root.
+fn may_start_without_root(problem: ProbeProblem) -> bool {
+    match problem {
+        ProbeProblem::Image
+        | ProbeProblem::ServerImage
+        | ProbeProblem::Full
+        | ProbeProblem::Unavailable
+        | ProbeProblem::Policies => false,
+        ProbeProblem::Port
+        | ProbeProblem::Exited
+        | ProbeProblem::NotStarted
+        | ProbeProblem::Refused
+        | ProbeProblem::NoUserNamespaces
+        | ProbeProblem::NoImagePrograms => true,
+    }
+}
+
+impl Kubernetes {
+    /// One with the SSH server alone, as root first where customers may be root.
+    async fn probe_server(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
         let settings = self.settings();
         let may_be_root = settings.root == PodRoot::Auto && settings.ssh_server_image.is_some();
         if may_be_root {
@@ -55,25 +87,37 @@ impl Probe for Kubernetes {
             Err(problem) => Some(problem),
         }
     }
-}
 
-/// Whether the same pod may start when its user is not root.
-fn may_start_without_root(problem: ProbeProblem) -> bool {
-    match problem {
-        ProbeProblem::Image
-        | ProbeProblem::ServerImage
-        | ProbeProblem::Full
-        | ProbeProblem::Unavailable
-        | ProbeProblem::Policies => false,
-        ProbeProblem::Port
-        | ProbeProblem::Exited
-        | ProbeProblem::NotStarted
-        | ProbeProblem::Refused
-        | ProbeProblem::NoUserNamespaces => true,
+    /// One that runs its image's own program too, if orders may want that.
+    async fn probe_program(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
+        if !self.may_run_images() {
+            return None;
+        }
+        let (plan, user) = (LeasePlan { run: Run::Image, ..plan.clone() }, self.user());
+        if let Err(ClusterError::Refused(refusal)) = self.objects(&plan, user, ReplyStep::Absent)
+            && refusal.code == ErrorType::InvalidSpec
+        {
+            tracing::info!(%refusal, "no pod of the default tier has its image's own program");
+            return None;
+        }
+        match self.probe_as(&plan, user).await {
+            Ok(()) => {
+                self.set_image_program_failing(false);
+                None
+            }
+            // Neither says anything of such pods.
+            Err(problem @ (ProbeProblem::Full | ProbeProblem::Unavailable)) => {
+                tracing::info!(?problem, "a probe pod with its image's own program was not tried");
+                None
+            }
+            Err(problem) => {
+                tracing::warn!(?problem, "with its image's own program a probe pod fails");
+                self.set_image_program_failing(true);
+                Some(ProbeProblem::NoImagePrograms)
+            }
+        }
     }
-}
 
-impl Kubernetes {
     /// Launches a probe pod with this user, waits for it, and removes it.
     async fn probe_as(&self, plan: &LeasePlan, user: PodUser) -> Result<()> {
         // It has nothing to write, and shows whether the container that would is there.
@@ -147,7 +191,9 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
     let Some(spec) = &mut job.template.spec else { return Server::Own };
     for container in &mut spec.containers {
         container.ports = None;
-        container.readiness_probe = Some(v1::Probe {
+    }
+    if let Some(server) = server_container(spec) {
+        server.readiness_probe = Some(v1::Probe {
             tcp_socket: Some(TCPSocketAction {
                 host: None,
                 port: IntOrString::Int(i32::from(port)),
@@ -159,6 +205,16 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
     match spec.init_containers.as_deref() {
         None | Some([]) => Server::Own,
         Some(_) => Server::Installed,
+    }
+}
+
+/// The one of the SSH server: the pod's, or a sidecar before its image's own program.
+fn server_container(spec: &mut PodSpec) -> Option<&mut Container> {
+    let inits = spec.init_containers.as_deref().unwrap_or_default();
+    let program = inits.iter().position(|init| init.name == PROGRAM_CONTAINER);
+    match program.and_then(|program| program.checked_sub(1)) {
+        Some(server) => spec.init_containers.as_mut()?.get_mut(server),
+        None => spec.containers.first_mut(),
     }
 }
 
@@ -225,13 +281,16 @@ mod tests {
     use paygress_core::model::ids::LeaseId;
     use paygress_core::model::login::Login;
     use paygress_core::model::refusal::Refusal;
-    use paygress_core::model::run::Run;
     use serde_json::{Value, json};
 
     const KEPT: Seconds = Seconds(60);
 
     /// That of a template with a Service, whose container starts so.
     fn objects(user: PodUser, command: &Value) -> Objects {
+        objects_of(user, command, Run::Ssh)
+    }
+
+    fn objects_of(user: PodUser, command: &Value, run: Run) -> Objects {
         let lease = LeaseId::of_probe();
         let pod = lease.pod_name().to_string();
         let template = json!({"spec": {
@@ -252,7 +311,7 @@ mod tests {
             placement: Placement {
                 pod_name: pod.clone(),
                 image: "example.com/ssh:1".to_owned(),
-                resources: Resources { cpu_millicores: 100, memory_mib: 64 },
+                resources: Resources { cpu_millicores: 100, memory_mib: 128 },
                 host_port: 20_000,
                 container_port: 2_222,
                 secret_name: pod,
@@ -265,7 +324,7 @@ mod tests {
             login: Login::check(None, None, None).unwrap(),
             sold: Seconds(60),
             pod_reply: None,
-            run: Run::Ssh,
+            run,
         };
         let settings = JobSettings {
             instance: "test",
@@ -309,6 +368,29 @@ mod tests {
         assert_eq!(probe.init_containers, sold.init_containers);
         let mut own = objects(PodUser::Root, &json!(["/usr/sbin/sshd", "-D"]));
         assert_eq!(as_probe(&mut own, 2_222, KEPT), Server::Own);
+    }
+
+    #[test]
+    fn with_its_images_program_it_is_ready_when_the_server_beside_it_is() {
+        let mut made = objects_of(PodUser::Root, &Value::Null, Run::Image);
+        assert_eq!(as_probe(&mut made, 2_222, KEPT), Server::Installed);
+        let job = serde_json::to_value(&made.job).unwrap();
+        let spec = &job["spec"]["template"]["spec"];
+        let names = |field: &str| {
+            let containers = spec[field].as_array().unwrap().iter();
+            containers.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("initContainers"), ["paygress-ssh", "ssh", "paygress-image"]);
+        assert_eq!(names("containers"), ["paygress-pod"]);
+        let probe = json!({"tcpSocket": {"port": 2222}, "periodSeconds": 1});
+        for (container, expected) in [
+            (&spec["initContainers"][1], &probe),
+            (&spec["initContainers"][2], &Value::Null),
+            (&spec["containers"][0], &Value::Null),
+        ] {
+            assert_eq!(container["readinessProbe"], *expected, "{container}");
+        }
+        assert_eq!(spec["containers"][0]["ports"], Value::Null, "it takes no port of the node");
     }
 
     fn started(init: &Value, main: &Value) -> Pod {

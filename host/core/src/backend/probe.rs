@@ -17,6 +17,8 @@ pub enum ProbeProblem {
     Refused,
     /// It starts, but not as root.
     NoUserNamespaces,
+    /// It starts, but not with what its image starts by itself.
+    NoImagePrograms,
     /// No node, or no quota, has room for it.
     Full,
     /// The cluster cannot be reached.
@@ -52,6 +54,9 @@ impl ProbeProblem {
             Self::NoUserNamespaces => {
                 "customers are not root: pods with user namespaces do not start, and the log has the reason; update the nodes, or set POD_ROOT=never"
             }
+            Self::NoImagePrograms => {
+                "orders with run: image are refused: a pod of the default image does not start with its image's own program, and the log has the reason; apply k8s/base of this version, give the admission policy POD_RUN_IMAGE, or set POD_RUN_IMAGE=false"
+            }
             Self::Full => {
                 "the cluster has no room for a probe pod: whether pods start is not known, and they are sold"
             }
@@ -74,7 +79,11 @@ impl ProbeProblem {
             | Self::Exited
             | Self::NotStarted
             | Self::Refused => true,
-            Self::NoUserNamespaces | Self::Full | Self::Unavailable | Self::Policies => false,
+            Self::NoUserNamespaces
+            | Self::NoImagePrograms
+            | Self::Full
+            | Self::Unavailable
+            | Self::Policies => false,
         }
     }
 

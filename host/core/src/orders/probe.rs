@@ -266,6 +266,7 @@ mod tests {
             (Some(ProbeProblem::Image), Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::Unavailable), Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::NoUserNamespaces), Some(limits::PROBE_SELDOM)),
+            (Some(ProbeProblem::NoImagePrograms), Some(limits::PROBE_AGAIN)),
         ] {
             assert_eq!(again_after(problem), expected, "{problem:?}");
         }

@@ -102,7 +102,7 @@ fn refusal(text: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [ProbeProblem; 10] = [
+    const ALL: [ProbeProblem; 11] = [
         ProbeProblem::Image,
         ProbeProblem::ServerImage,
         ProbeProblem::Port,
@@ -110,6 +110,7 @@ mod tests {
         ProbeProblem::NotStarted,
         ProbeProblem::Refused,
         ProbeProblem::NoUserNamespaces,
+        ProbeProblem::NoImagePrograms,
         ProbeProblem::Full,
         ProbeProblem::Unavailable,
         ProbeProblem::Policies,
