@@ -27,7 +27,7 @@ use crate::gift_wrap;
 use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
-use backfill::{Backfill, Backfilled};
+use backfill::{Backfill, Backfilled, Pauses};
 use claims::Claims;
 use in_flight::InFlight;
 use nostr_sdk::{
@@ -69,6 +69,7 @@ pub struct Inbox {
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
     /// Those that have sent all once more meanwhile.
     backfill_again: HashSet<RelayUrl>,
+    backfill_pauses: Pauses,
     /// Those that are synced once all is served.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
@@ -111,6 +112,7 @@ impl Inbox {
             oldest,
             backfilled: mpsc::channel(QUEUE),
             backfill_again: HashSet::new(),
+            backfill_pauses: Pauses::default(),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
@@ -242,7 +244,8 @@ impl Inbox {
     }
 
     /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
-    /// done once more afterwards, however often the relay says that it has sent all.
+    /// done once more afterwards, however often the relay says that it has sent all, and later and
+    /// later.
     fn start_backfill(&mut self, relay: &RelayUrl) {
         let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else {
             self.backfill_again.insert(relay.clone());
@@ -257,6 +260,7 @@ impl Inbox {
             queue: self.backfill.clone(),
             done: self.backfilled.0.clone(),
             permit,
+            pause: self.backfill_pauses.pause(relay, Instant::now()),
         };
         tokio::spawn(backfill.run());
     }

@@ -19,7 +19,7 @@ pub(super) struct Receipt {
 pub(super) struct OldestWraps(Arc<Mutex<HashMap<RelayUrl, Timestamp>>>);
 
 impl OldestWraps {
-    fn insert(&self, relay: &RelayUrl, at: Timestamp) {
+    pub(super) fn insert(&self, relay: &RelayUrl, at: Timestamp) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = all.entry(relay.clone()).or_insert(at);
         *oldest = (*oldest).min(at);

@@ -7,9 +7,11 @@ use crate::gift_wrap::BACKDATED_SECONDS;
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use paygress_core::backend::store::{InboxStore, LedgerError};
+use paygress_core::backoff::{Doubling, doubling};
 use paygress_core::keyed_limit::Permit;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Fetching one page of stored wraps.
@@ -19,6 +21,41 @@ const PAGE_EVENTS: usize = 500;
 /// Pages that are read in a row: more than two days of messages have. A relay may invent as many as
 /// there are seconds.
 const PAGES: u32 = 2_000;
+/// Before the stored wraps of a relay are read that were read a moment ago; doubled each time…
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// …up to this one, jitter included.
+const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+/// What was read so long ago was not read a moment ago. Longer than the longest pause.
+const PAUSE_FORGIVEN: Duration = Duration::from_secs(120);
+
+/// How long readings are put off. A relay may say without end that it has sent all, and each reading
+/// is requests to it. Only our own relays are in it.
+#[derive(Default)]
+pub(super) struct Pauses(HashMap<RelayUrl, Latest>);
+
+/// The latest reading of a relay.
+struct Latest {
+    begins_at: Instant,
+    /// Those of the readings after it.
+    next: Doubling,
+}
+
+impl Pauses {
+    /// How long the reading that is due of this relay now is put off.
+    pub(super) fn pause(&mut self, relay: &RelayUrl, now: Instant) -> Duration {
+        // Zero while it is put off.
+        let elapsed = |latest: &Latest| now.saturating_duration_since(latest.begins_at);
+        if self.0.get(relay).is_none_or(|latest| elapsed(latest) >= PAUSE_FORGIVEN) {
+            let next = doubling(PAUSE_FIRST, PAUSE_LONGEST);
+            self.0.insert(relay.clone(), Latest { begins_at: now, next });
+            return Duration::ZERO;
+        }
+        let Some(latest) = self.0.get_mut(relay) else { return Duration::ZERO };
+        let pause = latest.next.next().unwrap_or(PAUSE_LONGEST);
+        latest.begins_at = now.checked_add(pause).unwrap_or(now);
+        pause
+    }
+}
 
 /// The reading of one relay's stored wraps to their end.
 pub(super) struct Backfill {
@@ -30,6 +67,8 @@ pub(super) struct Backfill {
     pub queue: mpsc::Sender<Receipt>,
     pub done: mpsc::Sender<Backfilled>,
     pub permit: Permit<RelayUrl>,
+    /// How long it is put off.
+    pub pause: Duration,
 }
 
 /// What has become of a backfill. Its relay has another one when this is dropped.
@@ -58,6 +97,7 @@ impl BackfillError {
 
 impl Backfill {
     pub(super) async fn run(self) {
+        tokio::time::sleep(self.pause).await;
         let result = self.read().await;
         let Self { relay, done, permit, .. } = self;
         let _ = done.send(Backfilled { relay, result, permit }).await;
@@ -99,5 +139,45 @@ impl Backfill {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses within a day of a relay that has sent all again so long after each reading began.
+    fn pauses_of_a_day(after: Duration) -> Vec<Duration> {
+        let relay = RelayUrl::parse("wss://a.example").unwrap();
+        let (mut pauses, start) = (Pauses::default(), Instant::now());
+        let (mut elapsed, mut found) = (Duration::ZERO, Vec::new());
+        while elapsed < Duration::from_secs(86_400) {
+            let pause = pauses.pause(&relay, start.checked_add(elapsed).unwrap());
+            elapsed = elapsed.saturating_add(pause).saturating_add(after);
+            found.push(pause);
+        }
+        found
+    }
+
+    #[test]
+    fn a_relay_that_has_sent_all_again_and_again_is_read_at_longer_and_longer_intervals() {
+        let pauses = pauses_of_a_day(Duration::from_millis(1));
+        println!("sent all again at once for a day: read {} times", pauses.len());
+        assert_eq!(pauses[0], Duration::ZERO, "the first time it is read at once");
+        for (pause, seconds) in pauses[1..].iter().zip([1, 2, 4, 8, 16, 30, 30]) {
+            let least = Duration::from_secs(seconds);
+            assert!((least..=least * 2).contains(pause), "{pause:?} is not from {least:?}");
+        }
+        assert!(pauses.len() <= 2_900, "{}", pauses.len());
+        let seldom = pauses_of_a_day(PAUSE_FORGIVEN);
+        assert!(seldom.iter().all(Duration::is_zero), "{seldom:?}");
+    }
+
+    #[test]
+    fn the_log_has_a_relays_text_as_plain_text() {
+        let error = BackfillError::relay(format!("no: \u{1b}[2J\n{}", "x".repeat(10_000)));
+        let shown = error.to_string();
+        assert!(shown.contains("no: \\u{1b}[2J\\u{a}xxx"), "{shown}");
+        assert!(shown.chars().count() < 400, "{}", shown.chars().count());
     }
 }

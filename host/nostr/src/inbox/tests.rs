@@ -3,7 +3,7 @@ use crate::relay_auth::{CHALLENGE_WINDOW, CHALLENGES_ANSWERED};
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::pool::RelayNotification;
-use nostr_sdk::{ClientMessage, JsonUtil, Keys};
+use nostr_sdk::{ClientMessage, JsonUtil, Keys, Timestamp};
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
@@ -99,6 +99,31 @@ async fn a_relay_that_has_sent_all_without_end_is_read_once_more_and_not_missed(
     assert_eq!((reads, inbox.sent_all.len()), (2, 1));
     assert!(inbox.backfill_again.is_empty());
     assert!(inbox.backfilling.try_acquire(relay, 1).is_some(), "none is left in flight");
+}
+
+#[tokio::test]
+async fn a_relay_that_has_sent_all_again_and_again_gets_few_requests() {
+    let relay = FakeRelay::start().await;
+    let (mut inbox, _, url) = inbox_at(relay.url.clone());
+    inbox.connect().await.unwrap();
+    inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
+    let sent_all = RelayMessage::eose(inbox.id.clone());
+    let begun = Instant::now();
+    for _ in 0..3 {
+        // A wrap before which there may be others.
+        inbox.oldest.insert(&url, Timestamp::now());
+        for _ in 0..MESSAGES {
+            inbox.on_message(&url, &sent_all).await;
+        }
+        inbox.backfill_again.clear();
+        let backfilled = inbox.backfilled.1.recv().await.unwrap();
+        assert!(backfilled.result.is_ok(), "{:?}", backfilled.result);
+        inbox.on_backfilled(backfilled);
+    }
+    let (requests, took) = (relay.counts.requests.load(Ordering::SeqCst), begun.elapsed());
+    println!("{} times EOSE: {requests} times REQ in {took:?}", 3 * MESSAGES);
+    assert!((3..=4).contains(&requests), "{requests}: three, and the subscription");
+    assert!(took >= Duration::from_secs(1 + 2), "{took:?}");
 }
 
 /// A relay without messages that takes every authentication, for one connection. It sends a
