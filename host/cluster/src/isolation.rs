@@ -14,10 +14,8 @@ use paygress_core::model::units::Seconds;
 use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
 use std::net::{IpAddr, SocketAddr};
 
-/// How long what enforces NetworkPolicies may take to learn of a pod, and the largest part of the
-/// time for a pod's start that waiting for it may take: a probe pod that starts too late stops sales.
+/// How long what enforces NetworkPolicies may take to learn of a pod.
 const ENFORCED_WITHIN: u64 = 10;
-const PART_OF_START: u64 = 4;
 
 /// Lets the pod of these objects try these addresses.
 pub(crate) fn try_addresses(
@@ -28,7 +26,8 @@ pub(crate) fn try_addresses(
     let template = objects.job.spec.as_mut().and_then(|job| job.template.spec.as_mut());
     let mut inits = template.into_iter().flat_map(|pod| pod.init_containers.iter_mut().flatten());
     let Some(init) = inits.find(|init| init.name == INIT_CONTAINER) else { return };
-    let seconds = (ready_within.0 / PART_OF_START).min(ENFORCED_WITHIN);
+    // A probe pod that starts too late stops sales.
+    let seconds = (ready_within.0 / 4).min(ENFORCED_WITHIN);
     init.env.get_or_insert_default().push(EnvVar {
         name: REACH_VARIABLE.to_owned(),
         value: Some(ReachTask { seconds, addresses }.to_json()),
