@@ -85,7 +85,7 @@ mod tests {
             let node = "192.0.2.1:10250".parse().unwrap();
             try_addresses(&mut made, vec![node], Seconds(ready_within));
             let pod = serde_json::to_value(made.pod()).unwrap();
-            let [init, reply] = [0, 1].map(|at| &pod["spec"]["initContainers"][at]["env"]);
+            let [init, reply] = [0_usize, 1].map(|at| &pod["spec"]["initContainers"][at]["env"]);
             let value: Value = serde_json::from_str(init[0]["value"].as_str().unwrap()).unwrap();
             assert_eq!(init[0]["name"], "PAYGRESS_REACH");
             assert_eq!(value, json!({"seconds": seconds, "addresses": ["192.0.2.1:10250"]}));
@@ -110,7 +110,7 @@ mod tests {
             {"type": "Hostname", "address": "node-1"},
         ]);
         let expected: Vec<SocketAddr> =
-            ["10.0.0.1:10250", "[2001:db8::1]:10250"].map(|it| it.parse().unwrap()).into();
+            ["10.0.0.1:10250", "[2001:db8::1]:10250"].map(|it| it.parse().unwrap()).to_vec();
         let known = node(&addresses, &endpoints);
         let unknown = [Node::default(), node(&addresses, &json!({}))];
         assert_eq!(kubelets(&[&unknown[..], &[known.clone()]].concat()), expected);

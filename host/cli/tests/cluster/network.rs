@@ -128,6 +128,7 @@ impl Drop for Resolver {
 /// A pod that was sold.
 struct Sold {
     ssh: Ssh<'static>,
+    name: String,
     address: String,
 }
 
@@ -140,10 +141,14 @@ impl Sold {
         assert!(answer["error_type"].is_null(), "refused: {answer}");
         let port = u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap();
         let job = format!("batch.kubernetes.io/job-name={}", answer["pod_name"].as_str().unwrap());
-        let address = "jsonpath={.items[0].status.podIP}";
+        let field = |path: &str| {
+            let path = format!("jsonpath={{.items[0]{path}}}");
+            in_workloads(&["get", "pods", "-l", &job, "-o", &path])
+        };
         Self {
             ssh: Ssh { port, username: "alice", password: PASSWORD },
-            address: in_workloads(&["get", "pods", "-l", &job, "-o", address]),
+            name: field(".metadata.name"),
+            address: field(".status.podIP"),
         }
     }
 
@@ -220,6 +225,64 @@ fn pods_that_were_sold_reach_the_internet_and_dns_and_nothing_else() {
     wait_for("the policies to be enforced", ENFORCED, || pod.reached(&closed).is_empty());
     assert_eq!(pod.reached(&all), names(&open));
     assert_eq!(neighbour.reached(&[("the other", format!("{}:2222", pod.address))]), [""; 0]);
+}
+
+/// As an operator has it who sells a tier that only reaches the web.
+const WEB_ONLY: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web-only, namespace: user-workloads}
+spec:
+  podSelector: {matchLabels: {paygress-egress: web}}
+  policyTypes: [Egress]
+  egress:
+    - ports: [{protocol: TCP, port: 80}, {protocol: TCP, port: 443}]
+      to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]
+"#;
+
+/// That policy; gone with this.
+struct WebOnly;
+
+impl WebOnly {
+    fn apply() -> Self {
+        apply(WEB_ONLY);
+        Self
+    }
+}
+
+impl Drop for WebOnly {
+    fn drop(&mut self) {
+        in_workloads(&["delete", "networkpolicy", "web-only", "--ignore-not-found"]);
+    }
+}
+
+/// A template may have the label; here the administrator sets it.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn pods_with_the_label_reach_what_a_policy_for_it_allows() {
+    let _alone = CLUSTER.lock();
+    NetworkPolicies::apply();
+    let (_beyond, resolver) = (Beyond::start(), Resolver::start());
+    let testbed = Testbed::start("network-label", &[]);
+    let (labelled, other) = (Sold::buy(&testbed), Sold::buy(&testbed));
+    let all = [
+        ("DNS", format!("{}:53", resolver.address)),
+        ("the web", format!("{INTERNET}:80")),
+        ("mail over TLS", format!("{INTERNET}:465")),
+        ("the neighbour", format!("{}:2222", other.address)),
+    ];
+    let is_so = |expected: &[&str]| {
+        wait_for(&expected.join(", "), ENFORCED, || labelled.reached(&all) == expected);
+    };
+    is_so(&["DNS", "the web", "mail over TLS"]);
+    in_workloads(&["label", "pod", &labelled.name, "paygress-egress=web"]);
+    is_so(&["DNS"]);
+    let web_only = WebOnly::apply();
+    is_so(&["DNS", "the web"]);
+    drop(web_only);
+    is_so(&["DNS"]);
+    let [dns, web, mail, _] = all;
+    assert_eq!(other.reached(&[dns, web, mail]), ["DNS", "the web", "mail over TLS"]);
 }
 
 /// `k8s/base/network.yaml`, in namespaces of this test: it is about other pods' ways in as well.

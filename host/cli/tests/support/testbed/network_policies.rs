@@ -20,7 +20,7 @@ impl NetworkPolicies {
     }
 
     pub fn removed() -> Self {
-        let policies = ["networkpolicy", "customers", "customers-ingress"];
+        let policies = ["networkpolicy", "customers", "customers-dns", "customers-ingress"];
         let delete = ["-n", "user-workloads", "delete", "--ignore-not-found"];
         kubectl(&[&delete[..], &policies[..]].concat());
         Self(())
