@@ -5,7 +5,9 @@
 mod support;
 
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{EndReason, LeasePlan, Probe, ProbeProblem};
+use paygress_core::backend::cluster::{
+    EndReason, LeasePlan, NetworkIsolation, Probe, ProbeProblem,
+};
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
 };
@@ -35,6 +37,7 @@ use tokio::task::JoinHandle;
 struct Probes {
     probed: Mutex<Vec<LeasePlan>>,
     findings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Option<ProbeProblem>>>,
+    isolation: Mutex<NetworkIsolation>,
 }
 
 #[async_trait]
@@ -42,6 +45,10 @@ impl Probe for Probes {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
         self.probed.lock().unwrap().push(plan.clone());
         self.findings.lock().await.recv().await.flatten()
+    }
+
+    fn network_isolation(&self) -> NetworkIsolation {
+        *self.isolation.lock().unwrap()
     }
 }
 
@@ -76,7 +83,8 @@ impl Service {
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap());
         let (findings, receiver) = mpsc::unbounded_channel();
         let receiver = tokio::sync::Mutex::new(receiver);
-        let probes = Arc::new(Probes { probed: Mutex::default(), findings: receiver });
+        let isolation = Mutex::new(NetworkIsolation::Unknown);
+        let probes = Arc::new(Probes { probed: Mutex::default(), findings: receiver, isolation });
         let cluster = Arc::new(FakeCluster { probe: Some(probes.clone()), ..cluster });
         let images = Arc::new(Images::new("image:1"));
         let backends = Backends {
@@ -347,6 +355,25 @@ async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
         assert_sold(&service.order().await.unwrap());
         service.wait_for_reason(None).await;
         assert_eq!(service.orders.probe_warning(), Some(problem.message()));
+    }
+}
+
+/// What customers reach is the operator's to decide: pods are sold, and it is not hidden.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_reach_the_cluster_are_a_warning() {
+    for (isolation, is_warned) in [
+        (NetworkIsolation::Enforced, false),
+        (NetworkIsolation::Unknown, false),
+        (NetworkIsolation::NotEnforced, true),
+    ] {
+        let service = Service::start(None).await;
+        *service.probes.isolation.lock().unwrap() = isolation;
+        service.findings.send(None).unwrap();
+        assert_sold(&service.order().await.unwrap());
+        service.wait_for_reason(None).await;
+        assert_eq!(service.orders.network_warning(), isolation.warning());
+        let warnings = service.orders.overview(UnixTime(0)).await.unwrap().warnings;
+        assert_eq!(warnings.len(), usize::from(is_warned), "{isolation:?}: {warnings:?}");
     }
 }
 

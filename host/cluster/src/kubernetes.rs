@@ -2,6 +2,7 @@
 
 mod creation;
 mod lease_end;
+mod reach;
 mod removal;
 
 use crate::capacity::CapacityWatch;
@@ -26,7 +27,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, Probe, ReadyPod, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, NetworkIsolation, Probe, ReadyPod,
+    StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
@@ -36,7 +38,7 @@ use paygress_core::model::units::{Seconds, UnixTime};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -87,6 +89,8 @@ pub struct Kubernetes {
     has_user_namespaces: AtomicBool,
     /// Whether the latest probe pod with its image's own program did not start.
     is_image_program_failing: AtomicBool,
+    /// What the latest probe pod that has started has shown; none: none has.
+    isolation: Mutex<Option<NetworkIsolation>>,
 }
 
 /// The result of one attempt to raise a deadline.
@@ -118,6 +122,7 @@ impl Kubernetes {
             capacity: OnceLock::new(),
             has_user_namespaces: AtomicBool::new(false),
             is_image_program_failing: AtomicBool::new(false),
+            isolation: Mutex::new(None),
         })
     }
 

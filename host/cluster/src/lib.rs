@@ -18,7 +18,8 @@
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
 //! trusted. `ssh_server` adds what the host adds, root of a user namespace included, `pod_reply` what
 //! a pod needs to write to its customer by itself, and `image_program` the image's own program for
-//! orders that want it; `probe` launches a pod that finds out whether all of that works.
+//! orders that want it; `probe` launches a pod that finds out whether all of that works, and whether
+//! it reaches what no customer may (`isolation`).
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -29,6 +30,7 @@ mod check_plan;
 pub mod connection;
 pub mod guard;
 mod image_program;
+mod isolation;
 mod kubernetes;
 mod lease_end;
 mod objects;

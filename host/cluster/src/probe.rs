@@ -3,11 +3,12 @@
 //!
 //! Where customers may be root it is launched as root of a user namespace first. If it starts only
 //! without, customers are not root. Root that is not nobody on its node does not start, here and in
-//! customers' pods (`ssh_server`).
+//! customers' pods (`ssh_server`). What it reaches of the cluster is noted too (`isolation`).
 //!
 //! Where orders may have `run: image`, another one is launched after it as for such an order. If that
 //! one does not start, such orders are refused, and all others go on.
 
+use crate::isolation::try_addresses;
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::pod_reply::ReplyStep;
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, LeasePlan, Probe, ProbeProblem, StartupPhase,
+    Cluster, ClusterError, LeasePlan, NetworkIsolation, Probe, ProbeProblem, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::model::ids::PodName;
@@ -42,6 +43,10 @@ impl Probe for Kubernetes {
             None | Some(ProbeProblem::NoUserNamespaces) => self.probe_program(plan).await.or(found),
             Some(problem) => Some(problem),
         }
+    }
+
+    fn network_isolation(&self) -> NetworkIsolation {
+        self.found_isolation()
     }
 }
 
@@ -130,8 +135,12 @@ impl Kubernetes {
             tracing::warn!("the template has a command of its own, so that customers are not root");
             return Err(ProbeProblem::NoUserNamespaces);
         }
+        try_addresses(&mut objects, self.kubelets().await, self.settings().ready_within);
         let started = self.start_probe(plan, objects).await;
         let pod = plan.lease.pod_name();
+        if started.is_ok() {
+            self.note_isolation(&pod).await;
+        }
         if let Err(error) = self.remove(&pod).await {
             tracing::warn!(%error, %pod, "a probe pod could not be removed; it ends by its deadline");
         }

@@ -333,20 +333,18 @@ pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerS
     status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
 }
 
-/// The public keys of the pod's SSH server: a line each of what the init container has left as its
-/// termination message. No program of the customer ran before it ended.
+/// What the init container that installs the SSH server has left as its termination message. No
+/// program of the customer ran before it ended.
+pub(crate) fn init_message(pod: &Pod) -> Option<&str> {
+    let mut inits = pod.status.as_ref()?.init_container_statuses.iter().flatten();
+    let init = inits.find(|container| container.name == INIT_CONTAINER)?;
+    init.state.as_ref()?.terminated.as_ref()?.message.as_deref()
+}
+
+/// The public keys of the pod's SSH server: a line each of the init container's message.
 pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
-    let ended = pod
-        .status
-        .iter()
-        .flat_map(|status| status.init_container_statuses.iter().flatten())
-        .filter(|container| container.name == INIT_CONTAINER)
-        .filter_map(|container| container.state.as_ref()?.terminated.as_ref());
-    let lines = ended
-        .filter_map(|terminated| terminated.message.as_deref())
-        .flat_map(str::lines)
-        .take(MESSAGE_LINES);
-    HostKey::parse_all(lines)
+    let message = init_message(pod).unwrap_or_default();
+    HostKey::parse_all(message.lines().take(MESSAGE_LINES))
 }
 
 /// Whose image it is that has a container wait so.

@@ -184,6 +184,10 @@ fn metadata_that_is_not_a_customers_is_refused() {
             "template.metadata.labels.paygress.dev/lease",
         ),
     ]);
+    // By which an operator's NetworkPolicy selects it.
+    let labelled = with("/metadata", json!({"labels": {"paygress-egress": "web"}}));
+    let checked = check(&rendered(&labelled, &[]), &placement(), &Allowed::default()).unwrap();
+    assert_eq!(checked.template.metadata.unwrap().labels.unwrap()["paygress-egress"], "web");
 }
 
 #[test]

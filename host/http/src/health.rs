@@ -49,6 +49,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
     let status =
         if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings = app.orders.probe_warning().map(str::to_owned).into_iter().collect();
+    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
+    let warnings = warnings.map(str::to_owned).collect();
     (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, warnings }))
 }

@@ -15,6 +15,8 @@
 //! In a pod of any image, [`install()`] has put it beside the image, with busybox and the host keys;
 //! [`Image`] finds the shell, the home and the search path there.
 //!
+//! A probe pod tries what no pod should reach ([`ReachTask`]).
+//!
 //! With [`serve_lease()`] terminals show when the pod ends. A file says it, which is read again when
 //! it changes (`lease_file`, `terminals`).
 //!
@@ -72,6 +74,7 @@ mod install;
 mod lease_end;
 mod lease_file;
 mod process;
+mod reach;
 mod server;
 mod session;
 mod session_channel;
@@ -84,5 +87,6 @@ pub use host_keys::HostKeys;
 pub use image::Image;
 pub use install::{InstallError, install, require_user_namespace};
 pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
+pub use reach::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask, reached};
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve, serve_lease, stopped_by_sigterm};

@@ -3,14 +3,15 @@
 //! usage: `paygress-sshd [--login DIR] [--lease DIR] [--listen ADDRESS] [--tools DIR]
 //!     [--shell PATH] [--home DIR] [--host-keys DIR]`,
 //!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`,
-//!     `paygress-sshd hold`: only waits for SIGTERM
+//!     `paygress-sshd hold`: only waits for SIGTERM,
+//!     `paygress-sshd reach ADDRESS…`: prints those that take a connection
 //!
 //! As process 1 of a container it starts itself once more as a child and only reaps processes and
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
 use paygress_sshd::{
-    Account, HostKeys, Image, install, listen_on_both_families, require_user_namespace,
-    serve_lease, stopped_by_sigterm,
+    Account, HostKeys, Image, ReachTask, install, listen_on_both_families, reached,
+    require_user_namespace, serve_lease, stopped_by_sigterm,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
@@ -18,8 +19,10 @@ use std::error::Error;
 use std::ffi::{c_char, c_int};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,8 +36,9 @@ const TERMINATED: u8 = 143;
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
-        Some((command, rest)) if command == "install" => install_into(rest),
+        Some((command, rest)) if command == "install" => install_into(rest).await,
         Some((command, [])) if command == "hold" => hold().await,
+        Some((command, rest)) if command == "reach" => reach(rest).await,
         _ if std::process::id() == 1 => init().await,
         _ => run(arguments.into_iter()).await,
     };
@@ -51,6 +55,22 @@ async fn main() -> ExitCode {
 async fn hold() -> Result<ExitCode, Box<dyn Error>> {
     signal(SignalKind::terminate())?.recv().await;
     Ok(ExitCode::from(TERMINATED))
+}
+
+/// For operators and customers who want to see what a pod reaches.
+async fn reach(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+    let addresses: Result<Vec<SocketAddr>, _> =
+        arguments.iter().map(|argument| argument.parse()).collect();
+    let addresses = addresses.map_err(|_| UsageError::Reach)?;
+    if addresses.is_empty() {
+        return Err(UsageError::Reach.into());
+    }
+    let reached = reached(&addresses, Duration::ZERO).await;
+    let mut output = std::io::stdout().lock();
+    for address in reached {
+        writeln!(output, "{address}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Process 1: starts the server, reaps orphans, exits when the server does.
@@ -137,6 +157,8 @@ enum UsageError {
         "the command is: paygress-sshd install DIR [--user-namespace] [--termination-log PATH]"
     )]
     Install,
+    #[error("the command is: paygress-sshd reach ADDRESS:PORT…, with addresses and no names")]
+    Reach,
 }
 
 impl Options {
@@ -183,7 +205,7 @@ impl Options {
 /// Where Kubernetes reads what a container leaves behind.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+async fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     let usage = || UsageError::Install;
     let (directory, mut options) = arguments.split_first().ok_or_else(usage)?;
     let (mut log, mut needs_namespace) = (TERMINATION_LOG, false);
@@ -212,5 +234,18 @@ fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         let _ = existing.and_then(|mut file| writeln!(file, "{error}"));
     }
     installed?;
+    if let Err(error) = report_reached(log).await {
+        // Nothing but this report depends on it.
+        eprintln!("paygress-sshd: what this pod reaches is not known: {error}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tries what the service wants to know of a probe pod, and adds it to the termination message.
+async fn report_reached(log: &Path) -> Result<(), Box<dyn Error>> {
+    let Some(task) = ReachTask::from_environment()? else { return Ok(()) };
+    let report = task.run().await;
+    let mut existing = OpenOptions::new().append(true).open(log)?;
+    existing.write_all(report.to_line().as_bytes())?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod customers;
 mod deployment;
 mod machines;
 mod manifests;
+mod network;
 mod node;
 mod policies;
 mod probe;

@@ -3,7 +3,7 @@
 use crate::support::testbed::root;
 use ipnet::IpNet;
 use paygress::config::keys;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::IpAddr;
 
 fn contains(network: &Value, address: IpAddr) -> bool {
@@ -15,51 +15,81 @@ fn is_in_block(block: &Value, address: IpAddr) -> bool {
     contains(&block["cidr"], address) && !except.iter().any(|network| contains(network, address))
 }
 
+/// Whether an entry of `ports` is about this port.
+fn is_port(allowed: &Value, protocol: &str, port: u64) -> bool {
+    let Some(first) = allowed["port"].as_u64() else { return allowed["protocol"] == protocol };
+    let last = allowed["endPort"].as_u64().unwrap_or(first);
+    allowed["protocol"] == protocol && (first..=last).contains(&port)
+}
+
 /// Whether a rule by address lets a pod connect there.
-fn may_reach(policy: &Value, address: &str, port: u64) -> bool {
+fn may_reach(policy: &Value, address: &str, protocol: &str, port: u64) -> bool {
     let address: IpAddr = address.parse().unwrap();
     policy["spec"]["egress"].as_array().unwrap().iter().any(|rule| {
-        let is_port = rule["ports"]
-            .as_array()
-            .is_none_or(|ports| ports.iter().any(|allowed| allowed["port"] == port));
-        let peers = rule["to"].as_array().unwrap();
-        is_port
-            && peers
-                .iter()
-                .any(|peer| peer.get("ipBlock").is_some_and(|block| is_in_block(block, address)))
+        let mut ports = rule["ports"].as_array().unwrap().iter();
+        let mut peers = rule["to"].as_array().unwrap().iter();
+        ports.any(|allowed| is_port(allowed, protocol, port))
+            && peers.any(|peer| peer.get("ipBlock").is_some_and(|it| is_in_block(it, address)))
     })
 }
 
-/// Of more addresses than the testbed has.
+/// More addresses than the testbed has, those of IPv6 among them, and whether pods reach them.
+const WAYS_OUT: [(&str, &str, u64, bool); 28] = [
+    ("192.0.2.1", "TCP", 443, true),
+    ("2001:4860::1", "TCP", 443, true),
+    ("192.0.2.1", "UDP", 443, true),
+    ("2001:4860::1", "UDP", 25, true),
+    // Mail from pods goes by a server at which its sender logs in.
+    ("192.0.2.1", "TCP", 25, false),
+    ("2001:4860::1", "TCP", 25, false),
+    ("192.0.2.1", "TCP", 465, true),
+    ("192.0.2.1", "TCP", 587, true),
+    ("192.0.2.1", "TCP", 1, true),
+    ("192.0.2.1", "TCP", 24, true),
+    ("192.0.2.1", "TCP", 26, true),
+    ("192.0.2.1", "TCP", 65_535, true),
+    // NodeLocal DNS, and not the metadata service of a cloud beside it.
+    ("169.254.20.10", "UDP", 53, true),
+    ("169.254.20.10", "TCP", 53, true),
+    ("169.254.20.10", "TCP", 80, false),
+    ("169.254.169.254", "TCP", 53, false),
+    ("169.254.169.254", "TCP", 80, false),
+    ("169.254.20.11", "UDP", 53, false),
+    ("10.96.0.1", "TCP", 443, false),
+    ("100.64.0.1", "TCP", 443, false),
+    ("172.16.0.1", "UDP", 53, false),
+    ("192.168.0.1", "TCP", 22, false),
+    ("127.0.0.1", "TCP", 80, false),
+    ("fd00::1", "TCP", 443, false),
+    ("fe80::1", "TCP", 80, false),
+    ("fd00:ec2::254", "TCP", 80, false),
+    ("64:ff9b:1::a00:1", "TCP", 80, false),
+    ("::ffff:10.0.0.1", "TCP", 80, false),
+];
+
 #[test]
 fn pods_reach_the_internet_and_dns_and_nothing_else() {
     let text = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
+    let policies = text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
+    let policies: Vec<Value> = policies.collect();
     // kube-router lets out what it lets in elsewhere, if one policy does both.
-    let (egress, ingress) = text.split_once("\n---\n").unwrap();
-    let policy: Value = serde_saphyr::from_str(egress).unwrap();
-    assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Egress"]));
-    let ingress: Value = serde_saphyr::from_str(ingress).unwrap();
-    assert_eq!(ingress["spec"]["policyTypes"], serde_json::json!(["Ingress"]));
-    for (address, port, expected) in [
-        ("192.0.2.1", 443, true),
-        ("2001:4860::1", 443, true),
-        // NodeLocal DNS, and not the metadata service of a cloud beside it.
-        ("169.254.20.10", 53, true),
-        ("169.254.20.10", 80, false),
-        ("169.254.169.254", 53, false),
-        ("169.254.169.254", 80, false),
-        ("169.254.20.11", 53, false),
-        ("10.96.0.1", 443, false),
-        ("172.16.0.1", 53, false),
-        ("192.168.0.1", 22, false),
-        ("127.0.0.1", 80, false),
-        ("fd00::1", 443, false),
-        ("fe80::1", 80, false),
-        ("fd00:ec2::254", 80, false),
-        ("64:ff9b:1::a00:1", 80, false),
-        ("::ffff:10.0.0.1", 80, false),
-    ] {
-        assert_eq!(may_reach(&policy, address, port), expected, "{address}, port {port}");
+    let types: Vec<&Value> = policies.iter().map(|policy| &policy["spec"]["policyTypes"]).collect();
+    assert_eq!(types, [&json!(["Egress"]), &json!(["Egress"]), &json!(["Ingress"])]);
+    let selectors = policies.iter().map(|policy| &policy["spec"]["podSelector"]);
+    let unlabelled =
+        json!({"matchExpressions": [{"key": "paygress-egress", "operator": "DoesNotExist"}]});
+    assert_eq!(selectors.collect::<Vec<_>>(), [&json!({}), &unlabelled, &json!({})]);
+    let [dns, internet] = [&policies[0], &policies[1]];
+    for (address, protocol, port, expected) in WAYS_OUT {
+        let reaches = |policy| may_reach(policy, address, protocol, port);
+        assert_eq!(
+            reaches(dns) || reaches(internet),
+            expected,
+            "{address}, {protocol} port {port}"
+        );
+        // Pods with the label.
+        let is_dns = address == "169.254.20.10" && port == 53;
+        assert_eq!(reaches(dns), is_dns, "{address}, {protocol} port {port}");
     }
 }
 
@@ -113,7 +143,7 @@ fn the_rights_on_the_whole_cluster_are_to_list_and_watch_nodes_and_pods() {
     assert_eq!(role["kind"], "ClusterRole");
     assert_eq!(
         role["rules"],
-        serde_json::json!([{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}])
+        json!([{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}])
     );
     // Every other file of the base grants rights in a namespace.
     for entry in std::fs::read_dir(root().join("k8s/base")).unwrap() {

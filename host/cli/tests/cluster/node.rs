@@ -1,11 +1,8 @@
-//! What the node does for pods: walls around their network, and a root that is nobody outside.
+//! What the node does for pods: namespaces of tests, and a root that is nobody outside.
 
-use crate::support::testbed::{CLUSTER, applied, apply, kubectl, root, wait_for};
+use crate::support::testbed::{CLUSTER, applied, apply, kubectl, wait_for};
 use serde_json::{Value, json};
-use std::net::TcpStream;
-use std::process::{Child, Command};
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// A namespace without the admission policy. It is gone with this, and its pods too.
 pub(crate) struct Namespace(&'static str);
@@ -39,7 +36,7 @@ impl Namespace {
     }
 
     /// Those of these addresses (`host:port`) to which a pod can connect.
-    fn reached(&self, pod: &str, addresses: &[String]) -> Vec<String> {
+    pub(crate) fn reached(&self, pod: &str, addresses: &[String]) -> Vec<String> {
         // At once: what is refused takes its time.
         let script = format!(
             "for to in {}; do (nc -w 2 ${{to%:*}} ${{to#*:}} </dev/null >/dev/null 2>&1 && echo $to) & done; wait",
@@ -58,7 +55,7 @@ impl Drop for Namespace {
 }
 
 /// A pod that listens at the port for DNS, that for SSH and another.
-fn listening() -> Value {
+pub(crate) fn listening() -> Value {
     json!({
         "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": false,
@@ -70,97 +67,6 @@ fn listening() -> Value {
             "securityContext": {"runAsUser": 0},
         }],
     })
-}
-
-const INTERNET: &str = "203.0.113.2";
-const PRIVATE: &str = "172.31.255.9";
-/// As clouds have their metadata service.
-const LINK_LOCAL: &str = "169.254.77.77";
-
-/// A server with these addresses, in a network namespace beside the node.
-struct Beyond {
-    server: Child,
-    _directory: TempDir,
-}
-
-impl Beyond {
-    fn start() -> Self {
-        Self::remove();
-        for command in [
-            "netns add beyond",
-            "link add beyond type veth peer name uplink netns beyond",
-            "address add 203.0.113.1/30 dev beyond",
-            "link set beyond up",
-            format!("-n beyond address add {INTERNET}/30 dev uplink").as_str(),
-            format!("-n beyond address add {PRIVATE}/32 dev uplink").as_str(),
-            format!("-n beyond address add {LINK_LOCAL}/32 dev uplink").as_str(),
-            "-n beyond link set uplink up",
-            format!("route add {PRIVATE} via {INTERNET}").as_str(),
-            format!("route add {LINK_LOCAL} via {INTERNET}").as_str(),
-        ] {
-            let status = Command::new("ip").args(command.split(' ')).status().unwrap();
-            assert!(status.success(), "ip {command}");
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let mut server = Command::new("nsenter");
-        server.args(["--net=/var/run/netns/beyond", "busybox", "httpd", "-f", "-p", "80", "-h"]);
-        let server = server.arg(directory.path()).spawn().unwrap();
-        let beyond = Self { server, _directory: directory };
-        wait_for("the server beyond the cluster", Duration::from_secs(10), || {
-            TcpStream::connect((INTERNET, 80)).is_ok()
-        });
-        beyond
-    }
-
-    fn remove() {
-        for arguments in [["link", "delete", "beyond"], ["netns", "delete", "beyond"]] {
-            let _ = Command::new("ip").args(arguments).output();
-        }
-    }
-}
-
-impl Drop for Beyond {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        Self::remove();
-    }
-}
-
-/// `k8s/base/network.yaml`, in namespaces of this test.
-#[test]
-#[ignore = "needs the testbed: run `cargo xtask test`"]
-fn pods_reach_the_internet_and_dns_and_are_reached_at_the_ssh_port() {
-    let _alone = CLUSTER.lock();
-    let _beyond = Beyond::start();
-    let (walled, dns) = (Namespace::create("walled"), Namespace::create("dns"));
-    walled.start("pod", &listening());
-    let neighbour = walled.start("neighbour", &listening());
-    let resolver = dns.start("resolver", &listening());
-    let open = [format!("{resolver}:53"), format!("{INTERNET}:80")];
-    let closed = [
-        format!("{neighbour}:2222"),
-        format!("{neighbour}:8080"),
-        format!("{resolver}:8080"),
-        // The API server and the kubelet.
-        "10.96.0.1:443".to_owned(),
-        "10.88.0.1:16443".to_owned(),
-        "10.88.0.1:10250".to_owned(),
-        format!("{PRIVATE}:80"),
-        format!("{LINK_LOCAL}:80"),
-    ];
-    let all = [&open[..], &closed[..]].concat();
-    assert_eq!(walled.reached("pod", &all), all, "without a policy");
-
-    let policies = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
-    apply(&policies.replace("user-workloads", "walled").replace("kube-system", "dns"));
-    let [ssh, other] = [format!("{neighbour}:2222"), format!("{neighbour}:8080")];
-    wait_for("the policies to be enforced", Duration::from_secs(30), || {
-        walled.reached("pod", &closed).is_empty()
-            && dns.reached("resolver", std::slice::from_ref(&other)).is_empty()
-    });
-    assert_eq!(walled.reached("pod", &all), open);
-    assert_eq!(dns.reached("resolver", &[ssh.clone(), other]), [ssh]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
 
-use crate::support::testbed::{AdmissionParameters, CLUSTER, Ssh, Testbed, wait_for};
+use crate::support::testbed::{
+    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, wait_for,
+};
 use crate::{PASSWORD, objects};
 use serde_json::json;
 use std::time::Duration;
@@ -74,6 +76,7 @@ fn bought(testbed: &Testbed) -> Ssh<'static> {
 fn customers_are_root_where_a_probe_pod_was() {
     let _alone = CLUSTER.lock();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    NetworkPolicies::apply();
     let settings = [("SSH_SERVER_IMAGE", SERVER), ("POD_READY_SECONDS", "60")];
     let testbed = start("probe-root", &settings);
     let ssh = bought(&testbed);
@@ -93,7 +96,8 @@ fn an_operator_can_keep_customers_from_being_root() {
     let _alone = CLUSTER.lock();
     let never = [("SSH_SERVER_IMAGE", SERVER), ("POD_ROOT", "never")];
     let _set = AdmissionParameters::set(&never);
-    let testbed = start("probe-never", &never);
+    NetworkPolicies::apply();
+    let testbed = start("probe-never", &[&never[..], &[("POD_READY_SECONDS", "60")]].concat());
     assert_eq!(bought(&testbed).run("id -u").0, "1000\n");
     assert_eq!(testbed.readyz(), json!({"ready": true, "ailments": []}));
 }

@@ -1,6 +1,6 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
-pub use crate::backend::probe::ProbeProblem;
+pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
 pub use crate::model::lease::EndReason;
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
@@ -176,6 +176,11 @@ pub trait Probe: Send + Sync {
     /// Launches a pod as an order would, but without a port of the nodes, waits until it takes
     /// logins, and removes it. None: nothing is wrong.
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
+
+    /// What the latest pod that has started has shown of the network.
+    fn network_isolation(&self) -> NetworkIsolation {
+        NetworkIsolation::Unknown
+    }
 }
 
 /// Where pods run.

@@ -1,4 +1,4 @@
-//! What a probe pod shows to be wrong: see [`Probe`](crate::backend::cluster::Probe).
+//! What a probe pod shows: see [`Probe`](crate::backend::cluster::Probe).
 
 /// Why a probe pod did not start, or has less than it might.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,5 +91,30 @@ impl ProbeProblem {
     #[must_use]
     pub fn may_pass(self) -> bool {
         self != Self::NoUserNamespaces
+    }
+}
+
+/// Whether pods are kept from what no customer may reach: the API server and the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkIsolation {
+    /// A pod has tried in vain.
+    Enforced,
+    /// A pod has reached some of it.
+    NotEnforced,
+    /// No pod has tried.
+    Unknown,
+}
+
+impl NetworkIsolation {
+    /// What is wrong and what to do, for the operator. `/readyz` shows it to anybody: it names no
+    /// addresses.
+    #[must_use]
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::NotEnforced => Some(
+                "customers' pods reach the API server or a node: use a network plugin that enforces NetworkPolicies, apply k8s/base/network.yaml, and add the public addresses of nodes and API server to its `except`; the log has what is reached",
+            ),
+            Self::Enforced | Self::Unknown => None,
+        }
     }
 }

@@ -26,7 +26,7 @@ pub struct Overview {
     pub policies: Vec<SlotStats>,
     /// How the mints are.
     pub mints: Vec<MintReport>,
-    /// What a probe pod has shown to be wrong, or that it has not ended.
+    /// What probe pods have shown to be wrong, or that the first has not ended.
     pub warnings: Vec<&'static str>,
 }
 
@@ -60,7 +60,10 @@ impl OrderService {
             count_by_state: ledger.count_by_state().await.map_err(failed)?,
             policies: self.backends.policy.report(),
             mints,
-            warnings: self.probe_unready_reason().into_iter().chain(self.probe_warning()).collect(),
+            warnings: [self.probe_unready_reason(), self.probe_warning(), self.network_warning()]
+                .into_iter()
+                .flatten()
+                .collect(),
         })
     }
 

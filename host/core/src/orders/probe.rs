@@ -2,14 +2,14 @@
 //!
 //! It is what an order of nobody's gets: the default image, the default tier, the template. Another
 //! one is launched when the policies make another pod of such an order, and, while something is
-//! wrong, a minute later, or an hour later if only root is missing.
+//! wrong, a minute later, or an hour later if only root is missing or pods reach what they must not.
 
 use super::OrderService;
 use super::admission::ProbeWait;
 use super::lane::Lane;
 use super::probe_state::{ProbeState, Probed, being_tested};
 use crate::backend::capacity::Tier;
-use crate::backend::cluster::{LeasePlan, Probe, ProbeProblem};
+use crate::backend::cluster::{LeasePlan, NetworkIsolation, Probe, ProbeProblem};
 use crate::backend::policy::{Grant, PolicySet};
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId};
@@ -38,6 +38,12 @@ impl OrderService {
     #[must_use]
     pub fn probe_warning(&self) -> Option<&'static str> {
         self.probe_state().warning()
+    }
+
+    /// That pods reach what no customer may, for the operator.
+    #[must_use]
+    pub fn network_warning(&self) -> Option<&'static str> {
+        self.backends.cluster.probe()?.network_isolation().warning()
     }
 
     /// Refuses a new pod of these policies unless such pods are known to start, or nothing is known
@@ -150,7 +156,7 @@ impl OrderService {
                     Ok(()) => false,
                     Err(_) => return std::future::pending().await,
                 },
-                () = due_again(problem, ended) => true,
+                () = due_again(problem, probe.network_isolation(), ended) => true,
             };
         }
     }
@@ -240,17 +246,18 @@ fn is_another_pod(plan: &LeasePlan, probed: &LeasePlan) -> bool {
 
 /// Ends when the same pod is to be probed again. It counts from the end of the last probe, however
 /// often other policies that change nothing of the pod are published since.
-async fn due_again(problem: Option<ProbeProblem>, ended: Instant) {
-    match again_after(problem) {
+async fn due_again(problem: Option<ProbeProblem>, isolation: NetworkIsolation, ended: Instant) {
+    match again_after(problem, isolation) {
         Some(delay) => tokio::time::sleep(delay.saturating_sub(ended.elapsed())).await,
         None => std::future::pending().await,
     }
 }
 
-fn again_after(problem: Option<ProbeProblem>) -> Option<Duration> {
-    match problem?.may_pass() {
-        true => Some(limits::PROBE_AGAIN),
-        false => Some(limits::PROBE_SELDOM),
+fn again_after(problem: Option<ProbeProblem>, isolation: NetworkIsolation) -> Option<Duration> {
+    match (problem, isolation) {
+        (Some(problem), _) if problem.may_pass() => Some(limits::PROBE_AGAIN),
+        (Some(_), _) | (None, NetworkIsolation::NotEnforced) => Some(limits::PROBE_SELDOM),
+        (None, NetworkIsolation::Enforced | NetworkIsolation::Unknown) => None,
     }
 }
 
@@ -261,21 +268,26 @@ mod tests {
     /// One bad moment of a node must not keep customers from being root until the next restart.
     #[test]
     fn whatever_is_wrong_is_looked_at_again() {
-        for (problem, expected) in [
-            (None, None),
-            (Some(ProbeProblem::Image), Some(limits::PROBE_AGAIN)),
-            (Some(ProbeProblem::Unavailable), Some(limits::PROBE_AGAIN)),
-            (Some(ProbeProblem::NoUserNamespaces), Some(limits::PROBE_SELDOM)),
-            (Some(ProbeProblem::NoImagePrograms), Some(limits::PROBE_AGAIN)),
+        use NetworkIsolation::{Enforced, NotEnforced, Unknown};
+        for (problem, isolation, expected) in [
+            (None, Enforced, None),
+            (None, Unknown, None),
+            (None, NotEnforced, Some(limits::PROBE_SELDOM)),
+            (Some(ProbeProblem::Image), Unknown, Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::Image), NotEnforced, Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::Unavailable), Unknown, Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::NoUserNamespaces), Enforced, Some(limits::PROBE_SELDOM)),
+            (Some(ProbeProblem::NoImagePrograms), Unknown, Some(limits::PROBE_AGAIN)),
         ] {
-            assert_eq!(again_after(problem), expected, "{problem:?}");
+            assert_eq!(again_after(problem, isolation), expected, "{problem:?}, {isolation:?}");
         }
     }
 
     #[tokio::test]
     async fn it_is_due_so_long_after_the_last_probe_whatever_is_published_since() {
         let long_ago = Instant::now().checked_sub(limits::PROBE_AGAIN).unwrap();
-        let due = due_again(Some(ProbeProblem::Image), long_ago);
+        let image = Some(ProbeProblem::Image);
+        let due = due_again(image, NetworkIsolation::Unknown, long_ago);
         assert!(tokio::time::timeout(Duration::from_secs(10), due).await.is_ok());
     }
 }

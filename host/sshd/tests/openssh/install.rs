@@ -2,7 +2,8 @@
 
 use crate::rootfs::SERVER;
 use crate::server::{Server, output, text};
-use paygress_sshd::HostKeys;
+use paygress_sshd::{HostKeys, REACH_VARIABLE, ReachReport, ReachTask};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -86,6 +87,41 @@ fn root_of_a_node_installs_nothing_where_it_must_be_nobody() {
         assert!(!done.status.success() && !tools.exists(), "{errors}");
         assert_eq!(logged, "root of this pod is root of its node, which has no user namespaces\n");
         assert!(errors.contains(logged.trim()), "{errors}");
+    }
+}
+
+/// As the init container of a probe pod, and as one of a service before it.
+#[test]
+fn what_a_probe_pod_reaches_is_reported_beside_the_host_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tools, log) = (directory.path().join("tools"), directory.path().join("log"));
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [node, api_server] = listeners.each_ref().map(|it| it.local_addr().unwrap());
+    let closed = "127.0.0.1:1".parse().unwrap();
+    let task = ReachTask { seconds: 0, addresses: vec![closed, node] }.to_json();
+    for (task, reached) in [
+        (task.as_str(), Some(vec![node, api_server])),
+        // Of a service that has another form of it: the server is installed all the same.
+        ("{}", None),
+    ] {
+        let mut command = Command::new(SERVER);
+        command.arg("install").arg(&tools).arg("--termination-log").arg(&log);
+        command.env(REACH_VARIABLE, task).env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+        command.env("KUBERNETES_SERVICE_PORT", api_server.port().to_string());
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let message = std::fs::read_to_string(&log).unwrap();
+        assert!(message.starts_with("ssh-ed25519 "), "{message}");
+        let expected = reached.map(|reached| ReachReport { tried: 3, reached });
+        assert_eq!(ReachReport::find(&message), expected, "{message}");
+    }
+    let mut command = Command::new(SERVER);
+    command.arg("reach").args([closed, node].map(|it| it.to_string()));
+    let done = command.output().unwrap();
+    assert_eq!(text(&done.stdout), format!("{node}\n"), "{}", text(&done.stderr));
+    for wrong in [&["reach"][..], &["reach", "localhost:22"]] {
+        let done = Command::new(SERVER).args(wrong).output().unwrap();
+        assert!(!done.status.success() && text(&done.stderr).contains("reach ADDRESS:PORT"));
     }
 }
 

@@ -1,0 +1,145 @@
+//! Whether pods reach what no customer may: the init container of a probe pod tries.
+//!
+//! It knows the API server by itself; the service names the kubelets, at all addresses of the nodes.
+//! Where NetworkPolicies are not enforced it reaches one of them, and where nodes have public
+//! addresses that the policy does not except it reaches these. Images of earlier versions, and
+//! templates with a server of their own, try nothing.
+
+use crate::objects::Objects;
+use crate::ssh_server::INIT_CONTAINER;
+use crate::status::init_message;
+use k8s_openapi::api::core::v1::{EnvVar, Node, Pod};
+use paygress_core::backend::cluster::NetworkIsolation;
+use paygress_core::model::units::Seconds;
+use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
+use std::net::{IpAddr, SocketAddr};
+
+/// How long what enforces NetworkPolicies may take to learn of a pod.
+const ENFORCED_WITHIN: u64 = 10;
+
+/// Lets the pod of these objects try these addresses.
+pub(crate) fn try_addresses(
+    objects: &mut Objects,
+    addresses: Vec<SocketAddr>,
+    ready_within: Seconds,
+) {
+    let template = objects.job.spec.as_mut().and_then(|job| job.template.spec.as_mut());
+    let mut inits = template.into_iter().flat_map(|pod| pod.init_containers.iter_mut().flatten());
+    let Some(init) = inits.find(|init| init.name == INIT_CONTAINER) else { return };
+    // A probe pod that starts too late stops sales.
+    let seconds = (ready_within.0 / 4).min(ENFORCED_WITHIN);
+    init.env.get_or_insert_default().push(EnvVar {
+        name: REACH_VARIABLE.to_owned(),
+        value: Some(ReachTask { seconds, addresses }.to_json()),
+        ..EnvVar::default()
+    });
+}
+
+/// The addresses of these nodes' kubelets, as many as one pod tries.
+pub(crate) fn kubelets(nodes: &[Node]) -> Vec<SocketAddr> {
+    nodes.iter().flat_map(kubelet).take(MAX_ADDRESSES).collect()
+}
+
+fn kubelet(node: &Node) -> Vec<SocketAddr> {
+    let Some(status) = &node.status else { return Vec::new() };
+    let endpoint = status.daemon_endpoints.as_ref().and_then(|it| it.kubelet_endpoint.as_ref());
+    let Some(port) = endpoint.and_then(|it| u16::try_from(it.port).ok()) else { return Vec::new() };
+    let addresses = status.addresses.iter().flatten();
+    let ips = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    ips.map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+/// What the init container of this pod has reported; none: it has tried nothing.
+pub(crate) fn report(pod: &Pod) -> Option<ReachReport> {
+    init_message(pod).and_then(ReachReport::find)
+}
+
+pub(crate) fn isolation(report: Option<&ReachReport>) -> NetworkIsolation {
+    match report {
+        None | Some(ReachReport { tried: 0, .. }) => NetworkIsolation::Unknown,
+        Some(report) if report.reached.is_empty() => NetworkIsolation::Enforced,
+        Some(_) => NetworkIsolation::NotEnforced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::batch::v1::Job;
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::{Value, json};
+
+    /// With these init containers.
+    fn objects(inits: &Value) -> Objects {
+        let pod = json!({"containers": [{"name": "ssh"}], "initContainers": inits});
+        let spec = json!({"template": {"spec": pod}});
+        let job: Job = serde_json::from_value(json!({"spec": spec})).unwrap();
+        Objects { job, secret: Secret::default(), reply: None, services: Vec::new() }
+    }
+
+    #[test]
+    fn the_container_that_installs_the_server_tries_and_no_other() {
+        let inits = json!([{"name": INIT_CONTAINER}, {"name": "paygress-reply"}]);
+        for (ready_within, seconds) in [(120, 10), (60, 10), (15, 3), (1, 0)] {
+            let mut made = objects(&inits);
+            let node = "192.0.2.1:10250".parse().unwrap();
+            try_addresses(&mut made, vec![node], Seconds(ready_within));
+            let pod = serde_json::to_value(made.pod()).unwrap();
+            let [init, reply] = [0_usize, 1].map(|at| &pod["spec"]["initContainers"][at]["env"]);
+            let value: Value = serde_json::from_str(init[0]["value"].as_str().unwrap()).unwrap();
+            assert_eq!(init[0]["name"], "PAYGRESS_REACH");
+            assert_eq!(value, json!({"seconds": seconds, "addresses": ["192.0.2.1:10250"]}));
+            assert_eq!(*reply, Value::Null, "the admission policy lets it have none");
+        }
+        // A template with a server of its own.
+        let mut own = objects(&json!([]));
+        try_addresses(&mut own, Vec::new(), Seconds(120));
+        assert_eq!(own.pod(), objects(&json!([])).pod());
+    }
+
+    #[test]
+    fn kubelets_are_tried_at_each_address_of_their_nodes() {
+        let node = |addresses: &Value, endpoints: &Value| -> Node {
+            let status = json!({"addresses": addresses, "daemonEndpoints": endpoints});
+            serde_json::from_value(json!({"status": status})).unwrap()
+        };
+        let endpoints = json!({"kubeletEndpoint": {"Port": 10_250}});
+        let addresses = json!([
+            {"type": "InternalIP", "address": "10.0.0.1"},
+            {"type": "ExternalIP", "address": "2001:db8::1"},
+            {"type": "Hostname", "address": "node-1"},
+        ]);
+        let expected: Vec<SocketAddr> =
+            ["10.0.0.1:10250", "[2001:db8::1]:10250"].map(|it| it.parse().unwrap()).to_vec();
+        let known = node(&addresses, &endpoints);
+        let unknown = [Node::default(), node(&addresses, &json!({}))];
+        assert_eq!(kubelets(&[&unknown[..], &[known.clone()]].concat()), expected);
+        assert_eq!(kubelets(&vec![known; 100]).len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn a_pod_that_has_tried_in_vain_is_isolated() {
+        let pod = |message: &str| -> Pod {
+            let ended = json!({"terminated": {"exitCode": 0, "message": message}});
+            let init = json!({"name": INIT_CONTAINER, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": ended});
+            serde_json::from_value(json!({"status": {"initContainerStatuses": [init]}})).unwrap()
+        };
+        let keys = "ssh-ed25519 AAAA\n";
+        for (line, expected) in [
+            (r#"paygress-reach {"tried":2,"reached":[]}"#, NetworkIsolation::Enforced),
+            (
+                r#"paygress-reach {"tried":2,"reached":["10.96.0.1:443"]}"#,
+                NetworkIsolation::NotEnforced,
+            ),
+            (r#"paygress-reach {"tried":0,"reached":[]}"#, NetworkIsolation::Unknown),
+            ("paygress-reach {}", NetworkIsolation::Unknown),
+            // Of an earlier version.
+            ("", NetworkIsolation::Unknown),
+        ] {
+            let found = report(&pod(&format!("{keys}{line}\n")));
+            assert_eq!(isolation(found.as_ref()), expected, "{line}");
+            assert_eq!(expected.warning().is_some(), line.contains("10.96.0.1"), "{line}");
+        }
+        assert_eq!(isolation(report(&Pod::default()).as_ref()), NetworkIsolation::Unknown);
+    }
+}

@@ -1,0 +1,57 @@
+//! What probe pods reach: which nodes there are to try, and what was found last.
+
+use super::Kubernetes;
+use crate::isolation;
+use crate::requests::request;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
+use paygress_core::backend::cluster::NetworkIsolation;
+use paygress_core::model::ids::PodName;
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+
+/// As many nodes as one pod may try addresses of.
+const NODES: u32 = 16;
+
+impl Kubernetes {
+    /// The addresses of nodes' kubelets; none where the service may not list nodes.
+    pub(crate) async fn kubelets(&self) -> Vec<SocketAddr> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        match request(nodes.list(&ListParams::default().limit(NODES))).await {
+            Ok(nodes) => isolation::kubelets(&nodes.items),
+            Err(error) => {
+                tracing::debug!(%error, "a probe pod tries no nodes");
+                Vec::new()
+            }
+        }
+    }
+
+    pub(crate) fn found_isolation(&self) -> NetworkIsolation {
+        let known = *self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
+        known.unwrap_or(NetworkIsolation::Unknown)
+    }
+
+    /// Notes what a probe pod that has started has reached. The log has it once, until it changes.
+    pub(crate) async fn note_isolation(&self, pod: &PodName) {
+        let Ok(pods) = self.pods_of(pod).await else { return };
+        let report = pods.first().and_then(isolation::report);
+        let found = isolation::isolation(report.as_ref());
+        let before = self.isolation.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
+        if before == Some(found) {
+            return;
+        }
+        match found {
+            NetworkIsolation::Enforced => {
+                tracing::info!("a probe pod reaches neither the API server nor a node");
+            }
+            NetworkIsolation::NotEnforced => {
+                let reached = report.map(|report| report.reached).unwrap_or_default();
+                let remedy = found.warning();
+                tracing::warn!(?reached, remedy, "a probe pod reaches what no customer may");
+            }
+            NetworkIsolation::Unknown => tracing::info!(
+                "whether pods reach the API server and nodes is not known: a probe pod with SSH_SERVER_IMAGE of this version finds out"
+            ),
+        }
+    }
+}
