@@ -95,13 +95,13 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
 }
 
 fn on_this_machine(xtask: &clap::Command) -> Result<()> {
-    step(
-        "tests on this machine",
-        COMPILER
-            .cargo(&["test", "--no-fail-fast"])?
-            .args(ALL)
-            .env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
-    )?;
+    // One crate after the other, while the tests wait more than they work.
+    let examples = std::thread::spawn(documented_examples);
+    let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
+    let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
+    let tested = step("tests on this machine", tests);
+    let examples = examples.join().unwrap_or_else(|_| bail!("the documented examples panicked"));
+    tested.and(examples)?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     if is_ci() {
         let mut build = COMPILER.cargo(&["test", "--no-run", "--quiet"])?;
@@ -110,18 +110,26 @@ fn on_this_machine(xtask: &clap::Command) -> Result<()> {
     Ok(())
 }
 
+/// Those of libraries, as they stand in the documentation of their crates. Quiet: cargo warns of each
+/// crate that cannot have any.
+fn documented_examples() -> Result<()> {
+    let mut command = COMPILER.cargo(&["test", "--no-fail-fast", "--doc", "--quiet"])?;
+    let mut command = at_lowest_priority(command.args(ALL));
+    step("examples in the documentation, at the lowest priority", &mut command)
+}
+
 /// Other people's programs, against our servers.
 fn other_programs() -> Result<()> {
-    let clients = ["--test", "openssh", "--", "--ignored"];
-    step(
-        "tests of the pods' SSH server with other clients",
-        COMPILER.cargo(&["test"])?.args(ALL).args(clients),
-    )?;
+    let ssh = std::thread::spawn(|| {
+        let clients = ["--test", "openssh", "--", "--ignored"];
+        let mut command = COMPILER.cargo(&["test"])?;
+        step("tests of the pods' SSH server with other clients", command.args(ALL).args(clients))
+    });
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
-    step(
-        "tests of the HTTP API with external clients",
-        COMPILER.cargo(&["test"])?.args(ALL).args(clients),
-    )
+    let mut command = COMPILER.cargo(&["test"])?;
+    let tested =
+        step("tests of the HTTP API with external clients", command.args(ALL).args(clients));
+    tested.and(ssh.join().unwrap_or_else(|_| bail!("the tests of the SSH server panicked")))
 }
 
 fn languages() -> Result<()> {
