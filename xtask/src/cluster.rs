@@ -1,7 +1,8 @@
 //! The testbed of `k8s/testbed`.
 
+use crate::compiler::Compiler;
 use crate::images::{self, Architecture, Image};
-use crate::run::{ALL, Compiler, at_lowest_priority, cargo, root, step};
+use crate::run::{ALL, at_lowest_priority, cargo, root, step};
 use crate::{plugins, python, web};
 use anyhow::Result;
 use clap::Subcommand;

@@ -1,6 +1,7 @@
 //! `cargo xtask faults`: many seeded runs with faults injected everywhere, on several processes.
 
-use crate::run::{ALL, Compiler, remove_directory, root, step, target, test_programs};
+use crate::compiler::Compiler;
+use crate::run::{ALL, remove_directory, root, step, target, test_programs};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;

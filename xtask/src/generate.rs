@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: the files that are derived from Rust types.
 
-use crate::run::{ALL, Compiler, output, root, step, target};
+use crate::compiler::Compiler;
+use crate::run::{ALL, output, root, step, target};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 

@@ -4,6 +4,7 @@
 mod bench;
 mod checks;
 mod cluster;
+mod compiler;
 mod demo;
 mod faults;
 mod fuzz;
@@ -18,7 +19,7 @@ mod web;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use run::Compiler;
+use compiler::Compiler;
 
 #[derive(Parser)]
 #[command(

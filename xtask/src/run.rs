@@ -48,29 +48,6 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// What compiles the workspace's crates. Cargo keeps apart what each has built: only the
-/// dependencies are shared.
-#[derive(Clone, Copy)]
-pub(crate) enum Compiler {
-    /// As `cargo build` and `cargo test` do.
-    Rustc,
-    /// Clippy and rustdoc see each crate when it is compiled, and a warning is an error.
-    WithLints,
-}
-
-impl Compiler {
-    pub(crate) fn cargo(self, arguments: &[&str]) -> Result<Command> {
-        let mut command = cargo(arguments)?;
-        if let Self::WithLints = self {
-            let wrapper = root().join("xtask/rustc-with-lints");
-            // Not in the environment, which the tests would pass on to builds of their own.
-            let setting = format!("build.rustc-workspace-wrapper='{}'", wrapper.display());
-            command.args(["--config", &setting]);
-        }
-        Ok(command)
-    }
-}
-
 /// Whether this is the run of a checkout that is built once.
 pub(crate) fn is_ci() -> bool {
     std::env::var_os("CI").is_some()

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
 use crate::cluster::Extent;
+use crate::compiler::Compiler;
 use crate::run::{
-    ALL, Compiler, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
+    ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
 };
 use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web};
 use anyhow::{Context, Result, bail};
