@@ -1,5 +1,6 @@
 //! The testbed of `k8s/testbed`.
 
+use crate::compiler::Compiler;
 use crate::images::{self, Architecture, Image};
 use crate::run::{ALL, at_lowest_priority, cargo, root, step};
 use crate::{plugins, python, web};
@@ -18,6 +19,8 @@ pub(crate) enum Action {
     Up,
     /// Stop it and remove what it ran.
     Down,
+    /// Run all of its tests, on the testbed that is up. About 20 minutes.
+    Test,
     /// Build the Debian image and run the tests of whole pods, on the testbed that is up. The image
     /// needs the network, once.
     Machines,
@@ -28,8 +31,41 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
         Action::Build => testbed(&["build"]),
         Action::Up => up(),
         Action::Down => down(),
+        Action::Test => {
+            prepare()?;
+            test(Compiler::Rustc, Extent::Whole)
+        }
         Action::Machines => machines(),
     }
+}
+
+/// How much its tests do.
+#[derive(Clone, Copy)]
+pub(crate) enum Extent {
+    /// Smaller crowds, and nothing that takes long and that another test shows too.
+    Short,
+    Whole,
+}
+
+/// The tests on the testbed that is up.
+pub(crate) fn test(compiler: Compiler, extent: Extent) -> Result<()> {
+    let mut command = compiler.cargo(&["test"])?;
+    command.args(ALL).args(["--test", "cluster", "--test", "conformance", "--"]);
+    // The cluster is one.
+    command.args(["--ignored", "--test-threads", "1"]);
+    match extent {
+        Extent::Short => command.env("CLUSTER_TESTS", "short"),
+        Extent::Whole => command.env_remove("CLUSTER_TESTS"),
+    };
+    step("tests on the real cluster", &mut command)
+}
+
+/// What the tests use.
+fn prepare() -> Result<()> {
+    plugins::build()?;
+    python::mint_and_relay()?;
+    web::packages("examples/customer-js")?;
+    web::page()
 }
 
 fn testbed(arguments: &[&str]) -> Result<()> {
@@ -55,9 +91,7 @@ pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
 /// The image that only these tests need is too large for each run of all tests.
 fn machines() -> Result<()> {
     images::build(Image::Debian, Architecture::Amd64)?;
-    plugins::build()?;
-    python::mint_and_relay()?;
-    web::packages("examples/customer-js")?;
+    prepare()?;
     let tests = ["--test", "cluster", "machines", "--", "--ignored", "--nocapture"];
     let mut command = cargo(&["test"])?;
     command.args(ALL).args(tests).args(["--test-threads", "1"]);

@@ -1,6 +1,7 @@
 //! `cargo xtask faults`: many seeded runs with faults injected everywhere, on several processes.
 
-use crate::run::{ALL, cargo, remove_directory, root, step, target, test_programs};
+use crate::compiler::Compiler;
+use crate::run::{ALL, remove_directory, root, step, target, test_programs};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,9 +16,9 @@ const PROCESSES: u64 = 6;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `runs` at cdk's mint, then `nutshell` at a Nutshell mint, from this seed on.
-pub(crate) fn faults(seed: u64, runs: u64, nutshell: u64) -> Result<()> {
+pub(crate) fn faults(compiler: Compiler, seed: u64, runs: u64, nutshell: u64) -> Result<()> {
     crate::plugins::build()?;
-    let program = program()?;
+    let program = program(compiler)?;
     seeded(&program, seed, runs)?;
     if nutshell > 0 {
         let mint = Nutshell::start()?;
@@ -76,8 +77,8 @@ fn count(log: &str, met: &mut BTreeMap<String, u64>) {
 }
 
 /// The test program, built.
-fn program() -> Result<PathBuf> {
-    let mut build = cargo(&["test", "--no-run", "--quiet"])?;
+fn program(compiler: Compiler) -> Result<PathBuf> {
+    let mut build = compiler.cargo(&["test", "--no-run", "--quiet"])?;
     step("build the fault tests", build.args(ALL).args(["--test", "faults"]))?;
     let ours = test_programs(&mut build)?.into_iter().find(|program| program.name == "faults");
     Ok(ours.context("cargo does not say where the test program is")?.path)

@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: the files that are derived from Rust types.
 
-use crate::run::{ALL, cargo, output, root, step, target};
+use crate::compiler::Compiler;
+use crate::run::{ALL, output, root, step, target};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
@@ -14,8 +15,8 @@ pub(crate) enum Mode {
     Check,
 }
 
-pub(crate) fn generate(mode: Mode) -> Result<()> {
-    let mut build = cargo(&["build", "--quiet"])?;
+pub(crate) fn generate(mode: Mode, compiler: Compiler) -> Result<()> {
+    let mut build = compiler.cargo(&["build", "--quiet"])?;
     build.args(ALL);
     for (example, _) in FILES {
         build.args(["--example", example]);

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use wit_component::ComponentEncoder;
 
-const TARGET: &str = "wasm32-unknown-unknown";
+pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 /// Slot and crate of each default policy.
 const DEFAULTS: [(&str, &str); 4] = [
     ("images", "paygress-plugin-images"),

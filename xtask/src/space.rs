@@ -2,7 +2,7 @@
 
 use crate::run::{TestProgram, is_ci, output, remove_directory, root, target};
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -80,32 +80,6 @@ fn gigabytes(bytes: u64) -> String {
     format!("{}.{} GB", tenths / 10, tenths % 10)
 }
 
-/// In CI: removes what clippy and the documentation have made. The builds do not use it.
-pub(crate) fn forget_checks() -> Result<()> {
-    if !is_ci() {
-        return Ok(());
-    }
-    report("after the checks")?;
-    remove_directory(&target().join("doc"))?;
-    let directory = target().join("debug/deps");
-    let mut files = BTreeSet::new();
-    for entry in fs::read_dir(&directory)? {
-        files.extend(entry?.file_name().into_string().ok());
-    }
-    for file in checked_only(&files) {
-        fs::remove_file(directory.join(file))?;
-    }
-    Ok(())
-}
-
-/// The metadata of crates that were checked: those that were built have their code beside it.
-fn checked_only(files: &BTreeSet<String>) -> impl Iterator<Item = &String> {
-    files.iter().filter(move |file| {
-        let crate_name = file.strip_suffix(".rmeta");
-        crate_name.is_some_and(|name| !files.contains(&format!("{name}.rlib")))
-    })
-}
-
 /// In CI: removes the test programs that are not run again. Each holds most of the service.
 pub(crate) fn forget_tests(programs: &[TestProgram], run_later: &[&str]) -> Result<()> {
     report("after the tests on this machine")?;
@@ -135,22 +109,6 @@ fn report(when: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_the_crates_that_are_built_nothing_is_removed() {
-        let files = [
-            "libbuilt-1.rlib",
-            "libbuilt-1.rmeta",
-            "libbuilt-2.rmeta",
-            "paygress-3",
-            "paygress-3.d",
-            "paygress-4.rmeta",
-            "libmacro-5.so",
-        ];
-        let files: BTreeSet<String> = files.map(str::to_owned).into();
-        let removed: Vec<&String> = checked_only(&files).collect();
-        assert_eq!(removed, ["libbuilt-2.rmeta", "paygress-4.rmeta"]);
-    }
 
     #[test]
     fn what_is_free_and_what_a_directory_has_is_known() {

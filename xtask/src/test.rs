@@ -1,6 +1,10 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
-use crate::run::{ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs};
+use crate::cluster::Extent;
+use crate::compiler::Compiler;
+use crate::run::{
+    ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
+};
 use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -45,76 +49,95 @@ const FAULT_RUNS_OF_THE_TESTS: &str = "1";
 const RUN_LATER: [&str; 6] =
     ["faults", "openssh", "http_clients", "languages", "cluster", "conformance"];
 
-/// `xtask` is the command line of these commands, which the documents show.
-pub(crate) fn test(without_cluster: bool, xtask: &clap::Command) -> Result<()> {
-    space::check(without_cluster)?;
+/// Every build of the workspace here: what one step has compiled, the others use.
+const COMPILER: Compiler = Compiler::WithLints;
+
+/// Without an extent no test runs on the real cluster. `xtask` is the command line of these
+/// commands, which the documents show.
+pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<()> {
+    space::check(on_cluster.is_none())?;
     // Both wait for the network, and the policies need none of those programs.
     let programs = std::thread::spawn(|| programs().and_then(|()| versions()));
     checks::source()?;
-    plugins::build()?;
+    toolchain(&[plugins::TARGET])?;
+    step("format", &mut cargo(&["fmt", "--check"])?)?;
+    // In a directory of its own, and like the other builds it has stretches with work for one core
+    // only.
+    let policies = std::thread::spawn(plugins::build);
     programs.join().unwrap_or_else(|_| bail!("the installation of the programs panicked"))?;
     // Only some steps use both cores all the time.
-    let testbed = (!without_cluster).then(cluster::build_in_background);
+    let testbed = on_cluster.is_some().then(cluster::build_in_background);
     // Waits for the network.
     let packages = std::thread::spawn(packages);
     web::page()?;
-    lints()?;
-    generate::generate(generate::Mode::Check)?;
-    step(
-        "tests on this machine",
-        cargo(&["test", "--no-fail-fast"])?.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS),
-    )?;
-    checks::documented_commands(&target().join("debug/paygress"), xtask)?;
+    // All that the steps below run, and what nothing runs: benchmarks, libraries for their own sake.
+    let mut build = COMPILER.cargo(&["build", "--quiet", "--all-targets"])?;
+    step("build, with clippy and the documentation of each crate", build.args(ALL))?;
+    generate::generate(generate::Mode::Check, COMPILER)?;
+    policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
+    on_this_machine(xtask)?;
     // The steps beside it do not use both cores all the time either.
     let languages = std::thread::spawn(languages);
-    if is_ci() {
-        let programs = test_programs(cargo(&["test", "--no-run", "--quiet"])?.args(ALL))?;
-        space::forget_tests(&programs, &RUN_LATER)?;
-    }
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
-    faults::faults(1, FAULT_RUNS, NUTSHELL_RUNS)?;
-    let clients = ["--test", "openssh", "--", "--ignored"];
-    step(
-        "tests of the pods' SSH server with other clients",
-        cargo(&["test"])?.args(ALL).args(clients),
-    )?;
-    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
-    step("tests of the HTTP API with external clients", cargo(&["test"])?.args(ALL).args(clients))?;
+    faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;
+    other_programs()?;
     languages.join().unwrap_or_else(|_| bail!("the policies in five languages panicked"))?;
     space::forget("tmp/author")?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
-    let Some(testbed) = testbed else {
+    let Some((extent, testbed)) = on_cluster.zip(testbed) else {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
         return Ok(());
     };
     testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
-    on_cluster()
+    on_the_cluster(extent)
+}
+
+fn on_this_machine(xtask: &clap::Command) -> Result<()> {
+    // One crate after the other, while the tests wait more than they work.
+    let examples = std::thread::spawn(documented_examples);
+    let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
+    let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
+    let tested = step("tests on this machine", tests);
+    let examples = examples.join().unwrap_or_else(|_| bail!("the documented examples panicked"));
+    tested.and(examples)?;
+    checks::documented_commands(&target().join("debug/paygress"), xtask)?;
+    if is_ci() {
+        let mut build = COMPILER.cargo(&["test", "--no-run", "--quiet"])?;
+        space::forget_tests(&test_programs(build.args(ALL))?, &RUN_LATER)?;
+    }
+    Ok(())
+}
+
+/// Those of libraries, as they stand in the documentation of their crates. Quiet: cargo warns of each
+/// crate that cannot have any.
+fn documented_examples() -> Result<()> {
+    let mut command = COMPILER.cargo(&["test", "--no-fail-fast", "--doc", "--quiet"])?;
+    let mut command = at_lowest_priority(command.args(ALL));
+    step("examples in the documentation, at the lowest priority", &mut command)
+}
+
+/// Other people's programs, against our servers.
+fn other_programs() -> Result<()> {
+    let ssh = std::thread::spawn(|| {
+        let clients = ["--test", "openssh", "--", "--ignored"];
+        let mut command = COMPILER.cargo(&["test"])?;
+        step("tests of the pods' SSH server with other clients", command.args(ALL).args(clients))
+    });
+    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
+    let mut command = COMPILER.cargo(&["test"])?;
+    let tested =
+        step("tests of the HTTP API with external clients", command.args(ALL).args(clients));
+    tested.and(ssh.join().unwrap_or_else(|_| bail!("the tests of the SSH server panicked")))
 }
 
 fn languages() -> Result<()> {
     let tests = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
-    let mut command = cargo(&["test"])?;
+    let mut command = COMPILER.cargo(&["test"])?;
     let mut command = at_lowest_priority(command.args(ALL).args(tests));
     step("policies in five languages, at the lowest priority", &mut command)
-}
-
-/// No warnings, and the code as rustfmt writes it.
-fn lints() -> Result<()> {
-    step("format", &mut cargo(&["fmt", "--check"])?)?;
-    step(
-        "clippy",
-        cargo(&["clippy", "--quiet", "--all-targets"])?
-            .args(ALL)
-            .args(["--", "--deny", "warnings"]),
-    )?;
-    step(
-        "documentation",
-        cargo(&["doc", "--quiet", "--no-deps"])?.args(ALL).env("RUSTDOCFLAGS", "--deny warnings"),
-    )?;
-    space::forget_checks()
 }
 
 /// What steps after the tests on this machine use.
@@ -126,13 +149,13 @@ fn packages() -> Result<()> {
     web::packages("examples/customer-js")
 }
 
-fn on_cluster() -> Result<()> {
+fn on_the_cluster(extent: Extent) -> Result<()> {
     cluster::up()?;
     cluster::warn_without_debian();
-    let tests = ["--test", "cluster", "--test", "conformance", "--"];
-    let mut command = cargo(&["test"])?;
-    command.args(ALL).args(tests).args(["--ignored", "--test-threads", "1"]);
-    let tested = step("tests on the real cluster", &mut command);
+    if let Extent::Short = extent {
+        println!("NOT RUN: the cluster's tests in full; `cargo xtask test --whole` does that");
+    }
+    let tested = cluster::test(COMPILER, extent);
     let down = cluster::down();
     tested.and(down)
 }

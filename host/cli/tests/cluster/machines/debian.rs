@@ -2,7 +2,7 @@
 //! needs the network, and runs this; the pod itself needs none.
 
 use super::{SoldPod, Tunnel, allow_server, start, succeeded};
-use crate::support::testbed::{CLUSTER, load, output, root, wait_for};
+use crate::support::testbed::{CLUSTER, load, output, root, sized, wait_for};
 use serde_json::json;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 const IMAGE: &str = "paygress.local/debian:12";
 const TIER: &str = "id = \"machine\", cpu_millicores = 1000, memory_mib = 512";
 const SOON: Duration = Duration::from_secs(60);
-/// What goes up by `rsync` and down by `sftp`.
-const LARGE_MB: u64 = 500;
 /// The editor's server, of the tests of `paygress-sshd`.
 const EDITOR: &str = include_str!("../../../../sshd/tests/openssh/editor-server.py");
 
@@ -42,7 +40,7 @@ fn a_debian_pod_is_a_machine_of_its_own() {
         ("useradd, su, chown", has_users),
         ("a web server on port 80, seen through -L", serves_the_web),
         ("an editor's server, found again by a second window", serves_an_editor),
-        ("500 MB up by rsync, down by sftp", moves_a_large_file),
+        ("a large file up by rsync, down by sftp", moves_a_large_file),
     ];
     for (step, run) in steps {
         let begun = Instant::now();
@@ -177,7 +175,9 @@ fn serves_an_editor(machine: &SoldPod) {
 
 fn moves_a_large_file(machine: &SoldPod) {
     let (up, down) = (machine.path("large"), machine.path("large-again"));
-    let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LARGE_MB * 1_000_000);
+    let megabytes: u64 = sized(50, 500);
+    println!("{megabytes} MB");
+    let mut random = std::fs::File::open("/dev/urandom").unwrap().take(megabytes * 1_000_000);
     std::io::copy(&mut random, &mut std::fs::File::create(&up).unwrap()).unwrap();
     let sum = sha256(&up);
     let begun = Instant::now();

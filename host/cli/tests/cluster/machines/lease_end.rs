@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The pod lives for two minutes, and has its notice after one.
+/// The pod lives for two minutes, and has its notice after half of one.
 const NOTICE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(30);
 
@@ -53,7 +53,7 @@ impl Drop for Terminal {
 fn a_terminal_shows_the_end_before_it_comes_and_that_a_top_up_has_moved_it() {
     let _alone = CLUSTER.lock();
     let _set = allow_server();
-    let testbed = start("machines-end", TINY, &[], &[("END_NOTICES", "55,5")]);
+    let testbed = start("machines-end", TINY, &[], &[("END_NOTICES", "90,5")]);
     let machine = SoldPod::buy(&testbed, 25, &json!({}));
     let terminal = Terminal::open(&machine);
     wait_for("the terminal", SOON, || terminal.shows("ready"));

@@ -9,7 +9,7 @@ mod pod_reply;
 mod program;
 mod speed;
 
-use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, wait_for};
+use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, sized, wait_for};
 use images::Image;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -242,7 +242,7 @@ fn the_same_images_are_sold_where_nobody_is_root() {
     images::load();
     let names = images::ALL.map(|image| image.name);
     let testbed = start("machines-never", TINY, &names, &[("POD_ROOT", "never")]);
-    for image in &images::ALL {
+    for image in images::ALL.iter().take(sized(1, images::ALL.len())) {
         sells(&testbed, image, "1000");
     }
 }

@@ -38,6 +38,24 @@ impl FileLock {
     }
 }
 
+/// `short` in the short form of these tests, which `cargo xtask test` runs without `--whole`.
+pub fn sized<T>(short: T, whole: T) -> T {
+    match std::env::var("CLUSTER_TESTS").as_deref() {
+        Err(_) => whole,
+        Ok("short") => short,
+        Ok(other) => panic!("CLUSTER_TESTS is short or not set, and not {other}"),
+    }
+}
+
+/// Whether the short form leaves out what takes long, and what it is to show is shown here too.
+pub fn is_left_out(shown_by: &str) -> bool {
+    let is_left_out = sized(true, false);
+    if is_left_out {
+        println!("NOT RUN in the short form: see {shown_by}");
+    }
+    is_left_out
+}
+
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }

@@ -1,5 +1,4 @@
 //! The commands of authors: check, eval, test, bench.
-#![cfg(test)]
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

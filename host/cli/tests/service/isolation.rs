@@ -1,9 +1,7 @@
 //! A pod that is bought of the demo's runtime, and what it reaches of the service that sold it. What
 //! else a pod is kept from is tested in `host/sandbox`.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::{Buyer, Running};
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_sandbox::{Isolation, LocalCluster, Means};
@@ -13,7 +11,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::customer::{Buyer, Running};
 
 /// These means; none if this machine does not permit them, which fails in CI.
 fn permitted(means: Means) -> Option<Isolation> {

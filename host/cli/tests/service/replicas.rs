@@ -1,9 +1,9 @@
 //! Several replicas on one Postgres: an order is worked by one of them, and by another when that
 //! one dies.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::crashing::{Stop, crashing};
+use crate::support::customer::{Buyer, Running};
+use crate::support::web::Web;
 use paygress::app::{App, OpenMode, open_stores};
 use paygress::commands::ledger::audited;
 use paygress::config::Config;
@@ -18,9 +18,6 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::crashing::{Stop, crashing};
-use support::customer::{Buyer, Running};
-use support::web::Web;
 use tokio::sync::Notify;
 
 /// What a replica has of its own; everything else is shared.
@@ -47,7 +44,9 @@ struct Replica {
 impl Replica {
     fn start(sandbox: &Sandbox, stop: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "replica", "--ignored", "--nocapture"]).env("REPLICA_STOP", stop);
+        command
+            .args(["--exact", "replicas::replica", "--ignored", "--nocapture"])
+            .env("REPLICA_STOP", stop);
         command
             .env("REPLICA", json!(own(sandbox)).to_string())
             .stdout(Stdio::piped())

@@ -1,8 +1,7 @@
 //! `paygress-top-up`, as a customer types it in their pod.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::command::text;
+use crate::support::customer::{Buyer, Running};
 use paygress::sandbox::Sandbox;
 use paygress_nostr::{Keys, npub, nsec};
 use serde_json::{Value, json};
@@ -10,8 +9,6 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::command::text;
-use support::customer::{Buyer, Running};
 use tempfile::TempDir;
 
 const FOR_OTHERS: &str = "[policy.duration]\nextend_by_others = true\n";

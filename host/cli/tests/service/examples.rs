@@ -1,5 +1,4 @@
 //! Every example of a policy is accepted by the host and passes its suite.
-#![cfg(test)]
 
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Slot};

@@ -1,9 +1,8 @@
 //! What an operator does with the policies of a running service: with the program, over the admin
 //! socket and through the policy directory.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::command::{paygress, printed, text};
+use crate::support::customer::{Buyer, Running, TIMEOUT};
 use paygress::sandbox::Sandbox;
 use paygress_core::model::units::UnixTime;
 use serde_json::{Value, json};
@@ -12,8 +11,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use support::command::{paygress, printed, text};
-use support::customer::{Buyer, Running, TIMEOUT};
 
 fn built(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,8 +1,7 @@
 //! Notices before the end of a pod and at it, on fake backends and a real ledger.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::until;
+use crate::support::fake::{FakeCluster, FakeWallet, Generous, settings};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
@@ -22,8 +21,6 @@ use paygress_store::db::testing::fast_directory;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::customer::until;
-use support::fake::{FakeCluster, FakeWallet, Generous, settings};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 

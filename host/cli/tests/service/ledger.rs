@@ -1,9 +1,8 @@
 //! What a customer gets back, and what an operator sees of it: stopping, pods that the cluster
 //! lost, the ledger, the wallet.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::command::{paygress, printed, text};
+use crate::support::customer::{Buyer, Running, TIMEOUT};
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::cluster::Cluster;
@@ -12,8 +11,6 @@ use paygress_sandbox::TestMint;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
-use support::command::{paygress, printed, text};
-use support::customer::{Buyer, Running, TIMEOUT};
 
 /// The refund in the status of a pod, as soon as there is one. (The same text in the same second
 /// are the same message, and are answered once.)

@@ -1,8 +1,8 @@
 //! Policies from a registry: pushed, signed, pulled, and rejected for every possible reason.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::command::{paygress, printed, text};
+use crate::support::customer::Running;
+use crate::support::keys::{certificate, key};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
@@ -10,9 +10,6 @@ use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use support::command::{paygress, printed, text};
-use support::customer::Running;
-use support::keys::{certificate, key};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;

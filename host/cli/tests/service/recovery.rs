@@ -1,9 +1,8 @@
 //! What is interrupted goes on: a process that is killed, an answer that is lost, a pod that does
 //! not start, a relay that is away. After each: the customer has the pod or the money.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::crashing::{Stop, crashing};
+use crate::support::customer::{Buyer, Running, TIMEOUT, until};
 use async_trait::async_trait;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
@@ -24,8 +23,6 @@ use paygress_nostr::Keys;
 use paygress_store::SqlStore;
 use serde_json::json;
 use std::sync::Arc;
-use support::crashing::{Stop, crashing};
-use support::customer::{Buyer, Running, TIMEOUT, until};
 use tokio::sync::{Notify, mpsc};
 
 /// A cluster whose pods never start; `None` where it should hang instead, until `go`.

@@ -1,9 +1,8 @@
 //! What becomes of pods, on a cluster without any: where they are moved to, and why they ended while
 //! the service was down.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::until;
+use crate::support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
@@ -31,8 +30,6 @@ use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use support::customer::until;
-use support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 

@@ -1,10 +1,8 @@
 //! Bad input: each is refused with its own error_type over the real messages, and the token is
 //! still spendable afterwards. (Quota and Pod Security are in `cluster/`: they take a real
 //! cluster.)
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::{Buyer, Running};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};
@@ -13,7 +11,6 @@ use paygress_sandbox::{TestMint, TestWallet};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use support::customer::{Buyer, Running};
 
 fn refused(answer: &Value, code: &str) {
     assert_eq!(answer["error_type"], code, "{answer}");

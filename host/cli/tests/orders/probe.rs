@@ -1,9 +1,10 @@
 //! The probe pod: nothing is sold before it has started, and no customer pays to find out why pods
 //! do not start.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::until;
+use crate::support::fake::{
+    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
+};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{
     EndReason, LeasePlan, NetworkIsolation, Probe, ProbeProblem,
@@ -25,10 +26,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::customer::until;
-use support::fake::{
-    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
-};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

@@ -1,6 +1,5 @@
 //! The wire of version 0.1.0: its clients read the same bytes and are read the same way.
 //! See `fixtures/v0.1.0/README.md`.
-#![cfg(test)]
 
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::Refusal;

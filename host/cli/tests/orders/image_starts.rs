@@ -1,9 +1,11 @@
 //! Images that customers name and that have not started yet: few pods of them are launched at the
 //! same time, and nobody has the orders of others refused for nothing.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::until;
+use crate::support::fake::{
+    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
+    without_mints,
+};
 use async_trait::async_trait;
 use futures::future::join_all;
 use paygress_core::backend::policy::Payment;
@@ -24,11 +26,6 @@ use paygress_store::SqlStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
-use support::customer::until;
-use support::fake::{
-    FakeCluster, FakeWallet, Gate, Images, NullResponder, UNPROVEN, new_order, settings, spawn,
-    without_mints,
-};
 use tempfile::TempDir;
 
 /// Its mint makes no refund, and never answers to a swap of a token without DLEQ proofs.

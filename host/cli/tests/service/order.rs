@@ -1,8 +1,6 @@
 //! `paygress order` and `paygress keys`, as a customer types them.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::customer::{Buyer, Running};
 use paygress::sandbox::Sandbox;
 use paygress_nostr::npub;
 use serde_json::Value;
@@ -12,7 +10,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
-use support::customer::{Buyer, Running};
 
 async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
@@ -40,7 +37,7 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
     let begun = Instant::now();
     let offers = loop {
         let offers = text(&paygress(&sandbox, &["order", "offers"], "").await.stdout);
-        if offers.contains("npub1") || begun.elapsed() > support::customer::TIMEOUT {
+        if offers.contains("npub1") || begun.elapsed() > crate::support::customer::TIMEOUT {
             break offers;
         }
     };
@@ -199,7 +196,7 @@ async fn the_openapi_document_is_printed() {
     let printed = paygress(&sandbox, &["openapi"], "").await;
     let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
     let app = sandbox.app().await.unwrap();
-    let web = support::web::Web::new(app.http_address().unwrap());
+    let web = crate::support::web::Web::new(app.http_address().unwrap());
     let _running = Running::start(app);
     assert_eq!(web.ask("GET", "/openapi.json", &[], "").await.good(), printed);
 }
@@ -247,7 +244,7 @@ fn no_command_leaves_a_core_dump() {
         if core.split_whitespace().filter(|word| *word == "0").count() == 2 {
             break;
         }
-        assert!(begun.elapsed() < support::customer::TIMEOUT, "{core}");
+        assert!(begun.elapsed() < crate::support::customer::TIMEOUT, "{core}");
         std::thread::yield_now();
     }
     let id = child.id().to_string();

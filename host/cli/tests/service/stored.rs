@@ -1,8 +1,7 @@
 //! What version 0.1.0 stored is read, continued and accounted for by this version.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::command::{printed, text};
+use crate::support::customer::{Running, TIMEOUT};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::{Order, State};
@@ -14,8 +13,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use support::command::{printed, text};
-use support::customer::{Running, TIMEOUT};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v0.1.0")

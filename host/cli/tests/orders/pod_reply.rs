@@ -1,9 +1,7 @@
 //! Pods that write to their customers by themselves, as the order service sees it: what they are
 //! given to write, and that a pod is found by its key.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::fake::{FakeCluster, FakeWallet, Generous, settings, spawn};
 use async_trait::async_trait;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, Repetition};
@@ -21,7 +19,6 @@ use paygress_pod_nostr::ReplyRequest;
 use paygress_store::SqlStore;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::fake::{FakeCluster, FakeWallet, Generous, settings, spawn};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "a good password";

@@ -1,9 +1,8 @@
 //! The inbox over real relays: what is served once, what is warned of, what is published, relays
 //! that want more, and messages as people and other clients send them.
-#![cfg(test)]
 
-mod support;
-
+use crate::support::crashing::{Stop, crashing};
+use crate::support::customer::{Buyer, Running, TIMEOUT, until};
 use nostr_sdk::nips::nip44;
 use nostr_sdk::{Client, Event, EventBuilder, Filter, JsonUtil, Keys, Kind, Tag, Timestamp};
 use paygress::app::App;
@@ -18,8 +17,6 @@ use paygress_sandbox::Relay;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::crashing::{Stop, crashing};
-use support::customer::{Buyer, Running, TIMEOUT, until};
 use tokio::sync::Notify;
 
 /// A bare client, as an external program has it.

@@ -1,0 +1,10 @@
+//! The order service on a cluster, a wallet and policies that are fakes, and a database that is not.
+#![cfg(test)]
+
+mod image_starts;
+mod notices;
+mod pod_reply;
+mod pods;
+mod probe;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,21 @@
+//! The whole service in this process, with a relay, a mint and pods on this machine; and what its
+//! program does, for operators, customers and authors of policies. One program of many files, since
+//! each program is linked with all of that: what measures its process has one for itself.
+#![cfg(test)]
+
+mod author;
+mod compatibility;
+mod examples;
+mod inbox;
+mod isolation;
+mod ledger;
+mod order;
+mod policy;
+mod recovery;
+mod refusals;
+mod registry;
+mod replicas;
+mod stored;
+#[path = "../support/mod.rs"]
+mod support;
+mod top_up;
