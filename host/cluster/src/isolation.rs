@@ -113,7 +113,7 @@ mod tests {
             ["10.0.0.1:10250", "[2001:db8::1]:10250"].map(|it| it.parse().unwrap()).to_vec();
         let known = node(&addresses, &endpoints);
         let unknown = [Node::default(), node(&addresses, &json!({}))];
-        assert_eq!(kubelets(&[&unknown[..], &[known.clone()]].concat()), expected);
+        assert_eq!(kubelets(&[&unknown[..], std::slice::from_ref(&known)].concat()), expected);
         assert_eq!(kubelets(&vec![known; 100]).len(), MAX_ADDRESSES);
     }
 
