@@ -18,7 +18,8 @@
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
 //! trusted. `ssh_server` adds what the host adds, root of a user namespace included, `pod_reply` what
 //! a pod needs to write to its customer by itself, and `image_program` the image's own program for
-//! orders that want it; `probe` launches a pod that finds out whether all of that works.
+//! orders that want it; `probe` launches a pod that finds out whether all of that works. A pod is
+//! ready when its server has proved itself (`pod_server`), or when the kubelet reports so.
 //! [`check_plan()`] is public for other implementations of `Cluster`, such as the sandbox's local
 //! pods.
 //!
@@ -45,4 +46,4 @@ pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
-pub use settings::{PodRoot, RunImage, Settings};
+pub use settings::{PodRoot, RunImage, Settings, SshServerVolume};

@@ -19,7 +19,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const TERM: &str = "xterm-256color";
 
 /// Which servers a client sends its password to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostKeyCheck {
     /// Any: nothing is known of their keys.
     AcceptAny,
