@@ -39,7 +39,7 @@ pub(crate) struct PodServer {
 /// How it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Identity {
-    /// By one of the host keys that were reported.
+    /// Its host keys were reported.
     HostKeys { known: Vec<HostKey>, check: HostKeyCheck },
     /// It proves its host keys.
     Secret(HostKeySecret),

@@ -191,7 +191,8 @@ impl Kubernetes {
         tracing::warn!(error = error_text, container, "a probe pod does not start");
         let mut failure = Failure::from(problem(&error, pod));
         // Where its node has not come to its containers, what these are like does not matter.
-        failure.may_be_volume &= is_mounted && !pod.is_some_and(has_no_sandbox);
+        let had_containers = !pod.is_some_and(has_no_sandbox);
+        failure.may_be_volume = failure.may_be_volume && is_mounted && had_containers;
         Err(failure)
     }
 

@@ -195,7 +195,7 @@ pub async fn verify_host_key(
 }
 
 /// The public host keys of the server at this address, `kind base64` each, which it proves by this
-/// secret. Nobody is logged in.
+/// secret. There is no login.
 ///
 /// # Errors
 /// [`ProofError::NotProved`] if another server answers, [`ProofError::Unreachable`] if none does.
@@ -205,7 +205,7 @@ pub async fn proved_host_keys(
 ) -> Result<Vec<String>, ProofError> {
     let nonce = Nonce::random().map_err(russh::Error::from)?;
     let exchanged = ExchangedKey::default();
-    let kinds = Cow::Borrowed(&SIGNATURE_KINDS[..]);
+    let kinds = Cow::Borrowed(SIGNATURE_KINDS.as_slice());
     let (mut handle, _shutdown) = connect(address, exchanged.clone(), kinds).await?;
     let answer = handle.authenticate_keyboard_interactive_start(nonce.user(), None::<String>);
     let KeyboardInteractiveAuthResponse::InfoRequest { instructions, .. } = answer.await? else {

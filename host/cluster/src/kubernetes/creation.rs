@@ -139,17 +139,17 @@ fn check_kept(pod: &Pod, admitted: &Pod) -> Result<()> {
     if host_users(pod) == Some(false) && host_users(admitted) != Some(false) {
         // Its root would be that of the node.
         tracing::error!("the API server does not know user namespaces (hostUsers)");
-        return refuse("the cluster does not isolate this pod as it must");
+        return Err(refused("the cluster does not isolate this pod as it must"));
     }
     if has_image(pod) && !has_image(admitted) {
         tracing::warn!("the API server does not know volumes of images (ImageVolume)");
-        return refuse("the cluster does not put the SSH server into this pod");
+        return Err(refused("the cluster does not put the SSH server into this pod"));
     }
     Ok(())
 }
 
-fn refuse(text: &str) -> Result<()> {
-    Err(Refusal::new(ErrorType::BackendError, text).into())
+fn refused(text: &str) -> ClusterError {
+    Refusal::new(ErrorType::BackendError, text).into()
 }
 
 #[cfg(test)]

@@ -126,3 +126,71 @@ impl ServerSearch {
         ready
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_sshd::{Account, HostKeySecret, HostKeys, Password, serve};
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// With the image with the server mounted, whose container has this beside its port.
+    fn pod(port: u16, ports: &Value, status: &Value) -> Pod {
+        let volume = json!({"name": "paygress", "image": {"reference": "server:1"}});
+        let command = ["/.paygress/paygress-sshd", "--listen", &format!("[::]:{port}")];
+        let container = json!({"name": "ssh", "command": command, "ports": ports});
+        let spec = json!({"containers": [container], "volumes": [volume]});
+        serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+    }
+
+    /// A pod is ready by the answer at its node, and one behind a Service is known by it.
+    #[tokio::test]
+    async fn the_answer_of_a_mounted_server_brings_its_host_keys() {
+        let secret = HostKeySecret::derive(b"a test", "a pod");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let account = Account {
+            username: "alice".to_owned(),
+            aliases: Vec::new(),
+            password: Password::none(),
+            keys: Vec::new(),
+            shell: "/bin/sh".into(),
+            home: "/".into(),
+            environment: Vec::new(),
+        };
+        let keys = tempfile::tempdir().unwrap();
+        let host_keys = HostKeys::proved(keys.path(), secret.clone()).unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(serve(listener, account, host_keys, stopped));
+
+        let name = PodName::parse("ssh-pod-abcdefghij").unwrap();
+        let on_node = json!([{"containerPort": 2222, "hostPort": port}]);
+        let [on_node, of_service] = [
+            pod(2_222, &on_node, &json!({"hostIP": "127.0.0.1"})),
+            pod(port, &Value::Null, &json!({"podIP": "127.0.0.1"})),
+        ];
+        let mut described = Vec::new();
+        for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
+            let mut search = ServerSearch::new();
+            search.follow(None);
+            search.follow(PodServer::of(pod, &secret));
+            tokio::time::timeout(SOON, search.find()).await.expect("it answers");
+            // Again, with what is known already.
+            search.follow(PodServer::of(pod, &secret));
+            assert_eq!(search.is_ready(), makes_ready);
+            described.push(search.describe(&name, pod).await);
+        }
+        // As when the kubelet reports it before it has answered.
+        let mut search = ServerSearch::new();
+        search.follow(PodServer::of(&of_service, &secret));
+        described.push(search.describe(&name, &of_service).await);
+        for ready in &described {
+            let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();
+            assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
+            assert_eq!(ready, &described[0], "the same, whenever they are requested");
+        }
+    }
+}
