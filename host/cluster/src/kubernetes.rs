@@ -108,8 +108,8 @@ impl Kubernetes {
         let namespace = &settings.namespace;
         // Until a probe pod has found more.
         let volume = match settings.ssh_server_volume {
-            SshServerVolume::Auto | SshServerVolume::Copy => ServerVolume::Copy,
-            SshServerVolume::Image => ServerVolume::Image,
+            SshServerVolume::Image if !settings.reply_from_pod => ServerVolume::Image,
+            _ => ServerVolume::Copy,
         };
         Ok(Self {
             jobs: Api::namespaced(client.clone(), namespace),
