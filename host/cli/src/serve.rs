@@ -5,6 +5,7 @@ use crate::config::{Config, Reader, part};
 use anyhow::{Context, Result, anyhow};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
+use paygress_core::model::secret::Secret;
 use paygress_pod_nostr::{NostrContact, ServiceContact};
 use paygress_policy_controller::{Controller, PolicyReconciler};
 use std::path::Path;
@@ -60,6 +61,8 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         allowed: config.allowed.clone(),
         extra_capacity: config.extra_capacity.clone(),
         ssh_server_image: config.ssh_server_image.clone(),
+        ssh_server_volume: config.ssh_server_volume,
+        host_key_seed: Secret::new(config.keys.secret_key().to_secret_hex()),
         contact: Some(contact(config, key)),
         root: config.root,
         run_image: config.run_image,

@@ -3,19 +3,18 @@
 mod creation;
 mod lease_end;
 mod reach;
+mod ready;
 mod removal;
 
 use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
-use crate::pod_reply::{ReplyStep, ready_pod};
-use crate::pod_server::{PodServer, answering};
+use crate::pod_reply::ReplyStep;
 use crate::requests::{Result, cluster_error, is_gone, request};
-use crate::settings::{RunImage, Settings};
-use crate::ssh_server::{PodUser, SshServer};
+use crate::settings::{RunImage, Settings, SshServerVolume};
+use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
 use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, is_ready, is_replaced, program_state, readiness,
-    startup_phase, unready,
+    UNSCHEDULABLE, cause, ended, finished, is_ready, is_replaced, program_state, startup_phase,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -33,17 +32,16 @@ use paygress_core::backend::cluster::{
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::PodName;
-use paygress_core::model::run::ProgramState;
+use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_sshd::HostKeySecret;
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How often a pod's Job is checked while the pod starts: the watch shows the pod only.
-const JOB_POLL: Duration = Duration::from_secs(5);
 /// Attempts to raise a deadline while another client writes the same Job.
 const CONFLICT_RETRIES: usize = 10;
 const FIELD_MANAGER: &str = "paygress";
@@ -52,8 +50,9 @@ const FIELD_MANAGER: &str = "paygress";
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings};
+/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
 /// use paygress_core::Cluster;
+/// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,6 +64,8 @@ const FIELD_MANAGER: &str = "paygress";
 ///     allowed: Allowed::default(),
 ///     extra_capacity: None,
 ///     ssh_server_image: None,
+///     ssh_server_volume: SshServerVolume::Auto,
+///     host_key_seed: Secret::new("of this service alone"),
 ///     contact: None,
 ///     root: PodRoot::Never,
 ///     run_image: RunImage::Never,
@@ -85,11 +86,11 @@ pub struct Kubernetes {
     services: Api<Service>,
     /// Begun by the first request for it.
     capacity: OnceLock<CapacityWatch>,
-    /// Whether a probe pod has been root of a user namespace.
-    has_user_namespaces: AtomicBool,
+    /// Whether a probe pod has been root of a user namespace, and how it had its SSH server.
+    form: Mutex<PodForm>,
     /// Whether the latest probe pod with its image's own program did not start.
     is_image_program_failing: AtomicBool,
-    /// What the latest probe pod that has started has shown; none: none has.
+    /// What the latest pod that has tried has shown; none: none has.
     isolation: Mutex<Option<NetworkIsolation>>,
 }
 
@@ -112,6 +113,11 @@ impl Kubernetes {
     ) -> std::result::Result<Self, ConnectError> {
         let client = client(kubeconfig).await?;
         let namespace = &settings.namespace;
+        // Until a probe pod has found more.
+        let volume = match settings.ssh_server_volume {
+            SshServerVolume::Image if !settings.reply_from_pod => ServerVolume::Image,
+            _ => ServerVolume::Copy,
+        };
         Ok(Self {
             jobs: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client.clone(), namespace),
@@ -120,7 +126,7 @@ impl Kubernetes {
             client,
             settings,
             capacity: OnceLock::new(),
-            has_user_namespaces: AtomicBool::new(false),
+            form: Mutex::new(PodForm { user: PodUser::Template, volume }),
             is_image_program_failing: AtomicBool::new(false),
             isolation: Mutex::new(None),
         })
@@ -146,8 +152,8 @@ impl Kubernetes {
     }
 
     /// What a probe pod has found.
-    pub(crate) fn set_user_namespaces(&self, has_them: bool) {
-        self.has_user_namespaces.store(has_them, Ordering::Relaxed);
+    pub(crate) fn set_form(&self, form: PodForm) {
+        *self.form.lock().unwrap_or_else(PoisonError::into_inner) = form;
     }
 
     /// What a probe pod with its image's own program has found.
@@ -161,20 +167,27 @@ impl Kubernetes {
         *run_image == RunImage::Allowed && ssh_server_image.is_some()
     }
 
-    /// Who a customer is whose pod is launched now.
-    pub(crate) fn user(&self) -> PodUser {
-        match self.has_user_namespaces.load(Ordering::Relaxed) {
-            true => PodUser::Root,
-            false => PodUser::Template,
-        }
+    /// What a pod is like that is launched now.
+    pub(crate) fn form(&self) -> PodForm {
+        *self.form.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the host's server in this pod proves its host keys by.
+    fn host_key_secret(&self, pod: &PodName) -> HostKeySecret {
+        HostKeySecret::derive(self.settings.host_key_seed.expose().as_bytes(), pod.as_str())
     }
 
     pub(crate) fn objects(
         &self,
         plan: &LeasePlan,
-        user: PodUser,
+        mut form: PodForm,
         reply: ReplyStep,
     ) -> Result<Objects> {
+        // Other containers that the host adds rely on the one that copies it.
+        if reply == ReplyStep::Present || plan.run == Run::Image {
+            form.volume = ServerVolume::Copy;
+        }
+        let host_key_secret = self.host_key_secret(&plan.lease.pod_name());
         let Settings { instance, ready_within, ttl, allowed, ssh_server_image, contact, .. } =
             &self.settings;
         let settings = JobSettings {
@@ -182,7 +195,8 @@ impl Kubernetes {
             ready_within: *ready_within,
             ttl: *ttl,
             allowed,
-            ssh_server: ssh_server_image.as_deref().map(|image| SshServer { image, user }),
+            ssh_server: ssh_server_image.as_deref().map(|image| SshServer { image, form }),
+            host_key_secret: &host_key_secret,
             contact: contact.as_ref(),
             reply,
         };
@@ -248,7 +262,7 @@ impl Kubernetes {
         let pod = pod_of(job)?;
         let pods = self.pods_of(&pod).await.ok()?;
         let running = pods.iter().find(|pod| is_ready(pod))?;
-        let running = ready_pod(&pod, running);
+        let running = self.ready_pod(&pod, running).await;
         Some(ClusterEvent::Replaced(pod, running))
     }
 
@@ -295,7 +309,7 @@ fn pod_of(job: &Job) -> Option<PodName> {
 impl Cluster for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
         let reply = ReplyStep::of_settings(&self.settings);
-        let objects = self.objects(plan, self.user(), reply)?;
+        let objects = self.objects(plan, self.form(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
     }
@@ -309,12 +323,12 @@ impl Cluster for Kubernetes {
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
-        let objects = self.objects(plan, self.user(), ReplyStep::of_plan(plan))?;
+        let objects = self.objects(plan, self.form(), ReplyStep::of_plan(plan))?;
         self.create_all(&plan.lease, objects).await
     }
 
     fn root(&self) -> bool {
-        self.user() == PodUser::Root
+        self.form().user == PodUser::Root
     }
 
     fn runs_images(&self) -> bool {
@@ -327,40 +341,7 @@ impl Cluster for Kubernetes {
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {
-        let selector = watcher::Config::default().labels(&lease_selector(pod)?);
-        let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
-        let start = tokio::time::Instant::now();
-        let deadline =
-            start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
-        let limit = self.unschedulable_within();
-        let mut latest: Option<Pod> = None;
-        let mut job_poll = tokio::time::interval(JOB_POLL);
-        loop {
-            let server = latest.as_ref().and_then(PodServer::of);
-            tokio::select! {
-                () = answering(server) => {
-                    return Ok(latest.map(|latest| ready_pod(pod, &latest)).unwrap_or_default());
-                }
-                event = events.next() => match event {
-                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
-                    Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
-                    }
-                    None => return Err(ClusterError::unavailable("the watch ended")),
-                },
-                // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
-                // passing of time alone.
-                _ = job_poll.tick() => { self.running(pod).await?; }
-                () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
-            }
-            if let Some(latest) = &latest
-                && let Some(result) = readiness(latest, start.elapsed(), limit)
-            {
-                return result.map(|()| ready_pod(pod, latest));
-            }
-        }
+        self.wait_ready(pod).await
     }
 
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase> {

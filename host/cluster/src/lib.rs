@@ -18,8 +18,9 @@
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
 //! trusted. `ssh_server` adds what the host adds, root of a user namespace included, `pod_reply` what
 //! a pod needs to write to its customer by itself, and `image_program` the image's own program for
-//! orders that want it; `probe` launches a pod that finds out whether all of that works, and whether
-//! it reaches what no customer may (`isolation`).
+//! orders that want it; `probe` launches a pod that finds out whether all of that works, and another
+//! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
+//! itself (`pod_server`), or when the kubelet reports so.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -49,4 +50,4 @@ pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
-pub use settings::{PodRoot, RunImage, Settings};
+pub use settings::{PodRoot, RunImage, Settings, SshServerVolume};

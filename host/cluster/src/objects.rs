@@ -18,6 +18,7 @@ use paygress_core::model::refusal::Refusal;
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_pod_nostr::ServiceContact;
+use paygress_sshd::{HOST_KEY_SECRET, HostKeySecret};
 use std::collections::BTreeMap;
 
 /// The label that existing tools select by.
@@ -58,6 +59,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) allowed: &'a guard::Allowed,
     /// None: the images bring their own.
     pub(crate) ssh_server: Option<SshServer<'a>>,
+    /// What that proves its host keys by.
+    pub(crate) host_key_secret: &'a HostKeySecret,
     /// None: pods know nothing of the service.
     pub(crate) contact: Option<&'a ServiceContact>,
     pub(crate) reply: ReplyStep,
@@ -151,6 +154,17 @@ fn login_data(login: &Login) -> BTreeMap<String, ByteString> {
     login.files().map(|(name, content)| (name.to_owned(), bytes(content))).collect()
 }
 
+/// The login, and what the host's server proves its host keys by. Of this pod, nothing else: its
+/// customer may read it.
+fn secret_data(login: &Login, settings: &JobSettings<'_>) -> BTreeMap<String, ByteString> {
+    let mut data = login_data(login);
+    if settings.ssh_server.is_some() {
+        let secret = ByteString(settings.host_key_secret.to_bytes());
+        data.insert(HOST_KEY_SECRET.to_owned(), secret);
+    }
+    data
+}
+
 impl Objects {
     /// The objects of this lease, if its template passes the guard.
     pub(crate) fn of(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Self, Refusal> {
@@ -189,7 +203,7 @@ impl Objects {
                 spec: Some(job_spec(plan.sold, template, settings)),
                 status: None,
             },
-            secret: secret(&plan.placement.secret_name, login_data(&plan.login)),
+            secret: secret(&plan.placement.secret_name, secret_data(&plan.login, settings)),
             reply: reply.map(|data| secret(&reply_name, data)),
             services,
         })

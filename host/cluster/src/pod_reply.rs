@@ -179,7 +179,7 @@ fn read(report: &str, host_keys: &[HostKey]) -> Result<PublicKey, NoKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh_server::{PodUser, SshServer};
+    use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
     use paygress_core::testing::HOST_KEY;
     use serde_json::{Value, json};
 
@@ -200,7 +200,8 @@ mod tests {
             "volumes": [{"name": "login", "secret": {"secretName": "ssh-pod-a"}}],
         }});
         let mut template: PodTemplateSpec = serde_json::from_value(template).unwrap();
-        SshServer { image: "example.com/server:1", user }.install(&mut template, 2_222);
+        let form = PodForm { user, volume: ServerVolume::Copy };
+        SshServer { image: "example.com/server:1", form }.install(&mut template, 2_222);
         add(&mut template, "ssh-pod-a");
         serde_json::to_value(template).unwrap()
     }

@@ -1,85 +1,196 @@
 //! The SSH server that the host has put into a pod, seen from here: whether it answers.
 //!
 //! The kubelet finds that out as well, some time later. It lists containers once a second, so that
-//! one that has started is seen up to a second later; then its readiness probe waits for the next
-//! of its own seconds. The service knows the host keys before the server listens, and connects by
-//! itself: whoever proves one of them is this pod's server, whatever else may have its address
-//! where the service is. Where pods cannot be reached, the kubelet alone decides.
+//! one that has started, or an address, is seen up to a second later; then its readiness probe waits
+//! for the next of its own seconds. The service connects by itself, and whoever proves to be this
+//! pod's server is it, whatever else may have its address where the service is. Where pods cannot be
+//! reached, the kubelet alone decides.
+//!
+//! Where an init container has copied the server, that has reported its host keys before. A server
+//! whose image is mounted proves them by a secret of the lease: at the port of its node, whose address
+//! is known as soon as the node has the pod, or at its own address.
 
 use crate::image_program::server_sidecar;
 use crate::pod_reply;
-use crate::ssh_server::INIT_CONTAINER;
+use crate::ssh_server::{INIT_CONTAINER, mounted_image, server_port};
 use crate::status::host_keys;
-use k8s_openapi::api::core::v1::Pod;
+use futures::future::select_all;
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodStatus};
 use paygress_core::model::host_key::HostKey;
-use paygress_sshd::client::{HostKeyCheck, LoginError, verify_host_key};
+use paygress_sshd::HostKeySecret;
+use paygress_sshd::client::{HostKeyCheck, LoginError, proved_host_keys, verify_host_key};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// A connection and a key exchange.
+/// A connection, a key exchange, and a proof.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Each pause before an attempt is longer by this than the one before.
 const PAUSE_STEP: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodServer {
-    address: SocketAddr,
-    check: HostKeyCheck,
+    /// At least one.
+    addresses: Vec<SocketAddr>,
+    identity: Identity,
+    meaning: Meaning,
+}
+
+/// How it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    /// Its host keys were reported.
+    HostKeys { known: Vec<HostKey>, check: HostKeyCheck },
+    /// It proves its host keys.
+    Secret(HostKeySecret),
+}
+
+/// What its answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The pod is ready.
+    Ready,
+    /// Its host keys are known. More must be so before it is ready: the template has a probe of
+    /// another kind, or customers come through a Service, which knows only pods that the kubelet
+    /// reports as ready.
+    Known,
 }
 
 impl PodServer {
-    /// None if the pod's server is not the host's, or if its host keys, its address or how its reply
-    /// went are not known yet.
-    /// Nor where more must be so than that it answers: the template has a probe of another kind,
-    /// or customers come through a Service, which knows only pods that the kubelet reports as ready.
-    pub(crate) fn of(pod: &Pod) -> Option<Self> {
+    /// None if the pod's server is not the host's, or if its address is not known yet, or what it is
+    /// known by, or how its reply went; nor where its answer would mean nothing new.
+    pub(crate) fn of(pod: &Pod, secret: &HostKeySecret) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        match mounted_image(spec) {
+            Some(_) => Self::mounted(spec, status, secret),
+            None => Self::copied(pod, spec, status),
+        }
+    }
+
+    fn mounted(spec: &PodSpec, status: &PodStatus, secret: &HostKeySecret) -> Option<Self> {
+        let [container] = spec.containers.as_slice() else { return None };
+        let port = port_on_node(container);
+        let meaning = match port.is_some() && !has_own_probe(container) {
+            true => Meaning::Ready,
+            false => Meaning::Known,
+        };
+        let on_node = port.and_then(|port| address(status.host_ip.as_ref(), port.host_port?));
+        let own = server_port(container).map(i32::from);
+        let own = own.and_then(|port| address(status.pod_ip.as_ref(), port));
+        let addresses: Vec<SocketAddr> = on_node.into_iter().chain(own).collect();
+        let identity = Identity::Secret(secret.clone());
+        (!addresses.is_empty()).then_some(Self { addresses, identity, meaning })
+    }
+
+    fn copied(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Option<Self> {
         let inits = spec.init_containers.as_deref()?;
         inits.iter().find(|init| init.name == INIT_CONTAINER)?;
         let [container] = spec.containers.as_slice() else { return None };
         // Beside a program the server is a sidecar; its port is the container's in any case.
         let server = server_sidecar(inits, |init| init.name.as_str()).unwrap_or(container);
-        let has_own_probe = server.startup_probe.is_some()
-            || server.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_none());
-        if has_own_probe {
+        if has_own_probe(server) {
             return None;
         }
-        let is_on_node = |host_port: Option<i32>| host_port.is_some_and(|port| port != 0);
-        let port = container.ports.iter().flatten().find(|port| is_on_node(port.host_port))?;
-        let port = u16::try_from(port.container_port).ok()?;
-        let ip: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
-        let host_keys = host_keys(pod);
-        if host_keys.is_empty() || pod_reply::is_pending(pod) {
+        let port = port_on_node(container)?.container_port;
+        let addresses = vec![address(status.pod_ip.as_ref(), port)?];
+        let known = host_keys(pod);
+        if known.is_empty() || pod_reply::is_pending(pod) {
             return None;
         }
-        let check = HostKeyCheck::one_of(host_keys.iter().map(HostKey::as_str)).ok()?;
-        Some(Self { address: SocketAddr::new(ip, port), check })
+        let check = HostKeyCheck::one_of(known.iter().map(HostKey::as_str)).ok()?;
+        let identity = Identity::HostKeys { known, check };
+        Some(Self { addresses, identity, meaning: Meaning::Ready })
     }
 
-    /// One attempt; none: it took too long.
-    async fn verify(&self) -> Option<Result<(), LoginError>> {
-        let verifying = verify_host_key(self.address, self.check.clone());
-        tokio::time::timeout(TIMEOUT, verifying).await.ok()
+    pub(crate) fn makes_ready(&self) -> bool {
+        self.meaning == Meaning::Ready
+    }
+
+    /// Whether its host keys are not known before it answers.
+    pub(crate) fn has_secret(&self) -> bool {
+        matches!(self.identity, Identity::Secret(_))
     }
 }
 
-/// Waits until this server answers with one of its host keys. Never ends without a server, or if
-/// another one has its address.
-pub(crate) async fn answering(server: Option<PodServer>) {
-    let Some(server) = server else { return std::future::pending().await };
-    let mut pause = Duration::ZERO;
-    loop {
-        pause = pause.saturating_add(PAUSE_STEP).min(LONGEST_PAUSE);
-        tokio::time::sleep(pause).await;
-        match server.verify().await {
-            Some(Ok(())) => return,
-            Some(Err(LoginError::WrongHostKey)) => {
-                tracing::warn!(address = %server.address, "another SSH server has a pod's address here");
-                return std::future::pending().await;
+fn has_own_probe(server: &Container) -> bool {
+    server.startup_probe.is_some()
+        || server.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_none())
+}
+
+fn port_on_node(container: &Container) -> Option<&ContainerPort> {
+    let is_on_node = |host_port: Option<i32>| host_port.is_some_and(|port| port != 0);
+    container.ports.iter().flatten().find(|port| is_on_node(port.host_port))
+}
+
+fn address(ip: Option<&String>, port: i32) -> Option<SocketAddr> {
+    let ip: IpAddr = ip?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+}
+
+/// What is at an address.
+enum Attempt {
+    /// The server, with these host keys.
+    Proved(Vec<HostKey>),
+    /// Another one.
+    Other,
+    /// None, or it took too long.
+    Silent,
+}
+
+impl Identity {
+    async fn verify(&self, address: SocketAddr) -> Attempt {
+        let verifying = async {
+            match self {
+                Self::HostKeys { known, check } => {
+                    match verify_host_key(address, check.clone()).await {
+                        Ok(()) => Attempt::Proved(known.clone()),
+                        Err(LoginError::WrongHostKey) => Attempt::Other,
+                        Err(_) => Attempt::Silent,
+                    }
+                }
+                Self::Secret(secret) => match proved_host_keys(address, secret).await {
+                    Ok(lines) => {
+                        Attempt::Proved(HostKey::parse_all(lines.iter().map(String::as_str)))
+                    }
+                    // Whoever had the address before: this server is still to come.
+                    Err(_) => Attempt::Silent,
+                },
             }
-            Some(Err(_)) | None => {}
+        };
+        tokio::time::timeout(TIMEOUT, verifying).await.unwrap_or(Attempt::Silent)
+    }
+
+    /// Waits until the server answers at this address. Never ends if another one has it for good.
+    async fn answer_at(&self, address: SocketAddr) -> Vec<HostKey> {
+        let mut pause = Duration::ZERO;
+        loop {
+            pause = pause.saturating_add(PAUSE_STEP).min(LONGEST_PAUSE);
+            tokio::time::sleep(pause).await;
+            match self.verify(address).await {
+                Attempt::Proved(host_keys) => return host_keys,
+                Attempt::Other => {
+                    tracing::warn!(%address, "another SSH server has a pod's address here");
+                    return std::future::pending().await;
+                }
+                Attempt::Silent => {}
+            }
         }
     }
+}
+
+/// Waits until this server has proved one of its host keys; all of these. Never ends without a
+/// server, or if another one has its address.
+pub(crate) async fn answering(server: Option<PodServer>) -> Vec<HostKey> {
+    let Some(PodServer { addresses, identity, .. }) = server else {
+        return std::future::pending().await;
+    };
+    // An address that swallows what is sent to it does not delay the other one.
+    let answers: Vec<_> =
+        addresses.iter().map(|address| Box::pin(identity.answer_at(*address))).collect();
+    if answers.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(answers).await.0
 }
 
 #[cfg(test)]
@@ -88,10 +199,20 @@ mod tests {
     use crate::ssh_server::REPLY_CONTAINER;
     use futures::FutureExt;
     use paygress_core::testing::HOST_KEY;
-    use paygress_sshd::{Account, Password, new_host_key, serve};
+    use paygress_sshd::{Account, HostKeys, Password, new_host_key, serve};
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn secret() -> HostKeySecret {
+        HostKeySecret::derive(b"a test", "ssh-pod-a")
+    }
+
+    fn of(pod: &Pod) -> Option<PodServer> {
+        PodServer::of(pod, &secret())
+    }
 
     /// Whose init container has left this message.
     fn pod(container: &Value, init: &str, message: &str) -> Pod {
@@ -104,20 +225,19 @@ mod tests {
 
     #[test]
     fn it_is_known_for_a_server_of_the_host_on_a_port_of_the_node() {
-        let address = |container: &Value, init, message| {
-            Some(PodServer::of(&pod(container, init, message))?.address)
-        };
+        let addresses =
+            |container: &Value, init, message| Some(of(&pod(container, init, message))?.addresses);
         let ports = json!([{"containerPort": 2222, "hostPort": 20_427}]);
         let tcp = json!({"tcpSocket": {"port": 2222}});
         let usual = json!({"name": "ssh", "ports": ports, "readinessProbe": tcp});
-        let expected = Some(SocketAddr::from(([10, 88, 0, 7], 2_222)));
-        assert_eq!(address(&usual, INIT_CONTAINER, HOST_KEY), expected);
+        let expected = Some(vec![SocketAddr::from(([10, 88, 0, 7], 2_222))]);
+        assert_eq!(addresses(&usual, INIT_CONTAINER, HOST_KEY), expected);
         assert_eq!(
-            address(&json!({"name": "ssh", "ports": ports}), INIT_CONTAINER, HOST_KEY),
+            addresses(&json!({"name": "ssh", "ports": ports}), INIT_CONTAINER, HOST_KEY),
             expected
         );
-        assert_eq!(address(&usual, INIT_CONTAINER, "no keys"), None, "it could be any server");
-        assert_eq!(address(&usual, "other", HOST_KEY), None, "a server of its own");
+        assert_eq!(addresses(&usual, INIT_CONTAINER, "no keys"), None, "it could be any server");
+        assert_eq!(addresses(&usual, "other", HOST_KEY), None, "a server of its own");
         for (field, value) in [
             ("readinessProbe", json!({"exec": {"command": ["true"]}})),
             ("startupProbe", tcp.clone()),
@@ -126,19 +246,19 @@ mod tests {
         ] {
             let mut other = usual.clone();
             other[field] = value;
-            assert_eq!(address(&other, INIT_CONTAINER, HOST_KEY), None, "{field}");
+            assert_eq!(addresses(&other, INIT_CONTAINER, HOST_KEY), None, "{field}");
         }
-        assert!(PodServer::of(&Pod::default()).is_none());
+        assert!(of(&Pod::default()).is_none());
         // It does not listen before that, and the answer needs what it reports.
         let mut replying = pod(&usual, INIT_CONTAINER, HOST_KEY);
         let inits = replying.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
         inits.push(serde_json::from_value(json!({"name": REPLY_CONTAINER})).unwrap());
-        assert!(PodServer::of(&replying).is_none(), "its reply is under way");
+        assert!(of(&replying).is_none(), "its reply is under way");
     }
 
     #[test]
     fn beside_an_images_program_it_is_the_sidecar_before_it() {
-        let address = |server: &Value| {
+        let addresses = |server: &Value| {
             let ports = json!([{"containerPort": 2222, "hostPort": 20_427}]);
             let holder = json!({"name": "paygress-pod", "ports": ports});
             let mut pod = pod(&holder, INIT_CONTAINER, HOST_KEY);
@@ -146,34 +266,69 @@ mod tests {
             for sidecar in [server, &json!({"name": "paygress-image"})] {
                 inits.push(serde_json::from_value(sidecar.clone()).unwrap());
             }
-            Some(PodServer::of(&pod)?.address)
+            Some(of(&pod)?.addresses)
         };
         let tcp = json!({"name": "ssh", "readinessProbe": {"tcpSocket": {"port": 2222}}});
-        assert_eq!(address(&tcp), Some(SocketAddr::from(([10, 88, 0, 7], 2_222))));
+        assert_eq!(addresses(&tcp), Some(vec![SocketAddr::from(([10, 88, 0, 7], 2_222))]));
         let own = json!({"name": "ssh", "readinessProbe": {"exec": {"command": ["true"]}}});
-        assert_eq!(address(&own), None, "a probe of another kind");
+        assert_eq!(addresses(&own), None, "a probe of another kind");
     }
 
-    /// A server with these keys at this address.
+    /// As soon as a node has the pod.
+    #[test]
+    fn a_mounted_server_is_searched_for_at_its_node_and_at_its_own_address() {
+        let pod = |container: &Value, status: &Value| -> Pod {
+            let volume = json!({"name": "paygress", "image": {"reference": "server:1"}});
+            let spec = json!({"containers": [container], "volumes": [volume]});
+            serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+        };
+        let command = ["/.paygress/paygress-sshd", "--listen", "[::]:22"];
+        let ports = json!([{"containerPort": 22, "hostPort": 20_427}]);
+        let usual = json!({"name": "ssh", "command": command, "ports": ports});
+        let node = json!({"hostIP": "192.0.2.1"});
+        let both = json!({"hostIP": "192.0.2.1", "podIP": "fd00::7"});
+        let [on_node, own]: [SocketAddr; 2] =
+            ["192.0.2.1:20427", "[fd00::7]:22"].map(|it| it.parse().unwrap());
+        for (status, expected) in
+            [(&json!({}), None), (&node, Some(vec![on_node])), (&both, Some(vec![on_node, own]))]
+        {
+            let server = of(&pod(&usual, status));
+            assert!(server.as_ref().is_none_or(|it| it.makes_ready() && it.has_secret()));
+            assert_eq!(server.map(|server| server.addresses), expected, "{status}");
+        }
+        // That of a Service, and one with a probe of its own: their keys are known by it.
+        let mut of_service = usual.clone();
+        of_service["ports"] = Value::Null;
+        assert!(of(&pod(&of_service, &node)).is_none());
+        let mut probed = usual.clone();
+        probed["readinessProbe"] = json!({"exec": {"command": ["true"]}});
+        for (container, expected) in [(&of_service, vec![own]), (&probed, vec![on_node, own])] {
+            let server = of(&pod(container, &both)).unwrap();
+            assert!(!server.makes_ready(), "{container}");
+            assert_eq!(server.addresses, expected, "{container}");
+        }
+    }
+
+    /// A server with this key at this address.
     fn server(address: SocketAddr, key: &str) -> PodServer {
-        let key = HostKey::parse(key).unwrap();
-        let check = HostKeyCheck::one_of(std::iter::once(key.as_str())).unwrap();
-        PodServer { address, check }
+        let known = vec![HostKey::parse(key).unwrap()];
+        let check = HostKeyCheck::one_of(known.iter().map(HostKey::as_str)).unwrap();
+        let identity = Identity::HostKeys { known, check };
+        PodServer { addresses: vec![address], identity, meaning: Meaning::Ready }
     }
 
-    #[tokio::test]
-    async fn it_answers_once_the_server_with_its_key_does_and_no_other() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let key = new_host_key().unwrap();
-        let own = key.public_key().to_openssh().unwrap();
-        let answer = tokio::spawn(answering(Some(server(address, &own))));
-        assert!(matches!(
-            server(address, &own).verify().await,
-            Some(Err(LoginError::Unreachable(_)))
-        ));
+    /// One that proves its keys, at one of these addresses.
+    fn proving(addresses: Vec<SocketAddr>) -> PodServer {
+        PodServer { addresses, identity: Identity::Secret(secret()), meaning: Meaning::Ready }
+    }
 
+    /// Of which nobody has the port.
+    async fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    /// Serves logins with these keys until the sender is dropped.
+    async fn start(address: SocketAddr, keys: impl Into<HostKeys>) -> watch::Sender<bool> {
         let listener = TcpListener::bind(address).await.unwrap();
         let account = Account {
             username: "alice".to_owned(),
@@ -184,13 +339,47 @@ mod tests {
             home: "/".into(),
             environment: Vec::new(),
         };
-        let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(serve(listener, account, key, stopped));
-        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
-        answer.unwrap().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(serve(listener, account, keys.into(), stopped));
+        stop
+    }
 
-        let other = server(address, HOST_KEY);
-        assert!(matches!(other.verify().await, Some(Err(LoginError::WrongHostKey))));
+    #[tokio::test]
+    async fn it_answers_once_the_server_with_its_key_does_and_no_other() {
+        let address = free_address().await;
+        let key = new_host_key().unwrap();
+        let own = key.public_key().to_openssh().unwrap();
+        let answer = tokio::spawn(answering(Some(server(address, &own))));
+        let silent = server(address, &own).identity.verify(address).await;
+        assert!(matches!(silent, Attempt::Silent));
+
+        let _stop = start(address, key).await;
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer, [HostKey::parse(&own).unwrap()]);
+
+        let other = server(address, HOST_KEY).identity.verify(address).await;
+        assert!(matches!(other, Attempt::Other));
         assert!(answering(None).now_or_never().is_none());
+        assert!(answering(Some(proving(Vec::new()))).now_or_never().is_none());
+    }
+
+    /// Another pod's server may have had the port of the node until then.
+    #[tokio::test]
+    async fn a_mounted_server_is_waited_for_behind_whoever_has_its_address_before() {
+        let (first, second) = (free_address().await, free_address().await);
+        let directory = tempfile::tempdir().unwrap();
+        let of_other = HostKeySecret::derive(b"a test", "ssh-pod-b");
+        let foreign = HostKeys::proved(directory.path(), of_other).unwrap();
+        let _foreign = start(first, foreign).await;
+        for address in [first, second] {
+            let attempt = proving(vec![address]).identity.verify(address).await;
+            assert!(matches!(attempt, Attempt::Silent), "{address}");
+        }
+        let answer = tokio::spawn(answering(Some(proving(vec![first, second]))));
+        let own = tempfile::tempdir().unwrap();
+        let _own = start(second, HostKeys::proved(own.path(), secret()).unwrap()).await;
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap().unwrap();
+        let kinds: Vec<&str> = answer.iter().map(HostKey::kind).collect();
+        assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
+use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
 use paygress_pod_nostr::ServiceContact;
 
@@ -23,6 +24,11 @@ pub struct Settings {
     /// The image with the SSH server that is put into customers' images; none: these bring their
     /// own.
     pub ssh_server_image: Option<String>,
+    /// How it comes into them.
+    pub ssh_server_volume: SshServerVolume,
+    /// What the secrets are derived from by which pods prove their host keys: only this service, and
+    /// all of its replicas, have it.
+    pub host_key_seed: Secret,
     /// What pods know of this service; none: nothing.
     pub contact: Option<ServiceContact>,
     pub root: PodRoot,
@@ -31,6 +37,18 @@ pub struct Settings {
     pub probe: bool,
     /// Whether pods may write to their customers by themselves.
     pub reply_from_pod: bool,
+}
+
+/// How the host's SSH server comes into customers' pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshServerVolume {
+    /// As a volume of its image, where a probe pod has started so and proved its host keys; or else
+    /// copied.
+    Auto,
+    /// An init container copies it.
+    Copy,
+    /// As a volume of its image.
+    Image,
 }
 
 /// Whether pods may run their images' own programs beside the SSH server.

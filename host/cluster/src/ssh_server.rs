@@ -1,14 +1,15 @@
 //! The SSH server that the host puts into customers' images, after the guard has passed the
 //! template.
 //!
-//! An init container of the operator's own image copies it, with its tools and new host keys, into
-//! a volume that the customer's container has read-only, and starts with. As root of a user
+//! The customer's container has it read-only, with its tools, and starts with it. An init container of
+//! the operator's own image copies all of that into a volume, with new host keys; or that image is
+//! itself the volume, and the server makes the host keys in another one, in memory. As root of a user
 //! namespace the customer is nobody on the node.
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, SecurityContext,
-    Volume, VolumeMount,
+    ImageVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::cluster::CONTAINER_PORT;
@@ -26,20 +27,26 @@ pub(crate) const HOLDER_CONTAINER: &str = "paygress-pod";
 pub(crate) const RESERVED_CONTAINERS: [&str; 4] =
     [INIT_CONTAINER, REPLY_CONTAINER, PROGRAM_CONTAINER, HOLDER_CONTAINER];
 const INSTALL: [&str; 3] = ["/bin/paygress-sshd", "install", DIRECTORY];
-/// Of root: nothing is installed, and no container starts, unless it is nobody on the node that the
-/// pod was given. Runtimes that know no user namespaces may leave `hostUsers` out in silence.
+/// Of root: nothing is installed, and no container starts, or else the server does not, unless root
+/// is nobody on the node that the pod was given. Runtimes that know no user namespaces may leave
+/// `hostUsers` out in silence.
 const USER_NAMESPACE: &str = "--user-namespace";
 pub(crate) const VOLUME: &str = "paygress";
 /// What a pod is to write to its customer.
 pub(crate) const REPLY_VOLUME: &str = "paygress-reply";
 /// Volumes that the host adds after the guard: a mount of one would be a template's way into it.
-pub(crate) const RESERVED_VOLUMES: [&str; 3] = [VOLUME, REPLY_VOLUME, END_VOLUME];
+pub(crate) const RESERVED_VOLUMES: [&str; 4] = [VOLUME, REPLY_VOLUME, END_VOLUME, KEYS_VOLUME];
 /// No template mounts anything there, nor at [`END_DIRECTORY`].
 pub(crate) const DIRECTORY: &str = "/.paygress";
 /// The server's keys, there.
 pub(crate) const HOST_KEYS: &str = "host-keys";
 /// A static server and a static busybox have a few MiB.
 const VOLUME_SIZE: &str = "64Mi";
+/// That with the host keys alone, where the server is not copied: the image has a place for it.
+const KEYS_VOLUME: &str = "paygress-keys";
+const KEYS_SIZE: &str = "1Mi";
+const IF_NOT_PRESENT: &str = "IfNotPresent";
+const LISTEN: &str = "--listen";
 /// The annotation of a pod with the end of its lease, and the volume that shows it as a file. The
 /// server looks there.
 pub(crate) const LEASE_END: &str = "paygress.dev/lease-end";
@@ -58,11 +65,27 @@ pub(crate) enum PodUser {
     Root,
 }
 
+/// How the server comes into a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerVolume {
+    /// An init container copies it.
+    Copy,
+    /// Its image is mounted.
+    Image,
+}
+
+/// What pods are like that are launched now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PodForm {
+    pub(crate) user: PodUser,
+    pub(crate) volume: ServerVolume,
+}
+
 /// What is put into each pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SshServer<'a> {
     pub(crate) image: &'a str,
-    pub(crate) user: PodUser,
+    pub(crate) form: PodForm,
 }
 
 impl SshServer<'_> {
@@ -74,37 +97,78 @@ impl SshServer<'_> {
         if container.command.as_ref().is_some_and(|command| !command.is_empty()) {
             return;
         }
-        if self.user == PodUser::Root {
+        let is_root = self.form.user == PodUser::Root;
+        if is_root {
             spec.host_users = Some(false);
             pod_as_root(spec.security_context.get_or_insert_default());
             as_root(container.security_context.get_or_insert_default());
         }
-        container.command = Some(server_command(port));
+        let mut command = server_command(port);
+        let mounts = container.volume_mounts.get_or_insert_default();
+        let volumes = spec.volumes.get_or_insert_default();
+        mounts.push(mount(VOLUME, DIRECTORY, Some(true)));
+        match self.form.volume {
+            ServerVolume::Copy => volumes.push(empty_dir(VOLUME, VOLUME_SIZE, None)),
+            ServerVolume::Image => {
+                volumes.push(self.image_volume());
+                let host_keys = format!("{DIRECTORY}/{HOST_KEYS}");
+                mounts.push(mount(KEYS_VOLUME, &host_keys, None));
+                volumes.push(empty_dir(KEYS_VOLUME, KEYS_SIZE, Some("Memory")));
+                command.extend(is_root.then(|| USER_NAMESPACE.to_owned()));
+            }
+        }
+        mounts.push(mount(END_VOLUME, END_DIRECTORY, Some(true)));
+        volumes.push(end_volume());
+        container.command = Some(command);
         // Those of the image's own program.
         container.args = None;
-        spec.init_containers = Some(vec![Container {
+        if self.form.volume == ServerVolume::Copy {
+            spec.init_containers = Some(vec![self.installer(container)]);
+        }
+    }
+
+    /// With the user and the resources of this container.
+    fn installer(&self, container: &Container) -> Container {
+        let mut command = texts(&INSTALL);
+        if self.form.user == PodUser::Root {
+            command.push(USER_NAMESPACE.to_owned());
+        }
+        Container {
             name: INIT_CONTAINER.to_owned(),
             image: Some(self.image.to_owned()),
-            image_pull_policy: Some("IfNotPresent".to_owned()),
-            command: Some(self.install_command()),
+            image_pull_policy: Some(IF_NOT_PRESENT.to_owned()),
+            command: Some(command),
             security_context: container.security_context.clone(),
             resources: container.resources.clone(),
             volume_mounts: Some(vec![mount(VOLUME, DIRECTORY, None)]),
             ..Container::default()
-        }]);
-        container.volume_mounts.get_or_insert_default().extend([
-            mount(VOLUME, DIRECTORY, Some(true)),
-            mount(END_VOLUME, END_DIRECTORY, Some(true)),
-        ]);
-        spec.volumes.get_or_insert_default().extend([server_volume(), end_volume()]);
+        }
     }
 
-    fn install_command(&self) -> Vec<String> {
-        let mut command = texts(&INSTALL);
-        if self.user == PodUser::Root {
-            command.push(USER_NAMESPACE.to_owned());
+    fn image_volume(&self) -> Volume {
+        Volume {
+            name: VOLUME.to_owned(),
+            image: Some(ImageVolumeSource {
+                reference: Some(self.image.to_owned()),
+                pull_policy: Some(IF_NOT_PRESENT.to_owned()),
+            }),
+            ..Volume::default()
         }
-        command
+    }
+}
+
+/// The image with the server that is mounted into a pod; none where it is copied, or the image's own.
+pub(crate) fn mounted_image(spec: &PodSpec) -> Option<&str> {
+    let volume = spec.volumes.iter().flatten().find(|volume| volume.name == VOLUME)?;
+    volume.image.as_ref()?.reference.as_deref()
+}
+
+/// The port in the pod of the server that this container starts with.
+pub(crate) fn server_port(container: &Container) -> Option<u16> {
+    let command = container.command.as_deref()?;
+    match command.iter().skip_while(|argument| *argument != LISTEN).nth(1) {
+        Some(address) => address.rsplit(':').next()?.parse().ok(),
+        None => Some(CONTAINER_PORT),
     }
 }
 
@@ -135,7 +199,7 @@ fn server_command(port: u16) -> Vec<String> {
     let host_keys = format!("{DIRECTORY}/{HOST_KEYS}");
     let mut command = texts(&[&server, "--tools", DIRECTORY, "--host-keys", &host_keys]);
     if port != CONTAINER_PORT {
-        command.extend(["--listen".to_owned(), format!("[::]:{port}")]);
+        command.extend([LISTEN.to_owned(), format!("[::]:{port}")]);
     }
     command
 }
@@ -146,12 +210,12 @@ pub(crate) fn shows_end(pod: &Pod) -> bool {
     volumes.filter(|volume| volume.downward_api.is_some()).any(|volume| volume.name == END_VOLUME)
 }
 
-fn server_volume() -> Volume {
+fn empty_dir(name: &str, size: &str, medium: Option<&str>) -> Volume {
     Volume {
-        name: VOLUME.to_owned(),
+        name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(Quantity(VOLUME_SIZE.to_owned())),
-            ..EmptyDirVolumeSource::default()
+            medium: medium.map(str::to_owned),
+            size_limit: Some(Quantity(size.to_owned())),
         }),
         ..Volume::default()
     }
@@ -225,9 +289,75 @@ mod tests {
     }
 
     fn installed(template: Value, user: PodUser, port: u16) -> Value {
+        with_server(template, PodForm { user, volume: ServerVolume::Copy }, port)
+    }
+
+    fn with_server(template: Value, form: PodForm, port: u16) -> Value {
         let mut typed: PodTemplateSpec = serde_json::from_value(template).unwrap();
-        SshServer { image: "example.com/server:1", user }.install(&mut typed, port);
+        SshServer { image: "example.com/server:1", form }.install(&mut typed, port);
         serde_json::to_value(typed).unwrap()
+    }
+
+    fn mounted(user: PodUser, port: u16) -> Value {
+        with_server(template(), PodForm { user, volume: ServerVolume::Image }, port)
+    }
+
+    #[test]
+    fn or_its_image_is_the_volume_and_there_is_one_for_the_host_keys() {
+        let spec = &mounted(PodUser::Template, 2_222)["spec"];
+        let copied = installed(template(), PodUser::Template, 2_222);
+        let copied = &copied["spec"];
+        assert_eq!(spec["initContainers"], Value::Null);
+        let container = &spec["containers"][0];
+        for field in ["command", "args", "securityContext", "resources"] {
+            assert_eq!(container[field], copied["containers"][0][field], "{field}");
+        }
+        assert_eq!(
+            container["volumeMounts"],
+            json!([
+                {"name": "login", "mountPath": "/run/paygress/login", "readOnly": true},
+                {"name": "paygress", "mountPath": "/.paygress", "readOnly": true},
+                {"name": "paygress-keys", "mountPath": "/.paygress/host-keys"},
+                {"name": "paygress-lease", "mountPath": "/run/paygress/lease", "readOnly": true},
+            ])
+        );
+        let image = json!({"reference": "example.com/server:1", "pullPolicy": "IfNotPresent"});
+        assert_eq!(spec["volumes"][1], json!({"name": "paygress", "image": image}));
+        let keys = json!({"medium": "Memory", "sizeLimit": "1Mi"});
+        assert_eq!(spec["volumes"][2], json!({"name": "paygress-keys", "emptyDir": keys}));
+        assert_eq!(spec["volumes"][3], copied["volumes"][2], "the end of the lease");
+        for name in [VOLUME, KEYS_VOLUME, END_VOLUME] {
+            assert!(RESERVED_VOLUMES.contains(&name), "{name}");
+        }
+    }
+
+    /// No init container has shown before that root is nobody on the node.
+    #[test]
+    fn a_mounted_server_requires_the_user_namespace_of_root_by_itself() {
+        let command = |user| mounted(user, 2_222)["spec"]["containers"][0]["command"].to_string();
+        assert!(command(PodUser::Root).contains("\"--user-namespace\""));
+        assert!(!command(PodUser::Template).contains("--user-namespace"));
+        let (mounted, copied) =
+            (mounted(PodUser::Root, 22), installed(template(), PodUser::Root, 22));
+        for pointer in
+            ["/spec/hostUsers", "/spec/securityContext", "/spec/containers/0/securityContext"]
+        {
+            assert_eq!(mounted.pointer(pointer), copied.pointer(pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_image_and_the_port_of_a_server_are_read_from_its_pod() {
+        for (pod, image, port) in [
+            (mounted(PodUser::Template, 2_222), Some("example.com/server:1"), Some(2_222)),
+            (mounted(PodUser::Root, 22), Some("example.com/server:1"), Some(22)),
+            (installed(template(), PodUser::Root, 22), None, Some(22)),
+            (template(), None, None),
+        ] {
+            let spec: PodSpec = serde_json::from_value(pod["spec"].clone()).unwrap();
+            assert_eq!(mounted_image(&spec), image, "{pod}");
+            assert_eq!(server_port(&spec.containers[0]), port, "{pod}");
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What the status of a Job or a pod says about a lease.
 
 use crate::image_program::server_sidecar;
-use crate::ssh_server::{HOLDER_CONTAINER, INIT_CONTAINER, PROGRAM_CONTAINER, is_hosts};
+use crate::ssh_server::{
+    HOLDER_CONTAINER, INIT_CONTAINER, PROGRAM_CONTAINER, is_hosts, mounted_image,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus};
 use paygress_core::backend::cluster::{ClusterError, EndReason, StartupPhase};
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::run::ProgramState;
+use paygress_sshd::NO_USER_NAMESPACE;
 use std::time::Duration;
 
 /// How long a pod may be unschedulable where no autoscaler adds nodes: another pod may be about to
@@ -65,6 +68,9 @@ const NOT_OF_IMAGE: [&str; 9] = [
 ];
 /// Why a container waits whose registry the kubelet found away by itself.
 const REGISTRY_AWAY: &str = "RegistryUnavailable";
+/// What the kubelet and containerd call an image that cannot be mounted, where a container is not
+/// created for that.
+const NOT_MOUNTED: [&str; 2] = ["ImageVolumeMountFailed", "image volume"];
 /// Why a container has ended whose image does not run: its program is missing, or of another
 /// architecture.
 const NOT_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
@@ -181,7 +187,7 @@ pub(crate) fn readiness(
     let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
-    Some(Err(not_started(pod, start_cause(container, waiting), &reason)))
+    Some(Err(not_started(pod, start_cause(pod, container, waiting), &reason)))
 }
 
 /// Whose image keeps a pod from starting.
@@ -210,14 +216,48 @@ fn not_started(pod: &Pod, cause: StartCause, message: &str) -> ClusterError {
     }
 }
 
-/// Whether an init container has not done its work.
+/// Whether an init container has not done its work, or the server has ended which would have to be
+/// nobody on its node.
 fn is_server_missing(pod: &Pod) -> bool {
     let status = pod.status.iter();
     let mut inits = status.flat_map(|it| it.init_container_statuses.iter().flatten());
     inits.any(|container| {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
         is_hosts(&container.name) && ended.is_none_or(|ended| ended.exit_code != 0)
+    }) || is_without_user_namespace(pod)
+}
+
+fn is_without_user_namespace(pod: &Pod) -> bool {
+    let status = pod.status.as_ref().filter(|_| has_mounted_server(pod));
+    let mut containers = status.into_iter().flat_map(|it| it.container_statuses.iter().flatten());
+    containers.any(|container| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        ended.is_some_and(|ended| ended.exit_code == i32::from(NO_USER_NAMESPACE))
     })
+}
+
+pub(crate) fn has_mounted_server(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| mounted_image(spec).is_some())
+}
+
+/// Whether it is the mounted image with the SSH server for which a container of this pod waits in
+/// vain, rather than its own.
+pub(crate) fn waits_for_server(
+    pod: &Pod,
+    container: &ContainerStatus,
+    waiting: &ContainerStateWaiting,
+) -> bool {
+    let Some(server) = pod.spec.as_ref().and_then(mounted_image) else { return false };
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = waiting.message.as_deref().unwrap_or_default();
+    if IMAGE_FAILED.contains(&reason) {
+        // As the pod has it, or with the registry before it that a runtime has added.
+        let names = |image: &str| {
+            ["\"", "/"].iter().any(|before| message.contains(&format!("{before}{image}\"")))
+        };
+        return names(server) && (container.image == server || !names(&container.image));
+    }
+    NOT_CREATED.contains(&reason) && NOT_MOUNTED.iter().any(|text| message.contains(text))
 }
 
 /// Whether the kubelet says that the pod takes logins, and it is not being removed.
@@ -277,12 +317,14 @@ pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     const MESSAGE: &str = "it took too long";
     let Some(pod) = pod else { return ClusterError::not_scheduled(MESSAGE) };
     let found = pod.status.as_ref().and_then(|status| {
-        waiting(status).find_map(|(container, waiting)| {
-            Some((start_cause(container, waiting), waiting.reason.as_ref()?))
-        })
+        waiting(status)
+            .find_map(|(container, waiting)| Some((container, waiting, waiting.reason.as_ref()?)))
     });
     match found {
-        Some((cause, reason)) => not_started(pod, cause, &format!("{MESSAGE} ({reason})")),
+        Some((container, waiting, reason)) => {
+            let cause = start_cause(pod, container, waiting);
+            not_started(pod, cause, &format!("{MESSAGE} ({reason})"))
+        }
         None if is_scheduled(pod) => not_started(pod, StartCause::Unknown, MESSAGE),
         None => ClusterError::not_scheduled(MESSAGE),
     }
@@ -347,12 +389,20 @@ pub(crate) fn host_keys(pod: &Pod) -> Vec<HostKey> {
     HostKey::parse_all(message.lines().take(MESSAGE_LINES))
 }
 
-/// Whose image it is that has a container wait so.
-fn start_cause(container: &ContainerStatus, waiting: &ContainerStateWaiting) -> StartCause {
+/// Whose image it is that has a container of this pod wait so.
+fn start_cause(
+    pod: &Pod,
+    container: &ContainerStatus,
+    waiting: &ContainerStateWaiting,
+) -> StartCause {
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let is_of_image = IMAGE_FAILED.contains(&reason) || NOT_CREATED.contains(&reason);
     if !is_of_image && !is_unstartable(container) {
         return StartCause::Unknown;
+    }
+    if container.name == HOLDER_CONTAINER || waits_for_server(pod, container, waiting) {
+        return StartCause::Host;
+    }
     }
     if container.name == HOLDER_CONTAINER {
         return StartCause::Host;

@@ -4,7 +4,7 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings};
+use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -14,6 +14,7 @@ use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
+use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
@@ -227,6 +228,8 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         allowed: Allowed::default(),
         extra_capacity: None,
         ssh_server_image: None,
+        ssh_server_volume: SshServerVolume::Auto,
+        host_key_seed: Secret::new("of a test"),
         contact: None,
         root: PodRoot::Never,
         run_image: RunImage::Never,

@@ -322,7 +322,7 @@ fn a_mount_over_the_hosts_ssh_server_is_refused() {
 /// The host adds them after this: what a pod is to write to its customer has the login.
 #[test]
 fn a_mount_of_the_hosts_volumes_is_refused() {
-    for name in ["paygress", "paygress-reply", "paygress-lease"] {
+    for name in ["paygress", "paygress-reply", "paygress-lease", "paygress-keys"] {
         let mounts = json!([{"name": name, "mountPath": "/x"}]);
         refused_in_container([("volumeMounts", mounts, "volumeMounts[0].name")]);
     }

@@ -1,14 +1,15 @@
 //! An SSH client for pods: a login with a password, one command or one terminal.
 
 use crate::account::{Error, SIGNATURE_KINDS};
+use crate::host_key_proof::{HostKeySecret, Nonce};
 use futures::{Stream, StreamExt};
-use russh::client::{Config, Handle, Handler};
+use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse};
 use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, ChannelMsg, Disconnect, Preferred};
 use std::borrow::Cow;
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const TERM: &str = "xterm-256color";
 
 /// Which servers a client sends its password to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostKeyCheck {
     /// Any: nothing is known of their keys.
     AcceptAny,
@@ -66,6 +67,31 @@ impl Handler for HostKeyCheck {
             }
         })
     }
+}
+
+/// Accepts any server, and remembers the key that it has proved.
+#[derive(Clone, Default)]
+struct ExchangedKey(Arc<OnceLock<PublicKey>>);
+
+impl Handler for ExchangedKey {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        server: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        // There is one exchange in the time of a proof.
+        Ok(self.0.set(server.public_key()).is_ok())
+    }
+}
+
+/// Why the host keys of a server are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    #[error("cannot reach the SSH server: {0}")]
+    Unreachable(#[from] russh::Error),
+    #[error("another server answers at this address: it does not prove its host keys")]
+    NotProved,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -138,18 +164,20 @@ impl Drop for ShutdownOnDrop {
     }
 }
 
-/// A connection to a server that has proved a key which passes the check; nobody is logged in.
-async fn connect(
+/// A connection to a server that has proved a key of these kinds which the handler accepts; nobody
+/// is logged in.
+async fn connect<H: Handler<Error = russh::Error> + 'static>(
     address: impl ToSocketAddrs,
-    check: HostKeyCheck,
-) -> Result<(Handle<HostKeyCheck>, ShutdownOnDrop), LoginError> {
-    let (stream, shutdown) = ShutdownOnDrop::connect(address).await.map_err(russh::Error::from)?;
+    handler: H,
+    kinds: Cow<'static, [Algorithm]>,
+) -> Result<(Handle<H>, ShutdownOnDrop), russh::Error> {
+    let (stream, shutdown) = ShutdownOnDrop::connect(address).await?;
     let config = Config {
         keepalive_interval: Some(KEEPALIVE),
-        preferred: Preferred { key: check.kinds(), ..Preferred::default() },
+        preferred: Preferred { key: kinds, ..Preferred::default() },
         ..Config::default()
     };
-    let handle = russh::client::connect_stream(Arc::new(config), stream, check).await?;
+    let handle = russh::client::connect_stream(Arc::new(config), stream, handler).await?;
     Ok((handle, shutdown))
 }
 
@@ -161,7 +189,30 @@ pub async fn verify_host_key(
     address: impl ToSocketAddrs,
     check: HostKeyCheck,
 ) -> Result<(), LoginError> {
-    connect(address, check).await.map(drop)
+    let kinds = check.kinds();
+    connect(address, check, kinds).await?;
+    Ok(())
+}
+
+/// The public host keys of the server at this address, `kind base64` each, which it proves by this
+/// secret. There is no login.
+///
+/// # Errors
+/// [`ProofError::NotProved`] if another server answers, [`ProofError::Unreachable`] if none does.
+pub async fn proved_host_keys(
+    address: impl ToSocketAddrs,
+    secret: &HostKeySecret,
+) -> Result<Vec<String>, ProofError> {
+    let nonce = Nonce::random().map_err(russh::Error::from)?;
+    let exchanged = ExchangedKey::default();
+    let kinds = Cow::Borrowed(SIGNATURE_KINDS.as_slice());
+    let (mut handle, _shutdown) = connect(address, exchanged.clone(), kinds).await?;
+    let answer = handle.authenticate_keyboard_interactive_start(nonce.user(), None::<String>);
+    let KeyboardInteractiveAuthResponse::InfoRequest { instructions, .. } = answer.await? else {
+        return Err(ProofError::NotProved);
+    };
+    let key = exchanged.0.get().ok_or(ProofError::NotProved)?;
+    secret.verify(&nonce, &instructions, key).ok_or(ProofError::NotProved)
 }
 
 impl Client {
@@ -175,7 +226,8 @@ impl Client {
         password: &str,
         check: HostKeyCheck,
     ) -> Result<Self, LoginError> {
-        let (mut handle, shutdown) = connect(address, check).await?;
+        let kinds = check.kinds();
+        let (mut handle, shutdown) = connect(address, check, kinds).await?;
         match handle.authenticate_password(username, password).await?.success() {
             true => Ok(Self { handle, _shutdown: shutdown }),
             false => Err(LoginError::Refused),

@@ -4,6 +4,7 @@ use crate::account::{Account, SIGNATURE_KINDS};
 use crate::channels::Channels;
 use crate::forward::Forwards;
 use crate::groups::Groups;
+use crate::host_key_proof::Prover;
 use crate::input::{NARROW_WINDOW, WINDOW};
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
@@ -97,17 +98,21 @@ pub(crate) struct Shared {
     pub(crate) account: Arc<Account>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) terminals: Arc<Terminals>,
+    /// What proves the host keys.
+    pub(crate) prover: Option<Arc<Prover>>,
 }
 
 impl Shared {
     pub(crate) fn new(account: Account) -> Self {
-        Self { account: Arc::new(account), groups: Arc::default(), terminals: Arc::default() }
+        let account = Arc::new(account);
+        Self { account, groups: Arc::default(), terminals: Arc::default(), prover: None }
     }
 }
 
 /// Handles one client. What it started outlives it only without terminal and pipes.
 pub(crate) struct Connection {
     account: Arc<Account>,
+    prover: Option<Arc<Prover>>,
     authenticated: watch::Sender<bool>,
     channels: Arc<Channels>,
     sessions: Sessions,
@@ -116,7 +121,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(shared: Shared, peers: Peers, authenticated: watch::Sender<bool>) -> Self {
-        let Shared { account, groups, terminals } = shared;
+        let Shared { account, groups, terminals, prover } = shared;
         let channels = Arc::new(Channels::default());
         let sessions = Sessions {
             account: Arc::clone(&account),
@@ -128,7 +133,7 @@ impl Connection {
             agent: None,
         };
         let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
-        Self { account, authenticated, channels, sessions, forwards }
+        Self { account, prover, authenticated, channels, sessions, forwards }
     }
 
     pub(crate) fn channels(&self) -> Arc<Channels> {
@@ -178,13 +183,22 @@ impl Handler for Connection {
         Ok(self.check_password(user, password).await)
     }
 
-    /// Asks for the password, as PAM does.
+    /// Asks for the password, as PAM does; or proves the host keys, and then refuses any response.
     async fn auth_keyboard_interactive<'a>(
         &'a mut self,
         user: &str,
         _: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
+        if response.is_none()
+            && let Some(proof) = self.prover.as_ref().and_then(|prover| prover.prove(user))
+        {
+            return Ok(Auth::Partial {
+                name: Cow::Borrowed(""),
+                instructions: Cow::Owned(proof),
+                prompts: Cow::Owned(Vec::new()),
+            });
+        }
         let Some(mut response) = response.filter(|_| self.account.password.is_set()) else {
             let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
             let (name, instructions) = (Cow::Borrowed(""), Cow::Borrowed(""));

@@ -2,6 +2,7 @@
 //! has the same.
 
 use crate::account::Error;
+use crate::host_key_proof::{HostKeySecret, Prover};
 use paygress_regular_file::read_at_most;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
@@ -24,11 +25,13 @@ pub struct HostKeys {
     pub(crate) keys: Vec<PrivateKey>,
     /// Takes seconds to make.
     pub(crate) rsa: Option<JoinHandle<Option<PrivateKey>>>,
+    /// What they are proved by.
+    secret: Option<HostKeySecret>,
 }
 
 impl From<PrivateKey> for HostKeys {
     fn from(key: PrivateKey) -> Self {
-        Self { keys: vec![key], rsa: None }
+        Self { keys: vec![key], rsa: None, secret: None }
     }
 }
 
@@ -38,7 +41,8 @@ impl HostKeys {
     /// # Errors
     /// [`Error::Key`] when the system has no randomness.
     pub fn new() -> Result<Self, Error> {
-        Ok(Self { keys: vec![make(Algorithm::Ed25519)?, make(ECDSA_256)?], rsa: None })
+        let keys = vec![make(Algorithm::Ed25519)?, make(ECDSA_256)?];
+        Ok(Self { keys, rsa: None, secret: None })
     }
 
     /// The keys of a directory, by the names that OpenSSH gives them. What is missing is made and
@@ -56,8 +60,32 @@ impl HostKeys {
             None if access(directory, Access::WRITE_OK).is_err() => {}
             None => rsa = Some(tokio::task::spawn_blocking(move || make_rsa(&path))),
         }
-        Ok(Self { keys, rsa })
+        Ok(Self { keys, rsa, secret: None })
     }
+
+    /// As [`HostKeys::in_directory`], and proved to whoever knows this secret. There is no key of RSA:
+    /// it would come after a proof of all keys.
+    ///
+    /// # Errors
+    /// As [`HostKeys::in_directory`].
+    pub fn proved(directory: &Path, secret: HostKeySecret) -> Result<Self, Error> {
+        Ok(Self { keys: kept(directory)?, rsa: None, secret: Some(secret) })
+    }
+
+    /// What proves them; none without a secret.
+    pub(crate) fn prover(&self) -> Option<Prover> {
+        let secret = self.secret.clone()?;
+        let lines = self.keys.iter().map(public_line).collect::<Result<_, Error>>();
+        let lines = lines.inspect_err(|error| tracing::warn!(%error, "host keys are not proved"));
+        Some(Prover { secret, lines: lines.ok()? })
+    }
+}
+
+/// Its public half, `kind base64`.
+pub(crate) fn public_line(key: &PrivateKey) -> Result<String, Error> {
+    let public = key.public_key().to_openssh()?;
+    let fields: Vec<&str> = public.split(' ').take(2).collect();
+    Ok(fields.join(" "))
 }
 
 /// The keys that every server has, as far as they are missing made and kept in this directory.

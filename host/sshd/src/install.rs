@@ -14,10 +14,12 @@
 //!
 //! Where root of the container must be nobody on its node, nothing is installed unless it is: no
 //! container of that pod starts then.
+//!
+//! An image that has the same at the same places below its own root, and an empty directory
+//! `host-keys`, needs no installation where it can be mounted itself.
 
 use crate::account::Error;
 use crate::host_keys;
-use russh::keys::PrivateKey;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -33,6 +35,10 @@ const NOSTR_LINKS: [&str; 2] = ["paygress-nostr", "paygress-top-up"];
 const USER_MAP: &str = "/proc/self/uid_map";
 /// Programs of busybox that need more rights than a pod has, or a password.
 const LEFT_OUT: [&str; 4] = ["busybox", "su", "login", "passwd"];
+
+/// How a server ends that requires a user namespace and has none, before it listens: as `EX_NOPERM` of
+/// `sysexits.h`.
+pub const NO_USER_NAMESPACE: u8 = 77;
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -94,8 +100,9 @@ pub fn install(directory: &Path, termination_log: &Path) -> Result<(), InstallEr
         }
     }
     let keys = host_keys::kept(&host_keys)?;
-    let lines: Vec<String> = keys.iter().map(public_line).collect::<Result<_, Error>>()?;
-    std::fs::write(termination_log, lines.concat()).map_err(failed(termination_log))
+    let lines: Vec<String> =
+        keys.iter().map(host_keys::public_line).collect::<Result<_, Error>>()?;
+    std::fs::write(termination_log, lines.join("\n") + "\n").map_err(failed(termination_log))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> InstallError {
@@ -125,13 +132,6 @@ fn applets() -> Result<Vec<String>, InstallError> {
     let is_wanted = |applet: &&str| !LEFT_OUT.contains(applet) && !applet.contains('/');
     let list = String::from_utf8_lossy(&listed.stdout);
     Ok(list.lines().filter(is_wanted).map(str::to_owned).collect())
-}
-
-/// Without a comment.
-fn public_line(key: &PrivateKey) -> Result<String, Error> {
-    let public = key.public_key().to_openssh()?;
-    let fields: Vec<&str> = public.split(' ').take(2).collect();
-    Ok(format!("{}\n", fields.join(" ")))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@
 //!   serve         (server)              (connection)   (connection)        (process)
 //! ```
 //!
-//! In a pod of any image, [`install()`] has put it beside the image, with busybox and the host keys;
-//! [`Image`] finds the shell, the home and the search path there.
+//! In a pod of any image, [`install()`] has put it beside the image, with busybox and the host keys, or
+//! its own image is mounted there; [`Image`] finds the shell, the home and the search path there.
+//! With a [`HostKeySecret`] it proves its host keys over SSH itself (`host_key_proof`).
 //!
 //! A probe pod tries what no pod should reach ([`ReachTask`]).
 //!
@@ -66,6 +67,7 @@ mod connection;
 mod date;
 mod forward;
 mod groups;
+mod host_key_proof;
 mod host_keys;
 mod ignored_signals;
 mod image;
@@ -83,9 +85,10 @@ mod terminal;
 mod terminals;
 
 pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
+pub use host_key_proof::{HOST_KEY_SECRET, HostKeySecret};
 pub use host_keys::HostKeys;
 pub use image::Image;
-pub use install::{InstallError, install, require_user_namespace};
+pub use install::{InstallError, NO_USER_NAMESPACE, install, require_user_namespace};
 pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
 pub use reach::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask, reached};
 pub use russh::keys::PrivateKey;

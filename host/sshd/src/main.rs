@@ -1,7 +1,7 @@
 //! `paygress-sshd`: the SSH server of a leased pod. See `k8s/images/README.md`.
 //!
 //! usage: `paygress-sshd [--login DIR] [--lease DIR] [--listen ADDRESS] [--tools DIR]
-//!     [--shell PATH] [--home DIR] [--host-keys DIR]`,
+//!     [--shell PATH] [--home DIR] [--host-keys DIR] [--user-namespace]`,
 //!     `paygress-sshd install DIR [--user-namespace] [--termination-log PATH]`,
 //!     `paygress-sshd hold`: only waits for SIGTERM,
 //!     `paygress-sshd reach ADDRESS…`: prints those that take a connection
@@ -10,8 +10,8 @@
 //! forwards SIGTERM: orphans of the user's programs must not pile up.
 
 use paygress_sshd::{
-    Account, HostKeys, Image, ReachTask, install, listen_on_both_families, reached,
-    require_user_namespace, serve_lease, stopped_by_sigterm,
+    Account, HostKeySecret, HostKeys, Image, InstallError, NO_USER_NAMESPACE, ReachTask, install,
+    listen_on_both_families, reached, require_user_namespace, serve_lease, stopped_by_sigterm,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::error::Error;
@@ -97,16 +97,24 @@ async fn init() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode, Box<dyn Error>> {
-    let Options { login, lease, listen, tools, shell, home, host_keys } =
+    let Options { login, lease, listen, tools, shell, home, host_keys, user_namespace } =
         Options::parse(arguments)?;
+    if user_namespace == UserNamespace::Required
+        && let Err(error) = require_user_namespace()
+    {
+        eprintln!("paygress-sshd: {error}");
+        leave_behind(Path::new(TERMINATION_LOG), &error);
+        return Ok(ExitCode::from(NO_USER_NAMESPACE));
+    }
     #[cfg(target_env = "gnu")]
     resolve_without_nsswitch();
     let image = Image::find(tools.as_deref(), shell, home);
     let account = Account::read(&login, &image)?;
     image.name_user(&account.username);
-    let host_keys = match host_keys {
-        Some(directory) => HostKeys::in_directory(&directory)?,
-        None => HostKeys::new()?,
+    let host_keys = match (host_keys, HostKeySecret::of_login(&login)?) {
+        (Some(directory), Some(secret)) => HostKeys::proved(&directory, secret)?,
+        (Some(directory), None) => HostKeys::in_directory(&directory)?,
+        (None, _) => HostKeys::new()?,
     };
     let listener = match listen {
         Some(address) => TcpListener::bind(address).await?,
@@ -133,6 +141,13 @@ fn resolve_without_nsswitch() {
     }
 }
 
+/// Whether root of this container must be another user outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UserNamespace {
+    Any,
+    Required,
+}
+
 struct Options {
     login: PathBuf,
     /// Where there is none, terminals show nothing of the end.
@@ -142,13 +157,14 @@ struct Options {
     shell: Option<PathBuf>,
     home: Option<PathBuf>,
     host_keys: Option<PathBuf>,
+    user_namespace: UserNamespace,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum UsageError {
     #[error(
-        "unknown option {0}; the options are --login, --lease, --listen, --tools, --shell, --home \
-         and --host-keys"
+        "unknown option {0}; the options are --login, --lease, --listen, --tools, --shell, --home, \
+         --host-keys and --user-namespace"
     )]
     UnknownOption(String),
     #[error("{0} needs a value")]
@@ -171,8 +187,13 @@ impl Options {
             shell: None,
             home: None,
             host_keys: None,
+            user_namespace: UserNamespace::Any,
         };
         while let Some(option) = arguments.next() {
+            if option == "--user-namespace" {
+                options.user_namespace = UserNamespace::Required;
+                continue;
+            }
             if !matches!(
                 option.as_str(),
                 "--login"
@@ -229,9 +250,7 @@ async fn install_into(arguments: &[String]) -> Result<ExitCode, Box<dyn Error>> 
     let permitted = if needs_namespace { require_user_namespace() } else { Ok(()) };
     let installed = permitted.and_then(|()| install(directory, log));
     if let Err(error) = &installed {
-        // Kubernetes has made the file, and shows what is in it.
-        let existing = OpenOptions::new().write(true).truncate(true).open(log);
-        let _ = existing.and_then(|mut file| writeln!(file, "{error}"));
+        leave_behind(log, error);
     }
     installed?;
     if let Err(error) = report_reached(log).await {
@@ -248,4 +267,10 @@ async fn report_reached(log: &Path) -> Result<(), Box<dyn Error>> {
     let mut existing = OpenOptions::new().append(true).open(log)?;
     existing.write_all(report.to_line().as_bytes())?;
     Ok(())
+}
+
+/// Kubernetes has made the file, and shows what is in it.
+fn leave_behind(log: &Path, error: &InstallError) {
+    let existing = OpenOptions::new().write(true).truncate(true).open(log);
+    let _ = existing.and_then(|mut file| writeln!(file, "{error}"));
 }

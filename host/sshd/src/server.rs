@@ -93,10 +93,11 @@ pub async fn serve_lease(
 
 async fn run(
     listener: TcpListener,
-    shared: Shared,
+    mut shared: Shared,
     host_keys: HostKeys,
     stop: watch::Receiver<bool>,
 ) {
+    shared.prover = host_keys.prover().map(Arc::new);
     if let Err(error) = ignored_signals::keep_from_sessions() {
         tracing::warn!(%error, "sessions ignore the signals that this process ignores");
     }
@@ -122,7 +123,7 @@ async fn accept(
     mut stop: watch::Receiver<bool>,
     closed: &watch::Receiver<bool>,
 ) {
-    let HostKeys { mut keys, mut rsa } = host_keys;
+    let HostKeys { mut keys, mut rsa, .. } = host_keys;
     let mut config = Arc::new(connection::config(keys.clone(), &shared.account));
     let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
     loop {

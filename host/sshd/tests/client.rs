@@ -2,19 +2,25 @@
 #![cfg(test)]
 
 use futures::stream;
-use paygress_sshd::client::{Client, HostKeyCheck, LoginError, WindowSize};
-use paygress_sshd::{PrivateKey, new_host_key};
+use paygress_sshd::client::{
+    Client, HostKeyCheck, LoginError, ProofError, WindowSize, proved_host_keys,
+};
+use paygress_sshd::{
+    Account, HostKeySecret, HostKeys, Password, PrivateKey, new_host_key, parse_keys, serve,
+};
 use russh::Channel;
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, EcdsaCurve};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session};
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 #[tokio::test]
 async fn the_connection_to_a_server_that_never_answers_is_closed() {
@@ -138,4 +144,111 @@ async fn a_server_with_another_host_key_gets_no_password() {
         assert!(login.is_ok(), "{check:?}");
     }
     assert_eq!(impostor.attempts.load(Ordering::Relaxed), 4);
+}
+
+/// A server with its host keys in this directory, which it proves by this secret, for a user with
+/// this login, until the sender is dropped.
+async fn proving(
+    directory: &Path,
+    secret: &HostKeySecret,
+    password: Password,
+    keys: &str,
+) -> (SocketAddr, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let account = Account {
+        username: "alice".to_owned(),
+        aliases: Vec::new(),
+        password,
+        keys: parse_keys(keys).unwrap(),
+        shell: "/bin/sh".into(),
+        home: "/".into(),
+        environment: Vec::new(),
+    };
+    let host_keys = HostKeys::proved(directory, secret.clone()).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(listener, account, host_keys, stopped));
+    (address, stop)
+}
+
+/// Whoever logs in by password or by key, and after a restart.
+#[tokio::test]
+async fn a_server_proves_the_same_host_keys_as_long_as_its_directory_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = HostKeySecret::derive(b"a test", "a pod");
+    let key = new_host_key().unwrap().public_key().to_openssh().unwrap();
+    let mut proved = Vec::new();
+    for (password, keys) in [(Password::new("a secret"), ""), (Password::none(), key.as_str())] {
+        let (address, _stop) = proving(directory.path(), &secret, password, keys).await;
+        proved.push(proved_host_keys(address, &secret).await.unwrap());
+    }
+    assert_eq!(proved[0], proved[1]);
+    let kinds: Vec<&str> = proved[0].iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
+    assert!(!directory.path().join("ssh_host_rsa_key").exists(), "all of them are proved");
+}
+
+#[tokio::test]
+async fn a_proof_is_no_login_and_its_name_no_user() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = HostKeySecret::derive(b"a test", "a pod");
+    let (address, _stop) = proving(directory.path(), &secret, Password::new("a secret"), "").await;
+    let known = proved_host_keys(address, &secret).await.unwrap();
+    let check = HostKeyCheck::one_of(known.iter().map(String::as_str)).unwrap();
+    let name = format!("paygress-host-keys-{}", "0".repeat(64));
+    let refused = Client::login(address, &name, "a secret", check.clone()).await;
+    assert!(matches!(refused, Err(LoginError::Refused)));
+    assert!(Client::login(address, "alice", "a secret", check).await.is_ok());
+}
+
+/// Answers each login with this instruction.
+#[derive(Clone)]
+struct Instructing(Option<String>);
+
+impl Handler for Instructing {
+    type Error = russh::Error;
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        _: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(instruction) = self.0.clone() else { return Ok(Auth::reject()) };
+        Ok(Auth::Partial {
+            name: Cow::Borrowed(""),
+            instructions: Cow::Owned(instruction),
+            prompts: Cow::Owned(Vec::new()),
+        })
+    }
+}
+
+#[tokio::test]
+async fn whoever_does_not_have_the_secret_proves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let [secret, other] =
+        ["a pod", "another"].map(|server| HostKeySecret::derive(b"a test", server));
+    let (address, _stop) = proving(directory.path(), &other, Password::new("x"), "").await;
+    let refused = proved_host_keys(address, &secret).await;
+    assert!(matches!(refused, Err(ProofError::NotProved)), "{refused:?}");
+    let key = new_host_key().unwrap();
+    let line = key.public_key().to_openssh().unwrap();
+    let forged = format!(r#"{{"host_keys":["{line}"],"mac":"{}"}}"#, "0".repeat(64));
+    for instruction in [None, Some(String::new()), Some(forged), Some("[".repeat(50_000))] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = Arc::new(Config { keys: vec![key.clone()], ..Config::default() });
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let session = russh::server::run_stream(config, stream, Instructing(instruction));
+            session.await.unwrap().await
+        });
+        let refused = proved_host_keys(address, &secret).await;
+        assert!(matches!(refused, Err(ProofError::NotProved)), "{refused:?}");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let unreachable = proved_host_keys(address, &secret).await;
+    assert!(matches!(unreachable, Err(ProofError::Unreachable(_))), "{unreachable:?}");
 }

@@ -84,6 +84,7 @@ fn fill(rootfs: &Path, programs: &Programs, busybox: &Path, applets: &str) -> Re
         "usr/sbin",
         "sbin",
         "root",
+        "host-keys",
         "proc",
         "dev",
         "sys",
@@ -94,12 +95,16 @@ fn fill(rootfs: &Path, programs: &Programs, busybox: &Path, applets: &str) -> Re
     fs::copy(&programs.server, rootfs.join("bin/paygress-sshd"))?;
     fs::copy(&programs.nostr, rootfs.join("bin/paygress-nostr"))?;
     for name in NOSTR_LINKS {
-        symlink("/bin/paygress-nostr", rootfs.join("bin").join(name))?;
+        symlink("paygress-nostr", rootfs.join("bin").join(name))?;
+    }
+    // What `paygress-sshd install` makes of it, for pods into which the image itself is mounted:
+    // wherever that is, each link leads into it.
+    for name in ["paygress-sshd", "paygress-nostr", "busybox"] {
+        symlink(Path::new("bin").join(name), rootfs.join(name))?;
     }
     let left_out = ["busybox", "su", "login", "passwd"];
     for applet in applets.lines().filter(|applet| !left_out.contains(applet)) {
-        symlink("/bin/busybox", rootfs.join("bin").join(applet))
-            .with_context(|| applet.to_owned())?;
+        symlink("busybox", rootfs.join("bin").join(applet)).with_context(|| applet.to_owned())?;
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/sbin/nologin\n")?;
     fs::write(rootfs.join("etc/group"), format!("root:x:0:\nuser:x:{USER}:\n"))?;

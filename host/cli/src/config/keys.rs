@@ -258,6 +258,11 @@ pub const KEYS: &[Key] = &[
         about: "the image with the SSH server that is put into customers' images; without it, these bring their own",
     },
     Key {
+        name: "SSH_SERVER_VOLUME",
+        default: Some("auto"),
+        about: "how that SSH server comes into pods: image (its image is mounted), copy (an init container copies it) or auto (the first where a probe pod starts so, or else the second)",
+    },
+    Key {
         name: "POD_ROOT",
         default: Some("auto"),
         about: "whether customers are root in their pods: auto (where nodes have user namespaces, with SSH_SERVER_IMAGE) or never",

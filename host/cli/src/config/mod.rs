@@ -20,7 +20,7 @@ pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot, RunImage};
+use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
@@ -131,6 +131,8 @@ pub struct Config {
     pub sweep: bool,
     /// The image with the SSH server that is put into customers' images.
     pub ssh_server_image: Option<String>,
+    /// How it comes into them.
+    pub ssh_server_volume: SshServerVolume,
     /// Whether customers are root in their pods.
     pub root: PodRoot,
     /// Whether orders may have their image's own program run.
@@ -273,6 +275,15 @@ impl Reader {
             self.problem("SSH_SERVER_IMAGE: must be one image, registry/repository:tag");
         }
         Some(image)
+    }
+
+    fn ssh_server_volume(&mut self) -> SshServerVolume {
+        let values = [
+            ("auto", SshServerVolume::Auto),
+            ("copy", SshServerVolume::Copy),
+            ("image", SshServerVolume::Image),
+        ];
+        self.one_of("SSH_SERVER_VOLUME", &values).unwrap_or(SshServerVolume::Copy)
     }
 
     fn run_image(&mut self) -> RunImage {
@@ -425,6 +436,7 @@ impl Config {
             extra_capacity: reader.extra_capacity(),
             sweep: reader.flag("ENABLE_CLEANUP_TASK"),
             ssh_server_image: reader.ssh_server_image(),
+            ssh_server_volume: reader.ssh_server_volume(),
             root: reader
                 .one_of("POD_ROOT", &[("auto", PodRoot::Auto), ("never", PodRoot::Never)])
                 .unwrap_or(PodRoot::Never),

@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -49,6 +49,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_EXTRA_CAPACITY: cpu=four",
         "POD_EXTRA_CAPACITY: nodes",
         "SSH_SERVER_IMAGE: must be one image",
+        "SSH_SERVER_VOLUME: must be auto or copy or image",
         "POD_ROOT: must be auto or never",
         "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
@@ -58,7 +59,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 24, "{text}");
+    assert_eq!(problems.len(), 25, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -153,6 +154,16 @@ fn pods_are_probed_and_customers_may_be_root_unless_the_operator_says_otherwise(
     assert_eq!(pods(&set), (Some(image.to_owned()), PodRoot::Never, false));
     // As `k8s/overlays/cluster/config.env` leaves it out.
     assert_eq!(pods(&[("SSH_SERVER_IMAGE", "")]), (None, PodRoot::Auto, true));
+}
+
+#[test]
+fn the_ssh_server_comes_as_a_probe_pod_shows_unless_the_operator_says_otherwise() {
+    let volume = |environment: &[(&str, &str)]| {
+        read(&good(), environment).map(|config| config.ssh_server_volume)
+    };
+    assert_eq!(volume(&[]), Ok(SshServerVolume::Auto));
+    assert_eq!(volume(&[("SSH_SERVER_VOLUME", "copy")]), Ok(SshServerVolume::Copy));
+    assert_eq!(volume(&[("SSH_SERVER_VOLUME", "image")]), Ok(SshServerVolume::Image));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
 
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, sized, wait_for,
+    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, remove_pods, sized,
+    wait_for,
 };
-use crate::{PASSWORD, objects};
+use crate::{PASSWORD, objects, pods};
 use serde_json::json;
 use std::time::Duration;
 
@@ -72,6 +73,13 @@ fn bought(testbed: &Testbed) -> Ssh<'static> {
     Ssh { port: u16::try_from(port).unwrap(), username: "alice", password: PASSWORD }
 }
 
+/// The image that is mounted into the pod with the server in it, and the pod's init containers.
+fn server_of_pod() -> [String; 2] {
+    let volume = "{.items[*].spec.volumes[?(@.name=='paygress')].image.reference}";
+    let inits = "{.items[*].spec.initContainers[*].name}";
+    [volume, inits].map(|path| pods(&format!("jsonpath={path}")))
+}
+
 /// An order at once waits for the probe.
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
@@ -87,6 +95,11 @@ fn customers_are_root_where_a_probe_pod_was() {
     let map: Vec<u64> = map.split_whitespace().map(|number| number.parse().unwrap()).collect();
     assert!(matches!(map[..], [0, outside, 65_536] if outside >= 65_536), "{map:?}");
     assert_eq!(ssh.run("touch /.paygress/x 2>/dev/null || echo refused").0, "refused\n");
+    assert_eq!(server_of_pod(), [SERVER, ""]);
+    // Each in its own: the server makes the keys, and the image is never written to.
+    let script = "ls /.paygress/host-keys; test -w /.paygress/host-keys && echo for its server";
+    let keys = "ssh_host_ecdsa_key\nssh_host_ecdsa_key.pub\nssh_host_ed25519_key\nssh_host_ed25519_key.pub\n";
+    assert_eq!(ssh.run(script).0, format!("{keys}for its server\n"));
     let ready = testbed.readyz();
     assert_eq!(ready, json!({"ready": true, "ailments": []}));
     assert!(testbed.log().contains("a probe pod has started"), "{}", testbed.log());
@@ -104,5 +117,27 @@ fn an_operator_can_keep_customers_from_being_root() {
     NetworkPolicies::apply();
     let testbed = start("probe-never", &[&never[..], &[("POD_READY_SECONDS", "60")]].concat());
     assert_eq!(bought(&testbed).run("id -u").0, "1000\n");
+    assert_eq!(server_of_pod(), [SERVER, ""]);
     assert_eq!(testbed.readyz(), json!({"ready": true, "ailments": []}));
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn an_operator_can_have_the_server_copied() {
+    let _alone = CLUSTER.lock();
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    for (name, root, uid) in
+        [("probe-copy", "auto", "0\n"), ("probe-copy-never", "never", "1000\n")]
+    {
+        let settings = [
+            ("SSH_SERVER_IMAGE", SERVER),
+            ("SSH_SERVER_VOLUME", "copy"),
+            ("POD_READY_SECONDS", "60"),
+            ("POD_ROOT", root),
+        ];
+        let testbed = start(name, &settings);
+        assert_eq!(bought(&testbed).run("id -u").0, uid);
+        assert_eq!(server_of_pod(), ["", "paygress-ssh"]);
+        remove_pods();
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ssh_server::{PodUser, SshServer};
+use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
 
@@ -43,7 +43,8 @@ fn added(
     overcommit: Overcommit,
 ) -> Result<Value, Refusal> {
     let mut typed: PodTemplateSpec = serde_json::from_value(template).unwrap();
-    SshServer { image: SERVER, user }.install(&mut typed, 2_222);
+    let form = PodForm { user, volume: ServerVolume::Copy };
+    SshServer { image: SERVER, form }.install(&mut typed, 2_222);
     ImageProgram { server_image: SERVER, sold, overcommit }.add(&mut typed)?;
     Ok(serde_json::to_value(typed).unwrap()["spec"].clone())
 }

@@ -5,12 +5,14 @@ use crate::connection::with_timeout;
 use crate::objects::{Objects, STARTED};
 use crate::pod_reply;
 use crate::requests::{Answer, Result, cluster_error, request};
-use k8s_openapi::api::core::v1::Pod;
+use crate::ssh_server::mounted_image;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
 use kube::api::{Api, Patch, PostParams, Request};
 use kube::core::NamespaceResourceScope;
 use paygress_core::backend::cluster::ClusterError;
-use paygress_core::model::ids::LeaseId;
+use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
 use serde::Serialize;
@@ -28,46 +30,47 @@ impl Kubernetes {
     /// Validates all objects of a lease; returns the pod as it would be admitted: with the defaults
     /// of LimitRanges and runtime classes.
     pub(crate) async fn dry_run_all(&self, objects: &Objects) -> Result<Pod> {
-        self.dry_run_create(&self.jobs, &objects.job).await?;
         // The dry run of a Job is not checked against quota and Pod Security; that of its pod is.
         let pod = objects.pod();
-        let admitted = self.dry_run_create(&self.pods, &pod).await?;
-        let host_users = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.host_users);
-        if host_users(&pod) == Some(false) && host_users(&admitted) != Some(false) {
-            // Its root would be that of the node.
-            tracing::error!("the API server does not know user namespaces (hostUsers)");
-            let text = "the cluster does not isolate this pod as it must";
-            return Err(Refusal::new(ErrorType::BackendError, text).into());
-        }
-        self.dry_run_create(&self.secrets, &objects.secret).await?;
-        for service in &objects.services {
-            self.dry_run_create(&self.services, service).await?;
-        }
+        let services = objects.services.iter();
+        let services =
+            try_join_all(services.map(|service| self.dry_run_create(&self.services, service)));
+        let (job, admitted, secret, services) = tokio::join!(
+            self.dry_run_create(&self.jobs, &objects.job),
+            self.dry_run_create(&self.pods, &pod),
+            self.dry_run_create(&self.secrets, &objects.secret),
+            services,
+        );
+        job?;
+        let admitted = admitted?;
+        check_kept(&pod, &admitted)?;
+        secret?;
+        services?;
         Ok(admitted)
     }
 
     /// Creates the objects of a lease, and starts its Job. It needs all but what the pod is to write
     /// to its customer.
     pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
-        self.ensure(&self.jobs, &objects.job).await?;
         let pod = lease.pod_name();
-        let job = self.running(&pod).await?;
+        let job = match self.ensure(&self.jobs, &objects.job).await? {
+            Some(created) => created,
+            None => self.running(&pod).await?,
+        };
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
-        self.ensure(&self.secrets, &objects.secret).await?;
         // A pod that was launched before its payment has nobody to write to.
-        if let Some(reply) = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job)) {
-            match self.ensure(&self.secrets, reply).await {
-                // The pod starts without it, and writes nothing.
-                Err(ClusterError::Refused(refusal)) => {
-                    tracing::warn!(%refusal, %pod, "a pod gets nothing to write to its customer");
-                }
-                ensured => ensured?,
-            }
-        }
-        for service in &objects.services {
-            self.ensure(&self.services, service).await?;
-        }
+        let reply = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job));
+        let services = objects.services.iter();
+        let services = try_join_all(services.map(|service| self.ensure(&self.services, service)));
+        let (secret, reply, services) = tokio::join!(
+            self.ensure(&self.secrets, &objects.secret),
+            self.ensure_reply(reply, &pod),
+            services,
+        );
+        secret?;
+        reply?;
+        services?;
         if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
             return Ok(());
         }
@@ -76,6 +79,18 @@ impl Kubernetes {
             "spec": {"suspend": false},
         }));
         request(self.jobs.patch(pod.as_str(), &patch_params(), &resume)).await.map(drop)
+    }
+
+    /// Creates what a pod is to write. It starts without it as well, and writes nothing.
+    async fn ensure_reply(&self, reply: Option<&Secret>, pod: &PodName) -> Result<()> {
+        let Some(reply) = reply else { return Ok(()) };
+        match self.ensure(&self.secrets, reply).await {
+            Err(ClusterError::Refused(refusal)) => {
+                tracing::warn!(%refusal, %pod, "a pod gets nothing to write to its customer");
+                Ok(())
+            }
+            ensured => ensured.map(drop),
+        }
     }
 
     /// Creates an object with strict field validation, which `Api::create` has no parameter for.
@@ -105,14 +120,61 @@ impl Kubernetes {
         self.create(api, object, Commit::DryRun).await.map_err(cluster_error)
     }
 
-    /// Creates an object unless it exists.
-    async fn ensure<K>(&self, api: &Api<K>, object: &K) -> Result<()>
+    /// Creates an object; none if it exists.
+    async fn ensure<K>(&self, api: &Api<K>, object: &K) -> Result<Option<K>>
     where
         K: Resource<Scope = NamespaceResourceScope> + Serialize + DeserializeOwned,
     {
         match self.create(api, object, Commit::Apply).await {
-            Err(error) if error.is_already_exists() => Ok(()),
-            created => created.map(drop).map_err(cluster_error),
+            Err(error) if error.is_already_exists() => Ok(None),
+            created => created.map(Some).map_err(cluster_error),
+        }
+    }
+}
+
+/// Whether the API server has left out what it does not know, or what is turned off there.
+fn check_kept(pod: &Pod, admitted: &Pod) -> Result<()> {
+    let host_users = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.host_users);
+    let has_image = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| mounted_image(spec).is_some());
+    if host_users(pod) == Some(false) && host_users(admitted) != Some(false) {
+        // Its root would be that of the node.
+        tracing::error!("the API server does not know user namespaces (hostUsers)");
+        return Err(refused("the cluster does not isolate this pod as it must"));
+    }
+    if has_image(pod) && !has_image(admitted) {
+        tracing::warn!("the API server does not know volumes of images (ImageVolume)");
+        return Err(refused("the cluster does not put the SSH server into this pod"));
+    }
+    Ok(())
+}
+
+fn refused(text: &str) -> ClusterError {
+    Refusal::new(ErrorType::BackendError, text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn what_an_api_server_leaves_out_in_silence_is_noticed() {
+        let of = |volumes: Value, host_users: Value| -> Pod {
+            let spec = json!({"containers": [], "volumes": volumes, "hostUsers": host_users});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        let image = json!([{"name": "paygress", "image": {"reference": "server:1"}}]);
+        let empty_dir = json!([{"name": "paygress", "emptyDir": {}}]);
+        for (volumes, left) in [(&image, &image), (&empty_dir, &empty_dir)] {
+            for users in [json!(false), Value::Null] {
+                let pod = of(volumes.clone(), users.clone());
+                assert!(check_kept(&pod, &of(left.clone(), users)).is_ok());
+            }
+        }
+        let namespaced = of(image.clone(), json!(false));
+        for admitted in [of(image.clone(), Value::Null), of(json!([]), json!(false))] {
+            let refused = check_kept(&namespaced, &admitted);
+            assert!(matches!(refused, Err(ClusterError::Refused(_))), "{refused:?}");
         }
     }
 }

@@ -59,7 +59,7 @@ impl Kubernetes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh_server::{PodUser, SshServer};
+    use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
     use k8s_openapi::api::core::v1::PodTemplateSpec;
 
     /// A pod of this command with this annotation.
@@ -68,7 +68,8 @@ mod tests {
         let template = json!({"spec": {"containers": [container]}});
         let mut template: PodTemplateSpec = serde_json::from_value(template).unwrap();
         let user = PodUser::Template;
-        SshServer { image: "example.com/server:1", user }.install(&mut template, 2_222);
+        let form = PodForm { user, volume: ServerVolume::Copy };
+        SshServer { image: "example.com/server:1", form }.install(&mut template, 2_222);
         let mut pod = Pod { spec: template.spec, ..Pod::default() };
         pod.metadata.resource_version = Some("7".to_owned());
         let annotation = annotation.map(|text| (LEASE_END.to_owned(), text.to_owned()));

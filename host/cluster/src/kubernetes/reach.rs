@@ -31,7 +31,7 @@ impl Kubernetes {
         known.unwrap_or(NetworkIsolation::Unknown)
     }
 
-    /// Notes what a probe pod that has started has reached. The log has it once, until it changes.
+    /// Notes what a pod that has started has reached. The log has it once, until it changes.
     pub(crate) async fn note_isolation(&self, pod: &PodName) {
         let Ok(pods) = self.pods_of(pod).await else { return };
         let report = pods.first().and_then(isolation::report);
@@ -50,7 +50,7 @@ impl Kubernetes {
                 tracing::warn!(?reached, remedy, "a probe pod reaches what no customer may");
             }
             NetworkIsolation::Unknown => tracing::info!(
-                "whether pods reach the API server and nodes is not known: a probe pod with SSH_SERVER_IMAGE of this version finds out"
+                "whether pods reach the API server and nodes is not known: a pod with SSH_SERVER_IMAGE of this version finds out"
             ),
         }
     }

@@ -212,6 +212,46 @@ fn a_pod_whose_server_is_not_installed_has_not_failed_by_its_image() {
     assert!(matches!(own, Some(Err(ClusterError::NotReady(_)))), "{own:?}");
 }
 
+/// Of a pod into which the image with the server is mounted.
+#[test]
+fn a_mounted_server_that_does_not_come_is_not_the_fault_of_the_customers_image() {
+    let of = |image: &str, phase: &str, state: &Value| -> Pod {
+        let volume = json!({"name": "paygress", "image": {"reference": "r.example/server:1"}});
+        let container = json!({"name": "ssh", "image": image, "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let status = json!({"phase": phase, "containerStatuses": [container]});
+        let spec = json!({"containers": [], "volumes": [volume]});
+        serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+    };
+    let waits =
+        |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+    let pull = |image: &str| format!("failed to pull and unpack image \"{image}\": not found");
+    let server = pull("r.example/server:1");
+    let mount = "failed to mount image volume: ImageVolumeMountFailed: no such file".to_owned();
+    for (image, reason, message, of_image) in [
+        ("debian:13", "ErrImagePull", server.clone(), false),
+        ("debian:13", "ImagePullBackOff", format!("Back-off pulling image: {server}"), false),
+        ("r.example/server:1", "ErrImagePull", server, false),
+        ("debian:13", "CreateContainerError", mount, false),
+        ("debian:13", "ErrImagePull", pull("docker.io/library/debian:13"), true),
+        // Whatever the customer's is called.
+        ("x/r.example/server:1", "ErrImagePull", pull("docker.io/x/r.example/server:1"), true),
+        ("r.example/server:1x", "ErrImagePull", pull("r.example/server:1x"), true),
+        ("debian:13", "CreateContainerError", "no command specified".to_owned(), true),
+    ] {
+        let overdue = unready(Some(&of(image, "Pending", &waits(reason, &message))));
+        assert_eq!(matches!(overdue, ClusterError::ImageFailed(_)), of_image, "{overdue:?}");
+        assert_eq!(matches!(overdue, ClusterError::NotScheduled(_)), !of_image, "{overdue:?}");
+    }
+    // Its root would be that of the node.
+    let ended = |code: i32| json!({"terminated": {"exitCode": code, "reason": "Error"}});
+    for (code, of_server) in [(77, true), (1, false)] {
+        let failed = of("debian:13", "Failed", &ended(code));
+        let failed = readiness(&failed, Duration::ZERO, UNSCHEDULABLE);
+        let is_of_server = matches!(failed, Some(Err(ClusterError::NotScheduled(_))));
+        assert_eq!(is_of_server, of_server, "{failed:?}");
+    }
+}
+
 fn waiting_for(reason: &str) -> Pod {
     let state = json!({"waiting": {"reason": reason}});
     let container = json!({"name": "ssh", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});

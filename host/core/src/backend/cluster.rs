@@ -177,7 +177,10 @@ pub trait Probe: Send + Sync {
     /// logins, and removes it. None: nothing is wrong.
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
 
-    /// What the latest pod that has started has shown of the network.
+    /// Launches a pod that tries what no customer may reach, waits until it has, and removes it.
+    async fn try_network(&self, _plan: &LeasePlan) {}
+
+    /// What the latest pod that has tried has shown.
     fn network_isolation(&self) -> NetworkIsolation {
         NetworkIsolation::Unknown
     }

@@ -17,8 +17,12 @@ use crate::model::login::Login;
 use crate::model::order::Purchase;
 use crate::model::refusal::Refusal;
 use crate::model::run::Run;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// One pod that tries what no customer may reach.
+type NetworkProbe<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl OrderService {
     pub(super) fn probe_state(&self) -> ProbeState {
@@ -127,6 +131,7 @@ impl OrderService {
         let (order, lease) = (OrderId::random(), LeaseId::of_probe());
         let (mut probed, mut problem, mut is_due) = (None, None, true);
         let mut ended = Instant::now();
+        let mut network: NetworkProbe<'_> = Box::pin(std::future::pending());
         loop {
             changes.mark_unchanged();
             // What is found is known of these, whatever is published while the probe runs.
@@ -148,16 +153,32 @@ impl OrderService {
             if is_changed || is_due {
                 problem = self.run_probe(probe, &*set, &order, plan.as_ref()).await;
                 ended = Instant::now();
+                if !problem.is_some_and(ProbeProblem::stops_sales) {
+                    network = Box::pin(self.probe_network(probe, Arc::clone(&set), &order));
+                }
             }
             self.probe.send_replace(Probed::done(problem, &set));
             probed = plan.ok();
-            is_due = tokio::select! {
-                changed = changes.changed() => match changed {
-                    Ok(()) => false,
-                    Err(_) => return std::future::pending().await,
-                },
-                () = due_again(problem, probe.network_isolation(), ended) => true,
+            is_due = loop {
+                tokio::select! {
+                    changed = changes.changed() => match changed {
+                        Ok(()) => break false,
+                        Err(_) => return std::future::pending().await,
+                    },
+                    () = due_again(problem, probe.network_isolation(), ended) => break true,
+                    () = &mut network => network = Box::pin(std::future::pending()),
+                }
             };
+        }
+    }
+
+    /// What a pod of these policies reaches. Pods are sold meanwhile.
+    async fn probe_network(&self, probe: &dyn Probe, set: Arc<dyn PolicySet>, order: &OrderId) {
+        match self.probe_plan(&*set, order, &LeaseId::of_probe()).await {
+            Ok(plan) => probe.try_network(&plan).await,
+            Err(refusal) => {
+                tracing::info!(%refusal, "no pod can be made that tries the network");
+            }
         }
     }
 

@@ -4,10 +4,10 @@ use super::{LEASE, SOON, Thief, merge, patched, pod};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
-const SERVER: &str = "example.com/server:1";
+pub(super) const SERVER: &str = "example.com/server:1";
 
 /// An init container as the service makes it, with this changed.
-fn init(patch: Value) -> Value {
+pub(super) fn init(patch: Value) -> Value {
     let changed = json!({"name": "paygress-ssh", "image": SERVER, "ports": null, "readinessProbe": null, "env": null});
     let mut init = patched(pod()["spec"]["containers"][0].clone(), "", &changed);
     merge(&mut init, patch);

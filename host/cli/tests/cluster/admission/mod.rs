@@ -1,6 +1,7 @@
 //! What the cluster itself refuses when the guard does not: requests under the service's own
 //! account, made without the service. See `k8s/base/admission.yaml`.
 
+mod image_volume;
 mod init;
 mod isolation;
 mod live;

@@ -236,6 +236,19 @@ fn customers_are_root_of_images_without_a_server_a_shell_or_a_place() {
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_same_images_are_sold_with_a_copy_of_the_server() {
+    let _alone = CLUSTER.lock();
+    let _set = allow_server();
+    images::load();
+    let names = images::ALL.map(|image| image.name);
+    let testbed = start("machines-copy", TINY, &names, &[("SSH_SERVER_VOLUME", "copy")]);
+    for image in &images::ALL {
+        sells(&testbed, image, "0");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_same_images_are_sold_where_nobody_is_root() {
     let _alone = CLUSTER.lock();
     let _set = allow_server();

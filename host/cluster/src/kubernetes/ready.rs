@@ -1,0 +1,196 @@
+//! Waiting until a pod takes logins: its server proves itself, or the kubelet reports the pod as
+//! ready.
+
+use super::{Kubernetes, lease_selector};
+use crate::pod_reply::ready_pod;
+use crate::pod_server::{PodServer, answering};
+use crate::requests::Result;
+use crate::status::{readiness, unready};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use paygress_core::backend::cluster::{ClusterError, ReadyPod};
+use paygress_core::error_chain;
+use paygress_core::model::host_key::HostKey;
+use paygress_core::model::ids::PodName;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a pod's Job is checked while the pod starts: the watch shows the pod only.
+const JOB_POLL: Duration = Duration::from_secs(5);
+/// How long the host keys of a pod are waited for that the kubelet reports as ready.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Kubernetes {
+    pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
+        let selector = watcher::Config::default().labels(&lease_selector(name)?);
+        let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
+        let start = Instant::now();
+        let deadline =
+            start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
+        let limit = self.unschedulable_within();
+        let secret = self.host_key_secret(name);
+        let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
+        let mut job_poll = tokio::time::interval(JOB_POLL);
+        loop {
+            tokio::select! {
+                () = server.find() => {}
+                event = events.next() => match event {
+                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
+                    Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
+                    }
+                    None => return Err(ClusterError::unavailable("the watch ended")),
+                },
+                // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
+                // passing of time alone.
+                _ = job_poll.tick() => { self.running(name).await?; }
+                () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
+            }
+            let Some(pod) = &latest else { continue };
+            server.follow(PodServer::of(pod, &secret));
+            if server.is_ready() {
+                return Ok(server.describe(name, pod).await);
+            }
+            if let Some(result) = readiness(pod, start.elapsed(), limit) {
+                result?;
+                return Ok(server.describe(name, pod).await);
+            }
+        }
+    }
+
+    /// What is known of a pod of this name that the kubelet reports as ready.
+    pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> ReadyPod {
+        let mut server = ServerSearch::new();
+        server.follow(PodServer::of(pod, &self.host_key_secret(name)));
+        server.describe(name, pod).await
+    }
+}
+
+/// The search for the server of a pod at the addresses where it may be.
+struct ServerSearch {
+    server: Option<PodServer>,
+    /// Ends when it has proved itself.
+    answer: BoxFuture<'static, Vec<HostKey>>,
+    host_keys: Option<Vec<HostKey>>,
+}
+
+impl ServerSearch {
+    fn new() -> Self {
+        Self { server: None, answer: Box::pin(answering(None)), host_keys: None }
+    }
+
+    /// Goes on with what is known of the server now. An attempt under way is not given up for nothing.
+    fn follow(&mut self, server: Option<PodServer>) {
+        if server != self.server {
+            self.server = server;
+            self.restart();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.answer = Box::pin(answering(self.server.clone()));
+    }
+
+    /// Waits until the server has proved itself. Never ends once it has.
+    async fn find(&mut self) {
+        if self.host_keys.is_some() {
+            return std::future::pending().await;
+        }
+        self.host_keys = Some(self.answer.as_mut().await);
+    }
+
+    /// Whether the answer of the server makes the pod ready.
+    fn is_ready(&self) -> bool {
+        self.host_keys.is_some() && self.server.as_ref().is_some_and(PodServer::makes_ready)
+    }
+
+    /// What is known of this pod, which takes logins.
+    async fn describe(mut self, name: &PodName, pod: &Pod) -> ReadyPod {
+        let has_proof = self.server.as_ref().is_some_and(PodServer::has_secret);
+        if has_proof && self.host_keys.is_none() {
+            // It listens by now.
+            self.restart();
+            if tokio::time::timeout(PROOF_TIMEOUT, self.find()).await.is_err() {
+                tracing::warn!(pod = %name, "a pod is ready and cannot be reached: its host keys are not known");
+            }
+        }
+        let mut ready = ready_pod(name, pod);
+        if let Some(host_keys) = self.host_keys {
+            ready.host_keys = host_keys;
+        }
+        ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_sshd::{Account, HostKeySecret, HostKeys, Password, serve};
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// With the image with the server mounted, whose container has this beside its port.
+    fn pod(port: u16, ports: &Value, status: &Value) -> Pod {
+        let volume = json!({"name": "paygress", "image": {"reference": "server:1"}});
+        let command = ["/.paygress/paygress-sshd", "--listen", &format!("[::]:{port}")];
+        let container = json!({"name": "ssh", "command": command, "ports": ports});
+        let spec = json!({"containers": [container], "volumes": [volume]});
+        serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+    }
+
+    /// A pod is ready by the answer at its node, and one behind a Service is known by it.
+    #[tokio::test]
+    async fn the_answer_of_a_mounted_server_brings_its_host_keys() {
+        let secret = HostKeySecret::derive(b"a test", "a pod");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let account = Account {
+            username: "alice".to_owned(),
+            aliases: Vec::new(),
+            password: Password::none(),
+            keys: Vec::new(),
+            shell: "/bin/sh".into(),
+            home: "/".into(),
+            environment: Vec::new(),
+        };
+        let keys = tempfile::tempdir().unwrap();
+        let host_keys = HostKeys::proved(keys.path(), secret.clone()).unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(serve(listener, account, host_keys, stopped));
+
+        let name = PodName::parse("ssh-pod-abcdefghij").unwrap();
+        let on_node = json!([{"containerPort": 2222, "hostPort": port}]);
+        let [on_node, of_service] = [
+            pod(2_222, &on_node, &json!({"hostIP": "127.0.0.1"})),
+            pod(port, &Value::Null, &json!({"podIP": "127.0.0.1"})),
+        ];
+        let mut described = Vec::new();
+        for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
+            let mut search = ServerSearch::new();
+            search.follow(None);
+            search.follow(PodServer::of(pod, &secret));
+            tokio::time::timeout(SOON, search.find()).await.expect("it answers");
+            // Again, with what is known already.
+            search.follow(PodServer::of(pod, &secret));
+            assert_eq!(search.is_ready(), makes_ready);
+            described.push(search.describe(&name, pod).await);
+        }
+        // As when the kubelet reports it before it has answered.
+        let mut search = ServerSearch::new();
+        search.follow(PodServer::of(&of_service, &secret));
+        described.push(search.describe(&name, &of_service).await);
+        for ready in &described {
+            let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();
+            assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
+            assert_eq!(ready, &described[0], "the same, whenever they are requested");
+        }
+    }
+}
