@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Libraries, and the only crates that may use them.
-const LIBRARIES: [(&[&str], &[&str]); 8] = [
+const LIBRARIES: [(&[&str], &[&str]); 9] = [
     (&["wasmtime"], &["paygress-policy", "paygress-policy-tools"]),
     (
         &["cashu", "cdk", "cdk-axum", "cdk-common", "cdk-fake-wallet", "cdk-sqlite"],
@@ -17,13 +17,15 @@ const LIBRARIES: [(&[&str], &[&str]); 8] = [
     // The registry of the tests is a feature of paygress-oci.
     (&["axum"], &["paygress-http", "paygress-oci", "paygress-sandbox"]),
     (&["postgres", "r2d2", "r2d2_postgres", "rusqlite"], &["paygress-store"]),
-    (&["russh"], &["paygress-sshd"]),
+    (&["russh"], &["paygress-gateway", "paygress-sshd"]),
+    (&["iroh", "iroh-tickets"], &["paygress-gateway"]),
     (&["oci-client"], &["paygress-oci"]),
 ];
 
 /// Crates, and the prefixes of what they may not depend on.
-const FORBIDDEN: [(&str, &[&str]); 5] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("paygress-core", &["paygress-"]),
+    ("paygress-gateway", BACKENDS),
     ("paygress-http", BACKENDS),
     ("paygress-nostr", BACKENDS),
     // It runs in customers' pods.

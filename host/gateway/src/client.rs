@@ -1,0 +1,238 @@
+//! The customer's side of iroh: `ProxyCommand` of their SSH client.
+
+use crate::alpn;
+use crate::close::CloseReason;
+use crate::endpoint::relay_mode;
+use crate::limits;
+use crate::pump;
+use crate::ticket::GatewayTicket;
+use iroh::Endpoint;
+use iroh::endpoint::{
+    BindError, ConnectError, ConnectingError, Connection, ConnectionError, RecvStream, SendStream,
+    TransportErrorCode, VarInt, presets,
+};
+use paygress_core::model::ids::PodName;
+use std::error::Error;
+use std::pin::pin;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// TLS's alert that there is no such protocol.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// Why there is no way to the pod, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no UDP socket can be opened here: a firewall or a sandbox may forbid it")]
+    Bind(#[source] Box<BindError>),
+    #[error(
+        "the gateway does not answer: check the connection, and whether UDP is let through; the ticket may be old"
+    )]
+    Unreachable(#[source] Option<Box<ConnectError>>),
+    #[error("the gateway knows no such pod: has its lease ended?")]
+    UnknownLease,
+    #[error("the gateway is busy, or was called too often: try again in a minute")]
+    Refused,
+    #[error("the lease of the pod has ended")]
+    LeaseEnded,
+    #[error("the gateway is being stopped: connect again")]
+    Stopping,
+    #[error("too many connections are open: close one")]
+    TooMany,
+    #[error("the gateway cannot reach the pod: try again")]
+    PodUnreachable,
+    #[error("the connection to the gateway was lost: connect again")]
+    Lost(#[source] Box<dyn Error + Send + Sync>),
+    #[error("signals cannot be handled here: start this command from a terminal")]
+    Signals(#[source] std::io::Error),
+}
+
+impl ClientError {
+    /// Its code, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Bind(_) => "gateway-no-socket",
+            Self::Unreachable(_) => "gateway-unreachable",
+            Self::UnknownLease => "gateway-unknown-lease",
+            Self::Refused => "gateway-refused",
+            Self::LeaseEnded => "lease-ended",
+            Self::Stopping => "gateway-stopping",
+            Self::TooMany => "gateway-too-many",
+            Self::PodUnreachable => "pod-unreachable",
+            Self::Lost(_) => "gateway-lost",
+            Self::Signals(_) => "gateway-signals",
+        }
+    }
+
+    fn from_connect(error: ConnectError) -> Self {
+        let cause = match &error {
+            ConnectError::Connection { source, .. }
+            | ConnectError::Connecting {
+                source: ConnectingError::ConnectionError { source, .. },
+                ..
+            } => Some(source),
+            _ => None,
+        };
+        match cause {
+            Some(ConnectionError::ConnectionClosed(close)) => {
+                if close.error_code == TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL) {
+                    Self::UnknownLease
+                } else if close.error_code == TransportErrorCode::CONNECTION_REFUSED {
+                    Self::Refused
+                } else {
+                    Self::Unreachable(Some(Box::new(error)))
+                }
+            }
+            _ => Self::Unreachable(Some(Box::new(error))),
+        }
+    }
+
+    /// None if the gateway has closed the connection since all is done.
+    fn from_end(error: ConnectionError) -> Option<Self> {
+        let reason = match &error {
+            ConnectionError::ApplicationClosed(close) => {
+                CloseReason::from_code(close.error_code.into_inner())
+            }
+            _ => None,
+        };
+        match reason {
+            Some(CloseReason::Done) => None,
+            Some(CloseReason::LeaseEnded) => Some(Self::LeaseEnded),
+            Some(CloseReason::Stopping) => Some(Self::Stopping),
+            Some(CloseReason::TooMany) => Some(Self::TooMany),
+            Some(CloseReason::Unreachable) => Some(Self::PodUnreachable),
+            Some(CloseReason::Silent) | None => Some(Self::Lost(Box::new(error))),
+        }
+    }
+}
+
+/// A connection to a pod's SSH port.
+#[derive(Debug)]
+pub struct Tunnel {
+    endpoint: Endpoint,
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+}
+
+/// Connects to a pod's SSH port by its gateway, within 15 seconds. Nothing is sent before the first
+/// byte: SSH clients greet first.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Result<Tunnel, ClientError> {
+    let relays = ticket.addr().relay_urls().cloned();
+    let builder = Endpoint::builder(presets::Minimal).relay_mode(relay_mode(relays));
+    let bound = Box::pin(builder.bind()).await;
+    let endpoint = bound.map_err(|error| ClientError::Bind(Box::new(error)))?;
+    match Box::pin(open(&endpoint, ticket, pod)).await {
+        Ok((connection, send, receive)) => Ok(Tunnel { endpoint, connection, send, receive }),
+        Err(error) => {
+            close(&endpoint).await;
+            Err(error)
+        }
+    }
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    ticket: &GatewayTicket,
+    pod: &PodName,
+) -> Result<(Connection, SendStream, RecvStream), ClientError> {
+    let protocol = alpn::of_pod(pod);
+    let connected = Box::pin(endpoint.connect(ticket.addr().clone(), &protocol));
+    let connection = tokio::time::timeout(limits::CONNECT, connected)
+        .await
+        .map_err(|_| ClientError::Unreachable(None))?
+        .map_err(ClientError::from_connect)?;
+    // The gateway allows one stream.
+    match connection.open_bi().await {
+        Ok((send, receive)) => Ok((connection, send, receive)),
+        Err(error) => Err(ClientError::from_end(error).unwrap_or(ClientError::Refused)),
+    }
+}
+
+/// Says goodbye, but does not wait for long.
+async fn close(endpoint: &Endpoint) {
+    let _ = tokio::time::timeout(limits::CLIENT_CLOSE, endpoint.close()).await;
+}
+
+impl Tunnel {
+    /// Copies `input` to the pod and what it sends to `output`, until the pod's side ends, a while
+    /// after `input` has ended, or until `stop` returns. Then the connection and the endpoint are
+    /// closed, so that the gateway does not wait for either.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the gateway has closed the connection, or is gone.
+    pub async fn run(
+        self,
+        input: impl AsyncRead + Unpin,
+        output: impl AsyncWrite + Unpin,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ClientError> {
+        let Self { endpoint, connection, send, receive } = self;
+        let (up, down) = (pump::copy(input, send), pump::copy(receive, output));
+        let exchange = async {
+            let mut up = pin!(up);
+            let mut down = pin!(down);
+            tokio::select! {
+                _ = &mut down => {}
+                _ = &mut up => {
+                    let _ = tokio::time::timeout(limits::CLIENT_LINGER, &mut down).await;
+                }
+            }
+        };
+        let is_stopped = tokio::select! {
+            () = exchange => false,
+            () = stop => true,
+        };
+        let reason = connection.close_reason().filter(|_| !is_stopped);
+        connection.close(VarInt::from_u32(CloseReason::Done.code()), b"");
+        close(&endpoint).await;
+        match reason.and_then(ClientError::from_end) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// [`connect`] and [`Tunnel::run`] with standard input and output, until SIGHUP (by which `ssh` ends
+/// its `ProxyCommand`), SIGINT or SIGTERM.
+///
+/// Standard input is read by a thread that blocks: the program must end by [`std::process::exit`]
+/// when this returns.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn proxy_command(ticket: &GatewayTicket, pod: &PodName) -> Result<(), ClientError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(ClientError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ClientError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ClientError::Signals)?;
+    let stop = async {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let mut stop = pin!(stop);
+    let tunnel = tokio::select! {
+        tunnel = connect(ticket, pod) => tunnel?,
+        () = &mut stop => return Ok(()),
+    };
+    tunnel.run(tokio::io::stdin(), tokio::io::stdout(), stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gateway_ends_has_a_reason() {
+        assert!(ClientError::from_end(ConnectionError::TimedOut).is_some_and(|error| {
+            error.code() == "gateway-lost" && error.to_string().contains("connect again")
+        }));
+        assert_eq!(ClientError::Unreachable(None).code(), "gateway-unreachable");
+    }
+}

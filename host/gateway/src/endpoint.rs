@@ -1,0 +1,251 @@
+//! The gateway's endpoint of iroh: its key, its addresses and its relays. Only the operator's relays
+//! are used, and nobody's lookup service.
+
+use crate::limits;
+use crate::ticket::GatewayTicket;
+use iroh::endpoint::{
+    BindError, IdleTimeout, InvalidSocketAddr, QuicTransportConfig, VarInt, presets,
+};
+use iroh::{Endpoint, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey};
+use paygress_core::model::secret::Secret;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// The endpoint's key, which the operator has: tickets name it. It is never printed.
+#[derive(Clone)]
+pub struct EndpointKey(SecretKey);
+
+/// The text is no key.
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway's endpoint key is not 64 hex digits: make one with `openssl rand -hex 32`")]
+pub struct EndpointKeyError(#[source] KeyParsingError);
+
+impl EndpointKeyError {
+    /// Its code, for the operator's programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        "endpoint-key-invalid"
+    }
+}
+
+impl EndpointKey {
+    /// A new one.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(SecretKey::generate())
+    }
+
+    /// Parses the text of [`to_text`](Self::to_text).
+    ///
+    /// # Errors
+    /// [`EndpointKeyError`].
+    pub fn parse(text: &Secret) -> Result<Self, EndpointKeyError> {
+        text.expose().trim().parse().map(Self).map_err(EndpointKeyError)
+    }
+
+    /// The key in hex, to be kept.
+    #[must_use]
+    pub fn to_text(&self) -> Secret {
+        Secret::new(hex::encode(self.0.to_bytes()))
+    }
+}
+
+impl fmt::Debug for EndpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EndpointKey(…)")
+    }
+}
+
+/// A relay of the operator's, by its URL: needed where the endpoint has no open UDP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay(RelayUrl);
+
+/// The text is no relay's URL.
+#[derive(Debug, thiserror::Error)]
+#[error("a relay is named by a URL like https://relay.example.com")]
+pub struct RelayError(#[source] Option<RelayUrlParseError>);
+
+impl RelayError {
+    /// Its code, for the operator's programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        "relay-invalid"
+    }
+}
+
+impl FromStr for Relay {
+    type Err = RelayError;
+
+    fn from_str(text: &str) -> Result<Self, RelayError> {
+        let url: RelayUrl = text.parse().map_err(|error| RelayError(Some(error)))?;
+        match matches!(url.scheme(), "https" | "http") && url.has_host() {
+            true => Ok(Self(url)),
+            false => Err(RelayError(None)),
+        }
+    }
+}
+
+/// Where an endpoint listens, and how it is found.
+#[derive(Clone, Debug)]
+pub struct EndpointOptions {
+    pub key: EndpointKey,
+    /// The UDP addresses that it listens on, one of each family at the most. None: a free port of
+    /// all addresses, which is another one after a restart, as are the tickets' then.
+    pub udp: Vec<SocketAddr>,
+    /// Addresses under which it is reached from outside, if they are others.
+    pub external: Vec<SocketAddr>,
+    /// None: it is reached directly only.
+    pub relays: Vec<Relay>,
+}
+
+impl EndpointOptions {
+    /// An endpoint with this key that listens on a free port and has no relay.
+    #[must_use]
+    pub fn new(key: EndpointKey) -> Self {
+        Self { key, udp: Vec::new(), external: Vec::new(), relays: Vec::new() }
+    }
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    #[error("the gateway's endpoint has two UDP addresses of one family: give it one of each")]
+    Address(#[source] InvalidSocketAddr),
+    #[error("the gateway's endpoint cannot be opened: is its UDP address in use, or not here?")]
+    Bind(#[source] Box<BindError>),
+}
+
+impl EndpointError {
+    /// Its code, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "endpoint-address",
+            Self::Bind(_) => "endpoint-bind",
+        }
+    }
+}
+
+/// An endpoint that listens.
+#[derive(Clone, Debug)]
+pub struct IrohEndpoint {
+    endpoint: Endpoint,
+    external: Vec<SocketAddr>,
+    relays: Vec<Relay>,
+}
+
+impl IrohEndpoint {
+    /// Opens it. It does not wait for a relay: that may come later.
+    ///
+    /// # Errors
+    /// [`EndpointError`].
+    pub async fn bind(options: EndpointOptions) -> Result<Self, EndpointError> {
+        let EndpointOptions { key, udp, external, relays } = options;
+        let mut builder = Endpoint::builder(presets::Minimal)
+            .secret_key(key.0)
+            .relay_mode(relay_mode(relays.iter().map(|relay| relay.0.clone())))
+            .transport_config(transport());
+        if !udp.is_empty() {
+            builder = builder.clear_ip_transports();
+        }
+        for address in udp {
+            builder = builder.bind_addr(address).map_err(EndpointError::Address)?;
+        }
+        for address in &external {
+            builder = builder.external_addr(*address);
+        }
+        let bound = Box::pin(builder.bind()).await;
+        let endpoint = bound.map_err(|error| EndpointError::Bind(Box::new(error)))?;
+        Ok(Self { endpoint, external, relays })
+    }
+
+    /// Its addresses as they are known now. They grow when a relay is found, and change with the
+    /// machine's.
+    #[must_use]
+    pub fn ticket(&self) -> GatewayTicket {
+        let mut addr = self.endpoint.addr();
+        let bound = self.endpoint.bound_sockets().into_iter();
+        let own = bound.filter(|address| !address.ip().is_unspecified());
+        for address in own.chain(self.external.iter().copied()) {
+            addr = addr.with_ip_addr(address);
+        }
+        // Which one is nearest is not known before one answers.
+        if addr.relay_urls().next().is_none() {
+            for relay in &self.relays {
+                addr = addr.with_relay_url(relay.0.clone());
+            }
+        }
+        GatewayTicket::new(addr)
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+/// No relay but these.
+pub(crate) fn relay_mode(relays: impl Iterator<Item = RelayUrl>) -> RelayMode {
+    let mut relays = relays.peekable();
+    match relays.peek() {
+        Some(_) => RelayMode::custom(relays),
+        None => RelayMode::Disabled,
+    }
+}
+
+/// One stream of each connection, little memory for each, and a short time until a silent peer is
+/// given up. A path that is given up last is the connection's end, so paths have no less.
+fn transport() -> QuicTransportConfig {
+    let idle = IdleTimeout::try_from(limits::IDLE).ok();
+    QuicTransportConfig::builder()
+        .max_idle_timeout(idle)
+        .keep_alive_interval(limits::QUIC_KEEP_ALIVE)
+        .default_path_max_idle_timeout(limits::IDLE)
+        .default_path_keep_alive_interval(limits::QUIC_KEEP_ALIVE)
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW))
+        .send_window(limits::SEND_WINDOW)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_after_it_was_kept() {
+        let key = EndpointKey::generate();
+        let read = EndpointKey::parse(&key.to_text()).unwrap();
+        assert_eq!(read.to_text(), key.to_text());
+        assert_eq!(format!("{key:?}"), "EndpointKey(…)");
+        for other in ["", "ab", "x"] {
+            let error = EndpointKey::parse(&Secret::new(other)).unwrap_err();
+            assert_eq!(error.code(), "endpoint-key-invalid", "{other}");
+        }
+    }
+
+    #[test]
+    fn a_relay_is_a_url_of_a_server() {
+        for url in ["https://relay.example.com", "http://192.0.2.7:3340/"] {
+            assert!(url.parse::<Relay>().is_ok(), "{url}");
+        }
+        for other in ["", "relay.example.com", "ftp://relay.example.com", "data:,x"] {
+            assert!(other.parse::<Relay>().is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn without_relays_of_the_operators_there_are_none() {
+        assert_eq!(relay_mode(std::iter::empty()), RelayMode::Disabled);
+    }
+
+    /// A gateway that is killed leaves no session hanging for longer.
+    #[test]
+    fn a_silent_peer_is_given_up_within_five_seconds() {
+        assert!(limits::IDLE < std::time::Duration::from_secs(5));
+        assert!(limits::QUIC_KEEP_ALIVE.saturating_mul(3) < limits::IDLE);
+        assert!(limits::LOOKUP < limits::IDLE, "a client is answered before it is dropped");
+    }
+}

@@ -1,0 +1,244 @@
+//! Connections of iroh to the SSH ports of pods.
+//!
+//! ```text
+//! incoming ─▶ protocol ─▶ rates ─▶ is the lease live? ─▶ handshake ─▶ limits ─▶ stream ─▶ PodStreams
+//!             names the            LeaseAccess           endpoint id
+//!             pod
+//! ```
+//!
+//! The list of protocols that the endpoint accepts is made for each connection, by what it names:
+//! leases come and go without the endpoint being changed.
+
+use crate::alpn;
+use crate::close::CloseReason;
+use crate::endpoint::IrohEndpoint;
+use crate::limits;
+use crate::metrics::{Rejection, Way};
+use crate::networks::network;
+use crate::pump;
+use crate::rates::Rates;
+use crate::shared::{SessionPermit, Shared, is_set};
+use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
+use iroh::{Endpoint, EndpointId};
+use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use paygress_core::model::ids::PodName;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Where a connection comes from, before it has proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Network(IpAddr),
+    /// By a relay, which has verified this.
+    Relayed(EndpointId),
+    Other,
+}
+
+impl From<IncomingAddr> for Source {
+    fn from(addr: IncomingAddr) -> Self {
+        match addr {
+            IncomingAddr::Ip(addr) => Self::Network(network(addr.ip())),
+            IncomingAddr::Relay { endpoint_id, .. } => Self::Relayed(endpoint_id),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What bounds the connections of an endpoint.
+struct Gate {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    handshakes: Arc<Semaphore>,
+    sources: Rates<Source>,
+    leases: Rates<PodName>,
+    endpoints: KeyedLimit<EndpointId>,
+}
+
+/// Serves until `stop` is set, then closes the endpoint.
+pub(crate) async fn serve(
+    endpoint: IrohEndpoint,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let gate = Arc::new(Gate::new(endpoint.endpoint().clone(), shared));
+    let mut connections = JoinSet::new();
+    loop {
+        let incoming = tokio::select! {
+            () = is_set(&mut stop) => break,
+            Some(_) = connections.join_next() => continue,
+            incoming = gate.endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        let Some((incoming, handshake)) = gate.admit(incoming) else { continue };
+        let gate = Arc::clone(&gate);
+        connections.spawn(gate.serve(incoming, handshake, stop.clone()));
+    }
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(limits::STOP_GRACE, ended).await;
+    // What is left is closed with it, and its clients learn of it.
+    connections.abort_all();
+    let _ = tokio::time::timeout(limits::STOP_GRACE, gate.endpoint.close()).await;
+}
+
+/// A connection that has passed all checks.
+struct Admitted {
+    connection: Connection,
+    pod: PodName,
+    _session: SessionPermit,
+    _of_endpoint: Permit<EndpointId>,
+}
+
+impl Gate {
+    fn new(endpoint: Endpoint, shared: Arc<Shared>) -> Self {
+        Self {
+            endpoint,
+            shared,
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+            sources: Rates::new(limits::OF_SOURCE, limits::RATED),
+            leases: Rates::new(limits::OF_LEASE, limits::RATED),
+            endpoints: KeyedLimit::default(),
+        }
+    }
+
+    /// Refuses what comes too often or is too much, before it costs anything.
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, OwnedSemaphorePermit)> {
+        let addr = incoming.remote_addr();
+        let free = self.handshakes.available_permits();
+        let is_busy = limits::HANDSHAKES.saturating_sub(free) >= limits::UNPROVEN_HANDSHAKES;
+        let is_direct = matches!(addr, IncomingAddr::Ip(_));
+        if is_busy && is_direct && !incoming.remote_addr_validated() {
+            // An address that is forged does not come back.
+            let _ = incoming.retry();
+            return None;
+        }
+        if !self.sources.allows(&Source::from(addr)) {
+            return self.refuse(incoming, Rejection::TooFast);
+        }
+        match Arc::clone(&self.handshakes).try_acquire_owned() {
+            Ok(permit) => Some((incoming, permit)),
+            Err(_) => self.refuse(incoming, Rejection::TooMany),
+        }
+    }
+
+    fn refuse<T>(&self, incoming: Incoming, reason: Rejection) -> Option<T> {
+        self.shared.counts.reject(reason);
+        incoming.refuse();
+        None
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        incoming: Incoming,
+        handshake: OwnedSemaphorePermit,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let shaken = tokio::time::timeout(limits::HANDSHAKE, Box::pin(self.shake(incoming)));
+        let admitted = tokio::select! {
+            () = is_set(&mut stop) => return,
+            shaken = shaken => match shaken {
+                Ok(admitted) => admitted,
+                Err(_) => {
+                    self.shared.counts.reject(Rejection::NotAuthenticated);
+                    return;
+                }
+            },
+        };
+        drop(handshake);
+        let Some(admitted) = admitted else { return };
+        let Admitted { connection, pod, .. } = &admitted;
+        let reason = tokio::select! {
+            reason = self.carry(connection, pod) => reason,
+            () = self.shared.access.ended(pod) => CloseReason::LeaseEnded,
+            () = is_set(&mut stop) => CloseReason::Stopping,
+        };
+        close(connection, reason);
+    }
+
+    /// The handshake, if the client names a live lease that has room.
+    async fn shake(&self, incoming: Incoming) -> Option<Admitted> {
+        let named = named(&incoming);
+        let is_live = match &named {
+            Some(pod) => self.shared.is_live(pod).await,
+            None => Some(false),
+        };
+        let Some(is_live) = is_live else {
+            incoming.refuse();
+            return None;
+        };
+        let Some(pod) = named.filter(|_| is_live) else {
+            self.shared.counts.reject(Rejection::UnknownLease);
+            // The alert of TLS that there is no such protocol is what any client understands.
+            let connected = self.accept(incoming, alpn::BARE.to_vec()).await;
+            drop(connected);
+            return None;
+        };
+        if !self.leases.allows(&pod) {
+            return self.refuse(incoming, Rejection::TooFast);
+        }
+        let connection = self.accept(incoming, alpn::of_pod(&pod)).await?;
+        let id = connection.remote_id();
+        let of_endpoint = self.endpoints.try_acquire(id, limits::CONNECTIONS_OF_ENDPOINT);
+        let Some(of_endpoint) = of_endpoint else {
+            self.shared.counts.reject(Rejection::TooMany);
+            close(&connection, CloseReason::TooMany);
+            return None;
+        };
+        let Some(session) = self.shared.begin_session(&pod, Way::Iroh) else {
+            close(&connection, CloseReason::TooMany);
+            return None;
+        };
+        Some(Admitted { connection, pod, _session: session, _of_endpoint: of_endpoint })
+    }
+
+    /// Accepts a connection by this protocol alone.
+    async fn accept(&self, incoming: Incoming, protocol: Vec<u8>) -> Option<Connection> {
+        let config = self.endpoint.create_server_config_builder(vec![protocol]).build();
+        let accepting = incoming.accept_with(Arc::new(config)).ok()?;
+        match accepting.await {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake failed");
+                None
+            }
+        }
+    }
+
+    /// Carries the connection's one stream to the pod and back.
+    async fn carry(&self, connection: &Connection, pod: &PodName) -> CloseReason {
+        let stream = tokio::time::timeout(limits::FIRST_STREAM, connection.accept_bi()).await;
+        let (send, receive) = match stream {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) => return CloseReason::Done,
+            Err(_) => {
+                self.shared.counts.reject(Rejection::NotAuthenticated);
+                return CloseReason::Silent;
+            }
+        };
+        let Some(stream) = self.shared.open(pod).await else { return CloseReason::Unreachable };
+        let (from_pod, to_pod) = tokio::io::split(stream);
+        let carried = async {
+            let (up, down) = (pump::copy(receive, to_pod), pump::copy(from_pod, send));
+            pump::both(up, down, limits::LINGER).await;
+            // Who receives last knows when all has arrived, and closes.
+            let _ = tokio::time::timeout(limits::LINGER, connection.closed()).await;
+        };
+        tokio::select! {
+            () = carried => {}
+            // The pod's side may be quiet: nobody is left to copy for.
+            _ = connection.closed() => {}
+        }
+        CloseReason::Done
+    }
+}
+
+/// The pod that the client names first.
+fn named(incoming: &Incoming) -> Option<PodName> {
+    let offered = incoming.decrypt()?.alpns()?;
+    offered.flatten().find_map(|protocol| alpn::pod(&protocol))
+}
+
+fn close(connection: &Connection, reason: CloseReason) {
+    connection.close(VarInt::from_u32(reason.code()), reason.text().as_bytes());
+}

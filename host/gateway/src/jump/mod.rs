@@ -1,0 +1,184 @@
+//! The SSH jump host: `ssh -J POD@GATEWAY USER@POD`.
+//!
+//! ```text
+//! listener ─▶ startups ─▶ handshake ─▶ authentication ─▶ direct-tcpip ─▶ PodStreams
+//!              (random    (russh)       LeaseAccess        one host,
+//!               early drop)                                one port
+//! ```
+//!
+//! A client logs in as its pod, by a key or the secret of the lease, and gets connections to the SSH
+//! port of that pod. Nothing else is served: no shell, no command, no listener.
+
+mod connection;
+mod queue;
+
+use crate::host_key::GatewayHostKey;
+use crate::limits;
+use crate::metrics::Rejection;
+use crate::networks::network;
+use crate::shared::{Shared, is_set};
+use crate::startups::{EarlyDrop, Startup, Startups};
+use connection::Connection;
+use paygress_core::model::ids::PodName;
+use russh::Disconnect;
+use russh::server::{Config, RunningSession};
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const ENDED: &str = "the lease of the pod has ended";
+const STOPPED: &str = "the gateway is being stopped: connect again";
+
+/// The jump host's socket and key.
+#[derive(Debug)]
+pub struct JumpHost {
+    listener: TcpListener,
+    host_key: GatewayHostKey,
+}
+
+impl JumpHost {
+    #[must_use]
+    pub fn new(listener: TcpListener, host_key: GatewayHostKey) -> Self {
+        Self { listener, host_key }
+    }
+
+    /// Serves until `stop` is set.
+    pub(crate) async fn serve(self, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+        let Self { listener, host_key } = self;
+        let config = Arc::new(connection::config(host_key.into_private_key()));
+        let startups = Startups::new(
+            EarlyDrop::new(limits::STARTUPS),
+            EarlyDrop::new(limits::STARTUPS_OF_ONE),
+        );
+        let mut connections = JoinSet::new();
+        loop {
+            let (socket, peer) = tokio::select! {
+                () = is_set(&mut stop) => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            if connections.len() >= limits::CONNECTIONS {
+                shared.counts.reject(Rejection::TooMany);
+                continue;
+            }
+            let client = Client {
+                shared: Arc::clone(&shared),
+                startup: startups.admit(network(peer.ip())),
+                stop: stop.clone(),
+            };
+            connections.spawn(client.serve(socket, Arc::clone(&config)));
+        }
+        drop(listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        // What is left ends with the set.
+        let _ = tokio::time::timeout(limits::STOP_GRACE, ended).await;
+    }
+}
+
+/// Shuts the socket down when it is dropped: russh's own task lives as long as its socket, whatever
+/// the client does.
+struct ShutdownOnDrop(std::net::TcpStream);
+
+impl ShutdownOnDrop {
+    fn split(socket: TcpStream) -> io::Result<(TcpStream, Self)> {
+        // What is typed is small, and waited for.
+        socket.set_nodelay(true)?;
+        rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
+        let socket = socket.into_std()?;
+        let shutdown = Self(socket.try_clone()?);
+        Ok((TcpStream::from_std(socket)?, shutdown))
+    }
+}
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// One connection, from the outside.
+struct Client {
+    shared: Arc<Shared>,
+    startup: Startup<IpAddr>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Client {
+    async fn serve(self, socket: TcpStream, config: Arc<Config>) {
+        if let Err(error) = self.run(socket, config).await {
+            tracing::debug!(%error, "a connection to the jump host failed");
+        }
+    }
+
+    async fn run(mut self, socket: TcpStream, config: Arc<Config>) -> Result<(), russh::Error> {
+        let (socket, _shutdown) = ShutdownOnDrop::split(socket)?;
+        let (authenticated, mut login) = watch::channel(None);
+        let handler = Connection::new(Arc::clone(&self.shared), authenticated);
+        let grace = tokio::time::sleep(limits::LOGIN_GRACE);
+        let mut grace = std::pin::pin!(grace);
+        let session = tokio::select! {
+            session = russh::server::run_stream(config, socket, handler) => Some(session?),
+            () = self.startup.dropped() => None,
+            () = &mut grace => None,
+            () = is_set(&mut self.stop) => return Ok(()),
+        };
+        let Some(mut session) = session else {
+            self.not_authenticated();
+            return Ok(());
+        };
+        let pod = tokio::select! {
+            ended = &mut session => return ended,
+            pod = authenticated_as(&mut login) => Some(pod),
+            () = self.startup.dropped() => None,
+            () = &mut grace => None,
+            () = is_set(&mut self.stop) => return Ok(()),
+        };
+        let Some(pod) = pod else {
+            self.not_authenticated();
+            return Ok(());
+        };
+        let Self { shared, startup, mut stop } = self;
+        drop(startup);
+        let reason = tokio::select! {
+            ended = &mut session => return ended,
+            () = shared.access.ended(&pod) => ENDED,
+            () = is_set(&mut stop) => STOPPED,
+        };
+        disconnect(session, reason).await;
+        Ok(())
+    }
+
+    fn not_authenticated(&self) {
+        self.shared.counts.reject(Rejection::NotAuthenticated);
+    }
+}
+
+/// The pod as which the client has authenticated; for ever if it does not.
+async fn authenticated_as(login: &mut watch::Receiver<Option<PodName>>) -> PodName {
+    let pod = login.wait_for(Option::is_some).await.ok().and_then(|pod| pod.clone());
+    match pod {
+        Some(pod) => pod,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the client why, if it listens.
+async fn disconnect(session: RunningSession<Connection>, reason: &str) {
+    let handle = session.handle();
+    let end = async {
+        let language = "en".to_owned();
+        let _ = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), language).await;
+        let _ = session.await;
+    };
+    let _ = tokio::time::timeout(limits::DISCONNECT, end).await;
+}

@@ -1,0 +1,141 @@
+//! What a client has sent and its pods have not taken yet.
+//!
+//! A pod that does not read must not cost memory without bound, nor hold up the connection: what
+//! goes the other way would wait for it, and the pod for that. russh gives every channel the same
+//! window, and lets it be changed only when it is renewed
+//! ([`Handler::adjust_window`](russh::server::Handler::adjust_window)): while too much waits, all
+//! windows are renewed by [`limits::NARROW_WINDOW`] only, as in the pods' own server.
+
+use crate::limits;
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// How many bytes wait in all channels of a connection.
+#[derive(Clone)]
+pub(super) struct Backlog(Arc<watch::Sender<usize>>);
+
+/// The client ignores its windows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Excess;
+
+impl Backlog {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        *self.0.borrow() > limits::WAITING_BYTES
+    }
+
+    /// Waits until there is room, but not for ever: other channels must go on.
+    pub(super) async fn pace(&self) -> Result<(), Excess> {
+        if *self.0.borrow() > limits::EXCESS_BYTES {
+            return Err(Excess);
+        }
+        if self.is_full() {
+            let mut waiting = self.0.subscribe();
+            let has_room = waiting.wait_for(|bytes| *bytes <= limits::WAITING_BYTES);
+            let _ = tokio::time::timeout(limits::PACE, has_room).await;
+        }
+        Ok(())
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.send_modify(|waiting| *waiting = waiting.saturating_add(bytes));
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.0.send_modify(|waiting| *waiting = waiting.saturating_sub(bytes));
+    }
+
+    /// The two ends of a channel's input.
+    pub(super) fn queue(&self) -> (InputSender, InputReceiver) {
+        let (bytes, receiver) = mpsc::unbounded_channel();
+        let sender = InputSender { bytes, backlog: self.clone() };
+        (sender, InputReceiver { bytes: receiver, backlog: self.clone() })
+    }
+}
+
+pub(super) struct InputSender {
+    bytes: mpsc::UnboundedSender<Bytes>,
+    backlog: Backlog,
+}
+
+impl InputSender {
+    /// Queues a packet; what nobody will read is dropped.
+    pub(super) fn push(&self, data: &[u8]) {
+        // Counted first: the receiver may take it at once.
+        self.backlog.add(data.len());
+        if self.bytes.send(Bytes::copy_from_slice(data)).is_err() {
+            self.backlog.remove(data.len());
+        }
+    }
+}
+
+pub(super) struct InputReceiver {
+    bytes: mpsc::UnboundedReceiver<Bytes>,
+    backlog: Backlog,
+}
+
+impl InputReceiver {
+    /// The next piece; none when the client sends no more.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        let bytes = self.bytes.recv().await?;
+        self.backlog.remove(bytes.len());
+        Some(bytes)
+    }
+}
+
+impl Drop for InputReceiver {
+    fn drop(&mut self) {
+        self.bytes.close();
+        while let Ok(bytes) = self.bytes.try_recv() {
+            self.backlog.remove(bytes.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_is_ahead_is_slowed_and_loses_nothing() {
+        let backlog = Backlog::new();
+        let (sender, mut receiver) = backlog.queue();
+        let piece = vec![7; limits::PIECE_BYTES];
+        let pieces = limits::WAITING_BYTES / piece.len() + 2;
+        for _ in 0..pieces {
+            sender.push(&piece);
+            assert_eq!(backlog.pace().await, Ok(()));
+        }
+        assert!(backlog.is_full());
+        for _ in 0..pieces {
+            assert_eq!(receiver.next().await.as_deref(), Some(&piece[..]));
+        }
+        assert!(!backlog.is_full());
+        drop(sender);
+        assert_eq!(receiver.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_channel_that_is_gone() {
+        let backlog = Backlog::new();
+        let ((sender, receiver), (_other, _)) = (backlog.queue(), backlog.queue());
+        sender.push(&vec![7; 2 * limits::WAITING_BYTES]);
+        assert!(backlog.is_full());
+        drop(receiver);
+        assert!(!backlog.is_full());
+        sender.push(&vec![7; 2 * limits::WAITING_BYTES]);
+        assert!(!backlog.is_full());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_ignores_its_windows_is_found_out() {
+        let backlog = Backlog::new();
+        let (sender, _receiver) = backlog.queue();
+        sender.push(&vec![7; limits::EXCESS_BYTES + 1]);
+        assert_eq!(backlog.pace().await, Err(Excess));
+    }
+}

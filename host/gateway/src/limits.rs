@@ -1,0 +1,93 @@
+//! The limits of the gateway for external clients, each with its reason.
+
+use std::time::Duration;
+
+/// Connections to the jump host at the same time: each costs two descriptors and, with a pod, a
+/// third.
+pub(crate) const CONNECTIONS: usize = 4_096;
+/// Of these, those that have not authenticated: see [`Startups`](crate::startups::Startups). Each
+/// costs some 40 kB…
+pub(crate) const STARTUPS: [usize; 3] = [64, 30, 256];
+/// …and those of one address, or of one /64 of IPv6: a site behind one address fits, and a flood
+/// from there costs nobody elsewhere a connection.
+pub(crate) const STARTUPS_OF_ONE: [usize; 3] = [16, 30, 64];
+/// A client of the jump host that has not authenticated by then is disconnected, as with OpenSSH's
+/// `LoginGraceTime`.
+pub(crate) const LOGIN_GRACE: Duration = Duration::from_secs(120);
+/// Failed attempts in one connection: OpenSSH's `MaxAuthTries`, and the first one, by which a client
+/// asks for the methods.
+pub(crate) const AUTH_TRIES: usize = 7;
+/// The answer to a wrong password takes so long…
+pub(crate) const PASSWORD_DELAY: Duration = Duration::from_secs(1);
+/// …and to any other attempt.
+pub(crate) const REJECTION_DELAY: Duration = Duration::from_millis(10);
+/// Keeps the way through firewalls open; a dead client is noticed by TCP.
+pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Connections of one lease at the same time, by both ways: an editor, a few terminals and a
+/// parallel copy fit, and the pod's own server takes hardly more.
+pub(crate) const SESSIONS_OF_LEASE: usize = 64;
+/// Forwarded channels of one connection to the jump host: `ProxyJump` needs one.
+pub(crate) const CHANNELS: usize = 8;
+/// What a client may send ahead on one channel.
+pub(crate) const WINDOW: u32 = 1 << 20;
+/// While too much waits: renewed when it is used up, so that the client can try again.
+pub(crate) const NARROW_WINDOW: u32 = 2;
+/// What may wait for the pods of one connection. Windows that were given before still add to it.
+pub(crate) const WAITING_BYTES: usize = 512 << 10;
+/// More than this only waits if the client ignores its windows.
+pub(crate) const EXCESS_BYTES: usize = 16 << 20;
+/// How long one packet of a client that is too far ahead is held before the next is read.
+pub(crate) const PACE: Duration = Duration::from_millis(20);
+
+/// Handshakes of iroh at the same time…
+pub(crate) const HANDSHAKES: usize = 256;
+/// …beyond this many a client must prove its address first, which costs us nothing…
+pub(crate) const UNPROVEN_HANDSHAKES: usize = 32;
+/// …and each is done by then.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections of one remote endpoint at the same time. Its key costs nothing, so that the other
+/// limits count too.
+pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
+/// New connections a second of one address, or of one endpoint by a relay, and so many at once:
+/// each costs a handshake and a lookup…
+pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
+/// …and of one lease: anybody who knows its name may connect, as to a port of the node. A script that
+/// runs one command after another fits.
+pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
+/// Addresses and endpoints whose rate is known at the same time; beyond that none is added.
+pub(crate) const RATED: usize = 16_384;
+/// How long a connection may be without its stream: SSH clients send their greeting at once.
+pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);
+/// What one connection may have under way from its client, and to it.
+pub(crate) const RECEIVE_WINDOW: u32 = 1_250_000;
+pub(crate) const SEND_WINDOW: u64 = 2_500_000;
+/// Either end notices within five seconds that the other is gone. The client takes the shorter
+/// time-out of the two, so that this holds for any client.
+pub(crate) const IDLE: Duration = Duration::from_secs(4);
+/// Several are lost before the connection is.
+pub(crate) const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// How long the lookup of a lease may take: less than [`IDLE`], after which an incoming connection
+/// of iroh that was not accepted is dropped without a word.
+pub(crate) const LOOKUP: Duration = Duration::from_secs(3);
+/// How long the way to a pod may take.
+pub(crate) const OPEN: Duration = Duration::from_secs(10);
+/// When one side has ended, the other one may send what is under way.
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
+/// Read and written at once: the largest packet of SSH.
+pub(crate) const PIECE_BYTES: usize = 32_768;
+/// For a client to take the reason why it is disconnected.
+pub(crate) const DISCONNECT: Duration = Duration::from_secs(1);
+/// For the connections to end when the gateway stops.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
+/// After a failed `accept`, most likely because the process is out of file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long our client tries to connect.
+pub(crate) const CONNECT: Duration = Duration::from_secs(15);
+/// How long it waits for the rest when its input has ended…
+pub(crate) const CLIENT_LINGER: Duration = Duration::from_secs(5);
+/// …and for the gateway to learn of the end: `ssh` waits for its `ProxyCommand`.
+pub(crate) const CLIENT_CLOSE: Duration = Duration::from_millis(500);
+/// A ticket's text: an id, and more addresses than a machine has.
+pub(crate) const TICKET_BYTES: usize = 4_096;

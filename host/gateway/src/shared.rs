@@ -1,0 +1,153 @@
+//! What both ways to a pod have in common: the leases, the pods, and what is counted.
+
+use crate::access::{ByteStream, LeaseAccess, LeaseLogin, LookupError, PodStreams};
+use crate::limits;
+use crate::metrics::{Counts, OpenSession, Rejection, Way};
+use paygress_core::error_chain;
+use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use paygress_core::model::ids::PodName;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub(crate) struct Shared {
+    pub(crate) access: Arc<dyn LeaseAccess>,
+    pub(crate) streams: Arc<dyn PodStreams>,
+    pub(crate) counts: Arc<Counts>,
+    /// By both ways together.
+    sessions: KeyedLimit<PodName>,
+}
+
+/// Held by a session of a lease.
+pub(crate) struct SessionPermit {
+    _of_lease: Permit<PodName>,
+    _open: OpenSession,
+}
+
+impl Shared {
+    pub(crate) fn new(access: Arc<dyn LeaseAccess>, streams: Arc<dyn PodStreams>) -> Self {
+        Self { access, streams, counts: Arc::default(), sessions: KeyedLimit::default() }
+    }
+
+    /// The name as a pod's that there may be; what clients invent goes no further.
+    pub(crate) fn pod_name(text: &str) -> Option<PodName> {
+        PodName::parse(text).ok().filter(|pod| pod.lease().is_some())
+    }
+
+    /// The login of a live lease.
+    pub(crate) async fn login(&self, pod: &PodName) -> Option<LeaseLogin> {
+        self.look_up(pod, self.access.login(pod)).await.flatten()
+    }
+
+    /// Whether the lease is live; none if that cannot be known.
+    pub(crate) async fn is_live(&self, pod: &PodName) -> Option<bool> {
+        self.look_up(pod, self.access.is_live(pod)).await
+    }
+
+    async fn look_up<T>(
+        &self,
+        pod: &PodName,
+        lookup: impl Future<Output = Result<T, LookupError>>,
+    ) -> Option<T> {
+        match tokio::time::timeout(limits::LOOKUP, lookup).await {
+            Ok(Ok(found)) => return Some(found),
+            Ok(Err(error)) => {
+                tracing::warn!(%pod, error = %error_chain(&error), "a lease cannot be looked up");
+            }
+            Err(_) => tracing::warn!(%pod, "the lookup of a lease takes too long"),
+        }
+        self.counts.reject(Rejection::Lookup);
+        None
+    }
+
+    /// One more session of a lease, unless it has as many as it may.
+    pub(crate) fn begin_session(&self, pod: &PodName, way: Way) -> Option<SessionPermit> {
+        let of_lease = self.sessions.try_acquire(pod.clone(), limits::SESSIONS_OF_LEASE);
+        if of_lease.is_none() {
+            self.counts.reject(Rejection::TooMany);
+        }
+        Some(SessionPermit { _of_lease: of_lease?, _open: self.counts.open(way) })
+    }
+
+    /// A connection to the pod's SSH server.
+    pub(crate) async fn open(&self, pod: &PodName) -> Option<Box<dyn ByteStream>> {
+        match tokio::time::timeout(limits::OPEN, self.streams.open(pod)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => {
+                tracing::info!(%pod, error = %error_chain(&error), "a pod cannot be reached");
+            }
+            Err(_) => tracing::info!(%pod, "a pod cannot be reached in time"),
+        }
+        self.counts.reject(Rejection::Unreachable);
+        None
+    }
+}
+
+/// Waits until the flag is `true` or its sender is dropped.
+pub(crate) async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await.is_ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::OpenError;
+    use async_trait::async_trait;
+
+    /// Neither leases nor pods.
+    struct Nothing;
+
+    #[async_trait]
+    impl LeaseAccess for Nothing {
+        async fn login(&self, _: &PodName) -> Result<Option<LeaseLogin>, LookupError> {
+            Err(LookupError::new("the store is away"))
+        }
+
+        async fn ended(&self, _: &PodName) {}
+    }
+
+    #[async_trait]
+    impl PodStreams for Nothing {
+        async fn open(&self, _: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+            Err(OpenError::new("no route"))
+        }
+    }
+
+    fn shared() -> Shared {
+        Shared::new(Arc::new(Nothing), Arc::new(Nothing))
+    }
+
+    fn pod(name: &str) -> PodName {
+        Shared::pod_name(name).unwrap()
+    }
+
+    #[test]
+    fn a_lease_has_so_many_sessions_by_both_ways_together_and_others_have_theirs() {
+        let (shared, pod, other) = (shared(), pod("ssh-pod-aaaaaaaaaa"), pod("ssh-pod-bbbbbbbbbb"));
+        let ways = Way::ALL.into_iter().cycle().take(2 * limits::SESSIONS_OF_LEASE);
+        let held: Vec<SessionPermit> =
+            ways.filter_map(|way| shared.begin_session(&pod, way)).collect();
+        assert_eq!(held.len(), limits::SESSIONS_OF_LEASE);
+        assert!(shared.begin_session(&other, Way::Jump).is_some());
+        let rejected = u64::try_from(limits::SESSIONS_OF_LEASE).unwrap();
+        assert_eq!(shared.counts.rejections(Rejection::TooMany), rejected);
+        drop(held);
+        assert!(shared.begin_session(&pod, Way::Iroh).is_some());
+        assert_eq!(shared.counts.open_sessions(Way::Iroh), 0);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_known_or_reached_is_counted() {
+        let (shared, pod) = (shared(), pod("ssh-pod-aaaaaaaaaa"));
+        assert!(shared.login(&pod).await.is_none() && shared.is_live(&pod).await.is_none());
+        assert!(shared.open(&pod).await.is_none());
+        assert_eq!(shared.counts.rejections(Rejection::Lookup), 2);
+        assert_eq!(shared.counts.rejections(Rejection::Unreachable), 1);
+    }
+
+    #[test]
+    fn only_names_of_pods_are_looked_up() {
+        for other in ["", "root", "ssh-pod-", "ssh-pod-other", "ssh-pod-aaaaaaaaaaa"] {
+            assert_eq!(Shared::pod_name(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Connections that have not authenticated yet: OpenSSH's `MaxStartups`, random early drop, in all
+//! and for each address.
+//!
+//! One difference: what is dropped for a new connection is not that one, but the one that has
+//! waited longest. A customer logs in within seconds, so somebody who holds connections open loses
+//! theirs first, and cannot keep others out however many they open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// From `begin` on, a new connection costs another one with `rate` percent at first and ever more
+/// up to always at `full`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EarlyDrop {
+    begin: usize,
+    rate: usize,
+    full: usize,
+}
+
+impl EarlyDrop {
+    /// `begin:rate:full`, as OpenSSH writes it.
+    pub(crate) const fn new([begin, rate, full]: [usize; 3]) -> Self {
+        Self { begin, rate, full }
+    }
+
+    /// How many of a hundred new connections cost one while so many wait: the figures of OpenSSH's
+    /// `should_drop_connection`.
+    fn percent(self, held: usize) -> u32 {
+        let percent = if held < self.begin {
+            0
+        } else if held >= self.full {
+            100
+        } else {
+            let rise = 100_usize.saturating_sub(self.rate);
+            let above = held.saturating_sub(self.begin).saturating_mul(rise);
+            let span = self.full.saturating_sub(self.begin);
+            self.rate.saturating_add(above.checked_div(span).unwrap_or(rise))
+        };
+        u32::try_from(percent).unwrap_or(100)
+    }
+
+    /// Without randomness always, once there are many.
+    fn strikes(self, held: usize) -> bool {
+        let percent = self.percent(held);
+        percent > 0 && getrandom::u32().map_or(true, |random| random % 100 < percent)
+    }
+}
+
+struct Waiting<K> {
+    next: u64,
+    /// The oldest first. Dropping the sender tells the connection that it is dropped.
+    by_age: BTreeMap<u64, (K, oneshot::Sender<()>)>,
+    counts: HashMap<K, usize>,
+}
+
+impl<K: Eq + Hash> Waiting<K> {
+    fn count(&self, key: &K) -> usize {
+        self.counts.get(key).copied().unwrap_or(0)
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some((key, _)) = self.by_age.remove(&id) else { return };
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&key);
+            }
+        }
+    }
+
+    fn remove_oldest(&mut self, is_meant: impl Fn(&K) -> bool) {
+        let oldest = self.by_age.iter().find(|(_, (key, _))| is_meant(key)).map(|(id, _)| *id);
+        if let Some(id) = oldest {
+            self.remove(id);
+        }
+    }
+}
+
+/// The connections that wait, by what they have in common.
+pub(crate) struct Startups<K> {
+    waiting: Arc<Mutex<Waiting<K>>>,
+    of_all: EarlyDrop,
+    of_one: EarlyDrop,
+}
+
+fn lock<K>(waiting: &Mutex<Waiting<K>>) -> MutexGuard<'_, Waiting<K>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Eq + Hash + Clone> Startups<K> {
+    pub(crate) fn new(of_all: EarlyDrop, of_one: EarlyDrop) -> Self {
+        let (by_age, counts) = (BTreeMap::new(), HashMap::new());
+        Self { waiting: Arc::new(Mutex::new(Waiting { next: 0, by_age, counts })), of_all, of_one }
+    }
+
+    /// A place for a new connection, which may cost another one its own.
+    pub(crate) fn admit(&self, key: K) -> Startup<K> {
+        let mut waiting = lock(&self.waiting);
+        if self.of_one.strikes(waiting.count(&key)) {
+            waiting.remove_oldest(|other| *other == key);
+        }
+        if self.of_all.strikes(waiting.by_age.len()) {
+            waiting.remove_oldest(|_| true);
+        }
+        let (sender, dropped) = oneshot::channel();
+        let id = waiting.next;
+        waiting.next = id.wrapping_add(1);
+        let count = waiting.counts.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        waiting.by_age.insert(id, (key, sender));
+        Startup { id, waiting: Arc::clone(&self.waiting), dropped }
+    }
+
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        lock(&self.waiting).by_age.len()
+    }
+}
+
+/// A connection's place until it authenticates or ends.
+pub(crate) struct Startup<K: Eq + Hash> {
+    id: u64,
+    waiting: Arc<Mutex<Waiting<K>>>,
+    dropped: oneshot::Receiver<()>,
+}
+
+impl<K: Eq + Hash> Startup<K> {
+    /// Waits until the place is another's. To be called again only as long as it has not returned.
+    pub(crate) async fn dropped(&mut self) {
+        let _ = (&mut self.dropped).await;
+    }
+}
+
+impl<K: Eq + Hash> Drop for Startup<K> {
+    fn drop(&mut self) {
+        lock(&self.waiting).remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    fn is_dropped(startup: &mut Startup<&str>) -> bool {
+        startup.dropped.try_recv() == Err(TryRecvError::Closed)
+    }
+
+    fn startups() -> Startups<&'static str> {
+        Startups::new(EarlyDrop::new(limits::STARTUPS), EarlyDrop::new(limits::STARTUPS_OF_ONE))
+    }
+
+    /// The figures of OpenSSH's `should_drop_connection` for `10:30:100`.
+    #[test]
+    fn the_percentages_are_those_of_openssh() {
+        let drop = EarlyDrop::new([10, 30, 100]);
+        for (held, percent) in [(0, 0), (9, 0), (10, 30), (19, 37), (55, 65), (99, 99), (100, 100)]
+        {
+            assert_eq!(drop.percent(held), percent, "{held}");
+        }
+        assert_eq!(EarlyDrop::new([1, 30, 1]).percent(1), 100);
+    }
+
+    #[test]
+    fn ten_thousand_of_one_address_hold_no_more_than_its_share_and_the_newest_stays() {
+        let startups = startups();
+        let mut all: Vec<Startup<&str>> = (0..10_000).map(|_| startups.admit("a")).collect();
+        let [_, _, full] = limits::STARTUPS_OF_ONE;
+        assert_eq!(startups.held(), full);
+        assert!(is_dropped(&mut all[0]), "the oldest goes first");
+        let mut customer = startups.admit("a");
+        assert!(!is_dropped(&mut customer), "at the same address one more comes in");
+        let mut other = startups.admit("b");
+        assert!(!is_dropped(&mut other));
+        // One that comes from elsewhere may cost an old one its place.
+        assert!((full..=full + 1).contains(&startups.held()));
+    }
+
+    #[test]
+    fn those_of_many_addresses_hold_no_more_than_there_are() {
+        let startups: Startups<u32> =
+            Startups::new(EarlyDrop::new([2, 30, 4]), EarlyDrop::new([2, 30, 4]));
+        let all: Vec<Startup<u32>> = (0..1_000).map(|address| startups.admit(address)).collect();
+        assert_eq!(startups.held(), 4);
+        drop(all);
+        assert_eq!(startups.held(), 0);
+        assert!(lock(&startups.waiting).counts.is_empty(), "an address without any is forgotten");
+    }
+}

@@ -1,0 +1,152 @@
+//! The endpoint of iroh, on loopback and without a relay.
+
+use crate::support::{LONG, Running, alice, bob, pod, silent, until};
+use iroh::Endpoint;
+use iroh::endpoint::{ConnectionError, presets};
+use paygress_core::model::ids::PodName;
+use paygress_gateway::{
+    ClientError, EndpointKey, EndpointOptions, GatewayTicket, IrohEndpoint, Rejection, Tunnel, Way,
+    connect,
+};
+use std::future::{pending, ready};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+
+const GREETING: &[u8] = b"SSH-2.0-test\r\n";
+/// Those of one remote endpoint that the gateway has at the same time.
+const OF_ENDPOINT: u64 = 32;
+
+async fn start() -> (GatewayTicket, Running) {
+    let mut options = EndpointOptions::new(EndpointKey::generate());
+    options.udp = vec!["127.0.0.1:0".parse().unwrap()];
+    let endpoint = IrohEndpoint::bind(options).await.unwrap();
+    // As customers get it.
+    let ticket = endpoint.ticket().to_string().parse().unwrap();
+    (ticket, Running::start(|gateway| gateway.with_endpoint(endpoint)))
+}
+
+/// A client that runs, with its standard input and output.
+struct Client {
+    keyboard: DuplexStream,
+    screen: DuplexStream,
+    ended: JoinHandle<Result<(), ClientError>>,
+}
+
+impl Client {
+    fn run(tunnel: Tunnel) -> Self {
+        let ((keyboard, input), (output, screen)) = (duplex(65_536), duplex(65_536));
+        let ended = tokio::spawn(tunnel.run(input, output, pending()));
+        Self { keyboard, screen, ended }
+    }
+
+    async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Self {
+        Self::run(connect(ticket, pod).await.unwrap())
+    }
+
+    async fn echoes(&mut self, bytes: &[u8]) {
+        let mut received = vec![0; bytes.len()];
+        let (sent, read) =
+            tokio::join!(self.keyboard.write_all(bytes), self.screen.read_exact(&mut received));
+        sent.unwrap();
+        read.unwrap();
+        assert!(received == bytes, "{} bytes come back as they were", bytes.len());
+    }
+
+    async fn end(self) -> Result<(), ClientError> {
+        tokio::time::timeout(LONG, self.ended).await.expect("the client ends").unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_go_both_ways_until_the_client_ends() {
+    let (ticket, gateway) = start().await;
+    let mut client = Client::connect(&ticket, &alice()).await;
+    client.echoes(GREETING).await;
+    client.echoes(&vec![7; 3 << 20]).await;
+    assert_eq!(gateway.counts.open_sessions(Way::Iroh), 1);
+    client.keyboard.shutdown().await.unwrap();
+    client.end().await.unwrap();
+    until("the session ends", || gateway.counts.open_sessions(Way::Iroh) == 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_live_leases_are_served() {
+    let (ticket, gateway) = start().await;
+    gateway.leases.end(&bob());
+    for unknown in [bob(), pod("ssh-pod-zzzzzzzzzz"), pod("no name of a pod of ours")] {
+        let error = connect(&ticket, &unknown).await.unwrap_err();
+        assert!(matches!(error, ClientError::UnknownLease), "{error:?}");
+    }
+    assert_eq!(gateway.counts.rejections(Rejection::UnknownLease), 3);
+    // A lease that comes later is served by the same endpoint.
+    gateway.leases.add(bob(), Vec::new(), None);
+    Client::connect(&ticket, &bob()).await.echoes(GREETING).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
+    let (ticket, gateway) = start().await;
+    let mut cut = Client::connect(&ticket, &alice()).await;
+    let mut staying = Client::connect(&ticket, &bob()).await;
+    cut.echoes(GREETING).await;
+    staying.echoes(GREETING).await;
+    gateway.leases.end(&alice());
+    let error = cut.end().await.unwrap_err();
+    assert!(matches!(error, ClientError::LeaseEnded), "{error:?}");
+    staying.echoes(GREETING).await;
+
+    gateway.stop().await;
+    let error = staying.end().await.unwrap_err();
+    assert!(matches!(error, ClientError::Stopping), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_does_not_answer_is_named_as_the_reason() {
+    let (ticket, gateway) = start().await;
+    let mut client = Client::connect(&ticket, &silent()).await;
+    client.keyboard.write_all(GREETING).await.unwrap();
+    let error = client.end().await.unwrap_err();
+    assert!(matches!(error, ClientError::PodUnreachable), "{error:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_stopped_ends_at_once() {
+    let (ticket, gateway) = start().await;
+    let tunnel = connect(&ticket, &alice()).await.unwrap();
+    let (_keyboard, input) = duplex(64);
+    let run = tunnel.run(input, tokio::io::sink(), ready(()));
+    tokio::time::timeout(LONG, run).await.expect("it ends").unwrap();
+    until("the gateway knows", || gateway.counts.open_sessions(Way::Iroh) == 0).await;
+    gateway.stop().await;
+}
+
+/// The client is iroh alone, as others write theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_endpoint_has_a_bounded_number_of_connections() {
+    let (ticket, gateway) = start().await;
+    let ticket: iroh_tickets::endpoint::EndpointTicket = ticket.to_string().parse().unwrap();
+    let endpoint = Box::pin(Endpoint::builder(presets::Minimal).bind()).await.unwrap();
+    let protocol = format!("paygress/ssh/1/{}", alice());
+    let mut connections = Vec::new();
+    for _ in 0..=OF_ENDPOINT {
+        let addr = ticket.endpoint_addr().clone();
+        let connected = Box::pin(endpoint.connect(addr, protocol.as_bytes()));
+        connections.push(connected.await.unwrap());
+    }
+    until("all have been decided on", || {
+        let open = gateway.counts.open_sessions(Way::Iroh);
+        open + gateway.counts.rejections(Rejection::TooMany) == OF_ENDPOINT + 1
+    })
+    .await;
+    assert_eq!(gateway.counts.rejections(Rejection::TooMany), 1);
+    until("one is closed", || connections.iter().any(|it| it.close_reason().is_some())).await;
+    let reasons: Vec<ConnectionError> =
+        connections.iter().filter_map(iroh::endpoint::Connection::close_reason).collect();
+    let [ConnectionError::ApplicationClosed(close)] = &reasons[..] else { panic!("{reasons:?}") };
+    assert!(close.reason.starts_with(b"too many connections"), "{close}");
+    endpoint.close().await;
+    gateway.stop().await;
+}

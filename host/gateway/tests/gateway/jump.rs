@@ -1,0 +1,194 @@
+//! The jump host, with russh as the client.
+
+use crate::support::{LONG, PORT, Running, SECRET, alice, bob, silent, until};
+use paygress_core::model::ids::PodName;
+use paygress_gateway::{GatewayHostKey, JumpHost, Rejection, Way};
+use paygress_sshd::new_host_key;
+use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse, Msg};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{Channel, ChannelOpenFailure, Error};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Any host key will do.
+struct AnyServer;
+
+impl Handler for AnyServer {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        Ok(true)
+    }
+}
+
+async fn start() -> (SocketAddr, Running) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let key = GatewayHostKey::generate().unwrap();
+    (address, Running::start(|gateway| gateway.with_jump_host(JumpHost::new(listener, key))))
+}
+
+async fn connect(address: SocketAddr) -> Handle<AnyServer> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    russh::client::connect_stream(Arc::new(Config::default()), stream, AnyServer).await.unwrap()
+}
+
+async fn by_secret(address: SocketAddr, pod: &PodName, secret: &str) -> Option<Handle<AnyServer>> {
+    let mut client = connect(address).await;
+    let result = client.authenticate_password(pod.as_str(), secret).await.unwrap();
+    result.success().then_some(client)
+}
+
+async fn by_key(address: SocketAddr, pod: &PodName, key: &PrivateKey) -> Option<Handle<AnyServer>> {
+    let mut client = connect(address).await;
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
+    let result = client.authenticate_publickey(pod.as_str(), key).await.unwrap();
+    result.success().then_some(client)
+}
+
+async fn forward(client: &Handle<AnyServer>, host: &str, port: u32) -> Result<Channel<Msg>, Error> {
+    client.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await
+}
+
+/// Sends so many bytes, and gets them back.
+async fn echoes(channel: Channel<Msg>, bytes: usize) {
+    let (mut read, mut write) = tokio::io::split(channel.into_stream());
+    let sent: Vec<u8> = (0_u8..=255).cycle().take(bytes).collect();
+    let mut received = vec![0; bytes];
+    let send = async {
+        write.write_all(&sent).await.unwrap();
+        write.flush().await.unwrap();
+    };
+    let (received_all, ()) = tokio::join!(read.read_exact(&mut received), send);
+    received_all.unwrap();
+    assert!(received == sent, "{bytes} bytes come back as they were");
+}
+
+fn refusal(result: Result<Channel<Msg>, Error>) -> ChannelOpenFailure {
+    match result {
+        Err(Error::ChannelOpenFailure(failure)) => failure,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the channel was opened"),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_s_key_or_secret_reaches_its_pod() {
+    let (address, gateway) = start().await;
+    let key = new_host_key().unwrap();
+    gateway.leases.add(bob(), vec![key.public_key().clone()], None);
+
+    let client = by_secret(address, &alice(), SECRET).await.unwrap();
+    for (host, port) in [(alice().as_str(), 22), ("localhost", u32::from(PORT))] {
+        echoes(forward(&client, host, port).await.unwrap(), 20).await;
+    }
+    let client = by_key(address, &bob(), &key).await.unwrap();
+    echoes(forward(&client, bob().as_str(), 22).await.unwrap(), 3 << 20).await;
+
+    assert_eq!(gateway.counts.sessions(Way::Jump), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_may_be_typed() {
+    let (address, gateway) = start().await;
+    let mut client = connect(address).await;
+    let user = alice().to_string();
+    let asks = client.authenticate_keyboard_interactive_start(user, None::<String>).await.unwrap();
+    assert!(matches!(asks, KeyboardInteractiveAuthResponse::InfoRequest { .. }));
+    let answer = vec![SECRET.to_owned()];
+    let result = client.authenticate_keyboard_interactive_respond(answer).await.unwrap();
+    assert!(matches!(result, KeyboardInteractiveAuthResponse::Success));
+    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_else_s_key_or_secret_does() {
+    let (address, gateway) = start().await;
+    let (own, other) = (new_host_key().unwrap(), new_host_key().unwrap());
+    gateway.leases.add(alice(), vec![own.public_key().clone()], None);
+    gateway.leases.add(bob(), vec![other.public_key().clone()], Some("battery staple"));
+
+    assert!(by_key(address, &alice(), &other).await.is_none());
+    assert!(by_secret(address, &alice(), "battery staple").await.is_none());
+    assert!(by_secret(address, &alice(), "").await.is_none(), "a lease without a secret");
+    gateway.leases.end(&bob());
+    assert!(by_key(address, &bob(), &other).await.is_none(), "its lease has ended");
+    assert_eq!(gateway.counts.rejections(Rejection::Credentials), 2);
+    assert_eq!(gateway.counts.sessions(Way::Jump), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_gets_nothing_but_its_pod_s_ssh_port() {
+    let (address, gateway) = start().await;
+    let client = by_secret(address, &alice(), SECRET).await.unwrap();
+    for (host, port) in [
+        (bob().as_str(), 22),
+        ("10.96.0.1", 443),
+        ("169.254.169.254", 22),
+        (alice().as_str(), 80),
+        ("localhost", u32::from(address.port())),
+    ] {
+        let failure = refusal(forward(&client, host, port).await);
+        assert_eq!(failure.code(), 1, "{host}:{port}: {failure:?}");
+    }
+    assert_eq!(refusal(client.channel_open_session().await).code(), 1);
+    assert!(client.tcpip_forward("127.0.0.1", 0).await.is_err(), "no listener");
+    assert_eq!(gateway.counts.rejections(Rejection::NotPermitted), 6);
+    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_answer_is_a_failed_connection() {
+    let (address, gateway) = start().await;
+    let client = by_secret(address, &silent(), SECRET).await.unwrap();
+    assert_eq!(refusal(forward(&client, silent().as_str(), 22).await).code(), 2);
+    assert_eq!(gateway.counts.rejections(Rejection::Unreachable), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
+    let (address, gateway) = start().await;
+    let (ending, staying) = (alice(), bob());
+    let cut = by_secret(address, &ending, SECRET).await.unwrap();
+    let mut stream = forward(&cut, ending.as_str(), 22).await.unwrap().into_stream();
+    let kept = by_secret(address, &staying, SECRET).await.unwrap();
+    let channel = forward(&kept, staying.as_str(), 22).await.unwrap();
+
+    gateway.leases.end(&ending);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut rest)).await.expect("it is cut");
+    assert!(rest.is_empty());
+    let _ = tokio::time::timeout(LONG, cut).await.expect("and its connection");
+    echoes(channel, 20).await;
+    until("one is open", || gateway.counts.open_sessions(Way::Jump) == 1).await;
+    assert!(by_secret(address, &ending, SECRET).await.is_none());
+    gateway.stop().await;
+}
+
+/// All come from one address, the customer's too.
+#[tokio::test]
+async fn a_crowd_that_does_not_log_in_leaves_it_serving() {
+    const CROWD: usize = 200;
+    const SHARE: usize = 64;
+    let (address, gateway) = start().await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(TcpStream::connect(address).await.unwrap());
+    }
+    let client = by_secret(address, &alice(), SECRET).await.unwrap();
+    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
+    let dropped = u64::try_from(CROWD - SHARE).unwrap();
+    until("the others are dropped", || {
+        gateway.counts.rejections(Rejection::NotAuthenticated) >= dropped
+    })
+    .await;
+    drop(crowd);
+    gateway.stop().await;
+}
