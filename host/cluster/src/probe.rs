@@ -28,8 +28,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, LeasePlan, NetworkIsolation, Probe, ProbeProblem, ReadyPod,
-    StartupPhase,
+    Cluster, ClusterError, LeasePlan, NetworkIsolation, Probe, ProbeProblem, ReadyPod, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::model::ids::PodName;
@@ -60,7 +59,10 @@ impl Probe for Kubernetes {
 
     async fn try_network(&self, plan: &LeasePlan) {
         if let Err(problem) = self.probe_network(plan).await {
-            tracing::info!(?problem, "what pods reach is not known: the pod that tries does not start");
+            tracing::info!(
+                ?problem,
+                "what pods reach is not known: the pod that tries does not start"
+            );
         }
     }
 

@@ -403,10 +403,6 @@ fn start_cause(
     if container.name == HOLDER_CONTAINER || waits_for_server(pod, container, waiting) {
         return StartCause::Host;
     }
-    }
-    if container.name == HOLDER_CONTAINER {
-        return StartCause::Host;
-    }
     let message = waiting.message.as_deref();
     let is_away = reason == REGISTRY_AWAY || is_not_of_image(message);
     if is_away && !is_refused(message) { StartCause::Unknown } else { StartCause::Image }

@@ -10,9 +10,9 @@
 //! `mac` is HMAC-SHA256 over the nonce of the client and all keys. A server in between may pass on the
 //! proof of another one, but then it has proved none of these keys in its own exchange.
 
-use crate::regular_file::read_at_most;
 use hmac::digest::Key;
 use hmac::{Hmac, Mac};
+use paygress_regular_file::read_at_most;
 use russh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -2,6 +2,35 @@
 
 use super::*;
 
+/// What the runtime says, and whether the registry has refused the image for good.
+const PULLS: [(&str, bool); 13] = [
+    ("x/y:1: not found", true),
+    (
+        "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+        true,
+    ),
+    ("no match for platform in manifest: not found", true),
+    ("reading manifest 1 in x/y: manifest unknown", true),
+    ("requested access to the resource is denied", true),
+    (
+        "failed to fetch anonymous token: unexpected status from GET request to https://x/token: 401 Unauthorized",
+        true,
+    ),
+    ("unexpected status from HEAD request to https://x/v2/y/manifests/1: 403 Forbidden", true),
+    ("reading manifest 1 in x/y: unauthorized: authentication required", true),
+    ("parsing image reference: invalid reference format", true),
+    ("dial tcp: lookup x on 10.96.0.10:53: no such host", false),
+    (
+        "unexpected status from HEAD request to https://x/v2/y/manifests/1: 429 Too Many Requests",
+        false,
+    ),
+    (
+        "unexpected status from HEAD request to https://x/v2/y/manifests/1: 503 Service Unavailable",
+        false,
+    ),
+    ("dial tcp 192.0.2.1:443: i/o timeout", false),
+];
+
 #[test]
 fn a_pull_that_its_registry_refuses_is_not_waited_for() {
     let of = |reason: &str, message: &str| {
@@ -12,33 +41,7 @@ fn a_pull_that_its_registry_refuses_is_not_waited_for() {
         readiness(&pod, Duration::ZERO, UNSCHEDULABLE)
     };
     let pull = "failed to pull and unpack image \"x/y:1\": failed to resolve reference \"x/y:1\": ";
-    for (message, is_final) in [
-        ("x/y:1: not found", true),
-        (
-            "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
-            true,
-        ),
-        ("no match for platform in manifest: not found", true),
-        ("reading manifest 1 in x/y: manifest unknown", true),
-        ("requested access to the resource is denied", true),
-        (
-            "failed to fetch anonymous token: unexpected status from GET request to https://x/token: 401 Unauthorized",
-            true,
-        ),
-        ("unexpected status from HEAD request to https://x/v2/y/manifests/1: 403 Forbidden", true),
-        ("reading manifest 1 in x/y: unauthorized: authentication required", true),
-        ("parsing image reference: invalid reference format", true),
-        ("dial tcp: lookup x on 10.96.0.10:53: no such host", false),
-        (
-            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 429 Too Many Requests",
-            false,
-        ),
-        (
-            "unexpected status from HEAD request to https://x/v2/y/manifests/1: 503 Service Unavailable",
-            false,
-        ),
-        ("dial tcp 192.0.2.1:443: i/o timeout", false),
-    ] {
+    for (message, is_final) in PULLS {
         for (reason, before) in [
             ("ErrImagePull", ""),
             ("ImagePullBackOff", "Back-off pulling image \"x/y:1\": ErrImagePull: "),
@@ -100,6 +103,10 @@ fn no_image_is_blamed_for_its_registry_or_for_a_full_disk() {
         }
     }
     assert!(!is_of_image(&unready(Some(&waiting_for("RegistryUnavailable")))));
+}
+
+#[test]
+fn no_image_is_blamed_for_a_node_on_which_no_container_starts() {
     let failed = |message: &str| {
         let mut pod = terminated("StartError", 128);
         let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
