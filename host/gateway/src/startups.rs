@@ -5,48 +5,11 @@
 //! waited longest. A customer logs in within seconds, so somebody who holds connections open loses
 //! theirs first, and cannot keep others out however many they open.
 
+use paygress_sshd::EarlyDrop;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-
-/// From `begin` on, a new connection costs another one with `rate` percent at first and ever more
-/// up to always at `full`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EarlyDrop {
-    begin: usize,
-    rate: usize,
-    full: usize,
-}
-
-impl EarlyDrop {
-    /// `begin:rate:full`, as OpenSSH writes it.
-    pub(crate) const fn new([begin, rate, full]: [usize; 3]) -> Self {
-        Self { begin, rate, full }
-    }
-
-    /// How many of a hundred new connections cost one while so many wait: the figures of OpenSSH's
-    /// `should_drop_connection`.
-    fn percent(self, held: usize) -> u32 {
-        let percent = if held < self.begin {
-            0
-        } else if held >= self.full {
-            100
-        } else {
-            let rise = 100_usize.saturating_sub(self.rate);
-            let above = held.saturating_sub(self.begin).saturating_mul(rise);
-            let span = self.full.saturating_sub(self.begin);
-            self.rate.saturating_add(above.checked_div(span).unwrap_or(rise))
-        };
-        u32::try_from(percent).unwrap_or(100)
-    }
-
-    /// Without randomness always, once there are many.
-    fn strikes(self, held: usize) -> bool {
-        let percent = self.percent(held);
-        percent > 0 && getrandom::u32().map_or(true, |random| random % 100 < percent)
-    }
-}
 
 struct Waiting<K> {
     next: u64,
@@ -151,17 +114,6 @@ mod tests {
 
     fn startups() -> Startups<&'static str> {
         Startups::new(EarlyDrop::new(limits::STARTUPS), EarlyDrop::new(limits::STARTUPS_OF_ONE))
-    }
-
-    /// The figures of OpenSSH's `should_drop_connection` for `10:30:100`.
-    #[test]
-    fn the_percentages_are_those_of_openssh() {
-        let drop = EarlyDrop::new([10, 30, 100]);
-        for (held, percent) in [(0, 0), (9, 0), (10, 30), (19, 37), (55, 65), (99, 99), (100, 100)]
-        {
-            assert_eq!(drop.percent(held), percent, "{held}");
-        }
-        assert_eq!(EarlyDrop::new([1, 30, 1]).percent(1), 100);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const MAX_AUTHORIZED_KEYS_BYTES: u64 = 256 * 1_024;
 
 /// The kinds of signatures that are verified, those of RSA keys without SHA-1.
-pub(crate) static SIGNATURE_KINDS: [Algorithm; 8] = [
+pub static SIGNATURE_KINDS: [Algorithm; 8] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },

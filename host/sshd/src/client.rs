@@ -2,12 +2,12 @@
 
 use crate::account::{Error, SIGNATURE_KINDS};
 use crate::host_key_proof::{HostKeySecret, Nonce};
+use crate::socket::ShutdownOnDrop;
 use futures::{Stream, StreamExt};
 use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse};
 use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, ChannelMsg, Disconnect, Preferred};
 use std::borrow::Cow;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -143,27 +143,6 @@ pub struct Client {
     _shutdown: ShutdownOnDrop,
 }
 
-/// Shuts the socket down when it is dropped: russh's own task lives as long as its socket, whatever
-/// the server does.
-struct ShutdownOnDrop(std::net::TcpStream);
-
-impl ShutdownOnDrop {
-    async fn connect(address: impl ToSocketAddrs) -> std::io::Result<(TcpStream, Self)> {
-        let stream = TcpStream::connect(address).await?;
-        // Keys and requests are small, and each of them is waited for.
-        stream.set_nodelay(true)?;
-        let stream = stream.into_std()?;
-        let shutdown = Self(stream.try_clone()?);
-        Ok((TcpStream::from_std(stream)?, shutdown))
-    }
-}
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
 /// A connection to a server that has proved a key of these kinds which the handler accepts; nobody
 /// is logged in.
 async fn connect<H: Handler<Error = russh::Error> + 'static>(
@@ -171,7 +150,8 @@ async fn connect<H: Handler<Error = russh::Error> + 'static>(
     handler: H,
     kinds: Cow<'static, [Algorithm]>,
 ) -> Result<(Handle<H>, ShutdownOnDrop), russh::Error> {
-    let (stream, shutdown) = ShutdownOnDrop::connect(address).await?;
+    let stream = TcpStream::connect(address).await?;
+    let (stream, shutdown) = ShutdownOnDrop::split(stream)?;
     let config = Config {
         keepalive_interval: Some(KEEPALIVE),
         preferred: Preferred { key: kinds, ..Preferred::default() },

@@ -92,6 +92,13 @@ fn methods(account: &Account) -> MethodSet {
     methods
 }
 
+/// Asks for a password by keyboard-interactive authentication, as PAM does.
+#[must_use]
+pub fn password_prompt() -> Auth {
+    let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
+    Auth::Partial { name: Cow::Borrowed(""), instructions: Cow::Borrowed(""), prompts }
+}
+
 /// What all connections of a server have in common.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -200,9 +207,7 @@ impl Handler for Connection {
             });
         }
         let Some(mut response) = response.filter(|_| self.account.password.is_set()) else {
-            let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
-            let (name, instructions) = (Cow::Borrowed(""), Cow::Borrowed(""));
-            return Ok(Auth::Partial { name, instructions, prompts });
+            return Ok(password_prompt());
         };
         let password = response.next().unwrap_or_default();
         Ok(self.check_password(user, &String::from_utf8_lossy(&password)).await)

@@ -31,7 +31,7 @@ const BYTES: usize = 32;
 const MAX_PROOF_BYTES: usize = 16 * 1_024;
 const MAX_KEYS: usize = 8;
 
-/// What a server proves its host keys by: never printed, compared in constant time.
+/// What a server proves its host keys by: never printed; proofs are compared in constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HostKeySecret([u8; BYTES]);
 

@@ -65,6 +65,7 @@ mod channels;
 pub mod client;
 mod connection;
 mod date;
+mod early_drop;
 mod forward;
 mod groups;
 mod host_key_proof;
@@ -81,10 +82,15 @@ mod server;
 mod session;
 mod session_channel;
 mod sftp;
+mod socket;
 mod terminal;
 mod terminals;
 
-pub use account::{Account, Error, Password, key_kinds, new_host_key, parse_key, parse_keys};
+pub use account::{
+    Account, Error, Password, SIGNATURE_KINDS, key_kinds, new_host_key, parse_key, parse_keys,
+};
+pub use connection::password_prompt;
+pub use early_drop::EarlyDrop;
 pub use host_key_proof::{HOST_KEY_SECRET, HostKeySecret};
 pub use host_keys::HostKeys;
 pub use image::Image;
@@ -93,3 +99,4 @@ pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
 pub use reach::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask, reached};
 pub use russh::keys::PrivateKey;
 pub use server::{listen_on_both_families, serve, serve_lease, stopped_by_sigterm};
+pub use socket::ShutdownOnDrop;

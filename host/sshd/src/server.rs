@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::connection::{self, Connection, Shared};
+use crate::early_drop::EarlyDrop;
 use crate::forward::ACCEPT_PAUSE;
 use crate::host_keys::HostKeys;
 use crate::ignored_signals;
@@ -23,17 +24,11 @@ use tokio::time::Sleep;
 /// authenticated 40. Those leave room for more sessions than a person has.
 const MAX_CONNECTIONS: usize = 228;
 /// Connections that have not authenticated yet, as OpenSSH's `MaxStartups 10:30:100`. From
-/// `STARTUPS_BEGIN` on, a new one is dropped at random, with `STARTUPS_RATE` percent at first and
-/// ever more up to all of them at `STARTUPS_FULL`: somebody who holds connections open cannot keep
-/// a customer out who tries again. Addresses are not counted: behind source NAT all clients have
-/// the same.
+/// `STARTUPS_BEGIN` on, a new one is dropped at random, and all of them at `STARTUPS_FULL`. Addresses
+/// are not counted: behind source NAT all clients have the same.
+const STARTUPS: EarlyDrop = EarlyDrop::new([STARTUPS_BEGIN, 30, STARTUPS_FULL]);
 const STARTUPS_BEGIN: usize = 10;
-const STARTUPS_RATE: usize = 30;
 const STARTUPS_FULL: usize = 100;
-/// The percent that are added between the first number and the last one, and how far apart those
-/// are.
-const STARTUPS_RISE: usize = 100 - STARTUPS_RATE;
-const STARTUPS_SPAN: usize = STARTUPS_FULL - STARTUPS_BEGIN;
 /// A client that has not authenticated by then is disconnected, as OpenSSH's `LoginGraceTime`.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 /// For the connections to end when the server stops.
@@ -171,24 +166,10 @@ type PreAuthConn = OwnedSemaphorePermit;
 /// A place for a new connection, unless chance is against it.
 fn admit(startups: &Arc<Semaphore>) -> Option<PreAuthConn> {
     let held = STARTUPS_FULL.saturating_sub(startups.available_permits());
-    let drop_percent = drop_percent(held);
-    // Without randomness nothing is admitted while there are many.
-    let is_dropped =
-        drop_percent > 0 && getrandom::u32().map_or(true, |random| random % 100 < drop_percent);
-    if is_dropped { None } else { Arc::clone(startups).try_acquire_owned().ok() }
-}
-
-/// How many of a hundred new connections are dropped while so many have not authenticated.
-fn drop_percent(held: usize) -> u32 {
-    let rise = held.saturating_sub(STARTUPS_BEGIN).saturating_mul(STARTUPS_RISE);
-    let percent = match held {
-        0..STARTUPS_BEGIN => 0,
-        STARTUPS_BEGIN..STARTUPS_FULL => {
-            STARTUPS_RATE.saturating_add(rise.div_euclid(STARTUPS_SPAN))
-        }
-        _ => 100,
-    };
-    u32::try_from(percent).unwrap_or(100)
+    match STARTUPS.strikes(held) {
+        true => None,
+        false => Arc::clone(startups).try_acquire_owned().ok(),
+    }
 }
 
 /// Waits until the flag is `true` or its sender is dropped.
@@ -358,25 +339,6 @@ mod tests {
         assert_eq!(done.status.code(), Some(3), "{log}");
         assert!(received >= 10, "{log}");
         let _ = served.await.unwrap();
-    }
-
-    /// The figures of OpenSSH's `should_drop_connection` for `10:30:100`.
-    #[test]
-    fn connections_are_dropped_as_openssh_drops_them() {
-        for (held, percent) in [
-            (0, 0),
-            (9, 0),
-            (10, 30),
-            (11, 30),
-            (19, 37),
-            (50, 61),
-            (55, 65),
-            (99, 99),
-            (100, 100),
-            (usize::MAX, 100),
-        ] {
-            assert_eq!(drop_percent(held), percent, "{held}");
-        }
     }
 
     #[test]

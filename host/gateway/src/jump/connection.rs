@@ -8,7 +8,8 @@ use crate::pump;
 use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
 use paygress_core::model::ids::PodName;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey};
+use paygress_sshd::{SIGNATURE_KINDS, password_prompt};
+use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
     VerifiedPublicKey,
@@ -24,18 +25,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-
-/// The kinds of signatures that log in, those of RSA keys without SHA-1.
-static SIGNATURE_KINDS: [Algorithm; 8] = [
-    Algorithm::Ed25519,
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-    Algorithm::SkEd25519,
-    Algorithm::SkEcdsaSha2NistP256,
-];
 
 /// The names of the pod, as seen from the pod.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -221,9 +210,7 @@ impl Handler for Connection {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
         let Some(mut response) = response else {
-            let prompts = Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)][..]);
-            let (name, instructions) = (Cow::Borrowed(""), Cow::Borrowed(""));
-            return Ok(Auth::Partial { name, instructions, prompts });
+            return Ok(password_prompt());
         };
         let attempt = response.next().unwrap_or_default();
         Ok(self.check_secret(user, &String::from_utf8_lossy(&attempt)).await)

@@ -17,13 +17,13 @@ use crate::limits;
 use crate::metrics::Rejection;
 use crate::networks::network;
 use crate::shared::{Shared, is_set};
-use crate::startups::{EarlyDrop, Startup, Startups};
+use crate::startups::{Startup, Startups};
 use connection::Connection;
 use paygress_core::model::ids::PodName;
+use paygress_sshd::{EarlyDrop, ShutdownOnDrop};
 use russh::Disconnect;
 use russh::server::{Config, RunningSession};
-use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -85,27 +85,6 @@ impl JumpHost {
     }
 }
 
-/// Shuts the socket down when it is dropped: russh's own task lives as long as its socket, whatever
-/// the client does.
-struct ShutdownOnDrop(std::net::TcpStream);
-
-impl ShutdownOnDrop {
-    fn split(socket: TcpStream) -> io::Result<(TcpStream, Self)> {
-        // What is typed is small, and waited for.
-        socket.set_nodelay(true)?;
-        rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
-        let socket = socket.into_std()?;
-        let shutdown = Self(socket.try_clone()?);
-        Ok((TcpStream::from_std(socket)?, shutdown))
-    }
-}
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
 /// One connection, from the outside.
 struct Client {
     shared: Arc<Shared>,
@@ -121,6 +100,7 @@ impl Client {
     }
 
     async fn run(mut self, socket: TcpStream, config: Arc<Config>) -> Result<(), russh::Error> {
+        rustix::net::sockopt::set_socket_keepalive(&socket, true).map_err(std::io::Error::from)?;
         let (socket, _shutdown) = ShutdownOnDrop::split(socket)?;
         let (authenticated, mut login) = watch::channel(None);
         let handler = Connection::new(Arc::clone(&self.shared), authenticated);
