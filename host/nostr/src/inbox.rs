@@ -17,6 +17,7 @@ mod claims;
 mod cursor;
 mod in_flight;
 mod notices;
+mod relay_delays;
 mod reopenings;
 mod serve;
 mod text;
@@ -27,7 +28,7 @@ use crate::gift_wrap;
 use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
 use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
-use backfill::{Backfill, Backfilled, Pauses};
+use backfill::{Backfill, Backfilled, backfill_pauses};
 use claims::Claims;
 use in_flight::InFlight;
 use nostr_sdk::{
@@ -40,7 +41,8 @@ use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
 use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
-use reopenings::Reopenings;
+use relay_delays::RelayDelays;
+use reopenings::reopenings;
 use serve::{MessageHandler, PLAIN_SECONDS};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -69,7 +71,7 @@ pub struct Inbox {
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
     /// Those that have sent all once more meanwhile.
     backfill_again: HashSet<RelayUrl>,
-    backfill_pauses: Pauses,
+    backfill_pauses: RelayDelays,
     /// Those that are synced once all is served.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
@@ -77,7 +79,7 @@ pub struct Inbox {
     /// Subscriptions that are being opened again, and readings to the end: one of each relay.
     reopening: KeyedLimit<RelayUrl>,
     backfilling: KeyedLimit<RelayUrl>,
-    reopenings: Reopenings,
+    reopenings: RelayDelays,
     notices: Notices,
     /// In memory only, since anybody can make as many as they like.
     rejected: Recent<EventId>,
@@ -112,12 +114,12 @@ impl Inbox {
             oldest,
             backfilled: mpsc::channel(QUEUE),
             backfill_again: HashSet::new(),
-            backfill_pauses: Pauses::default(),
+            backfill_pauses: backfill_pauses(),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
             backfilling: KeyedLimit::default(),
-            reopenings: Reopenings::default(),
+            reopenings: reopenings(),
             notices: Notices::default(),
             rejected: Recent::new(REJECTED_IDS, Duration::MAX),
         };
@@ -260,7 +262,7 @@ impl Inbox {
             queue: self.backfill.clone(),
             done: self.backfilled.0.clone(),
             permit,
-            pause: self.backfill_pauses.pause(relay, Instant::now()),
+            pause: self.backfill_pauses.delay(relay, Instant::now()),
         };
         tokio::spawn(backfill.run());
     }

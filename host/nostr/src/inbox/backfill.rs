@@ -2,16 +2,16 @@
 
 use super::admit::{OldestWraps, Receipt};
 use super::cursor;
+use super::relay_delays::{FirstTime, RelayDelays};
 use crate::error::{BoxError, sdk_error};
 use crate::gift_wrap::BACKDATED_SECONDS;
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
 use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use paygress_core::backend::store::{InboxStore, LedgerError};
-use paygress_core::backoff::{Doubling, doubling};
 use paygress_core::keyed_limit::Permit;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Fetching one page of stored wraps.
@@ -29,31 +29,14 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 const PAUSE_FORGIVEN: Duration = Duration::from_secs(120);
 
 /// How long readings are put off. A relay may say without end that it has sent all, and each reading
-/// is requests to it. Only our own relays are in it.
-#[derive(Default)]
-pub(super) struct Pauses(HashMap<RelayUrl, Latest>);
-
-/// The latest reading of a relay.
-struct Latest {
-    begins_at: Instant,
-    /// Those of the readings after it.
-    next: Doubling,
-}
-
-impl Pauses {
-    /// How long the reading that is due of this relay now is put off.
-    pub(super) fn pause(&mut self, relay: &RelayUrl, now: Instant) -> Duration {
-        // Zero while it is put off.
-        let elapsed = |latest: &Latest| now.saturating_duration_since(latest.begins_at);
-        if self.0.get(relay).is_none_or(|latest| elapsed(latest) >= PAUSE_FORGIVEN) {
-            let next = doubling(PAUSE_FIRST, PAUSE_LONGEST);
-            self.0.insert(relay.clone(), Latest { begins_at: now, next });
-            return Duration::ZERO;
-        }
-        let Some(latest) = self.0.get_mut(relay) else { return Duration::ZERO };
-        let pause = latest.next.next().unwrap_or(PAUSE_LONGEST);
-        latest.begins_at = now.checked_add(pause).unwrap_or(now);
-        pause
+/// is requests to it.
+pub(super) fn backfill_pauses() -> RelayDelays {
+    RelayDelays {
+        first: PAUSE_FIRST,
+        longest: PAUSE_LONGEST,
+        forgiven: PAUSE_FORGIVEN,
+        first_time: FirstTime::AtOnce,
+        latest: HashMap::new(),
     }
 }
 
@@ -145,14 +128,15 @@ impl Backfill {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     /// The pauses within a day of a relay that has sent all again so long after each reading began.
     fn pauses_of_a_day(after: Duration) -> Vec<Duration> {
         let relay = RelayUrl::parse("wss://a.example").unwrap();
-        let (mut pauses, start) = (Pauses::default(), Instant::now());
+        let (mut pauses, start) = (backfill_pauses(), Instant::now());
         let (mut elapsed, mut found) = (Duration::ZERO, Vec::new());
         while elapsed < Duration::from_secs(86_400) {
-            let pause = pauses.pause(&relay, start.checked_add(elapsed).unwrap());
+            let pause = pauses.delay(&relay, start.checked_add(elapsed).unwrap());
             elapsed = elapsed.saturating_add(pause).saturating_add(after);
             found.push(pause);
         }

@@ -1,10 +1,8 @@
 //! How long a subscription stays closed that a relay has closed.
 
-use backon::ExponentialBackoff;
-use nostr_sdk::RelayUrl;
-use paygress_core::backoff::doubling;
+use super::relay_delays::{FirstTime, RelayDelays};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Before a closed subscription is opened again; doubled each time that it is closed again…
 const REOPEN_FIRST: Duration = Duration::from_secs(10);
@@ -14,37 +12,22 @@ const REOPEN_LONGEST: Duration = Duration::from_secs(600);
 /// and whatever the relay has sent: to send all that it has stored costs a relay nothing.
 const REOPEN_FORGIVEN: Duration = Duration::from_secs(1_200);
 
-/// Only our own relays are in it.
-#[derive(Default)]
-pub(super) struct Reopenings(HashMap<RelayUrl, Reopening>);
-
-struct Reopening {
-    delays: ExponentialBackoff,
-    opened_at: Instant,
-}
-
-impl Reopenings {
-    /// How long the subscription is to stay closed that this relay has closed now.
-    pub(super) fn delay(&mut self, relay: &RelayUrl, now: Instant) -> Duration {
-        let first = || Reopening { delays: backoff(), opened_at: now };
-        let reopening = self.0.entry(relay.clone()).or_insert_with(first);
-        // Zero while it is not open.
-        if now.saturating_duration_since(reopening.opened_at) >= REOPEN_FORGIVEN {
-            reopening.delays = backoff();
-        }
-        let delay = reopening.delays.next().unwrap_or(REOPEN_LONGEST);
-        reopening.opened_at = now.checked_add(delay).unwrap_or(now);
-        delay
+/// How long subscriptions are to stay closed that their relays close now.
+pub(super) fn reopenings() -> RelayDelays {
+    RelayDelays {
+        first: REOPEN_FIRST,
+        longest: REOPEN_LONGEST,
+        forgiven: REOPEN_FORGIVEN,
+        first_time: FirstTime::Delayed,
+        latest: HashMap::new(),
     }
-}
-
-fn backoff() -> ExponentialBackoff {
-    doubling(REOPEN_FIRST, REOPEN_LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nostr_sdk::RelayUrl;
+    use std::time::Instant;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -52,7 +35,7 @@ mod tests {
     /// long.
     fn delays_of_a_day(open: Duration) -> Vec<Duration> {
         let relay = RelayUrl::parse("wss://a.example").unwrap();
-        let (mut reopenings, start) = (Reopenings::default(), Instant::now());
+        let (mut reopenings, start) = (super::reopenings(), Instant::now());
         let (mut elapsed, mut delays) = (Duration::ZERO, Vec::new());
         while elapsed < DAY {
             let now = start.checked_add(elapsed).unwrap();
