@@ -1,4 +1,4 @@
-//! Whether pods reach what no customer may: the init container of a probe pod tries.
+//! Whether pods reach what no customer may: the init container of a pod of its own tries.
 //!
 //! It knows the API server by itself; the service names the kubelets, at all addresses of the nodes.
 //! Where NetworkPolicies are not enforced it reaches one of them, and where nodes have public
@@ -26,7 +26,7 @@ pub(crate) fn try_addresses(
     let template = objects.job.spec.as_mut().and_then(|job| job.template.spec.as_mut());
     let mut inits = template.into_iter().flat_map(|pod| pod.init_containers.iter_mut().flatten());
     let Some(init) = inits.find(|init| init.name == INIT_CONTAINER) else { return };
-    // A probe pod that starts too late stops sales.
+    // It is ready in time in any case.
     let seconds = (ready_within.0 / 4).min(ENFORCED_WITHIN);
     init.env.get_or_insert_default().push(EnvVar {
         name: REACH_VARIABLE.to_owned(),

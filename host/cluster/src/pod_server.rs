@@ -194,7 +194,7 @@ pub(crate) async fn answering(server: Option<PodServer>) -> Vec<HostKey> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::ssh_server::REPLY_CONTAINER;
     use futures::FutureExt;
@@ -323,12 +323,15 @@ mod tests {
     }
 
     /// Of which nobody has the port.
-    async fn free_address() -> SocketAddr {
+    pub(crate) async fn free_address() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
     /// Serves logins with these keys until the sender is dropped.
-    async fn start(address: SocketAddr, keys: impl Into<HostKeys>) -> watch::Sender<bool> {
+    pub(crate) async fn start(
+        address: SocketAddr,
+        keys: impl Into<HostKeys>,
+    ) -> watch::Sender<bool> {
         let listener = TcpListener::bind(address).await.unwrap();
         let account = Account {
             username: "alice".to_owned(),

@@ -13,7 +13,7 @@
 //! one does not start, such orders are refused, and all others go on. A last one, with a copy of the
 //! server, tries what no customer may reach (`isolation`): nobody waits for it.
 
-use crate::isolation::try_addresses;
+use crate::isolation::{report, try_addresses};
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::pod_reply::ReplyStep;
@@ -93,19 +93,8 @@ fn may_start_without_root(problem: ProbeProblem) -> bool {
 
 /// Whether the same pod may start when the server is copied into it.
 fn may_start_with_copy(problem: ProbeProblem) -> bool {
-    match problem {
-        ProbeProblem::Image
-        | ProbeProblem::ServerImage
-        | ProbeProblem::Full
-        | ProbeProblem::Unavailable
-        | ProbeProblem::Policies
-        | ProbeProblem::NoUserNamespaces
-        | ProbeProblem::NoImagePrograms => false,
-        ProbeProblem::Port
-        | ProbeProblem::Exited
-        | ProbeProblem::NotStarted
-        | ProbeProblem::Refused => true,
-    }
+    may_start_without_root(problem)
+        && !matches!(problem, ProbeProblem::NoUserNamespaces | ProbeProblem::NoImagePrograms)
 }
 
 /// Why a probe pod is given up.
@@ -153,7 +142,7 @@ impl Kubernetes {
             return None;
         }
         let plan = LeasePlan { run: Run::Image, ..plan.clone() };
-        let form = PodForm { volume: ServerVolume::Copy, ..self.form() };
+        let form = self.form();
         if let Err(ClusterError::Refused(refusal)) = self.objects(&plan, form, ReplyStep::Absent)
             && refusal.code == ErrorType::InvalidSpec
         {
@@ -184,12 +173,18 @@ impl Kubernetes {
         let objects = self.objects(plan, form, ReplyStep::Absent);
         let mut objects = objects.map_err(|error| problem(&error, None))?;
         let Settings { ttl, ready_within, .. } = self.settings();
-        as_probe(&mut objects, plan.placement.container_port, *ttl);
+        if as_probe(&mut objects, plan.placement.container_port, *ttl) == Server::Own {
+            // Nothing in it would try.
+            self.note_isolation(None);
+            return Ok(());
+        }
         try_addresses(&mut objects, self.kubelets().await, *ready_within);
         let started = self.start_probe(plan, objects).await;
         let pod = plan.lease.pod_name();
-        if started.is_ok() {
-            self.note_isolation(&pod).await;
+        if started.is_ok()
+            && let Ok(pods) = self.pods_of(&pod).await
+        {
+            self.note_isolation(pods.first().and_then(report));
         }
         self.remove_probe(&pod).await;
         started.map(drop).map_err(|failure| failure.problem)
@@ -257,12 +252,7 @@ impl Kubernetes {
             self.create_all(&plan.lease, objects).await?;
             tokio::select! {
                 ready = self.ready(&pod) => ready,
-                () = self.stays(&pod, has_no_sandbox, SANDBOX) => {
-                    Err(ClusterError::not_ready("its node makes no sandbox for it"))
-                }
-                () = self.stays(&pod, is_mount_refused, REFUSED) => {
-                    Err(ClusterError::not_ready("its container is not created"))
-                }
+                why = self.stuck(&pod) => Err(ClusterError::not_ready(why)),
             }
         };
         let error = match started.await {
@@ -282,19 +272,36 @@ impl Kubernetes {
         Err(failure)
     }
 
-    /// Ends when the pod has been so for this long.
-    async fn stays(&self, pod: &PodName, is_so: fn(&Pod) -> bool, limit: Duration) {
-        let mut waited = Duration::ZERO;
-        while waited < limit {
+    /// Ends when the pod has been stuck for as long as it may, with the reason.
+    async fn stuck(&self, pod: &PodName) -> &'static str {
+        let mut waited = STUCK.map(|_| Duration::ZERO);
+        loop {
             tokio::time::sleep(POLL).await;
             let pods = self.pods_of(pod).await.unwrap_or_default();
-            waited = match pods.first().is_some_and(is_so) {
-                true => waited.saturating_add(POLL),
-                false => Duration::ZERO,
-            };
+            for (Stuck { is_so, limit, why }, waited) in STUCK.iter().zip(&mut waited) {
+                *waited = match pods.first().is_some_and(is_so) {
+                    true => waited.saturating_add(POLL),
+                    false => Duration::ZERO,
+                };
+                if *waited >= *limit {
+                    return why;
+                }
+            }
         }
     }
 }
+
+/// What a pod may be for a while only.
+struct Stuck {
+    is_so: fn(&Pod) -> bool,
+    limit: Duration,
+    why: &'static str,
+}
+
+const STUCK: [Stuck; 2] = [
+    Stuck { is_so: has_no_sandbox, limit: SANDBOX, why: "its node makes no sandbox for it" },
+    Stuck { is_so: is_mount_refused, limit: REFUSED, why: "its container is not created" },
+];
 
 /// Whether a node has the pod, and has made no sandbox for it. Where none has it `ready` notices that.
 fn has_no_sandbox(pod: &Pod) -> bool {

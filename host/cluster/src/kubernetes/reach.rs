@@ -6,7 +6,7 @@ use crate::requests::request;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use paygress_core::backend::cluster::NetworkIsolation;
-use paygress_core::model::ids::PodName;
+use paygress_sshd::ReachReport;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
 
@@ -31,10 +31,9 @@ impl Kubernetes {
         known.unwrap_or(NetworkIsolation::Unknown)
     }
 
-    /// Notes what a pod that has started has reached. The log has it once, until it changes.
-    pub(crate) async fn note_isolation(&self, pod: &PodName) {
-        let Ok(pods) = self.pods_of(pod).await else { return };
-        let report = pods.first().and_then(isolation::report);
+    /// Notes what a pod that has started has reached; none: it has tried nothing. The log has it once,
+    /// until it changes.
+    pub(crate) fn note_isolation(&self, report: Option<ReachReport>) {
         let found = isolation::isolation(report.as_ref());
         let before = self.isolation.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
         if before == Some(found) {

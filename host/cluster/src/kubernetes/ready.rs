@@ -130,10 +130,9 @@ impl ServerSearch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_sshd::{Account, HostKeySecret, HostKeys, Password, serve};
+    use crate::pod_server::tests::{free_address, start};
+    use paygress_sshd::{HostKeySecret, HostKeys};
     use serde_json::{Value, json};
-    use tokio::net::TcpListener;
-    use tokio::sync::watch;
 
     const SOON: Duration = Duration::from_secs(30);
 
@@ -150,21 +149,11 @@ mod tests {
     #[tokio::test]
     async fn the_answer_of_a_mounted_server_brings_its_host_keys() {
         let secret = HostKeySecret::derive(b"a test", "a pod");
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let account = Account {
-            username: "alice".to_owned(),
-            aliases: Vec::new(),
-            password: Password::none(),
-            keys: Vec::new(),
-            shell: "/bin/sh".into(),
-            home: "/".into(),
-            environment: Vec::new(),
-        };
+        let address = free_address().await;
+        let port = address.port();
         let keys = tempfile::tempdir().unwrap();
         let host_keys = HostKeys::proved(keys.path(), secret.clone()).unwrap();
-        let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(serve(listener, account, host_keys, stopped));
+        let _stop = start(address, host_keys).await;
 
         let name = PodName::parse("ssh-pod-abcdefghij").unwrap();
         let on_node = json!([{"containerPort": 2222, "hostPort": port}]);
