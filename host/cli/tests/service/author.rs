@@ -1,17 +1,10 @@
 //! The commands of authors: check, eval, test, bench.
 
+use crate::support::command::built;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
-
-fn built(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target")
-        .join(name)
-        .to_string_lossy()
-        .into_owned()
-}
 
 struct Workspace(TempDir);
 

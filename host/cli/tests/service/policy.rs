@@ -1,7 +1,7 @@
 //! What an operator does with the policies of a running service: with the program, over the admin
 //! socket and through the policy directory.
 
-use crate::support::command::{paygress, printed, text};
+use crate::support::command::{built, paygress, printed, text};
 use crate::support::customer::{Buyer, Running, TIMEOUT};
 use paygress::sandbox::Sandbox;
 use paygress_core::model::units::UnixTime;
@@ -9,16 +9,8 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-fn built(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target")
-        .join(name)
-        .to_string_lossy()
-        .into_owned()
-}
 
 fn write(sandbox: &Sandbox, name: &str, what: &Value) -> String {
     let path = sandbox.directory.path().join(name);

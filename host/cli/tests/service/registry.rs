@@ -1,6 +1,6 @@
 //! Policies from a registry: pushed, signed, pulled, and rejected for every possible reason.
 
-use crate::support::command::{paygress, printed, text};
+use crate::support::command::{built, paygress, printed, text};
 use crate::support::customer::Running;
 use crate::support::keys::{certificate, key};
 use paygress::sandbox::Sandbox;
@@ -8,15 +8,11 @@ use paygress_core::backend::policy::Slot;
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-
-fn built(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name)
-}
 
 /// Files for all slots, signed.
 async fn write_policy_dir(sandbox: &Sandbox, directory: &Path, key: &str) {
@@ -66,9 +62,9 @@ impl Session {
     }
 
     /// Gives the reference with its digest.
-    async fn push(&self, file: &Path, name: &str, sign: Option<&str>) -> String {
-        let (file, reference) = (file.to_string_lossy().into_owned(), self.named(name));
-        let mut arguments = vec!["policy", "push", &file, &reference];
+    async fn push(&self, file: &str, name: &str, sign: Option<&str>) -> String {
+        let reference = self.named(name);
+        let mut arguments = vec!["policy", "push", file, &reference];
         arguments.extend(sign.iter().flat_map(|key| ["--sign", *key]));
         printed(&self.sandbox, &arguments).await.trim().to_owned()
     }
@@ -137,7 +133,7 @@ async fn others_are_refused(session: &Session) {
     session.push(&flat, "images:1", ours).await;
     let newer = session.at("newer.wasm");
     std::fs::write(&newer, newer_contract(&std::fs::read(&flat).unwrap())).unwrap();
-    session.push(Path::new(&newer), "newer:1", ours).await;
+    session.push(&newer, "newer:1", ours).await;
     for (slot, reference, why) in [
         ("pricing", session.named("unsigned:1"), "there is no signature"),
         ("pricing", session.named("theirs:1"), "known key"),
@@ -225,7 +221,7 @@ async fn a_registry_elsewhere_is_spoken_to_by_tls_and_must_have_a_certificate_th
             .unwrap();
     let reference =
         registry.host().replace("127.0.0.1", &format!("[{name}]")) + "/policies/pricing:1";
-    let component = built("plugins/pricing.wasm").to_string_lossy().into_owned();
+    let component = built("plugins/pricing.wasm");
     let push = ["policy", "push", &component, &reference];
 
     let wary = Sandbox::new(&[], "").await.unwrap();
@@ -257,7 +253,7 @@ async fn a_registry_elsewhere_is_reached_through_the_proxy_of_the_environment() 
         writing.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await.unwrap();
         first
     });
-    let component = built("plugins/pricing.wasm").to_string_lossy().into_owned();
+    let component = built("plugins/pricing.wasm");
     let push = ["policy", "push", &component, "registry.example/policies/pricing:1"];
     let url = format!("http://user:secret@{address}");
     let sandbox = Sandbox::new(&[("HTTPS_PROXY", &url)], "").await.unwrap();

@@ -1,7 +1,14 @@
 //! The program, as an operator calls it.
 
 use paygress::sandbox::Sandbox;
+use std::path::Path;
 use std::process::{Command, Output};
+
+/// A file that the build of the policies has written.
+pub fn built(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
+    path.to_string_lossy().into_owned()
+}
 
 /// Runs the program in a sandbox's environment.
 pub async fn paygress(sandbox: &Sandbox, arguments: &[&str]) -> Output {
