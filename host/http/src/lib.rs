@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
-//!   requests an address has; `networks.rs`: which addresses share these limits.
+//!   requests an address has; `networks.rs`: which addresses share these limits; `unread_body.rs`:
+//!   what an answer leaves of its request.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -81,6 +82,7 @@ mod server;
 mod sorted_json;
 mod state;
 mod terminal;
+mod unread_body;
 
 pub use http_server::{Error, HttpServer};
 pub use identity::bearer_key;

@@ -20,6 +20,10 @@ pub(crate) const BODY: Duration = Duration::from_secs(20);
 pub(crate) const WRITE: Duration = Duration::from_secs(30);
 /// A request's body; a request has no more, and a wallet's payment is hardly longer.
 pub(crate) const BODY_BYTES: usize = 128 << 10;
+/// What is read of a body that the answer does not depend on, so that the client sees the answer…
+pub(crate) const UNREAD_BYTES: usize = 1 << 20;
+/// …and for how long the answer waits for it.
+pub(crate) const UNREAD: Duration = Duration::from_secs(2);
 /// How long a buyer waits for the pod, unless they prefer less; then they fetch the order.
 pub(crate) const WAIT: Duration = Duration::from_secs(150);
 /// How long a client that does not want to wait waits until it is known whether the token was

@@ -3,15 +3,15 @@
 
 use crate::limits;
 use crate::networks::networks;
+use crate::unread_body::UnreadBody;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,9 +102,14 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits::WRITE));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(Body::new);
+        let (mut request, unread) = UnreadBody::of(request);
         request.extensions_mut().insert(peer.clone());
-        router.clone().call(request)
+        let mut router = router.clone();
+        async move {
+            let mut response = router.call(request).await?;
+            unread.finish(&mut response).await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -169,3 +169,38 @@ async fn bytes_that_are_no_http_are_cut_off() {
     }
     assert_eq!(web.ask("GET", "/healthz", &[], "").await.status, 200);
 }
+
+/// Whoever is answered before their body was read sees the answer, and knows whether the connection
+/// may be used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_seen_although_the_body_was_not_read() {
+    let (_shared, web, _buyer) = shared().await;
+    let head = |path: &str, length: usize, more: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{more}\r\n")
+    };
+    for (head, sent, status, closes) in [
+        (head("/spawn-pod", 900_000, ""), 900_000, "413", false),
+        (head("/nowhere", 900_000, ""), 900_000, "404", false),
+        (head("/pods", 900_000, ""), 900_000, "405", false),
+        (head("/spawn-pod", 50_000_000, ""), 1_500_000, "413", true),
+        (head("/spawn-pod", 900_000, ""), 200_000, "413", true),
+        (head("/nowhere", 900_000, "expect: 100-continue\r\n"), 0, "404", true),
+    ] {
+        let mut stream = TcpStream::connect(web.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; sent]).await.unwrap();
+        let answer = head_of(&mut stream).await;
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{head}: {answer}");
+        assert_eq!(answer.contains("\r\nconnection: close\r\n"), closes, "{head}: {answer}");
+    }
+}
+
+/// The head of an answer, in small letters.
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let byte = tokio::time::timeout(TIMEOUT, stream.read_u8()).await.expect("it is answered");
+        head.push(byte.expect("the answer is not lost"));
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
+}
