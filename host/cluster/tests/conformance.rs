@@ -20,6 +20,7 @@ use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -31,10 +32,13 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A free one of those that the admission policy allows.
+/// A free one of those that the admission policy allows, and another one at each call: tests run at
+/// the same time.
 fn pod_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_300);
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (20_300..=20_999).find(is_free).unwrap()
+    let ports = std::iter::from_fn(|| Some(NEXT.fetch_add(1, Ordering::Relaxed)));
+    ports.take_while(|port| *port <= 20_999).find(is_free).unwrap()
 }
 
 fn plan(host_port: u16, sold: u64) -> LeasePlan {
