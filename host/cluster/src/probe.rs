@@ -26,6 +26,7 @@ use crate::status::{
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSocketAction};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, LeasePlan, NetworkIsolation, Probe, ProbeProblem, ReadyPod, StartupPhase,
@@ -44,6 +45,8 @@ const SANDBOX: Duration = Duration::from_secs(20);
 /// that does not know such volumes always does.
 const REFUSED: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_secs(1);
+
+const LABEL: &str = "paygress.dev/probe";
 
 type Result<T> = std::result::Result<T, ProbeProblem>;
 
@@ -323,8 +326,11 @@ enum Server {
 /// ready when its SSH server is.
 fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
     objects.services.clear();
+    label(&mut objects.job.metadata);
+    label(&mut objects.secret.metadata);
     let Some(job) = &mut objects.job.spec else { return Server::Own };
     job.ttl_seconds_after_finished = Some(ttl(kept));
+    label(job.template.metadata.get_or_insert_default());
     let Some(spec) = &mut job.template.spec else { return Server::Own };
     for container in &mut spec.containers {
         container.ports = None;
@@ -344,6 +350,11 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
         (None, None | Some([])) => Server::Own,
         (None, Some(_)) => Server::Copied,
     }
+}
+
+/// No customer's: whoever lists leases leaves it out.
+fn label(metadata: &mut ObjectMeta) {
+    metadata.labels.get_or_insert_default().insert(LABEL.to_owned(), "true".to_owned());
 }
 
 /// The one of the SSH server: the pod's, or a sidecar before its image's own program.

@@ -42,13 +42,16 @@ fn in_workloads(arguments: &[&str]) -> String {
     kubectl(&[&["-n", "user-workloads"], arguments].concat())
 }
 
+/// Whatever belongs to a lease, and to no probe.
+const CUSTOMERS: &str = "app=paygress-ssh-pod,!paygress.dev/probe";
+
 fn objects(kinds: &str) -> String {
-    in_workloads(&["get", kinds, "-l", "app=paygress-ssh-pod", "-o", "name"])
+    in_workloads(&["get", kinds, "-l", CUSTOMERS, "-o", "name"])
 }
 
 /// A field of the customers' pods.
 fn pods(jsonpath: &str) -> String {
-    in_workloads(&["get", "pod", "-l", "app=paygress-ssh-pod", "-o", jsonpath])
+    in_workloads(&["get", "pod", "-l", CUSTOMERS, "-o", jsonpath])
 }
 
 fn pod_uid() -> String {

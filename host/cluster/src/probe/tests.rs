@@ -86,6 +86,10 @@ fn a_probe_takes_no_port_of_the_nodes_and_is_ready_when_its_server_is() {
     // It has no end that must be recorded, and ends by itself if we die.
     assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 60);
     assert_eq!(job["spec"]["activeDeadlineSeconds"], 180);
+    let secret = serde_json::to_value(&made.secret).unwrap();
+    for metadata in [&job["metadata"], &secret["metadata"], &job["spec"]["template"]["metadata"]] {
+        assert_eq!(metadata["labels"]["paygress.dev/probe"], "true");
+    }
     assert_eq!(spec["hostUsers"], Value::Null);
     assert_eq!(spec["initContainers"][1]["name"], "paygress-reply");
     assert!(made.reply.is_none(), "it has nothing to write");
