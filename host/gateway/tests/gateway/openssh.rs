@@ -46,8 +46,8 @@ impl Customer {
         self.here.path().join(name)
     }
 
-    /// Configures the client: hosts with their keys, how it logs in at the gateway and at the pod, and
-    /// by which of the two keys.
+    /// Configures the client: hosts with their keys, how it logs in at the gateway and at the pod,
+    /// and by which of the two keys.
     pub(crate) fn configure(&self, known: &[(String, &str)], methods: [&str; 2], key: &str) {
         let known: String = known.iter().map(|(host, line)| format!("{host} {line}\n")).collect();
         std::fs::write(self.file("known_hosts"), known).unwrap();
