@@ -308,12 +308,13 @@ fn pods_are_reached_at_the_ssh_port_alone() {
     assert_eq!(dns.reached("resolver", &both), [ssh]);
 }
 
-/// `/readyz` and the log of a service that has had a probe pod.
+/// `/readyz` and the log of a service whose pod has tried the network. Pods are sold before that.
 fn probed(name: &str) -> (Value, String) {
     let settings =
         [("SSH_SERVER_IMAGE", SERVER), ("POD_PROBE", "true"), ("POD_READY_SECONDS", "60")];
     let testbed = Testbed::start(name, &settings);
     wait_for("a probe pod", PROBES, || testbed.readyz()["ready"] == true);
+    wait_for("what it reaches", PROBES, || testbed.log().contains("reaches"));
     (testbed.readyz(), testbed.log())
 }
 

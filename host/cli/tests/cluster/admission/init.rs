@@ -209,7 +209,7 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
             (changed(program, json!({"volumeMounts": login})), why),
             (changed(holder, json!({"image": "nginx:1"})), why),
             (changed(holder, json!({"volumeMounts": login})), why),
-            (changed(holder, json!({"name": "ssh"})), why),
+            (changed(holder, json!({"name": "other"})), why),
             (changed(holder, json!({"command": ["/bin/sh", "-c", "sleep 60"]})), why),
             (changed(holder, json!({"command": null})), why),
             (changed(holder, json!({"args": ["x"]})), why),
