@@ -105,6 +105,12 @@ fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
     Ok(readable(rows, read_reservation))
 }
 
+fn own_reservation(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<Vec<Reservation>> {
+    let statement = "SELECT lease, demand FROM ports WHERE lease = ?1";
+    let rows = transaction.query(statement, &[Value::from(lease.as_str())])?;
+    Ok(readable(rows, read_reservation))
+}
+
 fn reserve_capacity(
     transaction: &mut dyn Transaction,
     lease: &LeaseId,
@@ -113,8 +119,13 @@ fn reserve_capacity(
 ) -> Result<std::result::Result<(), NoCapacity>> {
     lock(transaction)?;
     check_unfinished(transaction, lease)?;
+    let reserved = match capacity {
+        Some(_) => reservations(transaction)?,
+        // Nothing is compared with the others'.
+        None => own_reservation(transaction, lease)?,
+    };
     let (own, others): (Vec<_>, Vec<_>) =
-        reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
+        reserved.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
         return Ok(Ok(()));
     }

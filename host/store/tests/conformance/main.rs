@@ -46,6 +46,7 @@ suite! {
         a_proof_pays_for_one_order_until_a_refusal_releases_it,
         a_message_makes_one_order,
         a_transition_needs_the_state_that_was_seen,
+        a_top_up_is_found_by_its_lease_from_its_decision_on,
         what_is_written_is_read_and_secrets_are_not_serialised,
         unfinished_orders_need_work_or_a_response,
         a_refused_request_may_be_repeated_under_a_chosen_id,
