@@ -53,7 +53,7 @@ impl Drop for ReturnedBody {
 /// The body of a request that is being answered.
 pub(crate) struct UnreadBody {
     back: oneshot::Receiver<Incoming>,
-    /// Nothing is sent before the client is told to, so nothing needs to be read.
+    /// The client sends nothing before it is asked to, so nothing needs to be read.
     is_held: bool,
 }
 

@@ -195,7 +195,7 @@ async fn an_answer_is_seen_although_the_body_was_not_read() {
     }
 }
 
-/// The head of an answer, in small letters.
+/// The head of an answer, in lower case.
 async fn head_of(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
