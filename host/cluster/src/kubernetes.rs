@@ -2,6 +2,7 @@
 
 mod creation;
 mod lease_end;
+mod node;
 mod reach;
 mod ready;
 mod removal;
@@ -36,6 +37,7 @@ use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sshd::HostKeySecret;
 use serde_json::json;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -50,7 +52,9 @@ const FIELD_MANAGER: &str = "paygress";
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
+/// use paygress_cluster::{
+///     Kubernetes, PodRoot, RunImage, Settings, SshHostFrom, SshServerVolume,
+/// };
 /// use paygress_core::Cluster;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
@@ -71,6 +75,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     run_image: RunImage::Never,
 ///     probe: false,
 ///     reply_from_pod: false,
+///     ssh_host_from: SshHostFrom::Setting,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -92,7 +97,11 @@ pub struct Kubernetes {
     is_image_program_failing: AtomicBool,
     /// What the latest pod that has tried has shown; none: none has.
     isolation: Mutex<Option<NetworkIsolation>>,
+    replies: Mutex<Replies>,
 }
+
+/// What pods are to write to their customers that have no node yet.
+type Replies = HashMap<PodName, Secret>;
 
 /// The result of one attempt to raise a deadline.
 enum ExpiryUpdate {
@@ -129,6 +138,7 @@ impl Kubernetes {
             form: Mutex::new(PodForm { user: PodUser::Template, volume }),
             is_image_program_failing: AtomicBool::new(false),
             isolation: Mutex::new(None),
+            replies: Mutex::default(),
         })
     }
 
@@ -262,7 +272,7 @@ impl Kubernetes {
         let pod = pod_of(job)?;
         let pods = self.pods_of(&pod).await.ok()?;
         let running = pods.iter().find(|pod| is_ready(pod))?;
-        let running = self.ready_pod(&pod, running).await;
+        let running = self.ready_pod(&pod, running).await.ok()?;
         Some(ClusterEvent::Replaced(pod, running))
     }
 

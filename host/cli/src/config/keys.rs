@@ -284,6 +284,11 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {
+        name: "SSH_HOST_FROM",
+        default: Some("setting"),
+        about: "where customers log in: setting (at SSH_HOST) or node (at the node of their pod: its annotation paygress.dev/ssh-host, its external address, or the one that the cluster has of it)",
+    },
+    Key {
         name: "SSH_PORT",
         default: Some("2222"),
         about: "the port that the SSH server inside a pod listens on",

@@ -12,6 +12,7 @@ use paygress_core::model::ids::{Customer, LeaseId, OrderId};
 use paygress_core::model::lease::Lease;
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
+use paygress_core::model::ssh_host::SshHost;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Stage};
 use paygress_core::protocol::{EndNotice, Response, StatusResponse};
@@ -283,7 +284,8 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let lease = service.sell(&alice, Wants::Notices, 3_600).await;
     let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
-    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None };
+    let ssh_host = Some(SshHost::parse("node-2.example.com").unwrap());
+    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None, ssh_host };
     for lease in [&lease, &other] {
         service.cluster.replaced.lock().unwrap().push((lease.pod(), running.clone()));
     }
@@ -293,12 +295,14 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let (to, status) = sent.await;
     assert_eq!((to, status.pod_name), (alice, lease.pod().to_string()));
     assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    assert_eq!(status.ssh_host, "node-2.example.com", "it may be on another node");
     until("the keys of the other pod are not stored", async || {
         (service.stored(&other).await.host_keys == host_keys).then_some(())
     })
     .await;
     let status = watching.0.status(&other.pod(), &quiet).await.unwrap();
     assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    assert_eq!(status.ssh_host, "node-2.example.com");
     // Terminals of the new pods know nothing of their end.
     for lease in [&lease, &other] {
         let shown = until("terminals do not show the end", async || {

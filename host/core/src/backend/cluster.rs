@@ -11,6 +11,7 @@ use crate::model::ids::{LeaseId, PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
+use crate::model::ssh_host::SshHost;
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -138,7 +139,7 @@ pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
     Ended(PodName, EndReason),
     /// The cluster has started another pod in its place, which takes logins: the disk and the host
-    /// keys of the one before are gone.
+    /// keys of the one before are gone, and its node may be another one.
     Replaced(PodName, ReadyPod),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
@@ -168,6 +169,9 @@ pub struct ReadyPod {
     /// The key with which it has written to its customer, with the same host keys.
     #[serde(default)]
     pub pod_key: Option<PublicKey>,
+    /// Where customers reach its node; none where they reach all pods at the same host.
+    #[serde(default)]
+    pub ssh_host: Option<SshHost>,
 }
 
 /// Finds out whether pods start, before customers pay for them.

@@ -3,6 +3,7 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
+use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -57,6 +58,9 @@ pub struct Lease {
     /// The Nostr key with which the pod has written to its customer; none where it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_key: Option<PublicKey>,
+    /// Where its node is reached; none where all pods are reached at the host of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host: Option<SshHost>,
 }
 
 impl Lease {
@@ -64,6 +68,12 @@ impl Lease {
     #[must_use]
     pub fn pod_npub(&self) -> String {
         self.pod_key.as_ref().map_or_else(|| self.pod().into(), PublicKey::npub)
+    }
+
+    /// The host that its customers log in to: its own, or else that of the settings.
+    #[must_use]
+    pub fn login_host<'a>(&'a self, of_settings: &'a str) -> &'a str {
+        self.ssh_host.as_ref().map_or(of_settings, SshHost::as_str)
     }
 
     /// The name of its pod.
@@ -168,13 +178,19 @@ mod tests {
         let id = LeaseId::of(&OrderId::random());
         let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
         let pod_key = Some(PublicKey::from_bytes([7; 32]));
-        let lease =
-            Lease { host_keys, root: Some(true), pod_key, ..testing::lease(id.clone(), 1, 2) };
+        let ssh_host = Some(SshHost::parse("203.0.113.7").unwrap());
+        let lease = Lease {
+            host_keys,
+            root: Some(true),
+            pod_key,
+            ssh_host,
+            ..testing::lease(id.clone(), 1, 2)
+        };
         let json = serde_json::to_value(&lease).unwrap();
         assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
         assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
         let mut earlier = json;
-        for added in ["host_keys", "root", "pod_key"] {
+        for added in ["host_keys", "root", "pod_key", "ssh_host"] {
             earlier.as_object_mut().unwrap().remove(added).unwrap();
         }
         let read: Lease = serde_json::from_value(earlier.clone()).unwrap();
