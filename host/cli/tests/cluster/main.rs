@@ -12,6 +12,7 @@ mod machines;
 mod manifests;
 mod network;
 mod node;
+mod node_host;
 mod policies;
 mod probe;
 mod rights;
