@@ -13,6 +13,7 @@
 //!
 //! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Replaced, Resync}
 //! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken
+//!                                          └─▶ node_loss ─▶ ClusterEvent::NodeLost
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
@@ -35,6 +36,7 @@ mod isolation;
 mod kubernetes;
 mod lease_end;
 mod node_host;
+mod node_loss;
 mod objects;
 mod pod_reply;
 mod pod_server;

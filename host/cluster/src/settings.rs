@@ -39,6 +39,8 @@ pub struct Settings {
     pub reply_from_pod: bool,
     /// Where customers reach pods.
     pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
 }
 
 /// Where customers reach pods.

@@ -236,6 +236,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         probe: false,
         reply_from_pod: false,
         ssh_host_from: SshHostFrom::Setting,
+        node_lost_after: Seconds(300),
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

@@ -295,6 +295,11 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "SSH_PORT_RANGE_START", default: Some("20000"), about: "the first port for pods" },
     Key { name: "SSH_PORT_RANGE_END", default: Some("21000"), about: "the last one" },
+    Key {
+        name: "NODE_LOST_SECONDS",
+        default: Some("300"),
+        about: "how long a node may be not ready before the leases of its pods end, 10 to 86400",
+    },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {
         name: "OTLP_ENDPOINT",

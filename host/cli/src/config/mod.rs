@@ -145,6 +145,8 @@ pub struct Config {
     pub ssh_host: String,
     /// Whether they log in there, or at the node of their pod.
     pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
     /// The ports for pods.
@@ -452,6 +454,7 @@ impl Config {
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_host_from: reader.ssh_host_from(),
+            node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
         };

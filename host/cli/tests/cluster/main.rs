@@ -13,6 +13,7 @@ mod manifests;
 mod network;
 mod node;
 mod node_host;
+mod node_loss;
 mod policies;
 mod probe;
 mod rights;

@@ -9,7 +9,7 @@ use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetit
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId};
-use paygress_core::model::lease::Lease;
+use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::ssh_host::SshHost;
@@ -273,6 +273,33 @@ async fn the_reason_of_an_end_is_in_message_status_and_events() {
     })
     .await;
     assert_eq!(service.inbox.notices(&quiet), []);
+}
+
+/// Its Job goes on, and its pod is still listed: the loss alone ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_node_is_lost_is_removed_and_its_customer_learns_why() {
+    let service = Service::new().await;
+    let (alice, bob) = (customer(1), customer(2));
+    let lease = service.sell(&alice, Wants::Notices, 3_600).await;
+    let other = service.sell(&bob, Wants::Notices, 3_600).await;
+    for lease in [&lease, &other] {
+        service.cluster.running.lock().unwrap().insert(lease.pod());
+    }
+    service.cluster.lost.lock().unwrap().push(lease.pod());
+    let watching = service.start();
+    let notice = service.received(&alice, 1).await.remove(0);
+    assert_eq!(notice.end_reason, Some(EndReason::NodeLost));
+    let stored = service.stored(&lease).await;
+    assert_eq!((stored.state, stored.end), (LeaseState::Ended, Some(EndReason::NodeLost)));
+    assert!(!service.cluster.running.lock().unwrap().contains(&lease.pod()));
+    // It is reported as long as something is left of it.
+    drop(watching);
+    let third = service.sell(&bob, Wants::Notices, 3_600).await;
+    service.cluster.lost.lock().unwrap().push(third.pod());
+    let _watching = service.start();
+    service.received(&bob, 1).await;
+    assert_eq!(service.inbox.notices(&alice).len(), 1);
+    assert_eq!(service.stored(&other).await.state, LeaseState::Live, "on another node");
 }
 
 /// Where a template has its containers restarted, the cluster replaces a pod that is lost: the new

@@ -162,6 +162,8 @@ pub struct FakeCluster {
     pub ended: Mutex<HashMap<PodName, EndReason>>,
     /// Pods that others run in place of, which it reports likewise.
     pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
+    /// Pods whose node is lost, which it reports likewise.
+    pub lost: Mutex<Vec<PodName>>,
     /// What is known of every pod.
     pub ready: ReadyPod,
     /// What each pod that was launched was to write.
@@ -300,6 +302,8 @@ impl Cluster for FakeCluster {
                 return;
             }
         }
+        let lost = self.lost.lock().unwrap().clone();
+        let _ = sink.send(ClusterEvent::NodeLost(lost)).await;
         std::future::pending().await
     }
     async fn check(&self) -> Result<(), ClusterError> {

@@ -30,7 +30,7 @@ impl Kubernetes {
     }
 
     /// None without the right to list nodes, and where it is gone.
-    async fn node(&self, name: &str) -> Result<Option<Node>> {
+    pub(super) async fn node(&self, name: &str) -> Result<Option<Node>> {
         let nodes = Api::<Node>::all(self.client.clone());
         // The right to watch what nodes have left includes no `get`.
         let params = ListParams::default().fields(&format!("metadata.name={name}"));

@@ -141,6 +141,9 @@ pub enum ClusterEvent {
     /// The cluster has started another pod in its place, which takes logins: the disk and the host
     /// keys of the one before are gone, and its node may be another one.
     Replaced(PodName, ReadyPod),
+    /// The node of these pods is lost: nobody knows whether they run, and their customers do not reach
+    /// them.
+    NodeLost(Vec<PodName>),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
 }
@@ -283,7 +286,8 @@ pub trait Cluster: Send + Sync {
         Ok(())
     }
 
-    /// Removes the pod and everything that belongs to it, and waits until its port is free.
+    /// Removes the pod and everything that belongs to it, and waits until its port is free. Of a pod
+    /// whose node is lost ([`ClusterEvent::NodeLost`]) that is as soon as nothing starts it again.
     /// Idempotent.
     ///
     /// # Errors

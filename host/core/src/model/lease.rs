@@ -108,7 +108,7 @@ pub enum EndReason {
     Exited,
     /// Somebody removed it.
     Removed,
-    /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
+    /// Disrupted by the cluster: its node was drained or removed, or it was preempted.
     Disrupted,
     /// Evicted since its node ran out of something that pods have without limit. The one that has
     /// most of it is evicted first; whether it was this one is not known.
@@ -121,11 +121,13 @@ pub enum EndReason {
     OutOfDisk,
     /// It never ran: its image could not be pulled or started.
     ImageFailed,
+    /// Its node is not there any more, or cannot be reached.
+    NodeLost,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Expired,
         Self::Exited,
         Self::Removed,
@@ -135,6 +137,7 @@ impl EndReason {
         Self::OutOfMemory,
         Self::OutOfDisk,
         Self::ImageFailed,
+        Self::NodeLost,
     ];
 
     /// Its name, as it is stored and sent.
@@ -150,13 +153,14 @@ impl EndReason {
             Self::OutOfMemory => "out-of-memory",
             Self::OutOfDisk => "out-of-disk",
             Self::ImageFailed => "image-failed",
+            Self::NodeLost => "node-lost",
         }
     }
 
     /// Whether it is the service's to make good: all unused time is paid back, at its expense.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
-        matches!(self, Self::Removed | Self::Disrupted)
+        matches!(self, Self::Removed | Self::Disrupted | Self::NodeLost)
     }
 
     /// Whether it is the customer's own doing, or may be, before the time was over: unused time is

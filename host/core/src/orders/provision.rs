@@ -296,7 +296,7 @@ mod tests {
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
                 let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
-                let of_service = [EndReason::Removed, EndReason::Disrupted];
+                let of_service = [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost];
                 for end in EndReason::ALL {
                     let expected = match of_service.contains(&end) {
                         true => Fault::Ours,
