@@ -13,6 +13,7 @@
 //!
 //! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Replaced, Resync}
 //! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken
+//!                                          └─▶ node_loss ─▶ ClusterEvent::NodeLost
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
@@ -34,6 +35,8 @@ mod image_program;
 mod isolation;
 mod kubernetes;
 mod lease_end;
+mod node_host;
+mod node_loss;
 mod objects;
 mod pod_reply;
 mod pod_server;
@@ -50,4 +53,4 @@ pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
-pub use settings::{PodRoot, RunImage, Settings, SshServerVolume};
+pub use settings::{PodRoot, RunImage, Settings, SshHostFrom, SshServerVolume};

@@ -37,6 +37,19 @@ pub struct Settings {
     pub probe: bool,
     /// Whether pods may write to their customers by themselves.
     pub reply_from_pod: bool,
+    /// Where customers reach pods.
+    pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
+}
+
+/// Where customers reach pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshHostFrom {
+    /// All at the host that the operator has set.
+    Setting,
+    /// Each at its node.
+    Node,
 }
 
 /// How the host's SSH server comes into customers' pods.

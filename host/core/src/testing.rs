@@ -120,6 +120,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         host_keys: Vec::new(),
         root: None,
         pod_key: None,
+        ssh_host: None,
     }
 }
 

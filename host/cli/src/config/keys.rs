@@ -284,12 +284,22 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {
+        name: "SSH_HOST_FROM",
+        default: Some("setting"),
+        about: "where customers log in: setting (at SSH_HOST) or node (at the node of their pod: its annotation paygress.dev/ssh-host, its external address, or the one that the cluster has of it)",
+    },
+    Key {
         name: "SSH_PORT",
         default: Some("2222"),
         about: "the port that the SSH server inside a pod listens on",
     },
     Key { name: "SSH_PORT_RANGE_START", default: Some("20000"), about: "the first port for pods" },
     Key { name: "SSH_PORT_RANGE_END", default: Some("21000"), about: "the last one" },
+    Key {
+        name: "NODE_LOST_SECONDS",
+        default: Some("300"),
+        about: "how long a node may be not ready before the leases of its pods end, 10 to 86400",
+    },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {
         name: "OTLP_ENDPOINT",

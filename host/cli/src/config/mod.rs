@@ -20,7 +20,7 @@ pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshServerVolume};
+use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshHostFrom, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
@@ -143,6 +143,10 @@ pub struct Config {
     pub reply_from_pod: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
+    /// Whether they log in there, or at the node of their pod.
+    pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
     /// The ports for pods.
@@ -284,6 +288,11 @@ impl Reader {
             ("image", SshServerVolume::Image),
         ];
         self.one_of("SSH_SERVER_VOLUME", &values).unwrap_or(SshServerVolume::Copy)
+    }
+
+    fn ssh_host_from(&mut self) -> SshHostFrom {
+        let values = [("setting", SshHostFrom::Setting), ("node", SshHostFrom::Node)];
+        self.one_of("SSH_HOST_FROM", &values).unwrap_or(SshHostFrom::Setting)
     }
 
     fn run_image(&mut self) -> RunImage {
@@ -444,6 +453,8 @@ impl Config {
             probe: reader.flag("POD_PROBE"),
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
+            ssh_host_from: reader.ssh_host_from(),
+            node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
         };

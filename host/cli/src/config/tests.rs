@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -54,12 +54,14 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
         "REPLY_FROM_POD: must be true or false",
+        "SSH_HOST_FROM: must be setting or node",
+        "NODE_LOST_SECONDS: must be a whole number from 10 to 86400",
         "typo",
         "policy.prices",
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 25, "{text}");
+    assert_eq!(problems.len(), 27, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -164,6 +166,16 @@ fn the_ssh_server_comes_as_a_probe_pod_shows_unless_the_operator_says_otherwise(
     assert_eq!(volume(&[]), Ok(SshServerVolume::Auto));
     assert_eq!(volume(&[("SSH_SERVER_VOLUME", "copy")]), Ok(SshServerVolume::Copy));
     assert_eq!(volume(&[("SSH_SERVER_VOLUME", "image")]), Ok(SshServerVolume::Image));
+}
+
+#[test]
+fn customers_log_in_at_one_host_unless_the_operator_says_otherwise() {
+    let from = |environment: &[(&str, &str)]| {
+        read(&good(), environment).map(|config| config.ssh_host_from)
+    };
+    assert_eq!(from(&[]), Ok(SshHostFrom::Setting));
+    assert_eq!(from(&[("SSH_HOST_FROM", "setting")]), Ok(SshHostFrom::Setting));
+    assert_eq!(from(&[("SSH_HOST_FROM", "node")]), Ok(SshHostFrom::Node));
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod machines;
 mod manifests;
 mod network;
 mod node;
+mod node_host;
+mod node_loss;
 mod policies;
 mod probe;
 mod rights;

@@ -33,6 +33,7 @@ impl Kubernetes {
         let limit = self.unschedulable_within();
         let secret = self.host_key_secret(name);
         let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
+        let mut reply = self.held_reply(name);
         let mut job_poll = tokio::time::interval(JOB_POLL);
         loop {
             tokio::select! {
@@ -52,22 +53,27 @@ impl Kubernetes {
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             let Some(pod) = &latest else { continue };
+            self.release_reply(&mut reply, name, pod).await;
             server.follow(PodServer::of(pod, &secret));
-            if server.is_ready() {
-                return Ok(server.describe(name, pod).await);
-            }
-            if let Some(result) = readiness(pod, start.elapsed(), limit) {
-                result?;
-                return Ok(server.describe(name, pod).await);
+            let is_ready =
+                server.is_ready() || readiness(pod, start.elapsed(), limit).transpose()?.is_some();
+            if is_ready {
+                self.forget_reply(name, pod).await;
+                return self.describe(server, name, pod).await;
             }
         }
     }
 
+    async fn describe(&self, server: ServerSearch, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
+        let ssh_host = self.ssh_host(pod).await?;
+        Ok(ReadyPod { ssh_host, ..server.describe(name, pod).await })
+    }
+
     /// What is known of a pod of this name that the kubelet reports as ready.
-    pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> ReadyPod {
+    pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
         let mut server = ServerSearch::new();
         server.follow(PodServer::of(pod, &self.host_key_secret(name)));
-        server.describe(name, pod).await
+        self.describe(server, name, pod).await
     }
 }
 

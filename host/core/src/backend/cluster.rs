@@ -11,6 +11,7 @@ use crate::model::ids::{LeaseId, PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
+use crate::model::ssh_host::SshHost;
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -138,8 +139,11 @@ pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
     Ended(PodName, EndReason),
     /// The cluster has started another pod in its place, which takes logins: the disk and the host
-    /// keys of the one before are gone.
+    /// keys of the one before are gone, and its node may be another one.
     Replaced(PodName, ReadyPod),
+    /// The node of these pods is lost: nobody knows whether they run, and their customers do not reach
+    /// them.
+    NodeLost(Vec<PodName>),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
 }
@@ -168,6 +172,9 @@ pub struct ReadyPod {
     /// The key with which it has written to its customer, with the same host keys.
     #[serde(default)]
     pub pod_key: Option<PublicKey>,
+    /// Where customers reach its node; none where they reach all pods at the same host.
+    #[serde(default)]
+    pub ssh_host: Option<SshHost>,
 }
 
 /// Finds out whether pods start, before customers pay for them.
@@ -279,7 +286,8 @@ pub trait Cluster: Send + Sync {
         Ok(())
     }
 
-    /// Removes the pod and everything that belongs to it, and waits until its port is free.
+    /// Removes the pod and everything that belongs to it, and waits until its port is free. Of a pod
+    /// whose node is lost ([`ClusterEvent::NodeLost`]) that is as soon as nothing starts it again.
     /// Idempotent.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod reply_to;
 pub mod run;
 pub mod secret;
+pub mod ssh_host;
 pub mod state;
 pub mod token;
 pub mod units;

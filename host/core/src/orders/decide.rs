@@ -188,6 +188,7 @@ impl OrderService {
             host_keys: Vec::new(),
             root: None,
             pod_key: None,
+            ssh_host: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }

@@ -206,7 +206,7 @@ fn unused(
 /// What a customer reads who gets unused time back and did not stop the pod.
 fn loss(reason: EndReason) -> Option<&'static str> {
     match reason {
-        EndReason::Removed | EndReason::Disrupted => Some(
+        EndReason::Removed | EndReason::Disrupted | EndReason::NodeLost => Some(
             "the cluster lost your pod before its time was over; what you had not used is paid back",
         ),
         EndReason::Evicted => Some(
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_we_lost_is_refunded_as_it_was_sent() {
-        for reason in [EndReason::Removed, EndReason::Disrupted] {
+        for reason in [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost] {
             assert_eq!(borne(reason, 1_000), Some((18, Some(2))), "all of it");
             assert_eq!(borne(reason, 1), Some((18, Some(2))), "and never more");
             assert_eq!(borne(reason, 1_300), Some((9, Some(1))), "half of it");

@@ -59,7 +59,7 @@ impl PodAccessDetails {
             pod_name: lease.pod().into(),
             order_id: order.to_string(),
             service_npub: None,
-            ssh_host: ssh_host.to_owned(),
+            ssh_host: lease.login_host(ssh_host).to_owned(),
             ssh_port: lease.port,
             ssh_username: login.username.clone(),
             ssh_password: login.password.clone(),

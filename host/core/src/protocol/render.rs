@@ -48,7 +48,8 @@ fn describe_host_keys(keys: &[HostKey]) -> Option<String> {
     })
 }
 
-/// The pod is ready, and lives until `expires_at`.
+/// The pod is ready, and lives until `expires_at`. `ssh_host` is where pods are reached that have no
+/// host of their own.
 #[must_use]
 pub fn access(
     lease: &Lease,
@@ -57,7 +58,7 @@ pub fn access(
     ssh_host: &str,
     note: Option<&str>,
 ) -> AccessDetails {
-    let expires_at = expires_at.rfc3339();
+    let (expires_at, ssh_host) = (expires_at.rfc3339(), lease.login_host(ssh_host));
     let mut instructions = vec![
         format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
         format!(
@@ -227,12 +228,13 @@ pub fn end_notice(lease: &Lease, now: UnixTime) -> EndNotice {
     }
 }
 
-/// The state of a pod, with the refunds of the customer's orders for it.
+/// The state of a pod, with the refunds of the customer's orders for it. `ssh_host` is where pods are
+/// reached that have no host of their own.
 #[must_use]
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
     let refunds =
         orders.iter().any(|order| order.state.refund().is_some()).then(|| refunds(orders));
-    let left = left(lease, now);
+    let (left, ssh_host) = (left(lease, now), lease.login_host(ssh_host));
     StatusResponse {
         tag: StatusResponseTag::StatusResponse,
         pod_name: lease.pod().into(),

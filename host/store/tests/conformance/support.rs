@@ -92,6 +92,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
         root: Some(true),
         pod_key: None,
+        ssh_host: None,
     }
 }
 
