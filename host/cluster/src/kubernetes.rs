@@ -10,6 +10,7 @@ use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
+use crate::pod_streams::KubernetesPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
@@ -29,6 +30,7 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, NetworkIsolation, Probe, ReadyPod,
     StartupPhase,
 };
+use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::PodName;
@@ -50,7 +52,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
+/// use paygress_cluster::{Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshServerVolume};
 /// use paygress_core::Cluster;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
@@ -71,6 +73,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     run_image: RunImage::Never,
 ///     probe: false,
 ///     reply_from_pod: false,
+///     route: PodRoute::Auto,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -338,6 +341,14 @@ impl Cluster for Kubernetes {
     fn probe(&self) -> Option<&dyn Probe> {
         let probe: &dyn Probe = self;
         self.settings.probe.then_some(probe)
+    }
+
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        Some(Arc::new(KubernetesPods {
+            pods: self.pods.clone(),
+            route: self.settings.route.decided(),
+            selector: lease_selector,
+        }))
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {

@@ -37,6 +37,19 @@ pub struct Settings {
     pub probe: bool,
     /// Whether pods may write to their customers by themselves.
     pub reply_from_pod: bool,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
+}
+
+/// How pods' SSH ports are reached from the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodRoute {
+    /// In the cluster by their addresses where these answer, or else by the API server.
+    Auto,
+    /// By their addresses.
+    PodNetwork,
+    /// By the API server's port forwarding.
+    PortForward,
 }
 
 /// How the host's SSH server comes into customers' pods.

@@ -4,7 +4,7 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
+use paygress_cluster::{Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshServerVolume};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -235,6 +235,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         run_image: RunImage::Never,
         probe: false,
         reply_from_pod: false,
+        route: PodRoute::Auto,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

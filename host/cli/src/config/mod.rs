@@ -2,11 +2,12 @@
 //! problem is reported at once.
 //!
 //! ```text
-//! file, environment ─▶ reader ─▶ http, policies, … ─▶ Config
+//! file, environment ─▶ reader ─▶ http, gateway, … ─▶ Config
 //!                        │
 //!                       keys: the one table of names, defaults and descriptions
 //! ```
 
+mod gateway;
 mod http;
 pub mod keys;
 mod policies;
@@ -14,13 +15,14 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::{GatewayConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
 pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshServerVolume};
+use paygress_cluster::{ExtraCapacity, PodRoot, PodRoute, RunImage, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
@@ -147,6 +149,10 @@ pub struct Config {
     pub ssh_port: u16,
     /// The ports for pods.
     pub ports: RangeInclusive<u16>,
+    /// Another way to them, if it is on.
+    pub gateway: Option<GatewayConfig>,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
 }
 
 /// Reads a part of the configuration, for commands that need no more: problems elsewhere do not
@@ -446,6 +452,8 @@ impl Config {
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
+            gateway: GatewayConfig::read(reader),
+            route: reader.pod_route(),
         };
         if config.policy_state == config.policies {
             reader

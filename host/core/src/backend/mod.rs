@@ -3,6 +3,7 @@
 pub mod capacity;
 pub mod cluster;
 pub mod http_auth;
+pub mod pod_streams;
 pub mod policy;
 pub mod probe;
 pub mod responder;
