@@ -133,11 +133,10 @@ impl Cluster for LocalCluster {
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         check_plan(plan, &Allowed::default())?;
-        let pod = plan.lease.pod_name();
+        let (pod, port) = (plan.lease.pod_name(), plan.placement.host_port);
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let port = plan.placement.host_port;
         let listener = listen(port).await?;
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;

@@ -2,6 +2,7 @@
 
 pub mod capacity;
 pub mod cluster;
+pub mod gateway;
 pub mod http_auth;
 pub mod pod_streams;
 pub mod policy;
