@@ -176,7 +176,7 @@ impl KnownHosts {
         let options = ProxyOptions { program: "paygress", identity: None };
         let command = |via: Via| {
             let arguments = self.ssh_arguments(login, via, &options).ok()?;
-            Some(format!("ssh {}", shell_words(&arguments).ok()?))
+            Some(format!("ssh {}", shell_line(&arguments).ok()?))
         };
         let others = Via::ALL.into_iter().filter(|via| *via != Via::HostPort && login.has(*via));
         others.filter_map(command).collect()
@@ -252,14 +252,14 @@ fn shell_word(text: &str) -> Result<String> {
     Ok(format!("'{}'", text.replace('\'', "'\\''")))
 }
 
-fn shell_words(words: &[String]) -> Result<String> {
-    let quoted: Result<Vec<String>> = words.iter().map(|word| shell_word(word)).collect();
+fn shell_line(arguments: &[String]) -> Result<String> {
+    let quoted: Result<Vec<String>> = arguments.iter().map(|text| shell_word(text)).collect();
     Ok(quoted?.join(" "))
 }
 
 /// `ssh` gives it to a shell, and expands `%` before.
-fn proxy_command(words: &[String]) -> Result<Vec<String>> {
-    let command = shell_words(words)?.replace('%', "%%");
+fn proxy_command(arguments: &[String]) -> Result<Vec<String>> {
+    let command = shell_line(arguments)?.replace('%', "%%");
     Ok(vec!["-o".to_owned(), format!("ProxyCommand={command}")])
 }
 
@@ -391,9 +391,9 @@ mod tests {
     }
 
     #[test]
-    fn words_reach_the_proxy_as_they_are() {
-        let words = ["/opt/100% mine/paygress", "it's"].map(str::to_owned);
-        let command = proxy_command(&words).unwrap();
+    fn arguments_reach_the_proxy_as_they_are() {
+        let arguments = ["/opt/100% mine/paygress", "it's"].map(str::to_owned);
+        let command = proxy_command(&arguments).unwrap();
         assert_eq!(command.get(1).unwrap(), "ProxyCommand='/opt/100%% mine/paygress' 'it'\\''s'");
     }
 }

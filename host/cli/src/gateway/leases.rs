@@ -40,7 +40,7 @@ impl StoredLeases {
     pub(super) async fn watch(&self, mut ends: Option<watch::Receiver<()>>) {
         loop {
             if self.seen.receiver_count() > 0 {
-                self.look().await;
+                self.read_all().await;
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
@@ -50,7 +50,7 @@ impl StoredLeases {
     }
 
     /// What is not known now changes nothing.
-    async fn look(&self) {
+    async fn read_all(&self) {
         let at = Instant::now();
         match self.ledger.live_leases(None).await {
             Ok(leases) => {

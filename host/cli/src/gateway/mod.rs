@@ -66,7 +66,7 @@ fn endpoint_options(directory: &Path, iroh: &IrohConfig) -> Result<EndpointOptio
 ///
 /// # Errors
 /// Its keys cannot be read.
-pub fn elsewhere(config: &Config, gateway: &GatewayConfig) -> Result<Arc<dyn GatewayInfo>> {
+pub fn of_other_process(config: &Config, gateway: &GatewayConfig) -> Result<Arc<dyn GatewayInfo>> {
     let directory = key_directory(config, gateway);
     let mut known = KnownGateway::default();
     if let Some(jump_host) = &gateway.jump_host {
