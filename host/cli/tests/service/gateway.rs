@@ -15,6 +15,7 @@ const GATEWAY: [(&str, &str); 3] = [
     ("GATEWAY_IROH", "true"),
     ("GATEWAY_IROH_BIND", "127.0.0.1:0"),
 ];
+const OPERATOR: (&str, &str) = ("OPERATOR_TOKEN", "a token of the operator of this test");
 const SPEAK: &str = "echo so says $USER";
 
 /// A pod that was bought over Nostr, and the key that logs in.
@@ -138,7 +139,8 @@ async fn opensshs_own_jump_is_strict_with_the_answers_known_hosts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
-    let sandbox = Sandbox::new(&GATEWAY, "").await.unwrap();
+    let settings: Vec<_> = GATEWAY.into_iter().chain([OPERATOR]).collect();
+    let sandbox = Sandbox::new(&settings, "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let web = crate::support::web::Web::new(app.http_address().unwrap());
     let _running = Running::start(app);
@@ -152,10 +154,20 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
     assert_eq!(types(&bought.answer), types(&offers));
     let status = ["order", "--service", &bought.service, "status", bought.pod(), "--json"];
     let status: Value = serde_json::from_slice(&bought.order(&status).await.stdout).unwrap();
-    assert_eq!(status["access"], bought.answer["access"]);
+    assert_eq!(types(&status), types(&offers));
+    assert_eq!(status["access"][1], *bought.way("jump-host"));
     let offered = offers["access"].as_array().unwrap();
     assert_eq!(offered[2]["endpoint_id"], bought.way("iroh")["endpoint_id"]);
     assert_eq!(offered[1]["host_key"], bought.way("jump-host")["host_key"]);
+    let bearer = format!("Bearer {}", OPERATOR.1);
+    let metrics = web.ask("GET", "/metrics", &[("authorization", &bearer)], "").await;
+    for line in [
+        "paygress_gateway_open_sessions{way=\"jump\"} 0",
+        "paygress_gateway_sessions_total{way=\"iroh\"} 0",
+        "paygress_gateway_rejections_total{reason=\"credentials\"} 0",
+    ] {
+        assert!(metrics.body.contains(line), "{line} is missing:\n{}", metrics.body);
+    }
 
     let without = Sandbox::new(&[], "").await.unwrap();
     let _other = Running::start(without.app().await.unwrap());
