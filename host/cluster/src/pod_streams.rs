@@ -22,11 +22,15 @@ use tokio::net::TcpStream;
 /// never does.
 const DIRECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How often an address is waited for, and how long.
+const ADDRESS_READS: usize = 12;
+const ADDRESS_PAUSE: Duration = Duration::from_millis(250);
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum NoConnection {
-    #[error("no pod of the lease is ready")]
-    NotReady,
+    #[error("no pod of the lease runs")]
+    NoPod,
     #[error("the pod has no port for SSH that its template names")]
     NoPort,
     #[error("the pod has no address yet")]
@@ -70,8 +74,20 @@ impl KubernetesPods {
         let selector = (self.selector)(pod).map_err(OpenError::new)?;
         let params = ListParams::default().labels(&selector);
         let listed = request(self.pods.list(&params)).await.map_err(OpenError::new)?;
-        let found = listed.items.iter().find(|pod| is_ready(pod));
-        target(found.ok_or_else(|| OpenError::new(NoConnection::NotReady))?)
+        target(chosen(&listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?)
+    }
+
+    /// The kubelet reports an address up to a second after the pod's server has answered.
+    async fn addressed_target(&self, pod: &PodName) -> Result<Target, OpenError> {
+        let mut target = self.target(pod).await?;
+        for _ in 0..ADDRESS_READS {
+            if target.ip.is_some() {
+                break;
+            }
+            tokio::time::sleep(ADDRESS_PAUSE).await;
+            target = self.target(pod).await?;
+        }
+        Ok(target)
     }
 
     async fn forward(&self, target: &Target) -> Result<Box<dyn ByteStream>, OpenError> {
@@ -89,10 +105,10 @@ impl KubernetesPods {
 #[async_trait]
 impl PodStreams for KubernetesPods {
     async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
-        let target = self.target(pod).await?;
         if self.route == PodRoute::PortForward {
-            return self.forward(&target).await;
+            return self.forward(&self.target(pod).await?).await;
         }
+        let target = self.addressed_target(pod).await?;
         match (direct(&target).await, self.route) {
             (Ok(stream), _) => Ok(Box::new(stream)),
             (Err(error), PodRoute::PodNetwork) => Err(error),
@@ -110,6 +126,16 @@ async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
     // What is typed is small, and waited for.
     stream.set_nodelay(true).map_err(OpenError::new)?;
     Ok(stream)
+}
+
+/// The one that is ready, or else one that has not ended: the service knows sooner than the kubelet
+/// that a pod takes logins.
+fn chosen(pods: &[Pod]) -> Option<&Pod> {
+    let has_ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    pods.iter().find(|pod| is_ready(pod)).or_else(|| pods.iter().find(|pod| !has_ended(pod)))
 }
 
 fn target(pod: &Pod) -> Result<Target, OpenError> {
@@ -203,6 +229,25 @@ mod tests {
         ] {
             let container = json!({"name": "ssh", "ports": ports, "command": command});
             assert_eq!(port_of(&container), expected, "{container}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_chosen_as_soon_as_it_runs_and_no_longer() {
+        let pod = |name: &str, phase: &str, ready: &str| -> Pod {
+            let status =
+                json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        };
+        let (failed, starting) = (pod("a", "Failed", "False"), pod("b", "Pending", "False"));
+        let ready = pod("c", "Running", "True");
+        for (pods, expected) in [
+            (vec![failed.clone(), starting.clone(), ready], Some("c")),
+            (vec![failed.clone(), starting], Some("b")),
+            (vec![failed], None),
+        ] {
+            let name = chosen(&pods).and_then(|pod| pod.metadata.name.as_deref());
+            assert_eq!(name, expected);
         }
     }
 
