@@ -463,6 +463,10 @@ impl Config {
             reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
         reader.problems.extend(config.pod_reply_problems());
+        let is_apart = |gateway: &GatewayConfig| gateway.process == GatewayProcess::Own;
+        if config.gateway.as_ref().is_some_and(is_apart) && config.database.is_none() {
+            reader.problem("GATEWAY_IN_SERVICE=false: needs DATABASE_URL, by which the gateway reads leases; a SQLite ledger is the service's alone");
+        }
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config
