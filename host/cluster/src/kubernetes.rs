@@ -13,6 +13,7 @@ use crate::capacity::CapacityWatch;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
+use crate::pod_streams::KubernetesPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
@@ -26,6 +27,7 @@ use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, NetworkIsolation, Probe, ReadyPod, StartupPhase,
 };
+use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::run::{ProgramState, Run};
@@ -48,7 +50,7 @@ const FIELD_MANAGER: &str = "paygress";
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
 /// use paygress_cluster::{
-///     Kubernetes, PodRoot, RunImage, Settings, SshHostFrom, SshServerVolume,
+///     Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
 /// };
 /// use paygress_core::Cluster;
 /// use paygress_core::model::secret::Secret;
@@ -72,6 +74,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     reply_from_pod: false,
 ///     ssh_host_from: SshHostFrom::Setting,
 ///     node_lost_after: Seconds(300),
+///     route: PodRoute::Auto,
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -324,6 +327,14 @@ impl Cluster for Kubernetes {
     fn probe(&self) -> Option<&dyn Probe> {
         let probe: &dyn Probe = self;
         self.settings.probe.then_some(probe)
+    }
+
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        Some(Arc::new(KubernetesPods {
+            pods: self.pods.clone(),
+            route: self.settings.route.decided(),
+            selector: lease_selector,
+        }))
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {

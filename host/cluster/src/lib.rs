@@ -22,6 +22,7 @@
 //! orders that want it; `probe` launches a pod that finds out whether all of that works, and another
 //! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
 //! itself (`pod_server`), or when the kubelet reports so.
+//! `pod_streams` connects the gateway with pods' SSH servers.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -40,6 +41,7 @@ mod node_loss;
 mod objects;
 mod pod_reply;
 mod pod_server;
+mod pod_streams;
 mod probe;
 mod quantity;
 mod requests;
@@ -53,4 +55,4 @@ pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
-pub use settings::{PodRoot, RunImage, Settings, SshHostFrom, SshServerVolume};
+pub use settings::{PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume};

@@ -41,6 +41,8 @@ pub struct Settings {
     pub ssh_host_from: SshHostFrom,
     /// How long a node may be not ready before the leases of its pods end.
     pub node_lost_after: Seconds,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
 }
 
 /// Where customers reach pods.
@@ -50,6 +52,17 @@ pub enum SshHostFrom {
     Setting,
     /// Each at its node.
     Node,
+}
+
+/// How pods' SSH ports are reached from the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodRoute {
+    /// In the cluster by their addresses where these answer, or else by the API server.
+    Auto,
+    /// By their addresses.
+    PodNetwork,
+    /// By the API server's port forwarding.
+    PortForward,
 }
 
 /// How the host's SSH server comes into customers' pods.

@@ -4,7 +4,9 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshHostFrom, SshServerVolume};
+use paygress_cluster::{
+    Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
+};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -241,6 +243,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         reply_from_pod: false,
         ssh_host_from: SshHostFrom::Setting,
         node_lost_after: Seconds(300),
+        route: PodRoute::Auto,
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

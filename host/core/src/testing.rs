@@ -5,6 +5,7 @@ use crate::model::decision::{
     Context, Decision, Digests, Grant, Offer, OrderView, Payment, Placement, PodDecision, Price,
     Quote, Rendered, Resources,
 };
+use crate::model::gateway::GatewayWays;
 use crate::model::ids::{InvalidName, LeaseId, MintUrl, OrderId};
 use crate::model::lease::{Lease, LeaseState};
 use crate::model::login::Login;
@@ -98,6 +99,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         utilisation: None,
         root: false,
         run_image: false,
+        ways: GatewayWays::default(),
     }
 }
 

@@ -2,11 +2,12 @@
 //! problem is reported at once.
 //!
 //! ```text
-//! file, environment ─▶ reader ─▶ http, policies, … ─▶ Config
+//! file, environment ─▶ reader ─▶ http, gateway, … ─▶ Config
 //!                        │
 //!                       keys: the one table of names, defaults and descriptions
 //! ```
 
+mod gateway;
 mod http;
 pub mod keys;
 mod policies;
@@ -14,13 +15,16 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::{GatewayConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
 pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshHostFrom, SshServerVolume};
+use paygress_cluster::{
+    ExtraCapacity, PodRoot, PodRoute, RunImage, SshHostFrom, SshServerVolume,
+};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
@@ -151,6 +155,10 @@ pub struct Config {
     pub ssh_port: u16,
     /// The ports for pods.
     pub ports: RangeInclusive<u16>,
+    /// Another way to them, if it is on.
+    pub gateway: Option<GatewayConfig>,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
 }
 
 /// Reads a part of the configuration, for commands that need no more: problems elsewhere do not
@@ -457,6 +465,8 @@ impl Config {
             node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
             ports: reader.ports(),
+            gateway: GatewayConfig::read(reader),
+            route: reader.pod_route(),
         };
         if config.policy_state == config.policies {
             reader
@@ -466,6 +476,10 @@ impl Config {
             reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
         reader.problems.extend(config.pod_reply_problems());
+        let is_apart = |gateway: &GatewayConfig| gateway.process == GatewayProcess::Own;
+        if config.gateway.as_ref().is_some_and(is_apart) && config.database.is_none() {
+            reader.problem("GATEWAY_IN_SERVICE=false: needs DATABASE_URL, by which the gateway reads leases; a SQLite ledger is the service's alone");
+        }
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config

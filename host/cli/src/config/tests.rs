@@ -27,7 +27,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ngateway_ssh_listen = \"here\"\ngateway_ssh_host = \"a b\"\ngateway_iroh = \"maybe\"\ngateway_iroh_bind = \"4433\"\ngateway_iroh_relays = \"relay.example\"\ngateway_pod_network = \"any\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -56,6 +56,12 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "REPLY_FROM_POD: must be true or false",
         "SSH_HOST_FROM: must be setting or node",
         "NODE_LOST_SECONDS: must be a whole number from 10 to 86400",
+        "GATEWAY_SSH_LISTEN",
+        "GATEWAY_SSH_HOST",
+        "GATEWAY_IROH: must be true or false",
+        "GATEWAY_IROH_BIND: 4433",
+        "GATEWAY_IROH_RELAYS: relay.example",
+        "GATEWAY_POD_NETWORK: must be auto or pod-network or port-forward",
         "typo",
         "policy.prices",
     ] {
@@ -312,6 +318,24 @@ fn the_environment_wins_and_stands_for_policy_settings() {
     let twice =
         format!("{}payment_rate_sats_per_hour = 1\n[policy.pricing]\nsats_per_hour = 2\n", good());
     assert!(read(&twice, &[]).err().unwrap().to_string().contains("the same setting"));
+}
+
+#[test]
+fn the_gateway_is_off_until_one_of_its_ways_is_on() {
+    let gateway = |more: &[(&str, &str)]| read(&good(), more).map(|config| config.gateway);
+    assert!(gateway(&[("GATEWAY_SSH_HOST", "g.example")]).unwrap().is_none());
+    let listen = ("GATEWAY_SSH_LISTEN", "[::]:2222");
+    let jump_host = gateway(&[listen]).unwrap().unwrap().jump_host.unwrap();
+    assert_eq!((jump_host.host, jump_host.port), (None, None));
+    let iroh = gateway(&[("GATEWAY_IROH", "true"), ("GATEWAY_IROH_BIND", "0.0.0.0:4433")]);
+    let iroh = iroh.unwrap().unwrap();
+    assert_eq!(iroh.process, GatewayProcess::Service);
+    assert!(iroh.jump_host.is_none() && iroh.iroh.unwrap().bind.len() == 1);
+    let elsewhere = [("GATEWAY_IROH", "true"), ("GATEWAY_IN_SERVICE", "false")];
+    let problems = gateway(&elsewhere).err().unwrap().to_string();
+    for expected in ["GATEWAY_IROH_EXTERNAL or GATEWAY_IROH_RELAYS", "needs DATABASE_URL"] {
+        assert!(problems.contains(expected), "{problems}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
 pub use crate::model::lease::EndReason;
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
+use crate::backend::pod_streams::PodStreams;
 use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
@@ -233,6 +234,11 @@ pub trait Cluster: Send + Sync {
 
     /// How to find out whether pods start; none where nothing keeps them from it.
     fn probe(&self) -> Option<&dyn Probe> {
+        None
+    }
+
+    /// The way to its pods' SSH servers from here; none where there is none.
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
         None
     }
 

@@ -1,6 +1,7 @@
 //! What is for sale at one moment.
 
 use crate::model::decision::{ImageOffer, Offer};
+use crate::model::gateway::GatewayWays;
 use crate::model::ids::MintUrl;
 
 /// How full the cluster is, in thousandths of what its nodes have for pods.
@@ -42,6 +43,8 @@ pub struct Catalog {
     pub root: bool,
     /// Whether the image's own program may be ordered.
     pub run_image: bool,
+    /// The ways to pods beside their ports.
+    pub ways: GatewayWays,
 }
 
 impl Catalog {
@@ -55,6 +58,7 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
             || self.run_image != other.run_image
+            || !self.ways.is_offered_as(&other.ways)
     }
 
     fn terms(&self) -> impl Iterator<Item = &Offer> {

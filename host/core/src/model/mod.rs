@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod decision;
+pub mod gateway;
 pub mod host_key;
 pub mod ids;
 mod invalid_name;

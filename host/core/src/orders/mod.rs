@@ -24,12 +24,14 @@
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
 //!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
-//!   state. `program_states`: what is known of a pod for a moment.
+//!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
+//!   beside their ports.
 
 mod admission;
 mod capacity;
 mod decide;
 mod delivery;
+mod gateway;
 mod image_list;
 mod image_starts;
 mod lane;
@@ -64,6 +66,7 @@ pub use unpaid_launch::Capture;
 
 use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
+use crate::backend::gateway::GatewayInfo;
 use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
@@ -86,7 +89,7 @@ use program_states::ProgramStates;
 use std::collections::HashMap;
 use std::error::Error;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 use unpaid_deliveries::UnpaidDeliveries;
@@ -176,6 +179,8 @@ pub struct OrderService {
     /// When the next notice is due at the earliest.
     next_notice: watch::Sender<Option<UnixTime>>,
     notice_slots: Semaphore,
+    gateway: OnceLock<Arc<dyn GatewayInfo>>,
+    lease_ends: watch::Sender<()>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -204,6 +209,8 @@ impl OrderService {
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
+            gateway: OnceLock::new(),
+            lease_ends: watch::Sender::new(()),
             in_flight: Mutex::default(),
         })
     }

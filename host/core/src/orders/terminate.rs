@@ -90,15 +90,9 @@ impl OrderService {
         reason: EndReason,
     ) -> Result<(), LedgerError> {
         loop {
-            let Some(mut lease) = self
-                .backends
-                .ledger
-                .lease(pod)
-                .await?
-                .filter(|lease| lease.state == LeaseState::Live)
-            else {
-                return Ok(());
-            };
+            let found = self.backends.ledger.lease(pod).await?;
+            let is_live = |lease: &Lease| lease.state == LeaseState::Live;
+            let Some(mut lease) = found.filter(is_live) else { return Ok(()) };
             let reason = *lease.end.get_or_insert(reason);
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
@@ -126,6 +120,7 @@ impl OrderService {
                 done => done?,
             }
             tracing::info!(%pod, reason = reason.as_str(), port = lease.port, "lease ended, port free");
+            self.lease_ends.send_replace(());
             if let Err(error) = self.backends.cluster.forget(pod).await {
                 tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
             }

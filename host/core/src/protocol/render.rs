@@ -1,5 +1,6 @@
 //! Makes responses of orders and leases.
 
+use super::access_way::offered_ways;
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
     OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
@@ -83,6 +84,7 @@ pub fn access(
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.clone(),
         pod_image: lease.image.clone(),
+        access: Vec::new(),
         instructions,
     }
 }
@@ -249,6 +251,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_port: lease.port,
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
+        access: Vec::new(),
         image_program: None,
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
@@ -300,5 +303,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         root: Some(catalog.root),
         run_image: catalog.run_image.then_some(true),
         images: catalog.images.iter().map(image).collect(),
+        access: offered_ways(&catalog.ways),
     }
 }
