@@ -68,6 +68,7 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         run_image: config.run_image,
         probe: config.probe,
         reply_from_pod: config.reply_from_pod,
+        access: config.access.modes().clone(),
     };
     if config.ssh_server_image.is_some() && config.root == PodRoot::Auto && !config.probe {
         tracing::warn!("POD_PROBE=false: only a probe pod finds out whether customers may be root");

@@ -7,7 +7,9 @@ mod ready;
 mod removal;
 
 use crate::capacity::CapacityWatch;
+use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
+use crate::image_program::has_node_port;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::requests::{Result, cluster_error, is_gone, request};
@@ -26,8 +28,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, NetworkIsolation, Probe, ReadyPod,
-    StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, NetworkIsolation, PortKind, Probe,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::limits::ORPHAN_AGE;
@@ -52,6 +54,7 @@ const FIELD_MANAGER: &str = "paygress";
 /// use paygress_cluster::guard::Allowed;
 /// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
 /// use paygress_core::Cluster;
+/// use paygress_core::model::access::AccessModes;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
 ///
@@ -71,6 +74,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     run_image: RunImage::Never,
 ///     probe: false,
 ///     reply_from_pod: false,
+///     access: AccessModes::default(),
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -312,6 +316,14 @@ impl Cluster for Kubernetes {
         let objects = self.objects(plan, self.form(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
+    }
+
+    fn port_kind(&self, plan: &LeasePlan) -> PortKind {
+        let services = check_plan(plan, &self.settings.allowed).map(|checked| checked.services);
+        match services.is_ok_and(|services| services.iter().any(has_node_port)) {
+            true => PortKind::NodePort,
+            false => PortKind::HostPort,
+        }
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {

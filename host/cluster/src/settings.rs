@@ -2,6 +2,7 @@
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
 use paygress_pod_nostr::ServiceContact;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub probe: bool,
     /// Whether pods may write to their customers by themselves.
     pub reply_from_pod: bool,
+    /// How customers may reach pods.
+    pub access: AccessModes,
 }
 
 /// How the host's SSH server comes into customers' pods.

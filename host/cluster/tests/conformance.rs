@@ -10,6 +10,7 @@ use paygress_core::backend::cluster::{
     StartupPhase,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
@@ -44,7 +45,8 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         pod_name: pod.clone(),
         image: "paygress.local/ssh:1".to_owned(),
         resources: Resources { cpu_millicores: 100, memory_mib: 64 },
-        host_port,
+        host_port: Some(host_port),
+        access: AccessModes::default(),
         container_port: CONTAINER_PORT,
         secret_name: pod.clone(),
         secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
@@ -235,6 +237,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         run_image: RunImage::Never,
         probe: false,
         reply_from_pod: false,
+        access: AccessModes::default(),
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

@@ -119,7 +119,8 @@ impl Cluster for LocalCluster {
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let listener = listen(plan.placement.host_port).await?;
+        // Without a port of the nodes it is at one that is free.
+        let listener = listen(plan.placement.host_port.unwrap_or_default()).await?;
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
         let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
@@ -304,7 +305,7 @@ async fn start_isolated(
     key: &PrivateKey,
     updates: Updates,
 ) -> Result<JoinHandle<()>, ClusterError> {
-    let port = plan.placement.host_port;
+    let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
     let files = plan.login.files().map(|(name, content)| (name, content.as_bytes()));
     let login: Vec<_> = files.chain([(HOST_KEY, key.as_bytes())]).collect();

@@ -2,11 +2,12 @@
 //! problem is reported at once.
 //!
 //! ```text
-//! file, environment ─▶ reader ─▶ http, policies, … ─▶ Config
+//! file, environment ─▶ reader ─▶ access, http, … ─▶ Config
 //!                        │
 //!                       keys: the one table of names, defaults and descriptions
 //! ```
 
+mod access;
 mod http;
 pub mod keys;
 mod policies;
@@ -26,7 +27,7 @@ use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
-use paygress_core::orders::{Capture, RefundFees};
+use paygress_core::orders::{Capture, PodAccess, RefundFees};
 use paygress_http_client::Proxies;
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
@@ -34,7 +35,6 @@ use paygress_policy::PolicyDir;
 use policies::PolicySettings;
 use serde_json::Value;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Everything that is wrong with the configuration.
@@ -145,8 +145,8 @@ pub struct Config {
     pub ssh_host: String,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
-    /// The ports for pods.
-    pub ports: RangeInclusive<u16>,
+    /// How customers reach pods, and how many pods that allows.
+    pub access: PodAccess,
 }
 
 /// Reads a part of the configuration, for commands that need no more: problems elsewhere do not
@@ -226,14 +226,6 @@ impl Reader {
             }
         }
         mints
-    }
-
-    fn ports(&mut self) -> RangeInclusive<u16> {
-        let ports = self.port("SSH_PORT_RANGE_START")..=self.port("SSH_PORT_RANGE_END");
-        if ports.is_empty() {
-            self.problem("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START");
-        }
-        ports
     }
 
     fn end_notices(&mut self) -> Vec<Seconds> {
@@ -445,7 +437,7 @@ impl Config {
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_port: reader.port("SSH_PORT"),
-            ports: reader.ports(),
+            access: reader.pod_access(),
         };
         if config.policy_state == config.policies {
             reader

@@ -1,5 +1,6 @@
 use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
 use super::*;
+use paygress_core::model::access::AccessMode;
 use paygress_oci::{CredentialHelpers, SignatureMode};
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -27,7 +28,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\naccess = \"tunnel\"\nmax_leases = 0\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -54,12 +55,14 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
         "REPLY_FROM_POD: must be true or false",
+        "ACCESS: must be host-port, node-port or gateway",
+        "MAX_LEASES: must be a whole number",
         "typo",
         "policy.prices",
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 25, "{text}");
+    assert_eq!(problems.len(), 27, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -300,6 +303,24 @@ fn the_environment_wins_and_stands_for_policy_settings() {
     let twice =
         format!("{}payment_rate_sats_per_hour = 1\n[policy.pricing]\nsats_per_hour = 2\n", good());
     assert!(read(&twice, &[]).err().unwrap().to_string().contains("the same setting"));
+}
+
+#[test]
+fn pods_have_ports_unless_the_gateway_alone_is_sold() {
+    let access = |access: &str| {
+        read(&good(), &[("ACCESS", access), ("SSH_PORT_RANGE_END", "20009")]).unwrap().access
+    };
+    let by_default = read(&good(), &[]).unwrap().access;
+    assert!(by_default.modes().is_default() && by_default.ports().is_some());
+    let gateway = access("gateway");
+    assert_eq!((gateway.ports(), gateway.max_leases()), (None, 100));
+    let both = access("gateway, host-port");
+    assert!(both.ports().is_some() && both.modes().contains(AccessMode::Gateway));
+    assert!(!both.modes().contains(AccessMode::NodePort));
+    let limited = read(&good(), &[("ACCESS", "gateway"), ("MAX_LEASES", "7")]).unwrap();
+    assert_eq!(limited.access.max_leases(), 7);
+    let unused = read(&good(), &[("MAX_LEASES", "7")]).err().unwrap().to_string();
+    assert!(unused.contains("MAX_LEASES: is for ACCESS=gateway"), "{unused}");
 }
 
 #[test]

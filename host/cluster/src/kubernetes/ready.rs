@@ -3,7 +3,7 @@
 
 use super::{Kubernetes, lease_selector};
 use crate::pod_reply::ready_pod;
-use crate::pod_server::{PodServer, answering};
+use crate::pod_server::{PodServer, Portless, answering};
 use crate::requests::Result;
 use crate::status::{readiness, unready};
 use futures::StreamExt;
@@ -52,7 +52,7 @@ impl Kubernetes {
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             let Some(pod) = &latest else { continue };
-            server.follow(PodServer::of(pod, &secret));
+            server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
             if server.is_ready() {
                 return Ok(server.describe(name, pod).await);
             }
@@ -66,7 +66,8 @@ impl Kubernetes {
     /// What is known of a pod of this name that the kubelet reports as ready.
     pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> ReadyPod {
         let mut server = ServerSearch::new();
-        server.follow(PodServer::of(pod, &self.host_key_secret(name)));
+        let portless = Portless::from(&self.settings.access);
+        server.follow(PodServer::of(pod, &self.host_key_secret(name), portless));
         server.describe(name, pod).await
     }
 }
@@ -176,16 +177,16 @@ mod tests {
         for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
             let mut search = ServerSearch::new();
             search.follow(None);
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             tokio::time::timeout(SOON, search.find()).await.expect("it answers");
             // Again, with what is known already.
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             assert_eq!(search.is_ready(), makes_ready);
             described.push(search.describe(&name, pod).await);
         }
         // As when the kubelet reports it before it has answered.
         let mut search = ServerSearch::new();
-        search.follow(PodServer::of(&of_service, &secret));
+        search.follow(PodServer::of(&of_service, &secret, Portless::Service));
         described.push(search.describe(&name, &of_service).await);
         for ready in &described {
             let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();

@@ -322,7 +322,7 @@ impl OrderService {
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        let (host, port) = (self.settings.ssh_host.clone(), lease.port);
+        let (host, port) = (lease.ssh_host(&self.settings.ssh_host), lease.ssh_port());
         Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 

@@ -21,7 +21,8 @@ fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
     if lease.state == LeaseState::Ended {
         return PodIdentity::default();
     }
-    PodIdentity { root: lease.root, ..pod_identity(&lease.host_keys, ssh_host, lease.port) }
+    let (host, port) = (lease.ssh_host(ssh_host), lease.ssh_port());
+    PodIdentity { root: lease.root, ..pod_identity(&lease.host_keys, &host, port) }
 }
 
 /// What a customer checks of a pod that has these keys at this address.
@@ -59,7 +60,7 @@ pub fn access(
 ) -> AccessDetails {
     let expires_at = expires_at.rfc3339();
     let mut instructions = vec![
-        format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
+        format!("ssh -p {} {}@{}", lease.ssh_port(), lease.username, lease.ssh_host(ssh_host)),
         format!(
             "The pod lives until {expires_at}; send another token with pod_name {} to extend it.",
             lease.pod()
@@ -71,9 +72,9 @@ pub fn access(
         tag: AccessDetailsTag::AccessDetails,
         pod_name: lease.pod().into(),
         pod_npub: lease.pod_npub(),
-        ssh_host: ssh_host.to_owned(),
-        ssh_port: lease.port,
-        node_port: lease.port,
+        ssh_host: lease.ssh_host(ssh_host),
+        ssh_port: lease.ssh_port(),
+        node_port: lease.ssh_port(),
         ssh_username: lease.username.clone(),
         ssh_password: password.cloned(),
         identity: identity(lease, ssh_host),
@@ -243,8 +244,8 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.clone(),
-        ssh_host: ssh_host.to_owned(),
-        ssh_port: lease.port,
+        ssh_host: lease.ssh_host(ssh_host),
+        ssh_port: lease.ssh_port(),
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
         image_program: None,

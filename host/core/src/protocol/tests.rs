@@ -322,7 +322,7 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
     }
     let key = HostKey::parse(testing::HOST_KEY).unwrap();
     let mut lease = testing::lease(LeaseId::parse("abcdefghij").unwrap(), 0, 9);
-    (lease.port, lease.root) = (20_427, Some(false));
+    (lease.port, lease.root) = (Some(20_427), Some(false));
     lease.host_keys = vec![key.clone(), key.clone()];
     let line = format!("[host]:20427 {key}");
     let login = access(&lease, None, UnixTime(9), "host", Some("thanks"));
