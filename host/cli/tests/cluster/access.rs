@@ -72,10 +72,10 @@ fn a_pod_without_a_port_is_reached_by_port_forwarding_and_by_its_own_address() {
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
-fn the_component_of_the_gateway_closes_what_it_does_not_need() {
-    let overlay = root().join("target/e2e/gateway-overlay");
+fn without_ports_the_namespace_is_baseline_and_only_the_gateway_connects() {
+    let overlay = root().join("target/e2e/without-ports");
     std::fs::create_dir_all(&overlay).unwrap();
-    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/components/gateway]\n";
+    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/without-ports]\n";
     std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
     let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
     let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());

@@ -49,6 +49,15 @@ fn describe_host_keys(keys: &[HostKey]) -> Option<String> {
     })
 }
 
+/// How to log in, for people.
+fn login_command(lease: &Lease, ssh_host: &str) -> String {
+    let user = &lease.username;
+    match lease.port {
+        Some(port) => format!("ssh -p {port} {user}@{ssh_host}"),
+        None => format!("The service's gateway leads to {user}@{}; no port does.", lease.pod()),
+    }
+}
+
 /// The pod is ready, and lives until `expires_at`.
 #[must_use]
 pub fn access(
@@ -60,7 +69,7 @@ pub fn access(
 ) -> AccessDetails {
     let expires_at = expires_at.rfc3339();
     let mut instructions = vec![
-        format!("ssh -p {} {}@{}", lease.ssh_port(), lease.username, lease.ssh_host(ssh_host)),
+        login_command(lease, ssh_host),
         format!(
             "The pod lives until {expires_at}; send another token with pod_name {} to extend it.",
             lease.pod()

@@ -2,7 +2,7 @@ use super::*;
 use crate::limits;
 use crate::model::host_key::HostKey;
 use crate::model::ids::LeaseId;
-use crate::model::lease::{EndReason, LeaseState};
+use crate::model::lease::{EndReason, Lease, LeaseState};
 use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -337,6 +337,13 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
         assert_eq!(json["root"], json!(false));
         assert_eq!(serde_json::from_str::<Response>(&response.to_json()).unwrap(), *response);
     }
+    let without = Lease { port: None, ..lease.clone() };
+    let json = sorted(&access(&without, None, UnixTime(9), "host", None));
+    assert_eq!((&json["ssh_host"], &json["ssh_port"]), (&json!("ssh-pod-abcdefghij"), &json!(22)));
+    assert_eq!(
+        json["known_hosts"],
+        json!(format!("ssh-pod-abcdefghij {key}\nssh-pod-abcdefghij {key}"))
+    );
     lease.state = LeaseState::Ended;
     let ended = sorted(&Response::from(status(&lease, &[], "host", UnixTime(1))));
     assert!(ended.get("known_hosts").is_none() && ended.get("ssh_host_keys").is_none(), "{ended}");
