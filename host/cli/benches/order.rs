@@ -12,6 +12,7 @@ use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{Customer, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase, State};
 use paygress_core::model::run::Run;
@@ -127,7 +128,8 @@ fn policies(c: &mut Criterion) {
                     pod_name: "ssh-pod-a".to_owned(),
                     image,
                     resources: quote.resources,
-                    host_port: 30_000,
+                    host_port: Some(30_000),
+                    access: AccessModes::default(),
                     container_port: 2_222,
                     secret_name: "ssh-pod-a".to_owned(),
                     secret_mount_path: "/run/paygress/login".to_owned(),

@@ -84,8 +84,10 @@ pub fn guard(allowed: Allowed) -> TemplateGuard {
 async fn policies(config: &Config) -> Result<Arc<Publisher>> {
     let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
+    let access = config.access.modes().clone();
     let open = move || {
-        let engine = PolicyEngine::start(Some(&cache))?.with_template_guard(guard);
+        let engine =
+            PolicyEngine::start(Some(&cache))?.with_access(access).with_template_guard(guard);
         Ok(Arc::new(Publisher::open(engine, &state, directory)?))
     };
     tokio::task::spawn_blocking(open).await?
@@ -158,7 +160,7 @@ fn order_settings(config: &Config) -> Settings {
     Settings {
         ssh_host: config.ssh_host.clone(),
         container_port: config.ssh_port,
-        ports: config.ports.clone(),
+        access: config.access.clone(),
         sweep: config.sweep,
         refund_on_stop: config.refund_on_stop,
         refund_fees: config.refund_fees,

@@ -75,6 +75,7 @@ fn cluster_settings(config: &Config, key: &paygress_nostr::PublicKey) -> Setting
         ssh_host_from: config.ssh_host_from,
         node_lost_after: config.node_lost_after,
         route: config.route,
+        access: config.access.modes().clone(),
     }
 }
 

@@ -10,7 +10,9 @@ mod ready;
 mod removal;
 
 use crate::capacity::CapacityWatch;
+use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
+use crate::image_program::has_node_port;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
@@ -25,7 +27,8 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, NetworkIsolation, Probe, ReadyPod, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, LeasePlan, NetworkIsolation, PortKind, Probe, ReadyPod,
+    StartupPhase,
 };
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
@@ -53,6 +56,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
 /// };
 /// use paygress_core::Cluster;
+/// use paygress_core::model::access::AccessModes;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
 ///
@@ -75,6 +79,7 @@ const FIELD_MANAGER: &str = "paygress";
 ///     ssh_host_from: SshHostFrom::Setting,
 ///     node_lost_after: Seconds(300),
 ///     route: PodRoute::Auto,
+///     access: AccessModes::default(),
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -301,6 +306,14 @@ impl Cluster for Kubernetes {
         let objects = self.objects(plan, self.form(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
+    }
+
+    fn port_kind(&self, plan: &LeasePlan) -> PortKind {
+        let services = check_plan(plan, &self.settings.allowed).map(|checked| checked.services);
+        match services.is_ok_and(|services| services.iter().any(has_node_port)) {
+            true => PortKind::NodePort,
+            false => PortKind::HostPort,
+        }
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {

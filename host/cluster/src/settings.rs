@@ -2,6 +2,7 @@
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
 use paygress_pod_nostr::ServiceContact;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub node_lost_after: Seconds,
     /// How the gateway reaches pods.
     pub route: PodRoute,
+    /// How customers may reach pods.
+    pub access: AccessModes,
 }
 
 /// Where customers reach pods.

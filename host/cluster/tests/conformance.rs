@@ -12,6 +12,7 @@ use paygress_core::backend::cluster::{
     StartupPhase,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
@@ -50,7 +51,8 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         pod_name: pod.clone(),
         image: "paygress.local/ssh:1".to_owned(),
         resources: Resources { cpu_millicores: 100, memory_mib: 64 },
-        host_port,
+        host_port: Some(host_port),
+        access: AccessModes::default(),
         container_port: CONTAINER_PORT,
         secret_name: pod.clone(),
         secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
@@ -244,6 +246,7 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         ssh_host_from: SshHostFrom::Setting,
         node_lost_after: Seconds(300),
         route: PodRoute::Auto,
+        access: AccessModes::default(),
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

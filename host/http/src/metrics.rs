@@ -109,8 +109,12 @@ impl Snapshot {
             overview.revenue.iter().fold(0_i64, |sum, hour| sum.saturating_add(hour.earned.0));
         let singles = [
             ("leases", "Leases that are not over", count),
-            ("ports_in_use", "Ports that are taken", overview.ports_in_use.into()),
-            ("ports", "Ports of the range", overview.capacity.into()),
+            (
+                "ports_in_use",
+                "Ports, or places of pods without, that are taken",
+                overview.ports_in_use.into(),
+            ),
+            ("ports", "Pods that can be leased at the same time", overview.capacity.into()),
         ];
         for (name, help, value) in singles {
             Self::gauges(encoder, name, help, &[(Labels::new(), value)])?;

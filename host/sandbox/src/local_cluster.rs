@@ -133,11 +133,13 @@ impl Cluster for LocalCluster {
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         check_plan(plan, &Allowed::default())?;
-        let (pod, port) = (plan.lease.pod_name(), plan.placement.host_port);
+        let pod = plan.lease.pod_name();
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let listener = listen(port).await?;
+        // Without a port of the nodes it is at one that is free.
+        let listener = listen(plan.placement.host_port.unwrap_or_default()).await?;
+        let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
         let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
@@ -326,7 +328,7 @@ async fn start_isolated(
     key: &PrivateKey,
     updates: Updates,
 ) -> Result<JoinHandle<()>, ClusterError> {
-    let port = plan.placement.host_port;
+    let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
     let files = plan.login.files().map(|(name, content)| (name, content.as_bytes()));
     let login: Vec<_> = files.chain([(HOST_KEY, key.as_bytes())]).collect();

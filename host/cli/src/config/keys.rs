@@ -282,6 +282,16 @@ pub const KEYS: &[Key] = &[
         default: Some("false"),
         about: "whether a pod that is ordered over Nostr also writes to its customer by itself, with a key of its own: true or false; needs SSH_SERVER_IMAGE",
     },
+    Key {
+        name: "ACCESS",
+        default: Some("host-port,node-port"),
+        about: "how customers may reach pods: host-port, node-port, gateway, or several; of the two kinds of ports the pod template uses one",
+    },
+    Key {
+        name: "MAX_LEASES",
+        default: None,
+        about: "how many pods there may be at the same time with ACCESS=gateway; without it: 100",
+    },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
     Key {
         name: "SSH_HOST_FROM",

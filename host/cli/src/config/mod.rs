@@ -2,11 +2,12 @@
 //! problem is reported at once.
 //!
 //! ```text
-//! file, environment ─▶ reader ─▶ http, gateway, … ─▶ Config
+//! file, environment ─▶ reader ─▶ access, gateway, http, … ─▶ Config
 //!                        │
 //!                       keys: the one table of names, defaults and descriptions
 //! ```
 
+mod access;
 mod gateway;
 mod http;
 pub mod keys;
@@ -27,10 +28,11 @@ use paygress_cluster::{
 };
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
+use paygress_core::model::access::AccessMode;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
-use paygress_core::orders::{Capture, RefundFees};
+use paygress_core::orders::{Capture, PodAccess, RefundFees};
 use paygress_http_client::Proxies;
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
@@ -38,7 +40,6 @@ use paygress_policy::PolicyDir;
 use policies::PolicySettings;
 use serde_json::Value;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Everything that is wrong with the configuration.
@@ -153,9 +154,9 @@ pub struct Config {
     pub node_lost_after: Seconds,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
-    /// The ports for pods.
-    pub ports: RangeInclusive<u16>,
-    /// Another way to them, if it is on.
+    /// How customers reach pods, and how many pods that allows.
+    pub access: PodAccess,
+    /// A way to pods that needs no port of a node, if it is on.
     pub gateway: Option<GatewayConfig>,
     /// How the gateway reaches pods.
     pub route: PodRoute,
@@ -238,14 +239,6 @@ impl Reader {
             }
         }
         mints
-    }
-
-    fn ports(&mut self) -> RangeInclusive<u16> {
-        let ports = self.port("SSH_PORT_RANGE_START")..=self.port("SSH_PORT_RANGE_END");
-        if ports.is_empty() {
-            self.problem("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START");
-        }
-        ports
     }
 
     fn end_notices(&mut self) -> Vec<Seconds> {
@@ -464,7 +457,7 @@ impl Config {
             ssh_host_from: reader.ssh_host_from(),
             node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
-            ports: reader.ports(),
+            access: reader.pod_access(),
             gateway: GatewayConfig::read(reader),
             route: reader.pod_route(),
         };
@@ -476,6 +469,9 @@ impl Config {
             reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
         reader.problems.extend(config.pod_reply_problems());
+        if config.access.modes().contains(AccessMode::Gateway) && config.gateway.is_none() {
+            reader.problem("ACCESS: names gateway, and there is none; set GATEWAY_SSH_LISTEN or GATEWAY_IROH");
+        }
         let is_apart = |gateway: &GatewayConfig| gateway.process == GatewayProcess::Own;
         if config.gateway.as_ref().is_some_and(is_apart) && config.database.is_none() {
             reader.problem("GATEWAY_IN_SERVICE=false: needs DATABASE_URL, by which the gateway reads leases; a SQLite ledger is the service's alone");

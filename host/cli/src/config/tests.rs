@@ -1,5 +1,6 @@
 use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
 use super::*;
+use paygress_core::model::access::AccessMode;
 use paygress_oci::{CredentialHelpers, SignatureMode};
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -27,7 +28,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ngateway_ssh_listen = \"here\"\ngateway_ssh_host = \"a b\"\ngateway_iroh = \"maybe\"\ngateway_iroh_bind = \"4433\"\ngateway_iroh_relays = \"relay.example\"\ngateway_pod_network = \"any\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ngateway_ssh_listen = \"here\"\ngateway_ssh_host = \"a b\"\ngateway_iroh = \"maybe\"\ngateway_iroh_bind = \"4433\"\ngateway_iroh_relays = \"relay.example\"\ngateway_pod_network = \"any\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\naccess = \"tunnel\"\nmax_leases = 0\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -62,6 +63,8 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "GATEWAY_IROH_BIND: 4433",
         "GATEWAY_IROH_RELAYS: relay.example",
         "GATEWAY_POD_NETWORK: must be auto or pod-network or port-forward",
+        "ACCESS: must be host-port, node-port or gateway",
+        "MAX_LEASES: must be a whole number",
         "typo",
         "policy.prices",
     ] {
@@ -336,6 +339,25 @@ fn the_gateway_is_off_until_one_of_its_ways_is_on() {
     for expected in ["GATEWAY_IROH_EXTERNAL or GATEWAY_IROH_RELAYS", "needs DATABASE_URL"] {
         assert!(problems.contains(expected), "{problems}");
     }
+}
+
+#[test]
+fn pods_have_ports_unless_the_gateway_alone_is_sold() {
+    let iroh = ("GATEWAY_IROH", "true");
+    let access = |access: &str| read(&good(), &[("ACCESS", access), iroh]).unwrap().access;
+    let by_default = read(&good(), &[]).unwrap().access;
+    assert!(by_default.modes().is_default() && by_default.ports().is_some());
+    let gateway = access("gateway");
+    assert_eq!((gateway.ports(), gateway.max_leases()), (None, 100));
+    let both = access("gateway, host-port");
+    assert!(both.ports().is_some() && both.modes().contains(AccessMode::Gateway));
+    assert!(!both.modes().contains(AccessMode::NodePort));
+    let limited = read(&good(), &[("ACCESS", "gateway"), ("MAX_LEASES", "7"), iroh]).unwrap();
+    assert_eq!(limited.access.max_leases(), 7);
+    let unused = read(&good(), &[("MAX_LEASES", "7")]).err().unwrap().to_string();
+    assert!(unused.contains("MAX_LEASES: is for ACCESS=gateway"), "{unused}");
+    let without = read(&good(), &[("ACCESS", "gateway")]).err().unwrap().to_string();
+    assert!(without.contains("ACCESS: names gateway, and there is none"), "{without}");
 }
 
 #[test]

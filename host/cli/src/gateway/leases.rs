@@ -91,7 +91,7 @@ impl LeaseAccess for StoredLeases {
         };
         // The pod's server has read the same text.
         let keys = parse_keys(login.public_key.as_deref().unwrap_or_default()).unwrap_or_default();
-        Ok(Some(LeaseLogin::new(lease.port, keys, login.password)))
+        Ok(Some(LeaseLogin::new(lease.login_port(), keys, login.password)))
     }
 
     async fn is_live(&self, pod: &PodName) -> Result<bool, LookupError> {

@@ -4,6 +4,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod access;
 mod admission;
 mod capacity;
 mod customers;

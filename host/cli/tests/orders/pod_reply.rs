@@ -227,5 +227,5 @@ async fn what_a_pod_is_given_is_what_its_program_reads() {
     assert_eq!((read.recipient.as_str(), read.request.as_ref()), (&*customer, Some(&request)));
     assert!(read.usable_relays().eq(["wss://relay.example.com"]), "{:?}", read.relays);
     assert_eq!(read.reply["ssh_password"], PASSWORD);
-    assert_eq!(read.reply["ssh_port"], lease.port);
+    assert_eq!(read.reply["ssh_port"], lease.login_port());
 }

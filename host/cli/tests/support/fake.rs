@@ -25,7 +25,7 @@ use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_core::orders::{
-    Backends, Capture, NewOrder, OrderService, RefundFees, Settings, Submission,
+    Backends, Capture, NewOrder, OrderService, PodAccess, RefundFees, Settings, Submission,
 };
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
@@ -426,7 +426,7 @@ pub fn settings() -> Settings {
         end_notices: Vec::new(),
         ssh_host: "127.0.0.1".to_owned(),
         container_port: 2_222,
-        ports: 1_024..=65_000,
+        access: PodAccess::by_ports(1_024..=65_000),
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
         refund_fees: RefundFees::Operator,

@@ -3,7 +3,7 @@
 
 use super::{Kubernetes, lease_selector};
 use crate::pod_reply::ready_pod;
-use crate::pod_server::{PodServer, answering};
+use crate::pod_server::{PodServer, Portless, answering};
 use crate::requests::Result;
 use crate::status::{readiness, unready};
 use futures::StreamExt;
@@ -54,7 +54,7 @@ impl Kubernetes {
             }
             let Some(pod) = &latest else { continue };
             self.release_reply(&mut reply, name, pod).await;
-            server.follow(PodServer::of(pod, &secret));
+            server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
             let is_ready =
                 server.is_ready() || readiness(pod, start.elapsed(), limit).transpose()?.is_some();
             if is_ready {
@@ -72,7 +72,8 @@ impl Kubernetes {
     /// What is known of a pod of this name that the kubelet reports as ready.
     pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
         let mut server = ServerSearch::new();
-        server.follow(PodServer::of(pod, &self.host_key_secret(name)));
+        let portless = Portless::from(&self.settings.access);
+        server.follow(PodServer::of(pod, &self.host_key_secret(name), portless));
         self.describe(server, name, pod).await
     }
 }
@@ -171,16 +172,16 @@ mod tests {
         for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
             let mut search = ServerSearch::new();
             search.follow(None);
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             tokio::time::timeout(SOON, search.find()).await.expect("it answers");
             // Again, with what is known already.
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             assert_eq!(search.is_ready(), makes_ready);
             described.push(search.describe(&name, pod).await);
         }
         // As when the kubelet reports it before it has answered.
         let mut search = ServerSearch::new();
-        search.follow(PodServer::of(&of_service, &secret));
+        search.follow(PodServer::of(&of_service, &secret, Portless::Service));
         described.push(search.describe(&name, &of_service).await);
         for ready in &described {
             let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();

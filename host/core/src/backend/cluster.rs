@@ -1,7 +1,7 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
 pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
-pub use crate::model::lease::EndReason;
+pub use crate::model::lease::{EndReason, PortKind};
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
 use crate::backend::pod_streams::PodStreams;
@@ -214,6 +214,11 @@ pub trait Cluster: Send + Sync {
     /// their dry run alone.
     fn is_capacity_pending(&self) -> bool {
         false
+    }
+
+    /// Where the port of this pod is open, if it has one. Its template decides that.
+    fn port_kind(&self, _plan: &LeasePlan) -> PortKind {
+        PortKind::HostPort
     }
 
     /// Starts the pod. Idempotent.

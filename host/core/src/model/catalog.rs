@@ -1,5 +1,6 @@
 //! What is for sale at one moment.
 
+use crate::model::access::AccessModes;
 use crate::model::decision::{ImageOffer, Offer};
 use crate::model::gateway::GatewayWays;
 use crate::model::ids::MintUrl;
@@ -43,7 +44,9 @@ pub struct Catalog {
     pub root: bool,
     /// Whether the image's own program may be ordered.
     pub run_image: bool,
-    /// The ways to pods beside their ports.
+    /// The ways by which pods are reached.
+    pub access: AccessModes,
+    /// How the gateway is reached.
     pub ways: GatewayWays,
 }
 
@@ -58,6 +61,7 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
             || self.run_image != other.run_image
+            || self.access != other.access
             || !self.ways.is_offered_as(&other.ways)
     }
 

@@ -8,16 +8,38 @@ use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What `ssh` connects to if it is given no port.
+const SSH_PORT: u16 = 22;
+
 /// How far a lease has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaseState {
-    /// It has a port and no pod yet.
+    /// It has a port or a place, and no pod yet.
     Reserved,
     /// Its pod runs.
     Live,
     /// Its pod is gone and its port free.
     Ended,
+}
+
+/// Where the port of a lease is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortKind {
+    /// At the pod's node.
+    #[default]
+    HostPort,
+    /// At every node.
+    NodePort,
+}
+
+impl PortKind {
+    /// Leases of earlier versions do not say: most templates use a host port.
+    #[must_use]
+    pub fn is_host_port(&self) -> bool {
+        *self == Self::HostPort
+    }
 }
 
 /// A pod that is being, is or was sold.
@@ -36,8 +58,12 @@ pub struct Lease {
     pub resources: Resources,
     /// The SSH user.
     pub username: String,
-    /// The node's port.
-    pub port: u16,
+    /// The nodes' port; none where it was sold without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whose port that is.
+    #[serde(default, skip_serializing_if = "PortKind::is_host_port")]
+    pub port_kind: PortKind,
     /// How far it is.
     pub state: LeaseState,
     /// When it was ordered.
@@ -70,10 +96,21 @@ impl Lease {
         self.pod_key.as_ref().map_or_else(|| self.pod().into(), PublicKey::npub)
     }
 
-    /// The host that its customers log in to: its own, or else that of the settings.
+    /// The port that `ssh` connects to: the nodes', or its own default in a pod without one.
     #[must_use]
-    pub fn login_host<'a>(&'a self, of_settings: &'a str) -> &'a str {
-        self.ssh_host.as_ref().map_or(of_settings, SshHost::as_str)
+    pub fn login_port(&self) -> u16 {
+        self.port.unwrap_or(SSH_PORT)
+    }
+
+    /// The host that `ssh` connects to: that of its node or of the settings, or the pod by its name
+    /// where it has no port of the nodes. Only the gateway knows that name.
+    #[must_use]
+    pub fn login_host(&self, of_settings: &str) -> String {
+        match (self.port, &self.ssh_host) {
+            (None, _) => self.pod().into(),
+            (Some(_), Some(host)) => host.as_str().to_owned(),
+            (Some(_), None) => of_settings.to_owned(),
+        }
     }
 
     /// The name of its pod.

@@ -1,5 +1,6 @@
 //! Plain data: ids, amounts, orders, leases, payments, decisions and error codes.
 
+pub mod access;
 pub mod catalog;
 pub mod decision;
 pub mod gateway;

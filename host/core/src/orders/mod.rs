@@ -10,6 +10,7 @@
 //!                    refused   refused    refunds       terminate, reconcile: the end of a lease
 //! ```
 //!
+//! - `access`: how customers reach pods, and how many pods that allows.
 //! - `submit`: new orders, repeated orders, and who waits for their response.
 //! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
 //!   `unknown`: what payments may hold whose answer was lost.
@@ -27,6 +28,7 @@
 //!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
 //!   beside their ports.
 
+mod access;
 mod admission;
 mod capacity;
 mod decide;
@@ -58,6 +60,7 @@ mod waiting_memory;
 mod worker;
 
 pub use crate::model::order_state::RefundFees;
+pub use access::PodAccess;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
@@ -88,7 +91,6 @@ use probe_state::Probed;
 use program_states::ProgramStates;
 use std::collections::HashMap;
 use std::error::Error;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
@@ -102,8 +104,8 @@ pub struct Settings {
     pub ssh_host: String,
     /// The port that the SSH server inside a pod listens on.
     pub container_port: u16,
-    /// The ports that pods may have.
-    pub ports: RangeInclusive<u16>,
+    /// How customers reach pods.
+    pub access: PodAccess,
     /// Whether to remove pods that the ledger does not know.
     pub sweep: bool,
     /// The refund terms of a customer's stop where the policy has none. `None`: a stop is never
@@ -255,12 +257,6 @@ impl OrderService {
             self.spawn(order, guard, place);
         }
         Ok(())
-    }
-
-    /// How many ports are for sale.
-    fn ports(&self) -> u32 {
-        let range = &self.settings.ports;
-        u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
     }
 }
 

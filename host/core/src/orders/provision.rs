@@ -203,9 +203,10 @@ impl OrderService {
             let refusal = ClusterError::NotFound.into();
             return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
         };
-        lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let plan = lease_plan(order, &paid.agreement, &planned, login);
+        lease.port = plan.placement.host_port;
+        lease.port_kind = self.backends.cluster.port_kind(&plan);
         let task = Task::Spawn { planned, login: login.clone() };
         let mut moved = Paid { task, launched: false, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;

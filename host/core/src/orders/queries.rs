@@ -314,14 +314,21 @@ impl OrderService {
     /// The login of a running pod, for the customer who bought it.
     ///
     /// # Errors
-    /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
+    /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made,
+    /// `invalid_request` if it has no port.
     pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<RunningLogin, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let login = orders.iter().find_map(|order| order.state.login().cloned());
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        let (host, port) = (lease.login_host(&self.settings.ssh_host).to_owned(), lease.port);
+        let Some(port) = lease.port else {
+            return Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "this pod has no port for a terminal here; log in with ssh, by the service's gateway",
+            ));
+        };
+        let host = lease.login_host(&self.settings.ssh_host);
         Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 

@@ -1,5 +1,6 @@
 //! The ways to a pod, each with a command to paste and with what is needed to check it.
 
+use crate::model::access::AccessModes;
 use crate::model::gateway::{GatewayWays, IrohAddress, JumpHostAddress};
 use crate::model::host_key::HostKey;
 use crate::model::order::{Lease, LeaseState};
@@ -91,15 +92,16 @@ pub fn access_ways(lease: &Lease, ssh_host: &str, gateway: &GatewayWays) -> Vec<
     if lease.state == LeaseState::Ended || *gateway == GatewayWays::default() {
         return Vec::new();
     }
-    let host_port = AccessWay::HostPort {
-        command: format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
-        host: ssh_host.to_owned(),
-        port: lease.port,
-        known_hosts: known_hosts(&lease.host_keys, ssh_host, lease.port),
-    };
+    let host = lease.login_host(ssh_host);
+    let host_port = lease.port.map(|port| AccessWay::HostPort {
+        command: format!("ssh -p {port} {}@{host}", lease.username),
+        port,
+        known_hosts: known_hosts(&lease.host_keys, &host, port),
+        host,
+    });
     let jump_host = gateway.jump_host.as_ref().map(|jump_host| by_jump_host(lease, jump_host));
     let iroh = gateway.iroh.as_ref().map(|iroh| by_iroh(lease, iroh));
-    [Some(host_port), jump_host, iroh].into_iter().flatten().collect()
+    [host_port, jump_host, iroh].into_iter().flatten().collect()
 }
 
 fn by_jump_host(lease: &Lease, jump_host: &JumpHostAddress) -> AccessWay {
@@ -135,7 +137,7 @@ fn by_iroh(lease: &Lease, iroh: &IrohAddress) -> AccessWay {
 
 /// The ways that are offered; none without a gateway.
 #[must_use]
-pub fn offered_ways(gateway: &GatewayWays) -> Vec<OfferedWay> {
+pub fn offered_ways(modes: &AccessModes, gateway: &GatewayWays) -> Vec<OfferedWay> {
     if *gateway == GatewayWays::default() {
         return Vec::new();
     }
@@ -146,7 +148,8 @@ pub fn offered_ways(gateway: &GatewayWays) -> Vec<OfferedWay> {
     });
     let iroh =
         gateway.iroh.as_ref().map(|it| OfferedWay::Iroh { endpoint_id: it.endpoint_id.clone() });
-    [Some(OfferedWay::HostPort), jump_host, iroh].into_iter().flatten().collect()
+    let host_port = modes.has_port().then_some(OfferedWay::HostPort);
+    [host_port, jump_host, iroh].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn each_way_has_its_command_and_what_to_check() {
         let (lease, key) = (lease(), testing::HOST_KEY);
-        let (pod, user, port) = (lease.pod(), lease.username.clone(), lease.port);
+        let (pod, user, port) = (lease.pod(), lease.username.clone(), lease.login_port());
         let ways = sorted(&access_ways(&lease, "h", &gateway()));
         let expected = json!([
             {"type": "host-port", "command": format!("ssh -p {port} {user}@h"), "host": "h",
@@ -198,7 +201,7 @@ mod tests {
     #[test]
     fn without_a_gateway_answers_are_as_they_were() {
         assert!(access_ways(&lease(), "h", &GatewayWays::default()).is_empty());
-        assert!(offered_ways(&GatewayWays::default()).is_empty());
+        assert!(offered_ways(&AccessModes::default(), &GatewayWays::default()).is_empty());
         let details = access(&lease(), None, UnixTime(2), "h", None);
         assert!(sorted(&details).get("access").is_none());
     }
@@ -215,15 +218,24 @@ mod tests {
         let read: Response = serde_json::from_value(written).unwrap();
         let Response::Access(read) = read else { panic!("{read:?}") };
         assert_eq!(read.access, ways);
-        let offered: Vec<&str> = offered_ways(&gateway())
-            .iter()
-            .map(|way| match way {
-                OfferedWay::HostPort => "host-port",
-                OfferedWay::JumpHost { .. } => "jump-host",
-                OfferedWay::Iroh { .. } => "iroh",
-            })
-            .collect();
-        assert_eq!(offered, ["host-port", "jump-host", "iroh"]);
+    }
+
+    #[test]
+    fn what_is_sold_without_a_port_is_offered_without_one() {
+        let kind = |way: &OfferedWay| match way {
+            OfferedWay::HostPort => "host-port",
+            OfferedWay::JumpHost { .. } => "jump-host",
+            OfferedWay::Iroh { .. } => "iroh",
+        };
+        let offered = |modes: &AccessModes| -> Vec<&str> {
+            offered_ways(modes, &gateway()).iter().map(kind).collect()
+        };
+        assert_eq!(offered(&AccessModes::default()), ["host-port", "jump-host", "iroh"]);
+        assert_eq!(offered(&AccessModes::gateway()), ["jump-host", "iroh"]);
+        let portless = Lease { port: None, ..lease() };
+        let ways = access_ways(&portless, "h", &gateway());
+        let is_port = |way: &AccessWay| matches!(way, AccessWay::HostPort { .. });
+        assert_eq!((ways.len(), ways.iter().any(is_port)), (2, false));
     }
 
     #[test]

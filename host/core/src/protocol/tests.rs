@@ -346,7 +346,7 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
     }
     let key = HostKey::parse(testing::HOST_KEY).unwrap();
     let mut lease = testing::lease(LeaseId::parse("abcdefghij").unwrap(), 0, 9);
-    (lease.port, lease.root) = (20_427, Some(false));
+    (lease.port, lease.root) = (Some(20_427), Some(false));
     lease.host_keys = vec![key.clone(), key.clone()];
     let line = format!("[host]:20427 {key}");
     let login = access(&lease, None, UnixTime(9), "host", Some("thanks"));
@@ -361,6 +361,13 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
         assert_eq!(json["root"], json!(false));
         assert_eq!(serde_json::from_str::<Response>(&response.to_json()).unwrap(), *response);
     }
+    let without = Lease { port: None, ..lease.clone() };
+    let json = sorted(&access(&without, None, UnixTime(9), "host", None));
+    assert_eq!((&json["ssh_host"], &json["ssh_port"]), (&json!("ssh-pod-abcdefghij"), &json!(22)));
+    assert_eq!(
+        json["known_hosts"],
+        json!(format!("ssh-pod-abcdefghij {key}\nssh-pod-abcdefghij {key}"))
+    );
     lease.state = LeaseState::Ended;
     let ended = sorted(&Response::from(status(&lease, &[], "host", UnixTime(1))));
     assert!(ended.get("known_hosts").is_none() && ended.get("ssh_host_keys").is_none(), "{ended}");

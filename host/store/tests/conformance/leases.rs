@@ -170,7 +170,7 @@ pub(crate) async fn an_end_releases_the_port_and_writes_the_orders(ledger: Arc<d
     open(&*ledger, &order).await;
     let mut sold = lease_of(&order, 42_000, 500);
     let reserved = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap();
-    assert_eq!(reserved, Some(sold.port));
+    assert_eq!(reserved, sold.port);
     move_to(&*ledger, &mut order, State::Active, LeaseUpdate::Put(&sold)).await;
     sold.state = LeaseState::Ended;
     sold.end = Some(EndReason::Expired);

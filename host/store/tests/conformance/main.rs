@@ -75,6 +75,8 @@ suite! {
         leases_at_the_same_time_reserve_what_there_is,
         what_is_reserved_uncounted_is_recorded,
         nothing_is_reserved_for_a_lease_without_a_port,
+        leases_without_a_port_are_counted_with_the_others,
+        leases_at_the_same_time_get_no_more_places_than_there_are,
         a_port_is_released_with_the_end_of_its_order,
         ports_that_nobody_has_or_will_have_are_released,
     }
