@@ -1,73 +1,85 @@
 //! A pod that is sold without a port of the nodes, and the ways to it.
 
-use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, Ssh, Testbed, admin_kubeconfig, kubectl, root,
-};
-use crate::{PASSWORD, in_workloads, pods};
+use crate::machines::LoginKey;
+use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, kubectl, output, root};
+use crate::{in_workloads, pods};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// `kubectl port-forward`, gone with this.
-struct Forwarded {
-    process: Child,
-    port: u16,
+/// A jump host and an endpoint of iroh in the service, and room for one pod.
+const GATEWAY: [(&str, &str); 5] = [
+    ("ACCESS", "gateway"),
+    ("MAX_LEASES", "1"),
+    ("GATEWAY_SSH_LISTEN", "127.0.0.1:0"),
+    ("GATEWAY_IROH", "true"),
+    ("GATEWAY_IROH_BIND", "127.0.0.1:0"),
+];
+
+/// A customer's shell with `paygress` in its path, who trusts nobody but whom the answer names.
+struct Shell<'a> {
+    key: &'a LoginKey,
 }
 
-impl Forwarded {
-    fn to(pod: &str) -> Self {
-        let mut command = Command::new(Testbed::kubectl());
-        command.env("KUBECONFIG", admin_kubeconfig());
-        command.args(["-n", "user-workloads", "port-forward", pod, ":2222"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        // Forwarding from 127.0.0.1:40123 -> 2222
-        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next());
-        let port = port.unwrap_or_else(|| panic!("{line}")).parse().unwrap();
-        Self { process, port }
+impl Shell<'_> {
+    /// What the command of this way prints in the pod.
+    fn run(&self, way: &Value, line: &str) -> String {
+        let known_hosts = self.key.path("known_hosts");
+        std::fs::write(&known_hosts, way["known_hosts"].as_str().unwrap()).unwrap();
+        let config = format!(
+            "Host *\nIdentityFile {}\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile /dev/null\nLogLevel ERROR\n",
+            self.key.path("key").display(),
+            known_hosts.display()
+        );
+        std::fs::write(self.key.path("config"), config).unwrap();
+        let with_config = format!("ssh -F {} ", self.key.path("config").display());
+        let command = way["command"].as_str().unwrap().replacen("ssh ", &with_config, 1);
+        let programs = Path::new(env!("CARGO_BIN_EXE_paygress")).parent().unwrap();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{command} '{line}'")]).env("PATH", path);
+        output(shell.stdin(Stdio::null()))
     }
 }
 
-impl Drop for Forwarded {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-#[test]
-#[ignore = "needs the testbed: run `cargo xtask test`"]
-fn a_pod_without_a_port_is_reached_by_port_forwarding_and_by_its_own_address() {
-    let _alone = CLUSTER.lock();
-    let _parameters = AdmissionParameters::set(&[("ACCESS", "gateway")]);
-    let testbed = Testbed::start("access", &[("ACCESS", "gateway"), ("MAX_LEASES", "1")]);
-    let order =
-        |token| json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD});
-    let answer = testbed.ask(&order(testbed.token(21)));
-    assert!(answer["error_type"].is_null(), "refused: {answer}");
+/// By this route of the gateway: a pod is bought without a port, and reached by each way.
+fn a_pod_without_a_port_is_reached(route: &str) {
+    let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)]].concat();
+    let testbed = Testbed::start(&format!("access-{route}"), &environment);
+    let key = LoginKey::new();
+    let order = |token: String| {
+        json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()})
+    };
+    let answer = testbed.ask(&order(testbed.token(121)));
+    assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     assert_eq!(answer["ssh_host"], answer["pod_name"], "what the gateway calls it");
     assert_eq!((&answer["ssh_port"], &answer["node_port"]), (&json!(22), &json!(22)));
 
     assert_eq!(pods("jsonpath={.items[*].spec.containers[*].ports[*].hostPort}"), "");
     assert_eq!(in_workloads(&["get", "service", "-o", "name"]), "");
-    let pod = pods("jsonpath={.items[*].metadata.name}");
-    let forwarded = Forwarded::to(&format!("pod/{pod}"));
-    let ssh = Ssh { port: forwarded.port, username: "alice", password: PASSWORD };
-    assert_eq!(ssh.run("echo here"), ("here\n".to_owned(), Some(0)));
-
-    let address: IpAddr = pods("jsonpath={.items[*].status.podIP}").parse().unwrap();
-    let mut banner = [0_u8; 8];
-    TcpStream::connect((address, 2_222)).unwrap().read_exact(&mut banner).unwrap();
-    assert_eq!(&banner, b"SSH-2.0-");
+    let ways = answer["access"].as_array().unwrap();
+    let kinds: Vec<&Value> = ways.iter().map(|way| &way["type"]).collect();
+    assert_eq!(kinds, ["jump-host", "iroh"], "{route}");
+    let shell = Shell { key: &key };
+    for way in ways {
+        assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{route}: {way}");
+    }
 
     // There is one place, and the second token is not taken.
     let token = testbed.token(7);
     let refused = testbed.ask_as_another(&order(token.clone()));
     assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");
     assert_eq!(testbed.state(&token), "UNSPENT");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_pod_without_a_port_is_reached_by_the_gateway() {
+    let _alone = CLUSTER.lock();
+    let _parameters = AdmissionParameters::set(&[("ACCESS", "gateway")]);
+    for route in ["port-forward", "pod-network"] {
+        a_pod_without_a_port_is_reached(route);
+    }
 }
 
 #[test]
