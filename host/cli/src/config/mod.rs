@@ -23,9 +23,7 @@ pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{
-    ExtraCapacity, PodRoot, PodRoute, RunImage, SshHostFrom, SshServerVolume,
-};
+use paygress_cluster::{ExtraCapacity, PodRoot, PodRoute, RunImage, SshHostFrom, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
 use paygress_core::model::access::AccessMode;
@@ -470,7 +468,9 @@ impl Config {
         }
         reader.problems.extend(config.pod_reply_problems());
         if config.access.modes().contains(AccessMode::Gateway) && config.gateway.is_none() {
-            reader.problem("ACCESS: names gateway, and there is none; set GATEWAY_SSH_LISTEN or GATEWAY_IROH");
+            reader.problem(
+                "ACCESS: names gateway, and there is none; set GATEWAY_SSH_LISTEN or GATEWAY_IROH",
+            );
         }
         let is_apart = |gateway: &GatewayConfig| gateway.process == GatewayProcess::Own;
         if config.gateway.as_ref().is_some_and(is_apart) && config.database.is_none() {

@@ -47,9 +47,7 @@ fn a_pod_without_a_port_is_reached(route: &str) {
     let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)]].concat();
     let testbed = Testbed::start(&format!("access-{route}"), &environment);
     let key = LoginKey::new();
-    let order = |token: String| {
-        json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()})
-    };
+    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
     let answer = testbed.ask(&order(testbed.token(121)));
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     assert_eq!(answer["ssh_host"], answer["pod_name"], "what the gateway calls it");

@@ -324,7 +324,7 @@ fn a_pod_with_a_host_of_its_own_is_reached_there() {
         (Some("Node-1.example"), "node-1.example", "[node-1.example]:20427"),
         (Some("[2001:db8::1]"), "2001:db8::1", "[2001:db8::1]:20427"),
     ] {
-        lease.port = 20_427;
+        lease.port = Some(20_427);
         lease.ssh_host = own.map(|own| SshHost::parse(own).unwrap());
         let login = access(&lease, None, UnixTime(9), "setting.example", None);
         assert_eq!(login.instructions[0], format!("ssh -p 20427 @{host}"));
