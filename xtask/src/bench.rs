@@ -31,16 +31,12 @@ pub(crate) fn bench() -> Result<()> {
             "order",
         ])?,
     )?;
-    println!("{:<28} {:>14} {:>14} {:>14}", "median", "bare library", "paygress", "the host adds");
+    println!(
+        "{:<28} {:>14} {:>14} {:>14} {:>8}",
+        "median", "bare library", "paygress", "the host adds", "ratio"
+    );
     for (name, bare, host) in ROWS {
-        let bare = bare.map(median).transpose()?;
-        let host = median(host)?;
-        let added = bare.map_or_else(String::new, |bare| time(host - bare));
-        println!(
-            "{name:<28} {:>14} {:>14} {added:>14}",
-            bare.map_or_else(String::new, time),
-            time(host)
-        );
+        println!("{}", row(name, bare.map(median).transpose()?, median(host)?));
     }
     step(
         "live orders",
@@ -55,6 +51,16 @@ pub(crate) fn bench() -> Result<()> {
             "live",
         ])?,
     )
+}
+
+/// A line of the table: what the host adds, and how many times the bare library's it takes.
+fn row(name: &str, bare: Option<f64>, host: f64) -> String {
+    let (bare, added, ratio) = match bare {
+        Some(bare) => (time(bare), time(host - bare), format!("{:.2}", host / bare)),
+        None => <(String, String, String)>::default(),
+    };
+    let line = format!("{name:<28} {bare:>14} {:>14} {added:>14} {ratio:>8}", time(host));
+    line.trim_end().to_owned()
 }
 
 /// Criterion's estimate, in nanoseconds.
@@ -80,5 +86,21 @@ fn time(nanoseconds: f64) -> String {
         short if short < 1e3 => format!("{nanoseconds:.0} ns"),
         short if short < 1e6 => format!("{:.1} µs", nanoseconds / 1e3),
         _ => format!("{:.2} ms", nanoseconds / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_the_host_adds_and_how_many_times_the_bare_time_it_is() {
+        let columns = |row: &str| row.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let with_bare = row("call", Some(50_000.0), 100_000.0);
+        assert_eq!(
+            columns(&with_bare),
+            ["call", "50.0", "µs", "100.0", "µs", "50.0", "µs", "2.00"]
+        );
+        assert_eq!(columns(&row("calls", None, 2e6)), ["calls", "2.00", "ms"]);
     }
 }

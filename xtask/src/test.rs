@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
@@ -26,6 +26,8 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("pg_createcluster", "postgresql"),
     ("nginx", "nginx-light"),
     ("chromium", "chromium"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
 ];

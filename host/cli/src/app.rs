@@ -1,13 +1,15 @@
 //! The service: the backends, the order service and the transports, wired together.
 
-use crate::config::{Config, HttpConfig, Payout};
+use crate::config::{Config, GatewayProcess, HttpConfig, Payout};
+use crate::gateway::{self, OpenGateway};
 use crate::terminal::SshShell;
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
 use paygress_admin::AdminServer;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
+use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{Backends, OrderService, Settings};
@@ -22,6 +24,7 @@ use paygress_store::db::Database;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Everything opened, and nothing served yet.
 pub struct App {
@@ -34,6 +37,7 @@ pub struct App {
     payout: Option<Payout>,
     nostr: Option<(Inbox, OfferPublisher)>,
     http: Option<HttpServer>,
+    gateway: Option<OpenGateway>,
     admin: AdminServer,
 }
 
@@ -80,8 +84,10 @@ pub fn guard(allowed: Allowed) -> TemplateGuard {
 async fn policies(config: &Config) -> Result<Arc<Publisher>> {
     let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
+    let access = config.access.modes().clone();
     let open = move || {
-        let engine = PolicyEngine::start(Some(&cache))?.with_template_guard(guard);
+        let engine =
+            PolicyEngine::start(Some(&cache))?.with_access(access).with_template_guard(guard);
         Ok(Arc::new(Publisher::open(engine, &state, directory)?))
     };
     tokio::task::spawn_blocking(open).await?
@@ -154,7 +160,7 @@ fn order_settings(config: &Config) -> Settings {
     Settings {
         ssh_host: config.ssh_host.clone(),
         container_port: config.ssh_port,
-        ports: config.ports.clone(),
+        access: config.access.clone(),
         sweep: config.sweep,
         refund_on_stop: config.refund_on_stop,
         refund_fees: config.refund_fees,
@@ -188,6 +194,34 @@ async fn open_http(
         shell: Arc::new(SshShell),
     };
     Ok(HttpServer::bind(settings, backends).await?)
+}
+
+/// The gateway, if it is on and this process is to serve it. Answers name it in any case.
+async fn open_gateway(
+    config: &Config,
+    orders: &OrderService,
+    ledger: &Arc<SqlStore>,
+    streams: Option<Arc<dyn PodStreams>>,
+) -> Result<Option<OpenGateway>> {
+    let Some(settings) = &config.gateway else { return Ok(None) };
+    if settings.process == GatewayProcess::Own {
+        orders.set_gateway(gateway::of_other_process(config, settings)?);
+        return Ok(None);
+    }
+    let streams = streams.context("the gateway has no way to the pods of this cluster")?;
+    let opened = OpenGateway::open(config, settings, ledger.clone(), streams).await?;
+    orders.set_gateway(opened.info());
+    Ok(Some(opened))
+}
+
+/// Serves the gateway, if there is one, until the future is dropped.
+async fn serve_gateway(gateway: Option<OpenGateway>, ends: watch::Receiver<()>) {
+    // Held until then.
+    let (_stop, stopped) = watch::channel(false);
+    match gateway {
+        Some(gateway) => gateway.serve(Some(ends), stopped).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// How often the directory of policies is polled.
@@ -231,6 +265,7 @@ impl App {
         let (nostr, replies) = open_nostr(config, &ledger).unzip();
         let responder =
             Arc::new(ResponseRouter { nostr: replies, reply_from_pod: config.reply_from_pod });
+        let streams = cluster.pod_streams();
         let orders = OrderService::new(
             order_settings(config),
             override_backends(Backends {
@@ -245,6 +280,7 @@ impl App {
             Some(http) => Some(open_http(config, http, &orders).await?),
             None => None,
         };
+        let gateway = open_gateway(config, &orders, &ledger, streams).await?;
         let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries).await?);
         let socket = config.admin_socket.clone();
         let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
@@ -257,6 +293,7 @@ impl App {
             payout: config.payout.clone(),
             nostr,
             http,
+            gateway,
             admin,
         })
     }
@@ -298,6 +335,7 @@ impl App {
                 None => std::future::pending().await,
             }
         };
+        let gateway = serve_gateway(self.gateway, self.orders.lease_ends());
         let wallet = Arc::clone(&self.wallet);
         let payouts = async {
             match self.payout {
@@ -311,6 +349,7 @@ impl App {
             () = admin => Err(anyhow!("the admin socket closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
             () = http => Err(anyhow!("the HTTP server ended")),
+            () = gateway => Err(anyhow!("the gateway ended")),
             ended = nostr => ended,
         }
     }

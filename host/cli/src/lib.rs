@@ -8,6 +8,7 @@
 //!
 //! - `config/`: the file and the environment; all problems at once.
 //! - `app.rs`: everything wired together; `serve.rs` runs it on Kubernetes.
+//! - `gateway/`: another way to pods, with the store's leases and the cluster's pods.
 //! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
 //! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
@@ -21,6 +22,7 @@ pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod gateway;
 pub mod order;
 pub mod output;
 pub mod policy;

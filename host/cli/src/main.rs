@@ -38,6 +38,8 @@ struct Cli {
 enum Command {
     /// Serve customers.
     Serve,
+    /// Serve the gateway alone, with the service's configuration and GATEWAY_IN_SERVICE=false.
+    Gateway,
     /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
     /// Show orders and account for every sat. The service may be running.
@@ -75,7 +77,7 @@ enum KeysAction {
 }
 
 /// Our own messages, and those of libraries that an operator can act on.
-const LOG: &str = "info,cdk=warn,cdk_common=warn,kube=warn,russh=off";
+const LOG: &str = "info,cdk=warn,cdk_common=warn,iroh=warn,kube=warn,russh=off";
 
 /// Libraries that would log tokens, logins or whole messages stay at this level or below, whatever
 /// `RUST_LOG` says. `nostr_relay_pool` logs them even when it warns.
@@ -167,6 +169,11 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
             let config = serve::configured(config)?;
             let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
             serve::serve(config).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Gateway => {
+            let config = serve::configured(config)?;
+            let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
+            serve::serve_gateway(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Ledger { action } => {
             log("warn")?;

@@ -5,6 +5,7 @@ mod pod_message;
 mod print;
 mod record;
 mod request;
+mod ssh;
 
 use crate::output::print_line;
 use crate::private_file::{directory_of, make_private};
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use keep::{KeepArguments, RemoteService};
-use paygress_core::protocol::{OfferContent, RequestBody, sorted, token_text};
+use paygress_core::protocol::{OfferContent, OfferedWay, RequestBody, sorted, token_text};
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
@@ -21,6 +22,7 @@ use print::{print_answer, yes_or_no};
 use record::Record;
 use request::of_pod;
 use serde::Serialize;
+use ssh::SshArguments;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -104,6 +106,16 @@ enum Action {
         /// The pod's name.
         pod: String,
     },
+    /// Log in to a pod of yours, by the gateway where there is one, or at its port.
+    Ssh(SshArguments),
+    /// Copy standard input and output to and from a pod's SSH port, by an endpoint of iroh.
+    #[command(hide = true)]
+    Proxy {
+        /// The pod's name.
+        pod: String,
+        /// The gateway's ticket.
+        ticket: String,
+    },
     /// Show the offers.
     Offers,
 }
@@ -114,16 +126,10 @@ enum Action {
 /// When there is no service, no relay or no answer. An error, or an answer that cannot be read, is
 /// printed, with exit code 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
-    if arguments.relays.is_empty() {
-        bail!(
-            "no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS"
-        );
+    if let Action::Proxy { pod, ticket } = &arguments.action {
+        return ssh::proxy(pod, ticket).await;
     }
-    let relays: Result<Vec<RelayUrl>> = arguments
-        .relays
-        .iter()
-        .map(|text| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay")))
-        .collect();
+    let relays = relays(&arguments.relays)?;
     let key_file = key_file(arguments.key_file.as_deref())?;
     let keys = keys(&key_file)?;
     let service = arguments
@@ -134,7 +140,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     let prepared = prepare(&arguments.action, &key_file)?;
     let progress = Progress::new();
     progress.show("connecting");
-    let client = Client::connect(keys, relays?).await?;
+    let client = Client::connect(keys, relays).await?;
     let timeout = Duration::from_secs(arguments.timeout);
     let known_hosts = KnownHosts::beside(&key_file);
     match prepared {
@@ -149,6 +155,13 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let service = RemoteService { client: &client, service, timeout };
             keep.run(&service, &mut record, &known_hosts, arguments.json).await
         }
+        Prepared::Ssh(ssh) => {
+            let service = choose(&client, service, &progress).await?;
+            let show = |step: &str| progress.show(step);
+            let answer = client.ask(service, &of_pod("status", &ssh.pod), timeout, show).await?;
+            progress.done();
+            ssh.run(&answer, &known_hosts).await
+        }
         Prepared::Request(request) => {
             let service = choose(&client, service, &progress).await?;
             let show = |step: &str| progress.show(step);
@@ -157,6 +170,17 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             Ok(print_answer(&answer, arguments.json, &known_hosts))
         }
     }
+}
+
+fn relays(named: &[String]) -> Result<Vec<RelayUrl>> {
+    if named.is_empty() {
+        bail!(
+            "no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS"
+        );
+    }
+    let relay =
+        |text: &String| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay"));
+    named.iter().map(relay).collect()
 }
 
 /// The service that was named, or else the only one.
@@ -192,6 +216,7 @@ fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
 enum Prepared<'a> {
     Offers,
     Keep(&'a KeepArguments, Record),
+    Ssh(&'a SshArguments),
     Request(Box<RequestBody>),
 }
 
@@ -199,6 +224,8 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
     let request = match action {
         Action::Offers => return Ok(Prepared::Offers),
         Action::Keep(keep) => return Ok(Prepared::Keep(keep, keep.open(key_file)?)),
+        Action::Ssh(ssh) => return Ok(Prepared::Ssh(ssh)),
+        Action::Proxy { .. } => bail!("a proxy orders nothing"),
         Action::Status { pod } => of_pod("status", pod),
         Action::Stop { pod } => of_pod("stop", pod),
         Action::TopUp { pod, token, notices } => RequestBody {
@@ -322,6 +349,7 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         if offer.content.run_image == Some(true) {
             print_line("  the image's own program: --run image");
         }
+        print_ways(&offer.content.access);
         let images = &offer.content.images;
         if !images.is_empty() {
             let names: Vec<&str> = images.iter().map(|image| image.reference.as_str()).collect();
@@ -339,6 +367,22 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_ways(ways: &[OfferedWay]) {
+    for way in ways {
+        match way {
+            OfferedWay::HostPort => {}
+            OfferedWay::JumpHost { host, port, host_key } => print_line(format_args!(
+                "  jump host: {}:{port} {}",
+                plain(host, usize::MAX),
+                plain(host_key, usize::MAX)
+            )),
+            OfferedWay::Iroh { endpoint_id } => {
+                print_line(format_args!("  iroh: {}", plain(endpoint_id, usize::MAX)));
+            }
+        }
+    }
 }
 
 /// The current step, on a terminal only.

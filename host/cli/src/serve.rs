@@ -1,17 +1,21 @@
 //! `paygress serve`.
 
 use crate::app::App;
-use crate::config::{Config, Reader, part};
-use anyhow::{Context, Result, anyhow};
+use crate::config::{Config, GatewayProcess, Reader, part};
+use crate::gateway::OpenGateway;
+use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
 use paygress_core::model::secret::Secret;
 use paygress_pod_nostr::{NostrContact, ServiceContact};
 use paygress_policy_controller::{Controller, PolicyReconciler};
+use paygress_store::SqlStore;
+use paygress_store::db::Database;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// The configuration in this file and the environment.
@@ -50,10 +54,10 @@ fn contact(config: &Config, key: &paygress_nostr::PublicKey) -> ServiceContact {
     ServiceContact { nostr, url: config.http.as_ref().and_then(|http| http.public_url.clone()) }
 }
 
-async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kubernetes> {
+fn cluster_settings(config: &Config, key: &paygress_nostr::PublicKey) -> Settings {
     // A label's value, short and this key's own.
     let instance = key.to_hex().chars().take(16).collect();
-    let settings = Settings {
+    Settings {
         namespace: config.namespace.clone(),
         instance,
         ready_within: config.ready_within,
@@ -68,7 +72,15 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
         run_image: config.run_image,
         probe: config.probe,
         reply_from_pod: config.reply_from_pod,
-    };
+        ssh_host_from: config.ssh_host_from,
+        node_lost_after: config.node_lost_after,
+        route: config.route,
+        access: config.access.modes().clone(),
+    }
+}
+
+async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kubernetes> {
+    let settings = cluster_settings(config, key);
     if config.ssh_server_image.is_some() && config.root == PodRoot::Auto && !config.probe {
         tracing::warn!("POD_PROBE=false: only a probe pod finds out whether customers may be root");
     }
@@ -121,6 +133,43 @@ pub async fn serve(config: Config) -> Result<()> {
         _ = terminate.recv() => stop(),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| stop()),
     }
+}
+
+/// Serves the gateway alone until it is stopped, beside services with the same configuration.
+///
+/// # Errors
+/// What keeps it from serving, and what to do.
+pub async fn serve_gateway(config: Config) -> Result<()> {
+    let settings = config
+        .gateway
+        .as_ref()
+        .context("nothing of the gateway is on; set GATEWAY_SSH_LISTEN or GATEWAY_IROH")?;
+    ensure!(
+        settings.process == GatewayProcess::Own,
+        "GATEWAY_IN_SERVICE is true: `paygress serve` serves the gateway; set it to false for both"
+    );
+    let url = config
+        .database
+        .as_ref()
+        .context("the leases of a SQLite file are the service's; set DATABASE_URL, or GATEWAY_IN_SERVICE to true and run no `paygress gateway`")?;
+    let database = Database::postgres(url, &[SqlStore::SCHEMA]).await?;
+    let ledger = Arc::new(SqlStore::new(database));
+    let cluster_settings = cluster_settings(&config, &config.keys.public_key());
+    let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), cluster_settings).await?;
+    let streams = cluster.pod_streams().context("the cluster has no way to pods")?;
+    let gateway = OpenGateway::open(&config, settings, ledger, streams).await?;
+    let (stop, stopped) = watch::channel(false);
+    let mut served = gateway.serve(None, stopped);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        () = &mut served => return Err(anyhow!("the gateway ended")),
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    tracing::info!("stopping; clients are disconnected");
+    stop.send_replace(true);
+    served.await;
+    Ok(())
 }
 
 /// Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues

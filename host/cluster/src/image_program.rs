@@ -4,7 +4,7 @@
 //! initContainers  paygress-ssh    ends     brings the server and its host keys
 //!                 ssh             sidecar  the template's container, with the server
 //!                 paygress-image  sidecar  the same image, with what it starts by itself
-//! containers      paygress-pod             has the port of the node, and does nothing
+//! containers      paygress-pod             has the port of the node, if any, and does nothing
 //! ```
 //!
 //! The kubelet restarts sidecars however they end, and they decide neither the pod's end nor the
@@ -17,7 +17,7 @@ use crate::guard::Overcommit;
 use crate::quantity::whole;
 use crate::ssh_server::{HOLDER_CONTAINER, PROGRAM_CONTAINER, VOLUME};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, Volume,
+    Container, PodSpec, PodTemplateSpec, ResourceRequirements, Service, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::policy::Resources;
@@ -43,6 +43,8 @@ type Quantities = BTreeMap<String, Quantity>;
 pub(crate) struct ImageProgram<'a> {
     /// The image with the SSH server.
     pub(crate) server_image: &'a str,
+    /// Those of the pod.
+    pub(crate) services: &'a [Service],
     pub(crate) sold: Resources,
     pub(crate) overcommit: Overcommit,
 }
@@ -57,7 +59,7 @@ impl ImageProgram<'_> {
         let [container] = containers.as_mut_slice() else { return Err(not_possible()) };
         let inits = init_containers.get_or_insert_default();
         // A Service knows only pods all of whose containers are ready: the program may not be.
-        if inits.len() != 1 || !container.ports.iter().flatten().any(is_on_node) {
+        if inits.len() != 1 || self.services.iter().any(has_node_port) {
             return Err(not_possible());
         }
         let sold = container.resources.take().unwrap_or_default();
@@ -141,8 +143,10 @@ pub(crate) fn server_sidecar<T>(inits: &[T], name: fn(&T) -> &str) -> Option<&T>
     inits.get(program.checked_sub(1)?)
 }
 
-fn is_on_node(port: &ContainerPort) -> bool {
-    port.host_port.is_some_and(|port| port != 0)
+/// Whether customers come through it.
+pub(crate) fn has_node_port(service: &Service) -> bool {
+    let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    kind == Some("NodePort")
 }
 
 /// Those of the template: server and program have them at the same places.

@@ -2,40 +2,42 @@
 
 mod creation;
 mod lease_end;
+mod node;
+mod node_loss;
+mod observe;
 mod reach;
 mod ready;
 mod removal;
 
 use crate::capacity::CapacityWatch;
+use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
+use crate::image_program::has_node_port;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
+use crate::pod_streams::KubernetesPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
-use crate::status::{
-    UNSCHEDULABLE, cause, ended, finished, is_ready, is_replaced, program_state, startup_phase,
-};
+use crate::status::{UNSCHEDULABLE, ended, finished, program_state, startup_phase};
 use async_trait::async_trait;
-use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, NetworkIsolation, Probe, ReadyPod,
+    Cluster, ClusterError, ClusterEvent, LeasePlan, NetworkIsolation, PortKind, Probe, ReadyPod,
     StartupPhase,
 };
-use paygress_core::error_chain;
+use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
-use paygress_core::model::ids::PodName;
+use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sshd::HostKeySecret;
 use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -50,8 +52,11 @@ const FIELD_MANAGER: &str = "paygress";
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
-/// use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
+/// use paygress_cluster::{
+///     Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
+/// };
 /// use paygress_core::Cluster;
+/// use paygress_core::model::access::AccessModes;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
 ///
@@ -71,6 +76,10 @@ const FIELD_MANAGER: &str = "paygress";
 ///     run_image: RunImage::Never,
 ///     probe: false,
 ///     reply_from_pod: false,
+///     ssh_host_from: SshHostFrom::Setting,
+///     node_lost_after: Seconds(300),
+///     route: PodRoute::Auto,
+///     access: AccessModes::default(),
 /// };
 /// let cluster = Kubernetes::connect(None, settings).await?;
 /// cluster.check().await?;
@@ -92,7 +101,13 @@ pub struct Kubernetes {
     is_image_program_failing: AtomicBool,
     /// What the latest pod that has tried has shown; none: none has.
     isolation: Mutex<Option<NetworkIsolation>>,
+    replies: Mutex<Replies>,
+    /// The names of the nodes that are lost.
+    lost_nodes: Mutex<BTreeSet<String>>,
 }
+
+/// What pods are to write to their customers that have no node yet.
+type Replies = HashMap<PodName, Secret>;
 
 /// The result of one attempt to raise a deadline.
 enum ExpiryUpdate {
@@ -129,6 +144,8 @@ impl Kubernetes {
             form: Mutex::new(PodForm { user: PodUser::Template, volume }),
             is_image_program_failing: AtomicBool::new(false),
             isolation: Mutex::new(None),
+            replies: Mutex::default(),
+            lost_nodes: Mutex::default(),
         })
     }
 
@@ -237,35 +254,6 @@ impl Kubernetes {
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
     }
 
-    /// The end of a finished Job.
-    async fn end(&self, job: &Job) -> Option<ClusterEvent> {
-        let pod = pod_of(job)?;
-        let reason = finished(job)?;
-        let pods = match reason {
-            EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
-            _ => None,
-        };
-        Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
-    }
-
-    /// What a Job says of its pod that customers must know.
-    async fn event(&self, job: &Job) -> Option<ClusterEvent> {
-        match is_replaced(job) {
-            true => self.replaced(job).await,
-            false => self.end(job).await,
-        }
-    }
-
-    /// The pod that runs in place of one that has failed or was deleted, where the template has its
-    /// containers restarted (`OnFailure`).
-    async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
-        let pod = pod_of(job)?;
-        let pods = self.pods_of(&pod).await.ok()?;
-        let running = pods.iter().find(|pod| is_ready(pod))?;
-        let running = self.ready_pod(&pod, running).await;
-        Some(ClusterEvent::Replaced(pod, running))
-    }
-
     /// One attempt to raise the deadline.
     async fn try_set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<ExpiryUpdate> {
         let job = self.running(pod).await?;
@@ -300,6 +288,12 @@ fn lease_selector(pod: &PodName) -> Result<String> {
     Ok(format!("{LEASE}={lease}"))
 }
 
+/// The name by which the ledger knows a pod: that of its Job.
+fn pod_of_lease(pod: &Pod) -> Option<PodName> {
+    let lease = pod.labels().get(LEASE)?;
+    LeaseId::parse(lease.as_str()).ok().map(|lease| lease.pod_name())
+}
+
 /// The pod of a Job; none if the Job cannot be ours.
 fn pod_of(job: &Job) -> Option<PodName> {
     PodName::parse(job.name_any()).ok()
@@ -312,6 +306,14 @@ impl Cluster for Kubernetes {
         let objects = self.objects(plan, self.form(), reply)?;
         let pod = self.dry_run_all(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
+    }
+
+    fn port_kind(&self, plan: &LeasePlan) -> PortKind {
+        let services = check_plan(plan, &self.settings.allowed).map(|checked| checked.services);
+        match services.is_ok_and(|services| services.iter().any(has_node_port)) {
+            true => PortKind::NodePort,
+            false => PortKind::HostPort,
+        }
     }
 
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
@@ -338,6 +340,14 @@ impl Cluster for Kubernetes {
     fn probe(&self) -> Option<&dyn Probe> {
         let probe: &dyn Probe = self;
         self.settings.probe.then_some(probe)
+    }
+
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        Some(Arc::new(KubernetesPods {
+            pods: self.pods.clone(),
+            route: self.settings.route.decided(),
+            selector: lease_selector,
+        }))
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {
@@ -382,34 +392,10 @@ impl Cluster for Kubernetes {
     }
 
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        let selector = watcher::Config::default().labels(&self.selector());
-        let mut events = std::pin::pin!(watcher(self.jobs.clone(), selector).default_backoff());
-        let mut listed = Vec::new();
-        while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(Event::Init) => {
-                    listed.clear();
-                    None
-                }
-                Ok(Event::InitApply(job)) => {
-                    listed.extend(pod_of(&job));
-                    self.event(&job).await
-                }
-                Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut listed))),
-                Ok(Event::Apply(job)) => self.event(&job).await,
-                Ok(Event::Delete(job)) => {
-                    pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
-                }
-                Err(error) => {
-                    tracing::warn!(error = error_chain(&error), "the watch of the Jobs failed");
-                    None
-                }
-            };
-            if let Some(event) = event
-                && sink.send(event).await.is_err()
-            {
-                return;
-            }
+        // Both end with the receiver alone.
+        tokio::select! {
+            () = self.observe_jobs(&sink) => {}
+            () = self.observe_nodes(&sink) => {}
         }
     }
 

@@ -13,6 +13,7 @@
 //!
 //! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Replaced, Resync}
 //! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken
+//!                                          └─▶ node_loss ─▶ ClusterEvent::NodeLost
 //! ```
 //!
 //! [`guard::check`] passes or refuses what the policy rendered, field by field; nothing of it is
@@ -21,6 +22,7 @@
 //! orders that want it; `probe` launches a pod that finds out whether all of that works, and another
 //! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
 //! itself (`pod_server`), or when the kubelet reports so.
+//! `pod_streams` connects the gateway with pods' SSH servers.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -34,9 +36,12 @@ mod image_program;
 mod isolation;
 mod kubernetes;
 mod lease_end;
+mod node_host;
+mod node_loss;
 mod objects;
 mod pod_reply;
 mod pod_server;
+mod pod_streams;
 mod probe;
 mod quantity;
 mod requests;
@@ -50,4 +55,4 @@ pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
-pub use settings::{PodRoot, RunImage, Settings, SshServerVolume};
+pub use settings::{PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume};

@@ -141,6 +141,7 @@ fn completed(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Checked, Re
         let program = ImageProgram {
             // Without one the template is refused: there is no server beside which to run it.
             server_image: settings.ssh_server.map_or("", |server| server.image),
+            services: &checked.services,
             sold: plan.placement.resources,
             overcommit: settings.allowed.overcommit,
         };

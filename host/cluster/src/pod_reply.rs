@@ -15,13 +15,14 @@ use crate::status::host_keys;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Container, Pod, PodTemplateSpec, SecretVolumeSource, Volume, VolumeMount,
+    Container, Pod, PodTemplateSpec, Secret, SecretVolumeSource, Volume, VolumeMount,
 };
 use paygress_core::backend::cluster::{LeasePlan, ReadyPod};
 use paygress_core::backend::responder::PodReply;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{PodName, PublicKey};
-use paygress_pod_nostr::{ReplyFileError, ReplyReport};
+use paygress_core::model::ssh_host::SshHost;
+use paygress_pod_nostr::{ReplyFileError, ReplyReport, with_ssh_host};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PROGRAM: [&str; 2] = ["/bin/paygress-nostr", "reply"];
@@ -60,6 +61,15 @@ pub(crate) fn secret_name(pod: &str) -> String {
 /// What is in it.
 pub(crate) fn secret_data(reply: &PodReply) -> BTreeMap<String, ByteString> {
     [(MESSAGE.to_owned(), ByteString(reply.expose().as_bytes().to_vec()))].into()
+}
+
+/// The Secret, with this host in its message; none if there is no message in it.
+pub(crate) fn at_host(mut reply: Secret, host: &SshHost) -> Option<Secret> {
+    let message = reply.data.as_mut()?.get_mut(MESSAGE)?;
+    let text = std::str::from_utf8(&message.0).ok()?;
+    let text = with_ssh_host(text, host).ok()?;
+    *message = ByteString(text.expose().as_bytes().to_vec());
+    Some(reply)
 }
 
 /// Adds the container to a pod into which the host's SSH server was installed. One with a server of
@@ -115,9 +125,14 @@ pub(crate) fn is_in(job: &Job) -> bool {
     spec.is_some_and(has_reply)
 }
 
+/// Whether the pod has the container.
+pub(crate) fn is_in_pod(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(has_reply)
+}
+
 /// Whether the pod has the container, and it is not known yet how it has ended.
 pub(crate) fn is_pending(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(has_reply) && report_of(pod).is_none()
+    is_in_pod(pod) && report_of(pod).is_none()
 }
 
 /// The termination message of the container, once it has ended.
@@ -140,13 +155,14 @@ enum NoKey {
     OtherHostKeys,
 }
 
-/// What customers are answered of the pod of this name, which takes logins.
+/// What customers are answered of the pod of this name, which takes logins; where they reach it is
+/// its node's to say.
 pub(crate) fn ready_pod(name: &PodName, pod: &Pod) -> ReadyPod {
     let host_keys = host_keys(pod);
     // A probe pod has nobody to write to.
     let is_probe = name.lease().is_some_and(|lease| lease.is_probe());
     let pod_key = if is_probe { None } else { pod_key(pod, &host_keys) };
-    ReadyPod { host_keys, root: is_root(pod), pod_key }
+    ReadyPod { host_keys, root: is_root(pod), pod_key, ssh_host: None }
 }
 
 /// The key with which the pod has written to its customer; none where it has not, or has not reported
@@ -270,6 +286,27 @@ mod tests {
             [("message.json".to_owned(), ByteString(b"{}".to_vec()))]
         );
         assert_eq!(secret_name("ssh-pod-a"), "ssh-pod-a-reply");
+    }
+
+    #[test]
+    fn what_is_written_names_the_host_of_the_node() {
+        let message = json!({
+            "recipient": "a".repeat(64), "relays": ["wss://r.example"],
+            "reply": {"ssh_host": "setting.example", "ssh_port": 20_427},
+        });
+        let reply = |text: &str| Secret {
+            data: Some(secret_data(&PodReply::new(text))),
+            ..Secret::default()
+        };
+        let host = SshHost::parse("[2001:db8::1]").unwrap();
+        let placed = at_host(reply(&message.to_string()), &host).unwrap();
+        let data = placed.data.unwrap();
+        let written = &data["message.json"].0;
+        let mut expected = message;
+        expected["reply"]["ssh_host"] = json!("2001:db8::1");
+        assert_eq!(serde_json::from_slice::<Value>(written).unwrap(), expected);
+        assert_eq!(at_host(reply("{}"), &host), None);
+        assert_eq!(at_host(Secret::default(), &host), None);
     }
 
     /// Whose containers have ended, the reply's in this state.

@@ -16,6 +16,7 @@ use crate::ssh_server::{INIT_CONTAINER, mounted_image, server_port};
 use crate::status::host_keys;
 use futures::future::select_all;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodStatus};
+use paygress_core::model::access::{AccessMode, AccessModes};
 use paygress_core::model::host_key::HostKey;
 use paygress_sshd::HostKeySecret;
 use paygress_sshd::client::{HostKeyCheck, LoginError, proved_host_keys, verify_host_key};
@@ -45,32 +46,55 @@ enum Identity {
     Secret(HostKeySecret),
 }
 
+/// How customers reach pods that have no port of their node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Portless {
+    /// Through a Service, which knows only pods that the kubelet reports as ready.
+    Service,
+    /// By the gateway, which connects to the pod as this service does.
+    Gateway,
+}
+
+impl From<&AccessModes> for Portless {
+    fn from(access: &AccessModes) -> Self {
+        match access.contains(AccessMode::NodePort) {
+            true => Self::Service,
+            false => Self::Gateway,
+        }
+    }
+}
+
 /// What its answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     /// The pod is ready.
     Ready,
     /// Its host keys are known. More must be so before it is ready: the template has a probe of
-    /// another kind, or customers come through a Service, which knows only pods that the kubelet
-    /// reports as ready.
+    /// another kind, or customers come through a Service.
     Known,
 }
 
 impl PodServer {
     /// None if the pod's server is not the host's, or if its address is not known yet, or what it is
     /// known by, or how its reply went; nor where its answer would mean nothing new.
-    pub(crate) fn of(pod: &Pod, secret: &HostKeySecret) -> Option<Self> {
+    pub(crate) fn of(pod: &Pod, secret: &HostKeySecret, portless: Portless) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         match mounted_image(spec) {
-            Some(_) => Self::mounted(spec, status, secret),
-            None => Self::copied(pod, spec, status),
+            Some(_) => Self::mounted(spec, status, secret, portless),
+            None => Self::copied(pod, spec, status, portless),
         }
     }
 
-    fn mounted(spec: &PodSpec, status: &PodStatus, secret: &HostKeySecret) -> Option<Self> {
+    fn mounted(
+        spec: &PodSpec,
+        status: &PodStatus,
+        secret: &HostKeySecret,
+        portless: Portless,
+    ) -> Option<Self> {
         let [container] = spec.containers.as_slice() else { return None };
         let port = port_on_node(container);
-        let meaning = match port.is_some() && !has_own_probe(container) {
+        let is_reached = port.is_some() || portless == Portless::Gateway;
+        let meaning = match is_reached && !has_own_probe(container) {
             true => Meaning::Ready,
             false => Meaning::Known,
         };
@@ -82,7 +106,7 @@ impl PodServer {
         (!addresses.is_empty()).then_some(Self { addresses, identity, meaning })
     }
 
-    fn copied(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Option<Self> {
+    fn copied(pod: &Pod, spec: &PodSpec, status: &PodStatus, portless: Portless) -> Option<Self> {
         let inits = spec.init_containers.as_deref()?;
         inits.iter().find(|init| init.name == INIT_CONTAINER)?;
         let [container] = spec.containers.as_slice() else { return None };
@@ -91,7 +115,11 @@ impl PodServer {
         if has_own_probe(server) {
             return None;
         }
-        let port = port_on_node(container)?.container_port;
+        let port = match (port_on_node(container), portless) {
+            (Some(port), _) => port.container_port,
+            (None, Portless::Gateway) => server_port(server)?.into(),
+            (None, Portless::Service) => return None,
+        };
         let addresses = vec![address(status.pod_ip.as_ref(), port)?];
         let known = host_keys(pod);
         if known.is_empty() || pod_reply::is_pending(pod) {
@@ -211,7 +239,7 @@ pub(crate) mod tests {
     }
 
     fn of(pod: &Pod) -> Option<PodServer> {
-        PodServer::of(pod, &secret())
+        PodServer::of(pod, &secret(), Portless::Service)
     }
 
     /// Whose init container has left this message.
@@ -254,6 +282,27 @@ pub(crate) mod tests {
         let inits = replying.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
         inits.push(serde_json::from_value(json!({"name": REPLY_CONTAINER})).unwrap());
         assert!(of(&replying).is_none(), "its reply is under way");
+    }
+
+    #[test]
+    fn the_gateway_needs_no_port_of_the_node() {
+        for (modes, expected) in [
+            (vec![AccessMode::Gateway], Portless::Gateway),
+            (vec![AccessMode::HostPort, AccessMode::Gateway], Portless::Gateway),
+            (vec![AccessMode::NodePort, AccessMode::Gateway], Portless::Service),
+        ] {
+            assert_eq!(Portless::from(&AccessModes::new(modes).unwrap()), expected);
+        }
+        assert_eq!(Portless::from(&AccessModes::default()), Portless::Service);
+        let command = ["/.paygress/paygress-sshd", "--listen", "[::]:2022"];
+        for (port, command) in [(2_022, &command[..]), (2_222, &command[..1])] {
+            let container = json!({"name": "ssh", "command": command});
+            let pod = pod(&container, INIT_CONTAINER, HOST_KEY);
+            let server = PodServer::of(&pod, &secret(), Portless::Gateway).unwrap();
+            assert!(server.makes_ready() && !server.has_secret());
+            assert_eq!(server.addresses, [SocketAddr::from(([10, 88, 0, 7], port))]);
+            assert!(of(&pod).is_none(), "it may be a Service's");
+        }
     }
 
     #[test]
@@ -307,6 +356,10 @@ pub(crate) mod tests {
             assert!(!server.makes_ready(), "{container}");
             assert_eq!(server.addresses, expected, "{container}");
         }
+        let by_gateway =
+            |container| PodServer::of(&pod(container, &both), &secret(), Portless::Gateway);
+        assert!(by_gateway(&of_service).unwrap().makes_ready(), "no Service is before it");
+        assert!(!by_gateway(&probed).unwrap().makes_ready());
     }
 
     /// A server with this key at this address.

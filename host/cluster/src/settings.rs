@@ -2,6 +2,7 @@
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
 use paygress_pod_nostr::ServiceContact;
@@ -37,6 +38,34 @@ pub struct Settings {
     pub probe: bool,
     /// Whether pods may write to their customers by themselves.
     pub reply_from_pod: bool,
+    /// Where customers reach pods.
+    pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
+    /// How customers may reach pods.
+    pub access: AccessModes,
+}
+
+/// Where customers reach pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshHostFrom {
+    /// All at the host that the operator has set.
+    Setting,
+    /// Each at its node.
+    Node,
+}
+
+/// How pods' SSH ports are reached from the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodRoute {
+    /// In the cluster by their addresses where these answer, or else by the API server.
+    Auto,
+    /// By their addresses.
+    PodNetwork,
+    /// By the API server's port forwarding.
+    PortForward,
 }
 
 /// How the host's SSH server comes into customers' pods.

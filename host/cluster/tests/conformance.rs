@@ -4,12 +4,15 @@
 
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{Kubernetes, PodRoot, RunImage, Settings, SshServerVolume};
+use paygress_cluster::{
+    Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
+};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
@@ -48,7 +51,8 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         pod_name: pod.clone(),
         image: "paygress.local/ssh:1".to_owned(),
         resources: Resources { cpu_millicores: 100, memory_mib: 64 },
-        host_port,
+        host_port: Some(host_port),
+        access: AccessModes::default(),
         container_port: CONTAINER_PORT,
         secret_name: pod.clone(),
         secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
@@ -239,6 +243,10 @@ async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
         run_image: RunImage::Never,
         probe: false,
         reply_from_pod: false,
+        ssh_host_from: SshHostFrom::Setting,
+        node_lost_after: Seconds(300),
+        route: PodRoute::Auto,
+        access: AccessModes::default(),
     };
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }

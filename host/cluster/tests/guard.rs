@@ -3,6 +3,7 @@
 
 use paygress_cluster::guard::{Allowed, Overcommit, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
@@ -12,7 +13,8 @@ fn placement() -> Placement {
         pod_name: "ssh-pod-a".to_owned(),
         image: "example.com/ssh:1".to_owned(),
         resources: Resources { cpu_millicores: 500, memory_mib: 64 },
-        host_port: 31_000,
+        host_port: Some(31_000),
+        access: AccessModes::default(),
         container_port: 2_222,
         secret_name: "ssh-pod-a".to_owned(),
         secret_mount_path: "/run/paygress/login".to_owned(),

@@ -34,6 +34,10 @@ pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 pub const PUBLIC_KEY_BYTES: usize = 4_096;
 /// Host keys of one pod that are kept: one of each kind that there is, and room for more.
 pub const HOST_KEYS: usize = 8;
+/// A host name that customers log in to, as DNS limits it…
+pub const HOST_NAME_BYTES: usize = 253;
+/// …and each of its labels.
+pub const HOST_LABEL_BYTES: usize = 63;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
 /// The longest duration that may be requested, in minutes: ten years.

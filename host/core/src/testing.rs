@@ -1,12 +1,14 @@
 //! Sample orders for tests: what matters to a test is set by it, the rest stands here.
 
+use crate::model::access::AccessModes;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::decision::{
     Context, Decision, Digests, Grant, Offer, OrderView, Payment, Placement, PodDecision, Price,
     Quote, Rendered, Resources,
 };
+use crate::model::gateway::GatewayWays;
 use crate::model::ids::{InvalidName, LeaseId, MintUrl, OrderId};
-use crate::model::lease::{Lease, LeaseState};
+use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::order_state::{
@@ -98,6 +100,8 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         utilisation: None,
         root: false,
         run_image: false,
+        access: AccessModes::default(),
+        ways: GatewayWays::default(),
     }
 }
 
@@ -111,7 +115,8 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         image: String::new(),
         resources: Resources::default(),
         username: String::new(),
-        port: 1,
+        port: Some(1),
+        port_kind: PortKind::HostPort,
         state: LeaseState::Live,
         created_at: UnixTime(created_at),
         expires_at: Some(UnixTime(expires_at)),
@@ -120,6 +125,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         host_keys: Vec::new(),
         root: None,
         pod_key: None,
+        ssh_host: None,
     }
 }
 
@@ -208,7 +214,8 @@ pub fn task(purchase: &Purchase) -> Task {
                 pod_name: String::new(),
                 image: "image:1".to_owned(),
                 resources: Resources::default(),
-                host_port: 1,
+                host_port: Some(1),
+                access: AccessModes::default(),
                 container_port: 1,
                 secret_name: String::new(),
                 secret_mount_path: String::new(),

@@ -16,6 +16,7 @@ use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
 use paygress_core::backend::wallet::TokenReader;
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{self, Request};
 use paygress_policy::{Host, PolicyDir, PolicyEngine, Source, Sources};
@@ -118,7 +119,8 @@ pub fn template(bytes: &[u8]) {
         pod_name: "ssh-pod-a".to_owned(),
         image: "example.com/ssh:1".to_owned(),
         resources: Resources { cpu_millicores: 500, memory_mib: 64 },
-        host_port: 31_000,
+        host_port: Some(31_000),
+        access: AccessModes::default(),
         container_port: 2_222,
         secret_name: "ssh-pod-a".to_owned(),
         secret_mount_path: "/run/paygress/login".to_owned(),

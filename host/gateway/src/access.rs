@@ -1,4 +1,4 @@
-//! What the gateway needs of others: the leases, and a way to their pods.
+//! What the gateway needs of others besides a way to the pods: their leases.
 
 use async_trait::async_trait;
 use paygress_core::model::ids::PodName;
@@ -7,7 +7,6 @@ use russh::keys::PublicKey;
 use std::error::Error;
 use std::fmt;
 use subtle::ConstantTimeEq;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The leases whose pods customers may reach.
 #[async_trait]
@@ -33,22 +32,6 @@ pub trait LeaseAccess: Send + Sync {
     /// is extended has not ended, and neither has one of which nothing is known for a while.
     async fn ended(&self, pod: &PodName);
 }
-
-/// The way to the SSH ports of pods.
-#[async_trait]
-pub trait PodStreams: Send + Sync {
-    /// A new connection to this pod's SSH server. Dropping it closes it. The gateway gives up after
-    /// ten seconds.
-    ///
-    /// # Errors
-    /// [`OpenError`]: the pod cannot be reached.
-    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError>;
-}
-
-/// Bytes both ways, such as a TCP connection.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// Whose a pod is, for the jump host. Secrets are compared in constant time and never printed.
 #[derive(Clone)]
@@ -105,23 +88,6 @@ impl LookupError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         "lease-lookup"
-    }
-}
-
-/// There is no way to the pod.
-#[derive(Debug, thiserror::Error)]
-#[error("the pod cannot be reached: try again, and order the status of the pod if it stays so")]
-pub struct OpenError(#[source] Box<dyn Error + Send + Sync>);
-
-impl OpenError {
-    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(source.into())
-    }
-
-    /// Its code, for programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        "pod-unreachable"
     }
 }
 

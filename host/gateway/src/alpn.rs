@@ -10,7 +10,8 @@ use paygress_core::model::ids::PodName;
 /// What a client gets to choose from if it names no live lease: nothing that it has offered.
 pub(crate) const BARE: &[u8] = b"paygress/ssh/1";
 
-const PREFIX: &str = "paygress/ssh/1/";
+/// What stands before the name of the pod.
+pub const PREFIX: &str = "paygress/ssh/1/";
 
 /// The protocol of this pod's SSH port.
 pub(crate) fn of_pod(pod: &PodName) -> Vec<u8> {

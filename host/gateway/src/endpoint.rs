@@ -6,7 +6,9 @@ use crate::ticket::GatewayTicket;
 use iroh::endpoint::{
     BindError, IdleTimeout, InvalidSocketAddr, QuicTransportConfig, VarInt, presets,
 };
-use iroh::{Endpoint, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey};
+use iroh::{
+    Endpoint, EndpointAddr, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey,
+};
 use paygress_core::model::secret::Secret;
 use std::fmt;
 use std::net::SocketAddr;
@@ -104,6 +106,20 @@ impl EndpointOptions {
     #[must_use]
     pub fn new(key: EndpointKey) -> Self {
         Self { key, udp: Vec::new(), external: Vec::new(), relays: Vec::new() }
+    }
+
+    /// The ticket of the endpoint that another process opens with these options: of its addresses, the
+    /// external ones.
+    #[must_use]
+    pub fn ticket(&self) -> GatewayTicket {
+        let mut addr = EndpointAddr::new(self.key.0.public());
+        for address in &self.external {
+            addr = addr.with_ip_addr(*address);
+        }
+        for relay in &self.relays {
+            addr = addr.with_relay_url(relay.0.clone());
+        }
+        GatewayTicket::new(addr)
     }
 }
 
@@ -234,6 +250,17 @@ mod tests {
         for other in ["", "relay.example.com", "ftp://relay.example.com", "data:,x"] {
             assert!(other.parse::<Relay>().is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn another_process_knows_the_id_and_the_external_addresses() {
+        let mut options = EndpointOptions::new(EndpointKey::generate());
+        let id = options.ticket().endpoint_id();
+        options.external = vec!["192.0.2.7:4433".parse().unwrap()];
+        options.relays = vec!["https://relay.example.com".parse().unwrap()];
+        let ticket = options.ticket();
+        assert_eq!((ticket.endpoint_id(), id.len()), (id, 64));
+        assert_eq!(ticket.addr().addrs.len(), 2);
     }
 
     #[test]

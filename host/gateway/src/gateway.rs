@@ -1,11 +1,12 @@
 //! Both ways to a pod, served together.
 
-use crate::access::{LeaseAccess, PodStreams};
+use crate::access::LeaseAccess;
 use crate::endpoint::IrohEndpoint;
 use crate::incoming;
 use crate::jump::JumpHost;
 use crate::metrics::Counts;
 use crate::shared::{Shared, is_set};
+use paygress_core::backend::pod_streams::PodStreams;
 use std::sync::Arc;
 use tokio::sync::watch;
 

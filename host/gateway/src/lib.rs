@@ -40,7 +40,8 @@ mod shared;
 mod startups;
 mod ticket;
 
-pub use access::{ByteStream, LeaseAccess, LeaseLogin, LookupError, OpenError, PodStreams};
+pub use access::{LeaseAccess, LeaseLogin, LookupError};
+pub use alpn::PREFIX as PROTOCOL_PREFIX;
 pub use client::{ClientError, Tunnel, connect, proxy_command};
 pub use endpoint::{
     EndpointError, EndpointKey, EndpointKeyError, EndpointOptions, IrohEndpoint, Relay, RelayError,
@@ -49,5 +50,6 @@ pub use gateway::Gateway;
 pub use host_key::{GatewayHostKey, HostKeyError};
 pub use jump::JumpHost;
 pub use metrics::{Counts, Rejection, Way};
+pub use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
 pub use russh::keys::PublicKey;
 pub use ticket::{GatewayTicket, TicketError};

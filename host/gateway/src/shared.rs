@@ -1,8 +1,9 @@
 //! What both ways to a pod have in common: the leases, the pods, and what is counted.
 
-use crate::access::{ByteStream, LeaseAccess, LeaseLogin, LookupError, PodStreams};
+use crate::access::{LeaseAccess, LeaseLogin, LookupError};
 use crate::limits;
 use crate::metrics::{Counts, OpenSession, Rejection, Way};
+use paygress_core::backend::pod_streams::{ByteStream, PodStreams};
 use paygress_core::error_chain;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
@@ -90,8 +91,8 @@ pub(crate) async fn is_set(flag: &mut watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::OpenError;
     use async_trait::async_trait;
+    use paygress_core::backend::pod_streams::OpenError;
 
     /// Neither leases nor pods.
     struct Nothing;

@@ -29,6 +29,12 @@ impl GatewayTicket {
         Self(addr.into())
     }
 
+    /// The endpoint's id, in hex: it stays when its addresses change.
+    #[must_use]
+    pub fn endpoint_id(&self) -> String {
+        self.addr().id.to_string()
+    }
+
     pub(crate) fn addr(&self) -> &EndpointAddr {
         self.0.endpoint_addr()
     }

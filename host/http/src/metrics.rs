@@ -8,6 +8,7 @@ use crate::state::App;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use paygress_core::backend::gateway::{GatewayCounts, RejectionCount, SessionCount};
 use paygress_core::backend::policy::{LATENCY_BUCKETS_US, SlotStats};
 use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -51,7 +52,10 @@ impl EncodeMetric for Latency {
 }
 
 #[derive(Debug)]
-struct Snapshot(Overview);
+struct Snapshot {
+    overview: Overview,
+    gateway: Option<GatewayCounts>,
+}
 
 impl Snapshot {
     fn gauges(
@@ -86,7 +90,7 @@ impl Snapshot {
         of: fn(&SlotStats) -> u64,
     ) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for stats in &self.0.policies {
+        for stats in &self.overview.policies {
             ConstCounter::new(of(stats)).encode(family.encode_family(&policy(stats))?)?;
         }
         Ok(())
@@ -99,14 +103,18 @@ fn policy(stats: &SlotStats) -> Labels {
 
 impl Snapshot {
     fn encode_leases(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let overview = &self.0;
+        let overview = &self.overview;
         let count = u64::try_from(overview.leases.len()).unwrap_or(u64::MAX);
         let income =
             overview.revenue.iter().fold(0_i64, |sum, hour| sum.saturating_add(hour.earned.0));
         let singles = [
             ("leases", "Leases that are not over", count),
-            ("ports_in_use", "Ports that are taken", overview.ports_in_use.into()),
-            ("ports", "Ports of the range", overview.capacity.into()),
+            (
+                "ports_in_use",
+                "Ports, or places of pods without, that are taken",
+                overview.ports_in_use.into(),
+            ),
+            ("ports", "Pods that can be leased at the same time", overview.capacity.into()),
         ];
         for (name, help, value) in singles {
             Self::gauges(encoder, name, help, &[(Labels::new(), value)])?;
@@ -123,7 +131,7 @@ impl Snapshot {
 
     fn encode_mints(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let of_mints = |value: fn(&MintReport) -> u64| -> Vec<(Labels, u64)> {
-            let mints = self.0.mints.iter();
+            let mints = self.overview.mints.iter();
             mints.map(|mint| (vec![("mint", mint.mint.to_string())], value(mint))).collect()
         };
         let up = of_mints(|mint| u64::from(mint.fault.is_none()));
@@ -133,7 +141,7 @@ impl Snapshot {
     }
 
     fn encode_policies(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let policies = &self.0.policies;
+        let policies = &self.overview.policies;
         self.counters(encoder, "policy_calls", "Calls of a policy", |stats| stats.calls)?;
         self.encode_refusals(encoder)?;
         let memory: Vec<_> =
@@ -160,7 +168,7 @@ impl Snapshot {
             None,
             MetricType::Counter,
         )?;
-        for stats in &self.0.policies {
+        for stats in &self.overview.policies {
             for (code, count) in &stats.refusals {
                 let mut labels = policy(stats);
                 labels.push(("code", code.as_str().to_owned()));
@@ -171,11 +179,35 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    fn encode_gateway(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(gateway) = &self.gateway else { return Ok(()) };
+        let way = |session: &SessionCount| vec![("way", session.way.to_owned())];
+        let open: Vec<_> = gateway.sessions.iter().map(|it| (way(it), it.open)).collect();
+        Self::gauges(encoder, "gateway_open_sessions", "Sessions by the gateway", &open)?;
+        let help = "Sessions that the gateway has begun";
+        let mut family =
+            encoder.encode_descriptor("gateway_sessions", help, None, MetricType::Counter)?;
+        for session in &gateway.sessions {
+            ConstCounter::new(session.opened).encode(family.encode_family(&way(session))?)?;
+        }
+        let help = "Clients that got no session by the gateway, by reason";
+        let mut family =
+            encoder.encode_descriptor("gateway_rejections", help, None, MetricType::Counter)?;
+        for RejectionCount { reason, clients } in &gateway.rejections {
+            let labels: Labels = vec![("reason", (*reason).to_owned())];
+            ConstCounter::new(*clients).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_leases(&mut encoder)?;
         self.encode_mints(&mut encoder)?;
-        self.encode_policies(&mut encoder)
+        self.encode_policies(&mut encoder)?;
+        self.encode_gateway(&mut encoder)
     }
 }
 
@@ -194,7 +226,8 @@ pub(crate) async fn metrics(
     let overview = app.orders.overview(UnixTime::now().minus(Seconds(DAY))).await?;
     let mut registry = Registry::with_prefix("paygress");
     app.metrics.register(&mut registry);
-    registry.register_collector(Box::new(Snapshot(overview)));
+    let gateway = app.orders.gateway_counts();
+    registry.register_collector(Box::new(Snapshot { overview, gateway }));
     let mut text = String::new();
     let failed = |_| Problem::internal("the metrics cannot be written");
     prometheus_client::encoding::text::encode(&mut text, &registry).map_err(failed)?;

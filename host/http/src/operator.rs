@@ -26,6 +26,7 @@ pub(crate) struct LeaseView {
     customer: String,
     tier: String,
     image: String,
+    /// The port of the nodes; 22 for a pod without one.
     port: u16,
     cpu_millicores: u32,
     memory_mb: u32,
@@ -41,7 +42,7 @@ impl LeaseView {
             customer: lease.customer.as_ref().map(ToString::to_string).unwrap_or_default(),
             tier: lease.tier.clone(),
             image: lease.image.clone(),
-            port: lease.port,
+            port: lease.login_port(),
             cpu_millicores: lease.resources.cpu_millicores,
             memory_mb: lease.resources.memory_mib,
             created_at: lease.created_at.rfc3339(),
@@ -102,7 +103,7 @@ pub(crate) struct OverviewView {
     now: String,
     /// The pods that can be leased at the same time.
     capacity: u32,
-    /// The ports that are taken.
+    /// The ports that are taken, or the places where pods have no ports.
     ports_in_use: u32,
     leases: Vec<LeaseView>,
     /// Hour by hour, of the last 14 days; hours without income are left out.

@@ -33,5 +33,5 @@ mod top_up;
 
 #[cfg(feature = "program")]
 pub use arguments::run;
-pub use reply::{ReplyFileError, ReplyReport, ReplyRequest};
+pub use reply::{ReplyFileError, ReplyReport, ReplyRequest, with_ssh_host};
 pub use service_contact::{NostrContact, ServiceContact};

@@ -3,6 +3,8 @@
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PublicKey;
+use paygress_core::model::secret::Secret;
+use paygress_core::model::ssh_host::SshHost;
 use paygress_core::protocol::sorted;
 use paygress_core::sanitize::{is_plain, plain};
 use serde::de::DeserializeOwned;
@@ -54,6 +56,19 @@ impl fmt::Debug for ReplyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplyRequest").field("recipient", &self.recipient).finish_non_exhaustive()
     }
+}
+
+/// The text of a request whose reply names this host: that of the pod's node, which is not known when
+/// the request is made.
+///
+/// # Errors
+/// [`ReplyFileError`]: the text is no request.
+pub fn with_ssh_host(request: &str, host: &SshHost) -> Result<Secret, ReplyFileError> {
+    let mut request: Map<String, Value> = parse(request, REQUEST_BYTES)?;
+    let reply = request.get_mut("reply").and_then(Value::as_object_mut);
+    let reply = reply.ok_or(ReplyFileError::Field)?;
+    reply.insert("ssh_host".to_owned(), Value::String(host.to_string()));
+    Ok(Secret::new(Value::Object(request).to_string()))
 }
 
 /// What became of it: the init container's termination message, one line of JSON.

@@ -4,6 +4,7 @@ use crate::function::Function;
 use paygress_core::backend::policy::{
     Context, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
 };
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, Harness, WrongSlot, sample_placement};
@@ -97,6 +98,10 @@ impl TestCase {
             && let Some(extends) = whole.pointer_mut("/order/extends")
         {
             *extends = json!(own_lease("lease0"));
+        }
+        // It is left out where it is the default.
+        if let Some(placement) = whole.pointer_mut("/placement").and_then(Value::as_object_mut) {
+            placement.insert("access".to_owned(), json!(AccessModes::default()));
         }
         merge(&mut whole, changes, "")?;
         let case: Self = serde_json::from_value(whole)?;

@@ -58,3 +58,11 @@ pub(crate) mod images_1_2 {
         with: { "paygress:policy/types@1.2.0": crate::bindings::common::paygress::policy::types },
     });
 }
+
+pub(crate) mod pod_template_1_2 {
+    wasmtime::component::bindgen!({
+        path: "../../wit/1.2",
+        world: "pod-template-policy",
+        with: { "paygress:policy/types@1.2.0": crate::bindings::common::paygress::policy::types },
+    });
+}

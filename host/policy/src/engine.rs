@@ -8,6 +8,7 @@ use crate::limits::{
     MEMORY_BYTES, OUTPUT_BYTES, SPARE_INSTANCES, STACK_BYTES, TABLE_ELEMENTS, TABLES, TICK,
 };
 use paygress_core::backend::policy::{FaultKind, Placement, Rendered};
+use paygress_core::model::access::AccessModes;
 use paygress_core::sanitize::plain;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,8 @@ pub struct PolicyEngine {
     cache: Option<CompiledCache>,
     pub(crate) calls: Arc<Semaphore>,
     metering: Metering,
-    guard: Option<TemplateGuard>,
+    guard: Option<Arc<TemplateGuard>>,
+    access: AccessModes,
 }
 
 impl PolicyEngine {
@@ -93,9 +95,30 @@ impl PolicyEngine {
     /// while they are loaded.
     #[must_use]
     pub fn with_template_guard(&self, guard: TemplateGuard) -> Arc<Self> {
-        let Self { engine, cache, calls, metering, guard: _ } = self;
-        let (engine, cache, calls) = (engine.clone(), cache.clone(), Arc::clone(calls));
-        Arc::new(Self { engine, cache, calls, metering: *metering, guard: Some(guard) })
+        Arc::new(Self { guard: Some(Arc::new(guard)), ..self.copy() })
+    }
+
+    /// The same engine; while its components are loaded they are tried with pods that are reached so.
+    #[must_use]
+    pub fn with_access(&self, access: AccessModes) -> Arc<Self> {
+        Arc::new(Self { access, ..self.copy() })
+    }
+
+    fn copy(&self) -> Self {
+        let Self { engine, cache, calls, metering, guard, access } = self;
+        Self {
+            engine: engine.clone(),
+            cache: cache.clone(),
+            calls: Arc::clone(calls),
+            metering: *metering,
+            guard: guard.clone(),
+            access: access.clone(),
+        }
+    }
+
+    /// How pods are reached that its components are tried with.
+    pub(crate) fn access(&self) -> &AccessModes {
+        &self.access
     }
 
     pub(crate) fn check_template(
@@ -128,6 +151,7 @@ impl PolicyEngine {
             calls: Arc::new(Semaphore::new(calls)),
             metering,
             guard: None,
+            access: AccessModes::default(),
         }))
     }
 

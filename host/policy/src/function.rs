@@ -114,7 +114,7 @@ pub(crate) fn render(
     grant: &Grant,
     placement: &Placement,
 ) -> impl FnOnce(&LoadedComponent<PodTemplate>) -> Outcome<Rendered> + Send + use<> {
-    let wanted = placement.clone();
+    let (wanted, access) = (placement.clone(), crate::v1_2::access(&placement.access));
     let (order, grant, placement) =
         (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
     move |component| {
@@ -123,7 +123,7 @@ pub(crate) fn render(
             component.engine.check_template(&rendered, &wanted).map(|()| rendered)
         };
         checked(component, check, |world, store| {
-            world.paygress_policy_pod_template().call_render(store, &order, &grant, &placement)
+            world.call_render(store, &order, &grant, &placement, &access)
         })
     }
 }

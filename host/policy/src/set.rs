@@ -9,6 +9,7 @@ use paygress_core::backend::policy::{
     Context, Digests, Fault, Grant, ImageOffer, Offer, Payment, Placement, PolicyError, PolicySet,
     Price, Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
 };
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -204,20 +205,27 @@ impl ComponentSet {
             Slot::Duration,
             refund(&order, &quoted, &payment, &granted, &context)(&self.duration),
         )?;
-        let placement = sample_placement(image, quoted.resources);
+        let access = self.pod_template.engine.access().clone();
+        let placement = placement_by(access, image, quoted.resources);
         tested(Slot::PodTemplate, render(&order, &granted, &placement)(&self.pod_template))
             .map(drop)
     }
 }
 
-/// The placement of a pod that is only rendered for a test.
+/// The placement of a pod that is only rendered for a test, with a port of the nodes.
 #[must_use]
 pub fn sample_placement(image: String, resources: Resources) -> Placement {
+    placement_by(AccessModes::default(), image, resources)
+}
+
+/// The same of a pod that is reached so.
+pub(crate) fn placement_by(access: AccessModes, image: String, resources: Resources) -> Placement {
     Placement {
         pod_name: "ssh-pod-sample".to_owned(),
         image,
         resources,
-        host_port: 30_000,
+        host_port: access.has_port().then_some(30_000),
+        access,
         container_port: paygress_core::backend::cluster::CONTAINER_PORT,
         secret_name: "ssh-pod-sample".to_owned(),
         secret_mount_path: paygress_core::backend::cluster::LOGIN_MOUNT_PATH.to_owned(),

@@ -122,7 +122,8 @@ pub(crate) fn placement(placement: &Placement) -> wit::Placement {
         pod_name: placement.pod_name.clone(),
         image: placement.image.clone(),
         resources: resources(placement.resources),
-        host_port: placement.host_port,
+        // 0 is none, for Kubernetes too.
+        host_port: placement.host_port.unwrap_or_default(),
         container_port: placement.container_port,
         secret_name: placement.secret_name.clone(),
         secret_mount_path: placement.secret_mount_path.clone(),

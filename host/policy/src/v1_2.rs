@@ -1,8 +1,10 @@
 //! What contract 1.2 adds to 1.1, converted into the types of `paygress-core`.
 
 use crate::bindings::images_1_2::exports::paygress::policy::images as wit;
+use crate::bindings::pod_template_1_2::exports::paygress::policy::pod_template;
 use crate::v1_0::{invalid, text};
 use paygress_core::backend::policy::{FaultKind, ImageOffer};
+use paygress_core::model::access::{AccessMode, AccessModes};
 
 const IMAGES: usize = 64;
 /// All images together: a relay takes the offers and them in one event.
@@ -22,6 +24,15 @@ pub(crate) fn checked_images(images: Vec<wit::ImageOffer>) -> Result<Vec<ImageOf
         return invalid(format!("a list of images of {bytes} bytes"));
     }
     images.into_iter().map(checked_image).collect()
+}
+
+pub(crate) fn access(modes: &AccessModes) -> Vec<pod_template::AccessMode> {
+    let mode = |mode| match mode {
+        AccessMode::HostPort => pod_template::AccessMode::HostPort,
+        AccessMode::NodePort => pod_template::AccessMode::NodePort,
+        AccessMode::Gateway => pod_template::AccessMode::Gateway,
+    };
+    modes.modes().map(mode).collect()
 }
 
 fn checked_image(image: wit::ImageOffer) -> Result<ImageOffer, FaultKind> {

@@ -2,7 +2,7 @@
 
 use crate::bindings::{
     common::paygress::policy::types as wit, duration, duration_1_1, images, images_1_2,
-    pod_template, pricing,
+    pod_template, pod_template_1_2, pricing,
 };
 use crate::contract::ContractVersion;
 use crate::limits::CallLimiter;
@@ -29,7 +29,6 @@ pub(crate) trait World: Sized + Send + Sync + 'static {
     ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
 }
 
-pub(crate) use pod_template::PodTemplatePolicy as PodTemplate;
 pub(crate) use pricing::PricingPolicy as Pricing;
 
 macro_rules! world {
@@ -72,9 +71,8 @@ macro_rules! world {
 }
 
 world!(Pricing, &["offers", "quote"], pricing::PricingPolicyPre<CallLimiter>);
-world!(PodTemplate, &["render"], pod_template::PodTemplatePolicyPre<CallLimiter>);
 
-/// A slot whose world gained a function: components of the version `$new` and later have another
+/// A slot whose world gained a function, or an argument: components of the version `$new` and later have another
 /// world than those before it.
 macro_rules! versioned_world {
     (
@@ -156,6 +154,11 @@ versioned_world!(
     V1_0: duration &["grant"],
     V1_1: duration_1_1 &["grant", "refund"]
 );
+versioned_world!(
+    PodTemplate, PodTemplatePre, PodTemplatePolicy, PodTemplatePolicyPre,
+    V1_0: pod_template &["render"],
+    V1_2: pod_template_1_2 &["render"]
+);
 
 impl Images {
     pub(crate) fn call_admit(
@@ -219,6 +222,28 @@ impl Duration {
                 .paygress_policy_duration()
                 .call_refund(store, order, quote, payment, grant, context)
                 .map(Some),
+        }
+    }
+}
+
+impl PodTemplate {
+    /// A component before contract 1.2 does not learn how the pod is reached; without a port of the
+    /// nodes its placement has the port 0.
+    pub(crate) fn call_render(
+        &self,
+        store: &mut Store<CallLimiter>,
+        order: &wit::Order,
+        grant: &wit::Grant,
+        placement: &wit::Placement,
+        access: &[pod_template_1_2::exports::paygress::policy::pod_template::AccessMode],
+    ) -> wasmtime::Result<Result<wit::Rendered, wit::Refusal>> {
+        match self {
+            Self::V1_0(world) => {
+                world.paygress_policy_pod_template().call_render(store, order, grant, placement)
+            }
+            Self::V1_2(world) => world
+                .paygress_policy_pod_template()
+                .call_render(store, order, grant, placement, access),
         }
     }
 }

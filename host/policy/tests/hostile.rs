@@ -230,10 +230,11 @@ fn a_component_that_misbehaves_while_loading_is_rejected() {
 #[tokio::test]
 async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     let load_for_port = |port: u16| {
-        let guard = move |_: &_, placement: &Placement| match placement.host_port == port {
+        let guard = move |_: &_, placement: &Placement| match placement.host_port == Some(port) {
             true => Ok(()),
             false => {
-                let message = format!("template.spec: {} is another's", placement.host_port);
+                let port = placement.host_port.unwrap_or_default();
+                let message = format!("template.spec: {port} is another's");
                 Err(BoxError::from(message))
             }
         };
@@ -247,7 +248,7 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     let host = load_for_port(30_000).unwrap();
     let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
     let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
-    let placement = Placement { host_port: 30_001, ..sample };
+    let placement = Placement { host_port: Some(30_001), ..sample };
     let grant = Grant { seconds: Seconds(60), note: None };
     let rendered = host.current().render(&order("standard"), &grant, &placement).await;
     assert!(

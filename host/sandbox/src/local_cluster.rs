@@ -15,6 +15,7 @@ use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
+use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::login::Login;
@@ -24,9 +25,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,7 @@ struct Pod {
     /// What its terminals show; none until it is known.
     end: watch::Sender<Option<LeaseEnd>>,
     host_key: HostKey,
+    port: u16,
 }
 
 struct Shared {
@@ -98,6 +100,22 @@ impl LocalCluster {
     }
 }
 
+/// The ports of the servers that run. Weak: they end with their cluster.
+struct LocalPods(Weak<Shared>);
+
+#[async_trait]
+impl PodStreams for LocalPods {
+    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+        let port = self.0.upgrade().and_then(|shared| {
+            let pods = shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            pods.get(pod).map(|pod| pod.port)
+        });
+        let port = port.ok_or_else(|| OpenError::new(ClusterError::NotFound))?;
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+        Ok(Box::new(stream.map_err(OpenError::new)?))
+    }
+}
+
 async fn listen(port: u16) -> Result<TcpListener, ClusterError> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     bound.map_err(|error| match error.kind() {
@@ -119,7 +137,9 @@ impl Cluster for LocalCluster {
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());
         }
-        let listener = listen(plan.placement.host_port).await?;
+        // Without a port of the nodes it is at one that is free.
+        let listener = listen(plan.placement.host_port.unwrap_or_default()).await?;
+        let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
         let key = new_host_key().map_err(ClusterError::not_ready)?;
         let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
         let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
@@ -140,7 +160,7 @@ impl Cluster for LocalCluster {
             .pods
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(pod.clone(), Pod { stop, expiry, end, host_key });
+            .insert(pod.clone(), Pod { stop, expiry, end, host_key, port });
         // Weak: when the runtime is dropped so are the pods' stop handles, and everything ends.
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
@@ -162,6 +182,10 @@ impl Cluster for LocalCluster {
             }
         });
         Ok(())
+    }
+
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        Some(Arc::new(LocalPods(Arc::downgrade(&self.shared))))
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
@@ -304,7 +328,7 @@ async fn start_isolated(
     key: &PrivateKey,
     updates: Updates,
 ) -> Result<JoinHandle<()>, ClusterError> {
-    let port = plan.placement.host_port;
+    let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
     let files = plan.login.files().map(|(name, content)| (name, content.as_bytes()));
     let login: Vec<_> = files.chain([(HOST_KEY, key.as_bytes())]).collect();

@@ -7,6 +7,7 @@ use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::run::Run;
@@ -75,7 +76,8 @@ fn plan(host_port: u16) -> LeasePlan {
             pod_name: pod.clone(),
             image: "paygress.local/ssh:1".to_owned(),
             resources: Resources { cpu_millicores: 100, memory_mib: 64 },
-            host_port,
+            host_port: Some(host_port),
+            access: AccessModes::default(),
             container_port: CONTAINER_PORT,
             secret_name: pod,
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),

@@ -108,7 +108,8 @@ impl LeaseStore for SqlStore {
     }
 
     async fn replace_pod(&self, pod: &PodName, running: &ReadyPod) -> Result<Option<Lease>> {
-        let (pod, ReadyPod { host_keys, root, pod_key }) = (pod.clone(), running.clone());
+        let (pod, running) = (pod.clone(), running.clone());
+        let ReadyPod { host_keys, root, pod_key, ssh_host } = running;
         self.database
             .transact(move |transaction| {
                 let Some(known) = find_lease(transaction, &pod)? else { return Ok(None) };
@@ -116,6 +117,7 @@ impl LeaseStore for SqlStore {
                     host_keys: host_keys.clone(),
                     root: Some(root),
                     pod_key: known.pod_key.clone().or_else(|| pod_key.clone()),
+                    ssh_host: ssh_host.clone(),
                     ..known.clone()
                 };
                 if known.state != LeaseState::Live || running == known {

@@ -53,6 +53,7 @@ mod refunds;
 mod reporting;
 mod rows;
 mod sql_store;
+mod transition;
 
 pub use sql_store::SqlStore;
 

@@ -4,6 +4,7 @@ use crate::lease_update::OwnedLeaseUpdate;
 use crate::ownership::check_state;
 use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
+use crate::transition::Transition;
 use async_trait::async_trait;
 use paygress_core::backend::store::{LeaseUpdate, OpenOutcome, OrderStore, Repetition};
 use paygress_core::model::ids::{LeaseId, OrderId};
@@ -98,15 +99,15 @@ impl OrderStore for SqlStore {
     }
 
     async fn transition(&self, order: &Order, from: State, lease: LeaseUpdate<'_>) -> Result<()> {
-        let (order, lease) = (order.clone(), OwnedLeaseUpdate::from(lease));
+        let (id, to, lease) = (order.id.clone(), order.state(), OwnedLeaseUpdate::from(lease));
+        let mut transition = Transition::new(order, from)?;
         self.database
             .transact(move |transaction| {
                 lease.lock(transaction)?;
-                check_state(transaction, &order.id, from)?;
-                write_order(transaction, &order)?;
-                if order.state() == State::Refused {
+                transition.write(transaction)?;
+                if to == State::Refused {
                     let release = "DELETE FROM proofs WHERE order_id = ?1";
-                    transaction.execute(release, &[Value::from(order.id.as_str())])?;
+                    transaction.execute(release, &[Value::from(id.as_str())])?;
                 }
                 lease.write(transaction)
             })

@@ -36,12 +36,38 @@ pub(crate) fn lock(transaction: &mut dyn Transaction) -> Result<()> {
     }
 }
 
+/// Numbers that are no port stand for the places of leases without one: in one table, since both are
+/// counted together.
+const FIRST_PLACE: i64 = 65_536;
+
+/// The number of the lease's port or place.
+fn current(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<Option<i64>> {
+    let statement = "SELECT port FROM ports WHERE lease = ?1";
+    number(transaction, statement, &[Value::from(lease.as_str())])
+}
+
+fn count(transaction: &mut dyn Transaction) -> Result<u32> {
+    let count = number(transaction, "SELECT count(*) FROM ports", &[])?;
+    Ok(u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX))
+}
+
 /// Gives the lease a free port of the range, in the place of the one that it has.
 fn assign(
     transaction: &mut dyn Transaction,
     lease: &LeaseId,
     range: &RangeInclusive<u16>,
 ) -> Result<Option<u16>> {
+    let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+    assign_number(transaction, lease, first, last)?.map(port).transpose()
+}
+
+/// Gives the lease a free number from the first to the last, in the place of the one that it has.
+fn assign_number(
+    transaction: &mut dyn Transaction,
+    lease: &LeaseId,
+    first: i64,
+    last: i64,
+) -> Result<Option<i64>> {
     // From a random port on, not from the lowest: a port that was just released is left alone for a
     // while, so that old clients do not meet a new pod's host key.
     let find_free = "WITH RECURSIVE probe (port, tried) AS (
@@ -51,7 +77,6 @@ fn assign(
              WHERE tried < ?2)
          SELECT port FROM probe
          WHERE NOT EXISTS (SELECT 1 FROM ports WHERE ports.port = probe.port) LIMIT 1";
-    let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
     let from = i64::from(getrandom::u32().unwrap_or_default())
         .checked_rem(last.saturating_sub(first).saturating_add(1))
         .map_or(first, |offset| first.saturating_add(offset));
@@ -62,7 +87,20 @@ fn assign(
     let take = "INSERT INTO ports (port, lease) VALUES (?1, ?2)
          ON CONFLICT (lease) DO UPDATE SET port = excluded.port";
     transaction.execute(take, &[free.into(), Value::from(lease.as_str())])?;
-    port(free).map(Some)
+    Ok(Some(free))
+}
+
+fn reserve_place(transaction: &mut dyn Transaction, lease: &LeaseId, most: u32) -> Result<bool> {
+    lock(transaction)?;
+    check_unfinished(transaction, lease)?;
+    if current(transaction, lease)?.is_some() {
+        return Ok(true);
+    }
+    if count(transaction)? >= most {
+        return Ok(false);
+    }
+    let last = FIRST_PLACE.saturating_add(i64::from(most)).saturating_sub(1);
+    Ok(assign_number(transaction, lease, FIRST_PLACE, last)?.is_some())
 }
 
 pub(crate) fn release(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<()> {
@@ -105,6 +143,12 @@ fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
     Ok(readable(rows, read_reservation))
 }
 
+fn own_reservation(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<Vec<Reservation>> {
+    let statement = "SELECT lease, demand FROM ports WHERE lease = ?1";
+    let rows = transaction.query(statement, &[Value::from(lease.as_str())])?;
+    Ok(readable(rows, read_reservation))
+}
+
 fn reserve_capacity(
     transaction: &mut dyn Transaction,
     lease: &LeaseId,
@@ -113,8 +157,13 @@ fn reserve_capacity(
 ) -> Result<std::result::Result<(), NoCapacity>> {
     lock(transaction)?;
     check_unfinished(transaction, lease)?;
+    let reserved = match capacity {
+        Some(_) => reservations(transaction)?,
+        // Nothing is compared with the others'.
+        None => own_reservation(transaction, lease)?,
+    };
     let (own, others): (Vec<_>, Vec<_>) =
-        reservations(transaction)?.into_iter().partition(|reserved| reserved.lease == *lease);
+        reserved.into_iter().partition(|reserved| reserved.lease == *lease);
     if own.iter().any(|reserved| reserved.demand == *demand) {
         return Ok(Ok(()));
     }
@@ -124,7 +173,7 @@ fn reserve_capacity(
     let statement = "UPDATE ports SET demand = ?2 WHERE lease = ?1";
     let values = [Value::from(lease.as_str()), Value::from(demand.as_str())];
     match transaction.execute(statement, &values)? {
-        0 => Err(LedgerError::database(format!("lease {lease} has no port"))),
+        0 => Err(LedgerError::database(format!("lease {lease} has no port and no place"))),
         _ => Ok(Ok(())),
     }
 }
@@ -141,10 +190,9 @@ impl PortAllocator for SqlStore {
             .transact(move |transaction| {
                 lock(transaction)?;
                 check_unfinished(transaction, &lease)?;
-                let current = "SELECT port FROM ports WHERE lease = ?1";
-                match number(transaction, current, &[Value::from(lease.as_str())])? {
-                    Some(current) => port(current).map(Some),
-                    None => assign(transaction, &lease, &range),
+                match current(transaction, &lease)? {
+                    Some(current) if current < FIRST_PLACE => port(current).map(Some),
+                    Some(_) | None => assign(transaction, &lease, &range),
                 }
             })
             .await
@@ -163,6 +211,11 @@ impl PortAllocator for SqlStore {
                 assign(transaction, &lease, &range)
             })
             .await
+    }
+
+    async fn reserve_place(&self, lease: &LeaseId, most: u32) -> Result<bool> {
+        let lease = lease.clone();
+        self.database.transact(move |transaction| reserve_place(transaction, &lease, most)).await
     }
 
     async fn reserve_capacity(
@@ -199,12 +252,7 @@ impl PortAllocator for SqlStore {
     }
 
     async fn ports_in_use(&self) -> Result<u32> {
-        self.database
-            .transact(|transaction| {
-                let count = number(transaction, "SELECT count(*) FROM ports", &[])?;
-                Ok(u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX))
-            })
-            .await
+        self.database.transact(count).await
     }
 
     async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool> {

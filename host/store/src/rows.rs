@@ -65,27 +65,11 @@ pub(crate) fn customer_text(customer: Option<&Customer>) -> Value {
     customer.map(Customer::to_string).unwrap_or_default().into()
 }
 
-/// Writes a new order, this replica's.
-pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
-    let statement = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, '')";
-    let values = [
-        Value::from(order.id.as_str()),
-        Value::from(&order.message),
-        customer_text(order.customer()),
-        order.state().as_str().into(),
-        time(order.created_at),
-        transaction.replica_id().into(),
-    ];
-    transaction.execute(statement, &values)?;
-    write_order(transaction, order)
-}
-
-pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+/// What every write of an order stores: id, lease, state, body, token, password, refund, whether it
+/// is delivered, and what it has earned.
+pub(crate) fn order_columns(order: &Order) -> Result<[Value; 9]> {
     let text = |secret: Option<&Secret>| Value::from(secret.map(Secret::expose));
-    let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
-         password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 WHERE id = ?1";
-    let values = [
+    Ok([
         Value::from(order.id.as_str()),
         order.lease().map(String::from).into(),
         order.state().as_str().into(),
@@ -95,8 +79,29 @@ pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> R
         text(order.state.refund_token()),
         Value::Number(order.delivered.into()),
         order.earned().0.into(),
-    ];
+    ])
+}
+
+/// Writes a new order, this replica's.
+pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let statement = "INSERT INTO orders (id, lease, state, body, token, password, refund_token,
+             delivered, earned, message, customer, created_at, worker)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let mut values = Vec::from(order_columns(order)?);
+    values.extend([
+        Value::from(&order.message),
+        customer_text(order.customer()),
+        time(order.created_at),
+        transaction.replica_id().into(),
+    ]);
     Ok(transaction.execute(statement, &values).map(drop)?)
+}
+
+/// Writes an order over what is stored of it, whatever that is.
+pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
+         password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 WHERE id = ?1";
+    Ok(transaction.execute(statement, &order_columns(order)?).map(drop)?)
 }
 
 pub(crate) fn read_state(text: &str) -> Result<State> {

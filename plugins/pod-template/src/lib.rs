@@ -1,8 +1,9 @@
-//! The default pod-template policy: one unprivileged container that serves SSH on a host port.
+//! The default pod-template policy: one unprivileged container that serves SSH, on a host port, or by a
+//! Service with a node port, or for the gateway alone, as the operator sells it.
 
 #[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.1", world: "pod-template-policy" });
+    wit_bindgen::generate!({ path: "../../wit/1.2", world: "pod-template-policy" });
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -12,14 +13,15 @@ mod component {
     bindings::export!(Policy with_types_in bindings);
 }
 
+use bindings::exports::paygress::policy::pod_template::AccessMode;
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
 use paygress_plugin_settings::{SettingsReader, SshPod};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "SSH pod on a host port",
+  "title": "SSH pod",
   "type": "object",
   "additionalProperties": false,
   "properties": {
@@ -45,7 +47,12 @@ struct Settings {
 paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
 
 impl pod_template::Guest for Policy {
-    fn render(_: Order, _: Grant, placement: Placement) -> Result<Rendered, Refusal> {
+    fn render(
+        _: Order,
+        _: Grant,
+        placement: Placement,
+        access: Vec<AccessMode>,
+    ) -> Result<Rendered, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
         let Some(settings) = settings else {
             return Err(Refusal {
@@ -53,10 +60,44 @@ impl pod_template::Guest for Policy {
                 message: "the pod template is not configured".to_owned(),
             });
         };
+        let port = PodPort::new(&placement, &access);
         Ok(Rendered {
-            pod_template_json: render(&settings, &placement).to_string(),
-            services_json: Vec::new(),
+            pod_template_json: render(&settings, &placement, port).to_string(),
+            services_json: port.service().into_iter().map(|service| service.to_string()).collect(),
         })
+    }
+}
+
+/// What the pod does with the port of the nodes that is reserved for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PodPort {
+    Host(u16),
+    Node(u16),
+    /// There is none.
+    None,
+}
+
+impl PodPort {
+    /// A host port needs no Service: it is preferred.
+    fn new(placement: &Placement, access: &[AccessMode]) -> Self {
+        if access.contains(&AccessMode::HostPort) {
+            Self::Host(placement.host_port)
+        } else if access.contains(&AccessMode::NodePort) {
+            Self::Node(placement.host_port)
+        } else {
+            Self::None
+        }
+    }
+
+    /// The host sets its name and its selector.
+    fn service(self) -> Option<Value> {
+        let Self::Node(port) = self else { return None };
+        Some(json!({"spec": {
+            "type": "NodePort",
+            // The customer's address is kept, and the pod's own node answers.
+            "externalTrafficPolicy": "Local",
+            "ports": [{"name": "ssh", "port": 22, "nodePort": port}],
+        }}))
     }
 }
 
@@ -69,13 +110,17 @@ fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::
     reader.finish(settings)
 }
 
-fn render(settings: &Settings, placement: &Placement) -> Value {
+fn render(settings: &Settings, placement: &Placement, port: PodPort) -> Value {
+    let host_port = match port {
+        PodPort::Host(port) => Some(port),
+        PodPort::Node(_) | PodPort::None => None,
+    };
     let pod = SshPod {
         image: &placement.image,
         cpu_millicores: placement.resources.cpu_millicores,
         memory_mib: placement.resources.memory_mib,
         container_port: placement.container_port,
-        host_port: Some(placement.host_port),
+        host_port,
         secret_name: &placement.secret_name,
         secret_mount_path: &placement.secret_mount_path,
         user_id: settings.user_id,
@@ -88,11 +133,9 @@ fn render(settings: &Settings, placement: &Placement) -> Value {
 mod tests {
     use super::*;
     use bindings::paygress::policy::types::Resources;
-    use serde_json::json;
 
-    #[test]
-    fn the_template_follows_the_placement() {
-        let placement = Placement {
+    fn placement() -> Placement {
+        Placement {
             pod_name: "ssh-pod-a".to_owned(),
             image: "example.com/ssh:1".to_owned(),
             resources: Resources { cpu_millicores: 500, memory_mib: 64 },
@@ -100,10 +143,15 @@ mod tests {
             container_port: 2_222,
             secret_name: "ssh-pod-a".to_owned(),
             secret_mount_path: "/run/paygress/login".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_template_follows_the_placement() {
         let template = render(
             &parse_settings(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(),
-            &placement,
+            &placement(),
+            PodPort::Host(31_000),
         );
         let container = &template["spec"]["containers"][0];
         assert_eq!(container["image"], "example.com/ssh:1");
@@ -111,6 +159,27 @@ mod tests {
         assert_eq!(container["resources"]["limits"], json!({"cpu": "500m", "memory": "64Mi"}));
         assert_eq!(template["spec"]["nodeSelector"]["pool"], "leases");
         assert_eq!(template["spec"]["securityContext"]["runAsUser"], 7);
+    }
+
+    #[test]
+    fn a_pod_has_the_port_that_is_sold() {
+        use AccessMode::{Gateway, HostPort, NodePort};
+        let settings = parse_settings("{}").unwrap();
+        for (access, host_port, node_port) in [
+            (&[HostPort, NodePort][..], json!(31_000), None),
+            (&[HostPort, Gateway], json!(31_000), None),
+            (&[NodePort, Gateway], Value::Null, Some(json!(31_000))),
+            (&[NodePort], Value::Null, Some(json!(31_000))),
+            (&[Gateway], Value::Null, None),
+        ] {
+            let port = PodPort::new(&placement(), access);
+            let template = render(&settings, &placement(), port);
+            let ports = &template["spec"]["containers"][0]["ports"][0];
+            assert_eq!((&ports["containerPort"], &ports["hostPort"]), (&json!(2_222), &host_port));
+            let service = port.service();
+            let opened = service.map(|service| service["spec"]["ports"][0]["nodePort"].clone());
+            assert_eq!(opened, node_port, "{access:?}");
+        }
     }
 
     #[test]

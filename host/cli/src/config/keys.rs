@@ -282,7 +282,22 @@ pub const KEYS: &[Key] = &[
         default: Some("false"),
         about: "whether a pod that is ordered over Nostr also writes to its customer by itself, with a key of its own: true or false; needs SSH_SERVER_IMAGE",
     },
+    Key {
+        name: "ACCESS",
+        default: Some("host-port,node-port"),
+        about: "how customers may reach pods: host-port, node-port, gateway, or several; of the two kinds of ports the pod template uses one",
+    },
+    Key {
+        name: "MAX_LEASES",
+        default: None,
+        about: "how many pods there may be at the same time with ACCESS=gateway; without it: 100",
+    },
     Key { name: "SSH_HOST", default: None, about: "the name or address that customers log in to" },
+    Key {
+        name: "SSH_HOST_FROM",
+        default: Some("setting"),
+        about: "where customers log in: setting (at SSH_HOST) or node (at the node of their pod: its annotation paygress.dev/ssh-host, its external address, or the one that the cluster has of it)",
+    },
     Key {
         name: "SSH_PORT",
         default: Some("2222"),
@@ -290,6 +305,61 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "SSH_PORT_RANGE_START", default: Some("20000"), about: "the first port for pods" },
     Key { name: "SSH_PORT_RANGE_END", default: Some("21000"), about: "the last one" },
+    Key {
+        name: "NODE_LOST_SECONDS",
+        default: Some("300"),
+        about: "how long a node may be not ready before the leases of its pods end, 10 to 86400",
+    },
+    Key {
+        name: "GATEWAY_SSH_LISTEN",
+        default: None,
+        about: "the address and port of the gateway's SSH jump host, [::]:2222 for instance; without it there is none",
+    },
+    Key {
+        name: "GATEWAY_SSH_HOST",
+        default: None,
+        about: "the name or address that customers reach the jump host at; without it: SSH_HOST",
+    },
+    Key {
+        name: "GATEWAY_SSH_PORT",
+        default: None,
+        about: "the port that they reach it at; without it: that of GATEWAY_SSH_LISTEN",
+    },
+    Key {
+        name: "GATEWAY_IROH",
+        default: Some("false"),
+        about: "whether the gateway has an endpoint of iroh: true or false",
+    },
+    Key {
+        name: "GATEWAY_IROH_BIND",
+        default: None,
+        about: "the UDP addresses of the endpoint, one of each family, separated by commas; without it: a free port, another one after each start",
+    },
+    Key {
+        name: "GATEWAY_IROH_EXTERNAL",
+        default: None,
+        about: "addresses and ports at which customers reach the endpoint, if they are others, separated by commas",
+    },
+    Key {
+        name: "GATEWAY_IROH_RELAYS",
+        default: None,
+        about: "relays of the endpoint, https://host[:port] separated by commas; without them it is reached directly only",
+    },
+    Key {
+        name: "GATEWAY_KEY_DIR",
+        default: None,
+        about: "the directory of the gateway's keys; without it: that of LEDGER_PATH",
+    },
+    Key {
+        name: "GATEWAY_IN_SERVICE",
+        default: Some("true"),
+        about: "whether `paygress serve` runs the gateway itself: true, or false where `paygress gateway` does",
+    },
+    Key {
+        name: "GATEWAY_POD_NETWORK",
+        default: Some("auto"),
+        about: "how the gateway reaches pods: pod-network (their addresses), port-forward (the API server) or auto (in the cluster the first where it answers, or else the second)",
+    },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
     Key {
         name: "OTLP_ENDPOINT",

@@ -2,11 +2,13 @@
 //! problem is reported at once.
 //!
 //! ```text
-//! file, environment ─▶ reader ─▶ http, policies, … ─▶ Config
+//! file, environment ─▶ reader ─▶ access, gateway, http, … ─▶ Config
 //!                        │
 //!                       keys: the one table of names, defaults and descriptions
 //! ```
 
+mod access;
+mod gateway;
 mod http;
 pub mod keys;
 mod policies;
@@ -14,19 +16,21 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::{GatewayConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
 pub use policies::default_policies;
 pub(crate) use reader::Reader;
 
 use keys::KEYS;
 use paygress_cluster::guard::Allowed;
-use paygress_cluster::{ExtraCapacity, PodRoot, RunImage, SshServerVolume};
+use paygress_cluster::{ExtraCapacity, PodRoot, PodRoute, RunImage, SshHostFrom, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
 use paygress_core::limits;
+use paygress_core::model::access::AccessMode;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds};
-use paygress_core::orders::{Capture, RefundFees};
+use paygress_core::orders::{Capture, PodAccess, RefundFees};
 use paygress_http_client::Proxies;
 use paygress_nostr::{Keys, RelayUrl};
 use paygress_oci::{RegistryOptions, VerificationPolicy};
@@ -34,7 +38,6 @@ use paygress_policy::PolicyDir;
 use policies::PolicySettings;
 use serde_json::Value;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Everything that is wrong with the configuration.
@@ -143,10 +146,18 @@ pub struct Config {
     pub reply_from_pod: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
+    /// Whether they log in there, or at the node of their pod.
+    pub ssh_host_from: SshHostFrom,
+    /// How long a node may be not ready before the leases of its pods end.
+    pub node_lost_after: Seconds,
     /// The port of the SSH server inside a pod.
     pub ssh_port: u16,
-    /// The ports for pods.
-    pub ports: RangeInclusive<u16>,
+    /// How customers reach pods, and how many pods that allows.
+    pub access: PodAccess,
+    /// A way to pods that needs no port of a node, if it is on.
+    pub gateway: Option<GatewayConfig>,
+    /// How the gateway reaches pods.
+    pub route: PodRoute,
 }
 
 /// Reads a part of the configuration, for commands that need no more: problems elsewhere do not
@@ -228,14 +239,6 @@ impl Reader {
         mints
     }
 
-    fn ports(&mut self) -> RangeInclusive<u16> {
-        let ports = self.port("SSH_PORT_RANGE_START")..=self.port("SSH_PORT_RANGE_END");
-        if ports.is_empty() {
-            self.problem("SSH_PORT_RANGE_END: must not be less than SSH_PORT_RANGE_START");
-        }
-        ports
-    }
-
     fn end_notices(&mut self) -> Vec<Seconds> {
         let items = self.names("END_NOTICES");
         if matches!(items.as_slice(), [only] if only == "none") {
@@ -284,6 +287,11 @@ impl Reader {
             ("image", SshServerVolume::Image),
         ];
         self.one_of("SSH_SERVER_VOLUME", &values).unwrap_or(SshServerVolume::Copy)
+    }
+
+    fn ssh_host_from(&mut self) -> SshHostFrom {
+        let values = [("setting", SshHostFrom::Setting), ("node", SshHostFrom::Node)];
+        self.one_of("SSH_HOST_FROM", &values).unwrap_or(SshHostFrom::Setting)
     }
 
     fn run_image(&mut self) -> RunImage {
@@ -444,8 +452,12 @@ impl Config {
             probe: reader.flag("POD_PROBE"),
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
             ssh_host: reader.needed("SSH_HOST"),
+            ssh_host_from: reader.ssh_host_from(),
+            node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
-            ports: reader.ports(),
+            access: reader.pod_access(),
+            gateway: GatewayConfig::read(reader),
+            route: reader.pod_route(),
         };
         if config.policy_state == config.policies {
             reader
@@ -455,6 +467,15 @@ impl Config {
             reader.problem("POD_RUN_IMAGE: needs SSH_SERVER_IMAGE; without it the image's own program is the SSH server");
         }
         reader.problems.extend(config.pod_reply_problems());
+        if config.access.modes().contains(AccessMode::Gateway) && config.gateway.is_none() {
+            reader.problem(
+                "ACCESS: names gateway, and there is none; set GATEWAY_SSH_LISTEN or GATEWAY_IROH",
+            );
+        }
+        let is_apart = |gateway: &GatewayConfig| gateway.process == GatewayProcess::Own;
+        if config.gateway.as_ref().is_some_and(is_apart) && config.database.is_none() {
+            reader.problem("GATEWAY_IN_SERVICE=false: needs DATABASE_URL, by which the gateway reads leases; a SQLite ledger is the service's alone");
+        }
         reader.refuse_unusable_proxies();
         reader.refuse_unknown_keys();
         config

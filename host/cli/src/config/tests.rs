@@ -1,5 +1,6 @@
 use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
 use super::*;
+use paygress_core::model::access::AccessMode;
 use paygress_oci::{CredentialHelpers, SignatureMode};
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -27,7 +28,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
 
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
-    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ntypo = 1\n[policy.prices]\n";
+    let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\ngateway_ssh_listen = \"here\"\ngateway_ssh_host = \"a b\"\ngateway_iroh = \"maybe\"\ngateway_iroh_bind = \"4433\"\ngateway_iroh_relays = \"relay.example\"\ngateway_pod_network = \"any\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\naccess = \"tunnel\"\nmax_leases = 0\ntypo = 1\n[policy.prices]\n";
     let Err(Problems(problems)) = read(file, &[]) else { panic!("accepted") };
     let text = problems.join("\n");
     for expected in [
@@ -54,12 +55,22 @@ fn all_problems_are_reported_at_once_without_the_key() {
         "POD_RUN_IMAGE: must be true or false",
         "POD_PROBE: must be true or false",
         "REPLY_FROM_POD: must be true or false",
+        "SSH_HOST_FROM: must be setting or node",
+        "NODE_LOST_SECONDS: must be a whole number from 10 to 86400",
+        "GATEWAY_SSH_LISTEN",
+        "GATEWAY_SSH_HOST",
+        "GATEWAY_IROH: must be true or false",
+        "GATEWAY_IROH_BIND: 4433",
+        "GATEWAY_IROH_RELAYS: relay.example",
+        "GATEWAY_POD_NETWORK: must be auto or pod-network or port-forward",
+        "ACCESS: must be host-port, node-port or gateway",
+        "MAX_LEASES: must be a whole number",
         "typo",
         "policy.prices",
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 25, "{text}");
+    assert_eq!(problems.len(), 27, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")
@@ -164,6 +175,16 @@ fn the_ssh_server_comes_as_a_probe_pod_shows_unless_the_operator_says_otherwise(
     assert_eq!(volume(&[]), Ok(SshServerVolume::Auto));
     assert_eq!(volume(&[("SSH_SERVER_VOLUME", "copy")]), Ok(SshServerVolume::Copy));
     assert_eq!(volume(&[("SSH_SERVER_VOLUME", "image")]), Ok(SshServerVolume::Image));
+}
+
+#[test]
+fn customers_log_in_at_one_host_unless_the_operator_says_otherwise() {
+    let from = |environment: &[(&str, &str)]| {
+        read(&good(), environment).map(|config| config.ssh_host_from)
+    };
+    assert_eq!(from(&[]), Ok(SshHostFrom::Setting));
+    assert_eq!(from(&[("SSH_HOST_FROM", "setting")]), Ok(SshHostFrom::Setting));
+    assert_eq!(from(&[("SSH_HOST_FROM", "node")]), Ok(SshHostFrom::Node));
 }
 
 #[test]
@@ -300,6 +321,43 @@ fn the_environment_wins_and_stands_for_policy_settings() {
     let twice =
         format!("{}payment_rate_sats_per_hour = 1\n[policy.pricing]\nsats_per_hour = 2\n", good());
     assert!(read(&twice, &[]).err().unwrap().to_string().contains("the same setting"));
+}
+
+#[test]
+fn the_gateway_is_off_until_one_of_its_ways_is_on() {
+    let gateway = |more: &[(&str, &str)]| read(&good(), more).map(|config| config.gateway);
+    assert!(gateway(&[("GATEWAY_SSH_HOST", "g.example")]).unwrap().is_none());
+    let listen = ("GATEWAY_SSH_LISTEN", "[::]:2222");
+    let jump_host = gateway(&[listen]).unwrap().unwrap().jump_host.unwrap();
+    assert_eq!((jump_host.host, jump_host.port), (None, None));
+    let iroh = gateway(&[("GATEWAY_IROH", "true"), ("GATEWAY_IROH_BIND", "0.0.0.0:4433")]);
+    let iroh = iroh.unwrap().unwrap();
+    assert_eq!(iroh.process, GatewayProcess::Service);
+    assert!(iroh.jump_host.is_none() && iroh.iroh.unwrap().bind.len() == 1);
+    let elsewhere = [("GATEWAY_IROH", "true"), ("GATEWAY_IN_SERVICE", "false")];
+    let problems = gateway(&elsewhere).err().unwrap().to_string();
+    for expected in ["GATEWAY_IROH_EXTERNAL or GATEWAY_IROH_RELAYS", "needs DATABASE_URL"] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn pods_have_ports_unless_the_gateway_alone_is_sold() {
+    let iroh = ("GATEWAY_IROH", "true");
+    let access = |access: &str| read(&good(), &[("ACCESS", access), iroh]).unwrap().access;
+    let by_default = read(&good(), &[]).unwrap().access;
+    assert!(by_default.modes().is_default() && by_default.ports().is_some());
+    let gateway = access("gateway");
+    assert_eq!((gateway.ports(), gateway.max_leases()), (None, 100));
+    let both = access("gateway, host-port");
+    assert!(both.ports().is_some() && both.modes().contains(AccessMode::Gateway));
+    assert!(!both.modes().contains(AccessMode::NodePort));
+    let limited = read(&good(), &[("ACCESS", "gateway"), ("MAX_LEASES", "7"), iroh]).unwrap();
+    assert_eq!(limited.access.max_leases(), 7);
+    let unused = read(&good(), &[("MAX_LEASES", "7")]).err().unwrap().to_string();
+    assert!(unused.contains("MAX_LEASES: is for ACCESS=gateway"), "{unused}");
+    let without = read(&good(), &[("ACCESS", "gateway")]).err().unwrap().to_string();
+    assert!(without.contains("ACCESS: names gateway, and there is none"), "{without}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn print_access(access: &AccessDetails, known_hosts: &KnownHosts) {
         host: &access.ssh_host,
         port: access.ssh_port,
         host_keys: &access.identity.ssh_host_keys,
+        ways: &access.access,
     };
     print_ssh_command(&login, known_hosts);
     if let Some(password) = &access.ssh_password {
@@ -100,7 +101,10 @@ pub(super) fn yes_or_no(answer: bool) -> &'static str {
 
 fn print_ssh_command(login: &PodLogin<'_>, known_hosts: &KnownHosts) {
     match known_hosts.ssh_command(login) {
-        Ok(command) => print_line(command),
+        Ok(command) => {
+            print_line(command);
+            known_hosts.way_commands(login).iter().for_each(print_line);
+        }
         Err(error) => print_note(format_args!("{error:#}")),
     }
 }
@@ -132,6 +136,7 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
         host: &status.ssh_host,
         port: status.ssh_port,
         host_keys: &status.identity.ssh_host_keys,
+        ways: &status.access,
     };
     match status.status {
         PodStatus::Provisioning => {}

@@ -175,6 +175,7 @@ fn a_pod_that_is_evicted_is_paid_back() {
         n += 1;
         // The same text in the same second is the same message, and is answered once.
         let status = testbed.ask(&json!({"type": "status", "pod_name": pod, "n": n}));
+        assert_eq!(status["end_reason"], "disrupted", "{status}");
         refund = status["refund_token"].as_str().map(str::to_owned);
         refund.is_some()
     });

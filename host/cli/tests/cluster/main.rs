@@ -4,6 +4,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod access;
 mod admission;
 mod capacity;
 mod customers;
@@ -12,6 +13,8 @@ mod machines;
 mod manifests;
 mod network;
 mod node;
+mod node_host;
+mod node_loss;
 mod policies;
 mod probe;
 mod rights;

@@ -108,7 +108,7 @@ fn the_admission_policy_has_the_defaults_of_the_settings() {
             Some(key.name)
         })
         .collect();
-    assert_eq!(settings.len(), 11, "{settings:?}");
+    assert_eq!(settings.len(), 12, "{settings:?}");
 }
 
 /// What `pod_reply` of the cluster's crate makes; its own tests have the same.

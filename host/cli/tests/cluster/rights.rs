@@ -51,6 +51,9 @@ fn the_service_has_no_right_that_it_does_not_need() {
         // For the capacity.
         &["get", "nodes"],
         &["get", "pods", "--all-namespaces"],
+        // For the gateway.
+        &["-n", "user-workloads", "auth", "can-i", "create", "pods", "--subresource=portforward"],
+        &["-n", "user-workloads", "auth", "can-i", "get", "pods", "--subresource=portforward"],
     ] {
         assert!(service(arguments).status.success(), "{arguments:?}: what it needs it may do");
     }

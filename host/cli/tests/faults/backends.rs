@@ -157,6 +157,9 @@ impl PortAllocator for BadLedger {
     ) -> Result<Option<u16>, LedgerError> {
         self.write(self.ledger.reassign_port(lease, range)).await
     }
+    async fn reserve_place(&self, lease: &LeaseId, most: u32) -> Result<bool, LedgerError> {
+        self.write(self.ledger.reserve_place(lease, most)).await
+    }
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError> {
         self.write(self.ledger.release_port(lease)).await
     }

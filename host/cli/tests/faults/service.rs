@@ -10,7 +10,9 @@ use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
-use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings, Submission};
+use paygress_core::orders::{
+    Backends, Capture, NewOrder, OrderService, PodAccess, Settings, Submission,
+};
 use paygress_core::protocol::Response;
 use paygress_sandbox::token::{partial, relabelled};
 use paygress_sandbox::{FaultProxy, TestWallet};
@@ -64,7 +66,7 @@ impl TestEnv {
             responder: self.responder.clone(),
         };
         let settings = Settings {
-            ports: 40_000..=40_009,
+            access: PodAccess::by_ports(40_000..=40_009),
             sweep: true,
             refund_kept: Seconds(30 * 86_400),
             capture: self.capture,

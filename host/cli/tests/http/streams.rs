@@ -7,7 +7,9 @@ use crate::support::web::Web;
 use crate::text;
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
+use paygress_core::backend::cluster::ReadyPod;
 use paygress_core::model::host_key::HostKey;
+use paygress_core::model::ssh_host::SshHost;
 use paygress_core::testing;
 use paygress_sshd::{Account, Password, new_host_key, serve};
 use serde_json::{Value, json};
@@ -106,17 +108,26 @@ async fn refusal(web: &Web, bought: &Value) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
+    // At the node of the pod, where a service with many nodes looks for it.
+    const NODE: &str = "127.0.0.1";
     const PASSWORD: &str = "the password of the pod";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let ports = [("SSH_PORT_RANGE_START", port.as_str()), ("SSH_PORT_RANGE_END", port.as_str())];
+    let settings = [
+        ("SSH_HOST", "192.0.2.1"),
+        ("SSH_PORT_RANGE_START", port.as_str()),
+        ("SSH_PORT_RANGE_END", port.as_str()),
+    ];
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
-    let cluster = FakeCluster { host_keys, ..FakeCluster::default() };
-    let (sandbox, _running, web, buyer) = with_cluster(&ports, cluster).await;
+    let ssh_host = Some(SshHost::parse(NODE).unwrap());
+    let ready = ReadyPod { host_keys, ssh_host, ..ReadyPod::default() };
+    let cluster = FakeCluster { ready, ..FakeCluster::default() };
+    let (sandbox, _running, web, buyer) = with_cluster(&settings, cluster).await;
     let order = json!({"cashu_token": buyer.token(6).await, "ssh_password": PASSWORD});
     let bought = web.spawn(order).await.good();
     assert_eq!(bought["ssh_host_keys"], json!([testing::HOST_KEY]));
-    assert_eq!(bought["known_hosts"], json!(format!("[127.0.0.1]:{port} {}", testing::HOST_KEY)));
+    assert_eq!(bought["ssh_host"], NODE);
+    assert_eq!(bought["known_hosts"], json!(format!("[{NODE}]:{port} {}", testing::HOST_KEY)));
     // It would let the customer in.
     let account = Account {
         username: "user".to_owned(),

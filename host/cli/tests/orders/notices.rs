@@ -9,9 +9,10 @@ use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetit
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId};
-use paygress_core::model::lease::Lease;
+use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
+use paygress_core::model::ssh_host::SshHost;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Stage};
 use paygress_core::protocol::{EndNotice, Response, StatusResponse};
@@ -274,6 +275,33 @@ async fn the_reason_of_an_end_is_in_message_status_and_events() {
     assert_eq!(service.inbox.notices(&quiet), []);
 }
 
+/// Its Job goes on, and its pod is still listed: the loss alone ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_node_is_lost_is_removed_and_its_customer_learns_why() {
+    let service = Service::new().await;
+    let (alice, bob) = (customer(1), customer(2));
+    let lease = service.sell(&alice, Wants::Notices, 3_600).await;
+    let other = service.sell(&bob, Wants::Notices, 3_600).await;
+    for lease in [&lease, &other] {
+        service.cluster.running.lock().unwrap().insert(lease.pod());
+    }
+    service.cluster.lost.lock().unwrap().push(lease.pod());
+    let watching = service.start();
+    let notice = service.received(&alice, 1).await.remove(0);
+    assert_eq!(notice.end_reason, Some(EndReason::NodeLost));
+    let stored = service.stored(&lease).await;
+    assert_eq!((stored.state, stored.end), (LeaseState::Ended, Some(EndReason::NodeLost)));
+    assert!(!service.cluster.running.lock().unwrap().contains(&lease.pod()));
+    // It is reported as long as something is left of it.
+    drop(watching);
+    let third = service.sell(&bob, Wants::Notices, 3_600).await;
+    service.cluster.lost.lock().unwrap().push(third.pod());
+    let _watching = service.start();
+    service.received(&bob, 1).await;
+    assert_eq!(service.inbox.notices(&alice).len(), 1);
+    assert_eq!(service.stored(&other).await.state, LeaseState::Live, "on another node");
+}
+
 /// Where a template has its containers restarted, the cluster replaces a pod that is lost: the new
 /// one has a new disk, and host keys of its own.
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +311,8 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let lease = service.sell(&alice, Wants::Notices, 3_600).await;
     let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
-    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None };
+    let ssh_host = Some(SshHost::parse("node-2.example.com").unwrap());
+    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None, ssh_host };
     for lease in [&lease, &other] {
         service.cluster.replaced.lock().unwrap().push((lease.pod(), running.clone()));
     }
@@ -293,12 +322,14 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let (to, status) = sent.await;
     assert_eq!((to, status.pod_name), (alice, lease.pod().to_string()));
     assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    assert_eq!(status.ssh_host, "node-2.example.com", "it may be on another node");
     until("the keys of the other pod are not stored", async || {
         (service.stored(&other).await.host_keys == host_keys).then_some(())
     })
     .await;
     let status = watching.0.status(&other.pod(), &quiet).await.unwrap();
     assert_eq!(status.identity.ssh_host_keys, [testing::HOST_KEY]);
+    assert_eq!(status.ssh_host, "node-2.example.com");
     // Terminals of the new pods know nothing of their end.
     for lease in [&lease, &other] {
         let shown = until("terminals do not show the end", async || {

@@ -3,6 +3,7 @@
 
 use crate::support::fake::{FakeCluster, FakeWallet, Generous, settings, spawn};
 use async_trait::async_trait;
+use paygress_core::backend::cluster::ReadyPod;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, Repetition};
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName, PublicKey};
@@ -48,7 +49,8 @@ impl Service {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&path).await.unwrap());
-        let cluster = FakeCluster { pod_key, runs_images: true, ..FakeCluster::default() };
+        let ready = ReadyPod { pod_key, ..ReadyPod::default() };
+        let cluster = FakeCluster { ready, runs_images: true, ..FakeCluster::default() };
         let cluster = Arc::new(cluster);
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
@@ -225,5 +227,5 @@ async fn what_a_pod_is_given_is_what_its_program_reads() {
     assert_eq!((read.recipient.as_str(), read.request.as_ref()), (&*customer, Some(&request)));
     assert!(read.usable_relays().eq(["wss://relay.example.com"]), "{:?}", read.relays);
     assert_eq!(read.reply["ssh_password"], PASSWORD);
-    assert_eq!(read.reply["ssh_port"], lease.port);
+    assert_eq!(read.reply["ssh_port"], lease.login_port());
 }

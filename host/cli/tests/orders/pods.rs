@@ -14,6 +14,7 @@ use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
 };
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{Customer, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, State};
@@ -21,14 +22,13 @@ use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
-use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, PodAccess, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -40,7 +40,7 @@ const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
 struct Script {
     /// How often the port of a new pod is taken.
     taken: usize,
-    /// The ports of the pods that were validated, in turn.
+    /// The ports of the pods that were validated, in turn; 0 for none.
     validated: Vec<u16>,
     /// Whether no pod ever takes logins.
     is_broken: bool,
@@ -105,7 +105,7 @@ impl Capacity for Left {
 #[async_trait]
 impl Cluster for ScriptedCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
-        let port = plan.placement.host_port;
+        let port = plan.placement.host_port.unwrap_or_default();
         self.0.lock().unwrap().validated.push(port);
         Ok(demand(port))
     }
@@ -187,7 +187,7 @@ fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
 /// A service, and what outlives it.
 struct Service {
     cluster: Arc<ScriptedCluster>,
-    ports: RangeInclusive<u16>,
+    access: PodAccess,
     database: Database,
     ledger: Arc<SqlStore>,
     _directory: TempDir,
@@ -200,7 +200,7 @@ impl Service {
         let database = Database::sqlite(&file, SqlStore::SCHEMA).await.unwrap();
         let ledger = Arc::new(SqlStore::new(database.clone()).with_reserve(0));
         let cluster = Arc::new(ScriptedCluster(Mutex::new(script)));
-        Self { cluster, ports: settings().ports, database, ledger, _directory: directory }
+        Self { cluster, access: settings().access, database, ledger, _directory: directory }
     }
 
     /// As it starts on what is there.
@@ -217,8 +217,8 @@ impl Service {
             responder: Arc::new(NullResponder),
         };
         // What is paid back is not what a customer gets for a stop of theirs.
-        let ports = self.ports.clone();
-        let settings = Settings { refund_on_stop: None, ports, capture, ..settings() };
+        let access = self.access.clone();
+        let settings = Settings { refund_on_stop: None, access, capture, ..settings() };
         OrderService::new(settings, backends)
     }
 
@@ -280,9 +280,9 @@ async fn what_a_pod_needs_follows_it_to_another_port() {
         let lease = service.sell().await;
         let validated = service.cluster.0.lock().unwrap().validated.clone();
         assert_eq!(validated.len(), taken + 1, "each of its ports is validated");
-        assert_eq!(validated.last(), Some(&lease.port));
+        assert_eq!(validated.last().copied(), lease.port);
         assert!(validated.windows(2).all(|two| two[0] != two[1]), "{validated:?}");
-        let reserved = Reservation { demand: demand(lease.port), lease: lease.id };
+        let reserved = Reservation { demand: demand(lease.login_port()), lease: lease.id };
         assert_eq!(service.ledger.reservations().await.unwrap(), [reserved], "moved {taken} times");
     }
 }
@@ -298,7 +298,8 @@ async fn a_port_that_another_pod_has_is_not_sold() {
         (2, 20_001, 4, false),
     ] {
         let script = Script { of_others, ..Script::default() };
-        let service = Service { ports: 20_000..=last, ..Service::new(script).await };
+        let service =
+            Service { access: PodAccess::by_ports(20_000..=last), ..Service::new(script).await };
         let answer = service.order_pod().await;
         let validated = service.cluster.0.lock().unwrap().validated.clone();
         assert_eq!(validated.len(), dry_runs, "{validated:?}");
@@ -308,7 +309,7 @@ async fn a_port_that_another_pod_has_is_not_sold() {
             let port = validated[dry_runs - 1];
             assert!(!validated[..of_others].contains(&port), "{validated:?}");
             let lease = service.ledger.live_leases(None).await.unwrap().remove(0);
-            assert_eq!(lease.port, port);
+            assert_eq!(lease.port, Some(port));
             assert_eq!(reservations, [Reservation { lease: lease.id, demand: demand(port) }]);
         } else {
             let error = answer.error().unwrap();
@@ -319,6 +320,29 @@ async fn a_port_that_another_pod_has_is_not_sold() {
             assert!(reservations.is_empty(), "{reservations:?}");
         }
     }
+}
+
+/// Where pods have no port, the operator says how many there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_without_ports_are_counted() {
+    let access = PodAccess::new(AccessModes::gateway(), 1..=1, 1);
+    let service = Service { access, ..Service::new(Script::default()).await };
+    let lease = service.sell().await;
+    assert_eq!(lease.port, None);
+    assert_eq!(service.cluster.0.lock().unwrap().validated, [0], "its placement has no port");
+    assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1);
+    let orders = service.start();
+    let second = orders.submit(incoming("d", 2, None)).await.unwrap().answer().await.unwrap();
+    let error = second.error().unwrap();
+    let expected = (UNAVAILABLE, "No more pods can be leased now");
+    assert_eq!((error.error_type, error.message.as_str()), expected);
+    // With ports again, the lease without one counts as before.
+    let with_ports = Service { access: settings().access, ..service };
+    assert_eq!(with_ports.ledger.ports_in_use().await.unwrap(), 1);
+    let answer = with_ports.start().submit(incoming("d", 3, None)).await.unwrap();
+    assert!(matches!(answer.answer().await.unwrap(), Response::Access(_)));
+    let leases = with_ports.ledger.live_leases(None).await.unwrap();
+    assert_eq!(leases.iter().filter(|lease| lease.port.is_some()).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

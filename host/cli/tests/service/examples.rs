@@ -89,5 +89,17 @@ fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     let (node_port, placement) = rendered("node-port", "{}", &json!({}));
     let checked = check(&node_port, &placement, &Allowed::default()).unwrap();
     let port = &checked.services[0].spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
-    assert_eq!(port.node_port, Some(i32::from(placement.host_port)));
+    assert_eq!(port.node_port, placement.host_port.map(i32::from));
+}
+
+/// They are of contract 1.1, which does not say how a pod is reached.
+#[test]
+fn examples_of_an_earlier_contract_render_pods_without_a_port() {
+    let without = json!({"placement": {"host_port": null, "access": ["gateway"]}});
+    let (gpu, placement) = rendered("gpu-template", "{}", &without);
+    let pod = check(&gpu, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
+    assert!(pod.containers[0].ports.iter().flatten().all(|port| port.host_port.is_none()));
+    let (node_port, placement) = rendered("node-port", "{}", &without);
+    let refused = check(&node_port, &placement, &Allowed::default()).unwrap_err().to_string();
+    assert!(refused.contains("ACCESS has no node-port"), "{refused}");
 }

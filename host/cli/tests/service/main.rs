@@ -6,6 +6,7 @@
 mod author;
 mod compatibility;
 mod examples;
+mod gateway;
 mod inbox;
 mod isolation;
 mod ledger;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
+pub(super) async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
     command.args(arguments).env_clear().env("NOSTR_RELAYS", sandbox.relay.url().await.to_string());
     command.env("PAYGRESS_CUSTOMER_KEY_FILE", sandbox.directory.path().join("customer/key"));
@@ -25,7 +25,7 @@ async fn paygress(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output 
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -127,7 +127,7 @@ async fn ssh(command: &str, key: &Path) -> Output {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-fn generate_key(file: &Path) {
+pub(super) fn generate_key(file: &Path) {
     let options = ["-q", "-t", "ed25519", "-N", "", "-f"];
     let made = Command::new("ssh-keygen").args(options).arg(file).stdin(Stdio::null()).status();
     assert!(made.unwrap().success());

@@ -414,7 +414,7 @@ async fn an_unpaid_pod_whose_token_is_spent_elsewhere_is_removed() {
         let lease = ledger.live_leases(None).await.unwrap().remove(0);
         // It listens already, and nobody has the login.
         until("the pod is not launched", async || {
-            std::net::TcpStream::connect(("127.0.0.1", lease.port)).ok()
+            std::net::TcpStream::connect(("127.0.0.1", lease.login_port())).ok()
         })
         .await;
         buyer.wallet.receive(&token).await.unwrap();
@@ -423,7 +423,7 @@ async fn an_unpaid_pod_whose_token_is_spent_elsewhere_is_removed() {
     };
     let (answer, lease) = tokio::join!(buyer.ask(json!({"cashu_token": token})), spent);
     assert_eq!(answer["error_type"], "token_already_spent", "{answer}");
-    let listening = std::net::TcpStream::connect(("127.0.0.1", lease.port));
+    let listening = std::net::TcpStream::connect(("127.0.0.1", lease.login_port()));
     assert!(listening.is_err(), "the pod runs");
     assert_eq!(ledger.ports_in_use().await.unwrap(), 0);
 }

@@ -18,15 +18,14 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY, PublicKey};
+use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_core::orders::{
-    Backends, Capture, NewOrder, OrderService, RefundFees, Settings, Submission,
+    Backends, Capture, NewOrder, OrderService, PodAccess, RefundFees, Settings, Submission,
 };
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
@@ -163,10 +162,10 @@ pub struct FakeCluster {
     pub ended: Mutex<HashMap<PodName, EndReason>>,
     /// Pods that others run in place of, which it reports likewise.
     pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
-    /// Those of every pod.
-    pub host_keys: Vec<HostKey>,
-    /// With which every pod has written to its customer.
-    pub pod_key: Option<PublicKey>,
+    /// Pods whose node is lost, which it reports likewise.
+    pub lost: Mutex<Vec<PodName>>,
+    /// What is known of every pod.
+    pub ready: ReadyPod,
     /// What each pod that was launched was to write.
     pub pod_replies: Mutex<Vec<Option<PodReply>>>,
     /// Holds up the pods that start.
@@ -259,8 +258,7 @@ impl Cluster for FakeCluster {
             gate.reached.notify_one();
             gate.go.notified().await;
         }
-        let (host_keys, pod_key) = (self.host_keys.clone(), self.pod_key.clone());
-        Ok(ReadyPod { host_keys, pod_key, root: false })
+        Ok(self.ready.clone())
     }
     async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
         Ok(StartupPhase::Starting)
@@ -304,6 +302,8 @@ impl Cluster for FakeCluster {
                 return;
             }
         }
+        let lost = self.lost.lock().unwrap().clone();
+        let _ = sink.send(ClusterEvent::NodeLost(lost)).await;
         std::future::pending().await
     }
     async fn check(&self) -> Result<(), ClusterError> {
@@ -426,7 +426,7 @@ pub fn settings() -> Settings {
         end_notices: Vec::new(),
         ssh_host: "127.0.0.1".to_owned(),
         container_port: 2_222,
-        ports: 1_024..=65_000,
+        access: PodAccess::by_ports(1_024..=65_000),
         sweep: false,
         refund_on_stop: Some(RefundTerms { step: Seconds(60), percent: 100 }),
         refund_fees: RefundFees::Operator,

@@ -30,6 +30,20 @@ pub(super) struct Node {
     pods: u64,
     /// It is ready, and not cordoned.
     is_schedulable: bool,
+    /// Its kubelet was ready, or was expected to be, and is not.
+    is_unready: bool,
+}
+
+/// What a node reports of its kubelet; none: it has not reported yet.
+fn readiness(node: &v1::Node) -> Option<&str> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some(ready.status.as_str())
+}
+
+/// Whether a node's kubelet is not ready, or does not report.
+pub(crate) fn is_unready(node: &v1::Node) -> bool {
+    readiness(node).is_some_and(|status| status != "True")
 }
 
 impl Node {
@@ -37,11 +51,7 @@ impl Node {
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
         let allocatable = status.and_then(|status| status.allocatable.as_ref());
-        let is_ready = status
-            .and_then(|status| status.conditions.as_ref())
-            .into_iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let is_ready = readiness(node) == Some("True");
         let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
         let pods: Option<&Quantity> = allocatable.and_then(|amounts| amounts.get("pods"));
         Self {
@@ -55,7 +65,13 @@ impl Node {
             allocatable: Amounts::of(allocatable),
             pods: pods.and_then(whole).unwrap_or(0),
             is_schedulable: is_ready && spec.is_none_or(|spec| spec.unschedulable != Some(true)),
+            is_unready: is_unready(node),
         }
+    }
+
+    /// Its name, if it is not ready.
+    pub(super) fn unready(&self) -> Option<&str> {
+        self.is_unready.then_some(self.name.as_str())
     }
 
     fn added(extra: &ExtraCapacity) -> Self {
@@ -67,6 +83,7 @@ impl Node {
             allocatable: extra.allocatable.clone(),
             pods: extra.pods,
             is_schedulable: true,
+            is_unready: false,
         }
     }
 

@@ -175,6 +175,11 @@ impl Objects {
         self.are_pods_listed() && self.are_quotas_listed()
     }
 
+    /// The names of the nodes that are not ready.
+    pub(super) fn unready_nodes(&self) -> Vec<String> {
+        self.nodes.values().filter_map(Node::unready).map(str::to_owned).collect()
+    }
+
     /// None while it is not known, and where neither nodes nor quotas can be counted.
     pub(super) fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
         if !self.is_listed()

@@ -149,6 +149,11 @@ impl CapacityWatch {
         !lock(&self.objects).is_listed()
     }
 
+    /// The names of the nodes that are not ready; none while nodes cannot be watched.
+    pub(crate) fn unready_nodes(&self) -> Vec<String> {
+        lock(&self.objects).unready_nodes()
+    }
+
     /// None while it is not known, and where no right permits counting it.
     pub(crate) async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         let mut progress = self.progress.clone();

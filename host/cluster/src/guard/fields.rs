@@ -70,6 +70,12 @@ impl<'a> Object<'a> {
         }
     }
 
+    pub(super) fn remove(&mut self, field: &str) {
+        if let Some(object) = self.value.as_object_mut() {
+            object.remove(field);
+        }
+    }
+
     /// Sets the field to this value; refuses any other.
     pub(super) fn require(&mut self, field: &str, value: Value) -> Result<()> {
         match self.get(field) {

@@ -3,13 +3,15 @@
 //!
 //! It is an allowlist: a field that is not named here is refused, and with it every field that
 //! future versions of Kubernetes add. What passes satisfies the `restricted` Pod Security Standard,
-//! except for the one host port.
+//! except for the one host port, if the operator sells any.
 
 mod allowed;
 mod error;
 mod fields;
 mod pod;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use allowed::{Allowed, Overcommit};
 pub use error::{GuardError, Violation};
@@ -52,9 +54,9 @@ pub fn check(
         }
         node_port |= reserved;
     }
-    match (host_port, node_port) {
-        (true, true) => return Err(GuardError::PortTwice(placement.host_port)),
-        (false, false) => return Err(GuardError::Unreachable(placement.host_port)),
+    match (placement.host_port, host_port, node_port) {
+        (Some(port), true, true) => return Err(GuardError::PortTwice(port)),
+        (Some(port), false, false) => return Err(GuardError::Unreachable(port)),
         _ => {}
     }
     // Only now: deserialising drops unknown fields, and these must be refused.

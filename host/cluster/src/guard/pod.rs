@@ -5,12 +5,16 @@ use super::error::GuardError;
 use super::fields::Object;
 use crate::ssh_server::{DIRECTORY, END_DIRECTORY, RESERVED_CONTAINERS, RESERVED_VOLUMES};
 use paygress_core::backend::policy::{Placement, Resources};
+use paygress_core::model::access::AccessMode;
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, GuardError>;
 
 /// The longest grace period, in seconds: the port of a pod that is being stopped is not free.
 const GRACE_SECONDS: i64 = 30;
+/// The port that is none, for Kubernetes too: templates of contract 1.0 and 1.1 are given it where a
+/// pod has no port.
+const NO_PORT: u16 = 0;
 const VOLUMES: usize = 8;
 const VARIABLES: usize = 64;
 
@@ -283,15 +287,21 @@ fn ports(container: &mut Object<'_>, placement: &Placement) -> Result<bool> {
     let mut host_port = false;
     for mut port in container.list("ports")? {
         port.only(&["containerPort", "hostPort", "name", "protocol"])?;
-        if port.get("hostPort").is_some() {
-            if host_port {
-                return Err(port.field_error("hostPort", "is a second one; a pod has one"));
+        let Some(found) = port.get("hostPort") else { continue };
+        let Some(reserved) = placement.port_by(AccessMode::HostPort) else {
+            if *found != json!(NO_PORT) {
+                return Err(port.field_error("hostPort", "is not allowed: ACCESS has no host-port"));
             }
-            port.require("hostPort", json!(placement.host_port))?;
-            port.require("containerPort", json!(placement.container_port))?;
-            port.require("protocol", json!("TCP"))?;
-            host_port = true;
+            port.remove("hostPort");
+            continue;
+        };
+        if host_port {
+            return Err(port.field_error("hostPort", "is a second one; a pod has one"));
         }
+        port.require("hostPort", json!(reserved))?;
+        port.require("containerPort", json!(placement.container_port))?;
+        port.require("protocol", json!("TCP"))?;
+        host_port = true;
     }
     Ok(host_port)
 }

@@ -3,6 +3,7 @@
 use super::error::GuardError;
 use super::fields::Object;
 use paygress_core::backend::policy::Placement;
+use paygress_core::model::access::AccessMode;
 use serde_json::{Value, json};
 
 /// Checks and completes a Service; returns whether it has the reserved port as its nodePort.
@@ -39,6 +40,10 @@ pub(super) fn check(
         Some(Some("NodePort")) => true,
         _ => return Err(spec.field_error("type", "must be ClusterIP or NodePort")),
     };
+    let node_port = placement.port_by(AccessMode::NodePort);
+    if is_node_port && node_port.is_none() {
+        return Err(spec.field_error("type", "must be ClusterIP: ACCESS has no node-port"));
+    }
     let mut reserved = false;
     for mut port in spec.list("ports")? {
         port.only(&["name", "nodePort", "port", "protocol", "targetPort"])?;
@@ -46,7 +51,7 @@ pub(super) fn check(
             if reserved {
                 return Err(port.field_error("nodePort", "is a second one; a pod has one"));
             }
-            port.require("nodePort", json!(placement.host_port))?;
+            port.require("nodePort", json!(node_port))?;
             port.require("targetPort", json!(placement.container_port))?;
             port.require("protocol", json!("TCP"))?;
             reserved = true;

@@ -45,7 +45,7 @@ fn added(
     let mut typed: PodTemplateSpec = serde_json::from_value(template).unwrap();
     let form = PodForm { user, volume: ServerVolume::Copy };
     SshServer { image: SERVER, form }.install(&mut typed, 2_222);
-    ImageProgram { server_image: SERVER, sold, overcommit }.add(&mut typed)?;
+    ImageProgram { server_image: SERVER, services: &[], sold, overcommit }.add(&mut typed)?;
     Ok(serde_json::to_value(typed).unwrap()["spec"].clone())
 }
 
@@ -157,14 +157,25 @@ fn a_tier_that_is_too_small_is_refused_and_so_is_a_template_of_another_kind() {
     };
     let invalid = Some(ErrorType::InvalidRequest);
     assert_eq!(with("command", json!(["/usr/sbin/sshd", "-D"])), invalid, "a server of its own");
-    assert_eq!(with("ports", json!([{"containerPort": 2222}])), invalid, "a Service");
+    assert_eq!(with("ports", json!([{"containerPort": 2222}])), None, "by the gateway alone");
     let mut without_server: PodTemplateSpec = serde_json::from_value(template()).unwrap();
     let program = ImageProgram {
         server_image: "",
+        services: &[],
         sold: resources(1_000, 1_024),
         overcommit: Overcommit::default(),
     };
     assert_eq!(program.add(&mut without_server).err().map(|refusal| refusal.code), invalid);
+    // With the server, and customers who come through a Service.
+    let [within, node_port]: [Service; 2] = ["ClusterIP", "NodePort"]
+        .map(|kind| serde_json::from_value(json!({"spec": {"type": kind}})).unwrap());
+    for (service, expected) in [(within, None), (node_port, invalid)] {
+        let mut typed: PodTemplateSpec = serde_json::from_value(template()).unwrap();
+        let form = PodForm { user: PodUser::Template, volume: ServerVolume::Copy };
+        SshServer { image: SERVER, form }.install(&mut typed, 2_222);
+        let program = ImageProgram { server_image: SERVER, services: &[service], ..program };
+        assert_eq!(program.add(&mut typed).err().map(|refusal| refusal.code), expected);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::connection::with_timeout;
 use crate::objects::{Objects, STARTED};
 use crate::pod_reply;
 use crate::requests::{Answer, Result, cluster_error, request};
+use crate::settings::SshHostFrom;
 use crate::ssh_server::mounted_image;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -60,20 +61,31 @@ impl Kubernetes {
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
         // A pod that was launched before its payment has nobody to write to.
-        let reply = objects.reply.as_ref().filter(|_| pod_reply::is_in(&job));
+        let reply = objects.reply.take().filter(|_| pod_reply::is_in(&job));
+        let (reply, held) = match self.settings.ssh_host_from {
+            SshHostFrom::Setting => (reply, None),
+            SshHostFrom::Node => (None, reply),
+        };
         let services = objects.services.iter();
         let services = try_join_all(services.map(|service| self.ensure(&self.services, service)));
         let (secret, reply, services) = tokio::join!(
             self.ensure(&self.secrets, &objects.secret),
-            self.ensure_reply(reply, &pod),
+            self.ensure_reply(reply.as_ref(), &pod),
             services,
         );
         secret?;
         reply?;
         services?;
-        if job.spec.as_ref().is_none_or(|spec| spec.suspend != Some(true)) {
-            return Ok(());
+        if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
+            self.resume(&pod).await?;
         }
+        if let Some(held) = held {
+            self.hold_reply(&pod, held);
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, pod: &PodName) -> Result<()> {
         let resume = Patch::Merge(json!({
             "metadata": {"annotations": {STARTED: UnixTime::now().0.to_string()}},
             "spec": {"suspend": false},
@@ -82,7 +94,7 @@ impl Kubernetes {
     }
 
     /// Creates what a pod is to write. It starts without it as well, and writes nothing.
-    async fn ensure_reply(&self, reply: Option<&Secret>, pod: &PodName) -> Result<()> {
+    pub(super) async fn ensure_reply(&self, reply: Option<&Secret>, pod: &PodName) -> Result<()> {
         let Some(reply) = reply else { return Ok(()) };
         match self.ensure(&self.secrets, reply).await {
             Err(ClusterError::Refused(refusal)) => {

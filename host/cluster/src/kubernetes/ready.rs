@@ -3,7 +3,7 @@
 
 use super::{Kubernetes, lease_selector};
 use crate::pod_reply::ready_pod;
-use crate::pod_server::{PodServer, answering};
+use crate::pod_server::{PodServer, Portless, answering};
 use crate::requests::Result;
 use crate::status::{readiness, unready};
 use futures::StreamExt;
@@ -33,6 +33,7 @@ impl Kubernetes {
         let limit = self.unschedulable_within();
         let secret = self.host_key_secret(name);
         let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
+        let mut reply = self.held_reply(name);
         let mut job_poll = tokio::time::interval(JOB_POLL);
         loop {
             tokio::select! {
@@ -52,22 +53,28 @@ impl Kubernetes {
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             let Some(pod) = &latest else { continue };
-            server.follow(PodServer::of(pod, &secret));
-            if server.is_ready() {
-                return Ok(server.describe(name, pod).await);
-            }
-            if let Some(result) = readiness(pod, start.elapsed(), limit) {
-                result?;
-                return Ok(server.describe(name, pod).await);
+            self.release_reply(&mut reply, name, pod).await;
+            server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
+            let is_ready =
+                server.is_ready() || readiness(pod, start.elapsed(), limit).transpose()?.is_some();
+            if is_ready {
+                self.forget_reply(name, pod).await;
+                return self.describe(server, name, pod).await;
             }
         }
     }
 
+    async fn describe(&self, server: ServerSearch, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
+        let ssh_host = self.ssh_host(pod).await?;
+        Ok(ReadyPod { ssh_host, ..server.describe(name, pod).await })
+    }
+
     /// What is known of a pod of this name that the kubelet reports as ready.
-    pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> ReadyPod {
+    pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
         let mut server = ServerSearch::new();
-        server.follow(PodServer::of(pod, &self.host_key_secret(name)));
-        server.describe(name, pod).await
+        let portless = Portless::from(&self.settings.access);
+        server.follow(PodServer::of(pod, &self.host_key_secret(name), portless));
+        self.describe(server, name, pod).await
     }
 }
 
@@ -165,16 +172,16 @@ mod tests {
         for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
             let mut search = ServerSearch::new();
             search.follow(None);
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             tokio::time::timeout(SOON, search.find()).await.expect("it answers");
             // Again, with what is known already.
-            search.follow(PodServer::of(pod, &secret));
+            search.follow(PodServer::of(pod, &secret, Portless::Service));
             assert_eq!(search.is_ready(), makes_ready);
             described.push(search.describe(&name, pod).await);
         }
         // As when the kubelet reports it before it has answered.
         let mut search = ServerSearch::new();
-        search.follow(PodServer::of(&of_service, &secret));
+        search.follow(PodServer::of(&of_service, &secret, Portless::Service));
         described.push(search.describe(&name, &of_service).await);
         for ready in &described {
             let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();

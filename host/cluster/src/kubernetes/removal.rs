@@ -28,7 +28,8 @@ impl Kubernetes {
         }
     }
 
-    /// Deletes the rest of a lease until nothing of it is left. The login's Secret is garbage
+    /// Deletes the rest of a lease until nothing of it is left but a pod on a node that is lost: that
+    /// one goes when its node is back. The login's Secret is garbage
     /// collected some time after its Job, and a new pod of the same name must not find the old one.
     /// It is deleted rather than looked up, since the service has no right to read Secrets.
     async fn delete_owned(&self, pod: &PodName) -> Result<()> {
@@ -47,7 +48,7 @@ impl Kubernetes {
             if job.is_none()
                 && secrets_gone
                 && services.is_empty()
-                && self.pods_of(pod).await?.is_empty()
+                && self.pods_of(pod).await?.iter().all(|pod| self.is_on_lost_node(pod))
             {
                 return Ok(());
             }

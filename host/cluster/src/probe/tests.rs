@@ -4,6 +4,7 @@ use crate::objects::JobSettings;
 use crate::ssh_server::{INIT_CONTAINER, SshServer};
 use paygress_core::backend::cluster::LOGIN_MOUNT_PATH;
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
+use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::LeaseId;
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
@@ -44,7 +45,8 @@ fn objects_of(form: PodForm, reply: ReplyStep, command: &Value, run: Run) -> Obj
             pod_name: pod.clone(),
             image: "example.com/ssh:1".to_owned(),
             resources: Resources { cpu_millicores: 100, memory_mib: 128 },
-            host_port: 20_000,
+            host_port: Some(20_000),
+            access: AccessModes::default(),
             container_port: 2_222,
             secret_name: pod,
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),

@@ -1,9 +1,10 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
 pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
-pub use crate::model::lease::EndReason;
+pub use crate::model::lease::{EndReason, PortKind};
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
+use crate::backend::pod_streams::PodStreams;
 use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
@@ -11,6 +12,7 @@ use crate::model::ids::{LeaseId, PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
+use crate::model::ssh_host::SshHost;
 use crate::model::units::{Seconds, UnixTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -138,8 +140,11 @@ pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
     Ended(PodName, EndReason),
     /// The cluster has started another pod in its place, which takes logins: the disk and the host
-    /// keys of the one before are gone.
+    /// keys of the one before are gone, and its node may be another one.
     Replaced(PodName, ReadyPod),
+    /// The node of these pods is lost: nobody knows whether they run, and their customers do not reach
+    /// them.
+    NodeLost(Vec<PodName>),
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
 }
@@ -168,6 +173,9 @@ pub struct ReadyPod {
     /// The key with which it has written to its customer, with the same host keys.
     #[serde(default)]
     pub pod_key: Option<PublicKey>,
+    /// Where customers reach its node; none where they reach all pods at the same host.
+    #[serde(default)]
+    pub ssh_host: Option<SshHost>,
 }
 
 /// Finds out whether pods start, before customers pay for them.
@@ -208,6 +216,11 @@ pub trait Cluster: Send + Sync {
         false
     }
 
+    /// Where the port of this pod is open, if it has one. Its template decides that.
+    fn port_kind(&self, _plan: &LeasePlan) -> PortKind {
+        PortKind::HostPort
+    }
+
     /// Starts the pod. Idempotent.
     ///
     /// # Errors
@@ -226,6 +239,11 @@ pub trait Cluster: Send + Sync {
 
     /// How to find out whether pods start; none where nothing keeps them from it.
     fn probe(&self) -> Option<&dyn Probe> {
+        None
+    }
+
+    /// The way to its pods' SSH servers from here; none where there is none.
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
         None
     }
 
@@ -279,7 +297,8 @@ pub trait Cluster: Send + Sync {
         Ok(())
     }
 
-    /// Removes the pod and everything that belongs to it, and waits until its port is free.
+    /// Removes the pod and everything that belongs to it, and waits until its port is free. Of a pod
+    /// whose node is lost ([`ClusterEvent::NodeLost`]) that is as soon as nothing starts it again.
     /// Idempotent.
     ///
     /// # Errors

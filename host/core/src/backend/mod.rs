@@ -2,7 +2,9 @@
 
 pub mod capacity;
 pub mod cluster;
+pub mod gateway;
 pub mod http_auth;
+pub mod pod_streams;
 pub mod policy;
 pub mod probe;
 pub mod responder;

@@ -206,7 +206,7 @@ pub trait LeaseStore: Send + Sync {
 #[async_trait]
 pub trait PortAllocator: Send + Sync {
     /// Reserves a port of the range for a lease; `None` when all are taken. A lease that has a port
-    /// keeps it.
+    /// keeps it; one that has a place gets a port instead.
     async fn reserve_port(
         &self,
         lease: &LeaseId,
@@ -221,12 +221,16 @@ pub trait PortAllocator: Send + Sync {
         range: RangeInclusive<u16>,
     ) -> Result<Option<u16>, LedgerError>;
 
-    /// Reserves what the pod of a lease with a port needs, beside what all others have reserved: no
+    /// Reserves a place for a lease without a port, if fewer than `most` leases have a port or a
+    /// place; whether it has one. A lease that has a port or a place keeps it.
+    async fn reserve_place(&self, lease: &LeaseId, most: u32) -> Result<bool, LedgerError>;
+
+    /// Reserves what the pod of a lease with a port or a place needs, beside what all others have reserved: no
     /// two replicas sell the same. A lease that has reserved this keeps it. Where the capacity is
     /// not known, the need is recorded all the same.
     ///
     /// # Errors
-    /// [`LedgerError::Database`] when the lease has no port.
+    /// [`LedgerError::Database`] when the lease has neither.
     async fn reserve_capacity(
         &self,
         lease: &LeaseId,
@@ -234,16 +238,17 @@ pub trait PortAllocator: Send + Sync {
         capacity: Option<Arc<dyn Capacity>>,
     ) -> Result<Result<(), NoCapacity>, LedgerError>;
 
-    /// What all leases with a port have reserved, without those that cannot be read.
+    /// What all leases with a port or a place have reserved, without those that cannot be read.
     async fn reservations(&self) -> Result<Vec<Reservation>, LedgerError>;
 
-    /// Releases the lease's port and what it has reserved, if it has one.
+    /// Releases the lease's port or place and what it has reserved, if it has one.
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
 
     /// Releases the ports of leases that have ended, or never were, and that no order is about to
     /// make; returns how many.
     async fn release_unused_ports(&self) -> Result<u32, LedgerError>;
 
+    /// How many leases have a port or a place.
     async fn ports_in_use(&self) -> Result<u32, LedgerError>;
 
     /// Whether a port of the range could be reserved.

@@ -1,6 +1,8 @@
 //! What is for sale at one moment.
 
+use crate::model::access::AccessModes;
 use crate::model::decision::{ImageOffer, Offer};
+use crate::model::gateway::GatewayWays;
 use crate::model::ids::MintUrl;
 
 /// How full the cluster is, in thousandths of what its nodes have for pods.
@@ -42,6 +44,10 @@ pub struct Catalog {
     pub root: bool,
     /// Whether the image's own program may be ordered.
     pub run_image: bool,
+    /// The ways by which pods are reached.
+    pub access: AccessModes,
+    /// How the gateway is reached.
+    pub ways: GatewayWays,
 }
 
 impl Catalog {
@@ -55,6 +61,8 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
             || self.run_image != other.run_image
+            || self.access != other.access
+            || !self.ways.is_offered_as(&other.ways)
     }
 
     fn terms(&self) -> impl Iterator<Item = &Offer> {

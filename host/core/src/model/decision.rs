@@ -1,5 +1,6 @@
 //! What policies see and decide. It is recorded with the order and can be replayed.
 
+use crate::model::access::{AccessMode, AccessModes};
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -154,14 +155,26 @@ pub struct Placement {
     pub image: String,
     /// What the pod may use.
     pub resources: Resources,
-    /// The node's port that is reserved for it.
-    pub host_port: u16,
+    /// The port of the nodes that is reserved for it; none where none is sold.
+    #[serde(default)]
+    pub host_port: Option<u16>,
+    /// How customers may reach it.
+    #[serde(default, skip_serializing_if = "AccessModes::is_default")]
+    pub access: AccessModes,
     /// The port that its SSH server listens on.
     pub container_port: u16,
     /// The Secret with its login.
     pub secret_name: String,
     /// Where the pod finds the login.
     pub secret_mount_path: String,
+}
+
+impl Placement {
+    /// The reserved port, if the template may use it so.
+    #[must_use]
+    pub fn port_by(&self, mode: AccessMode) -> Option<u16> {
+        self.host_port.filter(|_| mode.has_port() && self.access.contains(mode))
+    }
 }
 
 /// A template as a policy returned it: not trusted until the cluster's guard has read it.

@@ -3,20 +3,43 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
+use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+/// What `ssh` connects to if it is given no port.
+const SSH_PORT: u16 = 22;
 
 /// How far a lease has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaseState {
-    /// It has a port and no pod yet.
+    /// It has a port or a place, and no pod yet.
     Reserved,
     /// Its pod runs.
     Live,
     /// Its pod is gone and its port free.
     Ended,
+}
+
+/// Where the port of a lease is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortKind {
+    /// At the pod's node.
+    #[default]
+    HostPort,
+    /// At every node.
+    NodePort,
+}
+
+impl PortKind {
+    /// Leases of earlier versions do not say: most templates use a host port.
+    #[must_use]
+    pub fn is_host_port(&self) -> bool {
+        *self == Self::HostPort
+    }
 }
 
 /// A pod that is being, is or was sold.
@@ -35,8 +58,12 @@ pub struct Lease {
     pub resources: Resources,
     /// The SSH user.
     pub username: String,
-    /// The node's port.
-    pub port: u16,
+    /// The nodes' port; none where it was sold without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whose port that is.
+    #[serde(default, skip_serializing_if = "PortKind::is_host_port")]
+    pub port_kind: PortKind,
     /// How far it is.
     pub state: LeaseState,
     /// When it was ordered.
@@ -57,6 +84,9 @@ pub struct Lease {
     /// The Nostr key with which the pod has written to its customer; none where it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_key: Option<PublicKey>,
+    /// Where its node is reached; none where all pods are reached at the host of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host: Option<SshHost>,
 }
 
 impl Lease {
@@ -64,6 +94,23 @@ impl Lease {
     #[must_use]
     pub fn pod_npub(&self) -> String {
         self.pod_key.as_ref().map_or_else(|| self.pod().into(), PublicKey::npub)
+    }
+
+    /// The port that `ssh` connects to: the nodes', or its own default in a pod without one.
+    #[must_use]
+    pub fn login_port(&self) -> u16 {
+        self.port.unwrap_or(SSH_PORT)
+    }
+
+    /// The host that `ssh` connects to: that of its node or of the settings, or the pod by its name
+    /// where it has no port of the nodes. Only the gateway knows that name.
+    #[must_use]
+    pub fn login_host(&self, of_settings: &str) -> String {
+        match (self.port, &self.ssh_host) {
+            (None, _) => self.pod().into(),
+            (Some(_), Some(host)) => host.as_str().to_owned(),
+            (Some(_), None) => of_settings.to_owned(),
+        }
     }
 
     /// The name of its pod.
@@ -98,7 +145,7 @@ pub enum EndReason {
     Exited,
     /// Somebody removed it.
     Removed,
-    /// Disrupted by the cluster: its node was lost or drained, or it was preempted.
+    /// Disrupted by the cluster: its node was drained or removed, or it was preempted.
     Disrupted,
     /// Evicted since its node ran out of something that pods have without limit. The one that has
     /// most of it is evicted first; whether it was this one is not known.
@@ -111,11 +158,13 @@ pub enum EndReason {
     OutOfDisk,
     /// It never ran: its image could not be pulled or started.
     ImageFailed,
+    /// Its node is not there any more, or cannot be reached.
+    NodeLost,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Expired,
         Self::Exited,
         Self::Removed,
@@ -125,6 +174,7 @@ impl EndReason {
         Self::OutOfMemory,
         Self::OutOfDisk,
         Self::ImageFailed,
+        Self::NodeLost,
     ];
 
     /// Its name, as it is stored and sent.
@@ -140,13 +190,14 @@ impl EndReason {
             Self::OutOfMemory => "out-of-memory",
             Self::OutOfDisk => "out-of-disk",
             Self::ImageFailed => "image-failed",
+            Self::NodeLost => "node-lost",
         }
     }
 
     /// Whether it is the service's to make good: all unused time is paid back, at its expense.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
-        matches!(self, Self::Removed | Self::Disrupted)
+        matches!(self, Self::Removed | Self::Disrupted | Self::NodeLost)
     }
 
     /// Whether it is the customer's own doing, or may be, before the time was over: unused time is
@@ -168,13 +219,19 @@ mod tests {
         let id = LeaseId::of(&OrderId::random());
         let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
         let pod_key = Some(PublicKey::from_bytes([7; 32]));
-        let lease =
-            Lease { host_keys, root: Some(true), pod_key, ..testing::lease(id.clone(), 1, 2) };
+        let ssh_host = Some(SshHost::parse("203.0.113.7").unwrap());
+        let lease = Lease {
+            host_keys,
+            root: Some(true),
+            pod_key,
+            ssh_host,
+            ..testing::lease(id.clone(), 1, 2)
+        };
         let json = serde_json::to_value(&lease).unwrap();
         assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
         assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
         let mut earlier = json;
-        for added in ["host_keys", "root", "pod_key"] {
+        for added in ["host_keys", "root", "pod_key", "ssh_host"] {
             earlier.as_object_mut().unwrap().remove(added).unwrap();
         }
         let read: Lease = serde_json::from_value(earlier.clone()).unwrap();

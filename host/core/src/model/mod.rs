@@ -1,7 +1,9 @@
 //! Plain data: ids, amounts, orders, leases, payments, decisions and error codes.
 
+pub mod access;
 pub mod catalog;
 pub mod decision;
+pub mod gateway;
 pub mod host_key;
 pub mod ids;
 mod invalid_name;
@@ -16,6 +18,7 @@ pub mod refusal;
 pub mod reply_to;
 pub mod run;
 pub mod secret;
+pub mod ssh_host;
 pub mod state;
 pub mod token;
 pub mod units;

@@ -48,11 +48,11 @@ impl OrderService {
         let images = self.image_list.of(&policies, &context).await;
         *self.default_tier.lock().unwrap_or_else(PoisonError::into_inner) =
             offers.first().map(Tier::from);
-        let ports = self.ports().saturating_sub(context.active_leases);
+        let most = self.settings.access.places().saturating_sub(context.active_leases);
         let is_closed = self.are_sales_stopped();
         let available = |offer: &Offer| match is_closed {
             true => Some(0),
-            false => Some(free.as_ref()?.count(&Tier::from(offer), ports)),
+            false => Some(free.as_ref()?.count(&Tier::from(offer), most)),
         };
         let listed = |offer: Offer| ListedOffer { available: available(&offer), offer };
         Ok(Catalog {
@@ -63,6 +63,8 @@ impl OrderService {
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
             root: self.backends.cluster.root(),
             run_image: self.backends.cluster.runs_images(),
+            access: self.settings.access.modes().clone(),
+            ways: self.gateway_ways(),
         })
     }
 
@@ -74,16 +76,16 @@ impl OrderService {
         Ok(Some(FreeCapacity { capacity, reserved }))
     }
 
-    /// How many pods can be leased at the same time: as many as there are ports, and no more than
-    /// the cluster has left for pods of the default tier.
+    /// How many pods can be leased at the same time: as many as there are ports, or may be without
+    /// one, and no more than the cluster has left for pods of the default tier.
     pub(super) fn capacity_leases(&self, active: u32, free: Option<&FreeCapacity>) -> u32 {
-        let ports = self.ports();
+        let most = self.settings.access.places();
         let tier = self.default_tier.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (free, tier) {
             (Some(free), Some(tier)) => {
-                active.saturating_add(free.count(&tier, ports.saturating_sub(active)))
+                active.saturating_add(free.count(&tier, most.saturating_sub(active)))
             }
-            _ => ports,
+            _ => most,
         }
     }
 
@@ -129,19 +131,41 @@ impl OrderService {
         free.fits(&Tier::from(&quote)).err()
     }
 
-    /// Refuses a new pod of this tier for which there is no port, or no place. Nobody is sent to their
+    /// Refuses a new pod of this tier for which there is no port, or no room. Nobody is sent to their
     /// wallet for a token that buys nothing.
     pub(super) async fn check_for_sale(
         &self,
         tier: &Tier,
         free: Option<&FreeCapacity>,
     ) -> Result<(), Refusal> {
-        let ports = self.settings.ports.clone();
-        match self.backends.ledger.has_free_port(ports).await {
+        let (ledger, access) = (&self.backends.ledger, &self.settings.access);
+        let (is_free, sold_out) = match access.ports() {
+            Some(ports) => (ledger.has_free_port(ports.clone()).await, no_ports()),
+            None => {
+                let used = ledger.ports_in_use().await;
+                (used.map(|used| used < access.max_leases()), no_places())
+            }
+        };
+        match is_free {
             Ok(true) => free.map_or(Ok(()), |free| free.fits(tier)).map_err(refusal),
-            Ok(false) => Err(no_ports()),
+            Ok(false) => Err(sold_out),
             Err(error) => Err(internal(&error)),
         }
+    }
+
+    /// Reserves a port, or a place where no ports are sold; the port.
+    pub(super) async fn reserve_port_or_place(
+        &self,
+        lease: &LeaseId,
+    ) -> Result<Option<u16>, Refusal> {
+        let (ledger, access) = (&self.backends.ledger, &self.settings.access);
+        let failed = |error: LedgerError| internal(&error);
+        let Some(ports) = access.ports() else {
+            let reserved = ledger.reserve_place(lease, access.max_leases()).await;
+            return reserved.map_err(failed)?.then_some(None).ok_or_else(no_places);
+        };
+        let port = ledger.reserve_port(lease, ports.clone()).await.map_err(failed)?;
+        port.map(Some).ok_or_else(no_ports)
     }
 
     /// Validates a new pod, and reserves what it needs.
@@ -174,8 +198,17 @@ impl OrderService {
 }
 
 /// The refusal of a new pod when every port is leased.
-pub(super) fn no_ports() -> Refusal {
-    Refusal::new(ErrorType::ResourceUnavailable, "No available ports in the configured range")
+fn no_ports() -> Refusal {
+    all_leased("No available ports in the configured range")
+}
+
+/// The same where pods have none.
+fn no_places() -> Refusal {
+    all_leased("No more pods can be leased now")
+}
+
+fn all_leased(message: &str) -> Refusal {
+    Refusal::new(ErrorType::ResourceUnavailable, message)
         .with_details("all pods are leased; your token was not taken, try again when one has ended")
 }
 

@@ -1,9 +1,9 @@
 //! Everything that can be refused, while the customer still holds the money.
 
-use super::capacity::{self, NotReserved, no_ports};
+use super::capacity::{self, NotReserved};
 use super::image_starts::PodImage;
 use super::lane::Lane;
-use super::{OrderService, StepError, internal, unreadable};
+use super::{OrderService, StepError, unreadable};
 use crate::backend::capacity::NoCapacity;
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
@@ -171,7 +171,8 @@ impl OrderService {
         if let Err(refusal) = reserved {
             return Err(Rejected::by_cluster(refusal, agreement, Some(planned)));
         }
-        let placement = &planned.decision.placement;
+        let plan = lease_plan(order, &agreement, &planned, &login);
+        let placement = &plan.placement;
         let lease = Lease {
             id: LeaseId::of(&order.id),
             customer: order.reply_to.customer.clone(),
@@ -180,6 +181,7 @@ impl OrderService {
             resources: agreement.decision.quote.resources,
             username: agreement.decision.order.username.clone(),
             port: placement.host_port,
+            port_kind: self.backends.cluster.port_kind(&plan),
             state: LeaseState::Reserved,
             created_at: order.created_at,
             expires_at: None,
@@ -188,6 +190,7 @@ impl OrderService {
             host_keys: Vec::new(),
             root: None,
             pod_key: None,
+            ssh_host: None,
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }
@@ -252,11 +255,13 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<PodDecision, Refusal> {
         let lease = LeaseId::of(order);
-        self.backends
-            .ledger
-            .reassign_port(&lease, self.settings.ports.clone())
-            .await
-            .map_err(|error| unreadable(&error))?;
+        if let Some(ports) = self.settings.access.ports() {
+            self.backends
+                .ledger
+                .reassign_port(&lease, ports.clone())
+                .await
+                .map_err(|error| unreadable(&error))?;
+        }
         let decision = &agreement.decision;
         let image = &planned.decision.placement.image;
         let placement = self.place(&lease, image, &decision.quote).await?;
@@ -302,20 +307,15 @@ impl OrderService {
         }
     }
 
-    /// Reserves a port and fixes what the template must keep to.
+    /// Reserves a port, if pods have one, and fixes what the template must keep to.
     pub(super) async fn place(
         &self,
         lease: &LeaseId,
         image: &str,
         quote: &Quote,
     ) -> Result<Placement, Refusal> {
-        let port = self
-            .backends
-            .ledger
-            .reserve_port(lease, self.settings.ports.clone())
-            .await
-            .map_err(|error| internal(&error))?;
-        Ok(self.placement(lease, image, quote, port.ok_or_else(no_ports)?))
+        let port = self.reserve_port_or_place(lease).await?;
+        Ok(self.placement(lease, image, quote, port))
     }
 
     /// What the template of a pod must keep to.
@@ -324,7 +324,7 @@ impl OrderService {
         lease: &LeaseId,
         image: &str,
         quote: &Quote,
-        host_port: u16,
+        host_port: Option<u16>,
     ) -> Placement {
         let name = lease.pod_name();
         Placement {
@@ -332,6 +332,7 @@ impl OrderService {
             image: image.to_owned(),
             resources: quote.resources,
             host_port,
+            access: self.settings.access.modes().clone(),
             container_port: self.settings.container_port,
             secret_name: name.into(),
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),

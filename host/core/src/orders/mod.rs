@@ -10,6 +10,7 @@
 //!                    refused   refused    refunds       terminate, reconcile: the end of a lease
 //! ```
 //!
+//! - `access`: how customers reach pods, and how many pods that allows.
 //! - `submit`: new orders, repeated orders, and who waits for their response.
 //! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
 //!   `unknown`: what payments may hold whose answer was lost.
@@ -24,12 +25,15 @@
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
 //!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
-//!   state. `program_states`: what is known of a pod for a moment.
+//!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
+//!   beside their ports.
 
+mod access;
 mod admission;
 mod capacity;
 mod decide;
 mod delivery;
+mod gateway;
 mod image_list;
 mod image_starts;
 mod lane;
@@ -56,6 +60,7 @@ mod waiting_memory;
 mod worker;
 
 pub use crate::model::order_state::RefundFees;
+pub use access::PodAccess;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
@@ -64,6 +69,7 @@ pub use unpaid_launch::Capture;
 
 use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
+use crate::backend::gateway::GatewayInfo;
 use crate::backend::policy::{Policy, RefundTerms};
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
@@ -85,8 +91,7 @@ use probe_state::Probed;
 use program_states::ProgramStates;
 use std::collections::HashMap;
 use std::error::Error;
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 use unpaid_deliveries::UnpaidDeliveries;
@@ -99,8 +104,8 @@ pub struct Settings {
     pub ssh_host: String,
     /// The port that the SSH server inside a pod listens on.
     pub container_port: u16,
-    /// The ports that pods may have.
-    pub ports: RangeInclusive<u16>,
+    /// How customers reach pods.
+    pub access: PodAccess,
     /// Whether to remove pods that the ledger does not know.
     pub sweep: bool,
     /// The refund terms of a customer's stop where the policy has none. `None`: a stop is never
@@ -176,6 +181,8 @@ pub struct OrderService {
     /// When the next notice is due at the earliest.
     next_notice: watch::Sender<Option<UnixTime>>,
     notice_slots: Semaphore,
+    gateway: OnceLock<Arc<dyn GatewayInfo>>,
+    lease_ends: watch::Sender<()>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
 
@@ -204,6 +211,8 @@ impl OrderService {
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
+            gateway: OnceLock::new(),
+            lease_ends: watch::Sender::new(()),
             in_flight: Mutex::default(),
         })
     }
@@ -248,12 +257,6 @@ impl OrderService {
             self.spawn(order, guard, place);
         }
         Ok(())
-    }
-
-    /// How many ports are for sale.
-    fn ports(&self) -> u32 {
-        let range = &self.settings.ports;
-        u32::from(range.end().saturating_sub(*range.start())).saturating_add(1)
     }
 }
 

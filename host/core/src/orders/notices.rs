@@ -139,10 +139,8 @@ impl OrderService {
             // It knows nothing of what the one before it knew.
             self.show_end(&lease);
             let orders = self.backends.ledger.orders_of(&lease.id).await?;
-            let host = self.settings.ssh_host.clone();
-            self.send_to(recipients(&orders), move || {
-                protocol::status(&lease, &[], &host, UnixTime::now()).into()
-            });
+            let service = Arc::clone(self);
+            self.send_to(recipients(&orders), move || service.status_of(&lease, &[]).into());
             Ok::<(), LedgerError>(())
         };
         if let Err(error) = replaced.await {

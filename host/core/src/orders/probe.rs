@@ -240,7 +240,8 @@ impl OrderService {
         let quote = set.quote(&view, &context).await?;
         let grant = Grant { seconds: limits::PROBE_LIFE, note: None };
         // No port is reserved: the pod does not take the one that its template names.
-        let placement = self.placement(lease, &image, &quote, *self.settings.ports.start());
+        let port = self.settings.access.ports().map(|ports| *ports.start());
+        let placement = self.placement(lease, &image, &quote, port);
         let rendered = set.render(&view, &grant, &placement).await?;
         let sold = grant.seconds;
         Ok(LeasePlan {

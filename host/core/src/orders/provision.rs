@@ -126,9 +126,11 @@ impl OrderService {
         if !paid.launched {
             plan.pod_reply = self.pod_reply(order, &lease, login).await;
         }
-        let ReadyPod { mut host_keys, root, pod_key } = self.start(order, &lease, &plan).await?;
+        let ready = self.start(order, &lease, &plan).await?;
+        let ReadyPod { mut host_keys, root, pod_key, ssh_host } = ready;
         host_keys.truncate(limits::HOST_KEYS);
-        (lease.host_keys, lease.root, lease.pod_key) = (host_keys, Some(root), pod_key);
+        (lease.host_keys, lease.root) = (host_keys, Some(root));
+        (lease.pod_key, lease.ssh_host) = (pod_key, ssh_host);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         let before = std::mem::replace(&mut lease.state, LeaseState::Live);
@@ -201,9 +203,10 @@ impl OrderService {
             let refusal = ClusterError::NotFound.into();
             return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
         };
-        lease.port = pod.placement.host_port;
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let plan = lease_plan(order, &paid.agreement, &planned, login);
+        lease.port = plan.placement.host_port;
+        lease.port_kind = self.backends.cluster.port_kind(&plan);
         let task = Task::Spawn { planned, login: login.clone() };
         let mut moved = Paid { task, launched: false, ..paid.clone() };
         moved.agreement.decision.digests.pod_template = set.digests().pod_template;
@@ -294,7 +297,7 @@ mod tests {
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
                 let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
-                let of_service = [EndReason::Removed, EndReason::Disrupted];
+                let of_service = [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost];
                 for end in EndReason::ALL {
                     let expected = match of_service.contains(&end) {
                         true => Fault::Ours,

@@ -12,7 +12,7 @@ use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
 use crate::model::units::{Seconds, UnixTime};
-use crate::protocol::{self, AccessDetails, Response, StatusResponse};
+use crate::protocol::{AccessDetails, Response, StatusResponse};
 use serde::Serialize;
 
 /// How far an order is.
@@ -129,8 +129,7 @@ impl OrderService {
             self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
         let refunds: Vec<&Order> =
             orders.iter().filter(|order| order.customer() == Some(customer)).collect();
-        let mut status =
-            protocol::status(&lease, &refunds, &self.settings.ssh_host, UnixTime::now());
+        let mut status = self.status_of(&lease, &refunds);
         status.image_program = self.image_program(&lease, &orders).await;
         Ok(status)
     }
@@ -238,7 +237,7 @@ impl OrderService {
         let status = |lease: &Lease| {
             let own: Vec<&Order> =
                 refunds.iter().filter(|order| order.lease().as_ref() == Some(&lease.id)).collect();
-            protocol::status(lease, &own, &self.settings.ssh_host, UnixTime::now())
+            self.status_of(lease, &own)
         };
         Ok(leases.iter().map(status).collect())
     }
@@ -309,20 +308,27 @@ impl OrderService {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let password = orders.iter().find_map(|order| order.state.password());
         let expires_at = lease.expires_at.unwrap_or_default();
-        Ok(protocol::access(&lease, password, expires_at, &self.settings.ssh_host, None))
+        Ok(self.access_details(&lease, password, expires_at, None))
     }
 
     /// The login of a running pod, for the customer who bought it.
     ///
     /// # Errors
-    /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made.
+    /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made,
+    /// `invalid_request` if it has no port.
     pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<RunningLogin, Refusal> {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let login = orders.iter().find_map(|order| order.state.login().cloned());
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
-        let (host, port) = (self.settings.ssh_host.clone(), lease.port);
+        let Some(port) = lease.port else {
+            return Err(Refusal::new(
+                ErrorType::InvalidRequest,
+                "this pod has no port for a terminal here; log in with ssh, by the service's gateway",
+            ));
+        };
+        let host = lease.login_host(&self.settings.ssh_host);
         Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 

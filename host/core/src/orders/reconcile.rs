@@ -3,6 +3,7 @@
 
 use super::OrderService;
 use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason};
+use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::PodName;
 use crate::model::order::{Lease, LeaseState};
@@ -47,6 +48,7 @@ impl OrderService {
                     }
                 },
                 ClusterEvent::Replaced(pod, running) => self.replace_pod(&pod, running).await,
+                ClusterEvent::NodeLost(pods) => self.lose(pods).await,
                 ClusterEvent::Resync(pods) => {
                     let there: HashSet<PodName> = pods.into_iter().collect();
                     for lease in self.live().await {
@@ -131,6 +133,37 @@ impl OrderService {
         } else if over > Seconds(0) {
             self.check(lease, None).await;
         }
+    }
+
+    /// Ends the leases of pods whose node is lost, in the background: other events do not wait.
+    async fn lose(self: &Arc<Self>, pods: Vec<PodName>) {
+        let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
+        for pod in pods {
+            let lease = match self.mark_lost(&pod).await {
+                Ok(Some(lease)) => lease,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, %pod, "the loss of a node could not be recorded; it is reported again");
+                    continue;
+                }
+            };
+            let (orders, permits) = (Arc::clone(self), Arc::clone(&permits));
+            tokio::spawn(async move {
+                let _permit = permits.acquire().await;
+                orders.enforce_deadline(lease).await;
+            });
+        }
+    }
+
+    /// Announces the end of a lease, on disk first: should the pod not be removed now, it is later. None:
+    /// it was announced before, or there is nothing to end.
+    async fn mark_lost(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
+        let lease = self.backends.ledger.lease(pod).await?;
+        let is_live = |lease: &Lease| lease.state == LeaseState::Live && lease.end.is_none();
+        let Some(lease) = lease.filter(is_live) else { return Ok(None) };
+        let end = EndReason::NodeLost;
+        self.backends.ledger.mark_ending(pod, end).await?;
+        Ok(Some(Lease { end: Some(end), ..lease }))
     }
 
     /// Ends the lease if its pod is really gone: an event may be older than the pod.

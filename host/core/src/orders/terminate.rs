@@ -90,15 +90,9 @@ impl OrderService {
         reason: EndReason,
     ) -> Result<(), LedgerError> {
         loop {
-            let Some(mut lease) = self
-                .backends
-                .ledger
-                .lease(pod)
-                .await?
-                .filter(|lease| lease.state == LeaseState::Live)
-            else {
-                return Ok(());
-            };
+            let found = self.backends.ledger.lease(pod).await?;
+            let is_live = |lease: &Lease| lease.state == LeaseState::Live;
+            let Some(mut lease) = found.filter(is_live) else { return Ok(()) };
             let reason = *lease.end.get_or_insert(reason);
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
@@ -126,6 +120,7 @@ impl OrderService {
                 done => done?,
             }
             tracing::info!(%pod, reason = reason.as_str(), port = lease.port, "lease ended, port free");
+            self.lease_ends.send_replace(());
             if let Err(error) = self.backends.cluster.forget(pod).await {
                 tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
             }
@@ -206,7 +201,7 @@ fn unused(
 /// What a customer reads who gets unused time back and did not stop the pod.
 fn loss(reason: EndReason) -> Option<&'static str> {
     match reason {
-        EndReason::Removed | EndReason::Disrupted => Some(
+        EndReason::Removed | EndReason::Disrupted | EndReason::NodeLost => Some(
             "the cluster lost your pod before its time was over; what you had not used is paid back",
         ),
         EndReason::Evicted => Some(
@@ -321,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_we_lost_is_refunded_as_it_was_sent() {
-        for reason in [EndReason::Removed, EndReason::Disrupted] {
+        for reason in [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost] {
             assert_eq!(borne(reason, 1_000), Some((18, Some(2))), "all of it");
             assert_eq!(borne(reason, 1), Some((18, Some(2))), "and never more");
             assert_eq!(borne(reason, 1_300), Some((9, Some(1))), "half of it");

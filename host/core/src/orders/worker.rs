@@ -295,7 +295,7 @@ impl OrderService {
         match &paid.task {
             Task::Spawn { login, .. } => {
                 let password = login.password.as_ref();
-                protocol::access(lease, password, expires_at, &self.settings.ssh_host, note).into()
+                self.access_details(lease, password, expires_at, note).into()
             }
             Task::TopUp { pod } => {
                 let mut response = protocol::topped_up(pod, grant.seconds, expires_at, note);

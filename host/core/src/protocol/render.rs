@@ -1,5 +1,6 @@
 //! Makes responses of orders and leases.
 
+use super::access_way::offered_ways;
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
     OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
@@ -21,7 +22,8 @@ fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
     if lease.state == LeaseState::Ended {
         return PodIdentity::default();
     }
-    PodIdentity { root: lease.root, ..pod_identity(&lease.host_keys, ssh_host, lease.port) }
+    let (host, port) = (lease.login_host(ssh_host), lease.login_port());
+    PodIdentity { root: lease.root, ..pod_identity(&lease.host_keys, &host, port) }
 }
 
 /// What a customer checks of a pod that has these keys at this address.
@@ -48,7 +50,17 @@ fn describe_host_keys(keys: &[HostKey]) -> Option<String> {
     })
 }
 
-/// The pod is ready, and lives until `expires_at`.
+/// How to log in, for people.
+fn login_command(lease: &Lease, ssh_host: &str) -> String {
+    let user = &lease.username;
+    match lease.port {
+        Some(port) => format!("ssh -p {port} {user}@{ssh_host}"),
+        None => format!("The service's gateway leads to {user}@{}; no port does.", lease.pod()),
+    }
+}
+
+/// The pod is ready, and lives until `expires_at`. `ssh_host` is where pods are reached that have no
+/// host of their own.
 #[must_use]
 pub fn access(
     lease: &Lease,
@@ -57,9 +69,10 @@ pub fn access(
     ssh_host: &str,
     note: Option<&str>,
 ) -> AccessDetails {
-    let expires_at = expires_at.rfc3339();
+    let (expires_at, ssh_host) = (expires_at.rfc3339(), lease.login_host(ssh_host));
+    let identity = identity(lease, &ssh_host);
     let mut instructions = vec![
-        format!("ssh -p {} {}@{ssh_host}", lease.port, lease.username),
+        login_command(lease, &ssh_host),
         format!(
             "The pod lives until {expires_at}; send another token with pod_name {} to extend it.",
             lease.pod()
@@ -71,17 +84,18 @@ pub fn access(
         tag: AccessDetailsTag::AccessDetails,
         pod_name: lease.pod().into(),
         pod_npub: lease.pod_npub(),
-        ssh_host: ssh_host.to_owned(),
-        ssh_port: lease.port,
-        node_port: lease.port,
+        ssh_host,
+        ssh_port: lease.login_port(),
+        node_port: lease.login_port(),
         ssh_username: lease.username.clone(),
         ssh_password: password.cloned(),
-        identity: identity(lease, ssh_host),
+        identity,
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.clone(),
         pod_image: lease.image.clone(),
+        access: Vec::new(),
         instructions,
     }
 }
@@ -227,7 +241,8 @@ pub fn end_notice(lease: &Lease, now: UnixTime) -> EndNotice {
     }
 }
 
-/// The state of a pod, with the refunds of the customer's orders for it.
+/// The state of a pod, with the refunds of the customer's orders for it. `ssh_host` is where pods are
+/// reached that have no host of their own.
 #[must_use]
 pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -> StatusResponse {
     let refunds =
@@ -243,10 +258,11 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.clone(),
-        ssh_host: ssh_host.to_owned(),
-        ssh_port: lease.port,
+        ssh_host: lease.login_host(ssh_host),
+        ssh_port: lease.login_port(),
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
+        access: Vec::new(),
         image_program: None,
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
@@ -298,5 +314,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         root: Some(catalog.root),
         run_image: catalog.run_image.then_some(true),
         images: catalog.images.iter().map(image).collect(),
+        access: offered_ways(&catalog.access, &catalog.ways),
     }
 }

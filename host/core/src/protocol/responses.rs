@@ -1,5 +1,6 @@
 //! Responses to customers.
 
+use super::access_way::{AccessWay, OfferedWay, known};
 use super::fields::from_json;
 use super::shape::check_length;
 use crate::model::lease::{EndReason, LeaseState};
@@ -196,6 +197,9 @@ pub struct AccessDetails {
     pub pod_spec_name: String,
     /// The image.
     pub pod_image: String,
+    /// The ways to the pod, if there are more than its port.
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessWay>,
     /// Commands and hints for people.
     pub instructions: Vec<String>,
 }
@@ -361,6 +365,9 @@ pub struct StatusResponse {
     /// What to check before the login.
     #[serde(flatten)]
     pub identity: PodIdentity,
+    /// The ways to the pod, if there are more than its port.
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessWay>,
     /// How the image's own program is; left out where there is none, or where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_program: Option<ProgramState>,
@@ -478,4 +485,7 @@ pub struct OfferContent {
     /// The images that orders may name, the default first; left out where there is no list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<OfferedImage>,
+    /// The ways to pods, if there are more than their ports.
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<OfferedWay>,
 }

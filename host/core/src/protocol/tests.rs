@@ -2,12 +2,13 @@ use super::*;
 use crate::limits;
 use crate::model::host_key::HostKey;
 use crate::model::ids::LeaseId;
-use crate::model::lease::{EndReason, LeaseState};
+use crate::model::lease::{EndReason, Lease, LeaseState};
 use crate::model::order::{Order, OrderState, Purchase, RefundEnd, State};
 use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::model::secret::Secret;
+use crate::model::ssh_host::SshHost;
 use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::testing;
 use proptest::prelude::*;
@@ -314,6 +315,29 @@ fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
 }
 
 #[test]
+fn a_pod_with_a_host_of_its_own_is_reached_there() {
+    let key = HostKey::parse(testing::HOST_KEY).unwrap();
+    let id = LeaseId::parse("abcdefghij").unwrap();
+    let mut lease = Lease { host_keys: vec![key.clone()], ..testing::lease(id, 0, 9) };
+    for (own, host, known_host) in [
+        (None, "setting.example", "[setting.example]:20427"),
+        (Some("Node-1.example"), "node-1.example", "[node-1.example]:20427"),
+        (Some("[2001:db8::1]"), "2001:db8::1", "[2001:db8::1]:20427"),
+    ] {
+        lease.port = Some(20_427);
+        lease.ssh_host = own.map(|own| SshHost::parse(own).unwrap());
+        let login = access(&lease, None, UnixTime(9), "setting.example", None);
+        assert_eq!(login.instructions[0], format!("ssh -p 20427 @{host}"));
+        let running = status(&lease, &[], "setting.example", UnixTime(1));
+        for response in [Response::from(login), Response::from(running)] {
+            let json = sorted(&response);
+            assert_eq!(json["ssh_host"], host);
+            assert_eq!(json["known_hosts"], format!("{known_host} {key}"));
+        }
+    }
+}
+
+#[test]
 fn a_login_says_how_to_know_the_pod_while_it_runs() {
     let id = LeaseId::parse("abcdefghij").unwrap();
     let unknown = Response::from(access(&testing::lease(id, 0, 9), None, UnixTime(9), "h", None));
@@ -322,7 +346,7 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
     }
     let key = HostKey::parse(testing::HOST_KEY).unwrap();
     let mut lease = testing::lease(LeaseId::parse("abcdefghij").unwrap(), 0, 9);
-    (lease.port, lease.root) = (20_427, Some(false));
+    (lease.port, lease.root) = (Some(20_427), Some(false));
     lease.host_keys = vec![key.clone(), key.clone()];
     let line = format!("[host]:20427 {key}");
     let login = access(&lease, None, UnixTime(9), "host", Some("thanks"));
@@ -337,6 +361,13 @@ fn a_login_says_how_to_know_the_pod_while_it_runs() {
         assert_eq!(json["root"], json!(false));
         assert_eq!(serde_json::from_str::<Response>(&response.to_json()).unwrap(), *response);
     }
+    let without = Lease { port: None, ..lease.clone() };
+    let json = sorted(&access(&without, None, UnixTime(9), "host", None));
+    assert_eq!((&json["ssh_host"], &json["ssh_port"]), (&json!("ssh-pod-abcdefghij"), &json!(22)));
+    assert_eq!(
+        json["known_hosts"],
+        json!(format!("ssh-pod-abcdefghij {key}\nssh-pod-abcdefghij {key}"))
+    );
     lease.state = LeaseState::Ended;
     let ended = sorted(&Response::from(status(&lease, &[], "host", UnixTime(1))));
     assert!(ended.get("known_hosts").is_none() && ended.get("ssh_host_keys").is_none(), "{ended}");

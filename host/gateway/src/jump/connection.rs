@@ -1,12 +1,13 @@
 //! One connection to the jump host: authentication by the lease, and channels to its pod's SSH port.
 
 use super::queue::{Backlog, Excess, InputReceiver, InputSender};
-use crate::access::{ByteStream, LeaseLogin};
+use crate::access::LeaseLogin;
 use crate::limits;
 use crate::metrics::{Rejection, Way};
 use crate::pump;
 use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
+use paygress_core::backend::pod_streams::ByteStream;
 use paygress_core::model::ids::PodName;
 use paygress_sshd::{SIGNATURE_KINDS, password_prompt};
 use russh::keys::{PrivateKey, PublicKey};

@@ -12,7 +12,7 @@ use std::future::{pending, ready};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
-const GREETING: &[u8] = b"SSH-2.0-test\r\n";
+pub(crate) const GREETING: &[u8] = b"SSH-2.0-test\r\n";
 /// Those of one remote endpoint that the gateway has at the same time.
 const OF_ENDPOINT: u64 = 32;
 
@@ -26,7 +26,7 @@ async fn start() -> (GatewayTicket, Running) {
 }
 
 /// A client that runs, with its standard input and output.
-struct Client {
+pub(crate) struct Client {
     keyboard: DuplexStream,
     screen: DuplexStream,
     ended: JoinHandle<Result<(), ClientError>>,
@@ -39,11 +39,11 @@ impl Client {
         Self { keyboard, screen, ended }
     }
 
-    async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Self {
+    pub(crate) async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Self {
         Self::run(connect(ticket, pod).await.unwrap())
     }
 
-    async fn echoes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn echoes(&mut self, bytes: &[u8]) {
         let mut received = vec![0; bytes.len()];
         let (sent, read) =
             tokio::join!(self.keyboard.write_all(bytes), self.screen.read_exact(&mut received));
@@ -52,7 +52,7 @@ impl Client {
         assert!(received == bytes, "{} bytes come back as they were", bytes.len());
     }
 
-    async fn end(self) -> Result<(), ClientError> {
+    pub(crate) async fn end(self) -> Result<(), ClientError> {
         tokio::time::timeout(LONG, self.ended).await.expect("the client ends").unwrap()
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Any host key will do.
-struct AnyServer;
+pub(crate) struct AnyServer;
 
 impl Handler for AnyServer {
     type Error = Error;
@@ -35,7 +35,11 @@ async fn connect(address: SocketAddr) -> Handle<AnyServer> {
     russh::client::connect_stream(Arc::new(Config::default()), stream, AnyServer).await.unwrap()
 }
 
-async fn by_secret(address: SocketAddr, pod: &PodName, secret: &str) -> Option<Handle<AnyServer>> {
+pub(crate) async fn by_secret(
+    address: SocketAddr,
+    pod: &PodName,
+    secret: &str,
+) -> Option<Handle<AnyServer>> {
     let mut client = connect(address).await;
     let result = client.authenticate_password(pod.as_str(), secret).await.unwrap();
     result.success().then_some(client)
@@ -48,12 +52,16 @@ async fn by_key(address: SocketAddr, pod: &PodName, key: &PrivateKey) -> Option<
     result.success().then_some(client)
 }
 
-async fn forward(client: &Handle<AnyServer>, host: &str, port: u32) -> Result<Channel<Msg>, Error> {
+pub(crate) async fn forward(
+    client: &Handle<AnyServer>,
+    host: &str,
+    port: u32,
+) -> Result<Channel<Msg>, Error> {
     client.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await
 }
 
 /// Sends so many bytes, and gets them back.
-async fn echoes(channel: Channel<Msg>, bytes: usize) {
+pub(crate) async fn echoes(channel: Channel<Msg>, bytes: usize) {
     let (mut read, mut write) = tokio::io::split(channel.into_stream());
     let sent: Vec<u8> = (0_u8..=255).cycle().take(bytes).collect();
     let mut received = vec![0; bytes];

@@ -1,6 +1,16 @@
-//! The gateway as customers see it, before pods that echo.
+//! The gateway as customers see it: before pods that echo, and before real SSH servers.
 #![cfg(test)]
 
+mod crowd;
 mod endpoint;
+mod figures;
 mod jump;
+mod killed;
+mod networks;
+mod openssh;
+mod peer;
+mod pods;
+mod process;
+mod relay;
+mod relayed;
 mod support;

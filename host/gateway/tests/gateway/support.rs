@@ -8,9 +8,11 @@ use paygress_gateway::{
     PublicKey,
 };
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -64,14 +66,26 @@ impl LeaseAccess for Leases {
     }
 }
 
-/// Pods that send back what they get.
-struct EchoPods;
+/// Pods with their servers; any other one sends back what it gets, but for the silent one.
+#[derive(Default)]
+pub(crate) struct Pods(HashMap<PodName, SocketAddr>);
+
+impl Pods {
+    pub(crate) fn of(servers: impl IntoIterator<Item = (PodName, SocketAddr)>) -> Self {
+        Self(servers.into_iter().collect())
+    }
+}
 
 #[async_trait]
-impl PodStreams for EchoPods {
+impl PodStreams for Pods {
     async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
         if *pod == silent() {
             return Err(OpenError::new("no route"));
+        }
+        if let Some(address) = self.0.get(pod) {
+            let stream = TcpStream::connect(address).await.map_err(OpenError::new)?;
+            stream.set_nodelay(true).map_err(OpenError::new)?;
+            return Ok(Box::new(stream));
         }
         let (ours, theirs) = tokio::io::duplex(65_536);
         tokio::spawn(async move {
@@ -94,12 +108,17 @@ pub(crate) struct Running {
 impl Running {
     /// With leases of Alice, Bob and the silent pod, whose secret is [`SECRET`].
     pub(crate) fn start(complete: impl FnOnce(Gateway) -> Gateway) -> Self {
+        Self::start_before(Pods::default(), complete)
+    }
+
+    /// The same before these pods.
+    pub(crate) fn start_before(pods: Pods, complete: impl FnOnce(Gateway) -> Gateway) -> Self {
         let leases = Arc::new(Leases::default());
         for pod in [alice(), bob(), silent()] {
             leases.add(pod, Vec::new(), Some(SECRET));
         }
         let access = Arc::clone(&leases);
-        let gateway = complete(Gateway::new(access, Arc::new(EchoPods)));
+        let gateway = complete(Gateway::new(access, Arc::new(pods)));
         let (stop, stopped) = watch::channel(false);
         let counts = gateway.counts();
         Self { leases, counts, stop, served: tokio::spawn(gateway.serve(stopped)) }

@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// How long a write waits for another connection's, a backup's for instance, before it fails.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// Prepared statements that are kept: more than a schema has. Preparing one again costs as much as
+/// running it.
+const STATEMENTS: usize = 128;
+
 /// Between two looks at another process's lock. Its transactions take milliseconds.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(2);
 
@@ -140,6 +144,7 @@ impl Sqlite {
         open_private(path).map_err(file)?;
         let database = |source| SqliteError::Database { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(database)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.busy_timeout(BUSY).map_err(database)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
@@ -167,6 +172,7 @@ impl Sqlite {
         let database = |source| SqliteError::Database { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(database)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.busy_timeout(BUSY).map_err(database)?;
         check_version(&connection, path, schema)?;
         let (path, behavior) = (path.to_owned(), TransactionBehavior::Deferred);

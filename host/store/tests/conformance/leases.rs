@@ -3,6 +3,7 @@ use paygress_core::backend::cluster::{EndReason, ReadyPod};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use paygress_core::model::ids::PublicKey;
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
+use paygress_core::model::ssh_host::SshHost;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::testing;
 use std::sync::Arc;
@@ -117,15 +118,26 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
 ) {
     let sold = live_lease(&*ledger).await;
     let pod = sold.pod();
-    let same =
-        ReadyPod { host_keys: sold.host_keys.clone(), root: true, pod_key: sold.pod_key.clone() };
+    let same = ReadyPod {
+        host_keys: sold.host_keys.clone(),
+        root: true,
+        pod_key: sold.pod_key.clone(),
+        ssh_host: sold.ssh_host.clone(),
+    };
     assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
     let [key, other_key] = [7, 8].map(|byte| PublicKey::from_bytes([byte; 32]));
-    let other = ReadyPod { host_keys: Vec::new(), root: false, pod_key: Some(key.clone()) };
+    let ssh_host = Some(SshHost::parse("203.0.113.7").unwrap());
+    let other = ReadyPod {
+        host_keys: Vec::new(),
+        root: false,
+        pod_key: Some(key.clone()),
+        ssh_host: ssh_host.clone(),
+    };
     let expected = Lease {
         host_keys: Vec::new(),
         root: Some(false),
         pod_key: Some(key.clone()),
+        ssh_host,
         ..sold.clone()
     };
     assert_eq!(ledger.replace_pod(&pod, &other).await.unwrap(), Some(expected.clone()));
@@ -158,7 +170,7 @@ pub(crate) async fn an_end_releases_the_port_and_writes_the_orders(ledger: Arc<d
     open(&*ledger, &order).await;
     let mut sold = lease_of(&order, 42_000, 500);
     let reserved = ledger.reserve_port(&sold.id, 42_000..=42_000).await.unwrap();
-    assert_eq!(reserved, Some(sold.port));
+    assert_eq!(reserved, sold.port);
     move_to(&*ledger, &mut order, State::Active, LeaseUpdate::Put(&sold)).await;
     sold.state = LeaseState::Ended;
     sold.end = Some(EndReason::Expired);

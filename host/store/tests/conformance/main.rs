@@ -46,6 +46,7 @@ suite! {
         a_proof_pays_for_one_order_until_a_refusal_releases_it,
         a_message_makes_one_order,
         a_transition_needs_the_state_that_was_seen,
+        a_top_up_is_found_by_its_lease_from_its_decision_on,
         what_is_written_is_read_and_secrets_are_not_serialised,
         unfinished_orders_need_work_or_a_response,
         a_refused_request_may_be_repeated_under_a_chosen_id,
@@ -74,6 +75,8 @@ suite! {
         leases_at_the_same_time_reserve_what_there_is,
         what_is_reserved_uncounted_is_recorded,
         nothing_is_reserved_for_a_lease_without_a_port,
+        leases_without_a_port_are_counted_with_the_others,
+        leases_at_the_same_time_get_no_more_places_than_there_are,
         a_port_is_released_with_the_end_of_its_order,
         ports_that_nobody_has_or_will_have_are_released,
     }

@@ -1,4 +1,4 @@
-use crate::support::{advance, open, order};
+use crate::support::{advance, open, order, sell, top_up};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, Repetition};
 use paygress_core::model::order::{Order, State};
 use paygress_core::testing;
@@ -39,6 +39,18 @@ pub(crate) async fn a_transition_needs_the_state_that_was_seen(ledger: Arc<dyn L
     let result = ledger.transition(&outdated, State::Received, LeaseUpdate::Keep).await;
     assert!(matches!(result, Err(LedgerError::Conflict { .. })));
     assert_eq!(ledger.order(&current.id).await.unwrap().unwrap().state(), State::Redeeming);
+}
+
+pub(crate) async fn a_top_up_is_found_by_its_lease_from_its_decision_on(ledger: Arc<dyn Ledger>) {
+    let (_, lease) = sell(&*ledger, "s1", 40_000, 500).await;
+    let mut top_up = top_up(&lease, "s2");
+    open(&*ledger, &top_up).await;
+    for (state, orders) in [(State::Received, 1), (State::Decided, 2), (State::Redeeming, 2)] {
+        advance(&*ledger, &mut top_up, &[state]).await;
+        assert_eq!(ledger.orders_of(&lease.id).await.unwrap().len(), orders, "{state:?}");
+    }
+    advance(&*ledger, &mut top_up, &[State::Refused]).await;
+    assert_eq!(ledger.orders_of(&lease.id).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn what_is_written_is_read_and_secrets_are_not_serialised(

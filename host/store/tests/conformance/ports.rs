@@ -156,6 +156,46 @@ pub(crate) async fn nothing_is_reserved_for_a_lease_without_a_port(ports: Arc<dy
     assert!(matches!(reserved, Err(LedgerError::Database(_))), "{reserved:?}");
 }
 
+pub(crate) async fn leases_without_a_port_are_counted_with_the_others(
+    ports: Arc<dyn PortAllocator>,
+) {
+    let (with, without, late) = (new_lease_id(), new_lease_id(), new_lease_id());
+    let port = ports.reserve_port(&with, RANGE).await.unwrap();
+    assert!(ports.reserve_place(&with, 1).await.unwrap(), "its port is its place");
+    assert!(!ports.reserve_place(&without, 1).await.unwrap());
+    for _ in 0..2 {
+        assert!(ports.reserve_place(&without, 2).await.unwrap());
+    }
+    assert_eq!(ports.ports_in_use().await.unwrap(), 2);
+    assert!(!ports.reserve_place(&late, 2).await.unwrap());
+    // It takes no port, and reserves as others do.
+    assert!(ports.has_free_port(RANGE).await.unwrap());
+    let demand = Demand::new("a pod".to_owned());
+    assert_eq!(ports.reserve_capacity(&without, &demand, None).await.unwrap(), Ok(()));
+    // The operator sells ports again.
+    let reserved = ports.reserve_port(&without, RANGE).await.unwrap();
+    assert!(reserved.is_some_and(|port| RANGE.contains(&port)) && reserved != port);
+    ports.release_port(&without).await.unwrap();
+    ports.release_port(&with).await.unwrap();
+    assert_eq!(ports.ports_in_use().await.unwrap(), 0);
+}
+
+pub(crate) async fn leases_at_the_same_time_get_no_more_places_than_there_are(
+    ports: Arc<dyn PortAllocator>,
+) {
+    let tasks: Vec<_> = (0..12)
+        .map(|_| {
+            let ports = Arc::clone(&ports);
+            tokio::spawn(async move { ports.reserve_place(&new_lease_id(), 5).await.unwrap() })
+        })
+        .collect();
+    let mut reserved = 0;
+    for task in tasks {
+        reserved += u32::from(task.await.unwrap());
+    }
+    assert_eq!((reserved, ports.ports_in_use().await.unwrap()), (5, 5));
+}
+
 pub(crate) async fn a_port_is_released_with_the_end_of_its_order(ledger: Arc<dyn Ledger>) {
     let (mut without, mut with) = (order("u1", &["u1"]), order("u2", &["u2"]));
     let mut ended = lease_of(&with, 40_000, 500);

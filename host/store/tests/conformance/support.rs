@@ -2,6 +2,7 @@ use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome, Repetition};
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{Customer, LeaseId, OrderId, ProofY};
+use paygress_core::model::lease::PortKind;
 use paygress_core::model::order::{Lease, LeaseState, Order, Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
@@ -83,7 +84,8 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         image: "i:1".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
         username: "user".to_owned(),
-        port,
+        port: Some(port),
+        port_kind: PortKind::HostPort,
         state: LeaseState::Live,
         created_at: UnixTime(100),
         expires_at: Some(UnixTime(expires_at)),
@@ -92,6 +94,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
         root: Some(true),
         pod_key: None,
+        ssh_host: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod parameters;
 mod pods;
 mod root;
 mod services;
+mod standards;
 
 use crate::in_workloads;
 use crate::support::testbed::{Testbed, wait_for};

@@ -147,6 +147,40 @@ fn a_node_port_is_one_of_the_range() {
     );
 }
 
+/// Whoever makes the pod or the Service.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn ports_that_are_not_sold_are_refused() {
+    let _alone = CLUSTER.lock();
+    let thief = Thief::new();
+    let ports = |ports: Value| patched(pod(), "/spec/containers/0", &json!({"ports": ports}));
+    let without = ports(json!([{"containerPort": 2222}]));
+    let host_port = ports(json!([{"containerPort": 2222, "hostPort": 31150}]));
+    let port = json!([{"name": "ssh", "port": 22, "targetPort": 2222, "nodePort": 31150}]);
+    let node_port = patched(service(), "/spec", &json!({"type": "NodePort", "ports": port}));
+    let range = [("SSH_PORT_RANGE_START", "31100"), ("SSH_PORT_RANGE_END", "31199")];
+    for (access, of_host, of_nodes) in [
+        ("gateway", false, false),
+        ("host-port, gateway", true, false),
+        ("node-port", false, true),
+        ("host-port,node-port", true, true),
+    ] {
+        let _set = AdmissionParameters::set(&[&[("ACCESS", access)], &range[..]].concat());
+        for (kind, object, is_sold, why) in [
+            ("pods", &host_port, of_host, "ACCESS has no host-port"),
+            ("services", &node_port, of_nodes, "ACCESS has no node-port"),
+        ] {
+            wait_for(access, SOON, || match thief.dry_run(kind, object) {
+                Ok(()) => is_sold,
+                Err(text) => !is_sold && text.contains(why),
+            });
+        }
+        thief.dry_run("pods", &without).unwrap();
+    }
+    let _without = AdmissionParameters::without(&["ACCESS"]);
+    wait_for("the default", SOON, || thief.dry_run("pods", &pod()).is_ok());
+}
+
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_parameters_nothing_is_accepted() {

@@ -50,10 +50,10 @@ fn start(name: &str, tier: &str, images: &[&str], environment: &[(&str, &str)]) 
 }
 
 /// A key to log in with.
-struct LoginKey(TempDir);
+pub(crate) struct LoginKey(TempDir);
 
 impl LoginKey {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = Self(tempfile::tempdir().unwrap());
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(key.path("key"));
@@ -61,11 +61,11 @@ impl LoginKey {
         key
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn public(&self) -> String {
+    pub(crate) fn public(&self) -> String {
         std::fs::read_to_string(self.path("key.pub")).unwrap().trim().to_owned()
     }
 

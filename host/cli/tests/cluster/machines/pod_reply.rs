@@ -2,6 +2,7 @@
 //! find, and with the host keys that it has.
 
 use super::{LoginKey, PROBES, SERVER, SoldPod, TINY, allow_server, configuration};
+use crate::node_host::{FROM_NODE, NodeHost};
 use crate::support::testbed::{CLUSTER, Testbed, is_left_out, wait_for};
 use crate::{in_workloads, pods};
 use paygress_core::protocol::{AccessDetails, RequestBody, Response, sorted};
@@ -43,14 +44,15 @@ impl Drop for PublicAddress {
 }
 
 /// A service whose pods write to their customers, as users of this kind.
-fn start_replying(name: &str, root: &str) -> Testbed {
-    let environment = [
+fn start_replying(name: &str, root: &str, more: &[(&str, &str)]) -> Testbed {
+    let own = [
         ("SSH_SERVER_IMAGE", SERVER),
         ("REPLY_FROM_POD", "true"),
         ("POD_ROOT", root),
         ("POD_PROBE", "true"),
         ("POD_READY_SECONDS", "60"),
     ];
+    let environment = [&own[..], more].concat();
     let testbed = Testbed::start_at(PUBLIC, name, &configuration(TINY, &[]), &environment);
     wait_for("a probe pod", PROBES, || testbed.readyz()["ready"] == true);
     testbed
@@ -168,10 +170,10 @@ fn no_answer_of_the_api(machine: &SoldPod, pod: &str) {
 }
 
 /// As the user of this kind the pod is bought, logged in to by its own `known_hosts`, and searched.
-fn speaks_for_itself(name: &str, root: &str, uid: &str) {
+fn speaks_for_itself(name: &str, root: &str, uid: &str, environment: &[(&str, &str)]) {
     let _set = allow_server();
     let _address = PublicAddress::add();
-    let testbed = start_replying(name, root);
+    let testbed = start_replying(name, root, environment);
     let key = LoginKey::new();
     let (access, answer) = buy(&testbed, &key);
     let message = of_the_pod(&testbed, &access, &answer);
@@ -202,7 +204,7 @@ fn speaks_for_itself(name: &str, root: &str, uid: &str) {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_pod_of_root_speaks_for_itself_and_its_customer_finds_no_key() {
     let _alone = CLUSTER.lock();
-    speaks_for_itself("machines-reply-root", "auto", "0");
+    speaks_for_itself("machines-reply-root", "auto", "0", &[]);
 }
 
 #[test]
@@ -212,7 +214,10 @@ fn a_pod_without_root_speaks_for_itself_too() {
         return;
     }
     let _alone = CLUSTER.lock();
-    speaks_for_itself("machines-reply", "never", "1000");
+    // It writes where its node is reached, and what it has written is gone when it is ready.
+    let _named = NodeHost::name("127.0.0.1");
+    speaks_for_itself("machines-reply", "never", "1000", &FROM_NODE);
+    assert!(!in_workloads(&["get", "secrets", "-o", "name"]).contains("-reply"));
 }
 
 /// Its relay is where pods may not connect to: it is sold and answered as ever.

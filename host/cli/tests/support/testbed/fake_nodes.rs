@@ -12,14 +12,14 @@ const FAKE: &str = "kwok.x-k8s.io/node";
 /// Nodes that [kwok](https://kwok.sigs.k8s.io) plays, and no others that take pods: what runs on
 /// them is ready at once and uses nothing. The real node takes pods again once this is dropped.
 pub struct FakeNodes {
-    _kwok: Daemon,
+    kwok: Option<Daemon>,
 }
 
 impl FakeNodes {
     /// So many nodes, each with this for pods.
     pub fn start(nodes: usize, allocatable: &Value) -> Self {
         remove_pods();
-        let fake = Self { _kwok: Daemon::start(&mut kwok(), &log()) };
+        let fake = Self { kwok: Some(Daemon::start(&mut kwok(), &log())) };
         kubectl(&["cordon", "testbed"]);
         for number in 0..nodes {
             let name = format!("fake-{number}");
@@ -36,11 +36,22 @@ impl FakeNodes {
         });
         fake
     }
+
+    /// They report nothing any more, nor do their pods.
+    pub fn lose(&mut self) {
+        self.kwok = None;
+    }
+
+    /// They are back, with what they had.
+    pub fn restore(&mut self) {
+        self.kwok.get_or_insert_with(|| Daemon::start(&mut kwok(), &log()));
+    }
 }
 
 impl Drop for FakeNodes {
     fn drop(&mut self) {
         // While kwok still ends its pods.
+        self.restore();
         remove_pods();
         kubectl(&["delete", "nodes", "-l", FAKE, "--ignore-not-found"]);
         kubectl(&["uncordon", "testbed"]);

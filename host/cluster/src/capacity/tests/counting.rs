@@ -330,3 +330,25 @@ fn an_order_is_checked_in_milliseconds_in_a_large_cluster() {
         assert_eq!(view.count(&taken, &tier, 10_000), 3_000);
     }
 }
+
+#[test]
+fn nodes_that_have_reported_and_are_not_ready_are_named() {
+    let with_status = |name: &str, conditions: Value| {
+        let mut node = node(name, 1, 1, 1);
+        node["status"]["conditions"] = conditions;
+        node
+    };
+    let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
+    let cluster = Cluster::of(vec![
+        with_status("ready", ready("True")),
+        with_status("silent", ready("Unknown")),
+        with_status("failing", ready("False")),
+        with_status("new", json!([])),
+        with_status("full", json!([{"type": "DiskPressure", "status": "True"}])),
+    ]);
+    let mut objects = cluster.objects();
+    assert_eq!(objects.unready_nodes(), ["failing", "silent"]);
+    objects.node_event(Event::Apply(object(with_status("failing", ready("True")))));
+    objects.node_event(Event::Delete(object(with_status("silent", ready("Unknown")))));
+    assert_eq!(objects.unready_nodes(), [""; 0]);
+}

@@ -1,0 +1,63 @@
+//! What answers, offers and metrics show of the gateway.
+
+use paygress_core::backend::gateway::{GatewayCounts, GatewayInfo, RejectionCount, SessionCount};
+use paygress_core::model::gateway::{GatewayWays, IrohAddress, JumpHostAddress};
+use paygress_gateway::{Counts, GatewayTicket, IrohEndpoint, PROTOCOL_PREFIX, Rejection, Way};
+use std::sync::Arc;
+
+/// Where the endpoint's ticket comes from.
+pub(super) enum Tickets {
+    /// The endpoint: its addresses may change.
+    Endpoint(IrohEndpoint),
+    /// The configuration: another process has the endpoint.
+    Configured(GatewayTicket),
+}
+
+/// A gateway, as customers know it.
+#[derive(Default)]
+pub(super) struct KnownGateway {
+    pub(super) jump_host: Option<JumpHostAddress>,
+    pub(super) tickets: Option<Tickets>,
+    /// None: another process counts.
+    pub(super) counts: Option<Arc<Counts>>,
+}
+
+impl Tickets {
+    fn address(&self) -> IrohAddress {
+        let ticket = match self {
+            Self::Endpoint(endpoint) => endpoint.ticket(),
+            Self::Configured(ticket) => ticket.clone(),
+        };
+        IrohAddress {
+            ticket: ticket.to_string(),
+            endpoint_id: ticket.endpoint_id(),
+            protocol_prefix: PROTOCOL_PREFIX.to_owned(),
+        }
+    }
+}
+
+impl GatewayInfo for KnownGateway {
+    fn ways(&self) -> GatewayWays {
+        GatewayWays {
+            jump_host: self.jump_host.clone(),
+            iroh: self.tickets.as_ref().map(Tickets::address),
+        }
+    }
+
+    fn counts(&self) -> Option<GatewayCounts> {
+        let counts = self.counts.as_ref()?;
+        let session = |way: Way| SessionCount {
+            way: way.as_str(),
+            open: counts.open_sessions(way),
+            opened: counts.sessions(way),
+        };
+        let rejection = |reason: Rejection| RejectionCount {
+            reason: reason.as_str(),
+            clients: counts.rejections(reason),
+        };
+        Some(GatewayCounts {
+            sessions: Way::ALL.map(session).to_vec(),
+            rejections: Rejection::ALL.map(rejection).to_vec(),
+        })
+    }
+}

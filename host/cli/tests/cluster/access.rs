@@ -1,0 +1,111 @@
+//! A pod that is sold without a port of the nodes, and the ways to it.
+
+use crate::machines::LoginKey;
+use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, kubectl, output, root};
+use crate::{in_workloads, pods};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A jump host and an endpoint of iroh in the service, and room for one pod.
+const GATEWAY: [(&str, &str); 5] = [
+    ("ACCESS", "gateway"),
+    ("MAX_LEASES", "1"),
+    ("GATEWAY_SSH_LISTEN", "127.0.0.1:0"),
+    ("GATEWAY_IROH", "true"),
+    ("GATEWAY_IROH_BIND", "127.0.0.1:0"),
+];
+
+/// A customer's shell with `paygress` in its path, who trusts nobody but whom the answer names.
+struct Shell<'a> {
+    key: &'a LoginKey,
+}
+
+impl Shell<'_> {
+    /// What the command of this way prints in the pod.
+    fn run(&self, way: &Value, line: &str) -> String {
+        let known_hosts = self.key.path("known_hosts");
+        std::fs::write(&known_hosts, way["known_hosts"].as_str().unwrap()).unwrap();
+        let config = format!(
+            "Host *\nIdentityFile {}\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile /dev/null\nLogLevel ERROR\n",
+            self.key.path("key").display(),
+            known_hosts.display()
+        );
+        std::fs::write(self.key.path("config"), config).unwrap();
+        let with_config = format!("ssh -F {} ", self.key.path("config").display());
+        let command = way["command"].as_str().unwrap().replacen("ssh ", &with_config, 1);
+        let programs = Path::new(env!("CARGO_BIN_EXE_paygress")).parent().unwrap();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{command} '{line}'")]).env("PATH", path);
+        output(shell.stdin(Stdio::null()))
+    }
+}
+
+/// By this route of the gateway: a pod is bought without a port, and reached by each way.
+fn a_pod_without_a_port_is_reached(route: &str) {
+    let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)]].concat();
+    let testbed = Testbed::start(&format!("access-{route}"), &environment);
+    let key = LoginKey::new();
+    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
+    let answer = testbed.ask(&order(testbed.token(121)));
+    assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
+    assert_eq!(answer["ssh_host"], answer["pod_name"], "what the gateway calls it");
+    assert_eq!((&answer["ssh_port"], &answer["node_port"]), (&json!(22), &json!(22)));
+
+    assert_eq!(pods("jsonpath={.items[*].spec.containers[*].ports[*].hostPort}"), "");
+    assert_eq!(in_workloads(&["get", "service", "-o", "name"]), "");
+    let ways = answer["access"].as_array().unwrap();
+    let kinds: Vec<&Value> = ways.iter().map(|way| &way["type"]).collect();
+    assert_eq!(kinds, ["jump-host", "iroh"], "{route}");
+    let shell = Shell { key: &key };
+    for way in ways {
+        assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{route}: {way}");
+    }
+
+    // There is one place, and the second token is not taken.
+    let token = testbed.token(7);
+    let refused = testbed.ask_as_another(&order(token.clone()));
+    assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");
+    assert_eq!(testbed.state(&token), "UNSPENT");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_pod_without_a_port_is_reached_by_the_gateway() {
+    let _alone = CLUSTER.lock();
+    let _parameters = AdmissionParameters::set(&[("ACCESS", "gateway")]);
+    for route in ["port-forward", "pod-network"] {
+        a_pod_without_a_port_is_reached(route);
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn without_ports_the_namespace_is_baseline_and_only_the_gateway_connects() {
+    let overlay = root().join("target/e2e/without-ports");
+    std::fs::create_dir_all(&overlay).unwrap();
+    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/without-ports]\n";
+    std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
+    let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+    let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
+    let objects: Vec<Value> = objects.collect();
+    let named = |kind: &str, name: &str| {
+        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        objects.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let labels = &named("Namespace", "user-workloads")["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline");
+    let service = &named("Namespace", "ingress-system")["metadata"]["labels"];
+    assert_eq!(service["pod-security.kubernetes.io/enforce"], "restricted");
+    assert_eq!(named("ConfigMap", "paygress-admission")["data"]["ACCESS"], "gateway");
+    let ingress = &named("NetworkPolicy", "customers-ingress")["spec"]["ingress"];
+    let gateway = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-system"}},
+        "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["paygress", "paygress-gateway"]}]},
+    });
+    assert_eq!(
+        *ingress,
+        json!([{"from": [gateway], "ports": [{"protocol": "TCP", "port": 2222}]}])
+    );
+}

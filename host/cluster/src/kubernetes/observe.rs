@@ -1,0 +1,75 @@
+//! The watch of the Jobs: what becomes of their pods.
+
+use super::{Kubernetes, pod_of};
+use crate::status::{cause, finished, is_ready, is_replaced};
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use paygress_core::backend::cluster::{ClusterEvent, EndReason};
+use paygress_core::error_chain;
+use tokio::sync::mpsc;
+
+impl Kubernetes {
+    /// Reports what becomes of pods, by their Jobs, until the receiver is dropped.
+    pub(super) async fn observe_jobs(&self, sink: &mpsc::Sender<ClusterEvent>) {
+        let selector = watcher::Config::default().labels(&self.selector());
+        let mut events = std::pin::pin!(watcher(self.jobs.clone(), selector).default_backoff());
+        let mut listed = Vec::new();
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(Event::Init) => {
+                    listed.clear();
+                    None
+                }
+                Ok(Event::InitApply(job)) => {
+                    listed.extend(pod_of(&job));
+                    self.event(&job).await
+                }
+                Ok(Event::InitDone) => Some(ClusterEvent::Resync(std::mem::take(&mut listed))),
+                Ok(Event::Apply(job)) => self.event(&job).await,
+                Ok(Event::Delete(job)) => {
+                    pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
+                }
+                Err(error) => {
+                    tracing::warn!(error = error_chain(&error), "the watch of the Jobs failed");
+                    None
+                }
+            };
+            if let Some(event) = event
+                && sink.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// The end of a finished Job.
+    async fn end(&self, job: &Job) -> Option<ClusterEvent> {
+        let pod = pod_of(job)?;
+        let reason = finished(job)?;
+        let pods = match reason {
+            EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
+            _ => None,
+        };
+        Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
+    }
+
+    /// What a Job says of its pod that customers must know.
+    async fn event(&self, job: &Job) -> Option<ClusterEvent> {
+        match is_replaced(job) {
+            true => self.replaced(job).await,
+            false => self.end(job).await,
+        }
+    }
+
+    /// The pod that runs in place of one that has failed or was deleted, where the template has its
+    /// containers restarted (`OnFailure`).
+    async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
+        let pod = pod_of(job)?;
+        let pods = self.pods_of(&pod).await.ok()?;
+        let running = pods.iter().find(|pod| is_ready(pod))?;
+        let running = self.ready_pod(&pod, running).await.ok()?;
+        Some(ClusterEvent::Replaced(pod, running))
+    }
+}

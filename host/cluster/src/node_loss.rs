@@ -1,0 +1,54 @@
+//! When a node that is not ready counts as lost.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The nodes that are not ready, and since when that was seen. It is counted by this process: the
+/// cluster's clock may be another one, and a service that has just started has seen nothing.
+#[derive(Default)]
+pub(crate) struct UnreadyNodes(BTreeMap<String, Instant>);
+
+impl UnreadyNodes {
+    /// Those that have been unready for so long, of those that are now. Whichever was ready in between
+    /// begins anew.
+    pub(crate) fn lost(
+        &mut self,
+        unready: Vec<String>,
+        lost_after: Duration,
+        now: Instant,
+    ) -> Vec<String> {
+        let before = std::mem::take(&mut self.0);
+        let since = |name: &String| before.get(name).copied().unwrap_or(now);
+        self.0 = unready.into_iter().map(|name| (name.clone(), since(&name))).collect();
+        let is_lost = |since: Instant| now.saturating_duration_since(since) >= lost_after;
+        self.0.iter().filter(|(_, since)| is_lost(**since)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_lost_that_was_not_ready_all_the_time() {
+        let (start, lost_after) = (Instant::now(), Duration::from_secs(300));
+        let mut nodes = UnreadyNodes::default();
+        for (seconds, unready, expected) in [
+            (0, &["a"][..], &[][..]),
+            (10, &["a", "b"], &[]),
+            (299, &["a", "b"], &[]),
+            (300, &["a", "b"], &["a"]),
+            (310, &["a", "b"], &["a", "b"]),
+            // It is back, and fails again.
+            (320, &["b"], &["b"]),
+            (330, &["a", "b"], &["b"]),
+            (629, &["a"], &[]),
+            (630, &["a"], &["a"]),
+            (640, &[], &[]),
+        ] {
+            let unready = unready.iter().map(|name| (*name).to_owned()).collect();
+            let now = start.checked_add(Duration::from_secs(seconds)).unwrap();
+            assert_eq!(nodes.lost(unready, lost_after, now), expected, "after {seconds} s");
+        }
+    }
+}

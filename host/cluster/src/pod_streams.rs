@@ -1,0 +1,270 @@
+//! Connections to pods' SSH servers: by the network of the pods, or by the API server.
+
+use crate::requests::request;
+use crate::settings::PodRoute;
+use crate::ssh_server::server_port;
+use crate::status::is_ready;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::{Api, ListParams, Portforwarder};
+use paygress_core::backend::cluster::ClusterError;
+use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
+use paygress_core::model::ids::PodName;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Pods of the same cluster answer within milliseconds; a policy that drops what is sent to them
+/// never does.
+const DIRECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often an address is waited for, and how long.
+const ADDRESS_READS: usize = 12;
+const ADDRESS_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum NoConnection {
+    #[error("no pod of the lease runs")]
+    NoPod,
+    #[error("the pod has no port for SSH that its template names")]
+    NoPort,
+    #[error("the pod has no address yet")]
+    NoAddress,
+    #[error("the pod's address does not answer; does a NetworkPolicy let this service in?")]
+    Silent,
+    #[error("the API server has opened no stream for the port")]
+    NoStream,
+}
+
+/// The pods of one namespace.
+pub(crate) struct KubernetesPods {
+    pub(crate) pods: Api<Pod>,
+    /// As far as it is decided.
+    pub(crate) route: PodRoute,
+    /// What selects the pods of a lease.
+    pub(crate) selector: fn(&PodName) -> Result<String, ClusterError>,
+}
+
+impl PodRoute {
+    /// Outside of the cluster the address of a pod may be anybody's.
+    pub(crate) fn decided(self) -> Self {
+        match self {
+            Self::Auto if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
+                Self::PortForward
+            }
+            decided => decided,
+        }
+    }
+}
+
+/// The pod's name in the cluster, and where its server listens.
+struct Target {
+    name: String,
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl KubernetesPods {
+    async fn target(&self, pod: &PodName) -> Result<Target, OpenError> {
+        let selector = (self.selector)(pod).map_err(OpenError::new)?;
+        let params = ListParams::default().labels(&selector);
+        let listed = request(self.pods.list(&params)).await.map_err(OpenError::new)?;
+        target(chosen(&listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?)
+    }
+
+    /// The kubelet reports an address up to a second after the pod's server has answered.
+    async fn addressed_target(&self, pod: &PodName) -> Result<Target, OpenError> {
+        let mut target = self.target(pod).await?;
+        for _ in 0..ADDRESS_READS {
+            if target.ip.is_some() {
+                break;
+            }
+            tokio::time::sleep(ADDRESS_PAUSE).await;
+            target = self.target(pod).await?;
+        }
+        Ok(target)
+    }
+
+    async fn forward(&self, target: &Target) -> Result<Box<dyn ByteStream>, OpenError> {
+        let port = target.port;
+        let opened = request(self.pods.portforward(&target.name, &[port])).await;
+        let mut forwarder = opened.map_err(OpenError::new)?;
+        let stream = forwarder.take_stream(port);
+        let stream = stream.ok_or_else(|| OpenError::new(NoConnection::NoStream))?;
+        // Whatever the API server reports ends the stream: nobody listens to it.
+        drop(forwarder.take_error(port));
+        Ok(Box::new(Forwarded { stream, forwarder }))
+    }
+}
+
+#[async_trait]
+impl PodStreams for KubernetesPods {
+    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+        if self.route == PodRoute::PortForward {
+            return self.forward(&self.target(pod).await?).await;
+        }
+        let target = self.addressed_target(pod).await?;
+        match (direct(&target).await, self.route) {
+            (Ok(stream), _) => Ok(Box::new(stream)),
+            (Err(error), PodRoute::PodNetwork) => Err(error),
+            (Err(_), _) => self.forward(&target).await,
+        }
+    }
+}
+
+async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
+    let ip = target.ip.ok_or_else(|| OpenError::new(NoConnection::NoAddress))?;
+    let connecting = TcpStream::connect(SocketAddr::new(ip, target.port));
+    let connected = tokio::time::timeout(DIRECT_TIMEOUT, connecting).await;
+    let stream = connected.map_err(|_| OpenError::new(NoConnection::Silent))?;
+    let stream = stream.map_err(OpenError::new)?;
+    // What is typed is small, and waited for.
+    stream.set_nodelay(true).map_err(OpenError::new)?;
+    Ok(stream)
+}
+
+/// The one that is ready, or else one that has not ended: the service knows sooner than the kubelet
+/// that a pod takes logins.
+fn chosen(pods: &[Pod]) -> Option<&Pod> {
+    let has_ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    pods.iter().find(|pod| is_ready(pod)).or_else(|| pods.iter().find(|pod| !has_ended(pod)))
+}
+
+fn target(pod: &Pod) -> Result<Target, OpenError> {
+    let port = pod.spec.iter().flat_map(|spec| &spec.containers).find_map(ssh_port);
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+    Ok(Target {
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        ip,
+        port: port.ok_or_else(|| OpenError::new(NoConnection::NoPort))?,
+    })
+}
+
+/// The port of a node is SSH's; else the one on which the host's server listens, or the first of the
+/// template's.
+fn ssh_port(container: &Container) -> Option<u16> {
+    let ports = || container.ports.iter().flatten();
+    let is_on_node = |port: Option<i32>| port.is_some_and(|port| port != 0);
+    let on_node = ports().find(|port| is_on_node(port.host_port));
+    let named = |port: i32| u16::try_from(port).ok();
+    if let Some(port) = on_node {
+        return named(port.container_port);
+    }
+    let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
+    let first = || ports().find(|port| is_tcp(port.protocol.as_deref()));
+    first().and_then(|port| named(port.container_port)).or_else(|| server_port(container))
+}
+
+/// A stream by the API server, which ends with this value.
+struct Forwarded {
+    stream: DuplexStream,
+    forwarder: Portforwarder,
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.forwarder.abort();
+    }
+}
+
+impl AsyncRead for Forwarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Forwarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn port_of(container: &Value) -> Option<u16> {
+        let status = json!({"podIP": "10.88.0.7"});
+        let pod = json!({"metadata": {"name": "ssh-pod-a-x"}, "spec": {"containers": [container]}, "status": status});
+        let found = target(&serde_json::from_value(pod).unwrap()).ok()?;
+        assert_eq!((found.name.as_str(), found.ip), ("ssh-pod-a-x", "10.88.0.7".parse().ok()));
+        Some(found.port)
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_ssh_server() {
+        let web = json!({"containerPort": 8080});
+        let listening = json!(["/.paygress/paygress-sshd", "--listen", "[::]:22"]);
+        for (ports, command, expected) in [
+            (json!([web, {"containerPort": 2222, "hostPort": 20_427}]), Value::Null, Some(2_222)),
+            (json!([{"containerPort": 2200}]), Value::Null, Some(2_200)),
+            (json!([{"containerPort": 53, "protocol": "UDP"}]), listening.clone(), Some(22)),
+            (Value::Null, listening, Some(22)),
+            (Value::Null, Value::Null, None),
+        ] {
+            let container = json!({"name": "ssh", "ports": ports, "command": command});
+            assert_eq!(port_of(&container), expected, "{container}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_chosen_as_soon_as_it_runs_and_no_longer() {
+        let pod = |name: &str, phase: &str, ready: &str| -> Pod {
+            let status =
+                json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        };
+        let (failed, starting) = (pod("a", "Failed", "False"), pod("b", "Pending", "False"));
+        let ready = pod("c", "Running", "True");
+        for (pods, expected) in [
+            (vec![failed.clone(), starting.clone(), ready], Some("c")),
+            (vec![failed.clone(), starting], Some("b")),
+            (vec![failed], None),
+        ] {
+            let name = chosen(&pods).and_then(|pod| pod.metadata.name.as_deref());
+            assert_eq!(name, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_listens_is_reached_by_its_own_address() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = |port| Target { name: String::new(), ip: Some(address.ip()), port };
+        assert!(direct(&target(address.port())).await.is_ok());
+        let unknown = Target { ip: None, ..target(address.port()) };
+        assert_eq!(direct(&unknown).await.unwrap_err().code(), "pod-unreachable");
+    }
+
+    #[test]
+    fn what_is_chosen_is_used_wherever_the_service_runs() {
+        for route in [PodRoute::PodNetwork, PodRoute::PortForward] {
+            assert_eq!(route.decided(), route);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the order service knows of the gateway, if there is one: what answers name of it, and what it
+//! counts.
+
+use crate::model::gateway::GatewayWays;
+
+/// How customers reach their pods beside the ports of nodes.
+pub trait GatewayInfo: Send + Sync {
+    /// The ways that there are now; their addresses may change.
+    fn ways(&self) -> GatewayWays;
+
+    /// What is counted, for metrics; none where another process does.
+    fn counts(&self) -> Option<GatewayCounts> {
+        None
+    }
+}
+
+/// What a gateway has counted since its start. The names are few, and no client's choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayCounts {
+    pub sessions: Vec<SessionCount>,
+    pub rejections: Vec<RejectionCount>,
+}
+
+/// The sessions of one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionCount {
+    pub way: &'static str,
+    /// Those that are open now.
+    pub open: u64,
+    pub opened: u64,
+}
+
+/// Clients that got no session, for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RejectionCount {
+    pub reason: &'static str,
+    pub clients: u64,
+}
