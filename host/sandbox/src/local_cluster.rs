@@ -116,6 +116,13 @@ impl PodStreams for LocalPods {
     }
 }
 
+/// A new key of a server, and its public half.
+fn host_keys() -> Result<(PrivateKey, HostKey), ClusterError> {
+    let key = new_host_key().map_err(ClusterError::not_ready)?;
+    let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
+    Ok((key, HostKey::parse(&line).map_err(ClusterError::not_ready)?))
+}
+
 async fn listen(port: u16) -> Result<TcpListener, ClusterError> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     bound.map_err(|error| match error.kind() {
@@ -140,9 +147,7 @@ impl Cluster for LocalCluster {
         // Without a port of the nodes it is at one that is free.
         let listener = listen(plan.placement.host_port.unwrap_or_default()).await?;
         let port = listener.local_addr().map_err(ClusterError::not_ready)?.port();
-        let key = new_host_key().map_err(ClusterError::not_ready)?;
-        let line = key.public_key().to_openssh().map_err(ClusterError::not_ready)?;
-        let host_key = HostKey::parse(&line).map_err(ClusterError::not_ready)?;
+        let (key, host_key) = host_keys()?;
         let ((stop, stopped), end) = (watch::channel(false), watch::Sender::new(None));
         let started = match &self.runtime {
             Runtime::InProcess(homes) => {

@@ -70,7 +70,7 @@ fn all_problems_are_reported_at_once_without_the_key() {
     ] {
         assert!(text.contains(expected), "{expected} is not reported:\n{text}");
     }
-    assert_eq!(problems.len(), 27, "{text}");
+    assert_eq!(problems.len(), 35, "{text}");
     assert!(!text.contains("hunter2"));
     let Err(Problems(broken)) = read("x = 1\nnostr_private_key = \"hunter2", &[]) else {
         panic!("accepted")

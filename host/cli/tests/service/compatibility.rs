@@ -10,9 +10,11 @@ use std::path::Path;
 
 /// Properties that its document left out, and optional ones that were added since.
 const ADDED_PROPERTIES: &[&str] = &[
+    "AccessDetails.access",
     "AccessDetails.known_hosts",
     "AccessDetails.root",
     "AccessDetails.ssh_host_keys",
+    "OfferContent.access",
     "OfferContent.images",
     "OfferContent.root",
     "OfferContent.run_image",
@@ -28,10 +30,12 @@ const ADDED_PROPERTIES: &[&str] = &[
     "Request.run",
     "StageEvent.end_reason",
     "StageEvent.notice_seconds",
+    "StatusResponse.access",
     "StatusResponse.end_reason",
     "StatusResponse.image_program",
     "StopResponse.end_reason",
     "Stopped.end_reason",
+    "Spawned.access",
     "Spawned.known_hosts",
     "Spawned.root",
     "Spawned.ssh_host_keys",

@@ -6,6 +6,20 @@ use paygress_core::backend::policy::Placement;
 use paygress_core::model::access::AccessMode;
 use serde_json::{Value, json};
 
+/// Customers come by either family, and the cluster's first may be IPv6: without a policy a Service
+/// has addresses of that one alone.
+fn check_families(spec: &mut Object<'_>) -> Result<(), GuardError> {
+    match spec.get("ipFamilyPolicy").map(Value::as_str) {
+        None => spec.set("ipFamilyPolicy", json!("PreferDualStack")),
+        Some(Some("PreferDualStack" | "RequireDualStack" | "SingleStack")) => {}
+        Some(_) => {
+            let violation = "must be PreferDualStack, RequireDualStack or SingleStack";
+            return Err(spec.field_error("ipFamilyPolicy", violation));
+        }
+    }
+    Ok(())
+}
+
 /// Checks and completes a Service; returns whether it has the reserved port as its nodePort.
 pub(super) fn check(
     service: &mut Object<'_>,
@@ -25,16 +39,7 @@ pub(super) fn check(
     service.object("metadata").set("name", json!(name));
     let mut spec = service.object("spec");
     spec.only(&["externalTrafficPolicy", "ipFamilyPolicy", "ports", "type"])?;
-    // Customers come by either family, and the cluster's first may be IPv6: without a policy a
-    // Service has addresses of that one alone.
-    match spec.get("ipFamilyPolicy").map(Value::as_str) {
-        None => spec.set("ipFamilyPolicy", json!("PreferDualStack")),
-        Some(Some("PreferDualStack" | "RequireDualStack" | "SingleStack")) => {}
-        Some(_) => {
-            let violation = "must be PreferDualStack, RequireDualStack or SingleStack";
-            return Err(spec.field_error("ipFamilyPolicy", violation));
-        }
-    }
+    check_families(&mut spec)?;
     let is_node_port = match spec.get("type").map(Value::as_str) {
         None | Some(Some("ClusterIP")) => false,
         Some(Some("NodePort")) => true,

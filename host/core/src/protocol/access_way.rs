@@ -156,8 +156,9 @@ pub fn offered_ways(modes: &AccessModes, gateway: &GatewayWays) -> Vec<OfferedWa
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::ssh_host::SshHost;
     use crate::model::units::UnixTime;
-    use crate::protocol::{AccessDetails, Response, access, sorted};
+    use crate::protocol::{AccessDetails, Response, access, sorted, status};
     use crate::testing;
     use serde_json::json;
 
@@ -245,5 +246,28 @@ mod tests {
         let ways = access_ways(&lease(), "h", &gateway);
         let Some(AccessWay::JumpHost { command, .. }) = ways.get(1) else { panic!("{ways:?}") };
         assert!(command.contains("@[2001:db8::7]:2222 "), "{command}");
+    }
+
+    #[test]
+    fn a_pod_with_a_host_of_its_own_is_reached_there() {
+        let key = HostKey::parse(testing::HOST_KEY).unwrap();
+        let id = LeaseId::parse("abcdefghij").unwrap();
+        let mut lease = Lease { host_keys: vec![key.clone()], ..testing::lease(id, 0, 9) };
+        for (own, host, known_host) in [
+            (None, "setting.example", "[setting.example]:20427"),
+            (Some("Node-1.example"), "node-1.example", "[node-1.example]:20427"),
+            (Some("[2001:db8::1]"), "2001:db8::1", "[2001:db8::1]:20427"),
+        ] {
+            lease.port = Some(20_427);
+            lease.ssh_host = own.map(|own| SshHost::parse(own).unwrap());
+            let login = access(&lease, None, UnixTime(9), "setting.example", None);
+            assert_eq!(login.instructions[0], format!("ssh -p 20427 @{host}"));
+            let running = status(&lease, &[], "setting.example", UnixTime(1));
+            for response in [Response::from(login), Response::from(running)] {
+                let json = sorted(&response);
+                assert_eq!(json["ssh_host"], host);
+                assert_eq!(json["known_hosts"], format!("{known_host} {key}"));
+            }
+        }
     }
 }

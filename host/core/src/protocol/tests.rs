@@ -8,7 +8,6 @@ use crate::model::order_state::{RefundCause, RefundOutcome};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::model::secret::Secret;
-use crate::model::ssh_host::SshHost;
 use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::testing;
 use proptest::prelude::*;
@@ -312,29 +311,6 @@ fn only_a_refund_that_nobody_has_redeemed_is_one_that_a_response_holds() {
     }
     let login = access(&lease, None, UnixTime(9), "host", None);
     assert!(!Response::from(login).holds_refund());
-}
-
-#[test]
-fn a_pod_with_a_host_of_its_own_is_reached_there() {
-    let key = HostKey::parse(testing::HOST_KEY).unwrap();
-    let id = LeaseId::parse("abcdefghij").unwrap();
-    let mut lease = Lease { host_keys: vec![key.clone()], ..testing::lease(id, 0, 9) };
-    for (own, host, known_host) in [
-        (None, "setting.example", "[setting.example]:20427"),
-        (Some("Node-1.example"), "node-1.example", "[node-1.example]:20427"),
-        (Some("[2001:db8::1]"), "2001:db8::1", "[2001:db8::1]:20427"),
-    ] {
-        lease.port = Some(20_427);
-        lease.ssh_host = own.map(|own| SshHost::parse(own).unwrap());
-        let login = access(&lease, None, UnixTime(9), "setting.example", None);
-        assert_eq!(login.instructions[0], format!("ssh -p 20427 @{host}"));
-        let running = status(&lease, &[], "setting.example", UnixTime(1));
-        for response in [Response::from(login), Response::from(running)] {
-            let json = sorted(&response);
-            assert_eq!(json["ssh_host"], host);
-            assert_eq!(json["known_hosts"], format!("{known_host} {key}"));
-        }
-    }
 }
 
 #[test]

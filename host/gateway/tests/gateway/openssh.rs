@@ -77,7 +77,7 @@ impl Customer {
     /// A program that prints the password, for clients that are to get it twice. Another process
     /// writes the file, or it might be busy.
     fn askpass(&self) -> PathBuf {
-        let write = r#"printf '#!/bin/sh\necho "$SSHPASS"\n' > askpass; chmod 700 askpass"#;
+        let write = r#"printf '#!/bin/sh\necho "$ASKPASS"\n' > askpass; chmod 700 askpass"#;
         let status = Command::new("sh").args(["-c", write]).current_dir(&self.here).status();
         assert!(status.unwrap().success());
         self.file("askpass")
@@ -167,8 +167,10 @@ async fn a_key_and_a_password_log_in_at_the_gateway_and_at_the_pod() {
         site.configure_well(methods);
         let mut ssh = site.ssh(&alice(), "echo in as $USER; echo err >&2; exit 7");
         if methods == ["password"; 2] {
-            // `sshpass` types it once.
-            ssh.env("SSH_ASKPASS", site.customer.askpass()).env("SSH_ASKPASS_REQUIRE", "force");
+            // `sshpass` types it once, and keeps it from what it starts.
+            ssh.env("ASKPASS", SECRET)
+                .env("SSH_ASKPASS", site.customer.askpass())
+                .env("SSH_ASKPASS_REQUIRE", "force");
         }
         let done = output(ssh).await;
         let (out, err) = (text(&done.stdout), text(&done.stderr));

@@ -159,7 +159,7 @@ pub(crate) async fn nothing_is_reserved_for_a_lease_without_a_port(ports: Arc<dy
 pub(crate) async fn leases_without_a_port_are_counted_with_the_others(
     ports: Arc<dyn PortAllocator>,
 ) {
-    let (with, without, late) = (new_lease_id(), new_lease_id(), new_lease_id());
+    let (with, without, refused) = (new_lease_id(), new_lease_id(), new_lease_id());
     let port = ports.reserve_port(&with, RANGE).await.unwrap();
     assert!(ports.reserve_place(&with, 1).await.unwrap(), "its port is its place");
     assert!(!ports.reserve_place(&without, 1).await.unwrap());
@@ -167,7 +167,7 @@ pub(crate) async fn leases_without_a_port_are_counted_with_the_others(
         assert!(ports.reserve_place(&without, 2).await.unwrap());
     }
     assert_eq!(ports.ports_in_use().await.unwrap(), 2);
-    assert!(!ports.reserve_place(&late, 2).await.unwrap());
+    assert!(!ports.reserve_place(&refused, 2).await.unwrap());
     // It takes no port, and reserves as others do.
     assert!(ports.has_free_port(RANGE).await.unwrap());
     let demand = Demand::new("a pod".to_owned());
