@@ -24,6 +24,9 @@ pub(crate) enum Action {
     /// Build the Debian image and run the tests of whole pods, on the testbed that is up. The image
     /// needs the network, once.
     Machines,
+    /// Measure the ways to pods on the testbed that is up, beside a port of the node: 200 sessions
+    /// at once, 200 MB and logins. Builds in release; about 15 minutes.
+    Reach,
 }
 
 pub(crate) fn cluster(action: &Action) -> Result<()> {
@@ -36,6 +39,7 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
             test(Compiler::Rustc, Extent::Whole)
         }
         Action::Machines => machines(),
+        Action::Reach => reach(),
     }
 }
 
@@ -96,6 +100,16 @@ fn machines() -> Result<()> {
     let mut command = cargo(&["test"])?;
     command.args(ALL).args(tests).args(["--test-threads", "1"]);
     step("tests of whole pods on the real cluster", &mut command)
+}
+
+/// In release: otherwise the figures would be those of cryptography that is not optimised.
+fn reach() -> Result<()> {
+    prepare()?;
+    let tests = ["--release", "--test", "cluster", "reach::figures::figures", "--"];
+    let mut command = cargo(&["test"])?;
+    command.args(ALL).args(tests).args(["--ignored", "--exact", "--nocapture"]);
+    command.env("REACH_FIGURES", "yes").env_remove("CLUSTER_TESTS");
+    step("figures of the ways to pods on the real cluster", &mut command)
 }
 
 /// Says which tests are left out without the Debian image.

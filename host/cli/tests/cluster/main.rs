@@ -17,6 +17,7 @@ mod node_host;
 mod node_loss;
 mod policies;
 mod probe;
+mod reach;
 mod rights;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,6 +2,7 @@
 
 mod deployed;
 mod fake_nodes;
+mod gateway;
 mod market;
 mod network_policies;
 mod outside;
@@ -11,13 +12,15 @@ mod ssh;
 
 pub use deployed::Deployed;
 pub use fake_nodes::{FakeNodes, items, ready_nodes, remove_pods};
+pub use gateway::GatewayDaemon;
 pub use market::{Bought, Market, TOKEN_SAT};
 pub use network_policies::{NetworkPolicies, node_address};
-pub use outside::Outside;
+pub use outside::{Outside, Place};
 pub use parameters::AdmissionParameters;
 pub use service::Testbed;
 pub use ssh::Ssh;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
@@ -71,6 +74,15 @@ pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A program in this network namespace; none: in that of the test.
+pub fn in_namespace(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    // It becomes the program, so that its pid is that of the program.
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/var/run/netns/{namespace}")).arg(program);
+    command
 }
 
 /// What a program prints; it must succeed.

@@ -1,10 +1,9 @@
 //! What is outside of the service: a Nutshell mint, a relay in Python, and a customer.
 
-use super::{Daemon, free_port, new_key, output, root, wait_for};
+use super::{Daemon, free_port, in_namespace, new_key, output, root, wait_for};
 use serde_json::Value;
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -14,11 +13,38 @@ fn nutshell() -> impl Iterator<Item = (&'static str, &'static str)> {
     include_str!("../nutshell.env").lines().filter_map(|line| line.split_once('='))
 }
 
+/// Where a mint and a relay are, and a customer. The test reaches the address, whatever the network
+/// namespace that has it.
+pub struct Place {
+    /// The address of mint and relay.
+    pub host: String,
+    /// Their network namespace; none: that of the test.
+    pub servers: Option<String>,
+    /// The customer's.
+    pub customer: Option<String>,
+}
+
+impl Place {
+    /// At this address of this machine.
+    pub fn here(host: &str) -> Self {
+        Self { host: host.to_owned(), servers: None, customer: None }
+    }
+
+    /// Two ports that are free there. In a namespace of the test's own all are.
+    fn ports(&self) -> [u16; 2] {
+        match self.servers {
+            Some(_) => [3_338, 8_008],
+            None => [free_port(&self.host), free_port(&self.host)],
+        }
+    }
+}
+
 /// A mint, a relay, and a customer.
 pub struct Outside {
     pub mint: String,
     pub relay: String,
     customer: String,
+    customer_namespace: Option<String>,
     pub(super) logs: PathBuf,
     _mint: Daemon,
     _relay: Daemon,
@@ -28,12 +54,18 @@ pub struct Outside {
 impl Outside {
     /// Starts a mint and a relay at this address of this machine.
     pub fn start(name: &str, host: &str) -> Self {
+        Self::start_in(name, Place::here(host))
+    }
+
+    /// Starts a mint and a relay in this place.
+    pub fn start_in(name: &str, place: Place) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let logs = root().join("target/e2e").join(name);
         std::fs::create_dir_all(&logs).unwrap();
-        let (mint_port, relay_port) = (free_port(host), free_port(host));
+        let [mint_port, relay_port] = place.ports();
+        let (host, servers) = (place.host.as_str(), place.servers.as_deref());
         let bin = root().join("target/venv/bin");
-        let mut command = Command::new(bin.join("mint"));
+        let mut command = in_namespace(servers, bin.join("mint"));
         command
             .args(["--host", host, "--port", &mint_port.to_string()])
             .current_dir(directory.path())
@@ -48,7 +80,7 @@ impl Outside {
             directory.path().join("relay.sqlite").display()
         );
         std::fs::write(&relay_config, text).unwrap();
-        let mut command = Command::new(bin.join("nostr-relay"));
+        let mut command = in_namespace(servers, bin.join("nostr-relay"));
         command.arg("-c").arg(&relay_config).arg("serve").current_dir(directory.path());
         let relay = Daemon::start(&mut command, &logs.join("relay.log"));
         for port in [mint_port, relay_port] {
@@ -62,6 +94,7 @@ impl Outside {
             mint: mint_url,
             relay: relay_url,
             customer: new_key(),
+            customer_namespace: place.customer,
             logs,
             _mint: mint,
             _relay: relay,
@@ -71,7 +104,7 @@ impl Outside {
 
     fn customer(&self, key: &str, arguments: &[&str]) -> String {
         let script = root().join("examples/customer-js/customer.mjs");
-        let mut command = Command::new("timeout");
+        let mut command = in_namespace(self.customer_namespace.as_deref(), "timeout");
         command.args(["180", "node"]).arg(script).args(arguments).env("CUSTOMER_KEY", key);
         output(&mut command).trim().to_owned()
     }

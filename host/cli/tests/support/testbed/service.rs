@@ -1,9 +1,10 @@
 //! The service beside the cluster.
 
 use super::{
-    Daemon, OPERATOR, Outside, admin_kubeconfig, free_port, kubectl, new_key, npub, output, root,
-    state, wait_for,
+    Daemon, GatewayDaemon, OPERATOR, Outside, Place, admin_kubeconfig, free_port, kubectl, new_key,
+    npub, output, root, state, wait_for,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,13 +16,17 @@ use tempfile::NamedTempFile;
 /// What is sold: a sat buys five seconds.
 const SETTINGS: &str = "[policy.duration]\nminimum_seconds = 5\n[policy.pricing]\nsats_per_hour = 720\ntiers = [{ id = \"tiny\", cpu_millicores = 100, memory_mib = 64 }]\n";
 
+/// Its configuration file, in the directory of what is outside.
+const CONFIG: &str = "paygress.toml";
+
 /// What is outside, and the service beside the cluster.
 pub struct Testbed {
     web: String,
     npub: String,
     log: PathBuf,
+    command: Command,
     // In this order: the service before what it talks to.
-    _service: Daemon,
+    service: Option<Daemon>,
     outside: Outside,
     _kubeconfig: NamedTempFile,
 }
@@ -44,7 +49,7 @@ impl Testbed {
     /// `paygress serve` beside the cluster, with this configuration file.
     fn command(outside: &Outside, settings: &str, bind: &str, kubeconfig: &Path) -> Command {
         let directory = outside.directory.path();
-        let config = directory.join("paygress.toml");
+        let config = directory.join(CONFIG);
         std::fs::write(&config, settings).unwrap();
         let data = |name: &str| directory.join(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
@@ -92,27 +97,68 @@ impl Testbed {
 
     /// The same with the mint and the relay at this address of this machine.
     pub fn start_at(host: &str, name: &str, settings: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_in(Place::here(host), name, settings, environment)
+    }
+
+    /// The same with the mint, the relay and the customer in this place.
+    pub fn start_in(
+        place: Place,
+        name: &str,
+        settings: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
-        let outside = Outside::start(name, host);
+        let outside = Outside::start_in(name, place);
         let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let kubeconfig = Self::kubeconfig_of_the_service();
         let mut command = Self::command(&outside, settings, &bind, kubeconfig.path());
         command.envs(environment.iter().copied());
         let log = outside.logs.join("paygress.log");
-        let service = Daemon::start(&mut command, &log);
-        let read = || std::fs::read_to_string(&log).unwrap_or_default();
-        wait_for("the service to read its inbox", Duration::from_secs(60), || {
-            read().contains("inbox synced")
-        });
-        let npub = npub(&read());
-        Self {
+        let mut testbed = Self {
             web: format!("http://{bind}"),
-            npub,
+            npub: String::new(),
             log,
-            _service: service,
+            command,
+            service: None,
             outside,
             _kubeconfig: kubeconfig,
-        }
+        };
+        testbed.start_service();
+        testbed.npub = npub(&testbed.log());
+        testbed
+    }
+
+    /// Starts it, with a log of its own, and waits until it serves.
+    fn start_service(&mut self) {
+        self.service = Some(Daemon::start(&mut self.command, &self.log));
+        wait_for("the service to read its inbox", Duration::from_secs(60), || {
+            std::fs::read_to_string(&self.log).unwrap_or_default().contains("inbox synced")
+        });
+    }
+
+    /// Kills it, and starts another one with the same environment.
+    pub fn restart_service(&mut self) {
+        self.service = None;
+        self.start_service();
+    }
+
+    /// Stops it as an operator does, by SIGTERM, and waits for its end.
+    pub fn stop_service(&mut self) {
+        let mut service = self.service.take().expect("it runs");
+        kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
+        wait_for("the service to end", Duration::from_secs(30), || {
+            service.0.try_wait().unwrap().is_some()
+        });
+    }
+
+    /// `paygress gateway` with the environment of the service.
+    pub fn start_gateway(&self) -> GatewayDaemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+        command.arg("gateway").arg("--config").arg(self.outside.directory.path().join(CONFIG));
+        command.env_clear();
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        GatewayDaemon::start(&mut command, self.outside.logs.join("gateway.log"))
     }
 
     /// Of its HTTP API.

@@ -1,0 +1,41 @@
+//! The gateway as a process of its own.
+
+use super::{Daemon, wait_for};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// `paygress gateway`, which serves. It is killed with this.
+pub struct GatewayDaemon {
+    daemon: Daemon,
+    log: PathBuf,
+}
+
+impl GatewayDaemon {
+    pub(super) fn start(command: &mut Command, log: PathBuf) -> Self {
+        let mut gateway = Self { daemon: Daemon::start(command, &log), log };
+        wait_for("the gateway to serve", Duration::from_secs(60), || {
+            let ended = gateway.daemon.0.try_wait().unwrap();
+            assert!(ended.is_none(), "the gateway has ended: {}", gateway.log());
+            gateway.log().contains("the gateway serves")
+        });
+        gateway
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Kibibytes, by this name in `/proc/PID/status`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = Path::new("/proc").join(self.daemon.0.id().to_string()).join("status");
+        let text = std::fs::read_to_string(status).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// By SIGKILL.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
