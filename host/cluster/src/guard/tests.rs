@@ -36,6 +36,7 @@ fn checked(
     let rendered = Rendered {
         pod_template_json: template.to_string(),
         services_json: service.iter().map(Value::to_string).collect(),
+        egress: None,
     };
     check(&rendered, &placement(access), &Allowed::default())
 }
