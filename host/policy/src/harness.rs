@@ -198,11 +198,12 @@ impl Harness {
             ) => record(&component.stats, Output::RefundTerms, || {
                 refund(order, quote, payment, grant, context)(component)
             }),
-            (AnyComponent::PodTemplate(component), Call::Render { order, quote, grant, placement }) => {
-                record(&component.stats, Output::Rendered, || {
-                    render(order, quote, grant, placement)(component)
-                })
-            }
+            (
+                AnyComponent::PodTemplate(component),
+                Call::Render { order, quote, grant, placement },
+            ) => record(&component.stats, Output::Rendered, || {
+                render(order, quote, grant, placement)(component)
+            }),
             _ => return Err(WrongSlot(self.slot)),
         })
     }
