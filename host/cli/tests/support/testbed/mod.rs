@@ -12,7 +12,7 @@ mod ssh;
 pub use deployed::Deployed;
 pub use fake_nodes::{FakeNodes, items, ready_nodes, remove_pods};
 pub use market::{Bought, Market, TOKEN_SAT};
-pub use network_policies::{NetworkPolicies, node_address};
+pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::Outside;
 pub use parameters::AdmissionParameters;
 pub use service::Testbed;
