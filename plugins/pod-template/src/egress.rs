@@ -109,7 +109,7 @@ mod tests {
             (r#"{"ports": ["1/icmp"]}"#, "/egress/web/ports"),
             (r#"{"port": ["1/tcp"]}"#, "/egress/web/port"),
             ("[]", "/egress/web"),
-            (&many, "/egress/web/cidrs"),
+            (many.as_str(), "/egress/web/cidrs"),
         ] {
             let problems = parsed(tier).unwrap_err();
             assert_eq!((problems.len(), problems[0].path.as_str()), (1, place), "{problems:?}");
