@@ -134,7 +134,7 @@ fn policies(c: &mut Criterion) {
                     secret_name: "ssh-pod-a".to_owned(),
                     secret_mount_path: "/run/paygress/login".to_owned(),
                 };
-                set.render(&view, &grant, &placement).await.unwrap()
+                set.render(&view, &quote, &grant, &placement).await.unwrap()
             })
         });
     });

@@ -74,7 +74,7 @@ mod tests {
         let pod = json!({"containers": [{"name": "ssh"}], "initContainers": inits});
         let spec = json!({"template": {"spec": pod}});
         let job: Job = serde_json::from_value(json!({"spec": spec})).unwrap();
-        Objects { job, secret: Secret::default(), reply: None, services: Vec::new() }
+        Objects { job, secret: Secret::default(), reply: None, services: Vec::new(), egress: None }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::status::{UNSCHEDULABLE, ended, finished, program_state, startup_phase
 use async_trait::async_trait;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
@@ -48,7 +49,8 @@ use tokio::sync::mpsc;
 const CONFLICT_RETRIES: usize = 10;
 const FIELD_MANAGER: &str = "paygress";
 
-/// The pods of one namespace. A lease is a Job that owns the lease's Secret and Services.
+/// The pods of one namespace. A lease is a Job that owns the lease's Secret, its Services and, where its
+/// template says what the pod may connect to, its NetworkPolicy.
 ///
 /// ```no_run
 /// use paygress_cluster::guard::Allowed;
@@ -93,6 +95,7 @@ pub struct Kubernetes {
     pods: Api<Pod>,
     secrets: Api<Secret>,
     services: Api<Service>,
+    policies: Api<NetworkPolicy>,
     /// Begun by the first request for it.
     capacity: OnceLock<CapacityWatch>,
     /// Whether a probe pod has been root of a user namespace, and how it had its SSH server.
@@ -138,6 +141,7 @@ impl Kubernetes {
             pods: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client.clone(), namespace),
             services: Api::namespaced(client.clone(), namespace),
+            policies: Api::namespaced(client.clone(), namespace),
             client,
             settings,
             capacity: OnceLock::new(),

@@ -1,7 +1,7 @@
 //! `paygress-cluster`: leases on a Kubernetes cluster.
 //!
 //! [`Kubernetes`] implements `paygress_core::Cluster`. A lease is a Job that owns the lease's
-//! Secret and Services. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
+//! Secret and Services, and the NetworkPolicy of a pod that has its own. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
 //! (`ttlSecondsAfterFinished`), whether or not this process runs; it raises the deadline, and
 //! watches.
 //!
@@ -9,7 +9,7 @@
 //! LeasePlan ─▶ check_plan ─▶ objects: Job, Secret, Services ─┬─▶ dry_run: dryRun=All, the pod included
 //!              (guard)       (ssh_server)                    │
 //!                                                            └─▶ launch: suspended Job ─▶ Secret,
-//!                                                                Services ─▶ resume ─▶ ready
+//!                                                                Services, NetworkPolicy ─▶ resume ─▶ ready
 //!
 //! watch of the Jobs ─▶ status ─▶ ClusterEvent::{Ended, Replaced, Resync}
 //! watches of nodes, pods and quotas ─▶ capacity ─▶ Capacity: checked before a payment is taken

@@ -1,7 +1,7 @@
 //! The Kubernetes objects of a lease.
 
 use crate::check_plan::check_plan;
-use crate::guard::{self, Checked};
+use crate::guard::{self, Checked, EGRESS_LABEL};
 use crate::image_program::ImageProgram;
 use crate::pod_reply::{self, ReplyStep};
 use crate::service_contact::introduce;
@@ -11,7 +11,8 @@ use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicySpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use paygress_core::backend::cluster::LeasePlan;
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
@@ -35,6 +36,9 @@ pub(crate) const EXPIRES: &str = "paygress.dev/expires-at";
 /// clock of the service: the end that was sold is by that clock too.
 pub(crate) const STARTED: &str = "paygress.dev/started-at";
 
+/// What [`EGRESS_LABEL`] is in a pod that has a NetworkPolicy of its own.
+const OWN_EGRESS: &str = "lease";
+
 /// Some controllers read deadlines as 32 bits of seconds.
 pub(crate) const MAX_DEADLINE_SECONDS: u64 = 2_000_000_000;
 
@@ -49,6 +53,8 @@ pub(crate) struct Objects {
     /// What the pod is to write to its customer.
     pub(crate) reply: Option<Secret>,
     pub(crate) services: Vec<Service>,
+    /// What the pod may connect to besides DNS; none: what all pods may.
+    pub(crate) egress: Option<NetworkPolicy>,
 }
 
 /// The operator's settings for Jobs.
@@ -89,6 +95,25 @@ pub(crate) fn deadline(job: &Job, at: UnixTime) -> Option<u64> {
     let start = job.status.as_ref()?.start_time.as_ref()?;
     let start = UnixTime(ours.or_else(|| u64::try_from(start.0.as_second()).ok())?);
     Some(at.since(start).0.clamp(1, MAX_DEADLINE_SECONDS))
+}
+
+/// How much of its owner's id is in the name of a NetworkPolicy.
+const UID_CHARS: usize = 8;
+
+/// Egress alone: with both directions in one policy kube-router lets pods out to what they are let into.
+fn policy_spec(
+    selector: &BTreeMap<String, String>,
+    rules: Vec<NetworkPolicyEgressRule>,
+) -> NetworkPolicySpec {
+    NetworkPolicySpec {
+        pod_selector: Some(LabelSelector {
+            match_labels: Some(selector.clone()),
+            ..LabelSelector::default()
+        }),
+        policy_types: Some(vec!["Egress".to_owned()]),
+        egress: Some(rules),
+        ingress: None,
+    }
 }
 
 fn job_spec(sold: Seconds, template: PodTemplateSpec, settings: &JobSettings<'_>) -> JobSpec {
@@ -169,7 +194,7 @@ fn secret_data(login: &Login, settings: &JobSettings<'_>) -> BTreeMap<String, By
 impl Objects {
     /// The objects of this lease, if its template passes the guard.
     pub(crate) fn of(plan: &LeasePlan, settings: &JobSettings<'_>) -> Result<Self, Refusal> {
-        let Checked { mut template, services } = completed(plan, settings)?;
+        let Checked { mut template, services, egress } = completed(plan, settings)?;
         let labels = labels(plan, settings.instance);
         let metadata = |name: &str| ObjectMeta {
             name: Some(name.to_owned()),
@@ -177,8 +202,16 @@ impl Objects {
             ..ObjectMeta::default()
         };
         let pod = template.metadata.get_or_insert_default();
-        pod.labels.get_or_insert_default().extend(labels.clone());
+        let pod_labels = pod.labels.get_or_insert_default();
+        pod_labels.extend(labels.clone());
+        if egress.is_some() {
+            pod_labels.insert(EGRESS_LABEL.to_owned(), OWN_EGRESS.to_owned());
+        }
         let selector = BTreeMap::from([(LEASE.to_owned(), plan.lease.as_str().to_owned())]);
+        let egress = egress.map(|rules| NetworkPolicy {
+            metadata: metadata(&plan.placement.pod_name),
+            spec: Some(policy_spec(&selector, rules)),
+        });
         let services = services
             .into_iter()
             .map(|mut service| {
@@ -207,6 +240,7 @@ impl Objects {
             secret: secret(&plan.placement.secret_name, secret_data(&plan.login, settings)),
             reply: reply.map(|data| secret(&reply_name, data)),
             services,
+            egress,
         })
     }
 
@@ -227,6 +261,13 @@ impl Objects {
         }
         for service in &mut self.services {
             service.metadata.owner_references = owners();
+        }
+        if let Some(policy) = &mut self.egress {
+            policy.metadata.owner_references = owners();
+            // The service may not delete NetworkPolicies: that of an earlier Job of the same name may
+            // be there until it is collected.
+            let of_owner: String = owner.uid.chars().take(UID_CHARS).collect();
+            policy.metadata.name = Some(format!("{}-{of_owner}", owner.name));
         }
     }
 }

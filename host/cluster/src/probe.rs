@@ -335,6 +335,9 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
     objects.services.clear();
     label(&mut objects.job.metadata);
     label(&mut objects.secret.metadata);
+    if let Some(policy) = &mut objects.egress {
+        label(&mut policy.metadata);
+    }
     let Some(job) = &mut objects.job.spec else { return Server::Own };
     job.ttl_seconds_after_finished = Some(ttl(kept));
     label(job.template.metadata.get_or_insert_default());

@@ -74,7 +74,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         lease,
         tier: "basic".to_owned(),
         placement,
-        rendered: Rendered { pod_template_json: template.to_string(), services_json: Vec::new() },
+        rendered: Rendered { pod_template_json: template.to_string(), ..Rendered::default() },
         login: Login::check(Some("alice"), None, None).unwrap(),
         sold: Seconds(sold),
         pod_reply: None,

@@ -33,6 +33,7 @@ fn rendered(template: &Value, services: &[Value]) -> Rendered {
     Rendered {
         pod_template_json: template.to_string(),
         services_json: services.iter().map(Value::to_string).collect(),
+        egress: None,
     }
 }
 
@@ -437,7 +438,7 @@ fn malformed_templates_are_refused() {
         "{\"spec\": {\"restartPolicy\": \"Never\", \"containers\": 7}}",
         "{\"spec\": {\"restartPolicy\": \"Never\", \"containers\": [7]}}",
     ] {
-        let rendered = Rendered { pod_template_json: text.to_owned(), services_json: Vec::new() };
+        let rendered = Rendered { pod_template_json: text.to_owned(), ..Rendered::default() };
         assert!(check(&rendered, &placement(), &Allowed::default()).is_err(), "{text}");
     }
 }

@@ -127,7 +127,7 @@ pub fn template(bytes: &[u8]) {
     };
     let (template, services) = text.split_once('\n').unwrap_or((text, ""));
     let services_json = services.lines().take(4).map(str::to_owned).collect();
-    let rendered = Rendered { pod_template_json: template.to_owned(), services_json };
+    let rendered = Rendered { pod_template_json: template.to_owned(), services_json, egress: None };
     let Ok(checked) = check(&rendered, &placement, &Allowed::default()) else { return };
     let spec = checked.template.spec.expect("a pod has a spec");
     assert!(spec.host_network.is_none() && spec.host_pid.is_none() && spec.host_ipc.is_none());

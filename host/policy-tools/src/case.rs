@@ -124,7 +124,7 @@ impl TestCase {
             Function::Quote => Call::Quote { order, context },
             Function::Grant => Call::Grant { order, quote, payment, context },
             Function::Refund => Call::Refund { order, quote, payment, grant, context },
-            Function::Render => Call::Render { order, grant, placement },
+            Function::Render => Call::Render { order, quote, grant, placement },
         })
     }
 }

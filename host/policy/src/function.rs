@@ -111,19 +111,21 @@ pub(crate) fn refund(
 
 pub(crate) fn render(
     order: &OrderView,
+    quote: &Quote,
     grant: &Grant,
     placement: &Placement,
 ) -> impl FnOnce(&LoadedComponent<PodTemplate>) -> Outcome<Rendered> + Send + use<> {
     let (wanted, access) = (placement.clone(), crate::v1_2::access(&placement.access));
+    let tier = quote.tier.clone();
     let (order, grant, placement) =
         (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
     move |component| {
         let check = |rendered| {
-            let rendered = v1_0::checked_rendered(rendered)?;
+            let rendered = crate::v1_2::checked_pod(rendered)?;
             component.engine.check_template(&rendered, &wanted).map(|()| rendered)
         };
         checked(component, check, |world, store| {
-            world.call_render(store, &order, &grant, &placement, &access)
+            world.call_render(store, &order, &grant, &placement, &access, &tier)
         })
     }
 }

@@ -48,6 +48,7 @@ pub enum Call<'a> {
     },
     Render {
         order: &'a OrderView,
+        quote: &'a Quote,
         grant: &'a Grant,
         placement: &'a Placement,
     },
@@ -197,11 +198,12 @@ impl Harness {
             ) => record(&component.stats, Output::RefundTerms, || {
                 refund(order, quote, payment, grant, context)(component)
             }),
-            (AnyComponent::PodTemplate(component), Call::Render { order, grant, placement }) => {
-                record(&component.stats, Output::Rendered, || {
-                    render(order, grant, placement)(component)
-                })
-            }
+            (
+                AnyComponent::PodTemplate(component),
+                Call::Render { order, quote, grant, placement },
+            ) => record(&component.stats, Output::Rendered, || {
+                render(order, quote, grant, placement)(component)
+            }),
             _ => return Err(WrongSlot(self.slot)),
         })
     }

@@ -1,12 +1,12 @@
 //! What an order records of its policies' decisions: their input and their output.
 
 use paygress_core::backend::policy::{
-    Context, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms,
+    Context, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms, Rendered,
 };
 use paygress_core::model::order::{Order, OrderState, OrderView};
 use paygress_core::model::order_state::{Agreement, DecisionProgress};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The input of the policies for an order, and their decisions.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Recorded {
             quote: Some(Ok(decision.quote.clone())),
             grant: Some(Ok(decision.grant.clone())),
             refund: Some(Ok(decision.refund)),
-            template: pod.map(|pod| Ok(template(pod))),
+            template: pod.map(|pod| Ok(parse_objects(&pod.rendered))),
         };
         let placement = pod.map(|pod| pod.placement.clone());
         Self {
@@ -116,12 +116,11 @@ impl Recorded {
     }
 }
 
-fn template(pod: &PodDecision) -> Vec<Value> {
-    parse_objects(&pod.rendered.pod_template_json, &pod.rendered.services_json)
-}
-
-/// Parses a template and its Services: texts that are the same JSON are the same.
-pub(crate) fn parse_objects(pod: &str, services: &[String]) -> Vec<Value> {
-    let parse = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-    std::iter::once(pod).chain(services.iter().map(String::as_str)).map(parse).collect()
+/// Parses a template and its Services: texts that are the same JSON are the same. What the pod may
+/// connect to is the last, if there is something of it.
+pub(crate) fn parse_objects(rendered: &Rendered) -> Vec<Value> {
+    let Rendered { pod_template_json, services_json, egress } = rendered;
+    let parse = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+    let objects = std::iter::once(pod_template_json).chain(services_json).map(parse);
+    objects.chain(egress.as_ref().map(|rules| json!({"egress": rules}))).collect()
 }

@@ -102,9 +102,8 @@ fn run(recorded: &Recorded, pass: &mut Pass<'_>, decisions: &mut Decisions) -> O
         placement.clone().unwrap_or_else(|| sample_placement(image.clone(), quoted.resources));
     (placement.image, placement.resources) = (image, quoted.resources);
     let call = |set: &ComponentSet| {
-        let rendered = render(order, &granted, &placement)(&set.pod_template)?;
-        Ok(rendered
-            .map(|rendered| parse_objects(&rendered.pod_template_json, &rendered.services_json)))
+        let rendered = render(order, &quoted, &granted, &placement)(&set.pod_template)?;
+        Ok(rendered.map(|rendered| parse_objects(&rendered)))
     };
     pass.step(Slot::PodTemplate, old.template.as_ref(), call, &mut decisions.template).map(drop)
 }

@@ -207,7 +207,7 @@ impl ComponentSet {
         )?;
         let access = self.pod_template.engine.access().clone();
         let placement = placement_by(access, image, quoted.resources);
-        tested(Slot::PodTemplate, render(&order, &granted, &placement)(&self.pod_template))
+        tested(Slot::PodTemplate, render(&order, &quoted, &granted, &placement)(&self.pod_template))
             .map(drop)
     }
 }
@@ -335,9 +335,10 @@ impl PolicySet for ComponentSet {
     async fn render(
         &self,
         order: &OrderView,
+        quote: &Quote,
         grant: &Grant,
         placement: &Placement,
     ) -> Result<Rendered, PolicyError> {
-        call(&self.pod_template, render(order, grant, placement)).await
+        call(&self.pod_template, render(order, quote, grant, placement)).await
     }
 }

@@ -214,5 +214,6 @@ pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
             .into_iter()
             .map(|service| sized("a Service", service, 2, SERVICE_BYTES))
             .collect::<Checked<_>>()?,
+        egress: None,
     })
 }

@@ -1,5 +1,6 @@
 //! The WIT worlds of the four slots behind one trait, in each version of the contract.
 
+use crate::bindings::pod_template_1_2::exports::paygress::policy::pod_template as v1_2;
 use crate::bindings::{
     common::paygress::policy::types as wit, duration, duration_1_1, images, images_1_2,
     pod_template, pod_template_1_2, pricing,
@@ -227,23 +228,25 @@ impl Duration {
 }
 
 impl PodTemplate {
-    /// A component before contract 1.2 does not learn how the pod is reached; without a port of the
-    /// nodes its placement has the port 0.
+    /// A component before contract 1.2 learns neither how the pod is reached nor which tier was
+    /// quoted, and has no egress rules; without a port of the nodes its placement has the port 0.
     pub(crate) fn call_render(
         &self,
         store: &mut Store<CallLimiter>,
         order: &wit::Order,
         grant: &wit::Grant,
         placement: &wit::Placement,
-        access: &[pod_template_1_2::exports::paygress::policy::pod_template::AccessMode],
-    ) -> wasmtime::Result<Result<wit::Rendered, wit::Refusal>> {
+        access: &[v1_2::AccessMode],
+        tier: &str,
+    ) -> wasmtime::Result<Result<v1_2::RenderedPod, wit::Refusal>> {
         match self {
-            Self::V1_0(world) => {
-                world.paygress_policy_pod_template().call_render(store, order, grant, placement)
-            }
+            Self::V1_0(world) => world
+                .paygress_policy_pod_template()
+                .call_render(store, order, grant, placement)
+                .map(|result| result.map(|objects| v1_2::RenderedPod { objects, egress: None })),
             Self::V1_2(world) => world
                 .paygress_policy_pod_template()
-                .call_render(store, order, grant, placement, access),
+                .call_render(store, order, grant, placement, access, tier),
         }
     }
 }

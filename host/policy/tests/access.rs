@@ -1,11 +1,13 @@
-//! How templates learn by which ways their pods are reached: of each version of the contract.
+//! What templates learn of what was sold, and say of their pods, in each version of the contract.
 #![cfg(test)]
 
 use paygress_core::Policy;
-use paygress_core::backend::policy::{Grant, Placement, Rendered, Resources, Slot};
+use paygress_core::backend::policy::{
+    EgressRule, Grant, Placement, PortRange, Price, Protocol, Quote, Rendered, Resources, Slot,
+};
 use paygress_core::model::access::{AccessMode, AccessModes};
 use paygress_core::model::order::OrderView;
-use paygress_core::model::units::Seconds;
+use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{BoxError, Host, LoadError, PolicyEngine, Source, Sources, sample_placement};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -28,13 +30,20 @@ fn sources(template: &str) -> Sources {
 }
 
 async fn rendered(host: &Host, access: AccessModes) -> Rendered {
+    rendered_for(host, access, "basic").await
+}
+
+/// For an order that names no tier, with the one that was quoted.
+async fn rendered_for(host: &Host, access: AccessModes, tier: &str) -> Rendered {
     let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
     let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
     let host_port = access.has_port().then_some(20_427);
     let placement = Placement { host_port, access, ..sample };
     let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
     let grant = Grant { seconds: Seconds(60), note: None };
-    host.current().render(&order, &grant, &placement).await.unwrap()
+    let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
+    let quote = Quote { tier: tier.to_owned(), resources, price, minimum: Sat(1) };
+    host.current().render(&order, &quote, &grant, &placement).await.unwrap()
 }
 
 fn host_port(rendered: &Rendered) -> Value {
@@ -72,6 +81,30 @@ async fn a_template_of_an_earlier_contract_is_given_the_port_0_where_there_is_no
     for (access, port) in [(AccessModes::default(), 20_427), (AccessModes::gateway(), 0)] {
         assert_eq!(host_port(&rendered(&host, access).await), json!(port));
     }
+}
+
+#[tokio::test]
+async fn the_default_template_says_what_the_pods_of_a_tier_may_connect_to() {
+    let settings = json!({"egress": {
+        "mirror": {"cidrs": ["192.0.2.0/24"], "ports": ["443/tcp", "8000-8100/udp"]},
+        "closed": {"cidrs": []},
+    }});
+    let mut sources = sources(TEMPLATE);
+    sources.get_mut(&Slot::PodTemplate).unwrap().settings = settings.to_string();
+    let host = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap();
+    let ports = vec![
+        PortRange { protocol: Protocol::Tcp, first: 443, last: 443 },
+        PortRange { protocol: Protocol::Udp, first: 8_000, last: 8_100 },
+    ];
+    let mirror = EgressRule { cidrs: vec!["192.0.2.0/24".to_owned()], ports };
+    for (tier, expected) in
+        [("basic", None), ("mirror", Some(vec![mirror])), ("closed", Some(vec![]))]
+    {
+        let rendered = rendered_for(&host, AccessModes::default(), tier).await;
+        assert_eq!(rendered.egress, expected, "{tier}");
+    }
+    let old = Host::load(PolicyEngine::start(None).unwrap(), &self::sources(OLD_TEMPLATE)).unwrap();
+    assert_eq!(rendered_for(&old, AccessModes::default(), "mirror").await.egress, None);
 }
 
 /// What is sold decides whether a template is activated, before the first order.

@@ -3,11 +3,11 @@
 
 use paygress_core::Policy;
 use paygress_core::backend::policy::{
-    Context, FaultKind, Grant, Placement, PolicyError, Resources, Slot,
+    Context, FaultKind, Grant, Placement, PolicyError, Price, Quote, Resources, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::units::Seconds;
+use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{
     BoxError, DEADLINE, Host, PolicyEngine, RejectReason, Source, Sources, SwapError, TICK,
     max_total_memory, sample_placement,
@@ -250,7 +250,9 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
     let placement = Placement { host_port: Some(30_001), ..sample };
     let grant = Grant { seconds: Seconds(60), note: None };
-    let rendered = host.current().render(&order("standard"), &grant, &placement).await;
+    let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
+    let quote = Quote { tier: "standard".to_owned(), resources, price, minimum: Sat(1) };
+    let rendered = host.current().render(&order("standard"), &quote, &grant, &placement).await;
     assert!(
         matches!(rendered, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(reason) if reason.contains("30001")))
     );

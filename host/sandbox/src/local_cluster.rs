@@ -19,6 +19,7 @@ use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::login::Login;
+use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sshd::{Account, LeaseEnd, Password, PrivateKey, new_host_key, parse_keys, serve};
 use std::collections::HashMap;
@@ -131,15 +132,26 @@ async fn listen(port: u16) -> Result<TcpListener, ClusterError> {
     })
 }
 
+/// Nothing here would hold a pod to what it may connect to.
+fn check(plan: &LeasePlan) -> Result<(), Refusal> {
+    match check_plan(plan, &Allowed::default())?.egress {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(
+            ErrorType::BackendError,
+            "local pods have no egress rules; order another tier, or use a cluster",
+        )),
+    }
+}
+
 #[async_trait]
 impl Cluster for LocalCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
-        check_plan(plan, &Allowed::default())?;
+        check(plan)?;
         Ok(Demand::default())
     }
 
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        check_plan(plan, &Allowed::default())?;
+        check(plan)?;
         let pod = plan.lease.pod_name();
         if self.with(&pod, |_| ()).is_ok() {
             return Ok(());

@@ -82,7 +82,7 @@ fn plan(host_port: u16) -> LeasePlan {
             secret_name: pod,
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
         },
-        rendered: Rendered { pod_template_json: template, services_json: Vec::new() },
+        rendered: Rendered { pod_template_json: template, ..Rendered::default() },
         login: Login::check(Some("alice"), Some(PASSWORD), None).unwrap(),
         sold: Seconds(600),
         pod_reply: None,

@@ -1,5 +1,6 @@
 //! The default pod-template policy: one unprivileged container that serves SSH, on a host port, or by a
-//! Service with a node port, or for the gateway alone, as the operator sells it.
+//! Service with a node port, or for the gateway alone, as the operator sells it. What it may connect to
+//! may be set by tier.
 
 #[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
 mod bindings {
@@ -13,7 +14,9 @@ mod component {
     bindings::export!(Policy with_types_in bindings);
 }
 
-use bindings::exports::paygress::policy::pod_template::AccessMode;
+mod egress;
+
+use bindings::exports::paygress::policy::pod_template::{AccessMode, EgressRule, RenderedPod};
 use bindings::exports::paygress::policy::{pod_template, settings};
 use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
 use paygress_plugin_settings::{SettingsReader, SshPod};
@@ -32,6 +35,23 @@ const SCHEMA: &str = r#"{
     "user_id": {
       "type": "integer", "minimum": 1, "maximum": 2147483647, "default": 1000,
       "description": "The user and group id that the container runs as."
+    },
+    "egress": {
+      "type": "object", "default": {},
+      "description": "By tier, what its pods may connect to besides DNS, in place of what all pods may. TCP port 25, private networks and the cluster stay closed.",
+      "additionalProperties": {
+        "type": "object", "additionalProperties": false,
+        "properties": {
+          "cidrs": {
+            "type": "array", "items": {"type": "string"}, "maxItems": 32,
+            "description": "Networks, as 192.0.2.0/24. Left out: the whole internet; empty: nothing."
+          },
+          "ports": {
+            "type": "array", "items": {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?/(tcp|udp)$"}, "maxItems": 32,
+            "description": "Ports, as 443/tcp or 8000-8100/udp. Left out or empty: all."
+          }
+        }
+      }
     }
   }
 }"#;
@@ -42,6 +62,7 @@ pub struct Policy;
 struct Settings {
     node_selector: Vec<(String, String)>,
     user_id: u64,
+    egress: Vec<(String, Vec<EgressRule>)>,
 }
 
 paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
@@ -52,7 +73,8 @@ impl pod_template::Guest for Policy {
         _: Grant,
         placement: Placement,
         access: Vec<AccessMode>,
-    ) -> Result<Rendered, Refusal> {
+        tier: String,
+    ) -> Result<RenderedPod, Refusal> {
         let settings = SETTINGS.with_borrow(Clone::clone);
         let Some(settings) = settings else {
             return Err(Refusal {
@@ -61,10 +83,12 @@ impl pod_template::Guest for Policy {
             });
         };
         let port = PodPort::new(&placement, &access);
-        Ok(Rendered {
+        let objects = Rendered {
             pod_template_json: render(&settings, &placement, port).to_string(),
             services_json: port.service().into_iter().map(|service| service.to_string()).collect(),
-        })
+        };
+        let of_tier = settings.egress.into_iter().find(|(id, _)| *id == tier);
+        Ok(RenderedPod { objects, egress: of_tier.map(|(_, rules)| rules) })
     }
 }
 
@@ -106,6 +130,7 @@ fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::
     let settings = Settings {
         node_selector: reader.string_map("node_selector"),
         user_id: reader.number("user_id", 1_000, 1..=2_147_483_647),
+        egress: reader.object_map("egress", egress::rules),
     };
     reader.finish(settings)
 }

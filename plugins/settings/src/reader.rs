@@ -55,9 +55,7 @@ impl SettingsReader {
     }
 
     fn pointer(&self, name: &str) -> String {
-        // RFC 6901 escapes these two characters.
-        let name = name.replace('~', "~0").replace('/', "~1");
-        format!("{}/{name}", self.path)
+        format!("{}/{}", self.path, escaped(name))
     }
 
     pub fn number(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
@@ -152,6 +150,27 @@ impl SettingsReader {
         Some(objects)
     }
 
+    /// An object whose values are objects, each read by `read`; empty when it is omitted.
+    pub fn object_map<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&mut Self) -> T,
+    ) -> Vec<(String, T)> {
+        let Some(value) = self.take(name) else { return Vec::new() };
+        let Value::Object(object) = value else {
+            self.problem(name, "must be an object whose values are objects");
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for (key, value) in object {
+            let path = format!("{}/{}", self.pointer(name), escaped(&key));
+            let mut reader = Self::new(path, value);
+            entries.push((key, read(&mut reader)));
+            self.problems.extend(reader.into_problems());
+        }
+        entries
+    }
+
     /// The settings if there was no problem.
     ///
     /// # Errors
@@ -172,4 +191,9 @@ impl SettingsReader {
         self.problems.truncate(MAX_PROBLEMS);
         self.problems.into_iter().map(Problem::truncated).collect()
     }
+}
+
+/// A step of a JSON Pointer: RFC 6901 escapes these two characters.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }

@@ -233,6 +233,11 @@ pub const KEYS: &[Key] = &[
         about: "keys of taints that templates may tolerate, separated by commas",
     },
     Key {
+        name: "POD_EGRESS_EXCEPT",
+        default: None,
+        about: "networks that no egress rules of a template open, besides private ones: public addresses of nodes and of the API server, as 203.0.113.7/32, separated by commas",
+    },
+    Key {
         name: "POD_EXTRA_CAPACITY",
         default: None,
         about: "what an autoscaler adds beyond the nodes that are there: nodes=3,up-to=5,cpu=4,memory=16Gi; devices and pods (110) too",

@@ -1,6 +1,7 @@
 //! The policies: where they come from, who must have signed them, and their settings.
 
 use super::reader::Reader;
+use ipnet::IpNet;
 use paygress_cluster::guard::{Allowed, Overcommit};
 use paygress_core::backend::policy::Slot;
 use paygress_oci::{
@@ -14,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 /// The settings of each slot's component.
 pub(crate) type PolicySettings = BTreeMap<&'static str, Map<String, Value>>;
+
+/// How many networks may be closed beyond the private ones: the admission policy compares each with
+/// each of a rule.
+const EGRESS_EXCEPT: usize = 32;
 
 /// The default directory of the components: beside the program, or where packages install them.
 #[must_use]
@@ -46,7 +51,28 @@ impl Reader {
                 cpu: self.times("POD_CPU_OVERCOMMIT"),
                 memory: self.times("POD_MEMORY_OVERCOMMIT"),
             },
+            egress_except: self.networks("POD_EGRESS_EXCEPT"),
         }
+    }
+
+    /// Networks as the API server takes them too.
+    fn networks(&mut self, key: &'static str) -> Vec<IpNet> {
+        let items = self.names(key);
+        if items.len() > EGRESS_EXCEPT {
+            self.problem(format!("{key}: must be at most {EGRESS_EXCEPT} networks"));
+        }
+        let mut networks = Vec::new();
+        for text in items {
+            match text.parse::<IpNet>() {
+                Ok(network) if network == network.trunc() && network.prefix_len() > 0 => {
+                    networks.push(network);
+                }
+                _ => self.problem(format!(
+                    "{key}: {text} is not a network without bits after its prefix; write 203.0.113.7/32 or 2001:db8:1::/48"
+                )),
+            }
+        }
+        networks
     }
 
     fn times(&mut self, key: &'static str) -> NonZeroU32 {

@@ -278,6 +278,27 @@ fn each_mint_is_a_url() {
 }
 
 #[test]
+fn what_egress_rules_leave_out_are_networks() {
+    let except = |networks| read(&good(), &[("POD_EGRESS_EXCEPT", networks)]);
+    let config = except("203.0.113.7/32, 2001:db8:1::/48");
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let networks: Vec<String> =
+        config.allowed.egress_except.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["203.0.113.7/32", "2001:db8:1::/48"]);
+    let many = ["192.0.2.7/32"; 33].join(",");
+    let Err(Problems(problems)) = except(&format!("203.0.113.7,203.0.113.7/24,0.0.0.0/0,{many}"))
+    else {
+        panic!("accepted")
+    };
+    let expected = ["at most 32", "203.0.113.7 is", "203.0.113.7/24 is", "0.0.0.0/0 is"];
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        let is_it = problem.starts_with("POD_EGRESS_EXCEPT: ") && problem.contains(expected);
+        assert!(is_it, "{problem}");
+    }
+}
+
+#[test]
 fn credential_helpers_are_run_if_the_operator_says_so() {
     let helpers = |environment: &[(&str, &str)]| {
         let config = read(&good(), environment).unwrap_or_else(|problems| panic!("{problems}"));

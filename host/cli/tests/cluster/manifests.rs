@@ -3,6 +3,7 @@
 use crate::support::testbed::root;
 use ipnet::IpNet;
 use paygress::config::keys;
+use paygress_cluster::guard::{CLOSED_NETWORKS, OPEN_NETWORK};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -93,6 +94,29 @@ fn pods_reach_the_internet_and_dns_and_nothing_else() {
     }
 }
 
+/// A lease's own NetworkPolicy adds to those of all pods: it must leave out what these do.
+#[test]
+fn what_is_closed_to_all_pods_is_closed_to_those_with_egress_rules() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let documents = |path: &str| -> Vec<Value> {
+        let text = read(path);
+        text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+    };
+    let internet = documents("k8s/base/network.yaml")[1]["spec"]["egress"][0]["to"].clone();
+    let closed = CLOSED_NETWORKS.map(|network| network.to_string());
+    assert_eq!(internet[0]["ipBlock"]["except"], json!(closed));
+    assert_eq!(internet[1]["ipBlock"], json!({"cidr": OPEN_NETWORK.to_string()}));
+    let admission = documents("k8s/overlays/egress/admission.yaml")[0]["spec"].clone();
+    let variables = admission["variables"].as_array().unwrap();
+    let variable = variables.iter().find(|variable| variable["name"] == "closed").unwrap();
+    let expression = variable["expression"].as_str().unwrap();
+    for network in &closed {
+        assert!(expression.contains(&format!("\"{network}\"")), "{network}: {expression}");
+    }
+    assert_eq!(expression.matches('/').count(), closed.len(), "{expression}");
+    assert!(read("k8s/overlays/egress/admission.yaml").contains(&OPEN_NETWORK.to_string()));
+}
+
 #[test]
 fn the_admission_policy_has_the_defaults_of_the_settings() {
     let text = std::fs::read_to_string(root().join("k8s/base/admission.yaml")).unwrap();
@@ -108,7 +132,7 @@ fn the_admission_policy_has_the_defaults_of_the_settings() {
             Some(key.name)
         })
         .collect();
-    assert_eq!(settings.len(), 12, "{settings:?}");
+    assert_eq!(settings.len(), 13, "{settings:?}");
 }
 
 /// What `pod_reply` of the cluster's crate makes; its own tests have the same.

@@ -4,8 +4,8 @@
 
 use crate::node::{Namespace, listening};
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, apply, kubectl, node_address,
-    root, wait_for,
+    AdmissionParameters, CLUSTER, EgressOverlay, NetworkPolicies, Ssh, Testbed, apply, kubectl,
+    node_address, root, wait_for,
 };
 use crate::{PASSWORD, in_workloads};
 use serde_json::{Value, json};
@@ -134,9 +134,12 @@ struct Sold {
 
 impl Sold {
     fn buy(testbed: &Testbed) -> Self {
+        Self::buy_tier(testbed, "tiny")
+    }
+
+    fn buy_tier(testbed: &Testbed, tier: &str) -> Self {
         let token = testbed.token(120);
-        let order =
-            json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD});
+        let order = json!({"cashu_token": token, "pod_spec_id": tier, "ssh_username": "alice", "ssh_password": PASSWORD});
         let answer = testbed.ask(&order);
         assert!(answer["error_type"].is_null(), "refused: {answer}");
         let port = u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap();
@@ -283,6 +286,57 @@ fn pods_with_the_label_reach_what_a_policy_for_it_allows() {
     is_so(&["DNS"]);
     let [dns, web, mail, _] = all;
     assert_eq!(other.reached(&[dns, web, mail]), ["DNS", "the web", "mail over TLS"]);
+}
+
+/// Two tiers, of which one has an allow-list.
+const ALLOW_LIST: &str = r#"
+[policy.duration]
+minimum_seconds = 5
+[policy.pricing]
+sats_per_hour = 720
+tiers = [
+    { id = "tiny", cpu_millicores = 100, memory_mib = 64 },
+    { id = "mirror", cpu_millicores = 100, memory_mib = 64 },
+]
+[policy.pod-template.egress.mirror]
+cidrs = ["203.0.113.2/32"]
+ports = ["80/tcp"]
+"#;
+
+fn policies_of_leases() -> String {
+    in_workloads(&["get", "networkpolicies", "-l", "app=paygress-ssh-pod", "-o", "name"])
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn pods_of_a_tier_with_an_allow_list_reach_it_and_dns_and_nothing_else() {
+    let _alone = CLUSTER.lock();
+    NetworkPolicies::apply();
+    let _overlay = EgressOverlay::apply();
+    let (_beyond, resolver) = (Beyond::start(), Resolver::start());
+    let testbed = Testbed::start_with("network-egress", ALLOW_LIST, &[]);
+    let (listed, other) = (Sold::buy_tier(&testbed, "mirror"), Sold::buy(&testbed));
+    let all = [
+        ("DNS", format!("{}:53", resolver.address)),
+        ("the mirror", format!("{INTERNET}:80")),
+        ("another port of it", format!("{INTERNET}:465")),
+        ("mail", format!("{INTERNET}:25")),
+        ("the neighbour", format!("{}:2222", other.address)),
+        ("the API server", "10.96.0.1:443".to_owned()),
+        ("a private network", format!("{}:80", PRIVATE[0])),
+    ];
+    let reached = |pod: &Sold, expected: &[&str]| {
+        wait_for(&expected.join(", "), ENFORCED, || pod.reached(&all) == expected);
+    };
+    reached(&listed, &["DNS", "the mirror"]);
+    reached(&other, &["DNS", "the mirror", "another port of it"]);
+
+    let policies = policies_of_leases();
+    let lease = listed.name.split('-').take(3).collect::<Vec<_>>().join("-");
+    assert_eq!(policies.lines().count(), 1, "{policies}");
+    assert!(policies.contains(&lease), "{policies} is of {}", listed.name);
+    in_workloads(&["delete", "jobs", "--all", "--wait"]);
+    wait_for("the policy to be collected", ENFORCED, || policies_of_leases().is_empty());
 }
 
 /// `k8s/base/network.yaml`, in namespaces of this test: it is about other pods' ways in as well.

@@ -36,6 +36,9 @@ fn the_service_has_no_right_that_it_does_not_need() {
         &["-n", "kube-system", "get", "pod", "any"],
         &["-n", "kube-system", "delete", "pod", "any"],
         &["-n", "user-workloads", "delete", "resourcequota", "any"],
+        // Without them pods reach everything.
+        &["-n", "user-workloads", "delete", "networkpolicy", "any"],
+        &["-n", "user-workloads", "label", "networkpolicy", "customers", "x=y"],
         &["-n", "kube-system", "get", "resourcequotas"],
     ] {
         let output = service(arguments);

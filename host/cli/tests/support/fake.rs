@@ -1,5 +1,4 @@
-//! Fake backends: a wallet that accepts every token, and pods that exist in memory only.
-//! For tests of policies, which need many orders and no money.
+//! Fake backends for tests of policies: a wallet that accepts every token, and pods in memory only.
 
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{
@@ -402,11 +401,12 @@ impl PolicySet for GenerousSet {
     async fn render(
         &self,
         _: &OrderView,
+        _: &Quote,
         _: &Grant,
         _: &Placement,
     ) -> Result<Rendered, PolicyError> {
         // As long as that of the default policies.
-        Ok(Rendered { pod_template_json: "x".repeat(2_000), services_json: Vec::new() })
+        Ok(Rendered { pod_template_json: "x".repeat(2_000), ..Rendered::default() })
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the operator allows.
 
+use ipnet::IpNet;
 use paygress_core::backend::policy::Resources;
 use std::num::NonZeroU32;
 
-/// What templates may ask for beyond the defaults: names, compared exactly.
+/// What templates may ask for beyond the defaults: names, compared exactly; and what they may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Extended resources: `nvidia.com/gpu`.
@@ -13,6 +14,8 @@ pub struct Allowed {
     /// Keys of taints that pods may tolerate.
     pub tolerations: Vec<String>,
     pub overcommit: Overcommit,
+    /// Networks that no pod's egress rules open, beyond [`CLOSED_NETWORKS`](super::CLOSED_NETWORKS).
+    pub egress_except: Vec<IpNet>,
 }
 
 /// How many times more is sold than is requested of the nodes.

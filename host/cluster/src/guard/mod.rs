@@ -6,6 +6,7 @@
 //! except for the one host port, if the operator sells any.
 
 mod allowed;
+mod egress;
 mod error;
 mod fields;
 mod pod;
@@ -14,10 +15,13 @@ mod service;
 mod tests;
 
 pub use allowed::{Allowed, Overcommit};
+pub(crate) use egress::EGRESS_LABEL;
+pub use egress::{CLOSED_NETWORKS, OPEN_NETWORK};
 pub use error::{GuardError, Violation};
 
 use fields::Object;
 use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicyEgressRule;
 use paygress_core::backend::policy::{Placement, Rendered};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,6 +31,8 @@ use serde_json::Value;
 pub struct Checked {
     pub template: PodTemplateSpec,
     pub services: Vec<Service>,
+    /// What the pod may connect to, in place of what all pods may; none: as all.
+    pub egress: Option<Vec<NetworkPolicyEgressRule>>,
 }
 
 /// Parses, checks and completes a rendered template.
@@ -59,10 +65,18 @@ pub fn check(
         (Some(port), false, false) => return Err(GuardError::Unreachable(port)),
         _ => {}
     }
+    let egress = match &rendered.egress {
+        None => None,
+        Some(rules) => {
+            egress::check_label(&template)?;
+            Some(egress::check(rules, &allowed.egress_except)?)
+        }
+    };
     // Only now: deserialising drops unknown fields, and these must be refused.
     Ok(Checked {
         template: typed(template)?,
         services: services.into_iter().map(typed).collect::<Result<_, _>>()?,
+        egress,
     })
 }
 

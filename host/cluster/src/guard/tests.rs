@@ -1,8 +1,8 @@
-//! Which ports a template may open, by what the operator sells. What else it may have is tested from
-//! outside of the crate.
+//! Which ports a template may open, by what the operator sells, and what its pod may connect to. What
+//! else it may have is tested from outside of the crate.
 
 use super::*;
-use paygress_core::backend::policy::Resources;
+use paygress_core::backend::policy::{EgressRule, PortRange, Protocol, Resources};
 use paygress_core::model::access::AccessMode::{self, Gateway, HostPort, NodePort};
 use paygress_core::model::access::AccessModes;
 use serde_json::json;
@@ -36,6 +36,7 @@ fn checked(
     let rendered = Rendered {
         pod_template_json: template.to_string(),
         services_json: service.iter().map(Value::to_string).collect(),
+        egress: None,
     };
     check(&rendered, &placement(access), &Allowed::default())
 }
@@ -75,4 +76,145 @@ fn the_port_0_is_none() {
     assert_eq!((port.container_port, port.host_port), (2_222, None));
     let message = checked(&[HostPort], Some(0), None).err().unwrap().to_string();
     assert!(message.contains("hostPort must be 31000"), "{message}");
+}
+
+const TCP: Protocol = Protocol::Tcp;
+const UDP: Protocol = Protocol::Udp;
+
+fn rule(cidrs: &[&str], ports: &[(Protocol, u16, u16)]) -> EgressRule {
+    let range = |(protocol, first, last): &(Protocol, u16, u16)| PortRange {
+        protocol: *protocol,
+        first: *first,
+        last: *last,
+    };
+    EgressRule {
+        cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+        ports: ports.iter().map(range).collect(),
+    }
+}
+
+/// Of a template with this label, where the operator has closed two networks more.
+fn with_egress(
+    label: &str,
+    rules: Vec<EgressRule>,
+) -> Result<Option<Vec<NetworkPolicyEgressRule>>, GuardError> {
+    let template = json!({
+        "metadata": {"labels": {label: "web"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {"runAsUser": 1000},
+            "containers": [{"name": "ssh", "image": "example.com/ssh:1"}],
+        },
+    });
+    let rendered = Rendered {
+        pod_template_json: template.to_string(),
+        services_json: Vec::new(),
+        egress: Some(rules),
+    };
+    let except = ["203.0.113.0/28", "2001:db8:1::/48"];
+    let egress_except = except.map(|cidr| cidr.parse().unwrap()).to_vec();
+    let allowed = Allowed { egress_except, ..Allowed::default() };
+    check(&rendered, &placement(&[Gateway]), &allowed).map(|checked| checked.egress)
+}
+
+fn allowed_by(rules: Vec<EgressRule>) -> Value {
+    json!(with_egress("any", rules).unwrap().unwrap())
+}
+
+#[test]
+fn egress_rules_become_those_of_a_network_policy() {
+    let rules = vec![rule(&["192.0.2.0/24", "2001:db8::7/128"], &[(TCP, 443, 443), (UDP, 1, 53)])];
+    let to = json!([
+        {"ipBlock": {"cidr": "192.0.2.0/24"}},
+        {"ipBlock": {"cidr": "2001:db8::7/128"}},
+    ]);
+    let ports = json!([
+        {"protocol": "TCP", "port": 443},
+        {"protocol": "UDP", "port": 1, "endPort": 53},
+    ]);
+    assert_eq!(allowed_by(rules), json!([{"ports": ports, "to": to}]));
+    assert_eq!(allowed_by(vec![]), json!([]));
+}
+
+/// Rules without an address or a port allow all of them in a NetworkPolicy, and must not here.
+#[test]
+fn what_no_pod_reaches_is_left_out_of_what_contains_it() {
+    let internet = allowed_by(vec![rule(&[], &[])]);
+    let mut closed: Vec<String> = CLOSED_NETWORKS.iter().map(ToString::to_string).collect();
+    closed.push("203.0.113.0/28".to_owned());
+    let to = json!([
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": closed}},
+        {"ipBlock": {"cidr": "2000::/3", "except": ["2001:db8:1::/48"]}},
+    ]);
+    let ports = json!([
+        {"protocol": "UDP"},
+        {"protocol": "TCP", "port": 1, "endPort": 24},
+        {"protocol": "TCP", "port": 26, "endPort": 65_535},
+    ]);
+    assert_eq!(internet, json!([{"ports": ports, "to": to}]));
+
+    let wide = allowed_by(vec![rule(&["192.0.0.0/8", "203.0.113.0/24"], &[(TCP, 25, 26)])]);
+    assert_eq!(wide[0]["to"][0]["ipBlock"]["except"], json!(["192.168.0.0/16"]));
+    assert_eq!(wide[0]["to"][1]["ipBlock"]["except"], json!(["203.0.113.0/28"]));
+    assert_eq!(wide[0]["ports"], json!([{"protocol": "TCP", "port": 26}]));
+    let mail = allowed_by(vec![rule(&[], &[(TCP, 24, 25), (UDP, 25, 25)])]);
+    let ports = json!([{"protocol": "TCP", "port": 24}, {"protocol": "UDP", "port": 25}]);
+    assert_eq!(mail[0]["ports"], ports);
+}
+
+#[test]
+fn what_is_closed_is_not_opened() {
+    let closed = "egress[1].cidrs[0] is a network that pods may not connect to";
+    let by_cidr = |cidr: &str| {
+        let rules = vec![rule(&["192.0.2.0/24"], &[]), rule(&[cidr], &[])];
+        with_egress("any", rules).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for cidr in [
+        "10.0.0.0/8",
+        "10.96.0.1/32",
+        "127.0.0.1/32",
+        "169.254.169.254/32",
+        "169.254.20.10/32",
+        "172.31.0.0/16",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "198.19.0.0/16",
+        "0.0.0.0/8",
+        "255.255.255.255/32",
+        "203.0.113.7/32",
+        "2001:db8:1::/48",
+        "2001:db8:1:2::/64",
+        "::/0",
+        "::/2",
+        "fd00::/8",
+        "fe80::/10",
+        "::1/128",
+        "::ffff:c000:200/120",
+        "64:ff9b::/96",
+    ] {
+        assert_eq!(by_cidr(cidr), closed, "{cidr}");
+    }
+    for (cidr, reason) in [
+        ("192.0.2.7/24", "bits after its prefix"),
+        ("192.0.2.7", "is not a network"),
+        ("192.0.2.0/33", "is not a network"),
+        ("example.com/24", "is not a network"),
+        (" 192.0.2.0/24", "is not a network"),
+    ] {
+        let message = by_cidr(cidr);
+        assert!(message.contains(reason), "{cidr}: {message}");
+    }
+    for range in [(TCP, 25, 25), (TCP, 0, 80), (UDP, 0, 0), (TCP, 90, 80)] {
+        let message = with_egress("any", vec![rule(&[], &[range])]).unwrap_err().to_string();
+        assert_eq!(message, "egress[0].ports[0] has no port that pods may connect to");
+    }
+}
+
+#[test]
+fn no_other_policy_adds_to_the_rules_of_a_pod() {
+    let message = with_egress(EGRESS_LABEL, vec![]).unwrap_err().to_string();
+    assert!(
+        message.contains("template.metadata.labels.paygress-egress is the host's"),
+        "{message}"
+    );
 }

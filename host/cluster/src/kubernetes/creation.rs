@@ -36,22 +36,26 @@ impl Kubernetes {
         let services = objects.services.iter();
         let services =
             try_join_all(services.map(|service| self.dry_run_create(&self.services, service)));
-        let (job, admitted, secret, services) = tokio::join!(
+        let policy = objects.egress.iter();
+        let policy = try_join_all(policy.map(|policy| self.dry_run_create(&self.policies, policy)));
+        let (job, admitted, secret, services, policy) = tokio::join!(
             self.dry_run_create(&self.jobs, &objects.job),
             self.dry_run_create(&self.pods, &pod),
             self.dry_run_create(&self.secrets, &objects.secret),
             services,
+            policy,
         );
         job?;
         let admitted = admitted?;
         check_kept(&pod, &admitted)?;
         secret?;
         services?;
+        policy?;
         Ok(admitted)
     }
 
     /// Creates the objects of a lease, and starts its Job. It needs all but what the pod is to write
-    /// to its customer.
+    /// to its customer. Its pod is not made before: nothing runs that may connect to more than it is to.
     pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
         let pod = lease.pod_name();
         let job = match self.ensure(&self.jobs, &objects.job).await? {
@@ -68,14 +72,18 @@ impl Kubernetes {
         };
         let services = objects.services.iter();
         let services = try_join_all(services.map(|service| self.ensure(&self.services, service)));
-        let (secret, reply, services) = tokio::join!(
+        let policy = objects.egress.iter();
+        let policy = try_join_all(policy.map(|policy| self.ensure(&self.policies, policy)));
+        let (secret, reply, services, policy) = tokio::join!(
             self.ensure(&self.secrets, &objects.secret),
             self.ensure_reply(reply.as_ref(), &pod),
             services,
+            policy,
         );
         secret?;
         reply?;
         services?;
+        policy?;
         if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
             self.resume(&pod).await?;
         }

@@ -54,6 +54,7 @@ fn objects_of(form: PodForm, reply: ReplyStep, command: &Value, run: Run) -> Obj
         rendered: Rendered {
             pod_template_json: template.to_string(),
             services_json: vec![service.to_string()],
+            egress: None,
         },
         login: Login::check(None, None, None).unwrap(),
         sold: Seconds(60),

@@ -4,6 +4,7 @@ pub use crate::model::decision::{
     Context, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment, Placement,
     PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
 };
+pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 
 use crate::model::decision::OrderView;
 use crate::model::order::Order;
@@ -108,6 +109,7 @@ pub trait PolicySet: Send + Sync {
     async fn render(
         &self,
         order: &OrderView,
+        quote: &Quote,
         grant: &Grant,
         placement: &Placement,
     ) -> Result<Rendered, PolicyError>;

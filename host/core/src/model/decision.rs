@@ -1,6 +1,7 @@
 //! What policies see and decide. It is recorded with the order and can be replayed.
 
 use crate::model::access::{AccessMode, AccessModes};
+use crate::model::egress::EgressRule;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +185,9 @@ pub struct Rendered {
     pub pod_template_json: String,
     /// core/v1 Services as JSON.
     pub services_json: Vec<String>,
+    /// What the pod may connect to, besides DNS; none: what the operator lets all pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<EgressRule>>,
 }
 
 /// The circumstances of a decision.

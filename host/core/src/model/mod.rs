@@ -3,6 +3,7 @@
 pub mod access;
 pub mod catalog;
 pub mod decision;
+pub mod egress;
 pub mod gateway;
 pub mod host_key;
 pub mod ids;

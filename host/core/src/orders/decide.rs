@@ -265,7 +265,8 @@ impl OrderService {
         let decision = &agreement.decision;
         let image = &planned.decision.placement.image;
         let placement = self.place(&lease, image, &decision.quote).await?;
-        let rendered = set.render(&decision.order, &decision.grant, &placement).await?;
+        let (order, quote, grant) = (&decision.order, &decision.quote, &decision.grant);
+        let rendered = set.render(order, quote, grant, &placement).await?;
         Ok(PodDecision { placement, rendered })
     }
 
@@ -280,7 +281,7 @@ impl OrderService {
         let (quote, grant) = quote_and_grant(trace, set).await?;
         let placement = self.place(&LeaseId::of(order), &image, &quote).await?;
         let placement = trace.placement.insert(placement).clone();
-        let rendered = set.render(&trace.order, &grant, &placement).await?;
+        let rendered = set.render(&trace.order, &quote, &grant, &placement).await?;
         Ok((quote, grant, PodDecision { placement, rendered }))
     }
 

@@ -242,7 +242,7 @@ impl OrderService {
         // No port is reserved: the pod does not take the one that its template names.
         let port = self.settings.access.ports().map(|ports| *ports.start());
         let placement = self.placement(lease, &image, &quote, port);
-        let rendered = set.render(&view, &grant, &placement).await?;
+        let rendered = set.render(&view, &quote, &grant, &placement).await?;
         let sold = grant.seconds;
         Ok(LeasePlan {
             lease: lease.clone(),

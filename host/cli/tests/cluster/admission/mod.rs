@@ -1,6 +1,8 @@
 //! What the cluster itself refuses when the guard does not: requests under the service's own
-//! account, made without the service. See `k8s/base/admission.yaml`.
+//! account, made without the service. See `k8s/base/admission.yaml` and
+//! `k8s/overlays/egress/admission.yaml`.
 
+mod egress;
 mod image_volume;
 mod init;
 mod isolation;
@@ -118,6 +120,15 @@ fn send(kubeconfig: &Path, verb: &str, path: &str, object: &Value) -> Result<(),
     }
 }
 
+/// Where objects of this kind are made.
+fn path_of(kind: &str) -> String {
+    let group = match kind {
+        "networkpolicies" => "/apis/networking.k8s.io/v1",
+        _ => "/api/v1",
+    };
+    format!("{group}/namespaces/user-workloads/{kind}")
+}
+
 /// A client with the rights of the service, and without its guard.
 struct Thief(NamedTempFile);
 
@@ -131,7 +142,7 @@ impl Thief {
     }
 
     fn dry_run(&self, kind: &str, object: &Value) -> Result<(), String> {
-        self.create(&format!("/api/v1/namespaces/user-workloads/{kind}?dryRun=All"), object)
+        self.create(&format!("{}?dryRun=All", path_of(kind)), object)
     }
 
     /// The object is accepted as it is, and refused with any of these changes.

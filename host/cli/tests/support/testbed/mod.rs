@@ -14,7 +14,7 @@ pub use deployed::Deployed;
 pub use fake_nodes::{FakeNodes, items, ready_nodes, remove_pods};
 pub use gateway::GatewayDaemon;
 pub use market::{Bought, Market, TOKEN_SAT};
-pub use network_policies::{NetworkPolicies, node_address};
+pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::{Outside, Place};
 pub use parameters::AdmissionParameters;
 pub use service::Testbed;

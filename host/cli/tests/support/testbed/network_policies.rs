@@ -1,4 +1,4 @@
-//! The NetworkPolicies of `k8s/base`.
+//! The NetworkPolicies of `k8s/base`, and those that the service makes.
 
 use super::{apply, kubectl, root};
 
@@ -37,4 +37,27 @@ impl Drop for NetworkPolicies {
 pub fn node_address() -> String {
     let path = r#"jsonpath={.status.addresses[?(@.type=="InternalIP")].address}"#;
     kubectl(&["get", "node", "testbed", "-o", path])
+}
+
+/// A cluster with `k8s/overlays/egress`, until this is dropped.
+pub struct EgressOverlay(());
+
+impl EgressOverlay {
+    pub fn apply() -> Self {
+        Self::run("apply");
+        Self(())
+    }
+
+    fn run(verb: &str) {
+        let directory = root().join("k8s/overlays/egress");
+        for file in ["rbac.yaml", "admission.yaml"] {
+            kubectl(&[verb, "-f", &directory.join(file).to_string_lossy()]);
+        }
+    }
+}
+
+impl Drop for EgressOverlay {
+    fn drop(&mut self) {
+        Self::run("delete");
+    }
 }
