@@ -4,9 +4,10 @@ use crate::compute::{ComputeShare, compute};
 use crate::error::{MintError, ResponseError, UnavailableReason, codes};
 use backon::ExponentialBuilder;
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use hyper::http::Result as RequestResult;
 use hyper::{Method, Request, StatusCode};
+use paygress_core::model::units::{ClockOffset, UnixTime};
 use paygress_http_client::{HttpError, Origin, Timeouts};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -75,6 +76,8 @@ impl ResponseLimits {
 /// What a server answered: yes, or no with a reason.
 pub(crate) struct JsonResponse {
     origin: Origin,
+    /// Of its clock, as far as it says.
+    pub(crate) clock: Option<ClockOffset>,
     status: StatusCode,
     body: Bytes,
 }
@@ -112,6 +115,7 @@ impl JsonClient {
         let response = sent.map_err(http_error)?;
         let origin = response.origin().clone();
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let clock = clock(response.headers());
         let body = response.bytes(limits.bytes).await.map_err(http_error)?;
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Err(MintError::Unavailable(UnavailableReason::RateLimited { retry_after }));
@@ -123,7 +127,7 @@ impl JsonClient {
         if status.is_redirection() || status.is_informational() {
             return Err(MintError::InvalidResponse(ResponseError::Status(status)));
         }
-        Ok(JsonResponse { origin, status, body })
+        Ok(JsonResponse { origin, clock, status, body })
     }
 
     /// What is at a URL, and the server that has sent it, which may name further ones.
@@ -140,6 +144,10 @@ impl JsonClient {
         let origin = response.origin.clone();
         Ok((response.decode(&ComputeShare::half()).await?, origin))
     }
+}
+
+fn clock(headers: &HeaderMap) -> Option<ClockOffset> {
+    ClockOffset::of_http_date(headers.get(DATE)?.to_str().ok()?, UnixTime::now())
 }
 
 /// How long a server wants to have no requests, in seconds; its other form, a date, is not read.

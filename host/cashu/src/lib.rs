@@ -85,6 +85,7 @@ mod keyset;
 mod keyset_owners;
 mod lightning_address;
 mod melt;
+mod mint_check;
 mod mint_wallet;
 mod operation;
 mod operator;
@@ -110,6 +111,7 @@ pub use error::{
 };
 pub use health::MintHealth;
 pub use melt::Melted;
+pub use mint_check::{MeltLimits, MintOffer, Nut, check_mint};
 pub use operation::{MintBalance, OperationState, Transaction};
 pub use purpose::{PaymentHash, Purpose, SendId, UnknownPurpose};
 pub use seed::{Seed, SeedError};

@@ -22,6 +22,7 @@ use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -72,6 +73,11 @@ impl Responder for ResponseRouter {
     }
 }
 
+/// Of a service that takes no orders.
+pub(crate) fn no_responder() -> Arc<dyn Responder> {
+    Arc::new(ResponseRouter { nostr: None, reply_from_pod: false })
+}
+
 /// The template guard: a policy whose template it rejects is not activated.
 #[must_use]
 pub fn guard(allowed: Allowed) -> TemplateGuard {
@@ -82,12 +88,20 @@ pub fn guard(allowed: Allowed) -> TemplateGuard {
 
 /// Compiles and activates the policies, which takes seconds.
 async fn policies(config: &Config) -> Result<Arc<Publisher>> {
-    let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
+    open_policies(config, Some(config.policy_cache.clone()), config.policy_state.clone()).await
+}
+
+/// The same with what was compiled, and what was active, elsewhere.
+pub(crate) async fn open_policies(
+    config: &Config,
+    cache: Option<PathBuf>,
+    state: PathBuf,
+) -> Result<Arc<Publisher>> {
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
     let access = config.access.modes().clone();
     let open = move || {
         let engine =
-            PolicyEngine::start(Some(&cache))?.with_access(access).with_template_guard(guard);
+            PolicyEngine::start(cache.as_deref())?.with_access(access).with_template_guard(guard);
         Ok(Arc::new(Publisher::open(engine, &state, directory)?))
     };
     tokio::task::spawn_blocking(open).await?
@@ -156,7 +170,7 @@ fn open_nostr(
     })
 }
 
-fn order_settings(config: &Config) -> Settings {
+pub(crate) fn order_settings(config: &Config) -> Settings {
     Settings {
         ssh_host: config.ssh_host.clone(),
         container_port: config.ssh_port,

@@ -11,6 +11,7 @@
 //! - `gateway/`: another way to pods, with the store's leases and the cluster's pods.
 //! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
+//! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
 //! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
@@ -22,6 +23,7 @@ pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod gateway;
 pub mod order;
 pub mod output;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, order, policy, serve};
+use paygress::{commands, doctor, order, policy, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -40,6 +40,9 @@ enum Command {
     Serve,
     /// Serve the gateway alone, with the service's configuration and GATEWAY_IN_SERVICE=false.
     Gateway,
+    /// Check everything that the service needs, and show what to do. Exits with 1 if something keeps
+    /// it from selling. The service may be running.
+    Doctor(doctor::Arguments),
     /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
     /// Show orders and account for every sat. The service may be running.
@@ -175,6 +178,10 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
             let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
             serve::serve_gateway(config).await.map(|()| ExitCode::SUCCESS)
         }
+        Command::Doctor(arguments) => {
+            log("warn")?;
+            doctor::doctor(config, &arguments).await
+        }
         Command::Ledger { action } => {
             log("warn")?;
             commands::ledger::ledger(config, action).await
@@ -247,6 +254,7 @@ mod tests {
     fn the_config_file_is_offered_where_it_is_read() {
         for (arguments, offered) in [
             ("paygress serve --help", true),
+            ("paygress doctor --help", true),
             ("paygress ledger list --help", true),
             ("paygress policy swap --help", true),
             ("paygress policy pull --help", true),

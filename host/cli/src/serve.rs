@@ -54,7 +54,7 @@ fn contact(config: &Config, key: &paygress_nostr::PublicKey) -> ServiceContact {
     ServiceContact { nostr, url: config.http.as_ref().and_then(|http| http.public_url.clone()) }
 }
 
-fn cluster_settings(config: &Config, key: &paygress_nostr::PublicKey) -> Settings {
+pub(crate) fn cluster_settings(config: &Config, key: &paygress_nostr::PublicKey) -> Settings {
     // A label's value, short and this key's own.
     let instance = key.to_hex().chars().take(16).collect();
     Settings {

@@ -60,6 +60,11 @@ impl RequestError {
     }
 
     #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 403)
+    }
+
+    #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(Status::is_conflict)
     }

@@ -1,6 +1,7 @@
 //! Leases on a Kubernetes cluster.
 
 mod creation;
+mod examine;
 mod lease_end;
 mod node;
 mod node_loss;
@@ -105,6 +106,8 @@ pub struct Kubernetes {
     /// What the latest pod that has tried has shown; none: none has.
     isolation: Mutex<Option<NetworkIsolation>>,
     replies: Mutex<Replies>,
+    /// The probe pods that are launched, and not removed yet.
+    probes: Mutex<BTreeSet<PodName>>,
     /// The names of the nodes that are lost.
     lost_nodes: Mutex<BTreeSet<String>>,
 }
@@ -149,6 +152,7 @@ impl Kubernetes {
             is_image_program_failing: AtomicBool::new(false),
             isolation: Mutex::new(None),
             replies: Mutex::default(),
+            probes: Mutex::default(),
             lost_nodes: Mutex::default(),
         })
     }

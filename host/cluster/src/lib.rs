@@ -22,12 +22,14 @@
 //! orders that want it; `probe` launches a pod that finds out whether all of that works, and another
 //! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
 //! itself (`pod_server`), or when the kubelet reports so.
+//! `rights` is the table of what the service may do there; `admission` tries what it may not.
 //! `pod_streams` connects the gateway with pods' SSH servers.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
 //! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
 
+mod admission;
 mod capacity;
 mod check_plan;
 pub mod connection;
@@ -45,14 +47,17 @@ mod pod_streams;
 mod probe;
 mod quantity;
 mod requests;
+mod rights;
 mod service_contact;
 mod settings;
 mod ssh_server;
 mod status;
 
+pub use admission::{AdmissionFinding, AdmissionOutcome};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
+pub use rights::{RIGHTS, Right, RightPurpose};
 pub use settings::{PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume};

@@ -190,10 +190,11 @@ impl Kubernetes {
         started.map(drop).map_err(|failure| failure.problem)
     }
 
-    async fn remove_probe(&self, pod: &PodName) {
+    pub(crate) async fn remove_probe(&self, pod: &PodName) {
         if let Err(error) = self.remove(pod).await {
             tracing::warn!(%error, %pod, "a probe pod could not be removed; it ends by its deadline");
         }
+        self.forget_probe(pod);
     }
 
     /// Launches a probe pod with this user, with the server mounted if that is allowed, or else
@@ -249,6 +250,7 @@ impl Kubernetes {
         let (pod, is_mounted) = (plan.lease.pod_name(), has_mounted_server(&objects.pod()));
         let started = async {
             self.dry_run_all(&objects).await?;
+            self.note_probe(&pod);
             self.create_all(&plan.lease, objects).await?;
             tokio::select! {
                 ready = self.ready(&pod) => ready,

@@ -10,7 +10,7 @@ use crate::tls::tls_config;
 use crate::url::{host, is_http_url, is_same_server};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use hyper::header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderMap};
 use hyper::http::response::Parts;
 use hyper::{Request, Uri};
 use hyper_rustls::HttpsConnector;
@@ -93,6 +93,12 @@ impl HttpClient {
     /// error status is a response, not an error.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response, HttpError> {
         self.send_within(request, self.timeouts).await
+    }
+
+    /// Requests what is at a URL, of this media type.
+    pub async fn get(&self, url: &str, media_type: &'static str) -> Result<Response, HttpError> {
+        let request = Request::get(url).header(ACCEPT, media_type).body(Bytes::new());
+        self.send(request.map_err(|_| HttpError::InvalidUrl)?).await
     }
 
     /// As [`send`](Self::send), with other limits for this request. `connect` is the client's.

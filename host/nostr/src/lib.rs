@@ -18,6 +18,7 @@
 //!   `offers.rs`: what is published. `pod_reply.rs`: what a pod is given to write by itself.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
 //! - `client.rs`: the customer's side, for `paygress order` and for `paygress-top-up` in pods.
+//!   `relay_check.rs`: whether a relay does what the service needs, for the operator.
 //!   `broadcast.rs`: one event to several relays, for pods that answer for themselves.
 //!
 //! It uses `paygress-core` and relays, nothing else: no cluster, no wallet, no database of its own.
@@ -58,6 +59,7 @@ mod nip44;
 mod offers;
 mod pod_reply;
 mod relay_auth;
+mod relay_check;
 mod replies;
 mod visits;
 
@@ -67,6 +69,7 @@ pub use error::{Error, RelayFailures};
 pub use inbox::Inbox;
 pub use nostr_sdk::{EventId, Keys, PublicKey, RelayUrl};
 pub use offers::OfferPublisher;
+pub use relay_check::{ReadBack, RelayReport, check_relay};
 pub use replies::{ReplyPublisher, TRANSPORT};
 
 use nostr_sdk::ToBech32;

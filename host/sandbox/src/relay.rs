@@ -1,13 +1,27 @@
 //! A Nostr relay in this process.
 
 use crate::error::{Result, during};
-use nostr_relay_builder::builder::{RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode};
+use nostr_relay_builder::builder::{
+    PolicyResult, RateLimit, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
+};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
-use nostr_sdk::RelayUrl;
+use nostr_sdk::util::BoxedFuture;
+use nostr_sdk::{Event, RelayUrl};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long the port of a stopped relay may stay taken.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Takes no event, for this reason.
+#[derive(Debug)]
+struct Refusing(&'static str);
+
+impl WritePolicy for Refusing {
+    fn admit_event<'a>(&'a self, _: &'a Event, _: &'a SocketAddr) -> BoxedFuture<'a, PolicyResult> {
+        Box::pin(async { PolicyResult::Reject(self.0.to_owned()) })
+    }
+}
 
 /// A relay on 127.0.0.1; it ends when this is dropped.
 pub struct Relay {
@@ -30,6 +44,11 @@ impl Relay {
     /// As [`Relay::start_private`], and wants authentication for writing too.
     pub async fn start_guarded() -> Result<Self> {
         Self::start_authenticated(RelayBuilderNip42Mode::Both).await
+    }
+
+    /// Starts one that takes no events, and gives this reason.
+    pub async fn start_refusing(reason: &'static str) -> Result<Self> {
+        Self::bind(unlimited().write_policy(Refusing(reason))).await
     }
 
     async fn start_authenticated(mode: RelayBuilderNip42Mode) -> Result<Self> {

@@ -74,6 +74,9 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
         refused["error_type"], "insufficient_payment",
         "a sat is a second now, and the least is a minute: {refused}"
     );
+    // Beside the service, with its rights, where the disk is read-only.
+    let report = deployed.paygress(&["doctor"]);
+    assert!(report.contains("a service runs") && report.contains(" 0 fail"), "{report}");
     let audit = deployed.paygress(&["ledger", "audit"]);
     assert!(!audit.contains("missing"), "{audit}");
 }

@@ -9,6 +9,7 @@ mod admission;
 mod capacity;
 mod customers;
 mod deployment;
+mod doctor;
 mod machines;
 mod manifests;
 mod network;

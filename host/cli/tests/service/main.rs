@@ -5,6 +5,7 @@
 
 mod author;
 mod compatibility;
+mod doctor;
 mod examples;
 mod gateway;
 mod inbox;

@@ -128,6 +128,21 @@ impl UnixTime {
     }
 }
 
+/// How far another clock is ahead of this machine's, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOffset(pub i64);
+
+impl ClockOffset {
+    /// From the `Date` header of an HTTP response that has come `now`; none if it is no date. It is
+    /// known to a second, and less the time that the response was under way.
+    #[must_use]
+    pub fn of_http_date(text: &str, now: UnixTime) -> Option<Self> {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let now = i64::try_from(now.0).ok()?;
+        Some(Self(date.as_second().saturating_sub(now)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +153,18 @@ mod tests {
         assert_eq!(UnixTime(u64::MAX).after(Seconds(1)), UnixTime(u64::MAX));
         assert!(UnixTime(u64::MAX).rfc3339().starts_with('@'));
         assert_eq!(UnixTime(5).since(UnixTime(9)), Seconds(0));
+    }
+
+    #[test]
+    fn a_response_says_how_far_its_clock_is_ahead() {
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        for (now, offset) in [(1_445_412_480, 0), (1_445_412_470, 10), (1_445_412_540, -60)] {
+            let read = ClockOffset::of_http_date(date, UnixTime(now));
+            assert_eq!(read, Some(ClockOffset(offset)), "{now}");
+        }
+        for text in ["", "1445412480", "yesterday", "Wed, 21 Oct"] {
+            assert_eq!(ClockOffset::of_http_date(text, UnixTime(0)), None, "{text}");
+        }
     }
 
     #[test]

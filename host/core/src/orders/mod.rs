@@ -63,6 +63,7 @@ pub use crate::model::order_state::RefundFees;
 pub use access::PodAccess;
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
+pub use probe::ProbeFindings;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;

@@ -21,6 +21,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What probe pods have shown that were launched once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeFindings {
+    /// None: nothing is wrong.
+    pub problem: Option<ProbeProblem>,
+    /// Whether customers would be root in their pods.
+    pub root: bool,
+    pub isolation: NetworkIsolation,
+}
+
 /// One pod that tries what no customer may reach.
 type NetworkProbe<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -182,6 +192,23 @@ impl OrderService {
         }
     }
 
+    /// Launches the probe pods of the current policies once, beside those of a service that runs,
+    /// and removes them. Nothing follows from what they show. None: this cluster has none.
+    pub async fn probe_once(&self) -> Option<ProbeFindings> {
+        let probe = self.backends.cluster.probe()?;
+        let (set, order) = (self.backends.policy.current(), OrderId::random());
+        let plan = self.probe_plan(&*set, &order, &LeaseId::of_probe()).await;
+        let problem = self.try_probe(probe, &*set, &order, plan.as_ref()).await;
+        if !problem.is_some_and(ProbeProblem::stops_sales) {
+            self.probe_network(probe, set, &order).await;
+        }
+        Some(ProbeFindings {
+            problem,
+            root: self.backends.cluster.root(),
+            isolation: probe.network_isolation(),
+        })
+    }
+
     /// One probe of a pod like this one, and what the log says of it.
     async fn run_probe(
         &self,
@@ -190,7 +217,23 @@ impl OrderService {
         order: &OrderId,
         plan: Result<&LeasePlan, &Refusal>,
     ) -> Option<ProbeProblem> {
-        let problem = match plan {
+        let problem = self.try_probe(probe, set, order, plan).await;
+        match problem.map(|problem| (problem.stops_sales(), problem.message())) {
+            None => tracing::info!("a probe pod has started: pods are sold"),
+            Some((true, message)) => tracing::error!(message, "no pods are sold"),
+            Some((false, message)) => tracing::warn!(message, "pods are sold"),
+        }
+        problem
+    }
+
+    async fn try_probe(
+        &self,
+        probe: &dyn Probe,
+        set: &dyn PolicySet,
+        order: &OrderId,
+        plan: Result<&LeasePlan, &Refusal>,
+    ) -> Option<ProbeProblem> {
+        match plan {
             Ok(plan) => match self.is_full(plan).await {
                 true => Some(ProbeProblem::Full),
                 // Of another name: what is left of the last one, on a node that died, is not in its
@@ -201,13 +244,7 @@ impl OrderService {
                 },
             },
             Err(refusal) => Some(without_pod(refusal)),
-        };
-        match problem.map(|problem| (problem.stops_sales(), problem.message())) {
-            None => tracing::info!("a probe pod has started: pods are sold"),
-            Some((true, message)) => tracing::error!(message, "no pods are sold"),
-            Some((false, message)) => tracing::warn!(message, "pods are sold"),
         }
-        problem
     }
 
     /// Whether a probe pod would take a place that is sold, or find none.

@@ -1,6 +1,6 @@
-use crate::db::dialect::Schema;
+use crate::db::dialect::{Schema, SchemaVersion};
 use crate::db::error::DatabaseError;
-use crate::db::postgres::{Postgres, PostgresError};
+use crate::db::postgres::{Postgres, PostgresError, PostgresState};
 use crate::db::sqlite::{Access, Sqlite, SqliteError};
 use crate::db::transaction::{Backend, Transaction, Undo, Watched};
 use paygress_core::model::secret::Secret;
@@ -55,6 +55,29 @@ impl Database {
         let (url, schemas) = (url.clone(), schemas.to_vec());
         let opened = spawn_blocking(move || Postgres::open(&url, &schemas)).await;
         Ok(Self { backend: Arc::new(opened.map_err(PostgresError::connect)??) })
+    }
+
+    /// The version of a SQLite file's schema. It is not migrated, and another process may be writing
+    /// it.
+    ///
+    /// # Errors
+    /// [`SqliteError`], which says what to do.
+    pub async fn sqlite_version(path: &Path, schema: Schema) -> Result<SchemaVersion, SqliteError> {
+        let path = path.to_owned();
+        spawn_blocking(move || Sqlite::version(&path, schema)).await?
+    }
+
+    /// What is in a Postgres database. Nothing is written or migrated, and no lock is taken.
+    ///
+    /// # Errors
+    /// [`PostgresError`], which says what to do.
+    pub async fn postgres_state(
+        url: &Secret,
+        schemas: &[Schema],
+    ) -> Result<PostgresState, PostgresError> {
+        let (url, schemas) = (url.clone(), schemas.to_vec());
+        let state = spawn_blocking(move || PostgresState::read(&url, &schemas)).await;
+        state.map_err(PostgresError::connect)?
     }
 
     /// Whether more than this many bytes are free on its disk. Of a server's disk that is not known:

@@ -54,6 +54,17 @@ macro_rules! dialect_sql {
     };
 }
 
+/// The version of a schema in a database. It is migrated by whoever opens it to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// As [`Schema::name`].
+    pub name: &'static str,
+    /// 0: it is not there yet.
+    pub found: usize,
+    /// The newest version that this program supports.
+    pub known: usize,
+}
+
 /// Tables and their migrations. Forward only: a released step is never edited, the next one is
 /// added.
 #[derive(Clone, Copy, Debug)]

@@ -18,11 +18,11 @@ mod transaction;
 mod value;
 
 pub use database::Database;
-pub use dialect::{Dialect, DialectSql, Schema};
+pub use dialect::{Dialect, DialectSql, Schema, SchemaVersion};
 pub use error::DatabaseError;
 #[cfg(test)]
 pub(crate) use postgres::LOCK_CLASS;
-pub use postgres::PostgresError;
+pub use postgres::{PostgresError, PostgresState};
 pub use retention::Retention;
 pub use sqlite::SqliteError;
 pub use transaction::{ReplicaId, Transaction};

@@ -4,7 +4,7 @@
 //! advisory lock under its id: the server releases the lock when the replica's connection is gone,
 //! however the replica died. No clock is compared.
 
-use crate::db::dialect::{Dialect, Schema};
+use crate::db::dialect::{Dialect, Schema, SchemaVersion};
 use crate::db::error::DatabaseError;
 use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
 use crate::db::value::{Row, Value};
@@ -78,9 +78,7 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) fn open(url: &Secret, schemas: &[Schema]) -> Result<Self, PostgresError> {
-        let mut config: Config = url.expose().parse().map_err(|_| PostgresError::Url)?;
-        config.connect_timeout(TIMEOUT).tcp_user_timeout(TIMEOUT).application_name("paygress");
-        let tls = tls()?;
+        let (config, tls) = (config(url)?, tls()?);
         let mut client = config.connect(tls.clone()).map_err(cannot_open)?;
         for schema in schemas {
             migrate(&mut client, *schema)?;
@@ -122,6 +120,44 @@ impl Drop for Postgres {
     }
 }
 
+/// What is in a database, without a change of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresState {
+    /// As the server shows its version.
+    pub server: String,
+    pub schemas: Vec<SchemaVersion>,
+}
+
+impl PostgresState {
+    /// Blocks.
+    pub(crate) fn read(url: &Secret, schemas: &[Schema]) -> Result<Self, PostgresError> {
+        let mut client = config(url)?.connect(tls()?).map_err(cannot_open)?;
+        let mut reading =
+            client.build_transaction().read_only(true).start().map_err(cannot_open)?;
+        let server: String = reading
+            .query_one("SHOW server_version", &[])
+            .and_then(|row| row.try_get(0))
+            .map_err(cannot_open)?;
+        let is_there: bool = reading
+            .query_one("SELECT to_regclass('paygress_schemas') IS NOT NULL", &[])
+            .and_then(|row| row.try_get(0))
+            .map_err(cannot_open)?;
+        let mut versions = Vec::new();
+        for schema in schemas {
+            let known = schema.steps.len();
+            let found = if is_there { schema_version(&mut reading, *schema)? } else { 0 };
+            versions.push(SchemaVersion { name: schema.name, found, known });
+        }
+        Ok(Self { server, schemas: versions })
+    }
+}
+
+fn config(url: &Secret) -> Result<Config, PostgresError> {
+    let mut config: Config = url.expose().parse().map_err(|_| PostgresError::Url)?;
+    config.connect_timeout(TIMEOUT).tcp_user_timeout(TIMEOUT).application_name("paygress");
+    Ok(config)
+}
+
 /// Certificates are checked against the system's roots, whatever `sslmode` says beyond `disable`.
 fn tls() -> Result<MakeRustlsConnect, PostgresError> {
     paygress_http_client::tls_config().map(MakeRustlsConnect::new).map_err(PostgresError::connect)
@@ -136,15 +172,7 @@ fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
     let versions = "CREATE TABLE IF NOT EXISTS paygress_schemas
          (name TEXT PRIMARY KEY, version BIGINT NOT NULL)";
     transaction.batch_execute(versions).map_err(cannot_open)?;
-    let row = transaction
-        .query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name])
-        .map_err(cannot_open)?;
-    let found =
-        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(cannot_open)?.unwrap_or(0);
-    let found = usize::try_from(found).unwrap_or(usize::MAX);
-    if found > schema.steps.len() {
-        return Err(PostgresError::Newer { name: schema.name, found, known: schema.steps.len() });
-    }
+    let found = schema_version(&mut transaction, schema)?;
     for step in schema.steps.iter().skip(found) {
         transaction.batch_execute(step.postgres).map_err(cannot_open)?;
     }
@@ -153,6 +181,24 @@ fn migrate(client: &mut Client, schema: Schema) -> Result<(), PostgresError> {
          ON CONFLICT (name) DO UPDATE SET version = excluded.version";
     transaction.execute(write, &[&schema.name, &version]).map_err(cannot_open)?;
     transaction.commit().map_err(cannot_open)
+}
+
+/// The schema's version in a database with the table of them, if this program supports it.
+fn schema_version(
+    transaction: &mut postgres::Transaction<'_>,
+    schema: Schema,
+) -> Result<usize, PostgresError> {
+    let row = transaction
+        .query_opt("SELECT version FROM paygress_schemas WHERE name = $1", &[&schema.name])
+        .map_err(cannot_open)?;
+    let found =
+        row.map(|row| row.try_get::<_, i64>(0)).transpose().map_err(cannot_open)?.unwrap_or(0);
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    let known = schema.steps.len();
+    if found > known {
+        return Err(PostgresError::Newer { name: schema.name, found, known });
+    }
+    Ok(found)
 }
 
 /// Takes the lock that marks this replica as alive, for as long as the connection lasts.

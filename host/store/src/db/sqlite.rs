@@ -6,7 +6,7 @@
 //! that commands may write beside the service is locked for each transaction, with the checkpoint in
 //! its commit.
 
-use crate::db::dialect::{Dialect, Schema};
+use crate::db::dialect::{Dialect, Schema, SchemaVersion};
 use crate::db::error::DatabaseError;
 use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
 use crate::db::value::{Row, Value};
@@ -164,6 +164,14 @@ impl Sqlite {
         drop(writing);
         let (path, behavior) = (path.to_owned(), TransactionBehavior::Immediate);
         Ok(Self { connection: Mutex::new(connection), path, behavior, write_lock })
+    }
+
+    /// The version of a file's schema, which is not changed. Blocks.
+    pub(crate) fn version(path: &Path, schema: Schema) -> Result<SchemaVersion, SqliteError> {
+        let opened = Self::open_to_read(path, schema)?;
+        let connection = opened.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = check_version(&connection, path, schema)?;
+        Ok(SchemaVersion { name: schema.name, found, known: schema.steps.len() })
     }
 
     fn open_to_read(path: &Path, schema: Schema) -> Result<Self, SqliteError> {

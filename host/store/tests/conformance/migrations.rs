@@ -7,7 +7,7 @@ use paygress_core::model::order_state::{Refund, RefundCause, RefundOutcome};
 use paygress_core::model::units::{Sat, SignedSat, UnixTime};
 use paygress_core::testing;
 use paygress_store::SqlStore;
-use paygress_store::db::{Database, Schema, Value};
+use paygress_store::db::{Database, Schema, SchemaVersion, Value};
 
 const VERSION_1: Schema =
     Schema { name: SqlStore::SCHEMA.name, steps: SqlStore::SCHEMA.steps.split_at(1).0 };
@@ -65,4 +65,36 @@ async fn a_postgres_database_of_version_1_is_migrated() {
     let url = server.new_database().unwrap();
     write_as_version_1(Database::postgres(&url, &[VERSION_1]).await.unwrap(), &paid_order()).await;
     check_revenue(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+}
+
+/// The version of the ledger's schema in a database of version 1.
+fn version_1() -> SchemaVersion {
+    let Schema { name, steps } = SqlStore::SCHEMA;
+    SchemaVersion { name, found: 1, known: steps.len() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_of_a_sqlite_file_is_read_beside_its_service_and_not_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    assert!(Database::sqlite_version(&path, SqlStore::SCHEMA).await.is_err());
+    assert!(!path.exists(), "none is made");
+    let _service = Database::sqlite(&path, VERSION_1).await.unwrap();
+    for _ in 0..2 {
+        let read = Database::sqlite_version(&path, SqlStore::SCHEMA).await.unwrap();
+        assert_eq!(read, version_1());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_versions_in_a_postgres_are_read_and_not_changed() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    let empty = Database::postgres_state(&url, &[SqlStore::SCHEMA]).await.unwrap();
+    assert_eq!(empty.schemas, [SchemaVersion { found: 0, ..version_1() }]);
+    drop(Database::postgres(&url, &[VERSION_1]).await.unwrap());
+    for _ in 0..2 {
+        let read = Database::postgres_state(&url, &[SqlStore::SCHEMA]).await.unwrap();
+        assert_eq!((read.schemas, read.server.is_empty()), (vec![version_1()], false));
+    }
 }

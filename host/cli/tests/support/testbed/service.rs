@@ -46,15 +46,27 @@ impl Testbed {
         file
     }
 
-    /// `paygress serve` beside the cluster, with this configuration file.
-    fn command(outside: &Outside, settings: &str, bind: &str, kubeconfig: &Path) -> Command {
+    /// `paygress doctor`, with the configuration of a service that does not run.
+    pub fn doctor(outside: &Outside, kubeconfig: &Path) -> Command {
+        let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
+        Self::command("doctor", outside, SETTINGS, &bind, kubeconfig)
+    }
+
+    /// `paygress serve`, or another command, beside the cluster, with this configuration file.
+    fn command(
+        verb: &str,
+        outside: &Outside,
+        settings: &str,
+        bind: &str,
+        kubeconfig: &Path,
+    ) -> Command {
         let directory = outside.directory.path();
         let config = directory.join(CONFIG);
         std::fs::write(&config, settings).unwrap();
         let data = |name: &str| directory.join(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
         command
-            .arg("serve")
+            .arg(verb)
             .arg("--config")
             .arg(&config)
             .env_clear()
@@ -111,7 +123,7 @@ impl Testbed {
         let outside = Outside::start_in(name, place);
         let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let kubeconfig = Self::kubeconfig_of_the_service();
-        let mut command = Self::command(&outside, settings, &bind, kubeconfig.path());
+        let mut command = Self::command("serve", &outside, settings, &bind, kubeconfig.path());
         command.envs(environment.iter().copied());
         let log = outside.logs.join("paygress.log");
         let mut testbed = Self {

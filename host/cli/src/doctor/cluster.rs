@@ -1,0 +1,242 @@
+//! The cluster: rights, rules, ports and clock. Probe pods are in `pods.rs`.
+
+use super::host::{ClockOf, clock};
+use super::limit::{Checks, LIMIT, within};
+use super::report::{Area, Check, Group};
+use crate::config::Config;
+use futures::FutureExt;
+use futures::future::join_all;
+use paygress_cluster::connection::RequestError;
+use paygress_cluster::{
+    AdmissionFinding, AdmissionOutcome, Kubernetes, PodRoute, RIGHTS, Right, RightPurpose,
+};
+use paygress_core::Cluster;
+use paygress_core::error_chain;
+use paygress_core::model::access::AccessMode;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub(super) const CONNECTION: Area = Area::new(Group::Cluster, "connection");
+const PERMISSIONS: Area = Area::new(Group::Cluster, "permissions");
+const ADMISSION: Area = Area::new(Group::Cluster, "admission");
+const NETWORK: Area = Area::new(Group::Cluster, "network policy");
+const PORTS: Area = Area::new(Group::Cluster, "ports");
+
+/// Ports that a line names.
+const NAMED_PORTS: usize = 10;
+
+pub(super) fn checks<'a>(config: &'a Config, cluster: &'a Arc<Kubernetes>) -> Vec<Checks<'a>> {
+    vec![
+        within(CONNECTION, LIMIT, connection(config, cluster)).boxed_local(),
+        within(PERMISSIONS, LIMIT, permissions(config, cluster)).boxed_local(),
+        within(ADMISSION, LIMIT, admission(config, cluster)).boxed_local(),
+        within(NETWORK, LIMIT, network_policies(cluster)).boxed_local(),
+        within(PORTS, LIMIT, ports(config, cluster)).boxed_local(),
+    ]
+}
+
+fn failed(area: Area, error: &RequestError) -> Check {
+    area.fail(error_chain(error), "check KUBECONFIG, and that the API server is reached from here")
+}
+
+async fn connection(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+    let listed = match cluster.check().await {
+        Ok(()) => CONNECTION.ok(format!("the Jobs of {} are listed", config.namespace)),
+        Err(error) => CONNECTION
+            .fail(error_chain(&error), "check KUBECONFIG and POD_NAMESPACE; apply k8s/base"),
+    };
+    let offset = cluster.clock().await.ok().flatten();
+    let offset = offset.map(|ahead| clock(ClockOf::ApiServer, ahead));
+    std::iter::once(listed).chain(offset).collect()
+}
+
+/// Where a right is needed; none: it is not.
+enum Needed<'a> {
+    In(&'a str),
+    InAll,
+}
+
+fn needed<'a>(config: &'a Config, right: &Right) -> Option<Needed<'a>> {
+    match right.purpose {
+        RightPurpose::Leases => Some(Needed::In(&config.namespace)),
+        RightPurpose::Gateway => (config.gateway.is_some() && config.route != PodRoute::PodNetwork)
+            .then_some(Needed::In(&config.namespace)),
+        RightPurpose::Capacity => Some(Needed::InAll),
+        RightPurpose::Policies => config.policy_namespace.as_deref().map(Needed::In),
+    }
+}
+
+async fn permissions(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+    let reviewed = RIGHTS.iter().filter_map(|right| Some((right, needed(config, right)?)));
+    let reviewed = join_all(reviewed.map(|(right, needed)| async move {
+        let namespace = match needed {
+            Needed::In(namespace) => Some(namespace),
+            Needed::InAll => None,
+        };
+        (right, namespace, cluster.denied_verbs(right, namespace).await)
+    }))
+    .await;
+    let verbs: usize = reviewed.iter().map(|(right, ..)| right.verbs.len()).sum();
+    let wrong: Vec<Check> = reviewed
+        .into_iter()
+        .filter_map(|(right, namespace, denied)| match denied {
+            Ok(denied) if denied.is_empty() => None,
+            Ok(denied) => Some(missing(right, namespace, &denied)),
+            Err(error) => Some(failed(PERMISSIONS, &error)),
+        })
+        .collect();
+    match wrong.is_empty() {
+        true => {
+            vec![PERMISSIONS.ok(format!("all {verbs} verbs that the service uses are granted"))]
+        }
+        false => wrong,
+    }
+}
+
+fn missing(right: &Right, namespace: Option<&str>, denied: &[&str]) -> Check {
+    let place = namespace.map_or_else(|| "the whole cluster".to_owned(), str::to_owned);
+    let text = format!("may not {} {} in {place}", denied.join(", "), right.resource);
+    let remedy = format!(
+        "apply k8s/base/{}, and run this with the service's ServiceAccount",
+        right.purpose.file()
+    );
+    match right.purpose {
+        // Only quotas are counted then.
+        RightPurpose::Capacity => PERMISSIONS.warn(text, remedy),
+        RightPurpose::Leases | RightPurpose::Gateway | RightPurpose::Policies => {
+            PERMISSIONS.fail(text, remedy)
+        }
+    }
+}
+
+async fn admission(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+    let findings = cluster.try_admission().await;
+    let wrong: Vec<Check> = findings.iter().filter_map(|it| not_enforced(config, it)).collect();
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    let is_untried = |it: &AdmissionFinding| matches!(it.outcome, AdmissionOutcome::Untried);
+    let untried = findings.iter().filter(|it| is_untried(it)).map(|it| it.policy);
+    let untried: Vec<&str> = untried.collect();
+    vec![ADMISSION.ok(match untried.as_slice() {
+        [] => "what it must refuse is refused".to_owned(),
+        names => format!(
+            "what it must refuse is refused; there is no pod to try {} with",
+            names.join(", ")
+        ),
+    })]
+}
+
+fn not_enforced(config: &Config, finding: &AdmissionFinding) -> Option<Check> {
+    let policy = finding.policy;
+    match &finding.outcome {
+        AdmissionOutcome::Enforced | AdmissionOutcome::Untried => None,
+        AdmissionOutcome::NotEnforced => Some(ADMISSION.fail(
+            format!("ValidatingAdmissionPolicy {policy} does not refuse what it must"),
+            format!(
+                "apply k8s/base/admission.yaml: the policy and its binding, with the action Deny and the namespace {}",
+                config.namespace
+            ),
+        )),
+        AdmissionOutcome::Failed(error) => Some(ADMISSION.fail(
+            format!("whether {policy} is enforced is not known: {}", error_chain(error)),
+            "apply k8s/base of this version, and run this with the service's ServiceAccount",
+        )),
+    }
+}
+
+/// Where they may not be listed, as with the service's own rights, the probe pod alone shows whether
+/// they are there.
+async fn network_policies(cluster: &Kubernetes) -> Vec<Check> {
+    match cluster.network_policies().await {
+        Ok(None) => Vec::new(),
+        Ok(Some(names)) if names.is_empty() => vec![NETWORK.fail(
+            "no NetworkPolicy is there: customers' pods reach everything",
+            "apply k8s/base/network.yaml",
+        )],
+        Ok(Some(names)) => {
+            let names: Vec<String> = names.into_iter().collect();
+            vec![NETWORK.ok(format!("there: {}", names.join(", ")))]
+        }
+        Err(error) => vec![failed(NETWORK, &error)],
+    }
+}
+
+async fn ports(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+    let is_used = config.access.modes().contains(AccessMode::HostPort);
+    let Some(ports) = config.access.ports().filter(|_| is_used) else { return Vec::new() };
+    match cluster.host_ports_of_others(ports).await {
+        // The missing right is named.
+        Ok(None) => Vec::new(),
+        Ok(Some(taken)) => vec![taken_ports(&taken)],
+        Err(error) => vec![failed(PORTS, &error)],
+    }
+}
+
+fn taken_ports(taken: &BTreeSet<u16>) -> Check {
+    if taken.is_empty() {
+        return PORTS.ok("no other pod has a port of the range");
+    }
+    let named: Vec<String> = taken.iter().take(NAMED_PORTS).map(u16::to_string).collect();
+    PORTS.warn(
+        format!("other pods have {} port(s) of the range: {}", taken.len(), named.join(", ")),
+        "set SSH_PORT_RANGE_START and SSH_PORT_RANGE_END to a range that is free on the nodes; until then pods get other ports or nodes",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::path::Path;
+
+    /// What the roles in this file grant: group, resource and verb.
+    fn granted(file: &str) -> BTreeSet<[String; 3]> {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s/base");
+        let text = std::fs::read_to_string(base.join(file)).unwrap();
+        let objects = text.split("\n---\n").map(|it| serde_saphyr::from_str::<Value>(it).unwrap());
+        let texts = |value: &Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+        };
+        let mut granted = BTreeSet::new();
+        for object in objects {
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                for group in texts(&rule["apiGroups"]) {
+                    for resource in texts(&rule["resources"]) {
+                        for verb in texts(&rule["verbs"]) {
+                            granted.insert([group.clone(), resource.clone(), verb]);
+                        }
+                    }
+                }
+            }
+        }
+        granted
+    }
+
+    #[test]
+    fn what_is_reviewed_is_what_the_manifests_grant() {
+        for file in ["rbac.yaml", "capacity.yaml", "policies.yaml"] {
+            let rights = RIGHTS.iter().filter(|right| right.purpose.file() == file);
+            let reviewed: BTreeSet<[String; 3]> = rights
+                .flat_map(|right| {
+                    right
+                        .verbs
+                        .iter()
+                        .map(move |verb| [right.group, right.resource, *verb].map(str::to_owned))
+                })
+                .collect();
+            assert!(!reviewed.is_empty());
+            assert_eq!(reviewed, granted(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_verb_that_is_missing_is_named() {
+        let [jobs, .., configmaps] = &RIGHTS;
+        let check = missing(jobs, Some("user-workloads"), &["delete"]);
+        assert_eq!(check.text, "may not delete jobs in user-workloads");
+        assert!(check.remedy.unwrap().contains("k8s/base/rbac.yaml"));
+        let check = missing(configmaps, None, &["get"]);
+        assert!(check.remedy.unwrap().contains("k8s/base/policies.yaml"));
+    }
+}

@@ -1,0 +1,190 @@
+//! The policies, and probe pods of what they render. Both have stores of their own, which are gone
+//! afterwards: those of a service that runs are not touched.
+
+use super::limit::{LIMIT, within};
+use super::report::{Area, Check, Group, Outcome};
+use crate::app::{no_responder, open_policies, order_settings};
+use crate::config::Config;
+use anyhow::Result;
+use paygress_cashu::{CashuWallet, Seed, WalletStore};
+use paygress_cluster::{Kubernetes, PodRoot};
+use paygress_core::Cluster;
+use paygress_core::backend::cluster::{NetworkIsolation, ProbeProblem};
+use paygress_core::error_chain;
+use paygress_core::orders::{Backends, OrderService, ProbeFindings};
+use paygress_policy::Publisher;
+use paygress_store::SqlStore;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const COMPONENTS: Area = Area::new(Group::Policies, "components");
+const START: Area = Area::new(Group::Pods, "start");
+const NAMESPACES: Area = Area::new(Group::Pods, "user namespaces");
+const NETWORK: Area = Area::new(Group::Pods, "network");
+
+/// Pods that are launched one after the other at most: with and without root, with the server mounted
+/// and copied, with the image's program, and one that tries the network.
+const PODS: u64 = 6;
+
+pub(super) async fn checks(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
+    let directory = match temporary_directory(config) {
+        Ok(directory) => directory,
+        Err(error) => {
+            let text = format!("no temporary directory can be made: {error}");
+            return vec![COMPONENTS.fail(text, "set TMPDIR to one that this user can write")];
+        }
+    };
+    let opened = tokio::time::timeout(LIMIT, policies(config, directory.path())).await;
+    let (policies, check) = match opened {
+        Ok(Ok(policies)) => {
+            let text = format!("those of {} are valid", config.policies.display());
+            (Some(policies), COMPONENTS.ok(text))
+        }
+        Ok(Err(error)) => {
+            let text = error_chain(error.as_ref());
+            let text: Vec<&str> = text.lines().map(str::trim).collect();
+            (None, COMPONENTS.fail(text.join("; "), "correct POLICY_DIR or the [policy.…] tables"))
+        }
+        Err(_) => {
+            let text = format!("not compiled within {} s", LIMIT.as_secs());
+            (None, COMPONENTS.fail(text, "try again on a machine that is less busy"))
+        }
+    };
+    let mut checks = vec![check];
+    if let Some(cluster) = cluster {
+        checks.extend(probes(config, cluster, policies.as_deref(), directory.path()).await);
+    }
+    checks
+}
+
+/// In a container with a read-only disk it is beside what the service compiles.
+fn temporary_directory(config: &Config) -> std::io::Result<TempDir> {
+    let beside = config.policy_cache.ancestors().skip(1).find(|path| path.is_dir());
+    tempfile::tempdir().or_else(|error| match beside {
+        Some(beside) => tempfile::tempdir_in(beside),
+        None => Err(error),
+    })
+}
+
+/// As at the start of a service that has never run here.
+async fn policies(config: &Config, directory: &Path) -> Result<Arc<Publisher>> {
+    open_policies(config, None, directory.join("policies")).await
+}
+
+async fn probes(
+    config: &Config,
+    cluster: &Arc<Kubernetes>,
+    policies: Option<&Publisher>,
+    directory: &Path,
+) -> Vec<Check> {
+    if cluster.probe().is_none() {
+        return vec![START.ok("not tried: --no-pods")];
+    }
+    let Some(policies) = policies else {
+        return vec![START.warn("not tried, without policies", "correct the policies first")];
+    };
+    let seconds = config.ready_within.0.saturating_mul(PODS);
+    let limit = Duration::from_secs(seconds).saturating_add(LIMIT.saturating_mul(3));
+    let probed = async {
+        match order_service(config, Arc::clone(cluster), policies, directory).await {
+            Ok(orders) => match orders.probe_once().await {
+                Some(findings) => found(config, findings),
+                None => Vec::new(),
+            },
+            Err(error) => vec![START.fail(error_chain(error.as_ref()), "try again")],
+        }
+    };
+    within(START, limit, probed).await
+}
+
+/// With stores of its own, only to render a pod as an order would get it.
+async fn order_service(
+    config: &Config,
+    cluster: Arc<Kubernetes>,
+    policies: &Publisher,
+    directory: &Path,
+) -> Result<Arc<OrderService>> {
+    let at = |name: &str| directory.join(name);
+    let settings =
+        paygress_cashu::Settings { mints: Vec::new(), max_balance: None, p2pk_secret_key: None };
+    let seed = Seed::load_or_create(&at("wallet.mnemonic")).await?;
+    let store = WalletStore::sqlite(&at("wallet.sqlite")).await?;
+    let wallet = CashuWallet::open(store, seed, &settings).await?;
+    let ledger = SqlStore::sqlite(&at("ledger.sqlite")).await?;
+    let policy = Arc::clone(policies.host());
+    let backends = Backends {
+        wallet: Arc::new(wallet),
+        policy,
+        cluster,
+        ledger: Arc::new(ledger),
+        responder: no_responder(),
+    };
+    Ok(OrderService::new(order_settings(config), backends))
+}
+
+/// What the probe pods mean.
+fn found(config: &Config, findings: ProbeFindings) -> Vec<Check> {
+    let problem = findings.problem;
+    let started = match problem {
+        None => START.ok("probe pods of the default image have started"),
+        Some(ProbeProblem::NoUserNamespaces) => {
+            START.ok("a probe pod of the default image has started, without root")
+        }
+        Some(problem) if problem.stops_sales() => START.message(Outcome::Fail, problem.message()),
+        Some(problem) => START.message(Outcome::Warn, problem.message()),
+    };
+    let mut checks = vec![started];
+    // Of a pod that has not started nothing else is known.
+    if problem.is_none_or(|problem| !problem.stops_sales()) {
+        checks.push(namespaces(config, findings));
+        checks.push(network(findings.isolation));
+    }
+    checks
+}
+
+fn namespaces(config: &Config, findings: ProbeFindings) -> Check {
+    match findings.problem {
+        _ if config.root == PodRoot::Never => NAMESPACES.ok("not used: POD_ROOT=never"),
+        _ if config.ssh_server_image.is_none() => {
+            NAMESPACES.ok("not used: without SSH_SERVER_IMAGE customers are not root")
+        }
+        _ if findings.root => NAMESPACES.ok("customers are root of one"),
+        Some(problem @ ProbeProblem::NoUserNamespaces) => {
+            NAMESPACES.message(Outcome::Warn, problem.message())
+        }
+        Some(_) | None => NAMESPACES
+            .warn("not known: no probe pod has started as root", "see above, and try again"),
+    }
+}
+
+fn network(isolation: NetworkIsolation) -> Check {
+    match isolation {
+        NetworkIsolation::Enforced => {
+            NETWORK.ok("a probe pod reaches neither the API server nor a node")
+        }
+        NetworkIsolation::NotEnforced => {
+            NETWORK.message(Outcome::Fail, isolation.warning().unwrap_or("pods are not isolated"))
+        }
+        NetworkIsolation::Unknown => NETWORK.warn(
+            "not known: no probe pod has tried what pods reach",
+            "set SSH_SERVER_IMAGE to the image of this version, which tries it; or try by hand (docs/operating.md, \"Walls\")",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_reach_the_api_server_are_a_failure_with_what_to_do() {
+        let check = network(NetworkIsolation::NotEnforced);
+        assert_eq!(check.outcome, Outcome::Fail);
+        assert_eq!(check.text, "customers' pods reach the API server or a node");
+        assert!(check.remedy.unwrap().contains("k8s/base/network.yaml"));
+        assert_eq!(network(NetworkIsolation::Enforced).outcome, Outcome::Ok);
+        assert_eq!(network(NetworkIsolation::Unknown).outcome, Outcome::Warn);
+    }
+}

@@ -1,0 +1,115 @@
+//! `paygress doctor` beside a relay and a mint, without a cluster.
+
+use crate::support::command::{built, paygress, printed, text};
+use crate::support::customer::Running;
+use paygress::sandbox::Sandbox;
+use paygress_sandbox::Relay;
+use serde_json::Value;
+use std::path::Path;
+
+const DOCTOR: [&str; 2] = ["doctor", "--no-cluster"];
+
+/// Whether a report has a line of this outcome and area about this.
+fn has(report: &str, outcome: &str, area: &str, what: &str) -> bool {
+    report.lines().any(|line| {
+        let rest = line.trim_start().strip_prefix(outcome).map(str::trim_start);
+        rest.is_some_and(|rest| rest.starts_with(area) && rest.contains(what))
+    })
+}
+
+/// The checks that have failed, of a run that exits with 1.
+async fn failures(sandbox: &Sandbox) -> Vec<Value> {
+    let output = paygress(sandbox, &[&DOCTOR[..], &["--json"]].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["outcome"], "fail");
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().filter(|check| check["outcome"] == "fail").cloned().collect()
+}
+
+/// The only one that has failed: what it says, and that there is a remedy.
+async fn failure(sandbox: &Sandbox, group: &str, parts: &[&str]) {
+    let failures = failures(sandbox).await;
+    let [failure] = failures.as_slice() else { panic!("{failures:?}") };
+    let text = failure["text"].as_str().unwrap();
+    assert!(parts.iter().all(|part| text.contains(part)), "{failure}");
+    assert_eq!(failure["group"], group, "{failure}");
+    assert!(failure["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_service_is_ok_before_its_first_start_and_while_it_runs() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let before = printed(&sandbox, &DOCTOR).await;
+    let (mint, relay) = (sandbox.mint.url(), sandbox.relay.url().await.to_string());
+    for (area, what) in [
+        ("settings", "valid"),
+        ("service", "no service runs"),
+        ("ports", "BIND_ADDR"),
+        ("database", "LEDGER_PATH"),
+        ("components", "are valid"),
+        ("mint", mint),
+        ("clock", mint),
+        ("relay", relay.as_str()),
+    ] {
+        assert!(has(&before, "ok", area, what), "{area}: {before}");
+    }
+    assert!(before.trim_end().ends_with(" 0 fail"), "{before}");
+    for file in ["LEDGER_PATH", "CASHU_DB_PATH", "POLICY_STATE_DIR", "POLICY_CACHE_DIR"] {
+        assert!(!Path::new(&sandbox.environment[file]).exists(), "{file} is the service's to make");
+    }
+
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let beside = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&beside, "ok", "service", "a service runs"), "{beside}");
+    assert!(has(&beside, "ok", "database", "schema version"), "{beside}");
+    let secret = sandbox.environment["NOSTR_PRIVATE_KEY"].as_str();
+    let json = printed(&sandbox, &[&DOCTOR[..], &["--json"]].concat()).await;
+    for output in [&before, &beside, &json] {
+        assert!(!output.contains(secret), "{output}");
+    }
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_ne!(report["outcome"], "fail", "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_does_not_answer_is_named() {
+    let away = "http://127.0.0.1:9";
+    let sandbox = Sandbox::accepting(away).await.unwrap();
+    failure(&sandbox, "mints", &[away, "unavailable"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_takes_no_messages_is_named() {
+    let relay = Relay::start_refusing("members only").await.unwrap();
+    let url = relay.url().await.to_string();
+    let sandbox = Sandbox::new(&[("NOSTR_RELAYS", &url)], "").await.unwrap();
+    failure(&sandbox, "relays", &[url.as_str(), "takes no message", "members only"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_that_the_service_would_not_start_with_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for slot in ["images", "pricing", "duration", "pod-template"] {
+        let name = format!("{slot}.wasm");
+        std::fs::copy(built(&format!("plugins/{name}")), directory.path().join(name)).unwrap();
+    }
+    std::fs::write(directory.path().join("pricing.wasm"), "no component").unwrap();
+    let policies = directory.path().to_string_lossy().into_owned();
+    let sandbox = Sandbox::new(&[("POLICY_DIR", &policies)], "").await.unwrap();
+    failure(&sandbox, "policies", &["pricing"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_problems_of_the_configuration_are_shown_at_once() {
+    let mut sandbox = Sandbox::new(&[], "").await.unwrap();
+    for (key, value) in [("RUN_MODE", "neither"), ("SSH_PORT", "0")] {
+        sandbox.environment.insert(key.to_owned(), value.to_owned());
+    }
+    let failures = failures(&sandbox).await;
+    for key in ["RUN_MODE", "SSH_PORT"] {
+        let is_named = |check: &Value| check["text"].as_str().unwrap().starts_with(key);
+        assert!(failures.iter().any(is_named), "{key}: {failures:?}");
+    }
+    assert!(failures.iter().all(|check| check["group"] == "configuration"), "{failures:?}");
+}

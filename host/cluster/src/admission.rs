@@ -1,0 +1,128 @@
+//! What the admission policy must refuse, to find out whether it does: objects that no service makes
+//! are created with `dryRun=All`. So no right is needed to read the policies themselves.
+
+use crate::connection::RequestError;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Of what is only dry-run, and never there.
+const NAME: &str = "paygress-doctor";
+
+/// Those of `k8s/base/admission.yaml`.
+pub(crate) const PODS: &str = "paygress-customers";
+pub(crate) const SERVICES: &str = "paygress-customers-services";
+pub(crate) const SECRETS: &str = "paygress-customers-secrets";
+pub(crate) const CHANGES: &str = "paygress-customers-changes";
+
+/// What one policy has done.
+#[derive(Debug)]
+pub struct AdmissionFinding {
+    /// Its name, which is that of its binding too.
+    pub policy: &'static str,
+    pub outcome: AdmissionOutcome,
+}
+
+/// Whether a policy is enforced.
+#[derive(Debug)]
+pub enum AdmissionOutcome {
+    /// It has refused what it must.
+    Enforced,
+    /// What it must refuse was accepted.
+    NotEnforced,
+    /// There is nothing to try it with.
+    Untried,
+    /// Something else has refused it, or nothing has answered.
+    Failed(RequestError),
+}
+
+/// What the answer to a request means that this policy must refuse.
+pub(crate) fn finding<T>(
+    policy: &'static str,
+    answer: Result<T, RequestError>,
+) -> AdmissionFinding {
+    let outcome = match answer {
+        Ok(_) => AdmissionOutcome::NotEnforced,
+        Err(error) if names(&error, policy) => AdmissionOutcome::Enforced,
+        Err(error) => AdmissionOutcome::Failed(error),
+    };
+    AdmissionFinding { policy, outcome }
+}
+
+fn names(error: &RequestError, policy: &str) -> bool {
+    error.to_string().contains(&format!("'{policy}'"))
+}
+
+fn object<K: DeserializeOwned>(value: Value) -> Result<K, RequestError> {
+    serde_json::from_value(value).map_err(|error| kube::Error::SerdeError(error).into())
+}
+
+/// Nobody's: without the labels of a lease.
+pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
+    let security = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": true,
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let container =
+        json!({"name": "none", "image": "paygress.invalid/none:1", "securityContext": security});
+    object(json!({
+        "metadata": {"name": NAME},
+        "spec": {"automountServiceAccountToken": false, "containers": [container]},
+    }))
+}
+
+/// One that leads out of the cluster.
+pub(crate) fn bad_service<K: DeserializeOwned>() -> Result<K, RequestError> {
+    let spec = json!({"type": "ExternalName", "externalName": "paygress.invalid"});
+    object(json!({"metadata": {"name": NAME}, "spec": spec}))
+}
+
+/// One that would get the token of a ServiceAccount.
+pub(crate) fn bad_secret<K: DeserializeOwned>() -> Result<K, RequestError> {
+    let annotations = json!({"kubernetes.io/service-account.name": "default"});
+    object(json!({
+        "metadata": {"name": NAME, "annotations": annotations},
+        "type": "kubernetes.io/service-account-token",
+    }))
+}
+
+/// Another specification of a pod, which Kubernetes itself would accept.
+pub(crate) fn bad_change() -> Value {
+    json!({"spec": {"activeDeadlineSeconds": i32::MAX}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+    use kube::core::Status;
+
+    fn refused(message: &str) -> RequestError {
+        let status = Status { code: 403, message: message.to_owned(), ..Status::default() };
+        kube::Error::Api(status.boxed()).into()
+    }
+
+    #[test]
+    fn a_policy_is_enforced_when_it_is_the_one_that_refuses() {
+        let denied = |policy: &str| {
+            refused(&format!(
+                "pods \"x\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: no"
+            ))
+        };
+        let outcome = |answer| finding(PODS, answer).outcome;
+        assert!(matches!(outcome(Err(denied(PODS))), AdmissionOutcome::Enforced));
+        assert!(matches!(outcome(Ok(())), AdmissionOutcome::NotEnforced));
+        for other in [denied(SERVICES), refused("exceeded quota"), RequestError::TimedOut] {
+            assert!(matches!(outcome(Err(other)), AdmissionOutcome::Failed(_)));
+        }
+    }
+
+    #[test]
+    fn what_is_tried_can_be_written() {
+        bad_pod::<Pod>().unwrap();
+        bad_service::<Service>().unwrap();
+        bad_secret::<Secret>().unwrap();
+    }
+}

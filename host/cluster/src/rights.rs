@@ -1,0 +1,66 @@
+//! What the service may do in the cluster: `k8s/base` grants it, and a test holds both to be equal.
+
+/// What needs a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RightPurpose {
+    /// Pods of customers, in their namespace: `rbac.yaml`.
+    Leases,
+    /// A gateway that is not part of the pods' network, in the same namespace: `rbac.yaml`.
+    Gateway,
+    /// What the nodes have left, in the whole cluster: `capacity.yaml`.
+    Capacity,
+    /// `Policy` resources, in their namespace: `policies.yaml`.
+    Policies,
+}
+
+impl RightPurpose {
+    /// The file of `k8s/base` that grants it.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Leases | Self::Gateway => "rbac.yaml",
+            Self::Capacity => "capacity.yaml",
+            Self::Policies => "policies.yaml",
+        }
+    }
+}
+
+/// What may be done with one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    pub purpose: RightPurpose,
+    /// Empty: the core group.
+    pub group: &'static str,
+    /// With its subresource, if it is one's: `pods/portforward`.
+    pub resource: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+const fn right(
+    purpose: RightPurpose,
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+) -> Right {
+    Right { purpose, group, resource, verbs }
+}
+
+/// Each verb that the service uses.
+pub const RIGHTS: [Right; 11] = [
+    right(
+        RightPurpose::Leases,
+        "batch",
+        "jobs",
+        &["create", "get", "list", "watch", "patch", "delete"],
+    ),
+    right(RightPurpose::Leases, "", "pods", &["create", "get", "list", "watch", "patch"]),
+    right(RightPurpose::Leases, "", "secrets", &["create", "delete"]),
+    right(RightPurpose::Leases, "", "services", &["create", "delete", "list"]),
+    right(RightPurpose::Leases, "", "resourcequotas", &["list", "watch"]),
+    right(RightPurpose::Gateway, "", "pods/portforward", &["create", "get"]),
+    right(RightPurpose::Capacity, "", "nodes", &["list", "watch"]),
+    right(RightPurpose::Capacity, "", "pods", &["list", "watch"]),
+    right(RightPurpose::Policies, "paygress.dev", "policies", &["get", "list", "watch"]),
+    right(RightPurpose::Policies, "paygress.dev", "policies/status", &["patch"]),
+    right(RightPurpose::Policies, "", "configmaps", &["get"]),
+];
