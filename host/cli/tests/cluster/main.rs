@@ -7,10 +7,12 @@
 mod access;
 mod admission;
 mod capacity;
+mod chart;
 mod customers;
 mod deployment;
 mod machines;
 mod manifests;
+mod monitoring;
 mod network;
 mod node;
 mod node_host;

@@ -10,6 +10,7 @@ mod gateway;
 mod inbox;
 mod isolation;
 mod ledger;
+mod monitoring;
 mod order;
 mod policy;
 mod recovery;
