@@ -248,6 +248,26 @@ fn values_that_cannot_work_are_refused() {
     }
 }
 
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_documented_values_are_the_charts() {
+    let text = std::fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let (_, section) = text.split_once("### With Helm\n").unwrap();
+    let values = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), values).unwrap();
+    let path = file.path().to_string_lossy();
+    let manifests = template(&chart(), &["--values", &path]);
+    let settings = &named(&manifests, "ConfigMap", "paygress")["data"];
+    assert_eq!(settings["SSH_HOST"], "node.example.com");
+    assert_eq!(settings["PAYGRESS_CONFIG"], "/etc/paygress/paygress.toml");
+    let files = &named(&manifests, "ConfigMap", "paygress-files")["data"]["paygress.toml"];
+    let files: toml::Table = files.as_str().unwrap().parse().unwrap();
+    assert_eq!(files["policy"]["pricing"]["sats_per_hour"].as_integer(), Some(100));
+    let quota = named(&manifests, "ResourceQuota", "customers");
+    assert_eq!(quota["spec"]["hard"]["pods"], 50);
+}
+
 /// What uninstalling must not remove: money, and pods that were sold.
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]

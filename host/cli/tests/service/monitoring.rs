@@ -23,9 +23,9 @@ fn text(file: &str) -> String {
 /// The service's series that these files name.
 fn series() -> BTreeSet<String> {
     let texts: Vec<String> = FILES.into_iter().map(text).collect();
-    let words =
+    let names =
         texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'));
-    words.filter(|word| word.starts_with("paygress_")).map(str::to_owned).collect()
+    names.filter(|name| name.starts_with("paygress_")).map(str::to_owned).collect()
 }
 
 /// The metrics of this answer, with their types.
