@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 
 #[derive(Subcommand)]
 pub(crate) enum Action {
-    /// Build Kubernetes, what runs its containers, its network policies and kwok, and install what
-    /// they run on. About 15 minutes, once.
+    /// Build Kubernetes, what runs its containers, its network policies, kwok and Helm, and install
+    /// what they run on. About 15 minutes, once.
     Build,
     /// Start it, build and load the SSH image, and apply k8s/. Prints the KUBECONFIG.
     Up,

@@ -33,9 +33,20 @@ pub(crate) struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "operator",
     responses((status = 200, description = "It can", body = Readiness), (status = 503, description = "It cannot, and why", body = Readiness)))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
+    let unready_reasons = unready_reasons(&app).await;
+    let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
+    let status =
+        if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
+    let warnings = warnings.map(str::to_owned).collect();
+    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, warnings }))
+}
+
+/// Why orders are not served, as it was found a moment ago.
+pub(crate) async fn unready_reasons(app: &App) -> Vec<&'static str> {
     // Locked during the check: many probes at once check the cluster once.
     let mut checked = app.ready.lock().await;
-    let unready_reasons = match &*checked {
+    match &*checked {
         Some((at, unready_reasons)) if at.elapsed() < limits::READY_AGAIN => {
             unready_reasons.clone()
         }
@@ -44,12 +55,5 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
             *checked = Some((Instant::now(), found.clone()));
             found
         }
-    };
-    drop(checked);
-    let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
-    let status =
-        if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
-    let warnings = warnings.map(str::to_owned).collect();
-    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, warnings }))
+    }
 }

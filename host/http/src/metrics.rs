@@ -2,6 +2,7 @@
 //! choose.
 
 use crate::extract::ApiRequest;
+use crate::health::unready_reasons;
 use crate::problem::{Problem, ProblemBody};
 use crate::request_metrics::Labels;
 use crate::state::App;
@@ -12,7 +13,7 @@ use paygress_core::backend::gateway::{GatewayCounts, RejectionCount, SessionCoun
 use paygress_core::backend::policy::{LATENCY_BUCKETS_US, SlotStats};
 use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_core::orders::Overview;
+use paygress_core::orders::{LOGIN_BUCKETS, LoginTimes, Overview};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -26,24 +27,45 @@ use std::time::Duration;
 /// How far back the income of the metric goes: a day.
 const DAY: u64 = 86_400;
 
-/// The histogram of a policy's calls, as it was counted.
+/// A histogram that was counted elsewhere.
 #[derive(Debug)]
-struct Latency(SlotStats);
+struct ConstHistogram {
+    sum: Duration,
+    count: u64,
+    /// By upper bound in seconds; not added up.
+    buckets: Vec<(f64, u64)>,
+}
 
-impl EncodeMetric for Latency {
+impl ConstHistogram {
+    /// With one number a bound, and one for the rest.
+    fn new(sum: Duration, bounds: impl Iterator<Item = Duration>, counts: &[u64]) -> Self {
+        let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::MAX]);
+        Self {
+            sum,
+            count: counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)),
+            buckets: bounds.zip(counts.iter().copied()).collect(),
+        }
+    }
+
+    fn of_calls(stats: &SlotStats) -> Self {
+        let bounds = LATENCY_BUCKETS_US.iter().map(|bound| Duration::from_micros(*bound));
+        let histogram = Self::new(Duration::from_micros(stats.total_us), bounds, &stats.latency);
+        Self { count: stats.calls, ..histogram }
+    }
+
+    fn of_logins(times: &LoginTimes) -> Self {
+        let bounds = LOGIN_BUCKETS.iter().map(|bound| Duration::from_secs(bound.0));
+        Self::new(Duration::from_secs(times.total.0), bounds, &times.buckets)
+    }
+}
+
+impl EncodeMetric for ConstHistogram {
     fn encode(
         &self,
         mut encoder: prometheus_client::encoding::MetricEncoder<'_>,
     ) -> Result<(), fmt::Error> {
-        let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
-        let bounds = LATENCY_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(self.0.latency.iter().copied()).collect();
-        encoder.encode_histogram::<NoLabelSet>(
-            seconds(self.0.total_us),
-            self.0.calls,
-            &buckets,
-            None,
-        )
+        let sum = self.sum.as_secs_f64();
+        encoder.encode_histogram::<NoLabelSet>(sum, self.count, &self.buckets, None)
     }
 
     fn metric_type(&self) -> MetricType {
@@ -53,6 +75,7 @@ impl EncodeMetric for Latency {
 
 #[derive(Debug)]
 struct Snapshot {
+    is_ready: bool,
     overview: Overview,
     gateway: Option<GatewayCounts>,
 }
@@ -102,6 +125,20 @@ fn policy(stats: &SlotStats) -> Labels {
 }
 
 impl Snapshot {
+    fn encode_health(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Whether orders are served, as /readyz says";
+        Self::gauges(encoder, "ready", help, &[(Labels::new(), self.is_ready.into())])?;
+        let room = u64::from(self.overview.has_disk_room);
+        let help = "Whether the disks of ledger and wallet have room for new orders";
+        Self::gauges(encoder, "disk_has_room", help, &[(Labels::new(), room)])?;
+        let help = "How long it took from an order to the pod that takes logins";
+        let mut family =
+            encoder.encode_descriptor("login_seconds", help, None, MetricType::Histogram)?;
+        let logins = ConstHistogram::of_logins(&self.overview.login_times);
+        let labels = Labels::new();
+        logins.encode(family.encode_family(&labels)?)
+    }
+
     fn encode_leases(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let overview = &self.overview;
         let count = u64::try_from(overview.leases.len()).unwrap_or(u64::MAX);
@@ -156,7 +193,8 @@ impl Snapshot {
             MetricType::Histogram,
         )?;
         for stats in policies {
-            Latency(stats.clone()).encode(family.encode_family(&policy(stats))?)?;
+            let calls = ConstHistogram::of_calls(stats);
+            calls.encode(family.encode_family(&policy(stats))?)?;
         }
         Ok(())
     }
@@ -204,6 +242,7 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.encode_health(&mut encoder)?;
         self.encode_leases(&mut encoder)?;
         self.encode_mints(&mut encoder)?;
         self.encode_policies(&mut encoder)?;
@@ -224,10 +263,11 @@ pub(crate) async fn metrics(
 ) -> Result<Response, Problem> {
     request.operator(&app)?;
     let overview = app.orders.overview(UnixTime::now().minus(Seconds(DAY))).await?;
+    let is_ready = unready_reasons(&app).await.is_empty();
     let mut registry = Registry::with_prefix("paygress");
     app.metrics.register(&mut registry);
     let gateway = app.orders.gateway_counts();
-    registry.register_collector(Box::new(Snapshot { overview, gateway }));
+    registry.register_collector(Box::new(Snapshot { is_ready, overview, gateway }));
     let mut text = String::new();
     let failed = |_| Problem::internal("the metrics cannot be written");
     prometheus_client::encoding::text::encode(&mut text, &registry).map_err(failed)?;

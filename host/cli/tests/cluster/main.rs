@@ -7,11 +7,13 @@
 mod access;
 mod admission;
 mod capacity;
+mod chart;
 mod customers;
 mod deployment;
 mod doctor;
 mod machines;
 mod manifests;
+mod monitoring;
 mod network;
 mod node;
 mod node_host;

@@ -90,6 +90,10 @@ async fn the_operator_sees_that_a_pod_exists_and_no_login() {
     assert!(overview.json()["policies"][1]["calls"].as_u64().unwrap() > 0);
     let metrics = web.get("/metrics", OPERATOR).await;
     for line in [
+        "paygress_ready 1",
+        "paygress_disk_has_room 1",
+        "paygress_login_seconds_count 1",
+        "paygress_login_seconds_bucket{le=\"+Inf\"} 1",
         "paygress_leases 1",
         "paygress_orders{state=\"active\"} 1",
         "paygress_income_day_sats 19",

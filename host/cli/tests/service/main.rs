@@ -11,6 +11,7 @@ mod gateway;
 mod inbox;
 mod isolation;
 mod ledger;
+mod monitoring;
 mod order;
 mod policy;
 mod recovery;

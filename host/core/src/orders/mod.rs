@@ -26,7 +26,7 @@
 //!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
-//!   beside their ports.
+//!   beside their ports. `login_times`: how long orders took, for the operator.
 
 mod access;
 mod admission;
@@ -38,6 +38,7 @@ mod image_list;
 mod image_starts;
 mod lane;
 mod limiter;
+mod login_times;
 mod notices;
 mod operator;
 mod pricing;
@@ -61,6 +62,7 @@ mod worker;
 
 pub use crate::model::order_state::RefundFees;
 pub use access::PodAccess;
+pub use login_times::{LOGIN_BUCKETS, LoginTimes};
 pub use operator::Overview;
 pub use pricing::PriceEstimate;
 pub use probe::ProbeFindings;
@@ -176,6 +178,7 @@ pub struct OrderService {
     image_list: ImageList,
     image_starts: Arc<ImageStarts>,
     program_states: ProgramStates,
+    login_times: Mutex<LoginTimes>,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
     probe_waits: Arc<Semaphore>,
@@ -208,6 +211,7 @@ impl OrderService {
             image_list: ImageList::default(),
             image_starts: Arc::default(),
             program_states: ProgramStates::default(),
+            login_times: Mutex::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),
             next_notice: watch::Sender::new(None),

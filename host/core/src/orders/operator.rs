@@ -1,5 +1,6 @@
 //! The operator's view of the whole service. No secret is in it.
 
+use super::login_times::LoginTimes;
 use super::{OrderService, unreadable};
 use crate::backend::policy::SlotStats;
 use crate::backend::store::{HourlyRevenue, StateCount};
@@ -8,6 +9,7 @@ use crate::limits;
 use crate::model::order::Lease;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
+use std::sync::PoisonError;
 
 /// The operator's view of everything at once. No secret is in it.
 #[derive(Clone, Debug)]
@@ -26,6 +28,10 @@ pub struct Overview {
     pub policies: Vec<SlotStats>,
     /// How the mints are.
     pub mints: Vec<MintReport>,
+    /// How long orders for pods took.
+    pub login_times: LoginTimes,
+    /// Whether the disks have room for new orders.
+    pub has_disk_room: bool,
     /// What probe pods have shown to be wrong, or that the first has not ended.
     pub warnings: Vec<&'static str>,
 }
@@ -52,6 +58,8 @@ impl OrderService {
         })?;
         let ports_in_use = ledger.ports_in_use().await.map_err(failed)?;
         let free = self.free_capacity().await?;
+        let login_times = self.login_times.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let has_disk_room = self.has_room().await;
         Ok(Overview {
             capacity: self.capacity_leases(ports_in_use, free.as_ref()),
             ports_in_use,
@@ -60,6 +68,8 @@ impl OrderService {
             count_by_state: ledger.count_by_state().await.map_err(failed)?,
             policies: self.backends.policy.report(),
             mints,
+            login_times,
+            has_disk_room,
             warnings: [self.probe_unready_reason(), self.probe_warning(), self.network_warning()]
                 .into_iter()
                 .flatten()

@@ -16,6 +16,7 @@ use crate::model::order_state::{Paid, PlannedPod, Task};
 use crate::model::run::Run;
 use crate::model::units::{Seconds, UnixTime};
 use crate::protocol::PodAccessDetails;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 impl OrderService {
@@ -144,6 +145,8 @@ impl OrderService {
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
+        let took = UnixTime::now().since(order.created_at);
+        self.login_times.lock().unwrap_or_else(PoisonError::into_inner).record(took);
         self.publish_end(&lease);
         Ok(())
     }

@@ -113,6 +113,13 @@ pub fn kubectl(arguments: &[&str]) -> String {
     output(&mut kubectl_command(arguments))
 }
 
+/// Helm of the testbed; `template` and `lint` need no cluster.
+pub fn helm(arguments: &[&str]) -> Command {
+    let mut command = Command::new(state().join("bin/helm"));
+    command.args(arguments);
+    command
+}
+
 /// Loads an image's archive into the cluster.
 pub fn load(archive: &Path) {
     output(Command::new(root().join("k8s/testbed/cluster")).arg("load").arg(archive));

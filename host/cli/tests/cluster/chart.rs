@@ -1,0 +1,287 @@
+//! The Helm chart: it makes what kustomize makes, and its values change what an overlay would.
+
+use crate::monitoring::Definitions;
+use crate::support::testbed::{CLUSTER, helm, kubectl, output, root};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The oldest that is supported. Helm is built without a version of Kubernetes to suppose.
+const KUBERNETES: [&str; 2] = ["--kube-version", "1.30.0"];
+/// The namespaces of `k8s/base`, both of which kustomize makes.
+const NAMESPACES: [&str; 4] = ["-n", "ingress-system", "--set", "namespaces.service=true"];
+/// How Helm treats an object, and what restarts the pod: kustomize changes the ConfigMap's name for
+/// that.
+const ANNOTATIONS: [&str; 2] = ["helm.sh/resource-policy", "checksum/config"];
+
+/// An overlay of `cluster` with these components, and the values for the same.
+struct Variant {
+    name: &'static str,
+    components: &'static [&'static str],
+    /// Of the configuration.
+    settings: &'static str,
+    values: &'static str,
+}
+
+const VARIANTS: [Variant; 5] = [
+    Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
+    Variant {
+        name: "gateway",
+        components: &["gateway"],
+        settings: "",
+        values: "gateway.enabled=true",
+    },
+    Variant {
+        name: "without-ports",
+        components: &["gateway", "without-ports"],
+        settings: "ACCESS=gateway",
+        values: "gateway.enabled=true,config.ACCESS=gateway",
+    },
+    Variant {
+        name: "postgres",
+        components: &["postgres"],
+        settings: "",
+        values: "postgres.enabled=true,replicas=3",
+    },
+    Variant {
+        name: "monitoring",
+        components: &["monitoring"],
+        settings: "",
+        values: "monitoring.enabled=true",
+    },
+];
+
+impl Variant {
+    fn kustomized(&self) -> String {
+        let overlay = root().join("target/e2e/chart").join(self.name);
+        std::fs::create_dir_all(&overlay).unwrap();
+        let of_overlay = |name: &&str| format!("../../../../k8s/overlays/{name}");
+        let components: Vec<String> = self.components.iter().map(of_overlay).collect();
+        let settings: Vec<&str> = self.settings.split_whitespace().collect();
+        let text = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": ["../../../../k8s/overlays/cluster"],
+            "components": components,
+            "configMapGenerator": [{"name": "paygress", "namespace": "ingress-system", "behavior": "merge", "literals": settings}],
+        });
+        std::fs::write(overlay.join("kustomization.yaml"), text.to_string()).unwrap();
+        let manifests = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+        let objects = objects(&manifests);
+        let settings = objects.values().find(|object| object["data"]["RUN_MODE"].is_string());
+        let name = settings.unwrap()["metadata"]["name"].as_str().unwrap();
+        manifests.replace(name, "paygress")
+    }
+
+    fn charted(&self, chart: &Path) -> String {
+        template(chart, &["--set", self.values])
+    }
+}
+
+fn chart() -> PathBuf {
+    root().join("k8s/chart")
+}
+
+fn template(chart: &Path, values: &[&str]) -> String {
+    let chart = chart.to_string_lossy();
+    let template = ["template", "paygress", &*chart];
+    output(&mut helm(&[&template[..], &KUBERNETES, &NAMESPACES, values].concat()))
+}
+
+/// By kind, namespace and name.
+fn objects(manifests: &str) -> BTreeMap<String, Value> {
+    let mut objects = BTreeMap::new();
+    for text in manifests.split("\n---\n").filter(|text| text.contains("kind: ")) {
+        let text = text.trim_start_matches("---\n");
+        let mut object: Value =
+            serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        normalise(&mut object);
+        let metadata = &object["metadata"];
+        let id = format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"]);
+        assert!(objects.insert(id.clone(), object).is_none(), "{id} is there twice");
+    }
+    objects
+}
+
+/// Leaves out what only Helm needs, and the order of what is a set.
+fn normalise(object: &mut Value) {
+    for pointer in ["/metadata", "/spec/template/metadata"] {
+        let Some(metadata) = object.pointer_mut(pointer).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
+        let is_empty = annotations.is_some_and(|annotations| {
+            annotations.retain(|name, _| !ANNOTATIONS.contains(&name.as_str()));
+            annotations.is_empty()
+        });
+        if is_empty {
+            metadata.remove("annotations");
+        }
+    }
+    for pointer in ["/spec/template/spec/volumes", "/spec/template/spec/containers/0/ports"] {
+        if let Some(list) = object.pointer_mut(pointer).and_then(Value::as_array_mut) {
+            list.sort_by_key(ToString::to_string);
+        }
+    }
+}
+
+fn named(manifests: &str, kind: &str, name: &str) -> Value {
+    let objects = objects(manifests);
+    let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.values().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}")).clone()
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_chart_makes_what_kustomize_makes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (chart, packed) = (chart(), directory.path().to_string_lossy());
+    let path = chart.to_string_lossy();
+    let packed = output(&mut helm(&["package", &path, "--destination", &packed]));
+    // What is pushed to a registry: without the links to the manifests.
+    let archive = Path::new(packed.trim().rsplit(": ").next().unwrap());
+    for variant in &VARIANTS {
+        let lint = ["lint", "--strict", &*path, "--set", variant.values];
+        output(&mut helm(&[&lint[..], &KUBERNETES].concat()));
+        let expected = objects(&variant.kustomized());
+        for chart in [chart.as_path(), archive] {
+            let found = objects(&variant.charted(chart));
+            let (ids, expected_ids) = (found.keys(), expected.keys());
+            assert!(ids.clone().eq(expected_ids), "{}: {ids:?}", variant.name);
+            for (id, object) in &expected {
+                assert_eq!(found[id], *object, "{}: {id}", variant.name);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
+    let _alone = CLUSTER.lock();
+    let _definitions = Definitions::new();
+    let minikube = root().join("k8s/overlays/minikube");
+    let minikube = kubectl(&["kustomize", &minikube.to_string_lossy()]);
+    let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart())];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for manifests in VARIANTS.iter().flat_map(of_variant).chain([minikube]) {
+        std::fs::write(file.path(), &manifests).unwrap();
+        let path = file.path().to_string_lossy();
+        let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
+        let objects = objects(&manifests).len();
+        assert_eq!(taken.lines().count(), objects, "{taken}");
+    }
+}
+
+/// By how pods are reached, and what they may be.
+const STANDARDS: [(&str, &str, &str, &str); 6] = [
+    ("host-port,node-port", "auto", "auto", "privileged"),
+    ("host-port, gateway", "never", "copy", "privileged"),
+    ("node-port", "auto", "auto", "baseline"),
+    ("gateway", "auto", "copy", "baseline"),
+    ("gateway", "never", "image", "baseline"),
+    ("node-port,gateway", "never", "copy", "restricted"),
+];
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_namespace_of_the_pods_is_as_strict_as_their_access_allows() {
+    for (access, root, volume, expected) in STANDARDS {
+        let config = json!({"ACCESS": access, "POD_ROOT": root, "SSH_SERVER_VOLUME": volume});
+        let config = format!("config={config}");
+        let manifests = template(&chart(), &["--set-json", &config]);
+        let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
+        assert_eq!(labels["pod-security.kubernetes.io/enforce"], expected, "{config}");
+        let ingress = &named(&manifests, "NetworkPolicy", "customers-ingress")["spec"]["ingress"];
+        assert_eq!(ingress[0]["from"].is_array(), access == "gateway", "{config}");
+        let parameters = named(&manifests, "ConfigMap", "paygress-admission");
+        assert_eq!(parameters["data"]["ACCESS"], access);
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn settings_and_namespaces_are_the_same_wherever_they_are() {
+    let config = json!({"SSH_PORT": 2200, "SSH_PORT_RANGE_END": 60_000, "POD_RUN_IMAGE": true, "POD_NAMESPACE": "pods", "NOSTR_RELAYS": null});
+    let except = json!(["203.0.113.7/32", "2001:db8:1::/48"]);
+    let (config, except) = (format!("config={config}"), format!("network.except={except}"));
+    let values = ["--set-json", &config, "--set-json", &except, "-n", "sales"];
+    let manifests = template(&chart(), &values);
+    assert!(!manifests.contains("user-workloads") && !manifests.contains("ingress-system"));
+    let settings = &named(&manifests, "ConfigMap", "paygress")["data"];
+    for data in [settings, &named(&manifests, "ConfigMap", "paygress-admission")["data"]] {
+        for (name, value) in
+            [("SSH_PORT", "2200"), ("SSH_PORT_RANGE_END", "60000"), ("POD_RUN_IMAGE", "true")]
+        {
+            assert_eq!(data[name], value, "{name}");
+        }
+    }
+    assert!(settings.get("NOSTR_RELAYS").is_none(), "{settings}");
+    assert_eq!(settings["POLICY_NAMESPACE"], "sales");
+    let ingress = &named(&manifests, "NetworkPolicy", "customers-ingress")["spec"]["ingress"];
+    assert_eq!(ingress[0]["ports"][0]["port"], 2_200);
+    let policy = named(&manifests, "NetworkPolicy", "customers");
+    let blocks = policy["spec"]["egress"][0]["to"].as_array().unwrap();
+    for (block, network) in blocks.iter().zip(["203.0.113.7/32", "2001:db8:1::/48"]) {
+        let except = block["ipBlock"]["except"].as_array().unwrap();
+        assert!(except.contains(&json!(network)), "{block}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn values_that_cannot_work_are_refused() {
+    for values in [
+        "replicas=3",
+        "replicas=3,postgres.enabled=true,gateway.enabled=true",
+        "config.OPERATOR_TOKEN=secret",
+        "config.NOSTR_PRIVATE_KEY=secret",
+        "config.ssh_host=lower",
+        "network.except={203.0.113.7}",
+        "unknown=1",
+    ] {
+        let chart = chart();
+        let path = chart.to_string_lossy();
+        let template = ["template", "paygress", &*path, "--set", values];
+        let refused = helm(&[&template[..], &KUBERNETES].concat()).output().unwrap();
+        assert!(!refused.status.success(), "{values}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_documented_values_are_the_charts() {
+    let text = std::fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let (_, section) = text.split_once("### With Helm\n").unwrap();
+    let values = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), values).unwrap();
+    let path = file.path().to_string_lossy();
+    let manifests = template(&chart(), &["--values", &path]);
+    let settings = &named(&manifests, "ConfigMap", "paygress")["data"];
+    assert_eq!(settings["SSH_HOST"], "node.example.com");
+    assert_eq!(settings["PAYGRESS_CONFIG"], "/etc/paygress/paygress.toml");
+    let files = &named(&manifests, "ConfigMap", "paygress-files")["data"]["paygress.toml"];
+    let files: toml::Table = files.as_str().unwrap().parse().unwrap();
+    assert_eq!(files["policy"]["pricing"]["sats_per_hour"].as_integer(), Some(100));
+    let quota = named(&manifests, "ResourceQuota", "customers");
+    assert_eq!(quota["spec"]["hard"]["pods"], 50);
+}
+
+/// What uninstalling must not remove: money, and pods that were sold.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn uninstalling_leaves_the_wallet_and_what_was_sold() {
+    let chart = chart();
+    let path = chart.to_string_lossy();
+    let template = ["template", "paygress", &*path];
+    let manifests = output(&mut helm(&[&template[..], &KUBERNETES].concat()));
+    let is_left = |text: &&str| text.contains("helm.sh/resource-policy: keep");
+    let kinds = manifests.split("\n---\n").filter(is_left).map(|text| {
+        let object: Value = serde_saphyr::from_str(text.trim_start_matches("---\n")).unwrap();
+        object["kind"].as_str().unwrap().to_owned()
+    });
+    let mut kinds: Vec<String> = kinds.collect();
+    kinds.sort();
+    assert_eq!(kinds, ["CustomResourceDefinition", "Namespace", "PersistentVolumeClaim"]);
+}
