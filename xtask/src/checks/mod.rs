@@ -2,6 +2,7 @@
 //! `cargo xtask test`.
 
 mod commands;
+mod dockerfile;
 mod files;
 mod layers;
 mod licenses;
@@ -25,6 +26,7 @@ pub(crate) fn source() -> Result<()> {
         ("modules", modules::check(&files)),
         ("sizes", sizes::check(&files)),
         ("links", links::check(&files, &root())),
+        ("Dockerfile", dockerfile::check(&files)),
     ];
     let failed: Vec<String> = results
         .into_iter()
