@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 #![allow(clippy::print_stdout)]
 
+mod actionlint;
 mod bench;
 mod checks;
 mod cluster;
@@ -12,6 +13,8 @@ mod generate;
 mod images;
 mod plugins;
 mod python;
+#[cfg(test)]
+mod release;
 mod run;
 mod sbom;
 mod space;
@@ -114,8 +117,11 @@ enum Command {
     /// Run the benchmarks and compare them with the bare libraries.
     Bench,
     /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
-    /// Dockerfile.
+    /// Dockerfile, the workflows.
     Check {
+        /// Check the workflows with actionlint too, which is compiled by Go.
+        #[arg(long)]
+        workflows: bool,
         /// Check the commands in the documents too, against the built `paygress`.
         #[arg(long)]
         commands: bool,
@@ -156,8 +162,11 @@ fn main() -> Result<()> {
         }
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
-        Command::Check { commands } => {
+        Command::Check { workflows, commands } => {
             checks::source()?;
+            if workflows {
+                actionlint::check()?;
+            }
             if !commands {
                 return Ok(());
             }

@@ -11,6 +11,7 @@ mod modules;
 mod rust_source;
 mod sizes;
 pub(crate) mod vocabulary;
+mod workflows;
 
 use crate::run::root;
 use anyhow::{Result, bail};
@@ -27,6 +28,7 @@ pub(crate) fn source() -> Result<()> {
         ("sizes", sizes::check(&files)),
         ("links", links::check(&files, &root())),
         ("Dockerfile", dockerfile::check(&files)),
+        ("workflows", workflows::check(&files)),
     ];
     let failed: Vec<String> = results
         .into_iter()
