@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 #![allow(clippy::print_stdout)]
 
+mod actionlint;
 mod bench;
 mod checks;
 mod cluster;
@@ -12,7 +13,10 @@ mod generate;
 mod images;
 mod plugins;
 mod python;
+#[cfg(test)]
+mod release;
 mod run;
+mod sbom;
 mod space;
 mod test;
 mod web;
@@ -20,6 +24,7 @@ mod web;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use compiler::Compiler;
+use std::path::PathBuf;
 
 #[derive(Parser)]
 #[command(
@@ -57,8 +62,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Build images for pods into target/images, archives for `ctr images import` or `docker
-    /// load`. Needs root.
+    /// Build images into target/images, archives for `ctr images import` or `docker load`. Needs
+    /// root.
     #[command(alias = "ssh-image")]
     Images {
         /// Which ones.
@@ -67,6 +72,22 @@ enum Command {
         /// For which nodes.
         #[arg(long, value_enum, default_value_t = images::Architecture::Amd64)]
         arch: images::Architecture,
+        /// Put the files of one image into a new directory instead, as the Dockerfile does.
+        #[arg(long, value_name = "DIRECTORY")]
+        rootfs: Option<PathBuf>,
+        /// Put this program into the service's image instead of building it, as the tests do.
+        #[arg(long, value_name = "FILE", conflicts_with = "rootfs")]
+        program: Option<PathBuf>,
+    },
+    /// List what is built into an image, as CycloneDX: into target/paygress.cdx.json, or as named.
+    Sbom {
+        #[arg(value_enum, default_value_t = sbom::Product::Service)]
+        product: sbom::Product,
+        /// For which nodes.
+        #[arg(long, value_enum, default_value_t = images::Architecture::Amd64)]
+        arch: images::Architecture,
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Manage the testbed: a one-node Kubernetes on this machine. Needs root.
     Cluster {
@@ -95,8 +116,12 @@ enum Command {
     },
     /// Run the benchmarks and compare them with the bare libraries.
     Bench,
-    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links.
+    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
+    /// Dockerfile, the workflows.
     Check {
+        /// Check the workflows with actionlint too, which is compiled by Go.
+        #[arg(long)]
+        workflows: bool,
         /// Check the commands in the documents too, against the built `paygress`.
         #[arg(long)]
         commands: bool,
@@ -120,8 +145,16 @@ fn main() -> Result<()> {
             let mode = if check { generate::Mode::Check } else { generate::Mode::Write };
             generate::generate(mode, Compiler::Rustc)
         }
-        Command::Images { images, arch } => {
-            images.into_iter().try_for_each(|image| images::build(image, arch))
+        Command::Images { images, arch, rootfs, program } => match (rootfs, program) {
+            (Some(rootfs), _) => images::files(&images, arch, &rootfs),
+            (None, Some(program)) => images::build_of(&images, arch, &program),
+            (None, None) => images.into_iter().try_for_each(|image| images::build(image, arch)),
+        },
+        Command::Sbom { product, arch, output } => {
+            let output = output.unwrap_or_else(|| run::target().join("paygress.cdx.json"));
+            sbom::write(product, arch.triple(), &output)?;
+            println!("   written: {}", output.display());
+            Ok(())
         }
         Command::Cluster { action } => cluster::cluster(&action),
         Command::Faults { runs, nutshell, seed } => {
@@ -129,15 +162,15 @@ fn main() -> Result<()> {
         }
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench => bench::bench(),
-        Command::Check { commands } => {
+        Command::Check { workflows, commands } => {
             checks::source()?;
-            match commands {
-                true => checks::documented_commands(
-                    &run::target().join("debug/paygress"),
-                    &Cli::command(),
-                ),
-                false => Ok(()),
+            if workflows {
+                actionlint::check()?;
             }
+            if !commands {
+                return Ok(());
+            }
+            checks::documented_commands(&run::target().join("debug/paygress"), &Cli::command())
         }
         Command::Vocabulary { path } => checks::vocabulary::print(path.as_deref()),
     }

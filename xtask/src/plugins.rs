@@ -2,7 +2,7 @@
 
 use crate::run::{cargo, root, step, target, toolchain};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use wit_component::ComponentEncoder;
 
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
@@ -29,6 +29,16 @@ pub(crate) fn build() -> Result<()> {
     let defaults = DEFAULTS.map(|(slot, package)| (format!("plugins/{slot}.wasm"), package));
     let others = OTHERS.map(|(path, package)| (path.to_owned(), package));
     compile(&[defaults.as_slice(), &others].concat())
+}
+
+/// The default policies only.
+pub(crate) fn build_defaults() -> Result<()> {
+    compile(&DEFAULTS.map(|(slot, package)| (format!("plugins/{slot}.wasm"), package)))
+}
+
+/// Slot and file of each default policy.
+pub(crate) fn default_files() -> [(&'static str, PathBuf); 4] {
+    DEFAULTS.map(|(slot, _)| (slot, target().join(format!("plugins/{slot}.wasm"))))
 }
 
 /// The default policies, and the one that the demo exchanges one for.

@@ -5,7 +5,9 @@ use crate::compiler::Compiler;
 use crate::run::{
     ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
 };
-use crate::{checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web};
+use crate::{
+    actionlint, checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web,
+};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -69,8 +71,8 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     programs.join().unwrap_or_else(|_| bail!("the installation of the programs panicked"))?;
     // Only some steps use both cores all the time.
     let testbed = on_cluster.is_some().then(cluster::build_in_background);
-    // Waits for the network.
-    let packages = std::thread::spawn(packages);
+    // Both wait for the network.
+    let packages = std::thread::spawn(|| packages().and_then(|()| actionlint::check()));
     web::page()?;
     // All that the steps below run, and what nothing runs: benchmarks, libraries for their own sake.
     let mut build = COMPILER.cargo(&["build", "--quiet", "--all-targets"])?;

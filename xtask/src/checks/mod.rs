@@ -2,6 +2,7 @@
 //! `cargo xtask test`.
 
 mod commands;
+mod dockerfile;
 mod files;
 mod layers;
 mod licenses;
@@ -10,6 +11,7 @@ mod modules;
 mod rust_source;
 mod sizes;
 pub(crate) mod vocabulary;
+mod workflows;
 
 use crate::run::root;
 use anyhow::{Result, bail};
@@ -25,6 +27,8 @@ pub(crate) fn source() -> Result<()> {
         ("modules", modules::check(&files)),
         ("sizes", sizes::check(&files)),
         ("links", links::check(&files, &root())),
+        ("Dockerfile", dockerfile::check(&files)),
+        ("workflows", workflows::check(&files)),
     ];
     let failed: Vec<String> = results
         .into_iter()

@@ -5,13 +5,13 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Architecture {
     Amd64,
-    /// `ssh` only: by Debian's cross compiler, checked with QEMU.
+    /// Not `debian`: by Debian's cross compiler, checked with QEMU.
     Arm64,
 }
 
 impl Architecture {
-    /// Of the static server.
-    pub(super) const fn triple(self) -> &'static str {
+    /// Of what is built.
+    pub(crate) const fn triple(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
@@ -23,6 +23,14 @@ impl Architecture {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The program that leaves out what only a debugger reads.
+    pub(super) const fn strip(self) -> &'static str {
+        match self {
+            Self::Amd64 => "strip",
+            Self::Arm64 => "aarch64-linux-gnu-strip",
         }
     }
 }

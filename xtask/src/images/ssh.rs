@@ -2,17 +2,14 @@
 
 use super::architecture::Architecture;
 use super::arm64;
-use super::pack::pack;
-use crate::run::{cargo, output, remove_directory, step, target};
+use super::settings::USER;
+use crate::run::{cargo, output, step, target};
+use crate::sbom::{self, Product};
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-const NAME: &str = "paygress.local/ssh:1";
-/// The user of the pods: `user_id` of the pod-template policy.
-const USER: u32 = 1000;
 
 /// Names of `paygress-nostr` beside its own.
 const NOSTR_LINKS: [&str; 1] = ["paygress-top-up"];
@@ -37,7 +34,7 @@ pub(crate) fn build_of_server(architecture: Architecture) -> Result<Command> {
     Ok(command)
 }
 
-pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
+pub(super) fn fill(architecture: Architecture, rootfs: &Path) -> Result<()> {
     if architecture == Architecture::Arm64 {
         arm64::prepare()?;
     }
@@ -55,14 +52,8 @@ pub(super) fn build(architecture: Architecture, archive: &Path) -> Result<()> {
             arm64::busybox()?
         }
     };
-    let rootfs = archive.with_extension("rootfs");
-    remove_directory(&rootfs)?;
-    fill(&rootfs, &programs, &busybox, &applets)?;
-    let user = format!("{USER}:{USER}");
-    let entrypoint = ["--entrypoint", r#"["/bin/paygress-sshd"]"#];
-    let options = ["--user", &user, "--port", "2222", "--arch", architecture.name()];
-    // Every time is the same: so is the image, if its files are.
-    pack(archive, NAME, &rootfs, "0", &[&entrypoint[..], &options[..]].concat())
+    put_together(rootfs, &programs, &busybox, &applets)?;
+    sbom::write(Product::Ssh, architecture.triple(), &rootfs.join(sbom::IN_IMAGES))
 }
 
 /// What is built of the project's own.
@@ -72,7 +63,7 @@ struct Programs {
 }
 
 /// Puts together what the image holds.
-fn fill(rootfs: &Path, programs: &Programs, busybox: &Path, applets: &str) -> Result<()> {
+fn put_together(rootfs: &Path, programs: &Programs, busybox: &Path, applets: &str) -> Result<()> {
     for directory in [
         "bin",
         "etc",

@@ -4,7 +4,6 @@ use super::{
     AdmissionParameters, OPERATOR, Outside, apply, kubectl, load, new_key, npub, output, root,
     wait_for,
 };
-use paygress_core::backend::policy::Slot;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,40 +17,13 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    /// An image of the program and its policies, without a container engine: as the Dockerfile
-    /// would have it.
+    /// Of what the Dockerfile copies, but for the program, which is that of the tests.
     fn image() -> PathBuf {
-        let (rootfs, archive) =
-            (root().join("target/service-image"), root().join("target/service-image.tar"));
-        let _ = std::fs::remove_dir_all(&rootfs);
-        let copy = |from: &Path, to: &str| {
-            let to = rootfs.join(to.trim_start_matches('/'));
-            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(from, to).unwrap();
-        };
         let program = Path::new(env!("CARGO_BIN_EXE_paygress"));
-        let libraries = output(Command::new("ldd").arg(program));
-        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-            copy(Path::new(library), library);
-        }
-        for slot in Slot::ALL {
-            copy(
-                &root().join(format!("target/plugins/{slot}.wasm")),
-                &format!("usr/share/paygress/plugins/{slot}.wasm"),
-            );
-        }
-        let to = rootfs.join("usr/local/bin/paygress");
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        output(Command::new("strip").arg("-o").arg(to).arg(program));
-        let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
-        pack.arg(&archive).arg("paygress.local/paygress:1").arg(&rootfs);
-        output(pack.args([
-            "--entrypoint",
-            r#"["/usr/local/bin/paygress"]"#,
-            "--user",
-            "1000:1000",
-        ]));
-        archive
+        // Built by `cargo xtask`, which has started the testbed.
+        let mut xtask = Command::new(program.with_file_name("xtask"));
+        output(xtask.args(["images", "service", "--program"]).arg(program));
+        root().join("target/images/service.tar")
     }
 
     pub fn start(outside: &Outside) -> Self {
