@@ -86,8 +86,10 @@ async fn policies(config: &Config) -> Result<Arc<Publisher>> {
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
     let access = config.access.modes().clone();
     let open = move || {
-        let engine =
-            PolicyEngine::start(Some(&cache))?.with_access(access).with_template_guard(guard);
+        let engine = PolicyEngine::start(Some(&cache))?
+            .with_snapshots()
+            .with_access(access)
+            .with_template_guard(guard);
         Ok(Arc::new(Publisher::open(engine, &state, directory)?))
     };
     tokio::task::spawn_blocking(open).await?
