@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use wasmtime::Engine;
@@ -32,10 +33,12 @@ pub(crate) struct CompiledCache {
 struct Compiling {
     keys: Mutex<BTreeSet<String>>,
     done: Condvar,
+    /// How often a thread found that another has the claim. For tests.
+    waits: AtomicUsize,
 }
 
 /// The right to compile what has this key.
-struct CompileClaim<'a> {
+pub(crate) struct CompileClaim<'a> {
     compiling: &'a Compiling,
     key: &'a str,
 }
@@ -45,11 +48,17 @@ impl Compiling {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_claimed(&self, keys: &BTreeSet<String>, key: &str) -> bool {
+        let claimed = keys.contains(key);
+        self.waits.fetch_add(usize::from(claimed), Ordering::Relaxed);
+        claimed
+    }
+
     /// Waits while another thread has the claim.
     fn claim<'a>(&'a self, key: &'a str) -> CompileClaim<'a> {
         let mut keys = self
             .done
-            .wait_while(self.lock(), |keys| keys.contains(key))
+            .wait_while(self.lock(), |keys| self.is_claimed(keys, key))
             .unwrap_or_else(PoisonError::into_inner);
         keys.insert(key.to_owned());
         CompileClaim { compiling: self, key }
@@ -114,6 +123,18 @@ impl CompiledCache {
         }
         self.evict_except(&path);
         Ok(component)
+    }
+
+    /// Keeps other threads from compiling what has this key.
+    #[cfg(test)]
+    pub(crate) fn claim<'a>(&'a self, key: &'a str) -> CompileClaim<'a> {
+        self.compiling.claim(key)
+    }
+
+    /// Whether a thread waits, or has waited, for such a claim.
+    #[cfg(test)]
+    pub(crate) fn has_waited(&self) -> bool {
+        self.compiling.waits.load(Ordering::Relaxed) > 0
     }
 
     /// Removes the least recently used files until the rest is small enough. Best effort: the next
@@ -196,7 +217,6 @@ fn attempt<T, E: From<CompileError>>(
 mod tests {
     use super::*;
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A component with nothing in it.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";

@@ -152,7 +152,7 @@ impl<W: World> LoadedComponent<W> {
         let slot = W::SLOT.as_str();
         match self.snapshot(bytes) {
             Ok(component) => {
-                tracing::info!(slot, digest = component.digest, "policy calls use a snapshot");
+                tracing::debug!(slot, digest = component.digest, "policy calls use a snapshot");
                 component
             }
             Err(error) => {

@@ -121,6 +121,15 @@ impl PolicyEngine {
         Arc::new(Self { snapshots: Snapshots::On, ..self.copy() })
     }
 
+    #[cfg(test)]
+    pub(crate) fn cache(&self) -> Option<&CompiledCache> {
+        self.cache.as_ref()
+    }
+
+    pub(crate) fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
     pub(crate) fn makes_snapshots(&self) -> bool {
         self.snapshots == Snapshots::On
     }
