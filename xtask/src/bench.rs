@@ -4,9 +4,11 @@ use crate::run::{cargo, step, target};
 use anyhow::{Context, Result};
 
 /// The rows: criterion's directories of the bare library's figure, if there is one, and of ours.
-const ROWS: [(&str, Option<&str>, &str); 5] = [
+const ROWS: [(&str, Option<&str>, &str); 7] = [
     ("fresh policy call", Some("policy call/bare"), "policy call/host"),
+    ("the same, from a snapshot", Some("policy call/bare"), "policy call/snapshot"),
     ("four calls of one order", None, "four calls of one order/host"),
+    ("the same, from snapshots", None, "four calls of one order/snapshot"),
     (
         "unwrap of one gift wrap",
         Some("unwrap of one gift wrap/bare"),

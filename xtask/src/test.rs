@@ -79,9 +79,11 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     step("build, with clippy and the documentation of each crate", build.args(ALL))?;
     generate::generate(generate::Mode::Check, COMPILER)?;
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
-    on_this_machine(xtask)?;
+    // Over both ways in which policies take their settings.
+    let replays = if matches!(on_cluster, Some(Extent::Whole)) { "10000" } else { "300" };
+    on_this_machine(xtask, replays)?;
     // The steps beside it do not use both cores all the time either.
-    let languages = std::thread::spawn(languages);
+    let languages = std::thread::spawn(move || languages(replays));
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
@@ -99,11 +101,12 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     on_the_cluster(extent)
 }
 
-fn on_this_machine(xtask: &clap::Command) -> Result<()> {
+fn on_this_machine(xtask: &clap::Command, replays: &str) -> Result<()> {
     // One crate after the other, while the tests wait more than they work.
     let examples = std::thread::spawn(documented_examples);
     let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
-    let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
+    let tests =
+        tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS).env("POLICY_REPLAYS", replays);
     let tested = step("tests on this machine", tests);
     let examples = examples.join().unwrap_or_else(|_| bail!("the documented examples panicked"));
     tested.and(examples)?;
@@ -137,10 +140,11 @@ fn other_programs() -> Result<()> {
     tested.and(ssh.join().unwrap_or_else(|_| bail!("the tests of the SSH server panicked")))
 }
 
-fn languages() -> Result<()> {
+fn languages(replays: &str) -> Result<()> {
     let tests = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
     let mut command = COMPILER.cargo(&["test"])?;
-    let mut command = at_lowest_priority(command.args(ALL).args(tests));
+    let command = command.args(ALL).args(tests).env("POLICY_REPLAYS", replays);
+    let mut command = at_lowest_priority(command);
     step("policies in five languages, at the lowest priority", &mut command)
 }
 

@@ -8,7 +8,7 @@ use paygress::app::App;
 use paygress::config::default_policies;
 use paygress::sandbox::Sandbox;
 use paygress_core::Policy;
-use paygress_core::backend::policy::{Context, Payment, Placement, Slot};
+use paygress_core::backend::policy::{Context, Payment, Placement, PolicySet, Rendered, Slot};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
@@ -105,39 +105,48 @@ fn bare_wasmtime(c: &mut Criterion) {
 
 fn policies(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let host = Host::load(
-        PolicyEngine::start(None).unwrap(),
-        &Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect(),
-    )
-    .unwrap();
-    let set = host.current();
+    let sources = Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect();
+    let set = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap().current();
     let (view, context) =
         (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
     c.bench_function("policy call/host", |b| {
         b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap())
     });
+    let from_snapshots = Host::load(PolicyEngine::start(None).unwrap().with_snapshots(), &sources)
+        .unwrap()
+        .current();
+    c.bench_function("policy call/snapshot", |b| {
+        b.iter(|| runtime.block_on(from_snapshots.quote(&view, &context)).unwrap())
+    });
     let payment =
         Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
-    c.bench_function("four calls of one order/host", |b| {
-        b.iter(|| {
-            runtime.block_on(async {
-                let image = set.admit(&view, &context).await.unwrap();
-                let quote = set.quote(&view, &context).await.unwrap();
-                let grant = set.grant(&view, &quote, &payment, &context).await.unwrap();
-                let placement = Placement {
-                    pod_name: "ssh-pod-a".to_owned(),
-                    image,
-                    resources: quote.resources,
-                    host_port: Some(30_000),
-                    access: AccessModes::default(),
-                    container_port: 2_222,
-                    secret_name: "ssh-pod-a".to_owned(),
-                    secret_mount_path: "/run/paygress/login".to_owned(),
-                };
-                set.render(&view, &quote, &grant, &placement).await.unwrap()
-            })
+    for (name, set) in [("host", &set), ("snapshot", &from_snapshots)] {
+        c.bench_function(&format!("four calls of one order/{name}"), |b| {
+            b.iter(|| runtime.block_on(four_calls(&**set, &view, &payment, &context)))
         });
-    });
+    }
+}
+
+async fn four_calls(
+    set: &dyn PolicySet,
+    view: &OrderView,
+    payment: &Payment,
+    context: &Context,
+) -> Rendered {
+    let image = set.admit(view, context).await.unwrap();
+    let quote = set.quote(view, context).await.unwrap();
+    let grant = set.grant(view, &quote, payment, context).await.unwrap();
+    let placement = Placement {
+        pod_name: "ssh-pod-a".to_owned(),
+        image,
+        resources: quote.resources,
+        host_port: Some(30_000),
+        access: AccessModes::default(),
+        container_port: 2_222,
+        secret_name: "ssh-pod-a".to_owned(),
+        secret_mount_path: "/run/paygress/login".to_owned(),
+    };
+    set.render(view, &quote, &grant, &placement).await.unwrap()
 }
 
 fn gift_wraps(c: &mut Criterion) {

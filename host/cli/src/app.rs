@@ -100,8 +100,10 @@ pub(crate) async fn open_policies(
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
     let access = config.access.modes().clone();
     let open = move || {
-        let engine =
-            PolicyEngine::start(cache.as_deref())?.with_access(access).with_template_guard(guard);
+        let engine = PolicyEngine::start(cache.as_deref())?
+            .with_snapshots()
+            .with_access(access)
+            .with_template_guard(guard);
         Ok(Arc::new(Publisher::open(engine, &state, directory)?))
     };
     tokio::task::spawn_blocking(open).await?

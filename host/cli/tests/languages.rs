@@ -3,6 +3,10 @@
 //! test` installs them.
 #![cfg(test)]
 
+#[path = "../../policy/tests/support/both_ways.rs"]
+mod both_ways;
+
+use both_ways::BothWays;
 use paygress_core::backend::policy::Slot;
 use paygress_policy_tools::Language;
 use std::fs;
@@ -138,6 +142,15 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// With its settings in each call, and from a snapshot.
+fn decides_the_same_both_ways(name: &str, project: &Path, slot: Slot) {
+    let ways = BothWays::start(Some(&project.join("compiled")));
+    let component = fs::read(project.join("policy.wasm")).unwrap();
+    let settings = fs::read_to_string(project.join("settings.json")).unwrap();
+    let way = ways.assert_same(name, slot, &component, &settings);
+    println!("{name}: configured {}", way.as_str());
+}
+
 #[test]
 #[ignore = "needs all languages"]
 fn builds_examples() {
@@ -151,6 +164,7 @@ fn builds_examples() {
         let directory = tempdir().unwrap();
         copy(&examples.join(name), directory.path());
         build(directory.path(), language, slot);
+        decides_the_same_both_ways(name, directory.path(), slot);
         if language == Language::Go {
             run(
                 "the tests of bulk-bonus",

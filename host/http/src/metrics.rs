@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use paygress_core::backend::gateway::{GatewayCounts, RejectionCount, SessionCount};
-use paygress_core::backend::policy::{LATENCY_BUCKETS_US, SlotStats};
+use paygress_core::backend::policy::{Configured, LATENCY_BUCKETS_US, SlotStats};
 use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::{LOGIN_BUCKETS, LoginTimes, Overview};
@@ -185,6 +185,12 @@ impl Snapshot {
             policies.iter().map(|stats| (policy(stats), stats.memory_bytes)).collect();
         let help = "The most memory that a call of a policy had";
         Self::gauges(encoder, "policy_memory_bytes", help, &memory)?;
+        let snapshots: Vec<_> = policies
+            .iter()
+            .map(|stats| (policy(stats), u64::from(stats.configured == Configured::Snapshot)))
+            .collect();
+        let help = "Whether a policy's calls start from a snapshot of it with its settings";
+        Self::gauges(encoder, "policy_snapshot", help, &snapshots)?;
         self.counters(encoder, "policy_faults", "Faults of a policy", |stats| stats.faults)?;
         let mut family = encoder.encode_descriptor(
             "policy_call_seconds",

@@ -3,7 +3,7 @@
 use crate::case::TestCase;
 use crate::engine;
 use crate::input::{InputError, PolicyFile, read_case, read_text};
-use paygress_core::backend::policy::FaultKind;
+use paygress_core::backend::policy::{Configured, FaultKind};
 use paygress_policy::{CallRecord, CallResult};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -32,6 +32,9 @@ pub struct Cost {
     /// Instructions.
     pub fuel: u64,
     pub memory_bytes: u64,
+    /// Whether the times include `configure`. Instructions always do.
+    #[serde(default)]
+    pub configured: Configured,
 }
 
 impl Cost {
@@ -74,6 +77,7 @@ impl Cost {
             max_us: percentile(100),
             fuel,
             memory_bytes,
+            configured: harness.configured(),
         })
     }
 
@@ -106,6 +110,7 @@ impl Cost {
                 row("instructions", |cost| cost.fuel, limit),
                 row("memory, bytes", |cost| cost.memory_bytes, limit),
             ],
+            configured: self.configured,
         }
     }
 }
@@ -114,6 +119,7 @@ impl Cost {
 #[derive(Debug)]
 pub struct BenchReport {
     rows: [Row; 6],
+    configured: Configured,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +164,14 @@ impl fmt::Display for BenchReport {
             let mark = if row.is_worse() { "  ✗ worse" } else { "" };
             writeln!(f, "{:<14}{:>14}{before}{mark}", row.name, row.now)?;
         }
-        Ok(())
+        writeln!(
+            f,
+            "{}",
+            match self.configured {
+                Configured::Snapshot => "a call starts from a snapshot of the configured component",
+                Configured::EachCall =>
+                    "a call begins with configure: there is no snapshot of this component",
+            }
+        )
     }
 }

@@ -10,9 +10,9 @@ pub(crate) fn counting() -> Result<Arc<PolicyEngine>, EngineError> {
     or_without_cache(PolicyEngine::with_fuel)
 }
 
-/// The engine that serves.
+/// The engine that serves, with snapshots as in the service.
 pub(crate) fn serving() -> Result<Arc<PolicyEngine>, EngineError> {
-    or_without_cache(PolicyEngine::start)
+    Ok(or_without_cache(PolicyEngine::start)?.with_snapshots())
 }
 
 /// A cache that cannot be used costs time, and nothing else.

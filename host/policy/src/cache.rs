@@ -1,14 +1,19 @@
 //! The cache of compiled components.
 //!
 //! A file's name is `DIGEST-ENGINE.cwasm`: the SHA-256 of the component, and a hash of the engine's
-//! version and settings. It ends with the SHA-256 of its content, so that a torn write is not run.
+//! version and settings. For a snapshot it is `DIGEST-SETTINGS-FORMAT-ENGINE.cwasm`, with the SHA-256
+//! of the settings and the way in which snapshots are made. It ends with the SHA-256 of its content,
+//! so that a torn write is not run.
 
 use crate::files::{DirectoryError, private_directory, write_atomically};
 use crate::limits::{CACHE_BYTES, COMPILE_ATTEMPTS};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -20,6 +25,51 @@ const CHECKSUM_BYTES: usize = 32;
 #[derive(Clone)]
 pub(crate) struct CompiledCache {
     directory: PathBuf,
+    compiling: Arc<Compiling>,
+}
+
+/// What threads of this process compile at the moment: the same thing is compiled once.
+#[derive(Default)]
+struct Compiling {
+    keys: Mutex<BTreeSet<String>>,
+    done: Condvar,
+    /// How often a thread found that another has the claim. For tests.
+    waits: AtomicUsize,
+}
+
+/// The right to compile what has this key.
+pub(crate) struct CompileClaim<'a> {
+    compiling: &'a Compiling,
+    key: &'a str,
+}
+
+impl Compiling {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_claimed(&self, keys: &BTreeSet<String>, key: &str) -> bool {
+        let claimed = keys.contains(key);
+        self.waits.fetch_add(usize::from(claimed), Ordering::Relaxed);
+        claimed
+    }
+
+    /// Waits while another thread has the claim.
+    fn claim<'a>(&'a self, key: &'a str) -> CompileClaim<'a> {
+        let mut keys = self
+            .done
+            .wait_while(self.lock(), |keys| self.is_claimed(keys, key))
+            .unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.to_owned());
+        CompileClaim { compiling: self, key }
+    }
+}
+
+impl Drop for CompileClaim<'_> {
+    fn drop(&mut self) {
+        self.compiling.lock().remove(self.key);
+        self.compiling.done.notify_all();
+    }
 }
 
 /// Why a component was not compiled.
@@ -50,28 +100,41 @@ impl CompiledCache {
     /// this process runs.
     pub(crate) fn open(directory: &Path) -> Result<Self, DirectoryError> {
         private_directory(directory)?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), compiling: Arc::default() })
     }
 
-    /// The compiled component, from the cache if it is there.
-    pub(crate) fn get_or_compile(
+    /// The compiled component of a key, from the cache if it is there.
+    pub(crate) fn get_or_compile<E: From<CompileError>>(
         &self,
         engine: &Engine,
-        digest: &str,
-        compile: impl FnOnce() -> Result<Component, CompileError>,
-    ) -> Result<Component, CompileError> {
+        key: &str,
+        compile: impl FnOnce() -> Result<Component, E>,
+    ) -> Result<Component, E> {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let path = self.directory.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
+        let path = self.directory.join(format!("{key}-{:016x}.cwasm", hasher.finish()));
+        let _claim = self.compiling.claim(key);
         if let Some(component) = load(engine, &path) {
             return Ok(component);
         }
-        let component = attempt(&self.directory.join(format!("{digest}.trying")), compile)?;
+        let component = attempt(&self.directory.join(format!("{key}.trying")), compile)?;
         if let Err(error) = save(&component, &path) {
             tracing::warn!(%error, path = %path.display(), "a compiled policy could not be cached");
         }
         self.evict_except(&path);
         Ok(component)
+    }
+
+    /// Keeps other threads from compiling what has this key.
+    #[cfg(test)]
+    pub(crate) fn claim<'a>(&'a self, key: &'a str) -> CompileClaim<'a> {
+        self.compiling.claim(key)
+    }
+
+    /// Whether a thread waits, or has waited, for such a claim.
+    #[cfg(test)]
+    pub(crate) fn has_waited(&self) -> bool {
+        self.compiling.waits.load(Ordering::Relaxed) > 0
     }
 
     /// Removes the least recently used files until the rest is small enough. Best effort: the next
@@ -127,13 +190,13 @@ fn load(engine: &Engine, path: &Path) -> Option<Component> {
 
 /// Runs work that may end this process, and records that it began: a service that restarts must not
 /// crash over the same component forever.
-fn attempt<T>(
+fn attempt<T, E: From<CompileError>>(
     mark: &Path,
-    work: impl FnOnce() -> Result<T, CompileError>,
-) -> Result<T, CompileError> {
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
     let attempts = std::fs::read(mark).map_or(0, |marks| marks.len());
     if attempts >= COMPILE_ATTEMPTS {
-        return Err(CompileError::Crashed { attempts, mark: mark.to_owned() });
+        return Err(CompileError::Crashed { attempts, mark: mark.to_owned() }.into());
     }
     let begun = std::fs::File::options()
         .create(true)
@@ -147,4 +210,42 @@ fn attempt<T>(
     // Best effort: it may not exist.
     let _ = std::fs::remove_file(mark);
     done
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    /// A component with nothing in it.
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn threads_that_need_the_same_component_compile_it_once() {
+        const THREADS: usize = 4;
+        let directory = tempfile::tempdir().unwrap();
+        let cache = CompiledCache::open(&directory.path().join("compiled")).unwrap();
+        let (engine, compiled) = (Engine::default(), AtomicUsize::new(0));
+        let together = Barrier::new(THREADS);
+        let compile = || {
+            compiled.fetch_add(1, Ordering::Relaxed);
+            Component::from_binary(&engine, EMPTY)
+                .map_err(|error| CompileError::Invalid(error.to_string()))
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    together.wait();
+                    cache.get_or_compile(&engine, "empty", compile).unwrap();
+                });
+            }
+        });
+        assert_eq!(compiled.load(Ordering::Relaxed), 1);
+        // What has another key is another component; a later process finds what is there.
+        cache.get_or_compile(&engine, "other", compile).unwrap();
+        let again = CompiledCache::open(&directory.path().join("compiled")).unwrap();
+        again.get_or_compile(&engine, "empty", compile).unwrap();
+        assert_eq!(compiled.load(Ordering::Relaxed), 2);
+    }
 }

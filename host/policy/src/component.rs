@@ -6,10 +6,11 @@ use crate::contract::{self, ContractVersion};
 use crate::engine::PolicyEngine;
 use crate::fault::classify;
 use crate::limits::{COMPONENT_BYTES, CallLimiter, SETTINGS_BYTES, SETTINGS_PROBLEMS};
+use crate::snapshot::{self, Configuration, SnapshotError};
 use crate::stats::CallStats;
 use crate::v1_0;
 use crate::world::{Duration, Images, World};
-use paygress_core::backend::policy::{FaultKind, SlotStats};
+use paygress_core::backend::policy::{Configured, FaultKind, SlotStats};
 use paygress_core::sanitize::plain;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -73,6 +74,8 @@ pub(crate) struct LoadedComponent<W: World> {
     pub(crate) digest: String,
     pub(crate) schema: String,
     pub(crate) contract: ContractVersion,
+    /// When it takes its settings. `pre` is of the snapshot, if there is one.
+    pub(crate) configured: Configured,
     pub(crate) stats: Arc<CallStats>,
 }
 
@@ -85,6 +88,7 @@ impl<W: World> Clone for LoadedComponent<W> {
             digest: self.digest.clone(),
             schema: self.schema.clone(),
             contract: self.contract,
+            configured: self.configured,
             stats: Arc::clone(&self.stats),
         }
     }
@@ -132,11 +136,56 @@ impl<W: World> LoadedComponent<W> {
             digest,
             schema: String::new(),
             contract,
+            configured: Configured::EachCall,
             stats: Arc::default(),
         };
         component.schema = component.read_schema()?;
         component.test_settings()?;
-        Ok(component)
+        Ok(component.with_snapshot(bytes))
+    }
+
+    /// This component with a snapshot, if the engine makes them and one of it can be made.
+    fn with_snapshot(self, bytes: &[u8]) -> Self {
+        if !self.engine.makes_snapshots() {
+            return self;
+        }
+        let slot = W::SLOT.as_str();
+        match self.snapshot(bytes) {
+            Ok(component) => {
+                tracing::debug!(slot, digest = component.digest, "policy calls use a snapshot");
+                component
+            }
+            Err(error) => {
+                let digest = self.digest.as_str();
+                tracing::info!(slot, digest, %error, "a policy is configured before each call");
+                self
+            }
+        }
+    }
+
+    fn snapshot(&self, bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let compiled = snapshot::get_or_make(
+            &self.engine,
+            &Configuration {
+                component: bytes,
+                digest: &self.digest,
+                settings: &self.settings,
+                contract: self.contract,
+            },
+        )?;
+        match contract::check(&self.engine, &compiled, W::SLOT, W::functions) {
+            Ok(contract) if contract == self.contract => {}
+            _ => return Err(SnapshotError::Differs),
+        }
+        let pre = Linker::new(&self.engine.engine)
+            .instantiate_pre(&compiled)
+            .and_then(|instance| W::pre(instance, self.contract))
+            .map_err(|_| SnapshotError::Differs)?;
+        let component = Self { pre, configured: Configured::Snapshot, ..self.clone() };
+        match component.read_schema() {
+            Ok(schema) if schema == self.schema => Ok(component),
+            _ => Err(SnapshotError::Differs),
+        }
     }
 
     fn read_schema(&self) -> Result<String, RejectReason> {
@@ -166,7 +215,7 @@ impl<W: World> LoadedComponent<W> {
     }
 
     pub(crate) fn report(&self) -> SlotStats {
-        self.stats.report(W::SLOT, &self.digest)
+        self.stats.report(W::SLOT, &self.digest, self.configured)
     }
 
     /// Calls the component on a thread that may block.
@@ -194,7 +243,9 @@ impl<W: World> LoadedComponent<W> {
         let mut store = self.engine.store();
         let run = || {
             let world = W::instantiate(&self.pre, &mut store)?;
-            if let Err(problems) = world.configure(&mut store, &self.settings)? {
+            if self.configured == Configured::EachCall
+                && let Err(problems) = world.configure(&mut store, &self.settings)?
+            {
                 let first = problems
                     .into_iter()
                     .next()

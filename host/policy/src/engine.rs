@@ -56,12 +56,20 @@ enum Metering {
     Fuel,
 }
 
+/// Whether calls start from snapshots of configured components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshots {
+    Off,
+    On,
+}
+
 /// The engine with its clock and cache. One per process.
 pub struct PolicyEngine {
     pub(crate) engine: Engine,
     cache: Option<CompiledCache>,
     pub(crate) calls: Arc<Semaphore>,
     metering: Metering,
+    snapshots: Snapshots,
     guard: Option<Arc<TemplateGuard>>,
     access: AccessModes,
 }
@@ -104,13 +112,36 @@ impl PolicyEngine {
         Arc::new(Self { access, ..self.copy() })
     }
 
+    /// The same engine; its components take their settings once, when they are loaded, and calls
+    /// start from a snapshot of that. Components of which no snapshot can be made take them before
+    /// each call, as without this. They are compiled three times, so that it is for engines with a
+    /// cache.
+    #[must_use]
+    pub fn with_snapshots(&self) -> Arc<Self> {
+        Arc::new(Self { snapshots: Snapshots::On, ..self.copy() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cache(&self) -> Option<&CompiledCache> {
+        self.cache.as_ref()
+    }
+
+    pub(crate) fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    pub(crate) fn makes_snapshots(&self) -> bool {
+        self.snapshots == Snapshots::On
+    }
+
     fn copy(&self) -> Self {
-        let Self { engine, cache, calls, metering, guard, access } = self;
+        let Self { engine, cache, calls, metering, snapshots, guard, access } = self;
         Self {
             engine: engine.clone(),
             cache: cache.clone(),
             calls: Arc::clone(calls),
             metering: *metering,
+            snapshots: *snapshots,
             guard: guard.clone(),
             access: access.clone(),
         }
@@ -150,6 +181,7 @@ impl PolicyEngine {
             cache,
             calls: Arc::new(Semaphore::new(calls)),
             metering,
+            snapshots: Snapshots::Off,
             guard: None,
             access: AccessModes::default(),
         }))
@@ -159,6 +191,17 @@ impl PolicyEngine {
     pub(crate) fn store(&self) -> Store<CallLimiter> {
         let mut store = Store::new(&self.engine, CallLimiter::default());
         store.limiter(|limits| limits);
+        Self::start_deadline(&mut store);
+        store.set_hostcall_fuel(OUTPUT_BYTES);
+        if self.metering == Metering::Fuel {
+            // Counted, not limited: the deadline limits it.
+            let _ = store.set_fuel(u64::MAX);
+        }
+        store
+    }
+
+    /// Gives the store the time of one call, from now on.
+    pub(crate) fn start_deadline(store: &mut Store<CallLimiter>) {
         let begun = thread_time();
         let ticks = DEADLINE.as_millis().div_ceil(TICK.as_millis().max(1));
         // One more: the first tick may come at once.
@@ -167,12 +210,6 @@ impl PolicyEngine {
             let over = thread_time().saturating_sub(begun) >= CPU_TIME;
             Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
-        store.set_hostcall_fuel(OUTPUT_BYTES);
-        if self.metering == Metering::Fuel {
-            // Counted, not limited: the deadline limits it.
-            let _ = store.set_fuel(u64::MAX);
-        }
-        store
     }
 
     /// Instructions of a store's call; 0 unless they are counted.
@@ -185,9 +222,18 @@ impl PolicyEngine {
 
     /// Compiles a component, or loads it from the cache.
     pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, CompileError> {
+        self.get_or_compile(digest, || self.parse(bytes))
+    }
+
+    /// What the cache has under a key, or what is compiled now.
+    pub(crate) fn get_or_compile<E: From<CompileError>>(
+        &self,
+        key: &str,
+        compile: impl FnOnce() -> Result<Component, E>,
+    ) -> Result<Component, E> {
         match &self.cache {
-            Some(cache) => cache.get_or_compile(&self.engine, digest, || self.parse(bytes)),
-            None => self.parse(bytes),
+            Some(cache) => cache.get_or_compile(&self.engine, key, compile),
+            None => compile(),
         }
     }
 

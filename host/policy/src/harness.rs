@@ -7,8 +7,8 @@ use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, ren
 use crate::stats::{CallStats, CallUsage};
 use crate::world::{Duration, Images, PodTemplate, Pricing};
 use paygress_core::backend::policy::{
-    Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
-    Slot,
+    Configured, Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote,
+    RefundTerms, Rendered, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
@@ -81,7 +81,7 @@ pub enum CallResult {
 #[derive(Clone, Debug)]
 pub struct CallRecord {
     pub result: CallResult,
-    /// Time, including a fresh instance and `configure`.
+    /// Time, including a fresh instance, and `configure` unless it is of a snapshot.
     pub took: std::time::Duration,
     /// Size of the guest's memory.
     pub memory_bytes: u64,
@@ -161,6 +161,12 @@ impl Harness {
     #[must_use]
     pub fn digest(&self) -> &str {
         any!(self, component => &component.digest)
+    }
+
+    /// When the component takes its settings.
+    #[must_use]
+    pub fn configured(&self) -> Configured {
+        any!(self, component => component.configured)
     }
 
     /// The JSON Schema of the component's settings.

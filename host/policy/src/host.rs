@@ -3,7 +3,7 @@
 use crate::component::RejectReason;
 use crate::engine::PolicyEngine;
 use crate::history::StoreError;
-use crate::set::{ComponentSet, LoadError, Sources};
+use crate::set::{self, ComponentSet, LoadError, Sources};
 use crate::shadow::{Shadow, ShadowReport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
@@ -107,6 +107,11 @@ impl Host {
         Ok(persisted)
     }
 
+    /// Compiles without a lock what is to be replaced under one: it may take long. Blocks.
+    pub(crate) fn compile(&self, sources: &Sources) {
+        set::compile(&self.engine, sources);
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.swap_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,6 +139,7 @@ impl Host {
     /// # Errors
     /// Every component that was rejected, with its reason.
     pub fn start_shadow(self: &Arc<Self>, sources: Sources) -> Result<(), SwapError> {
+        self.compile(&sources);
         let _guard = self.lock();
         let shadow =
             Shadow::start(&self.engine, &self.set(), sources).map_err(SwapError::Rejected)?;

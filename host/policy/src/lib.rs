@@ -2,12 +2,13 @@
 //! components that implement the contract of `wit/`.
 //!
 //! ```text
-//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ sample order ─▶ ComponentSet
-//!          (cached)   (contract mismatch)         (all problems)                    │
-//!                                                    on disk: Revision ◀─ Publisher ┤
-//!                                                                                   ▼
+//! bytes ─▶ compile ─▶ check imports and exports ─▶ configure ─▶ snapshot ─▶ sample order ─▶ ComponentSet
+//!          (cached)   (contract mismatch)         (all problems) (cached)                     │
+//!                                                             on disk: Revision ◀─ Publisher ┤
+//!                                                                                            ▼
 //! order ─▶ Host::current() ─▶ Arc<ComponentSet> ─▶ call: fresh store, configure, admit | quote | …
 //!                                 │                deadline, memory and output limits ─▶ typed fault
+//!                                 │                (from a snapshot it is configured already)
 //!                                 └─ decided ─▶ Host::observe ─▶ the shadow's thread ─▶ Comparison
 //! ```
 //!
@@ -17,8 +18,8 @@
 //! deadlines, the cache of compiled components |
 //! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2` | the contract's versions, and their
 //! types converted into those of `paygress-core`; output outside the contract's ranges stops here |
-//! | `component`, `fault`, `function`, `stats` | one component: loading it, calling it, what its
-//! errors mean, statistics |
+//! | `component`, `fault`, `function`, `snapshot`, `stats` | one component: loading it, calling it,
+//! what its errors mean, its state after `configure`, statistics |
 //! | `set`, `host` | four components that decide together, and the active set |
 //! | `directory`, `revision`, `history`, `startup`, `publisher` | which components are active, and
 //! what was |
@@ -54,6 +55,7 @@ mod replay;
 mod revision;
 mod set;
 mod shadow;
+mod snapshot;
 mod startup;
 mod stats;
 mod v1_0;

@@ -42,6 +42,14 @@ pub const COMPONENT_BYTES: usize = 32 << 20;
 pub(crate) const SETTINGS_BYTES: usize = 65_536;
 /// Settings problems that are reported: more than anybody reads at once.
 pub(crate) const SETTINGS_PROBLEMS: usize = 64;
+/// Size of a snapshot: it is compiled like a component.
+pub(crate) const SNAPSHOT_BYTES: usize = COMPONENT_BYTES;
+/// Runs of bytes in one memory that are not zero: each costs the host 24 bytes while a snapshot is
+/// made. An interpreter has a few million.
+pub(crate) const SNAPSHOT_RUNS: usize = 4 << 20;
+/// The way in which snapshots are made. To be raised when it changes: those that are cached are then
+/// made again.
+pub(crate) const SNAPSHOT_FORMAT: u32 = 1;
 /// Crashes during the compilation of one component, after which it is no longer compiled.
 pub(crate) const COMPILE_ATTEMPTS: usize = 3;
 /// Size of the compiled-component cache: a compiled component is a few times as large as its

@@ -170,6 +170,7 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then the old ones stay.
     pub fn publish(&self, sources: &Sources, trigger: Trigger) -> Result<Revision, SwapError> {
+        self.host.compile(sources);
         self.lock().publish(&self.host, Change::new(sources, trigger))
     }
 
@@ -183,6 +184,7 @@ impl Publisher {
         sources: &Sources,
         desired: BTreeMap<Slot, String>,
     ) -> Result<Revision, SwapError> {
+        self.host.compile(sources);
         let change = Change { desired, ..Change::new(sources, Trigger::Resource) };
         self.lock().publish(&self.host, change)
     }
@@ -193,23 +195,12 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then the active ones stay.
     pub fn rollback(&self, to: Option<u64>) -> Result<Revision, SwapError> {
+        let earlier = self.lock().earlier(to)?;
+        self.host.compile(&earlier.sources);
         let mut state = self.lock();
-        let target = match to {
-            Some(number) => state
-                .revisions
-                .iter()
-                .find(|revision| revision.number == number)
-                .ok_or(SwapError::UnknownRevision(number))?,
-            None => previous(&state.revisions).ok_or(SwapError::NoEarlierRevision)?,
-        };
-        let changes =
-            target.set.iter().filter(|(slot, component)| state.active.get(slot) != Some(component));
-        let sources = changes
-            .map(|(slot, component)| Ok((*slot, state.store.source(component)?)))
-            .collect::<Result<Sources, _>>()
-            .map_err(SwapError::NotRestorable)?;
-        let trigger = Trigger::Rollback(target.number);
-        state.publish(&self.host, Change::new(&sources, trigger))
+        // Something else may have been published meanwhile.
+        let Earlier { number, sources } = state.earlier(to)?;
+        state.publish(&self.host, Change::new(&sources, Trigger::Rollback(number)))
     }
 
     /// Activates the candidates of the shadow, and stops it. Blocks.
@@ -226,6 +217,10 @@ impl Publisher {
     /// called every second or so. Files that are still being written are left for the next poll.
     /// Blocks.
     pub fn poll_policy_dir(&self) {
+        let is_due = self.lock().poll.is_due(&self.directory.file_states());
+        if is_due && let Ok(found) = self.directory.sources() {
+            self.host.compile(&found);
+        }
         let mut state = self.lock();
         let files = self.directory.file_states();
         if state.poll.tried.as_ref() == Some(&files) {
@@ -271,6 +266,11 @@ impl Publisher {
 }
 
 impl Poll {
+    /// Whether these files are complete, and have not been tried.
+    fn is_due(&self, files: &[FileState]) -> bool {
+        self.tried.as_deref() != Some(files) && self.seen.as_deref() == Some(files)
+    }
+
     /// Logs a problem, unless the last poll logged it.
     fn log_once(&mut self, error: &dyn std::error::Error, problem: &str) {
         let error = error.to_string();
@@ -281,7 +281,32 @@ impl Poll {
     }
 }
 
+/// What a revision to go back to would replace.
+struct Earlier {
+    number: u64,
+    sources: Sources,
+}
+
 impl State {
+    /// The revision of this number; without one, that before the active one.
+    fn earlier(&self, to: Option<u64>) -> Result<Earlier, SwapError> {
+        let target = match to {
+            Some(number) => self
+                .revisions
+                .iter()
+                .find(|revision| revision.number == number)
+                .ok_or(SwapError::UnknownRevision(number))?,
+            None => previous(&self.revisions).ok_or(SwapError::NoEarlierRevision)?,
+        };
+        let changes =
+            target.set.iter().filter(|(slot, component)| self.active.get(slot) != Some(component));
+        let sources = changes
+            .map(|(slot, component)| Ok((*slot, self.store.source(component)?)))
+            .collect::<Result<Sources, _>>()
+            .map_err(SwapError::NotRestorable)?;
+        Ok(Earlier { number: target.number, sources })
+    }
+
     fn publish(&mut self, host: &Host, change: Change<'_>) -> Result<Revision, SwapError> {
         self.record_start().map_err(SwapError::NotStored)?;
         let Change { sources, trigger, policy_dir, desired } = change;
@@ -335,5 +360,50 @@ impl State {
         self.store.forget_old(&mut self.revisions);
         self.store.remove_unreferenced(&self.revisions);
         Ok(revision)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+
+    fn built(path: &str) -> Vec<u8> {
+        let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
+        std::fs::read(Path::new(target).join(path)).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_compiled_without_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let policies = directory.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        for slot in Slot::ALL {
+            let component = built(&format!("plugins/{slot}.wasm"));
+            std::fs::write(policies.join(format!("{slot}.wasm")), component).unwrap();
+        }
+        let engine = PolicyEngine::start(Some(&directory.path().join("compiled"))).unwrap();
+        let publisher = Publisher::open(
+            Arc::clone(&engine),
+            &directory.path().join("state"),
+            PolicyDir::new(policies, BTreeMap::new()),
+        )
+        .unwrap();
+        let flat = built("plugins-examples/flat-price.wasm");
+        let digest = hex::encode(Sha256::digest(&flat));
+        let sources = Sources::from([(Slot::Pricing, Source::plain(flat))]);
+        // As if it took long to compile.
+        let claim = engine.cache().unwrap().claim(&digest);
+        std::thread::scope(|scope| {
+            let published = scope.spawn(|| publisher.publish(&sources, Trigger::Operator));
+            while !engine.cache().unwrap().has_waited() {
+                std::thread::yield_now();
+            }
+            assert!(publisher.state.try_lock().is_ok(), "other commands would wait");
+            assert_eq!(publisher.history().len(), 1);
+            drop(claim);
+            assert_eq!(published.join().unwrap().unwrap().number, 2);
+        });
     }
 }

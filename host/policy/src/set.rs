@@ -243,6 +243,17 @@ fn load_slot<W: World>(
     )
 }
 
+/// Fills the cache, so that loading these components takes no time. What is wrong with them is found
+/// again then. Blocks: compiling takes seconds.
+pub(crate) fn compile(engine: &Arc<PolicyEngine>, sources: &Sources) {
+    if engine.has_cache() {
+        drop(load_slot::<Images>(engine, sources));
+        drop(load_slot::<Pricing>(engine, sources));
+        drop(load_slot::<Duration>(engine, sources));
+        drop(load_slot::<PodTemplate>(engine, sources));
+    }
+}
+
 /// Calls a component on a thread that may block, records the call, and tells a refusal from a
 /// fault. Faults are logged for the operator.
 async fn call<W: World, T: Send + 'static>(

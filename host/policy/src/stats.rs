@@ -1,6 +1,6 @@
 //! Statistics of a component's calls.
 
-use paygress_core::backend::policy::{LATENCY_BUCKETS_US, Slot, SlotStats};
+use paygress_core::backend::policy::{Configured, LATENCY_BUCKETS_US, Slot, SlotStats};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -65,12 +65,13 @@ impl CallStats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    pub(crate) fn report(&self, slot: Slot, digest: &str) -> SlotStats {
+    pub(crate) fn report(&self, slot: Slot, digest: &str, configured: Configured) -> SlotStats {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Counts { calls, refusals, faults, memory_bytes, last: _, total_us, latency } = counts;
         SlotStats {
             slot,
             digest: digest.to_owned(),
+            configured,
             calls,
             refusals,
             faults,
@@ -88,11 +89,11 @@ mod tests {
     #[test]
     fn a_percentile_is_the_bound_of_its_bucket() {
         let stats = CallStats::default();
-        assert_eq!(stats.report(Slot::Pricing, "").percentile_us(50), None);
+        assert_eq!(stats.report(Slot::Pricing, "", Configured::EachCall).percentile_us(50), None);
         for took in [10, 60, 70, 999, 1_000_000] {
             stats.record(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
         }
-        let report = stats.report(Slot::Pricing, "abc");
+        let report = stats.report(Slot::Pricing, "abc", Configured::EachCall);
         assert_eq!(
             (report.calls, report.refusals.len(), report.faults, report.total_us),
             (5, 0, 0, 1_001_139)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Libraries, and the only crates that may use them.
 const LIBRARIES: [(&[&str], &[&str]); 9] = [
-    (&["wasmtime"], &["paygress-policy", "paygress-policy-tools"]),
+    (&["wasmtime", "wasmtime-wizer"], &["paygress-policy", "paygress-policy-tools"]),
     (
         &["cashu", "cdk", "cdk-axum", "cdk-common", "cdk-fake-wallet", "cdk-sqlite"],
         &["paygress-cashu", "paygress-sandbox"],

@@ -100,8 +100,10 @@ async fn candidate(config: &Config, candidates: Candidates) -> Result<Candidate>
     let (cache, state) = (config.policy_cache.clone(), config.policy_state.clone());
     let (guard, access) = (guard(config.allowed.clone()), config.access.modes().clone());
     blocking(move || {
-        let engine =
-            PolicyEngine::start(Some(&cache))?.with_access(access).with_template_guard(guard);
+        let engine = PolicyEngine::start(Some(&cache))?
+            .with_snapshots()
+            .with_access(access)
+            .with_template_guard(guard);
         let set =
             load_active(&engine, &state)?.with(&engine, &sources).map_err(SwapError::Rejected)?;
         Ok(Candidate::new(set, sources.into_keys().collect()))

@@ -25,8 +25,18 @@ pub(super) fn stats(stats: &[SlotStats], before: Option<&[SlotStats]>) -> String
         .map(|stats| (stats.digest.as_str(), stats.calls))
         .collect();
     let mut text = format!(
-        "{:<14}{:<14}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
-        "SLOT", "DIGEST", "CALLS", "/S", "REFUSED", "FAULTS", "P50 US", "P99 US", "KIB", "REFUSALS"
+        "{:<14}{:<14}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {:<11}{}\n",
+        "SLOT",
+        "DIGEST",
+        "CALLS",
+        "/S",
+        "REFUSED",
+        "FAULTS",
+        "P50 US",
+        "P99 US",
+        "KIB",
+        "CONFIGURED",
+        "REFUSALS"
     );
     for stats in stats {
         let refused = stats.refusals.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
@@ -44,7 +54,7 @@ pub(super) fn stats(stats: &[SlotStats], before: Option<&[SlotStats]>) -> String
             .collect::<Vec<_>>()
             .join(", ");
         text.push_str(&format!(
-            "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {}\n",
+            "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {:<11}{}\n",
             stats.slot.as_str(),
             stats.digest,
             stats.calls,
@@ -54,6 +64,7 @@ pub(super) fn stats(stats: &[SlotStats], before: Option<&[SlotStats]>) -> String
             bound(50),
             bound(99),
             stats.memory_bytes.div_ceil(1_024),
+            stats.configured.as_str(),
             codes
         ));
     }

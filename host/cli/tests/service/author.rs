@@ -201,7 +201,10 @@ fn a_component_that_costs_more_fails_against_its_baseline() {
     let pricing = built("plugins/pricing.wasm");
     let (success, output) =
         workspace.run(&["bench", "pricing", &pricing, "--calls", "50", "--save", &kept]);
-    assert!(success && output.contains("p99, us"), "{output}");
+    assert!(
+        success && output.contains("p99, us") && output.contains("from a snapshot"),
+        "{output}"
+    );
     let (success, output) = workspace.run(&[
         "bench",
         "pricing",

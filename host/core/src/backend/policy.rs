@@ -32,6 +32,28 @@ pub trait Policy: Send + Sync {
 pub const LATENCY_BUCKETS_US: [u64; 10] =
     [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
 
+/// When a component takes its settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Configured {
+    /// In each call, before the function that is called.
+    #[default]
+    EachCall,
+    /// Once, when it was loaded. Each call starts from a snapshot of its memory as it was then.
+    Snapshot,
+}
+
+impl Configured {
+    /// Its name, as it is serialized.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EachCall => "each-call",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
 /// Statistics of one component since it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotStats {
@@ -39,6 +61,9 @@ pub struct SlotStats {
     pub slot: Slot,
     /// SHA-256 of the component.
     pub digest: String,
+    /// When it takes its settings.
+    #[serde(default)]
+    pub configured: Configured,
     /// How often it was called.
     pub calls: u64,
     /// Refusals by code.
