@@ -126,6 +126,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         root: None,
         pod_key: None,
         ssh_host: None,
+        http: None,
     }
 }
 
@@ -146,6 +147,7 @@ pub fn spawn() -> Purchase {
         public_key: None,
         wanted: None,
         run: Run::Ssh,
+        http: None,
     }
 }
 

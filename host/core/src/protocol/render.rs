@@ -1,6 +1,7 @@
 //! Makes responses of orders and leases.
 
 use super::access_way::offered_ways;
+use super::pod_http::PodHttp;
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
     OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
@@ -96,6 +97,7 @@ pub fn access(
         pod_spec_name: lease.tier.clone(),
         pod_image: lease.image.clone(),
         access: Vec::new(),
+        http: PodHttp::default(),
         instructions,
     }
 }
@@ -263,6 +265,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
         access: Vec::new(),
+        http: PodHttp::default(),
         image_program: None,
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
