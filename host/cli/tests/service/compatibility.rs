@@ -91,11 +91,13 @@ fn describe(parsed: Result<Request, Refusal>) -> Value {
                 Purchase::TopUp { pod } => {
                     json!({ "kind": "top-up", "token": token, "pod": pod, "password": password })
                 }
-                Purchase::Spawn { image, tier, username, public_key, wanted, run: _, http: _ } => json!({
-                    "kind": "spawn", "token": token, "image": image, "tier": tier,
-                    "username": username, "public_key": public_key, "wanted_seconds": wanted,
-                    "password": password,
-                }),
+                Purchase::Spawn { image, tier, username, public_key, wanted, run: _, http: _ } => {
+                    json!({
+                        "kind": "spawn", "token": token, "image": image, "tier": tier,
+                        "username": username, "public_key": public_key, "wanted_seconds": wanted,
+                        "password": password,
+                    })
+                }
             }
         }
     }

@@ -91,11 +91,7 @@ struct WholeNumber {
 }
 
 impl WholeNumber {
-    fn check<E: Error>(
-        &self,
-        number: Option<u64>,
-        sent: Unexpected<'_>,
-    ) -> Result<Option<u64>, E> {
+    fn check<E: Error>(&self, number: Option<u64>, sent: Unexpected<'_>) -> Result<Option<u64>, E> {
         match number.filter(|number| (1..=self.most).contains(number)) {
             None => Err(E::invalid_value(sent, self)),
             number => Ok(number),

@@ -5,8 +5,7 @@ use paygress_core::model::ids::PodName;
 use paygress_core::model::secret::Secret;
 use paygress_gateway::{
     ByteStream, Counts, Gateway, LeaseAccess, LeaseLogin, LookupError, OpenError, PodPort,
-    PodStreams,
-    PublicKey,
+    PodStreams, PublicKey,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
