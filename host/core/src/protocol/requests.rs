@@ -308,3 +308,45 @@ impl RequestBody {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http_of(fields: &str) -> Result<Option<HttpPort>, Refusal> {
+        match Request::parse(&format!("{{\"cashu_token\": \"cashuBx\"{fields}}}"))? {
+            Request::Buy { purchase, .. } => Ok(purchase.http()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_port_of_http_is_a_number_and_its_customers_unless_they_say_otherwise() {
+        let owner = HttpPort::new(8_080, HttpAccess::Owner);
+        for (fields, expected) in [
+            ("", None),
+            (r#", "http_port": null"#, None),
+            (r#", "http_port": 8080"#, owner),
+            (r#", "http_port": "8080", "http_public": false"#, owner),
+            (
+                r#", "http_port": 8080, "http_public": true"#,
+                HttpPort::new(8_080, HttpAccess::Public),
+            ),
+            (r#", "http_public": false"#, None),
+        ] {
+            assert_eq!(http_of(fields), Ok(expected), "{fields}");
+        }
+        for fields in [
+            r#", "http_port": 0"#,
+            r#", "http_port": 65536"#,
+            r#", "http_port": -1"#,
+            r#", "http_port": true"#,
+            r#", "http_public": true"#,
+            r#", "http_port": 80, "http_public": "yes""#,
+        ] {
+            let refusal = http_of(fields).unwrap_err();
+            assert_eq!(refusal.code, ErrorType::InvalidRequest, "{fields}");
+            assert!(refusal.message.contains("http_p"), "{fields}: {}", refusal.message);
+        }
+    }
+}
