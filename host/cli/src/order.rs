@@ -360,6 +360,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         if offer.content.run_image == Some(true) {
             print_line("  the image's own program: --run image");
         }
+        if offer.content.http_ports == Some(true) {
+            print_line("  HTTP ports of pods: --http-port PORT");
+        }
         print_ways(&offer.content.access);
         let images = &offer.content.images;
         if !images.is_empty() {

@@ -100,6 +100,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         utilisation: None,
         root: false,
         run_image: false,
+        http_ports: false,
         access: AccessModes::default(),
         ways: GatewayWays::default(),
     }

@@ -291,7 +291,10 @@ async fn a_port_is_refused_that_is_none_or_ssh_or_not_served_and_reported_if_it_
     let problem = silent.ask("GET", "/", &[], "").await.is(503, "backend_error");
     assert!(text(&problem, "detail").contains(&port.to_string()), "{problem}");
 
+    assert_eq!(web.ask("GET", "/offers", &[], "").await.good()["http_ports"], true);
+
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
+    assert!(web.ask("GET", "/offers", &[], "").await.good().get("http_ports").is_none());
     let order = json!({"cashu_token": buyer.token(20).await, "http_port": 8_080});
     let refused = web.spawn(order).await.is(400, "invalid_request");
     assert!(text(&refused, "detail").contains("ssh -L"), "{refused}");

@@ -14,10 +14,15 @@ impl OrderService {
         let _ = self.apps.set(apps);
     }
 
+    /// Whether orders may have an HTTP port.
+    pub(super) fn serves_apps(&self) -> bool {
+        self.apps.get().is_some()
+    }
+
     /// Refuses a port that is not served here.
     pub(super) fn check_http(&self, purchase: &Purchase) -> Result<(), Refusal> {
         let Some(http) = purchase.http() else { return Ok(()) };
-        if self.apps.get().is_none() {
+        if !self.serves_apps() {
             return Err(Refusal::new(
                 ErrorType::InvalidRequest,
                 "HTTP ports of pods are not served here; leave http_port out, and forward the port with ssh -L",

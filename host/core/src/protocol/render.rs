@@ -316,6 +316,7 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         }),
         root: Some(catalog.root),
         run_image: catalog.run_image.then_some(true),
+        http_ports: catalog.http_ports.then_some(true),
         images: catalog.images.iter().map(image).collect(),
         access: offered_ways(&catalog.access, &catalog.ways),
     }
