@@ -32,14 +32,14 @@ pub(super) enum ForwardError {
 
 /// What is held as long as the client and the pod have to do with each other. Dropping it cuts them
 /// off.
-pub(super) struct Held {
+pub(super) struct Exchange {
     _permit: AppPermit,
     /// The client's connection counts until then.
     _peer: Option<Peer>,
     connection: JoinSet<()>,
 }
 
-impl Held {
+impl Exchange {
     pub(super) fn new(permit: AppPermit, peer: Option<Peer>) -> Self {
         Self { _permit: permit, _peer: peer, connection: JoinSet::new() }
     }
@@ -48,7 +48,7 @@ impl Held {
 /// The body of an answer.
 struct PodBody {
     body: Incoming,
-    _held: Held,
+    _exchange: Exchange,
 }
 
 impl hyper::body::Body for PodBody {
@@ -82,7 +82,7 @@ pub(super) struct PodConnection {
 pub(super) async fn forward(
     request: Request,
     connection: PodConnection,
-    mut held: Held,
+    mut exchange: Exchange,
 ) -> Result<Response, ForwardError> {
     let PodConnection { stream, ends: [end, end_of_websocket] } = connection;
     let (mut parts, body) = request.into_parts();
@@ -90,7 +90,7 @@ pub(super) async fn forward(
     let mut builder = http1::Builder::new();
     builder.max_buf_size(limits::HEAD_BYTES);
     let (mut sender, connection) = builder.handshake(io).await?;
-    held.connection.spawn(async move {
+    exchange.connection.spawn(async move {
         tokio::select! {
             served = connection.with_upgrades() => if let Err(error) = served {
                 tracing::debug!(%error, "a connection to a pod's HTTP port ended");
@@ -107,7 +107,7 @@ pub(super) async fn forward(
     let mut answer = sender.send_request(to_pod).await?;
     *answer.version_mut() = Version::HTTP_11;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(answer.map(|body| Body::new(PodBody { body, _held: held })));
+        return Ok(answer.map(|body| Body::new(PodBody { body, _exchange: exchange })));
     }
     let Some(of_client) = of_client.filter(|_| is_websocket(answer.headers())) else {
         return Err(ForwardError::Protocol);
@@ -120,7 +120,7 @@ pub(super) async fn forward(
             },
             () = end_of_websocket => {}
         }
-        drop(held);
+        drop(exchange);
     });
     Ok(answer.map(|_| Body::empty()))
 }

@@ -164,8 +164,8 @@ mod tests {
         assert!(logins.verify_code(&own, code, now).is_some());
         assert!(logins.verify_code(&other, code, now).is_none());
         assert!(self::logins("b").verify_code(&own, code, now).is_none());
-        let late = now.after(limits::APP_CODE).after(limits::APP_CODE);
-        assert!(logins.verify_code(&own, code, late).is_none());
+        let afterwards = now.after(limits::APP_CODE).after(limits::APP_CODE);
+        assert!(logins.verify_code(&own, code, afterwards).is_none());
         for changed in [&code[1..], &code[..code.len() - 1], "", ".", "..", &code.repeat(2)] {
             assert!(logins.verify_code(&own, changed, now).is_none(), "{changed}");
         }

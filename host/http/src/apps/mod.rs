@@ -25,7 +25,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use forward::{ForwardError, Held, PodConnection, forward};
+use forward::{Exchange, ForwardError, PodConnection, forward};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use headers::{Credentials, is_of_other_page, to_client, to_pod};
@@ -220,8 +220,8 @@ impl AppProxy {
         let stream = self.open(&visit).await?;
         let connection =
             PodConnection { stream, ends: [self.end_of(&visit.pod), self.end_of(&visit.pod)] };
-        let held = Held::new(permit, visit.peer);
-        let answer = forward(Request::from_parts(parts, body), connection, held).await;
+        let exchange = Exchange::new(permit, visit.peer);
+        let answer = forward(Request::from_parts(parts, body), connection, exchange).await;
         let mut answer = answer.map_err(|error| failed(&visit.pod, visit.http, &error))?;
         to_client(answer.headers_mut(), &visit.host, visit.http.access());
         Ok(answer)
